@@ -1,0 +1,60 @@
+"""The checks of the house as nox sessions: ``make test`` is ``nox --session tests``.
+
+All sessions run in the one environment that ``make venv`` builds (.venv); nox makes none of its own, because torch and
+its companions are large and a second copy would prove nothing. Words after ``--`` go to the tool of the session.
+"""
+
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYTHON = ROOT / ".venv" / "bin" / "python"
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "none"
+
+
+def run(session: nox.Session, *command: str) -> None:
+    """Run a Python module or script with the environment's interpreter, followed by the session's own words."""
+    if not PYTHON.exists():
+        session.error("there is no .venv yet: run `make venv` first")
+    session.run(str(PYTHON), *command, *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite."""
+    run(session, "-m", "pytest")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    run(session, "-m", "ruff", "check")
+    run(session, "-m", "ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the type hints."""
+    run(session, "-m", "mypy")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the source archive and the wheel into dist/."""
+    run(session, "-m", "build", "--no-isolation")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run every benchmark, one after the other."""
+    for script in sorted((ROOT / "benchmarks").glob("[!_]*.py")):
+        run(session, str(script))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Train a small GPT on the Wikipedia excerpt."""
+    run(session, "-m", "gptshake", "experiment=demo")

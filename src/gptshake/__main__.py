@@ -1,0 +1,67 @@
+"""Entry point of ``python -m gptshake`` and of the console script ``gptshake``.
+
+Composes and checks the config, applies the guard, names the run, lets Hydra run one task (or several, with ``-m``), and
+prints every error as a sentence with its exit code: 2 for a user's mistake, 1 for a failure, 128+n for a signal. Nothing
+heavy is imported and nothing is written to the disk before the checks have passed.
+"""
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+from gptshake.config.argv import Arguments, parse
+from gptshake.errors import GptshakeError, Stop
+from gptshake.signals import SIGNALS
+
+
+def main() -> NoReturn:
+    """Run the command line; never returns."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
+    SIGNALS.install()
+    try:
+        _run(parse(sys.argv[1:]))
+        code = 0
+    except GptshakeError as error:
+        if wants_traceback:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except Stop as stop:
+        code = stop.exit_code
+    except BrokenPipeError:
+        code = 0  # the reader of our output (head, less) has seen enough
+    except Exception as error:
+        if wants_traceback:
+            traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+        code = 1
+    _leave(code)
+
+
+def _run(arguments: Arguments) -> None:
+    if arguments.version:
+        from gptshake import __version__
+
+        print(f"gptshake {__version__}")
+        return
+    if arguments.help or not arguments.argv():
+        from gptshake.config.help import help_page
+
+        print(help_page())
+        return
+    from gptshake.start import start
+
+    start(arguments)
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

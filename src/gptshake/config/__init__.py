@@ -1,0 +1,1 @@
+"""Configuration before it becomes objects: composed, checked, explained."""

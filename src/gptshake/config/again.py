@@ -1,0 +1,86 @@
+"""A run becomes a config again: its stored overrides and frozen ``auto`` values before the new ones, recomposed from today's conf.
+
+The stored config.yaml is only ever compared with the result, never instantiated.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake.config.argv import key_of
+from gptshake.errors import RecordError
+from gptshake.record.run import find_run
+
+# Keys that may differ between a run and its continuation: where it is kept and shown, and how long it lasts.
+FREE = (
+    "paths",
+    "logger",
+    "callbacks",
+    "note",
+    "dirty",
+    "resume",
+    "conf_shadow",
+    "task",
+    "debug",
+    "trainer.max_steps",
+    "trainer.max_epochs",
+    "trainer.max_tokens",
+    "trainer.max_time",
+    "trainer.patience",
+    "trainer.save_minutes",
+)
+
+
+def locate(name: str, overrides: list[str]) -> Path:
+    """The directory of a run by name, id or path; looked up in the folders of runs that the overrides name.
+
+    Raises:
+        RecordError: no such run.
+    """
+    texts = dict(text.split("=", 1) for text in overrides if "=" in text)
+    roots = [Path(texts.get(f"paths.{key}", f"./{key}").strip("'")).expanduser() for key in ("runs", "multirun")]
+    return find_run(name, roots)
+
+
+def stored_overrides(run_dir: Path) -> list[str]:
+    """The overrides that give a run's config again, its ``auto`` values frozen to what they were.
+
+    Raises:
+        RecordError: the record is not readable.
+    """
+    try:
+        record: dict[str, Any] = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        typed = [str(text) for text in record["overrides"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
+    frozen = [f"{key}={value}" for key, value in record.get("resolved", {}).items()]
+    return [text for text in typed if key_of(text) not in ("dirty", "resume")] + frozen
+
+
+def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
+    """Compare the recomposed config with the stored one.
+
+    Raises:
+        RecordError: listing what differs outside the free keys.
+    """
+    stored = _flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
+    today = _flat(OmegaConf.to_container(cfg, resolve=True))
+    differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not _is_free(key)]
+    if differing:
+        lines = "\n".join(f"  {key}: was {stored.get(key)}, would be {today.get(key)}" for key in differing)
+        raise RecordError(
+            f"{run_dir.name} cannot be continued with another config:\n{lines}\n"
+            f"Leave these as they were, or start a new run from its weights: init_from={run_dir.name}"
+        )
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix.rstrip("."): node}
+    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}{name}.").items()}

@@ -1,0 +1,108 @@
+"""The command line as people type it, rewritten as Hydra reads it.
+
+Takes the raw arguments, gives flags first and overrides together, ``--dirty`` as an override, and the values of keys that
+hold free text quoted (Hydra's grammar chokes on quotes, commas, ``=``, ``#`` and letters beyond ASCII).
+"""
+
+from dataclasses import dataclass, field
+
+from gptshake.errors import ConfigError
+
+TEXT_KEYS = (
+    "note",
+    "resume",
+    "init_from",
+    "data.path",
+    "paths.runs",
+    "paths.multirun",
+    "paths.cache",
+    "paths.run_dir",
+    "task.run",
+    "task.prompt",
+)
+_FLAGS_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--shell-completion",
+    "-sc",
+)
+_PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--info", "-i")
+
+
+@dataclass
+class Arguments:
+    """What was asked for: Hydra's flags, overrides, and our own flags."""
+
+    flags: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    help: bool = False
+    version: bool = False
+
+    @property
+    def multirun(self) -> bool:
+        """Whether several runs were asked for."""
+        return "-m" in self.flags or "--multirun" in self.flags
+
+    @property
+    def shows_only(self) -> bool:
+        """Whether Hydra only prints something (``--cfg``, ``--info``, ...) and nothing runs."""
+        silent = ("--multirun", "-m", "--run", "-r", "--resolve")
+        return any(flag.startswith("-") and flag not in silent for flag in self.flags)
+
+    def argv(self) -> list[str]:
+        """Arguments in the order that Hydra's parser takes."""
+        return self.flags + self.overrides
+
+
+def parse(raw: list[str]) -> Arguments:
+    """Sort raw arguments into flags and overrides, wherever they stand.
+
+    Raises:
+        ConfigError: for a flag that does not exist, or one that lacks its value.
+    """
+    arguments = Arguments()
+    words = iter(raw)
+    for word in words:
+        if word in ("--help", "-h"):
+            arguments.help = True
+        elif word == "--version":
+            arguments.version = True
+        elif word == "--dirty":
+            arguments.overrides.append("dirty=true")
+        elif word in _FLAGS_WITH_VALUE:
+            value = next(words, None)
+            if value is None:
+                raise ConfigError(f"{word} needs a value after it; --help shows the everyday commands.")
+            arguments.flags += [word, value]
+        elif word in _PLAIN_FLAGS or (word.startswith("--") and word.split("=")[0] in _FLAGS_WITH_VALUE):
+            arguments.flags.append(word)
+        elif word.startswith("-"):
+            raise ConfigError(f"{word} is no flag of gptshake; it takes -m, --dirty, --cfg job, --help, --version and key=value pairs.")
+        else:
+            arguments.overrides.append(quote_text(word))
+    return arguments
+
+
+def key_of(override: str) -> str:
+    """The dotted key of an override, without Hydra's ``+`` and ``~`` signs: ``++a.b=1`` gives ``a.b``."""
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def quote_text(override: str) -> str:
+    """Quote the value of a key that holds free text, unless it is quoted or ``null`` already."""
+    key, equals, value = override.partition("=")
+    already = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if not equals or key.lstrip("+") not in TEXT_KEYS or already or value in ("", "null"):
+        return override
+    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
+    if escaped.endswith("\\"):
+        escaped += "\\"
+    return f"{key}='{escaped}'"

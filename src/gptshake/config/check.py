@@ -1,0 +1,129 @@
+"""Values that cannot work, told before anything heavy is imported: ranges, words, and combinations of keys.
+
+Takes the composed config; raises on the first thing that is wrong. What needs the corpus is checked when it is opened.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake.config.layout import options
+from gptshake.config.suggest import list_options, nearest
+from gptshake.errors import ConfigError
+from gptshake.estimate.budget import AUTO, parse_max_time
+from gptshake.model.config import GPTConfig, check_shape
+
+Rule = tuple[str, Callable[[Any], bool], str]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return _is_number(value) and 0 < value < float("inf")
+
+
+def _not_negative(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < float("inf")
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _count_or_auto(value: Any) -> bool:
+    return value == AUTO or _count(value)
+
+
+def _share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
+
+
+RULES: tuple[Rule, ...] = (
+    ("optimizer.lr", _positive, "a learning rate is a number above 0, such as 3e-4"),
+    ("optimizer.beta1", _share, "it lies between 0 and 1, such as 0.9"),
+    ("optimizer.beta2", _share, "it lies between 0 and 1, such as 0.95"),
+    ("optimizer.eps", _positive, "it is a small number above 0, such as 1e-8"),
+    ("optimizer.weight_decay", _not_negative, "it is a number from 0 up, such as 0.1"),
+    ("data.batch_size", _count_or_auto, "it counts sequences per optimizer step: a whole number from 1 up, or auto"),
+    ("data.batch_tokens", _count, "it counts tokens per optimizer step: a whole number from 1 up"),
+    ("data.micro_batch_size", _count_or_auto, "it counts sequences per forward pass: a whole number from 1 up, or auto"),
+    ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
+    (
+        "data.val_fraction",
+        lambda value: _share(value) and value > 0,
+        "validation needs a share of the text above 0 and below 1, such as 0.05",
+    ),
+    ("data.test_fraction", _share, "the test's share of the text lies between 0 and 1, such as 0.05"),
+    ("trainer.devices", _count, "it counts devices: a whole number from 1 up"),
+    ("trainer.threads", _count_or_auto, "it counts CPU threads: a whole number from 1 up, or auto"),
+    ("trainer.max_steps", _count, "it counts optimizer steps: a whole number from 1 up"),
+    ("trainer.max_epochs", _positive, "it counts passes over the training split: a number above 0"),
+    ("trainer.max_tokens", _count, "it counts target tokens: a whole number from 1 up"),
+    ("trainer.val_check_interval", _count_or_auto, "it counts optimizer steps: a whole number from 1 up, or auto"),
+    ("trainer.limit_val_batches", _count, "it counts batches: a whole number from 1 up"),
+    ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
+    ("trainer.patience", _count, "it counts validations: a whole number from 1 up, or null"),
+    ("trainer.save_minutes", _positive, "it counts minutes between checkpoints: a number above 0"),
+    ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
+)
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
+    "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "data.source": ("auto", "excerpt", "hub"),
+    "data.split": ("documents", "position"),
+    "logger.mode": ("auto", "online", "offline"),
+}
+
+
+def check_groups(cfg: DictConfig, needed: Iterable[str] = ("model", "data", "tokenizer")) -> None:
+    """Refuse a run that leaves open what to train, or on what.
+
+    Raises:
+        ConfigError: naming every missing group, with its options.
+    """
+    missing = [group for group in needed if cfg.get(group) is None]
+    if "data" in missing and "tokenizer" in missing:
+        missing.remove("tokenizer")  # data=wiki_char brings its own
+    if missing:
+        example = " ".join(f"{group}={'wiki_char' if group == 'data' else 'char' if group == 'tokenizer' else 'tiny'}" for group in missing)
+        raise ConfigError(
+            f"Say which {' and which '.join(missing)}, as in {example}.\n" + "\n".join(f"  {list_options(g)}" for g in missing)
+        )
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values and combinations that cannot work.
+
+    Raises:
+        ConfigError: one sentence about the first of them.
+    """
+    for key, fits, advice in RULES:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not fits(value):
+            raise ConfigError(f"{key}={value} cannot work: {advice}.")
+    for key, words in WORDS.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in words:
+            raise ConfigError(f"{key}={value} is not known{nearest(str(value), words)} It is one of {', '.join(words)}.")
+    _check_model(cfg)
+    _check_combinations(cfg)
+
+
+def _check_model(cfg: DictConfig) -> None:
+    if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
+        check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))
+
+
+def _check_combinations(cfg: DictConfig) -> None:
+    val, test = OmegaConf.select(cfg, "data.val_fraction", default=0), OmegaConf.select(cfg, "data.test_fraction", default=0)
+    if val + test >= 1:
+        raise ConfigError(f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on: make their sum less than 1.")
+    max_time = OmegaConf.select(cfg, "trainer.max_time")
+    if max_time is not None:
+        parse_max_time(max_time)
+    if cfg.task is None or "_target_" not in cfg.task:
+        raise ConfigError(f"task= needs an option: it is one of {', '.join(options('task'))}.")

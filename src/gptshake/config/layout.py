@@ -1,0 +1,35 @@
+"""Where the config folders are and which options they hold, read from the disk alone: no Hydra, so help is instant."""
+
+from pathlib import Path
+
+GROUPS = ("model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks", "experiment", "task", "debug", "paths")
+
+
+def packaged_conf() -> Path:
+    """The config tree of this installation: a checkout's own ``conf/`` first, else the copy inside the wheel."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
+        return checkout / "conf"
+    return package / "conf"
+
+
+def local_conf() -> Path | None:
+    """The user's own ``./conf``, if there is one and it is not the packaged tree."""
+    folder = Path.cwd() / "conf"
+    return folder if folder.is_dir() and folder.resolve() != packaged_conf() else None
+
+
+def options(group: str) -> list[str]:
+    """Names that ``group=`` accepts, packaged and local, in alphabetical order."""
+    folders = [folder / group for folder in (packaged_conf(), local_conf()) if folder]
+    return sorted({file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")})
+
+
+def shadowed() -> list[str]:
+    """Local files that would replace a packaged option of the same name, relative to ``conf/``."""
+    local = local_conf()
+    if local is None:
+        return []
+    files = (file.relative_to(local) for file in sorted(local.rglob("*.yaml")))
+    return [file.as_posix() for file in files if (packaged_conf() / file).is_file()]

@@ -1,0 +1,1 @@
+"""From documents to batches: sources, cleaning, token store, blocks, Lightning data module."""

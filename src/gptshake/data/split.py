@@ -1,0 +1,66 @@
+"""Which text is for training, validation and test: pure functions of document ids and lengths.
+
+By documents: each goes where the hash of its id says, so a corpus may grow without any document changing sides, and no
+split is the tail of the alphabet. By position: the characters of all documents in a row are cut in two or three; the
+way for a single text, and with fractions 0.1 and 0 exactly nanoGPT's split of a file.
+"""
+
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gptshake.errors import ConfigError
+
+NAMES = ("train", "val", "test")
+FEWEST_DOCUMENTS = 20  # below this, one document more or less would decide a split by hash
+Pieces = npt.NDArray[np.int64]
+
+
+def place(document_id: str) -> int:
+    """A document's place in [0, 2^64), from the first 8 bytes of its id's SHA-256."""
+    return int.from_bytes(sha256(document_id.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+
+
+def check(rule: str, val_fraction: float, test_fraction: float) -> None:
+    """Raise ConfigError unless these describe a split that leaves text on every side it must."""
+    if rule not in ("documents", "position"):
+        raise ConfigError(f"data.split={rule} is neither documents nor position.")
+    if not (val_fraction > 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
+        raise ConfigError(
+            f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must be shares of the text: validation above 0, "
+            "test at least 0, and together below 1."
+        )
+
+
+def by_documents(places: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Pieces]:
+    """Whole documents by their places: the first share of [0, 2^64) is validation, the next test, the rest training.
+
+    Args:
+        places: from ``place``, shape (n_documents,).
+        lengths: in characters, shape (n_documents,).
+    Returns:
+        For each of ``NAMES`` its pieces, shape (n, 3): document, first character, character after the last.
+    """
+    share = places / 2.0**64
+    side = np.where(share < val_fraction, 1, np.where(share < val_fraction + test_fraction, 2, 0))
+    whole = np.column_stack([np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths.astype(np.int64)])
+    return {name: whole[side == number] for number, name in enumerate(NAMES)}
+
+
+def by_position(lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Pieces]:
+    """The characters of all documents in a row, cut into training, validation and test; arguments as in ``by_documents``.
+
+    Training ends at character int(n (1 - (val + test))), validation at int(n (1 - test)).
+    """
+    ends = np.cumsum(lengths, dtype=np.int64)
+    starts = ends - lengths.astype(np.int64)
+    n = int(ends[-1]) if len(ends) else 0
+    cuts = (0, int(n * (1 - (val_fraction + test_fraction))), int(n * (1 - test_fraction)), n)
+    pieces = {}
+    for number, name in enumerate(NAMES):
+        first, last = np.maximum(starts, cuts[number]), np.minimum(ends, cuts[number + 1])
+        kept = np.flatnonzero(first < last)
+        pieces[name] = np.column_stack([kept, (first - starts)[kept], (last - starts)[kept]])
+    return pieces

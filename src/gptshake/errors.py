@@ -1,0 +1,64 @@
+"""Every error a user can meet, as one small tree; each class knows the exit code of the process.
+
+    GptshakeError            1   something failed that the user did not write
+    ├── UserError            2   what was asked for cannot be done; the sentence says what to write instead
+    │   ├── ConfigError          an option, a key, a value or a combination of them
+    │   ├── DataError            a corpus, a document, a tokenizer, a token store
+    │   └── RecordError          a run directory: missing, in use, or not what is expected
+    ├── OutOfReach           1   a hub or a server that did not answer; the sentence gives the ways out
+    ├── TrainingError        1   the training itself broke (a loss that is not finite)
+    └── CheckpointError      1   a checkpoint that is damaged or of another shape
+    Stop (BaseException)   128+n a signal asked the run to end; it was checkpointed first
+
+Messages are whole sentences: what was written, why it cannot work, what to do. They are raised anywhere and printed
+in one place, ``gptshake.__main__``.
+"""
+
+
+class GptshakeError(Exception):
+    """Base of all errors that are shown to people as one sentence, without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(GptshakeError):
+    """What was asked for cannot be done as written."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """An option, a key, a value or a combination of them."""
+
+
+class DataError(UserError):
+    """A corpus, a document, a tokenizer or a token store."""
+
+
+class RecordError(UserError):
+    """A run directory that is missing, in use, or not what is expected."""
+
+
+class OutOfReach(GptshakeError):
+    """A hub or a server that did not answer."""
+
+
+class TrainingError(GptshakeError):
+    """The training itself broke, as with a loss that is not finite."""
+
+
+class CheckpointError(GptshakeError):
+    """A checkpoint that is damaged or belongs to another model."""
+
+
+class Stop(BaseException):
+    """A signal asked the run to end. Not an ``Exception``: no ``except Exception`` may hold it back.
+
+    Args:
+        signum: the signal's number; the process exits with ``128 + signum``.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+        self.exit_code = 128 + signum

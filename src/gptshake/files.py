@@ -1,0 +1,108 @@
+"""Files that are either whole or not there: atomic writes, folders built once under a lock, checksums.
+
+Used by the token store, the tokenizers, the checkpoints and the run record. Everything is written beside its target,
+flushed to the disk, then renamed, and the folder is flushed too: a process killed at any moment leaves the old
+content or the new one, never half of either.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+def fsync(path: Path) -> None:
+    """Flush a file's content, or a folder's list of names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content`` (text as UTF-8) so that a reader sees the old file or the new one, never a mixture."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    fsync(beside)
+    beside.replace(path)
+    fsync(path.parent)
+
+
+def write_folder_atomic(target: Path, write: Callable[[Path], None]) -> None:
+    """Fill a new folder beside ``target`` with ``write`` and put it in the place of ``target``.
+
+    What is there already is moved aside first and removed last, so a kill between the two leaves no target at all
+    rather than a mixed one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    beside.mkdir()
+    try:
+        write(beside)
+        for file in beside.rglob("*"):
+            fsync(file)
+        fsync(beside)
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+        if target.exists():
+            target.replace(old)
+        beside.replace(target)
+        fsync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def build_once(
+    target: Path, valid: Callable[[Path], bool], build: Callable[[Path], None], waiting: Callable[[], None] = lambda: None
+) -> bool:
+    """Make the folder ``target`` with ``build`` unless a ``valid`` one is there; processes that start together build it once.
+
+    Args:
+        target: folder to make; its name should say its content (a hash), as it is never changed afterwards.
+        valid: whether the folder at ``target`` can be trusted; a folder that is not is built anew.
+        build: fills the empty folder it is given.
+        waiting: called once if another process is building it now.
+    Returns:
+        Whether it was built now.
+    """
+    if valid(target):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f".{target.name}.lock"))  # held by the kernel: a killed builder lets go of it
+    try:
+        lock.acquire(timeout=0.1)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        if valid(target):
+            return False
+        _remove_leftovers(target)
+        write_folder_atomic(target, build)
+        return True
+    finally:
+        lock.release()
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove half-built folders of killed builders; called under the lock, so nobody is writing them."""
+    for folder in target.parent.glob(f".{target.name}.*"):
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

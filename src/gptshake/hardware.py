@@ -1,0 +1,236 @@
+"""What this machine is: processor, memory, GPUs; which device and precision suit it; how fast it can multiply.
+
+Importing it imports no torch, and ``describe`` needs none; functions that ask torch import it when called. Peaks of
+known GPUs are a table, those of others are measured in a fifth of a second.
+"""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import ConfigError
+
+CPU_INFO = Path("/proc/cpuinfo")
+CGROUP = Path("/sys/fs/cgroup")
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}  # x86 instructions that multiply bf16; without them bf16 is emulated and slow
+BF16, FP32 = "bf16-mixed", "32-true"
+
+# Dense FLOP/s with fp32 accumulation: (bf16 tensor cores, fp32 without tensor cores). From NVIDIA's data sheets and architecture
+# white papers (Ampere GA102, Ada, Blackwell, Hopper); where those print the figure with sparsity, half of it.
+PEAK_FLOPS: dict[str, tuple[float, float]] = {
+    "B200": (2250e12, 75e12),
+    "H200": (989.4e12, 66.9e12),
+    "H200 NVL": (835.5e12, 60e12),
+    "H100": (989.4e12, 66.9e12),
+    "H100 PCIe": (756e12, 51.2e12),
+    "H100 NVL": (835.5e12, 60e12),
+    "A100": (312e12, 19.5e12),
+    "A100 PCIe": (312e12, 19.5e12),
+    "A40": (149.7e12, 37.4e12),
+    "A10": (125e12, 31.2e12),
+    "L40S": (362.05e12, 91.6e12),
+    "L40": (181.05e12, 90.5e12),
+    "L4": (121e12, 30.3e12),
+    "RTX 6000 Ada Generation": (364.2e12, 91.1e12),
+    "RTX A6000": (154.8e12, 38.7e12),
+    "RTX 5090": (209.5e12, 104.8e12),
+    "RTX 4090": (165.2e12, 82.6e12),
+    "RTX 4080": (97.5e12, 48.7e12),
+    "RTX 3090 Ti": (80e12, 40e12),
+    "RTX 3090": (71e12, 35.6e12),
+    "RTX 3080": (59.5e12, 29.8e12),
+}
+
+
+def describe() -> dict[str, Any]:
+    """The machine, for the run's record: ``cpu``, ``cores`` (physical), ``threads`` (logical), ``ram_gb``, ``gpus``, ``platform``.
+
+    GPUs are asked of the driver's own tool, so that no torch is needed; each has a ``name`` and, where known, ``memory_gb``.
+    """
+    return {
+        "cpu": cpu_name(),
+        "cores": physical_cores(),
+        "threads": logical_cores(),
+        "ram_gb": round(memory_bytes() / 2**30, 1),
+        "gpus": _gpus(),
+        "platform": platform.platform(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as its maker writes it, or its architecture."""
+    if CPU_INFO.exists():
+        name = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
+        return name[1].strip() if name else platform.machine()
+    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def logical_cores() -> int:
+    """Hardware threads that this process may use: its affinity and its container's quota are respected."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _cgroup_cores() or allowed))
+
+
+def physical_cores() -> int:
+    """Cores behind those threads; two threads of one core multiply no faster than one."""
+    if not CPU_INFO.exists():
+        return min(int(_output("sysctl", "-n", "hw.physicalcpu") or logical_cores()), logical_cores())
+    return max(1, min(len(_cores_of(CPU_INFO.read_text(), os.sched_getaffinity(0))) or logical_cores(), logical_cores()))
+
+
+def default_threads() -> int:
+    """Threads for torch on the CPU: the physical cores that this process may use."""
+    return physical_cores()
+
+
+def memory_bytes() -> int:
+    """Main memory that this process may use, in bytes; a container's limit is respected."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _cgroup_value("memory.max")
+    return min(total, int(limit)) if limit and limit.isdigit() else total
+
+
+def device_memory(device: str) -> int:
+    """Memory in which ``device`` (``cpu``, ``cuda``, ``mps``) trains, in bytes; Apple's GPUs share the main memory."""
+    if device != "cuda":
+        return memory_bytes()
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
+def pick_device(accelerator: str) -> str:
+    """``cuda``, ``mps`` or ``cpu``.
+
+    Args:
+        accelerator: ``auto`` (the first of these that is there), ``gpu`` (CUDA or MPS), ``cuda``, ``mps`` or ``cpu``.
+    Raises:
+        ConfigError: an unknown word, or a device that is not there.
+    """
+    choices = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps"), "cuda": ("cuda",), "mps": ("mps",), "cpu": ("cpu",)}
+    if accelerator not in choices:
+        raise ConfigError(f"trainer.accelerator={accelerator} is unknown: write one of {', '.join(choices)}.")
+    for device in choices[accelerator]:
+        if _is_there(device):
+            return device
+    raise ConfigError(
+        f"trainer.accelerator={accelerator} is asked for, but torch sees no such device here: try trainer=auto or trainer=cpu."
+    )
+
+
+def pick_precision(device: str) -> str:
+    """``bf16-mixed`` where the hardware multiplies bf16 well, else ``32-true``.
+
+    That is: CUDA from compute capability 8 (Ampere) on, and x86 processors with AMX or AVX-512 instructions for bf16.
+    """
+    if device == "cuda":
+        import torch
+
+        return BF16 if torch.cuda.get_device_capability() >= (8, 0) else FP32
+    return BF16 if device == "cpu" and _cpu_flags() & BF16_FLAGS else FP32
+
+
+def known_peak(gpu_name: str, precision: str) -> float | None:
+    """Dense peak of a GPU in FLOP/s, or None if the table lacks it.
+
+    Args:
+        gpu_name: as the driver gives it ("NVIDIA A100-SXM4-80GB"); maker, memory and socket are no part of the model. A variant
+            (Laptop, SUPER, Ti) is another chip and is never taken for the plain one.
+        precision: ``bf16-mixed`` or ``32-true``.
+    """
+    words = re.sub(r"\b(NVIDIA|GeForce|Tesla|SXM\d?|HBM\w*|\d+ ?GB)\b", " ", gpu_name.replace("-", " "))
+    model = " ".join(words.split()).lower()
+    peaks = next((peaks for name, peaks in PEAK_FLOPS.items() if name.lower() == model), None)
+    return peaks[0 if precision == BF16 else 1] if peaks else None
+
+
+def peak_flops(device: str, precision: str) -> float:
+    """FLOP/s against which utilisation is measured: the table's dense peak for known GPUs, else a measured matrix product."""
+    if device == "cuda":
+        import torch
+
+        peak = known_peak(torch.cuda.get_device_name(), precision)
+        if peak:
+            return peak
+    return measured_gemm_flops(device, precision)
+
+
+@lru_cache
+def measured_gemm_flops(device: str, precision: str) -> float:
+    """FLOP/s of a square matrix product on ``device``, the best of repeated ones for about 0.2 s; measured once per process."""
+    import torch
+
+    size = 1024 if device == "cpu" else 4096
+    dtype = torch.bfloat16 if precision == BF16 else torch.float32
+    left, right = (torch.randn(size, size, device=device, dtype=dtype, generator=torch.Generator(device)) for _ in range(2))
+    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device, lambda: None)
+    best, until = float("inf"), time.perf_counter() + 0.2
+    left @ right  # the first product also chooses a kernel
+    wait()
+    while best == float("inf") or time.perf_counter() < until:
+        start = time.perf_counter()
+        left @ right
+        wait()
+        best = min(best, time.perf_counter() - start)
+    return float(2 * size**3 / best)
+
+
+def _is_there(device: str) -> bool:
+    if device == "cpu":
+        return True
+    import torch
+
+    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+def _cpu_flags() -> set[str]:
+    """Instruction sets that Linux names for the first processor; empty elsewhere."""
+    flags = re.search(r"^flags\s*:(.+)$", CPU_INFO.read_text(), re.MULTILINE) if CPU_INFO.exists() else None
+    return set(flags[1].split()) if flags else set()
+
+
+def _cores_of(cpu_info: str, processors: set[int]) -> set[tuple[int, int]]:
+    """(socket, core) of the given processors, as far as the text of /proc/cpuinfo names them."""
+    cores = set()
+    for entry in cpu_info.split("\n\n"):
+        fields = dict(re.findall(r"^(processor|physical id|core id)\s*:\s*(\d+)$", entry, re.MULTILINE))
+        if len(fields) == 3 and int(fields["processor"]) in processors:
+            cores.add((int(fields["physical id"]), int(fields["core id"])))
+    return cores
+
+
+def _cgroup_cores() -> int | None:
+    """Processors that a container's quota allows, rounded up; None without a quota."""
+    quota, _, period = (_cgroup_value("cpu.max") or "max").partition(" ")
+    return -(-int(quota) // int(period)) if quota.isdigit() and period.isdigit() else None
+
+
+def _cgroup_value(name: str) -> str | None:
+    try:
+        return (CGROUP / name).read_text().strip()
+    except OSError:
+        return None
+
+
+def _gpus() -> list[dict[str, Any]]:
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return [{"name": f"{cpu_name()} GPU"}]
+    rows = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits").splitlines()
+    fields = [row.rsplit(",", 1) for row in rows if "," in row]
+    return [{"name": name.strip(), "memory_gb": round(int(mib) / 1024, 1)} for name, mib in fields if mib.strip().isdigit()]
+
+
+def _output(*command: str) -> str:
+    """What a command prints, or nothing if it is missing, fails or does not answer within five seconds."""
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,132 @@
+"""Learning-rate schedules as pure functions of tokens: (tokens seen, tokens of the run) to factors of the peak. No torch, no state.
+
+A step of the optimizer takes the factor at the tokens seen *after* it: the first step is not lost to a rate of zero, the last
+one gets the schedule's end, and each row of metrics.csv lies on the function. A run continued anywhere needs nothing restored.
+To add one: a function here or in a file of one's own, and its yaml.
+"""
+
+from collections.abc import Callable
+from math import cos, pi
+from typing import NamedTuple
+
+from gptshake.errors import ConfigError
+
+PAPER_WARMUP = 375_000_000  # tokens of linear warm-up (Brown et al. 2020, appendix B)
+PAPER_DECAY = 260 / 300  # the cosine ends at 260e9 of the paper's 300e9 tokens
+
+
+class Factors(NamedTuple):
+    """What a schedule asks of the optimizer for one step."""
+
+    lr: float  # multiple of each group's peak learning rate
+    beta1: float | None = None  # a value, not a factor; None leaves it alone
+
+
+Schedule = Callable[[int, int], Factors]
+
+
+def gpt3(tokens: int, total: int, *, warmup: float | str = "auto", decay: float | str = "auto", floor: float = 0.1) -> Factors:
+    """Linear warm-up, cosine to ``floor`` at ``decay``, then flat.
+
+    Source: Brown et al. 2020, appendix B (375e6 tokens of warm-up, cosine to 10 % at 260e9 of 300e9). In shorter runs it keeps its shape.
+
+    Args:
+        tokens: tokens seen after the step; > 0.
+        total: tokens of the whole run.
+        warmup: below 1 a fraction of the run, from 1 on tokens; ``auto``: the paper's 375e6, but at most 1 % of the run.
+        decay: where the floor is reached, likewise, counted from the start of the run; ``auto``: 260/300 of the run.
+        floor: fraction of the peak, from 0 to 1.
+    Raises:
+        ConfigError: a value out of its range, or a warm-up that does not end before the decay does.
+    """
+    rise = min(PAPER_WARMUP, 0.01 * total) if warmup == "auto" else _length("warmup", warmup, total)
+    end = PAPER_DECAY * total if decay == "auto" else _length("decay", decay, total)
+    return Factors(_warmup_cosine(tokens, rise, end, floor))
+
+
+def cosine(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.1) -> Factors:
+    """Linear warm-up, then a cosine to ``floor`` at the end of the run (Loshchilov and Hutter 2017, one period).
+
+    Args and errors as in ``gpt3``.
+    """
+    return Factors(_warmup_cosine(tokens, _length("warmup", warmup, total), total, floor))
+
+
+def constant(tokens: int, total: int, *, warmup: float = 0.02) -> Factors:
+    """Linear warm-up, then the peak; the one schedule that a longer run merely continues.
+
+    Args and errors as in ``gpt3``.
+    """
+    return Factors(_rise(tokens, _length("warmup", warmup, total)))
+
+
+def one_cycle(
+    tokens: int,
+    total: int,
+    *,
+    pct_start: float = 0.3,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    beta1_max: float = 0.95,
+    beta1_min: float = 0.85,
+) -> Factors:
+    """Half a cosine up to the peak and half a cosine down, beta1 the other way round (Smith 2018; torch's OneCycleLR).
+
+    Args:
+        tokens: tokens seen after the step; > 0.
+        total: tokens of the whole run.
+        pct_start: fraction of the run at which the peak is reached; between 0 and 1, both excluded.
+        div_factor: the rate starts at peak / div_factor; >= 1.
+        final_div_factor: the rate ends at the *initial* rate / final_div_factor, as torch has it; >= 1.
+        beta1_max: at the start and the end.
+        beta1_min: at the peak.
+    Raises:
+        ConfigError: a value out of its range.
+    """
+    if not 0 < pct_start < 1:
+        raise ConfigError(f"scheduler.pct_start={pct_start} is not inside the run: write a fraction between 0 and 1, such as 0.3.")
+    if not (div_factor >= 1 and final_div_factor >= 1):
+        raise ConfigError(f"scheduler.div_factor={div_factor} and final_div_factor={final_div_factor} divide the peak: write 1 or more.")
+    if not 0 <= beta1_min <= beta1_max < 1:
+        raise ConfigError(f"scheduler.beta1_min={beta1_min} and beta1_max={beta1_max} must be in this order, from 0 and below 1.")
+    initial = 1 / div_factor
+    progress = min(tokens / total, 1.0)
+    if progress <= pct_start:
+        along = progress / pct_start
+        return Factors(_half_cosine(initial, 1.0, along), _half_cosine(beta1_max, beta1_min, along))
+    along = (progress - pct_start) / (1 - pct_start)
+    return Factors(_half_cosine(1.0, initial / final_div_factor, along), _half_cosine(beta1_min, beta1_max, along))
+
+
+def _warmup_cosine(tokens: int, rise: float, end: float, floor: float) -> float:
+    """Linear to 1 at ``rise``, cosine to ``floor`` at ``end``, then flat."""
+    if not 0 <= floor <= 1:
+        raise ConfigError(f"scheduler.floor={floor} is not a fraction of the peak: write one from 0 to 1.")
+    if rise >= end:
+        raise ConfigError(
+            f"scheduler.warmup of {rise:,.0f} tokens does not end before the decay at {end:,.0f}: write a fraction, such as 0.02."
+        )
+    if tokens < rise:
+        return _rise(tokens, rise)
+    return _half_cosine(1.0, floor, min((tokens - rise) / (end - rise), 1.0))
+
+
+def _rise(tokens: int, length: float) -> float:
+    """Linear from 0 to 1 over ``length`` tokens; 1 at once where there is no warm-up."""
+    return min(tokens / length, 1.0) if length > 0 else 1.0
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    """``start`` at progress 0, ``end`` at 1, flat at both."""
+    return end + (start - end) / 2 * (1 + cos(pi * progress))
+
+
+def _length(key: str, amount: float | str, total: int) -> float:
+    """Tokens that an option means: below 1 a fraction of the run, from 1 on tokens, never longer than the run."""
+    try:
+        value = float(amount)
+    except ValueError:
+        raise ConfigError(f"scheduler.{key}={amount} is not a number: write a fraction of the run (0.02), or tokens (1e6).") from None
+    if not 0 <= value <= total:
+        raise ConfigError(f"scheduler.{key}={amount} does not fit a run of {total:,} tokens: write a fraction (below 1) or fewer tokens.")
+    return value * total if value < 1 else value

@@ -1,0 +1,1 @@
+"""The run record: directory, metrics, provenance, lease, sinks."""

@@ -1,0 +1,18 @@
+"""What the command line knows of a run before it begins, handed to its task as one plain value."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One run as it was asked for."""
+
+    id: str
+    name: str
+    path: Path  # run directory
+    overrides: list[str]  # as typed, so that the run becomes a config again
+    choices: dict[str, str]  # group -> option
+    provenance: dict[str, Any] = field(default_factory=dict)
+    resumes: bool = False  # ``path`` holds a run already

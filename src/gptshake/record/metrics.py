@@ -1,0 +1,133 @@
+"""metrics.csv: one row per optimizer step, appended; the numbers come back exactly as they went in.
+
+A row reaches the kernel in one write as soon as it is appended (about 5 us), so a killed process loses none of them; only
+``flush`` waits for the disk, and only it survives a power cut. A last line that a kill tore is ignored by readers and
+cut away by the next writer. Not here: what is measured, and when; see ``training/callbacks``.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gptshake.errors import RecordError
+from gptshake.files import fsync
+
+WHOLE_NUMBERS = frozenset({"step", "train/tokens"})
+COLUMNS = (
+    "step",  # optimizer steps finished
+    "train/tokens",  # target tokens seen so far; the x-axis of every curve
+    "train/loss",  # nats per token, mean over the step's batch
+    "train/lr",  # peak x factor
+    "train/beta1",  # where the schedule cycles it
+    "train/grad_norm",  # global norm before clipping
+    "perf/step_ms",
+    "perf/data_ms",  # of which waiting for data
+    "perf/tokens_per_s",
+    "perf/mfu",  # fraction of the device's dense peak
+    "val/loss",  # nats per token over the whole validation split
+    "val/bpb",  # bits per UTF-8 byte of the original text
+    "time",  # seconds since 1970
+)
+Row = dict[str, int | float]
+_HEADER = ",".join(COLUMNS) + "\n"
+_KNOWN = frozenset(COLUMNS)
+
+
+class MetricsWriter:
+    """Appends rows to a metrics.csv; a torn last line of a killed writer is cut away first.
+
+    Args:
+        path: the file; made with its header if it is not there yet.
+    Raises:
+        RecordError: if the file has another header, as one of another version may.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.n_rows = _mend(path)
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND)  # appending: right after a cut, too
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Write one row; columns that are missing (or None) stay empty.
+
+        Raises:
+            RecordError: if a key is not one of ``COLUMNS``.
+        """
+        if not row.keys() <= _KNOWN:
+            raise RecordError(f"metrics.csv has no column {', '.join(sorted(row.keys() - _KNOWN))}; its columns are {', '.join(COLUMNS)}.")
+        os.write(self._handle, (",".join([_text(name, row.get(name)) for name in COLUMNS]) + "\n").encode())
+        self.n_rows += 1
+
+    def flush(self) -> None:
+        """Return once every row is on the disk."""
+        os.fsync(self._handle)
+
+    def cut(self, n_rows: int) -> None:
+        """Keep the first ``n_rows`` rows; the next one is appended after them.
+
+        Raises:
+            RecordError: if there are fewer.
+        """
+        if not 0 <= n_rows <= self.n_rows:
+            raise RecordError(
+                f"{self._path} holds {self.n_rows} rows; it cannot be cut to {n_rows}, so it is not the record of this checkpoint."
+            )
+        with self._path.open("rb") as file:
+            end = sum(len(file.readline()) for _ in range(n_rows + 1))  # the header, too
+        os.truncate(self._path, end)
+        self.n_rows = n_rows
+        self.flush()
+
+    def close(self) -> None:
+        """Flush and let go of the file."""
+        self.flush()
+        os.close(self._handle)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All whole rows in order, each with the columns it has; a torn last line is left out, a missing file has no rows.
+
+    Raises:
+        RecordError: if a line in the midst of the file cannot be read; it names the line.
+    """
+    return list(_rows(path)) if path.exists() else []
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    # newline="\n": only the writer's own line ends count, and only a line with its end is whole.
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        header = file.readline().rstrip("\n").split(",")
+        for number, line in enumerate(file, start=2):
+            if not line.endswith("\n"):
+                return
+            cells = line[:-1].split(",")
+            try:
+                yield {name: _number(name, cell) for name, cell in zip(header, cells, strict=True) if cell}
+            except ValueError as error:
+                raise RecordError(f"{path}, line {number} cannot be read as a row of numbers: {line[:80]!r}.") from error
+
+
+def _text(name: str, value: float | None) -> str:
+    """A cell. ``repr`` is the shortest text that reads back as the same float; numpy's own would name its type."""
+    if value is None:
+        return ""
+    return str(int(value)) if name in WHOLE_NUMBERS else repr(float(value))
+
+
+def _number(name: str, cell: str) -> int | float:
+    return int(cell) if name in WHOLE_NUMBERS else float(cell)
+
+
+def _mend(path: Path) -> int:
+    """Make the file end with a whole line, beginning with our header; returns its number of rows."""
+    content = path.read_bytes() if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:  # new, or killed within its header
+        path.write_text(_HEADER, encoding="utf-8")
+        fsync(path.parent)
+        return 0
+    if not whole.startswith(_HEADER.encode()):
+        raise RecordError(f"{path} has other columns than this version of gptshake writes, so the run cannot go on in it.")
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    return whole.count(b"\n") - 1

@@ -1,0 +1,53 @@
+"""Names of runs: readable, sortable by time, and safe to type back into the shell and into Hydra's grammar."""
+
+import re
+import secrets
+import string
+from collections.abc import Sequence
+from datetime import datetime
+
+_FIRST = "".join(letter for letter in string.ascii_lowercase if letter not in "abcdefin")  # else 1234e567 is a number, inf and nan are, too
+_REST = string.ascii_lowercase + string.digits
+_MAX_NAME = 120  # a folder's name may have 255 bytes; a person reads fewer
+
+
+def new_id() -> str:
+    """Eight characters of ``0-9a-z`` that no grammar takes for a number; drawn by the system, so no seed is disturbed."""
+    return secrets.choice(_FIRST) + "".join(secrets.choice(_REST) for _ in range(7))
+
+
+def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str, now: datetime) -> str:
+    """A run's name, as in ``20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq``.
+
+    Only ``A-Za-z0-9_.-`` occur. Model, data and label hold no ``-``, so that ``title`` can take the name apart again.
+
+    Args:
+        model: the option of the group ``model``; likewise ``data``.
+        label: what the data really is, as the source says.
+        changes: overrides worth naming, ``optimizer.lr=3e-4`` or ``lr3e-4``; as many as fit.
+        id: from ``new_id``.
+        now: when the run began.
+    """
+    fixed = [re.sub(r"[-.]+", "_", _safe(part)) or "any" for part in (model, data, label)]
+    parts = [now.strftime("%Y%m%d-%H%M"), *fixed]
+    for change in filter(None, map(_short, changes)):
+        if len("-".join([*parts, change, id])) > _MAX_NAME:
+            break
+        parts.append(change)
+    return "-".join([*parts, id])
+
+
+def title(name: str) -> str:
+    """A run's name for people: ``tiny · wiki_char · excerpt106 · lr3e-4``; any other name is given back as it is."""
+    match = re.fullmatch(r"\d{8}-\d{4}-([^-]+)-([^-]+)-([^-]+)(?:-(.+))?-[0-9a-z]{8}", name)
+    return " · ".join(filter(None, match.groups())) if match else name
+
+
+def _short(change: str) -> str:
+    """``optimizer.lr=3e-4`` -> ``lr3e-4``."""
+    key, equals, value = change.lstrip("+~").partition("=")
+    return _safe(key.rpartition(".")[2] + value if equals else key)[:40]
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_-.")

@@ -1,0 +1,252 @@
+"""The run directory: everything that explains or repeats a run, and the only place where it is written.
+
+config.yaml  overrides     what was asked for: resolved, and as typed
+run.json                   id, name, provenance, fingerprints, frozen ``auto`` values, status, summary; replaced atomically
+metrics.csv  samples.md    one row per step; what the model wrote
+log                        what was said, without colours
+run.lock  lease.json       who is at work (``lease.py``; take the lease first)
+checkpoints/  plots/  tokenizer/    filled by others
+"""
+
+import contextlib
+import difflib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import RecordError
+from gptshake.files import fsync, write_atomic
+from gptshake.record.lease import is_alive
+from gptshake.record.metrics import MetricsWriter, Row, read_rows
+from gptshake.record.names import new_id as new_id
+from gptshake.record.names import run_name as run_name
+from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+
+STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+
+
+class Run:
+    """One run's record, open for writing. Hold the directory's ``Lease`` while you use it.
+
+    Attributes:
+        path: the run directory.
+        id: eight characters, the same in W&B.
+        name: readable, holds the id.
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.id: str = info["id"]
+        self.name: str = info["name"]
+        self._info = info
+        self._writer: MetricsWriter | None = None
+
+    @classmethod
+    def create(
+        cls, path: Path, *, id: str, name: str, task: str, config_yaml: str, overrides: Sequence[str], provenance: Mapping[str, Any]
+    ) -> "Run":
+        """Begin a record; run.json is written last, so a directory that has one is complete.
+
+        Raises:
+            RecordError: if a run is there already.
+        """
+        path = path.absolute()
+        if (path / "run.json").exists():
+            raise RecordError(f"{path} holds a run already; choose another paths.run_dir, or continue it with resume={path.name}.")
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomic(path / "config.yaml", config_yaml)
+        write_atomic(path / "overrides", "".join(f"{override}\n" for override in overrides))
+        run = cls(path, {"id": id, "name": name})
+        run.update(task=task, status="running", started=time.time(), overrides=list(overrides), **provenance)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Open a record to go on with it; nothing is changed yet.
+
+        Raises:
+            RecordError: if there is none, or it cannot be read.
+        """
+        return cls(path.absolute(), read_run(path))
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What run.json holds; change it through ``update``."""
+        return self._info
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of metrics.csv so far; a checkpoint keeps this number for ``cut_rows``."""
+        return self._metrics.n_rows
+
+    def update(self, **fields: Any) -> None:
+        """Merge into run.json, atomically; a mapping is merged key by key, a number that is not finite becomes null.
+
+        Raises:
+            ValueError: for a status that is none of ``STATUSES``.
+        """
+        if fields.get("status", "ok") not in STATUSES:
+            raise ValueError(f"{fields['status']!r} is no status of a run: {', '.join(STATUSES)}")
+        self._info = _merged(self._info, _plain(fields))
+        write_atomic(self.path / "run.json", json.dumps(self._info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def say(self, text: str) -> None:
+        """Print a line and keep it in ``log``; a terminal that is gone or knows fewer letters does not stop a run."""
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe; ValueError includes letters it cannot encode
+            try:
+                print(text, flush=True)
+            except UnicodeEncodeError:
+                print(text.encode("ascii", "backslashreplace").decode(), flush=True)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Keep a line in ``log`` that was printed already, or need not be."""
+        with (self.path / "log").open("a", encoding="utf-8", errors="replace") as file:
+            file.write(_ANSI.sub("", text) + "\n")
+
+    def append_row(self, row: Mapping[str, float]) -> None:
+        """Add one step's row to metrics.csv; see ``metrics.COLUMNS`` for names and units."""
+        self._metrics.append(row)
+
+    def flush(self) -> None:
+        """Return once every row is on the disk; call it before a checkpoint that counts them."""
+        self._metrics.flush()
+
+    def cut_rows(self, n_rows: int) -> None:
+        """Go back to a checkpoint: keep the first ``n_rows`` rows, and the samples up to the last one's step.
+
+        Raises:
+            RecordError: if there are fewer rows.
+        """
+        self._metrics.cut(n_rows)
+        rows = self.rows()
+        cut_samples(self.path / "samples.md", int(rows[-1]["step"]) if rows else 0)
+
+    def rows(self) -> list[Row]:
+        """All rows so far, exactly as they were appended."""
+        return read_rows(self.path / "metrics.csv")
+
+    def sample(self, step: int, tokens: int, text: str, title: str = "sample") -> None:
+        """Add a text to samples.md; ``title`` says what it is, such as its prompt, in one line."""
+        append_sample(self.path / "samples.md", Sample(step, tokens, " ".join(title.split()), text))
+
+    def samples(self) -> list[Sample]:
+        """All texts so far."""
+        return read_samples(self.path / "samples.md")
+
+    def finish(self, status: str, reason: str | None = None, summary: Mapping[str, Any] | None = None) -> None:
+        """End the record: rows and samples to the disk first, then the status.
+
+        Args:
+            status: ok, failed, interrupted or pruned.
+            reason: one sentence, for people.
+            summary: final numbers, such as ``val/loss``.
+        """
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        for name in ("samples.md", "log"):
+            if (self.path / name).exists():
+                fsync(self.path / name)
+        self.update(status=status, reason=reason, finished=time.time(), summary=dict(summary or {}))
+
+    @property
+    def _metrics(self) -> MetricsWriter:
+        """Opened with the first row, so that a record which is only read is never mended."""
+        if self._writer is None:
+            self._writer = MetricsWriter(self.path / "metrics.csv")
+        return self._writer
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What a run's run.json holds.
+
+    Raises:
+        RecordError: if it is missing or damaged.
+    """
+    try:
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{path} is no run directory: it has no run.json that can be read.") from error
+    except ValueError as error:
+        raise RecordError(f"{path / 'run.json'} is damaged: {error}.") from error
+    if not isinstance(info, dict) or not {"id", "name", "status"} <= info.keys():
+        raise RecordError(f"{path / 'run.json'} is not the record of a run: it lacks id, name or status.")
+    return info
+
+
+def status_of(path: Path) -> str:
+    """A run's status; ``killed`` if it says ``running`` but nobody is at work in it.
+
+    Raises:
+        RecordError: if there is no run.
+    """
+    status = str(read_run(path)["status"])
+    return "killed" if status == "running" and not is_alive(path) else status
+
+
+def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
+    """The directory of a run.
+
+    Args:
+        text: its path, its path below a root (``study/3``), its folder's name, its name or its id.
+        roots: folders of runs, and of sweeps of runs.
+    Raises:
+        RecordError: if there is none, with the nearest names; or several, with their paths.
+    """
+    wanted = str(text).strip().rstrip("/")
+    for direct in [Path(wanted).expanduser(), *(root / wanted for root in roots)]:
+        if wanted and (direct / "run.json").exists():
+            return direct
+    names = [(name, path) for path in _run_dirs(roots) for name in _names(path)]
+    found = sorted({path for name, path in names if name == wanted})
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RecordError(f"{wanted!r} names several runs; give the path of one: {', '.join(map(str, found))}.")
+    raise RecordError(f"There is no run {wanted!r}{_nearest(wanted, [name for name, _ in names], roots)}")
+
+
+def _nearest(wanted: str, names: list[str], roots: Sequence[Path]) -> str:
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
+
+
+def _run_dirs(roots: Sequence[Path]) -> Iterator[Path]:
+    """Run directories below the roots, as deep as a sweep's repeats lie: study/number/repeat."""
+    for root in roots:
+        for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
+            yield from (file.parent for file in root.glob(pattern))
+
+
+def _names(path: Path) -> set[str]:
+    with contextlib.suppress(RecordError):
+        info = read_run(path)
+        return {path.name, str(info["name"]), str(info["id"])}
+    return {path.name}
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    nested = [key for key in old.keys() & new.keys() if isinstance(old[key], dict) and isinstance(new[key], dict)]
+    return {**old, **new, **{key: _merged(old[key], new[key]) for key in nested}}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: paths as text, numpy scalars as numbers, tuples as lists; JSON knows no NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

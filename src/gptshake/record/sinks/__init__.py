@@ -1,0 +1,1 @@
+"""Places that mirror the run record."""

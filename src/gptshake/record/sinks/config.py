@@ -1,0 +1,14 @@
+"""Schema of ``conf/logger``: what Hydra accepts and ``WandbSink`` takes. Imports nothing heavy."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases."""
+
+    project: str = "gptshake"
+    entity: str | None = None  # team or user; null is the key's own
+    mode: str = "auto"  # auto, online, offline
+    every: int = 10  # optimizer steps per logged row
+    _target_: str = "gptshake.record.sinks.wandb.WandbSink"

@@ -1,0 +1,34 @@
+"""What mirrors a run elsewhere: one protocol, called in this order by whoever trains.
+
+A sink is a mirror, not a home: what it is given is on the disk already, and when it fails it says so once and the run
+goes on. The methods return at once; only ``start`` and ``finish`` may take seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from gptshake.record.run import Run
+
+
+class Sink(Protocol):
+    """A mirror of the run record."""
+
+    def start(self, run: Run, config: Mapping[str, Any], tags: Sequence[str]) -> None:
+        """Begin, or begin again after a resume: ``run`` is already cut back to the checkpoint, and its rows are history.
+
+        Raises:
+            ConfigError: if what was asked for explicitly cannot be had.
+        """
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """One step's row, as in metrics.csv."""
+
+    def sample(self, step: int, tokens: int, text: str, title: str = "sample") -> None:
+        """A text, as in samples.md."""
+
+    def image(self, name: str, path: Path) -> None:
+        """A picture from ``plots/``."""
+
+    def finish(self, status: str, summary: Mapping[str, Any]) -> None:
+        """End, with the run's status and final numbers."""

@@ -1,0 +1,1 @@
+"""Everything drawn, made from records alone."""

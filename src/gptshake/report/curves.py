@@ -1,0 +1,156 @@
+"""A run's curves: loss over tokens with the three lines every language model is measured against, and the learning rate.
+
+ln V is what guessing gives, the unigram line what letter frequencies give, the bigram line what the last token alone
+gives: a model above the unigram line ignores context. Takes a run directory, reads its metrics.csv and run.json, and
+gives ``plots/loss.png`` and ``.svg``. Long runs are thinned to the extremes of 1,000 intervals, which look the same.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from gptshake.record.metrics import Row, read_rows
+from gptshake.record.names import title
+from gptshake.record.run import read_run
+from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_count, short_rate
+
+Floats = NDArray[np.float64]
+REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))
+
+
+def plot_run(run_dir: Path) -> list[Path]:
+    """Draw a run's loss and learning rate.
+
+    Returns:
+        The files written; none for a run without a finite training loss.
+    Raises:
+        RecordError: if there is no run, or its metrics.csv is damaged.
+    """
+    info, rows = read_run(run_dir), read_rows(run_dir / "metrics.csv")
+    if not any(math.isfinite(row.get("train/loss", math.nan)) for row in rows):
+        return []
+    with look():
+        return save(draw(info, rows), run_dir / "plots", "loss")
+
+
+def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
+    """The figure: loss above, learning rate below, over training tokens.
+
+    Args:
+        info: the run's run.json; ``data.entropy`` (nats) gives the lines.
+        rows: of metrics.csv, in order.
+    """
+    figure = Figure(figsize=(8, 5))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    figure.subplots_adjust(left=0.075, right=0.865, top=0.815, bottom=0.095, hspace=0.22)
+    heading(figure, title(info["name"]), _subtitle(info, rows))
+    _draw_loss(upper, rows)
+    _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
+    _draw_learning_rate(lower, rows)
+    return figure
+
+
+def smooth(values: Floats) -> Floats:
+    """A centred running mean over 4 % of the run, without the lag of an exponential one.
+
+    Near the start, where the loss falls fast, it looks only a quarter of the way back and as far ahead.
+    """
+    n = len(values)
+    index = np.arange(n)
+    reach = np.minimum(max(1, n // 50), (index + 3) // 4)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first, last = index - reach, np.minimum(index + reach + 1, n)
+    return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+def thin(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
+    """The lowest and the highest point of every interval, in order; all points if there are not more."""
+    if len(x) <= 2 * intervals:
+        return x, y
+    edges = np.linspace(0, len(x), intervals + 1).astype(int)
+    keep = [int(a + pick(y[a:b])) for a, b in itertools.pairwise(edges) for pick in (np.argmin, np.argmax)]
+    order = np.unique(keep)
+    return x[order], y[order]
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights for labels, from the highest down, so that neighbours are at least ``gap`` apart and none is moved up."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - gap) if placed else height)
+    return placed
+
+
+def _column(rows: list[Row], name: str) -> tuple[Floats, Floats]:
+    """Tokens and values of the rows in which the value is there and finite."""
+    points = [(row["train/tokens"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
+    both = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _draw_loss(axes: Axes, rows: list[Row]) -> None:
+    tokens, loss = _column(rows, "train/loss")
+    axes.plot(*thin(tokens, loss), color=BLUE, alpha=0.22, linewidth=0.8)
+    axes.plot(*thin(tokens, smooth(loss)), color=BLUE, linewidth=1.8, label="train")
+    lowest = float(smooth(loss).min())
+    tokens, loss = _column(rows, "val/loss")
+    if len(loss):
+        marker = "o" if len(loss) <= 40 else None
+        axes.plot(tokens, loss, color=VERMILION, linewidth=1.8, marker=marker, markersize=5, markeredgecolor="white", label="val")
+        lowest = min(lowest, float(loss.min()))
+    caption(axes, "loss, nats per token")
+    axes.set_xlim(left=0)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom=max(bottom, lowest - 0.08 * (top - lowest)), top=top)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=2, handlelength=1.4, borderpad=0.2)
+
+
+def _draw_references(axes: Axes, entropy: Mapping[str, float]) -> None:
+    """The closed-form lines, named at the right edge; the axis grows to hold them all."""
+    known = [(name, float(entropy[key])) for key, name in REFERENCES if entropy.get(key) is not None]
+    if not known:
+        return
+    bottom, top = axes.get_ylim()
+    span = max(top, *(value for _, value in known)) - bottom
+    axes.set_ylim(min(bottom, *(value - 0.05 * span for _, value in known)), max(top, *(value + 0.05 * span for _, value in known)))
+    labels = spread([value for _, value in known], gap=0.05 * (axes.get_ylim()[1] - axes.get_ylim()[0]))
+    edge = axes.get_yaxis_transform()
+    for (name, value), y in zip(known, labels, strict=True):
+        axes.axhline(value, color=GREY, linewidth=1.0, linestyle=(0, (5, 3)), zorder=1.5)
+        text = f"{name} {value:.2f}"
+        axes.annotate(text, (1.0, y), xytext=(6, 0), xycoords=edge, textcoords="offset points", color=GREY, size=9.5, va="center")
+
+
+def _draw_learning_rate(axes: Axes, rows: list[Row]) -> None:
+    tokens, rate = _column(rows, "train/lr")
+    axes.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
+    peak = float(rate.max()) if len(rate) else 0.0
+    if peak > 0:
+        axes.fill_between(*thin(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
+        axes.set_ylim(0, 1.15 * peak)
+        axes.set_yticks([0, peak], ["0", short_rate(peak)])
+    caption(axes, "learning rate")
+    axes.set_xlabel("training tokens")
+    count_axis(axes)
+
+
+def _subtitle(info: Mapping[str, Any], rows: list[Row]) -> str:
+    def last(name: str) -> float | None:
+        return next((row[name] for row in reversed(rows) if name in row), None)
+
+    loss, bpb = last("val/loss"), last("val/bpb")
+    parts = [
+        f"val loss {loss:.3f}" if loss is not None else None,
+        f"{bpb:.3f} bits per byte" if bpb is not None else None,
+        f"{rows[-1]['step']:,} steps",
+        f"{short_count(rows[-1]['train/tokens'])} tokens",
+        str(info["id"]),
+    ]
+    return "  ·  ".join(part for part in parts if part)

@@ -1,0 +1,98 @@
+"""One look for all pictures: quiet axes, few colours that everybody can tell apart, text that survives a README.
+
+Colours are of Okabe and Ito's palette (2008), made for colour-blind readers. SVGs come out the same, byte for byte, from
+the same numbers: no date, a fixed salt, letters as paths.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from gptshake.files import write_atomic
+
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+INK, GREY, LINE = "#1F2328", "#6B7280", "#E5E7EB"
+PIXELS_PER_INCH = 200
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is everywhere the same
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    "lines.solid_joinstyle": "round",
+    "figure.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gptshake",
+    "path.simplify": True,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw and save inside of this; nothing of the caller's matplotlib is changed."""
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}):
+        yield
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write ``name.png`` and ``name.svg``, each whole or not at all; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, dpi=PIXELS_PER_INCH, metadata=metadata)
+        paths.append(folder / f"{name}.{suffix}")
+        write_atomic(paths[-1], content.getvalue())
+    return paths
+
+
+def heading(figure: Figure, title: str, subtitle: str) -> None:
+    """A title in bold and a line of numbers below it, at the figure's left edge."""
+    top = 1 - 0.11 / figure.get_figheight()
+    figure.text(0.012, top, title, size=min(13, 13 * 62 / len(title)), weight="bold", va="top")  # 62 letters fill the width
+    figure.text(0.012, top - 0.26 / figure.get_figheight(), subtitle, size=9.5, color=GREY, va="top")
+
+
+def caption(axes: Axes, text: str) -> None:
+    """Say above an axis what it shows; easier to read than a turned label."""
+    axes.set_title(text, loc="left", size=9.5, color=GREY, pad=5)
+
+
+def count_axis(axes: Axes) -> None:
+    """Label the x-axis' numbers as 500k, 1.5M, 2B."""
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+
+
+def short_count(value: float) -> str:
+    """A count of tokens for people: 950, 12.8k, 3.2M, 1B."""
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.0f}"
+
+
+def short_rate(value: float) -> str:
+    """A learning rate as people type it: 1e-3, 3e-4, 9.4e-4."""
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"

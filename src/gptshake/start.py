@@ -1,0 +1,167 @@
+"""From parsed arguments to running tasks: compose once for checks, guard, name, then hand over to ``hydra.main``.
+
+Hydra prints its own text for a failed task and returns nothing, so the task function puts exceptions into a box that is
+opened afterwards.
+"""
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from gptshake import assemble
+from gptshake.config import again
+from gptshake.config.argv import Arguments, key_of
+from gptshake.config.check import check, check_groups
+from gptshake.config.compose import choices, register_schemas, search_path
+from gptshake.config.layout import GROUPS, packaged_conf, shadowed
+from gptshake.config.suggest import checked_compose, first_choice, parse_overrides
+from gptshake.errors import ConfigError, GptshakeError
+from gptshake.record.launch import Launch
+from gptshake.record.provenance import collect, uncommitted
+from gptshake.record.run import new_id, run_name
+
+
+def start(arguments: Arguments) -> None:
+    """Check what was asked for and run it.
+
+    Raises:
+        GptshakeError: what is wrong, or what failed.
+    """
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
+    if arguments.shows_only:
+        _hydra(arguments.argv(), lambda cfg: None)
+        return
+    resumed = _resumed(arguments)
+    single = [
+        first_choice(override) if arguments.multirun else (override.input_line or "") for override in parse_overrides(arguments.overrides)
+    ]
+    cfg = checked_compose(single)
+    if cfg.task.get("trains", True):
+        check_groups(cfg)
+    check(cfg)
+    if resumed:
+        again.refuse_differences(cfg, resumed)
+    if shadowed() and not cfg.conf_shadow:
+        raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
+    _refuse_sweeps_without_multirun(arguments)
+    label = assemble.preflight(cfg)
+    _guard(cfg)
+    _Session(arguments, label, resumed).run(single)
+
+
+def _resumed(arguments: Arguments) -> Path | None:
+    """The run that ``resume=`` names; its stored overrides are put before the new ones."""
+    name = next((text.partition("=")[2].strip("'") for text in arguments.overrides if key_of(text) == "resume"), "")
+    if name in ("", "null"):
+        return None
+    if arguments.multirun:
+        raise ConfigError("resume= continues one run; leave -m out.")
+    run_dir = again.locate(name, arguments.overrides)
+    arguments.overrides[:0] = again.stored_overrides(run_dir)
+    return run_dir
+
+
+def _refuse_sweeps_without_multirun(arguments: Arguments) -> None:
+    for override in parse_overrides(arguments.overrides):
+        if override.is_sweep_override() and not arguments.multirun:
+            raise ConfigError(f"{override.input_line} names several values: add -m to run each of them.")
+
+
+def _guard(cfg: DictConfig) -> None:
+    """Refuse a run whose sources are not committed: it could not be repeated.
+
+    Raises:
+        ConfigError: with the files and the two ways out.
+    """
+    exempt = cfg.dirty or os.environ.get("GPTSHAKE_DIRTY") == "1" or _choice(cfg, "debug")
+    files = [] if exempt else uncommitted()
+    if files:
+        listed = "\n".join(f"  {file}" for file in files[:20])
+        raise ConfigError(
+            f"Uncommitted changes in source or config; this run could not be repeated:\n{listed}\nCommit them, or add --dirty."
+        )
+
+
+def _choice(cfg: DictConfig, group: str) -> bool:
+    return any(key_of(text) == group and not text.endswith("=null") for text in sys.argv[1:])
+
+
+class _Session:
+    """The runs of one command: names them, calls their task, keeps what they raise."""
+
+    def __init__(self, arguments: Arguments, label: str, resumed: Path | None) -> None:
+        self.arguments = arguments
+        self.label = label
+        self.resumed = resumed
+        self.provenance = collect()
+        self.failures: list[tuple[str, Exception]] = []
+        self.jobs = 0
+
+    def run(self, single: list[str]) -> None:
+        """Let Hydra run every job; afterwards raise what failed."""
+        argv = self.arguments.argv()
+        if not self.arguments.multirun and not any(key_of(text) == "paths.run_dir" for text in argv):
+            identity = new_id()
+            directory = self.resumed or Path("${paths.runs}") / self._name(choices(single), self.arguments.overrides, identity)
+            argv = [*argv, f"paths.run_dir='{directory}'"]
+        _hydra(argv, self._job)
+        if self.failures and self.jobs == 1:
+            raise self.failures[0][1]
+        if self.failures:
+            lines = "\n".join(f"  {path}: {error}" for path, error in self.failures)
+            raise GptshakeError(f"{len(self.failures)} of {self.jobs} runs failed:\n{lines}")
+
+    def _job(self, cfg: DictConfig) -> None:
+        self.jobs += 1
+        hydra_cfg = HydraConfig.get()
+        path = Path(hydra_cfg.runtime.output_dir)
+        with open_dict(cfg):
+            cfg.paths.run_dir = str(path)
+        try:
+            launch = self._launch(path, hydra_cfg)
+            check(cfg)
+            print(
+                f"[{hydra_cfg.job.num}] {' '.join(launch.overrides)}" if self.arguments.multirun else "",
+                end="\n" if self.arguments.multirun else "",
+            )
+            hydra.utils.get_method(cfg.task._target_)(cfg, launch)
+        except Exception as error:  # kept for the end: the other runs of a multirun go on
+            self.failures.append((str(path), error))
+            if self.arguments.multirun:
+                print(f"error: {error}", file=sys.stderr)
+        finally:
+            _remove_if_empty(path)
+
+    def _launch(self, path: Path, hydra_cfg: Any) -> Launch:
+        overrides = [text for text in hydra_cfg.overrides.task if key_of(text) != "paths.run_dir"]
+        chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
+        identity = path.name.rpartition("-")[2] if not self.arguments.multirun else new_id()
+        name = path.name if not self.arguments.multirun else self._name(chosen, overrides, identity)
+        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=self.resumed is not None)
+
+    def _name(self, chosen: dict[str, str], overrides: list[str], identity: str) -> str:
+        changes = [
+            text
+            for text in overrides
+            if key_of(text) not in (*GROUPS, "note", "dirty", "resume") and not key_of(text).startswith(("paths", "data.path"))
+        ]
+        return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
+
+
+def _hydra(argv: list[str], task: Any) -> None:
+    """Call ``hydra.main`` on these arguments; ``sys.argv`` is changed in place because child ranks read it again."""
+    sys.argv[1:] = argv + search_path()
+    hydra.main(config_path=str(packaged_conf()), config_name="config", version_base="1.3")(task)()
+
+
+def _remove_if_empty(path: Path) -> None:
+    """A run that ended before its record began leaves no empty directory behind."""
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()

@@ -1,0 +1,27 @@
+"""``task=sample``: write text with the best weights of a run. The seed is the root's: the same command writes the same text."""
+
+from omegaconf import DictConfig
+
+from gptshake import assemble
+from gptshake.record.launch import Launch
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Print a continuation of ``task.prompt``.
+
+    Raises:
+        ConfigError: no run was named.
+        RecordError: there is no such run.
+    """
+    del launch  # leaves no record
+    model, tokenizer = assemble.trained(cfg)
+    import torch
+
+    from gptshake.model.generate import generate
+
+    options = cfg.task
+    ids = torch.as_tensor([int(token) for token in tokenizer.encode(options.prompt)] or [tokenizer.eot_id])[None]
+    written = generate(
+        model, ids, options.n_tokens, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=cfg.seed
+    )
+    print(tokenizer.decode(written[0].tolist()))

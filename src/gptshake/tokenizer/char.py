@@ -1,0 +1,159 @@
+"""Characters as tokens: one id per Unicode code point, with a cap and an unknown token.
+
+Ids: 0 is ``<|endoftext|>``, 1 is ``<|unk|>``, then the kept characters in the order of their code points, so that the
+same set of characters always has the same ids. A character outside the vocabulary (it may first occur in validation)
+becomes ``<|unk|>``, so encoding loses it; everything else, lone surrogates and NUL included, survives the round trip.
+Encoding is one table look-up per character (several hundred MB/s); the table costs 2 MB of memory.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gptshake.errors import ConfigError, DataError
+from gptshake.files import write_atomic
+from gptshake.tokenizer.protocol import FILE_NAME, Ids
+
+EOT, UNK, SPECIALS = 0, 1, 2
+CODE_POINTS = 0x110000
+CHUNK = 1 << 18  # characters handled at once: bounds the memory, and a chunk stays in the processor's cache
+
+
+class CharTokenizer:
+    """One id per character.
+
+    Args:
+        characters: distinct single characters in the order of their code points; character i has the id i + 2.
+    Raises:
+        DataError: if they are not that.
+    """
+
+    name = "char"
+    eot_id = EOT
+    unk_id = UNK
+
+    def __init__(self, characters: list[str]) -> None:
+        if any(len(character) != 1 for character in characters) or any(a >= b for a, b in pairwise(characters)):
+            raise DataError("A character vocabulary must be distinct single characters in the order of their code points.")
+        self.characters = characters
+        self.vocab_size = len(characters) + SPECIALS
+        codes = np.array([ord(character) for character in characters], np.uint32)
+        self._id_of = np.full(CODE_POINTS, UNK, "<u2" if self.vocab_size <= 1 << 16 else "<u4")
+        self._id_of[codes] = np.arange(SPECIALS, self.vocab_size)
+        self._code_of = np.concatenate([np.array([ord("\n"), 0xFFFD], np.uint32), codes])
+
+    def encode(self, text: str) -> Ids:
+        """Ids of the characters, shape (len(text),); unknown ones become ``unk_id``."""
+        ids = np.empty(len(text), self._id_of.dtype)
+        for start, codes in _code_chunks(text):
+            np.take(self._id_of, codes, out=ids[start : start + len(codes)], mode="clip")  # clip: spares a copy, nothing is out of range
+        return ids
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        r"""Text of ids; the end of text reads as a blank line (``\n\n``), the unknown as ``�`` (U+FFFD).
+
+        Raises:
+            DataError: if an id is not of this vocabulary.
+        """
+        array = np.asarray(ids, np.int64).reshape(-1)
+        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
+            raise DataError(f"Ids from {array.min()} to {array.max()} do not belong to a vocabulary of {self.vocab_size}.")
+        codes = np.repeat(self._code_of[array], np.where(array == EOT, 2, 1))
+        return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the saved file."""
+        return sha256(self._file()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write ``folder/tokenizer.json``."""
+        write_atomic(folder / FILE_NAME, self._file())
+
+    def _file(self) -> bytes:
+        # A list, not one string: two lone surrogates side by side would be read back as one character.
+        return (json.dumps({"kind": self.name, "characters": self.characters}) + "\n").encode()
+
+
+def load(data: dict[str, Any]) -> CharTokenizer:
+    """The tokenizer that was saved as ``data``."""
+    characters = data.get("characters")
+    if not isinstance(characters, list) or not all(isinstance(character, str) for character in characters):
+        raise DataError("A saved character tokenizer must hold a list of characters.")
+    return CharTokenizer(characters)
+
+
+class CharTrainer:
+    """Chooses which characters get an id: the most frequent ones; of equally frequent ones the smaller code point.
+
+    Args:
+        vocab_size: number of ids, the two special ones included; or ``auto``: as many characters as cover ``coverage``
+            of the text, but at least 256, so that small alphabets stay whole and Chinese keeps all but its rarest signs.
+        coverage: share of the training text, in characters, which ``auto`` covers; 0 < coverage <= 1.
+    Raises:
+        ConfigError: if a value is none of these.
+    """
+
+    LEAST = 256
+
+    def __init__(self, vocab_size: int | str = "auto", coverage: float = 0.9999) -> None:
+        if vocab_size != "auto" and (not isinstance(vocab_size, int) or isinstance(vocab_size, bool) or vocab_size <= SPECIALS):
+            raise ConfigError(
+                f"tokenizer.vocab_size is {vocab_size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special)."
+            )
+        if not 0 < coverage <= 1:
+            raise ConfigError(f"tokenizer.coverage is {coverage}; it is a share of the text, above 0 and at most 1.")
+        self.vocab_size = vocab_size
+        self.coverage = coverage
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the vocabulary besides the text."""
+        return {"kind": "char", "vocab_size": self.vocab_size, "coverage": self.coverage}
+
+    def train(self, documents: Iterable[str]) -> CharTokenizer:
+        """The tokenizer whose characters are the most frequent of these documents."""
+        counts = _count(documents)
+        order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        kept = np.sort(order[: self._n_characters(counts[order])])
+        return CharTokenizer([chr(code) for code in kept])
+
+    def _n_characters(self, descending: npt.NDArray[np.int64]) -> int:
+        if isinstance(self.vocab_size, int):
+            return self.vocab_size - SPECIALS
+        covered = np.cumsum(descending)
+        return max(self.LEAST, int(np.searchsorted(covered, self.coverage * covered[-1])) + 1) if len(covered) else 0
+
+
+def _count(documents: Iterable[str]) -> npt.NDArray[np.int64]:
+    """How often each code point occurs, shape (0x110000,). Short documents are counted together: a count costs its table's length."""
+    counts = np.zeros(CODE_POINTS, np.int64)
+    waiting: list[str] = []
+    length = 0
+    for document in documents:
+        waiting.append(document)
+        length += len(document)
+        if length >= CODE_POINTS:
+            counts += _count_text("".join(waiting))
+            waiting, length = [], 0
+    return counts + _count_text("".join(waiting))
+
+
+def _count_text(text: str) -> npt.NDArray[np.int64]:
+    counts = np.zeros(CODE_POINTS, np.int64)
+    for _, codes in _code_chunks(text):
+        found = np.bincount(codes)
+        counts[: len(found)] += found
+    return counts
+
+
+def _code_chunks(text: str) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
+    """Code points of a text in chunks, each with the position where it starts."""
+    for start in range(0, len(text), CHUNK):
+        yield start, np.frombuffer(text[start : start + CHUNK].encode("utf-32-le", "surrogatepass"), "<u4")

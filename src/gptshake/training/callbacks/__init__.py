@@ -1,0 +1,1 @@
+"""What happens beside the training step, one thing a file."""

@@ -1,0 +1,55 @@
+"""One sentence when the curve says that something is wrong: the model ignores context, or overfits or diverges.
+
+The reference lines are closed forms of the training split: a model at the unigram entropy knows only how frequent tokens are.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from gptshake.training.module import GPTModule
+
+PATIENT_FRACTION = 0.25  # of the run, before the unigram line is held against it: warm-up and the first fall lie behind
+PATIENT_STEPS = 100  # and so many steps
+
+
+class Advice(pl.Callback):
+    """Looks at every validation; says each thing once."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.said: set[str] = set()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """After a validation, compare it with the unigram line and with those before."""
+        row = pl_module.bench.row
+        if pl_module.micro_batches or row.get("step") != pl_module.steps or "val/loss" not in row:
+            return
+        self.losses.append(row["val/loss"])
+        unigram = pl_module.bench.entropy["unigram"]
+        sentence = advice(self.losses, unigram, pl_module.steps / pl_module.budget.steps, row["train/lr"])
+        if pl_module.steps >= PATIENT_STEPS and sentence and sentence[0] not in self.said:
+            self.said.add(sentence[0])
+            pl_module.bench.run.say(sentence[1])
+
+
+def advice(losses: list[float], unigram: float, progress: float, lr: float) -> tuple[str, str] | None:
+    """What to say after a validation, as (kind, sentence), or nothing.
+
+    Args:
+        losses: validation losses so far, nats per token, the newest last.
+        unigram: entropy of the token frequencies, nats.
+        progress: part of the run that is done, 0 to 1.
+        lr: learning rate of the last step.
+    """
+    if progress >= PATIENT_FRACTION and losses[-1] >= unigram:
+        return "context", (
+            f"note: val loss {losses[-1]:.3f} is not below the unigram entropy {unigram:.3f}: the model ignores context. Look at the learning rate "
+            f"({lr:.2e} now) or the data; try optimizer.lr={3 * lr:.1e} and optimizer.lr={lr / 3:.1e}."
+        )
+    if len(losses) >= 4 and losses[-4] < losses[-3] < losses[-2] < losses[-1]:
+        return "rising", (
+            f"note: val loss has risen over three validations ({losses[-4]:.3f} to {losses[-1]:.3f}, learning rate {lr:.2e}): the model overfits or "
+            f"diverges. Try a lower rate (optimizer.lr={lr / 3:.1e}), more dropout (model.dropout=0.2) or trainer.patience=3."
+        )
+    return None

@@ -1,0 +1,94 @@
+"""Keeps the run safe: checkpoints at the end of steps, signals, patience, the lease. The last of the callbacks.
+
+A checkpoint is written after every validation, every few minutes, at the end, and when a signal came. A signal inside a step
+drops the unfinished step (its weights are unchanged, and randomness depends on the position only, so this is exact) and saves
+the last finished one.
+"""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+from gptshake.errors import Stop
+from gptshake.record.lease import Lease
+from gptshake.signals import SIGNALS
+from gptshake.training.callbacks.recorder import Recorder
+from gptshake.training.checkpoint import OURS, folder_of, keep_only
+from gptshake.training.module import GPTModule, state_of
+from gptshake.training.rewind import rewrite_counters
+
+
+class Keeper(pl.Callback):
+    """Checkpoints, and the ways a run ends.
+
+    Args:
+        recorder: whose rows a checkpoint waits for.
+        lease: shows that the run is alive.
+        save_minutes: most minutes between checkpoints.
+        patience: validations without a better loss before the run ends, or None.
+        saved_step: step of the checkpoint that this sitting started from, or None.
+    """
+
+    def __init__(self, recorder: Recorder, lease: Lease, *, save_minutes: float, patience: int | None, saved_step: int | None) -> None:
+        self.recorder, self.lease = recorder, lease
+        self.save_s, self.patience = 60 * save_minutes, patience
+        self._saved_step = saved_step
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put our signal handler in front of Lightning's again."""
+        self._saved_at = time.monotonic()
+        SIGNALS.install()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """After every micro-batch the signals; after every step the checkpoint if due.
+
+        Raises:
+            Stop: a signal came; the last finished step is saved.
+        """
+        bench = pl_module.bench
+        self.lease.beat(step=pl_module.steps, value=bench.row.get("val/loss"))
+        if pl_module.micro_batches == 0:
+            validated = bench.row.get("step") == pl_module.steps and "val/loss" in bench.row
+            if self.patience and bench.validations_since_best >= self.patience:
+                bench.run.say(f"val loss has not improved in {self.patience} validations: stopping (trainer.patience)")
+                trainer.should_stop = True
+            if validated or trainer.should_stop or time.monotonic() - self._saved_at >= self.save_s:
+                self.save(trainer, pl_module)
+        if SIGNALS.received is not None:
+            self.save(trainer, pl_module)
+            raise Stop(SIGNALS.received)
+        self.recorder.tick(pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Our own state, and Lightning's counters as of the last finished step."""
+        bench = pl_module.bench
+        checkpoint[OURS] = state_of(
+            pl_module,
+            {
+                "elapsed_s": self.recorder.elapsed(pl_module),
+                "best_step": bench.best_step,
+                "best_loss": bench.best_loss if bench.best_step else None,
+                "validations_since_best": bench.validations_since_best,
+            },
+        )
+        rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Go on from what ``on_save_checkpoint`` wrote."""
+        ours, bench = checkpoint[OURS], pl_module.bench
+        pl_module.steps = ours["steps"]
+        bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
+        bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
+        bench.validations_since_best = ours["validations_since_best"]
+
+    def save(self, trainer: pl.Trainer, module: GPTModule) -> None:
+        """Checkpoint the last finished step, unless it is saved already or none is finished."""
+        self.recorder.drain(module)
+        if module.steps in (0, self._saved_step):
+            return
+        module.bench.run.flush()
+        trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
+        self._saved_step, self._saved_at = module.steps, time.monotonic()
+        keep_only(module.bench.run.path, module.bench.best_step)

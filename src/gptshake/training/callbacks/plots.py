@@ -1,0 +1,25 @@
+"""Draws the run's curves from its record when the training ends, however it ends."""
+
+import pytorch_lightning as pl
+
+from gptshake.training.module import GPTModule
+
+
+class Plots(pl.Callback):
+    """plots/loss.png and plots/loss.svg, shown to the sinks too."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """Draw."""
+        self._draw(pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
+        """Draw what there is."""
+        self._draw(pl_module)
+
+    def _draw(self, module: GPTModule) -> None:
+        bench = module.bench
+        bench.run.flush()
+        if module.steps:
+            for path in bench.draw(bench.run.path):
+                for sink in bench.sinks:
+                    sink.image(path.stem, path)

@@ -1,0 +1,90 @@
+"""Live progress: one line that renews itself on a terminal, a line now and then in a log file.
+
+Moves with every micro-batch, so that a step that takes minutes is seen to move. Costs a clock reading per micro-batch between
+two prints.
+"""
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+from gptshake.training.module import GPTModule
+
+
+class Progress(pl.Callback):
+    """Loss, learning rate, speed and time left.
+
+    Args:
+        every_s: seconds between lines when the output is not a terminal (a terminal is renewed five times a second).
+    """
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self.terminal = sys.stdout.isatty()
+        self.every_s = 0.2 if self.terminal else every_s
+        self._shown_at = self._began = 0.0
+        self._first = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """Start the clock."""
+        self._began = time.monotonic()
+        self._shown_at = self._began - (self.every_s - 2 if not self.terminal else 0)  # the first line soon
+        self._first = self._done(pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """Show the state if the last showing is long enough ago; validations in a line of their own."""
+        row, now = pl_module.bench.row, time.monotonic()
+        validated = pl_module.micro_batches == 0 and row.get("step") == pl_module.steps and "val/loss" in row
+        if validated:
+            self._clear()
+            pl_module.bench.run.say(
+                f"step {pl_module.steps:>6,} of {pl_module.budget.steps:,} | val loss {row['val/loss']:.4f} | {row['val/bpb']:.3f} bpb"
+                f" | train {row['train/loss']:.4f} | lr {row['train/lr']:.2e} | {row['perf/tokens_per_s']:,.0f} tokens/s | left {self._left(pl_module, now)}"
+            )
+        elif now - self._shown_at >= self.every_s:
+            self._show(self._line(pl_module, now))
+        else:
+            return
+        self._shown_at = now
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave a clean line."""
+        self._clear()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave a clean line."""
+        self._clear()
+
+    def _line(self, module: GPTModule, now: float) -> str:
+        row, done = module.bench.row, self._done(module)
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        figures = f"loss {row['train/loss']:.4f} | lr {row['train/lr']:.2e}" if row else "first step"
+        percent = 100 * done / module.budget.total_tokens
+        return f"step {module.steps:>6,} of {module.budget.steps:,} | {percent:5.1f} % | {figures} | {row.get('perf/tokens_per_s', rate):,.0f} tokens/s | left {self._left(module, now)}"
+
+    def _left(self, module: GPTModule, now: float) -> str:
+        done = self._done(module)
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        return duration((module.budget.total_tokens - done) / rate) if rate else "?"
+
+    def _done(self, module: GPTModule) -> float:
+        return module.tokens + module.micro_batches / module.budget.accumulation * module.budget.tokens_per_step
+
+    def _show(self, line: str) -> None:
+        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", flush=True)
+
+    def _clear(self) -> None:
+        if self.terminal:
+            print("\r\033[K", end="", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``48 s``, ``3 min 05 s``, ``2 h 10 min``, ``9.5 days``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,148 @@
+"""Measures every optimizer step and writes its row; validates when a validation is due. The first of the callbacks.
+
+A row is complete when the step's validation, if due, is done. On a GPU a step's values are copied without waiting and read one
+step later, so the loop never stands still for the record.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from gptshake.errors import TrainingError
+from gptshake.record.metrics import Row
+from gptshake.training.bench import Bench
+from gptshake.training.evaluation import Evaluation
+from gptshake.training.module import GPTModule
+
+
+@dataclass
+class _Pending:
+    """A finished step whose values may still be on their way from the device."""
+
+    values: Tensor  # (2,): summed loss of the micro-batches, gradient norm
+    ready: torch.cuda.Event | None
+    row: dict[str, float]
+
+
+class Recorder(pl.Callback):
+    """Rows of metrics.csv, and the validations.
+
+    Args:
+        val_check_interval: optimizer steps between validations; the last step is always validated.
+        max_seconds: training time after which the run ends, or None.
+    """
+
+    def __init__(self, val_check_interval: int, max_seconds: int | None) -> None:
+        self.interval, self.max_seconds = val_check_interval, max_seconds
+        self._pending: _Pending | None = None
+        self._began = self._step_began = 0.0
+        self._data_s, self._batch_ended = 0.0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clocks."""
+        self._began = self._step_began = self._batch_ended = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the time since the last batch ended: fetching and everything that is not the step itself."""
+        self._data_s += time.perf_counter() - self._batch_ended
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """At the end of a step: its row, and the validation if due.
+
+        Raises:
+            TrainingError: the loss or the gradient of a step is not finite.
+        """
+        module = _ours(pl_module)
+        module.micro_batches += 1
+        if module.micro_batches < module.budget.accumulation:
+            return
+        module.steps, module.micro_batches = module.steps + 1, 0
+        if self._pending:
+            self._finish(module, self._pending, None)
+        self._pending = self._measure(module)
+        if self.max_seconds and self.elapsed(module) >= self.max_seconds:
+            trainer.should_stop = True
+        last = module.steps >= module.budget.steps or trainer.should_stop
+        due = last or module.steps % self.interval == 0
+        if due or self._pending.ready is None:
+            self._finish(module, self._pending, module.bench.validate if due else None)
+
+    def tick(self, module: GPTModule) -> None:
+        """Start the clock of the next micro-batch; called when all callbacks are done, so that their time is nobody's step."""
+        self._batch_ended = time.perf_counter()
+        if module.micro_batches == 0:
+            self._data_s, self._step_began = 0.0, self._batch_ended
+
+    def elapsed(self, module: GPTModule) -> float:
+        """Seconds of training over all sittings of this run."""
+        return module.bench.elapsed_s + time.perf_counter() - self._began
+
+    def drain(self, module: GPTModule) -> None:
+        """Write the row that is still on its way; to be called before a checkpoint."""
+        if self._pending:
+            self._finish(module, self._pending, None)
+
+    def _measure(self, module: GPTModule) -> _Pending:
+        seconds = time.perf_counter() - self._step_began
+        rate = module.budget.tokens_per_step / seconds
+        row = {
+            "step": module.steps,
+            "train/tokens": module.tokens,
+            "train/lr": module.lr,
+            "perf/step_ms": 1e3 * seconds,
+            "perf/data_ms": 1e3 * self._data_s,
+            "perf/tokens_per_s": rate,
+            "perf/mfu": rate * module.bench.flops_per_token / module.bench.peak_flops,
+            "time": time.time(),
+        }
+        values = torch.stack((module.step_loss, module.grad_norm.to(module.step_loss.dtype)))
+        if values.device.type != "cuda":
+            return _Pending(values, None, row)
+        host = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready.record()
+        return _Pending(host, ready, row)
+
+    def _finish(self, module: GPTModule, pending: _Pending, validate: Callable[[], Evaluation] | None) -> None:
+        self._pending = None
+        if pending.ready:
+            pending.ready.synchronize()
+        loss_sum, grad_norm = pending.values.tolist()
+        row = pending.row | {"train/loss": loss_sum / module.budget.accumulation, "train/grad_norm": grad_norm}
+        finite = math.isfinite(loss_sum) and math.isfinite(grad_norm)
+        if finite and validate:
+            result = validate()
+            row |= {"val/loss": result.loss, "val/bpb": result.bpb}
+            _remember_best(module.bench, int(row["step"]), result)
+        module.bench.row = row
+        module.bench.run.append_row(row)
+        for sink in module.bench.sinks:
+            sink.row(row)
+        if not finite:
+            raise TrainingError(_not_finite(row))
+
+
+def _not_finite(row: Row) -> str:
+    what = "gradient" if math.isfinite(row["train/loss"]) else "loss"
+    return (
+        f"Step {row['step']}: the {what} is not finite (learning rate {row['train/lr']:.3g}); its update was not applied. "
+        "Try a lower optimizer.lr, a longer warm-up or a tighter trainer.gradient_clip_val."
+    )
+
+
+def _remember_best(bench: Bench, step: int, result: Evaluation) -> None:
+    bench.validations_since_best += 1
+    if result.loss < bench.best_loss:
+        bench.best_step, bench.best_loss, bench.validations_since_best = step, result.loss, 0
+
+
+def _ours(module: pl.LightningModule) -> GPTModule:
+    if not isinstance(module, GPTModule):
+        raise TypeError(f"this callback belongs to GPTModule, not to {type(module).__name__}")
+    return module

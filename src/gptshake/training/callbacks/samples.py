@@ -1,0 +1,67 @@
+"""Generated text along the run, from the same prompts with the same random numbers, so that only the model differs."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from gptshake.model.generate import generate
+from gptshake.training.module import GPTModule
+
+
+class Samples(pl.Callback):
+    """Samples to the terminal, samples.md and the sinks.
+
+    Args:
+        prompts: texts to continue.
+        n_tokens: generated tokens per prompt.
+        temperature, top_k, top_p: as in ``model.generate``.
+        times: samples in a run, evenly spread, the first before the first step and the last after the last.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str],
+        n_tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        times: int = 3,
+    ) -> None:
+        self.prompts, self.n_tokens, self.times = list(prompts), n_tokens, times
+        self.how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+
+    def due(self, n_steps: int) -> set[int]:
+        """Finished steps after which a sample is drawn."""
+        parts = max(self.times - 1, 1)
+        return {round(n_steps * part / parts) for part in range(parts + 1)}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """What the untrained model writes."""
+        if pl_module.steps == 0:
+            self._sample(pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """A sample when one is due."""
+        if pl_module.micro_batches == 0 and pl_module.steps in self.due(pl_module.budget.steps):
+            self._sample(pl_module)
+
+    def _sample(self, module: GPTModule) -> None:
+        bench, step = module.bench, module.steps
+        texts = [self._continue(module, prompt) for prompt in self.prompts]
+        for sink in bench.sinks:
+            sink.sample(step, module.tokens, "\n---\n".join(texts))
+        bench.run.sample(step, module.tokens, "\n---\n".join(texts))
+        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{_calm(texts[-1])}\n---")
+
+    def _continue(self, module: GPTModule, prompt: str) -> str:
+        tokenizer = module.bench.tokenizer
+        ids = tokenizer.encode(prompt) if prompt else [tokenizer.eot_id]
+        start = torch.as_tensor([int(token) for token in ids], device=module.device)[None]
+        written = generate(module.model, start, self.n_tokens, seed=0, **self.how)
+        return tokenizer.decode(written[0].tolist())
+
+
+def _calm(text: str) -> str:
+    """Text without control characters, which would upset a terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else "·" for character in text)

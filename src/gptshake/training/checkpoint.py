@@ -1,0 +1,155 @@
+"""Checkpoints as folders: weights and state as safetensors, everything else as JSON, and a checksum of each file.
+
+``checkpoints/step-00000200/`` holds ``model.safetensors``, ``state.safetensors``, ``state.json`` and ``checksums.json``. A folder
+appears whole or not at all; its checksums are verified before torch sees a byte. The newest two and the best are kept. From a
+checkpoint come values only: nothing in it is imported or instantiated.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gptshake.errors import CheckpointError
+from gptshake.files import sha256, write_folder_atomic
+
+_TENSOR = "__tensor__"
+OURS = "gptshake"  # key of our own part of Lightning's checkpoint
+
+
+class FolderCheckpointIO(CheckpointIO):
+    """How Lightning writes and reads a checkpoint."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write a checkpoint folder at ``path``."""
+        weights = {name.removeprefix("model."): tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
+        tensors: dict[str, Tensor] = {}
+        rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
+        write_folder_atomic(Path(path), lambda folder: _write(folder, weights, tensors, rest))
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint folder.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        folder = Path(path)
+        verify(folder)
+        tensors = load_file(folder / "state.safetensors")
+        checkpoint: dict[str, Any] = _put_tensors(json.loads((folder / "state.json").read_text()), tensors)
+        checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint folder."""
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def folder_of(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def steps_saved(run_dir: Path) -> list[int]:
+    """Steps that have a checkpoint, oldest first."""
+    return sorted(int(folder.name.removeprefix("step-")) for folder in (run_dir / "checkpoints").glob("step-*"))
+
+
+def newest(run_dir: Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint that is whole, and a sentence for every damaged one passed over.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    complaints: list[str] = []
+    for step in reversed(steps_saved(run_dir)):
+        folder = folder_of(run_dir, step)
+        try:
+            verify(folder)
+            return folder, complaints
+        except CheckpointError as error:
+            complaints.append(f"{error} Going back to the one before.")
+    raise CheckpointError(f"{run_dir.name} has no checkpoint that can be continued from. {' '.join(complaints)}".strip())
+
+
+def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
+    """The weights with the lowest validation loss (the newest if none was validated), and the state they were saved with."""
+    state = our_state(newest(run_dir)[0])
+    step = state["best_step"] if state["best_step"] in steps_saved(run_dir) else state["steps"]
+    folder = folder_of(run_dir, step)
+    verify(folder)
+    return folder / "model.safetensors", our_state(folder)
+
+
+def our_state(folder: Path) -> dict[str, Any]:
+    """Our own part of a checkpoint: steps, tokens, best loss."""
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text())[OURS]
+    return state
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with its checksum.
+
+    Raises:
+        CheckpointError: a file is missing or differs.
+    """
+    try:
+        sums: dict[str, str] = json.loads((folder / "checksums.json").read_text())
+        bad = [name for name, digest in sums.items() if sha256(folder / name) != digest]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The checkpoint {folder.name} is not whole ({error}).") from error
+    if bad:
+        raise CheckpointError(f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum.")
+
+
+def keep_only(run_dir: Path, best_step: int | None, n_newest: int = 2) -> None:
+    """Remove checkpoints but the newest and the best."""
+    steps = steps_saved(run_dir)
+    for step in steps[:-n_newest]:
+        if step != best_step:
+            shutil.rmtree(folder_of(run_dir, step), ignore_errors=True)
+
+
+def drop_after(run_dir: Path, step: int) -> None:
+    """Remove checkpoints of later steps: a resumed run will make them again."""
+    for later in steps_saved(run_dir):
+        if later > step:
+            shutil.rmtree(folder_of(run_dir, later), ignore_errors=True)
+
+
+def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], rest: Any) -> None:
+    save_file(weights, folder / "model.safetensors")
+    save_file(tensors, folder / "state.safetensors")
+    (folder / "state.json").write_text(json.dumps(rest))
+    sums = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Replace tensors by their names, collected in ``tensors``; keys that are numbers are marked, JSON would make them text."""
+    if isinstance(node, Tensor):
+        tensors[path] = node.detach().cpu().clone()
+        return {_TENSOR: path}
+    if isinstance(node, dict):
+        return {f"#{key}" if isinstance(key, int) else key: _take_tensors(value, f"{path}/{key}", tensors) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_take_tensors(value, f"{path}/{index}", tensors) for index, value in enumerate(node)]
+    return node
+
+
+def _put_tensors(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(node, dict) and _TENSOR in node:
+        return tensors[node[_TENSOR]]
+    if isinstance(node, dict):
+        return {int(key[1:]) if key.startswith("#") else key: _put_tensors(value, tensors) for key, value in node.items()}
+    return [_put_tensors(value, tensors) for value in node] if isinstance(node, list) else node
+
+
+def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """The network's weights from a verified file."""
+    return load_file(path, device=str(device))

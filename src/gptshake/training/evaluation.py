@@ -1,0 +1,46 @@
+"""Loss over every target of a split: no sampling, no dropout, no global random numbers."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gptshake.model.gpt import GPT
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result over a split."""
+
+    loss: float  # nats per token
+    bpb: float  # bits per UTF-8 byte of the text that the targets cover
+    tokens: int  # targets scored
+
+
+@torch.no_grad()
+def evaluate(model: GPT, batches: Iterable[Tensor], bytes_per_target: float, *, between: Callable[[], None] = lambda: None) -> Evaluation:
+    """Score every target in ``batches``.
+
+    Args:
+        model: the network; its training mode is restored afterwards.
+        batches: token ids (rows, T + 1), int64.
+        bytes_per_target: UTF-8 bytes of the split's text per target token.
+        between: called after every batch (a heartbeat, a question for signals).
+    Returns:
+        bpb = sum of losses / (ln 2 x bytes).
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    model.eval()
+    try:
+        for batch in batches:
+            ids = batch.to(device)
+            total += model.loss(ids[:, :-1], ids[:, 1:], reduction="sum").double().cpu()
+            tokens += ids[:, 1:].numel()
+            between()
+    finally:
+        model.train(was_training)
+    loss = total.item() / tokens
+    return Evaluation(loss, loss / (math.log(2) * bytes_per_target), tokens)

@@ -1,0 +1,46 @@
+"""Lightning's Trainer as this project needs it: one endless epoch, our own checkpoints, records and signals.
+
+Our keys of ``conf/trainer`` (limits, precision words, threads) are resolved before; what Lightning knows goes to it unchanged.
+"""
+
+import logging
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+
+from gptshake.estimate.budget import Budget
+from gptshake.training.checkpoint import FolderCheckpointIO
+
+
+def build_trainer(
+    *, budget: Budget, callbacks: list[pl.Callback], accelerator: str, devices: int, precision: str, **lightning: Any
+) -> pl.Trainer:
+    """A Trainer that runs ``budget.steps`` optimizer steps of ``budget.accumulation`` micro-batches.
+
+    Lightning sees one epoch without end (order is a function of the batch number); it neither logs, nor checkpoints, nor
+    validates by itself: ``callbacks/recorder.py`` and ``callbacks/keeper.py`` do, at the end of a step.
+    """
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=1,
+        max_steps=budget.steps,
+        accumulate_grad_batches=budget.accumulation,
+        callbacks=callbacks,
+        plugins=[FolderCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        check_val_every_n_epoch=None,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **lightning,
+    )

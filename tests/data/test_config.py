@@ -1,0 +1,64 @@
+"""The yaml files of data and tokenizer: keys = schema fields = what the objects take, and compositions that work."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from gptshake.data.config import TextConfig, WikiConfig
+from gptshake.data.source.files import TextFiles
+from gptshake.data.source.hub import CONFIG, REVISION
+from gptshake.data.source.wiki import Wiki
+from gptshake.tokenizer.char import CharTrainer
+from gptshake.tokenizer.config import CharConfig
+
+CONF = Path(__file__).parents[2] / "conf"
+PAIRS = [("data/wiki", WikiConfig), ("data/text", TextConfig), ("tokenizer/char", CharConfig)]
+
+
+def composed(*overrides: str) -> Any:
+    store = ConfigStore.instance()
+    store.store("wiki_schema", WikiConfig, group="data")
+    store.store("text_schema", TextConfig, group="data")
+    store.store("char_schema", CharConfig, group="tokenizer")
+    store.store("test_of_data", {"defaults": [{"tokenizer": None}, {"data": None}, "_self_"]})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("test_of_data", list(overrides))
+
+
+@pytest.mark.parametrize(("name", "schema"), PAIRS)
+def test_yaml_keys_and_values_are_those_of_the_schema(name: str, schema: type) -> None:
+    yaml: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert yaml.pop("defaults") == [f"{name.split('/')[1]}_schema", "_self_"]
+    assert list(yaml) == [field.name for field in fields(schema)]
+    elsewhere = ("documents", "batch_size")  # the source's node, and what the model's preset says
+    assert {key: yaml[key] for key in yaml if key not in elsewhere} == {
+        field.name: field.default for field in fields(schema) if field.name not in elsewhere
+    }
+
+
+def test_wiki_char_gives_the_sources_and_the_trainer_the_shell_asked_for() -> None:
+    cfg = composed("data=wiki_char", "data.n_documents=2000", "tokenizer.vocab_size=100", "data.config=20231101.de")
+    wiki, trainer = instantiate(cfg.data.documents), instantiate(cfg.tokenizer)
+    assert isinstance(wiki, Wiki) and isinstance(trainer, CharTrainer)
+    assert wiki.label == "hub2k-de"
+    assert trainer.settings() == {"kind": "char", "vocab_size": 100, "coverage": 0.9999}
+    assert wiki.fingerprint()["revision"] == REVISION == cfg.data.revision and WikiConfig.config == CONFIG
+
+
+def test_text_char_reads_the_path_of_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("x")
+    source = instantiate(composed("data=text_char", f"data.path={tmp_path / 'book.txt'}").data.documents)
+    assert isinstance(source, TextFiles) and source.label == "book"
+
+
+def test_a_wrong_type_fails_when_composed() -> None:
+    with pytest.raises(ConfigCompositionException) as raised:
+        composed("data=wiki_char", "data.n_documents=many")
+    assert "could not be converted to Integer" in str(raised.value.__cause__)

@@ -1,0 +1,153 @@
+"""Schedules against the papers' numbers, torch's own one-cycle, and the properties that every schedule has."""
+
+from collections.abc import Callable
+from functools import partial
+from math import cos, pi
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptshake.errors import ConfigError
+from gptshake.optim.schedule import Factors, Schedule, constant, cosine, gpt3, one_cycle
+
+PAPER = 300_000_000_000  # tokens of every GPT-3 training
+ALL: dict[str, Schedule] = {"gpt3": gpt3, "cosine": cosine, "constant": constant, "one_cycle": one_cycle}
+
+every_schedule = pytest.mark.parametrize("schedule", ALL.values(), ids=ALL.keys())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "factor"),
+    [
+        (3_750_000, 0.01),
+        (187_500_000, 0.5),
+        (375_000_000, 1.0),
+        ((375_000_000 + 260_000_000_000) // 2, 0.55),
+        (260_000_000_000, 0.1),
+        (280_000_000_000, 0.1),
+        (PAPER, 0.1),
+    ],
+)
+def test_gpt3_is_the_papers_schedule(tokens: int, factor: float) -> None:
+    assert gpt3(tokens, PAPER).lr == pytest.approx(factor, rel=1e-9)
+    assert gpt3(tokens, PAPER, warmup=375e6, decay=260e9).lr == pytest.approx(factor, rel=1e-9)
+
+
+def test_gpt3_keeps_its_shape_in_a_short_run() -> None:
+    total = 1_000_000
+    assert gpt3(5_000, total).lr == pytest.approx(0.5)  # warm-up is 1 %
+    assert gpt3(10_000, total).lr == pytest.approx(1.0)
+    assert gpt3(866_667, total).lr == pytest.approx(0.1)
+    assert gpt3(total, total) == Factors(pytest.approx(0.1), None)
+
+
+def test_cosine_is_its_formula() -> None:
+    for tokens in range(1, 1001):
+        expected = tokens / 100 if tokens < 100 else 0.2 + 0.8 * (1 + cos(pi * (tokens - 100) / 900)) / 2
+        assert cosine(tokens, 1000, warmup=0.1, floor=0.2).lr == pytest.approx(expected, rel=1e-12)
+
+
+def test_constant_rises_and_stays_even_beyond_the_end() -> None:
+    assert [constant(tokens, 1000, warmup=100).lr for tokens in (1, 50, 100, 1000, 5000)] == [0.01, 0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("warmup", [0, 0.0])
+def test_without_warm_up_the_first_step_has_the_peak(warmup: float) -> None:
+    assert constant(1, 1000, warmup=warmup).lr == 1.0
+    assert gpt3(1, 1000, warmup=warmup).lr == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("pct_start", "n_steps"), [(0.3, 10), (0.3, 1000), (0.25, 123), (0.9, 50)])
+def test_one_cycle_is_torchs_on_the_same_grid(pct_start: float, n_steps: int) -> None:
+    """torch's grid begins with the rate before the first step and puts the peak at pct x steps - 1; ours counts tokens from 0."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0, betas=(0.9, 0.95))
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=3e-3, total_steps=n_steps + 1, pct_start=(pct_start * n_steps + 1) / (n_steps + 1)
+    )
+    for step in range(n_steps + 1):
+        ours = one_cycle(step * 512, n_steps * 512, pct_start=pct_start)
+        group = optimizer.param_groups[0]
+        assert 3e-3 * ours.lr == pytest.approx(group["lr"], rel=1e-9)
+        assert ours.beta1 == pytest.approx(group["betas"][0], rel=1e-9)
+        if step < n_steps:
+            optimizer.step()
+            theirs.step()
+
+
+def test_one_cycle_begins_peaks_and_ends_where_it_says() -> None:
+    assert one_cycle(300, 1000) == Factors(pytest.approx(1.0), pytest.approx(0.85))
+    assert one_cycle(1000, 1000) == Factors(pytest.approx(4e-6), pytest.approx(0.95))
+    assert one_cycle(0, 1000) == Factors(pytest.approx(0.04), pytest.approx(0.95))
+
+
+totals = st.integers(10_000, 10**12)
+shares = st.floats(0, 1)
+
+
+@every_schedule
+@given(total=totals, share=shares)
+def test_factors_are_between_0_and_the_peak(schedule: Schedule, total: int, share: float) -> None:
+    factors = schedule(max(1, int(share * total)), total)
+    assert 0 < factors.lr <= 1
+    assert factors.beta1 is None or 0.85 <= factors.beta1 <= 0.95
+
+
+@every_schedule
+@given(total=totals, first=shares, second=shares)
+def test_the_rate_rises_once_and_never_again(schedule: Schedule, total: int, first: float, second: float) -> None:
+    peak = max(range(0, 1001), key=lambda mille: schedule(max(1, total * mille // 1000), total).lr)
+    early, late = sorted(max(1, int(share * total)) for share in (first, second))
+    if late <= total * (peak - 1) // 1000:
+        assert schedule(early, total).lr <= schedule(late, total).lr + 1e-12
+    if early >= total * (peak + 1) // 1000:
+        assert schedule(early, total).lr >= schedule(late, total).lr - 1e-12
+
+
+@every_schedule
+@given(total=st.integers(10_000, 10**9), share=shares, times=st.integers(2, 30))
+def test_a_longer_run_has_the_same_shape(schedule: Schedule, total: int, share: float, times: int) -> None:
+    tokens = max(1, int(share * total))
+    assert schedule(tokens * times, total * times).lr == pytest.approx(schedule(tokens, total).lr, rel=1e-9)
+
+
+@every_schedule
+@given(total=totals, beyond=st.integers(0, 10**12))
+def test_after_the_end_nothing_changes(schedule: Schedule, total: int, beyond: int) -> None:
+    assert schedule(total + beyond, total) == schedule(total, total)
+
+
+@every_schedule
+@given(total=st.integers(10**6, 37 * 10**9), share=shares)
+def test_there_is_no_jump(schedule: Schedule, total: int, share: float) -> None:
+    tokens = max(1, int(share * total))
+    step = total // 10**6
+    assert abs(schedule(tokens + step, total).lr - schedule(tokens, total).lr) < 2e-4  # the steepest is gpt3's warm-up over 1 %
+
+
+def test_fractions_and_tokens_say_the_same() -> None:
+    for tokens in range(1, 1001, 37):
+        assert cosine(tokens, 1000, warmup=0.05).lr == pytest.approx(cosine(tokens, 1000, warmup=50).lr)
+        assert gpt3(tokens, 1000, warmup=0.05, decay=0.5).lr == pytest.approx(gpt3(tokens, 1000, warmup="50", decay=500).lr)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "word"),
+    [
+        (partial(gpt3, warmup="soon"), "warmup=soon"),
+        (partial(gpt3, decay=-0.5), "decay=-0.5"),
+        (partial(gpt3, floor=1.5), "floor=1.5"),
+        (partial(gpt3, warmup=0.5, decay=0.3), "does not end before"),
+        (partial(cosine, warmup=1001), "warmup=1001"),
+        (partial(cosine, warmup=1000), "does not end before"),
+        (partial(constant, warmup=float("nan")), "warmup=nan"),
+        (partial(one_cycle, pct_start=0.0), "pct_start"),
+        (partial(one_cycle, pct_start=1.0), "pct_start"),
+        (partial(one_cycle, div_factor=0.5), "div_factor"),
+        (partial(one_cycle, beta1_min=0.99), "beta1_min"),
+    ],
+)
+def test_values_out_of_sense_are_refused(schedule: Callable[[int, int], Factors], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        schedule(10, 1000)

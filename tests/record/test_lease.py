@@ -1,0 +1,128 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gptshake.errors import RecordError
+from gptshake.record import lease
+from gptshake.record.lease import Lease, ask_to_stop, is_alive, read_lease
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from gptshake.record.lease import Lease
+held = Lease(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "held\n"
+    return child
+
+
+def test_a_directory_held_by_another_process_is_refused_with_its_number_until_it_is_killed(tmp_path: Path) -> None:
+    with holder(tmp_path) as child:
+        assert is_alive(tmp_path)
+        with pytest.raises(RecordError, match=f"process {child.pid} "):
+            Lease(tmp_path)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        assert not is_alive(tmp_path)
+        Lease(tmp_path).release()
+
+
+def test_one_process_cannot_hold_a_directory_twice(tmp_path: Path) -> None:
+    held = Lease(tmp_path)
+    with pytest.raises(RecordError, match=str(os.getpid())):
+        Lease(tmp_path)
+    held.release()
+    Lease(tmp_path).release()
+
+
+def test_asking_whether_a_run_is_alive_does_not_end_its_lease(tmp_path: Path) -> None:
+    held = Lease(tmp_path)
+    assert is_alive(tmp_path) and is_alive(tmp_path)
+    with pytest.raises(RecordError):
+        Lease(tmp_path)
+    held.release()
+    assert not is_alive(tmp_path)
+
+
+def test_somebody_who_keeps_asking_cannot_keep_a_run_from_starting(tmp_path: Path) -> None:
+    Lease(tmp_path).release()
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            is_alive(tmp_path)
+            time.sleep(0.001)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        for _ in range(20):
+            Lease(tmp_path).release()
+    finally:
+        done.set()
+        asker.join()
+
+
+def test_no_directory_and_no_lock_are_not_alive_and_stay_untouched(tmp_path: Path) -> None:
+    assert not is_alive(tmp_path / "missing")
+    assert not is_alive(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_beats_are_written_at_most_every_five_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: now[0])
+    held = Lease(tmp_path)
+    now[0] += 4.9
+    held.beat(7, 2.5)
+    assert read_lease(tmp_path)["step"] == 0
+    now[0] += 0.2
+    held.beat(8, 2.25)
+    beat = read_lease(tmp_path)
+    assert (beat["step"], beat["value"], beat["pid"], beat["stop"]) == (8, 2.25, os.getpid(), False)
+
+
+def test_a_wish_to_stop_is_heard_with_the_next_beat_and_forgotten_by_the_next_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.0)
+    held = Lease(tmp_path)
+    assert held.beat(1) is False
+    ask_to_stop(tmp_path)
+    assert held.beat(2) is True
+    assert read_lease(tmp_path)["stop"] is True
+    held.release()
+    assert Lease(tmp_path).beat(3) is False
+
+
+def test_a_run_of_another_host_is_alive_while_its_heartbeat_is_fresh(tmp_path: Path) -> None:
+    Lease(tmp_path).release()
+    for age, alive in ((10, True), (70, False)):
+        (tmp_path / "lease.json").write_text(json.dumps({"pid": 1, "host": "elsewhere", "time": time.time() - age, "step": 0}))
+        assert is_alive(tmp_path) is alive
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x00"])
+def test_a_heartbeat_that_cannot_be_read_is_no_heartbeat(tmp_path: Path, content: str) -> None:
+    Lease(tmp_path).release()
+    (tmp_path / "lease.json").write_text(content)
+    assert read_lease(tmp_path) is None and not is_alive(tmp_path)
+
+
+def test_a_beat_between_writes_costs_a_microsecond_or_two(tmp_path: Path) -> None:
+    held = Lease(tmp_path)
+    start = time.perf_counter()
+    for step in range(1000):
+        held.beat(step)
+    assert (time.perf_counter() - start) / 1000 < 5e-6

@@ -1,0 +1,151 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptshake.errors import RecordError
+from gptshake.record.metrics import COLUMNS, MetricsWriter, read_rows
+
+KILLED_WRITER = """
+import sys
+from pathlib import Path
+from gptshake.record.metrics import MetricsWriter
+writer = MetricsWriter(Path(sys.argv[1]))
+while True:
+    step = writer.n_rows + 1
+    writer.append({"step": step, "train/tokens": 768 * step, "train/loss": 4 / step, "train/lr": 1e-3 / 3, "time": 1.7e9 + step})
+    print(step, flush=True)
+"""
+
+
+def full_row(step: int) -> dict[str, float]:
+    return {name: (step if name in ("step", "train/tokens") else step / 7) for name in COLUMNS}
+
+
+@given(st.lists(st.floats(width=64), min_size=1, max_size=8))
+def test_every_float_comes_back_exactly(tmp_path_factory: pytest.TempPathFactory, values: list[float]) -> None:
+    path = tmp_path_factory.mktemp("metrics") / "metrics.csv"
+    writer = MetricsWriter(path)
+    for step, value in enumerate(values):
+        writer.append({"step": step, "train/loss": value})
+    back = [row["train/loss"] for row in read_rows(path)]
+    writer.close()
+    assert all(a.hex() == b.hex() for a, b in zip(values, back, strict=True))  # hex: the sign of zero counts, and NaN equals NaN
+
+
+def test_numpy_numbers_are_written_as_numbers(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "metrics.csv")
+    writer.append({"step": np.int64(3), "train/tokens": np.int32(9), "train/loss": np.float32(0.1), "val/loss": np.float64(0.1)})
+    assert read_rows(tmp_path / "metrics.csv") == [{"step": 3, "train/tokens": 9, "train/loss": float(np.float32(0.1)), "val/loss": 0.1}]
+
+
+def test_a_column_without_a_value_is_empty_and_absent_when_read(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "metrics.csv")
+    writer.append({"step": 1, "val/loss": None})
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [",".join(COLUMNS), "1" + "," * (len(COLUMNS) - 1)]
+    assert read_rows(tmp_path / "metrics.csv") == [{"step": 1}]
+
+
+def test_an_unknown_column_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="train/los"):
+        MetricsWriter(tmp_path / "metrics.csv").append({"step": 1, "train/los": 2.0})
+
+
+def test_a_row_is_there_for_others_as_soon_as_it_is_appended(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "metrics.csv")
+    for step in range(1, 4):
+        writer.append(full_row(step))
+        assert len(read_rows(tmp_path / "metrics.csv")) == step
+
+
+@pytest.mark.parametrize("torn", ["7", "7,8,0.1", "7" + ",1.0" * (len(COLUMNS) - 1), "\x00\x00"])
+def test_a_torn_last_line_is_ignored_and_then_replaced(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = MetricsWriter(path)
+    writer.append(full_row(1))
+    writer.close()
+    with path.open("a") as file:
+        file.write(torn)
+    assert read_rows(path) == [full_row(1)]
+    writer = MetricsWriter(path)
+    assert writer.n_rows == 1
+    writer.append(full_row(2))
+    assert read_rows(path) == [full_row(1), full_row(2)]
+
+
+def test_a_writer_killed_within_its_header_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/tok")
+    assert read_rows(path) == []
+    MetricsWriter(path).append(full_row(1))
+    assert read_rows(path) == [full_row(1)]
+
+
+def test_a_damaged_line_in_the_midst_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = MetricsWriter(path)
+    writer.append(full_row(1))
+    with path.open("a") as file:
+        file.write("nonsense\n")
+    writer.append(full_row(2))
+    with pytest.raises(RecordError, match="line 3"):
+        read_rows(path)
+
+
+def test_other_columns_are_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,2.0\n")
+    with pytest.raises(RecordError, match="other columns"):
+        MetricsWriter(tmp_path / "metrics.csv")
+
+
+def test_rows_appended_after_a_cut_follow_the_kept_ones(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = MetricsWriter(path)
+    for step in range(1, 11):
+        writer.append(full_row(step))
+    writer.cut(4)
+    writer.append(full_row(5))
+    assert [row["step"] for row in read_rows(path)] == [1, 2, 3, 4, 5]
+    writer.cut(0)
+    assert read_rows(path) == [] and writer.n_rows == 0
+
+
+def test_a_cut_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="0 rows"):
+        MetricsWriter(tmp_path / "metrics.csv").cut(1)
+
+
+def test_a_process_killed_while_it_writes_loses_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    written = 0
+    for lines in (1, 50, 400):
+        with subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(path)], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in range(lines):
+                written = int(child.stdout.readline())
+            os.kill(child.pid, signal.SIGKILL)
+        rows = read_rows(path)
+        assert len(rows) >= written
+        assert rows == [
+            {"step": n, "train/tokens": 768 * n, "train/loss": 4 / n, "train/lr": 1e-3 / 3, "time": 1.7e9 + n}
+            for n in range(1, len(rows) + 1)
+        ]
+
+
+def test_a_row_costs_at_most_20_microseconds(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "metrics.csv")
+    row = {name: (1000 if name in ("step", "train/tokens") else math.pi) for name in COLUMNS}
+    times = []
+    for _ in range(4000):
+        start = time.perf_counter()
+        writer.append(row)
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[len(times) // 2] < 20e-6

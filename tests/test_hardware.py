@@ -1,0 +1,145 @@
+"""What the machine says about itself, on this machine and on imagined ones."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptshake import hardware
+from gptshake.errors import ConfigError
+
+ENTRY = "processor\t: {processor}\nmodel name\t: Imagined CPU\nphysical id\t: {socket}\ncore id\t: {core}\nflags\t\t: fpu sse2 {flags}\n"
+
+
+@pytest.fixture
+def imagined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of two sockets with two cores of two threads each, and no container."""
+    entries = [ENTRY.format(processor=i, socket=i // 4, core=i % 2, flags="avx512f") for i in range(8)]
+    (tmp_path / "cpuinfo").write_text("\n".join(entries))
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    return tmp_path
+
+
+def test_description_is_whole_and_can_be_written_down() -> None:
+    machine = json.loads(json.dumps(hardware.describe()))
+    assert set(machine) == {"cpu", "cores", "threads", "ram_gb", "gpus", "platform"}
+    assert machine["cpu"]
+    assert 1 <= machine["cores"] <= machine["threads"]
+    assert machine["ram_gb"] > 0
+
+
+def test_cores_are_counted_once_and_affinity_is_respected(imagined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.cpu_name() == "Imagined CPU"
+    assert (hardware.logical_cores(), hardware.physical_cores(), hardware.default_threads()) == (8, 4, 4)
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)  # two threads of one core, and another core
+    assert (hardware.logical_cores(), hardware.physical_cores()) == (3, 2)
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 4), ("9900000 100000", 4)])
+def test_a_containers_quota_is_respected(imagined: Path, quota: str, cores: int) -> None:
+    (imagined / "cpu.max").write_text(quota + "\n")
+    assert hardware.default_threads() == cores
+
+
+def test_a_containers_memory_is_respected(imagined: Path) -> None:
+    whole = hardware.memory_bytes()
+    (imagined / "memory.max").write_text("1000000\n")
+    assert hardware.memory_bytes() == hardware.device_memory("cpu") == 1_000_000
+    (imagined / "memory.max").write_text("max\n")
+    assert hardware.memory_bytes() == whole
+
+
+@pytest.mark.parametrize(("flags", "precision"), [("avx512f", "32-true"), ("avx512_bf16", "bf16-mixed"), ("amx_bf16", "bf16-mixed")])
+def test_bf16_where_the_processor_multiplies_it(imagined: Path, flags: str, precision: str) -> None:
+    (imagined / "cpuinfo").write_text(ENTRY.format(processor=0, socket=0, core=0, flags=flags))
+    assert hardware.pick_precision("cpu") == precision
+    assert hardware.pick_precision("mps") == "32-true"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "32-true"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")])
+def test_bf16_from_ampere_on(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert hardware.pick_precision("cuda") == precision
+
+
+@pytest.mark.parametrize(
+    ("there", "accelerator", "device"),
+    [
+        ({"cuda", "mps"}, "auto", "cuda"),
+        ({"mps"}, "auto", "mps"),
+        (set(), "auto", "cpu"),
+        ({"mps"}, "gpu", "mps"),
+        ({"cuda"}, "gpu", "cuda"),
+        ({"cuda"}, "cpu", "cpu"),
+    ],
+)
+def test_the_best_device_that_is_there(monkeypatch: pytest.MonkeyPatch, there: set[str], accelerator: str, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    assert hardware.pick_device(accelerator) == device
+
+
+def test_a_device_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="trainer=cpu"):
+        hardware.pick_device("gpu")
+    with pytest.raises(ConfigError, match="auto, gpu, cuda, mps, cpu"):
+        hardware.pick_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A100-PCIE-40GB", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989.4e12),
+        ("NVIDIA GeForce RTX 3090", 71e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", 362.05e12),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4080 SUPER", None),
+        ("NVIDIA A10G", None),
+        ("Imagined GPU", None),
+    ],
+)
+def test_known_peaks_and_no_guess_for_variants(name: str, bf16: float | None) -> None:
+    assert hardware.known_peak(name, "bf16-mixed") == bf16
+
+
+def test_every_peak_in_the_table_is_found_by_the_name_of_its_gpu() -> None:
+    for name, (bf16, fp32) in hardware.PEAK_FLOPS.items():
+        assert (hardware.known_peak(f"NVIDIA {name}", "bf16-mixed"), hardware.known_peak(f"NVIDIA {name}", "32-true")) == (bf16, fp32)
+        assert bf16 > fp32
+
+
+def test_an_unknown_device_is_measured_once_without_touching_the_global_numbers() -> None:
+    hardware.measured_gemm_flops.cache_clear()
+    state = torch.get_rng_state()
+    measured = hardware.peak_flops("cpu", "32-true")
+    assert 1e8 < measured < 1e15
+    assert hardware.peak_flops("cpu", "32-true") == measured
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_gpus_are_read_from_the_drivers_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(hardware, "_output", lambda *command: "NVIDIA H200, 143771\nOdd, Name, 24576\nNVIDIA GH, [N/A]")
+    assert hardware.describe()["gpus"] == [{"name": "NVIDIA H200", "memory_gb": 140.4}, {"name": "Odd, Name", "memory_gb": 24.0}]
+
+
+def test_a_tool_that_fails_or_hangs_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware._output("no-such-tool") == ""
+    assert hardware._output("false") == ""
+
+    def hang(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("nvidia-smi", 5)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert hardware._output("true") == ""

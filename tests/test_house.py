@@ -1,0 +1,137 @@
+"""What a machine can keep of the house's order: floors, rooms for heavy libraries, no config below assemble, heads.
+
+The tables say what is allowed; everything else is read from the sources without importing them.
+"""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "gptshake"
+
+# From the roof to the ground. A room may use the floors below it, never its own floor's other rooms, never a floor above.
+FLOORS = [
+    {"__main__"},
+    {"start"},
+    {"tasks"},
+    {"assemble", "config"},
+    {"data", "training", "sweep", "report"},
+    {"tokenizer", "record"},
+    {"model", "optim", "estimate"},
+    {"hardware", "files", "processes", "signals"},
+    {"errors", "__init__"},
+]
+# A room's schema holds plain values only: its neighbours on the same floor may read it too.
+SCHEMA = "*.config"
+
+# Heavy library -> modules that may name it. Everything else stays quick to import and testable without it.
+HEAVY = {
+    "torch": ["model.*", "optim.adamw", "training.*", "data.module", "hardware", "assemble", "tasks.*"],
+    "pytorch_lightning": ["training.*", "data.module", "assemble"],
+    "hydra": ["start", "config.*", "assemble", "tasks.*"],
+    "omegaconf": ["start", "config.*", "assemble", "tasks.*"],
+    "wandb": ["record.sinks.wandb"],
+    "optuna": ["sweep.*"],
+    "matplotlib": ["report.*"],
+    "datasets": ["data.source.*"],
+    "gensim": [],
+    "pandas": [],
+    "scipy": [],
+}
+
+HEAD_LINES = 10
+LONG_HEADS = {"errors": 16}  # draws the tree of errors
+
+
+def module_name(file: Path) -> str:
+    """``model.gpt`` for src/gptshake/model/gpt.py, ``model.__init__`` for a folder's own file."""
+    return ".".join(file.relative_to(SOURCES).with_suffix("").parts)
+
+
+TREES = {module_name(file): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(SOURCES.rglob("*.py"))}
+MODULES = [pytest.param(name, id=name) for name in TREES]
+
+
+def imports(name: str) -> Iterator[str]:
+    """Full dotted names of everything a module imports, inside functions too; ``from a import b`` gives ``a.b``."""
+    package = ["gptshake", *name.split(".")[:-1]]
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) + 1 - node.level], *filter(None, [node.module])] if node.level else [node.module or ""]
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def house_imports(name: str) -> set[str]:
+    """Modules of the house that a module imports."""
+    found = set()
+    for target in imports(name):
+        if target.split(".")[0] == "gptshake":
+            parts = target.split(".")[1:]
+            tries = [".".join(parts), ".".join(parts[:-1]), ".".join([*parts, "__init__"]), ".".join([*parts[:-1], "__init__"])]
+            found.update(next(([module] for module in tries if module in TREES), [target]))
+    return found
+
+
+def floor(name: str) -> int:
+    """Number of the floor a module is on; the roof is 0."""
+    heights = [height for height, rooms in enumerate(FLOORS) if name.split(".")[0] in rooms]
+    assert heights, f"{name} is not there, or its room stands on none of the FLOORS"
+    return heights[0]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_only_downward(name: str) -> None:
+    for target in house_imports(name):
+        same_room = name.split(".")[0] == target.split(".")[0] != "tasks"  # tasks never import each other
+        neighbours_schema = floor(target) == floor(name) and fnmatch(target, SCHEMA)
+        assert floor(target) > floor(name) or same_room or neighbours_schema, f"{name} must not import {target}"
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    graphlib.TopologicalSorter({name: house_imports(name) for name in TREES}).prepare()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_libraries_stay_in_their_rooms(name: str) -> None:
+    light = name.endswith("__init__") or fnmatch(name, SCHEMA)
+    for library in {target.split(".")[0] for target in imports(name)} & set(HEAVY):
+        assert not light and any(fnmatch(name, room) for room in HEAVY[library]), f"{name} must not import {library}"
+
+
+def test_the_command_starts_without_torch() -> None:
+    heavy = "{'torch', 'pytorch_lightning', 'wandb', 'matplotlib', 'datasets'}"
+    code = f"import sys, gptshake.__main__, gptshake.start; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_config_dies_in_assemble(name: str) -> None:
+    if floor(name) <= floor("assemble"):
+        return
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.arg):
+            words = f"{node.arg}: {ast.unparse(node.annotation) if node.annotation else ''}"
+            assert node.arg != "cfg" and "DictConfig" not in words, f"{name}, line {node.lineno}: {words}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_file_opens_with_a_short_head(name: str) -> None:
+    head = ast.get_docstring(TREES[name])
+    assert head, f"{name} does not say why it exists"
+    assert len(head.splitlines()) <= LONG_HEADS.get(name, HEAD_LINES), f"{name}: a head of more than {HEAD_LINES} lines is two files"
+
+
+@pytest.mark.parametrize("file", [pytest.param(file, id=str(file.relative_to(ROOT))) for file in sorted((ROOT / "conf").rglob("*.yaml"))])
+def test_every_yaml_explains_itself(file: Path) -> None:
+    comments = [line for line in file.read_text(encoding="utf-8").splitlines() if "# " in line and "@package" not in line]
+    assert comments, f"{file.name} has not one comment"
