@@ -3,12 +3,26 @@
 All of it is set in the environment, before any library reads it, so that child processes live in the same room.
 """
 
+import importlib.util
+import json
 import os
+import pkgutil
+import random
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+
+import gptshake
 
 ROOM = {
     "GPTSHAKE_DIRTY": "1",  # the tests of the guard take it away again
@@ -26,6 +40,8 @@ os.environ.update(ROOM)
 for name in NEVER:
     os.environ.pop(name, None)
 
+WORDS = "the of and to in a is that it was for on are as with his they at be this from have or by one had not but what all"
+
 # The same examples on every run, and no deadline, because a shared machine stalls now and then.
 hypothesis.settings.register_profile("gptshake", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("gptshake")
@@ -34,3 +50,121 @@ hypothesis.settings.load_profile("gptshake")
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the session's cache."""
     shutil.rmtree(ROOM["GPTSHAKE_CACHE"], ignore_errors=True)
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int  # negative for a signal that killed it
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The sentence after ``error: ``; a traceback or anything else beside it fails the test."""
+        assert self.err.startswith("error: "), f"exit code {self.code}\n{self.out}\n{self.err}"
+        assert "Traceback" not in self.err, self.err
+        return self.err.removeprefix("error: ").strip()
+
+
+class Command:
+    """A command line at work in a forked child."""
+
+    def __init__(self, parent: "Commands", pid: int, out: Path, err: Path) -> None:
+        self.parent, self.pid, self._out, self._err = parent, pid, out, err
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._out.read_text(encoding="utf-8", errors="replace") if self._out.exists() else ""
+
+    def until(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until it has printed a text."""
+        limit = time.monotonic() + seconds
+        while text not in self.output():
+            assert time.monotonic() < limit, f"never printed {text!r}:\n{self.output()}\n{self._err.read_text()}"
+            time.sleep(0.01)
+
+    def signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def wait(self, seconds: float = 120.0) -> Done:
+        """Its end; killed if it does not come."""
+        code = self.parent.ask({"wait": self.pid, "seconds": seconds})
+        if code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.parent.ask({"wait": self.pid, "seconds": 5})
+            pytest.fail(f"still running after {seconds:.0f} s:\n{self.output()}\n{self._err.read_text()}")
+        return Done(code, self.output(), self._err.read_text(encoding="utf-8", errors="replace"))
+
+
+class Commands:
+    """Runs command lines in forked children of one process that has imported ``modules`` (see ``forkserver.py``)."""
+
+    def __init__(self, *modules: str) -> None:
+        script = Path(__file__).with_name("forkserver.py")
+        self._parent = subprocess.Popen([sys.executable, str(script), *modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="gptshake-commands-"))
+        self._n = 0
+        assert self._read() == "ready"
+
+    def start(self, cwd: Path, *argv: str, before: str = "", **env: str) -> Command:
+        """Start ``gptshake *argv`` in a folder."""
+        self._n += 1
+        out, err = self._folder / f"{self._n}.out", self._folder / f"{self._n}.err"
+        request = {"argv": argv, "cwd": str(cwd), "env": dict(os.environ) | env, "out": str(out), "err": str(err), "before": before}
+        return Command(self, self.ask(request), out, err)
+
+    def __call__(self, cwd: Path, *argv: str, before: str = "", **env: str) -> Done:
+        """Run ``gptshake *argv`` in a folder to its end."""
+        return self.start(cwd, *argv, before=before, **env).wait()
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        assert self._parent.stdin is not None
+        self._parent.stdin.write(json.dumps(request) + "\n")
+        self._parent.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self._parent.stdout is not None
+        return json.loads(self._parent.stdout.readline())
+
+    def close(self) -> None:
+        assert self._parent.stdin is not None and self._parent.stdout is not None
+        self._parent.stdin.close()
+        self._parent.stdout.close()
+        self._parent.wait(10)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def light_commands() -> Iterator[Commands]:
+    """Command lines that are refused before torch is imported; the parent has not imported it either."""
+    commands = Commands("gptshake.start", "gptshake.config.help")
+    yield commands
+    commands.close()
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Command lines that train."""
+    everything = [name for _, name, _ in pkgutil.walk_packages(gptshake.__path__, "gptshake.") if "wandb" not in name]
+    commands = Commands(*(name for name in everything if name != "gptshake.__main__"), "matplotlib.pyplot", "gptshake.__main__")
+    yield commands
+    commands.close()
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 24 kB that a model can learn something from."""
+    draw = random.Random(1)
+    path = tmp_path_factory.mktemp("texts") / "book.txt"
+    path.write_text(" ".join(draw.choice(WORDS.split()) for _ in range(6000)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def excerpt() -> None:
+    """Skips a test where the carrier of the Wikipedia excerpt is not installed."""
+    if importlib.util.find_spec("gensim") is None:
+        pytest.skip("the Wikipedia excerpt comes with gensim, which is not installed")

@@ -45,7 +45,7 @@ def _run(arguments: Arguments) -> None:
 
         print(f"gptshake {__version__}")
         return
-    if arguments.help or not arguments.argv():
+    if arguments.help:
         from gptshake.config.help import help_page
 
         print(help_page())

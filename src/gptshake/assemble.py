@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
 from gptshake.data.store import TokenStore, open_store
-from gptshake.errors import ConfigError, GptshakeError, Stop
+from gptshake.errors import ConfigError, DataError, GptshakeError, Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, parse_max_time, plan
 from gptshake.model.config import GPTConfig
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gptshake.training.bench import Bench
     from gptshake.training.module import GPTModule
 
-_MAX_PASS_FLOPS = {"cpu": 4e12, "cuda": 2e15, "mps": 4e13}  # of one micro-batch: seconds at most, so that progress moves
+_MAX_PASS_FLOPS = {"cpu": 2.5e11, "cuda": 5e13, "mps": 5e12}  # of one micro-batch: seconds at most, so that progress moves
 
 
 def make(node: DictConfig, **objects: Any) -> Any:
@@ -58,7 +58,7 @@ def preflight(cfg: DictConfig) -> str:
         GptshakeError: what is wrong.
     """
     if cfg.scheduler is not None:
-        make(cfg.scheduler)(1, 1000)
+        make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
 
 
@@ -135,13 +135,15 @@ def resolve(cfg: DictConfig, store: TokenStore) -> Budget:
         batch_size=cfg.data.batch_size,
         batch_tokens=cfg.data.batch_tokens,
         micro_batch_size=cfg.data.micro_batch_size,
-        micro_batch_wish=_micro_batch_wish(shape, store.tokenizer.vocab_size, device),
+        micro_batch_wish=_micro_batch_wish(shape, store.tokenizer.vocab_size, device, precision),
         preset_tokens=OmegaConf.select(cfg, "preset.batch_tokens"),
         devices=trainer.devices,
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
         max_tokens=trainer.max_tokens,
     )
+    if cfg.scheduler is not None:
+        make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens)
     frozen = {
         "data.batch_size": budget.batch_size,
         "data.micro_batch_size": budget.micro_batch_size,
@@ -231,9 +233,10 @@ def _refuse_another_schedule(cfg: DictConfig, run: Run, budget: Budget) -> None:
         )
 
 
-def _micro_batch_wish(shape: GPTConfig, vocab_size: int, device: str) -> int:
+def _micro_batch_wish(shape: GPTConfig, vocab_size: int, device: str, precision: str) -> int:
     memory = hardware.device_memory(device)
-    return cost.micro_batch_wish(shape, vocab_size, memory_bytes=memory, max_flops=_MAX_PASS_FLOPS[device])
+    value_bytes = 4 if precision == hardware.FP32 else 2
+    return cost.micro_batch_wish(shape, vocab_size, memory_bytes=memory, max_flops=_MAX_PASS_FLOPS[device], value_bytes=value_bytes)
 
 
 def _train(
@@ -302,21 +305,35 @@ def _say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, n_pa
 
 
 def _show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: bool) -> None:
-    """Show what the model will read, so that garbage is seen at once.
+    """Show what the model will read, and what the tokenizer makes of three documents, so that garbage is seen at once.
 
     Raises:
-        GptshakeError: the tokenizer does not give back the text it was given.
+        DataError: the tokenizer does not give back a text that it was given.
     """
-    block = store.tokenizer.decode(data.sample_block()[:120].tolist())
+    block = store.tokenizer.decode(data.sample_block().tolist())[:120]
     run.say(f"run: {run.path}")
-    run.say(f"first block, {store.bytes_per_token:.3g} bytes per token: {block[:120]!r}")
-    text = store.tokenizer.decode(store.val.tokens()[:2000].tolist())
-    if store.tokenizer.decode(store.tokenizer.encode(text).tolist()) != text and "\ufffd" not in text:
-        raise GptshakeError(
-            "decode(encode(text)) does not give the text back: the tokenizer or its store is broken; delete paths.cache and start again."
-        )
+    run.say(f"first block, {store.bytes_per_token:.3g} bytes per token: {block!r}")
+    verdict = _round_trip(store)
+    run.say(verdict)
     if begins:
-        run.sample(0, 0, f"First training block, {store.bytes_per_token:.3g} bytes per token:\n{block}")
+        run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
+
+
+def _round_trip(store: TokenStore) -> str:
+    """decode(encode(text)) on the beginnings of three documents, as a sentence.
+
+    Raises:
+        DataError: known characters came back as others.
+    """
+    tokenizer, unknown, total = store.tokenizer, 0, 0
+    for text in store.excerpts:
+        ids = tokenizer.encode(text)
+        lost = int((ids == tokenizer.unk_id).sum()) if tokenizer.unk_id is not None else 0
+        unknown, total = unknown + lost, total + len(ids)
+        if not lost and tokenizer.decode(ids.tolist()) != text:
+            raise DataError(f"The tokenizer does not give back {text[:40]!r} as it was: delete {store.path} and start again.")
+    share = f", {unknown / total:.2%} of them unknown" if unknown else ", exactly"
+    return f"decode(encode(text)) of {len(store.excerpts)} document{'s' * (len(store.excerpts) != 1)}: {total:,} tokens{share}"
 
 
 def _load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore, run: Run) -> None:
@@ -480,12 +497,12 @@ def trained(cfg: DictConfig) -> tuple[GPT, Tokenizer]:
         ConfigError: no run was named.
         RecordError: there is no such run, or it has no checkpoint.
     """
-    from gptshake.model.gpt import GPT
-    from gptshake.training.checkpoint import best_weights, load_weights
-
     if not cfg.task.run:
         raise ConfigError("Say which run: task.run=<name, id or path>.")
     path = find_run(cfg.task.run, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+    from gptshake.model.gpt import GPT
+    from gptshake.training.checkpoint import best_weights, load_weights
+
     stored = OmegaConf.load(path / "config.yaml")
     tokenizer = load_tokenizer(path / "tokenizer")
     shape = {key: stored.model[key] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}

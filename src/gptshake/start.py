@@ -16,11 +16,11 @@ from omegaconf import DictConfig, open_dict
 
 from gptshake import assemble
 from gptshake.config import again
-from gptshake.config.argv import Arguments, key_of
+from gptshake.config.argv import Arguments, key_of, quote
 from gptshake.config.check import check, check_groups
 from gptshake.config.compose import choices, register_schemas, search_path
 from gptshake.config.layout import GROUPS, packaged_conf, shadowed
-from gptshake.config.suggest import checked_compose, first_choice, parse_overrides
+from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import collect, uncommitted
@@ -36,30 +36,28 @@ def start(arguments: Arguments) -> None:
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
     if arguments.shows_only:
-        _hydra(arguments.argv(), lambda cfg: None)
+        _show(arguments)
         return
     resumed = _resumed(arguments)
-    single = [
-        first_choice(override) if arguments.multirun else (override.input_line or "") for override in parse_overrides(arguments.overrides)
-    ]
+    single = _single(arguments)
     cfg = checked_compose(single)
+    check(cfg)
     if cfg.task.get("trains", True):
         check_groups(cfg)
-    check(cfg)
     if resumed:
         again.refuse_differences(cfg, resumed)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
-    _refuse_sweeps_without_multirun(arguments)
     label = assemble.preflight(cfg)
-    _guard(cfg)
+    if cfg.task.get("trains", True):
+        _guard(cfg, single)
     _Session(arguments, label, resumed).run(single)
 
 
 def _resumed(arguments: Arguments) -> Path | None:
     """The run that ``resume=`` names; its stored overrides are put before the new ones."""
-    name = next((text.partition("=")[2].strip("'") for text in arguments.overrides if key_of(text) == "resume"), "")
-    if name in ("", "null"):
+    name = again.typed(arguments.overrides, "resume")
+    if not name:
         return None
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
@@ -68,19 +66,40 @@ def _resumed(arguments: Arguments) -> Path | None:
     return run_dir
 
 
-def _refuse_sweeps_without_multirun(arguments: Arguments) -> None:
-    for override in parse_overrides(arguments.overrides):
+def _show(arguments: Arguments) -> None:
+    """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
+    try:
+        _hydra(arguments.argv(), lambda cfg: None)
+    except COMPOSITION_ERRORS:
+        checked_compose(_single(arguments))
+        raise
+
+
+def _single(arguments: Arguments) -> list[str]:
+    """The overrides of one run: of the only one, or of the first of several.
+
+    Raises:
+        ConfigError: several values without ``-m``, an option that is not there, or a directory for all runs at once.
+    """
+    parsed = parse_overrides(arguments.overrides)
+    for override in parsed:
         if override.is_sweep_override() and not arguments.multirun:
             raise ConfigError(f"{override.input_line} names several values: add -m to run each of them.")
+    if not arguments.multirun:
+        return [override.input_line or "" for override in parsed]
+    if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
+        raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: say paths.multirun= instead.")
+    check_swept_options(parsed)
+    return [first_choice(override) for override in parsed]
 
 
-def _guard(cfg: DictConfig) -> None:
+def _guard(cfg: DictConfig, overrides: list[str]) -> None:
     """Refuse a run whose sources are not committed: it could not be repeated.
 
     Raises:
         ConfigError: with the files and the two ways out.
     """
-    exempt = cfg.dirty or os.environ.get("GPTSHAKE_DIRTY") == "1" or _choice(cfg, "debug")
+    exempt = cfg.dirty or os.environ.get("GPTSHAKE_DIRTY") == "1" or _choice(overrides, "debug")
     files = [] if exempt else uncommitted()
     if files:
         listed = "\n".join(f"  {file}" for file in files[:20])
@@ -89,8 +108,8 @@ def _guard(cfg: DictConfig) -> None:
         )
 
 
-def _choice(cfg: DictConfig, group: str) -> bool:
-    return any(key_of(text) == group and not text.endswith("=null") for text in sys.argv[1:])
+def _choice(overrides: list[str], group: str) -> bool:
+    return any(key_of(text) == group and not text.endswith("=null") for text in overrides)
 
 
 class _Session:
@@ -100,6 +119,7 @@ class _Session:
         self.arguments = arguments
         self.label = label
         self.resumed = resumed
+        self.identity = new_id()
         self.provenance = collect()
         self.failures: list[tuple[str, Exception]] = []
         self.jobs = 0
@@ -108,9 +128,8 @@ class _Session:
         """Let Hydra run every job; afterwards raise what failed."""
         argv = self.arguments.argv()
         if not self.arguments.multirun and not any(key_of(text) == "paths.run_dir" for text in argv):
-            identity = new_id()
-            directory = self.resumed or Path("${paths.runs}") / self._name(choices(single), self.arguments.overrides, identity)
-            argv = [*argv, f"paths.run_dir='{directory}'"]
+            directory = self.resumed or Path("${paths.runs}") / self._name(choices(single), self.arguments.overrides, self.identity)
+            argv = [*argv, f"paths.run_dir={quote(str(directory))}"]
         _hydra(argv, self._job)
         if self.failures and self.jobs == 1:
             raise self.failures[0][1]
@@ -142,7 +161,7 @@ class _Session:
     def _launch(self, path: Path, hydra_cfg: Any) -> Launch:
         overrides = [text for text in hydra_cfg.overrides.task if key_of(text) != "paths.run_dir"]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
-        identity = path.name.rpartition("-")[2] if not self.arguments.multirun else new_id()
+        identity = self.identity if not self.arguments.multirun else new_id()
         name = path.name if not self.arguments.multirun else self._name(chosen, overrides, identity)
         return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=self.resumed is not None)
 

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.argv import key_of
+from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
 from gptshake.record.run import find_run
 
@@ -39,9 +40,14 @@ def locate(name: str, overrides: list[str]) -> Path:
     Raises:
         RecordError: no such run.
     """
-    texts = dict(text.split("=", 1) for text in overrides if "=" in text)
-    roots = [Path(texts.get(f"paths.{key}", f"./{key}").strip("'")).expanduser() for key in ("runs", "multirun")]
+    roots = [Path(typed(overrides, f"paths.{key}") or key).expanduser() for key in ("runs", "multirun")]
     return find_run(name, roots)
+
+
+def typed(overrides: list[str], key: str) -> str:
+    """What was typed for a key of free text, without Hydra's quotes; empty if nothing was, or ``null``."""
+    texts = [text for text in overrides if key_of(text) == key]
+    return str(parse_overrides(texts[-1:])[0].value() or "") if texts else ""
 
 
 def stored_overrides(run_dir: Path) -> list[str]:

@@ -4,6 +4,7 @@ Takes the raw arguments, gives flags first and overrides together, ``--dirty`` a
 hold free text quoted (Hydra's grammar chokes on quotes, commas, ``=``, ``#`` and letters beyond ASCII).
 """
 
+import re
 from dataclasses import dataclass, field
 
 from gptshake.errors import ConfigError
@@ -20,6 +21,7 @@ TEXT_KEYS = (
     "task.run",
     "task.prompt",
 )
+_QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _FLAGS_WITH_VALUE = (
     "--cfg",
     "-c",
@@ -99,10 +101,11 @@ def key_of(override: str) -> str:
 def quote_text(override: str) -> str:
     """Quote the value of a key that holds free text, unless it is quoted or ``null`` already."""
     key, equals, value = override.partition("=")
-    already = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if not equals or key.lstrip("+") not in TEXT_KEYS or already or value in ("", "null"):
+    if not equals or key.lstrip("+") not in TEXT_KEYS or _QUOTED.fullmatch(value) or value in ("", "null"):
         return override
-    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
-    if escaped.endswith("\\"):
-        escaped += "\\"
-    return f"{key}='{escaped}'"
+    return f"{key}={quote(value)}"
+
+
+def quote(text: str) -> str:
+    """A text as a quoted string of Hydra's grammar, where backslashes count only in front of a quote."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), text, flags=re.DOTALL) + "'"

@@ -125,5 +125,8 @@ def _check_combinations(cfg: DictConfig) -> None:
     max_time = OmegaConf.select(cfg, "trainer.max_time")
     if max_time is not None:
         parse_max_time(max_time)
-    if cfg.task is None or "_target_" not in cfg.task:
-        raise ConfigError(f"task= needs an option: it is one of {', '.join(options('task'))}.")
+    for group in ("task", "paths", "optimizer", "scheduler", "trainer"):
+        if cfg.get(group) is None:
+            raise ConfigError(f"{group}= needs an option: {list_options(group)}")
+    if "_target_" not in cfg.task:
+        raise ConfigError(f"task= needs an option: {list_options('task')}")

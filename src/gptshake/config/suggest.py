@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,14 +18,18 @@ from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, options
 from gptshake.errors import ConfigError
 
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
+
+
+# Groups with a default, which Hydra does not set to null.
+NEVER_NULL = ("optimizer", "scheduler", "trainer", "logger", "callbacks", "task", "paths")
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """``"; did you mean X?"`` if one of the names is close to the word, else nothing."""
+    """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop."""
     names = list(names)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) or [name for name in names if word and name.endswith(f".{word}")][:1]
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {close[0]}?" if close else "."
 
 
 def parse_overrides(texts: list[str]) -> list[Override]:
@@ -39,7 +43,7 @@ def parse_overrides(texts: list[str]) -> list[Override]:
     for text in texts:
         try:
             parsed.append(parser.parse_override(text))
-        except OverrideParseException as error:
+        except HydraException as error:  # the parser's, and the lexer's, which is no OverrideParseException
             hint = f"; did you mean {text}=...?" if "=" not in text else "; quote text with odd characters: \"key='...'\""
             raise ConfigError(f"Cannot read {text!r}: an override is written key=value{hint}") from error
     return parsed
@@ -56,6 +60,20 @@ def first_choice(override: Override) -> str:
     raise ConfigError(
         f"{text}: an interval needs a search, which this version does not have; give a list, as {key_of(text)}=1e-4,3e-4,1e-3."
     )
+
+
+def check_swept_options(parsed: list[Override]) -> None:
+    """Look at every option of a swept group, so that the last job does not fail for what the first could have told.
+
+    Raises:
+        ConfigError: an option that is not there.
+    """
+    for override in parsed:
+        key = key_of(override.input_line or "")
+        if override.is_choice_sweep() and key in GROUPS:
+            for option in override.sweep_string_iterator():
+                if sentence := _wrong_option(f"{key}={option}"):
+                    raise ConfigError(sentence)
 
 
 def checked_compose(overrides: list[str]) -> DictConfig:
@@ -89,8 +107,10 @@ def _explain(overrides: list[str], error: Exception) -> ConfigError:
 def _wrong_option(text: str) -> str | None:
     group, name = key_of(text), text.partition("=")[2]
     there = options(group)
-    if text.startswith("~") or name in (*there, "null", ""):
+    if text.startswith("~") or name in (*there, ""):
         return None
+    if name == "null":
+        return f"{text}: it needs an option. {list_options(group).capitalize()}" if group in NEVER_NULL else None
     return f"{group}={name}: there is no such {group}{nearest(name, there)} There are: {', '.join(there)}."
 
 
@@ -101,8 +121,9 @@ def _wrong_value(text: str, base: DictConfig, groups: list[str]) -> str | None:
         key = key_of(text)
         if missing := missing_groups(base, (key.split(".")[0],)):
             return f"{text} needs {missing[0]}=; {list_options(missing[0])}"
+        settable = [name for name in keys(base) if not name.startswith("preset.")]  # lr is optimizer.lr
         if not text.startswith("+") and _absent(base, key):
-            return f"{key}: there is no such key{nearest(key, keys(base))} {_siblings(base, key)}"
+            return f"{key}: there is no such key{nearest(key, settable)} {_siblings(base, key)}"
         return f"{text}: {_reason(error)}"
     return None
 

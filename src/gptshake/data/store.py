@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256 as new_sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, 
 FORMAT = 1
 MANIFEST = "manifest.json"
 HASHED_BYTES = 64 << 20
+EXCERPT = 500  # characters of a document kept as text
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class TokenStore:
         label, licence: of the source.
         tokenizer: the one that made the ids.
         train, val, test: the splits; no test if its fraction is 0.
+        excerpts: how the first three training documents begin, as text: what the tokenizer must give back.
         entropy: of the training split in nats per token: ``uniform`` ln V, ``unigram`` and ``bigram`` (see ``entropies``).
         fingerprint: hash of the ids and the tokenizer: equal for equal content, however it came about.
         manifest: everything above and the source's fingerprint, as stored.
@@ -77,6 +80,7 @@ class TokenStore:
     train: Split
     val: Split
     test: Split | None
+    excerpts: tuple[str, ...]
     entropy: dict[str, float]
     fingerprint: str
     manifest: dict[str, Any]
@@ -153,6 +157,7 @@ def _open(folder: Path) -> TokenStore:
         val=splits["val"],
         test=splits.get("test"),
         entropy=manifest["entropy"],
+        excerpts=tuple(manifest["excerpts"]),
         fingerprint=manifest["fingerprint"],
         manifest=manifest,
     )
@@ -198,6 +203,7 @@ def _write(folder: Path, corpus: Corpus, trainer: TokenizerTrainer, head: dict[s
         "dtype": dtype,
         "vocab_size": tokenizer.vocab_size,
         "splits": splits,
+        "excerpts": [text[:EXCERPT] for text in islice(corpus.texts(pieces["train"]), 3)],
         "entropy": entropies(np.memmap(folder / "train.bin", dtype, "r"), tokenizer.vocab_size),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")

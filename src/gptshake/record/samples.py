@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gptshake.files import write_atomic
 
-_SECTION = re.compile(r"^## step ([\d,]+) · ([\d,]+) tokens · (.*)\n\n(`{3,})text\n(.*?)\n\4\n\n", re.DOTALL | re.MULTILINE)
+_SECTION = re.compile(r"^## step ([\d,]+) · ([\d,]+) tokens · ([^\n]*)\n\n(`{3,})text\n(.*?)\n\4\n\n", re.DOTALL | re.MULTILINE)
 
 
 class Sample(NamedTuple):

@@ -28,7 +28,7 @@ class Sink(Protocol):
         """A text, as in samples.md."""
 
     def image(self, name: str, path: Path) -> None:
-        """A picture from ``plots/``."""
+        """A picture from ``plots/``; formats that the sink cannot show are passed over."""
 
     def finish(self, status: str, summary: Mapping[str, Any]) -> None:
         """End, with the run's status and final numbers."""

@@ -2,7 +2,7 @@
 
 It never asks for a login and waits ten seconds at most for the network; then it is offline, and ``wandb sync`` uploads
 later. wandb keeps an offline run's history per process and loses it with a kill, so a resumed run writes its whole
-history again from metrics.csv and the older folders are renamed ``superseded-…``, out of the way of ``wandb sync``.
+history again from metrics.csv and the older folders are renamed ``superseded-1-…``, out of the way of ``wandb sync``.
 Importing this file imports no wandb; ``start`` does.
 """
 
@@ -55,9 +55,7 @@ class WandbSink:
         self._run = run
         self._samples = [list(sample) for sample in run.samples()]
         with self._harmless():
-            import wandb
-
-            wandb.setup(settings=wandb.Settings(silent=True))
+            _forget_former_runs()
             key, problem = _key()
             if self.mode == "online" and not key:
                 raise ConfigError(
@@ -92,8 +90,8 @@ class WandbSink:
                 self._mirror.log({"samples": wandb.Table(columns=["step", "tokens", "title", "text"], data=self._samples)}, step=step)
 
     def image(self, name: str, path: Path) -> None:
-        """Log a picture."""
-        if self._mirror is not None:
+        """Log a picture; W&B shows no SVG, so these are passed over."""
+        if self._mirror is not None and path.suffix != ".svg":
             with self._harmless():
                 import wandb
 
@@ -134,6 +132,7 @@ class WandbSink:
             except Exception as error:
                 problem = f"no answer ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
                 mode = "offline"
+                _forget_former_runs()  # the attempt still holds the id
         mirror = begin(mode)
         if mode == "offline":
             self._run.say(f"W&B: offline{f', {problem}' if problem else ''}; upload later with: wandb sync {Path(mirror.dir).parent}")
@@ -152,6 +151,15 @@ class WandbSink:
             self._run.say(f"W&B failed and is left out from here on; the run goes on, its own record has everything ({reason}).")
 
 
+def _forget_former_runs() -> None:
+    """Begin anew with wandb, quietly: a run of this process that failed would stand in the next one's way."""
+    import wandb
+
+    with contextlib.suppress(Exception):  # its service may be dead already
+        wandb.teardown()
+    wandb.setup(settings=wandb.Settings(silent=True))
+
+
 def _settings() -> "wandb.Settings":
     import wandb
 
@@ -164,6 +172,7 @@ def _settings() -> "wandb.Settings":
         disable_git=True,
         disable_code=True,
         save_code=False,
+        reinit="create_new",  # not the process's one global run, which a failure would leave behind for the next
     )
 
 
@@ -179,6 +188,8 @@ def _key() -> tuple[bool, str]:
 
 def _supersede(folder: Path, run_id: str) -> None:
     """Rename this run's older W&B folders, in which only a part of its history is."""
+    number = len(list(folder.glob("superseded-*")))  # wandb's own names repeat within a second
     for old in sorted(folder.glob(f"*run-*-{run_id}")):
         if re.match(r"(offline-)?run-", old.name):
-            old.rename(old.with_name(f"superseded-{old.name}"))
+            number += 1
+            old.rename(old.with_name(f"superseded-{number}-{old.name}"))

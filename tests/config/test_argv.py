@@ -1,0 +1,95 @@
+"""What people type, in whatever order, comes out as Hydra reads it."""
+
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from gptshake.config.argv import TEXT_KEYS, key_of, parse, quote_text
+from gptshake.errors import ConfigError
+
+TYPABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+AWKWARD = st.text(st.sampled_from("'\"\\ ab") | st.sampled_from("'\\${}[](),=#~!:;\n\té@"), min_size=1, max_size=12)
+
+
+def value_of(override: str) -> Any:
+    return OverridesParser.create().parse_override(override).value()
+
+
+@given(st.permutations([["-m"], ["seed=1"], ["--dirty"], ["model=tiny"], ["--cfg", "job"], ["note=a b"], ["--resolve"]]))
+def test_flags_and_overrides_may_stand_in_any_order(words: list[list[str]]) -> None:
+    arguments = parse([word for group in words for word in group])
+    assert sorted(arguments.overrides) == ["dirty=true", "model=tiny", "note='a b'", "seed=1"]
+    assert sorted(arguments.flags) == ["--cfg", "--resolve", "-m", "job"]
+    assert arguments.flags[arguments.flags.index("--cfg") + 1] == "job"
+    assert arguments.argv() == arguments.flags + arguments.overrides
+    assert arguments.multirun and arguments.shows_only
+
+
+def test_overrides_keep_their_order_because_the_last_one_wins() -> None:
+    assert parse(["seed=1", "-m", "seed=2", "--dirty", "seed=3"]).overrides == ["seed=1", "seed=2", "dirty=true", "seed=3"]
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_seen_wherever_it_stands(word: str) -> None:
+    assert parse(["model=tiny", word]).help
+
+
+def test_version_is_seen_beside_overrides() -> None:
+    assert parse(["model=tiny", "--version"]).version
+
+
+@pytest.mark.parametrize("word", ["--drity", "-x", "--lr=3"])
+def test_an_unknown_flag_is_refused_by_name(word: str) -> None:
+    with pytest.raises(ConfigError, match=f"{word} is no flag of gptshake"):
+        parse(["model=tiny", word])
+
+
+def test_a_flag_that_lacks_its_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--cfg needs a value"):
+        parse(["model=tiny", "--cfg"])
+
+
+def test_resolve_alone_and_multirun_show_nothing_only() -> None:
+    assert not parse(["-m", "model=tiny"]).shows_only
+    assert parse(["--info", "config"]).shows_only
+
+
+@given(st.one_of(TYPABLE, AWKWARD), st.sampled_from(TEXT_KEYS))
+def test_free_text_reaches_hydra_as_it_was_typed(text: str, key: str) -> None:
+    if text == "null" or (text and text[0] in "'\"" and text[-1] == text[0]):
+        return  # the user's own quotes: Hydra's to read
+    (override,) = parse([f"{key}={text}"]).overrides
+    assert value_of(override) == text
+
+
+@given(st.one_of(TYPABLE, AWKWARD))
+def test_free_text_survives_the_config(text: str) -> None:
+    if "${" in text or text == "null" or (text and text[0] in "'\"" and text[-1] == text[0]):
+        return  # an interpolation is resolved
+    cfg = OmegaConf.create({"note": value_of(quote_text(f"note={text}"))})
+    assert cfg.note == text
+
+
+@given(AWKWARD)
+def test_nothing_typed_as_free_text_is_an_error(text: str) -> None:
+    value_of(quote_text(f"note={text}"))
+
+
+def test_quotes_of_the_users_own_are_read_by_hydra() -> None:
+    assert quote_text("note='a, b'") == "note='a, b'"
+    assert quote_text("data.path='a.txt','b.txt'") == "data.path='a.txt','b.txt'"
+    assert value_of(quote_text("note='tis and 'twas'")) == "'tis and 'twas'"
+
+
+@pytest.mark.parametrize("override", ["note=null", "note=", "optimizer.lr=3e-4", "seed=1,2", "+trainer.x=a b", "~callbacks.samples"])
+def test_what_is_no_free_text_is_left_alone(override: str) -> None:
+    assert parse([override]).overrides == [override]
+
+
+@pytest.mark.parametrize("override", ["a.b=1", "+a.b=1", "++a.b=c=d", "~a.b", "a.b"])
+def test_the_key_of_an_override_has_no_signs(override: str) -> None:
+    assert key_of(override) == "a.b"

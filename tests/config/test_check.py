@@ -1,0 +1,112 @@
+"""Every rule of ``check`` refuses what cannot work and lets the rest through."""
+
+from typing import Any
+
+import pytest
+
+from gptshake.config.check import RULES, WORDS, check, check_groups
+from gptshake.config.compose import compose
+from gptshake.errors import ConfigError
+
+RUN = ["model=tiny", "data=wiki_char"]
+
+BAD: dict[str, list[Any]] = {
+    "optimizer.lr": ["0", "-1e-3", "inf", "nan"],
+    "optimizer.beta1": ["1", "-0.1"],
+    "optimizer.beta2": ["1.5", "nan"],
+    "optimizer.eps": ["0", "-1e-8"],
+    "optimizer.weight_decay": ["-0.1", "inf"],
+    "data.batch_size": ["0", "-3", "2.5", "large", "true"],
+    "data.batch_tokens": ["0", "-64"],
+    "data.micro_batch_size": ["0", "1.5", "small"],
+    "data.n_documents": ["0", "-1"],
+    "data.val_fraction": ["0", "1", "-0.1"],
+    "data.test_fraction": ["1", "-0.1"],
+    "trainer.devices": ["0"],
+    "trainer.threads": ["0", "all"],
+    "trainer.max_steps": ["0", "-5"],
+    "trainer.max_epochs": ["0", "-1", "inf"],
+    "trainer.max_tokens": ["0"],
+    "trainer.val_check_interval": ["0", "0.5", "often"],
+    "trainer.limit_val_batches": ["0"],
+    "trainer.gradient_clip_val": ["0", "-1"],
+    "trainer.patience": ["0"],
+    "trainer.save_minutes": ["0", "-1"],
+    "seed": ["-1"],
+}
+GOOD = [
+    "optimizer.lr=3e-4",
+    "optimizer.lr=1",
+    "optimizer.beta1=0",
+    "optimizer.weight_decay=0",
+    "data.batch_size=auto",
+    "data.batch_size=1",
+    "data.test_fraction=0",
+    "trainer.threads=3",
+    "trainer.max_epochs=0.5",
+    "trainer.gradient_clip_val=null",
+    "trainer.max_time=00:00:00:01",
+    "seed=0",
+    "model.dropout=0.999",
+]
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(compose([*RUN, *overrides]))
+    return str(caught.value)
+
+
+def test_the_usual_config_is_fine() -> None:
+    check(compose(RUN))
+    check_groups(compose(RUN))
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
+def test_a_value_out_of_range_is_refused_with_its_key_and_the_way_out(key: str, value: str) -> None:
+    sentence = refusal(f"{key}={value}")
+    advice = next(advice for rule, _, advice in RULES if rule == key)
+    assert sentence.startswith(f"{key}=") and advice in sentence
+
+
+def test_every_rule_is_tried_here() -> None:
+    assert {key for key, _, _ in RULES} == set(BAD)
+
+
+@pytest.mark.parametrize("override", GOOD)
+def test_a_value_at_the_edge_is_fine(override: str) -> None:
+    check(compose([*RUN, override]))
+
+
+@pytest.mark.parametrize("key", [key for key in WORDS if key != "logger.mode"])
+def test_a_word_is_one_of_those_known_and_the_nearest_is_named(key: str) -> None:
+    word = WORDS[key][-1]
+    sentence = refusal(f"{key}={word[:-1]}")
+    assert f"did you mean {word}?" in sentence and ", ".join(WORDS[key]) in sentence
+    for known in WORDS[key]:
+        check(compose([*RUN, f"{key}={known}"]))
+
+
+def test_the_loggers_mode_is_one_of_three_words() -> None:
+    assert "did you mean online?" in refusal("logger=wandb", "logger.mode=onlin")
+
+
+def test_something_must_be_left_to_train_on() -> None:
+    assert "leave nothing to train on" in refusal("data.val_fraction=0.5", "data.test_fraction=0.5")
+
+
+@pytest.mark.parametrize("override", ["model.n_head=3", "model.n_layer=0", "model.dropout=1", "model.block_size=-2"])
+def test_an_impossible_shape_is_refused(override: str) -> None:
+    assert override.split("=")[0] in refusal(override)
+
+
+def test_a_task_must_be_there() -> None:
+    assert "task= needs an option: task is one of sample, train" in refusal("~task")
+
+
+def test_missing_groups_are_named_together_with_their_options() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_groups(compose([]))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "Say which model and which data, as in model=tiny data=wiki_char."
+    assert lines[1].strip().startswith("model is one of baby, gpt3_13b") and lines[2].strip().startswith("data is one of text,")

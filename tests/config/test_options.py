@@ -1,0 +1,133 @@
+"""Every option of every group composes and instantiates; yaml, schema and constructor agree; public keys change on purpose only."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_method, get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake import assemble
+from gptshake.config.check import check, check_groups
+from gptshake.config.compose import SCHEMAS, compose
+from gptshake.config.help import help_page
+from gptshake.config.layout import GROUPS, options, packaged_conf
+from gptshake.config.root import RootConfig
+from gptshake.estimate.budget import Budget
+
+OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
+EXTRA = {("data", "wiki"): ["tokenizer=char"], ("data", "text"): ["tokenizer=char"]}
+BUDGET = Budget(4, 2, 2, 64, 10, 256, 2560, 1.0, "max_steps", ())
+PUBLIC = {
+    *("seed", "note", "dirty", "resume", "init_from", "deterministic", "conf_shadow", "preset"),
+    *("paths", "tokenizer", "optimizer", "scheduler", "data", "model", "trainer", "logger", "callbacks", "task", "experiment", "debug"),
+}
+# Parameters that the program gives, not the user.
+GIVEN = {
+    "gptshake.model.gpt.GPT": {"vocab_size"},
+    "gptshake.data.module.TokenDataModule": {"store", "block_size", "seed", "rank", "world_size"},
+    "gptshake.optim.adamw.adamw": {"named_parameters"},
+    "gptshake.training.trainer.build_trainer": {"budget", "callbacks", "lightning"},
+}
+# Keys of a node that are not its target's: the source of the documents is a node of its own, assemble reads the trainer's limits.
+ELSEWHERE = {
+    "gptshake.data.module.TokenDataModule": {"documents", "split", "val_fraction", "test_fraction", "batch_tokens"},
+    "gptshake.training.trainer.build_trainer": set(assemble.OURS),
+}
+
+
+def composed(group: str, option: str) -> DictConfig:
+    return compose(["model=tiny", "data=wiki_char", f"{group}={option}", *EXTRA.get((group, option), [])])
+
+
+def build(group: str, cfg: DictConfig) -> Any:
+    """The object that a run would make of this group."""
+    node = cfg[group]
+    if group == "model":
+        with torch.device("meta"):
+            return assemble.make(node, vocab_size=256)
+    if group == "data":
+        return assemble.make(node.documents) if "source" in node else None  # text needs a path
+    if group == "optimizer":
+        return assemble.make(node)(torch.nn.Linear(2, 2).named_parameters())
+    if group == "scheduler":
+        return assemble.make(node)(5 * 10**8, 10**9)
+    if group == "trainer":
+        own = {str(key): value for key, value in node.items() if key not in assemble.OURS and key != "_target_"}
+        own |= {"accelerator": "cpu", "precision": "32-true"}
+        return instantiate({"_target_": node._target_, "_partial_": True})(budget=BUDGET, callbacks=[], **own)
+    return get_method(node._target_) if group == "task" else assemble.make(node)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_passes_the_checks_and_instantiates(group: str, option: str) -> None:
+    cfg = composed(group, option)
+    OmegaConf.resolve(cfg)
+    check_groups(cfg)
+    check(cfg)
+    if group not in ("experiment", "debug", "paths"):
+        assert build(group, cfg) is not None or option.startswith("text")
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_recipe_composes_by_itself_and_all_its_parts_instantiate(experiment: str) -> None:
+    cfg = compose([f"experiment={experiment}"])
+    check_groups(cfg)
+    check(cfg)
+    for group in ("model", "data", "tokenizer", "optimizer", "scheduler", "callbacks", "logger", "task"):
+        assert build(group, cfg) is not None
+
+
+def test_smoke_makes_every_model_small_in_time_but_not_in_shape() -> None:
+    for model in options("model"):
+        cfg = compose([f"model={model}", "data=wiki_char", "debug=smoke"])
+        assert cfg.trainer.max_steps <= 5 and cfg.model.block_size <= 64
+        assert cfg.model.n_layer == compose([f"model={model}"]).model.n_layer
+
+
+def own_keys(group: str, option: str) -> set[str]:
+    file = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
+    assert isinstance(file, DictConfig)
+    return {str(key) for key in (file[group] if group in file else file)} - {"defaults", "_target_", "_partial_"}
+
+
+SCHEMA_OF = [(group, name, schema) for group, schemas in SCHEMAS.items() for name, schema in schemas.items()]
+
+
+@pytest.mark.parametrize(("group", "name", "schema"), SCHEMA_OF, ids=[name for _, name, _ in SCHEMA_OF])
+def test_yaml_keys_are_schema_fields_are_parameters(group: str, name: str, schema: Any) -> None:
+    option = {"gpt_schema": "tiny", "trainer_schema": "auto"}.get(name, name.removesuffix("_schema"))
+    in_schema = {field.name for field in fields(schema)} - {"_target_", "_partial_"}
+    in_yaml = own_keys(group, option)
+    target = inspect.getattr_static(schema, "_target_")
+    parameters = set(inspect.signature(get_object(target)).parameters)
+    positions = {"tokens", "total"} if group == "scheduler" else set()
+    if group == "model":  # a preset says the shape; vocabulary comes with the data, bias is GPT-2's unless asked
+        assert in_yaml == in_schema - {"vocab_size", "bias"}
+        assert in_schema == parameters
+        return
+    if group == "data":
+        sources = {"path", "encoding"} if name == "text_schema" else {"source", "n_documents", "config", "revision"}
+        documents = OmegaConf.load(packaged_conf() / group / f"{option}.yaml").documents
+        assert sources == {str(key) for key in documents} - {"_target_"}
+        assert sources == set(inspect.signature(get_object(documents._target_)).parameters)
+        in_schema, in_yaml = in_schema - sources, in_yaml - sources
+    assert in_yaml == in_schema
+    assert in_schema - ELSEWHERE.get(target, set()) == parameters - GIVEN.get(target, set()) - positions
+
+
+def test_public_root_keys_are_these_and_no_others() -> None:
+    """They stand in people's shell histories and in stored runs: rename one only with a way for both to go on."""
+    assert {field.name for field in fields(RootConfig)} == PUBLIC
+    assert {str(key) for key in compose(["model=tiny", "data=wiki_char"])} == PUBLIC
+
+
+def test_help_lists_every_option_and_no_schema() -> None:
+    page = help_page()
+    flat = " ".join(page.split())
+    for group, option in OPTIONS:
+        assert option in flat, f"{group}={option}"
+    assert "_schema" not in page
+    assert max(len(line) for line in page.splitlines()) <= 140

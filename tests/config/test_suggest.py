@@ -1,0 +1,95 @@
+"""What is wrong is told in one sentence with the nearest real name: exit code 2, torch never imported, nothing written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptshake.config.compose import compose
+from gptshake.config.suggest import checked_compose, first_choice, keys, nearest, parse_overrides
+from gptshake.errors import ConfigError
+
+NO_TORCH = "import sys; sys.modules['torch'] = sys.modules['pytorch_lightning'] = None"  # importing it would be a failure
+RUN = ("model=tiny", "data=wiki_char")
+
+MISTAKES = {
+    ("model=tny", "data=wiki_char"): ["model=tny: there is no such model; did you mean tiny?", "gpt3_175b"],
+    ("model=zzz", "data=wiki_char"): ["model=zzz: there is no such model. There are: baby,"],
+    (*RUN, "optimizer=adamv"): ["there is no such optimizer; did you mean adamw?"],
+    (*RUN, "experiment=gpt3_smal_char"): ["did you mean gpt3_small_char?"],
+    (*RUN, "optimizer.lrr=1"): ["optimizer.lrr: there is no such key; did you mean optimizer.lr?", "optimizer has: lr, beta1"],
+    (*RUN, "lr=3e-4"): ["lr: there is no such key; did you mean optimizer.lr?"],
+    (*RUN, "sed=3"): ["sed: there is no such key; did you mean seed?"],
+    (*RUN, "trainer.maxsteps=3"): ["did you mean trainer.max_steps?"],
+    (*RUN, "model.n_layer=many"): ["model.n_layer=many:", "could not be converted to Integer"],
+    (*RUN, "model.n_layer=1.5"): ["model.n_layer=1.5:", "Integer"],
+    (*RUN, "optimizer.lr=fast"): ["optimizer.lr=fast:", "Float"],
+    (*RUN, "seed=x"): ["seed=x:"],
+    (*RUN, "trainer.compile=perhaps"): ["trainer.compile=perhaps:"],
+    (*RUN, "optimizer.lr=-1"): ["optimizer.lr=-1", "a number above 0"],
+    (*RUN, "data.batch_size=0"): ["data.batch_size=0", "from 1 up"],
+    (*RUN, "model.n_embd=130"): ["model.n_embd=130 cannot be shared equally by model.n_head=4 heads: try model.n_embd=128 or 132"],
+    (*RUN, "optimizer.lr"): ["Cannot read 'optimizer.lr'", "optimizer.lr=...?"],
+    (*RUN, "model.n_layer=[1"): ["Cannot read 'model.n_layer=[1'"],
+    (*RUN, "optimizer.lr=1e-3,1e-4"): ["optimizer.lr=1e-3,1e-4 names several values: add -m"],
+    ("model=tiny,baby", "data=wiki_char"): ["names several values: add -m"],
+    ("-m", *RUN, "optimizer.lr=interval(1e-4,1e-3)"): ["an interval needs a search"],
+    (*RUN, "--drity"): ["--drity is no flag"],
+    (*RUN, "scheduler.warmup=-1"): ["warmup"],
+    (*RUN, "trainer.max_time=7h"): ["trainer.max_time=7h is not a time", "00:07:30:00"],
+    ("model=tiny",): ["Say which data", "data is one of text, text_char, wiki, wiki_char"],
+    ("data=wiki_char",): ["Say which model", "model is one of baby, gpt3_13b"],
+    ("seed=3",): ["Say which model and which data", "model is one of", "data is one of"],
+    ("model=tiny", "data=wiki"): ["Say which tokenizer", "tokenizer is one of char"],
+    ("data.batch_size=3",): ["data.batch_size=3 needs data=; data is one of"],
+    ("data=wiki_char", "model.n_layer=3"): ["model.n_layer=3 needs model=; model is one of"],
+    ("model=tiny", "data=text_char"): ["data.path="],
+    ("model=tiny", "data=text_char", "data.path=no/such.txt"): ["no/such.txt"],
+    ("resume=nothing",): ["There is no run 'nothing'"],
+    ("-m", "resume=nothing"): ["leave -m out"],
+    ("-m", *RUN, "paths.run_dir=here"): ["paths.run_dir", "-m"],
+    (*RUN, "task=tran"): ["there is no such task; did you mean train?"],
+    (*RUN, "scheduler=null"): ["scheduler=null: it needs an option. Scheduler is one of constant, cosine"],
+    (*RUN, "~trainer"): ["trainer= needs an option: trainer is one of auto, cpu, gpu"],
+    ("task=sample",): ["Say which run: task.run="],
+    ("model=tny", "data=wiki_char", "--cfg", "job"): ["there is no such model; did you mean tiny?"],
+    ("-m", "model=tiny,bbaby", "data=wiki_char"): ["model=bbaby: there is no such model; did you mean baby?"],
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES, ids=" ".join)
+def test_a_mistake_is_one_sentence_exit_code_two_without_torch(words: tuple[str, ...], light_commands: Any, tmp_path: Path) -> None:
+    done = light_commands(tmp_path, *words, before=NO_TORCH)
+    assert done.code == 2, done.err
+    for part in MISTAKES[words]:
+        assert part in done.error
+    assert "_schema" not in done.err and "HYDRA_FULL_ERROR" not in done.err
+    assert len(done.error.splitlines()[0]) < 400
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_punctuation_is_doubled_or_lacking() -> None:
+    assert nearest("tny", ["tiny", "baby"]) == "; did you mean tiny?"
+    assert nearest("zzz", ["tiny", "baby"]) == "."
+    assert nearest("lr", ["optimizer.lr", "seed"]) == "; did you mean optimizer.lr?"
+
+
+def test_every_key_of_a_config_is_found() -> None:
+    found = set(keys(compose(["model=tiny", "data=wiki_char"])))
+    assert {"seed", "optimizer.lr", "data.documents._target_", "callbacks.samples.prompts", "preset.lr"} <= found
+
+
+def test_a_sweep_is_looked_at_with_its_first_value() -> None:
+    texts = ["optimizer.lr=1e-3,1e-4", "seed=range(3,5)", "model=choice(tiny,baby)", "note='a,b'", "seed=7"]
+    assert [first_choice(override) for override in parse_overrides(texts)] == [
+        "optimizer.lr=0.001",
+        "seed=3",
+        "model=tiny",
+        "note='a,b'",
+        "seed=7",
+    ]
+
+
+def test_the_group_is_blamed_before_the_key() -> None:
+    with pytest.raises(ConfigError, match="there is no such model"):
+        checked_compose(["model=tny", "data=wiki_char", "model.n_layr=3"])

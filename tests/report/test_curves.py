@@ -1,0 +1,161 @@
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
+
+from gptshake.errors import RecordError
+from gptshake.record.run import Run
+from gptshake.report.curves import draw, plot_run, smooth, spread, thin
+from gptshake.report.style import look, short_count, short_rate
+
+ENTROPY = {"uniform": 4.8, "unigram": 3.05, "bigram": 2.42}
+NAME = "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq"
+
+
+def rows(n: int, validations: int = 4) -> list[dict[str, Any]]:
+    noise = np.random.default_rng(0).normal(0, 0.05, n)
+    made = []
+    for step in range(1, n + 1):
+        loss = 1.7 + 3 * math.exp(-6 * step / n)
+        made.append({"step": step, "train/tokens": 768 * step, "train/loss": loss + noise[step - 1], "train/lr": 1e-3 * step / n})
+        if step % max(1, n // validations) == 0:
+            made[-1] |= {"val/loss": loss, "val/bpb": loss * 1.4}
+    return made
+
+
+def drawn(these: list[dict[str, Any]], **info: Any) -> Figure:
+    with look():
+        return draw({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, these)
+
+
+def recorded(path: Path, these: list[dict[str, Any]]) -> Path:
+    run = Run.create(path, id="x3k9a2pq", name=NAME, task="train", config_yaml="", overrides=[], provenance={"data": {"entropy": ENTROPY}})
+    for row in these:
+        run.append_row(row)
+    return run.path
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts + figure.axes[0].texts]
+
+
+def test_a_run_gives_a_png_and_an_svg(tmp_path: Path) -> None:
+    run_dir = recorded(tmp_path / "run", rows(300))
+    assert plot_run(run_dir) == [run_dir / "plots/loss.png", run_dir / "plots/loss.svg"]
+    with Image.open(run_dir / "plots/loss.png") as image:
+        assert image.size == (1600, 1000)
+    assert (run_dir / "plots/loss.svg").read_text().lstrip().startswith("<?xml")
+    assert sorted(path.name for path in (run_dir / "plots").iterdir()) == ["loss.png", "loss.svg"]
+
+
+def test_the_same_numbers_are_the_same_picture_byte_for_byte(tmp_path: Path) -> None:
+    pictures = [[path.read_bytes() for path in plot_run(recorded(tmp_path / name, rows(300)))] for name in ("a", "b")]
+    assert pictures[0] == pictures[1]
+
+
+def test_the_three_lines_stand_at_their_entropies_and_are_named() -> None:
+    figure = drawn(rows(300))
+    heights = {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "--"}
+    assert heights == set(ENTROPY.values())
+    assert {"ln V 4.80", "unigram 3.05", "bigram 2.42"} <= set(texts(figure))
+    bottom, top = figure.axes[0].get_ylim()
+    assert all(bottom < height < top for height in heights)
+
+
+@pytest.mark.parametrize("info", [{"data": None}, {"data": {}}, {"data": {"entropy": {}}}])
+def test_a_run_that_knows_no_entropies_is_drawn_without_lines(info: dict[str, Any]) -> None:
+    assert all(line.get_linestyle() != "--" for line in drawn(rows(30), **info).axes[0].lines)
+
+
+def test_the_heading_names_the_run_and_its_last_validation() -> None:
+    these = rows(400)
+    heading = texts(drawn(these))
+    assert "tiny · wiki_char · excerpt106 · lr3e-4" in heading
+    assert any(f"val loss {these[-1]['val/loss']:.3f}" in text and "400 steps" in text and "307k tokens" in text for text in heading)
+
+
+def test_validations_and_learning_rates_are_drawn_as_recorded() -> None:
+    these = rows(200)
+    upper, lower = drawn(these).axes
+    (validation,) = [line for line in upper.lines if line.get_label() == "val"]
+    assert validation.get_xydata().tolist() == [[row["train/tokens"], row["val/loss"]] for row in these if "val/loss" in row]
+    assert lower.lines[0].get_ydata().tolist() == [row["train/lr"] for row in these]
+
+
+@pytest.mark.parametrize(
+    "bad", [[], [{"step": 0, "train/tokens": 0, "val/loss": 4.0}], [{"step": 1, "train/tokens": 9, "train/loss": math.nan}]]
+)
+def test_a_run_without_a_loss_has_no_picture(tmp_path: Path, bad: list[dict[str, Any]]) -> None:
+    assert plot_run(recorded(tmp_path / "run", bad)) == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_run_of_few_steps_has_a_picture(tmp_path: Path, n: int) -> None:
+    assert plot_run(recorded(tmp_path / "run", rows(n)))
+
+
+def test_a_loss_that_is_not_finite_does_not_spoil_the_picture() -> None:
+    these = [*rows(50), {"step": 51, "train/tokens": 768 * 51, "train/loss": math.inf, "train/lr": 0.0}]
+    assert all(map(math.isfinite, drawn(these).axes[0].get_ylim()))
+
+
+def test_no_run_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no run directory"):
+        plot_run(tmp_path)
+
+
+def test_a_usual_run_is_drawn_within_a_second(tmp_path: Path) -> None:
+    run_dir = recorded(tmp_path / "run", rows(5000))
+    start = time.process_time()
+    plot_run(run_dir)
+    assert time.process_time() - start < 1.0
+
+
+@given(st.floats(-1e3, 1e3), st.integers(1, 300))
+def test_a_constant_is_smooth_already(value: float, n: int) -> None:
+    assert smooth(np.full(n, value)) == pytest.approx(np.full(n, value), abs=1e-9)
+
+
+def test_a_straight_line_is_kept_where_the_window_is_whole() -> None:
+    line = np.arange(1000.0)
+    assert smooth(line)[:980] == pytest.approx(line[:980])
+
+
+def test_the_first_loss_is_drawn_as_it_was() -> None:
+    assert smooth(np.array([9.0, 1.0, 1.0, 1.0]))[0] == 9.0
+
+
+def test_thinning_keeps_every_spike_and_the_order() -> None:
+    x, y = np.arange(100_000.0), np.zeros(100_000)
+    y[[5, 777, 99_999]] = 1.0
+    thin_x, thin_y = thin(x, y)
+    assert len(thin_x) <= 2000 and set(thin_x[thin_y > 0]) == {5.0, 777.0, 99_999.0} and (np.diff(thin_x) > 0).all()
+    assert thin(x[:2000], y[:2000])[0] is not None and len(thin(x[:2000], y[:2000])[0]) == 2000
+
+
+@given(st.lists(st.floats(-1e3, 1e3), max_size=5).map(lambda heights: sorted(heights, reverse=True)), st.floats(0.01, 100))
+def test_labels_never_overlap(heights: list[float], gap: float) -> None:
+    placed = spread(heights, gap)
+    assert all(upper - lower >= gap * (1 - 1e-6) - 1e-9 for upper, lower in itertools.pairwise(placed))
+    assert all(new <= old for new, old in zip(placed, heights, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (950, "950"), (999.9, "1k"), (12_800, "12.8k"), (3.07e6, "3.07M"), (999_999, "1M"), (2e9, "2B"), (3e11, "300B")],
+)
+def test_counts_are_short(value: float, text: str) -> None:
+    assert short_count(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1e-3, "1e-3"), (6e-4, "6e-4"), (9.4e-4, "9.4e-4"), (0.02, "2e-2"), (1.0, "1e0")])
+def test_rates_are_short(value: float, text: str) -> None:
+    assert short_rate(value) == text
