@@ -50,7 +50,7 @@ def bare_loop(module: Any, precision: str, clip: float) -> Callable[[list[Any]],
     optimizer.load_state_dict(deepcopy(module.optimizers().optimizer.state_dict()))
     for group in optimizer.param_groups:
         group.pop("peak_lr")
-    parameters = list(model.parameters())
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def run(batches: list[Any]) -> float:
         for batch in batches:

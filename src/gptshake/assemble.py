@@ -264,10 +264,10 @@ def _train(
         sum(parameter.numel() for parameter in model.parameters()),
         cost.train_seconds(budget.total_tokens, flops, gemm),
     )
-    _show_data(run, store, data, begins=not launch.resumes)
-    if cfg.init_from:
-        _load_initial_weights(cfg, model, store, run)
     start = _rewind(run) if launch.resumes else None
+    _show_data(run, store, data, begins=start is None)
+    if cfg.init_from and start is None:
+        _load_initial_weights(cfg, model, store, run)
     bench = _bench(cfg, run, store, data, model, flops, peak, launch)
     return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench))
 
@@ -421,8 +421,10 @@ def _fit(
     options = cfg.trainer
     recorder = Recorder(options.val_check_interval, parse_max_time(options.max_time) if options.max_time else None)
     saved_step = checkpoint.our_state(start)["steps"] if start else None
+    bench.row = bench.run.rows()[-1] if start else {}
     keeper = Keeper(recorder, lease, save_minutes=options.save_minutes, patience=options.patience, saved_step=saved_step)
-    chosen = [callback for callback in make(cfg.callbacks).values() if callback is not None] if cfg.callbacks else []
+    # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
+    chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
     lightning = {str(key): value for key, value in options.items() if key not in OURS and key != "_target_"}
     trainer = _builder(options)(budget=module.budget, callbacks=[recorder, *chosen, keeper], **lightning)
     with SIGNALS.deferred():
@@ -436,7 +438,9 @@ def _rewind(run: Run) -> Path | None:
     from gptshake.training import checkpoint
 
     if not checkpoint.steps_saved(run.path):
+        checkpoint.drop_after(run.path, 0)
         run.cut_rows(0)
+        (run.path / "samples.md").unlink(missing_ok=True)  # what the untrained model wrote comes again
         run.say("no checkpoint yet: starting over from step 0")
         return None
     folder, complaints = checkpoint.newest(run.path)

@@ -156,7 +156,7 @@ class _Session:
             if self.arguments.multirun:
                 print(f"error: {error}", file=sys.stderr)
         finally:
-            _remove_if_empty(path)
+            _remove_if_empty(path, path.parent)
 
     def _launch(self, path: Path, hydra_cfg: Any) -> Launch:
         overrides = [text for text in hydra_cfg.overrides.task if key_of(text) != "paths.run_dir"]
@@ -180,7 +180,8 @@ def _hydra(argv: list[str], task: Any) -> None:
     hydra.main(config_path=str(packaged_conf()), config_name="config", version_base="1.3")(task)()
 
 
-def _remove_if_empty(path: Path) -> None:
-    """A run that ended before its record began leaves no empty directory behind."""
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
+def _remove_if_empty(*folders: Path) -> None:
+    """A run that ended before its record began leaves no empty directory behind, nor one that held nothing else."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path.cwd():
+            folder.rmdir()

@@ -90,7 +90,7 @@ def test_smoke_makes_every_model_small_in_time_but_not_in_shape() -> None:
 def own_keys(group: str, option: str) -> set[str]:
     file = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
     assert isinstance(file, DictConfig)
-    return {str(key) for key in (file[group] if group in file else file)} - {"defaults", "_target_", "_partial_"}
+    return {str(key) for key in file.get(group, file)} - {"defaults", "_target_", "_partial_"}
 
 
 SCHEMA_OF = [(group, name, schema) for group, schemas in SCHEMAS.items() for name, schema in schemas.items()]

@@ -18,6 +18,7 @@ from torch import Tensor
 from gptshake.errors import CheckpointError
 from gptshake.files import sha256, write_folder_atomic
 
+FILES = ("model.safetensors", "state.safetensors", "state.json")
 _TENSOR = "__tensor__"
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
 
@@ -100,8 +101,8 @@ def verify(folder: Path) -> None:
     """
     try:
         sums: dict[str, str] = json.loads((folder / "checksums.json").read_text())
-        bad = [name for name, digest in sums.items() if sha256(folder / name) != digest]
-    except (OSError, ValueError) as error:
+        bad = [name for name in FILES if sha256(folder / name) != sums[name]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {folder.name} is not whole ({error}).") from error
     if bad:
         raise CheckpointError(f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum.")
@@ -116,7 +117,9 @@ def keep_only(run_dir: Path, best_step: int | None, n_newest: int = 2) -> None:
 
 
 def drop_after(run_dir: Path, step: int) -> None:
-    """Remove checkpoints of later steps: a resumed run will make them again."""
+    """Remove checkpoints of later steps, which a resumed run will make again, and what a kill left half-written."""
+    for leftover in (run_dir / "checkpoints").glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     for later in steps_saved(run_dir):
         if later > step:
             shutil.rmtree(folder_of(run_dir, later), ignore_errors=True)
@@ -126,7 +129,7 @@ def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor],
     save_file(weights, folder / "model.safetensors")
     save_file(tensors, folder / "state.safetensors")
     (folder / "state.json").write_text(json.dumps(rest))
-    sums = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    sums = {name: sha256(folder / name) for name in FILES}
     (folder / "checksums.json").write_text(json.dumps(sums))
 
 

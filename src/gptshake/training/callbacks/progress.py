@@ -29,7 +29,7 @@ class Progress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """Start the clock."""
         self._began = time.monotonic()
-        self._shown_at = self._began - (self.every_s - 2 if not self.terminal else 0)  # the first line soon
+        self._shown_at = self._began - max(self.every_s - 2, 0)  # the first line soon
         self._first = self._done(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -61,7 +61,8 @@ class Progress(pl.Callback):
         rate = (done - self._first) / max(now - self._began, 1e-9)
         figures = f"loss {row['train/loss']:.4f} | lr {row['train/lr']:.2e}" if row else "first step"
         percent = 100 * done / module.budget.total_tokens
-        return f"step {module.steps:>6,} of {module.budget.steps:,} | {percent:5.1f} % | {figures} | {row.get('perf/tokens_per_s', rate):,.0f} tokens/s | left {self._left(module, now)}"
+        speed = f"{row.get('perf/tokens_per_s', rate):,.0f} tokens/s | left {self._left(module, now)}"
+        return f"step {module.steps:>6,} of {module.budget.steps:,} | {percent:5.1f} % | {figures} | {speed}"
 
     def _left(self, module: GPTModule, now: float) -> str:
         done = self._done(module)
@@ -81,6 +82,7 @@ class Progress(pl.Callback):
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: ``48 s``, ``3 min 05 s``, ``2 h 10 min``, ``9.5 days``."""
+    seconds = round(seconds)  # first, or 59.7 s are 60 s and 119.7 s are 1 min 60 s
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

@@ -16,7 +16,7 @@ class Samples(pl.Callback):
         prompts: texts to continue.
         n_tokens: generated tokens per prompt.
         temperature, top_k, top_p: as in ``model.generate``.
-        times: samples in a run, evenly spread, the first before the first step and the last after the last.
+        times: samples in a run, evenly spread, the first before the first step and the last after the last; one is at the end.
     """
 
     def __init__(
@@ -33,12 +33,13 @@ class Samples(pl.Callback):
 
     def due(self, n_steps: int) -> set[int]:
         """Finished steps after which a sample is drawn."""
-        parts = max(self.times - 1, 1)
-        return {round(n_steps * part / parts) for part in range(parts + 1)}
+        if self.times < 2:
+            return {n_steps} if self.times == 1 else set()
+        return {round(n_steps * part / (self.times - 1)) for part in range(self.times)}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """What the untrained model writes."""
-        if pl_module.steps == 0:
+        if pl_module.steps == 0 and 0 in self.due(pl_module.budget.steps):
             self._sample(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]

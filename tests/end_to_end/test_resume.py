@@ -1,0 +1,237 @@
+"""A run that was killed or stopped, at any moment, and continued is the run that was left alone: bit for bit."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Each is Python that runs in the child before the command: it ends or signals its own process at an exact moment.
+IN_STEP = """
+from gptshake.training.module import GPTModule
+step, micro_batch, signum = {step}, {micro}, {signum}
+def training_step(self, batch, number, own=GPTModule.training_step):
+    loss = own(self, batch, number)
+    if (self.steps, self.micro_batches) == (step, micro_batch):
+        os.kill(os.getpid(), signum)
+    return loss
+GPTModule.training_step = training_step
+"""
+AFTER_CHECKPOINT = """
+from gptshake.training.callbacks.keeper import Keeper
+def save(self, trainer, module, own=Keeper.save):
+    own(self, trainer, module)
+    if module.steps == {step}:
+        os.kill(os.getpid(), {signum})
+Keeper.save = save
+"""
+WITHIN_CHECKPOINT = """
+from gptshake.training import checkpoint
+def save_file(tensors, path, own=checkpoint.save_file):
+    own(tensors, path)
+    if "step-{step:08d}" in str(path) and "state" in path.name:
+        os.kill(os.getpid(), {signum})
+checkpoint.save_file = save_file
+"""
+IN_VALIDATION = """
+from gptshake.training import evaluation
+calls = []
+def evaluate(model, batches, *rest, own=evaluation.evaluate, **more):
+    calls.append(0)
+    if len(calls) == {step}:
+        os.kill(os.getpid(), {signum})
+    return own(model, batches, *rest, **more)
+evaluation.evaluate = evaluate
+"""
+
+
+def moment(code: str, step: int, micro: int = 0, signum: int = signal.SIGKILL) -> str:
+    return code.format(step=step, micro=micro, signum=int(signum))
+
+
+KILLS = {
+    "before the first step": [moment(IN_STEP, 0, 0)],
+    "before the first checkpoint": [moment(IN_STEP, 2, 3)],
+    "in mid-accumulation": [moment(IN_STEP, 6, 1)],
+    "at the first micro-batch after a checkpoint": [moment(IN_STEP, 4, 0)],
+    "just after a checkpoint": [moment(AFTER_CHECKPOINT, 8)],
+    "while a checkpoint is written": [moment(WITHIN_CHECKPOINT, 8)],
+    "while the first checkpoint is written": [moment(WITHIN_CHECKPOINT, 4)],
+    "in a validation": [moment(IN_VALIDATION, 2)],
+    "in the last step": [moment(IN_STEP, 11, 3)],
+    "after the last checkpoint": [moment(AFTER_CHECKPOINT, 12)],
+    "twice in a row": [moment(IN_STEP, 6, 2), moment(IN_STEP, 7, 0)],
+    "before the first checkpoint, twice, then later": [moment(IN_STEP, 1, 1), moment(IN_STEP, 2, 0), moment(IN_STEP, 9, 2)],
+}
+STOPS = {
+    "in mid-accumulation": moment(IN_STEP, 6, 1, signal.SIGTERM),
+    "before the first step is done": moment(IN_STEP, 0, 1, signal.SIGTERM),
+    "in the last micro-batch of a step": moment(IN_STEP, 6, 3, signal.SIGTERM),
+    "in the last micro-batch before a validation": moment(IN_STEP, 7, 3, signal.SIGTERM),
+    "in a validation": moment(IN_VALIDATION, 2, signum=signal.SIGTERM),
+    "in the last step": moment(IN_STEP, 11, 3, signal.SIGTERM),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(commands: Any, small: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run's folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = commands(folder, *small)
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    """The finished run in a folder of its own."""
+    shutil.copytree(whole / "runs", tmp_path / "runs")
+    return tmp_path
+
+
+def is_the_same_run(record: Any, uninterrupted: Any) -> None:
+    assert record.numbers() == uninterrupted.numbers()
+    assert len(record.numbers()) == 12 and record.numbers()[-1][-1] is not None
+    assert record.info["status"] == "ok"
+    assert record.saved() == uninterrupted.saved()
+    for key in ("train/loss", "val/loss", "best/val/loss", "best/step"):
+        assert record.info["summary"][key] == uninterrupted.info["summary"][key], key
+
+
+def test_the_uninterrupted_run_repeats_itself(commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any) -> None:
+    commands(tmp_path, *small)
+    is_the_same_run(the_run(tmp_path), the_run(whole))
+
+
+@pytest.mark.parametrize("when", KILLS)
+def test_killed_and_resumed_equals_uninterrupted(when: str, commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any) -> None:
+    argv = small
+    for before in KILLS[when]:
+        done = commands(tmp_path, *argv, before=before)
+        assert done.code == -signal.SIGKILL, done.err
+        argv = (f"resume={the_run(tmp_path).info['id']}",)
+    done = commands(tmp_path, *argv)
+    assert done.code == 0, done.err
+    is_the_same_run(the_run(tmp_path), the_run(whole))
+
+
+@pytest.mark.parametrize("when", STOPS)
+def test_stopped_and_resumed_equals_uninterrupted(when: str, commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any) -> None:
+    done = commands(tmp_path, *small, before=STOPS[when])
+    assert done.code == 143, done.err
+    record = the_run(tmp_path)
+    assert record.info["status"] == "interrupted"
+    assert f"gptshake resume={record.info['id']}" in done.out
+    done = commands(tmp_path, f"resume={record.path.name}")
+    assert done.code == 0, done.err
+    is_the_same_run(the_run(tmp_path), the_run(whole))
+
+
+def test_a_stop_keeps_every_finished_step(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    commands(tmp_path, *small, before=moment(IN_STEP, 6, 1, signal.SIGTERM))
+    assert the_run(tmp_path).saved() == ["step-00000004", "step-00000006"]
+    assert the_run(tmp_path).steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)])
+def test_every_watched_signal_has_its_own_exit_code(
+    signum: int, code: int, commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any
+) -> None:
+    assert commands(tmp_path, *small, before=moment(IN_STEP, 5, 2, signum)).code == code
+    assert commands(tmp_path, f"resume={the_run(tmp_path).path}").code == 0
+    is_the_same_run(the_run(tmp_path), the_run(whole))
+
+
+def test_a_second_interrupt_ends_it_at_once(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    stuck = moment(IN_STEP, 5, 2, signal.SIGINT).replace(
+        "return loss", "\n    while self.steps == 5: os.kill(os.getpid(), 2)\n    return loss"
+    )
+    assert commands(tmp_path, *small, before=stuck).code == 130
+    assert the_run(tmp_path).info["status"] == "running"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json", "checksums.json"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_sentence(name: str, commands: Any, whole: Path, copy: Path, the_run: Any) -> None:
+    record = the_run(copy)
+    file = record.path / "checkpoints" / record.saved()[-1] / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    done = commands(copy, f"resume={record.info['id']}")
+    assert done.code == 0, done.err
+    assert "Going back to the one before" in done.out and "resuming after step 8" in done.out
+    is_the_same_run(the_run(copy), the_run(whole))
+
+
+def test_without_a_whole_checkpoint_it_is_refused(commands: Any, copy: Path, the_run: Any) -> None:
+    record = the_run(copy)
+    for folder in record.saved():
+        (record.path / "checkpoints" / folder / "model.safetensors").unlink()
+    done = commands(copy, f"resume={record.info['id']}")
+    assert done.code == 1 and "has no checkpoint that can be continued from" in done.error
+    assert "step-00000008" in done.error and "step-00000012" in done.error
+
+
+def test_resuming_a_finished_run_changes_nothing(commands: Any, copy: Path, whole: Path, the_run: Any) -> None:
+    done = commands(copy, f"resume={the_run(copy).info['id']}")
+    assert done.code == 0, done.err
+    is_the_same_run(the_run(copy), the_run(whole))
+
+
+def test_a_longer_limit_is_allowed_for_a_constant_rate_and_equals_the_long_run(
+    commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    short.mkdir(), long.mkdir()
+    constant = (*small, "scheduler=constant")
+    assert commands(long, *constant).code == 0
+    assert commands(short, *constant, "trainer.max_steps=8").code == 0
+    done = commands(short, f"resume={the_run(short).info['id']}", "trainer.max_steps=12")
+    assert done.code == 0, done.err
+    assert the_run(short).numbers() == the_run(long).numbers()
+
+
+def test_a_longer_limit_is_refused_for_a_cosine_and_the_run_stays_as_it_was(commands: Any, copy: Path, the_run: Any) -> None:
+    before = the_run(copy)
+    done = commands(copy, f"resume={before.info['id']}", "trainer.max_steps=20")
+    assert done.code == 2 and f"init_from={before.info['id']}" in done.error
+    assert the_run(copy).info == before.info and the_run(copy).numbers() == before.numbers()
+
+
+def test_another_config_is_refused_with_the_difference(light_commands: Any, copy: Path, the_run: Any) -> None:
+    run_id = the_run(copy).info["id"]
+    done = light_commands(copy, f"resume={run_id}", "optimizer.lr=1e-5", "model.dropout=0")
+    assert done.code == 2
+    assert "optimizer.lr: was 0.002, would be 1e-05" in done.error and "model.dropout: was 0.2, would be 0.0" in done.error
+    assert "init_from=" in done.error
+
+
+def test_a_run_that_is_alive_is_not_resumed(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    alive = commands.start(tmp_path, *small, "trainer.max_steps=1000000", "trainer.val_check_interval=1000000")
+    alive.until("first block")
+    done = commands(tmp_path, f"resume={the_run(tmp_path).info['id']}")
+    alive.signal(signal.SIGTERM)
+    assert alive.wait().code == 143
+    assert done.code == 2 and f"is in use by process {alive.pid}" in done.error
+    assert the_run(tmp_path).info["status"] == "interrupted"
+
+
+def test_a_run_is_resumed_from_another_folder_by_its_path(commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any) -> None:
+    home, away = tmp_path / "it's ho=me", tmp_path / "away"
+    home.mkdir(), away.mkdir()
+    commands(home, *small, before=KILLS["in mid-accumulation"][0])
+    done = commands(away, f"resume={the_run(home).path}")
+    assert done.code == 0, done.err
+    is_the_same_run(the_run(home), the_run(whole))
+    assert list(away.iterdir()) == []
+
+
+def test_samples_are_not_doubled_by_a_resume(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    argv = [*(text for text in small if text != "callbacks=none"), "~callbacks.plots", "callbacks.samples.n_tokens=5"]
+    for before in (moment(IN_STEP, 2, 1), moment(IN_STEP, 7, 1)):
+        assert commands(tmp_path, *argv, before=before).code == -signal.SIGKILL
+        argv = [f"resume={the_run(tmp_path).info['id']}"]
+    assert commands(tmp_path, *argv).code == 0
+    headings = [line for line in (the_run(tmp_path).path / "samples.md").read_text().splitlines() if line.startswith("## ")]
+    assert [line.split(" · ")[0] for line in headings] == ["## step 0", "## step 0", "## step 6", "## step 12"]

@@ -1,0 +1,77 @@
+"""A whole training in memory: a network of a few hundred parameters, a stream of numbers for tokens, a real record."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from gptshake.data.module import TrainBatches
+from gptshake.estimate.budget import Budget
+from gptshake.model.gpt import GPT
+from gptshake.optim.adamw import adamw
+from gptshake.optim.schedule import cosine
+from gptshake.record.lease import Lease
+from gptshake.record.run import Run
+from gptshake.training.bench import Bench
+from gptshake.training.callbacks.keeper import Keeper
+from gptshake.training.callbacks.recorder import Recorder
+from gptshake.training.evaluation import Evaluation
+from gptshake.training.module import GPTModule
+from gptshake.training.trainer import build_trainer
+
+VOCABULARY, BLOCK = 11, 8
+TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
+
+
+class Training:
+    """One training; ``fit`` may raise what a run would raise. ``val_losses`` are told one after the other, the last for ever."""
+
+    def __init__(
+        self, path: Path, *, batch: int = 8, micro: int = 8, steps: int = 4, dropout: float = 0.0, lr: float = 1e-2, **options: Any
+    ):
+        self.budget = Budget(batch, micro, batch // micro, BLOCK, steps, batch * BLOCK, steps * batch * BLOCK, 1.0, "max_steps", ())
+        self.run = Run.create(path, id="x1234567", name="x", task="train", config_yaml="", overrides=[], provenance={})
+        self.val_losses: list[float] = options.pop("val_losses", [2.5])
+        self.micro, self.steps = micro, steps
+        torch.manual_seed(0)
+        self.model = GPT(n_layer=1, n_head=2, n_embd=8, block_size=BLOCK, vocab_size=VOCABULARY, dropout=dropout)
+        self.bench = Bench(self.run, None, {"unigram": 2.0}, self._validate, lambda folder: [], [], 1.0, 1.0)  # type: ignore[arg-type]
+        optimizer = partial(adamw, lr=lr, fused=options.pop("fused", "auto"))
+        schedule = options.pop("schedule", cosine)
+        clip = options.pop("clip", 1.0)
+        self.module = GPTModule(self.model, optimizer, schedule, self.budget, self.bench, seed=1, clip=clip, compile=False)
+        self.recorder = Recorder(options.pop("interval", 2), options.pop("max_seconds", None))
+        self.patience = options.pop("patience", None)
+        assert not options
+
+    def fit(self, *callbacks: pl.Callback) -> list[dict[str, Any]]:
+        """Train to the end; the rows of metrics.csv."""
+        lease = Lease(self.run.path)
+        keeper = Keeper(self.recorder, lease, save_minutes=10, patience=self.patience, saved_step=None)
+        trainer = build_trainer(
+            budget=self.budget, callbacks=[self.recorder, *callbacks, keeper], accelerator="cpu", devices=1, precision="32-true"
+        )
+        try:
+            trainer.fit(self.module, train_dataloaders=self.batches())
+            keeper.save(trainer, self.module)
+        finally:
+            lease.release()
+        return self.run.rows()
+
+    def batches(self) -> TrainBatches:
+        return TrainBatches(TOKENS, BLOCK, self.micro, seed=1)
+
+    def _validate(self) -> Evaluation:
+        loss = self.val_losses.pop(0) if len(self.val_losses) > 1 else self.val_losses[0]
+        return Evaluation(loss, loss, 1)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Callable[..., Training]:
+    count = iter(range(100))
+    return lambda **options: Training(tmp_path / f"run{next(count)}", **options)

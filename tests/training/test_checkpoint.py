@@ -1,0 +1,137 @@
+"""A checkpoint folder is whole or refused, and gives back exactly what was put in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gptshake.errors import CheckpointError
+from gptshake.training.checkpoint import (
+    FILES,
+    FolderCheckpointIO,
+    best_weights,
+    drop_after,
+    folder_of,
+    keep_only,
+    newest,
+    steps_saved,
+    verify,
+)
+
+
+def content(step: int, best: int | None = None) -> dict[str, Any]:
+    return {
+        "state_dict": {"model.a": torch.full((3,), float(step)), "model.b.weight": torch.arange(4.0).reshape(2, 2).T},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(2.0), "exp_avg": torch.randn(3)}}, "param_groups": [{"params": [0, 1]}]}],
+        "loops": {"fit_loop": {"done": step, "none": None, "flag": True, "text": "ä"}},
+        "gptshake": {"steps": step, "tokens": 8 * step, "best_step": best},
+    }
+
+
+def save(run_dir: Path, step: int, best: int | None = None) -> Path:
+    folder = folder_of(run_dir, step)
+    FolderCheckpointIO().save_checkpoint(content(step, best), folder)
+    return folder
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = content(3)
+    torch.manual_seed(0)
+    folder = save(tmp_path, 3)
+    assert same(FolderCheckpointIO().load_checkpoint(folder), saved)
+    assert {file.name for file in folder.iterdir()} == {*FILES, "checksums.json"}
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "a flipped bit": flip,
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "empty": lambda file: file.write_bytes(b""),
+    "missing": Path.unlink,
+    "longer": lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+}
+
+
+@pytest.mark.parametrize("name", [*FILES, "checksums.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_refused_before_torch_reads_and_the_one_before_is_taken(tmp_path: Path, name: str, damage: str) -> None:
+    earlier, folder = save(tmp_path, 2), save(tmp_path, 4)
+    DAMAGE[damage](folder / name)
+    if name == "checksums.json" and damage == "longer":
+        (folder / name).write_text("[]")
+    with pytest.raises(CheckpointError, match=r"^The checkpoint step-00000004 is (damaged|not whole)"):
+        FolderCheckpointIO().load_checkpoint(folder)
+    found, complaints = newest(tmp_path)
+    assert found == earlier and len(complaints) == 1 and complaints[0].endswith("Going back to the one before.")
+
+
+def test_a_file_that_no_checksum_covers_is_not_trusted(tmp_path: Path) -> None:
+    folder = save(tmp_path, 4)
+    for sums in ("{}", '{"model.safetensors": 3}', "null"):
+        (folder / "checksums.json").write_text(sums)
+        with pytest.raises(CheckpointError):
+            verify(folder)
+
+
+def test_without_a_whole_checkpoint_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no checkpoint that can be continued from"):
+        newest(tmp_path)
+    flip(save(tmp_path, 1) / "state.json")
+    with pytest.raises(CheckpointError, match=r"step-00000001 is damaged: state\.json does not match its checksum"):
+        newest(tmp_path)
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 10):
+        save(tmp_path, step)
+    keep_only(tmp_path, best_step=2)
+    assert steps_saved(tmp_path) == [2, 4, 10]
+    keep_only(tmp_path, best_step=None)
+    assert steps_saved(tmp_path) == [4, 10]
+
+
+def test_going_back_removes_what_came_later_and_what_a_kill_left(tmp_path: Path) -> None:
+    save(tmp_path, 2), save(tmp_path, 4)
+    (tmp_path / "checkpoints" / ".step-00000006.0a1b2c3d").mkdir()
+    assert steps_saved(tmp_path) == [2, 4]
+    drop_after(tmp_path, 2)
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+
+
+def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+    save(tmp_path, 2), save(tmp_path, 4, best=2)
+    path, state = best_weights(tmp_path)
+    assert path == folder_of(tmp_path, 2) / "model.safetensors" and state["steps"] == 2
+
+
+def test_without_a_validation_the_newest_weights_are_the_best(tmp_path: Path) -> None:
+    save(tmp_path, 2), save(tmp_path, 4)
+    assert best_weights(tmp_path)[1]["steps"] == 4
+
+
+def test_a_checkpoint_holds_plain_values_only(tmp_path: Path) -> None:
+    """Nothing that an unpickler or an importer could be tricked with."""
+    folder = save(tmp_path, 1)
+    for name in ("state.json", "checksums.json"):
+        json.loads((folder / name).read_text())
+    for name in ("model.safetensors", "state.safetensors"):
+        header = (folder / name).read_bytes()[8:9]
+        assert header == b"{"
