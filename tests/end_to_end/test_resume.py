@@ -9,6 +9,7 @@ import pytest
 
 # Each is Python that runs in the child before the command: it ends or signals its own process at an exact moment.
 IN_STEP = """
+import os
 from gptshake.training.module import GPTModule
 step, micro_batch, signum = {step}, {micro}, {signum}
 def training_step(self, batch, number, own=GPTModule.training_step):
@@ -19,6 +20,7 @@ def training_step(self, batch, number, own=GPTModule.training_step):
 GPTModule.training_step = training_step
 """
 AFTER_CHECKPOINT = """
+import os
 from gptshake.training.callbacks.keeper import Keeper
 def save(self, trainer, module, own=Keeper.save):
     own(self, trainer, module)
@@ -27,6 +29,7 @@ def save(self, trainer, module, own=Keeper.save):
 Keeper.save = save
 """
 WITHIN_CHECKPOINT = """
+import os
 from gptshake.training import checkpoint
 def save_file(tensors, path, own=checkpoint.save_file):
     own(tensors, path)
@@ -35,6 +38,7 @@ def save_file(tensors, path, own=checkpoint.save_file):
 checkpoint.save_file = save_file
 """
 IN_VALIDATION = """
+import os
 from gptshake.training import evaluation
 calls = []
 def evaluate(model, batches, *rest, own=evaluation.evaluate, **more):

@@ -5,6 +5,7 @@ device: values stay tensors until ``callbacks/recorder.py`` reads them.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -55,7 +56,7 @@ class GPTModule(pl.LightningModule):
         self.step_loss: Tensor = torch.zeros(())  # sum over the micro-batches of the step
         self.grad_norm: Tensor = torch.zeros(())  # before clipping
         self.lr = 0.0
-        self._optimizer, self._schedule = optimizer, schedule
+        self._optimizer, self._schedule = optimizer, _bare(schedule)
         self._seed, self._clip = seed, clip
         self._dropout = model.config.dropout > 0
         self._loss: Callable[[Tensor, Tensor], Tensor] = model.loss
@@ -126,3 +127,8 @@ class GPTModule(pl.LightningModule):
 def state_of(module: GPTModule, extra: dict[str, Any]) -> dict[str, Any]:
     """Our own part of a checkpoint: how far the run is, and what callbacks must know to go on."""
     return {"steps": module.steps, "tokens": module.tokens, **extra}
+
+
+def _bare(schedule: Schedule) -> Schedule:
+    """The function itself: Hydra's partial goes through its target policy at every call, half a millisecond a step."""
+    return partial(schedule.func, *schedule.args, **schedule.keywords) if isinstance(schedule, partial) else schedule
