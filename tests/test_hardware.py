@@ -53,7 +53,7 @@ def test_a_containers_memory_is_respected(imagined: Path) -> None:
     assert hardware.memory_bytes() == whole
 
 
-@pytest.mark.parametrize(("flags", "precision"), [("avx512f", "32-true"), ("avx512_bf16", "bf16-mixed"), ("amx_bf16", "bf16-mixed")])
+@pytest.mark.parametrize(("flags", "precision"), [("avx512f", "32-true"), ("avx512_bf16", "32-true"), ("amx_bf16", "bf16-mixed")])
 def test_bf16_where_the_processor_multiplies_it(imagined: Path, flags: str, precision: str) -> None:
     (imagined / "cpuinfo").write_text(ENTRY.format(processor=0, socket=0, core=0, flags=flags))
     assert hardware.pick_precision("cpu") == precision

@@ -18,8 +18,8 @@ from gptshake import assemble
 from gptshake.config import again
 from gptshake.config.argv import Arguments, key_of, quote
 from gptshake.config.check import check, check_groups
-from gptshake.config.compose import choices, register_schemas, search_path
-from gptshake.config.layout import GROUPS, packaged_conf, shadowed
+from gptshake.config.compose import choices, config_dir, register_schemas, search_path
+from gptshake.config.layout import GROUPS, shadowed
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.record.launch import Launch
@@ -176,8 +176,8 @@ class _Session:
 
 def _hydra(argv: list[str], task: Any) -> None:
     """Call ``hydra.main`` on these arguments; ``sys.argv`` is changed in place because child ranks read it again."""
-    sys.argv[1:] = argv + search_path()
-    hydra.main(config_path=str(packaged_conf()), config_name="config", version_base="1.3")(task)()
+    sys.argv[1:] = argv + search_path(argv)
+    hydra.main(config_path=str(config_dir(argv)), config_name="config", version_base="1.3")(task)()
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -130,3 +130,10 @@ def test_a_run_in_a_directory_of_ones_own_has_an_id_like_any_other(commands: Any
     info = json.loads((tmp_path / "here/there/run.json").read_text())
     assert len(info["id"]) == 8 and info["name"] == "there"
     assert not (tmp_path / "runs").exists()
+
+
+def test_conf_shadow_lets_ones_own_file_win(light_commands: Any, small: Any, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "paths").mkdir(parents=True)
+    (tmp_path / "conf/paths/default.yaml").write_text("runs: ./mine\nmultirun: ./multirun\ncache: ./cache\nrun_dir: ${paths.runs}/run\n")
+    done = light_commands(tmp_path, *small, "conf_shadow=true", "--cfg", "job")
+    assert done.code == 0 and "runs: ./mine" in done.out

@@ -1,11 +1,12 @@
 """One composition of the config with Hydra's public ``compose()``, for checks and names before anything runs."""
 
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gptshake.config.layout import local_conf, packaged_conf
 from gptshake.config.root import RootConfig
@@ -43,27 +44,30 @@ def register_schemas() -> None:
             store.store(group=group, name=name, node=node)
 
 
-def search_path() -> list[str]:
-    """Overrides that put the user's own ``./conf`` behind the packaged tree, so that it adds and never replaces."""
+def config_dir(overrides: list[str]) -> Path:
+    """The tree that wins: the packaged one, or the user's own ``./conf`` when the overrides say ``conf_shadow=true``."""
     local = local_conf()
-    return [f"hydra.searchpath=['file://{local}']"] if local else []
+    return local if local and "conf_shadow=true" in overrides else packaged_conf()
+
+
+def search_path(overrides: list[str]) -> list[str]:
+    """The override that puts the other tree behind ``config_dir``, so that it adds and never replaces."""
+    other = [folder for folder in (packaged_conf(), local_conf()) if folder and folder != config_dir(overrides)]
+    return [f"hydra.searchpath=['file://{folder}']" for folder in other]
 
 
 def compose(overrides: list[str]) -> DictConfig:
     """Compose the config that these overrides give, as the run will see it (without Hydra's own node)."""
-    register_schemas()
-    with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
-        return hydra_compose("config", overrides=search_path() + overrides)
+    return _compose(overrides)
 
 
 def choices(overrides: list[str]) -> dict[str, str]:
     """Which option each group has: group -> option, groups without one left out."""
-    register_schemas()
-    with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
-        cfg = hydra_compose("config", overrides=search_path() + overrides, return_hydra_config=True)
+    cfg = _compose(overrides, return_hydra_config=True)
     return {str(group): str(name) for group, name in cfg.hydra.runtime.choices.items() if name is not None and "/" not in str(group)}
 
 
-def to_yaml(cfg: DictConfig) -> str:
-    """The config with every interpolation resolved, as text."""
-    return OmegaConf.to_yaml(cfg, resolve=True)
+def _compose(overrides: list[str], **options: bool) -> DictConfig:
+    register_schemas()
+    with initialize_config_dir(str(config_dir(overrides)), version_base="1.3", job_name="gptshake"):
+        return hydra_compose("config", overrides=search_path(overrides) + overrides, **options)

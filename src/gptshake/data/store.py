@@ -25,7 +25,7 @@ from gptshake.errors import DataError
 from gptshake.files import build_once, sha256, sha256_text
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, load_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 HASHED_BYTES = 64 << 20
 EXCERPT = 500  # characters of a document kept as text
