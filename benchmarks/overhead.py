@@ -2,8 +2,8 @@
 
 A callback in a real run (data, record, W&B offline, Lightning, every default callback) stops it every few steps and takes as
 many steps in a bare loop: a copy of the same network, the same optimizer, batches (ready in memory, so data is free there),
-precision and clipping. So both sides see the same machine at the same time. The two losses must agree bit for bit: it is the
-same work. Not measured: validations, samples and checkpoints, which are work that was asked for.
+precision and clipping. So both sides see the same machine at the same time. With one thread the losses agree bit for bit: it is
+the same work. Not measured: validations, samples and checkpoints, which are work that was asked for.
 
     python benchmarks/overhead.py [--rounds N] [--logger wandb|none] [--clock wall|cpu] [--shape tiny|mid] [--set KEY=VALUE ...] [--json FILE]
 """
