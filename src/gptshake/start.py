@@ -14,12 +14,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from gptshake import assemble
 from gptshake.config import again
 from gptshake.config.argv import Arguments, key_of, quote
 from gptshake.config.check import check, check_groups
-from gptshake.config.compose import choices, config_dir, register_schemas, search_path
-from gptshake.config.layout import GROUPS, shadowed
+from gptshake.config.compose import choices, prepare
+from gptshake.config.layout import GROUPS, packaged_conf, shadowed
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.record.launch import Launch
@@ -33,7 +32,6 @@ def start(arguments: Arguments) -> None:
     Raises:
         GptshakeError: what is wrong, or what failed.
     """
-    register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
     if arguments.shows_only:
         _show(arguments)
@@ -48,6 +46,8 @@ def start(arguments: Arguments) -> None:
         again.refuse_differences(cfg, resumed)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
+    from gptshake import assemble  # numpy comes with it, which `--cfg job` need not wait for
+
     label = assemble.preflight(cfg)
     if cfg.task.get("trains", True):
         _guard(cfg, single)
@@ -176,8 +176,9 @@ class _Session:
 
 def _hydra(argv: list[str], task: Any) -> None:
     """Call ``hydra.main`` on these arguments; ``sys.argv`` is changed in place because child ranks read it again."""
-    sys.argv[1:] = argv + search_path(argv)
-    hydra.main(config_path=str(config_dir(argv)), config_name="config", version_base="1.3")(task)()
+    prepare(argv)
+    sys.argv[1:] = argv
+    hydra.main(config_path=str(packaged_conf()), config_name="config", version_base="1.3")(task)()
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -1,11 +1,13 @@
 """One composition of the config with Hydra's public ``compose()``, for checks and names before anything runs."""
 
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
 
 from gptshake.config.layout import local_conf, packaged_conf
@@ -44,16 +46,23 @@ def register_schemas() -> None:
             store.store(group=group, name=name, node=node)
 
 
-def config_dir(overrides: list[str]) -> Path:
-    """The tree that wins: the packaged one, or the user's own ``./conf`` when the overrides say ``conf_shadow=true``."""
-    local = local_conf()
-    return local if local and "conf_shadow=true" in overrides else packaged_conf()
+class LocalConf(SearchPathPlugin):
+    """Puts the user's own ``./conf`` behind the packaged tree, where it adds, or before it, where it also replaces."""
+
+    shadow = False
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra for every composition."""
+        if local := local_conf():
+            place = search_path.prepend if self.shadow else search_path.append
+            place("gptshake-local", f"file://{local}")
 
 
-def search_path(overrides: list[str]) -> list[str]:
-    """The override that puts the other tree behind ``config_dir``, so that it adds and never replaces."""
-    other = [folder for folder in (packaged_conf(), local_conf()) if folder and folder != config_dir(overrides)]
-    return [f"hydra.searchpath=['file://{folder}']" for folder in other]
+def prepare(overrides: list[str]) -> None:
+    """Give Hydra our schemas and the user's ``./conf``; to be called before any composition."""
+    register_schemas()
+    LocalConf.shadow = "conf_shadow=true" in overrides
+    Plugins.instance().register(LocalConf)
 
 
 def compose(overrides: list[str]) -> DictConfig:
@@ -68,6 +77,6 @@ def choices(overrides: list[str]) -> dict[str, str]:
 
 
 def _compose(overrides: list[str], **options: bool) -> DictConfig:
-    register_schemas()
-    with initialize_config_dir(str(config_dir(overrides)), version_base="1.3", job_name="gptshake"):
-        return hydra_compose("config", overrides=search_path(overrides) + overrides, **options)
+    prepare(overrides)
+    with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
+        return hydra_compose("config", overrides=overrides, **options)
