@@ -18,8 +18,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
+from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore, open_store
-from gptshake.errors import ConfigError, DataError, GptshakeError, Stop
+from gptshake.errors import ConfigError, GptshakeError, Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, parse_max_time, plan
 from gptshake.model.config import GPTConfig
@@ -245,6 +246,8 @@ def _train(
     """The heavy half: torch from here on."""
     import torch
 
+    from gptshake.training.rewind import rewind
+
     torch.set_num_threads(cfg.trainer.threads)
     torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
     for line in lines:
@@ -264,7 +267,7 @@ def _train(
         sum(parameter.numel() for parameter in model.parameters()),
         cost.train_seconds(budget.total_tokens, flops, gemm),
     )
-    start = _rewind(run) if launch.resumes else None
+    start = rewind(run) if launch.resumes else None
     _show_data(run, store, data, begins=start is None)
     if cfg.init_from and start is None:
         _load_initial_weights(cfg, model, store, run)
@@ -313,27 +316,10 @@ def _show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: bo
     block = store.tokenizer.decode(data.sample_block().tolist())[:120]
     run.say(f"run: {run.path}")
     run.say(f"first block, {store.bytes_per_token:.3g} bytes per token: {block!r}")
-    verdict = _round_trip(store)
+    verdict = round_trip(store)
     run.say(verdict)
     if begins:
         run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
-
-
-def _round_trip(store: TokenStore) -> str:
-    """decode(encode(text)) on the beginnings of three documents, as a sentence.
-
-    Raises:
-        DataError: known characters came back as others.
-    """
-    tokenizer, unknown, total = store.tokenizer, 0, 0
-    for text in store.excerpts:
-        ids = tokenizer.encode(text)
-        lost = int((ids == tokenizer.unk_id).sum()) if tokenizer.unk_id is not None else 0
-        unknown, total = unknown + lost, total + len(ids)
-        if not lost and tokenizer.decode(ids.tolist()) != text:
-            raise DataError(f"The tokenizer does not give back {text[:40]!r} as it was: delete {store.path} and start again.")
-    share = f", {unknown / total:.2%} of them unknown" if unknown else ", exactly"
-    return f"decode(encode(text)) of {len(store.excerpts)} document{'s' * (len(store.excerpts) != 1)}: {total:,} tokens{share}"
 
 
 def _load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore, run: Run) -> None:
@@ -431,26 +417,6 @@ def _fit(
         trainer.fit(module, train_dataloaders=data.train_dataloader(), ckpt_path=start, weights_only=True)
         keeper.save(trainer, module)
     return _conclude(cfg, store, data, bench, module)
-
-
-def _rewind(run: Run) -> Path | None:
-    """Cut the record back to the newest whole checkpoint; a run that was killed before its first one starts over."""
-    from gptshake.training import checkpoint
-
-    if not checkpoint.steps_saved(run.path):
-        checkpoint.drop_after(run.path, 0)
-        run.cut_rows(0)
-        (run.path / "samples.md").unlink(missing_ok=True)  # what the untrained model wrote comes again
-        run.say("no checkpoint yet: starting over from step 0")
-        return None
-    folder, complaints = checkpoint.newest(run.path)
-    for complaint in complaints:
-        run.say(complaint)
-    step = checkpoint.our_state(folder)["steps"]
-    checkpoint.drop_after(run.path, step)
-    run.cut_rows(step)
-    run.say(f"resuming after step {step:,}")
-    return folder
 
 
 def _conclude(cfg: DictConfig, store: TokenStore, data: TokenDataModule, bench: Bench, module: GPTModule) -> dict[str, float]:

@@ -1,10 +1,14 @@
-"""Lightning's loop counters as they are after ``steps`` whole optimizer steps.
+"""Going back to a step's end: the record cut to its newest whole checkpoint, and Lightning's loop counters of that step.
 
 A checkpoint is written while Lightning is inside a batch, or after a step was broken off; its own counters would then repeat or
 skip batches. The key names are Lightning 2.6's; a test pins them.
 """
 
+from pathlib import Path
 from typing import Any
+
+from gptshake.record.run import Run
+from gptshake.training import checkpoint as checkpoints
 
 
 def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) -> None:
@@ -20,3 +24,21 @@ def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) 
     fit["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
     fit["state_dict"]["combined_loader"] = [{"micro_batches": done}]
     checkpoint["global_step"] = steps
+
+
+def rewind(run: Run) -> Path | None:
+    """Cut the record back to the newest whole checkpoint; a run that was killed before its first one starts over."""
+    if not checkpoints.steps_saved(run.path):
+        checkpoints.drop_after(run.path, 0)
+        run.cut_rows(0)
+        (run.path / "samples.md").unlink(missing_ok=True)  # what the untrained model wrote comes again
+        run.say("no checkpoint yet: starting over from step 0")
+        return None
+    folder, complaints = checkpoints.newest(run.path)
+    for complaint in complaints:
+        run.say(complaint)
+    step = checkpoints.our_state(folder)["steps"]
+    checkpoints.drop_after(run.path, step)
+    run.cut_rows(step)
+    run.say(f"resuming after step {step:,}")
+    return folder
