@@ -20,12 +20,12 @@ SOURCES = ROOT / "src" / "gptshake"
 FLOORS = [
     {"__main__"},
     {"start"},
-    {"tasks"},
+    {"tasks", "trials"},
     {"assemble", "config"},
     {"data", "training", "sweep", "report"},
-    {"tokenizer", "record"},
+    {"tokenizer", "record", "processes"},
     {"model", "optim", "estimate"},
-    {"hardware", "files", "processes", "signals"},
+    {"hardware", "files", "signals"},
     {"errors", "__init__"},
 ]
 # A room's schema holds plain values only: its neighbours on the same floor may read it too.
@@ -35,8 +35,8 @@ SCHEMA = "*.config"
 HEAVY = {
     "torch": ["model.*", "optim.adamw", "training.*", "data.module", "hardware", "assemble", "tasks.*"],
     "pytorch_lightning": ["training.*", "data.module", "assemble"],
-    "hydra": ["start", "config.*", "assemble", "tasks.*"],
-    "omegaconf": ["start", "config.*", "assemble", "tasks.*"],
+    "hydra": ["start", "config.*", "assemble", "tasks.*", "trials", "sweep.space", "sweep.session"],
+    "omegaconf": ["start", "config.*", "assemble", "tasks.*", "trials"],
     "wandb": ["record.sinks.wandb"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
@@ -47,7 +47,7 @@ HEAVY = {
 }
 
 HEAD_LINES = 10
-LONG_HEADS = {"errors": 16}  # draws the tree of errors
+LONG_HEADS = {"errors": 17}  # draws the tree of errors
 
 
 def module_name(file: Path) -> str:

@@ -6,7 +6,6 @@ so that a wrong path or an impossible plan is told at once.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore, open_store
-from gptshake.errors import ConfigError, GptshakeError, Stop
+from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, parse_max_time, plan
+from gptshake.estimate.words import duration, short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
-from gptshake.record.provenance import save_patch
+from gptshake.record.provenance import copy_patch, save_patch
 from gptshake.record.run import Run, find_run
 from gptshake.signals import SIGNALS
 from gptshake.tokenizer.protocol import Tokenizer, load_tokenizer
@@ -92,6 +92,10 @@ def _outcome(run: Run) -> Iterator[None]:
     except Stop as stop:
         run.finish("interrupted", f"signal {stop.signum}")
         run.say(f"stopped by a signal; go on with: gptshake resume={run.id}")
+        raise
+    except Pruned as pruned:
+        run.finish("pruned", pruned.reason, run.info.get("summary"))
+        run.say(f"pruned: {pruned.reason}")
         raise
     except Exception as error:
         run.finish("failed", str(error) if isinstance(error, GptshakeError) else f"{type(error).__name__}: {error}")
@@ -184,7 +188,7 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
         overrides=launch.overrides,
         provenance=launch.provenance,
     )
-    save_patch(run.path)
+    copy_patch(launch.patch, run.path) if launch.patch else save_patch(run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
     keys = (
@@ -199,6 +203,7 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
         f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items()
     }
     run.update(
+        trial=launch.trial,
         choices=launch.choices,
         resolved=resolved,
         budget={
@@ -292,14 +297,13 @@ def _builder(node: DictConfig) -> Any:
 
 
 def _say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, n_parameters: int, seconds: float) -> None:
-    from gptshake.training.callbacks.progress import duration
-
     for note in budget.notes:
         run.say(f"note: {note}")
+    vocabulary = store.tokenizer.vocab_size
     accumulation = f" = {budget.accumulation} x {budget.micro_batch_size}" if budget.accumulation > 1 else ""
     run.say(
-        f"plan: {_short(n_parameters)} parameters | {store.label}, {_short(store.train.n_tokens)} train tokens, vocabulary {store.tokenizer.vocab_size}"
-        f" | {budget.steps:,} steps x {budget.batch_size}{accumulation} sequences of {budget.block_size} = {_short(budget.total_tokens)} tokens,"
+        f"plan: {short_count(n_parameters)} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens, vocabulary {vocabulary}"
+        f" | {budget.steps:,} steps x {budget.batch_size}{accumulation} sequences of {budget.block_size} = {short_count(budget.total_tokens)} tokens,"
         f" {budget.epochs:.2g} epochs ({budget.stop_rule}) | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}"
         f" | {cfg.trainer.accelerator}, {cfg.trainer.precision}, {cfg.trainer.threads} threads | roughly {duration(seconds)} of training"
     )
@@ -413,26 +417,25 @@ def _fit(
     chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
     lightning = {str(key): value for key, value in options.items() if key not in OURS and key != "_target_"}
     trainer = _builder(options)(budget=module.budget, callbacks=[recorder, *chosen, keeper], **lightning)
-    with SIGNALS.deferred():
-        trainer.fit(module, train_dataloaders=data.train_dataloader(), ckpt_path=start, weights_only=True)
-        keeper.save(trainer, module)
-    return _conclude(cfg, store, data, bench, module)
+    try:
+        with SIGNALS.deferred():
+            trainer.fit(module, train_dataloaders=data.train_dataloader(), ckpt_path=start, weights_only=True)
+            keeper.save(trainer, module)
+    except Pruned:
+        bench.run.update(summary=_summary(module, bench))
+        for sink in bench.sinks:
+            sink.finish("pruned", bench.run.info["summary"])
+        raise
+    return _conclude(cfg, store if bench.run.info.get("trial") is None else None, data, bench, module)
 
 
-def _conclude(cfg: DictConfig, store: TokenStore, data: TokenDataModule, bench: Bench, module: GPTModule) -> dict[str, float]:
-    """Test on the best weights, once, and tell how it ended."""
+def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, bench: Bench, module: GPTModule) -> dict[str, float]:
+    """Test on the best weights, once, and tell how it ended; a trial of a sweep is not tested, or the winner would be chosen by the test."""
     from gptshake.training import checkpoint
     from gptshake.training.evaluation import evaluate
 
-    run, row = bench.run, bench.row
-    summary: dict[str, float] = {
-        "train/tokens": module.tokens,
-        "steps": module.steps,
-        "best/val/loss": bench.best_loss,
-        "best/step": bench.best_step or 0,
-    }
-    summary |= {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
-    if store.test is not None and cfg.trainer.limit_val_batches is None:
+    run, summary = bench.run, _summary(module, bench)
+    if store is not None and store.test is not None and cfg.trainer.limit_val_batches is None:
         weights, _ = checkpoint.best_weights(run.path)
         module.model.load_state_dict(checkpoint.load_weights(weights, module.device))
         result = evaluate(module.model, data.test_dataloader(), store.test.n_bytes / (store.test.n_tokens - 1))
@@ -444,6 +447,18 @@ def _conclude(cfg: DictConfig, store: TokenStore, data: TokenDataModule, bench: 
     return summary
 
 
+def _summary(module: GPTModule, bench: Bench) -> dict[str, float]:
+    """The figures of the last finished step."""
+    row = bench.row
+    summary: dict[str, float] = {
+        "train/tokens": module.tokens,
+        "steps": module.steps,
+        "best/val/loss": bench.best_loss,
+        "best/step": bench.best_step or 0,
+    }
+    return summary | {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
+
+
 def _say_end(run: Run, summary: dict[str, float]) -> None:
     parts = [f"val loss {summary['val/loss']:.4f} nats per token, {summary['val/bpb']:.4f} bits per byte" if "val/loss" in summary else ""]
     parts += [f"test {summary['test/bpb']:.4f} bpb" if "test/bpb" in summary else "", f"after {summary['train/tokens']:,.0f} tokens"]
@@ -452,12 +467,6 @@ def _say_end(run: Run, summary: dict[str, float]) -> None:
         if Path(path).exists():
             run.say(f"  {name + ':':<9}{os.path.relpath(path)}")
     run.say(f"  next:    gptshake task=sample task.run={run.id} task.prompt='The '")
-
-
-def _short(number: float) -> str:
-    """``1.2M``, ``85k``: large counts as people say them."""
-    exponent = min(int(math.log10(max(number, 1)) // 3), 4)
-    return f"{number / 1000**exponent:.3g}{'kMBT'[exponent - 1] if exponent else ''}"
 
 
 def trained(cfg: DictConfig) -> tuple[GPT, Tokenizer]:

@@ -9,6 +9,7 @@
     ├── TrainingError        1   the training itself broke (a loss that is not finite)
     └── CheckpointError      1   a checkpoint that is damaged or of another shape
     Stop (BaseException)   128+n a signal asked the run to end; it was checkpointed first
+    Pruned (BaseException)     a sweep asked its trial to end: there are better ones
 
 Messages are whole sentences: what was written, why it cannot work, what to do. They are raised anywhere and printed
 in one place, ``gptshake.__main__``.
@@ -62,3 +63,15 @@ class Stop(BaseException):
         super().__init__(signum)
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+class Pruned(BaseException):
+    """The sweep that a run belongs to asked it to end. Like ``Stop`` it passes every ``except Exception``.
+
+    Args:
+        reason: one sentence, for the record.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -32,6 +32,11 @@ class Signals:
             if signum not in self._ignored:
                 signal.signal(signum, self._handle)
 
+    def reset(self) -> None:
+        """Forget what the process was that this one was forked from."""
+        self.received, self._deferred = None, False
+        self._ignored.clear()
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Within this block a signal only sets ``received``."""

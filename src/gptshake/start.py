@@ -15,10 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from gptshake.config import again
-from gptshake.config.argv import Arguments, key_of, quote
+from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
 from gptshake.config.check import check, check_groups
-from gptshake.config.compose import choices, prepare
+from gptshake.config.compose import choices, prepare, snapshot
 from gptshake.config.layout import GROUPS, packaged_conf, shadowed
+from gptshake.config.recipe import written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.record.launch import Launch
@@ -33,6 +34,7 @@ def start(arguments: Arguments) -> None:
         GptshakeError: what is wrong, or what failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
+    arguments.overrides = written_out(arguments.overrides)
     if arguments.shows_only:
         _show(arguments)
         return
@@ -51,7 +53,10 @@ def start(arguments: Arguments) -> None:
     label = assemble.preflight(cfg)
     if cfg.task.get("trains", True):
         _guard(cfg, single)
-    _Session(arguments, label, resumed).run(single)
+    if arguments.multirun and cfg.task.get("trains", True) and not any(key_of(text) == "hydra/sweeper" for text in arguments.overrides):
+        _sweep(arguments, cfg, single, label)
+    else:
+        _Session(arguments, label, resumed).run(single)
 
 
 def _resumed(arguments: Arguments) -> Path | None:
@@ -76,21 +81,36 @@ def _show(arguments: Arguments) -> None:
 
 
 def _single(arguments: Arguments) -> list[str]:
-    """The overrides of one run: of the only one, or of the first of several.
+    """The overrides of one run: of the only one, or of one of several.
 
     Raises:
         ConfigError: several values without ``-m``, an option that is not there, or a directory for all runs at once.
     """
     parsed = parse_overrides(arguments.overrides)
-    for override in parsed:
-        if override.is_sweep_override() and not arguments.multirun:
-            raise ConfigError(f"{override.input_line} names several values: add -m to run each of them.")
+    for override in parsed if not arguments.multirun else ():
+        if override.is_sweep_override():
+            text = (override.input_line or "").replace("=choice(range)", "=range")
+            raise ConfigError(f"{text} names several values: add -m to run each of them.")
+        if override.key_or_group in OF_A_SWEEP:
+            raise ConfigError(f"{override.key_or_group.removeprefix('hydra.sweeper.')}= is about a sweep: add -m, and say what to vary.")
     if not arguments.multirun:
         return [override.input_line or "" for override in parsed]
     if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: say paths.multirun= instead.")
     check_swept_options(parsed)
-    return [first_choice(override) for override in parsed]
+    return [chosen for override in parsed if (chosen := first_choice(override)) is not None]
+
+
+def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str) -> None:
+    """Hand a study to Hydra's sweeper, with a copy of the config folders that nobody edits."""
+    for override in parse_overrides(arguments.overrides):
+        changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
+        for change in changes if isinstance(changes, list) else ():
+            check(checked_compose([*single, str(change)]))
+    from gptshake.trials import Trials, may_differ, names
+
+    with snapshot() as conf:
+        _hydra(arguments.argv(), Trials(names(choices(single)), label, collect(), dirty=may_differ(cfg)), conf)
 
 
 def _guard(cfg: DictConfig, overrides: list[str]) -> None:
@@ -174,11 +194,11 @@ class _Session:
         return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
 
 
-def _hydra(argv: list[str], task: Any) -> None:
+def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
     """Call ``hydra.main`` on these arguments; ``sys.argv`` is changed in place because child ranks read it again."""
     prepare(argv)
     sys.argv[1:] = argv
-    hydra.main(config_path=str(packaged_conf()), config_name="config", version_base="1.3")(task)()
+    hydra.main(config_path=str(conf or packaged_conf()), config_name="config", version_base="1.3")(task)()
 
 
 def _remove_if_empty(*folders: Path) -> None:

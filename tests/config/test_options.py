@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_method, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,14 +17,17 @@ from gptshake.config.help import help_page
 from gptshake.config.layout import GROUPS, options, packaged_conf
 from gptshake.config.root import RootConfig
 from gptshake.estimate.budget import Budget
+from gptshake.sweep.space import axis_of
 
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
 EXTRA = {("data", "wiki"): ["tokenizer=char"], ("data", "text"): ["tokenizer=char"]}
 BUDGET = Budget(4, 2, 2, 64, 10, 256, 2560, 1.0, "max_steps", ())
 PUBLIC = {
-    *("seed", "note", "dirty", "resume", "init_from", "deterministic", "conf_shadow", "preset"),
+    *("seed", "note", "dirty", "resume", "init_from", "study", "deterministic", "conf_shadow", "preset"),
+    *("search_space", "sampler", "pruner", "executor"),
     *("paths", "tokenizer", "optimizer", "scheduler", "data", "model", "trainer", "logger", "callbacks", "task", "experiment", "debug"),
 }
+OF_THE_SWEEPER = ("sampler", "pruner", "executor")  # they land in hydra.sweeper
 # Parameters that the program gives, not the user.
 GIVEN = {
     "gptshake.model.gpt.GPT": {"vocab_size"},
@@ -58,7 +62,17 @@ def build(group: str, cfg: DictConfig) -> Any:
         own = {str(key): value for key, value in node.items() if key not in assemble.OURS and key != "_target_"}
         own |= {"accelerator": "cpu", "precision": "32-true"}
         return instantiate({"_target_": node._target_, "_partial_": True})(budget=BUDGET, callbacks=[], **own)
+    if group == "search_space":
+        parser = OverridesParser.create()
+        swept = [parser.parse_override(f"{key}={text}") for key, text in node.items()]
+        return [axis_of(override, {}, lambda key: (OmegaConf.select(cfg, key), False)) for override in swept]
     return get_method(node._target_) if group == "task" else assemble.make(node)
+
+
+@pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if group in OF_THE_SWEEPER])
+def test_every_part_of_the_sweeper_instantiates(group: str, option: str) -> None:
+    node = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
+    assert instantiate(node) is not None
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -67,7 +81,7 @@ def test_every_option_composes_passes_the_checks_and_instantiates(group: str, op
     OmegaConf.resolve(cfg)
     check_groups(cfg)
     check(cfg)
-    if group not in ("experiment", "debug", "paths"):
+    if group not in ("experiment", "debug", "paths", *OF_THE_SWEEPER):
         assert build(group, cfg) is not None or option.startswith("text")
 
 

@@ -33,7 +33,6 @@ MISTAKES = {
     (*RUN, "model.n_layer=[1"): ["Cannot read 'model.n_layer=[1'"],
     (*RUN, "optimizer.lr=1e-3,1e-4"): ["optimizer.lr=1e-3,1e-4 names several values: add -m"],
     ("model=tiny,baby", "data=wiki_char"): ["names several values: add -m"],
-    ("-m", *RUN, "optimizer.lr=interval(1e-4,1e-3)"): ["an interval needs a search"],
     (*RUN, "--drity"): ["--drity is no flag"],
     (*RUN, "scheduler.warmup=-1"): ["warmup"],
     (*RUN, "trainer.max_time=7h"): ["trainer.max_time=7h is not a time", "00:07:30:00"],

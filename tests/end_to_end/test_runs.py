@@ -45,7 +45,7 @@ def test_a_multirun_of_the_missions_data(excerpt: None, commands: Any, tmp_path:
 def test_one_failing_run_does_not_stop_the_others(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, "-m", *small, "trainer.max_steps=3", "data.batch_tokens=128,100,64")
     assert done.code == 1
-    assert "1 of 3 runs failed" in done.err and "data.batch_tokens=100 is not a multiple" in done.err and "Traceback" not in done.err
+    assert "1 of 3 trials failed" in done.err and "data.batch_tokens=100 is not a multiple" in done.err and "Traceback" not in done.err
     assert sorted(file.parent.name for file in tmp_path.glob("multirun/*/*/run.json")) == ["0", "2"]
 
 

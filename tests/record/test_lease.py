@@ -92,18 +92,16 @@ def test_beats_are_written_at_most_every_five_seconds(tmp_path: Path, monkeypatc
     now[0] += 0.2
     held.beat(8, 2.25)
     beat = read_lease(tmp_path)
-    assert (beat["step"], beat["value"], beat["pid"], beat["stop"]) == (8, 2.25, os.getpid(), False)
+    assert (beat["step"], beat["value"], beat["pid"]) == (8, 2.25, os.getpid())
 
 
-def test_a_wish_to_stop_is_heard_with_the_next_beat_and_forgotten_by_the_next_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.0)
+def test_a_wish_to_stop_is_heard_with_its_reason_and_forgotten_by_the_next_life(tmp_path: Path) -> None:
     held = Lease(tmp_path)
-    assert held.beat(1) is False
-    ask_to_stop(tmp_path)
-    assert held.beat(2) is True
-    assert read_lease(tmp_path)["stop"] is True
+    assert held.wish() is None
+    ask_to_stop(tmp_path, "it is behind the others")
+    assert held.wish() == "it is behind the others"
     held.release()
-    assert Lease(tmp_path).beat(3) is False
+    assert Lease(tmp_path).wish() is None
 
 
 def test_a_run_of_another_host_is_alive_while_its_heartbeat_is_fresh(tmp_path: Path) -> None:

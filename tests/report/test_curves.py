@@ -14,7 +14,7 @@ from PIL import Image
 from gptshake.errors import RecordError
 from gptshake.record.run import Run
 from gptshake.report.curves import draw, plot_run, smooth, spread, thin
-from gptshake.report.style import look, short_count, short_rate
+from gptshake.report.style import look, short_rate
 
 ENTROPY = {"uniform": 4.8, "unigram": 3.05, "bigram": 2.42}
 NAME = "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq"
@@ -146,14 +146,6 @@ def test_labels_never_overlap(heights: list[float], gap: float) -> None:
     placed = spread(heights, gap)
     assert all(upper - lower >= gap * (1 - 1e-6) - 1e-9 for upper, lower in itertools.pairwise(placed))
     assert all(new <= old for new, old in zip(placed, heights, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (950, "950"), (999.9, "1k"), (12_800, "12.8k"), (3.07e6, "3.07M"), (999_999, "1M"), (2e9, "2B"), (3e11, "300B")],
-)
-def test_counts_are_short(value: float, text: str) -> None:
-    assert short_count(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(1e-3, "1e-3"), (6e-4, "6e-4"), (9.4e-4, "9.4e-4"), (0.02, "2e-2"), (1.0, "1e0")])

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.argv import key_of
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
-from gptshake.record.run import find_run
+from gptshake.record.run import find_run, read_run
 
 # Keys that may differ between a run and its continuation: where it is kept and shown, and how long it lasts.
 FREE = (
@@ -25,6 +25,11 @@ FREE = (
     "conf_shadow",
     "task",
     "debug",
+    "study",
+    "search_space",
+    "sampler",
+    "pruner",
+    "executor",
     "trainer.max_steps",
     "trainer.max_epochs",
     "trainer.max_tokens",
@@ -63,6 +68,12 @@ def stored_overrides(run_dir: Path) -> list[str]:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
     frozen = [f"{key}={value}" for key, value in record.get("resolved", {}).items()]
     return [text for text in typed if key_of(text) not in ("dirty", "resume")] + frozen
+
+
+def freeze(cfg: DictConfig, run_dir: Path) -> None:
+    """Give a composed config the values that ``auto`` meant when the run began."""
+    for key, value in read_run(run_dir).get("resolved", {}).items():
+        OmegaConf.update(cfg, key, value)
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:

@@ -13,6 +13,7 @@ TEXT_KEYS = (
     "note",
     "resume",
     "init_from",
+    "study",
     "data.path",
     "paths.runs",
     "paths.multirun",
@@ -21,6 +22,8 @@ TEXT_KEYS = (
     "task.run",
     "task.prompt",
 )
+SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
+OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _FLAGS_WITH_VALUE = (
     "--cfg",
@@ -89,13 +92,44 @@ def parse(raw: list[str]) -> Arguments:
         elif word.startswith("-"):
             raise ConfigError(f"{word} is no flag of gptshake; it takes -m, --dirty, --cfg job, --help, --version and key=value pairs.")
         else:
-            arguments.overrides.append(quote_text(word))
+            arguments.overrides.append(quote_text(sweep_words(word)))
     return arguments
 
 
 def key_of(override: str) -> str:
     """The dotted key of an override, without Hydra's ``+`` and ``~`` signs: ``++a.b=1`` gives ``a.b``."""
     return override.split("=", 1)[0].lstrip("+~")
+
+
+def sweep_words(override: str) -> str:
+    """Words of a sweep as Hydra takes them.
+
+    The bare word ``range`` becomes ``choice(range)``, which a typed number accepts; ``repeats=`` and its like are the sweeper's
+    keys; the changes of ``ablate=[a=1,b=2]`` are quoted one by one.
+    """
+    key, equals, value = override.partition("=")
+    if equals and value.strip() == "range" and key not in TEXT_KEYS:
+        return f"{key}=choice(range)"
+    if key not in SWEEP_KEYS:
+        return override
+    if key == "ablate":
+        value = f"[{','.join(quote(change) for change in _changes(value))}]"
+    return f"hydra.sweeper.{key}={value}"
+
+
+def _changes(text: str) -> list[str]:
+    """The overrides in ``[a=1,b=[2,3]]``: split at the commas outside of brackets and quotes."""
+    inner = text.strip().removeprefix("[").removesuffix("]")
+    parts, depth, quoted = [""], 0, ""
+    for letter in inner:
+        depth += (letter in "[{(") - (letter in "]})")
+        if letter in "'\"" and quoted in ("", letter):
+            quoted = "" if quoted else letter
+        if letter == "," and not depth and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
 
 
 def quote_text(override: str) -> str:

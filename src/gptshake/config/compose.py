@@ -1,5 +1,10 @@
 """One composition of the config with Hydra's public ``compose()``, for checks and names before anything runs."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -50,12 +55,26 @@ class LocalConf(SearchPathPlugin):
     """Puts the user's own ``./conf`` behind the packaged tree, where it adds, or before it, where it also replaces."""
 
     shadow = False
+    copy: Path | None = None  # of the folder, while a sweep runs
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra for every composition."""
-        if local := local_conf():
+        if local := self.copy or local_conf():
             place = search_path.prepend if self.shadow else search_path.append
             place("gptshake-local", f"file://{local}")
+
+
+@contextmanager
+def snapshot() -> Iterator[Path]:
+    """A copy of the config folders, so that a sweep's trials compose what its first one did; gives that of the packaged tree."""
+    with TemporaryDirectory(prefix="gptshake-conf-") as folder:
+        packaged = Path(shutil.copytree(packaged_conf(), Path(folder) / "packaged"))
+        if local := local_conf():
+            LocalConf.copy = Path(shutil.copytree(local, Path(folder) / "local"))
+        try:
+            yield packaged
+        finally:
+            LocalConf.copy = None
 
 
 def prepare(overrides: list[str]) -> None:

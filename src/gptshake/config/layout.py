@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-GROUPS = ("model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks", "experiment", "task", "debug", "paths")
+GROUPS = (
+    *("model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks"),
+    *("search_space", "sampler", "pruner", "executor", "experiment", "task", "debug", "paths"),
+)
 
 
 def packaged_conf() -> Path:

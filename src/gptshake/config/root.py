@@ -13,6 +13,7 @@ class RootConfig:
     dirty: bool = False  # run although sources or config are not committed (also --dirty)
     resume: str | None = None  # run directory, name or id to continue
     init_from: str | None = None  # run whose best weights to start from
+    study: str | None = None  # a sweep's name, below multirun/; null: what is swept names it
     deterministic: bool = False  # ask torch for deterministic algorithms (slower on a GPU)
     conf_shadow: bool = False  # allow files in ./conf to replace packaged options of the same name
     preset: Any = None  # what a model recommends: lr, batch_size or batch_tokens
@@ -25,6 +26,10 @@ class RootConfig:
     trainer: Any = None
     logger: Any = None
     callbacks: Any = None
+    search_space: Any = None
+    sampler: Any = None
+    pruner: Any = None
+    executor: Any = None
     task: Any = None
     experiment: Any = None
     debug: Any = None

@@ -17,6 +17,7 @@ from gptshake.config.argv import key_of
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, options
 from gptshake.errors import ConfigError
+from gptshake.sweep.space import is_declared_range
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
 
@@ -49,17 +50,14 @@ def parse_overrides(texts: list[str]) -> list[Override]:
     return parsed
 
 
-def first_choice(override: Override) -> str:
-    """A swept override with its first value alone, anything else as it was written."""
+def first_choice(override: Override) -> str | None:
+    """A swept list with its first value alone; of a range nothing, for what the config declares lies in it; anything else as it was written."""
     text = override.input_line or ""
     if not override.is_sweep_override():
         return text
-    if override.is_range_sweep() or override.is_choice_sweep():
-        value = next(iter(override.sweep_string_iterator()))
-        return f"{text.split('=', 1)[0]}={value}"
-    raise ConfigError(
-        f"{text}: an interval needs a search, which this version does not have; give a list, as {key_of(text)}=1e-4,3e-4,1e-3."
-    )
+    if override.is_interval_sweep() or is_declared_range(override):
+        return None
+    return f"{text.split('=', 1)[0]}={next(iter(override.sweep_string_iterator()))}"
 
 
 def check_swept_options(parsed: list[Override]) -> None:
@@ -70,7 +68,7 @@ def check_swept_options(parsed: list[Override]) -> None:
     """
     for override in parsed:
         key = key_of(override.input_line or "")
-        if override.is_choice_sweep() and key in GROUPS:
+        if override.is_choice_sweep() and key in GROUPS and not is_declared_range(override):
             for option in override.sweep_string_iterator():
                 if sentence := _wrong_option(f"{key}={option}"):
                     raise ConfigError(sentence)

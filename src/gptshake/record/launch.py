@@ -16,3 +16,5 @@ class Launch:
     choices: dict[str, str]  # group -> option
     provenance: dict[str, Any] = field(default_factory=dict)
     resumes: bool = False  # ``path`` holds a run already
+    trial: dict[str, Any] | None = None  # of a sweep: study, number, repeat, params
+    patch: Path | None = None  # folder that keeps the uncommitted changes of the moment when the sweep began

@@ -43,40 +43,42 @@ class Lease:
             who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
             raise RecordError(f"{path} is in use by {who}; wait for it or stop it first.")
         (path / _STOP).unlink(missing_ok=True)
-        self.stop = False
         self._write(0, None)
 
-    def beat(self, step: int, value: float | None = None) -> bool:
+    def beat(self, step: int, value: float | None = None) -> None:
         """Say that the run is alive; call it as often as you like, it writes every ``BEAT_SECONDS`` at most.
 
         Args:
             step: optimizer steps finished.
-            value: the last validation loss or bits per byte, whatever the sweep looks at.
-        Returns:
-            Whether somebody wishes the run to stop, as of the last write.
+            value: the last validation loss.
         """
         if time.monotonic() - self._beaten >= BEAT_SECONDS:
-            self.stop = (self._path / _STOP).exists()
             self._write(step, value)
-        return self.stop
+
+    def wish(self) -> str | None:
+        """Why somebody wishes the run to end, or None; costs a look at the disk, so ask once a step at most."""
+        try:
+            return (self._path / _STOP).read_text(encoding="utf-8")
+        except OSError:
+            return None
 
     def release(self) -> None:
         """Let go of the directory; its files stay, for removing a lock file would let two processes lock two files."""
         os.close(self._handle)
 
     def _write(self, step: int, value: float | None) -> None:
-        beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value, "stop": self.stop}
+        beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value}
         write_atomic(self._path / _BEAT, json.dumps(beat))
         self._beaten = time.monotonic()
 
 
-def ask_to_stop(path: Path) -> None:
-    """Wish the run in this directory to checkpoint and end; it hears of it with its next beat."""
-    write_atomic(path / _STOP, "")
+def ask_to_stop(path: Path, reason: str) -> None:
+    """Wish the run in this directory to end as pruned; it hears of it at the end of its step."""
+    write_atomic(path / _STOP, reason)
 
 
 def read_lease(path: Path) -> dict[str, Any] | None:
-    """The last heartbeat: pid, host, time, step, value, stop; None if there is none."""
+    """The last heartbeat: pid, host, time, step, value; None if there is none."""
     with contextlib.suppress(OSError, ValueError):
         beat = json.loads((path / _BEAT).read_text(encoding="utf-8"))
         return beat if isinstance(beat, dict) else None

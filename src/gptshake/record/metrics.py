@@ -93,6 +93,49 @@ def read_rows(path: Path) -> list[Row]:
     return list(_rows(path)) if path.exists() else []
 
 
+class Tail:
+    """Reads a metrics.csv that another process is writing: every whole row once, all of them again if the file was cut."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._restart()
+
+    def new(self) -> list[Row]:
+        """The rows that came since the last call."""
+        try:
+            if self._path.stat().st_size < self._offset:  # cut back to a checkpoint
+                self._restart()
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                content = file.read()
+        except OSError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        try:
+            return [row for line in whole.decode().split("\n")[:-1] if (row := self._row(line))]
+        except ValueError:  # it was cut and has grown past our place since: these are not whole lines
+            self._restart()
+            return []
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens per second of training in the rows so far, without validations and start-up; None before the first."""
+        return self._tokens / self._seconds if self._seconds else None
+
+    def _restart(self) -> None:
+        self._offset, self._header = 0, list[str]()
+        self._tokens, self._seconds = 0, 0.0
+
+    def _row(self, line: str) -> Row | None:
+        if not self._header:
+            self._header = line.split(",")
+            return None
+        row = {name: _number(name, cell) for name, cell in zip(self._header, line.split(","), strict=True) if cell}
+        self._tokens, self._seconds = int(row["train/tokens"]), self._seconds + row.get("perf/step_ms", 0.0) / 1e3
+        return row
+
+
 def _rows(path: Path) -> Iterator[Row]:
     # newline="\n": only the writer's own line ends count, and only a line with its end is whole.
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:

@@ -92,6 +92,14 @@ def save_patch(run_dir: Path) -> list[str]:
     return left_out
 
 
+def copy_patch(source: Path, run_dir: Path) -> None:
+    """Give a run the uncommitted changes that ``save_patch`` kept in another folder."""
+    if (source / "diff.patch").exists():
+        write_atomic(run_dir / "diff.patch", (source / "diff.patch").read_bytes())
+    if (source / "untracked").is_dir():
+        shutil.copytree(source / "untracked", run_dir / "untracked", dirs_exist_ok=True)
+
+
 def without_credentials(remote: str) -> str:
     """A remote's address without user, password, token or query; ``git@host:path`` stays as it is."""
     if "://" not in remote:  # host:path, or a folder

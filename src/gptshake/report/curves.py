@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from gptshake.estimate.words import short_count
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.names import title
 from gptshake.record.run import read_run
-from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_count, short_rate
+from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
 
 Floats = NDArray[np.float64]
 REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from gptshake.estimate.words import short_count
 from gptshake.files import write_atomic
 
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -82,14 +83,6 @@ def caption(axes: Axes, text: str) -> None:
 def count_axis(axes: Axes) -> None:
     """Label the x-axis' numbers as 500k, 1.5M, 2B."""
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-
-
-def short_count(value: float) -> str:
-    """A count of tokens for people: 950, 12.8k, 3.2M, 1B."""
-    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:.0f}"
 
 
 def short_rate(value: float) -> str:

@@ -6,6 +6,6 @@ from gptshake import assemble
 from gptshake.record.launch import Launch
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
-    """Train what the config describes."""
-    assemble.train(cfg, launch)
+def run(cfg: DictConfig, launch: Launch) -> dict[str, float]:
+    """Train what the config describes; returns the summary: final losses, bpb, tokens."""
+    return assemble.train(cfg, launch)

@@ -5,18 +5,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.training.callbacks.progress import Progress, duration
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        *((0, "0 s"), (47.6, "48 s"), (60, "1 min 00 s"), (185, "3 min 05 s"), (3600, "1 h 00 min"), (7800, "2 h 10 min")),
-        *((59.7, "1 min 00 s"), (119.8, "2 min 00 s"), (3599.9, "1 h 00 min"), (7199.9, "2 h 00 min"), (820_800, "9.5 days")),
-    ],
-)
-def test_durations_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+from gptshake.training.callbacks.progress import Progress
 
 
 def lines(training: Any, capsys: pytest.CaptureFixture[str], **options: Any) -> list[str]:

@@ -109,6 +109,8 @@ class WandbSink:
         """Online if that is wished and works within ``INIT_SECONDS``, else offline; says which."""
         import wandb
 
+        trial = self._run.info.get("trial")
+
         def begin(mode: Any) -> "wandb.Run":
             _supersede(self._run.path / "wandb", self._run.id)
             return wandb.init(
@@ -117,7 +119,8 @@ class WandbSink:
                 id=self._run.id,
                 name=self._run.name,
                 dir=str(self._run.path),
-                config=dict(config),
+                config=dict(config) | ({"trial": trial} if trial else {}),
+                group=trial["study"] if trial else None,
                 tags=[tag[:64] for tag in tags],  # W&B refuses longer ones
                 mode=mode,
                 resume="allow" if mode == "online" else None,

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from gptshake.errors import Stop
+from gptshake.errors import Pruned, Stop
 from gptshake.record.lease import Lease
 from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.recorder import Recorder
 from gptshake.training.checkpoint import OURS, folder_of, keep_only
 from gptshake.training.module import GPTModule, state_of
 from gptshake.training.rewind import rewrite_counters
+
+ASK_SECONDS = 0.2  # between looks at whether a sweep wishes the run to end
 
 
 class Keeper(pl.Callback):
@@ -34,7 +36,7 @@ class Keeper(pl.Callback):
         self.recorder, self.lease = recorder, lease
         self.save_s, self.patience = 60 * save_minutes, patience
         self._saved_step = saved_step
-        self._saved_at = 0.0
+        self._saved_at = self._asked_at = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put our signal handler in front of Lightning's again."""
@@ -46,6 +48,7 @@ class Keeper(pl.Callback):
 
         Raises:
             Stop: a signal came; the last finished step is saved.
+            Pruned: the sweep wishes the run to end.
         """
         bench = pl_module.bench
         self.lease.beat(step=pl_module.steps, value=bench.row.get("val/loss"))
@@ -56,6 +59,10 @@ class Keeper(pl.Callback):
                 trainer.should_stop = True
             if validated or trainer.should_stop or time.monotonic() - self._saved_at >= self.save_s:
                 self.save(trainer, pl_module)
+            if time.monotonic() - self._asked_at >= ASK_SECONDS:
+                self._asked_at = time.monotonic()
+                if (reason := self.lease.wish()) is not None:
+                    raise Pruned(reason)
         if SIGNALS.received is not None:
             self.save(trainer, pl_module)
             raise Stop(SIGNALS.received)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from gptshake.estimate.words import duration
 from gptshake.training.module import GPTModule
 
 
@@ -78,15 +79,3 @@ class Progress(pl.Callback):
     def _clear(self) -> None:
         if self.terminal:
             print("\r\033[K", end="", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``48 s``, ``3 min 05 s``, ``2 h 10 min``, ``9.5 days``."""
-    seconds = round(seconds)  # first, or 59.7 s are 60 s and 119.7 s are 1 min 60 s
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
-    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,128 @@
+"""The bottom of a bowl: the parabola through the best of measured points, and how far around it seeds decide. Pure arithmetic.
+
+The loss over the logarithm of a learning rate is a bowl that is steep on the right and ends in divergence; near its bottom a
+parabola fits. So the points count the more, the closer their loss is to the best. Sources: the curves of public learning-rate
+sweeps and those of docs/benchmarks.md.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import variance
+
+ASSUMED_SD = 0.005  # of the loss, between seeds, where no repeats say it: 0.3 to 0.8 % measured at 200 to 3,200 steps
+SCALE = 0.02  # a point whose loss is this share above the best counts 1/e
+NARROWEST = 0.25  # half a width in units of log2 below which no interval is claimed
+Points = Sequence[tuple[float, float]]  # place, loss
+
+
+@dataclass(frozen=True)
+class Parabola:
+    """``bottom + curvature (x - vertex)^2``."""
+
+    curvature: float
+    vertex: float
+    bottom: float
+
+    def __call__(self, x: float) -> float:
+        """Its value at a place."""
+        return self.bottom + self.curvature * (x - self.vertex) ** 2
+
+
+@dataclass(frozen=True)
+class Basin:
+    """Where the best value lies, and which values cannot be told from it."""
+
+    best: float
+    low: float
+    high: float
+    edge: str | None  # "low" or "high": the best lies at the end of what was tried
+    sd: float  # between seeds, of the loss
+    assumed: bool  # nobody measured the sd
+
+
+def fit(points: Points) -> Parabola | None:
+    """The parabola by weighted least squares; None without three finite points, or where they do not bend upwards.
+
+    Args:
+        points: (log2 of the value, or the value; loss); lower is better.
+    """
+    finite = [(x, y) for x, y in points if math.isfinite(y)]
+    if len({x for x, _ in finite}) < 3:
+        return None
+    middle, lowest = min(finite, key=lambda point: (point[1], point[0]))
+    unit = max(abs(x - middle) for x, _ in finite)
+    near = [((x - middle) / unit, y, _weight(y, lowest)) for x, y in finite]
+    solution = _solve(near)
+    if solution is None or solution[2] <= 0:
+        return None
+    level, slope, bend = solution
+    vertex = -slope / (2 * bend)
+    return Parabola(bend / unit**2, middle + unit * vertex, level - bend * vertex**2)
+
+
+def noise(values: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation between seeds, pooled over points that have several; None if none has."""
+    repeated = [point for point in values if len(point) > 1]
+    freedom = sum(len(point) - 1 for point in repeated)
+    return math.sqrt(sum(variance(point) * (len(point) - 1) for point in repeated) / freedom) if freedom else None
+
+
+def basin(points: Points, *, log: bool, sd: float | None) -> Basin | None:
+    """The best value and the interval around it whose loss lies within seed noise (two standard deviations) of the bottom.
+
+    Args:
+        points: (value, loss), lower is better; a loss that is not finite bounds the interval.
+        log: whether the values belong on a log scale.
+        sd: of a point's loss between seeds; None: 0.5 % of the best loss is assumed.
+    Returns:
+        None without a finite loss.
+    """
+    place = sorted((math.log2(value) if log else value, loss) for value, loss in points)
+    finite = [(x, y) for x, y in place if math.isfinite(y)]
+    if not finite:
+        return None
+    at, lowest = min(finite, key=lambda point: point[1])
+    spread = ASSUMED_SD * abs(lowest) if sd is None else sd
+    below, above = [x for x, _ in place if x < at], [x for x, _ in place if x > at]
+    left, right = max(below, default=at), min(above, default=at)
+    parabola = fit(finite)
+    best = min(max(parabola.vertex, left), right) if parabola and below and above else at
+    low, high = _interval(place, best, parabola, min(lowest, parabola.bottom if parabola else lowest) + 2 * spread)
+    if log:
+        low, high = min(low, best - NARROWEST), max(high, best + NARROWEST)
+    low, high = max(low, place[0][0]), min(high, place[-1][0])
+    edge = None if below and above else "low" if above else "high" if below else None
+    back = (lambda x: 2.0**x) if log else float
+    return Basin(back(best), back(min(low, at)), back(max(high, at)), edge, spread, sd is None)
+
+
+def _interval(place: Points, best: float, parabola: Parabola | None, ceiling: float) -> tuple[float, float]:
+    """Where the loss stays below the ceiling: by the parabola, and on each side as far as measured points below it lie."""
+    inside = [x for x, y in place if y <= ceiling]
+    low, high = min([*inside, best]), max([*inside, best])
+    if parabola and parabola.curvature > 0 and ceiling > parabola.bottom:
+        reach = math.sqrt((ceiling - parabola.bottom) / parabola.curvature)
+        low, high = min(low, best - reach), max(high, best + reach)
+    above = [x for x, y in place if x > high and not math.isfinite(y)]
+    return low, min([high, *above])
+
+
+def _weight(loss: float, lowest: float) -> float:
+    return math.exp(-(loss - lowest) / (SCALE * abs(lowest))) + 1e-9 if lowest else 1.0
+
+
+def _solve(near: Sequence[tuple[float, float, float]]) -> tuple[float, float, float] | None:
+    """Level, slope and bend of the weighted least squares, by Cramer's rule on the normal equations."""
+    s = [sum(w * x**power for x, _, w in near) for power in range(5)]
+    t = [sum(w * y * x**power for x, y, w in near) for power in range(3)]
+    matrix = [[s[0], s[1], s[2]], [s[1], s[2], s[3]], [s[2], s[3], s[4]]]
+    whole = _determinant(matrix)
+    if abs(whole) < 1e-30:
+        return None
+    level, slope, bend = (_determinant([[t[i] if j == k else matrix[i][j] for j in range(3)] for i in range(3)]) / whole for k in range(3))
+    return level, slope, bend
+
+
+def _determinant(m: Sequence[Sequence[float]]) -> float:
+    return sum(m[0][i] * (m[1][(i + 1) % 3] * m[2][(i + 2) % 3] - m[1][(i + 2) % 3] * m[2][(i + 1) % 3]) for i in range(3))

@@ -1,0 +1,21 @@
+"""Numbers as people say them. Pure text."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``48 s``, ``3 min 05 s``, ``2 h 10 min``, ``9.5 days``."""
+    seconds = round(seconds)  # first, or 59.7 s are 60 s and 119.7 s are 1 min 60 s
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{seconds / 86400:.1f} days"
+
+
+def short_count(value: float) -> str:
+    """A count of tokens for people: 950, 12.8k, 3.2M, 1B."""
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.0f}"

@@ -1,0 +1,336 @@
+"""What the rows of a study say, as numbers: its best trial, its curves and their basin, the paired differences.
+
+Takes study.json as it was read (rows may be missing, for the study may be at work) and gives small values that the
+terminal, the pictures and the page word and draw. Pruned trials never win: they were not trained to the end.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from gptshake.estimate.basin import Basin, basin, noise
+
+Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
+MOST_CURVES = 8  # values of the other axes that get a curve of their own
+WIDE = 20  # values that span a larger factor are drawn on a log scale
+# Two-sided 5 % quantiles of Student's t for 1, 2, ... degrees of freedom.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The trial that won."""
+
+    trial: Rows
+    value: float
+    error: float | None  # standard error of the mean over seeds; None with one seed
+    seeds: int
+    confirmed: bool  # by runs with fresh seeds
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis of numbers."""
+
+    key: str  # as it was typed
+    name: str  # short, for people
+    log: bool
+    powers: bool  # of two only
+    integer: bool
+    ends: tuple[float, float]  # of the range, or the list
+    declared: float | None
+
+    def at(self, value: float) -> float:
+        """Where the value lies on the scale."""
+        return math.log2(value) if self.log else value
+
+    def inside(self, found: Basin, tried: Sequence[float]) -> tuple[float, float]:
+        """Ends of a basin that can be typed: two digits, or whole numbers that were tried."""
+        if self.integer:
+            nearest = min(tried, key=lambda value: abs(value - found.best))
+            whole = [value for value in tried if found.low <= value <= found.high] or [nearest]
+            return int(min(whole)), int(max(whole))
+        return float(f"{found.low:.2g}"), float(f"{found.high:.2g}")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values of finished trials along one axis, all other axes held."""
+
+    label: str
+    points: list[tuple[float, float, Rows]]  # value on the axis, objective, trial; in order
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One change against the base, over the seeds that both have finished."""
+
+    label: str
+    trial: Rows
+    mean: float  # change minus base
+    error: float | None
+    percent: float
+    speed: float | None  # tokens per second against the base's
+    seeds: int
+    verdict: str
+
+    @property
+    def reach(self) -> float | None:
+        """Half the interval that holds the true difference in 95 of 100 cases."""
+        return None if self.error is None else t_quantile(self.seeds - 1) * self.error
+
+
+def minimizes(study: Rows) -> bool:
+    """Whether lower values are better."""
+    return bool(study.get("direction", "minimize") == "minimize")
+
+
+def cost(study: Rows, value: float) -> float:
+    """The objective turned so that lower is better."""
+    return value if minimizes(study) else -value
+
+
+def run_values(trial: Rows) -> list[float]:
+    """Values of a trial's finished runs."""
+    return [run["value"] for run in trial.get("runs", []) if run["state"] == "ok" and is_number(run["value"])]
+
+
+def finished(study: Rows) -> list[Rows]:
+    """Trials that ran to the end and have a value."""
+    return [trial for trial in study["trials"] if trial["state"] == "ok" and is_number(trial["value"])]
+
+
+def best(study: Rows) -> Best | None:
+    """The winner: of the confirmation if it is through, else of the trials that finished; None if there is none.
+
+    A change that is compared with a base wins only if it is better beyond the noise; else the base stays.
+    """
+    confirmed = _confirmed(study)
+    candidates = confirmed or _unless_noise(study, finished(study))
+    if not candidates:
+        return None
+    trial = min(candidates, key=lambda row: (cost(study, _value(row)), row["number"]))
+    values = run_values(trial)
+    return Best(trial, _value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
+
+
+def _confirmed(study: Rows) -> list[Rows]:
+    rows = study.get("confirm") or []
+    open_still = [run for row in rows for run in row["runs"] if run["state"] in ("running", "waiting")]
+    return [] if study["state"] == "running" and open_still else [row for row in rows if run_values(row)]
+
+
+def _unless_noise(study: Rows, trials: list[Rows]) -> list[Rows]:
+    if not study.get("ablate"):
+        return trials
+    proven = {difference.label for difference in differences(study) if difference.verdict == "better"}
+    base = study["ablate"]["labels"][0]
+    return [trial for trial in trials if trial["params"].get("ablate") in {base, *proven}]
+
+
+def _value(trial: Rows) -> float:
+    return float(trial["value"]) if is_number(trial.get("value")) else fmean(run_values(trial))
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean; None for fewer than two values."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def short(value: Any) -> str:
+    """A parameter's value as people type it, in three digits: 2e-3, 1.83e-4, 0.1, 64, one_cycle."""
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0 or 0.05 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    digits, power = f"{value:.2e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def names(study: Rows) -> dict[str, str]:
+    """Short name of every axis: the last part of its key, unless two share it."""
+    last = {axis["key"]: axis["key"].lstrip("+").rpartition(".")[2] for axis in study["axes"]}
+    return {key: name if list(last.values()).count(name) == 1 else key.lstrip("+") for key, name in last.items()}
+
+
+def params_text(study: Rows, params: Rows) -> str:
+    """``lr 2e-3, batch_size 32``."""
+    called = names(study)
+    return ", ".join(short(value) if key == "ablate" else f"{called.get(key, key)} {short(value)}" for key, value in params.items())
+
+
+def scales(study: Rows) -> list[Scale]:
+    """Axes of numbers, the learning rate first: it is what people look for."""
+    found = [scale for axis in study["axes"] if (scale := _scale(study, axis))]
+    return sorted(found, key=lambda scale: scale.name != "lr")
+
+
+def _scale(study: Rows, axis: Rows) -> Scale | None:
+    values = [trial["params"].get(axis["key"]) for trial in study["trials"]] + list(axis.get("choices") or [])
+    numbers = [value for value in [*values, axis.get("low"), axis.get("high")] if value is not None]
+    if not numbers or not all(is_number(value) for value in numbers):
+        return None
+    log = min(numbers) > 0 and bool(axis.get("log") or axis.get("powers") or _geometric(sorted(set(numbers))))
+    ends = (axis["low"], axis["high"]) if axis.get("low") is not None else (min(numbers), max(numbers))
+    said = axis.get("declared")
+    declared = float(said) if said is not None and is_number(said) and (said > 0 or not log) else None
+    whole = all(isinstance(value, int) for value in values if value is not None)
+    return Scale(axis["key"], names(study)[axis["key"]], log, bool(axis.get("powers")), whole, ends, declared)
+
+
+def _geometric(values: Sequence[float]) -> bool:
+    """Whether values above 0 want a log scale: they span a large factor, or their ratios are more even than their distances."""
+    if len(values) < 3 or values[-1] > WIDE * values[0]:
+        return values[-1] > WIDE * values[0]
+    ratios = [math.log(upper / lower) for lower, upper in itertools.pairwise(values)]
+    gaps = [upper - lower for lower, upper in itertools.pairwise(values)]
+    return max(ratios) / min(ratios) < max(gaps) / min(gaps)
+
+
+def along(study: Rows, *scales: Scale) -> list[Rows]:
+    """Finished trials that have a value on each of the scales."""
+    return [trial for trial in finished(study) if all(scale.key in trial["params"] for scale in scales)]
+
+
+def lost(study: Rows, scale: Scale) -> list[Rows]:
+    """Trials on the scale that were pruned or diverged, so that they have no final value."""
+    return [trial for trial in study["trials"] if trial["state"] in ("pruned", "diverged") and scale.key in trial["params"]]
+
+
+def curves(study: Rows, scale: Scale) -> list[Curve]:
+    """Finished trials along an axis, one curve for each setting of the other axes; one nameless cloud if they are too many."""
+    groups: dict[tuple[Any, ...], list[tuple[float, float, Rows]]] = {}
+    for trial in along(study, scale):
+        groups.setdefault(_others(trial, scale), []).append((trial["params"][scale.key], _value(trial), trial))
+    if len(groups) > MOST_CURVES or (len(groups) > 1 and len(groups) * 2 > sum(map(len, groups.values()))):
+        groups = {(): [point for points in groups.values() for point in points]}
+    listed = {axis["key"]: list(axis.get("choices") or []) for axis in study["axes"]}
+
+    def place(group: tuple[tuple[str, Any], ...]) -> list[float]:
+        return [listed[key].index(value) if isinstance(value, str) and value in listed[key] else value for key, value in group]
+
+    ordered = sorted(groups.items(), key=lambda item: place(item[0]))
+    return [Curve(params_text(study, dict(key)), sorted(points, key=lambda point: point[:2])) for key, points in ordered]
+
+
+def _others(trial: Rows, scale: Scale) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, value) for key, value in trial["params"].items() if key != scale.key)
+
+
+def best_curve(study: Rows, scale: Scale) -> list[tuple[float, float]]:
+    """Value on the axis and cost of the trials that differ from the best one in this axis alone; infinite for those that were lost."""
+    winner = best(study)
+    if winner is None:
+        return []
+    own = _others(winner.trial, scale)
+    rows = [trial for trial in [*along(study, scale), *lost(study, scale)] if _others(trial, scale) == own]
+    costs = [cost(study, _value(trial)) if trial["state"] == "ok" else math.inf for trial in rows]
+    return sorted((float(trial["params"][scale.key]), value) for trial, value in zip(rows, costs, strict=True))
+
+
+def ceiling(values: Sequence[float]) -> float:
+    """Where a drawing of losses may end, so that a few runaways do not flatten the rest; higher ones go to its upper edge."""
+    ordered = sorted(values)
+    quarter = ordered[(3 * (len(ordered) - 1)) // 4]
+    return min(ordered[-1], max(quarter, ordered[0] + 3 * (quarter - ordered[0])))
+
+
+def view(study: Rows, values: Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest value that a drawing of the objective shows."""
+    costs = [cost(study, value) for value in values]
+    ends = (min(costs), ceiling(costs))
+    return ends if minimizes(study) else (-ends[1], -ends[0])
+
+
+def round_values(values: Sequence[float]) -> list[float]:
+    """Places for labels on a log scale: 1, 2, 5 of each decade, or the values themselves if they are few, or powers of two."""
+    low, high = min(values), max(values)
+    steps = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3e4 else (1,)
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    decades = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
+    powers = len(set(values)) <= 10 and all(value >= 1 and math.log2(value).is_integer() for value in values)
+    few = len(set(values)) <= 6 or sum(low <= tick <= high for tick in decades) < 3
+    return sorted(set(values)) if powers or few else decades
+
+
+def basin_of(study: Rows, scale: Scale) -> Basin | None:
+    """What is sure about an axis; None with fewer than three values along the best trial's curve."""
+    points = best_curve(study, scale)
+    if len({value for value, loss in points if math.isfinite(loss)}) < 3:
+        return None
+    return basin(points, log=scale.log, sd=seed_noise(study))
+
+
+def seed_noise(study: Rows) -> float | None:
+    """Standard deviation between seeds of what a trial is judged by: the mean of its runs."""
+    sd = noise([run_values(row) for row in [*study["trials"], *(study.get("confirm") or [])]])
+    return None if sd is None else sd / math.sqrt(max(1, study.get("repeats") or 1))
+
+
+def differences(study: Rows) -> list[Difference]:
+    """Each change against the base, paired by seed; changes without a finished pair are left out."""
+    labels = (study.get("ablate") or {}).get("labels") or []
+    trials = {trial["params"].get("ablate"): trial for trial in study["trials"]}
+    base = trials.get(labels[0]) if labels else None
+    if base is None:
+        return []
+    found = [_difference(study, label, trials[label], base) for label in labels[1:] if label in trials]
+    return [difference for difference in found if difference]
+
+
+def _difference(study: Rows, label: str, trial: Rows, base: Rows) -> Difference | None:
+    ours, theirs = _by_repeat(trial), _by_repeat(base)
+    pairs = [(ours[repeat], theirs[repeat]) for repeat in sorted(ours.keys() & theirs.keys())]
+    if not pairs:
+        return None
+    gaps = [run["value"] - reference["value"] for run, reference in pairs]
+    mean, error = fmean(gaps), standard_error(gaps)
+    level = fmean(reference["value"] for _, reference in pairs)
+    percent = 100 * mean / abs(level) if level else math.nan
+    return Difference(label, trial, mean, error, percent, _speed(pairs), len(pairs), _judge(cost(study, mean), error, len(pairs)))
+
+
+def _by_repeat(trial: Rows) -> dict[int, Rows]:
+    return {run["repeat"]: run for run in trial["runs"] if run["state"] == "ok" and is_number(run["value"])}
+
+
+def _speed(pairs: Sequence[tuple[Rows, Rows]]) -> float | None:
+    known = [(run["tokens_per_s"], reference["tokens_per_s"]) for run, reference in pairs if run.get("tokens_per_s")]
+    known = [(ours, theirs) for ours, theirs in known if theirs]
+    return sum(ours for ours, _ in known) / sum(theirs for _, theirs in known) if known else None
+
+
+def _judge(mean: float, error: float | None, seeds: int) -> str:
+    if error is None:
+        return "one seed: no verdict"
+    if abs(mean) <= t_quantile(seeds - 1) * error:
+        return "within noise"
+    return "better" if mean < 0 else "worse"
+
+
+def t_quantile(freedom: int) -> float:
+    """How many standard errors a mean must be from 0 to be told from it at 5 %, two-sided.
+
+    Beyond ten degrees of freedom a series in 1 / freedom is right to 0.005.
+    """
+    return _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.37 / freedom + 2.8 / freedom**2
+
+
+def speed_of(trial: Rows) -> float | None:
+    """Mean tokens per second of a trial's runs."""
+    rates = [run["tokens_per_s"] for run in trial["runs"] if run.get("tokens_per_s")]
+    return fmean(rates) if rates else None
+
+
+def seconds_of(trial: Rows) -> float | None:
+    """How long a trial's ended runs took together."""
+    spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
+    return sum(spans) if spans else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,234 @@
+"""A study while it is at work: a table that renews itself on a terminal, single lines anywhere else.
+
+Is given study.json's rows again and again, compares them with what it said before, and says what is new. A terminal that is
+gone, or knows fewer letters, stops nobody.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from statistics import fmean
+from typing import TextIO
+
+from gptshake.estimate.words import duration, short_count
+from gptshake.report.answer import Rows, best, names, params_text, run_values, seconds_of, short
+from gptshake.report.terminal import aligned
+
+RENEW_S = 0.33  # between renewals of a terminal
+MOST_ROWS = 24  # of the table, however high the terminal
+THROUGH = ("ok", "pruned", "diverged")  # what n_trials counts
+
+
+class Live:
+    """Shows a study's progress.
+
+    Args:
+        stream: where to; by default the standard output.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._terminal = self._stream.isatty()
+        self._began = time.time()
+        self._said: dict[str, str] | None = None  # row -> its state when it was last spoken of
+        self._height = 0  # lines on the terminal that are ours
+        self._renewed = float("-inf")
+        self._late: Rows | None = None  # not shown yet
+
+    def update(self, study: Rows) -> None:
+        """Show what is new; the same rows again say nothing new."""
+        if not self._terminal:
+            self._say(study)
+        elif time.monotonic() - self._renewed >= RENEW_S:
+            self._renew(study)
+        else:
+            self._late = study
+
+    def close(self) -> None:
+        """Show what was not shown yet; what comes next is written below the table."""
+        if self._late is not None:
+            self._renew(self._late)
+        self._height = 0
+
+    def _say(self, study: Rows) -> None:
+        """A line for every row that began or ended since the last time."""
+        if self._said is None:
+            self._said = self._greet(study)
+        for name, row in _rows(study):
+            state = state_of(row)
+            if state != "waiting" and self._said.get(name) != state:
+                self._said[name] = state
+                self._write(f"{begin_line(study, name, row) if state == 'running' else end_line(study, name, row)}\n")
+
+    def _greet(self, study: Rows) -> dict[str, str]:
+        """Pass over what an earlier controller has ended, in one line."""
+        ended = {name: state_of(row) for name, row in _rows(study) if _ended_before(row, self._began)}
+        if ended:
+            self._write(f"going on: {len(ended)} trials have ended before{_best_so_far(study)}\n")
+        return ended
+
+    def _renew(self, study: Rows) -> None:
+        size = shutil.get_terminal_size()
+        lines = [line[: size.columns - 1] for line in frame(study, size.lines - 1, time.time())]
+        upward = f"\x1b[{self._height}A\r\x1b[J" if self._height else ""
+        self._write(upward + "".join(f"{line}\n" for line in lines))
+        self._height, self._renewed, self._late = len(lines), time.monotonic(), None
+
+    def _write(self, text: str) -> None:
+        try:
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(text.encode("ascii", "replace").decode())
+            self._stream.flush()
+        except (OSError, ValueError):  # a closed pipe, a closed file
+            return
+
+
+def frame(study: Rows, height: int, now: float) -> list[str]:
+    """The terminal's table: what is done and left, the best, and as many trials as fit.
+
+    Args:
+        study: study.json.
+        height: lines there are; at most so many are returned.
+        now: seconds since 1970.
+    """
+    head = [headline(study, now), f"best: {best_text(study)}" if best(study) else "best: none yet"]
+    shown = _shown(study, min(MOST_ROWS, height - len(head) - 1))
+    if not shown:
+        return head[: max(1, height)]
+    return [*head, *aligned([_head(study), *(_cells(study, name, row, now) for name, row in shown)], left=(0, 1)).splitlines()]
+
+
+def headline(study: Rows, now: float) -> str:
+    """``3 of 8 trials | 2 running on 2 slots | left about 45 s | tiny · wiki_char``: what a narrow terminal cuts away comes last."""
+    through = sum(trial["state"] in THROUGH for trial in study["trials"])
+    running = sum(run["state"] == "running" for _, row in _rows(study) for run in row["runs"])
+    failed = sum(trial["state"] == "failed" for trial in study["trials"])
+    parts = [
+        f"{through} of {study['n_trials']} trials" if study.get("n_trials") else f"{through} trials",
+        f"{running} running on {study['slots']} slot{'s' if study['slots'] != 1 else ''}" if running else "",
+        f"{failed} failed" if failed else "",
+        _left_text(study, now),
+        str(study.get("label") or study["name"]),
+    ]
+    return " | ".join(part for part in parts if part)
+
+
+def begin_line(study: Rows, name: str, row: Rows) -> str:
+    """``trial 3 begins: lr 2e-3 (slot 1)``."""
+    slot = next(run["slot"] for run in row["runs"] if run["state"] == "running")
+    return f"{name} begins: {params_text(study, row['params'])} (slot {slot})"
+
+
+def end_line(study: Rows, name: str, row: Rows) -> str:
+    """``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
+    value = _value(row)
+    result = f" -> {study['objective']} {value:.4f}" if value is not None else ""
+    reason = " ".join((row.get("reason") or "").split())
+    seconds = seconds_of(row)
+    parts = [
+        f"{name} {row['state']}: {params_text(study, row['params'])}{result}",
+        reason if row["state"] != "ok" else "",
+        f"best {winner.value:.4f} (trial {winner.trial['number']})" if (winner := best(study)) else "",
+        duration(seconds) if seconds is not None else "",
+        _left_text(study, study["updated"]),
+    ]
+    return " | ".join(part for part in parts if part)
+
+
+def best_text(study: Rows) -> str:
+    """``trial 3, lr 2e-3, val/bpb 2.2801``; nothing if there is none."""
+    winner = best(study)
+    if winner is None:
+        return ""
+    return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {winner.value:.4f}"
+
+
+def left(study: Rows, now: float) -> float | None:
+    """Seconds until ``n_trials`` are through, if runs go on taking what they took; None if that cannot be known.
+
+    Before a run has ended the study's own estimate counts. Runs that are at work count for what they have left.
+    """
+    runs = [run for trial in study["trials"] for run in trial["runs"]]
+    spans = [run["ended"] - run["started"] for run in runs if run["state"] in THROUGH and run.get("ended") and run.get("started")]
+    typical = fmean(spans) if spans else study.get("seconds")
+    if not study.get("n_trials") or typical is None:
+        return None
+    trials = max(0, study["n_trials"] - sum(trial["state"] in THROUGH for trial in study["trials"]))
+    ended = sum(run["state"] in THROUGH for trial in study["trials"] if trial["state"] == "running" for run in trial["runs"])
+    runs_left = trials * (study.get("repeats") or 1) - ended
+    begun = sum(min(now - run["started"], typical) for run in runs if run["state"] == "running")
+    return float(max(0.0, runs_left * typical - begun) / max(1, min(study["slots"], runs_left)))
+
+
+def _left_text(study: Rows, now: float) -> str:
+    seconds = left(study, now)
+    return f"left about {duration(seconds)}" if seconds else ""
+
+
+def state_of(row: Rows) -> str:
+    """A row's state as it is now: an open trial none of whose runs is at work is ``waiting``."""
+    if any(run["state"] == "running" for run in row["runs"]):
+        return "running"
+    return "waiting" if row["state"] == "running" else str(row["state"])
+
+
+def _rows(study: Rows) -> Iterator[tuple[str, Rows]]:
+    for trial in study["trials"]:
+        yield f"trial {trial['number']}", trial
+    for row in study.get("confirm") or []:
+        yield f"trial {row['number']} again", row
+
+
+def _ended_before(row: Rows, moment: float) -> bool:
+    ends = [run["ended"] for run in row["runs"] if run.get("ended")]
+    return state_of(row) not in ("running", "waiting") and (not ends or max(ends) < moment)
+
+
+def _best_so_far(study: Rows) -> str:
+    return f" | best so far {best_text(study)}" if best(study) else ""
+
+
+def _value(row: Rows) -> float | None:
+    """The row's value, or the mean of the runs that have ended, or the last value of one at work."""
+    values = run_values(row) or [run["value"] for run in row["runs"] if run.get("value") is not None]
+    if row.get("value") is not None:
+        return float(row["value"])
+    return fmean(values) if values else None
+
+
+def _shown(study: Rows, count: int) -> list[tuple[str, Rows]]:
+    """The rows that fit: those at work, then the best ended one, then the latest; in order."""
+    rows = list(_rows(study))
+    winner = best(study)
+
+    def rank(place: int) -> tuple[int, int]:
+        row = rows[place][1]
+        first = 0 if state_of(row) == "running" else 1 if winner and row is winner.trial else 2
+        return first, -place
+
+    kept = sorted(sorted(range(len(rows)), key=rank)[: max(0, count)])
+    return [rows[place] for place in kept]
+
+
+def _head(study: Rows) -> list[str]:
+    called = names(study)
+    return ["", "", *(called[axis["key"]] for axis in study["axes"]), study["objective"], "tokens", "tokens/s", "time"]
+
+
+def _cells(study: Rows, name: str, row: Rows, now: float) -> list[str]:
+    winner, value = best(study), _value(row)
+    tokens = max((run["tokens"] for run in row["runs"] if run.get("tokens")), default=0)
+    speed = next((run["tokens_per_s"] for run in reversed(row["runs"]) if run.get("tokens_per_s")), None)
+    begun = [now - run["started"] for run in row["runs"] if run["state"] == "running"]
+    return [
+        f"{name}{' *' if winner and row is winner.trial else ''}",
+        state_of(row),
+        *(short(row["params"].get(axis["key"], "")) for axis in study["axes"]),
+        f"{value:.4f}" if value is not None else "",
+        short_count(tokens) if tokens else "",
+        short_count(speed) if speed else "",
+        duration((seconds_of(row) or 0) + max(begun, default=0)),
+    ]

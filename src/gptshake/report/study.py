@@ -1,0 +1,101 @@
+"""The report of a study: pictures, ``report.html`` and ``best.yaml``, drawn from its folder alone, at any time.
+
+Takes a study's folder (study.json and the run directories below it). A study at work, one without trials and runs without
+metrics.csv have a report too; it shows what is there.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gptshake.errors import RecordError
+from gptshake.files import write_atomic
+from gptshake.record.metrics import COLUMNS, Row, read_rows
+from gptshake.report.answer import Rows, best
+from gptshake.report.figures import basin_figure
+from gptshake.report.history import Points, ablate_figure, curves_figure, timeline_figure
+from gptshake.report.page import page
+from gptshake.report.plane import map_figure
+from gptshake.report.recipe import best_yaml
+from gptshake.report.style import look, save
+from gptshake.report.terminal import verdict
+
+
+def read_rows_of(folder: Path) -> dict[str, Any]:
+    """What a study's study.json holds.
+
+    Raises:
+        RecordError: it is missing or damaged.
+    """
+    try:
+        rows = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{folder} is no study: it has no study.json that can be read.") from error
+    except ValueError as error:
+        raise RecordError(f"{folder / 'study.json'} is damaged: {error}.") from error
+    if not isinstance(rows, dict) or not {"name", "trials", "axes", "objective"} <= rows.keys():
+        raise RecordError(f"{folder / 'study.json'} is not the record of a study: it lacks name, trials, axes or objective.")
+    return rows
+
+
+def report(folder: Path) -> list[Path]:
+    """Draw a study anew.
+
+    Returns:
+        The files written: pictures, report.html, and best.yaml once a trial has finished.
+    Raises:
+        RecordError: there is no study, or its record is damaged.
+    """
+    study = read_rows_of(folder)
+    files: list[Path] = []
+    with look():
+        for name, figure in _figures(study, folder).items():
+            files += save(figure, folder / "plots", name)
+    pictures = {path.stem: path.read_text(encoding="utf-8") for path in files if path.suffix == ".svg"}
+    texts = {"report.html": page(study, verdict(study, _shown(folder)), pictures)}
+    if winner := best(study):
+        texts["best.yaml"] = best_yaml(study, winner)
+    for name, text in texts.items():
+        write_atomic(folder / name, text)
+    return [*files, *(folder / name for name in texts)]
+
+
+def _shown(folder: Path) -> Path:
+    """The folder as a person would type it here."""
+    here = Path.cwd()
+    return folder.resolve().relative_to(here) if folder.resolve().is_relative_to(here) else folder
+
+
+def _figures(study: Rows, folder: Path) -> dict[str, Figure]:
+    drawn = {
+        "basin": None if study.get("ablate") else basin_figure(study),
+        "map": None if study.get("ablate") else map_figure(study),
+        "ablate": ablate_figure(study),
+        "curves": curves_figure(study, learning_curves(study, folder)),
+        "timeline": timeline_figure(study),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
+    """Number of a trial -> tokens and objective of each of its runs that has a metrics.csv."""
+    column = study["objective"] if study["objective"] in COLUMNS else "val/bpb"
+    return {
+        trial["number"]: [points for run in trial["runs"] if (points := _curve(folder / run["path"], column))] for trial in study["trials"]
+    }
+
+
+def _curve(run_dir: Path, column: str) -> list[tuple[float, float]]:
+    return [
+        (row["train/tokens"], row[column]) for row in _rows(run_dir) if "train/tokens" in row and math.isfinite(row.get(column, math.nan))
+    ]
+
+
+def _rows(run_dir: Path) -> list[Row]:
+    try:
+        return read_rows(run_dir / "metrics.csv")
+    except (RecordError, OSError):  # another app's file of this name, or one that is being replaced: the study is not less for it
+        return []

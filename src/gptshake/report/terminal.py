@@ -1,0 +1,262 @@
+"""A study in words and letters, for people behind ssh: what it found and how sure that is, its table, its basin.
+
+Everything is text made from study.json; the sentences are the report's, too.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from gptshake.estimate.basin import Basin
+from gptshake.estimate.words import duration, short_count
+from gptshake.report.answer import (
+    Best,
+    Difference,
+    Rows,
+    Scale,
+    along,
+    basin_of,
+    best,
+    best_curve,
+    cost,
+    differences,
+    finished,
+    names,
+    params_text,
+    run_values,
+    scales,
+    seconds_of,
+    short,
+    speed_of,
+    standard_error,
+)
+from gptshake.report.letters import basin_text as basin_text
+from gptshake.report.recipe import command, overrides_of, use
+
+_ENDED = ("pruned", "diverged", "failed", "stopped")
+
+
+def verdict(study: Rows, folder: Path | None = None) -> list[str]:
+    """What the study found, how sure that is and how to use it: sentences to act on.
+
+    Args:
+        study: study.json.
+        folder: where the study lies; by default ``multirun/<name>``.
+    """
+    winner = best(study)
+    if winner is None:
+        return [*_progress(study), "No trial has finished yet, so there is no answer.", *_losses(study)]
+    found = (
+        _compared(study, winner)
+        if study.get("ablate")
+        else [_winner(study, winner), *_confirmation(study, winner), *_sureness(study), *_speeds(study)]
+    )
+    return [*_progress(study), *found, *_validity(study), *_losses(study), *_next(study, winner, folder)]
+
+
+def _progress(study: Rows) -> list[str]:
+    if study["state"] == "done":
+        return []
+    ended = sum(trial["state"] in ("ok", "pruned", "diverged") for trial in study["trials"])
+    how = "is at work" if study["state"] == "running" else "was stopped, and the same command goes on with it"
+    through = f"{ended} of {study['n_trials']} trials are through" if study.get("n_trials") else f"{ended} trials are through"
+    return [f"The study {how}: {through}."]
+
+
+def _winner(study: Rows, winner: Best) -> str:
+    text = (
+        f"The best is trial {winner.trial['number']}: {params_text(study, winner.trial['params'])}, {study['objective']} {winner.value:.4f}"
+    )
+    if winner.error is not None:
+        text += f" ± {winner.error:.4f} (mean of {winner.seeds} seeds, standard error)"
+    text += f" after {short_count(study['tokens'])} tokens" if study.get("tokens") else ""
+    return text + (", confirmed with fresh seeds." if winner.confirmed else ".")
+
+
+def _confirmation(study: Rows, winner: Best) -> list[str]:
+    """The means over fresh seeds, which alone decided."""
+    if not winner.confirmed:
+        return []
+    parts = []
+    for row in study["confirm"]:
+        values = run_values(row)
+        error = standard_error(values)
+        tail = f" ± {error:.4f}" if error is not None else ""
+        parts += [f"trial {row['number']} {fmean(values):.4f}{tail}"] if values else []
+    return [f"The confirmation: {'; '.join(parts)}."]
+
+
+def _sureness(study: Rows) -> list[str]:
+    """For every axis of numbers: the interval that cannot be told from the best, and whether the range was wide enough."""
+    sentences = []
+    for scale in scales(study):
+        found = basin_of(study, scale)
+        if found is None:
+            continue
+        how = "assuming 0.5 % between seeds; repeats=3 measures it" if found.assumed else f"measured: seeds move it by ± {found.sd:.2g}"
+        low, high = map(short, scale.inside(found, [value for value, _ in best_curve(study, scale)]))
+        between = f"from {low} to {high}" if low != high else f"near {low} only"
+        sentences.append(f"{scale.key.lstrip('+')} {between} is within seed noise of the best{_partners(study, scale)} ({how}).")
+        if found.edge:
+            sentences.append(_at_the_edge(scale, found))
+    return sentences
+
+
+def _partners(study: Rows, scale: Scale) -> str:
+    """The best trial's values of the other axes, for which the interval holds."""
+    winner = best(study)
+    others = {key: value for key, value in winner.trial["params"].items() if key != scale.key} if winner else {}
+    return f" at {params_text(study, others)}" if others else ""
+
+
+def _at_the_edge(scale: Scale, found: Basin) -> str:
+    upper = found.edge == "high"
+    low, high = scale.ends
+    if (upper and found.best < high) or (not upper and found.best > low):
+        return f"Careful: no {'larger' if upper else 'smaller'} {scale.key.lstrip('+')} than the best, {short(found.best)}, has been tried to the end."
+    factor = (4 if scale.powers else 10) if scale.log else 2
+    low, high = (low, high * factor) if upper else (low / factor, high)
+    interval = f"interval({_typed(scale, low)},{_typed(scale, high)})"
+    interval = f"int({interval})" if scale.integer else interval
+    tags = "log,powers_of_two," if scale.powers else "log,"
+    wider = f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
+    return f"Careful: the best lies at the {'upper' if upper else 'lower'} end of the range: widen it, e.g. '{wider}'."
+
+
+def _typed(scale: Scale, value: float) -> str:
+    return str(max(1, round(value)) if scale.log else round(value)) if scale.integer else short(float(value))
+
+
+def _speeds(study: Rows) -> list[str]:
+    """For batch sizes the speed beside the loss: the better of two equal losses is the faster one."""
+    sentences = []
+    for scale in scales(study):
+        if not scale.name.startswith("batch"):
+            continue
+        seen: dict[float, Rows] = {}
+        for trial in sorted(along(study, scale), key=lambda row: -cost(study, row["value"])):
+            seen[trial["params"][scale.key]] = trial  # the best one comes last
+        parts = [f"{short(value)}: {seen[value]['value']:.4f}{_at_speed(seen[value])}" for value in sorted(seen)]
+        sentences += (
+            [f"{study['objective']} by {scale.key.lstrip('+')}, each with its best partner: {'; '.join(parts)}."] if len(parts) > 1 else []
+        )
+    return sentences
+
+
+def _at_speed(trial: Rows) -> str:
+    speed = speed_of(trial)
+    return f" at {short_count(speed)} tokens/s" if speed else ""
+
+
+def _validity(study: Rows) -> list[str]:
+    if not study.get("tokens"):
+        return []
+    return [f"This is valid for {short_count(study['tokens'])} tokens: longer runs may want another value."]
+
+
+def _losses(study: Rows) -> list[str]:
+    """Which trials did not come to the end, and why those failed that did."""
+    counts = Counter(trial["state"] for trial in study["trials"] if trial["state"] in _ENDED)
+    if not counts:
+        return []
+    parts = [f"{counts[state]} {state}" for state in _ENDED if counts[state]]
+    why = [f"trial {trial['number']}: {trial['reason']}" for trial in study["trials"] if trial["state"] == "failed" and trial.get("reason")]
+    more = f"; {len(why) - 3} more" if len(why) > 3 else ""
+    total = len(study["trials"])
+    end = f" ({'; '.join(why[:3])}{more})" if why else ""
+    return [f"{sum(counts.values())} of {total} trials did not run to the end: {', '.join(parts)}{end}."]
+
+
+def _next(study: Rows, winner: Best, folder: Path | None) -> list[str]:
+    place = folder or Path("multirun") / study["name"]
+    return [f"Repeat it:  {command(study, overrides_of(study, winner))}", f"Build on it:  {use(study, place)}"]
+
+
+def _compared(study: Rows, winner: Best) -> list[str]:
+    found = differences(study)
+    labels = study["ablate"]["labels"]
+    kept = winner.trial["params"].get("ablate")
+    if not found:
+        return [f"{_winner(study, winner)} No change has a finished pair with {labels[0]} yet."]
+    sentences = [f"{row.label}: {row.verdict}, {difference_text(study, row)}." for row in found]
+    rule = "Better and worse are said where the paired difference is told from 0 at 5 % (Student's t)"
+    if kept == labels[0]:
+        return [
+            *sentences,
+            f"{rule}; no change is, so {labels[0]} stays." if not _worse(found) else f"{rule}; no change is better, so {labels[0]} stays.",
+        ]
+    return [*sentences, f"{rule}. The best is {kept}, {study['objective']} {winner.value:.4f}."]
+
+
+def _worse(found: Sequence[Difference]) -> bool:
+    return any(row.verdict == "worse" for row in found)
+
+
+def difference_text(study: Rows, row: Difference) -> str:
+    """``-0.0210 ± 0.0040 val/bpb (-0.90 %, 3 seeds), 1.80x the speed``."""
+    error = f" ± {row.error:.4f}" if row.error is not None else ""
+    speed = f", {row.speed:.2f}x the speed" if row.speed else ""
+    return f"{row.mean:+.4f}{error} {study['objective']} ({row.percent:+.2f} %, {row.seeds} seed{'s' if row.seeds > 1 else ''}){speed}"
+
+
+def table_text(study: Rows) -> str:
+    """The trials in order of their numbers, the best marked; for a comparison with a base its paired differences."""
+    if study.get("ablate"):
+        return aligned([DIFFERENCE_HEAD, *difference_rows(study)], left=(0,))
+    head, rows = table(study)
+    return aligned([["", *head], *rows], left=(0, 2, len(head))) if rows else ""
+
+
+DIFFERENCE_HEAD = ["change", "difference", "± error", "percent", "speed", "seeds", "verdict"]
+
+
+def difference_rows(study: Rows) -> list[list[str]]:
+    """The cells of the table of paired differences, the base first."""
+    base = study["ablate"]["labels"][0]
+    values = [trial["value"] for trial in finished(study) if trial["params"].get("ablate") == base]
+    rows = [[base, f"{values[0]:.4f}" if values else "", "", "", "1.00x", "", study["objective"]]]
+    for row in differences(study):
+        error = f"{row.error:.4f}" if row.error is not None else "-"
+        speed = f"{row.speed:.2f}x" if row.speed else "-"
+        rows.append([row.label, f"{row.mean:+.4f}", error, f"{row.percent:+.2f} %", speed, str(row.seeds), row.verdict])
+    return rows
+
+
+def table(study: Rows) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of trials; a row begins with ``*`` if it is the best."""
+    winner = best(study)
+    called = names(study)
+    keys = [axis["key"] for axis in study["axes"]]
+    head = ["trial", "state", *(called[key] for key in keys), study["objective"], "tokens/s", "took", "why"]
+    rows = []
+    for trial in sorted(study["trials"], key=lambda row: row["number"]):
+        mark = "*" if winner and trial["number"] == winner.trial["number"] else ""
+        cells = [short(trial["params"].get(key, "")) for key in keys]
+        rows.append([mark, str(trial["number"]), trial["state"], *cells, *_results(trial)])
+    return head, rows
+
+
+def _results(trial: Rows) -> list[str]:
+    value, speed, seconds = trial["value"], speed_of(trial), seconds_of(trial)
+    reason, at = trial.get("reason") or "", trial.get("at")
+    place = f"at {short_count(at)} tokens" if at is not None and trial["state"] != "ok" and f"{at:,}" not in reason else ""
+    why = ", ".join(filter(None, [reason, place]))
+    return [
+        f"{value:.4f}" if value is not None else "",
+        short_count(speed) if speed else "",
+        duration(seconds) if seconds is not None else "",
+        " ".join(why.split())[:80],
+    ]
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
+    """Cells in columns: numbers to the right, the columns ``left`` and the last one to the left; empty columns are left out."""
+    last = len(rows[0]) - 1
+    used = [column for column in range(last + 1) if any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in used}
+    lines = []
+    for row in rows:
+        cells = [row[c].ljust(widths[c]) if c in left or c == last else row[c].rjust(widths[c]) for c in used]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

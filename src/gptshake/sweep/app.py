@@ -1,0 +1,63 @@
+"""What a sweep needs of the app that it sweeps, as protocols: any Hydra app is an ``App``, gptshake's own task is a ``Host``, too."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a host found out in a child process before the first trial."""
+
+    frozen: list[str] = field(default_factory=list)  # overrides that say what ``auto`` means for all trials
+    declared: dict[str, Any] = field(default_factory=dict)  # values that were ``auto``: key -> number
+    label: str = ""  # what the runs are about, for titles
+    device: str | None = None  # cuda, mps, cpu
+    tokens: int | None = None  # of one run
+    seconds: float | None = None  # of one run in one slot, roughly
+    memory: int | None = None  # bytes of main memory or of the device
+    disk: int | None = None  # bytes of the weights that a kept run leaves, and that a running one needs
+
+
+@runtime_checkable
+class Host(Protocol):
+    """A task function that knows more about its runs than Hydra does."""
+
+    def modules(self) -> Sequence[str]:
+        """What to import before runs are forked."""
+
+    def study_name(self) -> str:
+        """The readable part of a study's default name."""
+
+    def code(self) -> dict[str, Any]:
+        """Version of the code; a study does not go on with another one."""
+
+    def may_differ(self) -> bool:
+        """Whether a study may go on with another version of the code."""
+
+    def begun(self, folder: Path) -> None:
+        """Called once the study's folder is there and held."""
+
+    def prepare(self, composed: Any) -> dict[str, Any]:
+        """Find out the fields of ``Prepared``; called in a child."""
+
+    def equalised(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
+        """Overrides that make a point comparable with the others, such as equal tokens for every batch size."""
+
+
+class App(Protocol):
+    """A Hydra app at the start of a multirun."""
+
+    program: str  # how it is called, for the command that repeats a trial
+    folder: Path  # hydra.sweep.dir
+    host: Host | None
+
+    def begun(self, folder: Path) -> None:
+        """Called once the study's folder is there and held."""
+
+    def declared(self, key: str) -> tuple[Any, bool]:
+        """The value that the config has without the sweep, and whether the key holds integers."""
+
+    def child(self, task: dict[str, Any]) -> Any:
+        """Do a task in a child process: a run, or the host's preparation."""

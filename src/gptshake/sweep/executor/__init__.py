@@ -1,0 +1,1 @@
+"""Where the runs of a study happen: one protocol, slots of this machine."""

@@ -1,0 +1,57 @@
+"""When a trial may be given up: at once if it diverged, by its rank only late and after several reports. Not before: under a schedule
+that decays, a low learning rate looks better early than it is at the end.
+
+Reports lie on the axis of tokens, so trials of different batch size compare. Optuna's own PatientPruner is no help: it acts
+only once a value stops falling, and a loss never does.
+"""
+
+import math
+from statistics import median
+
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+RUNAWAY = 1.5  # times a trial's own lowest value: it will not come back in time
+
+
+class Patient(BasePruner):
+    """Prunes what diverged, and what was behind the median for long.
+
+    Args:
+        patience: reports in a row that are worse than the median of the finished trials at the same tokens.
+        after: share of the run's tokens before which rank does not count.
+        n_startup_trials: finished trials before rank counts.
+    """
+
+    def __init__(self, patience: int = 3, after: float = 0.5, n_startup_trials: int = 4) -> None:
+        self.patience, self.after, self.n_startup_trials = patience, after, n_startup_trials
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial's last report is reason to give it up."""
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        reports = sorted((tokens, sign * value) for tokens, value in trial.intermediate_values.items())
+        return bool(reports) and (_diverged([value for _, value in reports]) or self._is_behind(study, reports, sign))
+
+    def _is_behind(self, study: Study, reports: list[tuple[int, float]], sign: float) -> bool:
+        total = study.user_attrs.get("tokens")
+        late = [(tokens, value) for tokens, value in reports if total and tokens >= self.after * total]
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(late) < self.patience or len(finished) < self.n_startup_trials:
+            return False
+        for tokens, value in late[-self.patience :]:
+            others = [sign * other for trial in finished if (other := _value_at(trial, tokens)) is not None]
+            if len(others) < self.n_startup_trials or value <= median(others):
+                return False
+        return True
+
+
+def _diverged(values: list[float]) -> bool:
+    last = values[-1]
+    return not math.isfinite(last) or (min(values) > 0 and last >= RUNAWAY * min(values))
+
+
+def _value_at(trial: FrozenTrial, tokens: int) -> float | None:
+    """What a trial had reported by then: batch sizes report at different tokens."""
+    before = [step for step in trial.intermediate_values if step <= tokens]
+    return trial.intermediate_values[max(before)] if before else None

@@ -1,0 +1,312 @@
+"""One sweep from its command to its end: axes, name, price, study, controller. Read ``sweep`` from top to bottom.
+
+The server that runs are forked from begins first, so that it has imported everything by the time it is needed.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.types import Override
+
+from gptshake import errors
+from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.estimate.words import duration
+from gptshake.processes import Outcome
+from gptshake.record.lease import Lease
+from gptshake.sweep.app import App, Prepared
+from gptshake.sweep.config import SweeperConfig
+from gptshake.sweep.controller import Controller, Limits
+from gptshake.sweep.executor.local import LocalSlots
+from gptshake.sweep.executor.protocol import Executor
+from gptshake.sweep.pruning import Patient
+from gptshake.sweep.search import Line, search_for
+from gptshake.sweep.space import Axis, Params, axis_of, overrides_of
+from gptshake.sweep.study import ROWS, Header, Study
+
+N_TRIALS = 20  # of a search that would go on for ever
+FREE = ("paths.", "logger", "note", "dirty", "study", "callbacks", "sampler", "pruner", "executor")  # not what a study is about
+ABLATE, BASE, TOGETHER = "ablate", "base", "all together"
+Show = Callable[[dict[str, Any]], None]
+
+
+def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, show: Show, end: Callable[[Path], None]) -> Study:
+    """Run, or go on with, the study that a command means.
+
+    Args:
+        options: of the sweeper.
+        overrides: of the task, parsed, swept and fixed.
+        app: what is swept.
+        show: is given the study's rows now and then.
+        end: is given the study's folder when there is something to report, however the study ended.
+    Returns:
+        The study, at its end.
+    Raises:
+        GptshakeError: what is wrong, or what failed.
+        Stop: a signal came.
+    """
+    swept = [override for override in overrides if override.is_sweep_override()]
+    fixed = [_text(override) for override in overrides if not override.is_sweep_override()]
+    executor: Executor = options.executor if options.executor is not None else LocalSlots()
+    executor.open(app.child, app.host.modules() if app.host else ())
+    try:
+        ranges = _ranges(options.search_space)
+        axes = _axes(options, swept, ranges, app, Prepared())
+        folder = app.folder / name if (name := options.study or _default_name(options, axes, fixed, app)) else app.folder
+        with _held(folder):
+            prepared = _prepare(app, executor, fixed, folder)
+            axes = _axes(options, swept, ranges, app, prepared)
+            controller = _controller(options, axes, fixed, app, executor, prepared, folder, show)
+            app.begun(folder)
+            try:
+                _run(controller, folder)
+            finally:
+                end(folder)
+    finally:
+        executor.close()
+    return controller.study
+
+
+def _run(controller: Controller, folder: Path) -> None:
+    try:
+        controller.run()
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        raise GptshakeError(
+            f"The study in {folder} cannot be written ({error}). Make room or free the storage, and run the same command again: it goes on from here."
+        ) from error
+
+
+def _controller(
+    options: SweeperConfig,
+    axes: list[Axis],
+    fixed: list[str],
+    app: App,
+    executor: Executor,
+    prepared: Prepared,
+    folder: Path,
+    show: Show,
+) -> Controller:
+    """Open the study, tell its price, and make ready to run it."""
+    most = math.prod(len(axis.finite or [None] * N_TRIALS) for axis in axes) * options.repeats
+    slots = executor.allot(prepared.device, prepared.memory, most)
+    wished = _n_trials(options, prepared, slots)
+    search = search_for(axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic)
+    n_trials = N_TRIALS if wished is None and search.size is None else wished
+    frozen = prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else [])
+    header = Header(
+        name=folder.name,
+        program=app.program,
+        objective=options.objective or "value",
+        direction=options.direction,
+        label=prepared.label,
+        fixed=fixed,
+        axes=[axis.plain() for axis in axes],
+        search=type(search).__name__.lower(),
+        n_trials=wished if isinstance(search, Line) else search.size or n_trials,
+        repeats=options.repeats,
+        tokens=prepared.tokens,
+        slots=slots,
+        device=executor.device,
+        seconds=prepared.seconds,
+        ablate={"labels": list(axes[0].choices)} if options.ablate else None,
+        seed_key=options.seed_key,
+        frozen=frozen,
+        code=app.host.code() if app.host else {},
+    )
+    study = Study(
+        folder, header, axes, pruner=options.pruner or Patient(), storage=options.storage, may_differ=not app.host or app.host.may_differ()
+    )
+    _say_price(header, prepared, options, folder)
+    return Controller(
+        study,
+        search,
+        executor,
+        _limits(options, n_trials, slots),
+        overrides=_overrides(options, axes, app, prepared),
+        seed=_seed(options, axes, app),
+        sampler=lambda number: _sampler(options, number),
+        first=_first(options, axes),
+        show=show,
+    )
+
+
+def _limits(options: SweeperConfig, n_trials: int | None, slots: int) -> Limits:
+    return Limits(
+        slots=slots,
+        n_trials=n_trials,
+        timeout=options.timeout,
+        trial_timeout=options.trial_timeout,
+        max_failures=options.max_failures,
+        repeats=options.repeats,
+        confirm=options.confirm,
+        keep=options.keep,
+        deterministic=options.deterministic,
+    )
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the study's folder; one in which no study began is removed again.
+
+    Raises:
+        RecordError: another controller is at work in it.
+    """
+    try:
+        lease = Lease(folder)
+    except RecordError as error:
+        raise RecordError(f"The study {folder.name} is running already: {error} To look at it: task=report study={folder.name}") from error
+    try:
+        yield
+    finally:
+        lease.release()
+        if not (folder / ROWS).exists():
+            for name in ("run.lock", "lease.json"):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "prepare", ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                folder.parent.rmdir()
+
+
+def _prepare(app: App, executor: Executor, fixed: list[str], folder: Path) -> Prepared:
+    """Let the host find out what it can, in a child.
+
+    Raises:
+        GptshakeError: what it found wrong.
+    """
+    if app.host is None:
+        return Prepared()
+    outcome = executor.probe({"prepare": True, "path": "prepare", "overrides": fixed}, folder / "prepare")
+    shutil.rmtree(folder / "prepare", ignore_errors=True)
+    if outcome.status != "ok":
+        raise _as_error(outcome)
+    return Prepared(**outcome.value)
+
+
+def _as_error(outcome: Outcome) -> BaseException:
+    """What a child raised, raised again."""
+    if outcome.status == "stopped":
+        from gptshake.signals import SIGNALS
+
+        return errors.Stop(SIGNALS.received or 15)
+    kind = getattr(errors, outcome.error, GptshakeError)
+    return kind(outcome.reason) if issubclass(kind, GptshakeError) else GptshakeError(outcome.reason)
+
+
+def _axes(options: SweeperConfig, swept: list[Override], ranges: Mapping[str, str], app: App, prepared: Prepared) -> list[Axis]:
+    def declared(key: str) -> tuple[Any, bool]:
+        value, integer = app.declared(key)
+        return (prepared.declared[key], isinstance(prepared.declared[key], int)) if key in prepared.declared else (value, integer)
+
+    axes = [axis_of(override, ranges, declared) for override in swept]
+    if options.ablate:
+        if axes:
+            raise ConfigError(f"ablate= compares changes with one base; {axes[0].key} cannot be swept at the same time.")
+        together = [TOGETHER] if len(options.ablate) > 1 else []
+        return [Axis(ABLATE, choices=(BASE, *options.ablate, *together))]
+    return axes
+
+
+def _overrides(options: SweeperConfig, axes: list[Axis], app: App, prepared: Prepared) -> Callable[[Params], list[str]]:
+    changes = list(options.ablate)
+    table = {BASE: [], TOGETHER: changes} | {change: [change] for change in changes}
+
+    def overrides(params: Params) -> list[str]:
+        texts = table[str(params[ABLATE])] if changes else overrides_of(axes, params)
+        point = {text.partition("=")[0]: text.partition("=")[2] for text in texts} if changes else params
+        return texts + (app.host.equalised(point, prepared) if app.host else [])
+
+    return overrides
+
+
+def _first(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
+    """Points that the user wants to be tried first, completed by what the config declares.
+
+    Raises:
+        ConfigError: a key that is not swept, or one that is left out and has no declared value.
+    """
+    points = []
+    for wish in options.enqueue:
+        known = {axis.key: axis for axis in axes}
+        if unknown := set(wish) - set(known):
+            raise ConfigError(f"enqueue names {', '.join(sorted(unknown))}, which is not swept here; swept are {', '.join(known)}.")
+        point = {axis.key: wish.get(axis.key, axis.declared) for axis in axes}
+        for key, value in point.items():
+            if value is None or (known[key].choices and value not in known[key].choices):
+                raise ConfigError(f"enqueue: {key}={value} is no value to try; give one of its range.")
+        points.append({key: value for key, value in point.items() if value is not None})
+    return points
+
+
+def _seed(options: SweeperConfig, axes: list[Axis], app: App) -> int | None:
+    """The first seed of runs that are repeated; None leaves seeds alone."""
+    if options.repeats == 1 and not options.confirm:
+        return None
+    if any(axis.key == options.seed_key for axis in axes):
+        raise ConfigError(f"{options.seed_key} is swept, and repeats= and confirm= choose seeds, too: leave one of them out.")
+    value, _ = app.declared(options.seed_key)
+    if not isinstance(value, int):
+        raise ConfigError(f"repeats= and confirm= need a whole number in the config's key {options.seed_key} (hydra.sweeper.seed_key).")
+    return value
+
+
+def _sampler(options: SweeperConfig, number: int) -> optuna.samplers.BaseSampler:
+    """A sampler seeded by the number of trials, or a continued study would propose its first points again."""
+    if isinstance(options.sampler, optuna.samplers.BaseSampler):
+        return options.sampler
+    seed = int.from_bytes(hashlib.sha256(f"{options.seed} {number}".encode()).digest()[:4], "little")
+    if options.sampler is None:
+        return optuna.samplers.TPESampler(n_startup_trials=1, seed=seed)  # our own quasi-random start comes before
+    sampler: optuna.samplers.BaseSampler = options.sampler(seed=seed)
+    return sampler
+
+
+def _n_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> int | None:
+    if options.hours is None:
+        return options.n_trials
+    if options.n_trials is not None:
+        raise ConfigError("hydra.sweeper.hours chooses the number of trials: give it or n_trials, not both.")
+    if prepared.seconds is None:
+        raise ConfigError("hydra.sweeper.hours needs to know how long a run takes, which this app does not say: give n_trials instead.")
+    return max(1, int(options.hours * 3600 * slots / (prepared.seconds * options.repeats)))
+
+
+def _say_price(header: Header, prepared: Prepared, options: SweeperConfig, folder: Path) -> None:
+    """What the study will cost, before it begins."""
+    n_trials = header.n_trials or N_TRIALS
+    runs = n_trials * header.repeats
+    most = "up to " if header.n_trials is None else ""
+    repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
+    line = f"study: {header.name} | {header.search} over {', '.join(axis['key'] for axis in header.axes) or 'nothing'}"
+    usual = ", usually 4 to 7" if most else ""
+    print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}", flush=True)
+    if prepared.seconds is not None and prepared.disk is not None:
+        total = prepared.seconds * math.ceil(runs / header.slots)
+        disk = prepared.disk * (options.keep * header.repeats + 2 * header.slots) / 1e6
+        price = f"{runs} runs x {duration(prepared.seconds)} on {header.slots} slot{'s' if header.slots > 1 else ''} = {most}about {duration(total)}"
+        print(f"price: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
+
+
+def _default_name(options: SweeperConfig, axes: list[Axis], fixed: list[str], app: App) -> str | None:
+    """What the study is about as a name, so that the same command is the same study; None in a foreign app, whose folder is its name."""
+    if app.host is None:
+        return None
+    about = [text for text in fixed if not text.lstrip("+~").startswith(FREE)]
+    space = [{key: value for key, value in axis.plain().items() if key != "declared"} for axis in axes]
+    text = json.dumps([space, sorted(about), options.repeats, options.objective, options.direction])
+    return f"{app.host.study_name()}-s{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _ranges(search_space: Mapping[str, Any] | None) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (search_space or {}).items()}
+
+
+def _text(override: Override) -> str:
+    key = override.get_key_element()
+    return key if override.is_delete() and override.value_type is None else f"{key}={override.get_value_element_as_str()}"

@@ -1,0 +1,161 @@
+"""gptshake's own task function of a sweep: what a study must know before its first trial, and how one trial runs.
+
+A trial is an ordinary run in the study's folder. Begun anew or continued from its checkpoint, it runs the code, config and
+uncommitted changes of the moment when the sweep began.
+"""
+
+import os
+import pkgutil
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+import gptshake
+from gptshake import assemble
+from gptshake.config import again
+from gptshake.config.argv import key_of
+from gptshake.config.check import check
+from gptshake.config.layout import GROUPS
+from gptshake.estimate import cost
+from gptshake.record.launch import Launch
+from gptshake.record.provenance import save_patch
+from gptshake.record.run import new_id, run_name
+from gptshake.sweep.app import Prepared
+
+BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
+VALIDATION_SHARE = 1 / 3  # a forward pass costs a third of a training step
+
+
+class Trials:
+    """A task function that is also a ``sweep.app.Host``.
+
+    Args:
+        name: readable part of a study's default name.
+        label: what the data really is, as the source says.
+        provenance: of the code, collected once for all trials.
+        dirty: whether a study may go on with other code.
+    """
+
+    def __init__(self, name: str, label: str, provenance: dict[str, Any], *, dirty: bool) -> None:
+        self.name, self.label, self.provenance, self.dirty = name, label, provenance, dirty
+
+    def modules(self) -> list[str]:
+        """Everything of the house, so that an edit of tomorrow is not imported by a trial of tomorrow."""
+        house = [name for _, name, _ in pkgutil.walk_packages(gptshake.__path__, "gptshake.") if name != "gptshake.__main__"]
+        return [*house, "torch.utils.data", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"]
+
+    def study_name(self) -> str:
+        """``<model>-<data>``."""
+        return self.name
+
+    def code(self) -> dict[str, Any]:
+        """Version, commit and uncommitted changes."""
+        git = self.provenance.get("git", {})
+        return {"version": self.provenance.get("version"), "commit": git.get("commit"), "changes": git.get("diff_sha256")}
+
+    def may_differ(self) -> bool:
+        """Whether the user said ``--dirty``."""
+        return self.dirty
+
+    def begun(self, folder: Path) -> None:
+        """Keep the uncommitted changes of this moment for all trials."""
+        save_patch(folder)
+
+    def prepare(self, composed: DictConfig) -> dict[str, Any]:
+        """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
+        cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        check(cfg)
+        store = assemble.token_store(cfg, [])
+        budget = assemble.resolve(cfg, store)
+        shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
+        device = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
+        from gptshake.training.probe import micro_batch_seconds
+
+        seconds = micro_batch_seconds(assemble.make(cfg.model, vocab_size=vocabulary), budget, device, trainer.precision)
+        validations = budget.steps / trainer.val_check_interval + 1
+        val_passes = store.val.n_tokens / (budget.micro_batch_size * budget.block_size)
+        if trainer.limit_val_batches:
+            val_passes = min(val_passes, trainer.limit_val_batches)
+        passes = budget.steps * budget.accumulation + VALIDATION_SHARE * validations * val_passes
+        source = assemble.make(cfg.data.documents).resolved()
+        frozen = {f"data.{key}": value for key, value in source.items()} | {
+            "trainer.accelerator": trainer.accelerator,
+            "trainer.precision": trainer.precision,
+        }
+        return {
+            "frozen": [f"{key}={'null' if value is None else value}" for key, value in frozen.items()],
+            "declared": {key: OmegaConf.select(cfg, key) for key in (*BATCH, "optimizer.lr", "trainer.val_check_interval")}
+            | {"trainer.max_steps": budget.steps if budget.stop_rule == "max_steps" else None, "tokens": budget.total_tokens},
+            "label": " · ".join([*self.name.split("-"), store.label]),
+            "device": device,
+            "tokens": budget.total_tokens,
+            "seconds": 1.0 + seconds * passes,
+            "memory": cost.train_memory(shape, vocabulary, budget.micro_batch_size, 4) + (1 << 28),
+            "disk": cost.checkpoint_bytes(shape, vocabulary),
+        }
+
+    def equalised(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
+        """Equal tokens for every batch: steps become tokens at the declared batch, and so does the interval of validations."""
+        touched = [key for key in BATCH if key in params]
+        if not touched or prepared.declared.get("trainer.max_steps") is None:
+            return []
+        return ["trainer.max_steps=null", "trainer.max_epochs=null", f"trainer.max_tokens={prepared.tokens}"]
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        """Run one trial, or go on with it."""
+        hydra_cfg = HydraConfig.get()
+        trial: Any = OmegaConf.to_container(hydra_cfg.sweeper.trial)
+        path, folder = Path(hydra_cfg.runtime.output_dir), Path(trial["folder"])
+        resumes = _has_checkpoint(path)
+        with open_dict(cfg):
+            cfg.paths.run_dir = str(path)
+        if resumes:
+            again.freeze(cfg, path)
+            again.refuse_differences(cfg, path)
+        else:
+            _clear(path)
+        if "samples" in (cfg.callbacks or {}) and not any(key_of(text).startswith("callbacks") for text in hydra_cfg.overrides.task):
+            OmegaConf.update(cfg, "callbacks.samples.times", 1)  # one text a trial, at its end: a sweep of short runs is for its numbers
+        check(cfg)
+        return get_method(cfg.task._target_)(cfg, self._launch(path, folder, trial, resumes))
+
+    def _launch(self, path: Path, folder: Path, trial: dict[str, Any], resumes: bool) -> Launch:
+        hydra_cfg = HydraConfig.get()
+        overrides = [text for text in hydra_cfg.overrides.task if key_of(text) != "paths.run_dir"]
+        chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
+        identity = new_id()
+        changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in GROUPS]
+        name = run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
+        about = {key: trial[key] for key in ("study", "number", "repeat", "params")}
+        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, trial=about, patch=folder)
+
+
+def _has_checkpoint(path: Path) -> bool:
+    return (path / "run.json").exists() and any((path / "checkpoints").glob("step-*"))
+
+
+def _clear(path: Path) -> None:
+    """A run that was killed before its first checkpoint begins anew; what its process keeps open stays."""
+    if not (path / "run.json").exists():
+        return
+    for entry in path.iterdir():
+        if entry.name in ("output", "child.lock", "run.lock"):
+            continue
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def may_differ(cfg: DictConfig) -> bool:
+    """Whether code that differs is allowed: ``--dirty``, or the variable that tests set."""
+    return bool(cfg.dirty) or os.environ.get("GPTSHAKE_DIRTY") == "1"
+
+
+def names(chosen: dict[str, str]) -> str:
+    """The readable part of a study's name."""
+    parts: Sequence[str] = (chosen.get("model", "model"), chosen.get("data", "data"))
+    return "-".join(part.replace("/", "_") for part in parts)

@@ -1,0 +1,100 @@
+"""A Hydra app as the sweep sees it, and the end of a sweep as people see it. Hydra does not scan it: its name begins with ``_``."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job
+from hydra.errors import CompactHydraException
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gptshake.errors import GptshakeError
+from gptshake.report.live import Live
+from gptshake.sweep.app import Host
+from gptshake.sweep.config import SweeperConfig
+from gptshake.sweep.session import sweep
+from gptshake.sweep.study import Study
+from gptshake.tasks.report import conclude
+
+
+class HydraApp:
+    """See ``gptshake.sweep.app.App``."""
+
+    def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task_function, self.config = context, task_function, config
+        self.program = str(config.hydra.job.name)
+        self.folder = Path(config.hydra.sweep.dir).expanduser().absolute()
+        self.host = task_function if isinstance(task_function, Host) else None
+
+    def sweep(self, options: SweeperConfig, arguments: list[str]) -> list[list[JobReturn]]:
+        """Run the study, and tell what came out, however it ended.
+
+        Raises:
+            GptshakeError: what is wrong, or which trials failed; for another app as Hydra's own kind.
+        """
+        overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
+        live = Live()
+        try:
+            study = sweep(options, overrides, self, show=live.update, end=lambda folder: _end(live, folder))
+            if failed := study.failures():
+                raise GptshakeError(failed)
+            return [] if self.host else [self._returns(study)]
+        except GptshakeError as error:
+            if self.host:
+                raise
+            raise CompactHydraException(str(error)) from None
+
+    def begun(self, folder: Path) -> None:
+        """Leave the multirun's config in the study's folder, as every Hydra sweeper does."""
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        if self.host:
+            self.host.begun(folder)
+
+    def child(self, task: dict[str, Any]) -> Any:
+        """Do a task in a child: compose its config, then let Hydra run the job, or let the host prepare."""
+        cfg = self._composed(task)
+        if "prepare" in task and self.host:
+            return self.host.prepare(cfg)
+        return run_job(self.task_function, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.context).return_value
+
+    def declared(self, key: str) -> tuple[Any, bool]:
+        """The value that the config has without the sweep, and whether the key holds integers."""
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(self.config, parent) if parent else self.config
+        value = OmegaConf.select(self.config, key)
+        if not isinstance(node, DictConfig) or name not in node or isinstance(value, DictConfig):
+            return self.config.hydra.runtime.choices.get(key), False  # a group
+        kind = node._get_node(name)._metadata.ref_type
+        return value, kind is int or (isinstance(value, int) and not isinstance(value, bool))
+
+    def _composed(self, task: dict[str, Any]) -> DictConfig:
+        cfg = self.context.config_loader.load_sweep_config(self.config, list(task["overrides"]))
+        with open_dict(cfg):
+            cfg.hydra.job.id = f"{task.get('study', 'job')}_{task['path'].replace('/', '.')}"
+            cfg.hydra.job.num = task.get("number", 0)
+            cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir = task.get("folder", str(self.folder)), task["path"]
+            cfg.hydra.sweeper.trial = task
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    def _returns(self, study: Study) -> list[JobReturn]:
+        """What Hydra's callers expect of a sweeper, rebuilt from the study."""
+        return [self._return(study, trial, run) for _, trial in sorted(study.trials.items()) for run in trial.runs]
+
+    def _return(self, study: Study, trial: Any, run: Any) -> JobReturn:
+        task = study.task(trial, run)
+        hydra_cfg = self._composed(task)
+        with open_dict(hydra_cfg):
+            hydra_cfg.hydra.runtime.output_dir = str(study.folder / run.path)
+        cfg = OmegaConf.masked_copy(hydra_cfg, [key for key in hydra_cfg if key != "hydra"])
+        done = JobReturn(task["overrides"], cfg, OmegaConf.masked_copy(hydra_cfg, ["hydra"]))
+        done.working_dir = hydra_cfg.hydra.runtime.output_dir if hydra_cfg.hydra.job.chdir is not False else str(Path.cwd())
+        done.task_name, done.status, done.return_value = JobRuntime.instance().get("name"), JobStatus.COMPLETED, run.value
+        return done
+
+
+def _end(live: Live, folder: Path) -> None:
+    live.close()
+    conclude(folder)

@@ -1,0 +1,24 @@
+"""Numbers as people say them."""
+
+import pytest
+
+from gptshake.estimate.words import duration, short_count
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0, "0 s"), (47.6, "48 s"), (60, "1 min 00 s"), (185, "3 min 05 s"), (3600, "1 h 00 min"), (7800, "2 h 10 min")),
+        *((59.7, "1 min 00 s"), (119.8, "2 min 00 s"), (3599.9, "1 h 00 min"), (7199.9, "2 h 00 min"), (820_800, "9.5 days")),
+    ],
+)
+def test_durations_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (950, "950"), (999.9, "1k"), (12_800, "12.8k"), (3.07e6, "3.07M"), (999_999, "1M"), (2e9, "2B"), (3e11, "300B")],
+)
+def test_counts_are_short(value: float, text: str) -> None:
+    assert short_count(value) == text

@@ -1,0 +1,268 @@
+import math
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gptshake.estimate.basin import Basin
+from gptshake.report import answer
+from gptshake.report.answer import best, differences, scales, short, t_quantile
+from gptshake.report.letters import WIDTH
+from gptshake.report.terminal import basin_text, table_text, verdict
+
+Make = Callable[..., dict[str, Any]]
+
+
+def said(study: dict[str, Any], word: str) -> str:
+    """The one sentence of the verdict in which the word occurs."""
+    (sentence,) = [sentence for sentence in verdict(study) if word in sentence]
+    return sentence
+
+
+@pytest.fixture
+def sure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replace the basin's arithmetic by a given answer."""
+
+    def give(low: float, high: float, edge: str | None = None, *, at: float = 2e-3, assumed: bool = True) -> None:
+        monkeypatch.setattr(answer, "basin", lambda points, log, sd: Basin(at, low, high, edge, 0.0113, assumed))  # type: ignore[arg-type]
+
+    return give
+
+
+def test_the_best_is_named_with_its_number_its_values_and_its_length(line: Make) -> None:
+    assert said(line(), "The best is") == "The best is trial 4: lr 2e-3, val/bpb 2.2500 after 1.2M tokens."
+
+
+def test_a_pruned_or_running_trial_never_wins(line: Make, rows: SimpleNamespace) -> None:
+    more = [rows.trial(8, {"optimizer.lr": 3e-3}, [1.0], "pruned"), rows.trial(9, {"optimizer.lr": 3e-3}, [1.0], "running")]
+    winner = best(line(more=more))
+    assert winner is not None and winner.trial["number"] == 4
+
+
+def test_the_highest_wins_if_higher_is_better(line: Make) -> None:
+    winner = best(line(loss=lambda rate: -abs(math.log(rate / 8e-3)), direction="maximize", objective="accuracy"))
+    assert winner is not None and winner.trial["params"] == {"optimizer.lr": 8e-3}
+
+
+def test_the_confirmation_names_the_winner(line: Make, rows: SimpleNamespace) -> None:
+    again = {3: (2.20, 2.24, 2.22), 4: (2.27, 2.29, 2.28)}
+    confirm = [rows.trial(number, {"optimizer.lr": rate}, again[number]) for number, rate in ((4, 2e-3), (3, 1e-3))]
+    sentence = said(line(confirm=confirm), "The best is")
+    assert said(line(confirm=confirm), "The confirmation") == "The confirmation: trial 4 2.2800 ± 0.0058; trial 3 2.2200 ± 0.0115."
+    assert (
+        "trial 3" in sentence
+        and "2.2200 ± 0.0115 (mean of 3 seeds, standard error)" in sentence
+        and "confirmed with fresh seeds" in sentence
+    )
+
+
+def test_an_unfinished_confirmation_names_nobody_yet(line: Make, rows: SimpleNamespace) -> None:
+    confirm = [rows.trial(3, {"optimizer.lr": 1e-3}, [2.0]), rows.trial(4, {"optimizer.lr": 2e-3}, [None], "running")]
+    winner = best(line(confirm=confirm, state="running"))
+    assert winner is not None and (winner.trial["number"], winner.confirmed) == (4, False)
+
+
+def test_the_interval_within_seed_noise_says_that_the_noise_is_assumed(line: Make, sure: Callable[..., None]) -> None:
+    sure(1.234e-3, 3.17e-3)
+    expected = "optimizer.lr from 1.2e-3 to 3.2e-3 is within seed noise of the best (assuming 0.5 % between seeds; repeats=3 measures it)."
+    assert said(line(), "seed noise") == expected
+    sure(1.234e-3, 3.17e-3, assumed=False)
+    assert "(measured: seeds move it by ± 0.011)" in said(line(), "seed noise")
+
+
+def test_whole_numbers_have_an_interval_of_values_that_were_tried(grid: Make, sure: Callable[..., None]) -> None:
+    sure(12.0, 40.0, at=16)
+    assert "data.batch_size from 16 to 32 is within" in said(grid(), "data.batch_size from")
+
+
+@pytest.mark.parametrize(
+    ("edge", "at", "wider"),
+    [("high", 1e-1, "'optimizer.lr=tag(log,interval(1e-5,1))'"), ("low", 1e-5, "'optimizer.lr=tag(log,interval(1e-6,0.1))'")],
+)
+def test_a_best_at_the_end_of_the_range_is_a_warning_with_a_wider_range(
+    line: Make, sure: Callable[..., None], edge: str, at: float, wider: str
+) -> None:
+    sure(1e-5, 1e-1, edge, at=at)
+    sentence = said(line(), "Careful")
+    assert f"at the {'upper' if edge == 'high' else 'lower'} end of the range: widen it, e.g. {wider}" in sentence
+
+
+def test_a_larger_value_that_diverged_has_been_tried(line: Make, rows: SimpleNamespace) -> None:
+    study = line(rates=(1e-3, 2e-3, 4e-3, 8e-3), loss=lambda rate: 3 - 100 * rate, more=[])
+    assert "no larger optimizer.lr" in said(study, "Careful")
+    study["trials"].append(rows.trial(4, {"optimizer.lr": 1.6e-2}, [None], "diverged"))
+    assert not [sentence for sentence in verdict(study) if "Careful" in sentence]
+
+
+def test_a_range_of_powers_of_two_is_widened_to_powers_of_two(grid: Make, sure: Callable[..., None]) -> None:
+    sure(16, 64, "high", at=64)
+    assert "'data.batch_size=tag(log,powers_of_two,int(interval(8,256)))'" in said(grid(), "batch_size=tag")
+
+
+def test_a_best_at_the_end_of_what_was_tried_only_needs_more_trials(line: Make, sure: Callable[..., None]) -> None:
+    sure(1e-3, 1.6e-2, "high", at=1.6e-2)
+    assert said(line(), "Careful") == "Careful: no larger optimizer.lr than the best, 1.6e-2, has been tried to the end."
+
+
+def test_batch_sizes_show_their_speed_beside_their_loss(grid: Make) -> None:
+    sentence = said(grid(), "tokens/s")
+    assert "16: 2.2500 at 4k tokens/s; 32: 2.2825 at 5.66k tokens/s; 64: 2.2900 at 8k tokens/s" in sentence
+
+
+def test_the_answer_is_bound_to_its_tokens(line: Make) -> None:
+    assert said(line(), "valid") == "This is valid for 1.2M tokens: longer runs may want another value."
+    assert not [sentence for sentence in verdict(line(tokens=None)) if "valid" in sentence]
+
+
+def test_losses_are_counted_and_failures_have_reasons(line: Make, rows: SimpleNamespace) -> None:
+    lost = [("pruned", None), ("pruned", None), ("diverged", "loss is nan"), ("failed", "killed by signal 9")]
+    more = [rows.trial(8 + n, {"optimizer.lr": 1e-2}, [None], state, reason=reason) for n, (state, reason) in enumerate(lost)]
+    expected = "4 of 12 trials did not run to the end: 2 pruned, 1 diverged, 1 failed (trial 11: killed by signal 9)."
+    assert said(line(more=more), "did not run") == expected
+
+
+def test_the_command_repeats_the_best_and_is_safe_in_a_shell(line: Make) -> None:
+    fixed = ["model=tiny", "data=wiki_char", "optimizer.lr=5", "note='a $b'", "optimizer.betas=[0.9,0.95]"]
+    typed = said(line(fixed=fixed), "Repeat it:  ").removeprefix("Repeat it:  ")
+    expected = ["model=tiny", "data=wiki_char", "optimizer.lr=0.002", "note='a $b'", "optimizer.betas=[0.9,0.95]"]
+    assert shlex.split(typed) == ["python", "-m", "gptshake", *expected]
+    assert typed.endswith("optimizer.betas='[0.9,0.95]'")
+
+
+def test_a_foreign_app_is_repeated_with_its_own_program(line: Make) -> None:
+    assert "python my_app.py " in said(line(program="my_app.py"), "Repeat it")
+    assert "python -m my_app " in said(line(program="my_app"), "Repeat it")
+
+
+def test_the_way_to_build_on_it_names_the_file(line: Make) -> None:
+    assert said(line(), "Build on it").endswith("experiment=multirun/tiny-wiki_char-ab12/best.yaml")
+    assert verdict(line(), Path("elsewhere/x"))[-1].endswith("experiment=elsewhere/x/best.yaml")
+
+
+def test_a_study_without_a_finished_trial_says_so(rows: SimpleNamespace) -> None:
+    empty = rows.study([rows.LR], [])
+    assert verdict(empty) == ["No trial has finished yet, so there is no answer."]
+    assert table_text(empty) == basin_text(empty) == ""
+
+
+def test_a_study_at_work_says_how_far_it_is(line: Make) -> None:
+    assert verdict(line(state="running", n_trials=20))[0] == "The study is at work: 8 of 20 trials are through."
+    assert verdict(line(state="stopped", n_trials=20))[0].startswith("The study was stopped, and the same command goes on with it: 8 of 20")
+
+
+def test_the_table_has_a_row_for_every_trial_in_order_and_marks_the_best(line: Make, rows: SimpleNamespace) -> None:
+    more = [
+        rows.trial(9, {"optimizer.lr": 3e-2}, [None], "failed", reason="exit code 3"),
+        rows.trial(8, {"optimizer.lr": 1e-2}, [None], "pruned", at=4000),
+    ]
+    head, *lines = table_text(line(more=more)).splitlines()
+    assert head.split() == ["trial", "state", "lr", "val/bpb", "tokens/s", "took", "why"]
+    assert [text.lstrip("* ").split()[0] for text in lines] == [str(n) for n in range(10)]
+    assert [text for text in lines if text.startswith("*")] == [lines[4]] and "2e-3   2.2500       20k  45 s" in lines[4]
+    assert lines[9].endswith("exit code 3") and lines[8].endswith("at 4k tokens")
+    assert {text.index("45 s") for text in lines} == {lines[0].index("45 s")}
+
+
+def test_a_paired_difference_is_the_mean_over_seeds_with_its_standard_error(compared: Make) -> None:
+    noise, worse, better = differences(compared())
+    gaps = [0.01, -0.01, 0.005]
+    assert noise.mean == pytest.approx(sum(gaps) / 3)
+    assert noise.error == pytest.approx(math.sqrt(sum((gap - sum(gaps) / 3) ** 2 for gap in gaps) / 2 / 3))
+    assert noise.percent == pytest.approx(100 * noise.mean / 2.32) and noise.speed == pytest.approx(2.0)
+    assert [row.verdict for row in (noise, worse, better)] == ["within noise", "worse", "better"]
+
+
+def test_more_is_better_turns_better_and_worse(compared: Make) -> None:
+    assert [row.verdict for row in differences(compared(direction="maximize"))] == ["within noise", "better", "worse"]
+
+
+def test_one_seed_gives_no_verdict_and_the_base_stays(compared: Make) -> None:
+    study = compared()
+    for trial in study["trials"]:
+        del trial["runs"][1:]
+    assert {row.verdict for row in differences(study)} == {"one seed: no verdict"}
+    winner = best(study)
+    assert winner is not None and winner.trial["params"]["ablate"] == "base"
+
+
+def test_only_seeds_that_both_have_finished_are_compared(compared: Make) -> None:
+    study = compared()
+    study["trials"][0]["runs"][1]["state"] = "failed"
+    study["trials"][3]["runs"][0] |= {"state": "running", "value": None}
+    assert [row.seeds for row in differences(study)] == [2, 2, 1]
+
+
+def test_a_comparison_is_told_as_a_table_of_differences(compared: Make) -> None:
+    head, base, noise, *_ = table_text(compared()).splitlines()
+    assert head.split() == ["change", "difference", "±", "error", "percent", "speed", "seeds", "verdict"]
+    assert base.split() == ["base", "2.3200", "1.00x", "val/bpb"]
+    assert noise.split() == ["data.batch_size=64", "+0.0017", "0.0060", "+0.07", "%", "2.00x", "3", "within", "noise"]
+    assert "better, -0.1050 ± 0.0029 val/bpb (-4.53 %, 3 seeds), 4.00x the speed" in said(compared(), "all together: ")
+    assert "data.batch_size=64 optimizer.lr=1e-5" in said(compared(), "Repeat it")
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.706), (2, 4.303), (10, 2.228), (12, 2.179), (20, 2.086), (30, 2.042), (1000, 1.962)]
+)
+def test_the_quantiles_are_students(freedom: int, quantile: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(quantile, abs=0.006)
+
+
+def test_the_drawing_is_a_bowl_with_its_best_at_the_bottom(line: Make, sure: Callable[..., None]) -> None:
+    sure(1e-3, 4e-3)
+    title, *body = basin_text(line()).splitlines()
+    grid = [text[11:] for text in body if text[9:].startswith(" |")]
+    assert title == "val/bpb" and 10 <= len(grid) <= 16 and max(map(len, body)) <= WIDTH + 40
+    columns = {letter: [(text.index(letter), n) for n, text in enumerate(grid) if letter in text] for letter in "*o"}
+    ((column, row),) = columns["*"]
+    assert row == len(grid) - 1 and 25 < column < 40
+    axis = body[len(grid)]
+    assert axis[11 + column] == "=" and axis.count("=") == pytest.approx(2 / 7 * WIDTH, abs=2)
+    assert "1.25e-4" in body[-2] and "optimizer.lr" in body[-2] and "* best" in body[-1]
+    assert body[0].split()[0] == "3.050"
+
+
+def test_each_batch_size_has_its_letter(grid: Make) -> None:
+    drawing = basin_text(grid())
+    assert "a batch_size 16   b batch_size 32   c batch_size 64" in drawing
+
+
+def test_pruned_trials_stand_at_the_upper_edge(line: Make, rows: SimpleNamespace) -> None:
+    more = [rows.trial(8, {"optimizer.lr": 5e-2}, [None], "diverged")]
+    drawing = basin_text(line(more=more)).splitlines()
+    assert drawing[1].endswith("x") and any("x pruned or diverged" in text for text in drawing[-2:])
+
+
+def test_there_is_no_drawing_without_numbers_or_with_too_few(line: Make, rows: SimpleNamespace) -> None:
+    assert basin_text(line(rates=[1e-3, 2e-3])) == ""
+    words = rows.study([rows.axis("scheduler", choices=["gpt3", "cosine"])], [rows.trial(0, {"scheduler": "gpt3"}, [2.0])])
+    assert basin_text(words) == ""
+
+
+def test_flat_losses_are_drawn(line: Make) -> None:
+    assert basin_text(line(loss=lambda _: 2.0)).count("o") >= 7
+
+
+@pytest.mark.parametrize(
+    ("choices", "log"),
+    [([1e-4, 1e-3, 1e-2], True), ([1e-3, 2e-3, 4e-3], True), ([0.0, 0.1, 0.2], False), ([0.1, 0.2, 0.3], False), ([2, 4], False)],
+)
+def test_a_list_of_numbers_finds_its_scale(rows: SimpleNamespace, choices: list[float], log: bool) -> None:
+    (scale,) = scales(rows.study([rows.axis("x", choices=choices)], []))
+    assert scale.log is log
+
+
+def test_the_learning_rate_comes_first_and_equal_names_keep_their_keys(rows: SimpleNamespace) -> None:
+    axes = [rows.axis(key, choices=[1, 2, 3]) for key in ("data.batch_size", "optimizer.lr", "+a.size", "b.size")]
+    assert [scale.name for scale in scales(rows.study(axes, []))] == ["lr", "batch_size", "a.size", "b.size"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2e-3, "2e-3"), (1.834e-4, "1.83e-4"), (0.1, "0.1"), (0.0, "0"), (64, "64"), ("gpt3", "gpt3"), (1.0, "1"), (3e10, "3e10")],
+)
+def test_values_are_written_as_people_type_them(value: Any, text: str) -> None:
+    assert short(value) == text
