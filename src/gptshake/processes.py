@@ -30,6 +30,7 @@ from gptshake.signals import SIGNALS
 
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
 _OUTCOME, _OUTPUT, _LOCK = "outcome.json", "output", "child.lock"
+_WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LIFELINES: set[int] = set()  # write ends that this process holds; a forked server must not hold them, too
 SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to go on."
@@ -197,6 +198,7 @@ class _Server:
         try:
             os.setsid()
             _default_signals()
+            signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)  # a child takes them when it is ready to; the server ends with its caller
             self._import(preload)
             os.set_blocking(self.wake, False)
             signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -307,6 +309,7 @@ def _stop_with(lifelines: tuple[int, ...]) -> None:
 
 def _call(target: Callable[[Any], Any], task: Any, lifelines: tuple[int, ...]) -> Outcome:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         threading.Thread(target=_stop_with, args=(lifelines,), daemon=True).start()
         return Outcome("ok", target(task))
     except Stop as stop:
@@ -365,5 +368,5 @@ def _signal_name(number: int) -> str:
 
 
 def _default_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
+    for number in (*_WATCHED, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

@@ -36,6 +36,8 @@ def command(study: Rows, overrides: Iterable[str]) -> str:
 def quoted(override: str) -> str:
     """An override whose value is safe in a shell."""
     key, equals, value = override.partition("=")
+    if re.fullmatch(r"'[A-Za-z0-9_./-]+'", value):  # quoted for Hydra's grammar; the shell and we need no quotes
+        value = value[1:-1]
     return f"{shlex.quote(key) if '~' in key else key}{equals}{shlex.quote(value) if value else ''}"
 
 

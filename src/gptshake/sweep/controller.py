@@ -22,7 +22,7 @@ from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.protocol import Executor, Running
 from gptshake.sweep.search import Search
 from gptshake.sweep.space import Params
-from gptshake.sweep.study import RunRow, Study, TrialRow
+from gptshake.sweep.study import NUMBER, RunRow, Study, TrialRow
 
 TICK_S = 0.25  # between looks at the rows of running trials
 SHOW_S = 1.0  # between showings, and writings of study.json
@@ -211,7 +211,8 @@ class Controller:
             run.value = run.value if value is None else float(value)
             if value is None or run.repeat or self.study.trials.get(trial.number) is not trial:
                 continue
-            if self.study.report(trial.number, float(value), run.tokens) and trial.at is None:
+            at_its_end = self.study.header.tokens is not None and run.tokens >= self.study.header.tokens
+            if self.study.report(trial.number, float(value), run.tokens) and trial.at is None and not at_its_end:
                 trial.at, trial.reason = (
                     run.tokens,
                     f"{self.study.header.objective} {value:.4f} at {run.tokens:,} tokens is behind the others",
@@ -247,8 +248,11 @@ class Controller:
         if outcome.status == "stopped" and SIGNALS.received is not None:
             run.state = "stopped"
         elif outcome.status == "ok":
-            run.value = _number(outcome.value, self.study.header.objective)
+            objective = self.study.header.objective
+            run.value = _number(outcome.value, objective)
             run.state = "diverged" if run.value is not None and not isfinite(run.value) else "ok"
+            if run.value is None and objective != NUMBER:
+                run.state, run.reason = "failed", f"returned no {objective} (hydra.sweeper.objective)"
         elif outcome.status == "pruned":
             run.state = "pruned"
         else:

@@ -143,7 +143,7 @@ class Line:
         if isinstance(start, (int, float)) and low <= start <= high and abs(place - self._start) < 1e-9:
             return start
         exact = 2.0 ** (STEP_BITS * place) if self._axis.log else low + place / STEPS * (high - low)
-        return _readable(self._axis, exact)
+        return readable(self._axis, exact)
 
 
 class Sampled:
@@ -209,11 +209,13 @@ def _spread(axis: Axis, place: float) -> Value:
     if values is not None:
         return values[min(int(place * len(values)), len(values) - 1)]
     low, high = axis.bounds
-    return _readable(axis, low * (high / low) ** place if axis.log else low + place * (high - low))
+    return readable(axis, low * (high / low) ** place if axis.log else low + place * (high - low))
 
 
-def _readable(axis: Axis, exact: float) -> Value:
-    """Three digits are enough for people and for losses."""
+def readable(axis: Axis, exact: Value) -> Value:
+    """A value in three digits, which are enough for people and for losses; values of lists stay as they are."""
+    if not axis.numeric or axis.powers or isinstance(exact, str):
+        return exact
     low, high = axis.bounds
     inside = min(max(float(f"{exact:.3g}"), low), high)
     return round(inside) if axis.integer else float(inside)

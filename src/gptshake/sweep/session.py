@@ -28,10 +28,10 @@ from gptshake.sweep.executor.protocol import Executor
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.search import Line, search_for
 from gptshake.sweep.space import Axis, Params, axis_of, overrides_of
-from gptshake.sweep.study import ROWS, Header, Study
+from gptshake.sweep.study import FREE, NUMBER, ROWS, Header, Study
 
 N_TRIALS = 20  # of a search that would go on for ever
-FREE = ("paths.", "logger", "note", "dirty", "study", "callbacks", "sampler", "pruner", "executor")  # not what a study is about
+OURS = ("study", "sampler", "pruner", "executor")  # keys of the command line that are the sweeper's, no trial's
 ABLATE, BASE, TOGETHER = "ablate", "base", "all together"
 Show = Callable[[dict[str, Any]], None]
 
@@ -62,7 +62,7 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
         with _held(folder):
             prepared = _prepare(app, executor, fixed, folder)
             axes = _axes(options, swept, ranges, app, prepared)
-            controller = _controller(options, axes, fixed, app, executor, prepared, folder, show)
+            controller = _controller(options, axes, _unswept(fixed, axes), app, executor, prepared, folder, show)
             app.begun(folder)
             try:
                 _run(controller, folder)
@@ -93,6 +93,7 @@ def _controller(
     show: Show,
 ) -> Controller:
     """Open the study, tell its price, and make ready to run it."""
+    seed, first = _seed(options, axes, app), _first(options, axes)
     most = math.prod(len(axis.finite or [None] * N_TRIALS) for axis in axes) * options.repeats
     slots = executor.allot(prepared.device, prepared.memory, most)
     wished = _n_trials(options, prepared, slots)
@@ -102,7 +103,7 @@ def _controller(
     header = Header(
         name=folder.name,
         program=app.program,
-        objective=options.objective or "value",
+        objective=options.objective or NUMBER,
         direction=options.direction,
         label=prepared.label,
         fixed=fixed,
@@ -129,9 +130,9 @@ def _controller(
         executor,
         _limits(options, n_trials, slots),
         overrides=_overrides(options, axes, app, prepared),
-        seed=_seed(options, axes, app),
+        seed=seed,
         sampler=lambda number: _sampler(options, number),
-        first=_first(options, axes),
+        first=first,
         show=show,
     )
 
@@ -184,6 +185,8 @@ def _prepare(app: App, executor: Executor, fixed: list[str], folder: Path) -> Pr
         return Prepared()
     outcome = executor.probe({"prepare": True, "path": "prepare", "overrides": fixed}, folder / "prepare")
     shutil.rmtree(folder / "prepare", ignore_errors=True)
+    if outcome.status in ("killed", "timeout"):
+        raise GptshakeError(f"A trial run to see what the study needs was {outcome.reason}: try a smaller model or data.micro_batch_size.")
     if outcome.status != "ok":
         raise _as_error(outcome)
     return Prepared(**outcome.value)
@@ -297,10 +300,16 @@ def _default_name(options: SweeperConfig, axes: list[Axis], fixed: list[str], ap
     """What the study is about as a name, so that the same command is the same study; None in a foreign app, whose folder is its name."""
     if app.host is None:
         return None
-    about = [text for text in fixed if not text.lstrip("+~").startswith(FREE)]
+    about = [text for text in _unswept(fixed, axes) if not text.lstrip("+~").startswith(FREE)]
     space = [{key: value for key, value in axis.plain().items() if key != "declared"} for axis in axes]
     text = json.dumps([space, sorted(about), options.repeats, options.objective, options.direction])
     return f"{app.host.study_name()}-s{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _unswept(fixed: list[str], axes: list[Axis]) -> list[str]:
+    """What all trials share: without overrides of a swept key, which only say where its search begins, and without the sweeper's own."""
+    keys = {*OURS, *(axis.key.lstrip("+") for axis in axes)}
+    return [text for text in fixed if text.partition("=")[0].lstrip("+") not in keys]
 
 
 def _ranges(search_space: Mapping[str, Any] | None) -> dict[str, str]:

@@ -23,9 +23,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gptshake.errors import RecordError
 from gptshake.files import write_atomic
-from gptshake.sweep.search import Point
+from gptshake.sweep.search import Point, readable
 from gptshake.sweep.space import Axis, Params, Value
 
+FREE = ("paths.", "logger", "note", "dirty", "callbacks")  # overrides that are not what a study is about
+NUMBER = "value"  # the objective of a task that returns a number without a name
 JOURNAL, ROWS = "journal.log", "study.json"
 _STATES = {TrialState.COMPLETE: "ok", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
 
@@ -88,7 +90,7 @@ class Header:
     def identity(self) -> dict[str, Any]:
         """What may not change under a study's name."""
         space = {axis["key"]: {key: axis[key] for key in ("low", "high", "log", "powers", "choices")} for axis in self.axes}
-        fixed = {text.split("=", 1)[0]: text for text in self.fixed}
+        fixed = {text.split("=", 1)[0]: text for text in self.fixed if not text.lstrip("+~").startswith(FREE)}
         return {
             "range of ": space,
             "": fixed,
@@ -164,8 +166,8 @@ class Study:
         """
         if not params:
             self._study.sampler = sampler or self._study.sampler
-            trial = self._study.ask({_name(axis): _distribution(axis) for axis in self.axes})
-            return trial.number, {axis.key: _decode(axis, trial.params[_name(axis)]) for axis in self.axes}
+            number = self._study.ask({_name(axis): _distribution(axis) for axis in self.axes}).number
+            return number, self._rounded(number)
         values = {_name(axis): _encode(axis, params[axis.key]) for axis in self.axes}
         distributions = {_name(axis): _distribution(axis, params[axis.key]) for axis in self.axes}
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=values, distributions=distributions))
@@ -186,6 +188,8 @@ class Study:
     def tell(self, row: TrialRow) -> None:
         """End a trial as its row says."""
         state = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}.get(row.state, TrialState.FAIL)
+        if row.value is None and state is TrialState.COMPLETE:
+            state = TrialState.FAIL  # a task that returns no number is only run, not ranked; Optuna has no word for that
         for key in ("state", "reason", "at"):
             self._storage.set_trial_user_attr(self._id(row.number), key, getattr(row, key))
         self._study.tell(row.number, row.value if state is TrialState.COMPLETE else None, state)
@@ -234,6 +238,17 @@ class Study:
         """Replace study.json."""
         write_atomic(self.folder / ROWS, json.dumps(self.rows(), indent=1) + "\n")
         self.changed = False
+
+    def _rounded(self, number: int) -> Params:
+        """What a sampler chose, in as many digits as a person would type; the journal keeps these, too."""
+        trial_id = self._id(number)
+        chosen = self._storage.get_trial(trial_id).params
+        params = {axis.key: readable(axis, _decode(axis, chosen[_name(axis)])) for axis in self.axes}
+        for axis in self.axes:
+            distribution = _distribution(axis)
+            internal = distribution.to_internal_repr(_encode(axis, params[axis.key]))
+            self._storage.set_trial_param(trial_id, _name(axis), internal, distribution)
+        return params
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)

@@ -8,14 +8,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake.errors import GptshakeError
+from gptshake.processes import read_outcome
 from gptshake.report.live import Live
 from gptshake.sweep.app import Host
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.session import sweep
-from gptshake.sweep.study import Study
+from gptshake.sweep.study import RunRow, Study, TrialRow
 from gptshake.tasks.report import conclude
 
 
@@ -74,7 +75,9 @@ class HydraApp:
         with open_dict(cfg):
             cfg.hydra.job.id = f"{task.get('study', 'job')}_{task['path'].replace('/', '.')}"
             cfg.hydra.job.num = task.get("number", 0)
-            cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir = task.get("folder", str(self.folder)), task["path"]
+            cfg.hydra.sweep.dir = task.get("folder", str(self.folder))
+            if self.host or task["path"] != str(task["number"]):  # else the app's own subdir, by default the number
+                cfg.hydra.sweep.subdir = task["path"]
             cfg.hydra.sweeper.trial = task
         HydraConfig.instance().set_config(cfg)
         return cfg
@@ -83,16 +86,21 @@ class HydraApp:
         """What Hydra's callers expect of a sweeper, rebuilt from the study."""
         return [self._return(study, trial, run) for _, trial in sorted(study.trials.items()) for run in trial.runs]
 
-    def _return(self, study: Study, trial: Any, run: Any) -> JobReturn:
+    def _return(self, study: Study, trial: TrialRow, run: RunRow) -> JobReturn:
         task = study.task(trial, run)
         hydra_cfg = self._composed(task)
-        with open_dict(hydra_cfg):
+        with read_write(hydra_cfg.hydra.runtime), open_dict(hydra_cfg.hydra.runtime):
             hydra_cfg.hydra.runtime.output_dir = str(study.folder / run.path)
         cfg = OmegaConf.masked_copy(hydra_cfg, [key for key in hydra_cfg if key != "hydra"])
         done = JobReturn(task["overrides"], cfg, OmegaConf.masked_copy(hydra_cfg, ["hydra"]))
         done.working_dir = hydra_cfg.hydra.runtime.output_dir if hydra_cfg.hydra.job.chdir is not False else str(Path.cwd())
-        done.task_name, done.status, done.return_value = JobRuntime.instance().get("name"), JobStatus.COMPLETED, run.value
+        done.task_name, done.status, done.return_value = JobRuntime.instance().get("name"), JobStatus.COMPLETED, _value(study, run)
         return done
+
+
+def _value(study: Study, run: RunRow) -> Any:
+    outcome = read_outcome(study.folder / run.path)
+    return outcome.value if outcome else None
 
 
 def _end(live: Live, folder: Path) -> None:
