@@ -22,10 +22,13 @@ VENV = .venv/bin/python
 PIP = $(VENV) -m pip --disable-pip-version-check
 STAMP = .venv/installed
 
-.PHONY: help demo test venv lint types build bench clean
+RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
+
+.PHONY: help demo demo-lr test venv lint types build bench clean
 
 help:
-	@echo "make demo    set up, then train a small GPT on Wikipedia (about a minute on two CPU cores)"
+	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
+	@echo "make demo-lr only the second: eight learning rates side by side, the curve, the winner"
 	@echo "make test    set up, then run the tests"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
@@ -34,6 +37,10 @@ help:
 
 demo: venv
 	$(VENV) -m gptshake experiment=demo
+	$(VENV) -m gptshake -m experiment=demo_lr study=demo-lr optimizer.lr=$(RATES)
+
+demo-lr: venv
+	$(VENV) -m gptshake -m experiment=demo_lr study=demo-lr optimizer.lr=$(RATES)
 
 test: venv
 	$(VENV) -m nox --session tests

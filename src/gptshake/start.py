@@ -12,6 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, open_dict
 
 from gptshake.config import again
@@ -25,6 +26,11 @@ from gptshake.errors import ConfigError, GptshakeError
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import collect, uncommitted
 from gptshake.record.run import new_id, run_name
+
+# What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
+SWEEPER = "hydra/sweeper"
+PARTS = ("sampler", "pruner", "executor")
+ONE_AFTER_THE_OTHER = [*(f"~{part}" for part in PARTS), "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
 
 
 def start(arguments: Arguments) -> None:
@@ -53,10 +59,13 @@ def start(arguments: Arguments) -> None:
     label = assemble.preflight(cfg)
     if cfg.task.get("trains", True):
         _guard(cfg, single)
-    if arguments.multirun and cfg.task.get("trains", True) and not any(key_of(text) == "hydra/sweeper" for text in arguments.overrides):
+    chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
+    if arguments.multirun and cfg.task.get("trains", True) and not chosen:
         _sweep(arguments, cfg, single, label)
-    else:
-        _Session(arguments, label, resumed).run(single)
+        return
+    if arguments.multirun:
+        arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
+    _Session(arguments, label, resumed).run(single)
 
 
 def _resumed(arguments: Arguments) -> Path | None:
@@ -98,7 +107,8 @@ def _single(arguments: Arguments) -> list[str]:
     if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: say paths.multirun= instead.")
     check_swept_options(parsed)
-    return [chosen for override in parsed if (chosen := first_choice(override)) is not None]
+    ours = [override for override in parsed if override.key_or_group != SWEEPER]
+    return [chosen for override in ours if (chosen := first_choice(override)) is not None]
 
 
 def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str) -> None:
@@ -179,7 +189,8 @@ class _Session:
             _remove_if_empty(path, path.parent)
 
     def _launch(self, path: Path, hydra_cfg: Any) -> Launch:
-        overrides = [text for text in hydra_cfg.overrides.task if key_of(text) != "paths.run_dir"]
+        without = {"paths.run_dir", *(f"~{part}" for part in PARTS)}
+        overrides = [text for text in hydra_cfg.overrides.task if text.split("=", 1)[0] not in without]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
         identity = self.identity if not self.arguments.multirun else new_id()
         name = path.name if not self.arguments.multirun else self._name(chosen, overrides, identity)
@@ -198,7 +209,12 @@ def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
     """Call ``hydra.main`` on these arguments; ``sys.argv`` is changed in place because child ranks read it again."""
     prepare(argv)
     sys.argv[1:] = argv
-    hydra.main(config_path=str(conf or packaged_conf()), config_name="config", version_base="1.3")(task)()
+    try:
+        hydra.main(config_path=str(conf or packaged_conf()), config_name="config", version_base="1.3")(task)()
+    except InstantiationException as error:  # a part of the sweeper
+        if isinstance(error.__cause__, GptshakeError):
+            raise error.__cause__ from None
+        raise
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -172,6 +172,17 @@ def test_a_sampler_of_optuna_takes_the_place_of_ours(commands: Any, small: Any, 
     assert len(Study(tmp_path).trials) == 7
 
 
+def test_proposals_can_be_the_same_whatever_finishes_first(commands: Any, small: Any, tmp_path: Path) -> None:
+    proposed = []
+    for slots in ("1", "2"):
+        (tmp_path / slots).mkdir()
+        words = ("hydra.sweeper.deterministic=true", "executor=local", f"hydra.sweeper.executor.slots={slots}", "trainer.threads=1")
+        done = commands(tmp_path / slots, "-m", *small, *STEPS, "optimizer.lr=range", *words)
+        assert done.code == 0, done.err
+        proposed.append([trial["params"] for trial in Study(tmp_path / slots).trials])
+    assert proposed[0] == proposed[1]
+
+
 def test_only_the_best_keep_their_weights(commands: Any, small: Any, tmp_path: Path) -> None:
     assert commands(tmp_path, "-m", *small, *STEPS, *LIST, "hydra.sweeper.keep=1").code == 0
     study = Study(tmp_path)
@@ -306,6 +317,11 @@ def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: P
         (("-m", "ablate=[optimizer.lr=fast]"), "optimizer.lr=fast"),
         (("-m", "optimizer.lr=range", "enqueue=[{model.dropout:0.1}]"), "enqueue names model.dropout"),
         (("-m", "optimizer.lr=range", "hydra.sweeper.hours=1", "hydra.sweeper.n_trials=3"), "give it or n_trials"),
+        (("-m", "optimizer.lr=range", "repeats=0"), "repeats=0 cannot work: it is a whole number from 1 up"),
+        (("-m", "optimizer.lr=range", "hydra.sweeper.direction=down"), "hydra.sweeper.direction=down is not known"),
+        (("-m", "optimizer.lr=range", "hydra.sweeper.n_trails=3"), "n_trails"),
+        (("-m", "optimizer.lr=range", "sampler=tep"), "there is no such sampler; did you mean tpe?"),
+        (("-m", "optimizer.lr=range", "hydra.sweeper.executor.slots=0", "executor=local"), "executor.slots=0 cannot work"),
     ],
 )
 def test_a_mistake_in_a_sweep_is_one_sentence(words: tuple[str, ...], part: str, commands: Any, small: Any, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def report(folder: Path) -> list[Path]:
             files += save(figure, folder / "plots", name)
     pictures = {path.stem: path.read_text(encoding="utf-8") for path in files if path.suffix == ".svg"}
     texts = {"report.html": page(study, verdict(study, _shown(folder)), pictures)}
-    if winner := best(study):
+    if (winner := best(study)) and study.get("program") == "gptshake":
         texts["best.yaml"] = best_yaml(study, winner)
     for name, text in texts.items():
         write_atomic(folder / name, text)

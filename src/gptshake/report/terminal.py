@@ -170,7 +170,8 @@ def _losses(study: Rows) -> list[str]:
 
 def _next(study: Rows, winner: Best, folder: Path | None) -> list[str]:
     place = folder or Path("multirun") / study["name"]
-    return [f"Repeat it:  {command(study, overrides_of(study, winner))}", f"Build on it:  {use(study, place)}"]
+    build = [f"Build on it:  {use(study, place)}"] if study.get("program") == "gptshake" else []  # another app has no experiment=
+    return [f"Repeat it:  {command(study, overrides_of(study, winner))}", *build]
 
 
 def _compared(study: Rows, winner: Best) -> list[str]:

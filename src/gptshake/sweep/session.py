@@ -51,6 +51,7 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
         GptshakeError: what is wrong, or what failed.
         Stop: a signal came.
     """
+    _check(options)
     swept = [override for override in overrides if override.is_sweep_override()]
     fixed = [_text(override) for override in overrides if not override.is_sweep_override()]
     executor: Executor = options.executor if options.executor is not None else LocalSlots()
@@ -73,9 +74,29 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     return controller.study
 
 
+def _check(options: SweeperConfig) -> None:
+    """Refuse options that cannot work.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    if options.direction not in ("minimize", "maximize"):
+        raise ConfigError(f"hydra.sweeper.direction={options.direction} is not known: it is minimize or maximize.")
+    for key, least in (("repeats", 1), ("confirm", 0), ("keep", 1), ("max_failures", 1), ("n_trials", 1)):
+        value = getattr(options, key)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise ConfigError(f"{key}={value} cannot work: it is a whole number from {least} up.")
+    for key in ("hours", "timeout", "trial_timeout"):
+        value = getattr(options, key)
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
+
+
 def _run(controller: Controller, folder: Path) -> None:
     try:
         controller.run()
+    except ImportError as error:  # Optuna's samplers find out only when they are asked
+        raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
     except (OSError, optuna.exceptions.StorageInternalError) as error:
         raise GptshakeError(
             f"The study in {folder} cannot be written ({error}). Make room or free the storage, and run the same command again: it goes on from here."

@@ -1,5 +1,6 @@
 """A Hydra app as the sweep sees it, and the end of a sweep as people see it. Hydra does not scan it: its name begins with ``_``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
-from gptshake.errors import GptshakeError
+from gptshake.errors import GptshakeError, Stop
 from gptshake.processes import read_outcome
 from gptshake.report.live import Live
+from gptshake.signals import SIGNALS
 from gptshake.sweep.app import Host
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.session import sweep
@@ -24,10 +26,10 @@ class HydraApp:
     """See ``gptshake.sweep.app.App``."""
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.task_function, self.config = context, task_function, config
-        self.program = str(config.hydra.job.name)
+        self.context, self.task_function, self.config = context, task_function, _without_sweeper(config)
         self.folder = Path(config.hydra.sweep.dir).expanduser().absolute()
-        self.host = task_function if isinstance(task_function, Host) else None
+        self.host: Host | None = task_function if isinstance(task_function, Host) else None
+        self.program = "gptshake" if self.host else sys.argv[0]
 
     def sweep(self, options: SweeperConfig, arguments: list[str]) -> list[list[JobReturn]]:
         """Run the study, and tell what came out, however it ended.
@@ -35,6 +37,7 @@ class HydraApp:
         Raises:
             GptshakeError: what is wrong, or which trials failed; for another app as Hydra's own kind.
         """
+        SIGNALS.install()
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
         live = Live()
         try:
@@ -46,6 +49,10 @@ class HydraApp:
             if self.host:
                 raise
             raise CompactHydraException(str(error)) from None
+        except Stop as stop:
+            if self.host:
+                raise
+            raise SystemExit(stop.exit_code) from None
 
     def begun(self, folder: Path) -> None:
         """Leave the multirun's config in the study's folder, as every Hydra sweeper does."""
@@ -67,8 +74,9 @@ class HydraApp:
         value = OmegaConf.select(self.config, key)
         if not isinstance(node, DictConfig) or name not in node or isinstance(value, DictConfig):
             return self.config.hydra.runtime.choices.get(key), False  # a group
-        kind = node._get_node(name)._metadata.ref_type
-        return value, kind is int or (isinstance(value, int) and not isinstance(value, bool))
+        leaf = node._get_node(name)
+        typed = isinstance(leaf, Node) and leaf._metadata.ref_type is int
+        return value, typed or (isinstance(value, int) and not isinstance(value, bool))
 
     def _composed(self, task: dict[str, Any]) -> DictConfig:
         cfg = self.context.config_loader.load_sweep_config(self.config, list(task["overrides"]))
@@ -91,11 +99,19 @@ class HydraApp:
         hydra_cfg = self._composed(task)
         with read_write(hydra_cfg.hydra.runtime), open_dict(hydra_cfg.hydra.runtime):
             hydra_cfg.hydra.runtime.output_dir = str(study.folder / run.path)
-        cfg = OmegaConf.masked_copy(hydra_cfg, [key for key in hydra_cfg if key != "hydra"])
+        cfg = OmegaConf.masked_copy(hydra_cfg, [str(key) for key in hydra_cfg if key != "hydra"])
         done = JobReturn(task["overrides"], cfg, OmegaConf.masked_copy(hydra_cfg, ["hydra"]))
         done.working_dir = hydra_cfg.hydra.runtime.output_dir if hydra_cfg.hydra.job.chdir is not False else str(Path.cwd())
         done.task_name, done.status, done.return_value = JobRuntime.instance().get("name"), JobStatus.COMPLETED, _value(study, run)
         return done
+
+
+def _without_sweeper(config: DictConfig) -> DictConfig:
+    """The multirun's config for its jobs, which need not know how they are swept."""
+    own = config.copy()
+    with read_write(own.hydra.overrides), open_dict(own.hydra.overrides):
+        own.hydra.overrides.hydra = [text for text in own.hydra.overrides.hydra if not text.lstrip("+~").startswith("hydra.sweeper.")]
+    return own
 
 
 def _value(study: Study, run: RunRow) -> Any:

@@ -15,6 +15,9 @@ ConfigStore.instance().store(group="hydra/sweeper", name="gptshake", node=Sweepe
 class GptshakeSweeper(Sweeper):
     """Searches with Optuna, without a barrier, in processes of their own; see ``SweeperConfig`` for the options."""
 
+    hydra_context: HydraContext
+    config: DictConfig
+
     def __init__(self, **options: Any) -> None:
         self.options = SweeperConfig(**options)
 
