@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import variance
 
 ASSUMED_SD = 0.005  # of the loss, between seeds, where no repeats say it: 0.3 to 0.8 % measured at 200 to 3,200 steps
+LEAST_SD = 0.0025  # of the loss, for the interval: bowls are skewed, so a parabola's vertex is no truer, however still the seeds
 SCALE = 0.02  # a point whose loss is this share above the best counts 1/e
 NARROWEST = 0.25  # half a width in units of log2 below which no interval is claimed
 Points = Sequence[tuple[float, float]]  # place, loss
@@ -74,7 +75,7 @@ def basin(points: Points, *, log: bool, sd: float | None) -> Basin | None:
     Args:
         points: (value, loss), lower is better; a loss that is not finite bounds the interval.
         log: whether the values belong on a log scale.
-        sd: of a point's loss between seeds; None: 0.5 % of the best loss is assumed.
+        sd: of a point's loss between seeds; None: 0.5 % of the best loss is assumed. The interval takes 0.25 % at least.
     Returns:
         None without a finite loss.
     """
@@ -88,7 +89,8 @@ def basin(points: Points, *, log: bool, sd: float | None) -> Basin | None:
     left, right = max(below, default=at), min(above, default=at)
     parabola = fit(finite)
     best = min(max(parabola.vertex, left), right) if parabola and below and above else at
-    low, high = _interval(place, best, parabola, min(lowest, parabola.bottom if parabola else lowest) + 2 * spread)
+    bottom = min(lowest, parabola.bottom if parabola else lowest)
+    low, high = _interval(place, best, parabola, bottom + 2 * max(spread, LEAST_SD * abs(lowest)))
     if log:
         low, high = min(low, best - NARROWEST), max(high, best + NARROWEST)
     low, high = max(low, place[0][0]), min(high, place[-1][0])

@@ -53,5 +53,5 @@ def _diverged(values: list[float]) -> bool:
 
 def _value_at(trial: FrozenTrial, tokens: int) -> float | None:
     """What a trial had reported by then: batch sizes report at different tokens."""
-    before = [step for step in trial.intermediate_values if step <= tokens]
+    before = [step for step, value in trial.intermediate_values.items() if step <= tokens and math.isfinite(value)]
     return trial.intermediate_values[max(before)] if before else None

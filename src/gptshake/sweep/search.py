@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gptshake.estimate.basin import fit
+from gptshake.estimate.basin import Parabola, fit
 from gptshake.sweep.space import Axis, Params, Value
 
 MOST = 20  # points of a search along one axis
 SAME = 0.035  # closer than that, in steps, two points are one: a factor of 1.05
 CLOSE = 0.25  # the vertex is settled if a point lies this near, in steps: a factor of 1.4
 STEP_BITS = 2.0  # log2 of a step on a log axis: a factor of 4
+COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps from the start
+USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
 STEPS = 8  # on a linear axis, from end to end
 
 
@@ -67,8 +69,8 @@ class Line:
     Args:
         axis: what varies.
         n_trials: go on refining up to so many points; None: stop when the vertex is settled.
-        slots: with more than one, a free slot gets the likeliest next point although results are outstanding; with one the
-            proposals do not depend on the order in which points finish.
+        slots: with more than one, a free slot gets at once what the outstanding results would call for if they came as
+            expected; with one the proposals do not depend on the order in which points finish.
     """
 
     def __init__(self, axis: Axis, *, n_trials: int | None, slots: int) -> None:
@@ -82,50 +84,79 @@ class Line:
 
     def propose(self, points: Sequence[Point]) -> Params | None:
         """The next value."""
-        if len(points) >= (self._n_trials or MOST):
+        if len(points) >= MOST if self._n_trials is None else sum(point.state != "failed" for point in points) >= self._n_trials:
             return None
-        tried = [self._at(point) for point in points]
+        failed = [self._at(point) for point in points if point.state == "failed"]
         running = [self._at(point) for point in points if point.state == "running"]
         known = sorted((self._at(point), _loss(point)) for point in points if point.state not in ("running", "failed"))
-        wishes = self._coarse(1)
-        if known and (not running or self._slots > 1):
-            wishes += self._narrower(known)
-        if running and len(running) < self._slots:
-            wishes += self._coarse(self._slots)
-        if not running and self._n_trials is not None:
-            wishes += self._refined(tried, known)
-        place = next((wish for wish in wishes if all(abs(wish - other) > SAME for other in tried)), None)
-        return None if place is None else {self._axis.key: self._value(place)}
+        taken = [*running, *(place for place, _ in known)]
+        waits = bool(running) and self._slots == 1  # for the whole round, so that the order of its ends is no matter
+        wishes = self._coarse(3 if known else self._slots) + ([] if waits else self._decided(taken, known, running))
+        for wish in wishes:
+            for place in [wish] if waits else self._ways(wish, taken, failed):
+                if all(abs(self._place(float(self._value(place))) - other) > SAME for other in [*taken, *failed]):
+                    return {self._axis.key: self._value(place)}
+        return None
 
-    def _coarse(self, steps: int) -> list[float]:
-        """The start and its neighbours, so many steps up and down; the ends of the range where they would lie outside."""
-        around = [self._start, *(self._start + sign * step for step in range(1, steps + 1) for sign in (1, -1))]
-        inside = [min(max(place, self._low), self._high) for place in around]
+    def _coarse(self, slots: int) -> list[float]:
+        """The start and its neighbours, with more slots what likely comes after; the ends of the range where they would lie outside."""
+        inside = [min(max(self._start + step, self._low), self._high) for step in COARSE[: max(3, slots)]]
         return [place for index, place in enumerate(inside) if all(abs(place - other) > CLOSE for other in inside[:index])]
+
+    def _decided(self, taken: list[float], known: list[tuple[float, float]], running: list[float]) -> list[float]:
+        """What the results call for; then, while some are outstanding, what they would call for if they came as expected."""
+        wishes = self._narrower(known) if known else []
+        if running and len(running) < self._slots and known:
+            expected = self._expected(known)
+            wishes += self._narrower(sorted([*known, *((place, expected(place)) for place in running)]))
+        if self._n_trials is not None:
+            wishes += self._refined(taken, known)
+        return wishes
+
+    def _expected(self, known: list[tuple[float, float]]) -> Parabola:
+        """The basin as far as it is known; with fewer than three points the width that such basins mostly have."""
+        finite = sorted((loss, place) for place, loss in known if math.isfinite(loss))
+        parabola = fit(known)
+        if parabola or not finite:
+            return parabola or Parabola(1.0, known[0][0] - 1, 0.0)
+        (lowest, best), bend = finite[0], USUAL * (abs(finite[0][0]) or 1.0)
+        vertex = best
+        if len(finite) > 1:
+            loss, place = finite[1]
+            vertex = (best + place) / 2 - (loss - lowest) / (2 * bend * (place - best))
+        return Parabola(bend, vertex, lowest - bend * (best - vertex) ** 2)
 
     def _narrower(self, known: list[tuple[float, float]]) -> list[float]:
         """Outwards where the best lies at the edge of what is known, else the vertex unless a point is close to it."""
         best, lowest = min(known, key=lambda entry: (entry[1], abs(entry[0] - self._start)))
         if math.isinf(lowest):  # all of them diverged: down
             return [max(known[0][0] - 1, self._low)]
-        below, above = [x for x, _ in known if x < best], [x for x, _ in known if x > best]
+        below, above = [entry for entry in known if entry[0] < best], [entry for entry in known if entry[0] > best]
         outward = [min(best + 1, self._high)] if not above and best < self._high - SAME else []
         outward += [max(best - 1, self._low)] if not below and best > self._low + SAME else []
         if outward:
             return outward
-        left, right = max(below, default=best), min(above, default=best)
+        left, right = (_inner(best, side) for side in (below[-1] if below else (best, lowest), above[0] if above else (best, lowest)))
         parabola = fit(known)
         if parabola is None:
-            return [(best + side) / 2 for side in (right, left) if abs(side - best) > 2 * CLOSE]
+            halves = [(best + side[0]) / 2 for side in [*above[:1], *below[-1:]]]
+            return [place for place in halves if abs(place - best) > CLOSE]
         vertex = min(max(parabola.vertex, left), right)
-        return [vertex] if all(abs(vertex - x) > CLOSE for x, _ in known) else []
+        return [vertex] if all(abs(vertex - place) > CLOSE for place, loss in known if math.isfinite(loss)) else []
 
-    def _refined(self, tried: list[float], known: list[tuple[float, float]]) -> list[float]:
-        """Middles of the gaps between tried points, those next to the best first."""
+    def _refined(self, taken: list[float], known: list[tuple[float, float]]) -> list[float]:
+        """Middles of the gaps between points, the widest first; the further from the best, the narrower a gap looks."""
         best = min(known, key=lambda entry: entry[1])[0] if known else self._start
-        edges = sorted({*tried, self._low, self._high})
-        gaps = [(left + right) / 2 for left, right in itertools.pairwise(edges) if right - left > 2 * SAME]
-        return sorted(gaps, key=lambda middle: (round(abs(middle - best) * 2), -min(abs(middle - edge) for edge in edges), middle))
+        edges = sorted({*taken, self._low, self._high})
+        gaps = [(right - left, (left + right) / 2) for left, right in itertools.pairwise(edges)]
+        return [middle for _, middle in sorted(gaps, key=lambda gap: (-gap[0] / (0.5 + abs(gap[1] - best)) ** 1.5, gap[1]))]
+
+    def _ways(self, wish: float, taken: list[float], failed: list[float]) -> list[float]:
+        """A place, or those beside it if a run has failed there and none beside it has come through."""
+        if all(abs(wish - place) > SAME for place in failed):
+            return [wish]
+        beside = [min(max(wish + way, self._low), self._high) for way in (-CLOSE, CLOSE)]
+        return beside if all(abs(wish - place) > CLOSE + SAME for place in taken) else []
 
     def _at(self, point: Point) -> float:
         return self._place(float(point.params[self._axis.key]))
@@ -150,7 +181,7 @@ class Sampled:
     """Several axes: what the config declares, then quasi-random points, then whatever the study's sampler chooses.
 
     The points are an additive recurrence with the generalised golden ratio (Roberts 2018), shifted by the seed (Cranley and
-    Patterson 1976): even in every projection, and none of them depends on how many there will be.
+    Patterson 1976): even over the axes together, and none of them depends on how many there will be.
     """
 
     def __init__(self, axes: Sequence[Axis], *, n_startup: int, seed: int) -> None:
@@ -164,10 +195,11 @@ class Sampled:
         self._alpha = [golden ** -(index + 1) for index in range(len(self._axes))]
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        """The next point, or an empty one for the sampler."""
-        number = len(points)
-        if number > self._n_startup:
-            return {}
+        """The first point of the start that was not tried; after them an empty one for the sampler."""
+        tried = [point.params for point in points]
+        return next((point for point in map(self._point, range(self._n_startup + 1)) if point not in tried), {})
+
+    def _point(self, number: int) -> Params:
         places = [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
         point = {axis.key: _spread(axis, place) for axis, place in zip(self._axes, places, strict=True)}
         return point | {axis.key: axis.declared for axis in self._axes if number == 0 and _is_inside(axis) and axis.declared is not None}
@@ -189,6 +221,11 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
     if len(axes) == 1:
         return Line(axes[0], n_trials=n_trials, slots=1 if deterministic else slots)
     return Sampled(axes, n_startup=max(4, (n_trials or MOST) // 4), seed=seed)
+
+
+def _inner(best: float, side: tuple[float, float]) -> float:
+    """How far towards its neighbour the vertex may lie: half of the way if that diverged."""
+    return side[0] if math.isfinite(side[1]) else (best + side[0]) / 2
 
 
 def _loss(point: Point) -> float:
@@ -213,9 +250,13 @@ def _spread(axis: Axis, place: float) -> Value:
 
 
 def readable(axis: Axis, exact: Value) -> Value:
-    """A value in three digits, which are enough for people and for losses; values of lists stay as they are."""
+    """A value in three digits, which are enough for people and for losses; values of lists stay as they are.
+
+    On a linear axis at least three digits of the range: from 1000 to 1010 it has a value every 0.01.
+    """
     if not axis.numeric or axis.powers or isinstance(exact, str):
         return exact
     low, high = axis.bounds
-    inside = min(max(float(f"{exact:.3g}"), low), high)
-    return round(inside) if axis.integer else float(inside)
+    decimals = 2 - math.floor(math.log10(abs(exact))) if exact else 0
+    inside = min(max(round(exact, decimals if axis.log else max(decimals, 3 - math.ceil(math.log10(high - low)))), low), high)
+    return min(max(round(inside), math.ceil(low)), math.floor(high)) if axis.integer else float(inside)

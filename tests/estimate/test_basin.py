@@ -1,0 +1,101 @@
+"""The parabola through measured points in closed form, and what is claimed to be sure about its bottom."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptshake.estimate.basin import LEAST_SD, Parabola, basin, fit, noise
+
+STEPS = (-4.0, -2.0, 0.0, 2.0, 4.0)  # log2 of a value
+
+
+def bowl(curvature: float, vertex: float, bottom: float) -> list[tuple[float, float]]:
+    parabola = Parabola(curvature, vertex, bottom)
+    return [(2.0**x, parabola(x)) for x in STEPS]
+
+
+@given(st.floats(0.001, 1.0), st.floats(-3.0, 3.0), st.floats(0.5, 10.0))
+def test_the_vertex_of_a_parabola_is_found(curvature: float, vertex: float, bottom: float) -> None:
+    exact = Parabola(curvature, vertex, bottom)
+    found = fit([(x, exact(x)) for x in (vertex - 1.5, vertex - 0.25, vertex + 1.0)])
+    assert found is not None
+    assert found.curvature == pytest.approx(curvature, rel=1e-3)
+    assert found.vertex == pytest.approx(vertex, abs=1e-3)
+    assert found.bottom == pytest.approx(bottom, rel=1e-6)
+
+
+def test_too_few_points_and_a_hill_have_no_parabola() -> None:
+    assert fit([(0, 1.0), (1, 2.0)]) is None
+    assert fit([(0, 1.0), (0, 1.1), (1, 2.0)]) is None
+    assert fit([(0, 1.0), (1, 2.0), (2, math.inf)]) is None
+    assert fit([(0, 1.0), (1, 2.0), (2, 1.0)]) is None
+
+
+def test_a_steep_side_does_not_bend_the_parabola() -> None:
+    exact = Parabola(0.01, 0.5, 2.0)
+    points = [(x, exact(x)) for x in (-2.0, 0.0, 2.0)]
+    found = fit([*points, (4.0, 9.0)])
+    assert found is not None and found.vertex == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_interval_ends_where_the_parabola_leaves_the_noise() -> None:
+    found = basin(bowl(0.01, 0.5, 2.0), log=True, sd=0.02)  # 2 sd = 0.04 = 0.01 * 2^2
+    assert found is not None and found.edge is None and not found.assumed
+    assert math.log2(found.best) == pytest.approx(0.5, abs=1e-6)
+    assert math.log2(found.low) == pytest.approx(-1.5, abs=1e-6)
+    assert math.log2(found.high) == pytest.approx(2.5, abs=1e-6)
+
+
+def test_without_repeats_half_a_percent_is_assumed() -> None:
+    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=None)  # 2 * 0.005 * 2.0 = 0.02 = 0.01 * 2
+    assert found is not None and found.assumed and found.sd == pytest.approx(0.01)
+    assert math.log2(found.high) == pytest.approx(math.sqrt(2), abs=1e-6)
+
+
+def test_still_seeds_do_not_make_a_skewed_bowl_surer_than_its_parabola() -> None:
+    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.0)
+    assert found is not None and found.sd == 0
+    assert math.log2(found.high) == pytest.approx(math.sqrt(2 * LEAST_SD * 2.0 / 0.01), abs=1e-6)
+
+
+def test_a_linear_axis_stays_linear() -> None:
+    exact = Parabola(4.0, 0.3, 1.0)
+    found = basin([(x, exact(x)) for x in (0.1, 0.25, 0.5)], log=False, sd=0.02)
+    assert found is not None
+    assert (found.best, found.low, found.high) == pytest.approx((0.3, 0.2, 0.4), abs=1e-6)
+
+
+def test_the_best_at_an_end_is_an_edge() -> None:
+    falling, rising = [(1.0, 3.0), (2.0, 2.0), (4.0, 1.0)], [(1.0, 1.0), (2.0, 2.0), (4.0, 3.0)]
+    high, low = basin(falling, log=True, sd=None), basin(rising, log=True, sd=None)
+    assert high is not None and (high.edge, high.best) == ("high", 4.0)
+    assert low is not None and (low.edge, low.best) == ("low", 1.0)
+
+
+def test_a_diverged_point_bounds_the_interval_and_bends_nothing() -> None:
+    points = bowl(0.001, 0.0, 2.0)
+    free, bounded = basin(points, log=True, sd=0.01), basin([*points, (2.0**1.5, math.inf)], log=True, sd=0.01)
+    assert free is not None and bounded is not None
+    assert bounded.best == pytest.approx(free.best)
+    assert free.high > 2.0**1.5 and bounded.low == pytest.approx(free.low)
+
+
+def test_nothing_is_known_when_everything_diverged() -> None:
+    assert basin([(1.0, math.inf), (2.0, math.nan)], log=True, sd=None) is None
+    assert basin([], log=True, sd=None) is None
+
+
+@given(st.lists(st.tuples(st.floats(1e-5, 1.0), st.floats(0.5, 5.0) | st.just(math.inf)), min_size=1, max_size=12), st.booleans())
+def test_the_interval_holds_the_best_and_stays_inside_what_was_tried(points: list[tuple[float, float]], log: bool) -> None:
+    found = basin(points, log=log, sd=None)
+    if found is not None:
+        tried, slack = [value for value, _ in points], 1 + 1e-9
+        assert min(tried) <= found.low * slack and found.high <= max(tried) * slack
+        assert found.low <= found.best * slack and found.best <= found.high * slack
+
+
+def test_noise_is_pooled_over_repeated_points() -> None:
+    assert noise([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0]]) == pytest.approx(math.sqrt((2.0 + 6.0) / 3))
+    assert noise([[1.0], [2.0]]) is None

@@ -1,0 +1,323 @@
+"""What the searches propose: in closed form where there is one, as behaviour on bowls with cliffs, failures and slots elsewhere."""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptshake.sweep.search import MOST, Grid, Line, Point, Sampled, Search, readable, search_for
+from gptshake.sweep.space import Axis, Params
+
+LR = Axis("lr", 1e-5, 3e-2, log=True, declared=1e-3)
+Loss = Callable[[float], float]
+
+
+def bowl(best: float, cliff: float = math.inf) -> Loss:
+    """Twice the best costs 0.5 %; above the cliff runs diverge."""
+    return lambda lr: 2.0 * (1 + 0.005 * math.log2(lr / best) ** 2) if lr < cliff else math.inf
+
+
+def ended(point: Point, loss: float) -> Point:
+    return Point(point.number, point.params, loss, "ok") if math.isfinite(loss) else Point(point.number, point.params, None, "diverged")
+
+
+def drive(
+    search: Search, loss: Loss, *, slots: int = 1, states: Mapping[int, str] | None = None, order: random.Random | None = None
+) -> list[Point]:
+    """Run a search over one axis to its end; ``states`` gives numbers that end otherwise, ``order`` shuffles which run ends first."""
+    points: list[Point] = []
+    while len(points) < 60:
+        running = [point for point in points if point.state == "running"]
+        params = search.propose(points) if len(running) < slots else None
+        if params is not None:
+            points.append(Point(len(points), params, None, "running"))
+        elif running:
+            done = order.choice(running) if order else running[0]
+            other = (states or {}).get(done.number)
+            points[done.number] = Point(done.number, done.params, None, other) if other else ended(done, loss(values([done])[0]))
+        else:
+            return points
+    raise AssertionError("the search does not end")
+
+
+def values(points: list[Point]) -> list[float]:
+    return [float(value) for point in points for value in point.params.values()]
+
+
+def best_of(points: list[Point]) -> float:
+    return values([min((point for point in points if point.value is not None), key=lambda point: point.value or 0.0)])[0]
+
+
+# Grids
+
+
+def test_a_grid_is_the_product_in_hydras_order() -> None:
+    grid = Grid([Axis("a", choices=(1, 2)), Axis("b", choices=("x", "y"))])
+    points: list[Point] = []
+    while (params := grid.propose(points)) is not None:
+        points.append(Point(len(points), params, 1.0, "ok"))
+    assert grid.size == 4
+    assert [tuple(point.params.values()) for point in points] == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
+
+
+@pytest.mark.parametrize("state", ["running", "ok", "pruned", "diverged", "failed"])
+def test_a_grid_point_is_tried_once_however_it_ended(state: str) -> None:
+    assert Grid([Axis("a", choices=(1, 2))]).propose([Point(0, {"a": 1}, None, state)]) == {"a": 2}
+
+
+# One numeric axis
+
+
+def test_the_declared_value_comes_first_and_exactly_then_its_neighbours() -> None:
+    axis = Axis("lr", 1e-5, 3e-2, log=True, declared=1.2345e-3)
+    assert values(drive(Line(axis, n_trials=None, slots=1), bowl(1e-3)))[:3] == [1.2345e-3, 4.94e-3, 3.09e-4]
+
+
+def test_without_a_declared_value_the_search_starts_in_the_middle() -> None:
+    assert Line(Axis("lr", 1e-4, 1e-2, log=True), n_trials=None, slots=1).propose([]) == {"lr": 1e-3}
+    assert Line(Axis("p", 0.0, 0.5), n_trials=None, slots=1).propose([]) == {"p": 0.25}
+
+
+@pytest.mark.parametrize(("declared", "start"), [(1.0, 3e-2), (1e-9, 1e-5)])
+def test_a_declared_value_outside_the_range_starts_at_the_nearest_end(declared: float, start: float) -> None:
+    line = Line(Axis("lr", 1e-5, 3e-2, log=True, declared=declared), n_trials=None, slots=1)
+    assert line.propose([]) == {"lr": start}
+
+
+def test_the_search_goes_outwards_until_the_minimum_lies_inside() -> None:
+    tried = values(drive(Line(LR, n_trials=None, slots=1), bowl(3e-5)))
+    assert tried[:5] == [1e-3, 4e-3, 2.5e-4, 6.25e-5, 1.56e-5]
+    assert len(tried) <= 7
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_a_minimum_beyond_the_range_ends_the_search_at_its_end(end: str) -> None:
+    points = drive(Line(LR, n_trials=None, slots=1), bowl(1e-8 if end == "low" else 10.0))
+    assert best_of(points) == (1e-5 if end == "low" else 3e-2)
+
+
+def test_a_declared_value_at_the_minimum_takes_three_runs() -> None:
+    assert len(drive(Line(LR, n_trials=None, slots=1), bowl(1e-3))) == 3
+
+
+def test_a_vertex_between_two_points_takes_a_fourth_run_there() -> None:
+    points = drive(Line(LR, n_trials=None, slots=1), bowl(2e-3))
+    assert values(points)[3:] == [2e-3]
+
+
+@pytest.mark.parametrize("off", [1 / 32, 1 / 8, 1 / 3, 1, 3, 8])
+def test_the_answer_is_within_half_a_percent_of_the_best_loss(off: float) -> None:
+    best = 1e-3 / off
+    points = drive(Line(LR, n_trials=None, slots=1), bowl(best, cliff=8 * best))
+    assert bowl(best)(best_of(points)) <= 1.005 * bowl(best)(best)
+    assert len(points) <= 7
+
+
+def test_a_diverged_neighbour_bounds_the_search() -> None:
+    points = drive(Line(LR, n_trials=None, slots=1), bowl(2e-3, cliff=3e-3))
+    assert max(values(points)) == 4e-3
+    assert best_of(points) == 2e-3
+
+
+def test_everything_diverged_leads_down_to_the_end_of_the_range() -> None:
+    tried = values(drive(Line(LR, n_trials=None, slots=1), lambda lr: math.inf))
+    assert tried[-1] == 1e-5
+
+
+def test_a_pruned_point_never_counts_as_the_best() -> None:
+    points = [Point(0, {"lr": 1e-3}, 2.0, "ok"), Point(1, {"lr": 4e-3}, 1.0, "pruned"), Point(2, {"lr": 2.5e-4}, 2.1, "ok")]
+    proposed = Line(LR, n_trials=None, slots=1).propose(points)
+    assert proposed is not None and 1e-3 < float(proposed["lr"]) < 4e-3
+
+
+@pytest.mark.parametrize("failed", [[0], [1], [2], [3], [0, 1], [1, 3]])
+def test_the_search_goes_around_failed_points(failed: list[int]) -> None:
+    points = drive(Line(LR, n_trials=None, slots=1), bowl(2e-3), states=dict.fromkeys(failed, "failed"))
+    alive = [point for point in points if point.state == "ok"]
+    assert len(set(values(points))) == len(points)
+    assert min(values(alive)) < best_of(points) < max(values(alive))
+    assert bowl(2e-3)(best_of(points)) <= 1.005 * 2.0
+
+
+def test_failed_points_do_not_use_up_the_trials_asked_for() -> None:
+    points = drive(Line(LR, n_trials=8, slots=1), bowl(2e-3), states={1: "failed", 4: "failed"})
+    assert sum(point.state == "ok" for point in points) == 8
+
+
+@pytest.mark.parametrize("n_trials", [1, 2, 8, 16, 25])
+def test_an_explicit_number_of_trials_is_used_up(n_trials: int) -> None:
+    points = drive(Line(LR, n_trials=n_trials, slots=1), bowl(2e-3))
+    assert len(points) == n_trials
+
+
+def test_refinement_is_denser_around_the_best() -> None:
+    tried = sorted(math.log2(value / 2e-3) for value in values(drive(Line(LR, n_trials=12, slots=1), bowl(2e-3))))
+    near = [right - left for left, right in pairwise(tried) if abs(left + right) < 2]
+    assert max(near) <= 0.6 < max(right - left for left, right in pairwise(tried))
+
+
+@given(seed=st.integers(0, 10**6), best=st.floats(1e-5, 3e-2), slots=st.integers(2, 5))
+@settings(max_examples=40, deadline=None)
+def test_the_finishing_order_changes_nothing_where_the_search_waits(seed: int, best: float, slots: int) -> None:
+    first, other = (drive(Line(LR, n_trials=None, slots=1), bowl(best), slots=slots, order=random.Random(seed + k)) for k in (0, 1))
+    assert first == other
+
+
+@given(best=st.floats(3e-5, 1e-2), cut=st.integers(0, 8))
+def test_a_continued_search_proposes_what_the_uninterrupted_one_did(best: float, cut: int) -> None:
+    points = drive(Line(LR, n_trials=8, slots=1), bowl(best))
+    assert Line(LR, n_trials=8, slots=1).propose(points[:cut]) == (points[cut].params if cut < len(points) else None)
+
+
+def test_a_waiting_search_is_silent_while_decisive_runs_are_out_and_a_hurried_one_is_not() -> None:
+    points = [Point(0, {"lr": 1e-3}, 2.0, "ok"), Point(1, {"lr": 4e-3}, 1.99, "ok"), Point(2, {"lr": 2.5e-4}, None, "running")]
+    assert Line(LR, n_trials=None, slots=1).propose(points) is None
+    hurried = Line(LR, n_trials=None, slots=2).propose(points)
+    assert hurried is not None and float(hurried["lr"]) > 4e-3
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 5, 8])
+def test_every_slot_has_work_at_the_start(slots: int) -> None:
+    line, points = Line(LR, n_trials=None, slots=slots), list[Point]()
+    for number in range(slots):
+        params = line.propose(points)
+        assert params is not None
+        points.append(Point(number, params, None, "running"))
+
+
+def test_slots_with_trials_to_do_never_idle() -> None:
+    running = [Point(3, {"lr": 2e-3}, None, "running")]
+    points = [Point(0, {"lr": 1e-3}, 2.0, "ok"), Point(1, {"lr": 4e-3}, 2.01, "ok"), Point(2, {"lr": 2.5e-4}, 2.1, "ok"), *running]
+    assert Line(LR, n_trials=12, slots=2).propose(points) is not None
+
+
+AXES = [
+    LR,
+    Axis("lr", 1e-4, 1e-2, log=True),
+    Axis("p", 0.0, 0.5, declared=0.1),
+    Axis("t", 1000.0, 1010.0),
+    Axis("n", 1, 100, integer=True, declared=7),
+    Axis("n", 1, 17, integer=True),
+    Axis("b", 8, 4096, log=True, integer=True, declared=64),
+    Axis("b", 1, 10**6, integer=True),
+]
+STATES = st.sampled_from(["ok"] * 6 + ["diverged", "pruned", "failed"])
+
+
+@given(axis=st.sampled_from(AXES), slots=st.integers(1, 6), n_trials=st.none() | st.integers(1, 20), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_no_value_is_proposed_twice_or_outside_the_range(axis: Axis, slots: int, n_trials: int | None, data: st.DataObject) -> None:
+    ends = dict(enumerate(data.draw(st.lists(STATES, max_size=12))))
+    losses = random.Random(data.draw(st.integers(0, 10**6)))
+    states = {number: state for number, state in ends.items() if state != "ok"}
+    points = drive(Line(axis, n_trials=n_trials, slots=slots), lambda _: 1 + losses.random(), slots=slots, states=states, order=losses)
+    tried, (low, high) = values(points), axis.bounds
+    assert all(low <= value <= high for value in tried)
+    assert len(set(tried)) == len(tried)
+    assert not axis.integer or all(isinstance(point.params[axis.key], int) for point in points)
+    assert len(tried) <= (MOST if n_trials is None else n_trials + len(states))
+    if axis.log and not axis.integer:
+        assert all(right / left > 1.04 for left, right in pairwise(sorted(tried)))
+
+
+# Several axes
+
+PLANE = [LR, Axis("batch", 8, 256, log=True, integer=True, powers=True, declared=32), Axis("schedule", choices=("a", "b"), declared="b")]
+
+
+def start_of(search: Search) -> list[Params]:
+    points: list[Point] = []
+    while params := search.propose(points):
+        points.append(Point(len(points), params, 1.0, "ok"))
+    return [point.params for point in points]
+
+
+def test_the_declared_point_comes_first_and_after_the_start_the_sampler_decides() -> None:
+    sampled = Sampled(PLANE, n_startup=6, seed=3)
+    start = start_of(sampled)
+    assert start[0] == {"lr": 1e-3, "batch": 32, "schedule": "b"}
+    assert len(start) == 7
+
+
+def test_an_axis_without_a_declared_value_starts_in_its_middle() -> None:
+    first = Sampled([Axis("lr", 1e-4, 1e-2, log=True), Axis("p", 0.0, 0.5, declared=0.1)], n_startup=4, seed=0).propose([])
+    assert first == {"lr": 1e-3, "p": 0.1}
+
+
+def test_quasi_random_points_step_by_powers_of_the_plastic_number() -> None:
+    golden = 1.324717957244746  # g^3 = g + 1
+    start = start_of(Sampled([Axis("a", 0.0, 1.0), Axis("b", 0.0, 1.0)], n_startup=12, seed=0))[1:]
+    for key, step in (("a", 1 / golden), ("b", 1 / golden**2)):
+        moves = [(float(right[key]) - float(left[key])) % 1 for left, right in pairwise(start)]
+        assert moves == pytest.approx([step] * 11, abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_quasi_random_points_leave_no_corner_empty(seed: int) -> None:
+    start = start_of(Sampled([Axis("a", 0.0, 1.0), Axis("b", 0.0, 1.0)], n_startup=32, seed=seed))[1:]
+    cells = {(int(4 * float(point["a"])), int(4 * float(point["b"]))) for point in start}
+    assert len(cells) >= 15  # of 16; independent random points fill 14 on average
+
+
+def test_the_seed_chooses_the_quasi_random_points() -> None:
+    one, again, other = (start_of(Sampled(PLANE, n_startup=6, seed=seed)) for seed in (0, 0, 1))
+    assert one == again != other
+
+
+def test_more_points_begin_with_the_fewer() -> None:
+    few, many = (start_of(Sampled(PLANE, n_startup=n, seed=5)) for n in (4, 8))
+    assert many[: len(few)] == few
+
+
+def test_points_tried_first_take_nothing_from_the_start() -> None:
+    sampled = Sampled(PLANE, n_startup=4, seed=0)
+    queued = Point(0, {"lr": 3e-4, "batch": 64, "schedule": "a"}, 2.0, "ok")
+    assert sampled.propose([queued]) == sampled.propose([])
+
+
+def test_a_start_that_lost_a_point_makes_it_up_without_repeating_another() -> None:
+    sampled = Sampled(PLANE, n_startup=4, seed=0)
+    start = start_of(sampled)
+    left = [Point(number, params, 1.0, "ok") for number, params in enumerate(start) if number != 2]
+    assert sampled.propose(left) == start[2]
+
+
+@pytest.mark.parametrize(
+    ("axes", "kind"),
+    [
+        ([Axis("a", choices=(1, 2)), Axis("b", choices=("x",))], Grid),
+        ([Axis("batch", 8, 256, log=True, integer=True, powers=True)], Grid),
+        ([Axis("n_layer", 1, 8, integer=True)], Grid),
+        ([LR], Line),
+        ([Axis("steps", 1, 500, integer=True)], Line),
+        ([LR, Axis("a", choices=(1, 2))], Sampled),
+        ([LR, Axis("p", 0.0, 0.5)], Sampled),
+    ],
+)
+def test_the_axes_choose_the_search(axes: list[Axis], kind: type) -> None:
+    assert isinstance(search_for(axes, n_trials=None, slots=2, seed=0, deterministic=False), kind)
+
+
+@pytest.mark.parametrize(("n_trials", "startup"), [(None, 5), (8, 4), (40, 10)])
+def test_a_quarter_of_the_trials_is_the_start(n_trials: int | None, startup: int) -> None:
+    search = search_for([LR, Axis("p", 0.0, 0.5)], n_trials=n_trials, slots=1, seed=0, deterministic=True)
+    assert len(start_of(search)) == startup + 1
+
+
+@pytest.mark.parametrize(
+    ("axis", "exact", "short"),
+    [
+        (LR, 0.00123456, 0.00123),
+        (Axis("p", 0.0, 0.5), 0.0137251, 0.0137),
+        (Axis("p", 0.0, 0.5), 0.0, 0.0),
+        (Axis("t", 1000.0, 1010.0), 1003.4567, 1003.46),
+        (Axis("n", 1, 10**6, integer=True), 152.4, 152),
+        (Axis("a", choices=("x",)), "x", "x"),
+    ],
+)
+def test_values_are_short_for_people_and_fine_enough_for_the_range(axis: Axis, exact: float | str, short: float | str) -> None:
+    assert readable(axis, exact) == short
