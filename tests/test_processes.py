@@ -81,6 +81,11 @@ def test_every_end_has_its_outcome(server: ForkServer, tmp_path: Path, task: Any
     assert run(server, tmp_path, *task) == Outcome(status, None, reason, error) == read_outcome(tmp_path)
 
 
+def test_where_a_crash_happened_is_kept(server: ForkServer, tmp_path: Path) -> None:
+    run(server, tmp_path, "signal", signal.SIGSEGV)
+    assert "Segmentation fault" in (tmp_path / "output").read_text() and "in deed" in (tmp_path / "output").read_text()
+
+
 def test_the_others_and_the_server_live_on(server: ForkServer, tmp_path: Path) -> None:
     long = server.start(Spec(("sleep", 0.5), tmp_path / "long"))
     assert run(server, tmp_path / "short", "signal", signal.SIGKILL).status == "killed"

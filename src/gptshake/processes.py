@@ -7,6 +7,7 @@ pipes: when the caller or the server dies, children stop as if they had been ask
 
 import atexit
 import contextlib
+import faulthandler
 import fcntl
 import importlib
 import json
@@ -281,6 +282,7 @@ def _enter(spec: Spec) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if spec.quiet:
         _redirect(spec.folder / _OUTPUT)
+        faulthandler.enable()  # where a crash happened is kept in the output, too
     if spec.threads is not None:
         os.environ.update(dict.fromkeys(_THREADS, str(spec.threads)))
         if torch := sys.modules.get("torch"):

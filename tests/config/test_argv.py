@@ -93,3 +93,24 @@ def test_what_is_no_free_text_is_left_alone(override: str) -> None:
 @pytest.mark.parametrize("override", ["a.b=1", "+a.b=1", "++a.b=c=d", "~a.b", "a.b"])
 def test_the_key_of_an_override_has_no_signs(override: str) -> None:
     assert key_of(override) == "a.b"
+
+
+@pytest.mark.parametrize(
+    ("typed", "rewritten"),
+    [
+        ("optimizer.lr=range", "optimizer.lr=choice(range)"),
+        ("+optimizer.lr=range", "+optimizer.lr=choice(range)"),
+        ("optimizer.lr='range'", "optimizer.lr='range'"),
+        ("model.n_layer=range(1,9)", "model.n_layer=range(1,9)"),
+        ("note=range", "note='range'"),
+        ("repeats=3", "hydra.sweeper.repeats=3"),
+        ("confirm=2", "hydra.sweeper.confirm=2"),
+        ("enqueue=[{optimizer.lr:3e-4}]", "hydra.sweeper.enqueue=[{optimizer.lr:3e-4}]"),
+        ("ablate=[optimizer.lr=1e-5,data.batch_size=512]", "hydra.sweeper.ablate=['optimizer.lr=1e-5','data.batch_size=512']"),
+        ("ablate=[a=[1,2], b={c:1,d:2}]", "hydra.sweeper.ablate=['a=[1,2]','b={c:1,d:2}']"),
+        ("ablate=[note='x, y']", r"hydra.sweeper.ablate=['note=\'x, y\'']"),
+        ("ablate=scheduler=one_cycle", "hydra.sweeper.ablate=['scheduler=one_cycle']"),
+    ],
+)
+def test_words_of_a_sweep_are_rewritten_as_hydra_takes_them(typed: str, rewritten: str) -> None:
+    assert parse([typed]).overrides == [rewritten]

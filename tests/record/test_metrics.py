@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record.metrics import COLUMNS, MetricsWriter, read_rows
+from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, read_rows
 
 KILLED_WRITER = """
 import sys
@@ -149,3 +149,31 @@ def test_a_row_costs_at_most_20_microseconds(tmp_path: Path) -> None:
         writer.append(row)
         times.append(time.perf_counter() - start)
     assert sorted(times)[len(times) // 2] < 20e-6
+
+
+def test_a_tail_gives_every_whole_row_once(tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "metrics.csv")
+    assert tail.new() == [] and tail.rate is None
+    writer = MetricsWriter(tmp_path / "metrics.csv")
+    writer.append({"step": 1, "train/tokens": 100, "perf/step_ms": 500.0})
+    assert [row["step"] for row in tail.new()] == [1] and tail.new() == []
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("2,200,")
+    assert tail.new() == []
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(",,,,1500.0,,,,,,\n")
+    assert [row["train/tokens"] for row in tail.new()] == [200]
+    assert tail.rate == pytest.approx(200 / 2.0)
+
+
+@pytest.mark.parametrize("more", [1, 5])
+def test_a_tail_reads_anew_what_was_cut_by_a_resume(more: int, tmp_path: Path) -> None:
+    writer, tail = MetricsWriter(tmp_path / "metrics.csv"), Tail(tmp_path / "metrics.csv")
+    for step in range(1, 5):
+        writer.append({"step": step, "train/tokens": step * 10**step})
+    tail.new()
+    writer.cut(2)
+    for step in range(3, 3 + more):
+        writer.append({"step": step, "train/tokens": step})
+    seen = [row["step"] for row in [*tail.new(), *tail.new()]]
+    assert seen[-1] == 2 + more and (more > 1 or seen == [1, 2, 3])

@@ -10,7 +10,7 @@ from math import ceil, log2
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from gptshake.errors import ConfigError
 
@@ -67,8 +67,7 @@ class Axis:
 
 def is_declared_range(override: Override) -> bool:
     """Whether the bare word ``range`` was given; the command line has made ``choice(range)`` of it."""
-    value = override.value()
-    return isinstance(value, ChoiceSweep) and value.list == [RANGE] and isinstance(value.list[0], str)
+    return (override.input_line or "").partition("=")[2] == f"choice({RANGE})"  # the parsed value has lost its quotes
 
 
 def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[str], tuple[Any, bool]]) -> Axis:

@@ -109,8 +109,9 @@ class HydraApp:
 def _without_sweeper(config: DictConfig) -> DictConfig:
     """The multirun's config for its jobs, which need not know how they are swept."""
     own = config.copy()
+    texts: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     with read_write(own.hydra.overrides), open_dict(own.hydra.overrides):
-        own.hydra.overrides.hydra = [text for text in own.hydra.overrides.hydra if not text.lstrip("+~").startswith("hydra.sweeper.")]
+        own.hydra.overrides.hydra = [text for text in texts if not str(text).lstrip("+~").startswith("hydra.sweeper.")]
     return own
 
 

@@ -1,0 +1,66 @@
+"""A recipe that lies anywhere: written out as the overrides that it means."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from gptshake.config.compose import compose
+from gptshake.config.recipe import written_out
+from gptshake.errors import ConfigError
+from gptshake.report.answer import best
+from gptshake.report.recipe import best_yaml
+
+FIXED = ["model=tiny", "data=text_char", "data.path='a b, (c).txt'", "trainer.max_steps=null", "trainer.max_tokens=1000", "note='it''s'"]
+OVERRIDES = ["scheduler=cosine", "scheduler.warmup=0.05", "optimizer.lr=0.0012", "seed=7"]
+
+
+def study(overrides: list[str]) -> dict[str, Any]:
+    trial = {"number": 3, "state": "ok", "params": {"optimizer.lr": 0.0012}, "overrides": overrides, "value": 2.0, "runs": []}
+    facts = {"name": "mine", "program": "gptshake", "objective": "val/bpb", "direction": "minimize", "label": "x", "ablate": None}
+    return facts | {"fixed": FIXED[:-1], "axes": [], "repeats": 1, "tokens": 1000, "state": "done", "trials": [trial], "confirm": []}
+
+
+def test_the_best_of_a_study_composes_to_what_its_trial_was(tmp_path: Path) -> None:
+    rows = study(OVERRIDES)
+    winner = best(rows)
+    assert winner is not None
+    (tmp_path / "best.yaml").write_text(best_yaml(rows, winner))
+    there = written_out([f"experiment={tmp_path / 'best.yaml'}", "trainer.max_epochs=2"])
+    assert there[-1] == "trainer.max_epochs=2"
+    found = compose(there)
+    expected = compose([*FIXED[:-1], *OVERRIDES, "trainer.max_epochs=2"])
+    assert OmegaConf.to_container(found, resolve=True) == OmegaConf.to_container(expected, resolve=True)
+
+
+def test_an_experiment_by_name_and_everything_else_stay_as_they_are() -> None:
+    assert written_out(["model=tiny", "experiment=demo", "data.path='x.yaml'"]) == ["model=tiny", "experiment=demo", "data.path='x.yaml'"]
+
+
+@pytest.mark.parametrize("value", ["it's #1, (really)!", "a,b", "null", "1e-3", "${x}", "", "ü"])
+def test_texts_survive(value: str, tmp_path: Path) -> None:
+    OmegaConf.save(
+        OmegaConf.create({"defaults": [{"override /model": "tiny"}, {"override /data": "wiki_char"}, "_self_"]}), tmp_path / "x.yaml"
+    )
+    with (tmp_path / "x.yaml").open("a") as file:
+        file.write(f"note: '{value.replace(chr(39), chr(39) * 2)}'\n")
+    cfg = compose(written_out([f"experiment={tmp_path / 'x.yaml'}"]))
+    assert OmegaConf.to_container(cfg, resolve=False)["note"] == value
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (None, "there is no such file"),
+        ("a: [", "is no config"),
+        ("[1, 2]", "it holds no keys"),
+        ("defaults:\n  - model: tiny\n", "defaults are written `override /group: option`"),
+    ],
+)
+def test_what_is_no_recipe_is_one_sentence(content: str | None, part: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "x.yaml").write_text(content)
+    with pytest.raises(ConfigError) as error:
+        written_out([f"experiment={tmp_path / 'x.yaml'}"])
+    assert part in str(error.value)
