@@ -154,6 +154,8 @@ class ForkServer:
                 self.wait(list(self._alive.values()), until - time.monotonic())
         for child in self._alive.values():
             child.kill("its caller ended")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)  # it has nothing to save, and may be importing still
         _LIFELINES.discard(self._lifeline)
         os.close(self._lifeline)
         self._connection.close()

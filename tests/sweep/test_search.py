@@ -1,5 +1,6 @@
 """What the searches propose: in closed form where there is one, as behaviour on bowls with cliffs, failures and slots elsewhere."""
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -321,3 +322,29 @@ def test_a_quarter_of_the_trials_is_the_start(n_trials: int | None, startup: int
 )
 def test_values_are_short_for_people_and_fine_enough_for_the_range(axis: Axis, exact: float | str, short: float | str) -> None:
     assert readable(axis, exact) == short
+
+
+# Loss over learning rate as measured (docs/benchmarks.md): a slope that bends, a narrow bottom, a cliff.
+MEASURED = [
+    *((1e-4, 4.327), (1.46e-4, 4.014), (2.14e-4, 3.816), (3.13e-4, 3.708), (4.58e-4, 3.65), (6.69e-4, 3.616), (9.79e-4, 3.592)),
+    *(
+        (1.43e-3, 3.56),
+        (2.09e-3, 3.481),
+        (3.06e-3, 3.33),
+        (4.48e-3, 3.301),
+        (6.55e-3, 3.655),
+        (9.59e-3, 3.654),
+        (1.4e-2, 3.671),
+        (3e-2, 3.753),
+    ),
+]
+
+
+@pytest.mark.parametrize("declared", [5e-4, 1e-3, 2e-3, 4e-3, 8e-3])
+def test_a_narrow_bottom_beside_a_cliff_is_found(declared: float) -> None:
+    def measured(rate: float) -> float:
+        (x, y), (right, above) = next(pair for pair in itertools.pairwise(MEASURED) if rate <= pair[1][0])
+        return y + (above - y) * math.log(rate / x) / math.log(right / x)
+
+    points = drive(Line(Axis("lr", 1e-4, 3e-2, log=True, declared=declared), n_trials=None, slots=1), measured)
+    assert len(points) <= 7 and min(point.value for point in points if point.value) < 1.01 * 3.301

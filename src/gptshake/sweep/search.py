@@ -16,6 +16,7 @@ from gptshake.sweep.space import Axis, Params, Value
 MOST = 20  # points of a search along one axis
 SAME = 0.035  # closer than that, in steps, two points are one: a factor of 1.05
 CLOSE = 0.25  # the vertex is settled if a point lies this near, in steps: a factor of 1.4
+STEEP = 0.02  # of the loss: a neighbour that is so much worse wants a closer look, half way to it
 STEP_BITS = 2.0  # log2 of a step on a log axis: a factor of 4
 COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps from the start
 USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
@@ -142,7 +143,11 @@ class Line:
             halves = [(best + side[0]) / 2 for side in [*above[:1], *below[-1:]]]
             return [place for place in halves if abs(place - best) > CLOSE]
         vertex = min(max(parabola.vertex, left), right)
-        return [vertex] if all(abs(vertex - place) > CLOSE for place, loss in known if math.isfinite(loss)) else []
+        if all(abs(vertex - place) > CLOSE for place, loss in known if math.isfinite(loss)):
+            return [vertex]
+        # Where the sides are steep, the parabola is a guess: a cliff may hide the bottom between two points.
+        steep = [(loss, place) for place, loss in [*above[:1], *below[-1:]] if loss > lowest + STEEP * abs(lowest)]
+        return [(best + place) / 2 for _, place in sorted(steep) if abs(place - best) > 2 * CLOSE + SAME]
 
     def _refined(self, taken: list[float], known: list[tuple[float, float]]) -> list[float]:
         """Middles of the gaps between points, the widest first; the further from the best, the narrower a gap looks."""
@@ -219,7 +224,8 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
     if not numeric or (len(axes) == 1 and axes[0].finite is not None):
         return Grid(axes)
     if len(axes) == 1:
-        return Line(axes[0], n_trials=n_trials, slots=1 if deterministic else slots)
+        waits = deterministic or slots <= 2  # guessing ahead spends a fifth more runs; from three slots on it buys time with them
+        return Line(axes[0], n_trials=n_trials, slots=1 if waits else slots)
     return Sampled(axes, n_startup=max(4, (n_trials or MOST) // 4), seed=seed)
 
 

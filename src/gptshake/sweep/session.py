@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import Override
+from sqlalchemy.exc import SQLAlchemyError
 
 from gptshake import errors
 from gptshake.errors import ConfigError, GptshakeError, RecordError
@@ -60,13 +61,13 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
         ranges = _ranges(options.search_space)
         axes = _axes(options, swept, ranges, app, Prepared())
         folder = app.folder / name if (name := options.study or _default_name(options, axes, fixed, app)) else app.folder
-        with _held(folder):
+        with _told(folder), _held(folder):
             prepared = _prepare(app, executor, fixed, folder)
             axes = _axes(options, swept, ranges, app, prepared)
             controller = _controller(options, axes, _unswept(fixed, axes), app, executor, prepared, folder, show)
             app.begun(folder)
             try:
-                _run(controller, folder)
+                controller.run()
             finally:
                 end(folder)
     finally:
@@ -92,14 +93,17 @@ def _check(options: SweeperConfig) -> None:
             raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
 
 
-def _run(controller: Controller, folder: Path) -> None:
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What the disk, a storage or a sampler raises, as a sentence that says how to go on."""
     try:
-        controller.run()
+        yield
     except ImportError as error:  # Optuna's samplers find out only when they are asked
         raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
-    except (OSError, optuna.exceptions.StorageInternalError) as error:
+    except (OSError, optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
         raise GptshakeError(
-            f"The study in {folder} cannot be written ({error}). Make room or free the storage, and run the same command again: it goes on from here."
+            f"The study in {folder} cannot be written ({reason}). Make room or free the storage, and run the same command again: it goes on from here."
         ) from error
 
 
