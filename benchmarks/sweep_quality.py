@@ -34,7 +34,8 @@ MODEL = [
 ]
 REST = ["data.batch_size=12", "trainer.limit_val_batches=60", "callbacks=none", "logger=none"]
 DECLARED = (2e-3, 8e-3, 5e-4)  # what the search is told: the preset, and four times more and less
-WIDTH = 1.5  # of the smoothing kernel, in factors of two
+BATCHES = (8, 16, 32, 64)
+WIDTH = 0.6  # of the smoothing kernel, in factors of two: about the distance between two rates of the grid
 
 
 def study(folder: Path, name: str, *words: str) -> dict[str, Any]:
@@ -52,6 +53,32 @@ def smoothed(points: list[tuple[float, float]], rate: float) -> float:
     weight = np.exp(-((x / WIDTH) ** 2) / 2)
     columns = np.stack([np.ones_like(x), x, x**2], axis=1) * weight[:, None]
     return float(np.linalg.lstsq(columns, y * weight, rcond=None)[0][0])
+
+
+def plane(folder: Path, length: list[str]) -> dict[str, float]:
+    """Learning rate and batch size together: nine trials against a grid of 12 rates and 4 batch sizes at equal tokens."""
+    rates = [float(f"{2e-4 * 100 ** (number / 11):.3g}") for number in range(12)]
+    lists = [f"optimizer.lr={','.join(map(str, rates))}", f"data.batch_size={','.join(map(str, BATCHES))}"]
+    grid = study(folder, "plane", *length, *lists, "pruner=none", "seed=1")
+    finished = [trial for trial in grid["trials"] if trial["value"] is not None]
+    by_batch = {
+        batch: [(t["params"]["optimizer.lr"], t["value"]) for t in finished if t["params"]["data.batch_size"] == batch] for batch in BATCHES
+    }
+    best = min(smoothed(points, rate) for points in by_batch.values() for rate in np.geomspace(rates[0], rates[-1], 200))
+    ranges = ["optimizer.lr=range", f"data.batch_size=tag(powers_of_two,interval({BATCHES[0]},{BATCHES[-1]}))"]
+    above, share = [], []
+    for proposals in range(2):
+        rows = study(
+            folder, f"plane-search-{proposals}", *length, *ranges, "hydra.sweeper.n_trials=9", f"hydra.sweeper.seed={proposals}", "seed=1"
+        )
+        answer = min((t for t in rows["trials"] if t["value"] is not None), key=lambda trial: trial["value"])["params"]
+        above.append(smoothed(by_batch[answer["data.batch_size"]], answer["optimizer.lr"]) / best - 1)
+        share.append(tokens(rows) / tokens(grid))
+        print(json.dumps(answer | {"above": above[-1], "tokens": share[-1]}), flush=True)
+    return {
+        "rate x batch: tokens, share of the grid's (mean)": statistics.mean(share),
+        "rate x batch: loss at the answer above the best (mean)": statistics.mean(above),
+    }
 
 
 def tokens(rows: dict[str, Any]) -> int:
@@ -104,9 +131,9 @@ def main() -> None:
         "loss at the answer above the best (mean)": statistics.mean(answer["above"] for answer in answers),
         "loss at the answer above the best (worst)": max(answer["above"] for answer in answers),
         "interval holds the best": statistics.mean(answer["holds"] for answer in answers),
-    }
+    } | plane(options.folder, length)
     for name, value in figures.items():
-        print(f"{name:<45}{100 * value:.2f} %")
+        print(f"{name:<60}{100 * value:.2f} %")
     if options.json:
         options.json.write_text(json.dumps({"grid": points, "best": [best_rate, best], "answers": answers} | figures, indent=1) + "\n")
 

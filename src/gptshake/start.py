@@ -117,10 +117,11 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str)
         changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
         for change in changes if isinstance(changes, list) else ():
             check(checked_compose([*single, str(change)]))
-    from gptshake.trials import Trials, may_differ, names
+    from gptshake.trials import Trials, names
 
+    trials = Trials(names(choices(single)), label, collect(), dirty=_exempt(cfg, single))
     with snapshot() as conf:
-        _hydra(arguments.argv(), Trials(names(choices(single)), label, collect(), dirty=may_differ(cfg)), conf)
+        _hydra(arguments.argv(), trials, conf)
 
 
 def _guard(cfg: DictConfig, overrides: list[str]) -> None:
@@ -129,8 +130,7 @@ def _guard(cfg: DictConfig, overrides: list[str]) -> None:
     Raises:
         ConfigError: with the files and the two ways out.
     """
-    exempt = cfg.dirty or os.environ.get("GPTSHAKE_DIRTY") == "1" or _choice(overrides, "debug")
-    files = [] if exempt else uncommitted()
+    files = [] if _exempt(cfg, overrides) else uncommitted()
     if files:
         listed = "\n".join(f"  {file}" for file in files[:20])
         raise ConfigError(
@@ -138,8 +138,10 @@ def _guard(cfg: DictConfig, overrides: list[str]) -> None:
         )
 
 
-def _choice(overrides: list[str], group: str) -> bool:
-    return any(key_of(text) == group and not text.endswith("=null") for text in overrides)
+def _exempt(cfg: DictConfig, overrides: list[str]) -> bool:
+    """Whether code that is not committed is allowed: by ``--dirty``, by the variable that tests set, or because it is being debugged."""
+    debugged = any(key_of(text) == "debug" and not text.endswith("=null") for text in overrides)
+    return bool(cfg.dirty) or os.environ.get("GPTSHAKE_DIRTY") == "1" or debugged
 
 
 class _Session:

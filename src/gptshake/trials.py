@@ -4,7 +4,6 @@ A trial is an ordinary run in the study's folder. Begun anew or continued from i
 uncommitted changes of the moment when the sweep began.
 """
 
-import os
 import pkgutil
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from gptshake.record.run import new_id, run_name
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
+STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
 VALIDATION_SHARE = 1 / 3  # a forward pass costs a third of a training step
 
 
@@ -71,6 +71,7 @@ class Trials:
         """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
         cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         check(cfg)
+        interval = cfg.trainer.val_check_interval
         store = assemble.token_store(cfg, [])
         budget = assemble.resolve(cfg, store)
         shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
@@ -90,8 +91,12 @@ class Trials:
         }
         return {
             "frozen": [f"{key}={'null' if value is None else value}" for key, value in frozen.items()],
-            "declared": {key: OmegaConf.select(cfg, key) for key in (*BATCH, "optimizer.lr", "trainer.val_check_interval")}
-            | {"trainer.max_steps": budget.steps if budget.stop_rule == "max_steps" else None, "tokens": budget.total_tokens},
+            "declared": {
+                **{key: OmegaConf.select(cfg, key) for key in (*BATCH, "optimizer.lr")},
+                STEPS: budget.steps if budget.stop_rule == "max_steps" else None,
+                INTERVAL: interval if isinstance(interval, int) else None,
+                "tokens_per_step": budget.tokens_per_step,
+            },
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,
@@ -102,10 +107,16 @@ class Trials:
 
     def equalised(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
         """Equal tokens for every batch: steps become tokens at the declared batch, and so does the interval of validations."""
-        touched = [key for key in BATCH if key in params]
-        if not touched or prepared.declared.get("trainer.max_steps") is None:
+        if not any(key in params for key in BATCH):
             return []
-        return ["trainer.max_steps=null", "trainer.max_epochs=null", f"trainer.max_tokens={prepared.tokens}"]
+        declared, texts = prepared.declared, list[str]()
+        if declared[STEPS] is not None:
+            texts = [f"{STEPS}=null", "trainer.max_epochs=null", f"trainer.max_tokens={prepared.tokens}"]
+        if declared[INTERVAL] is not None:
+            texts.append(
+                f"{INTERVAL}={max(1, round(declared[INTERVAL] * declared['tokens_per_step'] / _tokens_per_step(params, declared)))}"
+            )
+        return texts
 
     def __call__(self, cfg: DictConfig) -> Any:
         """Run one trial, or go on with it."""
@@ -136,6 +147,12 @@ class Trials:
         return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, trial=about, patch=folder)
 
 
+def _tokens_per_step(params: Mapping[str, Any], declared: Mapping[str, Any]) -> float:
+    """Of a point that changes the batch; a size that is not a number is the declared one."""
+    sizes = {key: float(params[key]) if str(params.get(key, "")).isdigit() else declared[key] for key in BATCH}
+    return float(sizes["data.batch_tokens"] or sizes["data.batch_size"] * sizes["model.block_size"])
+
+
 def _has_checkpoint(path: Path) -> bool:
     return (path / "run.json").exists() and any((path / "checkpoints").glob("step-*"))
 
@@ -148,11 +165,6 @@ def _clear(path: Path) -> None:
         if entry.name in ("output", "child.lock", "run.lock"):
             continue
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def may_differ(cfg: DictConfig) -> bool:
-    """Whether code that differs is allowed: ``--dirty``, or the variable that tests set."""
-    return bool(cfg.dirty) or os.environ.get("GPTSHAKE_DIRTY") == "1"
 
 
 def names(chosen: dict[str, str]) -> str:

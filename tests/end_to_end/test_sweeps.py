@@ -136,6 +136,7 @@ def test_batch_sizes_are_compared_at_equal_tokens(commands: Any, small: Any, tmp
     records = [json.loads((study.folder / str(number) / "run.json").read_text()) for number in range(3)]
     assert [record["budget"]["tokens"] for record in records] == [12 * 8 * 16] * 3
     assert [record["budget"]["steps"] for record in records] == [24, 12, 6]
+    assert [record["resolved"]["trainer.val_check_interval"] for record in records] == [8, 4, 2]
     assert len({trial["value"] for trial in study.trials}) == 3
 
 
@@ -379,6 +380,17 @@ def test_a_failure_in_another_app_is_told_without_a_traceback_of_ours(app: Calla
     done = app("-m", "x=1,2,3")
     assert done.returncode == 1 and "1 of 3 trials failed" in done.stderr and "ValueError: three" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_wandb_groups_the_trials_of_a_study(commands: Any, small: Any, tmp_path: Path) -> None:
+    words = [word for word in small if word != "logger=none"]
+    done = commands(tmp_path, "-m", *words, *STEPS, "seed=1,2", "logger=wandb", "study=mine")
+    assert done.code == 0, done.err
+    files = list((tmp_path / "multirun/mine").glob("*/wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2
+    for file in files:
+        content = file.read_bytes()
+        assert b'{"study":"mine","number":' in content.replace(b" ", b"") and content.count(b"mine") >= 2
 
 
 def test_optuna_opens_the_journal(commands: Any, small: Any, tmp_path: Path) -> None:
