@@ -348,3 +348,10 @@ def test_a_narrow_bottom_beside_a_cliff_is_found(declared: float) -> None:
 
     points = drive(Line(Axis("lr", 1e-4, 3e-2, log=True, declared=declared), n_trials=None, slots=1), measured)
     assert len(points) <= 7 and min(point.value for point in points if point.value) < 1.01 * 3.301
+
+
+@pytest.mark.parametrize(("declared", "first"), [(12, 16), (11, 8), (32, 32), (500, 32)])
+def test_of_powers_of_two_the_nearest_to_the_declared_value_comes_first(declared: int, first: int) -> None:
+    axes = [Axis("batch", 8, 64, log=True, integer=True, powers=True, declared=declared), Axis("p", 0.0, 1.0, declared=0.25)]
+    search = search_for(axes, n_trials=None, slots=1, seed=0, deterministic=False)
+    assert search.propose([]) == {"batch": first, "p": 0.25}

@@ -207,7 +207,8 @@ class Sampled:
     def _point(self, number: int) -> Params:
         places = [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
         point = {axis.key: _spread(axis, place) for axis, place in zip(self._axes, places, strict=True)}
-        return point | {axis.key: axis.declared for axis in self._axes if number == 0 and _is_inside(axis) and axis.declared is not None}
+        start = {axis.key: declared for axis in self._axes if number == 0 and (declared := _declared(axis)) is not None}
+        return point | start
 
 
 def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: int, deterministic: bool) -> Search:
@@ -239,11 +240,14 @@ def _loss(point: Point) -> float:
     return point.value if point.state == "ok" and point.value is not None else math.inf
 
 
-def _is_inside(axis: Axis) -> bool:
+def _declared(axis: Axis) -> Value | None:
+    """The declared value if the axis has it, of powers of two the nearest; None if it lies outside."""
     if not axis.numeric:
-        return axis.declared in axis.choices
+        return axis.declared if axis.declared in axis.choices else None
     low, high = axis.bounds
-    return isinstance(axis.declared, (int, float)) and low <= axis.declared <= high
+    if not isinstance(axis.declared, (int, float)) or not low <= axis.declared <= high:
+        return None
+    return 2 ** round(math.log2(axis.declared)) if axis.powers else axis.declared
 
 
 def _spread(axis: Axis, place: float) -> Value:

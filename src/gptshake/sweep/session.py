@@ -266,7 +266,8 @@ def _first(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
             raise ConfigError(f"enqueue names {', '.join(sorted(unknown))}, which is not swept here; swept are {', '.join(known)}.")
         point = {axis.key: wish.get(axis.key, axis.declared) for axis in axes}
         for key, value in point.items():
-            if value is None or (known[key].choices and value not in known[key].choices):
+            broken = known[key].powers and isinstance(value, int) and value.bit_count() != 1
+            if value is None or broken or (known[key].choices and value not in known[key].choices):
                 raise ConfigError(f"enqueue: {key}={value} is no value to try; give one of its range.")
         points.append({key: value for key, value in point.items() if value is not None})
     return points
