@@ -303,8 +303,8 @@ def test_the_axes_choose_the_search(axes: list[Axis], kind: type) -> None:
     assert isinstance(search_for(axes, n_trials=None, slots=2, seed=0, deterministic=False), kind)
 
 
-@pytest.mark.parametrize(("n_trials", "startup"), [(None, 5), (8, 4), (40, 10)])
-def test_a_quarter_of_the_trials_is_the_start(n_trials: int | None, startup: int) -> None:
+@pytest.mark.parametrize(("n_trials", "startup"), [(None, 5), (8, 8), (12, 12), (40, 10)])
+def test_a_few_trials_are_all_start_of_many_it_is_a_quarter(n_trials: int | None, startup: int) -> None:
     search = search_for([LR, Axis("p", 0.0, 0.5)], n_trials=n_trials, slots=1, seed=0, deterministic=True)
     assert len(start_of(search)) == startup + 1
 
@@ -355,3 +355,11 @@ def test_of_powers_of_two_the_nearest_to_the_declared_value_comes_first(declared
     axes = [Axis("batch", 8, 64, log=True, integer=True, powers=True, declared=declared), Axis("p", 0.0, 1.0, declared=0.25)]
     search = search_for(axes, n_trials=None, slots=1, seed=0, deterministic=False)
     assert search.propose([]) == {"batch": first, "p": 0.25}
+
+
+def test_a_long_range_is_begun_around_its_declared_value() -> None:
+    axes = [Axis("lr", 1e-6, 1.0, log=True, declared=2e-3), Axis("p", 0.0, 0.5)]
+    points = start_of(search_for(axes, n_trials=12, slots=1, seed=3, deterministic=False))
+    rates = [float(point["lr"]) for point in points]
+    assert rates[0] == 2e-3 and all(2e-3 / 8 * 0.99 <= rate <= 2e-3 * 8 * 1.01 for rate in rates)
+    assert max(float(point["p"]) for point in points) > 0.4

@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gptshake.estimate.basin import Parabola, fit
@@ -20,6 +20,8 @@ STEEP = 0.02  # of the loss: a neighbour that is so much worse wants a closer lo
 STEP_BITS = 2.0  # log2 of a step on a log axis: a factor of 4
 COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps from the start
 USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
+NEAR = 8  # factor around the declared value within which a search over several axes begins
+FEW = 12  # trials up to which quasi-random points do better than a sampler that learns from them
 STEPS = 8  # on a linear axis, from end to end
 
 
@@ -186,7 +188,8 @@ class Sampled:
     """Several axes: what the config declares, then quasi-random points, then whatever the study's sampler chooses.
 
     The points are an additive recurrence with the generalised golden ratio (Roberts 2018), shifted by the seed (Cranley and
-    Patterson 1976): even over the axes together, and none of them depends on how many there will be.
+    Patterson 1976): even over the axes together, and none of them depends on how many there will be. A logarithmic axis is begun
+    within a factor of 8 of its declared value, for most of so long a range is far from any use; the sampler has all of it.
     """
 
     def __init__(self, axes: Sequence[Axis], *, n_startup: int, seed: int) -> None:
@@ -206,7 +209,7 @@ class Sampled:
 
     def _point(self, number: int) -> Params:
         places = [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
-        point = {axis.key: _spread(axis, place) for axis, place in zip(self._axes, places, strict=True)}
+        point = {axis.key: _spread(_near(axis), place) for axis, place in zip(self._axes, places, strict=True)}
         start = {axis.key: declared for axis in self._axes if number == 0 and (declared := _declared(axis)) is not None}
         return point | start
 
@@ -227,7 +230,8 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
     if len(axes) == 1:
         waits = deterministic or slots <= 2  # guessing ahead spends a fifth more runs; from three slots on it buys time with them
         return Line(axes[0], n_trials=n_trials, slots=1 if waits else slots)
-    return Sampled(axes, n_startup=max(4, (n_trials or MOST) // 4), seed=seed)
+    number = n_trials or MOST
+    return Sampled(axes, n_startup=number if number <= FEW else number // 4, seed=seed)
 
 
 def _inner(best: float, side: tuple[float, float]) -> float:
@@ -248,6 +252,15 @@ def _declared(axis: Axis) -> Value | None:
     if not isinstance(axis.declared, (int, float)) or not low <= axis.declared <= high:
         return None
     return 2 ** round(math.log2(axis.declared)) if axis.powers else axis.declared
+
+
+def _near(axis: Axis) -> Axis:
+    """The part of a logarithmic axis that lies around its declared value."""
+    start = _declared(axis)
+    if not axis.log or axis.powers or not isinstance(start, (int, float)):
+        return axis
+    low, high = axis.bounds
+    return replace(axis, low=max(low, start / NEAR), high=min(high, start * NEAR))
 
 
 def _spread(axis: Axis, place: float) -> Value:
