@@ -52,13 +52,14 @@ PEER = """
 defaults:
   - _self_
   - override hydra/sweeper: optuna
+  - override hydra/sweeper/sampler: random
   - override hydra/launcher: joblib
 i: 0
 s: null
 times: ???
 hydra:
   sweep: {dir: study}
-  sweeper: {n_trials: 24, n_jobs: 4, direction: minimize, sampler: {_target_: optuna.samplers.RandomSampler, seed: 1}, params: {i: "range(0,24)"}}
+  sweeper: {n_trials: 24, n_jobs: 4, direction: minimize, params: {i: "range(0,24)"}}
   launcher: {n_jobs: 4}
 """
 

@@ -44,30 +44,41 @@ def write_folder_atomic(target: Path, write: Callable[[Path], None]) -> None:
     beside.mkdir()
     try:
         write(beside)
-        for file in beside.rglob("*"):
-            fsync(file)
-        fsync(beside)
-        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-        if target.exists():
-            target.replace(old)
-        beside.replace(target)
-        fsync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _put(beside, target)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
 
 
+def _put(beside: Path, target: Path) -> None:
+    """Flush a folder to the disk and let it take the place of ``target``."""
+    for file in beside.rglob("*"):
+        fsync(file)
+    fsync(beside)
+    old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+    if target.exists():
+        target.replace(old)
+    beside.replace(target)
+    fsync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def build_once(
-    target: Path, valid: Callable[[Path], bool], build: Callable[[Path], None], waiting: Callable[[], None] = lambda: None
+    target: Path,
+    valid: Callable[[Path], bool],
+    build: Callable[[Path], None],
+    waiting: Callable[[], None] = lambda: None,
+    *,
+    resumes: bool = False,
 ) -> bool:
     """Make the folder ``target`` with ``build`` unless a ``valid`` one is there; processes that start together build it once.
 
     Args:
         target: folder to make; its name should say its content (a hash), as it is never changed afterwards.
         valid: whether the folder at ``target`` can be trusted; a folder that is not is built anew.
-        build: fills the empty folder it is given.
+        build: fills the folder it is given: an empty one or, with ``resumes``, what a killed or failed builder left of it.
         waiting: called once if another process is building it now.
+        resumes: whether ``build`` goes on with what is there already.
     Returns:
         Whether it was built now.
     """
@@ -83,17 +94,25 @@ def build_once(
     try:
         if valid(target):
             return False
-        _remove_leftovers(target)
-        write_folder_atomic(target, build)
+        partial = target.with_name(f".{target.name}.partial")
+        _remove_leftovers(target, but=partial if resumes else None)
+        partial.mkdir(exist_ok=True)
+        try:
+            build(partial)
+        except BaseException:
+            if not resumes:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        _put(partial, target)
         return True
     finally:
         lock.release()
 
 
-def _remove_leftovers(target: Path) -> None:
+def _remove_leftovers(target: Path, but: Path | None) -> None:
     """Remove half-built folders of killed builders; called under the lock, so nobody is writing them."""
     for folder in target.parent.glob(f".{target.name}.*"):
-        if folder.is_dir():
+        if folder.is_dir() and folder != but:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptshake.data import store as store_module
-from gptshake.data.corpus import every
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.wiki import Wiki
 from gptshake.data.store import TokenStore
@@ -259,17 +257,6 @@ def test_odd_files_reach_the_model_as_the_same_text(tmp_path: Path, opener: Any,
     store = opener(TextFiles(str(tmp_path / "book.txt")))
     assert store.label == "book"
     assert text_of(store, "train") + text_of(store, "val") == BOOK
-
-
-def test_progress_is_said_at_most_as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    said: list[str] = []
-    say = every(5, said.append)
-    for second in range(13):
-        now[0] = float(second)
-        say(str(second))
-    assert said == ["5", "10"]
 
 
 @pytest.mark.usefixtures("excerpt_here")

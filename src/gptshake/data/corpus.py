@@ -7,22 +7,21 @@ Folder ``corpora/<key>`` (key: hash of the source's fingerprint): ``text.bin``, 
 
 import json
 import mmap
-import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gptshake.data.progress import Progress, Say
 from gptshake.data.source.protocol import Document, Source
 from gptshake.data.split import Pieces, place
 from gptshake.errors import DataError
 from gptshake.files import build_once, sha256, sha256_text
 
 FORMAT = 1
-Say = Callable[[str], None]
 _COLUMNS = np.dtype([("end", "<u8"), ("characters", "<u8"), ("place", "<u8")])
 
 
@@ -74,19 +73,6 @@ def open_corpus(source: Source, cache: Path, say: Say) -> Corpus:
     return Corpus(folder)
 
 
-def every(seconds: float, say: Say) -> Say:
-    """``say``, but silent until ``seconds`` have passed since it was made or last spoke: progress of long work."""
-    last = time.monotonic()
-
-    def sometimes(text: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            say(text)
-
-    return sometimes
-
-
 def _problem(folder: Path) -> str | None:
     """Why the folder cannot be used; None if it can. Reads all of the text, as a store is built from it right afterwards."""
     try:
@@ -99,7 +85,7 @@ def _problem(folder: Path) -> str | None:
 
 def _write(folder: Path, source: Source, fingerprint: dict[str, Any], say: Say) -> None:
     say(f"the text of {source.label}: {source.licence}")
-    rows, empty, digest = _write_text(folder, source.documents(), every(5, say))
+    rows, empty, digest = _write_text(folder, source.documents(), Progress(say, f"reading {source.label}"))
     some = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
     if not len(rows):
         raise DataError(f"There is no text in {source.label}" + (f": {some} is empty." if empty else "."))
@@ -110,7 +96,7 @@ def _write(folder: Path, source: Source, fingerprint: dict[str, Any], say: Say) 
     (folder / "corpus.json").write_text(json.dumps({"format": FORMAT, "fingerprint": fingerprint, "sha256": digests}, indent=1))
 
 
-def _write_text(folder: Path, documents: Iterable[Document], progress: Say) -> tuple[np.ndarray[Any, Any], list[str], str]:
+def _write_text(folder: Path, documents: Iterable[Document], progress: Progress) -> tuple[np.ndarray[Any, Any], list[str], str]:
     """Write text and ids; gives the table of the documents, the ids of empty ones, and the text's SHA-256."""
     columns, empty, digest, end = array("Q"), [], new_sha256(), 0
     with (folder / "text.bin").open("wb") as text, (folder / "ids.jsonl").open("w") as ids:
@@ -124,5 +110,5 @@ def _write_text(folder: Path, documents: Iterable[Document], progress: Say) -> t
             end += len(data)
             columns.extend((end, len(document.text), place(document.id)))
             ids.write(json.dumps(document.id) + "\n")
-            progress(f"  {len(columns) // 3:,} documents, {end / 1e6:,.0f} MB of text")
+            progress(end, f"{len(columns) // 3:,} documents")
     return np.array(columns, "<u8").view(_COLUMNS), empty, digest.hexdigest()

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gptshake.data.corpus import Corpus, Say, every, open_corpus
+from gptshake.data.corpus import Corpus, open_corpus
 from gptshake.data.entropy import entropies
+from gptshake.data.progress import Progress, Say
 from gptshake.data.source.protocol import Source
 from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, check
 from gptshake.errors import DataError
@@ -221,7 +222,7 @@ def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, s
 
 def _write_split(folder: Path, name: str, corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, say: Say) -> dict[str, Any]:
     """Write ``<name>.bin`` and the position of each document in it; gives the split's part of the manifest."""
-    progress = every(5, say)
+    progress = Progress(say, f"tokenizing {name}")
     digest, n_tokens, n_bytes = new_sha256(), 0, 0
     starts = np.zeros(len(pieces), "<u8")
     end_of_text = np.array([tokenizer.eot_id], tokenizer.encode("").dtype)
@@ -236,7 +237,7 @@ def _write_split(folder: Path, name: str, corpus: Corpus, pieces: Pieces, tokeni
                 digest.update(data)
                 n_tokens += len(part)
             starts[number] = n_tokens - len(ids)
-            progress(f"  {name}: {n_tokens / 1e6:,.1f} million tokens, {(number + 1) / len(pieces):.0%}")
+            progress(n_bytes, f"{n_tokens / 1e6:,.1f} million tokens, {(number + 1) / len(pieces):.0%}")
     np.save(folder / f"{name}.documents.npy", starts)
     if n_tokens < 2:
         raise DataError(_too_little(name, n_tokens, corpus.n_documents))
