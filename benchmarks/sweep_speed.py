@@ -59,7 +59,7 @@ s: null
 times: ???
 hydra:
   sweep: {dir: study}
-  sweeper: {n_trials: 24, n_jobs: 4, direction: minimize, params: {i: "range(0,24)"}}
+  sweeper: {n_trials: 24, n_jobs: 4, direction: minimize, params: {i: "range(0,23)"}} # its range holds its end
   launcher: {n_jobs: 4}
 """
 
