@@ -27,9 +27,13 @@ def fsync(path: Path) -> None:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8) so that a reader sees the old file or the new one, never a mixture."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    fsync(beside)
-    beside.replace(path)
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        fsync(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     fsync(path.parent)
 
 

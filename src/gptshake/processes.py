@@ -148,7 +148,7 @@ class ForkServer:
         """End the server; children that still live are asked to stop, and killed if they do not."""
         for child in self._alive.values():
             child.terminate()
-        with contextlib.suppress(GptshakeError):
+        with contextlib.suppress(GptshakeError, OSError):  # a full disk takes no outcome; without one a run is begun or continued again
             until = time.monotonic() + grace
             while self._alive and time.monotonic() < until:
                 self.wait(list(self._alive.values()), until - time.monotonic())

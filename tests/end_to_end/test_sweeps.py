@@ -229,6 +229,32 @@ def test_a_run_that_hangs_is_ended_after_its_time(commands: Any, small: Any, tmp
     assert Study(tmp_path).states() == ["failed", "failed"] and not running_pids(tmp_path)
 
 
+# From the third writing of study.json on, the controller's disk takes nothing, outcomes neither.
+FULL = """
+import errno
+from gptshake import processes
+from gptshake.sweep import study
+written, write, ended = [], study.write_atomic, processes.Child.ended
+def full():
+    raise OSError(errno.ENOSPC, "No space left on device")
+def write_atomic(path, content):
+    written.append(path)
+    write(path, content) if len(written) < 3 else full()
+study.write_atomic = write_atomic
+processes.Child.ended = lambda child, status: ended(child, status) if len(written) < 3 else full()
+"""
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_the_same_command_goes_on(commands: Any, small: Any, tmp_path: Path) -> None:
+    words = ("-m", *small, *LONG, *LIST)
+    done = commands(tmp_path, *words, before=FULL)
+    assert done.code == 1 and "cannot be written ([Errno 28] No space left on device). Make room" in done.error
+    assert not running_pids(tmp_path)
+    again = commands(tmp_path, *words)
+    assert again.code == 0, again.err
+    assert Study(tmp_path).states() == ["ok"] * 4
+
+
 def test_an_interrupt_saves_the_running_trials_and_the_same_command_goes_on(commands: Any, small: Any, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

@@ -100,6 +100,8 @@ def _told(folder: Path) -> Iterator[None]:
         yield
     except ImportError as error:  # Optuna's samplers find out only when they are asked
         raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
+    except BrokenPipeError:
+        raise  # the reader of our output has gone, not the disk
     except (OSError, optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise GptshakeError(
