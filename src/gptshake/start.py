@@ -29,7 +29,7 @@ from gptshake.record.run import new_id, run_name
 
 # What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
 SWEEPER = "hydra/sweeper"
-PARTS = ("sampler", "pruner", "executor")
+PARTS = ("pruner", "executor")
 ONE_AFTER_THE_OTHER = [*(f"~{part}" for part in PARTS), "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
 
 

@@ -303,6 +303,11 @@ def test_the_axes_choose_the_search(axes: list[Axis], kind: type) -> None:
     assert isinstance(search_for(axes, n_trials=None, slots=2, seed=0, deterministic=False), kind)
 
 
+def test_a_sampler_that_was_named_searches_one_range_too_and_soon() -> None:
+    search = search_for([LR], n_trials=8, slots=2, seed=0, deterministic=False, sampler=True)
+    assert isinstance(search, Sampled) and len(start_of(search)) == 3
+
+
 @pytest.mark.parametrize(("n_trials", "startup"), [(None, 5), (8, 8), (12, 12), (40, 10)])
 def test_a_few_trials_are_all_start_of_many_it_is_a_quarter(n_trials: int | None, startup: int) -> None:
     search = search_for([LR, Axis("p", 0.0, 0.5)], n_trials=n_trials, slots=1, seed=0, deterministic=True)

@@ -23,7 +23,7 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # Val
 
 
 # Groups with a default, which Hydra does not set to null.
-NEVER_NULL = ("optimizer", "scheduler", "trainer", "logger", "callbacks", "task", "paths", "search_space", "sampler", "pruner", "executor")
+NEVER_NULL = ("optimizer", "scheduler", "trainer", "logger", "callbacks", "task", "paths", "search_space", "pruner", "executor")
 
 
 def nearest(word: str, names: Iterable[str]) -> str:

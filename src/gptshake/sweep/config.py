@@ -27,7 +27,7 @@ class SweeperConfig:
     max_failures: int = 5  # failed trials after which no new trial begins
     storage: str | None = None  # an Optuna storage URL; null: a journal file in the study's folder
     search_space: Any = None  # key -> range, for key=range
-    sampler: Any = None  # an Optuna sampler for several axes, to be called with seed=; null: TPE
+    sampler: Any = None  # an Optuna sampler, to be called with seed=, for ranges; null: a line search for one, TPE for several
     pruner: Any = None  # an Optuna pruner; null: gptshake.sweep.pruning.Patient
     executor: Any = None  # where runs happen; null: slots of this machine
     trial: Any = None  # filled in for each run: study, number, repeat, params

@@ -214,7 +214,7 @@ class Sampled:
         return point | start
 
 
-def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: int, deterministic: bool) -> Search:
+def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: int, deterministic: bool, sampler: bool = False) -> Search:
     """The search that fits the axes.
 
     Args:
@@ -223,15 +223,16 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
         slots: runs at once.
         seed: of quasi-random points.
         deterministic: whether proposals may not depend on which run finishes first.
+        sampler: whether the user named a sampler, which then searches one range, too.
     """
     numeric = [axis for axis in axes if axis.numeric]
-    if not numeric or (len(axes) == 1 and axes[0].finite is not None):
+    if not numeric or (len(axes) == 1 and axes[0].finite is not None and not sampler):
         return Grid(axes)
-    if len(axes) == 1:
+    if len(axes) == 1 and not sampler:
         waits = deterministic or slots <= 2  # guessing ahead spends a fifth more runs; from three slots on it buys time with them
         return Line(axes[0], n_trials=n_trials, slots=1 if waits else slots)
     number = n_trials or MOST
-    return Sampled(axes, n_startup=number if number <= FEW else number // 4, seed=seed)
+    return Sampled(axes, n_startup=number if number <= FEW and not sampler else number // 4, seed=seed)
 
 
 def _inner(best: float, side: tuple[float, float]) -> float:

@@ -124,7 +124,9 @@ def _controller(
     most = math.prod(len(axis.finite or [None] * N_TRIALS) for axis in axes) * options.repeats
     slots = executor.allot(prepared.device, prepared.memory, most)
     wished = _n_trials(options, prepared, slots)
-    search = search_for(axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic)
+    search = search_for(
+        axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=options.sampler is not None
+    )
     n_trials = N_TRIALS if wished is None and search.size is None else wished
     frozen = prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else [])
     header = Header(
