@@ -157,8 +157,11 @@ def test_words_are_counted_in_any_documents() -> None:
 @pytest.mark.parametrize("trainer", [BPETrainer, HFBPETrainer])
 @pytest.mark.parametrize(
     "options",
-    [{"vocab_size": 256}, {"vocab_size": 10**7}, {"vocab_size": "big"}, {"vocab_size": True}, {"pattern": "gpt5"}]
-    + [{"max_characters": 0}, {"max_characters": 1.5}],
+    [
+        *({"vocab_size": value} for value in (256, 10**7, "big", True)),
+        *({"max_characters": value} for value in (0, 1.5)),
+        {"pattern": "gpt5"},
+    ],
 )
 def test_settings_out_of_sense_are_sentences(trainer: Any, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"tokenizer\.{next(iter(options))} is "):

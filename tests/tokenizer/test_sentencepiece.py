@@ -49,7 +49,8 @@ def test_characters_that_need_more_ids_than_there_are_are_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"vocab_size": 258}, {"vocab_size": None}, {"model_type": "word"}, {"coverage": 0.97}, {"coverage": 1.1}, {"max_characters": -1}]
+    "options",
+    [{"vocab_size": 258}, {"vocab_size": None}, {"model_type": "word"}, {"coverage": 0.97}, {"coverage": 1.1}, {"max_characters": -1}],
 )
 def test_settings_out_of_sense_are_sentences(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"tokenizer\.{next(iter(options))} is "):

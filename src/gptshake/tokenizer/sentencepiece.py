@@ -104,7 +104,7 @@ class SentencePieceTrainer:
         vocab_size: number of ids, the 258 special and byte ones included; fewer if the text has no more pieces.
         model_type: ``unigram`` or ``bpe``.
         coverage: share of the text's characters that get an id of their own, the rest is bytes; 0.98 <= coverage <= 1.
-        max_characters: of the training text, from its beginning; bounds time (unigram: about 4 s for a million) and memory; None: all.
+        max_characters: of the training text, from its beginning; bounds time (unigram: about 3 s for a million) and memory; None: all.
     Raises:
         ConfigError: if a value is none of these.
     """
