@@ -18,7 +18,7 @@ from gptshake.tokenizer.bpe import BPETrainer, count_words, encode_word, learn
 from gptshake.tokenizer.byte_pairs import BytePairTokenizer
 from gptshake.tokenizer.hf_bpe import HFBPETrainer
 from gptshake.tokenizer.protocol import load_tokenizer
-from gptshake.tokenizer.words import PATTERNS, words
+from gptshake.tokenizer.words import PATTERNS, parts, words
 
 from .conftest import LANGUAGES, TEXTS, tokenizer_of
 
@@ -99,6 +99,13 @@ def test_both_know_the_same_words_whatever_their_unicode() -> None:
 @given(text=st.text(), pattern=st.sampled_from(list(PATTERNS)))
 def test_the_words_are_the_text(text: str, pattern: str) -> None:
     assert "".join(words(text, PATTERNS[pattern])) == text
+
+
+@given(text=st.text("ab '.1 \n\t\r\u00a0", max_size=80) | st.text(), pattern=st.sampled_from(list(PATTERNS)), least=st.integers(1, 20))
+def test_parts_of_a_text_have_its_words(text: str, pattern: str, least: int) -> None:
+    cut = list(parts(text, least))
+    assert [word for part in cut for word in words(part, PATTERNS[pattern])] == words(text, PATTERNS[pattern])
+    assert all(len(part) >= least for part in cut[:-1])
 
 
 def test_patterns_cut_as_published() -> None:

@@ -127,6 +127,13 @@ def test_a_file_that_holds_no_ranks_is_refused(tmp_path: Path, content: str) -> 
         import_tiktoken(tmp_path / "x.tiktoken")
 
 
+def test_a_pattern_from_elsewhere_is_not_stopped_by_a_long_text(tmp_path: Path) -> None:
+    export_tiktoken(tokenizer_of("bpe"), tmp_path / "x.tiktoken")  # type: ignore[arg-type]
+    tokenizer = import_tiktoken(tmp_path / "x.tiktoken", r"(?:\p{Lu}|\p{L})+\p{Ll}|\p{L}+|[^\p{L}]+(?!x)|.|\n")
+    for text in ("A" * 10**6, "a" * 10**6, " " * 10**6 + "x"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 @pytest.mark.parametrize("read", [import_hf, import_tiktoken])
 def test_a_missing_file_is_a_sentence(tmp_path: Path, read: Any) -> None:
     with pytest.raises(DataError, match="is not a"):

@@ -16,7 +16,7 @@ from gptshake.tokenizer import byte_pairs
 from gptshake.tokenizer.byte_pairs import BYTES, BytePairTokenizer, check_size
 from gptshake.tokenizer.protocol import beginning
 from gptshake.tokenizer.utf8 import well_formed
-from gptshake.tokenizer.words import pattern_of, words
+from gptshake.tokenizer.words import parts, pattern_of, words
 
 load = byte_pairs.load
 
@@ -51,7 +51,8 @@ def count_words(documents: Iterable[str], pattern: str) -> Counter[bytes]:
     """How often each word occurs, as UTF-8. Memory: the distinct words."""
     counts: Counter[str] = Counter()
     for document in documents:
-        counts.update(words(well_formed(document), pattern))
+        for part in parts(well_formed(document)):
+            counts.update(words(part, pattern))
     return Counter({word.encode(): count for word, count in counts.items()})
 
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.protocol import Ids, Stored, checked, id_type
 from gptshake.tokenizer.utf8 import text_of, well_formed
-from gptshake.tokenizer.words import words
+from gptshake.tokenizer.words import PATTERNS, words
 
 BYTES = 256
 MAX_IDS = 1_000_000  # a symbol is one character while learning, and there are 1,114,112 of these
 EOT = "<|endoftext|>"
-LONG = 1 << 18  # characters; tiktoken's pattern can take back 1,000,000 blanks and no more
+LONG = 1 << 18  # characters; tiktoken can take back 1,000,000 steps of a pattern and no more; ours take back nothing but blanks
 LONG_RUN = re.compile(rf"\s{{{LONG}}}")
 
 Merge = tuple[int, int]
@@ -68,7 +68,7 @@ class BytePairTokenizer(Stored):
 
     def encode(self, text: str) -> Ids:
         """Ids of a text, shape (n,)."""
-        if len(text) > LONG and LONG_RUN.search(text):
+        if len(text) > LONG and (self.pattern not in PATTERNS.values() or LONG_RUN.search(text)):
             ids = [token for word in words(well_formed(text), self.pattern) for token in self.encoding._encode_single_piece(word)]
             return np.array(ids, id_type(self.vocab_size))
         try:

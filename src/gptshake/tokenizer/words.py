@@ -9,8 +9,8 @@ tiktoken, which has the last word. Both cut the same text into the same words, w
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
-from itertools import accumulate, pairwise
 from typing import Any
 
 from gptshake.errors import ConfigError
@@ -20,6 +20,7 @@ PATTERNS = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
 }
 STAND_INS = {r"\p{L}": "λ", r"\p{N}": "½"}  # a letter, and a number, of which no pattern makes anything special
+BEFORE_A_WORD = re.compile(r"\S(?= \S)")
 NEITHER = "\ue000"
 
 
@@ -34,13 +35,25 @@ def pattern_of(name: str) -> str:
     return PATTERNS[name]
 
 
+def parts(text: str, least: int = 1 << 20) -> Iterator[str]:
+    """A long text in parts of at least ``least`` characters whose words are the words of the text, so that a book need not be cut at once.
+
+    Both patterns begin a word at a single blank between two characters that are none, whatever stands around it.
+    """
+    start = 0
+    while len(text) - start > least and (found := BEFORE_A_WORD.search(text, start + least - 1)):
+        yield text[start : found.end()]
+        start = found.end()
+    yield text[start:]
+
+
 def words(text: str, pattern: str) -> list[str]:
     """The text, cut into words as tiktoken cuts it; joined they are the text again (no pattern of ours leaves anything out)."""
     may_differ, stand_ins = _disputed()
-    if not may_differ.search(text):
+    if not may_differ.search(text) or stand_ins.keys().isdisjoint(map(ord, set(text))):
         return list(_compiled(pattern).findall(text))
-    shown = _compiled(pattern).findall(text.translate(stand_ins))  # as many characters as before
-    return [text[start:end] for start, end in pairwise(accumulate(map(len, shown), initial=0))]
+    shown = text.translate(stand_ins)  # as many characters as before
+    return [text[match.start() : match.end()] for match in _compiled(pattern).finditer(shown)]
 
 
 @cache
