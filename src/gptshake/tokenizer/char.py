@@ -68,6 +68,10 @@ class CharTokenizer:
         codes = np.repeat(self._code_of[array], np.where(array == EOT, 2, 1))
         return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """UTF-8 of the id's character; none for the end of text and the unknown."""
+        return self.characters[token_id - SPECIALS].encode("utf-8", "surrogatepass") if token_id >= SPECIALS else b""
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the saved file."""

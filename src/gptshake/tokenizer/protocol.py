@@ -50,6 +50,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: npt.ArrayLike) -> str:
         """Text of a sequence of ids, shape (n,)."""
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """The UTF-8 bytes that an id stands for, perhaps a part of a character only; none for special ids."""
+
     def save(self, folder: Path) -> None:
         """Write ``folder/tokenizer.json``, from which ``load_tokenizer`` makes an equal tokenizer."""
 
