@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore, open_store
-from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
+from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, parse_max_time, plan
 from gptshake.estimate.words import duration, short_count
@@ -29,7 +29,8 @@ from gptshake.record.lease import Lease
 from gptshake.record.provenance import copy_patch, save_patch
 from gptshake.record.run import Run, find_run
 from gptshake.signals import SIGNALS
-from gptshake.tokenizer.protocol import Tokenizer, load_tokenizer
+from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
+from gptshake.tokenizer.saved import SavedTrainer
 
 if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
@@ -51,7 +52,7 @@ def make(node: DictConfig, **objects: Any) -> Any:
 
 
 def preflight(cfg: DictConfig) -> str:
-    """Make what is light and may be wrong, before anything heavy: the schedule and the source.
+    """Make what is light and may be wrong, before anything heavy: the schedule, the tokenizer's trainer and the source.
 
     Returns:
         The source's label, such as ``excerpt106``.
@@ -60,6 +61,8 @@ def preflight(cfg: DictConfig) -> str:
     """
     if cfg.scheduler is not None:
         make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
+    if cfg.tokenizer is not None:
+        _trainer(cfg)
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
 
 
@@ -73,7 +76,7 @@ def train(cfg: DictConfig, launch: Launch) -> dict[str, float]:
         Stop: a signal ended the run; its last finished step is saved.
     """
     lines: list[str] = []
-    store = token_store(cfg, lines)
+    store = token_store(cfg, lines, launch.path / "tokenizer" if launch.resumes else None)
     budget = resolve(cfg, store)
     lease = Lease(launch.path)
     try:
@@ -102,8 +105,11 @@ def _outcome(run: Run) -> Iterator[None]:
         raise
 
 
-def token_store(cfg: DictConfig, lines: list[str]) -> TokenStore:
-    """Open the token store of the data and tokenizer, building it if needed; what it says is printed and kept in ``lines``."""
+def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> TokenStore:
+    """Open the token store of the data and tokenizer, building it if needed; what it says is printed and kept in ``lines``.
+
+    ``own`` is the tokenizer of a run that goes on; it stands for what ``tokenizer.path`` named when the run began.
+    """
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -112,7 +118,7 @@ def token_store(cfg: DictConfig, lines: list[str]) -> TokenStore:
     data = cfg.data
     return open_store(
         make(data.documents),
-        make(cfg.tokenizer),
+        tokenizer_trainer(cfg, own),
         cache=Path(cfg.paths.cache).expanduser(),
         split=data.split,
         val_fraction=data.val_fraction,
@@ -120,6 +126,32 @@ def token_store(cfg: DictConfig, lines: list[str]) -> TokenStore:
         verify=data.get("verify", False),
         say=say,
     )
+
+
+def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrainer:
+    """What makes the tokenizer: the trainer of the chosen option or, with ``tokenizer.path``, what is saved there (or in ``own``).
+
+    Raises:
+        ConfigError: there is nothing, or a tokenizer of another kind than the option.
+        DataError: what is there cannot be read.
+    """
+    trainer, wanted = _trainer(cfg), cfg.tokenizer.get("path")
+    if wanted is None:
+        return trainer
+    path = own or Path(wanted).expanduser()
+    if not path.exists():
+        try:
+            path = find_run(wanted, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+        except RecordError as error:
+            raise ConfigError(f"tokenizer.path={wanted} is no file, no folder and no run. {error}") from error
+    return SavedTrainer(path, trainer.settings()["kind"])
+
+
+def _trainer(cfg: DictConfig) -> TokenizerTrainer:
+    options: Any = OmegaConf.to_container(cfg.tokenizer, resolve=True)
+    options.pop("path", None)
+    trainer: TokenizerTrainer = make(OmegaConf.create(options))
+    return trainer
 
 
 def resolve(cfg: DictConfig, store: TokenStore) -> Budget:

@@ -202,7 +202,8 @@ class _Session:
         changes = [
             text
             for text in overrides
-            if key_of(text) not in (*GROUPS, "note", "dirty", "resume") and not key_of(text).startswith(("paths", "data.path"))
+            if key_of(text) not in (*GROUPS, "note", "dirty", "resume")
+            and not key_of(text).startswith(("paths", "data.path", "tokenizer.path"))
         ]
         return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
 

