@@ -132,6 +132,7 @@ def _ready(parts: list[Part], corpus: Corpus, tokenizer: Tokenizer, processes: i
             work(number)
             yield part
     else:
+        tokenizer.encode("a")  # what it prepares at its first use is inherited by all
         yield from _by_processes(parts, work, min(processes, len(parts)))
 
 
