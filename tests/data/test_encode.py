@@ -301,3 +301,11 @@ def test_one_builds_with_many_processes_and_others_wait(texts: Path, tmp_path: P
     assert "another process is building texts; waiting" in second
     assert "building the token store" in first and "building the token store" not in second
     assert first.splitlines()[-1] == second.splitlines()[-1]
+
+
+def test_a_caller_that_has_used_torchs_threads_is_forked_without_a_hang(texts: Path, tmp_path: Path) -> None:
+    used = "import torch; torch.set_num_threads(2); torch.randn(600, 600) @ torch.randn(600, 600)\n"
+    command = [sys.executable, "-c", used + SCRIPT, str(texts), str(tmp_path / "threads"), "never", "2"]
+    subprocess.run(command, check=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True)
+    finish(start(texts, tmp_path / "plain", "never", 1))
+    assert store_files(tmp_path / "threads") == store_files(tmp_path / "plain")
