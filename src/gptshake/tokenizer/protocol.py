@@ -115,12 +115,15 @@ def checked(ids: npt.ArrayLike, vocab_size: int) -> npt.NDArray[np.int64]:
 
 def beginning(documents: Iterable[str], max_characters: int | None) -> Iterator[str]:
     """The first ``max_characters`` characters of the documents; None: all."""
+    if max_characters is None:
+        yield from documents
+        return
     left = max_characters
     for document in documents:
-        if left is not None and left <= 0:
+        yield document[:left]
+        left -= len(document)
+        if left <= 0:
             return
-        yield document if left is None else document[:left]
-        left = None if left is None else left - len(document)
 
 
 def load_tokenizer(place: Path) -> Tokenizer:

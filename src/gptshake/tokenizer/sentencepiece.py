@@ -103,8 +103,8 @@ class SentencePieceTrainer:
     Args:
         vocab_size: number of ids, the 258 special and byte ones included; fewer if the text has no more pieces.
         model_type: ``unigram`` or ``bpe``.
-        coverage: share of the text's characters that get an id of their own, the rest is bytes; 0 < coverage <= 1.
-        max_characters: of the training text, from its beginning; bounds time (unigram: about 4 s for a million) and memory; None: all.
+        coverage: share of the text's characters that get an id of their own, the rest is bytes; 0.98 <= coverage <= 1.
+        max_characters: of the training text, from its beginning; bounds time (unigram: about 3 s for a million) and memory; None: all.
     Raises:
         ConfigError: if a value is none of these.
     """
@@ -115,8 +115,8 @@ class SentencePieceTrainer:
         check_size(vocab_size, LEAST, max_characters)
         if model_type not in TYPES:
             raise ConfigError(f"tokenizer.model_type is {model_type!r}; it must be one of {', '.join(TYPES)}.")
-        if not 0 < coverage <= 1:
-            raise ConfigError(f"tokenizer.coverage is {coverage}; it is a share of the text, above 0 and at most 1.")
+        if not 0.98 <= coverage <= 1:  # the library's own limits
+            raise ConfigError(f"tokenizer.coverage is {coverage}; it is a share of the text's characters, from 0.98 to 1.")
         self._options: dict[str, Any] = {
             "vocab_size": vocab_size,
             "model_type": model_type,
