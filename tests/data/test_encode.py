@@ -18,7 +18,7 @@ from gptshake.data.corpus import Corpus, open_corpus
 from gptshake.data.encode import encode
 from gptshake.data.split import by_documents
 from gptshake.errors import GptshakeError
-from gptshake.tokenizer.char import CharTokenizer, CharTrainer
+from gptshake.tokenizer.char import CharTrainer
 
 TEXTS = {f"d{number}": f"Document {number}: " + "abcdefg水é"[number % 9] * (number * 37 % 91) for number in range(300)}
 
@@ -149,8 +149,10 @@ def test_a_process_that_dies_is_one_sentence_and_the_rest_is_kept(
 
 @pytest.mark.usefixtures("small_parts")
 def test_an_error_of_a_process_is_told(tmp_path: Path, corpus: Corpus, cut: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CharTokenizer, "encode", lambda *_: (_ for _ in ()).throw(MemoryError("too large")))
-    monkeypatch.setattr(encode_module, "_encode", lambda part, corpus, tokenizer: tokenizer.encode(""))
+    def refuse(*_: Any) -> None:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr(encode_module, "_encode", refuse)
     with pytest.raises(GptshakeError, match=r"ended early: MemoryError: too large\. What is done is kept"):
         encoded(tmp_path / "broken", corpus, cut, processes=2)
 
