@@ -6,7 +6,8 @@ this process: a batch costs 0.02 to 0.03 ms, a worker's hand-over 1 ms. Workers 
 """
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
@@ -89,15 +90,16 @@ class TrainBatches:
         if not self._workers:
             yield from map(self.batch, count(first))
             return
+        loader = DataLoader(
+            _ByNumber(self),
+            batch_size=None,
+            sampler=count(first),
+            num_workers=self._workers,
+            worker_init_fn=_leave_signals,
+            multiprocessing_context="fork",  # the map of the tokens is shared, not sent
+        )
         try:
-            yield from DataLoader(
-                _ByNumber(self),
-                batch_size=None,
-                sampler=count(first),
-                num_workers=self._workers,
-                worker_init_fn=_leave_signals,
-                multiprocessing_context="fork",  # the map of the tokens is shared, not sent
-            )
+            yield from _without_alarm(loader)
         except RuntimeError as error:
             raise GptshakeError(
                 f"One of the processes of data.workers={self._workers} ended early ({error}). data.workers=0 needs none."
@@ -121,6 +123,16 @@ class _ByNumber(Dataset[torch.Tensor]):
 
     def __getitem__(self, number: int) -> torch.Tensor:
         return self._batches.batch(number)
+
+
+def _without_alarm(loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The loader's iterator, but a worker's death is told where a batch is asked for, not by a handler in the middle of anything."""
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, handler)
+    return iterator
 
 
 def _leave_signals(worker: int) -> None:
