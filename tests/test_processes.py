@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gptshake import processes
 from gptshake.errors import ConfigError, GptshakeError, Pruned, TrainingError
 from gptshake.processes import Child, ForkServer, Outcome, Spec, is_running, read_outcome
 
@@ -53,6 +54,24 @@ def end_of(server: ForkServer, child: Child) -> Outcome:
 def test_what_the_target_returns_comes_back_and_lies_in_the_folder(server: ForkServer, tmp_path: Path) -> None:
     outcome = run(server, tmp_path / "new" / "folder", "give back", {"val/bpb": 2.5, "list": [1, None]})
     assert outcome == Outcome("ok", {"val/bpb": 2.5, "list": [1, None]}) == read_outcome(tmp_path / "new" / "folder")
+
+
+def nested(folder: str) -> Any:
+    """A child that has a server of its own; gives what that answers, and which of its caller's lifelines it thinks it holds."""
+    held = len(processes._LIFELINES)
+    inner = ForkServer(deed)
+    outcome = run(inner, Path(folder) / "inner", "give back", 7)
+    inner.close(grace=1.0)
+    return [outcome.value, held]
+
+
+def test_a_child_may_have_a_server_of_its_own(server: ForkServer, tmp_path: Path) -> None:
+    outer = ForkServer(nested)  # the second of this process
+    try:
+        assert end_of(outer, outer.start(Spec(str(tmp_path), tmp_path))) == Outcome("ok", [7, 0])
+    finally:
+        outer.close(grace=1.0)
+    assert run(server, tmp_path / "still there", "give back", 1).value == 1
 
 
 def test_a_number_that_is_none_comes_back_as_none(server: ForkServer, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> T
         split=data.split,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
+        verify=data.get("verify", False),
         say=say,
     )
 
@@ -164,7 +165,7 @@ def resolve(cfg: DictConfig, store: TokenStore) -> Budget:
     trainer, shape = cfg.trainer, model_shape(cfg)
     device = hardware.pick_device(trainer.accelerator)
     precision = hardware.pick_precision(device) if trainer.precision == AUTO else trainer.precision
-    epoch_tokens = n_blocks(store.train.n_tokens, shape.block_size) * shape.block_size
+    epoch_tokens = n_blocks(store.train.n_tokens, shape.block_size, random_offset=_offset(cfg) == "random") * shape.block_size
     budget = plan(
         n_parameters=cost.n_parameters(shape, store.tokenizer.vocab_size),
         epoch_tokens=epoch_tokens,
@@ -184,6 +185,7 @@ def resolve(cfg: DictConfig, store: TokenStore) -> Budget:
     frozen = {
         "data.batch_size": budget.batch_size,
         "data.micro_batch_size": budget.micro_batch_size,
+        "data.workers": _workers(cfg),
         "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
         "trainer.precision": precision,
         "trainer.threads": hardware.default_threads() if trainer.threads == AUTO else trainer.threads,
@@ -192,6 +194,16 @@ def resolve(cfg: DictConfig, store: TokenStore) -> Budget:
         OmegaConf.update(cfg, key, value)
     cfg.trainer.val_check_interval = max(1, budget.steps // 20) if trainer.val_check_interval == AUTO else trainer.val_check_interval
     return budget
+
+
+def _workers(cfg: DictConfig) -> int:
+    """``auto`` is none: a batch costs less than handing it over."""
+    wish = cfg.data.get("workers", AUTO)
+    return 0 if wish == AUTO else int(wish)
+
+
+def _offset(cfg: DictConfig) -> str:
+    return str(cfg.data.get("offset", "none"))
 
 
 def model_shape(cfg: DictConfig) -> GPTConfig:
@@ -226,6 +238,7 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
     keys = (
         "data.batch_size",
         "data.micro_batch_size",
+        "data.workers",
         "trainer.accelerator",
         "trainer.precision",
         "trainer.threads",
@@ -319,6 +332,8 @@ def _data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDat
         batch_size=budget.batch_size,
         micro_batch_size=budget.micro_batch_size,
         seed=cfg.seed,
+        offset=_offset(cfg),
+        workers=_workers(cfg),
     )
     return module
 

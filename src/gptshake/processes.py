@@ -106,6 +106,7 @@ class ForkServer:
         if self.pid == 0:
             for inherited in (*_LIFELINES, self._lifeline):
                 os.close(inherited)
+            _LIFELINES.clear()  # a child may have servers of its own, and the numbers will be those of other files
             self._connection.close()
             _Server(theirs, lifeline, target).serve(preload)
         theirs.close()

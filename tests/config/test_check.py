@@ -19,6 +19,7 @@ BAD: dict[str, list[Any]] = {
     "data.batch_size": ["0", "-3", "2.5", "large", "true"],
     "data.batch_tokens": ["0", "-64"],
     "data.micro_batch_size": ["0", "1.5", "small"],
+    "data.workers": ["-1", "0.5", "many", "false"],
     "data.n_documents": ["0", "-1"],
     "data.val_fraction": ["0", "1", "-0.1"],
     "data.test_fraction": ["1", "-0.1"],
@@ -42,6 +43,8 @@ GOOD = [
     "data.batch_size=auto",
     "data.batch_size=1",
     "data.test_fraction=0",
+    "data.workers=0",
+    "data.workers=2",
     "trainer.threads=3",
     "trainer.max_epochs=0.5",
     "trainer.gradient_clip_val=null",
@@ -101,7 +104,7 @@ def test_an_impossible_shape_is_refused(override: str) -> None:
 
 
 def test_a_task_must_be_there() -> None:
-    assert "task= needs an option: task is one of report, sample, train" in refusal("~task")
+    assert "task= needs an option: task is one of inspect, report, sample, train" in refusal("~task")
 
 
 def test_missing_groups_are_named_together_with_their_options() -> None:

@@ -37,7 +37,7 @@ GIVEN = {
 }
 # Keys of a node that are not its target's: the source of the documents is a node of its own, assemble reads the trainer's limits.
 ELSEWHERE = {
-    "gptshake.data.module.TokenDataModule": {"documents", "split", "val_fraction", "test_fraction", "batch_tokens"},
+    "gptshake.data.module.TokenDataModule": {"documents", "split", "val_fraction", "test_fraction", "batch_tokens", "verify"},
     "gptshake.training.trainer.build_trainer": set(assemble.OURS),
 }
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptshake.data.blocks import block_ids, gather, n_blocks, permute
+from gptshake.data.blocks import block_ids, block_starts, gather, n_blocks, permute
 from gptshake.errors import DataError
 
 
@@ -66,6 +66,33 @@ def test_the_order_does_not_depend_on_how_it_is_cut_into_batches(n: int, first: 
     assert np.array_equal(np.concatenate(parts), block_ids(first, sum(sizes), n, seed))
 
 
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(0, 60), st.integers(0, 4), st.integers(0, 2**40))
+def test_with_a_random_offset_an_epoch_still_reads_all_tokens_but_a_few_once(block_size: int, more: int, epoch: int, seed: int) -> None:
+    n_tokens = 2 * block_size + more
+    n = n_blocks(n_tokens, block_size, random_offset=True)
+    starts = np.sort(block_starts(epoch * n, n, n, seed, block_size, random_offset=True))
+    assert 0 <= starts[0] < block_size and starts[-1] + block_size < n_tokens
+    assert np.array_equal(np.diff(starts), np.full(n - 1, block_size))
+    assert n_tokens - 1 - n * block_size < 2 * block_size - 1
+
+
+def test_random_offsets_are_those_of_their_epochs_and_reach_everywhere() -> None:
+    n, block_size = 7, 16
+    starts = block_starts(0, 400 * n, n, 3, block_size, random_offset=True)
+    offsets = (starts - block_ids(0, 400 * n, n, 3) * block_size).reshape(400, n)
+    assert np.array_equal(offsets, np.repeat(offsets[:, :1], n, axis=1))
+    assert set(offsets[:, 0].tolist()) == set(range(block_size))
+    assert np.array_equal(starts[100:200], block_starts(100, 100, n, 3, block_size, random_offset=True))
+    assert np.array_equal(block_starts(5, 9, n, 3, block_size), block_ids(5, 9, n, 3) * block_size)
+
+
+def test_a_text_too_short_for_a_random_offset_is_a_sentence() -> None:
+    assert n_blocks(16, 8, random_offset=True) == 1
+    with pytest.raises(DataError, match=r"data\.offset=random needs 16: 1 are missing.*at most 7"):
+        n_blocks(15, 8, random_offset=True)
+
+
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     orders = {tuple(block_ids(epoch * 100, 100, 100, seed).tolist()) for epoch in range(5) for seed in range(5)}
     assert len(orders) == 25
@@ -75,6 +102,7 @@ def test_the_order_is_frozen() -> None:
     """Golden: a changed order would break every resumed run."""
     assert block_ids(0, 10, 10, 0).tolist() == [3, 9, 8, 1, 2, 4, 0, 5, 6, 7]
     assert block_ids(10**15, 3, 10**9, 1).tolist() == [504901999, 362337342, 746725942]
+    assert block_starts(0, 3, 10, 0, 64, random_offset=True).tolist() == [238, 622, 558]
 
 
 def test_a_far_position_costs_no_more_than_the_first() -> None:
@@ -88,7 +116,7 @@ def test_a_far_position_costs_no_more_than_the_first() -> None:
 def test_gather_gives_inputs_and_shifted_targets(block_size: int, n_tokens: int) -> None:
     tokens = np.arange(n_tokens, dtype=np.uint16)
     ids = np.arange(n_blocks(n_tokens, block_size))[::-1]
-    rows = gather(tokens, ids, block_size)
+    rows = gather(tokens, ids * block_size, block_size)
     assert rows.dtype == np.int64 and rows.shape == (len(ids), block_size + 1)
     assert np.array_equal(rows[:, 0], ids * block_size)
     assert np.array_equal(rows[:, 1:], rows[:, :-1] + 1)

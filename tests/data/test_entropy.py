@@ -31,6 +31,31 @@ def test_entropies_are_those_of_a_plain_count_in_any_chunks(ids: list[int], chun
     assert found["uniform"] == math.log(vocab_size)
 
 
+@pytest.mark.parametrize("vocab_size", [9, 3000, 100_000])
+def test_pairs_of_a_long_stream_are_counted_in_windows_of_all_of_it(vocab_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entropy, "PAIRS", 4000)
+    monkeypatch.setattr(entropy, "_CHUNK", 500)
+    draw = np.random.default_rng(1)
+    halves = [np.tile([1, 2], 20_000), draw.integers(0, 8, 40_000)]
+    found = entropies(np.concatenate(halves).astype(np.uint32), vocab_size)
+    assert found["unigram"] == pytest.approx(plain(np.concatenate(halves).tolist())[0])  # of all tokens
+    assert found["bigram"] == pytest.approx(plain(np.concatenate(halves).tolist())[1], abs=0.05)
+
+
+@given(st.integers(1, 5000), st.integers(1, 3000), st.integers(1, 400))
+def test_windows_cover_everything_or_are_spread_evenly(n: int, limit: int, chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entropy, "_CHUNK", chunk)
+        found = list(entropy.windows(n, limit))
+    covered = [place for start, stop in found for place in range(start, stop)]
+    assert len(set(covered)) == len(covered) and min(covered) == 0 and max(covered) < n
+    if n <= limit:
+        assert covered == list(range(n))
+    else:
+        assert len(covered) <= limit + min(chunk, limit)
+        assert n - found[-1][0] <= 2 * n * min(chunk, limit) / limit + 1
+
+
 def test_a_cycle_has_no_bigram_entropy_and_a_uniform_unigram() -> None:
     found = entropies(np.tile(np.arange(8, dtype=np.uint16), 1000), 8)
     assert found["unigram"] == pytest.approx(math.log(8))

@@ -1,5 +1,8 @@
 """Batches: nothing twice, nothing left out, and a resume that goes on where it stopped."""
 
+import multiprocessing
+import os
+import signal
 from itertools import islice
 from typing import Any
 
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptshake.data.module import EvalBatches, TokenDataModule, TrainBatches
-from gptshake.errors import ConfigError, DataError
+from gptshake.errors import ConfigError, DataError, GptshakeError
 
 TOKENS = np.arange(1001, dtype=np.uint16)  # 125 blocks of 8
 
@@ -58,6 +61,57 @@ def test_a_step_reads_the_same_blocks_however_it_is_divided(rows: int, world_siz
     ranks = [take(TrainBatches(TOKENS, 8, rows, 3, rank, world_size), 30 * accumulation) for rank in range(world_size)]
     divided = torch.stack(ranks, dim=1)  # (micro-batch, rank, row, column)
     assert torch.equal(divided.reshape(30, 12, 9), whole)
+
+
+@pytest.mark.parametrize("random_offset", [False, True])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_batches_and_resumes_exactly(workers: int, random_offset: bool) -> None:
+    def batches(workers: int) -> TrainBatches:
+        return TrainBatches(TOKENS, 8, 3, 1, random_offset=random_offset, workers=workers)
+
+    whole = take(batches(0), 140)
+    first = batches(workers)
+    assert torch.equal(take(first, 70), whole[:70])
+    assert first.state_dict() == {"micro_batches": 70}  # not what the workers have fetched ahead
+    second = batches(workers)
+    running = iter(second)
+    next(running)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(torch.stack(list(islice(running, 70))), whole[70:])
+
+
+@pytest.mark.parametrize("random_offset", [False, True])
+def test_ranks_divide_an_epoch_whatever_its_cuts(random_offset: bool) -> None:
+    whole = take(TrainBatches(TOKENS, 8, 12, seed=3, random_offset=random_offset), 30)
+    ranks = [take(TrainBatches(TOKENS, 8, 4, 3, rank, 3, random_offset=random_offset), 30) for rank in range(3)]
+    assert torch.equal(torch.stack(ranks, dim=1).reshape(30, 12, 9), whole)
+
+
+def test_a_worker_that_is_killed_is_a_sentence() -> None:
+    others = multiprocessing.active_children()
+    batches = iter(TrainBatches(TOKENS, 8, 3, 1, workers=2))
+    next(batches)
+    victim, _ = (process for process in multiprocessing.active_children() if process not in others)
+    os.kill(victim.pid or 0, signal.SIGKILL)
+    victim.join()
+    with pytest.raises(GptshakeError, match=r"One of the processes of data\.workers=2 ended early"):
+        for _ in range(20):
+            next(batches)
+
+
+def test_a_worker_leaves_signals_to_its_caller() -> None:
+    others = multiprocessing.active_children()
+    batches = iter(TrainBatches(TOKENS, 8, 3, 1, workers=1))
+    first = next(batches)
+    (worker,) = (process for process in multiprocessing.active_children() if process not in others)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        os.kill(worker.pid or 0, number)
+    rest = list(islice(batches, 20))
+    assert torch.equal(torch.stack([first, *rest]), take(TrainBatches(TOKENS, 8, 3, 1), 21))
+    del batches
+    worker.join(10)
+    assert not worker.is_alive()
 
 
 @settings(deadline=None)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptshake.data import store as store_module
+from gptshake.data import digests
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.wiki import Wiki
 from gptshake.data.store import TokenStore
@@ -91,7 +91,8 @@ def test_entropies_are_those_of_the_training_split(opener: Any, memory: Any) -> 
 def test_a_store_is_built_once_and_opens_in_silence(opener: Any, memory: Any) -> None:
     source = memory(MANY)
     first = opener(source)
-    assert opener.said == ["building the token store of memory ...", "the text of memory: public domain"]
+    assert opener.said[:2] == ["building the token store of memory ...", "the text of memory: public domain"]
+    assert opener.said[2:][0].startswith("making the char tokenizer") and len(opener.said) == 4
     again = opener(source)
     assert opener.said == []
     assert source.reads == 1
@@ -128,6 +129,15 @@ def edit(path: Path, **fields: Any) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped byte": (lambda folder: flip(folder / "val.bin"), r"the content of val\.bin was changed"),
     "cut file": (lambda folder: os.truncate(folder / "train.bin", 100), r"train\.bin has 100 bytes instead of"),
+    "flipped byte of the places": (
+        lambda folder: flip(folder / "train.documents.npy"),
+        r"the content of train\.documents\.npy was changed",
+    ),
+    "missing places": (lambda folder: (folder / "val.documents.npy").unlink(), r"val\.documents\.npy is missing"),
+    "fewer checksums": (
+        lambda folder: edit(folder / "manifest.json", files={"val.bin": {"size": (folder / "val.bin").stat().st_size, "sha256": []}}),
+        r"its folder is damaged \(IndexError\)",
+    ),
     "longer file": (lambda folder: (folder / "val.bin").open("ab").write(b"xx"), r"val\.bin has .* bytes instead of"),
     "missing file": (lambda folder: (folder / "train.bin").unlink(), r"train\.bin is missing"),
     "missing manifest": (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json is missing"),
@@ -167,16 +177,49 @@ def test_a_damaged_corpus_is_read_again(opener: Any, memory: Any, name: str) -> 
     assert store.val.n_tokens == len(BOOK) - int(len(BOOK) * 0.9)
 
 
-def test_large_stores_are_checked_by_size_alone(opener: Any, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of a kilobyte count as large: four pieces of their dozens are looked at."""
+    monkeypatch.setattr(digests, "PIECE", 64)
+    monkeypatch.setattr(digests, "CHEAP_BYTES", 256)
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("name", ["train.bin", "val.bin", "train.documents.npy"])
+def test_any_damage_of_a_large_store_is_found_by_verify(name: str, opener: Any, memory: Any) -> None:
     source = memory({"book": BOOK})
     store = opener(source)
-    monkeypatch.setattr(store_module, "HASHED_BYTES", 0)
-    flip(store.path / "val.bin")
+    content = (store.path / name).read_bytes()
+    flip(store.path / name)
+    assert opener(source, verify=True).key == store.key
+    assert opener.said[0] == f"rebuilding the token store of memory: the content of {name} was changed"
+    assert (store.path / name).read_bytes() == content
+    assert opener(source, verify=True).key == store.key and opener.said == []
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_store_that_lost_its_end_or_much_is_noticed_without(opener: Any, memory: Any) -> None:
+    source = memory({"book": BOOK})
+    store = opener(source)
+    size = (store.path / "train.bin").stat().st_size
+    for damage in (size - 10, size // 4):  # the last bytes; three quarters of it
+        os.truncate(store.path / "train.bin", damage)
+        os.truncate(store.path / "train.bin", size)  # zeros, as after a power cut
+        opener(source)
+        assert "the content of train.bin was changed" in opener.said[0]
+
+
+@pytest.mark.usefixtures("large")
+def test_the_cheap_check_reads_little_and_never_refuses_what_is_whole(opener: Any, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = memory({"book": BOOK})
     opener(source)
-    assert opener.said == []
-    os.truncate(store.path / "val.bin", 10)
-    opener(source)
-    assert opener.said[0].startswith("rebuilding")
+    read: list[int] = []
+    hashed = digests._hashed
+    monkeypatch.setattr(digests, "_hashed", lambda path, numbers: read.append(len(numbers)) or hashed(path, numbers))
+    for _ in range(20):
+        opener(source)
+        assert opener.said == [] and sum(read) == 4
+        read.clear()
 
 
 def test_a_killed_builder_leaves_nothing_that_is_taken_for_a_store(tmp_path: Path, opener: Any) -> None:

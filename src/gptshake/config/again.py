@@ -14,7 +14,7 @@ from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
 from gptshake.record.run import find_run, read_run
 
-# Keys that may differ between a run and its continuation: where it is kept and shown, and how long it lasts.
+# Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches.
 FREE = (
     "paths",
     "logger",
@@ -30,6 +30,8 @@ FREE = (
     "sampler",
     "pruner",
     "executor",
+    "data.verify",
+    "data.workers",
     "trainer.max_steps",
     "trainer.max_epochs",
     "trainer.max_tokens",

@@ -49,6 +49,11 @@ RULES: tuple[Rule, ...] = (
     ("data.batch_size", _count_or_auto, "it counts sequences per optimizer step: a whole number from 1 up, or auto"),
     ("data.batch_tokens", _count, "it counts tokens per optimizer step: a whole number from 1 up"),
     ("data.micro_batch_size", _count_or_auto, "it counts sequences per forward pass: a whole number from 1 up, or auto"),
+    (
+        "data.workers",
+        lambda value: _count_or_auto(value) or (value == 0 and value is not False),
+        "it counts processes: a whole number from 0 up, or auto",
+    ),
     ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
     (
         "data.val_fraction",
@@ -73,6 +78,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "data.source": ("auto", "excerpt", "hub"),
+    "data.offset": ("none", "random"),
     "data.split": ("documents", "position"),
     "logger.mode": ("auto", "online", "offline"),
 }

@@ -3,7 +3,8 @@
 A token stream is cut into blocks that do not overlap. The order of an epoch is a keyed bijection of the block numbers (a
 Feistel network with cycle walking), so the block at position 10 billion costs as much as the first one, nothing is
 stored, and a resumed run reads on exactly. Its price: a permutation from 8 Feistel rounds, not from all n! of them, at
-0.1 to 0.5 us per block. Everything is a pure function of numbers; numpy only.
+0.1 to 0.5 us per block. With a random offset the cuts of an epoch lie elsewhere than those of the last one. Everything is a
+pure function of numbers; numpy only.
 """
 
 from typing import Any
@@ -20,25 +21,29 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _64_BITS = (1 << 64) - 1
 
 
-def n_blocks(n_tokens: int, block_size: int) -> int:
+def n_blocks(n_tokens: int, block_size: int, *, random_offset: bool = False) -> int:
     """Number of training blocks in a token stream.
 
     A block needs ``block_size`` inputs and as many targets shifted by one, so neighbours share one token: every token but
-    the first is a target at most once, and at most ``block_size - 1`` tokens at the end are not used.
+    the first is a target at most once, and at most ``block_size - 1`` tokens at the end are not used. Where an epoch may begin
+    at any of the first ``block_size`` tokens, each has as many blocks as fit behind the last of them.
 
     Args:
         n_tokens: length of the stream, in tokens.
         block_size: context length, in tokens; > 0.
+        random_offset: whether epochs begin at random offsets (see ``block_starts``).
     Raises:
         DataError: if not even one block fits; says how many tokens are missing.
     """
-    if n_tokens <= block_size:
-        missing = block_size + 1 - n_tokens
+    needed = 2 * block_size if random_offset else block_size + 1
+    if n_tokens < needed:
+        missing, with_offset = needed - n_tokens, " with data.offset=random" if random_offset else ""
         raise DataError(
-            f"The training text has {n_tokens:,} tokens, but one block of {block_size:,} needs {block_size + 1:,}: "
-            f"{missing:,} are missing. Give more text or a smaller model.block_size (at most {max(n_tokens - 1, 0):,})."
+            f"The training text has {n_tokens:,} tokens, but one block of {block_size:,}{with_offset} needs {needed:,}: "
+            f"{missing:,} are missing. Give more text or a smaller model.block_size "
+            f"(at most {n_tokens // 2 if random_offset else max(n_tokens - 1, 0):,})."
         )
-    return (n_tokens - 1) // block_size
+    return (n_tokens - needed) // block_size + 1
 
 
 def permute(index: Ints, n: int, key: int | _U64) -> npt.NDArray[np.int64]:
@@ -79,23 +84,45 @@ def block_ids(first: int, count: int, n: int, seed: int) -> npt.NDArray[np.int64
         Block numbers in [0, n), shape (count,).
     """
     epoch, index = np.divmod(np.arange(first, first + count, dtype=np.int64), n)
-    keys = _mix(_mix(np.array([seed & _64_BITS], np.uint64)) + epoch.astype(np.uint64))
-    return permute(index, n, keys)
+    return permute(index, n, _mix(_key(seed) + epoch.astype(np.uint64)))
 
 
-def gather(tokens: npt.NDArray[np.unsignedinteger[Any]], ids: Ints, block_size: int) -> npt.NDArray[np.int64]:
+def block_starts(first: int, count: int, n: int, seed: int, block_size: int, *, random_offset: bool = False) -> npt.NDArray[np.int64]:
+    """Where the blocks of ``block_ids`` begin in the stream.
+
+    Args:
+        first, count, n, seed: as in ``block_ids``.
+        block_size: context length, in tokens.
+        random_offset: whether all blocks of an epoch begin later by one number that the seed draws from [0, block_size) for
+            each epoch; tokens that then lie before the first block or behind the last are left out in that epoch.
+    Returns:
+        Positions of first tokens, shape (count,).
+    """
+    starts = block_ids(first, count, n, seed) * block_size
+    if not random_offset:
+        return starts
+    epoch = np.arange(first, first + count, dtype=np.int64) // n
+    drawn = _mix(_mix(_key(seed) + epoch.astype(np.uint64)) ^ np.uint64(_GOLDEN)) % np.uint64(block_size)
+    return starts + drawn.astype(np.int64)
+
+
+def gather(tokens: npt.NDArray[np.unsignedinteger[Any]], starts: Ints, block_size: int) -> npt.NDArray[np.int64]:
     """Blocks of a token stream as rows, fetched in one vectorised step.
 
     Args:
         tokens: the stream, shape (n_tokens,); may be a memory map, of which only these blocks are read.
-        ids: block numbers, shape (count,).
+        starts: positions of the first tokens, shape (count,).
         block_size: context length, in tokens.
     Returns:
         int64, shape (count, block_size + 1): inputs are [:, :-1], targets [:, 1:].
     """
-    inside = np.asarray(ids, np.int64)[:, None] * block_size + np.arange(block_size + 1)
+    inside = np.asarray(starts, np.int64)[:, None] + np.arange(block_size + 1)
     blocks: npt.NDArray[np.int64] = np.asarray(tokens)[inside].astype(np.int64)
     return blocks
+
+
+def _key(seed: int) -> _U64:
+    return _mix(np.array([seed & _64_BITS], np.uint64))
 
 
 def _feistel(values: _U64, keys: _U64, half: int) -> _U64:

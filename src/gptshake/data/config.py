@@ -23,6 +23,9 @@ class WikiConfig:
     batch_size: Any = 32
     batch_tokens: int | None = None
     micro_batch_size: Any = "auto"
+    offset: str = "none"
+    workers: Any = "auto"
+    verify: bool = False
 
 
 @dataclass
@@ -39,3 +42,6 @@ class TextConfig:
     batch_size: Any = 32
     batch_tokens: int | None = None
     micro_batch_size: Any = "auto"
+    offset: str = "none"
+    workers: Any = "auto"
+    verify: bool = False

@@ -30,6 +30,7 @@ class Corpus:
 
     Attributes:
         n_documents: number of documents, none of them empty.
+        n_bytes: UTF-8 bytes of all of them.
         characters: their lengths, shape (n_documents,).
         places: from ``split.place``, shape (n_documents,).
     """
@@ -40,6 +41,7 @@ class Corpus:
         self.characters = table["characters"]
         self.places = table["place"]
         self._ends = table["end"]
+        self.n_bytes = int(self._ends[-1])
         with (folder / "text.bin").open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 

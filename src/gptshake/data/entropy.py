@@ -2,55 +2,90 @@
 
 The three horizontal lines of every loss plot, in nats per token, in closed form from counts. Of the stream itself, so
 the bigram line is a bound for that text, not an estimate for new text: with a large vocabulary and little text it lies low.
+Pairs are counted in at most ``PAIRS`` tokens, all of a smaller stream, as those of a large vocabulary would fill the memory.
 """
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK = 1 << 22  # tokens counted at once; bounds the memory
+PAIRS = 1 << 24  # tokens: 1 s and 0.2 GB with a large vocabulary
+_CHUNK = 1 << 20  # tokens counted at once
+_TABLE = 1 << 22  # pairs of ids up to which a table counts them; sorting is ten times slower
 
 
-def entropies(tokens: npt.NDArray[np.unsignedinteger[Any]], vocab_size: int) -> dict[str, float]:
+class Tokens(Protocol):
+    """Ids below the vocabulary's size: an array, a memory map, or a file that is read slice by slice."""
+
+    def __len__(self) -> int:
+        """Number of ids."""
+
+    def __getitem__(self, part: slice) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """A range of them."""
+
+
+def counts(tokens: Tokens, vocab_size: int, limit: int | None = None) -> npt.NDArray[np.int64]:
+    """How often each id occurs, shape (vocab_size,); in at most ``limit`` tokens, evenly spread over the stream."""
+    found = np.zeros(vocab_size, np.int64)
+    for start, stop in windows(len(tokens), limit or len(tokens)):
+        found += np.bincount(tokens[start:stop], minlength=vocab_size)
+    return found
+
+
+def entropies(tokens: Tokens, vocab_size: int) -> dict[str, float]:
     """Entropies of a stream, in nats per token.
 
     Args:
-        tokens: ids below ``vocab_size``, shape (n,), n >= 2; may be a memory map.
+        tokens: ids below ``vocab_size``, n >= 2.
         vocab_size: number of ids.
     Returns:
-        ``uniform`` = ln V; ``unigram`` = H(x_t); ``bigram`` = H(x_t | x_{t-1}), over the n - 1 neighbouring pairs.
+        ``uniform`` = ln V; ``unigram`` = H(x_t), of all tokens; ``bigram`` = H(x_t | x_{t-1}), over neighbouring pairs of all
+        tokens, or of ``PAIRS`` of them in evenly spread windows.
     """
-    single = np.zeros(vocab_size, np.int64)
-    pairs, counts = np.empty(0, np.int64), np.empty(0, np.int64)
-    for start in range(0, len(tokens), _CHUNK):
-        part = np.asarray(tokens[start : start + _CHUNK + 1]).astype(np.int64)  # one token more: the pair across the border
-        single += np.bincount(part[:_CHUNK], minlength=vocab_size)
-        pairs, counts = _add(pairs, counts, *_count(part[:-1] * vocab_size + part[1:], vocab_size**2))
-    of_first = np.bincount(pairs // vocab_size, weights=counts)
-    return {"uniform": math.log(vocab_size), "unigram": _entropy(single), "bigram": _entropy(counts) - _entropy(of_first)}
+    pairs = _pairs(tokens, vocab_size)
+    of_first = np.bincount(pairs[0] // vocab_size, weights=pairs[1])
+    return {
+        "uniform": math.log(vocab_size),
+        "unigram": _entropy(counts(tokens, vocab_size)),
+        "bigram": _entropy(pairs[1]) - _entropy(of_first),
+    }
 
 
-def _count(values: npt.NDArray[np.int64], limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Distinct values and how often each occurs; by table where the table is small, as sorting is ten times slower."""
-    if limit > _CHUNK:
-        return np.unique(values, return_counts=True)
-    table = np.bincount(values, minlength=1)
-    found = np.flatnonzero(table)
-    return found, table[found]
+def windows(n: int, limit: int) -> Iterator[tuple[int, int]]:
+    """Ranges of at most ``_CHUNK`` positions that cover 0 … n-1, or evenly spread ones of about ``limit`` positions in all."""
+    size = min(_CHUNK, limit)
+    step = size if n <= limit else -(-size * n // limit)
+    for start in range(0, n, step):
+        yield start, min(start + size, n)
 
 
-def _add(
-    a: npt.NDArray[np.int64], counts_a: npt.NDArray[np.int64], b: npt.NDArray[np.int64], counts_b: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Sum of two counts, each given as distinct values and how often they occur."""
-    values, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
-    counts = np.zeros(len(values), np.int64)
-    np.add.at(counts, inverse, np.concatenate([counts_a, counts_b]))
-    return values, counts
+def _pairs(tokens: Tokens, vocab_size: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Distinct pairs of neighbours, as first * V + second, and how often each occurs."""
+    if vocab_size**2 <= _TABLE:
+        table = np.zeros(vocab_size**2, np.int64)
+        for found in _windows_of_pairs(tokens, vocab_size):
+            table += np.bincount(found, minlength=len(table))
+        return np.flatnonzero(table), table[table > 0]
+    every = np.empty(sum(stop - start for start, stop in windows(len(tokens), PAIRS)), np.uint32 if vocab_size <= 1 << 16 else np.uint64)
+    filled = 0
+    for found in _windows_of_pairs(tokens, vocab_size):
+        every[filled : filled + len(found)] = found
+        filled += len(found)
+    every = every[:filled]
+    every.sort()
+    last = np.append(np.flatnonzero(every[1:] != every[:-1]), filled - 1)  # of each run of equal pairs
+    return every[last], np.diff(last, prepend=-1)
 
 
-def _entropy(counts: npt.NDArray[Any]) -> float:
-    share = counts[counts > 0] / counts.sum()
+def _windows_of_pairs(tokens: Tokens, vocab_size: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start, stop in windows(len(tokens), PAIRS):
+        part = np.asarray(tokens[start : stop + 1]).astype(np.int64)  # one token more: the pair across the border
+        yield part[:-1] * vocab_size + part[1:]
+
+
+def _entropy(found: npt.NDArray[Any]) -> float:
+    share = found[found > 0] / found.sum()
     return max(0.0, float(-(share * np.log(share)).sum()))

@@ -1,21 +1,25 @@
 """Token store to batches for Lightning: training without end in an order that resumes exactly, evaluation of every token once.
 
-A batch is one int64 tensor of ``block_size + 1`` columns: inputs are [:, :-1], targets [:, 1:]. No worker processes: a
-batch costs 0.02 to 0.03 ms, a worker's hand-over 1 ms. Training batches are a pure function of the
-number of the micro-batch, so the whole state of the order is that one number.
+A batch is one int64 tensor of ``block_size + 1`` columns: inputs are [:, :-1], targets [:, 1:]. Training batches are a pure
+function of the number of the micro-batch, so the whole state of the order is that one number, whoever fetches them. That is
+this process: a batch costs 0.02 to 0.03 ms, a worker's hand-over 1 ms. Workers are for a disk that lets a process wait.
 """
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader, Dataset
 
-from gptshake.data.blocks import block_ids, gather, n_blocks
+from gptshake.data.blocks import block_starts, gather, n_blocks
 from gptshake.data.store import Split, TokenStore
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, GptshakeError
 
 _WINDOW = 64  # micro-batches whose order is computed at once: one call costs 0.2 ms however few the blocks
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
@@ -33,25 +37,45 @@ class TrainBatches:
         micro_batch_size: rows of one batch.
         seed: of the order.
         rank, world_size: this process among those that train together.
+        random_offset: whether every epoch cuts the stream elsewhere (see ``block_starts``).
+        workers: processes that fetch batches ahead; 0: this one fetches each when it is asked for. The batches are the same.
     Raises:
         DataError: if not one block fits.
     """
 
-    def __init__(self, tokens: Tokens, block_size: int, micro_batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        block_size: int,
+        micro_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        random_offset: bool = False,
+        workers: int = 0,
+    ) -> None:
         self._tokens = tokens
-        self._n = n_blocks(len(tokens), block_size)
+        self._n = n_blocks(len(tokens), block_size, random_offset=random_offset)
+        self._random_offset, self._workers = random_offset, workers
         self._block_size, self._rows, self._seed = block_size, micro_batch_size, seed
         self._rank, self._world_size = rank, world_size
         self._given = 0
-        self._window, self._ids = -1, np.empty((0, micro_batch_size), np.int64)
+        self._window, self._starts = -1, np.empty((0, micro_batch_size), np.int64)
         self._pin = torch.cuda.is_available()
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Goes on after the batches handed out so far, or after those of a loaded state."""
+        """Goes on after the batches handed out so far, or after those of a loaded state.
+
+        Raises:
+            GptshakeError: a worker was killed.
+        """
         while True:
-            batch = self._batch(self._given)
-            self._given += 1
-            yield batch
+            for number, batch in zip(count(self._given), self._from(self._given), strict=False):
+                if number != self._given:
+                    break  # a state was loaded meanwhile
+                self._given += 1
+                yield batch.pin_memory() if self._pin else batch
 
     def state_dict(self) -> dict[str, int]:
         """How many micro-batches this rank has handed out."""
@@ -61,15 +85,61 @@ class TrainBatches:
         """Let the next ``__iter__`` go on after that many; a running iterator goes on there too."""
         self._given = state["micro_batches"]
 
-    def _batch(self, number: int) -> torch.Tensor:
+    def _from(self, first: int) -> Iterator[torch.Tensor]:
+        """All batches from a number on."""
+        if not self._workers:
+            yield from map(self.batch, count(first))
+            return
+        loader = DataLoader(
+            _ByNumber(self),
+            batch_size=None,
+            sampler=count(first),
+            num_workers=self._workers,
+            worker_init_fn=_leave_signals,
+            multiprocessing_context="fork",  # the map of the tokens is shared, not sent
+        )
+        try:
+            yield from _without_alarm(loader)
+        except RuntimeError as error:
+            raise GptshakeError(
+                f"One of the processes of data.workers={self._workers} ended early ({error}). data.workers=0 needs none."
+            ) from error
+
+    def batch(self, number: int) -> torch.Tensor:
+        """Micro-batch ``number`` of this rank, shape (micro_batch_size, block_size + 1)."""
         window, inside = divmod(number, _WINDOW)
         if window != self._window:
-            count = _WINDOW * self._world_size * self._rows
-            ids = block_ids(window * count, count, self._n, self._seed)
-            self._window, self._ids = window, ids.reshape(_WINDOW, self._world_size, self._rows)[:, self._rank]
-        ids = self._ids[inside]
-        batch = torch.from_numpy(gather(self._tokens, ids, self._block_size))
-        return batch.pin_memory() if self._pin else batch
+            size = _WINDOW * self._world_size * self._rows
+            starts = block_starts(window * size, size, self._n, self._seed, self._block_size, random_offset=self._random_offset)
+            self._window, self._starts = window, starts.reshape(_WINDOW, self._world_size, self._rows)[:, self._rank]
+        return torch.from_numpy(gather(self._tokens, self._starts[inside], self._block_size))
+
+
+class _ByNumber(Dataset[torch.Tensor]):
+    """Micro-batches by their numbers, as a worker is asked for them."""
+
+    def __init__(self, batches: TrainBatches) -> None:
+        self._batches = batches
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return self._batches.batch(number)
+
+
+def _without_alarm(loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The loader's iterator, but a worker's death is told where a batch is asked for, not by a handler in the middle of anything."""
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, handler)
+    return iterator
+
+
+def _leave_signals(worker: int) -> None:
+    """A worker ends when its caller says so, or is gone; signals that ask the run to stop are the caller's to answer."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class EvalBatches:
@@ -95,7 +165,7 @@ class EvalBatches:
         """From the start, every time."""
         for first in range(0, self._n_full, self._rows):
             ids = np.arange(first, min(first + self._rows, self._n_full))
-            yield torch.from_numpy(gather(self._tokens, ids, self._block_size))
+            yield torch.from_numpy(gather(self._tokens, ids * self._block_size, self._block_size))
         if self._rest:
             last = np.asarray(self._tokens[-self._rest - 1 :]).astype(np.int64)
             yield torch.from_numpy(last[None])
@@ -111,13 +181,25 @@ class TokenDataModule(pl.LightningDataModule):
         micro_batch_size: sequences per forward pass on one rank; a divisor of ``batch_size / world_size``.
         seed: of the training order.
         rank, world_size: this process among those that train together.
+        offset: ``none``, or ``random``: every epoch cuts the training stream elsewhere (see ``block_starts``).
+        workers: processes that fetch training batches ahead (see ``TrainBatches``).
     Raises:
         ConfigError: if the batch cannot be divided like that.
         DataError: if the training split has not one block.
     """
 
     def __init__(
-        self, store: TokenStore, *, block_size: int, batch_size: int, micro_batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        store: TokenStore,
+        *,
+        block_size: int,
+        batch_size: int,
+        micro_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        offset: str = "none",
+        workers: int = 0,
     ) -> None:
         super().__init__()
         if batch_size % (micro_batch_size * world_size):
@@ -126,14 +208,23 @@ class TokenDataModule(pl.LightningDataModule):
                 f"it must be a multiple of {micro_batch_size * world_size}."
             )
         self.store = store
-        self.n_blocks = n_blocks(store.train.n_tokens, block_size)
+        self._random_offset, self._workers = offset == "random", workers
+        self.n_blocks = n_blocks(store.train.n_tokens, block_size, random_offset=self._random_offset)
         self._block_size, self._micro_batch_size, self._seed = block_size, micro_batch_size, seed
         self._rank, self._world_size = rank, world_size
 
     def train_dataloader(self) -> TrainBatches:
         """Training batches from the first one; their state is loaded by Lightning."""
-        tokens = self.store.train.tokens()
-        return TrainBatches(tokens, self._block_size, self._micro_batch_size, self._seed, self._rank, self._world_size)
+        return TrainBatches(
+            self.store.train.tokens(),
+            self._block_size,
+            self._micro_batch_size,
+            self._seed,
+            self._rank,
+            self._world_size,
+            random_offset=self._random_offset,
+            workers=self._workers,
+        )
 
     def val_dataloader(self) -> EvalBatches:
         """The whole validation split."""
@@ -151,8 +242,8 @@ class TokenDataModule(pl.LightningDataModule):
 
     def sample_block(self, i: int = 0) -> npt.NDArray[np.int64]:
         """The i-th training block that the model will read, shape (block_size + 1,)."""
-        ids = block_ids(i, 1, self.n_blocks, self._seed)
-        block: npt.NDArray[np.int64] = gather(self.store.train.tokens(), ids, self._block_size)[0]
+        starts = block_starts(i, 1, self.n_blocks, self._seed, self._block_size, random_offset=self._random_offset)
+        block: npt.NDArray[np.int64] = gather(self.store.train.tokens(), starts, self._block_size)[0]
         return block
 
     def _evaluate(self, split: Split) -> EvalBatches:

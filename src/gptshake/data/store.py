@@ -2,14 +2,14 @@
 
 Takes a source, a tokenizer trainer and a split rule; gives ``TokenStore``. The folder ``stores/<key>`` is named by a hash
 of all that decides its content, so a cache never serves tokens of another text, tokenizer or split; it is built beside
-its place and renamed, so it is whole or not there; what does not match its manifest is built again, with the reason.
-Contents are checked by SHA-256 up to 64 MB (0.08 s), above by size only. The tokenizer sees the training split alone.
+its place and renamed, so it is whole or not there, and a build that was killed is gone on with; what does not match its
+manifest is built again, with the reason. The tokenizer sees the training split alone.
 """
 
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256 as new_sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from gptshake.data.corpus import Corpus, open_corpus
+from gptshake.data.digests import damage, described, fingerprint
+from gptshake.data.encode import Encoded, encode, remove_rooms
 from gptshake.data.entropy import entropies
-from gptshake.data.progress import Progress, Say
+from gptshake.data.progress import Say
 from gptshake.data.source.protocol import Source
 from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, check
-from gptshake.errors import DataError
+from gptshake.errors import DataError, UserError
 from gptshake.files import build_once, sha256, sha256_text
+from gptshake.tokenizer.cache import cached
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, load_tokenizer
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-HASHED_BYTES = 64 << 20
+FORMAT = 3
+MANIFEST, BEGUN = "manifest.json", "begun.json"
 EXCERPT = 500  # characters of a document kept as text
 
 
@@ -42,6 +44,7 @@ class Split:
         dtype: of an id in it, ``<u2`` or ``<u4``.
         n_tokens: ids in the file; end-of-text ids between documents included.
         n_bytes: UTF-8 bytes of the text which the targets, that is all tokens but the first, cover; an end of text covers none.
+        n_characters: of that text, the first token's included.
         n_documents: documents of which it holds at least a part.
     """
 
@@ -50,11 +53,37 @@ class Split:
     dtype: str
     n_tokens: int
     n_bytes: int
+    n_characters: int
     n_documents: int
 
     def tokens(self) -> npt.NDArray[np.unsignedinteger[Any]]:
         """The ids as a read-only memory map, shape (n_tokens,)."""
         return np.memmap(self.path, self.dtype, "r", shape=(self.n_tokens,))
+
+    def read(self) -> "Read":
+        """The same ids, read from the file slice by slice: a pass over all of them leaves no pages in this process."""
+        return Read(self.path, self.dtype, self.n_tokens)
+
+    def starts(self) -> npt.NDArray[np.uint64]:
+        """Where each document begins in ``tokens``, as a read-only memory map of shape (n_documents,)."""
+        found: npt.NDArray[np.uint64] = np.load(self.path.with_name(f"{self.name}.documents.npy"), mmap_mode="r")
+        return found
+
+
+@dataclass(frozen=True)
+class Read:
+    """A file of ``n`` ids that gives slices of them."""
+
+    path: Path
+    dtype: str
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, part: slice) -> npt.NDArray[np.unsignedinteger[Any]]:
+        first, last, _ = part.indices(self.n)
+        return np.fromfile(self.path, self.dtype, max(0, last - first), offset=first * np.dtype(self.dtype).itemsize)
 
 
 @dataclass(frozen=True)
@@ -105,6 +134,7 @@ def open_store(
     split: str = "documents",
     val_fraction: float,
     test_fraction: float,
+    verify: bool = False,
     say: Say,
 ) -> TokenStore:
     """The token store of a source, built if it is not yet in ``cache`` or does not match its manifest any more.
@@ -116,6 +146,7 @@ def open_store(
         split: ``documents`` (by the hash of the id; fewer than 20 documents: by position) or ``position``.
         val_fraction: share of the text for validation, above 0.
         test_fraction: share for the test; 0: no test split.
+        verify: compare every byte with its checksum; else all of it up to 64 MB, and of more as much (see ``digests``).
         say: prints a line; called while building, never for a store that is there.
     Raises:
         ConfigError: for a split rule or fractions without sense.
@@ -128,26 +159,36 @@ def open_store(
     key = sha256_text(json.dumps(recipe, sort_keys=True))[:16]
     folder = cache / "stores" / key
     if folder.exists():
-        reason = _problem(folder)
+        reason = _problem(folder, key, verify)
         if reason is None:
             return _open(folder)
         say(f"rebuilding the token store of {source.label}: {reason}")
 
     def build(path: Path) -> None:
+        if _problem(path, key, verify=True) is None:
+            return  # a builder was killed on its last step
         say(f"building the token store of {source.label} ...")
-        corpus = open_corpus(source, cache, say)
-        _write(path, corpus, trainer, {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}, say)
+        try:
+            corpus = open_corpus(source, cache, say)
+            cut = _cut(corpus, split, val_fraction, test_fraction, say)
+            about = {"source": recipe["source"], **rule}
+            tokenizer = cached(trainer, about, lambda: _texts(corpus, cut["train"]), cache, say)
+            head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
+            _write(path, corpus, cut, tokenizer, head, say)
+        except UserError:
+            shutil.rmtree(path)  # there is nothing to go on with
+            raise
 
-    build_once(folder, lambda path: _problem(path) is None, build, lambda: say(f"another process is building {source.label}; waiting ..."))
+    def waiting() -> None:
+        say(f"another process is building {source.label}; waiting ...")
+
+    build_once(folder, lambda path: _problem(path, key, verify) is None, build, waiting, resumes=True)
     return _open(folder)
 
 
 def _open(folder: Path) -> TokenStore:
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    splits = {
-        name: Split(name, folder / f"{name}.bin", manifest["dtype"], found["n_tokens"], found["n_bytes"], found["n_documents"])
-        for name, found in manifest["splits"].items()
-    }
+    splits = {name: Split(name, folder / f"{name}.bin", manifest["dtype"], **counts) for name, counts in manifest["splits"].items()}
     return TokenStore(
         path=folder,
         key=manifest["key"],
@@ -164,91 +205,82 @@ def _open(folder: Path) -> TokenStore:
     )
 
 
-def _problem(folder: Path) -> str | None:
+def _problem(folder: Path, key: str, verify: bool) -> str | None:
     """Why the folder cannot be used, in words; None if it can."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        if manifest["format"] != FORMAT or manifest["key"] != folder.name:
+        if manifest["format"] != FORMAT or manifest["key"] != key:
             return "its manifest belongs to another store"
         if sha256(folder / FILE_NAME) != manifest["tokenizer"]:
             return f"{FILE_NAME} was changed"
-        splits = manifest["splits"]
-        sizes = {name: (folder / f"{name}.bin").stat().st_size for name in splits}
-        for name, size in sizes.items():
-            if size != splits[name]["size"]:
-                return f"{name}.bin has {size:,} bytes instead of {splits[name]['size']:,}"
-        if sum(sizes.values()) <= HASHED_BYTES:
-            for name in sizes:
-                if sha256(folder / f"{name}.bin") != splits[name]["sha256"]:
-                    return f"the content of {name}.bin was changed"
+        return damage(folder, manifest["files"], everything=verify)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         return f"its folder is damaged ({type(error).__name__})"
-    return None
 
 
-def _write(folder: Path, corpus: Corpus, trainer: TokenizerTrainer, head: dict[str, Any], say: Say) -> None:
-    recipe = head["recipe"]
-    pieces = _cut(corpus, recipe["split"], recipe["val_fraction"], recipe["test_fraction"], say)
-    tokenizer = trainer.train(corpus.texts(pieces["train"]))
+def _write(folder: Path, corpus: Corpus, cut: dict[str, Pieces], tokenizer: Tokenizer, head: dict[str, Any], say: Say) -> None:
+    _begin(folder, corpus, tokenizer)
     tokenizer.save(folder)
-    wanted = [name for name in NAMES if name != "test" or recipe["test_fraction"] > 0]
-    splits = {name: _write_split(folder, name, corpus, pieces[name], tokenizer, say) for name in wanted}
+    splits = encode(folder, corpus, cut, tokenizer, say)
+    for name, encoded in splits.items():
+        if encoded.n_tokens < 2:
+            raise DataError(_too_little(name, encoded.n_tokens, corpus.n_documents))
     dtype = tokenizer.encode("").dtype.newbyteorder("<").str
+    files = {name: described(folder / name) for split in splits for name in (f"{split}.bin", f"{split}.documents.npy")}
     manifest = {
         **head,
         "format": FORMAT,
         "tokenizer": tokenizer.digest,
-        "fingerprint": sha256_text(" ".join([tokenizer.digest, *(splits[name]["sha256"] for name in wanted)])),
+        "fingerprint": sha256_text(f"{tokenizer.digest} {fingerprint(files[f'{name}.bin'] for name in splits)}"),
         "dtype": dtype,
         "vocab_size": tokenizer.vocab_size,
-        "splits": splits,
-        "excerpts": [text[:EXCERPT] for text in islice(corpus.texts(pieces["train"]), 3)],
-        "entropy": entropies(np.memmap(folder / "train.bin", dtype, "r"), tokenizer.vocab_size),
+        "splits": {name: _counts(encoded, len(cut[name])) for name, encoded in splits.items()},
+        "files": files,
+        "excerpts": [text[:EXCERPT] for text in islice(corpus.texts(cut["train"][:3]), 3)],
+        "entropy": entropies(Read(folder / "train.bin", dtype, splits["train"].n_tokens), tokenizer.vocab_size),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / BEGUN).unlink()
+    remove_rooms(folder)
+
+
+def _begin(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Forget what a killed builder left in ``folder`` unless it came from this tokenizer and this text."""
+    begun = json.dumps([tokenizer.digest, corpus.n_documents, corpus.n_bytes])
+    if not (folder / BEGUN).exists() or (folder / BEGUN).read_text() != begun:
+        for entry in folder.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (folder / BEGUN).write_text(begun)
+
+
+def _texts(corpus: Corpus, pieces: Pieces) -> Iterator[str]:
+    """The texts of pieces; not all of their rows are made lists at once."""
+    for first in range(0, len(pieces), 1000):
+        yield from corpus.texts(pieces[first : first + 1000])
+
+
+def _counts(encoded: Encoded, n_documents: int) -> dict[str, int]:
+    return {
+        "n_tokens": encoded.n_tokens,
+        "n_bytes": encoded.n_bytes,
+        "n_characters": encoded.n_characters,
+        "n_documents": n_documents,
+    }
 
 
 def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, say: Say) -> dict[str, Pieces]:
+    names = NAMES if test_fraction > 0 else NAMES[:2]
     few = corpus.n_documents < FEWEST_DOCUMENTS
     if rule == "documents" and not few:
-        return by_documents(corpus.places, corpus.characters, val_fraction, test_fraction)
+        pieces = by_documents(corpus.places, corpus.characters, val_fraction, test_fraction)
+        return {name: pieces[name] for name in names}
     shares = [100 * share for share in (1 - (val_fraction + test_fraction), val_fraction, test_fraction) if share]
     documents = "1 document" if corpus.n_documents == 1 else f"{corpus.n_documents} documents"
     say(f"{documents}: split by position {'/'.join(f'{share:.3g}' for share in shares)}")
-    return by_position(corpus.characters, val_fraction, test_fraction)
-
-
-def _write_split(folder: Path, name: str, corpus: Corpus, pieces: Pieces, tokenizer: Tokenizer, say: Say) -> dict[str, Any]:
-    """Write ``<name>.bin`` and the position of each document in it; gives the split's part of the manifest."""
-    progress = Progress(say, f"tokenizing {name}")
-    digest, n_tokens, n_bytes = new_sha256(), 0, 0
-    starts = np.zeros(len(pieces), "<u8")
-    end_of_text = np.array([tokenizer.eot_id], tokenizer.encode("").dtype)
-    with (folder / f"{name}.bin").open("wb") as file:
-        for number, text in enumerate(corpus.texts(pieces)):
-            ids = tokenizer.encode(text)
-            n_bytes += len(text.encode("utf-8", "surrogatepass")) - (_first_bytes(tokenizer, ids, text) if number == 0 else 0)
-            between: Iterable[npt.NDArray[Any]] = (end_of_text, ids) if number else (ids,)
-            for part in between:
-                data = part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes()
-                file.write(data)
-                digest.update(data)
-                n_tokens += len(part)
-            starts[number] = n_tokens - len(ids)
-            progress(n_bytes, f"{n_tokens / 1e6:,.1f} million tokens, {(number + 1) / len(pieces):.0%}")
-    np.save(folder / f"{name}.documents.npy", starts)
-    if n_tokens < 2:
-        raise DataError(_too_little(name, n_tokens, corpus.n_documents))
-    size = n_tokens * end_of_text.itemsize
-    return {"n_tokens": n_tokens, "n_bytes": n_bytes, "n_documents": len(pieces), "size": size, "sha256": digest.hexdigest()}
-
-
-def _first_bytes(tokenizer: Tokenizer, ids: npt.NDArray[Any], text: str) -> int:
-    """UTF-8 bytes of the text under the first token, which is no target."""
-    shown = text[:1] if ids[0] == tokenizer.unk_id else tokenizer.decode(ids[:1])
-    return len(shown.encode("utf-8", "surrogatepass"))
+    pieces = by_position(corpus.characters, val_fraction, test_fraction)
+    return {name: pieces[name] for name in names}
 
 
 def _too_little(name: str, n_tokens: int, n_documents: int) -> str:

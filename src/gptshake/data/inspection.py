@@ -1,0 +1,203 @@
+"""What a model will see of a store, as plain rows: counts, first blocks, frequencies, lengths, and what looks wrong.
+
+Takes an opened store; gives a dictionary for ``report.inspection`` to print and draw. Meant to take seconds on a store of any
+size, so it looks at ``TOKENS`` ids spread evenly over each split and at the first ``DOCUMENTS`` documents; what was left out
+is said. numpy and the tokenizer only.
+"""
+
+import re
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gptshake.data.blocks import block_starts, n_blocks
+from gptshake.data.entropy import counts
+from gptshake.data.store import Split, TokenStore
+from gptshake.tokenizer.protocol import Tokenizer
+
+TOKENS = 1 << 26  # 0.3 s
+DOCUMENTS = 200_000  # compared with each other; 0.3 s
+SEARCHED, STRETCH = 400, 5000  # stretches of the training split that are searched for markup, and ids of each
+EDGE = 32  # ids at each end of a document by which it is known again, with its length
+
+MARKUP = re.compile(
+    r"</?[a-zA-Z][^<>\n]{0,200}>"  # tags
+    r"|&(?:[a-zA-Z]{2,8}|#\d{1,7}|#x[0-9a-fA-F]{1,6});"  # entities
+    r"|\{\{|\}\}|\[\[|\]\]|\{\||\|\}"  # MediaWiki
+)
+Ids = npt.NDArray[np.unsignedinteger[Any]]
+
+
+def inspect(
+    store: TokenStore, block_size: int, *, n_shown: int = 3, seed: int = 0, offset: str = "none", n_listed: int = 12
+) -> dict[str, Any]:
+    """Everything that is shown of a store.
+
+    Args:
+        store: the opened store.
+        block_size: context length, in tokens.
+        n_shown: how many of the first training blocks to decode.
+        seed, offset: of the training order, as in a run.
+        n_listed: how many of the most and of the least frequent tokens to name.
+    Returns:
+        JSON-able, see ``report.inspection``.
+    Raises:
+        DataError: if the training split has not one block.
+    """
+    tokenizer = store.tokenizer
+    splits = [split for split in (store.train, store.val, store.test) if split is not None]
+    found = {split.name: counts(split.read(), tokenizer.vocab_size, TOKENS) for split in splits}
+    blocks = n_blocks(store.train.n_tokens, block_size, random_offset=offset == "random")
+    starts = block_starts(0, min(n_shown, blocks), blocks, seed, block_size, random_offset=offset == "random")
+    tokens, train = store.train.tokens(), found["train"]
+    order = np.argsort(-train, kind="stable")
+    seen = order[: np.count_nonzero(train)]
+    facts: dict[str, Any] = {
+        "label": store.label,
+        "licence": store.licence,
+        "tokenizer": tokenizer.name,
+        "vocab_size": tokenizer.vocab_size,
+        "path": str(store.path),
+        "key": store.key,
+        "entropy": store.entropy,
+        "splits": [_split(split, found[split.name], tokenizer, store.manifest) for split in splits],
+        "sampled": TOKENS if store.train.n_tokens > TOKENS else None,
+        "block_size": block_size,
+        "n_blocks": blocks,
+        "blocks": [shown(tokens[start : start + block_size + 1], tokenizer) for start in starts.tolist()],
+        "most": [_token(int(number), train, tokenizer) for number in seen[:n_listed]],
+        "least": [_token(int(number), train, tokenizer) for number in seen[::-1][:n_listed]],
+        "unused": int((train == 0).sum() - sum(train[number] == 0 for number in {tokenizer.eot_id, tokenizer.unk_id} - {None})),
+        "frequencies": train[seen].tolist(),
+        "lengths": {split.name: _lengths(split).tolist() for split in splits},
+        **_alike(store.train, store.val),
+        **_searched(store.train, tokenizer),
+    }
+    return facts | {"warnings": warnings(facts)}
+
+
+def shown(ids: Ids, tokenizer: Tokenizer) -> str:
+    """Ids as text, with ``│`` between tokens that are not single characters; bytes that are no text alone as ``\\\\xe6``."""
+    words = [word(int(number), tokenizer) for number in ids]
+    special = {tokenizer.eot_id, tokenizer.unk_id}
+    whole = any(len(text) > 1 and number not in special for text, number in zip(words, ids.tolist(), strict=True))
+    return ("│" if whole else "").join(words)
+
+
+def word(number: int, tokenizer: Tokenizer) -> str:
+    """One id as text; special ones by name."""
+    if number == tokenizer.eot_id:
+        return "<|endoftext|>"
+    if number == tokenizer.unk_id:
+        return "<|unk|>"
+    return tokenizer.token_bytes(number).decode("utf-8", "backslashreplace") or f"<{number}>"
+
+
+def warnings(facts: dict[str, Any]) -> list[str]:
+    """What looks wrong, in words; empty if nothing does."""
+    found = []
+    for split in facts["splits"]:
+        if split["unknown"] > 0.01:
+            found.append(
+                f"{split['unknown']:.1%} of the tokens of {split['name']} are unknown to the tokenizer: raise tokenizer.vocab_size, or take "
+                "another tokenizer."
+            )
+    top = facts["most"][0]
+    if top["share"] > 0.3:
+        found.append(f"One token, {top['text']!r}, is {top['share']:.0%} of the training split.")
+    if facts["markup"] > 1e-4:
+        found.append(
+            f"Markup is left in the text, about {1e4 * facts['markup']:.1f} pieces per 10,000 characters, such as {', '.join(facts['pieces'])}."
+        )
+    if facts["packed"] > 10:
+        found.append(f"The text repeats itself: zlib packs it {facts['packed']:.0f} times smaller, prose 2 to 4 times.")
+    if facts["replaced"]:
+        found.append(
+            f"There are {facts['replaced']:,} replacement characters (U+FFFD) in {facts['characters']:,} characters that were searched: the text was "
+            "once read with a wrong encoding."
+        )
+    first = f" (the first {facts['compared']:,} were compared)" if facts["compared"] else ""
+    if facts["repeated"]:
+        found.append(f"{facts['repeated']:,} training documents are repetitions of others{first}.")
+    if facts["leaked"]:
+        found.append(
+            f"{facts['leaked']:,} validation documents occur in training, too{first}: the validation loss is better than it should be."
+        )
+    return found
+
+
+def _split(split: Split, found: npt.NDArray[np.int64], tokenizer: Tokenizer, manifest: dict[str, Any]) -> dict[str, Any]:
+    unknown = int(found[tokenizer.unk_id]) / int(found.sum()) if tokenizer.unk_id is not None else 0.0
+    return {
+        "name": split.name,
+        "n_documents": split.n_documents,
+        "n_tokens": split.n_tokens,
+        "n_characters": split.n_characters,
+        "n_bytes": split.n_bytes,
+        "bytes_per_token": split.n_bytes / (split.n_tokens - 1),
+        "unknown": unknown,
+    }
+
+
+def _token(number: int, found: npt.NDArray[np.int64], tokenizer: Tokenizer) -> dict[str, Any]:
+    n = int(found[number])
+    return {"id": number, "text": word(number, tokenizer), "n": n, "share": n / int(found.sum())}
+
+
+def _lengths(split: Split) -> npt.NDArray[np.int64]:
+    """Tokens of the first documents; a document's end-of-text id is not counted."""
+    starts = np.asarray(split.starts()[: DOCUMENTS + 1]).astype(np.int64)
+    whole = len(starts) > DOCUMENTS
+    ends = starts[1:] - 1 if whole else np.append(starts[1:] - 1, split.n_tokens)
+    return ends - starts[: len(ends)]
+
+
+def _marks(split: Split) -> npt.NDArray[np.uint64]:
+    """A number for each of the first documents, equal for equal documents: of length, beginning and end."""
+    lengths, tokens = _lengths(split), split.tokens()
+    starts = np.asarray(split.starts()[: len(lengths)]).astype(np.int64)
+    marks = []
+    for first in range(0, len(lengths), 4096):
+        length, start = lengths[first : first + 4096, None], starts[first : first + 4096, None]
+        inside = np.concatenate([np.arange(EDGE), np.arange(-EDGE, 0)])[None]
+        places = start + np.where(inside < 0, np.maximum(length + inside, 0), np.minimum(inside, np.maximum(length - 1, 0)))
+        ids = np.concatenate([length, tokens[np.minimum(places, split.n_tokens - 1)]], axis=1).astype(np.uint64)
+        mark = np.zeros(len(ids), np.uint64)
+        for column in ids.T:
+            mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
+            mark ^= mark >> np.uint64(29)
+        marks.append(mark)
+    return np.concatenate(marks) if marks else np.zeros(0, np.uint64)
+
+
+def _alike(train: Split, val: Split) -> dict[str, Any]:
+    """How many documents were seen before: within training, and of validation in training."""
+    ours, theirs = _marks(train), _marks(val)
+    return {
+        "repeated": len(ours) - len(np.unique(ours)),
+        "leaked": int(np.isin(theirs, ours).sum()),
+        "compared": DOCUMENTS if train.n_documents > DOCUMENTS else None,
+    }
+
+
+def _searched(split: Split, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Markup, replacement characters and repetition in stretches that are spread over the split."""
+    tokens, pieces, characters, replaced, n_bytes, packed = split.tokens(), list[str](), 0, 0, 0, 0
+    for first in range(0, split.n_tokens, max(STRETCH, split.n_tokens // SEARCHED)):
+        ids = tokens[first : first + STRETCH]
+        text = tokenizer.decode(ids[ids != tokenizer.unk_id] if tokenizer.unk_id is not None else ids).strip("\ufffd")  # cut characters
+        characters += len(text)
+        replaced += text.count("\ufffd")
+        pieces += MARKUP.findall(text)
+        data = text.encode("utf-8", "surrogatepass")
+        n_bytes, packed = n_bytes + len(data), packed + len(zlib.compress(data, 1))
+    examples = list(dict.fromkeys(piece[:40] for piece in pieces))[:3]
+    return {
+        "characters": characters,
+        "replaced": replaced,
+        "markup": len(pieces) / max(characters, 1),
+        "pieces": examples,
+        "packed": n_bytes / max(packed, 1),
+    }

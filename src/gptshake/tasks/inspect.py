@@ -1,0 +1,38 @@
+"""``task=inspect``: show what a model would see of the data, before a run is spent on garbage."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gptshake import assemble
+from gptshake.config.check import check_groups
+from gptshake.data.inspection import inspect
+from gptshake.record.launch import Launch
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Print counts, first blocks and warnings; write a picture into ``task.folder``. Leaves no record.
+
+    Raises:
+        ConfigError: no data or no tokenizer was named.
+        DataError: there is no text, or not enough for a block.
+    """
+    del launch
+    check_groups(cfg, needed=("data", "tokenizer"))
+    store = assemble.token_store(cfg, [])
+    block_size = cfg.model.block_size if cfg.model is not None else cfg.task.block_size
+    offset = cfg.data.get("offset", "none")
+    facts = inspect(store, block_size, n_shown=cfg.task.n_blocks, n_listed=cfg.task.n_tokens, seed=cfg.seed, offset=offset)
+    from gptshake.report.inspection import draw, text
+
+    print(text(facts, _batch_size(cfg, block_size)))
+    name = f"{store.label}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
+    for file in draw(facts, Path(cfg.task.folder).expanduser() / name):
+        print(f"  {file}")
+
+
+def _batch_size(cfg: DictConfig, block_size: int) -> int | None:
+    """Sequences of a step, as far as the config alone says them."""
+    if cfg.data.batch_tokens:
+        return int(cfg.data.batch_tokens) // block_size or None
+    return cfg.data.batch_size if isinstance(cfg.data.batch_size, int) else None
