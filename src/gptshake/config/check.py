@@ -50,6 +50,9 @@ RULES: tuple[Rule, ...] = (
     ("data.batch_tokens", _count, "it counts tokens per optimizer step: a whole number from 1 up"),
     ("data.micro_batch_size", _count_or_auto, "it counts sequences per forward pass: a whole number from 1 up, or auto"),
     ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
+    ("data.max_bytes", _count, "it counts bytes of text: a whole number from 1 up, such as 100000000"),
+    ("data.order_seed", lambda value: isinstance(value, int) and value >= 0, "it is a whole number from 0 up"),
+    ("data.text_key", lambda value: value != "", "it names the field or the column that holds the text, such as text"),
     (
         "data.val_fraction",
         lambda value: _share(value) and value > 0,
@@ -73,6 +76,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "data.source": ("auto", "excerpt", "hub"),
+    "data.order": ("first", "spread", "shuffle"),
     "data.split": ("documents", "position"),
     "logger.mode": ("auto", "online", "offline"),
 }
