@@ -52,7 +52,6 @@ RULES: tuple[Rule, ...] = (
     ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
     ("data.max_bytes", _count, "it counts bytes of text: a whole number from 1 up, such as 100000000"),
     ("data.order_seed", lambda value: isinstance(value, int) and value >= 0, "it is a whole number from 0 up"),
-    ("data.text_key", lambda value: value != "", "it names the field or the column that holds the text, such as text"),
     (
         "data.val_fraction",
         lambda value: _share(value) and value > 0,

@@ -152,7 +152,7 @@ def _object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        where = f"{error.msg} at character {error.colno:,}" if isinstance(error, json.JSONDecodeError) else str(error)
+        where = f"{error.msg} at character {error.pos + 1:,}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(f"{place} is not JSON: {where}. A .jsonl file has one object on each line.") from error
     if not isinstance(row, dict):
         raise DataError(f"{place} is a {type(row).__name__}, not an object with a field that holds the text.")
