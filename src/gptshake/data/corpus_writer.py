@@ -84,9 +84,12 @@ class _Writer:
     def __init__(self, folder: Path, label: str, say: Say) -> None:
         self._folder, self._label, self._say = folder, label, say
         self._state, self._digest = self._kept()
+        for file in folder.iterdir():
+            if file.name not in (*self._state.sizes, _STATE):
+                file.unlink()  # half of a state, or what is made at the end
         for name, size in self._state.sizes.items():
-            with (folder / name).open("ab") as file:
-                file.truncate(size)
+            with (folder / name).open("ab") as stream:
+                stream.truncate(size)
 
     def write(self, source: Source) -> _State:
         """Append what the source has after the state's position; gives the final state."""
