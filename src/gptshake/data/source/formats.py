@@ -82,7 +82,9 @@ def parquet(file: File, skip: int) -> Pairs:
         if file.compression:
             shutil.copyfileobj(file.stream, unpacked)
         try:
-            table = ParquetFile(unpacked if file.compression else file.raw, buffer_size=_BUFFER)
+            table = ParquetFile(
+                unpacked if file.compression else file.raw, buffer_size=_BUFFER, pre_buffer=False
+            )  # else: a row group at once
             columns = _columns(table.schema_arrow, file)
             for number, row in enumerate(_rows(table, columns, skip), skip + 1):
                 yield id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
