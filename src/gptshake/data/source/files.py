@@ -91,4 +91,5 @@ def _label(entry: str) -> str:
 def _left_out(suffixes_left: Counter[str]) -> str:
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes_left.most_common(5))
     more = ", ..." if len(suffixes_left) > 5 else ""
-    return f"left out, as they are no text that is read: {suffixes_left.total():,} files ({kinds}{more})"
+    n = suffixes_left.total()
+    return f"left out, as no text that is read: {n:,} file{'s' if n > 1 else ''} ({kinds}{more})"

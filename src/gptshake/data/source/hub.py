@@ -109,7 +109,7 @@ class Hub:
         except GptshakeError:
             raise
         except Exception as error:
-            raise (DataError(f"{name} could not be read: {_reason(error)}") if self._local else _out_of_reach(error, name)) from error
+            raise (DataError(f"{name} could not be read: {_reason(error)}.") if self._local else _out_of_reach(error, name)) from error
 
     def resolved(self) -> dict[str, Any]:
         """The commit that ``data.revision`` meant."""
@@ -192,7 +192,7 @@ def _told(error: Exception, name: str) -> GptshakeError:
     if isinstance(error, RepositoryNotFoundError):
         return DataError(f"There is no data set {name} on the hub, or it is private: check data.dataset, or log in with `hf auth login`.")
     if isinstance(error, (ValueError, FileNotFoundError)):
-        return DataError(f"{name} could not be read as asked: {_reason(error).rstrip('.')}. Check data.dataset and data.config.")
+        return DataError(f"{name} could not be read as asked: {_reason(error)}. Check data.dataset and data.config.")
     return _out_of_reach(error, name)
 
 
@@ -204,4 +204,4 @@ def _out_of_reach(error: Exception, name: str) -> OutOfReach:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0][:300]
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:300].rstrip(".")
