@@ -27,6 +27,7 @@ class Corpus:
 
     Attributes:
         n_documents: number of documents, none of them empty.
+        n_bytes: UTF-8 bytes of all of them.
         characters: their lengths, shape (n_documents,).
         places: from ``split.place``, shape (n_documents,).
     """
@@ -37,6 +38,7 @@ class Corpus:
         self.characters = table["characters"]
         self.places = table["place"]
         self._ends = table["end"]
+        self.n_bytes = int(self._ends[-1])
         self._text = folder / "text.bin"
 
     def texts(self, pieces: Pieces) -> Iterator[str]:

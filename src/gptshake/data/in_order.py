@@ -6,7 +6,6 @@ never forked: this one may have threads. They end when this one does, however it
 """
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
@@ -16,11 +15,6 @@ from gptshake.errors import GptshakeError
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(function: Callable[[Given], Result], chunks: Iterable[Given], processes: int) -> Iterator[Result]:

@@ -10,8 +10,9 @@ from typing import IO, NamedTuple
 from xml.etree import ElementTree
 
 from gptshake.data.clean import clean
-from gptshake.data.in_order import cores, in_order
+from gptshake.data.in_order import in_order
 from gptshake.errors import DataError
+from gptshake.hardware import logical_cores
 
 _CHUNK = 2 << 20  # characters of markup that a process cleans at once: 0.15 s
 
@@ -55,7 +56,7 @@ def prose(pages: Iterable[Page], skip: int, *, parallel: bool) -> Iterator[tuple
     """
     rest = islice(pages, skip, None)
     if parallel:
-        for cleaned in in_order(_clean, _chunks(rest), cores()):
+        for cleaned in in_order(_clean, _chunks(rest), logical_cores()):
             yield from cleaned
     else:
         yield from (pair for page in rest for pair in _clean([page]))
