@@ -69,6 +69,8 @@ def test_the_pages_hold_commands() -> None:
 @pytest.mark.parametrize("command", ALL)
 def test_a_documented_command_is_accepted(command: str, book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(book.parent)  # where data.path=book.txt is
+    (book.parent / "texts").mkdir(exist_ok=True)
+    (book.parent / "texts" / "lines.jsonl").write_text('{"content": "A text."}')
     words = shlex.split(command, comments=True)
     arguments = ours(words)
     if arguments is None:

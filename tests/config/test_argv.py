@@ -62,6 +62,8 @@ def test_resolve_alone_and_multirun_show_nothing_only() -> None:
 def test_free_text_reaches_hydra_as_it_was_typed(text: str, key: str) -> None:
     if text == "null" or (text and text[0] in "'\"" and text[-1] == text[0]):
         return  # the user's own quotes: Hydra's to read
+    if key == "data.path" and text.startswith("[") and text.endswith("]"):
+        return  # a list
     (override,) = parse([f"{key}={text}"]).overrides
     assert value_of(override) == text
 
@@ -83,6 +85,19 @@ def test_quotes_of_the_users_own_are_read_by_hydra() -> None:
     assert quote_text("note='a, b'") == "note='a, b'"
     assert quote_text("data.path='a.txt','b.txt'") == "data.path='a.txt','b.txt'"
     assert value_of(quote_text("note='tis and 'twas'")) == "'tis and 'twas'"
+
+
+@pytest.mark.parametrize(
+    ("typed", "paths"),
+    [
+        ("[a.txt,b c.txt]", ["a.txt", "b c.txt"]),
+        ("[texts/*.txt, 'x, y.md']", ["texts/*.txt", "x, y.md"]),
+        ("[it (1)=2.txt]", ["it (1)=2.txt"]),
+        ("[]", []),
+    ],
+)
+def test_several_paths_are_a_list_of_free_texts(typed: str, paths: list[str]) -> None:
+    assert value_of(quote_text(f"data.path={typed}")) == paths
 
 
 @pytest.mark.parametrize("override", ["note=null", "note=", "optimizer.lr=3e-4", "seed=1,2", "+trainer.x=a b", "~callbacks.samples"])

@@ -21,6 +21,8 @@ BAD: dict[str, list[Any]] = {
     "data.micro_batch_size": ["0", "1.5", "small"],
     "data.workers": ["-1", "0.5", "many", "false"],
     "data.n_documents": ["0", "-1"],
+    "data.max_bytes": ["0", "-5"],
+    "data.order_seed": ["-1"],
     "data.val_fraction": ["0", "1", "-0.1"],
     "data.test_fraction": ["1", "-0.1"],
     "trainer.devices": ["0"],
@@ -112,4 +114,4 @@ def test_missing_groups_are_named_together_with_their_options() -> None:
         check_groups(compose([]))
     lines = str(caught.value).splitlines()
     assert lines[0] == "Say which model and which data, as in model=tiny data=wiki_char."
-    assert lines[1].strip().startswith("model is one of baby, gpt3_13b") and lines[2].strip().startswith("data is one of text,")
+    assert lines[1].strip().startswith("model is one of baby, gpt3_13b") and lines[2].strip().startswith("data is one of hf,")

@@ -20,7 +20,7 @@ from gptshake.estimate.budget import Budget
 from gptshake.sweep.space import axis_of
 
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
-EXTRA = {("data", "wiki"): ["tokenizer=char"], ("data", "text"): ["tokenizer=char"]}
+NAMED = {"text": [f"data.path='{__file__}'"], "hf": ["data.dataset=user/name"]}  # what the user must say
 BUDGET = Budget(4, 2, 2, 64, 10, 256, 2560, 1.0, "max_steps", ())
 PUBLIC = {
     *("seed", "note", "dirty", "resume", "init_from", "study", "deterministic", "conf_shadow", "preset"),
@@ -43,7 +43,9 @@ ELSEWHERE = {
 
 
 def composed(group: str, option: str) -> DictConfig:
-    return compose(["model=tiny", "data=wiki_char", f"{group}={option}", *EXTRA.get((group, option), [])])
+    source, _, tokenizer = option.partition("_") if group == "data" else ("", "", option)
+    more = NAMED.get(source, []) + ([] if tokenizer else ["tokenizer=char"])
+    return compose(["model=tiny", "data=wiki_char", f"{group}={option}", *more])
 
 
 def build(group: str, cfg: DictConfig) -> Any:
@@ -53,7 +55,7 @@ def build(group: str, cfg: DictConfig) -> Any:
         with torch.device("meta"):
             return assemble.make(node, vocab_size=256)
     if group == "data":
-        return assemble.make(node.documents) if "source" in node else None  # text needs a path
+        return assemble.make(node.documents)
     if group == "optimizer":
         return assemble.make(node)(torch.nn.Linear(2, 2).named_parameters())
     if group == "scheduler":
@@ -84,7 +86,7 @@ def test_every_option_composes_passes_the_checks_and_instantiates(group: str, op
     check_groups(cfg)
     check(cfg)
     if group not in ("experiment", "debug", "paths", *OF_THE_SWEEPER):
-        assert build(group, cfg) is not None or option.startswith("text")
+        assert build(group, cfg) is not None
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -125,10 +127,11 @@ def test_yaml_keys_are_schema_fields_are_parameters(group: str, name: str, schem
         assert in_schema == parameters
         return
     if group == "data":
-        sources = {"path", "encoding"} if name == "text_schema" else {"source", "n_documents", "config", "revision"}
         documents = OmegaConf.load(packaged_conf() / group / f"{option}.yaml").documents
-        assert sources == {str(key) for key in documents} - {"_target_"}
+        sources = {str(key) for key in documents} - {"_target_"}
         assert sources == set(inspect.signature(get_object(documents._target_)).parameters)
+        sources -= {"cache"}
+        assert sources <= in_schema
         in_schema, in_yaml = in_schema - sources, in_yaml - sources
     assert in_yaml == in_schema
     in_schema -= {"path"} if group == "tokenizer" else set()  # assemble reads it

@@ -36,7 +36,7 @@ MISTAKES = {
     (*RUN, "--drity"): ["--drity is no flag"],
     (*RUN, "scheduler.warmup=-1"): ["warmup"],
     (*RUN, "trainer.max_time=7h"): ["trainer.max_time=7h is not a time", "00:07:30:00"],
-    ("model=tiny",): ["Say which data", "data is one of text, text_char, wiki, wiki_char"],
+    ("model=tiny",): ["Say which data", "data is one of hf, hf_bpe, ", "text, text_bpe, ", "wiki, wiki_bpe, "],
     ("data=wiki_char",): ["Say which model", "model is one of baby, gpt3_13b"],
     ("seed=3",): ["Say which model and which data", "model is one of", "data is one of"],
     ("model=tiny", "data=wiki"): ["Say which tokenizer", "tokenizer is one of bpe, byte, char"],

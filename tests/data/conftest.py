@@ -3,12 +3,13 @@
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gptshake.data.source.protocol import Document
+from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.store import TokenStore, open_store
 from gptshake.tokenizer.char import CharTrainer
 
@@ -20,14 +21,15 @@ class Memory:
     texts: dict[str, str]
     label: str = "memory"
     licence: str = "public domain"
+    notes: tuple[str, ...] = ()
     reads: int = field(default=0, compare=False)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"source": "memory", "texts": {name: text.encode("utf-8", "surrogatepass").hex() for name, text in self.texts.items()}}
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, start: Position = START) -> Iterator[Document]:
         self.reads += 1
-        for name, text in self.texts.items():
+        for name, text in islice(self.texts.items(), start.inside, None):
             yield Document(name, text)
 
     def resolved(self) -> dict[str, Any]:

@@ -12,23 +12,25 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from gptshake.assemble import tokenizer_trainer
-from gptshake.data.config import TextConfig, WikiConfig
+from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.data.source.files import TextFiles
-from gptshake.data.source.hub import CONFIG, REVISION
-from gptshake.data.source.wiki import Wiki
+from gptshake.data.source.hub import Hub
+from gptshake.data.source.shakespeare import Shakespeare
+from gptshake.data.source.wiki import CONFIG, REVISION, Wiki
 from gptshake.tokenizer.char import CharTrainer
 from gptshake.tokenizer.config import CharConfig
 
 CONF = Path(__file__).parents[2] / "conf"
-PAIRS = [("data/wiki", WikiConfig), ("data/text", TextConfig), ("tokenizer/char", CharConfig)]
+SCHEMAS = {"wiki": WikiConfig, "shakespeare": ShakespeareConfig, "text": TextConfig, "hf": HubConfig}
+PAIRS = [*((f"data/{name}", schema) for name, schema in SCHEMAS.items()), ("tokenizer/char", CharConfig)]
 
 
 def composed(*overrides: str) -> Any:
     store = ConfigStore.instance()
-    store.store("wiki_schema", WikiConfig, group="data")
-    store.store("text_schema", TextConfig, group="data")
+    for name, schema in SCHEMAS.items():
+        store.store(f"{name}_schema", schema, group="data")
     store.store("char_schema", CharConfig, group="tokenizer")
-    store.store("test_of_data", {"defaults": [{"tokenizer": None}, {"data": None}, "_self_"]})
+    store.store("test_of_data", {"defaults": [{"tokenizer": None}, {"data": None}, "_self_"], "paths": {"cache": "~/cache"}})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("test_of_data", list(overrides))
 
@@ -37,7 +39,7 @@ def composed(*overrides: str) -> Any:
 def test_yaml_keys_and_values_are_those_of_the_schema(name: str, schema: type) -> None:
     yaml: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert yaml.pop("defaults") == [f"{name.split('/')[1]}_schema", "_self_"]
-    assert list(yaml) == [field.name for field in fields(schema)]
+    assert set(yaml) == {field.name for field in fields(schema)}
     elsewhere = ("documents", "batch_size")  # the source's node, and what the model's preset says
     assert {key: yaml[key] for key in yaml if key not in elsewhere} == {
         field.name: field.default for field in fields(schema) if field.name not in elsewhere
@@ -57,6 +59,19 @@ def test_text_char_reads_the_path_of_the_shell(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("x")
     source = instantiate(composed("data=text_char", f"data.path={tmp_path / 'book.txt'}").data.documents)
     assert isinstance(source, TextFiles) and source.label == "book"
+
+
+def test_several_paths_are_a_list(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    source = instantiate(composed("data=text_char", f"data.path=[{tmp_path / 'a.txt'},{tmp_path / 'b.txt'}]").data.documents)
+    assert [document.text for document in source.documents()] == ["a.txt", "b.txt"]
+
+
+def test_a_data_set_of_the_hub_and_the_plays_take_the_keys_of_the_shell() -> None:
+    hub = instantiate(composed("data=hf_char", "data.dataset=some/stories", "data.n_documents=3", "data.order=spread").data.documents)
+    assert isinstance(hub, Hub) and hub.label == "stories-3-spread"
+    assert isinstance(instantiate(composed("data=shakespeare_char").data.documents), Shakespeare)
 
 
 def test_a_wrong_type_fails_when_composed() -> None:

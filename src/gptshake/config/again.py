@@ -17,6 +17,7 @@ from gptshake.record.run import find_run, read_run
 # Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches.
 FREE = (
     "paths",
+    "data.documents.cache",
     "logger",
     "callbacks",
     "note",

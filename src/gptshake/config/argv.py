@@ -16,6 +16,9 @@ TEXT_KEYS = (
     "study",
     "data.path",
     "tokenizer.path",
+    "data.dataset",
+    "data.revision",
+    "data.text_key",
     "paths.runs",
     "paths.multirun",
     "paths.cache",
@@ -134,10 +137,12 @@ def _changes(text: str) -> list[str]:
 
 
 def quote_text(override: str) -> str:
-    """Quote the value of a key that holds free text, unless it is quoted or ``null`` already."""
+    """Quote the value of a key that holds free text, unless it is quoted or ``null`` already; of a list of paths, each."""
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in TEXT_KEYS or _QUOTED.fullmatch(value) or value in ("", "null"):
         return override
+    if key.lstrip("+") == "data.path" and value.startswith("[") and value.endswith("]"):
+        return f"{key}=[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in _changes(value))}]"
     return f"{key}={quote(value)}"
 
 

@@ -55,6 +55,8 @@ RULES: tuple[Rule, ...] = (
         "it counts processes: a whole number from 0 up, or auto",
     ),
     ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
+    ("data.max_bytes", _count, "it counts bytes of text: a whole number from 1 up, such as 100000000"),
+    ("data.order_seed", lambda value: isinstance(value, int) and value >= 0, "it is a whole number from 0 up"),
     (
         "data.val_fraction",
         lambda value: _share(value) and value > 0,
@@ -79,6 +81,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "data.source": ("auto", "excerpt", "hub"),
     "data.offset": ("none", "random"),
+    "data.order": ("first", "spread", "shuffle"),
     "data.split": ("documents", "position"),
     "logger.mode": ("auto", "online", "offline"),
 }

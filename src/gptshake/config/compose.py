@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from gptshake.config.layout import local_conf, packaged_conf
 from gptshake.config.root import RootConfig
-from gptshake.data.config import TextConfig, WikiConfig
+from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.model.config import GPTConfig
 from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, OneCycleConfig
 from gptshake.record.sinks.config import WandbConfig
@@ -28,7 +28,7 @@ from gptshake.training.config import TrainerConfig
 # option of a user's own needs none.
 SCHEMAS: dict[str, dict[str, Any]] = {
     "model": {"gpt_schema": GPTConfig},
-    "data": {"wiki_schema": WikiConfig, "text_schema": TextConfig},
+    "data": {"wiki_schema": WikiConfig, "shakespeare_schema": ShakespeareConfig, "text_schema": TextConfig, "hf_schema": HubConfig},
     "tokenizer": {
         "char_schema": CharConfig,
         "byte_schema": ByteConfig,

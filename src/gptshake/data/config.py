@@ -8,15 +8,11 @@ from typing import Any
 
 
 @dataclass
-class WikiConfig:
-    """``data=wiki``: Wikipedia, from the packaged excerpt or the hub."""
+class DataConfig:
+    """What all texts have in common: the split and the batches."""
 
     _target_: str = "gptshake.data.module.TokenDataModule"
     documents: Any = None
-    source: str = "auto"
-    n_documents: int | None = None
-    config: str = "20231101.en"
-    revision: str = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
     split: str = "documents"
     val_fraction: float = 0.05
     test_fraction: float = 0.05
@@ -29,19 +25,43 @@ class WikiConfig:
 
 
 @dataclass
-class TextConfig:
+class WikiConfig(DataConfig):
+    """``data=wiki``: Wikipedia, from the packaged excerpt or the hub."""
+
+    source: str = "auto"
+    n_documents: int | None = None
+    max_bytes: int | None = None
+    order: str = "first"
+    order_seed: int = 0
+    config: str = "20231101.en"
+    revision: str | None = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
+
+
+@dataclass
+class ShakespeareConfig(DataConfig):
+    """``data=shakespeare``: the plays."""
+
+    path: Any = None
+
+
+@dataclass
+class TextConfig(DataConfig):
     """``data=text``: the user's own files."""
 
-    _target_: str = "gptshake.data.module.TokenDataModule"
-    documents: Any = None
-    path: str | None = None
+    path: Any = None
+    text_key: str = "text"
     encoding: str = "utf-8"
-    split: str = "documents"
-    val_fraction: float = 0.05
-    test_fraction: float = 0.05
-    batch_size: Any = 32
-    batch_tokens: int | None = None
-    micro_batch_size: Any = "auto"
-    offset: str = "none"
-    workers: Any = "auto"
-    verify: bool = False
+
+
+@dataclass
+class HubConfig(DataConfig):
+    """``data=hf``: any text data set of the hub."""
+
+    dataset: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    text_key: str = "text"
+    n_documents: int | None = None
+    max_bytes: int | None = None
+    order: str = "first"
+    order_seed: int = 0

@@ -2,27 +2,24 @@
 
 Between the source and the token store, so that another tokenizer or another split neither parses nor downloads again.
 Folder ``corpora/<key>`` (key: hash of the source's fingerprint): ``text.bin``, the documents one after the other as UTF-8;
-``documents.npy``, one row each; ``ids.jsonl``; ``corpus.json``. Memory: one document, and 24 bytes for each.
+``documents.npy``, one row each; ``ids.jsonl``; ``corpus.json``. Memory: one document, and 24 bytes for each. When it is
+opened its sizes are checked, and its SHA-256 up to 64 MB or on request.
 """
 
 import json
-import mmap
-from array import array
-from collections.abc import Iterable, Iterator
-from hashlib import sha256 as new_sha256
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gptshake.data.progress import Progress, Say
-from gptshake.data.source.protocol import Document, Source
-from gptshake.data.split import Pieces, place
-from gptshake.errors import DataError
+from gptshake.data.corpus_writer import write_corpus
+from gptshake.data.progress import Say
+from gptshake.data.source.protocol import Source
+from gptshake.data.split import Pieces
 from gptshake.files import build_once, sha256, sha256_text
 
-FORMAT = 1
-_COLUMNS = np.dtype([("end", "<u8"), ("characters", "<u8"), ("place", "<u8")])
+FORMAT = 2
+HASHED_BYTES = 64 << 20
 
 
 class Corpus:
@@ -42,75 +39,57 @@ class Corpus:
         self.places = table["place"]
         self._ends = table["end"]
         self.n_bytes = int(self._ends[-1])
-        with (folder / "text.bin").open("rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._text = folder / "text.bin"
 
     def texts(self, pieces: Pieces) -> Iterator[str]:
         """The texts of pieces (rows: document, first character, character after the last), one at a time."""
-        for document, first, last in pieces.tolist():
-            begin = int(self._ends[document - 1]) if document else 0
-            text = self._bytes[begin : int(self._ends[document])].decode("utf-8", "surrogatepass")
-            yield text if last - first == len(text) else text[first:last]
+        with self._text.open("rb") as file:  # read, not mapped: what is mapped counts as memory of the process
+            for document, first, last in pieces.tolist():
+                begin = int(self._ends[document - 1]) if document else 0
+                file.seek(begin)
+                text = file.read(int(self._ends[document]) - begin).decode("utf-8", "surrogatepass")
+                yield text if last - first == len(text) else text[first:last]
 
 
-def open_corpus(source: Source, cache: Path, say: Say) -> Corpus:
+def open_corpus(source: Source, cache: Path, say: Say, verify: bool = False) -> Corpus:
     """The source's documents, read from it only if they are not yet in ``cache`` or were damaged there.
 
+    Args:
+        source: where the documents come from.
+        cache: folder of all stores and corpora.
+        say: prints a line; called while reading the source, never for a corpus that is there.
+        verify: whether to check the SHA-256 of a large corpus too (0.5 s/GB).
     Raises:
-        DataError: if the source has no text.
+        DataError: if the source has no text, or some that cannot be read.
+        OutOfReach: if it is on a hub that does not answer; what was read is kept, and the next call goes on there.
     """
     fingerprint = source.fingerprint()
     folder = cache / "corpora" / sha256_text(json.dumps([FORMAT, fingerprint], sort_keys=True))[:16]
     if folder.exists():
-        reason = _problem(folder)
+        reason = _problem(folder, verify)
         if reason is None:
             return Corpus(folder)
         say(f"reading {source.label} again: {reason}")
     build_once(
         folder,
-        lambda path: _problem(path) is None,
-        lambda path: _write(path, source, fingerprint, say),
+        lambda path: _problem(path, verify) is None,
+        lambda path: write_corpus(path, source, fingerprint, FORMAT, say),
         waiting=lambda: say(f"another process is reading {source.label}; waiting for it ..."),
+        resumes=True,
     )
     return Corpus(folder)
 
 
-def _problem(folder: Path) -> str | None:
-    """Why the folder cannot be used; None if it can. Reads all of the text, as a store is built from it right afterwards."""
+def _problem(folder: Path, verify: bool) -> str | None:
+    """Why the folder cannot be used; None if it can."""
     try:
         manifest = json.loads((folder / "corpus.json").read_bytes())
-        changed = [name for name, digest in manifest["sha256"].items() if sha256(folder / name) != digest]
+        sizes = {name: (folder / name).stat().st_size for name in manifest["sha256"]}
+        for name, size in sizes.items():
+            if size != manifest["sizes"][name]:
+                return f"{name} has {size:,} bytes instead of {manifest['sizes'][name]:,}"
+        hashed = sizes if verify or sum(sizes.values()) <= HASHED_BYTES else {}
+        changed = [name for name in hashed if sha256(folder / name) != manifest["sha256"][name]]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return f"its folder is damaged ({type(error).__name__})"
     return f"{changed[0]} was changed" if changed else None
-
-
-def _write(folder: Path, source: Source, fingerprint: dict[str, Any], say: Say) -> None:
-    say(f"the text of {source.label}: {source.licence}")
-    rows, empty, digest = _write_text(folder, source.documents(), Progress(say, f"reading {source.label}"))
-    some = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
-    if not len(rows):
-        raise DataError(f"There is no text in {source.label}" + (f": {some} is empty." if empty else "."))
-    if empty:
-        say(f"skipped as empty: {len(empty)} of {len(rows) + len(empty)} documents ({some})")
-    np.save(folder / "documents.npy", rows)
-    digests = {"text.bin": digest, "documents.npy": sha256(folder / "documents.npy")}
-    (folder / "corpus.json").write_text(json.dumps({"format": FORMAT, "fingerprint": fingerprint, "sha256": digests}, indent=1))
-
-
-def _write_text(folder: Path, documents: Iterable[Document], progress: Progress) -> tuple[np.ndarray[Any, Any], list[str], str]:
-    """Write text and ids; gives the table of the documents, the ids of empty ones, and the text's SHA-256."""
-    columns, empty, digest, end = array("Q"), [], new_sha256(), 0
-    with (folder / "text.bin").open("wb") as text, (folder / "ids.jsonl").open("w") as ids:
-        for document in documents:
-            data = document.text.encode("utf-8", "surrogatepass")
-            if not data:
-                empty.append(document.id)
-                continue
-            text.write(data)
-            digest.update(data)
-            end += len(data)
-            columns.extend((end, len(document.text), place(document.id)))
-            ids.write(json.dumps(document.id) + "\n")
-            progress(end, f"{len(columns) // 3:,} documents")
-    return np.array(columns, "<u8").view(_COLUMNS), empty, digest.hexdigest()

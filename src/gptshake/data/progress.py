@@ -19,16 +19,17 @@ class Progress:
         every: seconds between lines.
     """
 
-    def __init__(self, say: Say, what: str, total: int | None = None, *, done: int = 0, every: float = 5.0) -> None:
+    def __init__(self, say: Say, what: str, total: float | None = None, *, done: int = 0, every: float = 5.0) -> None:
         self._say, self._what, self._total, self._first, self._every = say, what, total, done, every
         self._began = self._last = time.monotonic()
 
-    def __call__(self, done: int, more: str = "") -> None:
-        """Take note of ``done`` bytes in all, those of earlier processes included; ``more`` is said too."""
+    def __call__(self, done: int, more: str = "", total: float | None = None) -> None:
+        """Take note of ``done`` bytes in all, those of earlier processes included; ``more`` is said too, ``total`` a better guess of all."""
         now = time.monotonic()
         if now - self._last < self._every:
             return
         self._last = now
+        self._total = self._total if total is None else total
         speed = (done - self._first) / (now - self._began)
         of = f" of {self._total / 1e6:,.0f}" if self._total else ""
         left = f" | {duration((self._total - done) / speed)} left" if self._total and speed > 0 else ""

@@ -20,7 +20,7 @@ Pieces = npt.NDArray[np.int64]
 
 def place(document_id: str) -> int:
     """A document's place in [0, 2^64), from the first 8 bytes of its id's SHA-256."""
-    return int.from_bytes(sha256(document_id.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+    return int.from_bytes(sha256(document_id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def check(rule: str, val_fraction: float, test_fraction: float) -> None:

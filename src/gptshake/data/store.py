@@ -169,7 +169,7 @@ def open_store(
             return  # a builder was killed on its last step
         say(f"building the token store of {source.label} ...")
         try:
-            corpus = open_corpus(source, cache, say)
+            corpus = open_corpus(source, cache, say, verify)
             cut = _cut(corpus, split, val_fraction, test_fraction, say)
             about = {"source": recipe["source"], **rule}
             tokenizer = cached(trainer, about, lambda: _texts(corpus, cut["train"]), cache, say)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.data.source.files import TextFiles, decode
+from gptshake.data.source.decode import decode
+from gptshake.data.source.files import TextFiles
 from gptshake.errors import DataError
 
 SEVERAL = "Ein Bär. Слово. 水は低きに流る。 مرحبا 🙂\n"
@@ -77,7 +78,7 @@ def test_an_unknown_encoding_is_a_sentence(tmp_path: Path, encoding: str) -> Non
 
 
 def test_a_folder_gives_its_text_files_in_the_order_of_their_paths(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.TXT", "a/b/c.txt", "notes.md", "data.bin", ".hidden.txt", ".git/x.txt", "._b.txt"):
+    for name in ("b.txt", "a/z.TXT", "a/b/c.txt", "notes.md.bak", "data.bin", ".hidden.txt", ".git/x.txt", "._b.txt"):
         write(tmp_path / name, name)
     (tmp_path / "folder.txt").mkdir()
     assert list(texts(tmp_path)) == ["a/b/c.txt", "a/z.TXT", "b.txt"]

@@ -11,9 +11,9 @@ import pytest
 
 from gptshake.data.source import excerpt, hub
 from gptshake.data.source.excerpt import Excerpt
-from gptshake.data.source.hub import Hub
 from gptshake.data.source.mediawiki import articles
-from gptshake.data.source.wiki import Wiki
+from gptshake.data.source.protocol import Position
+from gptshake.data.source.wiki import REVISION, Wiki
 from gptshake.errors import ConfigError, DataError, OutOfReach
 
 PAGE = "<page><title>{t}</title><ns>{ns}</ns><id>{i}</id>{r}<revision><id>9</id><text>{x}</text></revision></page>"
@@ -35,34 +35,57 @@ DUMP = EXPORT.format(
         ({"source": "hub", "n_documents": 2_000_000}, "hub2m", "hub"),
         ({"source": "hub"}, "hub", "hub"),
         ({"source": "hub", "n_documents": 5, "config": "20231101.de"}, "hub5-de", "hub"),
+        ({"max_bytes": 100_000_000, "order": "spread"}, "hub100mb-spread", "hub"),
+        ({"n_documents": 1000, "order": "shuffle", "config": "20231101.de"}, "hub1k-shuffle-de", "hub"),
         ({"source": "excerpt"}, "excerpt106", "excerpt"),
         ({"source": "excerpt", "n_documents": 20}, "excerpt20", "excerpt"),
     ],
 )
 def test_the_source_is_the_one_the_keys_name(options: dict[str, Any], label: str, source: str) -> None:
     wiki = Wiki(**options)
-    assert (wiki.label, wiki.resolved()) == (label, {"source": source})
+    assert (wiki.label, wiki.resolved()) == (label, {"source": source} | ({"revision": REVISION} if source == "hub" else {}))
     assert wiki.fingerprint()["source"] == source
     assert "CC BY-SA" in wiki.licence
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"source": "web"}, {"n_documents": 0}, {"source": "excerpt", "n_documents": 107}, {"source": "hub", "n_documents": -1}],
+    [
+        {"source": "web"},
+        {"n_documents": 0},
+        {"source": "excerpt", "n_documents": 107},
+        {"source": "hub", "n_documents": -1},
+        {"order": "spread"},
+    ],
 )
 def test_choices_without_sense_are_sentences(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.(source|n_documents)="):
+    with pytest.raises(ConfigError, match=r"data\.(source|n_documents|max_bytes)"):
         Wiki(**options)
 
 
 def test_fingerprints_tell_sources_apart() -> None:
-    hubs = [Wiki(n_documents=5), Wiki(n_documents=5, config="20231101.de"), Wiki(n_documents=5, revision="main")]
-    assert len({str(source.fingerprint()) for source in [Wiki(), Wiki(source="excerpt", n_documents=5), *hubs]}) == 5
+    hubs = [
+        Wiki(n_documents=5),
+        Wiki(n_documents=5, config="20231101.de"),
+        Wiki(n_documents=5, revision="0" * 40),
+        Wiki(n_documents=5, order="spread"),
+    ]
+    assert len({str(source.fingerprint()) for source in [Wiki(), Wiki(source="excerpt", n_documents=5), *hubs]}) == 6
     assert Wiki().fingerprint() == Wiki(source="excerpt").fingerprint() == Wiki(source="excerpt", n_documents=106).fingerprint()
 
 
 def test_only_articles_are_read_from_an_export() -> None:
     assert list(articles(io.BytesIO(DUMP))) == [("12", "A", "'''A''' &amp; b"), ("15", "B", "")]
+
+
+def test_old_exports_without_namespaces_are_read_too() -> None:
+    old = DUMP.decode().replace('xmlns="http://www.mediawiki.org/xml/export-0.10/"', "").replace("<ns>0</ns>", "")
+    assert [page.id for page in articles(io.BytesIO(old.encode()))] == ["12", "15"]
+
+
+def test_another_xml_file_is_no_export() -> None:
+    with pytest.raises(DataError, match=r"here\.xml is XML, but no MediaWiki export: it begins with <html>"):
+        list(articles(io.BytesIO(b"<html><page/></html>"), "here.xml"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no xml", DUMP[:-30], DUMP[:200]])
@@ -77,6 +100,12 @@ def test_the_excerpt_has_its_articles_in_order() -> None:
     assert len(documents) == len({document.id for document in documents}) == 20
     assert documents[0].id == "12"
     assert all(document.text for document in documents)
+
+
+@pytest.mark.usefixtures("excerpt_here")
+def test_the_excerpt_goes_on_after_any_document() -> None:
+    whole = list(Excerpt(9).documents())
+    assert list(Excerpt(9).documents(Position(inside=4))) == whole[4:]
 
 
 def test_without_its_carrier_the_excerpt_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,45 +126,12 @@ def test_a_changed_excerpt_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [(document.id, document.text) for document in Wiki().documents()] == [("12", "A & b"), ("15", "")]
 
 
-@pytest.fixture(scope="module")
-def local_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the layout of the hub's dataset, with two shards of one language."""
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    folder = tmp_path_factory.mktemp("hub")
-    (folder / "20231101.xx").mkdir()
-    (folder / "README.md").write_text(
-        "---\nconfigs:\n- config_name: 20231101.xx\n  data_files:\n  - split: train\n    path: 20231101.xx/*\n---\n"
-    )
-    for shard in (0, 1):
-        ids = [str(10 * shard + number) for number in range(5)]
-        table = {"id": ids, "url": ids, "title": ids, "text": [f"Text {number}." for number in ids]}
-        parquet.write_table(pyarrow.table(table), folder / "20231101.xx" / f"train-0000{shard}-of-00002.parquet")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("n", "ids"), [(3, "0 1 2"), (7, "0 1 2 3 4 10 11"), (None, "0 1 2 3 4 10 11 12 13 14"), (99, "0 1 2 3 4 10 11 12 13 14")]
-)
-def test_the_hub_yields_the_first_articles_over_its_shards(local_hub: Path, n: int | None, ids: str) -> None:
-    documents = list(Hub(n, "20231101.xx", dataset=str(local_hub)).documents())
-    assert [document.id for document in documents] == ids.split()
-    assert documents[0].text == "Text 0."
-
-
-def test_a_language_that_is_not_there_is_a_sentence(local_hub: Path) -> None:
-    with pytest.raises(OutOfReach, match=r"\(20231101\.yy\) could not be read .*20231101\.xx.*data\.source=excerpt"):
-        next(Hub(3, "20231101.yy", dataset=str(local_hub)).documents())
-
-
-def test_a_hub_out_of_reach_is_a_sentence_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(dataset: str, revision: str) -> None:
+def test_a_hub_out_of_reach_is_a_sentence_with_the_excerpt_as_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(dataset: str, revision: str | None) -> None:
         raise ConnectionError("Name or service not known\nand much more")
 
-    monkeypatch.setattr(hub, "_reach", refuse)
+    monkeypatch.setattr(hub, "about", refuse)
     start = time.monotonic()
-    with pytest.raises(
-        OutOfReach, match=r"could not be read from the hub \(ConnectionError: Name or service not known\)\. Check the network"
-    ):
+    with pytest.raises(OutOfReach, match=r"\(ConnectionError: Name or service not known\).*Check the network.*data\.source=excerpt"):
         next(Wiki(n_documents=10).documents())
     assert time.monotonic() - start < 10

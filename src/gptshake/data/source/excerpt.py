@@ -5,16 +5,16 @@ resource in gensim's wheel. Its file is found without importing gensim (which co
 every machine trains on the same text. An unpacked wheel on the path serves as well as an installed one.
 """
 
-import bz2
 import importlib.util
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gptshake.data.clean import CLEANING_VERSION, clean
-from gptshake.data.source.mediawiki import articles
-from gptshake.data.source.protocol import Document
+from gptshake.data.clean import CLEANING_VERSION
+from gptshake.data.source.mediawiki import articles, prose
+from gptshake.data.source.protocol import START, Document, Position
+from gptshake.data.source.streams import opened
 from gptshake.errors import ConfigError, DataError
 from gptshake.files import sha256
 
@@ -31,6 +31,7 @@ class Excerpt:
     """
 
     licence = "Wikipedia authors, CC BY-SA 3.0"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, n_documents: int | None = None) -> None:
         if n_documents is not None and not 1 <= n_documents <= N_ARTICLES:
@@ -44,11 +45,11 @@ class Excerpt:
         """Known without the file, as its hash is fixed: a corpus read once does not need gensim again."""
         return {"source": "excerpt", "sha256": SHA256, "n_documents": self._n, "cleaning": CLEANING_VERSION}
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, start: Position = START) -> Iterator[Document]:
         """The cleaned articles; their ids are Wikipedia's page ids."""
-        with bz2.open(_file()) as stream:
-            for page in islice(articles(stream), self._n):
-                yield Document(page.id, clean(page.wikitext))
+        with opened(_file(), ".bz2") as (stream, _):
+            for id, text in prose(islice(articles(stream), self._n), start.inside, parallel=False):
+                yield Document(id, text)
 
     def resolved(self) -> dict[str, Any]:
         """``data.source`` as chosen."""

@@ -1,110 +1,95 @@
-"""The user's own text: one file of any name, or every .txt file of a folder.
+"""The user's own text: files, folders and patterns of plain text, JSON lines, Parquet and MediaWiki dumps, packed or not.
 
 Text comes through as it is, with two exceptions that belong to files rather than to text: a byte order mark is removed
-(and decides the encoding), and CR LF becomes LF. NUL and other odd characters stay. Bytes that do not fit the encoding
-are an error with their place; nothing is ever replaced in silence.
+(and decides the encoding), and CR LF of a text file becomes LF; dumps are cleaned of their markup. NUL and other odd
+characters stay. Everything is streamed: memory holds one document (a plain text file is one).
 """
 
-import codecs
 import re
-from collections.abc import Iterator
-from hashlib import sha256
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptshake.data.source.protocol import Document
+from gptshake.data.clean import CLEANING_VERSION
+from gptshake.data.source.content import content_hash, total_bytes
+from gptshake.data.source.decode import known
+from gptshake.data.source.find import find, suffixes
+from gptshake.data.source.formats import READERS, File, plain
+from gptshake.data.source.protocol import START, Document, Position
+from gptshake.data.source.streams import opened
 from gptshake.errors import DataError
-
-_MARKS = (  # the longer mark first: UTF-32's begins with UTF-16's
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
 
 
 class TextFiles:
-    """Text files as documents; a document's id is the file's path relative to the folder.
+    """Text files as documents; a document's id begins with the file's path relative to the folder.
 
     Args:
-        path: a file, read as text whatever its suffix; or a folder, searched to its depths for ``*.txt`` (hidden ones left out).
-        encoding: Python's name of the encoding, for files without a byte order mark.
+        path: a file, a folder, a pattern such as ``texts/*.txt``, or a list of these. A file that is named is read by its suffix, as
+            plain text if that says nothing; of a folder what has a known suffix is read (hidden files left out).
+        encoding: Python's name of the encoding, for text files and JSON lines without a byte order mark.
+        text_key: field of JSON lines and column of Parquet that holds the text.
+        cache: folder for remembered hashes of large files; None: they are hashed at every start.
     Raises:
-        DataError: if the path is missing or has no text files, or the encoding is unknown.
+        DataError: if the path is missing or has nothing to read, or the encoding is unknown.
     """
 
     licence = "the user's own text; licence unknown"
 
-    def __init__(self, path: str | None, encoding: str = "utf-8") -> None:
-        if path is None:
-            raise DataError("Which text? Give a .txt file, or a folder of them, with data.path=…")
-        self._path = Path(path).expanduser()
-        self._encoding = _known(encoding)
-        self._files = _find(self._path)
-        self.label = re.sub(r"[^A-Za-z0-9_.-]+", "-", self._path.resolve().stem).strip("-.") or "text"
+    def __init__(self, path: str | Sequence[str] | None, encoding: str = "utf-8", text_key: str = "text", cache: str | None = None) -> None:
+        entries = [path] if isinstance(path, str) else [str(entry) for entry in path or ()]
+        if not entries:
+            raise DataError("Which text? Give a file, a folder or a pattern, or a list of them, with data.path=…")
+        self._encoding, self._text_key = known(encoding), text_key
+        self._cache = Path(cache).expanduser() if cache else None
+        self._files, left_out = find(entries)
+        self.notes = (_left_out(left_out),) if left_out else ()
+        self.label = _label(entries[0]) + (f"-and-{len(entries) - 1}" if len(entries) > 1 else "")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Names and contents of all files, as one hash."""
-        content = sha256()
-        for name, file in self._files.items():
-            content.update(f"{name}\0{sha256(_read(file)).hexdigest()}\n".encode(errors="surrogateescape"))
-        return {"source": "files", "encoding": self._encoding, "files": len(self._files), "sha256": content.hexdigest()}
+        """Names and contents of all files, as one hash, and those settings that matter to them."""
+        formats = {suffixes(name)[0] for name in self._names()}
+        matters = {
+            "encoding": self._encoding if formats - {".parquet", ".xml"} else None,
+            "text_key": self._text_key if formats & {".jsonl", ".parquet"} else None,
+            "cleaning": CLEANING_VERSION if ".xml" in formats else None,
+        }
+        settings = {key: value for key, value in matters.items() if value is not None}
+        return {"source": "files", **settings, "files": len(self._files), "sha256": content_hash(self._files, self._cache)}
 
-    def documents(self) -> Iterator[Document]:
-        """The files in the order of their relative paths.
+    def documents(self, start: Position = START) -> Iterator[Document]:
+        """The documents of the files, one file after the other; each file is a part.
 
         Raises:
-            DataError: if a file cannot be read, or not in this encoding; names the file and the byte.
+            DataError: if a file cannot be read, is damaged, or holds something else than text; names the file and the place.
         """
-        for name, file in self._files.items():
-            yield Document(name, decode(_read(file), self._encoding, file).replace("\r\n", "\n"))
+        total = max(total_bytes(self._files), 1)
+        before = total_bytes(dict(list(self._files.items())[: start.part]))
+        for part, (name, path) in list(enumerate(self._files.items()))[start.part :]:
+            format, compression = suffixes(path.name)
+            with opened(path, compression) as (stream, raw):
+                file = File(name, path, raw, stream, compression, self._text_key, self._encoding)
+                for id, text in READERS.get(format, plain)(file, start.inside if part == start.part else 0):
+                    yield Document(id, text, part, min(1.0, (before + raw.tell()) / total))
+                before += path.stat().st_size
 
     def resolved(self) -> dict[str, Any]:
         """Nothing is ``auto`` here."""
         return {}
 
-
-def decode(data: bytes, encoding: str, path: Path) -> str:
-    """Text of a file's bytes, in the encoding of its byte order mark if it has one, else in ``encoding``.
-
-    Raises:
-        DataError: at the first bytes that do not fit; ``path`` is for the sentence.
-    """
-    mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", encoding))
-    try:
-        return data[len(mark) :].decode(encoding)
-    except UnicodeError as error:
-        start = len(mark) + error.start if isinstance(error, UnicodeDecodeError) else 0
-        raise DataError(
-            f"{path} is not {encoding} text: byte {start:,} (0x{data[start]:02x}) cannot be read. "
-            "Convert the file, or name its encoding: data.encoding=latin-1 reads any bytes."
-        ) from error
+    def _names(self) -> list[str]:
+        return [path.name for path in self._files.values()]
 
 
-def _known(encoding: str) -> str:
-    try:
-        "".encode(encoding)  # codecs.lookup would also accept what turns bytes into bytes, such as hex
-        return codecs.lookup(encoding).name
-    except (LookupError, ValueError) as error:
-        raise DataError(f"data.encoding={encoding} is no text encoding that Python knows; try utf-8, latin-1, cp1252 or utf-16.") from error
+def _label(entry: str) -> str:
+    path = Path(entry).expanduser().resolve()
+    name = path.parent.name if "*" in path.name else path.name
+    compression = suffixes(name)[1]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name[: len(name) - len(compression)]).stem).strip("-.") or "text"
 
 
-def _find(path: Path) -> dict[str, Path]:
-    """The files by their ids, sorted."""
-    if path.is_file():
-        return {path.name: path}
-    if not path.is_dir():
-        raise DataError(f"data.path={path} does not exist.")
-    found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.suffix.lower() == ".txt" and file.is_file()}
-    files = {name: found[name] for name in sorted(found) if not any(part.startswith(".") for part in name.split("/"))}
-    if not files:
-        raise DataError(f"The folder data.path={path} holds no .txt file. Name a single file to read it whatever its suffix.")
-    return files
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+def _left_out(suffixes_left: Counter[str]) -> str:
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes_left.most_common(5))
+    more = ", ..." if len(suffixes_left) > 5 else ""
+    n = suffixes_left.total()
+    return f"left out, as no text that is read: {n:,} file{'s' if n > 1 else ''} ({kinds}{more})"

@@ -1,0 +1,193 @@
+"""The formats of text files, each a function that reads one open file: plain text, JSON lines, Parquet, MediaWiki dumps.
+
+Each gives pairs (id, text), streamed, and can leave out the first ``skip`` of them cheaply, for a reader that goes on after
+an interruption. What does not fit is an error with its place (file, line, row, byte); the one thing that is passed over is
+a value of null, which is a document without text.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader, TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+from gptshake.data.source.decode import decode, decode_part, marked
+from gptshake.data.source.mediawiki import articles, prose
+from gptshake.data.source.protocol import shown
+from gptshake.errors import DataError
+
+Pairs = Iterator[tuple[str, str]]
+_ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
+_BUFFER = 1 << 20
+LARGE_DUMP = 16 << 20  # bytes on disk from which it pays to start processes
+
+
+@dataclass(frozen=True)
+class File:
+    """One file, open.
+
+    Attributes:
+        name: its id, or how those of its documents begin.
+        path: for sentences.
+        raw: its bytes on disk.
+        stream: the same decompressed; ``raw`` itself below a buffer if ``compression`` is empty.
+        text_key: field or column of the text.
+        encoding: of what has no byte order mark.
+    """
+
+    name: str
+    path: Path
+    raw: IO[bytes]
+    stream: BufferedReader
+    compression: str
+    text_key: str
+    encoding: str
+
+    @property
+    def shown(self) -> str:
+        """How sentences call it."""
+        return shown(str(self.path))
+
+
+def plain(file: File, skip: int) -> Pairs:
+    """A text as one document; CR LF becomes LF."""
+    if not skip:
+        yield file.name, decode(file.stream.read(), file.encoding, file.path).replace("\r\n", "\n")
+
+
+def json_lines(file: File, skip: int) -> Pairs:
+    """One object a line; ids are the field ``id`` if it is there, else the file's name and the number of the line."""
+    for number, line in _lines(file):
+        if line.isspace():
+            continue
+        if skip:
+            skip -= 1
+            continue
+        place = f"{file.shown}, line {number:,}"
+        row = _object(line, place)
+        if file.text_key not in row:
+            raise DataError(f"{place} has no field {file.text_key}, but {some_of(row)}. Say which field is the text: data.text_key=…")
+        yield id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], place, file.text_key)
+
+
+def parquet(file: File, skip: int) -> Pairs:
+    """One row a document; ids are the column ``id`` if there is one, else the file's name and the number of the row."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    with tempfile.TemporaryFile() as unpacked:  # for a file that is compressed once more: Parquet is read from its end
+        if file.compression:
+            shutil.copyfileobj(file.stream, unpacked)
+        try:
+            table = ParquetFile(
+                unpacked if file.compression else file.raw, buffer_size=_BUFFER, pre_buffer=False
+            )  # else: a row group at once
+            columns = _columns(table.schema_arrow, file)
+            for number, row in enumerate(_rows(table, columns, skip), skip + 1):
+                yield id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
+        except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+            raise DataError(f"{file.shown} is damaged or no Parquet file: {str(error).splitlines()[0].rstrip('.')}.") from error
+
+
+def dump(file: File, skip: int) -> Pairs:
+    """The articles of a MediaWiki export as prose; ids are the page ids."""
+    return prose(articles(file.stream, file.shown), skip, parallel=file.path.stat().st_size >= LARGE_DUMP)
+
+
+READERS: Mapping[str, Callable[[File, int], Pairs]] = {
+    ".txt": plain,
+    ".md": plain,
+    ".jsonl": json_lines,
+    ".parquet": parquet,
+    ".xml": dump,
+}
+
+
+def text_of(value: Any, place: str, key: str) -> str:
+    """A value as text; null is no text.
+
+    Raises:
+        DataError: for a value of another type.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{place} has a {type(value).__name__} in {key}, not text. Say which field is the text: data.text_key=…")
+    return value
+
+
+def id_of(row: Mapping[str, Any], otherwise: str) -> str:
+    """The field ``id`` of a row if it is a text or a whole number, else what is given."""
+    value = row.get("id")
+    return str(value) if (isinstance(value, str) and value) or type(value) is int else otherwise
+
+
+def some_of(names: Mapping[str, Any] | list[str]) -> str:
+    """A few names of what is there instead."""
+    some = [shown(str(name)) for name in names]
+    return ", ".join(some[:8]) + (f" and {len(some) - 8} more" if len(some) > 8 else "") if some else "none at all"
+
+
+def _lines(file: File) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, counted from 1."""
+    length, encoding = marked(file.stream.peek(4)[:4], file.encoding)
+    offset = len(file.stream.read(length))
+    if encoding == "utf-8":
+        for number, line in enumerate(file.stream, 1):
+            yield number, decode_part(line, encoding, f"{file.shown}, line {number:,},", offset)
+            offset += len(line)
+        return
+    number = 0
+    try:
+        for number, text in enumerate(TextIOWrapper(file.stream, encoding, newline="\n"), 1):
+            yield number, text
+    except UnicodeError as error:
+        raise DataError(
+            f"{file.shown} is not {encoding} text: what comes after line {number:,} cannot be read. Convert the file."
+        ) from error
+
+
+def _object(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        where = f"{error.msg} at character {error.pos + 1:,}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise DataError(f"{place} is not JSON: {where}. A .jsonl file has one object on each line.") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place} is a {type(row).__name__}, not an object with a field that holds the text.")
+    return row
+
+
+def _columns(schema: Any, file: File) -> list[str]:
+    """Columns to read: the text, and the ids if there are any."""
+    import pyarrow.types as is_a
+
+    def inner(name: str) -> Any:
+        kind = schema.field(name).type
+        return kind.value_type if is_a.is_dictionary(kind) else kind
+
+    def is_text(kind: Any) -> bool:
+        return bool(is_a.is_string(kind) or is_a.is_large_string(kind) or is_a.is_string_view(kind) or is_a.is_null(kind))
+
+    key = file.text_key
+    if key not in schema.names:
+        raise DataError(f"{file.shown} has no column {key}, but {some_of(schema.names)}. Say which column is the text: data.text_key=…")
+    if not is_text(inner(key)):
+        raise DataError(f"The column {key} of {file.shown} is {schema.field(key).type}, not text. Name another with data.text_key=…")
+    has_ids = "id" in schema.names and key != "id" and (is_text(inner("id")) or is_a.is_integer(inner("id")))
+    return [key, "id"] if has_ids else [key]
+
+
+def _rows(table: Any, columns: list[str], skip: int) -> Iterator[dict[str, Any]]:
+    """The rows after the first ``skip``; whole groups of them are not even read."""
+    for group in range(table.num_row_groups):
+        size = table.metadata.row_group(group).num_rows
+        if skip >= size:
+            skip -= size
+            continue
+        for batch in table.iter_batches(_ROWS, row_groups=[group], columns=columns):
+            yield from batch.slice(skip).to_pylist()
+            skip = max(skip - len(batch), 0)
