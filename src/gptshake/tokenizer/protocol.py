@@ -8,6 +8,7 @@ nothing here has to know it. What several kinds share of that is here too.
 import importlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from hashlib import sha256
@@ -74,12 +75,12 @@ class TokenizerTrainer(Protocol):
         """A tokenizer of these documents, read once, in order."""
 
 
-class Stored:
+class Stored(ABC):
     """The half of a tokenizer that is about its file: ``content`` as JSON; the hash of the file is the tokenizer's identity."""
 
+    @abstractmethod
     def content(self) -> dict[str, Any]:
         """What is saved: ``kind``, and all that ``load`` of this kind needs."""
-        raise NotImplementedError
 
     @cached_property
     def digest(self) -> str:
