@@ -1,0 +1,24 @@
+"""A node of the config becomes an object: the one place that instantiates."""
+
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from gptshake.errors import GptshakeError
+
+
+def make(node: DictConfig, **objects: Any) -> Any:
+    """Instantiate a config node; our own errors come out as they were raised, not in Hydra's wrapping."""
+    try:
+        return instantiate(node, **objects)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, GptshakeError):
+            raise error.__cause__ from None
+        raise
+
+
+def builder(node: DictConfig) -> Any:
+    """The node's target alone, to be called with objects (Hydra would turn dataclasses among them into config)."""
+    return instantiate({"_target_": node._target_, "_partial_": True})

@@ -1,0 +1,151 @@
+"""What a run is about, settled before torch is imported: source, tokenizer, token store, shape, budget, device.
+
+So a wrong path or an impossible plan is told at once. ``resolve`` freezes everything that was left to ``auto``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake import hardware
+from gptshake.assemble.parts import make
+from gptshake.data.store import TokenStore, open_store
+from gptshake.errors import ConfigError, RecordError
+from gptshake.estimate import cost
+from gptshake.estimate.budget import AUTO, Budget, plan
+from gptshake.model.config import GPTConfig
+from gptshake.record.run import find_run
+from gptshake.tokenizer.protocol import TokenizerTrainer
+from gptshake.tokenizer.saved import SavedTrainer
+
+_MAX_PASS_FLOPS = {"cpu": 2.5e11, "cuda": 5e13, "mps": 5e12}  # of one micro-batch: seconds at most, so that progress moves
+
+
+def preflight(cfg: DictConfig) -> str:
+    """Make what is light and may be wrong, before anything heavy: the schedule, the tokenizer's trainer and the source.
+
+    Returns:
+        The source's label, such as ``excerpt106``.
+    Raises:
+        GptshakeError: what is wrong.
+    """
+    if cfg.scheduler is not None:
+        make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
+    if cfg.tokenizer is not None:
+        _trainer(cfg)
+    return str(make(cfg.data.documents).label) if cfg.data is not None else ""
+
+
+def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> TokenStore:
+    """Open the token store of the data and tokenizer, building it if needed; what it says is printed and kept in ``lines``.
+
+    ``own`` is the tokenizer of a run that goes on; it stands for what ``tokenizer.path`` named when the run began.
+    """
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    data = cfg.data
+    return open_store(
+        make(data.documents),
+        tokenizer_trainer(cfg, own),
+        cache=Path(cfg.paths.cache).expanduser(),
+        split=data.split,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        verify=data.get("verify", False),
+        say=say,
+    )
+
+
+def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrainer:
+    """What makes the tokenizer: the trainer of the chosen option or, with ``tokenizer.path``, what is saved there (or in ``own``).
+
+    Raises:
+        ConfigError: there is nothing, or a tokenizer of another kind than the option.
+        DataError: what is there cannot be read.
+    """
+    trainer, wanted = _trainer(cfg), cfg.tokenizer.get("path")
+    if wanted is None:
+        return trainer
+    path = own or Path(wanted).expanduser()
+    if not path.exists():
+        try:
+            path = find_run(wanted, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+        except RecordError as error:
+            raise ConfigError(f"tokenizer.path={wanted} is no file, no folder and no run. {error}") from error
+    return SavedTrainer(path, trainer.settings()["kind"])
+
+
+def _trainer(cfg: DictConfig) -> TokenizerTrainer:
+    options: Any = OmegaConf.to_container(cfg.tokenizer, resolve=True)
+    options.pop("path", None)
+    trainer: TokenizerTrainer = make(OmegaConf.create(options))
+    return trainer
+
+
+def resolve(cfg: DictConfig, store: TokenStore) -> Budget:
+    """Decide everything that was left to ``auto`` and freeze it in ``cfg``, so that the record holds what really ran.
+
+    Raises:
+        ConfigError: a batch, a length or a device that cannot be had.
+    """
+    from gptshake.data.blocks import n_blocks
+
+    trainer, shape = cfg.trainer, model_shape(cfg)
+    device = hardware.pick_device(trainer.accelerator)
+    precision = hardware.pick_precision(device) if trainer.precision == AUTO else trainer.precision
+    epoch_tokens = n_blocks(store.train.n_tokens, shape.block_size, random_offset=offset_rule(cfg) == "random") * shape.block_size
+    budget = plan(
+        n_parameters=cost.n_parameters(shape, store.tokenizer.vocab_size),
+        epoch_tokens=epoch_tokens,
+        block_size=shape.block_size,
+        batch_size=cfg.data.batch_size,
+        batch_tokens=cfg.data.batch_tokens,
+        micro_batch_size=cfg.data.micro_batch_size,
+        micro_batch_wish=_micro_batch_wish(shape, store.tokenizer.vocab_size, device, precision),
+        preset_tokens=OmegaConf.select(cfg, "preset.batch_tokens"),
+        devices=trainer.devices,
+        max_steps=trainer.max_steps,
+        max_epochs=trainer.max_epochs,
+        max_tokens=trainer.max_tokens,
+    )
+    if cfg.scheduler is not None:
+        make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens)
+    frozen = {
+        "data.batch_size": budget.batch_size,
+        "data.micro_batch_size": budget.micro_batch_size,
+        "data.workers": workers(cfg),
+        "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
+        "trainer.precision": precision,
+        "trainer.threads": hardware.default_threads() if trainer.threads == AUTO else trainer.threads,
+    } | {f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items()}
+    for key, value in frozen.items():
+        OmegaConf.update(cfg, key, value)
+    cfg.trainer.val_check_interval = max(1, budget.steps // 20) if trainer.val_check_interval == AUTO else trainer.val_check_interval
+    return budget
+
+
+def workers(cfg: DictConfig) -> int:
+    """``auto`` is none: a batch costs less than handing it over."""
+    wish = cfg.data.get("workers", AUTO)
+    return 0 if wish == AUTO else int(wish)
+
+
+def offset_rule(cfg: DictConfig) -> str:
+    """``none`` or ``random``; a data module of a user's own may not have it."""
+    return str(cfg.data.get("offset", "none"))
+
+
+def model_shape(cfg: DictConfig) -> GPTConfig:
+    """The shape that the config asks for, vocabulary left open."""
+    keys = GPTConfig.__dataclass_fields__
+    return GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in keys})
+
+
+def _micro_batch_wish(shape: GPTConfig, vocab_size: int, device: str, precision: str) -> int:
+    memory = hardware.device_memory(device)
+    value_bytes = 4 if precision == hardware.FP32 else 2
+    return cost.micro_batch_wish(shape, vocab_size, memory_bytes=memory, max_flops=_MAX_PASS_FLOPS[device], value_bytes=value_bytes)

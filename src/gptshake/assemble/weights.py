@@ -1,0 +1,59 @@
+"""Weights of an earlier run: to begin from, or to write text with. Only values are taken from its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake.data.store import TokenStore
+from gptshake.errors import ConfigError
+from gptshake.model.config import GPTConfig
+from gptshake.record.run import Run, find_run
+from gptshake.tokenizer.protocol import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from gptshake.model.gpt import GPT
+
+
+def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore, run: Run) -> None:
+    """Give the network the best weights of the run ``init_from``.
+
+    Raises:
+        ConfigError: it had another tokenizer or another shape.
+    """
+    from gptshake.training.checkpoint import best_weights, load_weights
+
+    source = find_run(cfg.init_from, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+    parent = Run.open(source)
+    if parent.info["data"]["tokenizer"] != store.tokenizer.digest:
+        raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
+    path, _ = best_weights(source)
+    try:
+        model.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        raise ConfigError(f"init_from={parent.name} has another shape: {str(error).splitlines()[-1].strip()}") from error
+    run.update(parent=parent.id)
+    run.say(f"weights from {parent.name}")
+
+
+def trained(cfg: DictConfig) -> tuple[GPT, Tokenizer]:
+    """The network with the best weights of the run ``task.run``, and its tokenizer; only values are taken from the record.
+
+    Raises:
+        ConfigError: no run was named.
+        RecordError: there is no such run, or it has no checkpoint.
+    """
+    if not cfg.task.run:
+        raise ConfigError("Say which run: task.run=<name, id or path>.")
+    path = find_run(cfg.task.run, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+    from gptshake.model.gpt import GPT
+    from gptshake.training.checkpoint import best_weights, load_weights
+
+    stored = OmegaConf.load(path / "config.yaml")
+    tokenizer = load_tokenizer(path / "tokenizer")
+    shape = {key: stored.model[key] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
+    model = GPT(**shape, vocab_size=tokenizer.vocab_size)
+    model.load_state_dict(load_weights(best_weights(path)[0]))
+    return model, tokenizer
