@@ -151,7 +151,7 @@ def test_what_a_data_set_has_not_is_a_sentence(local: Path, options: dict[str, A
 
 
 def test_a_column_that_is_no_text_is_a_sentence(lines: Path) -> None:
-    with pytest.raises(DataError, match=r"row 0:0, has a int in stars, not text"):
+    with pytest.raises(DataError, match=r"row 0:0, has int in stars, not text"):
         ids(Hub(str(lines), text_key="stars"))
 
 

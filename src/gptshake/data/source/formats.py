@@ -115,7 +115,7 @@ def text_of(value: Any, place: str, key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{place} has a {type(value).__name__} in {key}, not text. Say which field is the text: data.text_key=…")
+        raise DataError(f"{place} has {type(value).__name__} in {key}, not text. Say which field is the text: data.text_key=…")
     return value
 
 
