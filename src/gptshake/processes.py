@@ -285,6 +285,7 @@ def _enter(spec: Spec) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if spec.quiet:
         _redirect(spec.folder / _OUTPUT)
+        faulthandler.disable()  # what was inherited may be overridden by a library, and enabling it again would change nothing
         faulthandler.enable()  # where a crash happened is kept in the output, too
     if spec.threads is not None:
         os.environ.update(dict.fromkeys(_THREADS, str(spec.threads)))

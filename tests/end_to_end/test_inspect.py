@@ -3,9 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 
-def test_inspect_shows_what_a_model_sees_and_leaves_no_run(commands: Any, tmp_path: Path, book: Path) -> None:
-    done = commands(tmp_path, "task=inspect", "data=text_char", f"data.path={book}", "task.block_size=32", "data.batch_size=8")
+
+def test_inspect_shows_what_a_model_sees_and_leaves_no_run(
+    commands: Any, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, book: Path
+) -> None:
+    words = ("task=inspect", "data=text_char", f"data.path={book}", "task.block_size=32", "data.batch_size=8")
+    done = commands(tmp_path, *words, GPTSHAKE_CACHE=str(tmp_path_factory.mktemp("cache")))
     assert done.code == 0, done.err
     for part in ("building the token store of book", "blocks of 32 tokens", "steps of 8", "training block 3", "most frequent: ' '"):
         assert part in done.out
