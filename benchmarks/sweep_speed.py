@@ -132,9 +132,10 @@ def first_row(run: Path) -> float:
 def ask_and_tell(trials: int = 1000, measured: int = 20) -> float:
     """Median milliseconds to begin and to end a trial of a study that holds so many."""
     from gptshake.sweep.config import SweeperConfig
-    from gptshake.sweep.session import _sampler
+    from gptshake.sweep.options import sampler_for
+    from gptshake.sweep.rows import Header, TrialRow
     from gptshake.sweep.space import Axis
-    from gptshake.sweep.study import Header, Study, TrialRow
+    from gptshake.sweep.study import Study
 
     axes = [Axis("lr", 1e-5, 1e-2, log=True), Axis("dropout", 0.0, 0.3)]
     plain = [axis.plain() for axis in axes]
@@ -163,7 +164,7 @@ def ask_and_tell(trials: int = 1000, measured: int = 20) -> float:
         for number in range(trials + measured):
             known = {"lr": 1e-5 * 1.006**number, "dropout": 0.3 * (number % 97) / 97} if number < trials else {}
             start = time.perf_counter()
-            index, params = study.ask(known, None if known else _sampler(SweeperConfig(), number))
+            index, params = study.ask(known, None if known else sampler_for(SweeperConfig(), number))
             row = TrialRow(index, params, [], [])
             study.begin(row)
             row.state, row.value = "ok", float(number % 31)

@@ -8,8 +8,9 @@ import optuna
 import pytest
 
 from gptshake.errors import RecordError
+from gptshake.sweep.rows import Header, RunRow, TrialRow, read_study
 from gptshake.sweep.space import Axis, Params
-from gptshake.sweep.study import Header, RunRow, Study, TrialRow, read_study
+from gptshake.sweep.study import Study
 
 AXES = [
     Axis("lr", 1e-5, 1e-2, log=True, declared=1e-3),

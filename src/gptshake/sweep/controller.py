@@ -20,9 +20,10 @@ from gptshake.record.lease import ask_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.protocol import Executor, Running
+from gptshake.sweep.rows import NUMBER, RunRow, TrialRow
 from gptshake.sweep.search import Search
 from gptshake.sweep.space import Params
-from gptshake.sweep.study import NUMBER, RunRow, Study, TrialRow
+from gptshake.sweep.study import Study
 
 TICK_S = 0.25  # between looks at the rows of running trials
 SHOW_S = 1.0  # between showings, and writings of study.json

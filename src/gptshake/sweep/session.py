@@ -23,13 +23,15 @@ from gptshake.processes import Outcome
 from gptshake.record.lease import Lease
 from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import Controller, Limits
+from gptshake.sweep.controller import Controller
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
+from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for
 from gptshake.sweep.pruning import Patient
+from gptshake.sweep.rows import FREE, NUMBER, ROWS, Header
 from gptshake.sweep.search import Line, search_for
 from gptshake.sweep.space import Axis, Params, axis_of, overrides_of
-from gptshake.sweep.study import FREE, NUMBER, ROWS, Header, Study
+from gptshake.sweep.study import Study
 
 N_TRIALS = 20  # of a search that would go on for ever
 OURS = ("study", "sampler", "pruner", "executor")  # keys of the command line that are the sweeper's, no trial's
@@ -52,7 +54,7 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
         GptshakeError: what is wrong, or what failed.
         Stop: a signal came.
     """
-    _check(options)
+    check(options)
     swept = [override for override in overrides if override.is_sweep_override()]
     fixed = [_text(override) for override in overrides if not override.is_sweep_override()]
     executor: Executor = options.executor if options.executor is not None else LocalSlots()
@@ -73,24 +75,6 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     finally:
         executor.close()
     return controller.study
-
-
-def _check(options: SweeperConfig) -> None:
-    """Refuse options that cannot work.
-
-    Raises:
-        ConfigError: the first of them.
-    """
-    if options.direction not in ("minimize", "maximize"):
-        raise ConfigError(f"hydra.sweeper.direction={options.direction} is not known: it is minimize or maximize.")
-    for key, least in (("repeats", 1), ("confirm", 0), ("keep", 1), ("max_failures", 1), ("n_trials", 1)):
-        value = getattr(options, key)
-        if value is not None and not (isinstance(value, int) and value >= least):
-            raise ConfigError(f"{key}={value} cannot work: it is a whole number from {least} up.")
-    for key in ("hours", "timeout", "trial_timeout"):
-        value = getattr(options, key)
-        if value is not None and not (isinstance(value, (int, float)) and value > 0):
-            raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
 
 
 @contextlib.contextmanager
@@ -120,10 +104,10 @@ def _controller(
     show: Show,
 ) -> Controller:
     """Open the study, tell its price, and make ready to run it."""
-    seed, first = _seed(options, axes, app), _first(options, axes)
+    seed, first = first_seed(options, axes, app), first_points(options, axes)
     most = math.prod(len(axis.finite or [None] * N_TRIALS) for axis in axes) * options.repeats
     slots = executor.allot(prepared.device, prepared.memory, most)
-    wished = _n_trials(options, prepared, slots)
+    wished = number_of_trials(options, prepared, slots)
     search = search_for(
         axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=options.sampler is not None
     )
@@ -157,26 +141,12 @@ def _controller(
         study,
         search,
         executor,
-        _limits(options, n_trials, slots),
+        limits(options, n_trials, slots),
         overrides=_overrides(options, axes, app, prepared),
         seed=seed,
-        sampler=lambda number: _sampler(options, number),
+        sampler=lambda number: sampler_for(options, number),
         first=first,
         show=show,
-    )
-
-
-def _limits(options: SweeperConfig, n_trials: int | None, slots: int) -> Limits:
-    return Limits(
-        slots=slots,
-        n_trials=n_trials,
-        timeout=options.timeout,
-        trial_timeout=options.trial_timeout,
-        max_failures=options.max_failures,
-        repeats=options.repeats,
-        confirm=options.confirm,
-        keep=options.keep,
-        deterministic=options.deterministic,
     )
 
 
@@ -255,59 +225,6 @@ def _overrides(options: SweeperConfig, axes: list[Axis], app: App, prepared: Pre
         return texts + (app.host.equalised(point, prepared) if app.host else [])
 
     return overrides
-
-
-def _first(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
-    """Points that the user wants to be tried first, completed by what the config declares.
-
-    Raises:
-        ConfigError: a key that is not swept, or one that is left out and has no declared value.
-    """
-    points = []
-    for wish in options.enqueue:
-        known = {axis.key: axis for axis in axes}
-        if unknown := set(wish) - set(known):
-            raise ConfigError(f"enqueue names {', '.join(sorted(unknown))}, which is not swept here; swept are {', '.join(known)}.")
-        point = {axis.key: wish.get(axis.key, axis.declared) for axis in axes}
-        for key, value in point.items():
-            broken = known[key].powers and isinstance(value, int) and value.bit_count() != 1
-            if value is None or broken or (known[key].choices and value not in known[key].choices):
-                raise ConfigError(f"enqueue: {key}={value} is no value to try; give one of its range.")
-        points.append({key: value for key, value in point.items() if value is not None})
-    return points
-
-
-def _seed(options: SweeperConfig, axes: list[Axis], app: App) -> int | None:
-    """The first seed of runs that are repeated; None leaves seeds alone."""
-    if options.repeats == 1 and not options.confirm:
-        return None
-    if any(axis.key == options.seed_key for axis in axes):
-        raise ConfigError(f"{options.seed_key} is swept, and repeats= and confirm= choose seeds, too: leave one of them out.")
-    value, _ = app.declared(options.seed_key)
-    if not isinstance(value, int):
-        raise ConfigError(f"repeats= and confirm= need a whole number in the config's key {options.seed_key} (hydra.sweeper.seed_key).")
-    return value
-
-
-def _sampler(options: SweeperConfig, number: int) -> optuna.samplers.BaseSampler:
-    """A sampler seeded by the number of trials, or a continued study would propose its first points again."""
-    if isinstance(options.sampler, optuna.samplers.BaseSampler):
-        return options.sampler
-    seed = int.from_bytes(hashlib.sha256(f"{options.seed} {number}".encode()).digest()[:4], "little")
-    if options.sampler is None:
-        return optuna.samplers.TPESampler(n_startup_trials=1, seed=seed)  # our own quasi-random start comes before
-    sampler: optuna.samplers.BaseSampler = options.sampler(seed=seed)
-    return sampler
-
-
-def _n_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> int | None:
-    if options.hours is None:
-        return options.n_trials
-    if options.n_trials is not None:
-        raise ConfigError("hydra.sweeper.hours chooses the number of trials: give it or n_trials, not both.")
-    if prepared.seconds is None:
-        raise ConfigError("hydra.sweeper.hours needs to know how long a run takes, which this app does not say: give n_trials instead.")
-    return max(1, int(options.hours * 3600 * slots / (prepared.seconds * options.repeats)))
 
 
 def _say_price(header: Header, prepared: Prepared, options: SweeperConfig, folder: Path) -> None:

@@ -17,8 +17,9 @@ from gptshake.report.live import Live
 from gptshake.signals import SIGNALS
 from gptshake.sweep.app import Host
 from gptshake.sweep.config import SweeperConfig
+from gptshake.sweep.rows import RunRow, TrialRow
 from gptshake.sweep.session import sweep
-from gptshake.sweep.study import RunRow, Study, TrialRow
+from gptshake.sweep.study import Study
 from gptshake.tasks.report import conclude
 
 

@@ -1,0 +1,102 @@
+"""What the sweeper's options mean for this study: limits, seeds, points to try first, samplers. Options that cannot work are refused."""
+
+import hashlib
+
+import optuna
+
+from gptshake.errors import ConfigError
+from gptshake.sweep.app import App, Prepared
+from gptshake.sweep.config import SweeperConfig
+from gptshake.sweep.controller import Limits
+from gptshake.sweep.space import Axis, Params
+
+
+def check(options: SweeperConfig) -> None:
+    """Refuse options that cannot work.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    if options.direction not in ("minimize", "maximize"):
+        raise ConfigError(f"hydra.sweeper.direction={options.direction} is not known: it is minimize or maximize.")
+    for key, least in (("repeats", 1), ("confirm", 0), ("keep", 1), ("max_failures", 1), ("n_trials", 1)):
+        value = getattr(options, key)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise ConfigError(f"{key}={value} cannot work: it is a whole number from {least} up.")
+    for key in ("hours", "timeout", "trial_timeout"):
+        value = getattr(options, key)
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
+
+
+def limits(options: SweeperConfig, n_trials: int | None, slots: int) -> Limits:
+    """When to stop, and how many runs make a trial."""
+    return Limits(
+        slots=slots,
+        n_trials=n_trials,
+        timeout=options.timeout,
+        trial_timeout=options.trial_timeout,
+        max_failures=options.max_failures,
+        repeats=options.repeats,
+        confirm=options.confirm,
+        keep=options.keep,
+        deterministic=options.deterministic,
+    )
+
+
+def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
+    """Points that the user wants to be tried first, completed by what the config declares.
+
+    Raises:
+        ConfigError: a key that is not swept, or one that is left out and has no declared value.
+    """
+    points = []
+    for wish in options.enqueue:
+        known = {axis.key: axis for axis in axes}
+        if unknown := set(wish) - set(known):
+            raise ConfigError(f"enqueue names {', '.join(sorted(unknown))}, which is not swept here; swept are {', '.join(known)}.")
+        point = {axis.key: wish.get(axis.key, axis.declared) for axis in axes}
+        for key, value in point.items():
+            broken = known[key].powers and isinstance(value, int) and value.bit_count() != 1
+            if value is None or broken or (known[key].choices and value not in known[key].choices):
+                raise ConfigError(f"enqueue: {key}={value} is no value to try; give one of its range.")
+        points.append({key: value for key, value in point.items() if value is not None})
+    return points
+
+
+def first_seed(options: SweeperConfig, axes: list[Axis], app: App) -> int | None:
+    """The first seed of runs that are repeated; None leaves seeds alone."""
+    if options.repeats == 1 and not options.confirm:
+        return None
+    if any(axis.key == options.seed_key for axis in axes):
+        raise ConfigError(f"{options.seed_key} is swept, and repeats= and confirm= choose seeds, too: leave one of them out.")
+    value, _ = app.declared(options.seed_key)
+    if not isinstance(value, int):
+        raise ConfigError(f"repeats= and confirm= need a whole number in the config's key {options.seed_key} (hydra.sweeper.seed_key).")
+    return value
+
+
+def sampler_for(options: SweeperConfig, number: int) -> optuna.samplers.BaseSampler:
+    """A sampler seeded by the number of trials, or a continued study would propose its first points again."""
+    if isinstance(options.sampler, optuna.samplers.BaseSampler):
+        return options.sampler
+    seed = int.from_bytes(hashlib.sha256(f"{options.seed} {number}".encode()).digest()[:4], "little")
+    if options.sampler is None:
+        return optuna.samplers.TPESampler(n_startup_trials=1, seed=seed)  # our own quasi-random start comes before
+    sampler: optuna.samplers.BaseSampler = options.sampler(seed=seed)
+    return sampler
+
+
+def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> int | None:
+    """Trials to finish; None if the search shall decide.
+
+    Raises:
+        ConfigError: ``hours`` beside ``n_trials``, or where nobody knows how long a run takes.
+    """
+    if options.hours is None:
+        return options.n_trials
+    if options.n_trials is not None:
+        raise ConfigError("hydra.sweeper.hours chooses the number of trials: give it or n_trials, not both.")
+    if prepared.seconds is None:
+        raise ConfigError("hydra.sweeper.hours needs to know how long a run takes, which this app does not say: give n_trials instead.")
+    return max(1, int(options.hours * 3600 * slots / (prepared.seconds * options.repeats)))

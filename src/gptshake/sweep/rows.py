@@ -1,0 +1,139 @@
+"""What a study is on the disk besides Optuna's journal: plain rows in study.json, which everything else reads.
+
+Also whether a command means the study that is there: its ``identity``, and the version of its code.
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import RecordError
+from gptshake.sweep.space import Params
+
+FREE = ("paths.", "logger", "note", "dirty", "callbacks")  # overrides that are not what a study is about
+NUMBER = "value"  # the objective of a task that returns a number without a name
+ROWS = "study.json"
+
+
+@dataclass
+class RunRow:
+    """One run of a trial."""
+
+    path: str  # relative to the study's folder
+    repeat: int
+    seed: int | None
+    slot: int = 0
+    state: str = "waiting"  # waiting, running, ok, pruned, diverged, failed, stopped
+    value: float | None = None
+    reason: str | None = None
+    started: float | None = None  # seconds since 1970
+    ended: float | None = None
+    tokens_per_s: float | None = None
+    tokens: int | None = None
+
+
+@dataclass
+class TrialRow:
+    """One point and its runs; the point of a confirmation has the number of the trial that it confirms."""
+
+    number: int
+    params: Params
+    overrides: list[str]
+    runs: list[RunRow]
+    state: str = "running"
+    value: float | None = None
+    reason: str | None = None
+    at: int | None = None  # tokens at which it ended early
+
+
+@dataclass
+class Header:
+    """What a study is about; a study goes on only under the same ``identity``."""
+
+    name: str
+    program: str
+    objective: str
+    direction: str
+    label: str
+    fixed: list[str]
+    axes: list[dict[str, Any]]
+    search: str
+    n_trials: int | None
+    repeats: int
+    tokens: int | None
+    slots: int
+    device: str
+    seconds: float | None
+    ablate: dict[str, Any] | None
+    seed_key: str
+    frozen: list[str]  # what ``auto`` meant when the study began
+    code: dict[str, Any]  # version of the code
+    started: float = field(default_factory=time.time)
+
+    def identity(self) -> dict[str, Any]:
+        """What may not change under a study's name."""
+        space = {axis["key"]: {key: axis[key] for key in ("low", "high", "log", "powers", "choices")} for axis in self.axes}
+        fixed = {text.split("=", 1)[0]: text for text in self.fixed if not text.lstrip("+~").startswith(FREE)}
+        return {
+            "range of ": space,
+            "": fixed,
+            "study's ": {"objective": self.objective, "direction": self.direction, "repeats": self.repeats},
+        }
+
+
+def read_study(folder: Path) -> dict[str, Any] | None:
+    """What study.json holds; None if there is no study.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    try:
+        text = (folder / ROWS).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    try:
+        rows: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise RecordError(f"{folder / ROWS} is damaged: {error}.") from error
+    return rows
+
+
+def trial_row(row: dict[str, Any]) -> TrialRow:
+    """A row of study.json as an object."""
+    return TrialRow(**(row | {"runs": [RunRow(**run) for run in row["runs"]]}))
+
+
+def refuse_differences(folder: Path, stored: dict[str, Any], header: Header) -> None:
+    """Raise RecordError, with the differences, if the stored study is about something else."""
+    old = Header(**{key: stored[key] for key in Header.__dataclass_fields__}).identity()
+    lines = []
+    for kind, now in header.identity().items():
+        for key in sorted({*now, *old[kind]}):
+            if now.get(key) != old[kind].get(key):
+                lines.append(f"  {kind}{key}: was {_shown(old[kind].get(key))}, would be {_shown(now.get(key))}")
+    if lines:
+        raise RecordError(
+            f"The study {header.name} is about something else:\n"
+            + "\n".join(lines)
+            + f"\nGive it back what it began with, or another name: "
+            f"study=<name>; its results stay in {folder}."
+        )
+
+
+def refuse_other_code(stored: dict[str, Any], header: Header) -> None:
+    """Raise RecordError, with the differences, if the stored study began with other code."""
+    differing = [key for key in sorted({*stored["code"], *header.code}) if stored["code"].get(key) != header.code.get(key)]
+    if differing:
+        lines = "\n".join(f"  {key}: was {_shown(stored['code'].get(key))}, is {_shown(header.code.get(key))}" for key in differing)
+        raise RecordError(
+            f"The study {header.name} began with other code, so its trials would not compare:\n{lines}\n"
+            "Go back to that code, give the study another name (study=<name>), or add --dirty to go on all the same."
+        )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items() if item not in (None, False, []))
+    return "nothing" if value is None else str(value)
