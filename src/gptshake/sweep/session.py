@@ -87,7 +87,7 @@ def _told(folder: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise  # the reader of our output has gone, not the disk
     except (OSError, optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error.__cause__ or error).splitlines()[0]  # Optuna hides what the database said behind words of its own
         raise GptshakeError(
             f"The study in {folder} cannot be written ({reason}). Make room or free the storage, and run the same command again: it goes on from here."
         ) from error
