@@ -6,6 +6,7 @@ import pytest
 
 from gptshake.data.round_trip import round_trip
 from gptshake.errors import DataError
+from gptshake.tokenizer.byte import ByteTrainer
 from gptshake.tokenizer.char import CharTrainer
 
 
@@ -26,3 +27,8 @@ def test_a_tokenizer_that_mixes_letters_up_is_noticed() -> None:
     broken = SimpleNamespace(encode=tokenizer.encode, unk_id=tokenizer.unk_id, decode=lambda ids: tokenizer.decode(ids)[::-1])
     with pytest.raises(DataError, match="does not give back"):
         round_trip(store_of(broken, "abc"))
+
+
+def test_a_lone_surrogate_is_no_reason_to_refuse_a_text() -> None:
+    assert round_trip(store_of(ByteTrainer().train([]), "a\ud800b", "c")).endswith("2 documents: 6 tokens, lone surrogates as \ufffd")
+    assert round_trip(store_of(CharTrainer().train(["a\ud800b"]), "a\ud800b")).endswith("3 tokens, exactly")
