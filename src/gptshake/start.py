@@ -54,9 +54,7 @@ def start(arguments: Arguments) -> None:
         again.refuse_differences(cfg, resumed)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
-    from gptshake import assemble  # numpy comes with it, which `--cfg job` need not wait for
-
-    label = assemble.preflight(cfg)
+    label = _preflight(cfg)
     if cfg.task.get("trains", True):
         _guard(cfg, single)
     chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
@@ -66,6 +64,15 @@ def start(arguments: Arguments) -> None:
     if arguments.multirun:
         arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
     _Session(arguments, label, resumed).run(single)
+
+
+def _preflight(cfg: DictConfig) -> str:
+    """Look at source, tokenizer and schedule; a task that only reads records has none of them, and need not wait for their imports."""
+    if cfg.data is None and not cfg.task.get("trains", True):
+        return ""
+    from gptshake import assemble  # numpy comes with it, which `--cfg job` need not wait for
+
+    return assemble.preflight(cfg)
 
 
 def _resumed(arguments: Arguments) -> Path | None:

@@ -204,7 +204,7 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     for direct in [Path(wanted).expanduser(), *(root / wanted for root in roots)]:
         if wanted and (direct / "run.json").exists():
             return direct
-    names = [(name, path) for path in _run_dirs(roots) for name in _names(path)]
+    names = [(name, path) for path in run_dirs(roots) for name in _names(path)]
     found = sorted({path for name, path in names if name == wanted})
     if len(found) == 1:
         return found[0]
@@ -213,18 +213,18 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     raise RecordError(f"There is no run {wanted!r}{_nearest(wanted, [name for name, _ in names], roots)}")
 
 
+def run_dirs(roots: Sequence[Path]) -> Iterator[Path]:
+    """Directories below the roots that hold a run.json, whole or not, as deep as a sweep's repeats lie: study/number/repeat."""
+    for root in roots:
+        for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
+            yield from (file.parent for file in root.glob(pattern))
+
+
 def _nearest(wanted: str, names: list[str], roots: Sequence[Path]) -> str:
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
-
-
-def _run_dirs(roots: Sequence[Path]) -> Iterator[Path]:
-    """Run directories below the roots, as deep as a sweep's repeats lie: study/number/repeat."""
-    for root in roots:
-        for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
-            yield from (file.parent for file in root.glob(pattern))
 
 
 def _names(path: Path) -> set[str]:

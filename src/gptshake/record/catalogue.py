@@ -1,0 +1,112 @@
+"""All runs of some folders as plain rows, read only: for lists, comparisons and the journal.
+
+Nothing here fails for a record that is torn, half-written or of another version: it is a row like any other, with the
+status ``broken`` and a sentence that says why. Files are opened when they are asked for, so a list of a hundred runs is quick.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gptshake.errors import RecordError
+from gptshake.record.metrics import Row, read_rows
+from gptshake.record.names import title
+from gptshake.record.run import read_run, run_dirs, status_of
+from gptshake.record.samples import Sample, read_samples
+
+BROKEN = "broken"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run directory as it lies on the disk."""
+
+    path: Path
+    status: str  # one of ``run.STATUSES``, killed, or broken
+    info: Mapping[str, Any] = field(default_factory=dict)  # run.json; empty if it cannot be read
+    problem: str = ""  # why the record is broken
+
+    @property
+    def id(self) -> str:
+        """Eight characters; the folder's name if the record is broken."""
+        return str(self.info.get("id", self.path.name))
+
+    @property
+    def name(self) -> str:
+        """The run's name; the folder's if the record is broken."""
+        return str(self.info.get("name", self.path.name))
+
+    @property
+    def title(self) -> str:
+        """The name for people: ``tiny · wiki_char · excerpt106 · lr3e-4``."""
+        return title(self.name)
+
+    @property
+    def started(self) -> float:
+        """Seconds since 1970; a broken record's is the age of its folder."""
+        started = self.info.get("started")
+        return float(started) if isinstance(started, int | float) else self.path.stat().st_mtime
+
+    @property
+    def study(self) -> str | None:
+        """Name of the study that the run is a trial of."""
+        trial = self.info.get("trial")
+        return str(trial["study"]) if isinstance(trial, dict) and trial.get("study") else None
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Final figures, such as ``val/bpb``; empty before the end."""
+        summary = self.info.get("summary")
+        return summary if isinstance(summary, dict) else {}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml as dotted keys and plain values; empty if it cannot be read."""
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            return flat(yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER))
+        return {}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """metrics.csv; empty if it cannot be read."""
+        with contextlib.suppress(OSError, RecordError):
+            return read_rows(self.path / "metrics.csv")
+        return []
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """samples.md; empty if it cannot be read."""
+        with contextlib.suppress(OSError):
+            return read_samples(self.path / "samples.md")
+        return []
+
+
+def read_entry(path: Path) -> Entry:
+    """A run directory as a row; never fails."""
+    try:
+        info = read_run(path)
+        return Entry(path, status_of(path), info)
+    except (RecordError, OSError) as error:
+        return Entry(path, BROKEN, problem=str(error))
+
+
+def catalogue(roots: Sequence[Path]) -> list[Entry]:
+    """Every run below some folders, a sweep's trials too, the newest first.
+
+    Args:
+        roots: folders of runs, and of sweeps of runs; one that is not there has none.
+    """
+    return sorted(map(read_entry, dict.fromkeys(run_dirs(roots))), key=lambda entry: (entry.started, entry.path), reverse=True)
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; lists are values."""
+    if not isinstance(node, dict) or not node:
+        return {prefix.rstrip("."): node} if prefix else {}
+    return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}{name}.").items()}
