@@ -44,6 +44,7 @@ def start(arguments: Arguments) -> None:
     if arguments.shows_only:
         _show(arguments)
         return
+    arguments.overrides = again.without_latest(arguments.overrides)
     resumed = _resumed(arguments)
     single = _single(arguments)
     cfg = checked_compose(single)

@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.argv import key_of
+from gptshake.config.argv import key_of, quote
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
-from gptshake.record.run import find_run, read_run
+from gptshake.record.run import LATEST, find_run, read_run
 
 # Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches.
 FREE = (
@@ -50,6 +50,20 @@ def locate(name: str, overrides: list[str]) -> Path:
     """
     roots = [Path(typed(overrides, f"paths.{key}") or key).expanduser() for key in ("runs", "multirun")]
     return find_run(name, roots)
+
+
+def without_latest(overrides: list[str]) -> list[str]:
+    """The overrides with the id of the run that ``latest`` names now: the new run would soon be the latest, and its record must say which.
+
+    Raises:
+        RecordError: there is no run yet.
+    """
+    return [
+        f"{text.partition('=')[0]}={read_run(locate(LATEST, overrides))['id']}"
+        if key_of(text) in ("init_from", "tokenizer.path") and text.partition("=")[2] in (LATEST, quote(LATEST))
+        else text
+        for text in overrides
+    ]
 
 
 def typed(overrides: list[str], key: str) -> str:

@@ -5,8 +5,9 @@ A row reaches the kernel in one write as soon as it is appended (about 5 us), so
 cut away by the next writer. Not here: what is measured, and when; see ``training/callbacks``.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from gptshake.errors import RecordError
@@ -91,6 +92,26 @@ def read_rows(path: Path) -> list[Row]:
         RecordError: if a line in the midst of the file cannot be read; it names the line.
     """
     return list(_rows(path)) if path.exists() else []
+
+
+def last_values(path: Path, names: Iterable[str]) -> Row:
+    """The last value of each column, found from the end of the file, so that a list of many runs need not read all rows.
+
+    Args:
+        path: a metrics.csv, or none.
+        names: the columns; one without a value is left out, as is all of a file that cannot be read.
+    """
+    wanted, found = set(names), Row()
+    with contextlib.suppress(OSError, ValueError):
+        header, *lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a torn last line is none
+        places = {name: place for place, name in enumerate(header.split(",")) if name in wanted}
+        for line in reversed(lines):
+            if not places:
+                break
+            cells = line.split(",")
+            here = [name for name, place in places.items() if place < len(cells) and cells[place]]
+            found |= {name: _number(name, cells[places.pop(name)]) for name in here}
+    return found
 
 
 class Tail:

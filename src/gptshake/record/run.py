@@ -28,6 +28,7 @@ from gptshake.record.names import run_name as run_name
 from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
 
 STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
+LATEST = "latest"  # a name for the run that was begun last
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -195,7 +196,7 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     """The directory of a run.
 
     Args:
-        text: its path, its path below a root (``study/3``), its folder's name, its name or its id.
+        text: its path, its path below a root (``study/3``), its folder's name, its name, its id, or ``latest``: the one begun last.
         roots: folders of runs, and of sweeps of runs.
     Raises:
         RecordError: if there is none, with the nearest names; or several, with their paths.
@@ -204,6 +205,8 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     for direct in [Path(wanted).expanduser(), *(root / wanted for root in roots)]:
         if wanted and (direct / "run.json").exists():
             return direct
+    if wanted == LATEST and (begun := list(filter(None, map(_begun, run_dirs(roots))))):
+        return max(begun)[1]
     names = [(name, path) for path in run_dirs(roots) for name in _names(path)]
     found = sorted({path for name, path in names if name == wanted})
     if len(found) == 1:
@@ -225,6 +228,13 @@ def _nearest(wanted: str, names: list[str], roots: Sequence[Path]) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
+
+
+def _begun(path: Path) -> tuple[float, Path] | None:
+    """When a run began, and where it is; None for a record that is broken."""
+    with contextlib.suppress(RecordError, KeyError, TypeError, ValueError):
+        return float(read_run(path)["started"]), path
+    return None
 
 
 def _names(path: Path) -> set[str]:
