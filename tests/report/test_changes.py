@@ -31,6 +31,12 @@ def test_what_decides_a_result_is_told_and_nothing_else() -> None:
     assert changed_keys(BASE, other) == {"optimizer.lr": (0.002, 0.001), "data.path": ("a.txt", "b.txt"), "scheduler.floor": (None, 0.1)}
 
 
+def test_of_another_option_only_what_both_options_have_is_told() -> None:
+    old = {"scheduler._target_": "a", "scheduler.warmup": 0.1, "scheduler.pct_start": 0.3}
+    new = {"scheduler._target_": "b", "scheduler.warmup": 0.2, "scheduler.floor": 0.1}
+    assert changed_keys(old, new) == {"scheduler._target_": ("a", "b"), "scheduler.warmup": (0.1, 0.2)}
+
+
 def test_a_source_with_values_of_its_own_is_told() -> None:
     assert changed_keys({"data.documents.page": 1}, {"data.documents.page": 2}) == {"data.documents.page": (1, 2)}
 

@@ -6,7 +6,7 @@ ones are left out. Broken records have a line like any other, and their reasons 
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptshake.estimate.words import duration, short_count
@@ -23,7 +23,7 @@ _WIDEST = {"trained": 50, "changed": 60, "note": 50}
 _SPARED_FIRST = ("note", "tokens/s", "val/loss", "time", "tokens", "started", "changed", "trained")
 _GAP = 2
 _IN_TITLE = ("model", "data", "tokenizer.path", "trainer", "trainer.accelerator", "trainer.precision")  # or of the machine
-Line = Mapping[str, str]  # column -> text
+Line = dict[str, str]  # column -> text
 
 
 def lines(entries: Sequence[Entry], *, trials: bool = False) -> list[Line]:
@@ -33,11 +33,11 @@ def lines(entries: Sequence[Entry], *, trials: bool = False) -> list[Line]:
         entries: runs.
         trials: a line for each trial of a sweep, too; else a study has one line, where its first trial would stand.
     """
-    now = time.time()
+    now, common = time.time(), shared(entries)
     groups: dict[Any, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.path if trials or not entry.study else entry.study, []).append(entry)
-    return [_study(key, group, now) if isinstance(key, str) else _run(group[0], now) for key, group in groups.items()]
+    return [_study(key, group, common, now) if isinstance(key, str) else _run(group[0], common, now) for key, group in groups.items()]
 
 
 def table(rows: Sequence[Line], width: int | None = None) -> str:
@@ -63,25 +63,39 @@ def tally(entries: Sequence[Entry]) -> str:
     return "\n".join([f"{len(entries)} run{'s' if len(entries) != 1 else ''}{f': {counted}' if counted else ''}", *broken])
 
 
-def _run(entry: Entry, now: float) -> Line:
-    changed = [f"{key_text(key)} {value}" for key, value in changes_of(entry)]
+def shared(entries: Sequence[Entry]) -> dict[str, str]:
+    """Changes that all runs have in common, so that they are told once; a single run has none."""
+    asked = [changes_of(entry).items() for entry in entries if entry.status != BROKEN]
+    return {key: value for key, value in asked[0] if all((key, value) in other for other in asked)} if len(asked) > 1 else {}
+
+
+def changes_text(changes: Mapping[str, str]) -> str:
+    """``lr 3e-4, seed 2``."""
+    return one_line(", ".join(f"{key_text(key)} {value}" for key, value in changes.items()))
+
+
+def _own(entry: Entry, common: Mapping[str, str]) -> str:
+    return changes_text({key: value for key, value in changes_of(entry).items() if key not in common})
+
+
+def _run(entry: Entry, common: Mapping[str, str], now: float) -> Line:
     return _cells([entry], entry, now) | {
         "id": one_line(entry.id),
         "status": entry.status,
-        "changed": one_line(", ".join(changed)),
+        "changed": _own(entry, common),
         "note": note(entry) if entry.status in ("ok", "running") else note(entry) or reason(entry),
     }
 
 
-def _study(name: str, entries: Sequence[Entry], now: float) -> Line:
+def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: float) -> Line:
     """A sweep: the figures of its best run, the time from its first start to its last end."""
     best = min(entries, key=lambda entry: entry.figures.get("val/bpb", float("inf")) if entry.status == "ok" else float("inf"))
     states = Counter(entry.status for entry in entries)
-    why = ", ".join(f"{key_text(key)} {value}" for key, value in changes_of(best))
+    why = _own(best, common)
     return _cells(entries, best, now) | {
         "id": one_line(name),
         "status": f"{len(entries)} trials" if set(states) == {"ok"} else ", ".join(f"{number} {state}" for state, number in states.items()),
-        "changed": one_line(f"best {why}" if why and best.status == "ok" else why),
+        "changed": f"best {why}" if why and best.status == "ok" else why,
         "note": next(filter(None, map(note, entries)), ""),
     }
 
@@ -102,21 +116,21 @@ def _cells(entries: Sequence[Entry], shown: Entry, now: float) -> dict[str, str]
     }
 
 
-def changes_of(entry: Entry) -> Iterator[tuple[str, str]]:
-    """What was asked for beyond model and data, as key and value: a trial's point, or a run's overrides; the last of a key counts."""
-    trial = entry.info.get("trial")
+def changes_of(entry: Entry) -> dict[str, str]:
+    """What was asked for beyond model and data, key -> value: a trial's point, or a run's overrides; the last of a key counts."""
+    trial, overrides = entry.info.get("trial"), entry.info.get("overrides")
     params = trial.get("params") if isinstance(trial, dict) else None
     if isinstance(params, dict) and params:
-        yield from ((str(key).lstrip("+"), value_text(value)) for key, value in params.items())
-        return
-    overrides = entry.info.get("overrides")
+        return {str(key).lstrip("+"): value_text(value) for key, value in params.items()}
     pairs = (str(text).lstrip("+~").partition("=") for text in (overrides if isinstance(overrides, list) else ()))
-    yield from {key: value.strip("'\"") for key, _, value in pairs if counts(key) and key not in _IN_TITLE}.items()
+    return {key: value.strip("'\"") for key, _, value in pairs if counts(key) and key not in _IN_TITLE}
 
 
 def age(began: float, now: float) -> str:
-    """When, for people: ``5 min ago``, ``3 h ago``, ``21 Nov 2026``."""
+    """When, for people: ``just now``, ``5 min ago``, ``3 h ago``, ``21 Nov 2026``."""
     passed = now - began
+    if 0 <= passed < 60:
+        return "just now"
     if 0 <= passed < 3600:
         return f"{passed // 60:.0f} min ago"
     if 0 <= passed < 86400:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from gptshake.files import write_atomic
 from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
-from gptshake.report.listing import lines, table, tally
+from gptshake.report.listing import changes_text, lines, shared, table, tally
 from gptshake.report.query import in_order, select
 
 
@@ -31,7 +31,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         shown = rows[: options.limit]
         print(table(shown, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
         more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
-        print(f"\n{more}{tally(entries)}")
+        common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
+        print(f"\n{common}{more}{tally(entries)}")
     if options.html:
         from gptshake.report.runs_page import runs_page
 

@@ -1,0 +1,148 @@
+"""Curves of several runs in one picture: training thin, validation thick, over training tokens.
+
+Takes entries; gives ``<name>.png`` and ``.svg``. Runs with different tokenizers are drawn in bits per byte, which compare; others
+in nats per token, as everywhere else. Runs without a finite loss are left out.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gptshake.estimate.words import short_count
+from gptshake.record.catalogue import Entry
+from gptshake.report.changes import key_text
+from gptshake.report.curves import Floats, smooth, spread, thin
+from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
+from gptshake.report.figures import COLOURS
+from gptshake.report.outcome import source
+from gptshake.report.style import GREY, caption, count_axis, heading, look, save
+
+_MOST_NAMED = 3  # changed keys in a label
+
+
+def overlay(entries: Sequence[Entry], folder: Path, name: str) -> list[Path]:
+    """Draw the curves of some runs.
+
+    Returns:
+        The files written; none if no run has a finite training loss.
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    drawn = [entry for entry in entries if len(_train(entry, bits=False)[1])]
+    if not drawn:
+        return []
+    with look():
+        return save(draw(drawn), folder, name)
+
+
+def draw(entries: Sequence[Entry]) -> Figure:
+    """The figure; every entry has a finite training loss."""
+    bits = len({_data(entry, "tokenizer") for entry in entries}) > 1 and all(_data(entry, "bytes_per_token") for entry in entries)
+    figure = Figure(figsize=(8, 4.6))
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.075, right=0.885, top=0.80, bottom=0.11)
+    heading(figure, _title(entries), _subtitle(entries))
+    caption(axes, "bits per byte" if bits else "loss, nats per token")
+    floors, ends = [], []
+    for colour, label, entry in zip(_colours(len(entries)), _labels(entries), entries, strict=True):
+        low, end = _draw_run(axes, entry, colour, label, bits=bits)
+        floors.append(low)
+        ends.append((end, colour))
+    _limit(axes, entries, floors, bits=bits)
+    _name_ends(axes, ends)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("training tokens")
+    count_axis(axes)
+    _draw_legend(axes)
+    return figure
+
+
+def _draw_legend(axes: Axes) -> None:
+    look_of_it: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "white", "alignment": "left"}
+    legend = axes.legend(
+        loc="upper right", handlelength=1.4, fontsize=9, title="thick: validation, thin: training", title_fontsize=9, **look_of_it
+    )
+    legend.get_title().set_color(GREY)
+
+
+def _draw_run(axes: Axes, entry: Entry, colour: str, label: str, *, bits: bool) -> tuple[float, float]:
+    """Both curves; gives the lowest value and the last one."""
+    tokens, loss = _train(entry, bits=bits)
+    val_tokens, val = _column(entry, "val/bpb" if bits else "val/loss")
+    axes.plot(*thin(tokens, smooth(loss)), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
+    if len(val):
+        marker = "o" if len(val) <= 40 else None
+        axes.plot(val_tokens, val, color=colour, linewidth=2.2, marker=marker, markersize=4.5, markeredgecolor="white", label=label)
+    return float(min(smooth(loss).min(), *val)) if len(val) else float(smooth(loss).min()), float(val[-1] if len(val) else loss[-1])
+
+
+def _limit(axes: Axes, entries: Sequence[Entry], floors: Sequence[float], *, bits: bool) -> None:
+    """From below the lowest curve to where the first steps have been left behind; a run that diverged shows at the edge."""
+    losses = [smooth(_train(entry, bits=bits)[1]) for entry in entries]
+    low, high = min(floors), min(max(float(np.quantile(loss, 0.97)) for loss in losses), max(float(loss[0]) for loss in losses))
+    room = (high - low) or 1.0
+    axes.set_ylim(low - 0.06 * room, high + 0.06 * room)
+
+
+def _name_ends(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
+    """The last value of each curve at the right edge, in its colour."""
+    bottom, top = axes.get_ylim()
+    ordered = sorted(ends, reverse=True)
+    heights = spread([min(value, top) for value, _ in ordered], gap=0.05 * (top - bottom))
+    for (value, colour), y in zip(ordered, heights, strict=True):
+        place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(f"{value:.4f}", (1.0, y), xytext=(6, 0), color=colour, size=9.5, va="center", **place)
+
+
+def _title(entries: Sequence[Entry]) -> str:
+    sources = {source(entry) for entry in entries}
+    return f"{len(entries)} runs of {sources.pop()}" if len(sources) == 1 else ", ".join(names(entries)[:6])
+
+
+def _subtitle(entries: Sequence[Entry]) -> str:
+    """Validation loss, or bits per byte, at equal tokens."""
+    tokens = equal_tokens(entries)
+    values = [value_at(entry.rows, "val/bpb", tokens) for entry in entries] if tokens else []
+    said = [f"{name} {value:.4f}" for name, value in zip(names(entries), values, strict=False) if value is not None]
+    return f"bits per byte at {short_count(tokens)} tokens:  {'  ·  '.join(said[:4])}" if said else "no validation in common"
+
+
+def _labels(entries: Sequence[Entry]) -> list[str]:
+    """The id and what sets the run apart."""
+    keys = varying([entry for entry in entries if entry.config])[:_MOST_NAMED] if any(entry.config for entry in entries) else []
+    return [
+        "  ".join([name, *(f"{key_text(key)} {_end_of(setting(entry, key))}" for key in keys if entry.config)])
+        for name, entry in zip(names(entries), entries, strict=True)
+    ]
+
+
+def _end_of(text: str, most: int = 24) -> str:
+    """A long value by its end, where paths differ."""
+    return text if len(text) <= most else f"…{text[-most:]}"
+
+
+def _train(entry: Entry, *, bits: bool) -> tuple[Floats, Floats]:
+    tokens, loss = _column(entry, "train/loss")
+    return tokens, loss / (math.log(2) * float(_data(entry, "bytes_per_token"))) if bits else loss
+
+
+def _column(entry: Entry, name: str) -> tuple[Floats, Floats]:
+    """Tokens and values of the rows in which the value is there and finite."""
+    points = [(row["train/tokens"], row[name]) for row in entry.rows if math.isfinite(row.get(name, math.nan))]
+    both = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _data(entry: Entry, key: str) -> Any:
+    node = entry.info.get("data")
+    return node.get(key) if isinstance(node, dict) else None
+
+
+def _colours(n: int) -> list[str]:
+    """One for each run; those that come after the palette's end are grey."""
+    return [*COLOURS[:n], *[GREY] * (n - len(COLOURS))]

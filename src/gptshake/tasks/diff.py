@@ -1,0 +1,62 @@
+"""``task=diff``: what differs between runs, as text and one picture. Only reads records, broken and unfinished ones too."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from gptshake.errors import ConfigError
+from gptshake.record.catalogue import Entry, read_entry
+from gptshake.record.launch import Launch
+from gptshake.record.run import find_run
+from gptshake.report.code_difference import code_differences
+from gptshake.report.difference import config_differences, data_differences, head, machine_differences, names, result_differences
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Print the differences of ``task.runs`` and draw their curves into ``task.folder``; leaves no record.
+
+    Raises:
+        ConfigError: fewer than two runs were named, or one of them twice.
+        RecordError: there is no such run.
+    """
+    del launch
+    entries = _entries(cfg)
+    sections = {
+        "Runs": head(entries),
+        "Config": config_differences(entries),
+        "Code": _code(entries),
+        "Data": data_differences(entries),
+        "Machine": machine_differences(entries),
+        "Results": result_differences(entries),
+    }
+    for title, lines in sections.items():
+        print(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n", flush=True)
+    from gptshake.report.overlay import overlay
+
+    pictures = overlay(entries, Path(cfg.task.folder).expanduser(), "-".join(Path(name).name for name in names(entries)[:6]))
+    print("\n".join(f"  {file}" for file in pictures) or "  No run has a curve to draw yet.")
+
+
+def _entries(cfg: DictConfig) -> list[Entry]:
+    named = cfg.task.runs
+    wanted = list(named) if isinstance(named, ListConfig) else [text.strip() for text in str(named or "").split(",") if text.strip()]
+    if len(wanted) < 2:
+        raise ConfigError("Say which runs to compare, two or more: task.runs=[<name, id or path>,<another>].")
+    roots = [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    paths = [find_run(str(text), roots) for text in wanted]
+    twice = next((text for place, text in enumerate(wanted) if paths[place].resolve() in [path.resolve() for path in paths[:place]]), None)
+    if twice is not None:
+        raise ConfigError(f"task.runs names one run twice: {twice} is {paths[wanted.index(twice)].name}, which was named before.")
+    return [read_entry(path) for path in paths]
+
+
+def _code(entries: list[Entry]) -> list[str]:
+    """Pair by pair with the first; with two runs it need not be said which."""
+    if len(entries) == 2:
+        return code_differences(*entries)
+    called = names(entries)
+    return [
+        text
+        for name, entry in zip(called[1:], entries[1:], strict=True)
+        for text in (f"{called[0]} → {name}", *(f"  {line}" for line in code_differences(entries[0], entry)))
+    ]
