@@ -118,6 +118,14 @@ def test_the_command_starts_without_torch() -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.parametrize("task", ["runs", "diff", "report"])
+def test_a_task_that_only_reads_records_imports_neither_assemble_nor_torch(task: str) -> None:
+    heavy = "{'torch', 'gptshake.assemble', 'wandb'} | ({'matplotlib'} if task == 'runs' else set())"
+    code = f"import sys; task = '{task}'; import gptshake.tasks.{task}; print(*({heavy}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_config_dies_in_assemble(name: str) -> None:
     if floor(name) <= floor("assemble"):

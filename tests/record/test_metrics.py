@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, read_rows
+from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_values, read_rows
 
 KILLED_WRITER = """
 import sys
@@ -177,3 +178,27 @@ def test_a_tail_reads_anew_what_was_cut_by_a_resume(more: int, tmp_path: Path) -
         writer.append({"step": step, "train/tokens": step})
     seen = [row["step"] for row in [*tail.new(), *tail.new()]]
     assert seen[-1] == 2 + more and (more > 1 or seen == [1, 2, 3])
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(COLUMNS), st.floats(-1e9, 1e9)), max_size=20), st.binary(max_size=20))
+def test_the_last_values_are_those_of_the_last_rows(rows: list[dict[str, float]], torn: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "metrics.csv"
+        writer = MetricsWriter(path)
+        for row in rows:
+            writer.append(row)
+        writer.close()
+        last: dict[str, float] = {}
+        for row in read_rows(path):
+            last |= row
+        with path.open("ab") as file:
+            file.write(torn.replace(b"\n", b""))
+        assert last_values(path, COLUMNS) == last
+        assert last_values(path, ["val/bpb"]) == {name: value for name, value in last.items() if name == "val/bpb"}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n\xff\n", b"step,val/loss\nno,number\n", b"val/loss\n"])
+def test_a_damaged_file_has_no_last_values(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    assert last_values(tmp_path / "metrics.csv", ["step", "val/loss"]) == {}
+    assert last_values(tmp_path / "none.csv", ["step"]) == {}

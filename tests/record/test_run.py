@@ -210,3 +210,17 @@ def test_a_slip_of_the_pen_is_answered_with_the_nearest_name(roots: list[Path]) 
 def test_a_run_that_is_not_there_is_a_sentence(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecordError, match="There is no run"):
         find_run(text, [tmp_path / "runs"])
+
+
+def test_latest_is_the_run_that_was_begun_last_wherever_it_lies(tmp_path: Path, roots: list[Path]) -> None:
+    for number, path in enumerate([tmp_path / "runs/20261124-0031-tiny-wiki_char-excerpt106-x3k9a2pq", tmp_path / "multirun/study/3"]):
+        Run.open(path).update(started=4e9 + number)
+    assert find_run("latest", roots) == tmp_path / "multirun/study/3"
+    (tmp_path / "runs/torn").mkdir()
+    (tmp_path / "runs/torn/run.json").write_text("{")
+    assert find_run("latest", roots) == tmp_path / "multirun/study/3"
+
+
+def test_without_a_run_there_is_no_latest(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no run is there at all"):
+        find_run("latest", [tmp_path / "runs"])

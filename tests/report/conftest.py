@@ -2,12 +2,16 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from gptshake.record.catalogue import Entry, read_entry
+from gptshake.record.run import Run
 
 BEGIN = 1_800_000_000.0
 Make = Callable[..., dict[str, Any]]
@@ -166,3 +170,34 @@ def _metrics(run_dir: Path, final: float, tokens: int) -> None:
         share = n / 10 * tokens / 1_200_000
         lines.append(f"{n * 100},{int(tokens * n / 10)},{final + 2.5 * (math.exp(-4 * share) - math.exp(-4 * tokens / 1_200_000))}")
     (run_dir / "metrics.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Entry]:
+    """Makes a run of a few rows, one validation in two steps of 100 tokens; ``fields`` go to run.json, ``config`` to config.yaml."""
+
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # nothing here must survive a power cut
+
+    def make(
+        id: str, *, status: str = "ok", losses: Sequence[float] = (4.0, 3.0, 2.5, 2.25), config: str = "seed: 1\n", **fields: Any
+    ) -> Entry:
+        trial = fields.get("trial")
+        path = tmp_path / (
+            f"multirun/{trial['study']}/{trial['number']}" if trial else f"runs/20261124-0031-tiny-wiki_char-excerpt106-{id}"
+        )
+        overrides = fields.pop("overrides", ["model=tiny", "data=wiki_char"])
+        run = Run.create(path, id=id, name=path.name, task="train", config_yaml=config, overrides=overrides, provenance={})
+        for step, loss in enumerate(losses, start=1):
+            val = {"val/loss": loss + 0.1, "val/bpb": (loss + 0.1) / math.log(2)} if step % 2 == 0 else {}
+            run.append_row(
+                {"step": step, "train/tokens": 100 * step, "train/loss": loss, "time": BEGIN + step, "perf/tokens_per_s": 1000.0, **val}
+            )
+        run.flush()
+        run.update(**{"started": BEGIN, "choices": {"model": "tiny", "data": "wiki_char"}, "data": {"label": "excerpt106"}} | fields)
+        if status not in ("running", "killed"):
+            summary = {key: value for key, value in run.rows()[-1].items() if key not in ("time", "step")} if losses else {}
+            run.finish(status, fields.get("reason"), summary)
+            run.update(finished=run.info["started"] + 60)
+        return read_entry(path)
+
+    return make

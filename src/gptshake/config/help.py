@@ -18,6 +18,8 @@ _COMMANDS = (
     ("gptshake -m model=tiny,baby data=wiki_char seed=1,2", "one run for each combination, side by side"),
     ("gptshake task=report study=<name>", "what a sweep has found, at any time"),
     ("gptshake resume=<run>", "continue a stopped or killed run, bit for bit"),
+    ("gptshake task=runs task.sort=val/bpb", "all runs, the best first; task.filter='model=tiny lr>1e-3'"),
+    ("gptshake task=diff task.runs=[<run>,<run>]", "what differs between runs, from config and code to curves"),
     ("gptshake task=sample task.run=<run> task.prompt='The '", "write text with a trained model"),
     ("gptshake model=gpt3_small data=wiki_char --cfg job", "show the whole config and run nothing"),
     ("gptshake model=gpt3_small data=wiki_char debug=smoke", "a few steps through everything"),

@@ -103,7 +103,7 @@ def last_values(path: Path, names: Iterable[str]) -> Row:
     """
     wanted, found = set(names), Row()
     with contextlib.suppress(OSError, ValueError):
-        header, *lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a torn last line is none
+        header, *lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]  # a torn last line is none
         places = {name: place for place, name in enumerate(header.split(",")) if name in wanted}
         for line in reversed(lines):
             if not places:

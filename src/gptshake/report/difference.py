@@ -84,9 +84,11 @@ def data_differences(entries: Sequence[Entry]) -> list[str]:
     known = [fact for fact in facts if fact]
     if len(known) < 2:
         return ["There are not two records that say what they were trained on."]
-    retokenized = _differ(fact["tokenizer"] for fact in known)  # then the content is another one in any case
+    retokenized = _differ(fact["tokenizer"] for fact in known)
+    chosen = any(key.startswith("tokenizer.") for key in varying([entry for entry in entries if entry.config]))
     meaning = ["Their tokenizers differ: compare bits per byte, not losses."] if retokenized else []
-    if _differ(fact["source"] for fact in known) or (not retokenized and _differ(fact["content"] for fact in known)):
+    # The content is of tokens: only of one tokenizer does it tell texts apart. A tokenizer that nobody changed learned from another text.
+    if _differ(fact["source"] for fact in known) or (_differ(fact["content"] for fact in known) and not chosen):
         meaning = ["Their texts differ, so neither losses nor bits per byte compare exactly."]
     return _facts_table(entries, facts) + meaning or [
         one_line("the same: {source}, content {content}, tokenizer {tokenizer} of {vocabulary} tokens".format(**known[0]))

@@ -114,7 +114,7 @@ def _subtitle(entries: Sequence[Entry]) -> str:
 
 def _labels(entries: Sequence[Entry]) -> list[str]:
     """The id and what sets the run apart."""
-    keys = varying([entry for entry in entries if entry.config])[:_MOST_NAMED] if any(entry.config for entry in entries) else []
+    keys = varying([entry for entry in entries if entry.config])[:_MOST_NAMED]
     return [
         "  ".join([name, *(f"{key_text(key)} {_end_of(setting(entry, key))}" for key in keys if entry.config)])
         for name, entry in zip(names(entries), entries, strict=True)

@@ -1,0 +1,88 @@
+"""Lists and comparisons of real runs through the real command line, and ``latest`` as a run's name."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHORT = ("trainer.max_steps=4", "trainer.val_check_interval=2")
+
+
+@pytest.fixture(scope="module")
+def folder(commands: Any, small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs, the second from the first one's weights, and a torn record."""
+    path = tmp_path_factory.mktemp("lists")
+    for change in ("note=it's (first)", "optimizer.lr=3e-3"):
+        more = ["init_from=latest"] if change.startswith("optimizer") else []
+        done = commands(path, *small, *SHORT, change, *more)
+        assert done.code == 0, done.err
+    (path / "runs/torn").mkdir()
+    (path / "runs/torn/run.json").write_text("{")
+    return path
+
+
+def ids(folder: Path) -> list[str]:
+    """Of the whole runs, the first one first."""
+    infos = [json.loads(file.read_text()) for file in folder.glob("runs/*/run.json") if file.parent.name != "torn"]
+    return [info["id"] for info in sorted(infos, key=lambda info: info["started"])]
+
+
+def test_runs_are_listed_with_their_figures_and_notes(light_commands: Any, folder: Path) -> None:
+    done = light_commands(folder, "task=runs", "task.sort=-optimizer.lr", "task.filter=status=ok,broken")
+    assert done.code == 0, done.err
+    first, second = ids(folder)
+    table = done.out.split("\n\n")[0].splitlines()
+    assert table[0].split()[:3] == ["id", "started", "status"]
+    assert [line.split()[0] for line in table[1:]] == [second, first, "torn"]
+    assert "lr 3e-3" in table[1] and "it's (first)" in table[2] and "broken" in table[3]
+    assert "3 runs: 2 ok, 1 broken" in done.out and "runs/torn/run.json is damaged" in done.out
+
+
+def test_a_list_of_nothing_says_so_and_a_wrong_key_is_refused(light_commands: Any, folder: Path, tmp_path: Path) -> None:
+    assert "There is no run yet in" in light_commands(tmp_path, "task=runs").out
+    assert list(tmp_path.iterdir()) == []
+    assert "No run in" in light_commands(folder, "task=runs", "task.filter=nothing-like-it").out
+    refused = light_commands(folder, "task=runs", "task.sort=optimizer.l")
+    assert refused.code == 2 and "did you mean optimizer.lr?" in refused.error
+
+
+def test_latest_is_written_into_the_record_as_the_run_that_it_named(folder: Path) -> None:
+    first, second = ids(folder)
+    info = next(json.loads(file.read_text()) for file in folder.glob(f"runs/*{second}/run.json"))
+    assert info["parent"] == first and f"init_from={first}" in info["overrides"]
+
+
+def test_latest_is_resumed(commands: Any, folder: Path, tmp_path: Path) -> None:
+    first, _ = ids(folder)
+    (run,) = folder.glob(f"runs/*{first}")
+    shutil.copytree(run, tmp_path / "runs" / run.name)
+    done = commands(tmp_path, "resume=latest")
+    assert done.code == 0, done.err
+
+
+def test_a_difference_is_told_and_drawn(commands: Any, folder: Path, tmp_path: Path) -> None:
+    first, second = ids(folder)
+    place = (f"paths.runs={folder / 'runs'}", f"paths.multirun={folder / 'multirun'}")
+    done = commands(tmp_path, "task=diff", f"task.runs=[{first},latest,{folder}/runs/torn]", *place)
+    assert done.code == 0, done.err
+    sections = dict(part.split("\n", 1) for part in done.out.split("\n\n"))
+    assert [*sections][:6] == ["Runs", "Config", "Code", "Data", "Machine", "Results"]
+    assert "optimizer.lr" in sections["Config"] and "init_from" in sections["Config"] and "the same" in sections["Data"]
+    assert "val/loss" in sections["Results"]
+    assert sorted(file.name for file in tmp_path.glob("diff/*")) == [f"{first}-{second}-torn.png", f"{first}-{second}-torn.svg"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ("", "two or more"),
+        ("task.runs=latest", "two or more"),
+        ("task.runs=[latest,latest]", "twice"),
+        ("task.runs=[latest,zz]", "no run 'zz'"),
+    ],
+)
+def test_a_wrong_comparison_is_refused_in_a_sentence(light_commands: Any, folder: Path, runs: str, said: str) -> None:
+    done = light_commands(folder, "task=diff", *filter(None, [runs]))
+    assert done.code == 2 and said in done.error

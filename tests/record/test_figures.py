@@ -1,0 +1,46 @@
+import time
+from pathlib import Path
+
+import pytest
+
+from gptshake.record.figures import figures
+from gptshake.record.metrics import MetricsWriter
+
+ROWS = (
+    {"step": 1, "train/tokens": 64, "train/loss": 4.0, "val/loss": 4.5, "val/bpb": 6.0, "time": 1010.0},
+    {"step": 2, "train/tokens": 128, "train/loss": 3.0, "perf/tokens_per_s": 500.0, "time": 1020.0},
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    writer = MetricsWriter(tmp_path / "metrics.csv")
+    for row in ROWS:
+        writer.append(row)
+    writer.close()
+    return tmp_path
+
+
+def test_the_summary_counts_and_the_rows_fill_what_it_lacks(run: Path) -> None:
+    info = {"started": 1000.0, "finished": 1030.0, "summary": {"val/bpb": 5.0, "test/bpb": 5.5, "train/tokens": 128, "wrong": None}}
+    assert figures(run, info, "ok") == {
+        **{"val/bpb": 5.0, "test/bpb": 5.5, "train/tokens": 128.0},
+        **{"val/loss": 4.5, "train/loss": 3.0, "perf/tokens_per_s": 500.0, "time": 30.0},
+    }
+
+
+def test_of_a_run_at_work_the_rows_count_not_what_an_earlier_sitting_told(run: Path) -> None:
+    info = {"started": time.time() - 50, "finished": 1030.0, "summary": {"train/tokens": 64}, "wall_s": 3.0}
+    found = figures(run, info, "running")
+    assert found["train/tokens"] == 128 and found["time"] == pytest.approx(50, abs=5)
+
+
+def test_the_time_is_that_of_all_sittings_if_it_is_known_else_up_to_the_last_step(run: Path) -> None:
+    assert figures(run, {"started": 1000.0, "finished": 9000.0, "wall_s": 42.5}, "ok")["time"] == 42.5
+    assert figures(run, {"started": 1000.0}, "killed")["time"] == 20.0
+
+
+@pytest.mark.parametrize("info", [{}, {"summary": 3, "started": "yesterday"}, {"summary": {"val/bpb": float("nan")}, "wall_s": True}])
+def test_a_damaged_record_has_the_figures_of_its_rows(run: Path, info: dict[str, object]) -> None:
+    assert figures(run, info, "broken")["val/bpb"] == 6.0
+    assert figures(run / "nowhere", info, "broken") == {}

@@ -1,0 +1,110 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptshake.errors import ConfigError
+from gptshake.record.catalogue import Entry
+from gptshake.report.query import in_order, select, value_of
+
+Make = Callable[..., Entry]
+
+
+def config(lr: float, **more: Any) -> str:
+    return f"seed: 1\ninit_from: null\noptimizer: {{lr: {lr}}}\npreset: {{lr: 0.002}}\nsearch_space: {{optimizer.lr: x}}\nmodel: {{n_embd: 64}}\n"
+
+
+@pytest.fixture
+def runs(record: Make) -> list[Entry]:
+    trial = {"study": "night1", "number": 0, "params": {"optimizer.lr": 0.01}}
+    return [
+        record("k0000000", config=config(0.002), note="Overfit, on purpose", started=1_800_000_000.0),
+        record(
+            "l0000000", config=config(0.0003), losses=(4.0, 2.0), choices={"model": "baby", "data": "wiki_char"}, started=1_800_000_100.0
+        ),
+        record("m0000000", config=config(0.01), status="failed", reason="no memory", losses=(), started=1_800_000_200.0),
+        record("o0000000", config=config(0.01), losses=(4.0, 3.5), trial=trial, started=1_800_000_300.0),
+    ]
+
+
+def ids(entries: list[Entry]) -> str:
+    return "".join(entry.id[0] for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("wish", "found"),
+    [
+        ("", "klmo"),
+        ("model=tiny", "kmo"),
+        ("MODEL=x", None),
+        ("model=TINY", "kmo"),
+        ("model=baby,tiny", "klmo"),
+        ("model!=tiny", "l"),
+        ("status=ok", "klo"),
+        ("status=ok,failed study=night*", "o"),
+        ("study=none", "klm"),
+        ("lr>1e-3", "kmo"),
+        ("optimizer.lr>=2e-3 lr<0.01", "k"),
+        ("lr=0.002", "k"),
+        ("lr=2e-3", "k"),
+        ("n_embd=64", "klmo"),
+        ("val/bpb<3.5", "kl"),
+        ("bpb<3.5 tokens>=0.4k", "k"),
+        ("tokens=400", "k"),
+        ("time<=60", "klmo"),
+        ("init_from=null", "klmo"),
+        ("init_from!=null", ""),
+        ("overfit", "k"),
+        ("OVERFIT purpose", "k"),
+        ("night1", "o"),
+        ("failed", "m"),
+        ("baby", "l"),
+        ("nothing-like-it", ""),
+        ("started>2020-01-01", "klmo"),
+        ("started<2020-01-01", ""),
+    ],
+)
+def test_a_filter_keeps_what_fits_all_its_parts(runs: list[Entry], wish: str, found: str | None) -> None:
+    if found is None:
+        with pytest.raises(ConfigError):
+            select(runs, wish)
+    else:
+        assert ids(select(runs, wish)) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "order"),
+    [("started", "omlk"), ("-started", "klmo"), ("val/bpb", "lkom"), ("-val/bpb", "oklm"), ("lr", "lkmo"), ("model", "lkmo")],
+)
+def test_runs_come_in_the_order_of_a_figure_and_those_without_it_last(runs: list[Entry], key: str, order: str) -> None:
+    assert ids(in_order(runs, key)) == order
+
+
+@pytest.mark.parametrize(("key", "near"), [("optimzer.lr", "optimizer.lr"), ("val/bbp", "val/bpb"), ("embd", "takes options")])
+def test_a_key_that_no_run_has_is_refused_with_the_nearest(runs: list[Entry], key: str, near: str) -> None:
+    for refused in (lambda: in_order(runs, key), lambda: select(runs, f"{key}=3")):
+        with pytest.raises(ConfigError, match=f"No run has '{key}'.*{near}"):
+            refused()
+
+
+def test_a_figure_that_no_run_has_yet_is_no_mistake(record: Make) -> None:
+    new = [record("k0000000", status="failed", losses=())]
+    assert in_order(new, "val/bpb") == new and select(new, "val/bpb<3") == [] and in_order([], "anything") == []
+
+
+def test_a_broken_record_is_found_by_its_status_and_matches_no_comparison(runs: list[Entry], record: Make) -> None:
+    broken = Entry(runs[0].path, "broken", problem="torn")
+    assert select([*runs, broken], "status=broken") == [broken]
+    assert broken not in select([*runs, broken], "model=tiny") and in_order([broken, *runs], "model")[-1] == broken
+    assert value_of(broken, "study") is None
+
+
+@given(st.text(max_size=30))
+def test_any_filter_is_answered_or_refused_in_a_sentence(wish: str) -> None:
+    entry = Entry(__import__("pathlib").Path("."), "ok", {"id": "k", "name": "n", "choices": {"model": "tiny"}, "started": 1.0})
+    try:
+        assert select([entry], wish) in ([], [entry])
+    except ConfigError as error:
+        assert str(error).startswith("No run has")
