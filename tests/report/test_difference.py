@@ -85,6 +85,14 @@ def test_results_are_told_at_the_end_and_at_equal_tokens(record: Make) -> None:
     assert equal_tokens([a, b]) == 200
 
 
+def test_curves_that_have_no_tokens_in_common_are_not_compared(record: Make) -> None:
+    early, none = record("k0000000", losses=(4.0, 3.0)), record("m0000000", losses=(4.0,))
+    late = record("l0000000")
+    late.rows[:] = late.rows[2:]
+    assert equal_tokens([early, late]) == 0 == equal_tokens([early, none])
+    assert not any(" at " in line for line in result_differences([early, late]))
+
+
 def test_equal_losses_are_told_and_up_to_which_step(record: Make) -> None:
     a, b, c, d = (
         record(f"{id}0000000", losses=losses) for id, losses in zip("klmo", [(4.0, 3.0), (4.0, 3.0), (4.0, 2.9), (5.0, 3.0)], strict=True)

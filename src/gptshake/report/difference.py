@@ -117,10 +117,10 @@ def result_differences(entries: Sequence[Entry]) -> list[str]:
 
 def equal_tokens(entries: Sequence[Entry]) -> float:
     """The last number of training tokens that lies within all curves of validation; 0 if there are not two of them."""
-    ends = [
-        max(row[TOKENS] for row in entry.rows if "val/loss" in row) for entry in entries if any("val/loss" in row for row in entry.rows)
-    ]
-    return float(min(ends)) if len(ends) > 1 else 0.0
+    curves = [[row[TOKENS] for row in entry.rows if "val/loss" in row] for entry in entries]
+    known = [tokens for tokens in curves if tokens]
+    last = min((tokens[-1] for tokens in known), default=0)
+    return float(last) if len(known) > 1 and all(tokens[0] <= last for tokens in known) else 0.0
 
 
 def value_at(rows: Sequence[Row], name: str, tokens: float) -> float | None:

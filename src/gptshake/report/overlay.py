@@ -22,7 +22,7 @@ from gptshake.report.figures import COLOURS
 from gptshake.report.outcome import source
 from gptshake.report.style import GREY, caption, count_axis, heading, look, save
 
-_MOST_NAMED = 3  # changed keys in a label
+_MOST_NAMED, _MOST_VALUES = 3, 4  # changed keys in a label, runs in the subtitle
 
 
 def overlay(entries: Sequence[Entry], folder: Path, name: str) -> list[Path]:
@@ -50,7 +50,7 @@ def draw(entries: Sequence[Entry]) -> Figure:
     caption(axes, "bits per byte" if bits else "loss, nats per token")
     floors, ends = [], []
     for colour, label, entry in zip(_colours(len(entries)), _labels(entries), entries, strict=True):
-        low, end = _draw_run(axes, entry, colour, label, bits=bits)
+        low, end = _draw_run(axes, entry, colour, label, bits=bits, width=2.2 if len(entries) <= 4 else 1.6)
         floors.append(low)
         ends.append((end, colour))
     _limit(axes, entries, floors, bits=bits)
@@ -70,14 +70,14 @@ def _draw_legend(axes: Axes) -> None:
     legend.get_title().set_color(GREY)
 
 
-def _draw_run(axes: Axes, entry: Entry, colour: str, label: str, *, bits: bool) -> tuple[float, float]:
+def _draw_run(axes: Axes, entry: Entry, colour: str, label: str, *, bits: bool, width: float) -> tuple[float, float]:
     """Both curves; gives the lowest value and the last one."""
     tokens, loss = _train(entry, bits=bits)
     val_tokens, val = _column(entry, "val/bpb" if bits else "val/loss")
     axes.plot(*thin(tokens, smooth(loss)), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
     if len(val):
         marker = "o" if len(val) <= 40 else None
-        axes.plot(val_tokens, val, color=colour, linewidth=2.2, marker=marker, markersize=4.5, markeredgecolor="white", label=label)
+        axes.plot(val_tokens, val, color=colour, linewidth=width, marker=marker, markersize=4.5, markeredgecolor="white", label=label)
     return float(min(smooth(loss).min(), *val)) if len(val) else float(smooth(loss).min()), float(val[-1] if len(val) else loss[-1])
 
 
@@ -93,7 +93,9 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
     """The last value of each curve at the right edge, in its colour."""
     bottom, top = axes.get_ylim()
     ordered = sorted(ends, reverse=True)
-    heights = spread([min(value, top) for value, _ in ordered], gap=0.05 * (top - bottom))
+    gap = min(0.05, 1 / len(ends)) * (top - bottom)
+    sunk = spread([min(value, top) for value, _ in ordered], gap)
+    heights = [-height for height in spread([-max(height, bottom) for height in reversed(sunk)], gap)][::-1]  # none below the axis
     for (value, colour), y in zip(ordered, heights, strict=True):
         place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
         axes.annotate(f"{value:.4f}", (1.0, y), xytext=(6, 0), color=colour, size=9.5, va="center", **place)
@@ -105,11 +107,15 @@ def _title(entries: Sequence[Entry]) -> str:
 
 
 def _subtitle(entries: Sequence[Entry]) -> str:
-    """Validation loss, or bits per byte, at equal tokens."""
+    """Bits per byte at equal tokens, the best first; of many runs the best alone."""
     tokens = equal_tokens(entries)
     values = [value_at(entry.rows, "val/bpb", tokens) for entry in entries] if tokens else []
-    said = [f"{name} {value:.4f}" for name, value in zip(names(entries), values, strict=False) if value is not None]
-    return f"bits per byte at {short_count(tokens)} tokens:  {'  ·  '.join(said[:4])}" if said else "no validation in common"
+    known = sorted((value, name) for name, value in zip(names(entries), values, strict=False) if value is not None)
+    if not known:
+        return "no validation in common"
+    best = f"  (the best of {len(known)})" if len(known) > _MOST_VALUES else ""
+    said = "  ·  ".join(f"{name} {value:.4f}" for value, name in (known[:1] if best else known))
+    return f"bits per byte at {short_count(tokens)} tokens:  {said}{best}"
 
 
 def _labels(entries: Sequence[Entry]) -> list[str]:

@@ -11,6 +11,8 @@ from gptshake.record.run import find_run
 from gptshake.report.code_difference import code_differences
 from gptshake.report.difference import config_differences, data_differences, head, machine_differences, names, result_differences
 
+_MOST_NAMED = 6  # runs in a picture's file name
+
 
 def run(cfg: DictConfig, launch: Launch) -> None:
     """Print the differences of ``task.runs`` and draw their curves into ``task.folder``; leaves no record.
@@ -33,7 +35,9 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         print(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n", flush=True)
     from gptshake.report.overlay import overlay
 
-    pictures = overlay(entries, Path(cfg.task.folder).expanduser(), "-".join(Path(name).name for name in names(entries)[:6]))
+    called = [Path(name).name for name in names(entries)]
+    more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []
+    pictures = overlay(entries, Path(cfg.task.folder).expanduser(), "-".join([*called[:_MOST_NAMED], *more]))
     print("\n".join(f"  {file}" for file in pictures) or "  No run has a curve to draw yet.")
 
 
