@@ -24,8 +24,14 @@ TEXT_KEYS = (
     "paths.cache",
     "paths.run_dir",
     "task.run",
+    "task.runs",
     "task.prompt",
+    "task.filter",
+    "task.sort",
+    "task.html",
+    "task.folder",
 )
+LIST_KEYS = ("data.path", "task.runs")  # take several texts, in brackets
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
@@ -141,7 +147,7 @@ def quote_text(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in TEXT_KEYS or _QUOTED.fullmatch(value) or value in ("", "null"):
         return override
-    if key.lstrip("+") == "data.path" and value.startswith("[") and value.endswith("]"):
+    if key.lstrip("+") in LIST_KEYS and value.startswith("[") and value.endswith("]"):
         return f"{key}=[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in _changes(value))}]"
     return f"{key}={quote(value)}"
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from gptshake.errors import RecordError
+from gptshake.record.figures import figures
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.names import title
 from gptshake.record.run import read_run, run_dirs, status_of
@@ -64,6 +65,11 @@ class Entry:
         """Final figures, such as ``val/bpb``; empty before the end."""
         summary = self.info.get("summary")
         return summary if isinstance(summary, dict) else {}
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        """Figures of the summary, or the last ones so far; ``time`` is the wall time in seconds."""
+        return figures(self.path, self.info, self.status)
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""``task=runs``: all runs as a table, filtered and sorted. Only reads records; a broken one is a line like any other."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gptshake.files import write_atomic
+from gptshake.record.catalogue import catalogue
+from gptshake.record.launch import Launch
+from gptshake.report.listing import changes_text, lines, shared, table, tally
+from gptshake.report.query import in_order, select
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Print the runs below ``paths.runs`` and ``paths.multirun``; leaves no record.
+
+    Raises:
+        ConfigError: a filter or a sort by a key that no run has.
+    """
+    del launch
+    options = cfg.task
+    roots = [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    entries = in_order(select(catalogue(roots), str(options.filter or "")), str(options.sort))
+    if not entries:
+        where = " or ".join(map(str, roots))
+        print(f"No run in {where} fits task.filter={options.filter}." if options.filter else f"There is no run yet in {where}.")
+    else:
+        rows = lines(entries, trials=options.trials)
+        shown = rows[: options.limit]
+        print(table(shown, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+        more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
+        common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
+        print(f"\n{common}{more}{tally(entries)}")
+    if options.html:
+        from gptshake.report.runs_page import runs_page
+
+        target = Path(options.html).expanduser()
+        write_atomic(target, runs_page(entries))
+        print(f"  {target}")
