@@ -179,7 +179,11 @@ def test_a_tail_reads_anew_what_was_cut_by_a_resume(more: int, tmp_path: Path) -
     assert seen[-1] == 2 + more and (more > 1 or seen == [1, 2, 3])
 
 
-@given(st.lists(st.fixed_dictionaries({"step": st.integers(0, 2**40)}, optional={"train/loss": st.floats(), "val/bpb": st.floats()}), max_size=8))
+@given(
+    st.lists(
+        st.fixed_dictionaries({"step": st.integers(0, 2**40)}, optional={"train/loss": st.floats(), "val/bpb": st.floats()}), max_size=8
+    )
+)
 def test_columns_hold_what_the_rows_hold(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, float]]) -> None:
     path = tmp_path_factory.mktemp("metrics") / "metrics.csv"
     writer = MetricsWriter(path)

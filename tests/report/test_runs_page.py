@@ -347,6 +347,9 @@ def test_a_page_asks_for_nothing_and_fits_its_window(chromium: Browser, page: Pa
     assert wrong(chromium) == []
     assert chromium.js("document.documentElement.scrollWidth") <= width
     assert chromium.js("document.getElementById('plot').getBoundingClientRect().width") > width / 2
+    assert chromium.js(
+        "[...document.querySelectorAll('#plot .axis, #plot .curve')].every((line) => getComputedStyle(line).fill === 'none')"
+    )
 
 
 def test_without_runs_the_page_says_so(chromium: Browser, tmp_path: Path) -> None:

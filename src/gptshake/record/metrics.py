@@ -166,8 +166,8 @@ def read_columns(path: Path, names: Iterable[str]) -> dict[str, list[float]]:
     """
     text = path.read_bytes().decode(errors="replace") if path.exists() else ""
     header, *lines = text.rpartition("\n")[0].split("\n")
-    names, there = list(names), header.split(",")
-    if any(line.count(",") != header.count(",") for line in lines):
+    names, there, commas = list(names), header.split(","), header.count(",")
+    if any(line.count(",") != commas for line in lines):
         raise RecordError(f"{path} has a row that is not as long as its header.")
     cells = ",".join(lines).split(",")
     found = {name: cells[n :: len(there)] for n, name in enumerate(there) if lines and name in names}

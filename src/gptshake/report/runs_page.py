@@ -33,7 +33,7 @@ INTERVALS = 200  # a curve is drawn with the lowest and the highest point of eac
 LETTERS = 1500  # of a sample; the rest is in samples.md
 Cell = tuple[str, float | str | None]  # what is shown, and what it is sorted by; None comes last
 
-_HERE = Path(__file__)
+_HERE = Path(__file__).parent
 _BODY = """
 <h1>Runs</h1>
 <p class="below" id="count">The runs are shown by a script, which this browser does not run.</p>
@@ -76,8 +76,8 @@ def runs_page(entries: Sequence[Entry]) -> str:
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")  # so nothing in it ends the script
     parts = [_BODY, f'<script type="application/json" id="data">{text}</script>']
-    style, script = (_HERE.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
-    return document("Runs", parts, style, script)
+    style, curves, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("runs_page.css", "runs_curves.js", "runs_page.js"))
+    return document("Runs", parts, style, curves + script)
 
 
 def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:

@@ -37,5 +37,6 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         from gptshake.report.runs_page import runs_page
 
         target = Path(options.html).expanduser()
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, runs_page(entries))
         print(f"  {target}")
