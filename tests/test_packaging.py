@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "gptshake"
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +45,14 @@ def outside(tmp_path: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
 
 
-def test_the_wheel_carries_every_config_and_both_licences(wheel: Path) -> None:
+def test_the_wheel_carries_every_config_the_pages_script_and_both_licences(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"gptshake/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "conf").rglob("*.yaml")}
     assert configs
     assert configs <= inside
+    beside = {f"gptshake/{file.relative_to(SOURCES).as_posix()}" for suffix in ("css", "js") for file in SOURCES.rglob(f"*.{suffix}")}
+    assert beside
+    assert beside <= inside
     assert {name.rpartition("/licenses/")[2] for name in inside if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 

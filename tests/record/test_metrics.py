@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_values, read_rows
+from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_values, read_columns, read_rows
 
 KILLED_WRITER = """
 import sys
@@ -202,3 +202,33 @@ def test_a_damaged_file_has_no_last_values(tmp_path: Path, content: bytes) -> No
     (tmp_path / "metrics.csv").write_bytes(content)
     assert last_values(tmp_path / "metrics.csv", ["step", "val/loss"]) == {}
     assert last_values(tmp_path / "none.csv", ["step"]) == {}
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({"step": st.integers(0, 2**40)}, optional={"train/loss": st.floats(), "val/bpb": st.floats()}), max_size=8
+    )
+)
+def test_columns_hold_what_the_rows_hold(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, float]]) -> None:
+    path = tmp_path_factory.mktemp("metrics") / "metrics.csv"
+    writer = MetricsWriter(path)
+    for row in rows:
+        writer.append(row)
+    writer.close()
+    with path.open("a") as file:
+        file.write("7,torn")
+    columns = read_columns(path, ["step", "val/bpb", "train/loss", "unknown"])
+    assert columns["unknown"] == pytest.approx([math.nan] * len(rows), nan_ok=True)
+    for name in ("step", "val/bpb", "train/loss"):
+        assert [value.hex() for value in columns[name]] == [float(row.get(name, math.nan)).hex() for row in read_rows(path)]
+
+
+@pytest.mark.parametrize("content", ["step,train/loss\n1\n", "step,train/loss\n1,2,3\n4\n", "step,train/loss\n1,x\n"])
+def test_columns_of_a_damaged_file_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "metrics.csv").write_text(content)
+    with pytest.raises(RecordError, match=r"metrics\.csv"):
+        read_columns(tmp_path / "metrics.csv", ["step", "train/loss"])
+
+
+def test_a_file_that_is_not_there_has_empty_columns(tmp_path: Path) -> None:
+    assert read_columns(tmp_path / "metrics.csv", ["step"]) == {"step": []}

@@ -13,7 +13,8 @@ from PIL import Image
 
 from gptshake.errors import RecordError
 from gptshake.record.run import Run
-from gptshake.report.curves import draw, plot_run, smooth, spread, thin
+from gptshake.report.curves import draw, plot_run, spread
+from gptshake.report.smoothing import smooth, thin
 from gptshake.report.style import look, short_rate
 
 ENTROPY = {"uniform": 4.8, "unigram": 3.05, "bigram": 2.42}

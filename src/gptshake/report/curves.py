@@ -5,7 +5,6 @@ gives: a model above the unigram line ignores context. Takes a run directory, re
 gives ``plots/loss.png`` and ``.svg``. Long runs are thinned to the extremes of 1,000 intervals, which look the same.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from gptshake.estimate.words import short_count
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.names import title
 from gptshake.record.run import read_run
+from gptshake.report.smoothing import Floats, smooth, thin
 from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
 
-Floats = NDArray[np.float64]
 REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))
 
 
@@ -56,29 +54,6 @@ def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
     _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
     _draw_learning_rate(lower, rows)
     return figure
-
-
-def smooth(values: Floats) -> Floats:
-    """A centred running mean over 4 % of the run, without the lag of an exponential one.
-
-    Near the start, where the loss falls fast, it looks only a quarter of the way back and as far ahead.
-    """
-    n = len(values)
-    index = np.arange(n)
-    reach = np.minimum(max(1, n // 50), (index + 3) // 4)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    first, last = index - reach, np.minimum(index + reach + 1, n)
-    return np.asarray((sums[last] - sums[first]) / (last - first))
-
-
-def thin(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
-    """The lowest and the highest point of every interval, in order; all points if there are not more."""
-    if len(x) <= 2 * intervals:
-        return x, y
-    edges = np.linspace(0, len(x), intervals + 1).astype(int)
-    keep = [int(a + pick(y[a:b])) for a, b in itertools.pairwise(edges) for pick in (np.argmin, np.argmax)]
-    order = np.unique(keep)
-    return x[order], y[order]
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from gptshake.estimate.words import short_count
 from gptshake.record.catalogue import Entry
 from gptshake.report.changes import key_text
-from gptshake.report.curves import Floats, smooth, spread, thin
+from gptshake.report.curves import spread
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
 from gptshake.report.figures import COLOURS
 from gptshake.report.outcome import source
+from gptshake.report.smoothing import Floats, smooth, thin
 from gptshake.report.style import GREY, caption, count_axis, heading, look, save
 
 _MOST_NAMED, _MOST_VALUES = 3, 4  # changed keys in a label, runs in the subtitle

@@ -1,7 +1,6 @@
 """One look for all pictures: quiet axes, few colours that everybody can tell apart, text that survives a README.
 
-Colours are of Okabe and Ito's palette (2008), made for colour-blind readers. SVGs come out the same, byte for byte, from
-the same numbers: no date, a fixed salt, letters as paths.
+SVGs come out the same, byte for byte, from the same numbers: no date, a fixed salt, letters as paths.
 """
 
 import io
@@ -17,9 +16,14 @@ from matplotlib.ticker import FuncFormatter
 
 from gptshake.estimate.words import short_count
 from gptshake.files import write_atomic
+from gptshake.report.colours import BLUE as BLUE
+from gptshake.report.colours import GREEN as GREEN
+from gptshake.report.colours import GREY as GREY
+from gptshake.report.colours import INK as INK
+from gptshake.report.colours import LINE as LINE
+from gptshake.report.colours import ORANGE as ORANGE
+from gptshake.report.colours import VERMILION as VERMILION
 
-BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-INK, GREY, LINE = "#1F2328", "#6B7280", "#E5E7EB"
 PIXELS_PER_INCH = 200
 
 _STYLE: dict[Any, Any] = {

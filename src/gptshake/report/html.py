@@ -1,0 +1,78 @@
+"""What every page is made of: one head, one style, its tables and figures. A page needs nothing but itself.
+
+Takes texts, which it escapes, and gives HTML. Nothing is fetched: no fonts, no files beside the page, no network, and a page's
+own script is the only one that its browser may run, whatever a run's name or a model's text holds.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1f2328; background: #fff; max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem }
+h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem }
+p.below, figcaption { color: #6b7280; margin: .2rem 0 1.2rem }
+ul { padding-left: 1.1rem } li { margin: .25rem 0 }
+pre { background: #f6f8fa; padding: .7rem .9rem; border-radius: 6px; overflow-x: auto; font-size: .86rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
+th, td { padding: .28rem .8rem .28rem 0; text-align: left; border-bottom: 1px solid #e5e7eb; white-space: nowrap }
+th { color: #6b7280; font-weight: 600 } tr.best td { font-weight: 700 } tr.pruned td, tr.stopped td { color: #8b929c }
+tr.failed td, tr.diverged td { color: #b3470a }
+td.why { white-space: normal }
+figure { margin: 1.6rem 0 } figure svg { width: 100%; height: auto }
+""".strip()
+
+
+def document(title: str, parts: Sequence[str], style: str = "", script: str = "") -> str:
+    """A whole page.
+
+    Args:
+        title: of the browser's window; escaped here.
+        parts: its body, as HTML.
+        style: CSS beside what all pages have.
+        script: JavaScript that runs at the end; none by default.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{allowed}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{_STYLE}{style}</style>'
+    )
+    body = "\n".join([*parts, f"<script>{script}</script>"] if script else parts)
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def table(head: Sequence[str], rows: Sequence[str]) -> str:
+    """A table that scrolls by itself if it is wider than the page.
+
+    Args:
+        head: names of the columns.
+        rows: from ``row``.
+    """
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def row(cells: Sequence[str], kind: str = "") -> str:
+    """A row of a table; its last cell may be long. ``kind`` is a word of the style, such as ``failed``."""
+    *others, last = cells
+    return f'<tr class="{escape(kind)}">{"".join(f"<td>{escape(cell)}</td>" for cell in others)}<td class="why">{escape(last)}</td></tr>'
+
+
+def figure(svg: str, name: str, caption: str) -> str:
+    """A picture with what it shows below it; ``name`` is unique on the page."""
+    return f"<figure>{inline(svg, name)}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def inline(svg: str, name: str) -> str:
+    """An SVG file as a part of a page: without its head and metadata, its ids its own, its letters found by readers as ``name``."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)  # html knows them
+    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)  # it would speak for the whole page
+    body = re.sub(r'\bid="', f'id="{name}-', body).replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    return body.replace("<svg", f'<svg role="img" aria-label="{escape(name)}" stroke-linejoin="round"', 1)

@@ -1,0 +1,127 @@
+"use strict";
+// Curves of some runs over each other, as one SVG drawn at the width it has: axes, lines, and what the pointer reads.
+// Takes lines {run, x: numbers, y: numbers, colour, dash}; writes a run's value into its `reading`. The page puts runs_page.js after this.
+
+const $ = (id) => document.getElementById(id);
+const UNITS = { "train/loss": "nats per token, smoothed", "val/loss": "nats per token", "val/bpb": "bits per byte" };
+const AXES = { steps: "optimizer steps", tokens: "training tokens", time: "training time, without validations" };
+const OF_TIME = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400]; // seconds between ticks
+const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
+const most = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+const plotWidth = () => Math.max(280, $("plot").parentNode.clientWidth);
+
+function draw(tag, attributes, ...children) {
+  const node = document.createElementNS($("plot").namespaceURI, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function short(value) {
+  const [size, unit] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => Math.abs(value) >= size) ?? [1, ""];
+  return `${Number((value / size).toPrecision(3))}${unit}`;
+}
+
+function seconds(value) {
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([size]) => value >= 2 * size) ?? [1, "s"];
+  return `${Number((value / size).toPrecision(3))} ${unit}`;
+}
+
+// About `wish` round numbers between two: 1, 2 and 5 times powers of ten, or of `steps`.
+function ticks(low, high, log, wish, steps = []) {
+  const decade = Math.floor(Math.log10(low)), decades = log ? Math.ceil(Math.log10(high / low)) + 2 : 0;
+  const powers = Array.from({ length: decades }, (_, n) => 10 ** (decade + n));
+  const inside = powers.flatMap((power) => [power, 2 * power, 5 * power]).filter((value) => value >= low * 0.999 && value <= high * 1.001);
+  if (inside.length >= 2) return inside.length > wish + 3 ? inside.filter((value) => powers.includes(value)) : inside;
+  const rough = (high - low) / wish || 1, size = 10 ** Math.floor(Math.log10(rough));
+  const step = steps.find((value) => value >= rough) ?? [1, 2, 5, 10].map((digit) => digit * size).find((value) => value >= rough * 0.999);
+  const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, n) => Number(((first + n) * step).toPrecision(12)));
+}
+
+function scale(log, [low, high], from, to) {
+  const f = log ? Math.log10 : (value) => value;
+  return (value) => from + ((f(value) - f(low)) / (f(high) - f(low) || 1)) * (to - from);
+}
+
+// The first seventh is steep in every run and would flatten the differences; over a logarithmic axis it is wanted.
+function limits(lines, logx) {
+  const late = lines.flatMap(({ x, y }) => y.filter((_, n) => logx || x[n] >= x.at(-1) / 7));
+  const [low, high] = [least(late), most(late)], room = 0.05 * (high - low || Math.abs(high) || 1);
+  return [low - room > 0 || low <= 0 ? low - room : low / 1.05, high + room];
+}
+
+function clear(label) {
+  const plot = $("plot"), width = plotWidth(), height = Math.round(Math.min(440, Math.max(260, width * 0.5)));
+  plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  plot.setAttribute("aria-label", label);
+  plot.replaceChildren();
+  plot.onpointermove = plot.onpointerleave = null;
+  delete $("legend").dataset.at;
+  return { left: 52, right: width - 14, top: 24, bottom: height - 40, width, height };
+}
+
+function drawNothing(why) {
+  const { width, height } = clear("no curve");
+  $("plot").append(draw("text", { x: width / 2, y: height / 2, class: "none" }, why));
+}
+
+function drawCurves(lines, x, y, logx, logy) {
+  const frame = clear(`${y} over ${x} of ${lines.length} runs`);
+  const xs = lines.flatMap((line) => line.x), xr = [logx ? least(xs) : Math.min(0, least(xs)), most(xs)], yr = limits(lines, logx);
+  const px = scale(logx, xr, frame.left, frame.right), py = scale(logy, yr, frame.bottom, frame.top);
+  const tell = x === "time" ? seconds : short;
+  drawAxes(frame, ticks(...xr, logx, frame.width < 500 ? 3 : 6, x === "time" ? OF_TIME : []), ticks(...yr, logy, 7), px, py, tell);
+  $("plot").append(draw("text", { x: frame.left, y: 12 }, `${y}, ${UNITS[y]}`));
+  $("plot").append(draw("text", { x: frame.right, y: frame.height - 4, "text-anchor": "end" }, AXES[x]));
+  drawLines(frame, lines, px, py);
+  follow(frame, lines, px, tell);
+}
+
+function drawAxes(frame, xticks, yticks, px, py, tell) {
+  const { left, right, top, bottom } = frame, plot = $("plot");
+  for (const value of yticks) {
+    plot.append(draw("line", { class: "grid", x1: left, x2: right, y1: py(value), y2: py(value) }));
+    plot.append(draw("text", { class: "ytick", x: left - 8, y: py(value) }, String(Number(value.toPrecision(4)))));
+  }
+  for (const value of xticks) {
+    plot.append(draw("line", { class: "grid", x1: px(value), x2: px(value), y1: top, y2: bottom }));
+    plot.append(draw("text", { class: "xtick", x: px(value), y: bottom + 17 }, tell(value)));
+  }
+  plot.append(draw("path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` }));
+}
+
+function drawLines({ left, right, top, bottom }, lines, px, py) {
+  const rect = draw("rect", { x: left, y: top - 3, width: right - left + 6, height: bottom - top + 6 });
+  const inside = draw("g", { "clip-path": "url(#inside)" });
+  for (const line of lines) {
+    const points = line.x.map((value, n) => [px(value).toFixed(1), py(line.y[n]).toFixed(1)]);
+    inside.append(draw("polyline", { class: "curve", points: points.join(" "), stroke: line.colour, "stroke-dasharray": line.dash }));
+    if (points.length > 40 || lines.length > 4) continue;
+    for (const [cx, cy] of points) inside.append(draw("circle", { class: "dot", cx, cy, r: 3, fill: line.colour }));
+  }
+  $("plot").append(draw("clipPath", { id: "inside" }, rect), inside);
+}
+
+// The values at the pointer, each run's nearest point; without a pointer the last ones.
+function follow({ top, bottom, width }, lines, px, tell) {
+  const plot = $("plot"), cursor = draw("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" });
+  plot.append(cursor);
+  plot.onpointermove = (event) => {
+    const box = plot.getBoundingClientRect(), at = ((event.clientX - box.left) * width) / box.width;
+    const value = nearest(lines.flatMap((line) => line.x), (x) => Math.abs(px(x) - at));
+    for (const [name, text] of [["visibility", "visible"], ["x1", px(value)], ["x2", px(value)]]) cursor.setAttribute(name, text);
+    for (const { run, x, y } of lines) {
+      run.reading.textContent = value > x.at(-1) ? "ended" : y[x.indexOf(nearest(x, (other) => Math.abs(other - value)))].toFixed(4);
+    }
+    $("legend").dataset.at = `at ${tell(value)}`;
+  };
+  plot.onpointerleave = () => {
+    cursor.setAttribute("visibility", "hidden");
+    for (const { run, y } of lines) run.reading.textContent = y.at(-1).toFixed(4);
+    $("legend").dataset.at = "at the end";
+  };
+  plot.onpointerleave();
+}
+
+const nearest = (values, distance) => values.reduce((a, b) => (distance(b) < distance(a) ? b : a));
