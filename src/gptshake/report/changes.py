@@ -1,0 +1,55 @@
+"""What two configs differ in, as far as it can change a result. Pure.
+
+Takes config.yaml as dotted keys (``catalogue.Entry.config``) and gives the keys that differ with both values. Left out is
+where a run is kept, shown and watched, and what follows from other keys; so two runs of one experiment have no difference.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from gptshake.report.answer import short
+
+_GROUPS = (
+    *("paths", "logger", "callbacks", "hydra", "task"),  # where it is kept, how it is shown
+    *("study", "search_space", "sampler", "pruner", "executor"),  # of its sweep
+    *("note", "dirty", "resume", "conf_shadow", "experiment", "debug"),  # how it was asked for
+    *("preset", "data.documents.cache"),  # what other keys took over
+)
+_KEYS = frozenset(
+    {"data.workers", "data.verify", "data.micro_batch_size", "trainer.val_check_interval", "trainer.save_minutes", "trainer.threads"}
+)
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> its value in ``old`` and in ``new``, where they differ; in the configs' own order, a key that is not there is None."""
+    keys = [key for key in dict.fromkeys([*new, *old]) if _counts(key) and not _is_copy(key, old, new)]
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def key_text(key: str) -> str:
+    """A key for people: ``lr`` for optimizer.lr, ``scheduler`` for scheduler._target_."""
+    parts = key.removesuffix("._target_").split(".")
+    return ".".join(parts) if parts[0] in ("data", "tokenizer") and parts[-1] in ("path", "documents") else parts[-1]
+
+
+def value_text(value: Any) -> str:
+    """A value for people: 2e-3, none, true, ``cosine`` for gptshake.optim.schedule.cosine; different numbers never look the same."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return short(value) if math.isfinite(value) and float(short(value)) == value else repr(value)
+    text = str(value)
+    return text.rpartition(".")[2] if text.startswith("gptshake.") else text
+
+
+def _counts(key: str) -> bool:
+    return key not in _KEYS and not key.endswith("._partial_") and not any(key == group or key.startswith(f"{group}.") for group in _GROUPS)
+
+
+def _is_copy(key: str, *configs: Mapping[str, Any]) -> bool:
+    """Whether a key of the source stands beside it, too: ``data.documents.path`` is ``data.path``."""
+    own = key.replace("data.documents.", "data.", 1)
+    return own != key and not key.endswith("_target_") and all(config.get(key) == config.get(own) for config in configs)
