@@ -3,7 +3,7 @@
 Takes commits as run.json holds them. Git's answers only; nothing is fetched, and what it does not know is told as None.
 """
 
-from gptshake.record import provenance
+from gptshake.record import provenance as git
 
 
 def commits_between(old: str, new: str) -> list[str] | None:
@@ -12,21 +12,21 @@ def commits_between(old: str, new: str) -> list[str] | None:
     Returns:
         None if there is no checkout, or it does not hold both commits.
     """
-    answer = _ask("log", "--format=%h %s", f"{old}..{new}", "--", *provenance.GUARDED)
+    answer = _ask("log", "--format=%h %s", f"{old}..{new}", "--", *git.GUARDED)
     return None if answer is None else answer.splitlines()
 
 
 def stat_between(old: str, new: str) -> list[str] | None:
     """``git diff --stat`` of source and config from one commit to another, with the line of sums at the end; None as above."""
-    answer = _ask("diff", "--stat=100", "--no-ext-diff", "--no-textconv", "--no-color", old, new, "--", *provenance.GUARDED)
+    answer = _ask("diff", "--stat=100", "--no-ext-diff", "--no-textconv", "--no-color", old, new, "--", *git.GUARDED)
     return None if answer is None else [line.strip() for line in answer.splitlines()]
 
 
 def _ask(*command: str) -> str | None:
-    root = provenance.checkout_root()
+    root = git.checkout_root()
     if root is None:
         return None
     try:
-        return provenance._git(root, *command).decode(errors="replace")
-    except provenance._Refused:
+        return git._git(root, *command).decode(errors="replace")
+    except git._Refused:
         return None

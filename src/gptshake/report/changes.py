@@ -22,8 +22,13 @@ _KEYS = frozenset(
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> its value in ``old`` and in ``new``, where they differ; in the configs' own order, a key that is not there is None."""
-    keys = [key for key in dict.fromkeys([*new, *old]) if _counts(key) and not _is_copy(key, old, new)]
+    """Dotted key -> its value in ``old`` and in ``new``, where they differ; in the configs' own order.
+
+    A key that is not there is None; where another option of a group was chosen, the keys that only one of the two has are left out.
+    """
+    keys = [
+        key for key in dict.fromkeys([*new, *old]) if counts(key) and not _is_copy(key, old, new) and not _belongs_to_another(key, old, new)
+    ]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
@@ -45,8 +50,15 @@ def value_text(value: Any) -> str:
     return text.rpartition(".")[2] if text.startswith("gptshake.") else text
 
 
-def _counts(key: str) -> bool:
+def counts(key: str) -> bool:
+    """Whether a key, or a group, can change a result."""
     return key not in _KEYS and not key.endswith("._partial_") and not any(key == group or key.startswith(f"{group}.") for group in _GROUPS)
+
+
+def _belongs_to_another(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether only one of two options has the key at all: that the option is another one says enough."""
+    target = f"{key.partition('.')[0]}._target_"
+    return key != target and old.get(target) != new.get(target) and not (key in old and key in new)
 
 
 def _is_copy(key: str, *configs: Mapping[str, Any]) -> bool:

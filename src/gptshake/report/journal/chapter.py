@@ -15,7 +15,7 @@ from typing import Any
 from gptshake.estimate.basin import ASSUMED_SD
 from gptshake.estimate.words import short_count
 from gptshake.record.catalogue import Entry
-from gptshake.record.commits import commits_between
+from gptshake.record.history import History
 from gptshake.record.notes import read_notes
 from gptshake.report.answer import best, is_number, run_values
 from gptshake.report.changes import changed_keys, key_text, value_text
@@ -56,27 +56,30 @@ class Chapter:
     spread: tuple[float, float, int] | None = None  # mean of val/bpb, standard deviation, seeds
     settings: dict[str, str] = field(default_factory=dict)
     signature: str = ""  # all that can change its result but the seed
+    text: tuple[Any, ...] | None = None  # what it was validated on
 
 
 def chapters(stories: Sequence[Story]) -> tuple[list[Chapter], list[tuple[Story, str]]]:
     """Every story told, the oldest first, and those whose records hold what no run writes, with the reason."""
     told: list[Chapter] = []
     problems = []
+    history = History(commit for story in stories if (commit := commit_of(story.main)))
     for story in stories:
         try:
-            told.append(_tell(story, told))
+            told.append(_tell(story, told, history))
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
             problems.append((story, f"its record holds what no run writes ({type(error).__name__}: {error})."))
     return told, problems
 
 
-def _tell(story: Story, before: Sequence[Chapter]) -> Chapter:
+def _tell(story: Story, before: Sequence[Chapter], history: History) -> Chapter:
     main, figures = story.main, figures_of(story)
     parent = main.info.get("parent") or main.info.get("reproduces")
     source_run = next((one for one in reversed(before) if parent and any(run.id == parent for run in one.story.runs)), None)
     previous = source_run or next((one for one in reversed(before) if one.story.main.info.get("task") == main.info.get("task")), None)
     against = Other(previous.story.id, "parent" if source_run else "previous", previous.figures) if previous else None
-    rival = _best_before(story, before)
+    text = _text_of(main)
+    rival = _best_before(text, before)
     compared = [against] if against and source_run else []
     compared += [Other(rival.story.id, "best before", rival.figures)] if rival and rival is not source_run else []
     signature = _signature(main)
@@ -92,7 +95,7 @@ def _tell(story: Story, before: Sequence[Chapter]) -> Chapter:
         _verdict(story, figures, rival, spread),
         [(when, text) for when, text in notes if not _TO_DO.match(text)],
         [found[1] for _, text in notes if (found := _TO_DO.match(text))],
-        _commits(story, before),
+        _commits(story, before, history),
         changes,
         against,
         not main.info.get("parent") or source_run is not None,
@@ -100,6 +103,7 @@ def _tell(story: Story, before: Sequence[Chapter]) -> Chapter:
         spread,
         settings_of(main),
         signature,
+        text,
     )
 
 
@@ -135,11 +139,11 @@ def _later(story: Story) -> list[tuple[str, str]]:
     return [(f"{datetime.fromtimestamp(one.time, UTC):%Y-%m-%d}", " ".join(one.text.split())) for one in notes]
 
 
-def _commits(story: Story, before: Sequence[Chapter]) -> list[str]:
+def _commits(story: Story, before: Sequence[Chapter], history: History) -> list[str]:
     """Subjects of the commits between the last entry that has one and this."""
     here = commit_of(story.main)
     last = next((commit for one in reversed(before) if (commit := commit_of(one.story.main))), None)
-    return (commits_between(last, here) or []) if here and last and here != last else []
+    return history.between(last, here) if here and last else []
 
 
 def commit_of(entry: Entry) -> str | None:
@@ -164,9 +168,8 @@ def _text_of(entry: Entry) -> tuple[Any, ...] | None:
     return (fingerprint, *(entry.config.get(f"data.{key}") for key in ("split", "val_fraction", "test_fraction"))) if fingerprint else None
 
 
-def _best_before(story: Story, before: Sequence[Chapter]) -> Chapter | None:
-    text = _text_of(story.main)
-    rivals = [one for one in before if one.figures.bpb is not None and one.status in ("ok", "done") and _text_of(one.story.main) == text]
+def _best_before(text: tuple[Any, ...] | None, before: Sequence[Chapter]) -> Chapter | None:
+    rivals = [one for one in before if one.figures.bpb is not None and one.status in ("ok", "done") and one.text == text]
     return min(rivals, key=lambda one: one.figures.bpb or math.inf) if text and rivals else None
 
 

@@ -12,7 +12,8 @@ from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import Entry
-from gptshake.report.answer import best, is_number, short
+from gptshake.report.answer import best, is_number
+from gptshake.report.changes import value_text
 from gptshake.report.journal.stories import Story
 
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "bias")
@@ -73,14 +74,11 @@ def settings_of(entry: Entry) -> dict[str, str]:
     vocabulary = data.get("vocab_size")
     found = {
         "parameters": short_count(n_parameters(GPTConfig(**shape), int(vocabulary))) if vocabulary and len(shape) == len(_SHAPE) else None,
-        "layers": config.get("model.n_layer"),
-        "heads": config.get("model.n_head"),
-        "width": config.get("model.n_embd"),
-        "context": config.get("model.block_size"),
+        "layers × heads × width": " × ".join(str(shape[key]) for key in _SHAPE[:3]) if len(shape) == len(_SHAPE) else None,
+        "context": shape.get("block_size"),
         "tokenizer": f"{choices.get('tokenizer')} {vocabulary}" if choices.get("tokenizer") and vocabulary else None,
-        "batch": config.get("data.batch_size"),
-        "steps": f"{budget['steps']:,}" if budget.get("steps") else None,
-        "peak lr": short(config["optimizer.lr"]) if is_number(config.get("optimizer.lr")) else None,
+        "batch × steps": f"{config.get('data.batch_size')} × {budget['steps']:,}" if budget.get("steps") else None,
+        "peak lr": value_text(config.get("optimizer.lr")) if "optimizer.lr" in config else None,
         "schedule": choices.get("scheduler"),
         "optimizer": choices.get("optimizer"),
         "weight decay": config.get("optimizer.weight_decay"),

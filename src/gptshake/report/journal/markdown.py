@@ -1,6 +1,7 @@
 """A chapter as Markdown that a forge shows well and that people can read as it is. Every foreign text is escaped."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def entry(chapter: Chapter, pictures: Sequence[Picture], home: Path) -> str:
         _changes(chapter),
         _table(_HEAD, _results(chapter)) if chapter.figures.tokens else "",
         *(f"![{prose(what)}]({quote(os.path.relpath(path, home))})" for what, path in pictures),
-        _table(tuple(chapter.settings), [list(map(code, chapter.settings.values()))]) if chapter.settings else "",
+        _table(tuple(chapter.settings), [list(map(prose, chapter.settings.values()))]) if chapter.settings else "",
         *_findings(story.main),
         *(_study(chapter, home) if story.study is not None else _runs(chapter)),
         *_samples(story.main),
@@ -69,10 +70,7 @@ def _origin(chapter: Chapter, home: Path) -> str:
     where = f"commit {code(commit[:8])}" if commit else "unversioned"
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
     branch = f" on {code(str(git['branch']))}" if git.get("branch") and commit else ""
-    parts = [
-        f"{prose(str(info.get('task', 'train')))} with version {prose(str(info.get('version', 'unknown')))}",
-        f"{where}{branch}{dirty}",
-    ]
+    parts = [f"version {prose(str(info.get('version', 'unknown')))}", f"{where}{branch}{dirty}"]
     parts += [f"record {code(os.path.relpath(chapter.story.folder, home))}", *_mirror(info.get("wandb"))]
     if not chapter.known_parent:
         parts.append(f"begun from {code(str(info['parent']))}, which is not among these runs")
@@ -196,9 +194,8 @@ def _sample(run: Entry, sample: Sample) -> list[str]:
     known = isinstance(prompts, list) and len(prompts) == len(texts)
     said = f" from {code(repr(prompts[-1]))}" if known and isinstance(prompts, list) else ""
     text = texts[-1] if known else sample.text
-    lines = text[: _MOST["letters"]].split("\n")[: _MOST["lines"]]
-    short = "\n".join(lines)
-    return [f"Written{said} after {short_count(sample.tokens)} tokens:", fenced(short + (" …" if short != text else ""))]
+    short = "\n".join(re.sub(r"\n(?:[ \t]*\n)+", "\n\n", text)[: _MOST["letters"]].split("\n")[: _MOST["lines"]]).strip("\n")
+    return [f"Written{said} after {short_count(sample.tokens)} tokens:", fenced(short + (" …" if len(short) < len(text.strip()) else ""))]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
