@@ -26,11 +26,15 @@ def _said(done: Written, file: Path, pictures: Path) -> list[str]:
         return ["There is no run to tell of yet: runs/ and multirun/ hold none."]
     kept = done.kept
     news = [f"{len(kept.added)} new" if kept.added else "", f"{len(kept.changed)} changed" if kept.changed else ""]
-    lines = [f"{file}: {done.entries} entries, {', '.join(filter(None, news)) or 'nothing new'}"]
-    lines += [f"{pictures}: {done.drawn} pictures drawn"] if done.drawn else []
+    lines = [f"{file}: {_count(done.entries, 'entry', 'entries')}, {', '.join(filter(None, news)) or 'nothing new'}"]
+    lines += [f"{pictures}: {_count(done.drawn, 'picture', 'pictures')} drawn"] if done.drawn else []
     lines += [
         f"Left as you edited it: {id}. Delete its block and its id at the end of the file to have it written anew." for id in kept.edited
     ]
-    lines += [f"{done.problems} records cannot be told; they are listed at the end of {file}."] if done.problems else []
-    lines += [f"{done.left_out} runs with debug= are left out."] if done.left_out else []
+    lines += [f"{_count(done.problems, 'record', 'records')} cannot be told: see the end of {file}."] if done.problems else []
+    lines += [f"{_count(done.left_out, 'run', 'runs')} with debug= left out."] if done.left_out else []
     return lines
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"

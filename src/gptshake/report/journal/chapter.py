@@ -23,7 +23,9 @@ from gptshake.report.journal.figures import Figures, figures_of, settings_of
 from gptshake.report.journal.stories import Story
 from gptshake.report.outcome import note, reason, source
 
+UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
 _TO_DO = re.compile(r"TODO:? +(\S.*)", re.DOTALL)  # a note that is a box
+_LONGEST = 100  # letters of a heading
 _PAIR = 1.96 * math.sqrt(2)  # standard deviations by which two single runs must differ to be told apart at 5 %
 
 
@@ -32,7 +34,7 @@ class Other:
     """An earlier experiment that this one is compared with."""
 
     id: str
-    what: str  # parent, previous, best before
+    what: str  # parent, original, previous, best before
     figures: Figures
 
 
@@ -67,24 +69,28 @@ def chapters(stories: Sequence[Story]) -> tuple[list[Chapter], list[tuple[Story,
     for story in stories:
         try:
             told.append(_tell(story, told, history))
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
-            problems.append((story, f"its record holds what no run writes ({type(error).__name__}: {error})."))
+        except UNEXPECTED as error:
+            problems.append((story, unexpected(error)))
     return told, problems
 
 
+def unexpected(error: Exception) -> str:
+    """Why a record that could be read cannot be told."""
+    return f"its record holds what no run writes ({type(error).__name__}: {error})."
+
+
 def _tell(story: Story, before: Sequence[Chapter], history: History) -> Chapter:
-    main, figures = story.main, figures_of(story)
-    parent = main.info.get("parent") or main.info.get("reproduces")
-    source_run = next((one for one in reversed(before) if parent and any(run.id == parent for run in one.story.runs)), None)
-    previous = source_run or next((one for one in reversed(before) if one.story.main.info.get("task") == main.info.get("task")), None)
-    against = Other(previous.story.id, "parent" if source_run else "previous", previous.figures) if previous else None
+    main, figures = story.main, figures_of(story.main, story.study)
+    against, origin = _against(main, before)
+    changes = _changes(story, origin)
     text = _text_of(main)
     rival = _best_before(text, before)
-    compared = [against] if against and source_run else []
-    compared += [Other(rival.story.id, "best before", rival.figures)] if rival and rival is not source_run else []
+    compared = [against] if against and against.what != "previous" else []
+    compared += (
+        [Other(rival.story.id, "best before", rival.figures)] if rival and rival.story.id not in {one.id for one in compared} else []
+    )
     signature = _signature(main)
     spread = _spread(story, before, signature)
-    changes = _changes(story, previous)
     notes = [*_asked(story), *_later(story)]
     return Chapter(
         story,
@@ -98,7 +104,7 @@ def _tell(story: Story, before: Sequence[Chapter], history: History) -> Chapter:
         _commits(story, before, history),
         changes,
         against,
-        not main.info.get("parent") or source_run is not None,
+        not main.info.get("parent") or (against is not None and against.what == "parent"),
         compared,
         spread,
         settings_of(main),
@@ -118,13 +124,13 @@ def _date(story: Story) -> str:
 
 def _title(story: Story, changes: Mapping[str, tuple[Any, Any]]) -> str:
     """``tiny · wiki_char · excerpt106``, and what was swept, or what is new if that is little."""
-    what = source(story.main) or story.id
+    what = source(story.main)[:_LONGEST] or story.id
     if story.study is not None:
         return f"{what} · sweep of {', '.join(key_text(str(axis['key']).lstrip('+')) for axis in story.study['axes'])}"
     if story.is_sweep:
         return f"{what} · {len(story.runs)} runs"
     new = [f"{key_text(key)} {value_text(value)}" for key, (_, value) in changes.items()]
-    return " · ".join([what, *new]) if len(new) <= 3 else what
+    return " · ".join([what, *new])[:_LONGEST] if len(new) <= 3 else what
 
 
 def _asked(story: Story) -> list[tuple[str, str]]:
@@ -153,12 +159,22 @@ def commit_of(entry: Entry) -> str | None:
     return str(commit) if commit else None
 
 
-def _changes(story: Story, previous: Chapter | None) -> dict[str, tuple[Any, Any]]:
-    """Keys that differ from the run before; of a sweep without those that it varies."""
-    if previous is None or not previous.story.main.config or not story.main.config:
+def _against(main: Entry, before: Sequence[Chapter]) -> tuple[Other | None, Entry | None]:
+    """What a run's changes are changes of: the run that it began from or repeats, else the one of the entry before of its task."""
+    for what, id in (("parent", main.info.get("parent")), ("original", main.info.get("reproduces"))):
+        for one in reversed(before) if id else ():
+            if run := next((run for run in one.story.runs if run.id == id), None):
+                return Other(one.story.id, what, figures_of(run, None)), run
+    last = next((one for one in reversed(before) if one.story.main.info.get("task") == main.info.get("task")), None)
+    return (Other(last.story.id, "previous", last.figures), last.story.main) if last else (None, None)
+
+
+def _changes(story: Story, origin: Entry | None) -> dict[str, tuple[Any, Any]]:
+    """Keys that differ from another run; of a sweep without those that it varies."""
+    if origin is None or not origin.config or not story.main.config:
         return {}
     varied = {str(axis["key"]).lstrip("+") for axis in story.study["axes"]} if story.study else set[str]()
-    return {key: pair for key, pair in changed_keys(previous.story.main.config, story.main.config).items() if key not in varied}
+    return {key: pair for key, pair in changed_keys(origin.config, story.main.config).items() if key not in varied}
 
 
 def _text_of(entry: Entry) -> tuple[Any, ...] | None:

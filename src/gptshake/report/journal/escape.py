@@ -26,11 +26,16 @@ def item(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A text as a code span of one line, also in a table, whose cells even code may not divide."""
-    line = visible(" ".join(text.split())).replace("|", "\\|") or " "
+    """A text as a code span of one line."""
+    line = visible(" ".join(text.split())) or " "
     ticks = "`" * (_longest_run(line) + 1)
-    pad = " " if len(ticks) > 1 else ""
+    pad = " " if "`" in line else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"
+
+
+def cell(text: str) -> str:
+    """A code span in a table, whose rows even code may not divide."""
+    return code(text).replace("|", "\\|")
 
 
 def fenced(text: str) -> str:

@@ -12,9 +12,8 @@ from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import Entry
-from gptshake.report.answer import best, is_number
+from gptshake.report.answer import Rows, best, is_number
 from gptshake.report.changes import value_text
-from gptshake.report.journal.stories import Story
 
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "bias")
 
@@ -32,13 +31,12 @@ class Figures:
     mfu: float | None = None
 
 
-def figures_of(story: Story) -> Figures:
-    """Of the run that speaks; of a study the winner's mean."""
-    main = story.main
+def figures_of(main: Entry, study: Rows | None) -> Figures:
+    """Of one run; with its study, of the winner's mean."""
     summary = {str(key): float(value) for key, value in main.summary.items() if is_number(value)}
     last = {} if summary.get("train/tokens") else _last_row(main)
     bpb, tokens = summary.get("val/bpb", last.get("val/bpb")), summary.get("train/tokens", last.get("train/tokens"))
-    winner = best(story.study) if story.study and story.study["objective"] == "val/bpb" else None
+    winner = best(study) if study and study["objective"] == "val/bpb" else None
     seconds = main.info.get("wall_s") or (main.info.get("finished") or last.get("time") or main.started) - main.started
     rate, mfu = _speed(main, summary)
     return Figures(

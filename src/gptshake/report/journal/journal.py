@@ -6,7 +6,7 @@ from pathlib import Path
 from gptshake.errors import RecordError
 from gptshake.files import write_atomic
 from gptshake.record.catalogue import catalogue
-from gptshake.report.journal.chapter import chapters
+from gptshake.report.journal.chapter import UNEXPECTED, chapters, unexpected
 from gptshake.report.journal.keep import Block, Kept, Page
 from gptshake.report.journal.markdown import entry, unreadable
 from gptshake.report.journal.pictures import pictures
@@ -42,12 +42,13 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
     problems = [*found.problems, *((story.folder, why) for story, why in strange)]
     fresh, drawn = [], 0
     for chapter in told:
-        if not page.wants(chapter.story.id):
-            continue
-        shown, new = pictures(chapter, drawings)
-        drawn += new
-        body = entry(chapter, shown, file.parent)
-        fresh.append(Block(chapter.story.id, body, int(chapter.story.started)))
+        if page.wants(chapter.story.id):
+            try:
+                shown, new = pictures(chapter, drawings)
+                fresh.append(Block(chapter.story.id, entry(chapter, shown, file.parent), int(chapter.story.started)))
+                drawn += new
+            except UNEXPECTED as error:
+                problems.append((chapter.story.folder, unexpected(error)))
     kept = page.merged(fresh, unreadable(problems, file.parent))
     if (fresh or problems or page.blocks) and kept.text.encode() != (target.read_bytes() if target.exists() else b""):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,11 +14,12 @@ from gptshake.report.answer import is_number
 from gptshake.report.changes import value_text
 from gptshake.report.journal.boxes import box_line
 from gptshake.report.journal.chapter import Chapter, Other, commit_of
-from gptshake.report.journal.escape import code, fenced, item, prose
+from gptshake.report.journal.escape import cell, code, fenced, item, prose
 from gptshake.report.journal.figures import Figures
 from gptshake.report.terminal import table, verdict
 
 _MOST = {"changes": 20, "commits": 12, "trials": 24, "letters": 300, "lines": 8}  # shown of each
+_AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}
 Picture = tuple[str, Path]  # what it shows, where it lies
 _HEAD = ("", "val/bpb", "val/loss", "test/bpb", "tokens", "time", "tokens/s", "MFU")
 
@@ -42,7 +43,7 @@ def entry(chapter: Chapter, pictures: Sequence[Picture], home: Path) -> str:
         _changes(chapter),
         _table(_HEAD, _results(chapter)) if chapter.figures.tokens else "",
         *(f"![{prose(what)}]({quote(os.path.relpath(path, home))})" for what, path in pictures),
-        _table(tuple(chapter.settings), [list(map(prose, chapter.settings.values()))]) if chapter.settings else "",
+        _settings(chapter.settings),
         *_findings(story.main),
         *(_study(chapter, home) if story.study is not None else _runs(chapter)),
         *_samples(story.main),
@@ -100,10 +101,10 @@ def _changes(chapter: Chapter) -> str:
     against = chapter.against
     if against is None:
         return ""
-    name = f"the {'run it began from' if against.what == 'parent' else 'entry before'}, [{against.id}](#{against.id})"
+    name = f"{_AGAINST[against.what]}, [{against.id}](#{against.id})"
     if not chapter.changes:
         return f"{'But for what is swept, nothing' if chapter.story.study else 'Nothing'} that counts was changed against {name}."
-    rows = [[code(key), code(value_text(old)), code(value_text(new))] for key, (old, new) in chapter.changes.items()]
+    rows = [[cell(key), cell(value_text(old)), cell(value_text(new))] for key, (old, new) in chapter.changes.items()]
     more = f"\n\n… and {len(rows) - _MOST['changes']} keys more." if len(rows) > _MOST["changes"] else ""
     return f"Changed against {name}:\n\n{_table(('key', 'was', 'is'), rows[: _MOST['changes']])}{more}"
 
@@ -140,13 +141,22 @@ def _difference(ours: Figures, other: Other) -> list[str]:
     ]
 
 
+def _settings(settings: Mapping[str, str]) -> str:
+    """The hyperparameters in two halves, one below the other, so that the table is no wider than a page."""
+    names, values = [f"**{name}**" for name in settings], list(map(prose, settings.values()))
+    half = (len(names) + 1) // 2
+    padding = [""] * (2 * half - len(names))
+    rows = [values[:half], [*names[half:], *padding], [*values[half:], *padding]]
+    return _table([name.strip("*") for name in names[:half]], rows) if names else ""
+
+
 def _findings(run: Entry) -> list[str]:
     """What another task than training found: the plain values that it keeps under its own name."""
     found = run.info.get(str(run.info.get("task")))
     if not isinstance(found, dict):
         return []
     cells = {str(key): value_text(value) for key, value in found.items() if is_number(value) or isinstance(value, str)}
-    return [_table(tuple(map(prose, cells)), [list(map(code, cells.values()))])] if cells else []
+    return [_table(tuple(map(prose, cells)), [list(map(cell, cells.values()))])] if cells else []
 
 
 def _study(chapter: Chapter, home: Path) -> list[str]:
@@ -170,7 +180,7 @@ def _runs(chapter: Chapter) -> list[str]:
         bpb = run.summary.get("val/bpb")
         said = " ".join(str(text) for text in run.info.get("overrides", []) if "=" in str(text))
         mark = "**" if run is chapter.story.main else ""
-        rows.append([code(run.id), f"{mark}{run.status}{mark}", f"{bpb:.4f}" if is_number(bpb) else "", code(said[-160:])])
+        rows.append([cell(run.id), f"{mark}{run.status}{mark}", f"{bpb:.4f}" if is_number(bpb) else "", cell(said[-160:])])
     return _folded(f"{len(rows)} runs", ("run", "status", "val/bpb", "overrides"), rows)
 
 
@@ -194,8 +204,11 @@ def _sample(run: Entry, sample: Sample) -> list[str]:
     known = isinstance(prompts, list) and len(prompts) == len(texts)
     said = f" from {code(repr(prompts[-1]))}" if known and isinstance(prompts, list) else ""
     text = texts[-1] if known else sample.text
-    short = "\n".join(re.sub(r"\n(?:[ \t]*\n)+", "\n\n", text)[: _MOST["letters"]].split("\n")[: _MOST["lines"]]).strip("\n")
-    return [f"Written{said} after {short_count(sample.tokens)} tokens:", fenced(short + (" …" if len(short) < len(text.strip()) else ""))]
+    calm = re.sub(r"\n(?:[ \t]*\n)+", "\n\n", text).strip("\n")
+    lines = calm[: _MOST["letters"]].split("\n")[: _MOST["lines"]]
+    short = "\n".join(lines)
+    wrapped = re.sub(r"([^\n]{100})(?=[^\n])", r"\1\n", short + (" …" if short != calm else ""))
+    return [f"Written{said} after {short_count(sample.tokens)} tokens:", fenced(wrapped)]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

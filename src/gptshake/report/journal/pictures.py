@@ -59,7 +59,8 @@ def _copied(story: Story, folder: Path) -> tuple[list[tuple[str, Path]], int]:
 def _key(story: Story) -> str:
     """Changes whenever the picture would."""
     metrics = story.main.path / "metrics.csv"
-    shown = json.dumps(story.study, sort_keys=True) if story.study else [story.main.id, metrics.stat().st_size if metrics.exists() else 0]
+    rows = [story.main.id, story.main.info.get("finished"), metrics.stat().st_size if metrics.exists() else 0]
+    shown = json.dumps(story.study, sort_keys=True) if story.study else rows
     return sha256_text(f"{DRAWN_AS} {shown}")[:16]
 
 
@@ -78,7 +79,7 @@ def _drawn(story: Story) -> str | None:
     from gptshake.report.style import drawn, look
 
     with look():
-        figure = _of_study(story.study) if story.study is not None else _of_run(story)
+        figure = _of_study(story.study, story.folder) if story.study is not None else _of_run(story)
         if figure is None:
             return None
         svg = drawn(figure, "svg").decode()
@@ -97,11 +98,14 @@ def _rounded(number: re.Match[str]) -> str:
     return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
-def _of_study(study: Rows) -> "Figure | None":
+def _of_study(study: Rows, folder: Path) -> "Figure | None":
+    """The basin, or the comparison; the learning curves of a study that has no axis of numbers."""
     from gptshake.report.figures import basin_figure
-    from gptshake.report.history import ablate_figure
+    from gptshake.report.history import ablate_figure, curves_figure
+    from gptshake.report.study import learning_curves
 
-    return ablate_figure(study) if study.get("ablate") else basin_figure(study)
+    found = ablate_figure(study) if study.get("ablate") else basin_figure(study)
+    return found or curves_figure(study, learning_curves(study, folder))
 
 
 def _of_run(story: Story) -> "Figure | None":
