@@ -24,7 +24,7 @@ def add_note(path: Path, text: str) -> None:
     """Keep a note in a run's or a sweep's folder; it is on the disk when this returns, whoever else is writing there."""
     line = json.dumps({"time": time.time(), "text": text}, ensure_ascii=False).encode(errors="replace") + b"\n"
     with (path / _FILE).open("ab+") as file:
-        if file.tell() and (file.seek(-1, os.SEEK_END), file.read())[1] != b"\n":
+        if file.tell() and (file.seek(-1, os.SEEK_END), file.read()[-1:])[1] != b"\n":
             line = b"\n" + line  # a kill tore the last one
         file.write(line)
         file.flush()

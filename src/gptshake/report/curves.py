@@ -85,12 +85,12 @@ def smooth(values: Floats) -> Floats:
 
 
 def thin(x: Floats, y: Floats, intervals: int) -> tuple[Floats, Floats]:
-    """The lowest and the highest point of every interval, in order; all points if there are not more."""
+    """The lowest and the highest point of every interval and both ends, in order; all points if there are not more."""
     if len(x) <= 2 * intervals:
         return x, y
     edges = np.linspace(0, len(x), intervals + 1).astype(int)
     keep = [int(a + pick(y[a:b])) for a, b in itertools.pairwise(edges) for pick in (np.argmin, np.argmax)]
-    order = np.unique(keep)
+    order = np.unique([0, *keep, len(x) - 1])
     return x[order], y[order]
 
 

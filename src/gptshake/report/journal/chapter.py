@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from statistics import fmean, stdev
 from typing import Any
 
-from gptshake.estimate.basin import ASSUMED_SD
+from gptshake.estimate.basin import ASSUMED_SD, LEAST_SD
 from gptshake.estimate.words import short_count
 from gptshake.record.catalogue import Entry
 from gptshake.record.history import History
@@ -223,7 +223,7 @@ def _verdict(story: Story, figures: Figures, rival: Chapter | None, spread: tupl
     if rival is None or rival.figures.bpb is None:
         return f"the first on this text: {figures.bpb:.4f} bits per byte."
     gap = figures.bpb - rival.figures.bpb
-    deviation = spread[1] if spread else ASSUMED_SD * rival.figures.bpb
+    deviation = max(spread[1], LEAST_SD * rival.figures.bpb) if spread else ASSUMED_SD * rival.figures.bpb
     how = f"{gap:+.4f} bits per byte ({100 * gap / rival.figures.bpb:+.1f} %)"
     tokens = _more_tokens(figures, rival.figures)
     if abs(gap) <= _PAIR * deviation:

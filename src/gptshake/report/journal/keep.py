@@ -72,10 +72,10 @@ class Page:
     """
 
     def __init__(self, text: str, name: str = "JOURNAL.md") -> None:
-        self._newline = "\r\n" if "\r\n" in text else "\n"
+        self._newline = "\r\n" if 0 < text.count("\n") == text.count("\r\n") else "\n"
         self.known: set[str] = set()
         self.pieces: list[str | Block] = []
-        for piece in _pieces(text or START, name):
+        for piece in _pieces(text.replace(self._newline, "\n") or START, name):
             if isinstance(piece, set):
                 self.known |= piece
             else:
@@ -119,10 +119,10 @@ class Page:
         return {(box.owner, box.text) for box in [*carried, *inside] if box.ticked}, own
 
     def _text(self, pieces: Iterable[str | Block], known: set[str]) -> str:
-        texts = [piece if isinstance(piece, str) else str(piece).replace("\n", self._newline) for piece in pieces]
+        text = "".join(map(str, pieces))
         if known:
-            texts.append("\n".join(["<!-- gptshake:known", *sorted(known), "-->", ""]).replace("\n", self._newline))
-        return "".join(texts)
+            text += "\n".join(["<!-- gptshake:known", *sorted(known), "-->", ""])
+        return text.replace("\n", self._newline)
 
 
 def _pieces(text: str, name: str) -> Iterator[str | Block | set[str]]:
@@ -208,7 +208,7 @@ def _place(pieces: list[str | Block], block: Block, where: int) -> None:
 def _put(pieces: list[str | Block], at: int, block: Block) -> None:
     """A block with a blank line around it."""
     before = pieces[at - 1] if at else ""
-    if isinstance(before, Block) or (before and not before.endswith(("\n\n", "\r\n\r\n")) and before != "\n"):
+    if isinstance(before, Block) or (before and not before.endswith("\n\n") and before != "\n"):
         pieces.insert(at, "\n")
         at += 1
     pieces[at:at] = [block, "\n"]
