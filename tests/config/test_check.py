@@ -6,6 +6,7 @@ import pytest
 
 from gptshake.config.check import RULES, WORDS, check, check_groups
 from gptshake.config.compose import compose
+from gptshake.config.layout import options
 from gptshake.errors import ConfigError
 
 RUN = ["model=tiny", "data=wiki_char"]
@@ -106,7 +107,7 @@ def test_an_impossible_shape_is_refused(override: str) -> None:
 
 
 def test_a_task_must_be_there() -> None:
-    assert "task= needs an option: task is one of inspect, journal, note, report, sample, train" in refusal("~task")
+    assert f"task= needs an option: task is one of {', '.join(options('task'))}" in refusal("~task")
 
 
 def test_missing_groups_are_named_together_with_their_options() -> None:

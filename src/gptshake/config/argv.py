@@ -23,11 +23,11 @@ TEXT_KEYS = (
     "paths.multirun",
     "paths.cache",
     "paths.run_dir",
-    "task.run",
-    "task.prompt",
     "task.text",
     "task.file",
     "task.pictures",
+    "task.run",
+    "task.prompt",
 )
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run

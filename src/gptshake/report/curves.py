@@ -56,6 +56,37 @@ def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
     return figure
 
 
+def smooth(values: Floats) -> Floats:
+    """A centred running mean over 4 % of the run, without the lag of an exponential one.
+
+    Near the start, where the loss falls fast, it looks only a quarter of the way back and as far ahead.
+    """
+    n = len(values)
+    index = np.arange(n)
+    reach = np.minimum(max(1, n // 50), (index + 3) // 4)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first, last = index - reach, np.minimum(index + reach + 1, n)
+    return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+def thin(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
+    """The lowest and the highest point of every interval, in order; all points if there are not more."""
+    if len(x) <= 2 * intervals:
+        return x, y
+    edges = np.linspace(0, len(x), intervals + 1).astype(int)
+    keep = [int(a + pick(y[a:b])) for a, b in itertools.pairwise(edges) for pick in (np.argmin, np.argmax)]
+    order = np.unique(keep)
+    return x[order], y[order]
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights for labels, from the highest down, so that neighbours are at least ``gap`` apart and none is moved up."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - gap) if placed else height)
+    return placed
+
+
 def draw_small(info: Mapping[str, Any], rows: list[Row]) -> Figure:
     """The same without a heading and with fewer points, for a page that says the numbers itself."""
     figure = Figure(figsize=(8, 3.6))
@@ -71,35 +102,10 @@ def _draw_both(upper: Axes, lower: Axes, info: Mapping[str, Any], rows: list[Row
     _draw_learning_rate(lower, rows, intervals)
 
 
-def smooth(values: Floats) -> Floats:
-    """A centred running mean over 4 % of the run, without the lag of an exponential one.
-
-    Near the start, where the loss falls fast, it looks only a quarter of the way back and as far ahead.
-    """
-    n = len(values)
-    index = np.arange(n)
-    reach = np.minimum(max(1, n // 50), (index + 3) // 4)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    first, last = index - reach, np.minimum(index + reach + 1, n)
-    return np.asarray((sums[last] - sums[first]) / (last - first))
-
-
-def thin(x: Floats, y: Floats, intervals: int) -> tuple[Floats, Floats]:
-    """The lowest and the highest point of every interval and both ends, in order; all points if there are not more."""
-    if len(x) <= 2 * intervals:
-        return x, y
-    edges = np.linspace(0, len(x), intervals + 1).astype(int)
-    keep = [int(a + pick(y[a:b])) for a, b in itertools.pairwise(edges) for pick in (np.argmin, np.argmax)]
-    order = np.unique([0, *keep, len(x) - 1])
-    return x[order], y[order]
-
-
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Heights for labels, from the highest down, so that neighbours are at least ``gap`` apart and none is moved up."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(min(height, placed[-1] - gap) if placed else height)
-    return placed
+def _thin(x: Floats, y: Floats, intervals: int) -> tuple[Floats, Floats]:
+    """Fewer points, with the last one, so that a flat line does not end early."""
+    thin_x, thin_y = thin(x, y, intervals)
+    return np.append(thin_x, x[-1:]), np.append(thin_y, y[-1:])
 
 
 def _column(rows: list[Row], name: str) -> tuple[Floats, Floats]:
@@ -111,14 +117,14 @@ def _column(rows: list[Row], name: str) -> tuple[Floats, Floats]:
 
 def _draw_loss(axes: Axes, rows: list[Row], intervals: int) -> None:
     tokens, loss = _column(rows, "train/loss")
-    axes.plot(*thin(tokens, loss, intervals), color=BLUE, alpha=0.22, linewidth=0.8)
-    axes.plot(*thin(tokens, smooth(loss), intervals), color=BLUE, linewidth=1.8, label="train")
+    axes.plot(*_thin(tokens, loss, intervals), color=BLUE, alpha=0.22, linewidth=0.8)
+    axes.plot(*_thin(tokens, smooth(loss), intervals), color=BLUE, linewidth=1.8, label="train")
     lowest = float(smooth(loss).min())
     tokens, loss = _column(rows, "val/loss")
     if len(loss):
         marker = "o" if len(loss) <= 40 else None
         axes.plot(
-            *thin(tokens, loss, intervals),
+            *_thin(tokens, loss, intervals),
             color=VERMILION,
             linewidth=1.8,
             marker=marker,
@@ -152,10 +158,10 @@ def _draw_references(axes: Axes, entropy: Mapping[str, float]) -> None:
 
 def _draw_learning_rate(axes: Axes, rows: list[Row], intervals: int) -> None:
     tokens, rate = _column(rows, "train/lr")
-    axes.plot(*thin(tokens, rate, intervals), color=GREEN, linewidth=1.6)
+    axes.plot(*_thin(tokens, rate, intervals), color=GREEN, linewidth=1.6)
     peak = float(rate.max()) if len(rate) else 0.0
     if peak > 0:
-        axes.fill_between(*thin(tokens, rate, intervals), color=GREEN, alpha=0.12, linewidth=0)
+        axes.fill_between(*_thin(tokens, rate, intervals), color=GREEN, alpha=0.12, linewidth=0)
         axes.set_ylim(0, 1.15 * peak)
         axes.set_yticks([0, peak], ["0", short_rate(peak)])
     caption(axes, "learning rate")
