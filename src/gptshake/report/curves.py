@@ -105,7 +105,7 @@ def _draw_both(upper: Axes, lower: Axes, info: Mapping[str, Any], rows: list[Row
 def _thin(x: Floats, y: Floats, intervals: int) -> tuple[Floats, Floats]:
     """Fewer points, with the last one, so that a flat line does not end early."""
     thin_x, thin_y = thin(x, y, intervals)
-    return np.append(thin_x, x[-1:]), np.append(thin_y, y[-1:])
+    return (x, y) if len(thin_x) == len(x) else (np.append(thin_x, x[-1]), np.append(thin_y, y[-1]))
 
 
 def _column(rows: list[Row], name: str) -> tuple[Floats, Floats]:
