@@ -21,6 +21,7 @@ _COMMANDS = (
     ("gptshake task=runs task.sort=val/bpb", "all runs, the best first; task.filter='model=tiny lr>1e-3'"),
     ("gptshake task=diff task.runs=[<run>,<run>]", "what differs between runs, from config and code to curves"),
     ("gptshake task=sample task.run=<run> task.prompt='The '", "write text with a trained model"),
+    ("gptshake task=journal", "a research journal of all runs, around your own words"),
     ("gptshake model=gpt3_small data=wiki_char --cfg job", "show the whole config and run nothing"),
     ("gptshake model=gpt3_small data=wiki_char debug=smoke", "a few steps through everything"),
 )

@@ -4,16 +4,15 @@ Takes a study's folder (study.json and the run directories below it). A study at
 metrics.csv have a report too; it shows what is there.
 """
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from gptshake.errors import RecordError
 from gptshake.files import write_atomic
 from gptshake.record.metrics import COLUMNS, Row, read_rows
+from gptshake.record.studies import read_rows_of
 from gptshake.report.answer import Rows, best
 from gptshake.report.figures import basin_figure
 from gptshake.report.history import Points, ablate_figure, curves_figure, timeline_figure
@@ -22,23 +21,6 @@ from gptshake.report.plane import map_figure
 from gptshake.report.recipe import best_yaml
 from gptshake.report.style import look, save
 from gptshake.report.terminal import verdict
-
-
-def read_rows_of(folder: Path) -> dict[str, Any]:
-    """What a study's study.json holds.
-
-    Raises:
-        RecordError: it is missing or damaged.
-    """
-    try:
-        rows = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecordError(f"{folder} is no study: it has no study.json that can be read.") from error
-    except ValueError as error:
-        raise RecordError(f"{folder / 'study.json'} is damaged: {error}.") from error
-    if not isinstance(rows, dict) or not {"name", "trials", "axes", "objective"} <= rows.keys():
-        raise RecordError(f"{folder / 'study.json'} is not the record of a study: it lacks name, trials, axes or objective.")
-    return rows
 
 
 def report(folder: Path) -> list[Path]:

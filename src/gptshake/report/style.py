@@ -63,20 +63,24 @@ def look() -> Iterator[None]:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write ``name.png`` and ``name.svg``, each whole or not at all; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=suffix, dpi=PIXELS_PER_INCH, metadata=metadata)
-        paths.append(folder / f"{name}.{suffix}")
-        write_atomic(paths[-1], content.getvalue())
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
+    for path in paths:
+        write_atomic(path, drawn(figure, path.suffix[1:]))
     return paths
+
+
+def drawn(figure: Figure, suffix: str) -> bytes:
+    """The figure as a file of this kind, png or svg; the same bytes for the same figure."""
+    content = io.BytesIO()
+    figure.savefig(content, format=suffix, dpi=PIXELS_PER_INCH, metadata={"Software": None} if suffix == "png" else {"Date": None})
+    return content.getvalue()
 
 
 def heading(figure: Figure, title: str, subtitle: str) -> None:
     """A title in bold and a line of numbers below it, at the figure's left edge."""
     top = 1 - 0.11 / figure.get_figheight()
-    figure.text(0.012, top, title, size=min(13, 13 * 62 / len(title)), weight="bold", va="top")  # 62 letters fill the width
-    figure.text(0.012, top - 0.26 / figure.get_figheight(), subtitle, size=9.5, color=GREY, va="top")
+    figure.text(0.012, top, title, size=min(13, 13 * 62 / len(title)), weight="bold", va="top", parse_math=False)  # 62 letters: the width
+    figure.text(0.012, top - 0.26 / figure.get_figheight(), subtitle, size=9.5, color=GREY, va="top", parse_math=False)
 
 
 def caption(axes: Axes, text: str) -> None:

@@ -1,0 +1,61 @@
+"""Folders of sweeps: how one is found by its name, and what its study.json holds. Read only, and quick to import."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import RecordError
+
+ROWS = "study.json"
+
+
+def read_rows_of(folder: Path) -> dict[str, Any]:
+    """What a study's study.json holds.
+
+    Raises:
+        RecordError: it is missing or damaged.
+    """
+    try:
+        rows = json.loads((folder / ROWS).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{folder} is no study: it has no study.json that can be read.") from error
+    except ValueError as error:
+        raise RecordError(f"{folder / ROWS} is damaged: {error}.") from error
+    if not isinstance(rows, dict) or not {"name", "trials", "axes", "objective"} <= rows.keys():
+        raise RecordError(f"{folder / ROWS} is not the record of a study: it lacks name, trials, axes or objective.")
+    return rows
+
+
+def find_study(text: str, multirun: Path) -> Path:
+    """The folder of a study.
+
+    Args:
+        text: its path, or its name below ``multirun``.
+        multirun: folder of studies.
+    Raises:
+        RecordError: if there is none; with the nearest names.
+    """
+    wanted = text.strip().rstrip("/")
+    for folder in (Path(wanted).expanduser(), multirun / wanted):
+        if wanted and (folder / ROWS).is_file():
+            return folder
+    names = sorted(file.parent.name for file in multirun.glob(f"*/{ROWS}"))
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
+    known = f"; did you mean {' or '.join(near)}?" if near else f" in {multirun}; there is {', '.join(names) or 'none at all'}."
+    raise RecordError(f"There is no study {wanted!r}{known}")
+
+
+def find_sweep(text: str, multirun: Path) -> Path | None:
+    """The folder of a sweep, one of Hydra's basic sweeper too; None if the text names none.
+
+    Args:
+        text: its path, or its name below ``multirun``.
+        multirun: folder of sweeps.
+    """
+    wanted = text.strip().rstrip("/")
+    for folder in (Path(wanted).expanduser(), multirun / wanted):
+        inside = bool(wanted) and folder.resolve().parent == multirun.resolve()
+        if inside and ((folder / ROWS).is_file() or any(folder.glob("*/run.json"))):
+            return folder
+    return None

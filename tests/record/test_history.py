@@ -1,0 +1,46 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gptshake.record import commits
+from gptshake.record.history import History
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A checkout with a side branch, instead of ours; subject -> commit."""
+
+    def git(*command: str) -> str:
+        about = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main")
+        return subprocess.run(["git", *about, *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    for subject in ("one", "two\twith a tab"):
+        git("commit", "-q", "--allow-empty", "-m", subject)
+    git("checkout", "-q", "-b", "side", "HEAD~1")
+    git("commit", "-q", "--allow-empty", "-m", "aside")
+    git("checkout", "-q", "main")
+    git("merge", "-q", "--no-ff", "-m", "joined", "side")
+    monkeypatch.setattr(commits, "_ask", lambda *command: git(*command))
+    return {line[41:]: line[:40] for line in git("log", "--format=%H %s").splitlines()}
+
+
+def test_subjects_between_two_commits_follow_the_graph(checkout: dict[str, str]) -> None:
+    history = History(checkout.values())
+    assert history.between(checkout["one"], checkout["two\twith a tab"]) == ["two\twith a tab"]
+    assert set(history.between(checkout["two\twith a tab"], checkout["joined"])) == {"aside", "joined"}
+    assert history.between(checkout["joined"], checkout["one"]) == []
+
+
+@pytest.mark.parametrize("strange", ["f" * 40, "--output=stolen", "HEAD", "", "1;rm"])
+def test_a_commit_that_is_not_known_counts_for_nothing(checkout: dict[str, str], tmp_path: Path, strange: str) -> None:
+    history = History([strange, checkout["one"], checkout["joined"]])
+    assert history.between(strange, checkout["joined"]) == history.between(checkout["one"], strange) == []
+    assert len(history.between(checkout["one"], checkout["joined"])) == 3
+    assert not (tmp_path / "stolen").exists()
+
+
+def test_without_a_checkout_there_is_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commits, "_ask", lambda *command: None)
+    assert History(["a" * 40, "b" * 40]).between("a" * 40, "b" * 40) == []
