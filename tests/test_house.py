@@ -118,7 +118,7 @@ def test_the_command_starts_without_torch() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("task", ["runs", "diff", "report"])
+@pytest.mark.parametrize("task", ["runs", "diff", "journal", "note", "report"])
 def test_a_task_that_only_reads_records_imports_neither_assemble_nor_torch(task: str) -> None:
     heavy = "{'torch', 'gptshake.assemble', 'wandb'} | ({'matplotlib'} if task == 'runs' else set())"
     code = f"import sys; task = '{task}'; import gptshake.tasks.{task}; print(*({heavy}) & set(sys.modules))"
