@@ -41,12 +41,13 @@ class Meter:
         self._sample()
         return self._joules / JOULES_PER_KWH if self._works else None
 
-    def close(self) -> None:
-        """End the thread."""
+    def close(self) -> float | None:
+        """End the thread; gives the last figure."""
         self._ended.set()
+        return self.kwh()
 
     def _watch(self) -> None:
-        while not self._ended.wait(SAMPLE_SECONDS):
+        while self._works and not self._ended.wait(SAMPLE_SECONDS):
             self._sample()
 
     def _sample(self, first: bool = False) -> None:

@@ -86,8 +86,8 @@ def without_credentials(remote: str) -> str:
 
 
 def _checkout() -> Path:
-    root = Path(__file__).resolve().parents[3]
-    if not (root / "pyproject.toml").exists() or not (root / "src" / "gptshake").is_dir():
+    sources, root = Path(__file__).resolve().parents[2:4]
+    if sources.name != "src":
         raise _Refused("installed from a wheel, not run from a checkout")
     top = os.fsdecode(_git(root, "rev-parse", "--show-toplevel").rstrip(b"\n"))
     if not top or Path(top).resolve() != root:

@@ -173,7 +173,8 @@ class Run:
             if (self.path / name).exists():
                 fsync(self.path / name)
         now = time.time()
-        done = sittings.ended(self._info.get("sittings", []), now=now, energy_kwh=self.meter.kwh() if self.meter else None)
+        energy = self.meter.close() if self.meter else None
+        done = sittings.ended(self._info.get("sittings", []), now=now, energy_kwh=energy)
         took = {key: value for key, value in sittings.totals(done).items() if value is not None or key in self._info} if done else {}
         self._info.pop("checkpoints", None)  # it would be merged, and earlier ones are gone
         kept = {"sittings": done, "checkpoints": self._checkpoints(), **took}
