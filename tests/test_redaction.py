@@ -131,14 +131,14 @@ def test_what_explains_a_run_is_shown(text: str) -> None:
 def test_plain_values_keep_their_form_and_a_key_can_call_its_text_a_secret() -> None:
     node = {
         "git": {"commit": HEX, "note": HEX},
-        "logger": {"password": "hunter22", "api_key": "${oc.env:X}", "token": "abc-def-1", "key": None},
+        "logger": {"password": "hunter22", "api_key": "${oc.env:X}", "token": "abc-def-1", "key": "optimizer.lr"},
         "text_key": "content",
         "unk_token": "<|endoftext|>",
         "list": ["hf_abcdefghijklmnopqrst", 1, 2.5, True, None, ("a",)],
     }
     assert redacted(node) == {
         "git": {"commit": HEX, "note": SECRET},
-        "logger": {"password": SECRET, "api_key": "${oc.env:X}", "token": SECRET, "key": None},
+        "logger": {"password": SECRET, "api_key": "${oc.env:X}", "token": SECRET, "key": "optimizer.lr"},
         "text_key": "content",
         "unk_token": "<|endoftext|>",
         "list": [SECRET, 1, 2.5, True, None, ["a"]],

@@ -84,7 +84,7 @@ def _walk(node: Any, name: str, known: re.Pattern[str] | None) -> Any:
         return [_walk(child, name, known) for child in node]
     if not isinstance(node, str):
         return node
-    if re.search(rf"(?i)(?:{_NAME}|^token|^key)$", name.rpartition(".")[2]) and not _is_ordinary(node) and not node.startswith("$"):
+    if re.search(rf"(?i)(?:{_NAME}|^token)$", name.rpartition(".")[2]) and not _is_ordinary(node) and not node.startswith("$"):
         return SECRET
     return _clean(node, known, before=f"{name} ")
 
