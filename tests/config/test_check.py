@@ -35,6 +35,7 @@ BAD: dict[str, list[Any]] = {
     "trainer.gradient_clip_val": ["0", "-1"],
     "trainer.patience": ["0"],
     "trainer.save_minutes": ["0", "-1"],
+    "trainer.price_per_hour": ["-1"],
     "seed": ["-1"],
 }
 GOOD = [

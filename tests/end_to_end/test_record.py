@@ -107,6 +107,15 @@ def test_a_run_that_was_moved_goes_on_where_it_is(whole: Path, commands: Any, sm
     assert the_run(tmp_path).numbers() == the_run(whole).numbers()
 
 
+def test_a_run_does_not_go_on_with_another_text(commands: Any, small: tuple[str, ...], tmp_path: Path, the_run: Any, book: Path) -> None:
+    text = shutil.copy(book, tmp_path / "book.txt")
+    assert commands(tmp_path, *small, f"data.path={text}", before=kill(6, signal.SIGKILL)).code == -signal.SIGKILL
+    before = the_run(tmp_path).info
+    Path(text).write_text(Path(text).read_text() + " and more")
+    done = commands(tmp_path, f"resume={before['id']}")
+    assert done.code == 2 and done.error.startswith("The text of book is not the one") and the_run(tmp_path).info == before
+
+
 def test_config_files_of_ones_own_are_kept_told_and_compose_the_run_elsewhere(
     commands: Any, small: tuple[str, ...], tmp_path: Path, the_run: Any
 ) -> None:

@@ -11,7 +11,7 @@ from gptshake.redaction import SECRET
 PLANTED = {
     "DATABASE_PASSWORD": "planted-in-environment",
     "OTHER": "planted-through-oc-env",
-    "WANDB_API_KEY": "",
+    "WANDB_API_KEY": 5 * "planted0",
     "WANDB_MODE": "offline",
 }
 

@@ -18,7 +18,7 @@ from gptshake import hardware
 from gptshake.assemble.parts import make
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore
-from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
+from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.words import duration, short_count
 from gptshake.record.launch import Launch
@@ -30,17 +30,32 @@ if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
 
 
+FROZEN = (
+    "data.batch_size",
+    "data.micro_batch_size",
+    "data.workers",
+    "trainer.accelerator",
+    "trainer.precision",
+    "trainer.threads",
+    "trainer.val_check_interval",
+)
+
+
 def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
     """Begin the record of a new run, or open that of the run to go on with.
 
     Raises:
         ConfigError: a longer schedule than the one that the run began with.
+        RecordError: the text is not the one that the run began with.
     """
+    run = _go_on(cfg, launch, store, budget) if launch.resumes else _begin(cfg, launch, store, budget)
+    run.sit(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if launch.resumes:
-        run = Run.open(launch.path)
-        _refuse_another_schedule(cfg, run, budget)
-        _sit_again(cfg, run, launch)
-        return run
+        _tell_other_code(run, launch)
+    return run
+
+
+def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
     config = recorded(cfg)
     run = Run.create(
         launch.path,
@@ -52,48 +67,52 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
         provenance=launch.provenance,
     )
     launch.code.save(run.path)
-    local = _save_local_conf(launch, run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
-    keys = (
-        "data.batch_size",
-        "data.micro_batch_size",
-        "data.workers",
-        "trainer.accelerator",
-        "trainer.precision",
-        "trainer.threads",
-        "trainer.val_check_interval",
-    )
-    resolved = {key: OmegaConf.select(cfg, key) for key in keys} | {
-        f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items()
-    }
+    documents = make(cfg.data.documents).resolved()
     run.update(
         note=cfg.note,
         seed=cfg.seed,
         config_sha256=config_sha256(config),
-        local_conf=local,
+        local_conf=_save_local_conf(launch, run.path),
         trial=launch.trial,
         choices=launch.choices,
-        resolved=resolved,
+        resolved={key: OmegaConf.select(cfg, key) for key in FROZEN} | {f"data.{key}": value for key, value in documents.items()},
         budget={
             "steps": budget.steps,
             "tokens": budget.total_tokens,
             "tokens_per_step": budget.tokens_per_step,
             "stop_rule": budget.stop_rule,
         },
-        data={
-            "label": store.label,
-            "licence": store.licence,
-            "fingerprint": store.fingerprint,
-            "store": store.key,
-            "tokenizer": store.tokenizer.digest,
-            "vocab_size": store.tokenizer.vocab_size,
-            "entropy": store.entropy,
-            "bytes_per_token": store.bytes_per_token,
-        },
+        data=_about(store),
         hardware=hardware.describe(),
     )
-    run.sit(run.info.get("git", {}), cfg.trainer.get("price_per_hour"))
+    return run
+
+
+def _about(store: TokenStore) -> dict[str, Any]:
+    return {
+        "label": store.label,
+        "licence": store.licence,
+        "fingerprint": store.fingerprint,
+        "store": store.key,
+        "tokenizer": store.tokenizer.digest,
+        "vocab_size": store.tokenizer.vocab_size,
+        "entropy": store.entropy,
+        "bytes_per_token": store.bytes_per_token,
+    }
+
+
+def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
+    run = Run.open(launch.path)
+    known = run.info["data"]["fingerprint"]
+    if store.fingerprint != known:
+        raise RecordError(
+            f"The text of {store.label} is not the one that {run.name} began with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
+            f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
+        )
+    _refuse_another_schedule(cfg, run, budget)
+    run.update(status="running", reason=None)
     return run
 
 
@@ -111,11 +130,9 @@ def _save_local_conf(launch: Launch, folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()}
 
 
-def _sit_again(cfg: DictConfig, run: Run, launch: Launch) -> None:
-    """Go on with a run; code that is not the one it began with is told, and its uncommitted changes are kept as well."""
+def _tell_other_code(run: Run, launch: Launch) -> None:
+    """Say if a run goes on with code that it did not begin with, and keep what of it is not committed."""
     began, now = run.info.get("git", {}), launch.provenance.get("git", {})
-    run.update(status="running", reason=None)
-    run.sit(now, cfg.trainer.get("price_per_hour"))
     if began.get("diff_sha256") != now.get("diff_sha256"):
         folder = run.path / f"sitting-{len(run.info['sittings'])}"
         folder.mkdir(exist_ok=True)
