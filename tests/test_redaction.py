@@ -1,6 +1,7 @@
 """Secrets by value, by shape and by name; and what must not be hidden, or a record would explain nothing."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,9 @@ def test_what_a_variable_brought_into_the_config_is_learned_unless_it_is_ordinar
     }.items():
         learn(name, value)
     learn("SOME_PASSWORD", "letters")
-    text = "{} 3.5e-4 localhost " + f"{nowhere}/ /no/such/cache1 " + "{}"
-    assert redact(text.format("brought-in-1", "letters")) == text.format(SECRET, SECRET)
+    learn("WHO", "supersecret")
+    text = "{} 3.5e-4 localhost " + f"{nowhere}/ /no/such/cache1 " + "{} {}"
+    assert redact(text.format("brought-in-1", "letters", "supersecret")) == text.format(SECRET, SECRET, SECRET)
 
 
 def test_lines_of_a_patch_keep_their_places_and_programs_their_words() -> None:
@@ -169,6 +171,16 @@ def test_lines_of_a_patch_keep_their_places_and_programs_their_words() -> None:
     assert redact_code(b"password = 'hunter22'\npassword: hunter22\n", "a.py") == b"password = '<secret>'\npassword: hunter22\n"
     assert redact_code(b"password: hunter22\n", "a.yaml") == b"password: <secret>\n"
     assert redact_code(bytes(range(256)), "a.bin") == bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    "piece", ["a.", "a+", "x", "?token", "https://", "secret", "https://a:b", "-----BEGIN PRIVATE KEY", " \n", "=", "sk-", "eyJ", "&sig"]
+)
+def test_a_large_file_takes_a_moment_whatever_is_in_it(piece: str) -> None:
+    content = (piece * ((1 << 18) // len(piece))).encode()
+    start = time.process_time()
+    redact_code(content, "x.yaml")
+    assert time.process_time() - start < 1.5
 
 
 @given(st.text())

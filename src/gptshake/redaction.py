@@ -28,10 +28,12 @@ _NAME = (
     r"|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"
 )
 _VALUE = r"(?![$<\[])[^\s'\",;}&]{6,}"
-_NAMED = re.compile(rf"(?i)({_NAME}[\w-]*['\"]?\s*[=:]\s*['\"]?|(?<![\w-])token=['\"]?)({_VALUE})")
-_NAMED_LITERAL = re.compile(rf"(?i)({_NAME}\w*['\"]?\]?\s*[=:]\s*['\"])({_VALUE})(?=['\"])")  # in a program a bare word is no value
-_QUERY = re.compile(r"(?i)([?&;][\w-]*(?:token|key|secret|passw(?:or)?d|pwd|signature|sig|auth|credential)[\w-]*=)[^&#\s'\"]+")
-_ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)(?!git@|<secret>@)(?:[^\s/'\"]+|[^\s/:@'\"]+:[^\s@'\"]+)@")
+_NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?)({_VALUE})")
+_NAMED_LITERAL = re.compile(
+    rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\"])({_VALUE})(?=['\"])"
+)  # in a program a bare word is no value
+_QUERY = re.compile(r"(?i)([?&;][\w-]{0,40}(?:token|key|secret|passw(?:or)?d|pwd|signature|sig|auth|credential)[\w-]{0,40}=)[^&#\s'\"]+")
+_ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)(?!git@|<secret>@)(?:[^\s/'\"]{1,999}|[^\s/:@'\"]{1,99}:[^\s@'\"]{1,999})@")
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{16,}"
     r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}"
@@ -42,7 +44,7 @@ _HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&
 _COMMIT = re.compile(r"(?i)(?:commit|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END|\Z)", re.DOTALL)
 _KEY_LINE = re.compile(r"[A-Za-z0-9/=][A-Za-z0-9+/=]{15,}")  # not the + that begins a line of a patch
-_ORDINARY = re.compile(r"[A-Za-z]*|[+-]?[\d.,_]*(?:[eE][+-]?\d+)?|<.*>|\[.*\]|true|false|null")
+_ORDINARY = re.compile(r"[A-Za-z]{0,9}|[+-]?[\d.,_]*(?:[eE][+-]?\d+)?|<.*>|\[.*\]")
 _DOTENV = re.compile(r"^\s*(?:export\s+)?([\w.]+)\s*=\s*(.*?)\s*$", re.MULTILINE)
 
 _learned: set[str] = set()
@@ -72,7 +74,7 @@ def redact_code(content: bytes, path: str) -> bytes:
 
 
 def learn(name: str, value: str) -> None:
-    """Take note of what a variable brought into the config; a number, a word or a path that is there is no secret, nor is our own."""
+    """Take note of what a variable brought into the config; a number, a short word or a path that is there is no secret, nor is our own."""
     if not name.startswith("GPTSHAKE_") and (_VARIABLE.search(name.upper()) or not _is_ordinary(value)):
         _learned.add(value)
 
@@ -151,7 +153,7 @@ def _read(file: Path) -> str:
 
 
 def _is_ordinary(value: str) -> bool:
-    """Whether a value may be shown that no name calls a secret: a word, a number, a path that is there."""
+    """Whether a value may be shown that no name calls a secret: a short word, a number, a path that is there."""
     return _ORDINARY.fullmatch(value) is not None or _is_path(value)
 
 

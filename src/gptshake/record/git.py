@@ -19,7 +19,7 @@ from gptshake.redaction import redact_code
 
 GUARDED = ("src", "conf", "pyproject.toml", "constraints.txt")  # what decides the numbers of a run
 MAX_COPY = 1 << 20  # bytes of an untracked file that is still copied
-MAX_COPIES = 32 << 20  # bytes of all of them together
+MAX_COPIES = 16 << 20  # bytes of all of them together
 
 
 class _Refused(Exception):
