@@ -41,7 +41,7 @@ _SHAPES = re.compile(
     r"|(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/=-]{16,}"
 )
 _HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&B; or a commit, if a word before it says so
-_COMMIT = re.compile(r"(?i)(?:commit|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
+_COMMIT = re.compile(r"(?i)(?:commit|version|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END|\Z)", re.DOTALL)
 _KEY_LINE = re.compile(r"[A-Za-z0-9/=][A-Za-z0-9+/=]{15,}")  # not the + that begins a line of a patch
 _ORDINARY = re.compile(r"[A-Za-z]{0,9}|[+-]?[\d.,_]*(?:[eE][+-]?\d+)?|<.*>|\[.*\]")

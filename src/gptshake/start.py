@@ -27,7 +27,7 @@ from gptshake.record.git import Code, read_code
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import collect
 from gptshake.record.run import new_id, run_name
-from gptshake.redaction import redact
+from gptshake.redaction import redact, redacted
 
 # What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
 SWEEPER = "hydra/sweeper"
@@ -191,6 +191,8 @@ class _Session:
         path = Path(hydra_cfg.runtime.output_dir)
         with open_dict(cfg):
             cfg.paths.run_dir = str(path)
+        if self.arguments.multirun and self.jobs == 1:
+            _hide_secrets(path.parent / "multirun.yaml")
         try:
             launch = self._launch(path, hydra_cfg)
             check(cfg)
@@ -236,6 +238,12 @@ def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
         if isinstance(error.__cause__, GptshakeError):
             raise error.__cause__ from None
         raise
+
+
+def _hide_secrets(file: Path) -> None:
+    """Hydra's own sweeper has just written the config of all jobs, with whatever was typed."""
+    if file.exists():
+        OmegaConf.save(OmegaConf.create(redacted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))), file)
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -52,6 +52,14 @@ def test_no_secret_is_in_a_run_its_output_or_wandb(folder: Path, commands: Any, 
     assert found(folder / "runs") == [] and "planted" not in again.out + again.err
 
 
+def test_no_secret_is_in_the_folder_of_hydras_own_sweeper(folder: Path, commands: Any, small: tuple[str, ...]) -> None:
+    words = ("-m", "hydra/sweeper=basic", "seed=1", "trainer.max_steps=2", "note=with planted-in-environment", "callbacks=mine")
+    done = commands(folder, *small, *words, **PLANTED)
+    assert done.code == 0, done.err
+    assert found(folder / "multirun") == [] and "planted" not in done.out + done.err
+    assert list(folder.glob("multirun/*/multirun.yaml")) and list(folder.glob("multirun/*/0/run.json"))
+
+
 def test_a_failure_and_a_mistake_show_no_secret(folder: Path, commands: Any, small: tuple[str, ...], the_run: Any) -> None:
     fails = "from gptshake.training.module import GPTModule\ndef training_step(*_): raise OSError('no https://me:planted-1@host')\n"
     fails += "GPTModule.training_step = training_step\n"
