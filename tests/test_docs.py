@@ -146,7 +146,7 @@ def test_the_table_of_models_is_true(option: str) -> None:
 
 
 def test_every_column_of_the_record_is_described() -> None:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
     assert [column for column in COLUMNS if f"`{column}`" not in text] == []
 
 

@@ -23,18 +23,14 @@ def main() -> NoReturn:
         _run(parse(sys.argv[1:]))
         code = 0
     except GptshakeError as error:
-        if wants_traceback:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error), wants_traceback)
         code = error.exit_code
     except Stop as stop:
         code = stop.exit_code
     except BrokenPipeError:
         code = 0  # the reader of our output (head, less) has seen enough
     except Exception as error:
-        if wants_traceback:
-            traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+        _complain(f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", wants_traceback)
         code = 1
     _leave(code)
 
@@ -53,6 +49,15 @@ def _run(arguments: Arguments) -> None:
     from gptshake.start import start
 
     start(arguments)
+
+
+def _complain(sentence: str, wants_traceback: bool) -> None:
+    """Say what went wrong, without the secrets that an address or a value may hold."""
+    from gptshake.redaction import redact
+
+    if wants_traceback:
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
+    print(f"error: {redact(sentence)}", file=sys.stderr)
 
 
 def _leave(code: int) -> NoReturn:

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from gptshake.errors import GptshakeError, Pruned, Stop
 from gptshake.files import write_atomic
+from gptshake.redaction import redact
 from gptshake.signals import SIGNALS
 
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
@@ -323,12 +324,12 @@ def _call(target: Callable[[Any], Any], task: Any, lifelines: tuple[int, ...]) -
     except Pruned as pruned:
         return Outcome("pruned", reason=pruned.reason)
     except GptshakeError as error:
-        return Outcome("failed", reason=str(error), error=type(error).__name__)
+        return Outcome("failed", reason=redact(str(error)), error=type(error).__name__)
     except SystemExit as ending:
         return Outcome("failed", reason=f"ended itself with exit code {ending.code or 0} before it was done", error="SystemExit")
     except BaseException as error:
-        traceback.print_exc()
-        return Outcome("failed", reason=" ".join(f"{type(error).__name__}: {error}".split()), error=type(error).__name__)
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
+        return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
 
 
 def read_outcome(folder: Path) -> Outcome | None:

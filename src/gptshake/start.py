@@ -13,23 +13,26 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gptshake.config import again
 from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
 from gptshake.config.check import check, check_groups
 from gptshake.config.compose import choices, prepare, snapshot
-from gptshake.config.layout import GROUPS, packaged_conf, shadowed
+from gptshake.config.layout import GROUPS, local_files, packaged_conf, shadowed
 from gptshake.config.recipe import written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
-from gptshake.errors import ConfigError, GptshakeError
+from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.record.git import Code, read_code
 from gptshake.record.launch import Launch
-from gptshake.record.provenance import collect, uncommitted
+from gptshake.record.provenance import collect
 from gptshake.record.run import new_id, run_name
+from gptshake.redaction import redact, redacted
 
 # What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
 SWEEPER = "hydra/sweeper"
 PARTS = ("pruner", "executor")
+_MOST_LISTED = 20  # uncommitted files that are named
 ONE_AFTER_THE_OTHER = [*(f"~{part}" for part in PARTS), "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
 
 
@@ -56,15 +59,15 @@ def start(arguments: Arguments) -> None:
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
     label = _preflight(cfg)
-    if cfg.task.get("trains", True):
-        _guard(cfg, single)
+    code = read_code() if cfg.task.get("trains", True) else Code()
+    _guard(cfg, single, code)
     chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
     if arguments.multirun and cfg.task.get("trains", True) and not chosen:
-        _sweep(arguments, cfg, single, label)
+        _sweep(arguments, cfg, single, label, code)
         return
     if arguments.multirun:
         arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
-    _Session(arguments, label, resumed).run(single)
+    _Session(arguments, label, resumed, code).run(single)
 
 
 def _preflight(cfg: DictConfig) -> str:
@@ -84,7 +87,7 @@ def _resumed(arguments: Arguments) -> Path | None:
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
     run_dir = again.locate(name, arguments.overrides)
-    arguments.overrides[:0] = again.stored_overrides(run_dir)
+    arguments.overrides[:0] = again.stored_overrides(run_dir, arguments.overrides)
     return run_dir
 
 
@@ -119,7 +122,7 @@ def _single(arguments: Arguments) -> list[str]:
     return [chosen for override in ours if (chosen := first_choice(override)) is not None]
 
 
-def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str) -> None:
+def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str, code: Code) -> None:
     """Hand a study to Hydra's sweeper, with a copy of the config folders that nobody edits."""
     for override in parse_overrides(arguments.overrides):
         changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
@@ -127,22 +130,27 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str)
             check(checked_compose([*single, str(change)]))
     from gptshake.trials import Trials, names
 
-    trials = Trials(names(choices(single)), label, collect(), dirty=_exempt(cfg, single))
+    trials = Trials(names(choices(single)), label, collect(code), code, local_files(), dirty=_exempt(cfg, single))
     with snapshot() as conf:
         _hydra(arguments.argv(), trials, conf)
 
 
-def _guard(cfg: DictConfig, overrides: list[str]) -> None:
+def _guard(cfg: DictConfig, overrides: list[str], code: Code) -> None:
     """Refuse a run whose sources are not committed: it could not be repeated.
 
     Raises:
         ConfigError: with the files and the two ways out.
+        RecordError: git cannot say what is committed.
     """
-    files = [] if _exempt(cfg, overrides) else uncommitted()
-    if files:
-        listed = "\n".join(f"  {file}" for file in files[:20])
+    if _exempt(cfg, overrides):
+        return
+    if code.unread:
+        raise RecordError(f"Whether source and config are committed is not known: {code.unread}. Mend that, or add --dirty.")
+    if code.files:
+        listed = "\n".join(f"  {file}" for file in code.files[:_MOST_LISTED])
+        more = f"\n  and {len(code.files) - _MOST_LISTED} more" if len(code.files) > _MOST_LISTED else ""
         raise ConfigError(
-            f"Uncommitted changes in source or config; this run could not be repeated:\n{listed}\nCommit them, or add --dirty."
+            f"Uncommitted changes in source or config; this run could not be repeated:\n{listed}{more}\nCommit them, or add --dirty."
         )
 
 
@@ -155,12 +163,13 @@ def _exempt(cfg: DictConfig, overrides: list[str]) -> bool:
 class _Session:
     """The runs of one command: names them, calls their task, keeps what they raise."""
 
-    def __init__(self, arguments: Arguments, label: str, resumed: Path | None) -> None:
+    def __init__(self, arguments: Arguments, label: str, resumed: Path | None, code: Code) -> None:
         self.arguments = arguments
         self.label = label
         self.resumed = resumed
         self.identity = new_id()
-        self.provenance = collect()
+        self.code = code
+        self.provenance = collect(code) if code.git else {}  # a task that trains nothing keeps no record
         self.failures: list[tuple[str, Exception]] = []
         self.jobs = 0
 
@@ -183,32 +192,36 @@ class _Session:
         path = Path(hydra_cfg.runtime.output_dir)
         with open_dict(cfg):
             cfg.paths.run_dir = str(path)
+        if self.arguments.multirun and self.jobs == 1:
+            _hide_secrets(path.parent / "multirun.yaml")
         try:
             launch = self._launch(path, hydra_cfg)
             check(cfg)
             print(
-                f"[{hydra_cfg.job.num}] {' '.join(launch.overrides)}" if self.arguments.multirun else "",
+                f"[{hydra_cfg.job.num}] {redact(' '.join(launch.overrides))}" if self.arguments.multirun else "",
                 end="\n" if self.arguments.multirun else "",
             )
             hydra.utils.get_method(cfg.task._target_)(cfg, launch)
         except Exception as error:  # kept for the end: the other runs of a multirun go on
             self.failures.append((str(path), error))
             if self.arguments.multirun:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {redact(str(error))}", file=sys.stderr)
         finally:
             _remove_if_empty(path, path.parent)
 
     def _launch(self, path: Path, hydra_cfg: Any) -> Launch:
         without = {"paths.run_dir", *(f"~{part}" for part in PARTS)}
-        overrides = [text for text in hydra_cfg.overrides.task if text.split("=", 1)[0] not in without]
+        typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
+        overrides = [text for text in typed if text.split("=", 1)[0] not in without]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
         identity = self.identity if not self.arguments.multirun else new_id()
         name = path.name if not self.arguments.multirun else self._name(chosen, overrides, identity)
-        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=self.resumed is not None)
+        resumes, local = self.resumed is not None, local_files()
+        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=local)
 
     def _name(self, chosen: dict[str, str], overrides: list[str], identity: str) -> str:
         changes = [
-            text
+            redact(text)
             for text in overrides
             if key_of(text) not in (*GROUPS, "note", "dirty", "resume")
             and not key_of(text).startswith(("paths", "data.path", "tokenizer.path"))
@@ -226,6 +239,12 @@ def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
         if isinstance(error.__cause__, GptshakeError):
             raise error.__cause__ from None
         raise
+
+
+def _hide_secrets(file: Path) -> None:
+    """Hydra's own sweeper has just written the config of all jobs, with whatever was typed."""
+    if file.exists():
+        OmegaConf.save(OmegaConf.create(redacted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))), file)
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -22,8 +22,8 @@ from gptshake.config.argv import key_of
 from gptshake.config.check import check
 from gptshake.config.layout import GROUPS
 from gptshake.estimate import cost
+from gptshake.record.git import Code
 from gptshake.record.launch import Launch
-from gptshake.record.provenance import save_patch
 from gptshake.record.run import new_id, run_name
 from gptshake.sweep.app import Prepared
 
@@ -38,12 +38,15 @@ class Trials:
     Args:
         name: readable part of a study's default name.
         label: what the data really is, as the source says.
-        provenance: of the code, collected once for all trials.
+        provenance: collected once for all trials.
+        code: that they run.
+        local_conf: files of the user's own ``./conf`` that they compose from.
         dirty: whether a study may go on with other code.
     """
 
-    def __init__(self, name: str, label: str, provenance: dict[str, Any], *, dirty: bool) -> None:
+    def __init__(self, name: str, label: str, provenance: dict[str, Any], code: Code, local_conf: dict[str, bytes], *, dirty: bool) -> None:
         self.name, self.label, self.provenance, self.dirty = name, label, provenance, dirty
+        self.uncommitted, self.local_conf = code, local_conf
 
     def modules(self) -> list[str]:
         """Everything of the house, so that an edit of tomorrow is not imported by a trial of tomorrow."""
@@ -57,7 +60,11 @@ class Trials:
     def code(self) -> dict[str, Any]:
         """Version, commit and uncommitted changes."""
         git = self.provenance.get("git", {})
-        return {"version": self.provenance.get("version"), "commit": git.get("commit"), "changes": git.get("diff_sha256")}
+        return {
+            "version": self.provenance.get("version"),
+            "commit": git.get("commit"),
+            "changes": git.get("diff_sha256") or git.get("code_sha256"),
+        }
 
     def may_differ(self) -> bool:
         """Whether the user said ``--dirty``."""
@@ -65,7 +72,7 @@ class Trials:
 
     def begun(self, folder: Path) -> None:
         """Keep the uncommitted changes of this moment for all trials."""
-        save_patch(folder)
+        self.uncommitted.save(folder)
 
     def prepare(self, composed: DictConfig) -> dict[str, Any]:
         """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
@@ -122,7 +129,7 @@ class Trials:
         """Run one trial, or go on with it."""
         hydra_cfg = HydraConfig.get()
         trial: Any = OmegaConf.to_container(hydra_cfg.sweeper.trial)
-        path, folder = Path(hydra_cfg.runtime.output_dir), Path(trial["folder"])
+        path = Path(hydra_cfg.runtime.output_dir)
         resumes = _has_checkpoint(path)
         with open_dict(cfg):
             cfg.paths.run_dir = str(path)
@@ -134,17 +141,29 @@ class Trials:
         if "samples" in (cfg.callbacks or {}) and not any(key_of(text).startswith("callbacks") for text in hydra_cfg.overrides.task):
             OmegaConf.update(cfg, "callbacks.samples.times", 1)  # one text a trial, at its end: a sweep of short runs is for its numbers
         check(cfg)
-        return get_method(cfg.task._target_)(cfg, self._launch(path, folder, trial, resumes))
+        return get_method(cfg.task._target_)(cfg, self._launch(path, trial, resumes))
 
-    def _launch(self, path: Path, folder: Path, trial: dict[str, Any], resumes: bool) -> Launch:
+    def _launch(self, path: Path, trial: dict[str, Any], resumes: bool) -> Launch:
         hydra_cfg = HydraConfig.get()
-        overrides = [text for text in hydra_cfg.overrides.task if key_of(text) != "paths.run_dir"]
+        typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
+        overrides = [text for text in typed if key_of(text) != "paths.run_dir"]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
         identity = new_id()
         changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in GROUPS]
         name = run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
         about = {key: trial[key] for key in ("study", "number", "repeat", "params")}
-        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, trial=about, patch=folder)
+        return Launch(
+            identity,
+            name,
+            path,
+            overrides,
+            chosen,
+            self.provenance,
+            resumes=resumes,
+            trial=about,
+            code=self.uncommitted,
+            local_conf=self.local_conf,
+        )
 
 
 def _tokens_per_step(params: Mapping[str, Any], declared: Mapping[str, Any]) -> float:

@@ -37,6 +37,7 @@ BAD: dict[str, list[Any]] = {
     "trainer.patience": ["0"],
     "trainer.save_minutes": ["0", "-1"],
     "task.limit": ["0", "-1", "2.5", "all"],
+    "trainer.price_per_hour": ["-1"],
     "seed": ["-1"],
 }
 OF_A_TASK = {"task.limit": "task=runs"}  # keys that only this task has

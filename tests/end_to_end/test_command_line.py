@@ -136,9 +136,10 @@ def guarded(checkout: Path, tmp_path: Path) -> Any:
     """The checkout's command on a text that is too short: past the guard, that is what it complains about."""
     (tmp_path / "short.txt").write_text("ab")
 
-    def command(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
-        words = ("model=tiny", "data=text_char", "data.path=short.txt", "trainer=cpu", "logger=none", *argv)
-        return gptshake(tmp_path, *words, **({"PYTHONPATH": str(checkout / "src"), "GPTSHAKE_DIRTY": "0"} | env))
+    base = ("model=tiny", "data=text_char", "data.path=short.txt", "trainer=cpu", "logger=none")
+
+    def command(*argv: str, words: tuple[str, ...] = base, **env: str) -> subprocess.CompletedProcess[str]:
+        return gptshake(tmp_path, *words, *argv, **({"PYTHONPATH": str(checkout / "src"), "GPTSHAKE_DIRTY": "0"} | env))
 
     yield command
     git(checkout, "checkout", "--quiet", ".")
@@ -165,6 +166,35 @@ def test_uncommitted_changes_are_refused_with_their_files_and_the_ways_out(guard
     for words, env in ((["--dirty"], {}), (["debug=smoke"], {}), (["dirty=true"], {}), ([], {"GPTSHAKE_DIRTY": "1"})):
         passed = guarded(*words, **env)
         assert passed.returncode == 2 and PASSED not in passed.stderr, (words, env)
+
+
+def test_many_uncommitted_files_are_counted(guarded: Any, checkout: Path) -> None:
+    for number in range(23):
+        (checkout / f"src/gptshake/new{number:02}.py").touch()
+    assert "  src/gptshake/new19.py\n  and 3 more\nCommit them" in guarded().stderr
+
+
+def test_a_sweep_and_a_run_that_goes_on_are_guarded_too_and_a_dirty_one_keeps_its_changes(
+    guarded: Any, checkout: Path, tmp_path: Path, book: Path, small: tuple[str, ...], the_run: Any
+) -> None:
+    git(checkout, "remote", "add", "origin", "https://me:planted-in-remote@host.org/x.git")
+    (checkout / "src/gptshake/model/gpt.py").open("a").write("URL = 'https://me:planted-in-patch@host.org'\n")
+    (checkout / "src/gptshake/mine.py").write_text("KEY = 'planted-in-environment'\n")
+    (checkout / "src/gptshake/.env").write_text("KEY=planted-in-dotenv\n")
+    environment = {"SOME_KEY": "planted-in-environment"}
+    done = guarded(*small, "trainer.max_steps=2", "--dirty", **environment)
+    assert done.returncode == 0, done.stderr
+    record = the_run(tmp_path)
+    kept = b"".join(file.read_bytes() for file in record.path.rglob("*") if file.is_file())
+    assert b"planted" not in kept and b"+URL = 'https://<secret>@host.org'" in kept
+    state = record.info["git"]
+    assert (state["remote"], state["dirty"], list(state["untracked"])) == ("https://host.org/x.git", True, ["src/gptshake/mine.py"])
+    assert state["left_out"] == ["src/gptshake/.env"] and state["redacted"] == ["src/gptshake/mine.py", "src/gptshake/model/gpt.py"]
+    assert (record.path / "untracked/src/gptshake/mine.py").read_text() == "KEY = '<secret>'\n"
+    for words in ([f"resume={record.info['id']}"], [*small, "-m", "optimizer.lr=1e-3,2e-3"]):
+        refused = guarded(*words, words=())
+        assert refused.returncode == 2 and PASSED in refused.stderr and "  src/gptshake/mine.py\n" in refused.stderr, words
+    assert the_run(tmp_path).info == record.info and not (tmp_path / "multirun").exists()
 
 
 def test_a_change_outside_sources_and_config_is_nobodys_business(guarded: Any, checkout: Path) -> None:

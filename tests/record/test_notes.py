@@ -46,3 +46,9 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     assert sorted(texts(tmp_path)) == sorted(f"{n} {k}" for n in range(4) for k in range(10))
     assert all(json.loads(line) for line in (tmp_path / "notes.jsonl").read_text().splitlines())
+
+
+def test_a_secret_in_a_note_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "s3cr3t-0123456789")
+    add_note(tmp_path, "works with s3cr3t-0123456789 only")
+    assert texts(tmp_path) == ["works with <secret> only"]

@@ -1,178 +1,97 @@
 import json
-import os
 import shutil
 import subprocess
 import sys
+import time
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import gptshake
+from gptshake.config.layout import packaged_conf
 from gptshake.record import provenance
-from gptshake.record.provenance import checkout_root, collect, save_patch, uncommitted, without_credentials
+from gptshake.record.git import Code
+from gptshake.record.provenance import code_sha256, collect, config_sha256, packages
 
 
-def git(root: Path, *command: str) -> str:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *identity, *command], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+def test_every_installed_distribution_is_listed_in_a_moment() -> None:
+    start = time.process_time()
+    found = packages()
+    assert time.process_time() - start < 0.05
+    for name in ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "pytest"):
+        assert found[name] == metadata.version(name)
+    assert list(found) == sorted(found) and len(found) > 50
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A committed checkout that the package believes it runs from."""
-    root = tmp_path / "checkout"
-    file = root / "src/gptshake/record/provenance.py"
-    file.parent.mkdir(parents=True)
-    file.write_text("one\n")
-    for name in ("pyproject.toml", "README.md", "conf/model/tiny.yaml"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("x\n")
-    git(root, "init", "-q", "-b", "main")
-    git(root, "add", ".")
-    git(root, "commit", "-q", "-m", "first")
-    monkeypatch.setattr(provenance, "__file__", str(file))
-    return root
+def test_the_first_of_two_versions_on_the_path_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, name in (("a", "My_Pack.age-1.0.dist-info"), ("b", "my_pack_age-2.0.dist-info"), ("b", "old-3.0-py3.11.egg-info")):
+        (tmp_path / folder / name).mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "a"), str(tmp_path / "none"), str(tmp_path / "b")])
+    assert packages() == {"my-pack-age": "1.0", "old": "3.0"}
 
 
-def test_a_clean_checkout_is_its_commit(checkout: Path, tmp_path: Path) -> None:
-    assert checkout_root() == checkout
-    assert uncommitted() == []
-    state = collect()["git"]
-    assert state == {"commit": git(checkout, "rev-parse", "HEAD"), "branch": "main", "remote": None, "dirty": False, "diff_sha256": None}
-    assert save_patch(tmp_path) == [] and not (tmp_path / "diff.patch").exists()
-
-
-def test_changed_added_renamed_removed_and_untracked_files_are_listed_but_only_where_they_decide_numbers(checkout: Path) -> None:
-    (checkout / "README.md").write_text("changed\n")
-    (checkout / "notes.txt").write_text("untracked\n")
-    assert uncommitted() == []
-    (checkout / "src/gptshake/record/provenance.py").write_text("two\n")
-    (checkout / "conf/é t.yaml").write_text("new\n")
-    git(checkout, "mv", "conf/model/tiny.yaml", "conf/model/small.yaml")
-    (checkout / "pyproject.toml").unlink()
-    assert uncommitted(checkout) == [
-        "conf/model/small.yaml",
-        "conf/model/tiny.yaml",
-        "conf/é t.yaml",
-        "pyproject.toml",
-        "src/gptshake/record/provenance.py",
-    ]
-
-
-def test_patch_and_copies_make_the_code_again(checkout: Path, tmp_path: Path) -> None:
-    commit = git(checkout, "rev-parse", "HEAD")
-    (checkout / "src/gptshake/record/provenance.py").write_text("two\n")
-    (checkout / "src/gptshake/new.py").write_text("new\n")
-    (checkout / "src/gptshake/large.bin").write_bytes(b"x" * (provenance.MAX_COPY + 1))
-    (checkout / "src/gptshake/link").symlink_to("/etc/hostname")
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    assert save_patch(run_dir) == ["src/gptshake/large.bin", "src/gptshake/link"]
-    copy = tmp_path / "copy"
-    git(tmp_path, "clone", "-q", str(checkout), str(copy))
-    git(copy, "checkout", "-q", commit)
-    git(copy, "apply", str(run_dir / "diff.patch"))
-    shutil.copytree(run_dir / "untracked", copy, dirs_exist_ok=True)
-    for name in ("record/provenance.py", "new.py"):
-        assert (copy / "src/gptshake" / name).read_text() == (checkout / "src/gptshake" / name).read_text()
-
-
-def test_the_hash_of_the_changes_tells_them_apart(checkout: Path) -> None:
-    hashes = []
-    for name, text in (("src/gptshake/a.py", "1"), ("src/gptshake/a.py", "2"), ("conf/model/tiny.yaml", "3")):
-        (checkout / name).write_text(text)
-        state = collect()["git"]
-        assert state["dirty"] is True
-        hashes.append(state["diff_sha256"])
-    assert len(set(hashes)) == 3
-    assert collect()["git"]["diff_sha256"] == hashes[-1]
-
-
-def test_a_checkout_without_a_commit_is_all_change(checkout: Path, tmp_path: Path) -> None:
-    shutil.rmtree(checkout / ".git")
-    git(checkout, "init", "-q", "-b", "main")
-    git(checkout, "add", "pyproject.toml")
-    state = collect()["git"]
-    assert (state["commit"], state["branch"], state["dirty"]) == (None, "main", True)
-    assert uncommitted() == ["conf/model/tiny.yaml", "pyproject.toml", "src/gptshake/record/provenance.py"]
-    save_patch(tmp_path)
-    assert "pyproject.toml" in (tmp_path / "diff.patch").read_text()
-
-
-def test_a_detached_head_has_no_branch(checkout: Path) -> None:
-    git(checkout, "checkout", "-q", "--detach")
-    assert collect()["git"]["branch"] is None and collect()["git"]["commit"]
-
-
-def test_a_hooks_environment_does_not_point_elsewhere(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    git(other, "init", "-q")
-    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(other))
-    assert checkout_root() == checkout
-
-
-def unversioned() -> str:
-    assert checkout_root() is None and uncommitted() == []
-    return str(collect()["git"]["unversioned"])
-
-
-def test_without_git_the_code_is_unversioned(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert unversioned() == "git is not installed"
-    assert save_patch(tmp_path) == []
-
-
-def test_where_git_refuses_the_code_is_unversioned_and_says_why(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing = tmp_path / "bin/git"
-    refusing.parent.mkdir()
-    refusing.write_text("#!/bin/sh\necho \"fatal: detected dubious ownership in repository at '/x'\" >&2\nexit 128\n")
-    refusing.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{refusing.parent}:{os.environ['PATH']}")
-    assert unversioned().startswith("git refused: fatal: detected dubious ownership")
-
-
-def test_a_wheel_inside_somebodys_repository_is_not_that_repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = checkout / ".venv/lib/python3.11/site-packages/gptshake/record/provenance.py"
-    monkeypatch.setattr(provenance, "__file__", str(installed))
-    assert "wheel" in unversioned()
-
-
-def test_sources_copied_into_another_repository_are_not_that_repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(checkout / "src", checkout / "vendor/src")
-    shutil.copy(checkout / "pyproject.toml", checkout / "vendor")
-    monkeypatch.setattr(provenance, "__file__", str(checkout / "vendor/src/gptshake/record/provenance.py"))
-    assert "no git checkout of its own" in unversioned()
-
-
-@pytest.mark.parametrize(
-    ("remote", "shown"),
-    [
-        ("https://me:secret@host.org/me/x.git", "https://host.org/me/x.git"),
-        ("https://ghp_secret@host.org:8443/me/x.git", "https://host.org:8443/me/x.git"),
-        ("https://me:se@cret@host.org/x", "https://host.org/x"),
-        ("https://host.org/x.git?private_token=secret#secret", "https://host.org/x.git"),
-        ("ssh://git:secret@host.org/x.git", "ssh://host.org/x.git"),
-        ("git@host.org:me/x.git", "git@host.org:me/x.git"),
-        ("secret@host.org:me/x.git", "host.org:me/x.git"),
-        ("/home/me/x.git", "/home/me/x.git"),
-        ("", ""),
-    ],
-)
-def test_a_remote_is_kept_without_credentials(remote: str, shown: str) -> None:
-    assert without_credentials(remote) == shown
-
-
-def test_the_record_holds_no_credential_of_the_remote(checkout: Path) -> None:
-    git(checkout, "remote", "add", "origin", "https://me:secret@host.org/me/x.git")
-    assert collect()["git"]["remote"] == "https://host.org/me/x.git"
-    assert "secret" not in json.dumps(collect())
-
-
-def test_versions_are_known_without_importing_the_libraries() -> None:
+def test_nothing_is_imported_to_ask_its_version() -> None:
     code = (
-        "import sys, json; from gptshake.record.provenance import collect; d = collect(); json.dumps(d); "
-        "assert d['environment']['packages']['torch'], d; "
+        "import sys, json; from gptshake.record.git import Code; from gptshake.record.provenance import collect; d = collect(Code()); "
+        "json.dumps(d); assert d['environment']['packages']['torch'], d; "
         "print([m for m in ('torch', 'wandb', 'numpy', 'matplotlib', 'pytorch_lightning') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_only_code_that_git_does_not_know_is_hashed() -> None:
+    assert "code_sha256" not in collect(Code({"commit": "abc"}))["git"]
+    unversioned = collect(Code({"unversioned": "installed from a wheel"}))["git"]
+    assert unversioned == {"unversioned": "installed from a wheel", "code_sha256": code_sha256()}
+    assert json.dumps(unversioned)
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package as a wheel installs it, conf inside, with compiled files beside; it believes that it runs from there."""
+    package, source = tmp_path / "site-packages/gptshake", Path(gptshake.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source.parent / "hydra_plugins", package.parent / "hydra_plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(packaged_conf(), package / "conf")
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__/errors.cpython-311.pyc").write_bytes(b"compiled")
+    monkeypatch.setattr(provenance, "__file__", str(package / "record/provenance.py"))
+    return package
+
+
+def test_a_wheel_has_the_hash_of_the_checkout_that_it_was_made_from(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = code_sha256()
+    monkeypatch.undo()
+    assert installed == code_sha256()
+
+
+@pytest.mark.parametrize("file", ["errors.py", "conf/model/tiny.yaml", "../hydra_plugins/gptshake_sweeper/_app.py"])
+def test_an_edited_installation_has_another_hash(wheel: Path, file: str) -> None:
+    before = code_sha256()
+    (wheel / file).write_text((wheel / file).read_text() + "# edited\n")
+    assert code_sha256() != before
+
+
+CONFIG: dict[str, Any] = {
+    "seed": 1,
+    "note": "why",
+    "paths": {"runs": "a"},
+    "data": {"batch_size": 8, "documents": {"path": "x", "cache": "c"}},
+    "trainer": {"max_steps": 5, "price_per_hour": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"note": "another why", "dirty": True, "paths": {"runs": "b"}, "logger": None, "task": {"text": "x"}}, True),
+        ({"trainer": {"price_per_hour": 2.0, "max_steps": 5}, "data": {"documents": {"path": "x", "cache": "d"}, "batch_size": 8}}, True),
+        ({"seed": 2}, False),
+        ({"trainer": {"max_steps": 6, "price_per_hour": None}}, False),
+        ({"data": {"batch_size": 8, "documents": {"path": "y", "cache": "c"}}}, False),
+    ],
+)
+def test_the_hash_of_a_config_is_about_what_decides_numbers(change: dict[str, Any], same: bool) -> None:
+    assert (config_sha256(CONFIG) == config_sha256(CONFIG | change)) is same

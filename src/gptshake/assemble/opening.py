@@ -5,11 +5,12 @@ A run that goes on is held against its plan first.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,15 +18,27 @@ from gptshake import hardware
 from gptshake.assemble.parts import make
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore
-from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
+from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.words import duration, short_count
 from gptshake.record.launch import Launch
-from gptshake.record.provenance import copy_patch, save_patch
+from gptshake.record.provenance import config_sha256
 from gptshake.record.run import Run
+from gptshake.redaction import redact_code, redacted
 
 if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
+
+
+FROZEN = (
+    "data.batch_size",
+    "data.micro_batch_size",
+    "data.workers",
+    "trainer.accelerator",
+    "trainer.precision",
+    "trainer.threads",
+    "trainer.val_check_interval",
+)
 
 
 def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
@@ -33,59 +46,106 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
 
     Raises:
         ConfigError: a longer schedule than the one that the run began with.
+        RecordError: the text is not the one that the run began with.
     """
+    run = _go_on(cfg, launch, store, budget) if launch.resumes else _begin(cfg, launch, store, budget)
+    run.sit(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if launch.resumes:
-        run = Run.open(launch.path)
-        _refuse_another_schedule(cfg, run, budget)
-        run.update(status="running", reason=None)
-        return run
+        _tell_other_code(run, launch)
+    return run
+
+
+def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
+    config = recorded(cfg)
     run = Run.create(
         launch.path,
         id=launch.id,
         name=launch.name,
         task=str(cfg.task._target_).split(".")[-2],
-        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
+        config_yaml=OmegaConf.to_yaml(OmegaConf.create(config)),
         overrides=launch.overrides,
         provenance=launch.provenance,
     )
-    copy_patch(launch.patch, run.path) if launch.patch else save_patch(run.path)
+    launch.code.save(run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
-    keys = (
-        "data.batch_size",
-        "data.micro_batch_size",
-        "data.workers",
-        "trainer.accelerator",
-        "trainer.precision",
-        "trainer.threads",
-        "trainer.val_check_interval",
-    )
-    resolved = {key: OmegaConf.select(cfg, key) for key in keys} | {
-        f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items()
-    }
+    documents = make(cfg.data.documents).resolved()
     run.update(
+        note=cfg.note,
+        seed=cfg.seed,
+        config_sha256=config_sha256(config),
+        local_conf=_save_local_conf(launch, run.path),
         trial=launch.trial,
         choices=launch.choices,
-        resolved=resolved,
+        resolved={key: OmegaConf.select(cfg, key) for key in FROZEN} | {f"data.{key}": value for key, value in documents.items()},
         budget={
             "steps": budget.steps,
             "tokens": budget.total_tokens,
             "tokens_per_step": budget.tokens_per_step,
             "stop_rule": budget.stop_rule,
         },
-        data={
-            "label": store.label,
-            "licence": store.licence,
-            "fingerprint": store.fingerprint,
-            "store": store.key,
-            "tokenizer": store.tokenizer.digest,
-            "vocab_size": store.tokenizer.vocab_size,
-            "entropy": store.entropy,
-            "bytes_per_token": store.bytes_per_token,
-        },
+        data=_about(store),
         hardware=hardware.describe(),
     )
     return run
+
+
+def _about(store: TokenStore) -> dict[str, Any]:
+    return {
+        "label": store.label,
+        "licence": store.licence,
+        "fingerprint": store.fingerprint,
+        "store": store.key,
+        "tokenizer": store.tokenizer.digest,
+        "vocab_size": store.tokenizer.vocab_size,
+        "entropy": store.entropy,
+        "bytes_per_token": store.bytes_per_token,
+    }
+
+
+def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
+    run = Run.open(launch.path)
+    known = run.info["data"]["fingerprint"]
+    if store.fingerprint != known:
+        raise RecordError(
+            f"The text of {store.label} is not the one that {run.name} began with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
+            f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
+        )
+    _refuse_another_schedule(cfg, run, budget)
+    run.update(status="running", reason=None)
+    return run
+
+
+def recorded(cfg: DictConfig) -> Any:
+    """The config as records and sinks get it: plain values, everything resolved, no secret."""
+    return redacted(OmegaConf.to_container(cfg, resolve=True))
+
+
+def _save_local_conf(launch: Launch, folder: Path) -> dict[str, str]:
+    """Keep the files of the user's own ``./conf`` under ``conf/``; gives their hashes as they were kept."""
+    kept = {f"conf/{name}": redact_code(content, name) for name, content in launch.local_conf.items()}
+    for name, content in kept.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()}
+
+
+def _tell_other_code(run: Run, launch: Launch) -> None:
+    """Say if a run goes on with code that it did not begin with, and keep what of it is not committed."""
+    began, now = run.info.get("git", {}), launch.provenance.get("git", {})
+    if began.get("diff_sha256") != now.get("diff_sha256"):
+        folder = run.path / f"sitting-{len(run.info['sittings'])}"
+        folder.mkdir(exist_ok=True)
+        launch.code.save(folder)
+    if any(began.get(key) != now.get(key) for key in ("commit", "diff_sha256", "code_sha256")):
+        run.say(f"note: this run began with {_code(began)} and goes on with {_code(now)}")
+
+
+def _code(git: Mapping[str, Any]) -> str:
+    """Code in a few words, such as ``commit 1a2b3c4d and uncommitted changes``."""
+    if "commit" not in git:
+        return f"unversioned code ({str(git.get('code_sha256'))[:8]})"
+    return f"commit {str(git['commit'])[:8]}{' and uncommitted changes' if git.get('dirty') else ''}"
 
 
 def _refuse_another_schedule(cfg: DictConfig, run: Run, budget: Budget) -> None:
@@ -122,6 +182,8 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, n_par
     """Say in one line what the run will do, and in others what was decided for it."""
     for note in budget.notes:
         run.say(f"note: {note}")
+    if local := run.info.get("local_conf"):
+        run.say(f"note: config files of your own: {', '.join(local)}")
     vocabulary = store.tokenizer.vocab_size
     accumulation = f" = {budget.accumulation} x {budget.micro_batch_size}" if budget.accumulation > 1 else ""
     run.say(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from gptshake import hardware
-from gptshake.assemble.opening import open_run, outcome, say_end, say_plan, show_data
+from gptshake import energy, hardware
+from gptshake.assemble.opening import open_run, outcome, recorded, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
 from gptshake.assemble.weights import load_initial_weights
@@ -37,6 +37,7 @@ OURS = (
     "gradient_clip_val",
     "patience",
     "save_minutes",
+    "price_per_hour",
     "threads",
     "compile",
 )
@@ -76,6 +77,8 @@ def _train(
     for line in lines:
         run.log(line)
     device = {"gpu": "cuda"}.get(cfg.trainer.accelerator, cfg.trainer.accelerator)
+    if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
+        run.meter = energy.Meter(energy.counters_of(device))
     torch.manual_seed(cfg.seed)
     model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
     data = _data_module(cfg, store, budget)
@@ -134,7 +137,7 @@ def _bench(
     for sink in sinks:
         sink.start(
             run,
-            OmegaConf.to_container(cfg, resolve=True),
+            recorded(cfg),
             [store.label, *(f"{g}:{n}" for g, n in launch.choices.items() if g in ("model", "data", "debug"))],
         )
     return Bench(run, store.tokenizer, store.entropy, validate, plot_run, sinks, flops, peak)
@@ -175,9 +178,9 @@ def _fit(
         with SIGNALS.deferred():
             trainer.fit(module, train_dataloaders=data.train_dataloader(), ckpt_path=start, weights_only=True)
             keeper.save(trainer, module)
-    except Pruned:
+    except BaseException as ending:
         bench.run.update(summary=summary_of(module, bench))
-        for sink in bench.sinks:
+        for sink in bench.sinks if isinstance(ending, Pruned) else ():
             sink.finish("pruned", bench.run.info["summary"])
         raise
     return _conclude(cfg, store if bench.run.info.get("trial") is None else None, data, bench, module)
@@ -202,12 +205,18 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
 
 
 def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:
-    """The figures of the last finished step."""
-    row = bench.row
+    """The figures of the last finished step, of the best validation, and the speed of the whole run without its validations."""
+    row, rows = bench.row, bench.run.rows()
     summary: dict[str, float] = {
         "train/tokens": module.tokens,
         "steps": module.steps,
         "best/val/loss": bench.best_loss,
         "best/step": bench.best_step or 0,
     }
-    return summary | {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
+    summary |= {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
+    if best := [row["val/bpb"] for row in rows if row["step"] == bench.best_step and "val/bpb" in row]:
+        summary["best/val/bpb"] = best[0]
+    if seconds := sum(row["perf/step_ms"] for row in rows) / 1e3:
+        rate = rows[-1]["train/tokens"] / seconds
+        summary |= {"perf/tokens_per_s": rate, "perf/mfu": rate * bench.flops_per_token / bench.peak_flops}
+    return summary

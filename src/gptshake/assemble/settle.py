@@ -16,6 +16,7 @@ from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, plan
 from gptshake.model.config import GPTConfig
 from gptshake.record.run import find_run
+from gptshake.redaction import redact
 from gptshake.tokenizer.protocol import TokenizerTrainer
 from gptshake.tokenizer.saved import SavedTrainer
 
@@ -44,7 +45,7 @@ def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> T
     """
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        print(redact(line), flush=True)
         lines.append(line)
 
     data = cfg.data

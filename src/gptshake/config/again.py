@@ -4,6 +4,7 @@ The stored config.yaml is only ever compared with the result, never instantiated
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gptshake.config.argv import key_of, quote
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
 from gptshake.record.run import LATEST, find_run, read_run
+from gptshake.redaction import SECRET, redacted
 
 # Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches.
 FREE = (
@@ -39,6 +41,7 @@ FREE = (
     "trainer.max_time",
     "trainer.patience",
     "trainer.save_minutes",
+    "trainer.price_per_hour",
 )
 
 
@@ -72,25 +75,33 @@ def typed(overrides: list[str], key: str) -> str:
     return str(parse_overrides(texts[-1:])[0].value() or "") if texts else ""
 
 
-def stored_overrides(run_dir: Path) -> list[str]:
+def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
     """The overrides that give a run's config again, its ``auto`` values frozen to what they were.
 
+    Args:
+        run_dir: of the run.
+        new: overrides that will be put behind them.
     Raises:
-        RecordError: the record is not readable.
+        RecordError: the record is not readable, or a value in it was a secret and is not among the new ones.
     """
     try:
         record: dict[str, Any] = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         typed = [str(text) for text in record["overrides"]]
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    frozen = [f"{key}={value}" for key, value in record.get("resolved", {}).items()]
-    return [text for text in typed if key_of(text) not in ("dirty", "resume")] + frozen
+    frozen = [f"{key}={value}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)]
+    again = {key_of(text) for text in new}
+    for text in typed:
+        if SECRET in text and not _is_free(key_of(text)) and key_of(text) not in again:
+            raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key_of(text)}= again to go on.")
+    return [text for text in typed if key_of(text) not in ("dirty", "resume") and SECRET not in text] + frozen
 
 
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
     """Give a composed config the values that ``auto`` meant when the run began."""
     for key, value in read_run(run_dir).get("resolved", {}).items():
-        OmegaConf.update(cfg, key, value)
+        if SECRET not in str(value):
+            OmegaConf.update(cfg, key, value)
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
@@ -100,7 +111,7 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
         RecordError: listing what differs outside the free keys.
     """
     stored = _flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
-    today = _flat(OmegaConf.to_container(cfg, resolve=True))
+    today = _flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
     differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not _is_free(key)]
     if differing:
         lines = "\n".join(f"  {key}: was {stored.get(key)}, would be {today.get(key)}" for key in differing)

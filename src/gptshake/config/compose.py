@@ -1,5 +1,6 @@
 """One composition of the config with Hydra's public ``compose()``, for checks and names before anything runs."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers.oc import env
 
 from gptshake.config.layout import local_conf, packaged_conf
 from gptshake.config.root import RootConfig
@@ -21,6 +23,7 @@ from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiC
 from gptshake.model.config import GPTConfig
 from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, OneCycleConfig
 from gptshake.record.sinks.config import WandbConfig
+from gptshake.redaction import learn
 from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
 from gptshake.training.config import TrainerConfig
 
@@ -87,8 +90,17 @@ def snapshot() -> Iterator[Path]:
 def prepare(overrides: list[str]) -> None:
     """Give Hydra our schemas and the user's ``./conf``; to be called before any composition."""
     register_schemas()
+    OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     LocalConf.shadow = "conf_shadow=true" in overrides
     Plugins.instance().register(LocalConf)
+
+
+def _env(key: str, default: Any = ...) -> str | None:
+    """OmegaConf's own ``oc.env``, which tells ``redact`` what it gave."""
+    value = env(key) if default is ... else env(key, default)
+    if key in os.environ:
+        learn(key, os.environ[key])
+    return value
 
 
 def compose(overrides: list[str]) -> DictConfig:

@@ -23,6 +23,13 @@ def local_conf() -> Path | None:
     return folder if folder.is_dir() and folder.resolve() != packaged_conf() else None
 
 
+def local_files() -> dict[str, bytes]:
+    """Every config file of the user's own ``./conf`` with its content, by its path below that folder."""
+    local = local_conf()
+    files = sorted(local.rglob("*.yaml")) if local else ()
+    return {file.relative_to(local).as_posix(): file.read_bytes() for file in files if local and file.is_file()}
+
+
 def options(group: str) -> list[str]:
     """Names that ``group=`` accepts, packaged and local, in alphabetical order."""
     folders = [folder / group for folder in (packaged_conf(), local_conf()) if folder]

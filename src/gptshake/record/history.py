@@ -1,6 +1,5 @@
 """The commits of the package's own checkout, read with one call of git, so that many questions about them cost nothing."""
 
-import re
 from collections.abc import Iterable
 
 from gptshake.record import commits
@@ -14,7 +13,7 @@ class History:
     """
 
     def __init__(self, ends: Iterable[str]) -> None:
-        hashes = sorted({end for end in ends if re.fullmatch("[0-9a-f]{7,64}", end)})  # anything else might be an option of git's
+        hashes = sorted({end for end in ends if commits.is_commit(end)})
         answer = commits._ask("log", "--ignore-missing", "--format=%H%x09%P%x09%s", *hashes, "--") if hashes else None
         lines = [line.split("\t", 2) for line in (answer or "").split("\n") if line.count("\t") >= 2]
         self._parents = {commit: parents.split() for commit, parents, _ in lines}

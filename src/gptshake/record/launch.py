@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gptshake.record.git import Code
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -17,4 +19,5 @@ class Launch:
     provenance: dict[str, Any] = field(default_factory=dict)
     resumes: bool = False  # ``path`` holds a run already
     trial: dict[str, Any] | None = None  # of a sweep: study, number, repeat, params
-    patch: Path | None = None  # folder that keeps the uncommitted changes of the moment when the sweep began
+    code: Code = field(default_factory=Code)  # with the uncommitted changes of the moment when the command began
+    local_conf: dict[str, bytes] = field(default_factory=dict)  # files of the user's own ./conf

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from gptshake.redaction import redact
+
 _FILE = "notes.jsonl"
 
 
@@ -21,8 +23,8 @@ class Note(NamedTuple):
 
 
 def add_note(path: Path, text: str) -> None:
-    """Keep a note in a run's or a sweep's folder; it is on the disk when this returns, whoever else is writing there."""
-    line = json.dumps({"time": time.time(), "text": text}, ensure_ascii=False).encode(errors="replace") + b"\n"
+    """Keep a note in a run's or a sweep's folder, without secrets; it is on the disk when this returns, whoever else is writing there."""
+    line = json.dumps({"time": time.time(), "text": redact(text)}, ensure_ascii=False).encode(errors="replace") + b"\n"
     with (path / _FILE).open("ab+") as file:
         if file.tell() and (file.seek(-1, os.SEEK_END), file.read()[-1:])[1] != b"\n":
             line = b"\n" + line  # a kill tore the last one

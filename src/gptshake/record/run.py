@@ -1,6 +1,6 @@
 """The run directory: everything that explains or repeats a run, and the only place where it is written.
 
-config.yaml  overrides     what was asked for: resolved, and as typed
+config.yaml  overrides     what was asked for: resolved, and as typed; no secret is in any of these (``redaction``)
 run.json                   id, name, provenance, fingerprints, frozen ``auto`` values, status, summary; replaced atomically
 metrics.csv  samples.md    one row per step; what the model wrote
 log                        what was said, without colours
@@ -19,13 +19,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gptshake.energy import Meter
 from gptshake.errors import RecordError
-from gptshake.files import fsync, write_atomic
+from gptshake.files import fsync, sha256, write_atomic
+from gptshake.record import sittings
 from gptshake.record.lease import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
 from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+from gptshake.redaction import redact, redacted
 
 STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
 LATEST = "latest"  # a name for the run that was begun last
@@ -39,6 +42,7 @@ class Run:
         path: the run directory.
         id: eight characters, the same in W&B.
         name: readable, holds the id.
+        meter: of the energy of this sitting, if somebody measures it.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
@@ -46,13 +50,14 @@ class Run:
         self.id: str = info["id"]
         self.name: str = info["name"]
         self._info = info
+        self.meter: Meter | None = None
         self._writer: MetricsWriter | None = None
 
     @classmethod
     def create(
         cls, path: Path, *, id: str, name: str, task: str, config_yaml: str, overrides: Sequence[str], provenance: Mapping[str, Any]
     ) -> "Run":
-        """Begin a record; run.json is written last, so a directory that has one is complete.
+        """Begin a record; run.json is written last, so a directory that has one is complete. ``config_yaml`` holds no secret any more.
 
         Raises:
             RecordError: if a run is there already.
@@ -62,7 +67,7 @@ class Run:
             raise RecordError(f"{path} holds a run already; choose another paths.run_dir, or continue it with resume={path.name}.")
         path.mkdir(parents=True, exist_ok=True)
         write_atomic(path / "config.yaml", config_yaml)
-        write_atomic(path / "overrides", "".join(f"{override}\n" for override in overrides))
+        write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
         run = cls(path, {"id": id, "name": name})
         run.update(task=task, status="running", started=time.time(), overrides=list(overrides), **provenance)
         return run
@@ -94,11 +99,24 @@ class Run:
         """
         if fields.get("status", "ok") not in STATUSES:
             raise ValueError(f"{fields['status']!r} is no status of a run: {', '.join(STATUSES)}")
-        self._info = _merged(self._info, _plain(fields))
+        self._info = _merged(self._info, redacted(_plain(fields)))
         write_atomic(self.path / "run.json", json.dumps(self._info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
+        """Begin a sitting, with the first or after a resume; ``sittings.begun`` says of what."""
+        rows = self.rows()
+        last_seen = rows[-1]["time"] if rows else None
+        before = self._info.get("sittings", [])
+        self.update(sittings=sittings.begun(before, now=time.time(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
+
+    def sits_from(self, step: int) -> None:
+        """Say after which step this sitting goes on."""
+        if known := self._info.get("sittings"):
+            self.update(sittings=[*known[:-1], known[-1] | {"from_step": step}])
 
     def say(self, text: str) -> None:
         """Print a line and keep it in ``log``; a terminal that is gone or knows fewer letters does not stop a run."""
+        text = redact(text)
         with contextlib.suppress(OSError, ValueError):  # a closed pipe; ValueError includes letters it cannot encode
             try:
                 print(text, flush=True)
@@ -109,7 +127,7 @@ class Run:
     def log(self, text: str) -> None:
         """Keep a line in ``log`` that was printed already, or need not be."""
         with (self.path / "log").open("a", encoding="utf-8", errors="replace") as file:
-            file.write(_ANSI.sub("", text) + "\n")
+            file.write(_ANSI.sub("", redact(text)) + "\n")
 
     def append_row(self, row: Mapping[str, float]) -> None:
         """Add one step's row to metrics.csv; see ``metrics.COLUMNS`` for names and units."""
@@ -135,14 +153,14 @@ class Run:
 
     def sample(self, step: int, tokens: int, text: str, title: str = "sample") -> None:
         """Add a text to samples.md; ``title`` says what it is, such as its prompt, in one line."""
-        append_sample(self.path / "samples.md", Sample(step, tokens, " ".join(title.split()), text))
+        append_sample(self.path / "samples.md", Sample(step, tokens, redact(" ".join(title.split())), redact(text)))
 
     def samples(self) -> list[Sample]:
         """All texts so far."""
         return read_samples(self.path / "samples.md")
 
     def finish(self, status: str, reason: str | None = None, summary: Mapping[str, Any] | None = None) -> None:
-        """End the record: rows and samples to the disk first, then the status.
+        """End the record: rows and samples to the disk first, then the status, what it took, and the checkpoints' hashes.
 
         Args:
             status: ok, failed, interrupted or pruned.
@@ -155,7 +173,17 @@ class Run:
         for name in ("samples.md", "log"):
             if (self.path / name).exists():
                 fsync(self.path / name)
-        self.update(status=status, reason=reason, finished=time.time(), summary=dict(summary or {}))
+        now = time.time()
+        energy = self.meter.close() if self.meter else None
+        done = sittings.ended(self._info.get("sittings", []), now=now, energy_kwh=energy)
+        took = {key: value for key, value in sittings.totals(done).items() if value is not None or key in self._info} if done else {}
+        self._info.pop("checkpoints", None)  # it would be merged, and earlier ones are gone
+        kept = {"sittings": done, "checkpoints": self._checkpoints(), **took}
+        self.update(status=status, reason=reason, finished=now, summary=dict(summary or {}), **kept)
+
+    def _checkpoints(self) -> dict[str, str]:
+        """The hash of each checkpoint's sums, which are the hashes of its files: nothing large is read again."""
+        return {file.parent.name: sha256(file) for file in sorted(self.path.glob("checkpoints/step-*/checksums.json"))}
 
     @property
     def _metrics(self) -> MetricsWriter:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import RecordError
+from gptshake.redaction import redacted
 from gptshake.sweep.space import Params
 
 FREE = ("paths.", "logger", "note", "dirty", "callbacks")  # overrides that are not what a study is about
@@ -107,9 +108,9 @@ def trial_row(row: dict[str, Any]) -> TrialRow:
 
 def refuse_differences(folder: Path, stored: dict[str, Any], header: Header) -> None:
     """Raise RecordError, with the differences, if the stored study is about something else."""
-    old = Header(**{key: stored[key] for key in Header.__dataclass_fields__}).identity()
+    old = redacted(Header(**{key: stored[key] for key in Header.__dataclass_fields__}).identity())
     lines = []
-    for kind, now in header.identity().items():
+    for kind, now in redacted(header.identity()).items():
         for key in sorted({*now, *old[kind]}):
             if now.get(key) != old[kind].get(key):
                 lines.append(f"  {kind}{key}: was {_shown(old[kind].get(key))}, would be {_shown(now.get(key))}")

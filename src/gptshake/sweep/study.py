@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from gptshake.files import write_atomic
+from gptshake.redaction import redacted
 from gptshake.sweep.rows import ROWS, Header, RunRow, TrialRow, read_study, refuse_differences, refuse_other_code, trial_row
 from gptshake.sweep.search import Point, readable
 from gptshake.sweep.space import Axis, Params
@@ -163,7 +164,7 @@ class Study:
 
     def write(self) -> None:
         """Replace study.json."""
-        write_atomic(self.folder / ROWS, json.dumps(self.rows(), indent=1) + "\n")
+        write_atomic(self.folder / ROWS, json.dumps(redacted(self.rows()), indent=1) + "\n")
         self.changed = False
 
     def _rounded(self, number: int) -> Params:

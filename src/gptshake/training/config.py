@@ -23,3 +23,4 @@ class TrainerConfig:
     gradient_clip_val: float | None = 1.0  # global norm; null switches clipping off
     patience: int | None = None  # validations without a better loss before the run stops
     save_minutes: float = 10.0  # checkpoint at least this often, and at every validation
+    price_per_hour: float | None = None  # of the machine, in any currency; the record then holds the price

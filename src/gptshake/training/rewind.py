@@ -32,6 +32,7 @@ def rewind(run: Run) -> Path | None:
         checkpoints.drop_after(run.path, 0)
         run.cut_rows(0)
         (run.path / "samples.md").unlink(missing_ok=True)  # what the untrained model wrote comes again
+        run.sits_from(0)
         run.say("no checkpoint yet: starting over from step 0")
         return None
     folder, complaints = checkpoints.newest(run.path)
@@ -40,5 +41,6 @@ def rewind(run: Run) -> Path | None:
     step = checkpoints.our_state(folder)["steps"]
     checkpoints.drop_after(run.path, step)
     run.cut_rows(step)
+    run.sits_from(step)
     run.say(f"resuming after step {step:,}")
     return folder

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
 from gptshake.errors import GptshakeError, Stop
 from gptshake.processes import read_outcome
+from gptshake.redaction import redacted
 from gptshake.report.live import Live
 from gptshake.signals import SIGNALS
 from gptshake.sweep.app import Host
@@ -57,7 +58,8 @@ class HydraApp:
 
     def begun(self, folder: Path) -> None:
         """Leave the multirun's config in the study's folder, as every Hydra sweeper does."""
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        config = redacted(OmegaConf.to_container(self.config, resolve=False))
+        OmegaConf.save(OmegaConf.create(config), folder / "multirun.yaml")
         if self.host:
             self.host.begun(folder)
 

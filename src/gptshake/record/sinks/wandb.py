@@ -172,6 +172,7 @@ def _settings() -> "wandb.Settings":
         finish_timeout=FINISH_SECONDS,
         silent=True,
         console="off",
+        x_disable_meta=True,  # the command line as it was typed, with whatever secret is in it
         disable_git=True,
         disable_code=True,
         save_code=False,

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from gptshake.model.generate import generate
+from gptshake.redaction import redact
 from gptshake.training.module import GPTModule
 
 
@@ -49,7 +50,7 @@ class Samples(pl.Callback):
 
     def _sample(self, module: GPTModule) -> None:
         bench, step = module.bench, module.steps
-        texts = [self._continue(module, prompt) for prompt in self.prompts]
+        texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
         for sink in bench.sinks:
             sink.sample(step, module.tokens, "\n---\n".join(texts))
         bench.run.sample(step, module.tokens, "\n---\n".join(texts))

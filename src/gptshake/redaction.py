@@ -1,0 +1,164 @@
+"""No secret in a record, a log or a sink: ``redact`` for texts, ``redacted`` for plain values, ``redact_code`` for sources.
+
+A secret is known by its value (variables of the environment whose names say so, a ``.env`` file here, the keys that W&B and the
+hub keep at home, what ``oc.env`` brought into the config), by its shape (tokens of known services, private keys, addresses with a
+password) or by its name (``password=…``). It becomes ``<secret>``. The trade-off: what is shorter than six letters is not found
+in a text, and now and then something harmless is hidden. The environment is read anew at each call, so nothing is kept or stale.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+SECRET = "<secret>"
+SHORTEST = 6  # characters of a value that can be told from ordinary text
+
+# Names of variables: words that say secret wherever they stand, and words that do at the end of a name.
+_VARIABLE = re.compile(
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|TOKEN\d*(?=_|$)|(KEY|AUTH|PASS|PAT|COOKIE|DSN|_PWD)S?\d*$"
+)
+# Names in texts, where "token" and "key" are everyday words of this house.
+_NAME = (
+    r"(?:(?:api|access|secret|private|auth|signing|encryption|wandb)[_-]?key|secret|passwd|password|passphrase|credentials?"
+    r"|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"
+)
+_VALUE = r"(?![$<\[])[^\s'\",;}&]{6,}"
+_NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?)({_VALUE})")
+_NAMED_LITERAL = re.compile(
+    rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\"])({_VALUE})(?=['\"])"
+)  # in a program a bare word is no value
+_QUERY = re.compile(r"(?i)([?&;][\w-]{0,40}(?:token|key|secret|passw(?:or)?d|pwd|signature|sig|auth|credential)[\w-]{0,40}=)[^&#\s'\"]+")
+_ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)(?!git@|<secret>@)(?:[^\s/'\"]{1,999}|[^\s/:@'\"]{1,99}:[^\s@'\"]{1,999})@")
+_SHAPES = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{16,}"
+    r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}"
+    r"|wandb_v\d+_[A-Za-z0-9_-]{16,}|pypi-[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{5,})"
+    r"|(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/=-]{16,}"
+)
+_HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&B; or a commit, if a word before it says so
+_COMMIT = re.compile(r"(?i)(?:commit|version|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END|\Z)", re.DOTALL)
+_KEY_LINE = re.compile(r"[A-Za-z0-9/=][A-Za-z0-9+/=]{15,}")  # not the + that begins a line of a patch
+_ORDINARY = re.compile(r"[A-Za-z]{0,9}|[+-]?[\d.,_]*(?:[eE][+-]?\d+)?|<.*>|\[.*\]")
+_DOTENV = re.compile(r"^\s*(?:export\s+)?([\w.]+)\s*=\s*(.*?)\s*$", re.MULTILINE)
+
+_learned: set[str] = set()
+
+
+def redact(text: str) -> str:
+    """The text with every secret as ``<secret>``."""
+    return _clean(text, _known())
+
+
+def redacted(node: Any, name: str = "") -> Any:
+    """Plain values with every secret in their texts as ``<secret>``.
+
+    Args:
+        node: mappings, lists and values; what is no text stays as it is.
+        name: key that it stands under: one such as ``password`` makes its text a secret, one such as ``commit`` allows 40 digits.
+    """
+    return _walk(node, name, _known())
+
+
+def redact_code(content: bytes, path: str) -> bytes:
+    """A source, config file or piece of a patch with its secrets as ``<secret>``, all lines in their places."""
+    text = content.decode("utf-8", "surrogateescape")
+    named = _NAMED_LITERAL if path.endswith((".py", ".js")) else _NAMED
+    clean = _clean(text, _known(), named)
+    return content if clean == text else clean.encode("utf-8", "surrogateescape")
+
+
+def learn(name: str, value: str) -> None:
+    """Take note of what a variable brought into the config; a number, a short word or a path that is there is no secret, nor is our own."""
+    if not name.startswith("GPTSHAKE_") and (_VARIABLE.search(name.upper()) or not _is_ordinary(value)):
+        _learned.add(value)
+
+
+def _walk(node: Any, name: str, known: re.Pattern[str] | None) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _walk(child, str(key), known) for key, child in node.items()}
+    if isinstance(node, list | tuple):
+        return [_walk(child, name, known) for child in node]
+    if not isinstance(node, str):
+        return node
+    if re.search(rf"(?i)(?:{_NAME}|^token)$", name.rpartition(".")[2]) and not _is_ordinary(node) and not node.startswith("$"):
+        return SECRET
+    return _clean(node, known, before=f"{name} ")
+
+
+def _clean(text: str, known: re.Pattern[str] | None, named: re.Pattern[str] = _NAMED, before: str = "") -> str:
+    """``before`` is what stands in front of the text, as far as it tells a commit from a key."""
+    text = known.sub(SECRET, text) if known else text
+    text = _PRIVATE_KEY.sub(lambda found: _KEY_LINE.sub(SECRET, found[0]), text)
+    text = _SHAPES.sub(SECRET, text)
+    text = _ADDRESS.sub(rf"\1{SECRET}@", text)
+    text = _QUERY.sub(rf"\1{SECRET}", text)
+    text = _HEX.sub(lambda found: found[0] if _COMMIT.search(_line_before(before + text, len(before) + found.start())) else SECRET, text)
+    return named.sub(rf"\1{SECRET}", text)
+
+
+def _line_before(text: str, position: int) -> str:
+    return text[max(0, position - 80) : position].rpartition("\n")[2]
+
+
+def _known() -> re.Pattern[str] | None:
+    """What finds every secret whose value is known."""
+    values = {value for value in (*_of_environment(), *_of_dotenv(), *_at_home(), *_learned) if len(value) >= SHORTEST}
+    return _pattern(frozenset(values)) if values else None
+
+
+@lru_cache(maxsize=8)
+def _pattern(values: frozenset[str]) -> re.Pattern[str]:
+    forms: set[str] = set()
+    for value in values:
+        lines = [line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST and not line.startswith("-----")]
+        for part in (value, *lines):  # as it is, in Hydra's quotes, in an address, in JSON
+            forms |= {part, part.replace("'", "\\'"), quote(part, safe=""), json.dumps(part)[1:-1]}
+    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+
+
+def _of_environment() -> Iterator[str]:
+    for name, value in os.environ.items():
+        if _VARIABLE.search(name.upper()) and not _is_path(value):
+            yield value
+
+
+def _of_dotenv() -> Iterator[str]:
+    """Everything that ``.env`` and its like in the working directory hold."""
+    for file in Path().glob(".env*"):
+        for name, value in _DOTENV.findall(_read(file)):
+            value = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value.partition(" #")[0].rstrip()
+            if not _is_ordinary(value) or (_VARIABLE.search(name.upper()) and not _is_path(value)):
+                yield value
+
+
+def _at_home() -> Iterator[str]:
+    """The keys that ``wandb login`` and ``hf auth login`` keep in a user's home."""
+    netrc = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    yield from re.findall(r"\bpassword\s+(\S+)", _read(netrc))
+    hub = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    yield _read(Path(os.environ.get("HF_TOKEN_PATH") or hub / "token")).strip()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # not there, a folder, or not ours to read
+
+
+def _is_ordinary(value: str) -> bool:
+    """Whether a value may be shown that no name calls a secret: a short word, a number, a path that is there."""
+    return _ORDINARY.fullmatch(value) is not None or _is_path(value)
+
+
+def _is_path(value: str) -> bool:
+    try:
+        return "/" in value and Path(value).expanduser().exists()
+    except (OSError, RuntimeError):  # too long for a name, or somebody's home who is not here
+        return False

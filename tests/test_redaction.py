@@ -1,0 +1,200 @@
+"""Secrets by value, by shape and by name; and what must not be hidden, or a record would explain nothing."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gptshake import redaction
+from gptshake.redaction import SECRET, learn, redact, redact_code, redacted
+
+HEX = "0123456789abcdef0123456789abcdef01234567"  # as long as a commit, and as a key of W&B
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory and a home without secrets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("NETRC", "HF_HOME", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(redaction, "_learned", set())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "TOKEN_2",
+        "AWS_SECRET_ACCESS_KEY",
+        "DB_PASSWORD",
+        "MYSQL_PWD",
+        "apiToken",
+        "SENTRY_DSN",
+        "MY_SECRET_THING",
+        "KEY1",
+    ],
+)
+def test_a_variable_whose_name_says_secret_is_hidden_wherever_its_value_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "correct'horse 1")
+    assert redact("a correct'horse 1, twice: correct'horse 1") == f"a {SECRET}, twice: {SECRET}"
+    assert redact(r"note='correct\'horse 1'") == f"note='{SECRET}'"  # in Hydra's quotes
+    assert redact("https://x.org/?q=correct%27horse%201") == f"https://x.org/?q={SECRET}"
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "MAX_TOKENS", "PWD", "KEYBOARD", "PATH", "RAY_AUTH_MODE", "MONKEYS_ARE"])
+def test_other_variables_are_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "disabled")
+    assert redact("W&B is disabled") == "W&B is disabled"
+
+
+def test_short_values_and_paths_of_key_files_are_shown(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "12345")
+    (nowhere / "key.json").write_text("{}")
+    monkeypatch.setenv("GOOGLE_CREDENTIALS", str(nowhere / "key.json"))
+    assert redact(f"12345 {nowhere}/key.json") == f"12345 {nowhere}/key.json"
+
+
+def test_a_private_key_in_a_variable_is_hidden_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_PRIVATE_KEY", "-----BEGIN KEY-----\nfirstline1\nsecondline2\n-----END KEY-----")
+    assert redact("it has secondline2 in it") == f"it has {SECRET} in it"
+
+
+def test_everything_in_a_dotenv_is_hidden_but_words_numbers_and_paths(nowhere: Path) -> None:
+    (nowhere / ".env").write_text(
+        "# mine\nexport LOGIN='quoted value 1'\nPORT=808080\nMODE=offline\nX=plain-value-2 # why\nDB_PASSWORD=postgres\n"
+    )
+    (nowhere / ".env.local").write_text(f"Y = other-value-3\nDATA={nowhere}/\nBROKEN\n=\n")
+    text = "quoted value 1, plain-value-2, other-value-3, postgres, 808080, offline, " + str(nowhere)
+    assert redact(text) == ", ".join([SECRET] * 4) + f", 808080, offline, {nowhere}"
+
+
+def test_keys_that_others_keep_at_home_are_hidden(nowhere: Path) -> None:
+    hub = nowhere / "home/.cache/huggingface"
+    hub.mkdir(parents=True)
+    (hub / "token").write_text("token-of-the-hub\n")
+    (nowhere / "home/.netrc").write_text("machine api.wandb.ai\n  login user\n  password key-of-wandb\n")
+    assert redact("token-of-the-hub key-of-wandb") == f"{SECRET} {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("https://me:se@cret@host.org/x", "https://<secret>@host.org/x"),
+        ("postgresql://user:pass/word@db:5432/optuna", "postgresql://<secret>@db:5432/optuna"),
+        ("at 'https://tok@host/x', then", "at 'https://<secret>@host/x', then"),
+        ("https://host/x?sig=abc%3D&page=2&api_key=1", "https://host/x?sig=<secret>&page=2&api_key=<secret>"),
+        ("hf_abcdefghijklmnopqrst", "<secret>"),
+        ("(sk-proj-abcdefghijklmnopqrst)", "(<secret>)"),
+        ("AKIAIOSFODNN7EXAMPLE", "<secret>"),
+        ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", "<secret>"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0.SflKxwRJSMeK", "<secret>"),
+        ("Authorization: Bearer abcdefghijklmnop.qrst", "Authorization: Bearer <secret>"),
+        (f"wandb login {HEX}", "wandb login <secret>"),
+        ("password=hunter22, note", "password=<secret>, note"),
+        ("+logger.api_key=abcdef1", "+logger.api_key=<secret>"),
+        ('{"client_secret": "abcdef1"}', '{"client_secret": "<secret>"}'),
+    ],
+)
+def test_a_secret_is_known_by_its_shape_or_its_name(text: str, clean: str) -> None:
+    assert redact(text) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"data.revision={HEX}",
+        f"index {HEX}..{HEX[::-1]} 100644",
+        f"at commit {HEX}",
+        f"wikimedia/wikipedia@{HEX}",
+        f"{HEX}{HEX[:24]}",  # SHA-256
+        "git@host.org:me/x.git and ssh://git@host.org/me/x.git and me@host.org",
+        "https://host:8443/a/b?page=2#part",
+        "first block, 3 bytes per token: 'the of and to'",
+        "data.text_key=content",
+        "trainer.max_tokens=1000000 tokenizer.unk_token=<|endoftext|>",
+        "task-something-with-a-long-name hf_bpe_schema",
+        "note='${oc.env:OTHER}' logger.api_key=${oc.env:OTHER}",
+        "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq",
+        "No secret: a password is needed",
+    ],
+)
+def test_what_explains_a_run_is_shown(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_plain_values_keep_their_form_and_a_key_can_call_its_text_a_secret() -> None:
+    node = {
+        "git": {"commit": HEX, "note": HEX},
+        "logger": {"password": "hunter22", "api_key": "${oc.env:X}", "token": "abc-def-1", "key": "optimizer.lr"},
+        "text_key": "content",
+        "unk_token": "<|endoftext|>",
+        "list": ["hf_abcdefghijklmnopqrst", 1, 2.5, True, None, ("a",)],
+    }
+    assert redacted(node) == {
+        "git": {"commit": HEX, "note": SECRET},
+        "logger": {"password": SECRET, "api_key": "${oc.env:X}", "token": SECRET, "key": "optimizer.lr"},
+        "text_key": "content",
+        "unk_token": "<|endoftext|>",
+        "list": [SECRET, 1, 2.5, True, None, ["a"]],
+    }
+
+
+def test_what_a_variable_brought_into_the_config_is_learned_unless_it_is_ordinary(nowhere: Path) -> None:
+    for name, value in {
+        "OTHER": "brought-in-1",
+        "LR": "3.5e-4",
+        "HOST": "localhost",
+        "DATA": f"{nowhere}/",
+        "GPTSHAKE_CACHE": "/no/such/cache1",
+    }.items():
+        learn(name, value)
+    learn("SOME_PASSWORD", "letters")
+    learn("WHO", "supersecret")
+    text = "{} 3.5e-4 localhost " + f"{nowhere}/ /no/such/cache1 " + "{} {}"
+    assert redact(text.format("brought-in-1", "letters", "supersecret")) == text.format(SECRET, SECRET, SECRET)
+
+
+def test_lines_of_a_patch_keep_their_places_and_programs_their_words() -> None:
+    key = "+-----BEGIN RSA PRIVATE KEY-----\n++abcdefghijklmnopqrstuvwxyz\n+MIIEabcdefghijklmnopqrstuv==\n+-----END RSA PRIVATE KEY-----\n"
+    assert redact_code(key.encode(), "x.py").decode() == (
+        "+-----BEGIN RSA PRIVATE KEY-----\n++<secret>\n+<secret>\n+-----END RSA PRIVATE KEY-----\n"
+    )
+    program = b"+def login(password: Sequence[str], secret: Callable[[], None] = other) -> None:\n+    api_key = os.environ['X']\n"
+    assert redact_code(program, "a.py") == program
+    assert redact_code(b"password = 'hunter22'\npassword: hunter22\n", "a.py") == b"password = '<secret>'\npassword: hunter22\n"
+    assert redact_code(b"password: hunter22\n", "a.yaml") == b"password: <secret>\n"
+    assert redact_code(bytes(range(256)), "a.bin") == bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    "piece", ["a.", "a+", "x", "?token", "https://", "secret", "https://a:b", "-----BEGIN PRIVATE KEY", " \n", "=", "sk-", "eyJ", "&sig"]
+)
+def test_a_large_file_takes_a_moment_whatever_is_in_it(piece: str) -> None:
+    content = (piece * ((1 << 18) // len(piece))).encode()
+    start = time.process_time()
+    redact_code(content, "x.yaml")
+    assert time.process_time() - start < 1.5
+
+
+@given(st.text())
+@example("password=token=abcdef api_key=<secret>x https://a:b@c:d@e")
+def test_redacting_twice_is_redacting_once(text: str) -> None:
+    once = redact(text)
+    assert redact(once) == once and redacted({"a": [once]}) == {"a": [once]}
+
+
+@given(st.text(min_size=redaction.SHORTEST), st.text(max_size=20), st.text(max_size=20))
+def test_a_known_value_is_in_no_text_and_in_no_json(value: str, before: str, after: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "_of_environment", lambda: [value])
+        if value not in SECRET:
+            assert value not in redact(before + value + after).replace(SECRET, "\0")
+        clean: Any = redacted({"text": before + value + after})
+        assert json.dumps(value)[1:-1] not in json.dumps(clean).replace(SECRET, "\0") or value in SECRET
