@@ -1,21 +1,23 @@
 """What a run was made from and what came out, as W&B artifacts: tokenizer -> token store -> best weights.
 
 The token store goes there as a description only (where the text is from, its fingerprint), never the data. Names hold content
-hashes, so runs on the same text share them. Every artifact names its parents in its metadata as well: W&B's own edges need a
-server (``use_artifact`` refuses offline), and an offline run that is uploaded later has no others.
+hashes, so runs on the same text share them. Every artifact names its parents in its metadata as well, because W&B has edges
+between an artifact and a run only.
 """
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gptshake.record.run import Run
-from gptshake.record.sinks.session import Session
+
+if TYPE_CHECKING:
+    import wandb
 
 _DIGEST_LETTERS = 12  # of a hash, enough to tell contents apart
 _WEIGHTS = ("model.safetensors", "checksums.json")  # the optimizer's state is for going on, here
 
 
-def log_inputs(session: Session, run: Run) -> None:
+def log_inputs(mirror: "wandb.Run", run: Run) -> None:
     """Tokenizer and token store as inputs of the run."""
     import wandb
 
@@ -26,11 +28,11 @@ def log_inputs(session: Session, run: Run) -> None:
     with store.new_file("description.json") as file:
         json.dump(data, file, indent=2, sort_keys=True)
     for artifact in (tokenizer, store):
-        use = session.mirror.use_artifact if session.mode == "online" else session.mirror.log_artifact
-        use(artifact)
+        # As use_artifact does it, which waits for the server and refuses offline: the use is noted with the upload, whenever that is.
+        mirror._log_artifact(artifact, is_user_created=True, use_after_commit=True)
 
 
-def log_weights(session: Session, run: Run) -> None:
+def log_weights(mirror: "wandb.Run", run: Run) -> None:
     """The weights with the lowest validation loss, if the run saved any."""
     import wandb
 
@@ -43,7 +45,7 @@ def log_weights(session: Session, run: Run) -> None:
     artifact = wandb.Artifact(f"model-{run.id}", "model", metadata={**kept, "run": run.name, "trained_on": parents})
     for name in _WEIGHTS:
         artifact.add_file(str(folder / name))
-    session.mirror.log_artifact(artifact, aliases=["best"])
+    mirror.log_artifact(artifact, aliases=["best"])
 
 
 def _tokenizer(run: Run) -> str:
