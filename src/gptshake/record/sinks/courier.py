@@ -13,7 +13,7 @@ class Courier:
     """Makes calls elsewhere; ``error`` is what the first failed one raised."""
 
     def __init__(self) -> None:
-        self.error: Exception | None = None
+        self.error: Exception | SystemExit | None = None
         self._calls: SimpleQueue[Callable[[], object] | threading.Event | None] = SimpleQueue()
         threading.Thread(target=self._work, name="mirror", daemon=True).start()
 
@@ -43,5 +43,5 @@ class Courier:
             elif self.error is None:
                 try:
                     call()
-                except Exception as error:  # whatever it is, it is told to the one who asks
+                except (Exception, SystemExit) as error:  # whatever it is, it is told to the one who asks
                     self.error = error

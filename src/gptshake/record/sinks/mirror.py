@@ -111,7 +111,7 @@ class Mirror:
                 self.complaints.append(f"W&B took no artifacts of this run: {short(error)}.")
 
 
-def short(error: Exception) -> str:
+def short(error: BaseException) -> str:
     """What an error says, in one line of at most 200 letters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 

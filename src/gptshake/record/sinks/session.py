@@ -173,7 +173,7 @@ def _begin_anew(run: Run) -> None:
 def _quietly_forget() -> None:
     import wandb
 
-    with contextlib.suppress(Exception):  # its service may be dead already
+    with contextlib.suppress(Exception, SystemExit):  # its service may be dead already, or end with an exit code
         wandb.teardown()
 
 
