@@ -11,8 +11,11 @@ from gptshake.record.lease import Lease
 from gptshake.record.run import Run, find_run
 from gptshake.record.sinks import upload
 from gptshake.record.sinks.about import config_of
+from gptshake.record.sinks.mirror import short
 from gptshake.record.sinks.wandb import WandbSink
 from gptshake.report.terminal import aligned
+
+OPTIONS = ("project", "entity", "every", "artifacts")  # of the sink, as the run had them
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -25,20 +28,20 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     del launch  # leaves no record of its own
     roots = [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()]
     found = [read_entry(find_run(cfg.task.run, roots))] if cfg.task.run else [entry for entry in catalogue(roots) if _is_mirrored(entry)]
-    waiting = [entry for entry in found if entry.status not in (BROKEN, "running") and not upload.is_uploaded(Run.open(entry.path))]
-    table = {
-        entry.id: [entry.name, _reason(entry)] for entry in found if entry not in waiting and (cfg.task.run or entry.status == "running")
-    }
+    needless = {entry.path: why for entry in found if (why := _needless(entry))}
+    waiting = [entry for entry in found if entry.path not in needless]
     if waiting and (problem := upload.out_of_reach()):
         raise OutOfReach(
-            f"W&B cannot be reached: {problem}. {_count(len(waiting))} wait{'s' if len(waiting) == 1 else ''} on the disk and nothing is lost: "
-            "set WANDB_API_KEY or run `wandb login`, look at the network, and say task=sync again."
+            f"W&B cannot be reached: {problem}. {_count(len(waiting))} to upload, and nothing is lost: set WANDB_API_KEY or say "
+            "`wandb login`, look at the network, and try again."
         )
-    taken = _upload(waiting)
-    table |= {entry.id: [entry.name, f"uploaded {taken[entry.id]}" if entry.id in taken else "not taken"] for entry in waiting}
-    print(aligned([["run", "W&B"], *table.values()], left=(0, 1)) if table else "W&B has every run.")
-    if len(taken) < len(waiting):
-        raise OutOfReach(f"W&B did not take {_count(len(waiting) - len(taken))}; nothing is lost, and the same command tries again.")
+    taken, refused = _upload(waiting) if waiting else ({}, {})
+    became = needless | refused | {path: f"uploaded {address}" for path, address in taken.items()}
+    shown = [entry for entry in found if cfg.task.run or entry in waiting or entry.status == "running"]
+    rows = [[entry.id, entry.title, became[entry.path]] for entry in shown]
+    print(aligned([["run", "", "W&B"], *rows], left=(0, 1)) if rows else "W&B has every run.")
+    if refused:
+        raise OutOfReach(f"W&B did not take {_count(len(refused))}; nothing is lost, and the same command tries again.")
 
 
 def _is_mirrored(entry: Entry) -> bool:
@@ -46,34 +49,49 @@ def _is_mirrored(entry: Entry) -> bool:
     return (entry.info.get("wandb") or {}).get("mode") in ("online", "offline")
 
 
-def _reason(entry: Entry) -> str:
+def _needless(entry: Entry) -> str:
+    """Why a run is not uploaded, or an empty text."""
+    if entry.status == BROKEN:
+        return f"broken: {entry.problem}"
     if entry.status == "running":
-        return "at work; it is uploaded when it has ended"
-    return entry.problem or f"uploaded before {(entry.info.get('wandb') or {}).get('url') or ''}".strip()
+        return "at work; upload it when it has ended"
+    mirror = entry.info.get("wandb") or {}
+    return f"there already {mirror.get('url') or ''}".strip() if upload.is_uploaded(Run.open(entry.path)) else ""
 
 
-def _upload(entries: list[Entry]) -> dict[str, str]:
-    """Upload runs while nobody else writes into them; id -> address of those that were taken."""
-    leases, runs = [Lease(entry.path) for entry in entries], {entry.id: Run.open(entry.path) for entry in entries}
+def _upload(entries: list[Entry]) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Upload runs while nobody else writes into them.
+
+    Returns:
+        Address of each run that was taken, reason of each that was not; both by run directory.
+    """
+    print(f"uploading {_count(len(entries))} ...", flush=True)
+    folders, refused = dict[Path, Path](), dict[Path, str]()
+    leases = [Lease(entry.path) for entry in entries]
     try:
-        folders = {id: upload.folder_of(run) or upload.write_anew(_sink(run).mirror(run)) for id, run in runs.items()}
-        print(f"uploading {_count(len(folders))} ..." if folders else "", end="\n" if folders else "", flush=True)
-        taken = upload.upload(list(folders.values())) if folders else {}
-        for id, folder in folders.items():
+        for entry in entries:
+            try:
+                folders[entry.path] = _whole_folder(Run.open(entry.path))
+            except Exception as error:  # wandb's or the record's: the other runs are uploaded all the same
+                refused[entry.path] = f"not taken: {short(error)}"
+        taken = upload.upload(list(folders.values()))
+        for path, folder in folders.items():
             if folder in taken:
-                runs[id].update(wandb={"uploaded": True, "url": taken[folder] or None})
-        return {id: taken[folder] for id, folder in folders.items() if folder in taken}
+                Run.open(path).update(wandb={"uploaded": True, "url": taken[folder] or None})
+            else:
+                refused[path] = "not taken"
+        return {path: taken[folder] for path, folder in folders.items() if folder in taken}, refused
     finally:
         for lease in leases:
             lease.release()
 
 
-def _sink(run: Run) -> WandbSink:
-    """The sink with the options that the run had, offline; its own defaults for a run that had none."""
-    options = {
-        key: value for key, value in (config_of(run).get("logger") or {}).items() if key in ("project", "entity", "every", "artifacts")
-    }
-    return WandbSink(**options, mode="offline")
+def _whole_folder(run: Run) -> Path:
+    """The run's W&B folder, written anew if it is not whole, with the options that the run had."""
+    if folder := upload.folder_of(run):
+        return folder
+    options = {key: value for key, value in (config_of(run).get("logger") or {}).items() if key in OPTIONS}
+    return upload.write_anew(WandbSink(**options, mode="offline").mirror(run))
 
 
 def _count(number: int) -> str:

@@ -45,7 +45,9 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """The record of a run that has begun."""
-    run = Run.create(tmp_path / "run", id="x3k9a2pq", name="a-name-x3k9a2pq", task="train", config_yaml=CONFIG, overrides=["a=1"], provenance={})
+    run = Run.create(
+        tmp_path / "run", id="x3k9a2pq", name="a-name-x3k9a2pq", task="train", config_yaml=CONFIG, overrides=["a=1"], provenance={}
+    )
     data = {"label": "excerpt106", "tokenizer": "d" * 64, "vocab_size": 9, "store": "5" * 16, "fingerprint": "f" * 64}
     choices = {"model": "tiny", "data": "wiki_char", "tokenizer": "char"}
     run.update(data=data, choices=choices, budget={"steps": 9, "tokens_per_step": 100}, model={"parameters": 4640})
@@ -53,7 +55,8 @@ def run(tmp_path: Path) -> Run:
 
 
 class Server(ThreadingHTTPServer):
-    """Speaks as much of W&B's protocol as a run needs, and keeps what it is told. ``mode``: ok, slow (never answers), fail (500), deaf (says hello, then is slow)."""
+    """Speaks as much of W&B's protocol as a run needs, and keeps what it is told. ``mode``: ok, slow (never answers), fail (500), deaf
+    (says hello, then is slow)."""
 
     daemon_threads = True
 
@@ -85,7 +88,9 @@ class Server(ThreadingHTTPServer):
         if name == "UpsertBucket":
             self.told(v["name"])["upserts"].append(v)
             bucket = {"id": v["name"], "name": v["name"], "displayName": v["displayName"], "description": "", "config": "{}"}
-            return {"upsertBucket": {"bucket": bucket | {"sweepName": v["sweep"], "project": project, "historyLineCount": 0}, "inserted": True}}
+            return {
+                "upsertBucket": {"bucket": bucket | {"sweepName": v["sweep"], "project": project, "historyLineCount": 0}, "inserted": True}
+            }
         if name == "CreateRunFiles":
             files = [{"name": file, "uploadUrl": f"{self.url}/upload/{file}"} for file in v["files"]]
             self.told(v["run"])["files"].update(v["files"])
@@ -187,7 +192,9 @@ class Log:
             values = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             self.history[int(values["_step"])] = {name: value for name, value in values.items() if not name.startswith("_")}
         self.summary = {
-            item.key or ".".join(item.nested_key): json.loads(item.value_json) for record in self.of("summary") for item in record.summary.update
+            item.key or ".".join(item.nested_key): json.loads(item.value_json)
+            for record in self.of("summary")
+            for item in record.summary.update
         }
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
 
@@ -198,7 +205,9 @@ class Log:
     def artifacts(self) -> dict[str, Any]:
         """Name -> artifact, as it is logged."""
         logged = [record.artifact for record in self.of("artifact")]
-        return {artifact.name: artifact for artifact in logged + [r.request.log_artifact.artifact for r in self.of("request")] if artifact.name}
+        return {
+            artifact.name: artifact for artifact in logged + [r.request.log_artifact.artifact for r in self.of("request")] if artifact.name
+        }
 
 
 def _records(file: Path) -> Iterator[bytes]:

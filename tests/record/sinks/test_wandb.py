@@ -53,7 +53,9 @@ def said(run: Run) -> str:
 # Offline
 
 
-def test_without_a_key_it_is_offline_at_once_and_asks_nobody(run: Run, capsys: pytest.CaptureFixture[str], log_of: Any, within: Any) -> None:
+def test_without_a_key_it_is_offline_at_once_and_asks_nobody(
+    run: Run, capsys: pytest.CaptureFixture[str], log_of: Any, within: Any
+) -> None:
     sink = WandbSink(every=2)
     assert within(sink.start, run) < 10
     for step in range(1, 6):
@@ -173,7 +175,11 @@ def test_a_resumed_run_has_its_whole_history_under_its_id_in_one_folder(run: Run
 def test_the_users_own_wish_in_the_environment_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     mirrored(run, row(1))
-    assert not list(run.path.glob("wandb/*run-*")) and said(run) == "" and run.info["wandb"] == {"mode": "disabled", "whole": False, "uploaded": False}
+    assert (
+        not list(run.path.glob("wandb/*run-*"))
+        and said(run) == ""
+        and run.info["wandb"] == {"mode": "disabled", "whole": False, "uploaded": False}
+    )
 
 
 # Artifacts
@@ -228,7 +234,12 @@ def test_an_online_run_is_described_and_mirrored_and_has_an_address(run: Run, se
     mirrored(run, row(1), row(2, **{"val/loss": 2.0}))
     told = server.runs["x3k9a2pq"]
     first = told["upserts"][0]
-    assert (first["displayName"], first["project"], first["jobType"], first["notes"]) == ("a-name-x3k9a2pq", "gptshake", "train", "why not?")
+    assert (first["displayName"], first["project"], first["jobType"], first["notes"]) == (
+        "a-name-x3k9a2pq",
+        "gptshake",
+        "train",
+        "why not?",
+    )
     assert json.loads(first["config"])["derived"]["value"]["model"]["parameters"] == 4640
     assert [json.loads(line)["_step"] for _, line in sorted(told["history"].items())] == [1, 2]
     assert "overrides" in told["files"]
