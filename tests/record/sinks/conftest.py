@@ -187,9 +187,11 @@ class Log:
         wandb.teardown()  # its service writes when it likes, and ends here
         self.records = [wandb_internal_pb2.Record.FromString(data) for data in _records(file)]
         self.run = next(record.run for record in self.of("run"))
-        self.history = {}
+        self.history: dict[int, dict[str, Any]] = {}
+        self.times: dict[int, float] = {}
         for record in self.of("history"):
             values = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            self.times[int(values["_step"])] = values["_timestamp"]
             self.history[int(values["_step"])] = {name: value for name, value in values.items() if not name.startswith("_")}
         self.summary = {
             item.key or ".".join(item.nested_key): json.loads(item.value_json)

@@ -12,7 +12,7 @@ from gptshake.record.metrics import Row
 from gptshake.record.run import Run
 from gptshake.record.samples import Sample
 from gptshake.record.sinks.artifacts import log_inputs, log_weights
-from gptshake.record.sinks.session import SMALLER_IS_BETTER, Session, open_session
+from gptshake.record.sinks.session import SMALLER_IS_BETTER, Session, forget, open_session
 
 if TYPE_CHECKING:
     import wandb
@@ -69,7 +69,8 @@ class Mirror:
     def log_row(self, row: Mapping[str, float]) -> None:
         """Log a row. The W&B step is the optimizer step, so a row that comes again changes nothing."""
         values = {name: value for name, value in row.items() if name not in ("step", "time") and value is not None}
-        self._wandb.log(values, step=int(row["step"]))
+        when = {"_timestamp": row["time"]} if "time" in row else {}  # of the step, also where it is told later
+        self._wandb.log(values | when, step=int(row["step"]))
 
     def log_sample(self, sample: Sample) -> None:
         """Add a row to the one table of samples; only the new row is uploaded."""
@@ -96,6 +97,7 @@ class Mirror:
         final = {key: value for key, value in (info.get("summary") or {}).items() if key not in SMALLER_IS_BETTER}
         self._wandb.summary.update({**final, "status": info["status"]})
         self._wandb.finish(exit_code=_EXIT_CODES.get(info["status"], 1))
+        forget()  # or the log may not be on the disk yet
 
     @property
     def _wandb(self) -> "wandb.Run":

@@ -87,7 +87,7 @@ def kill_service() -> None:
         setup: Any = wandb_setup
         with contextlib.suppress(AttributeError):  # no service was started
             setup._singleton._connection._proc._process.kill()
-        _quietly_forget()
+        forget()
 
     _within(KILL_SECONDS, kill)
 
@@ -166,11 +166,12 @@ def _begin_anew(run: Run) -> None:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or its service prints what it could not report
     import wandb
 
-    _quietly_forget()
+    forget()
     wandb.setup(settings=wandb.Settings(silent=True))
 
 
-def _quietly_forget() -> None:
+def forget() -> None:
+    """End wandb's service in this process, which writes its last words then; quietly, whatever state it is in."""
     import wandb
 
     with contextlib.suppress(Exception, SystemExit):  # its service may be dead already, or end with an exit code
