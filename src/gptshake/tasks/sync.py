@@ -11,7 +11,7 @@ from gptshake.record.lease import Lease
 from gptshake.record.run import Run, find_run
 from gptshake.record.sinks import upload
 from gptshake.record.sinks.about import config_of
-from gptshake.record.sinks.mirror import short
+from gptshake.record.sinks.reach import short
 from gptshake.record.sinks.wandb import WandbSink
 from gptshake.report.terminal import aligned
 

@@ -55,8 +55,8 @@ def run(tmp_path: Path) -> Run:
 
 
 class Server(ThreadingHTTPServer):
-    """Speaks as much of W&B's protocol as a run needs, and keeps what it is told. ``mode``: ok, slow (never answers), fail (500), deaf
-    (says hello, then is slow)."""
+    """Speaks as much of W&B's protocol as a run needs, and keeps what it is told. ``mode``: ok, slow (never answers), fail (500), deaf (says hello,
+    then is slow), full (refuses what a run logs)."""
 
     daemon_threads = True
 
@@ -148,6 +148,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, {"data": data} if data else {"errors": [{"message": "unknown"}]})
             return
         if self.path.endswith("/file_stream"):
+            if self.server.mode == "full":
+                self.send(403, {"error": "quota"})
+                return
             history = (json.loads(body).get("files") or {}).get("wandb-history.jsonl") or {"offset": 0, "content": []}
             lines = enumerate(history["content"], start=history["offset"])
             self.server.told(self.path.split("/")[-2])["history"].update(lines)

@@ -324,6 +324,13 @@ def test_a_server_that_says_hello_and_no_more_costs_seconds(
     assert sorted(log_of(run.path).history) == [1]
 
 
+def test_a_server_that_refuses_what_is_logged_is_told(run: Run, server: Any) -> None:
+    server.mode = "full"
+    mirrored(run, row(1))
+    assert "did not take everything" in said(run) and "403" in said(run) and "task=sync" in said(run)
+    assert not run.info["wandb"]["uploaded"]
+
+
 @pytest.mark.parametrize("trouble", ["slow", "fail", "gone"])
 def test_a_server_that_dies_in_mid_run_costs_a_bounded_end(
     run: Run, server: Any, monkeypatch: pytest.MonkeyPatch, within: Any, trouble: str
@@ -389,7 +396,6 @@ for step in range(1, 200):
     run.append_row(row)
     sink.row(row)
 sink.sample(200, 200, "text")
-sink.image("loss", Path("missing.png"))
 run.finish("ok")
 sink.finish()
 print("the end at", time.time(), flush=True)

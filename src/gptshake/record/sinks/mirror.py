@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptshake.errors import OutOfReach
 from gptshake.record.metrics import Row
 from gptshake.record.run import Run
 from gptshake.record.samples import Sample
 from gptshake.record.sinks.artifacts import log_inputs, log_weights
+from gptshake.record.sinks.reach import short
 from gptshake.record.sinks.session import SMALLER_IS_BETTER, Session, forget, open_session
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ class Mirror:
 
         Raises:
             TimeoutError: the upload takes too long; it is given up.
+            OutOfReach: the server has refused the upload.
         """
         info = self.run.info
         self._log_artifacts(log_weights)
@@ -98,6 +101,8 @@ class Mirror:
         self._wandb.summary.update({**final, "status": info["status"]})
         self._wandb.finish(exit_code=_EXIT_CODES.get(info["status"], 1))
         forget()  # or the log may not be on the disk yet
+        if refusal := self.session.refusal() if self.session else "":
+            raise OutOfReach(refusal)
 
     @property
     def _wandb(self) -> "wandb.Run":
@@ -111,11 +116,6 @@ class Mirror:
                 log(self._wandb, self.run)
             except Exception as error:
                 self.complaints.append(f"W&B took no artifacts of this run: {short(error)}.")
-
-
-def short(error: BaseException) -> str:
-    """What an error says, in one line of at most 200 letters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _files(path: Path) -> list[Path]:

@@ -6,23 +6,19 @@ so a run that goes on is written anew and its older folders are renamed ``supers
 """
 
 import contextlib
+import json
 import os
 import re
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gptshake.errors import ConfigError
 from gptshake.record.run import Run
 from gptshake.record.sinks.about import about
+from gptshake.record.sinks.reach import mode_to_try, short, within
 
 if TYPE_CHECKING:
     import wandb
 
-PROBE_SECONDS = 2.0  # for a first word of the server
 INIT_SECONDS = 4.0  # for an online run to begin
 UPLOAD_SECONDS = 8.0  # for the rest of the upload when a run ends
 KILL_SECONDS = 2.0  # for taking leave of a service that was killed
@@ -47,6 +43,12 @@ class Session(NamedTuple):
         named = {"id": mirror.id, "project": mirror.project, "entity": mirror.entity or None}
         return {**named, "mode": self.mode, "url": url, "folder": str(Path(mirror.dir).parent)}
 
+    def refusal(self) -> str:
+        """Why the server did not take the run any more, as wandb's service noted it; wandb itself tells nobody but the terminal."""
+        log = Path(self.mirror.dir).parent / "logs" / "debug-internal.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if self.mode == "online" and log.exists() else []
+        return next((str(json.loads(line)["msg"]) for line in lines if '"level":"ERROR+4"' in line), "")
+
 
 def open_session(run: Run, project: str, entity: str | None, mode: str) -> Session:
     """Open the W&B run of a record, with its axes and summaries.
@@ -59,13 +61,13 @@ def open_session(run: Run, project: str, entity: str | None, mode: str) -> Sessi
         ConfigError: ``online`` and no key.
     """
     _begin_anew(run)
-    mode, problem = _wish(mode)
+    mode, problem = mode_to_try(mode)
     place = _place(run, project, entity)
     if mode == "online" and not problem:
         try:
             return _described(Session(_init(run, place, "online"), "online", ""))
         except Exception as error:  # whatever it is, the offline run is the way out
-            problem = f"no answer ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
+            problem = f"no answer ({short(error)[:120].strip()})"
             kill_service()  # the attempt still holds the id
             _begin_anew(run)
     mode = "offline" if problem else mode
@@ -89,57 +91,7 @@ def kill_service() -> None:
             setup._singleton._connection._proc._process.kill()
         forget()
 
-    _within(KILL_SECONDS, kill)
-
-
-def answers(seconds: float = PROBE_SECONDS) -> str:
-    """Why the W&B server cannot be had, or an empty text: whatever it says within ``seconds`` is an answer, but for its own failure."""
-    import wandb
-
-    url, told = f"{wandb.setup().settings.base_url}/graphql", ["no answer from the server"]
-
-    def ask() -> None:
-        request = urllib.request.Request(url, b'{"query":"query{__typename}"}', {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=seconds):
-                told[0] = ""
-        except urllib.error.HTTPError as error:
-            told[0] = f"the server failed with {error.code}" if error.code >= 500 else ""
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            told[0] = "" if "CERTIFICATE" in str(reason) else f"no network ({reason})"  # wandb has its own certificates
-
-    _within(seconds, ask)  # a name server that hangs heeds no limit of a request
-    return told[0]
-
-
-def key_problem() -> str:
-    """Why wandb has no key (variable, netrc), without asking anybody; empty if it has one."""
-    import wandb
-
-    try:
-        return "" if wandb.login(prompt=False, verify=False) else "no key"
-    except Exception as error:  # a key that cannot be one
-        return " ".join(str(error).split())[:120]
-
-
-def _within(seconds: float, call: Callable[[], None]) -> None:
-    """Make a call and wait for it so long at most; what hangs longer is left behind."""
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-
-
-def _wish(mode: str) -> tuple[str, str]:
-    """The mode to try, and what stands against being online."""
-    wish = mode if mode != "auto" else os.environ.get("WANDB_MODE") or "online"
-    if wish != "online":
-        return wish, ""
-    if no_key := key_problem():
-        if mode == "online":
-            raise ConfigError(f"logger.mode=online, but {no_key}: set WANDB_API_KEY, run `wandb login`, or leave it at logger.mode=auto.")
-        return wish, no_key
-    return wish, answers()
+    within(KILL_SECONDS, kill)
 
 
 def _agent(run: Run) -> bool:

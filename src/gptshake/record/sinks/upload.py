@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gptshake.record.run import Run
-from gptshake.record.sinks import session
 from gptshake.record.sinks.mirror import Mirror
+from gptshake.record.sinks.reach import answers, key_problem
 
 
 def out_of_reach() -> str:
@@ -23,7 +23,7 @@ def out_of_reach() -> str:
     import wandb
 
     wandb.setup(settings=wandb.Settings(silent=True, mode="online"))
-    return session.key_problem() or session.answers()
+    return key_problem() or answers()
 
 
 def folder_of(run: Run) -> Path | None:

@@ -9,11 +9,12 @@ Importing this file imports no wandb; ``start`` does.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, OutOfReach
 from gptshake.record.run import Run
 from gptshake.record.samples import Sample
 from gptshake.record.sinks.courier import Courier
-from gptshake.record.sinks.mirror import Mirror, short
+from gptshake.record.sinks.mirror import Mirror
+from gptshake.record.sinks.reach import short
 from gptshake.record.sinks.session import Session, kill_service
 
 MODES = ("auto", "online", "offline")
@@ -90,8 +91,9 @@ class WandbSink:
         if courier is None:
             return
         ended, session = courier.wait(FINISH_SECONDS), self._mirror.session
-        if not ended or isinstance(courier.error, TimeoutError):
-            self._leave_out(f"W&B did not take everything in {FINISH_SECONDS:.0f} s. Upload the rest later with: {self._later()}")
+        if not ended or isinstance(courier.error, TimeoutError | OutOfReach):
+            reason = short(courier.error) if isinstance(courier.error, OutOfReach) else f"in {FINISH_SECONDS:.0f} s"
+            self._leave_out(f"W&B did not take everything ({reason}); upload it later with: {self._later()}")
             return
         self._look()
         if self._courier is not None and session is not None and session.mode != "disabled":
