@@ -37,7 +37,7 @@ HEAVY = {
     "pytorch_lightning": ["training.*", "data.module", "assemble.*"],
     "hydra": ["start", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session"],
     "omegaconf": ["start", "config.*", "assemble.*", "tasks.*", "trials"],
-    "wandb": ["record.sinks.wandb"],
+    "wandb": ["record.sinks.*"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
     "datasets": ["data.source.*"],

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import energy, hardware
-from gptshake.assemble.opening import open_run, outcome, recorded, say_end, say_plan, show_data
+from gptshake.assemble.opening import open_run, outcome, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
 from gptshake.assemble.weights import load_initial_weights
 from gptshake.data.store import TokenStore
-from gptshake.errors import Pruned, Stop
+from gptshake.errors import Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
+from gptshake.record.sinks.protocol import Sink
 from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -55,17 +56,20 @@ def train(cfg: DictConfig, launch: Launch) -> dict[str, float]:
     lines: list[str] = []
     store = token_store(cfg, lines, launch.path / "tokenizer" if launch.resumes else None)
     budget = resolve(cfg, store)
+    sinks: list[Sink] = [make(cfg.logger)] if cfg.logger else []
     lease = Lease(launch.path)
     try:
         run = open_run(cfg, launch, store, budget)
         with outcome(run):
-            return _train(cfg, launch, store, budget, run, lease, lines)
+            return _train(cfg, launch, store, budget, run, lease, lines, sinks)
     finally:
+        for sink in sinks:
+            sink.finish()
         lease.release()
 
 
 def _train(
-    cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, run: Run, lease: Lease, lines: list[str]
+    cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, run: Run, lease: Lease, lines: list[str], sinks: list[Sink]
 ) -> dict[str, float]:
     """The heavy half: torch from here on."""
     import torch
@@ -85,19 +89,16 @@ def _train(
     flops = cost.flops_per_token(model.config, store.tokenizer.vocab_size)
     gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
     peak = hardware.peak_flops(device, cfg.trainer.precision)
-    say_plan(
-        cfg,
-        run,
-        store,
-        budget,
-        sum(parameter.numel() for parameter in model.parameters()),
-        cost.train_seconds(budget.total_tokens, flops, gemm),
-    )
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    run.update(model={"parameters": n_parameters, "flops_per_token": flops})
+    say_plan(cfg, run, store, budget, n_parameters, cost.train_seconds(budget.total_tokens, flops, gemm))
     start = rewind(run) if launch.resumes else None
     show_data(run, store, data, begins=start is None)
     if cfg.init_from and start is None:
         load_initial_weights(cfg, model, store, run)
-    bench = _bench(cfg, run, store, data, model, flops, peak, launch)
+    for sink in sinks:
+        sink.start(run)
+    bench = _bench(cfg, run, store, data, model, sinks, flops, peak)
     return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench))
 
 
@@ -115,7 +116,7 @@ def _data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDat
 
 
 def _bench(
-    cfg: DictConfig, run: Run, store: TokenStore, data: TokenDataModule, model: Any, flops: float, peak: float, launch: Launch
+    cfg: DictConfig, run: Run, store: TokenStore, data: TokenDataModule, model: Any, sinks: list[Sink], flops: float, peak: float
 ) -> Bench:
     from itertools import islice
 
@@ -133,13 +134,6 @@ def _bench(
             model, islice(batches, cfg.trainer.limit_val_batches), store.val.n_bytes / (store.val.n_tokens - 1), between=between
         )
 
-    sinks = [make(cfg.logger)] if cfg.logger else []
-    for sink in sinks:
-        sink.start(
-            run,
-            recorded(cfg),
-            [store.label, *(f"{g}:{n}" for g, n in launch.choices.items() if g in ("model", "data", "debug"))],
-        )
     return Bench(run, store.tokenizer, store.entropy, validate, plot_run, sinks, flops, peak)
 
 
@@ -178,10 +172,8 @@ def _fit(
         with SIGNALS.deferred():
             trainer.fit(module, train_dataloaders=data.train_dataloader(), ckpt_path=start, weights_only=True)
             keeper.save(trainer, module)
-    except BaseException as ending:
+    except BaseException:
         bench.run.update(summary=summary_of(module, bench))
-        for sink in bench.sinks if isinstance(ending, Pruned) else ():
-            sink.finish("pruned", bench.run.info["summary"])
         raise
     return _conclude(cfg, store if bench.run.info.get("trial") is None else None, data, bench, module)
 
@@ -198,8 +190,6 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
         result = evaluate(module.model, data.test_dataloader(), store.test.n_bytes / (store.test.n_tokens - 1))
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
-    for sink in bench.sinks:
-        sink.finish("ok", summary)
     say_end(run, summary)
     return summary
 

@@ -86,6 +86,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "data.order": ("first", "spread", "shuffle"),
     "data.split": ("documents", "position"),
     "logger.mode": ("auto", "online", "offline"),
+    "logger.artifacts": ("none", "best"),
 }
 
 

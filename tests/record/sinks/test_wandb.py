@@ -1,12 +1,11 @@
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
+from gptshake.record.sinks import session as session_module
 from gptshake.record.sinks import wandb as sink_module
 from gptshake.record.sinks.config import WandbConfig
 from gptshake.record.sinks.wandb import WandbSink
@@ -21,181 +21,420 @@ from gptshake.record.sinks.wandb import WandbSink
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user without key, netrc or settings."""
-    for name in list(os.environ):
-        if name.startswith("WANDB_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home/.netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "home/wandb"))
-    yield
-    import wandb
-
-    wandb.teardown()
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run.create(tmp_path / "run", id="x3k9a2pq", name="a-name-x3k9a2pq", task="train", config_yaml="", overrides=[], provenance={})
-
-
 def row(step: int, **more: float) -> dict[str, float]:
     return {"step": step, "train/tokens": 100 * step, "train/loss": 4 / step, "train/lr": 1e-3, "time": 1.0, **more}
 
 
-def records(log: Path) -> Iterator[bytes]:
-    """The records of a .wandb file: LevelDB's log format (7 bytes of header; 32 KiB blocks of crc, length, type, data)."""
-    content, at, begun = log.read_bytes(), 7, b""
-    while at + 7 <= len(content):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        length, kind = struct.unpack_from("<HB", content, at + 4)
-        begun += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # the whole of it, or its last part
-            yield begun
-            begun = b""
-
-
-def history(run: Run) -> dict[int, dict[str, Any]]:
-    """What the one W&B folder that is not superseded holds: W&B step -> values."""
-    import wandb
-    from wandb.proto import wandb_internal_pb2
-
-    wandb.teardown()  # its service writes when it likes, and ends here
-    (log,) = run.path.glob("wandb/offline-run-*/run-x3k9a2pq.wandb")
-    steps = {}
-    for data in records(log):
-        record = wandb_internal_pb2.Record.FromString(data)
-        if record.WhichOneof("record_type") == "history":
-            values = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            steps[int(values["_step"])] = {name: value for name, value in values.items() if not name.startswith("_")}
-    return steps
+def mirrored(run: Run, *rows: dict[str, float], status: str = "ok", **options: Any) -> WandbSink:
+    """Mirror a run from its start to its end."""
+    sink = WandbSink(every=1, **options)
+    sink.start(run)
+    for one in rows:
+        run.append_row(one)
+        sink.row(one)
+    run.finish(status, None, {"val/bpb": 9.9, "best/val/bpb": 2.1})
+    sink.finish()
+    return sink
 
 
 def children() -> list[int]:
-    """The processes that this one started; wandb's service among them."""
-    listed = Path(f"/proc/{os.getpid()}/task/{threading.main_thread().native_id}/children")
-    if not listed.exists():
+    """The living processes that this one started; wandb's service among them."""
+    if not Path("/proc/self/task").exists():
         pytest.skip("this system does not list the children of a process")
-    return [int(pid) for pid in listed.read_text().split() if "wandb" in Path(f"/proc/{pid}/comm").read_text()]
+    listed = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    states = {int(pid): Path(f"/proc/{pid}/stat").read_text() for file in listed for pid in file.read_text().split()}
+    return [pid for pid, state in states.items() if "wandb" in state and ") Z " not in state]
 
 
-def test_without_a_key_it_is_offline_at_once_and_asks_nobody(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def said(run: Run) -> str:
+    return (run.path / "log").read_text() if (run.path / "log").exists() else ""
+
+
+# Offline
+
+
+def test_without_a_key_it_is_offline_at_once_and_asks_nobody(
+    run: Run, capsys: pytest.CaptureFixture[str], log_of: Any, within: Any
+) -> None:
     sink = WandbSink(every=2)
-    start = time.monotonic()
-    sink.start(run, {"model": {"n_layer": 4}}, ["excerpt106", "x" * 100])
-    assert time.monotonic() - start < 10
+    assert within(sink.start, run) < 10
     for step in range(1, 6):
         sink.row(row(step, **({"val/loss": 2.5} if step == 3 else {})))
-    sink.sample(5, 500, "Once upon", title="The")
-    sink.finish("ok", {"val/bpb": 2.1})
-    said = capsys.readouterr()
-    assert "W&B: offline, no key" in said.out and "wandb sync" in said.out and said.err == ""
-    logged = history(run)
-    assert sorted(logged) == [2, 3, 4, 5]
-    assert logged[2] == {"train/tokens": 200, "train/loss": 2.0, "train/lr": 1e-3}
-    assert logged[3]["val/loss"] == 2.5
-    assert logged[5]["samples._type"] == "table-file" and logged[5]["samples.nrows"] == 1
+    run.finish("ok")
+    assert within(sink.finish) < 10
+    printed = capsys.readouterr()
+    assert "W&B: offline, no key; upload later with: gptshake task=sync task.run=x3k9a2pq" in printed.out and printed.err == ""
+    history = log_of(run.path).history
+    assert sorted(history) == [2, 3, 4] and history[3]["val/loss"] == 2.5
+    assert history[2] == {"train/tokens": 200, "train/loss": 2.0, "train/lr": 1e-3}
 
 
-def test_a_picture_is_mirrored_as_png_and_passed_over_as_svg(run: Run, tmp_path: Path) -> None:
+def test_an_offline_run_holds_all_that_describes_it(run: Run, log_of: Any) -> None:
+    mirrored(run, row(1, **{"val/loss": 3.0}), row(2, **{"val/loss": 3.5}))
+    log = log_of(run.path)
+    assert (log.run.run_id, log.run.display_name, log.run.project) == ("x3k9a2pq", "a-name-x3k9a2pq", "gptshake")
+    assert (log.run.job_type, log.run.notes, log.run.run_group) == ("train", "why not?", "")
+    assert list(log.run.tags) == ["excerpt106", "data:wiki_char", "tokenizer:char", "model:tiny"]
+    assert log.config["optimizer"] == {"lr": 0.001} and log.config["derived"]["model"]["parameters"] == 4640
+    metrics = {record.metric.name or record.metric.glob_name: record.metric for record in log.of("metric")}
+    assert metrics["*"].step_metric == "train/tokens" and metrics["val/bpb"].summary.min and metrics["val/loss"].summary.min
+    assert log.summary["status"] == "ok" and log.summary["best/val/bpb"] == 2.1
+    assert log.summary.get("val/bpb") != 9.9  # the least of the run stands there, not the last
+    assert log.of("exit")[0].exit.exit_code == 0
+
+
+def test_the_record_knows_where_its_mirror_is(run: Run) -> None:
+    mirrored(run, row(1), project="mine")
+    told = json.loads((run.path / "run.json").read_text())["wandb"]
+    assert (told["id"], told["project"], told["mode"], told["url"]) == ("x3k9a2pq", "mine", "offline", None)
+    assert told["whole"] and not told["uploaded"] and Path(told["folder"]).is_dir()
+
+
+@pytest.mark.parametrize(("status", "code"), [("pruned", 0), ("failed", 1), ("interrupted", 255)])
+def test_how_a_run_ended_is_told(run: Run, log_of: Any, status: str, code: int) -> None:
+    mirrored(run, row(1), status=status)
+    assert log_of(run.path).of("exit")[0].exit.exit_code == code
+
+
+def test_samples_are_one_table_that_grows(run: Run, log_of: Any) -> None:
+    sink = WandbSink(every=1)
+    sink.start(run)
+    for step in (1, 2, 3):
+        sink.row(row(step))
+        sink.sample(step, 100 * step, f"text {step}", title="The")
+    run.finish("ok")
+    sink.finish()
+    log = log_of(run.path)
+    tables = [json.loads((run.path / file).read_text()) for file in sorted(run.path.glob("wandb/offline-*/files/media/table/*.json"))]
+    assert sorted(table["data"][0] for table in tables) == [[n, 100 * n, "The", f"text {n}"] for n in (1, 2, 3)]  # each new row once
+    assert [log.history[step]["samples.increment_num"] for step in (1, 2, 3)] == [0, 1, 2]
+    assert log.history[3]["samples._type"] == "incremental-table-file" and log.history[3]["samples.nrows"] == 3
+
+
+def test_patch_and_untracked_sources_and_overrides_are_files_of_the_run(run: Run) -> None:
+    (run.path / "diff.patch").write_text("a patch")
+    (run.path / "untracked/src").mkdir(parents=True)
+    (run.path / "untracked/src/new.py").write_text("a source")
+    mirrored(run, row(1))
+    (files,) = run.path.glob("wandb/offline-run-*/files")
+    assert [(files / name).read_text() for name in ("diff.patch", "untracked/src/new.py", "overrides")] == ["a patch", "a source", "a=1\n"]
+    assert not any(path.is_symlink() for path in files.rglob("*"))  # the directory may be moved
+
+
+def test_nothing_of_the_command_line_or_the_environment_goes_along(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gptshake", "data.path=https://me:planted-secret@host/x"])
+    monkeypatch.setenv("PLANTED", "planted-secret")
+    monkeypatch.setenv("WANDB_API_KEY", "planted-secret" * 4)
+    mirrored(run, row(1), mode="offline")
+    assert not [file for file in run.path.rglob("*") if file.is_file() and b"planted-secret" in file.read_bytes()]
+
+
+def test_all_that_is_to_be_uploaded_lies_in_the_runs_directory(run: Run, tmp_path: Path) -> None:
+    sink = WandbSink()
+    sink.start(run)
+    sink.sample(0, 0, "text")
+    run.finish("ok")
+    sink.finish()
+    elsewhere = [path for path in tmp_path.rglob("*") if path.is_file() and run.path not in path.parents]
+    assert [path for path in elsewhere if path.suffix != ".log"] == []  # wandb's service keeps a log of its own
+
+
+def test_a_picture_is_mirrored_as_png_and_passed_over_as_svg(run: Run, tmp_path: Path, log_of: Any) -> None:
     from PIL import Image
 
     Image.new("RGB", (4, 4)).save(tmp_path / "loss.png")
     (tmp_path / "loss.svg").write_text("<svg/>")
     sink = WandbSink(every=1)
-    sink.start(run, {}, [])
+    sink.start(run)
     sink.row(row(1))
     for name in ("loss.png", "loss.svg"):
         sink.image("loss", tmp_path / name)
     sink.row(row(2))
-    sink.finish("ok", {})
-    assert "failed" not in (run.path / "log").read_text()
-    assert [step for step, values in history(run).items() if values.get("loss._type") == "image-file"] == [1]
+    sink.finish()
+    assert "failed" not in said(run)
+    assert [step for step, values in log_of(run.path).history.items() if values.get("loss._type") == "image-file"] == [1]
 
 
-def test_a_resumed_run_has_its_whole_history_under_its_id_in_one_folder(run: Run) -> None:
+def test_a_resumed_run_has_its_whole_history_under_its_id_in_one_folder(run: Run, log_of: Any) -> None:
     for step in range(1, 5):
         run.append_row(row(step))
     run.sample(2, 200, "so far", title="The")
-    for _ in range(2):
-        sink = WandbSink(every=1)
-        sink.start(run, {}, [])
-        sink._mirror.finish()  # type: ignore[union-attr]  # a kill: the sink is not told
-    sink.start(run, {}, [])
+    for _ in range(2):  # a kill: the sink is not told
+        WandbSink(every=1).start(run)
+    sink = WandbSink(every=1)
+    sink.start(run)
     sink.row(row(5))
-    sink.finish("ok", {})
-    assert sorted(history(run)) == [1, 2, 3, 4, 5]
+    sink.sample(5, 500, "now")
+    sink.finish()
+    log = log_of(run.path)
+    history = log.history
+    assert sorted(history) == [1, 2, 3, 4, 5] and log.times[1] == 1.0  # when it was, not when it is told again
+    assert history[2]["samples.increment_num"] == 0 and history[5]["samples.increment_num"] == 1
     assert len(list(run.path.glob("wandb/superseded-*-offline-run-*-x3k9a2pq"))) == 2
 
 
-def test_wandb_dying_in_mid_run_costs_one_sentence(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_users_own_wish_in_the_environment_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    mirrored(run, row(1))
+    assert (
+        not list(run.path.glob("wandb/*run-*"))
+        and said(run) == ""
+        and run.info["wandb"] == {"mode": "disabled", "whole": False, "uploaded": False}
+    )
+
+
+# Artifacts
+
+
+def test_artifacts_tell_what_a_run_was_made_from_and_what_came_out(run: Run, log_of: Any) -> None:
+    (run.path / "tokenizer").mkdir()
+    (run.path / "tokenizer/tokenizer.json").write_text("{}")
+    best = run.path / "checkpoints/step-00000200"
+    best.mkdir(parents=True)
+    for name in ("model.safetensors", "checksums.json", "state.safetensors"):
+        (best / name).write_text(name)
+    sink = WandbSink(artifacts="best")
+    sink.start(run)
+    run.finish("ok", None, {"best/step": 200, "val/bpb": 2.1})
+    sink.finish()
+    assert said(run).count("\n") == 1
+    logged = log_of(run.path).artifacts
+    tokenizer, store, model = logged["tokenizer-dddddddddddd"], logged["tokens-555555555555"], logged["model-x3k9a2pq"]
+    assert [part.type for part in (tokenizer, store, model)] == ["tokenizer", "token-store", "model"]
+    assert tokenizer.use_after_commit and store.use_after_commit and not model.use_after_commit  # inputs; output
+    assert [entry.path for entry in store.manifest.contents] == ["description.json"]  # never the data
+    assert sorted(entry.path for entry in model.manifest.contents) == ["checksums.json", "model.safetensors"]
+    assert json.loads(model.metadata)["trained_on"]["token-store"] == "tokens-555555555555"
+    assert json.loads(store.metadata)["made_with"] == "tokenizer-dddddddddddd" and "best" in model.aliases
+
+
+@pytest.mark.parametrize("options", [{}, {"trial": {"study": "mine", "number": 1, "params": {}}}])
+def test_weights_are_uploaded_on_request_only_and_never_from_a_sweep(run: Run, log_of: Any, options: Any) -> None:
+    run.update(**options)
+    mirrored(run, row(1), artifacts="best" if options else "none")
+    assert log_of(run.path).artifacts == {}
+
+
+def test_artifacts_that_are_not_taken_cost_themselves_only(run: Run, monkeypatch: pytest.MonkeyPatch, log_of: Any) -> None:
+    import wandb
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("quota used up")
+
+    (run.path / "tokenizer").mkdir()
+    monkeypatch.setattr(wandb.Run, "_log_artifact", fail)
+    mirrored(run, row(1), artifacts="best")
+    assert "took no artifacts of this run: quota used up" in said(run) and "failed" not in said(run)
+    assert sorted(log_of(run.path).history) == [1] and run.info["wandb"]["whole"]
+
+
+# Online
+
+
+def test_an_online_run_is_described_and_mirrored_and_has_an_address(run: Run, server: Any) -> None:
+    mirrored(run, row(1), row(2, **{"val/loss": 2.0}))
+    told = server.runs["x3k9a2pq"]
+    first = told["upserts"][0]
+    assert (first["displayName"], first["project"], first["jobType"], first["notes"]) == (
+        "a-name-x3k9a2pq",
+        "gptshake",
+        "train",
+        "why not?",
+    )
+    assert json.loads(first["config"])["derived"]["value"]["model"]["parameters"] == 4640
+    assert [json.loads(line)["_step"] for _, line in sorted(told["history"].items())] == [1, 2]
+    assert "overrides" in told["files"]
+    assert not [file for file in run.path.rglob("*") if file.is_file() and b"a" * 40 in file.read_bytes()]  # the key
+    address = f"{server.url}/me/gptshake/runs/x3k9a2pq"
+    assert f"W&B: {address}" in said(run) and run.info["wandb"]["url"] == address
+    assert (run.info["wandb"]["mode"], run.info["wandb"]["uploaded"]) == ("online", True)
+
+
+def test_resume_continues_the_same_online_run(run: Run, server: Any) -> None:
+    sink = WandbSink(every=1)
+    sink.start(run)
+    for step in (1, 2):
+        run.append_row(row(step))
+        sink.row(row(step))
+    run.finish("interrupted")
+    sink.finish()
+    sink = WandbSink(every=1)
+    sink.start(run)
+    sink.row(row(3))
+    run.finish("ok")
+    sink.finish()
+    assert list(server.runs) == ["x3k9a2pq"]
+    lines = [json.loads(line) for _, line in sorted(server.runs["x3k9a2pq"]["history"].items())]
+    assert [line["_step"] for line in lines] == [1, 2, 3]
+
+
+def test_an_agents_run_is_the_one_that_its_sweep_sees(run: Run, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "agentrun")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    mirrored(run, row(1))
+    assert list(server.runs) == ["agentrun"]
+    first = server.runs["agentrun"]["upserts"][0]
+    assert (first["sweep"], first["project"], first["displayName"]) == ("sweep1", "theirs", "a-name-x3k9a2pq")
+    assert run.info["wandb"]["id"] == "agentrun" and "Ignoring" not in said(run)
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    monkeypatch.delenv("WANDB_RUN_ID")
+    monkeypatch.delenv("WANDB_PROJECT")
+    mirrored(run, row(2))  # continued by hand
+    assert list(server.runs) == ["agentrun"] and server.runs["agentrun"]["upserts"][-1]["project"] == "theirs"
+
+
+def test_a_trial_of_a_sweep_of_ours_keeps_its_own_id_under_an_agent(run: Run, monkeypatch: pytest.MonkeyPatch, log_of: Any) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "agentrun")
+    run.update(trial={"study": "mine", "number": 1, "params": {}})
+    mirrored(run, row(1))
+    assert log_of(run.path).run.run_id == "x3k9a2pq"
+
+
+# What may go wrong, at the real limits
+
+
+@pytest.mark.parametrize("trouble", ["unreachable", "slow", "fail"])
+def test_a_server_that_cannot_be_had_costs_seconds_and_one_sentence(
+    run: Run, server: Any, monkeypatch: pytest.MonkeyPatch, log_of: Any, within: Any, capfd: pytest.CaptureFixture[str], trouble: str
+) -> None:
+    server.mode = trouble
+    if trouble == "unreachable":
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    sink = WandbSink(every=1)
+    assert within(sink.start, run) < 10
+    sink.row(row(1))
+    assert within(sink.finish) < 10
+    assert said(run).startswith("W&B: offline, ") and said(run).count("\n") == 1
+    assert capfd.readouterr().err == ""
+    assert sorted(log_of(run.path).history) == [1]
+
+
+def test_a_server_that_says_hello_and_no_more_costs_seconds(
+    run: Run, server: Any, monkeypatch: pytest.MonkeyPatch, log_of: Any, within: Any
+) -> None:
+    monkeypatch.setattr(session_module, "INIT_SECONDS", 1)
+    server.mode = "deaf"
+    sink = WandbSink(every=1)
+    assert within(sink.start, run) < 8
+    sink.row(row(1))
+    sink.finish()
+    assert "W&B: offline, no answer" in said(run)
+    assert sorted(log_of(run.path).history) == [1]
+
+
+def test_a_server_that_refuses_what_is_logged_is_told(run: Run, server: Any) -> None:
+    server.mode = "full"
+    mirrored(run, row(1))
+    assert "did not take everything" in said(run) and "403" in said(run) and "task=sync" in said(run)
+    assert not run.info["wandb"]["uploaded"]
+
+
+@pytest.mark.parametrize("trouble", ["slow", "fail", "gone"])
+def test_a_server_that_dies_in_mid_run_costs_a_bounded_end(
+    run: Run, server: Any, monkeypatch: pytest.MonkeyPatch, within: Any, trouble: str
+) -> None:
+    monkeypatch.setattr(session_module, "UPLOAD_SECONDS", 1)
+    monkeypatch.setattr(sink_module, "FINISH_SECONDS", 3)
+    sink = WandbSink(every=1)
+    sink.start(run)
+    server.mode = trouble
+    if trouble == "gone":
+        server.close()
+    assert within(lambda: [sink.row(row(step)) for step in range(1, 1000)]) < 1
+    run.finish("ok")
+    assert within(sink.finish) < 6
+    assert said(run).count("\n") == 2 and "task=sync task.run=x3k9a2pq" in said(run)  # its address, and what to do
+    assert not run.info["wandb"]["whole"] and not run.info["wandb"]["uploaded"]
+
+
+def test_a_frozen_service_costs_a_run_no_step(run: Run, monkeypatch: pytest.MonkeyPatch, within: Any) -> None:
+    monkeypatch.setattr(sink_module, "FINISH_SECONDS", 0.5)
+    sink = WandbSink(every=1)
+    sink.start(run)
+    assert children()
+    for child in children():
+        os.kill(child, signal.SIGSTOP)
+    text = {f"perf/{n}": 1.0 for n in range(100)}
+    assert within(lambda: [sink.row(row(step, **text)) for step in range(1, 3000)]) < 2
+    assert within(sink.finish) < 4
+    assert "did not take everything" in said(run) and not run.info["wandb"]["whole"]
+    time.sleep(0.1)
+    assert children() == []  # or the end of the process would wait for it
+
+
+def test_a_mirror_that_does_not_move_is_left_out_before_it_fills_the_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "MAX_BACKLOG", 50)
+    sink = WandbSink(every=1)
+    sink.start(run)
+    hang = threading.Event()
+    sink._do(lambda: hang.wait(20))  # type: ignore[arg-type, return-value]
+    for step in range(1, 200):
+        sink.row(row(step))
+    hang.set()
+    assert said(run).count("it does not keep up") == 1
+
+
+@pytest.mark.parametrize(("signum", "sentence"), [(signal.SIGKILL, "W&B failed"), (signal.SIGSTOP, "did not take everything")])
+def test_a_service_that_is_killed_or_freezes_holds_back_neither_a_run_nor_its_process(run: Run, signum: int, sentence: str) -> None:
     code = """
-import os, signal, subprocess, sys, time
+import os, sys, time
 from pathlib import Path
 from gptshake.record.run import Run
-from gptshake.record.sinks.wandb import WandbSink
+from gptshake.record.sinks import wandb as sink_module
+sink_module.FINISH_SECONDS = 1
 run = Run.open(Path(sys.argv[1]))
-sink = WandbSink(every=1)
-sink.start(run, {}, [])
-children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-for child in children:
-    os.kill(int(child), signal.SIGKILL)
+sink = sink_module.WandbSink(every=1)
+sink.start(run)
+for file in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+    for child in file.read_text().split():
+        os.kill(int(child), int(sys.argv[2]))
 time.sleep(0.3)
 for step in range(1, 200):
     row = {"step": step, "train/tokens": step, "train/loss": 1.0}
     run.append_row(row)
     sink.row(row)
 sink.sample(200, 200, "text")
-sink.image("loss", Path("missing.png"))
-sink.finish("ok", {})
 run.finish("ok")
-os._exit(0)
+sink.finish()
+print("the end at", time.time(), flush=True)
 """
-    if not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists():
+    if not Path("/proc/self/task").exists():
         pytest.skip("this system does not list the children of a process")
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("W&B failed") == 1
+    command = [sys.executable, "-c", code, str(run.path), str(int(signum))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    assert time.time() - float(done.stdout.split()[-1]) < 3
+    assert done.returncode == 0 and done.stderr == ""
+    assert said(run).count(sentence) == 1 and said(run).count("\n") == 2
     assert len(run.rows()) == 199 and Run.open(run.path).info["status"] == "ok"
 
 
-def test_the_next_run_of_the_process_is_mirrored_after_one_that_failed(run: Run, tmp_path: Path) -> None:
+def test_the_next_run_of_the_process_is_mirrored_after_one_that_failed(run: Run, tmp_path: Path, log_of: Callable[[Path], Any]) -> None:
     first = Run.create(tmp_path / "first", id="t0000000", name="first", task="train", config_yaml="", overrides=[], provenance={})
     sink = WandbSink(every=1)
-    sink.start(first, {}, [])
+    sink.start(first)
     for child in children():
         os.kill(child, signal.SIGKILL)
     time.sleep(0.3)
     for step in range(1, 9):
         sink.row(row(step))
-    assert "W&B failed" in (first.path / "log").read_text()
-    sink.start(run, {}, [])
-    sink.row(row(1))
-    sink.finish("ok", {})
-    assert sorted(history(run)) == [1]
+    sink.finish()
+    assert said(first).count("W&B failed") == 1
+    mirrored(run, row(1))
+    assert sorted(log_of(run.path).history) == [1]
 
 
 @pytest.mark.parametrize("method", ["log", "finish"])
 def test_an_error_of_wandb_ends_the_mirror_only(run: Run, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    sink = WandbSink(every=1)
-    sink.start(run, {}, [])
+    import wandb
 
     def fail(*_: Any, **__: Any) -> None:
         raise ConnectionResetError("Connection lost")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(sink._mirror, method, fail)
-        sink.row(row(1))
-        sink.row(row(2))
-        sink.finish("ok", {})
-    assert (run.path / "log").read_text().count("W&B failed") == 1
+    monkeypatch.setattr(wandb.Run, method, fail)
+    mirrored(run, row(1), row(2))
+    assert said(run).count("W&B failed") == 1 and not run.info["wandb"]["whole"]
 
 
 def test_a_wandb_that_cannot_start_costs_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,52 +444,43 @@ def test_a_wandb_that_cannot_start_costs_one_sentence(run: Run, monkeypatch: pyt
         raise OSError("no space left on device")
 
     monkeypatch.setattr(wandb, "init", fail)
-    sink = WandbSink()
-    sink.start(run, {}, [])
-    sink.row(row(10))
-    sink.finish("ok", {})
-    assert "no space left on device" in (run.path / "log").read_text()
+    mirrored(run, row(10))
+    assert said(run).count("no space left on device") == 1 and said(run).count("\n") == 1
 
 
-def test_with_a_key_and_no_network_it_is_offline_after_the_time_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(sink_module, "INIT_SECONDS", 1)
-    sink = WandbSink(every=1)
-    start = time.monotonic()
-    sink.start(run, {}, [])
-    assert time.monotonic() - start < 8
-    sink.row(row(1))
-    sink.finish("ok", {})
-    assert "W&B: offline, no answer" in (run.path / "log").read_text()
-    assert sorted(history(run)) == [1]
+def test_a_start_that_takes_too_long_is_not_waited_for_and_still_mirrored(run: Run, monkeypatch: pytest.MonkeyPatch, log_of: Any) -> None:
+    import wandb
+
+    begin = wandb.init
+    monkeypatch.setattr(sink_module, "START_SECONDS", 0.2)
+    monkeypatch.setattr(wandb, "init", lambda **options: time.sleep(1) or begin(**options))
+    mirrored(run, row(1))
+    assert "does not wait for it" in said(run) and "W&B: offline" in said(run)
+    assert sorted(log_of(run.path).history) == [1] and run.info["wandb"]["whole"]
 
 
 def test_a_key_that_cannot_be_one_is_offline_and_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "tooshort")
-    sink = WandbSink()
-    sink.start(run, {}, [])
-    sink.finish("ok", {})
-    assert "40+ characters" in (run.path / "log").read_text()
-    assert "tooshort" not in (run.path / "log").read_text()
+    mirrored(run)
+    assert "40+ characters" in said(run) and "tooshort" not in said(run)
 
 
 def test_online_without_a_key_is_refused_with_the_ways_out(run: Run) -> None:
+    sink = WandbSink(mode="online")
     with pytest.raises(ConfigError, match=r"WANDB_API_KEY.*logger\.mode=auto"):
-        WandbSink(mode="online").start(run, {}, [])
+        sink.start(run)
+    sink.finish()
+    assert said(run) == ""
 
 
-def test_the_users_own_wish_in_the_environment_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    sink = WandbSink(every=1)
-    sink.start(run, {}, [])
-    sink.row(row(1))
-    sink.finish("ok", {})
-    assert not list(run.path.glob("wandb/*run-*"))
-    assert "failed" not in (run.path / "log").read_text() if (run.path / "log").exists() else True
+def test_a_run_that_failed_before_its_mirror_began_ends_without_one() -> None:
+    WandbSink().finish()
 
 
-@pytest.mark.parametrize(("key", "value"), [("mode", "onlin"), ("every", 0)])
+# Options
+
+
+@pytest.mark.parametrize(("key", "value"), [("mode", "onlin"), ("every", 0), ("artifacts", "all")])
 def test_options_out_of_sense_are_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"logger.{key}={value}"):
         WandbSink(**{key: value})
@@ -270,6 +500,6 @@ def test_yaml_schema_and_constructor_have_the_same_keys_and_defaults() -> None:
     assert yaml.safe_load((ROOT / "conf/logger/none.yaml").read_text()) == {}
 
 
-def test_the_file_can_be_imported_without_wandb() -> None:
-    code = "import sys; import gptshake.record.sinks.wandb; print('wandb' in sys.modules)"
+def test_the_room_can_be_imported_without_wandb() -> None:
+    code = "import sys; import gptshake.record.sinks.wandb, gptshake.record.sinks.upload; print('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

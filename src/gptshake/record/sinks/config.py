@@ -11,4 +11,5 @@ class WandbConfig:
     entity: str | None = None  # team or user; null is the key's own
     mode: str = "auto"  # auto, online, offline
     every: int = 10  # optimizer steps per logged row
+    artifacts: str = "none"  # none, best
     _target_: str = "gptshake.record.sinks.wandb.WandbSink"

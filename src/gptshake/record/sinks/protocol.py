@@ -4,9 +4,9 @@ A sink is a mirror, not a home: what it is given is on the disk already, and whe
 goes on. The methods return at once; only ``start`` and ``finish`` may take seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from gptshake.record.run import Run
 
@@ -14,8 +14,8 @@ from gptshake.record.run import Run
 class Sink(Protocol):
     """A mirror of the run record."""
 
-    def start(self, run: Run, config: Mapping[str, Any], tags: Sequence[str]) -> None:
-        """Begin, or begin again after a resume: ``run`` is already cut back to the checkpoint, and its rows are history.
+    def start(self, run: Run) -> None:
+        """Begin, or begin again after a resume: ``run`` is already cut back to the checkpoint; its rows and samples are history.
 
         Raises:
             ConfigError: if what was asked for explicitly cannot be had.
@@ -30,5 +30,5 @@ class Sink(Protocol):
     def image(self, name: str, path: Path) -> None:
         """A picture from ``plots/``; formats that the sink cannot show are passed over."""
 
-    def finish(self, status: str, summary: Mapping[str, Any]) -> None:
-        """End, with the run's status and final numbers."""
+    def finish(self) -> None:
+        """End, with the status and the final numbers of the record, which has ended before; does nothing the second time."""
