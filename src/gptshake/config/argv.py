@@ -24,6 +24,7 @@ TEXT_KEYS = (
     "paths.cache",
     "paths.run_dir",
     "task.run",
+    "task.data_path",
     "task.prompt",
 )
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>

@@ -73,6 +73,8 @@ RULES: tuple[Rule, ...] = (
     ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
     ("trainer.patience", _count, "it counts validations: a whole number from 1 up, or null"),
     ("trainer.save_minutes", _positive, "it counts minutes between checkpoints: a number above 0"),
+    ("task.steps", _count, "it counts optimizer steps: a whole number from 1 up, or null for all"),
+    ("task.tolerance", _not_negative, "it is a share of the loss from 0 up, such as 0.01"),
     ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
 )
 
