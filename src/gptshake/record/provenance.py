@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from gptshake import __version__
 from gptshake.errors import RecordError
-from gptshake.files import write_atomic
+from gptshake.files import sha256, write_atomic
 from gptshake.hardware import cpu_name
 
 GUARDED = ("src", "conf", "pyproject.toml", "constraints.txt")  # what decides the numbers of a run
@@ -196,3 +197,23 @@ def _version(package: str) -> str | None:
 
 def _text(path: bytes) -> str:
     return path.decode(errors="backslashreplace")
+
+
+def code_sha256() -> str:
+    """One hash over the package's files and its config tree: equal in a wheel and in the checkout that it was made from."""
+    digest = hashlib.sha256()
+    for name, file in sorted(_own_files()):
+        digest.update(f"{name}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _own_files() -> Iterator[tuple[str, Path]]:
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1] / "conf"
+    conf = package / "conf" if (package / "conf").is_dir() else checkout
+    folders = {"gptshake": package, "hydra_plugins": package.parent / "hydra_plugins" / "gptshake_sweeper", "conf": conf}
+    for place, folder in folders.items():
+        for file in folder.rglob("*"):
+            within = file.relative_to(folder)
+            if file.is_file() and "__pycache__" not in within.parts and (place == "conf") == (file.suffix == ".yaml"):
+                yield f"{place}/{within.as_posix()}", file

@@ -25,20 +25,21 @@ GRACE_S = 60.0  # for saving the last step
 Info = dict[str, Any]
 
 
-def repeat(code: Code, overrides: Sequence[str], path: Path, steps: int, before: Callable[[Info], None]) -> None:
+def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps: int, before: Callable[[Info], None]) -> None:
     """Run gptshake until it has written ``steps`` rows.
 
     Args:
         code: what to run.
         overrides: of the run; its directory is ``path``.
         path: the new run directory.
+        folder: where to start it: relative paths and ./conf are looked up there.
         steps: rows to wait for.
         before: looks at run.json before anything trains; what it raises ends the run and removes its directory.
     Raises:
         GptshakeError: the run ended before; the reason that its record gives.
     """
     command = [sys.executable, "-P", "-m", "gptshake", *overrides]
-    child = subprocess.Popen(command, env=_environment(code), stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(command, cwd=folder, env=_environment(code, folder), stdin=subprocess.DEVNULL)
     try:
         info = _begun(child, path)
         if info:
@@ -58,10 +59,10 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, steps: int, before:
         )
 
 
-def _environment(code: Code) -> Mapping[str, str]:
+def _environment(code: Code, folder: Path) -> Mapping[str, str]:
     """The restored sources first, then what was there, and last the folder of a user's own modules, which ``-P`` leaves out."""
     env = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # ours, not the user's
-    folders = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")])) + [str(Path.cwd())]
+    folders = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")])) + [str(folder)]
     return env | {"PYTHONPATH": os.pathsep.join(folders), "GPTSHAKE_DIRTY": "1"}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256
-from gptshake.record.provenance import checkout_root, collect
+from gptshake.record.provenance import checkout_root, code_sha256
 
 PATCH, UNTRACKED = "diff.patch", "untracked"
 TIMEOUT_S = 300.0  # of one git command; a large checkout on a slow disk takes a while
@@ -76,19 +76,15 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
 
 def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> Code:
     """What is installed, if it is the run's code."""
-    then = state.get("code_sha256")
-    now = (collect()["git"] or {}).get("code_sha256") if then else None
+    version, then = info.get("version"), state.get("code_sha256")
+    now = code_sha256() if then else None
     if then and then == now:
-        return Code(None, None, f"the installed gptshake {info.get('version')}, which has the hash of the run's")
+        return Code(None, None, f"gptshake {version} as it is installed, which has the hash of the run's code")
     reason = state.get("unversioned") or "git knew no commit"
-    known = (
-        f"The hash of its code is {then[:16]}, that of this installation {now[:16] if now else 'not known'}"
-        if then
-        else "It kept no hash of its code"
-    )
+    known = f"Its code has the hash {then[:16]}, this installation {now[:16]}" if then and now else "It kept no hash of its code"
     raise RecordError(
-        f"{info['id']} was made by gptshake {info.get('version')} without a commit ({reason}), so its code cannot be restored. {known}: "
-        f"install gptshake {info.get('version')} in the way it was then, and say the same again."
+        f"{info['id']} was made by gptshake {version} without a commit ({reason}), so its code cannot be restored. {known}: "
+        f"install gptshake {version} in the way it was then, and say the same again."
     )
 
 
@@ -110,38 +106,48 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
         try:
             _git(tree, "apply", "--whitespace=nowarn", str(patch.absolute()))
         except _Refused as refusal:
-            raise RecordError(f"{patch} does not apply to commit {state['commit'][:10]}: {refusal}.") from refusal
+            hidden = f" (the record hides a secret in {', '.join(state['redacted'])})" if state.get("redacted") else ""
+            raise RecordError(f"{patch} does not apply to commit {state['commit'][:10]}: {refusal}{hidden}.") from refusal
     kept = {
         file.relative_to(untracked).as_posix(): file for file in sorted(untracked.rglob("*")) if file.is_file() and not file.is_symlink()
     }
     for name, file in kept.items():
         _copy(file, tree, name)
-    wanted: Mapping[str, str] = state.get("untracked") or {}
-    _find_left_out(wanted.keys() - kept.keys(), wanted, tree, root)
-    parts = [PATCH] * patch.exists() + [f"{len({*kept, *wanted})} untracked files"] * bool({*kept, *wanted})
-    changed = f" with {' and '.join(parts)}" if parts else ""
-    expected, hashes = state.get("diff_sha256"), {name: sha256(file) for name, file in kept.items()} | dict(wanted)
-    if expected in (None, _changes_hash(patch, hashes)):
-        return changed, ()
-    return changed, (f"{PATCH} and {UNTRACKED}/ are not, to the byte, the changes that the run began with: their hash is another one.",)
+    hashes: dict[str, str | None] = dict(state.get("untracked") or {}) | {name: sha256(file) for name, file in kept.items()}
+    _find_left_out({name: known for name, known in hashes.items() if name not in kept}, tree, root)
+    parts = [PATCH] * patch.exists() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
+    return f" with {' and '.join(parts)}" if parts else "", tuple(_doubts(patch, hashes, state))
 
 
-def _find_left_out(names: set[str], hashes: Mapping[str, str], tree: Path, root: Path) -> None:
+def _doubts(patch: Path, hashes: Mapping[str, str | None], state: Mapping[str, Any]) -> Iterator[str]:
+    if redacted := state.get("redacted"):
+        yield f"the record hides a secret in {', '.join(redacted)}: what is restored is not quite what ran"
+    if state.get("diff_sha256") not in (None, _changes_hash(patch, hashes)):
+        yield f"{PATCH} and {UNTRACKED}/ were changed, or are not complete: they do not have the hash that the run began with"
+
+
+def _find_left_out(hashes: Mapping[str, str | None], tree: Path, root: Path) -> None:
     """Files that were hashed, not copied: taken from the user's checkout if they are there still.
 
     Raises:
         RecordError: naming those that are not.
     """
     missing = []
-    for name in sorted(names):
-        source = root / name
-        if source.is_file() and not source.is_symlink() and sha256(source) == hashes[name]:
-            _copy(source, tree, name)
+    for name, known in sorted(hashes.items()):
+        if known is None:
+            continue  # a repository inside the checkout, of which nothing is known
+        if (root / name).is_file() and _hash(root / name) == known:
+            _copy(root / name, tree, name)
         else:
-            missing.append(name)
+            missing.append(f"  {name} (SHA-256 {known[:16]})")
     if missing:
-        listed = "\n".join(f"  {name} (SHA-256 {hashes[name][:16]})" for name in missing)
+        listed = "\n".join(missing)
         raise RecordError(f"These files were part of the code, but the record kept only their hashes; put them back into {root}:\n{listed}")
+
+
+def _hash(file: Path) -> str:
+    """As records have it: a link counts as the path that it holds."""
+    return hashlib.sha256(os.fsencode(file.readlink())).hexdigest() if file.is_symlink() else sha256(file)
 
 
 def _copy(source: Path, tree: Path, name: str) -> None:
@@ -154,7 +160,7 @@ def _copy(source: Path, tree: Path, name: str) -> None:
     shutil.copyfile(source, target)
 
 
-def _changes_hash(patch: Path, untracked: Mapping[str, str]) -> str:
+def _changes_hash(patch: Path, untracked: Mapping[str, str | None]) -> str:
     """As ``git.diff_sha256`` of run.json is made."""
     digest = hashlib.sha256(patch.read_bytes() if patch.exists() else b"")
     for name in sorted(untracked):

@@ -5,10 +5,11 @@ edge and different ones like two.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,6 +17,7 @@ from gptshake.estimate.words import short_count
 from gptshake.record.metrics import Row
 from gptshake.record.names import title
 from gptshake.report.compare import COLUMNS, Comparison
+from gptshake.report.curves import Floats, thin
 from gptshake.report.style import BLUE, GREEN, GREY, INK, VERMILION, caption, count_axis, heading, look, save
 
 SMALLEST = 1e-16  # half the distance between neighbouring doubles at 1
@@ -52,14 +54,8 @@ def _draw(info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], foun
 def _draw_losses(axes: Axes, then: Sequence[Row], now: Sequence[Row]) -> None:
     for column, name in zip(COLUMNS, ("train", "val"), strict=True):
         for rows, which, alpha, width in ((then, "the run", 0.28, 5.0), (now, "again", 1.0, 1.2)):
-            points = [(row["train/tokens"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan))]
-            axes.plot(
-                *zip(*points, strict=True) if points else ((), ()),
-                color=COLOURS[column],
-                label=f"{name}, {which}",
-                alpha=alpha,
-                linewidth=width,
-            )
+            line = _thinned((row["train/tokens"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan)))
+            axes.plot(*line, color=COLOURS[column], label=f"{name}, {which}", alpha=alpha, linewidth=width)
     caption(axes, "loss, nats per token")
     axes.set_xlim(left=0)
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=4, handlelength=1.4, borderpad=0.2, columnspacing=1.2)
@@ -79,14 +75,19 @@ def _draw_difference(axes: Axes, then: Sequence[Row], found: Comparison, toleran
             axes.text(0.5, 0.72, "every value is the same, bit for bit", transform=axes.transAxes, ha="center", size=9.5, color=INK)
         return
     for column, size in zip(COLUMNS, (2.0, 5.0), strict=True):
-        points = [(tokens[d.step], max(d.relative, SMALLEST)) for d in finite if d.column == column]
-        axes.plot(*zip(*points, strict=True) if points else ((), ()), "o", color=COLOURS[column], markersize=size, markeredgewidth=0)
+        points = _thinned((tokens[d.step], max(d.relative, SMALLEST)) for d in finite if d.column == column)
+        axes.plot(*points, "o", color=COLOURS[column], markersize=size, markeredgewidth=0)
     axes.set_yscale("log")
     axes.axhline(tolerance or SMALLEST, color=GREY, linewidth=1.0, linestyle=(0, (5, 3)))
     lows, highs = min(max(d.relative, SMALLEST) for d in finite), max(tolerance, *(d.relative for d in finite))
     axes.set_ylim(lows / 4, highs * 12)
-    edge = {"xytext": (-2, 3), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    edge: dict[str, Any] = {"xytext": (-2, 3), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     axes.annotate(f"tolerance {tolerance:g}", (1.0, tolerance or SMALLEST), color=GREY, size=8.5, ha="right", **edge)
+
+
+def _thinned(points: Iterable[tuple[float, float]]) -> tuple[Floats, Floats]:
+    both = np.array(list(points), dtype=np.float64).reshape(-1, 2)
+    return thin(both[:, 0], both[:, 1])
 
 
 def _subtitle(info: Mapping[str, Any], then: Sequence[Row], found: Comparison) -> str:

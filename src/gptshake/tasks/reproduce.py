@@ -7,12 +7,13 @@ be equal. The repetition is a run like any other, whose record says what it repr
 import os
 import re
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from gptshake.config import again
+from gptshake.config.repeat import refuse_another_config, repeated, stored_config
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.record.launch import Launch
 from gptshake.record.metrics import Row, read_rows
@@ -40,10 +41,11 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     info = read_run(original)
     rows = _rows(original, info, cfg.task.steps)
     path = _new_directory(Path(cfg.paths.runs).expanduser().absolute(), info)
-    overrides = again.repeated_overrides(original, _own(cfg, original, info, path))
+    overrides = repeated(original, _own(cfg, original, info, path))
+    folder = _folder(info)
     with restored(original, info) as code:
         _announce(info, rows, code)
-        repeat(code, overrides, path, len(rows), lambda new: _refuse_another(original, info, code, path, new))
+        repeat(code, overrides, path, folder, len(rows), lambda new: _refuse_another(original, info, code, path, new))
     _conclude(cfg, info, rows, path)
 
 
@@ -54,7 +56,26 @@ def _rows(original: Path, info: Info, steps: int | None) -> list[Row]:
     rows = read_rows(original / "metrics.csv")[: (info.get("budget") or {}).get("steps")]
     if not rows:
         raise RecordError(f"{info['id']} has not finished one step that could be compared.")
+    for last, sitting in pairwise(info.get("sittings") or ()):
+        if any(last.get(key) != sitting.get(key) for key in ("commit", "diff_sha256")) and sitting.get("from_step"):
+            print(f"note: after step {sitting['from_step']:,} the run went on with other code; the steps before are repeated", flush=True)
+            return rows[: min(sitting["from_step"], steps or len(rows))]
     return rows[:steps]
+
+
+def _folder(info: Info) -> Path:
+    """Where the run was started, so that relative paths and ./conf mean the same; if that is gone, here.
+
+    Raises:
+        RecordError: a file of the user's own ./conf is not there.
+    """
+    told = (info.get("environment") or {}).get("cwd")
+    folder = Path(told) if told and Path(told).is_dir() else Path.cwd()
+    if missing := [name for name in info.get("local_conf") or () if not (folder / name).is_file()]:
+        raise RecordError(
+            f"{', '.join(missing)} of the run's own ./conf are not in {folder}; the run directory keeps them: copy its conf/ there."
+        )
+    return folder
 
 
 def _new_directory(runs: Path, info: Info) -> Path:
@@ -67,14 +88,15 @@ def _new_directory(runs: Path, info: Info) -> Path:
 
 def _own(cfg: DictConfig, original: Path, info: Info, path: Path) -> dict[str, str]:
     """What the repetition says itself: places, and where that lies now which the run began with."""
-    own = {f"paths.{key}": str(cfg.paths[key]) for key in ("runs", "multirun", "cache")}
+    own = {f"paths.{key}": str(Path(cfg.paths[key]).expanduser().absolute()) for key in ("runs", "multirun", "cache")}
     own |= {"paths.run_dir": str(path), "note": f"reproduces {info['id']}"}
-    if again.stored_value(original, "tokenizer.path") is not None:
+    config = stored_config(original)
+    if config.get("tokenizer.path") is not None:
         own["tokenizer.path"] = str((original / "tokenizer").absolute())
-    if source := again.stored_value(original, "init_from"):
+    if source := config.get("init_from"):
         own["init_from"] = str(_parent(cfg, info, source))
     if cfg.task.data_path is not None:
-        own["data.path"] = str(cfg.task.data_path)
+        own["data.path"] = str(Path(cfg.task.data_path).expanduser().absolute())
     return own
 
 
@@ -105,7 +127,7 @@ def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Inf
     """
     if (new.get("git") or {}).get("commit") != code.commit or new.get("version") != info.get("version"):
         raise RecordError(f"{code.about} was to run, but gptshake {new.get('version')} of another place did; is gptshake installed twice?")
-    again.refuse_another_config(original, path)
+    refuse_another_config(original, path)
     _refuse_another_text(info, new)
     for key in ("steps", "tokens", "tokens_per_step"):
         if (info.get("budget") or {}).get(key) != new["budget"][key]:
