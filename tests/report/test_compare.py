@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.record.metrics import Row
-from gptshake.report.compare import compare, verdict
+from gptshake.report.compare import compare, steps_of_first_code, verdict
 
 
 def rows(*losses: float, val: dict[int, float] | None = None) -> list[Row]:
@@ -52,3 +52,10 @@ def test_steps_and_validations_that_only_one_has_are_not_compared() -> None:
 
 def test_nothing_in_common_is_no_reproduction() -> None:
     assert not compare([], rows(1.0)).identical and not compare([], rows(1.0)).holds(1.0)
+
+
+def test_only_what_the_first_code_made_can_be_asked_of_it() -> None:
+    one, other = {"commit": "a", "diff_sha256": "1"}, {"commit": "a", "diff_sha256": "2"}
+    assert steps_of_first_code([]) is None
+    assert steps_of_first_code([one | {"from_step": 0}, one | {"from_step": 40}]) is None
+    assert steps_of_first_code([one | {"from_step": 0}, one | {"from_step": 40}, other | {"from_step": 60}, one | {"from_step": 80}]) == 60

@@ -19,6 +19,7 @@ _COMMANDS = (
     ("gptshake task=report study=<name>", "what a sweep has found, at any time"),
     ("gptshake resume=<run>", "continue a stopped or killed run, bit for bit"),
     ("gptshake task=sample task.run=<run> task.prompt='The '", "write text with a trained model"),
+    ("gptshake task=reproduce task.run=<run> task.steps=50", "run it once more with its own code, and compare bit for bit"),
     ("gptshake model=gpt3_small data=wiki_char --cfg job", "show the whole config and run nothing"),
     ("gptshake model=gpt3_small data=wiki_char debug=smoke", "a few steps through everything"),
 )

@@ -5,8 +5,9 @@ has is not compared: a run that was stopped early validated at its last step, an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gptshake.record.metrics import Row
 
@@ -65,6 +66,17 @@ def compare(then: Sequence[Row], now: Sequence[Row]) -> Comparison:
         if column in old and column in new and repr(old[column]) != repr(new[column])
     ]
     return Comparison(len(pairs), counts, deviations)
+
+
+def steps_of_first_code(sittings: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many steps of a run its first code made, if it was later resumed with other code; None if one code made all.
+
+    Args:
+        sittings: of run.json, in order: ``commit``, ``diff_sha256`` and ``from_step`` of the start and of each resume.
+    """
+    code = [(sitting.get("commit"), sitting.get("diff_sha256")) for sitting in sittings]
+    others = [sitting.get("from_step") or None for sitting, made_by in zip(sittings, code, strict=True) if made_by != code[0]]
+    return others[0] if others else None
 
 
 def verdict(found: Comparison, *, same: bool, tolerance: float) -> tuple[bool, str]:

@@ -7,7 +7,6 @@ be equal. The repetition is a run like any other, whose record says what it repr
 import os
 import re
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
 from gptshake.record.restore import Code, restored
 from gptshake.record.run import Run, find_run, read_run
-from gptshake.report.compare import Comparison, compare, verdict
+from gptshake.report.compare import Comparison, compare, steps_of_first_code, verdict
 from gptshake.report.environment import environment_differences, same_machine
 
 Info = dict[str, Any]
@@ -56,10 +55,10 @@ def _rows(original: Path, info: Info, steps: int | None) -> list[Row]:
     rows = read_rows(original / "metrics.csv")[: (info.get("budget") or {}).get("steps")]
     if not rows:
         raise RecordError(f"{info['id']} has not finished one step that could be compared.")
-    for last, sitting in pairwise(info.get("sittings") or ()):
-        if any(last.get(key) != sitting.get(key) for key in ("commit", "diff_sha256")) and sitting.get("from_step"):
-            print(f"note: after step {sitting['from_step']:,} the run went on with other code; the steps before are repeated", flush=True)
-            return rows[: min(sitting["from_step"], steps or len(rows))]
+    covered = steps_of_first_code(info.get("sittings") or ())
+    if covered is not None and covered < len(rows):
+        print(f"note: after step {covered:,} the run went on with other code; the steps before are repeated", flush=True)
+        rows = rows[:covered]
     return rows[:steps]
 
 
