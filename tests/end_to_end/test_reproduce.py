@@ -1,7 +1,7 @@
 """A run made with uncommitted code is reproduced bit for bit when that code is gone; another text or machine is told.
 
 The run and its repetitions are real processes of a throw-away checkout (five seconds each); the command that compares
-them is forked.
+them is forked. Where only the comparison matters, a copy of the run stands for its repetition.
 """
 
 import json
@@ -55,10 +55,24 @@ def place(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...], book
 @pytest.fixture
 def reproduce(place: Path, commands: Any, tmp_path: Path) -> Any:
     """``task=reproduce`` from another folder, as if this gptshake were the checkout's."""
-    before = (
+    root = (
         f"from pathlib import Path; from gptshake.record import restore; restore.checkout_root = lambda: Path({str(place / 'checkout')!r})"
     )
-    return lambda run, *words: commands(tmp_path, "task=reproduce", f"task.run={run}", *words, before=before)
+
+    def command(run: Path, *words: str, before: str = "") -> Any:
+        return commands(tmp_path, "task=reproduce", f"task.run={run}", *words, before=f"{root}\n{before}")
+
+    return command
+
+
+COPY = """
+import shutil
+from gptshake.record.run import read_run
+from gptshake.tasks import reproduce
+def repeat(code, overrides, path, folder, steps, before):
+    before(read_run(Path(shutil.copytree({run!r}, path))))
+reproduce.repeat = repeat
+"""
 
 
 def the_run(place: Path) -> Path:
@@ -108,14 +122,37 @@ def test_another_machine_is_told_line_by_line_and_has_a_tolerance(place: Path, r
     loss = read_rows(run / "metrics.csv")[1]["train/loss"]
     lines[2] = lines[2].replace(repr(loss), repr(loss * (1 + 1e-4)))
     (run / "metrics.csv").write_text("\n".join(lines) + "\n")
-    done = reproduce(run, "task.steps=2", "task.tolerance=1e-5", f"task.data_path={place / 'book.txt'}")
+    copy = COPY.format(run=str(the_run(place)))
+    done = reproduce(run, "task.tolerance=1e-3", before=copy)
+    assert done.code == 0 and "Reproduced, within the tolerance of 0.001 for another machine" in done.out, done.err
+    done = reproduce(run, "task.tolerance=1e-5", before=copy)
     assert done.code == 1 and "Not reproduced, above the tolerance of 1e-05" in done.error
     assert "1 differ, the first at step 2, the most train/loss of step 2" in done.error and "1.0e-04" in done.error
     table = [line.split() for line in done.out.splitlines()]
-    assert ["torch", "2.0.0", info["environment"]["packages"]["torch"]] not in table
     assert [row[:2] for row in table if row[:1] == ["torch"]] == [["torch", "2.0.0"]] and [
         row for row in table if row[:2] == ["processor", "6502"]
     ]
+
+
+def test_on_the_same_machine_one_other_digit_is_a_failure(place: Path, reproduce: Any, tmp_path: Path) -> None:
+    run, _ = copied(place, tmp_path)
+    rows = (run / "metrics.csv").read_text()
+    loss = read_rows(run / "metrics.csv")[6]["train/loss"]
+    (run / "metrics.csv").write_text(rows.replace(repr(loss), repr(loss + 1e-9)))
+    done = reproduce(run, "task.tolerance=1", before=COPY.format(run=str(the_run(place))))
+    assert done.code == 1 and "on the same machine every bit must be the same" in done.error
+    assert "1 differ, the first at step 7" in done.error
+
+
+def test_another_config_or_plan_is_told_before_anything_trains(place: Path, reproduce: Any, tmp_path: Path) -> None:
+    run, info = copied(place, tmp_path)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("beta2: 0.95", "beta2: 0.5"))
+    done = reproduce(run, before=COPY.format(run=str(the_run(place))))
+    assert done.code == 2 and "optimizer.beta2: was 0.5, would be 0.95" in done.error
+    run, info = copied(place, tmp_path / "plan")
+    (run / "run.json").write_text(json.dumps(info | {"budget": info["budget"] | {"tokens": 7}}))
+    done = reproduce(run, before=COPY.format(run=str(the_run(place))))
+    assert done.code == 2 and "was planned for" in done.error
 
 
 def refused(commands: Any, folder: Path, *words: str) -> str:

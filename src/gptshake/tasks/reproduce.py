@@ -6,6 +6,7 @@ be equal. The repetition is a run like any other, whose record says what it repr
 
 import os
 import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,14 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path) -> dict[str, s
 
 
 def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
+    """The run whose weights it began with: under the name that was typed if that is it still, else wherever its id is found."""
+    known = info.get("parent")
+    with suppress(RecordError):
+        named = find_run(source, _roots(cfg))
+        if known in (None, read_run(named)["id"]):
+            return named.absolute()
     try:
-        return find_run(info.get("parent") or source, _roots(cfg)).absolute()
+        return find_run(known or source, _roots(cfg)).absolute()
     except RecordError as error:
         raise RecordError(f"{info['id']} began with the weights of init_from={source}, which is not here. {error}") from error
 
