@@ -28,6 +28,7 @@ TEXT_KEYS = (
     "task.pictures",
     "task.run",
     "task.runs",
+    "task.data_path",
     "task.prompt",
     "task.filter",
     "task.sort",

@@ -22,6 +22,7 @@ _COMMANDS = (
     ("gptshake task=diff task.runs=[<run>,<run>]", "what differs between runs, from config and code to curves"),
     ("gptshake task=sample task.run=<run> task.prompt='The '", "write text with a trained model"),
     ("gptshake task=journal", "a research journal of all runs, around your own words"),
+    ("gptshake task=reproduce task.run=<run> task.steps=50", "run it once more with its own code, and compare bit for bit"),
     ("gptshake model=gpt3_small data=wiki_char --cfg job", "show the whole config and run nothing"),
     ("gptshake model=gpt3_small data=wiki_char debug=smoke", "a few steps through everything"),
 )

@@ -183,7 +183,8 @@ def _untracked(root: Path) -> list[str]:
 def _patch(root: Path, commit: str | None) -> bytes:
     base = commit or _git(root, "hash-object", "-t", "tree", os.devnull).decode().strip()  # before the first commit: the empty tree
     paths = (*GUARDED, ":(exclude,glob)**/.env*")
-    return _git(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", base, "--", *paths)
+    prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's own git writes
+    return _git(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", *prefixes, base, "--", *paths)
 
 
 def _git(root: Path, *command: str) -> bytes:

@@ -1,0 +1,110 @@
+"""A run's restored code at work in an interpreter of its own, watched through the record that it writes.
+
+The record is what versions of gptshake agree on, so nothing else is asked of old code: what it is about to train on is in
+run.json before it imports torch, and a stop after some steps is a signal after their rows, which leaves the length of the
+schedule alone.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import GptshakeError
+from gptshake.record.metrics import Tail
+from gptshake.record.restore import Code
+
+POLL_S = 0.02
+GRACE_S = 60.0  # for saving the last step
+Info = dict[str, Any]
+
+
+def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps: int, before: Callable[[Info], None]) -> None:
+    """Run gptshake until it has written ``steps`` rows.
+
+    Args:
+        code: what to run.
+        overrides: of the run; its directory is ``path``.
+        path: the new run directory.
+        folder: where to start it: relative paths and ./conf are looked up there.
+        steps: rows to wait for.
+        before: looks at run.json before anything trains; what it raises ends the run and removes its directory.
+    Raises:
+        GptshakeError: the run ended before; the reason that its record gives.
+    """
+    command = [sys.executable, "-P", "-m", "gptshake", *overrides]
+    child = subprocess.Popen(command, cwd=folder, env=_environment(code, folder), stdin=subprocess.DEVNULL)
+    try:
+        info = _begun(child, path)
+        if info:
+            try:
+                before(info)
+            except BaseException:
+                child.kill()  # it has saved nothing yet
+                child.wait()
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+            _until(child, path, steps, planned=int(info["budget"]["steps"]))
+    finally:
+        _end(child)
+    if (done := _steps(path)) < steps:
+        raise GptshakeError(
+            f"The reproduction ended {f'after step {done}, before step {steps}' if done else 'before its first step'}: {_reason(path)}"
+        )
+
+
+def _environment(code: Code, folder: Path) -> Mapping[str, str]:
+    """The restored sources first, then what was there, and last the folder of a user's own modules, which ``-P`` leaves out."""
+    env = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # ours, not the user's
+    folders = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")])) + [str(folder)]
+    return env | {"PYTHONPATH": os.pathsep.join(folders), "GPTSHAKE_DIRTY": "1"}
+
+
+def _begun(child: subprocess.Popen[bytes], path: Path) -> Info:
+    """run.json as soon as it says what the run is about; empty if the run ended before."""
+    while True:
+        ended = child.poll() is not None
+        info = _info(path)
+        if "data" in info or ended:
+            return info if "data" in info else {}
+        time.sleep(POLL_S)
+
+
+def _until(child: subprocess.Popen[bytes], path: Path, steps: int, planned: int) -> None:
+    """Wait for the rows; a run that would go on is stopped after them."""
+    tail = Tail(path / "metrics.csv")
+    while child.poll() is None:
+        rows = tail.new()
+        if rows and steps <= rows[-1]["step"] < planned:
+            return
+        time.sleep(POLL_S)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.terminate()
+        child.wait(GRACE_S)
+    child.kill()
+    child.wait()
+
+
+def _info(path: Path) -> Info:
+    with contextlib.suppress(OSError, ValueError):
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return info if isinstance(info, dict) else {}
+    return {}
+
+
+def _steps(path: Path) -> int:
+    rows = Tail(path / "metrics.csv").new()
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def _reason(path: Path) -> str:
+    return str(_info(path).get("reason") or "what it said is above.")

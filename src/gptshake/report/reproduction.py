@@ -1,0 +1,102 @@
+"""The picture of a reproduction: both runs' losses over tokens, and below how far they are apart.
+
+The first run is drawn broad and pale, the second thin and dark on top of it, so that equal curves look like one line with an
+edge and different ones like two.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gptshake.estimate.words import short_count
+from gptshake.record.metrics import Row
+from gptshake.record.names import title
+from gptshake.report.compare import COLUMNS, Comparison
+from gptshake.report.smoothing import Floats, thin
+from gptshake.report.style import BLUE, GREEN, GREY, INK, VERMILION, caption, count_axis, heading, look, save
+
+SMALLEST = 1e-16  # half the distance between neighbouring doubles at 1
+COLOURS = dict(zip(COLUMNS, (BLUE, VERMILION), strict=True))
+
+
+def plot(
+    info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], found: Comparison, folder: Path, *, tolerance: float
+) -> list[Path]:
+    """Draw ``reproduction.png`` and ``.svg`` into a folder; returns their paths.
+
+    Args:
+        info: run.json of the first run.
+        then: its rows.
+        now: the rows of its reproduction.
+        found: how they compare.
+        folder: where to; made if needed.
+        tolerance: drawn as a line where values differ.
+    """
+    with look():
+        return save(_draw(info, then, now, found, tolerance), folder, "reproduction")
+
+
+def _draw(info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], found: Comparison, tolerance: float) -> Figure:
+    figure = Figure(figsize=(8, 5))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
+    figure.subplots_adjust(left=0.085, right=0.97, top=0.8, bottom=0.1, hspace=0.28)
+    heading(figure, title(info["name"]), _subtitle(info, then, found))
+    _draw_losses(upper, then, now)
+    _draw_difference(lower, then, found, tolerance)
+    return figure
+
+
+def _draw_losses(axes: Axes, then: Sequence[Row], now: Sequence[Row]) -> None:
+    for column, name in zip(COLUMNS, ("train", "val"), strict=True):
+        for rows, which, alpha, width in ((then, "the run", 0.28, 5.0), (now, "again", 1.0, 1.2)):
+            line = _thinned((row["train/tokens"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan)))
+            axes.plot(*line, color=COLOURS[column], label=f"{name}, {which}", alpha=alpha, linewidth=width)
+    caption(axes, "loss, nats per token")
+    axes.set_xlim(left=0)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=4, handlelength=1.4, borderpad=0.2, columnspacing=1.2)
+
+
+def _draw_difference(axes: Axes, then: Sequence[Row], found: Comparison, tolerance: float) -> None:
+    caption(axes, "relative deviation of each loss")
+    axes.set_xlabel("training tokens")
+    count_axis(axes)
+    tokens = {row["step"]: row["train/tokens"] for row in then}
+    finite = [deviation for deviation in found.deviations if math.isfinite(deviation.relative)]
+    if not finite:
+        axes.axhline(0, color=GREEN, linewidth=1.6)
+        axes.set_ylim(-1, 1)
+        axes.set_yticks([0], ["0"])
+        if found.identical:
+            axes.text(0.5, 0.72, "every value is the same, bit for bit", transform=axes.transAxes, ha="center", size=9.5, color=INK)
+        return
+    for column, size in zip(COLUMNS, (2.0, 5.0), strict=True):
+        points = _thinned((tokens[d.step], max(d.relative, SMALLEST)) for d in finite if d.column == column)
+        axes.plot(*points, "o", color=COLOURS[column], markersize=size, markeredgewidth=0)
+    axes.set_yscale("log")
+    axes.axhline(tolerance or SMALLEST, color=GREY, linewidth=1.0, linestyle=(0, (5, 3)))
+    lows, highs = min(max(d.relative, SMALLEST) for d in finite), max(tolerance, *(d.relative for d in finite))
+    axes.set_ylim(lows / 4, highs * 12)
+    edge: dict[str, Any] = {"xytext": (-2, 3), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    axes.annotate(f"tolerance {tolerance:g}", (1.0, tolerance or SMALLEST), color=GREY, size=8.5, ha="right", **edge)
+
+
+def _thinned(points: Iterable[tuple[float, float]]) -> tuple[Floats, Floats]:
+    both = np.array(list(points), dtype=np.float64).reshape(-1, 2)
+    return thin(both[:, 0], both[:, 1])
+
+
+def _subtitle(info: Mapping[str, Any], then: Sequence[Row], found: Comparison) -> str:
+    worst = found.largest
+    outcome = (
+        "bit-identical"
+        if found.identical
+        else f"largest deviation {worst.relative:.1e} at step {worst.step:,}"
+        if worst
+        else "nothing to compare"
+    )
+    return f"{outcome}  ·  {found.steps:,} steps, {short_count(then[-1]['train/tokens'])} tokens  ·  {info['id']} and its reproduction"

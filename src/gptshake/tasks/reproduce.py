@@ -1,0 +1,191 @@
+"""``task=reproduce``: run a run once more with its own code, config, data and tokenizer, and compare the two step by step.
+
+What the new run is about is held against the record before it trains; on the same machine every bit of every loss must then
+be equal. The repetition is a run like any other, whose record says what it reproduces.
+"""
+
+import os
+import re
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from gptshake.config.repeat import refuse_another_config, repeated, stored_config
+from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.record.launch import Launch
+from gptshake.record.metrics import Row, read_rows
+from gptshake.record.repeat import repeat
+from gptshake.record.restore import Code, restored
+from gptshake.record.run import Run, find_run, read_run
+from gptshake.report.compare import Comparison, compare, steps_of_first_code, verdict
+from gptshake.report.environment import environment_differences, same_machine
+
+Info = dict[str, Any]
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Reproduce the run ``task.run``; prints the verdict, draws both curves and their difference.
+
+    Raises:
+        ConfigError: no run was named.
+        RecordError: something of it is not here any more, or is another thing now.
+        GptshakeError: it was not reproduced.
+    """
+    del launch  # the repetition has a record of its own
+    if not cfg.task.run:
+        raise ConfigError("Say which run: task=reproduce task.run=<name, id or path>.")
+    original = find_run(cfg.task.run, _roots(cfg))
+    info = read_run(original)
+    rows = _rows(original, info, cfg.task.steps)
+    path = _new_directory(Path(cfg.paths.runs).expanduser().absolute(), info)
+    overrides = repeated(original, _own(cfg, original, info, path))
+    folder = _folder(info)
+    with restored(original, info) as code:
+        _announce(info, rows, code)
+        repeat(code, overrides, path, folder, len(rows), lambda new: _refuse_another(original, info, code, path, new))
+    _conclude(cfg, info, rows, path)
+
+
+def _rows(original: Path, info: Info, steps: int | None) -> list[Row]:
+    """The rows to compare with: all that its first plan has, or the first ``steps``."""
+    if info.get("task") != "train":
+        raise RecordError(f"{info['id']} is a run of task={info.get('task')}; only training can be reproduced.")
+    rows = read_rows(original / "metrics.csv")[: (info.get("budget") or {}).get("steps")]
+    if not rows:
+        raise RecordError(f"{info['id']} has not finished one step that could be compared.")
+    covered = steps_of_first_code(info.get("sittings") or ())
+    if covered is not None and covered < len(rows):
+        print(f"note: after step {covered:,} the run went on with other code; the steps before are repeated", flush=True)
+        rows = rows[:covered]
+    return rows[:steps]
+
+
+def _folder(info: Info) -> Path:
+    """Where the run was started, so that relative paths and ./conf mean the same; if that is gone, here.
+
+    Raises:
+        RecordError: a file of the user's own ./conf is not there.
+    """
+    told = (info.get("environment") or {}).get("cwd")
+    folder = Path(told) if told and Path(told).is_dir() else Path.cwd()
+    if missing := [name for name in info.get("local_conf") or () if not (folder / name).is_file()]:
+        raise RecordError(
+            f"{', '.join(missing)} of the run's own ./conf are not in {folder}; the run directory keeps them: copy its conf/ there."
+        )
+    return folder
+
+
+def _new_directory(runs: Path, info: Info) -> Path:
+    """``<now>-<model>-<data>-<source>-<changes>-again-<id>``: a name like that of any run, with the other's id at its end."""
+    middle = re.sub(r"^\d{8}-\d{4}-|-[0-9a-z]{8}$", "", str(info["name"])).removesuffix("-again")
+    name = f"{datetime.now():%Y%m%d-%H%M}-{middle}-again-{info['id']}"
+    taken = [path.name for path in runs.glob(f"{name}*")]
+    return runs / (f"{name}_{len(taken) + 1}" if taken else name)
+
+
+def _own(cfg: DictConfig, original: Path, info: Info, path: Path) -> dict[str, str]:
+    """What the repetition says itself: places, and where that lies now which the run began with."""
+    own = {f"paths.{key}": str(Path(cfg.paths[key]).expanduser().absolute()) for key in ("runs", "multirun", "cache")}
+    own |= {"paths.run_dir": str(path), "note": f"reproduces {info['id']}"}
+    config = stored_config(original)
+    if config.get("tokenizer.path") is not None:
+        own["tokenizer.path"] = str((original / "tokenizer").absolute())
+    if source := config.get("init_from"):
+        own["init_from"] = str(_parent(cfg, info, source))
+    if cfg.task.data_path is not None:
+        own["data.path"] = str(Path(cfg.task.data_path).expanduser().absolute())
+    return own
+
+
+def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
+    """The run whose weights it began with: under the name that was typed if that is it still, else wherever its id is found."""
+    known = info.get("parent")
+    with suppress(RecordError):
+        named = find_run(source, _roots(cfg))
+        if known in (None, read_run(named)["id"]):
+            return named.absolute()
+    try:
+        return find_run(known or source, _roots(cfg)).absolute()
+    except RecordError as error:
+        raise RecordError(f"{info['id']} began with the weights of init_from={source}, which is not here. {error}") from error
+
+
+def _roots(cfg: DictConfig) -> list[Path]:
+    return [Path(cfg.paths[key]).expanduser() for key in ("runs", "multirun")]
+
+
+def _announce(info: Info, rows: list[Row], code: Code) -> None:
+    planned, steps = (info.get("budget") or {}).get("steps"), f"{len(rows):,}"
+    print(f"reproducing {info['name']}: {steps} steps{f' of {planned:,}' if planned and planned != len(rows) else ''}", flush=True)
+    print(f"code: {code.about}", flush=True)
+    for note in code.notes:
+        print(f"note: {note}", flush=True)
+
+
+def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Info) -> None:
+    """Hold what is about to train against the record; then say in what the two environments differ.
+
+    Raises:
+        RecordError: code, config, data, tokenizer or plan are others.
+    """
+    if (new.get("git") or {}).get("commit") != code.commit or new.get("version") != info.get("version"):
+        raise RecordError(f"{code.about} was to run, but gptshake {new.get('version')} of another place did; is gptshake installed twice?")
+    refuse_another_config(original, path)
+    _refuse_another_text(info, new)
+    for key in ("steps", "tokens", "tokens_per_step"):
+        if (info.get("budget") or {}).get(key) != new["budget"][key]:
+            raise RecordError(f"{info['id']} was planned for {info.get('budget')}, and would now be for {new['budget']}.")
+    _say_environment(info, new)
+
+
+def _refuse_another_text(info: Info, new: Info) -> None:
+    then, now = info.get("data") or {}, new["data"]
+    lines = [
+        f"  {what}: was {str(then.get(key))[:16]}, is {str(now[key])[:16]}"
+        for key, what in (("fingerprint", "tokens of the text"), ("tokenizer", "tokenizer"))
+        if then.get(key) != now[key]
+    ]
+    if lines:
+        listed = "\n".join(lines)
+        raise RecordError(
+            f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n{listed}\n"
+            "Give it the text that it had; if that lies elsewhere now: task.data_path=<file or folder>."
+        )
+
+
+def _say_environment(info: Info, new: Info) -> None:
+    from gptshake.report.terminal import aligned
+
+    rows = environment_differences(info, new)
+    if rows:
+        table = aligned([("differs", "then", "now"), *rows], left=(0, 1))
+        print("environment:\n" + "\n".join(f"  {line}" for line in table.splitlines()), flush=True)
+    else:
+        print("environment: the same in everything that is recorded", flush=True)
+
+
+def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
+    """Compare, write the outcome into the new record, draw it, say it."""
+    new = Run.open(path)
+    again_rows = new.rows()[: len(rows)]
+    found = compare(rows, again_rows)
+    holds, sentence = verdict(found, same=same_machine(info, new.info), tolerance=cfg.task.tolerance)
+    if new.info["status"] == "interrupted":
+        new.update(reason=f"stopped after the {len(rows):,} steps that were to be compared")
+    new.update(reproduces=info["id"], reproduction={"holds": holds, "verdict": sentence, **_figures(found)})
+    from gptshake.report.reproduction import plot
+
+    files = plot(info, rows, again_rows, found, path / "plots", tolerance=cfg.task.tolerance)
+    print(f"\n{sentence}" if holds else "", flush=True)
+    print("\n".join(f"  {name + ':':<9}{os.path.relpath(file)}" for name, file in (("record", path), ("picture", files[0]))), flush=True)
+    if not holds:
+        raise GptshakeError(sentence)
+
+
+def _figures(found: Comparison) -> dict[str, Any]:
+    worst = found.largest
+    figures: dict[str, Any] = {"steps": found.steps, "identical": found.identical}
+    return figures | ({"deviation": worst.relative, "at_step": worst.step, "column": worst.column} if worst else {})

@@ -1,0 +1,113 @@
+"""A stand-in for gptshake that writes the record and nothing else, so that each end takes a moment."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptshake.errors import GptshakeError, RecordError, Stop
+from gptshake.record.metrics import read_rows
+from gptshake.record.repeat import repeat
+from gptshake.record.restore import Code
+from gptshake.signals import SIGNALS
+
+STAND_IN = """
+import json, os, sys, time
+from pathlib import Path
+given = dict(text.split("=", 1) for text in sys.argv[1:])
+path = Path(given["path"])
+path.mkdir()
+(path / "seen").write_text(json.dumps({"cwd": os.getcwd(), "env": dict(os.environ), "sys.path": sys.path}))
+def tell(**info):
+    (path / "beside").write_text(json.dumps(info))
+    os.replace(path / "beside", path / "run.json")
+if given["do"] == "refuse":
+    sys.exit(2)
+tell(id="x")
+budget = {"steps": int(given["planned"])}
+tell(id="x", data={}, budget=budget)
+time.sleep(float(given.get("wait", "0")))
+with (path / "metrics.csv").open("w", buffering=1) as file:
+    file.write("step,train/tokens\\n")
+    for step in range(1, int(given["planned"]) + 1):
+        if given["do"] == f"fail{step}":
+            tell(id="x", data={}, budget=budget, reason="the disk is full")
+            sys.exit(1)
+        file.write(f"{step},{8 * step}\\n")
+        if given["do"] == "slow":
+            time.sleep(0.005)
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Code:
+    package = tmp_path / "src/gptshake"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(STAND_IN)
+    return Code(tmp_path / "src", "abc", "a stand-in")
+
+
+def do(code: Code, path: Path, what: str, *, planned: int, steps: int, before: Any = lambda info: None, wait: float = 0) -> None:
+    repeat(code, [f"path={path}", f"do={what}", f"planned={planned}", f"wait={wait}"], path, path.parent, steps, before)
+
+
+def test_a_run_is_stopped_after_the_steps_that_were_wanted(code: Code, tmp_path: Path) -> None:
+    do(code, tmp_path / "run", "slow", planned=100_000, steps=10)
+    assert 10 <= len(read_rows(tmp_path / "run/metrics.csv")) < 10_000
+
+
+def test_a_run_that_ends_there_by_itself_is_left_alone(code: Code, tmp_path: Path) -> None:
+    do(code, tmp_path / "run", "all", planned=30, steps=30)
+    assert len(read_rows(tmp_path / "run/metrics.csv")) == 30
+
+
+def test_it_runs_the_restored_code_in_the_folder_of_the_run(code: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the entry point's own, which would make the other print tracebacks
+    monkeypatch.setenv("PYTHONPATH", "/of/the/user")
+    do(code, tmp_path / "run", "all", planned=3, steps=3)
+    seen = json.loads((tmp_path / "run/seen").read_text())
+    assert seen["cwd"] == str(tmp_path) and "HYDRA_FULL_ERROR" not in seen["env"] and seen["env"]["GPTSHAKE_DIRTY"] == "1"
+    assert seen["sys.path"][:3] == [str(tmp_path / "src"), "/of/the/user", str(tmp_path)]
+
+
+def test_what_is_wrong_is_told_before_anything_trains_and_leaves_no_run_behind(code: Code, tmp_path: Path) -> None:
+    def refuse(info: dict[str, Any]) -> None:
+        assert info["data"] == {} and not (tmp_path / "run/metrics.csv").exists()
+        raise RecordError("another text")
+
+    with pytest.raises(RecordError, match="another text"):
+        do(code, tmp_path / "run", "all", planned=3, steps=3, before=refuse, wait=30)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_breaks_off_is_told_with_its_reason(code: Code, tmp_path: Path) -> None:
+    with pytest.raises(GptshakeError, match=r"ended after step 4, before step 9: the disk is full"):
+        do(code, tmp_path / "run", "fail5", planned=9, steps=9)
+
+
+def test_a_run_that_is_refused_is_told(code: Code, tmp_path: Path) -> None:
+    with pytest.raises(GptshakeError, match=r"ended before its first step: what it said is above"):
+        do(code, tmp_path / "run", "refuse", planned=9, steps=9)
+
+
+def test_who_is_stopped_stops_the_run_too(code: Code, tmp_path: Path) -> None:
+    own = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)}
+    SIGNALS.reset()
+    SIGNALS.install()
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        with pytest.raises(Stop):
+            do(code, tmp_path / "run", "slow", planned=100_000, steps=100_000)
+    finally:
+        for signum, handler in own.items():
+            signal.signal(signum, handler)
+        SIGNALS.reset()
+    n_rows = len(read_rows(tmp_path / "run/metrics.csv"))
+    assert n_rows < 10_000
+    assert len(read_rows(tmp_path / "run/metrics.csv")) == n_rows
