@@ -95,9 +95,11 @@ class GPTModule(pl.LightningModule):
         factors = self._schedule(self.tokens + self.budget.tokens_per_step, self.budget.total_tokens)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factors.lr
-            if factors.beta1 is not None:
+            if factors.beta1 is not None and "betas" in group:
                 group["betas"] = (factors.beta1, group["betas"][1])
-        self.lr = optimizer.param_groups[0]["lr"]
+            elif factors.beta1 is not None and "momentum" in group:
+                group["momentum"] = factors.beta1
+        self.lr = optimizer.defaults["lr"] * factors.lr  # groups may have multiples of it
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         self.grad_norm = nn.utils.get_total_norm(gradients)
