@@ -33,7 +33,7 @@ SCHEMA = "*.config"
 
 # Heavy library -> modules that may name it. Everything else stays quick to import and testable without it.
 HEAVY = {
-    "torch": ["model.*", "optim.adamw", "training.*", "data.module", "hardware", "energy", "assemble.*", "tasks.*"],
+    "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "energy", "assemble.*", "tasks.*"],
     "pytorch_lightning": ["training.*", "data.module", "assemble.*"],
     "hydra": ["start", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session"],
     "omegaconf": ["start", "config.*", "assemble.*", "tasks.*", "trials"],

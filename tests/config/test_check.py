@@ -33,6 +33,7 @@ BAD: dict[str, list[Any]] = {
     "trainer.max_tokens": ["0"],
     "trainer.val_check_interval": ["0", "0.5", "often"],
     "trainer.limit_val_batches": ["0"],
+    "data.limit_blocks": ["0"],
     "trainer.gradient_clip_val": ["0", "-1"],
     "trainer.patience": ["0"],
     "trainer.save_minutes": ["0", "-1"],

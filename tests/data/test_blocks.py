@@ -120,3 +120,7 @@ def test_gather_gives_inputs_and_shifted_targets(block_size: int, n_tokens: int)
     assert rows.dtype == np.int64 and rows.shape == (len(ids), block_size + 1)
     assert np.array_equal(rows[:, 0], ids * block_size)
     assert np.array_equal(rows[:, 1:], rows[:, :-1] + 1)
+
+
+def test_an_epoch_may_be_limited_to_the_first_blocks() -> None:
+    assert [n_blocks(1001, 10, limit=limit) for limit in (None, 3, 1000)] == [100, 3, 100]

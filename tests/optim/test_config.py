@@ -11,15 +11,19 @@ from omegaconf import OmegaConf
 
 from gptshake.optim import config
 from gptshake.optim.adamw import adamw
-from gptshake.optim.schedule import constant, cosine, gpt3, one_cycle
+from gptshake.optim.schedule import constant, cosine, gpt3, linear, one_cycle, wsd
+from gptshake.optim.sgd import sgd
 
 CONF = Path(__file__).parents[2] / "conf"
 PARTS: dict[str, tuple[type, Any]] = {
     "optimizer/adamw": (config.AdamWConfig, adamw),
+    "optimizer/sgd": (config.SGDConfig, sgd),
     "scheduler/gpt3": (config.GPT3Config, gpt3),
     "scheduler/one_cycle": (config.OneCycleConfig, one_cycle),
     "scheduler/cosine": (config.CosineConfig, cosine),
     "scheduler/constant": (config.ConstantConfig, constant),
+    "scheduler/linear": (config.LinearConfig, linear),
+    "scheduler/wsd": (config.WSDConfig, wsd),
 }
 GIVEN_LATER = {"named_parameters", "tokens", "total"}
 
@@ -40,7 +44,8 @@ def test_yaml_schema_and_function_have_the_same_keys_and_defaults(option: str) -
     file = OmegaConf.load(CONF / f"{option}.yaml")
     assert {field.name for field in fields(schema)} == {*parameters, "_target_", "_partial_"}
     assert set(file) - {"defaults"} == {*parameters, "_target_", "_partial_"}
-    values = merged(option)
+    values = OmegaConf.to_container(merged(option))
+    parameters = {name: list(default) if isinstance(default, tuple) else default for name, default in parameters.items()}
     assert {name: values[name] for name, default in parameters.items() if default is not inspect.Parameter.empty} == {
         name: default for name, default in parameters.items() if default is not inspect.Parameter.empty
     }

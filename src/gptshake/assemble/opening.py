@@ -149,11 +149,10 @@ def _code(git: Mapping[str, Any]) -> str:
 
 
 def _refuse_another_schedule(cfg: DictConfig, run: Run, budget: Budget) -> None:
-    """The rest of the old plan must be the same under the new one: a constant rate may go on, a cosine may not be stretched."""
-    old, seen = int(run.info["budget"]["tokens"]), len(run.rows()) * budget.tokens_per_step
+    """Both plans must ask for the same rate where the run goes on: a constant may be stretched, wsd before its cooldown, a cosine never."""
+    old, next_step = int(run.info["budget"]["tokens"]), (len(run.rows()) + 1) * budget.tokens_per_step
     schedule = make(cfg.scheduler)
-    rest = [seen + (old - seen) * part // 8 for part in range(1, 9)]
-    if old != budget.total_tokens and any(schedule(tokens, old) != schedule(tokens, budget.total_tokens) for tokens in rest):
+    if old != budget.total_tokens and schedule(next_step, old) != schedule(next_step, budget.total_tokens):
         raise ConfigError(
             f"{run.name} was planned for {old:,} tokens and its schedule falls towards that end; {budget.total_tokens:,} would bend it. Leave the limits "
             f"as they were, or start a new run from its weights: init_from={run.id}."

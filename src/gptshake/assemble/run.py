@@ -110,6 +110,7 @@ def _data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDat
         micro_batch_size=budget.micro_batch_size,
         seed=cfg.seed,
         offset=offset_rule(cfg),
+        limit_blocks=cfg.data.get("limit_blocks"),
         workers=workers(cfg),
     )
     return module

@@ -98,10 +98,11 @@ def resolve(cfg: DictConfig, store: TokenStore) -> Budget:
     trainer, shape = cfg.trainer, model_shape(cfg)
     device = hardware.pick_device(trainer.accelerator)
     precision = hardware.pick_precision(device) if trainer.precision == AUTO else trainer.precision
-    epoch_tokens = n_blocks(store.train.n_tokens, shape.block_size, random_offset=offset_rule(cfg) == "random") * shape.block_size
+    limit = cfg.data.get("limit_blocks")
+    blocks = n_blocks(store.train.n_tokens, shape.block_size, random_offset=offset_rule(cfg) == "random", limit=limit)
     budget = plan(
         n_parameters=cost.n_parameters(shape, store.tokenizer.vocab_size),
-        epoch_tokens=epoch_tokens,
+        epoch_tokens=blocks * shape.block_size,
         block_size=shape.block_size,
         batch_size=cfg.data.batch_size,
         batch_tokens=cfg.data.batch_tokens,

@@ -54,6 +54,7 @@ RULES: tuple[Rule, ...] = (
         lambda value: _count_or_auto(value) or (value == 0 and value is not False),
         "it counts processes: a whole number from 0 up, or auto",
     ),
+    ("data.limit_blocks", _count, "it counts training blocks: a whole number from 1 up"),
     ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
     ("data.max_bytes", _count, "it counts bytes of text: a whole number from 1 up, such as 100000000"),
     ("data.order_seed", lambda value: isinstance(value, int) and value >= 0, "it is a whole number from 0 up"),

@@ -21,7 +21,7 @@ from gptshake.config.layout import local_conf, packaged_conf
 from gptshake.config.root import RootConfig
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.model.config import GPTConfig
-from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, OneCycleConfig
+from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, LinearConfig, OneCycleConfig, SGDConfig, WSDConfig
 from gptshake.record.sinks.config import WandbConfig
 from gptshake.redaction import learn
 from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
@@ -40,12 +40,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "sentencepiece_schema": SentencePieceConfig,
         "gpt2_schema": GPT2Config,
     },
-    "optimizer": {"adamw_schema": AdamWConfig},
+    "optimizer": {"adamw_schema": AdamWConfig, "sgd_schema": SGDConfig},
     "scheduler": {
         "gpt3_schema": GPT3Config,
         "one_cycle_schema": OneCycleConfig,
         "cosine_schema": CosineConfig,
         "constant_schema": ConstantConfig,
+        "linear_schema": LinearConfig,
+        "wsd_schema": WSDConfig,
     },
     "trainer": {"trainer_schema": TrainerConfig},
     "logger": {"wandb_schema": WandbConfig},

@@ -21,7 +21,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _64_BITS = (1 << 64) - 1
 
 
-def n_blocks(n_tokens: int, block_size: int, *, random_offset: bool = False) -> int:
+def n_blocks(n_tokens: int, block_size: int, *, random_offset: bool = False, limit: int | None = None) -> int:
     """Number of training blocks in a token stream.
 
     A block needs ``block_size`` inputs and as many targets shifted by one, so neighbours share one token: every token but
@@ -32,6 +32,7 @@ def n_blocks(n_tokens: int, block_size: int, *, random_offset: bool = False) -> 
         n_tokens: length of the stream, in tokens.
         block_size: context length, in tokens; > 0.
         random_offset: whether epochs begin at random offsets (see ``block_starts``).
+        limit: most blocks to count; None: all.
     Raises:
         DataError: if not even one block fits; says how many tokens are missing.
     """
@@ -43,7 +44,8 @@ def n_blocks(n_tokens: int, block_size: int, *, random_offset: bool = False) -> 
             f"{missing:,} are missing. Give more text or a smaller model.block_size "
             f"(at most {n_tokens // 2 if random_offset else max(n_tokens - 1, 0):,})."
         )
-    return (n_tokens - needed) // block_size + 1
+    found = (n_tokens - needed) // block_size + 1
+    return found if limit is None else min(found, limit)
 
 
 def permute(index: Ints, n: int, key: int | _U64) -> npt.NDArray[np.int64]:

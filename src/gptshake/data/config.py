@@ -20,6 +20,7 @@ class DataConfig:
     batch_tokens: int | None = None
     micro_batch_size: Any = "auto"
     offset: str = "none"
+    limit_blocks: int | None = None
     workers: Any = "auto"
     verify: bool = False
 

@@ -38,6 +38,7 @@ class TrainBatches:
         seed: of the order.
         rank, world_size: this process among those that train together.
         random_offset: whether every epoch cuts the stream elsewhere (see ``block_starts``).
+        limit_blocks: an epoch is the first so many blocks; None: all.
         workers: processes that fetch batches ahead; 0: this one fetches each when it is asked for. The batches are the same.
     Raises:
         DataError: if not one block fits.
@@ -53,10 +54,11 @@ class TrainBatches:
         world_size: int = 1,
         *,
         random_offset: bool = False,
+        limit_blocks: int | None = None,
         workers: int = 0,
     ) -> None:
         self._tokens = tokens
-        self._n = n_blocks(len(tokens), block_size, random_offset=random_offset)
+        self._n = n_blocks(len(tokens), block_size, random_offset=random_offset, limit=limit_blocks)
         self._random_offset, self._workers = random_offset, workers
         self._block_size, self._rows, self._seed = block_size, micro_batch_size, seed
         self._rank, self._world_size = rank, world_size
@@ -182,7 +184,7 @@ class TokenDataModule(pl.LightningDataModule):
         seed: of the training order.
         rank, world_size: this process among those that train together.
         offset: ``none``, or ``random``: every epoch cuts the training stream elsewhere (see ``block_starts``).
-        workers: processes that fetch training batches ahead (see ``TrainBatches``).
+        limit_blocks, workers: see ``TrainBatches``.
     Raises:
         ConfigError: if the batch cannot be divided like that.
         DataError: if the training split has not one block.
@@ -199,6 +201,7 @@ class TokenDataModule(pl.LightningDataModule):
         rank: int = 0,
         world_size: int = 1,
         offset: str = "none",
+        limit_blocks: int | None = None,
         workers: int = 0,
     ) -> None:
         super().__init__()
@@ -208,8 +211,8 @@ class TokenDataModule(pl.LightningDataModule):
                 f"it must be a multiple of {micro_batch_size * world_size}."
             )
         self.store = store
-        self._random_offset, self._workers = offset == "random", workers
-        self.n_blocks = n_blocks(store.train.n_tokens, block_size, random_offset=self._random_offset)
+        self._random_offset, self._limit_blocks, self._workers = offset == "random", limit_blocks, workers
+        self.n_blocks = n_blocks(store.train.n_tokens, block_size, random_offset=self._random_offset, limit=limit_blocks)
         self._block_size, self._micro_batch_size, self._seed = block_size, micro_batch_size, seed
         self._rank, self._world_size = rank, world_size
 
@@ -223,6 +226,7 @@ class TokenDataModule(pl.LightningDataModule):
             self._rank,
             self._world_size,
             random_offset=self._random_offset,
+            limit_blocks=self._limit_blocks,
             workers=self._workers,
         )
 

@@ -1,14 +1,14 @@
-"""torch's AdamW on our parameter groups, fused where the device has a fused kernel (one pass over memory instead of a dozen)."""
+"""torch's AdamW on our parameter groups, fused where the device has a fused kernel."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gptshake.errors import ConfigError
-from gptshake.optim.groups import decay_groups
-
-FUSED_DEVICES = {"cpu", "cuda"}
+from gptshake.optim.fused import use_fused
+from gptshake.optim.groups import parameter_groups
 
 
 def adamw(
@@ -19,10 +19,12 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.1,
     fused: bool | str = "auto",
+    embedding_lr_mult: float = 1.0,
+    groups: Sequence[Mapping[str, Any]] = (),
 ) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only (``decay_groups``); defaults of GPT-3 (Brown et al. 2020, appendix B).
+    """AdamW with decay on matrices only; defaults of GPT-3 (Brown et al. 2020, appendix B).
 
-    Every group has ``lr`` as its own peak. A schedule multiplies the peaks, so groups that differ keep their ratio.
+    Every group has a peak of its own. A schedule multiplies the peaks, so groups that differ keep their ratio.
 
     Args:
         named_parameters: on the device on which they will be trained.
@@ -31,15 +33,16 @@ def adamw(
         beta2: memory of its square.
         eps: added to the root of the second moment.
         weight_decay: decoupled, so a step shrinks a matrix by lr x weight_decay.
-        fused: ``auto`` is true where every parameter lies on a device with the kernel.
+        fused: see ``use_fused``.
+        embedding_lr_mult, groups: see ``parameter_groups``.
     Raises:
-        ConfigError: another word than ``auto`` for ``fused``, or a value that AdamW refuses.
+        ConfigError: a rule that fits nothing, or a value that AdamW refuses.
     """
-    if fused != "auto" and not isinstance(fused, bool):
-        raise ConfigError(f"optimizer.fused={fused} is not understood: write auto, true or false.")
     named = list(named_parameters)
-    use_fused = all(parameter.device.type in FUSED_DEVICES for _, parameter in named) if fused == "auto" else bool(fused)
+    settings = parameter_groups(named, lr, weight_decay, groups=groups, embedding_lr_mult=embedding_lr_mult)
     try:
-        return torch.optim.AdamW(decay_groups(named, weight_decay), lr=lr, betas=(beta1, beta2), eps=eps, fused=use_fused)
+        return torch.optim.AdamW(
+            settings, lr=lr, betas=(beta1, beta2), eps=eps, fused=use_fused(fused, (parameter for _, parameter in named))
+        )
     except ValueError as error:
         raise ConfigError(f"The optimizer cannot be made: {error}.") from error

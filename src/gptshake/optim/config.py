@@ -1,10 +1,12 @@
 """Schemas of ``conf/optimizer`` and ``conf/scheduler``: what Hydra accepts and the functions beside this file take. Imports no torch.
 
-A key is explained where its meaning is, in ``adamw.py`` and ``schedule.py``; a test holds these fields equal to their parameters.
+A key is explained where its meaning is, in ``adamw.py``, ``sgd.py`` and ``schedule.py``; a test holds these fields equal to their parameters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from gptshake.optim.groups import GroupRule
 
 
 @dataclass
@@ -17,7 +19,24 @@ class AdamWConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1  # on matrices only
     fused: Any = "auto"  # auto, true or false
+    embedding_lr_mult: float = 1.0
+    groups: list[GroupRule] = field(default_factory=list)
     _target_: str = "gptshake.optim.adamw.adamw"
+    _partial_: bool = True
+
+
+@dataclass
+class SGDConfig:
+    """SGD with momentum."""
+
+    lr: float  # peak learning rate; the schedule multiplies it
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0  # on matrices only
+    fused: Any = "auto"  # auto, true or false
+    embedding_lr_mult: float = 1.0
+    groups: list[GroupRule] = field(default_factory=list)
+    _target_: str = "gptshake.optim.sgd.sgd"
     _partial_: bool = True
 
 
@@ -61,4 +80,26 @@ class ConstantConfig:
 
     warmup: float = 0.02  # a fraction of the run (below 1) or tokens (from 1 on)
     _target_: str = "gptshake.optim.schedule.constant"
+    _partial_: bool = True
+
+
+@dataclass
+class LinearConfig:
+    """Warm-up, then a straight line to the end of the run."""
+
+    warmup: float = 0.02  # a fraction of the run (below 1) or tokens (from 1 on)
+    floor: float = 0.0  # fraction of the peak at the end
+    _target_: str = "gptshake.optim.schedule.linear"
+    _partial_: bool = True
+
+
+@dataclass
+class WSDConfig:
+    """Warm-up, stable, decay."""
+
+    warmup: float = 0.02  # a fraction of the run (below 1) or tokens (from 1 on)
+    cooldown: float = 0.4  # likewise; length of the decay at the end
+    shape: str = "sqrt"  # sqrt or linear
+    floor: float = 0.0  # fraction of the peak at the end
+    _target_: str = "gptshake.optim.schedule.wsd"
     _partial_: bool = True

@@ -6,7 +6,7 @@ To add one: a function here or in a file of one's own, and its yaml.
 """
 
 from collections.abc import Callable
-from math import cos, pi
+from math import cos, pi, sqrt
 from typing import NamedTuple
 
 from gptshake.errors import ConfigError
@@ -60,6 +60,41 @@ def constant(tokens: int, total: int, *, warmup: float = 0.02) -> Factors:
     return Factors(_rise(tokens, _length("warmup", warmup, total)))
 
 
+def linear(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.0) -> Factors:
+    """Linear warm-up, then a straight line to ``floor`` at the end of the run; to zero it beats a floor of 10 % (Bergsma et al. 2025).
+
+    Args and errors as in ``gpt3``.
+    """
+    rise = _length("warmup", warmup, total)
+    _check_ends("the end of the run", rise, total, floor)
+    return Factors(_rise(tokens, rise) if tokens < rise else floor + (1 - floor) * (1 - _progress(tokens, rise, total)))
+
+
+def wsd(tokens: int, total: int, *, warmup: float = 0.02, cooldown: float = 0.4, shape: str = "sqrt", floor: float = 0.0) -> Factors:
+    """Warm-up, stable, decay: the peak for most of the run, then down; a longer run goes on from before the cooldown.
+
+    Sources: Hu et al. 2024 (MiniCPM, section 4); Hägele et al. 2024, equation 1 and the 1-sqrt shape of section 4.
+
+    Args:
+        tokens: tokens seen after the step; > 0.
+        total: tokens of the whole run.
+        warmup: below 1 a fraction of the run, from 1 on tokens.
+        cooldown: length of the decay at the end of the run, likewise.
+        shape: ``linear``, or ``sqrt``: 1 - sqrt(share of the cooldown that is over).
+        floor: fraction of the peak at the end, from 0 to 1.
+    Raises:
+        ConfigError: a value out of its range, or a warm-up that does not end before the cooldown begins.
+    """
+    if shape not in ("linear", "sqrt"):
+        raise ConfigError(f"scheduler.shape={shape} is not known: write linear or sqrt.")
+    rise, begin = _length("warmup", warmup, total), total - _length("cooldown", cooldown, total)
+    _check_ends("the beginning of the cooldown", rise, begin, floor)
+    if tokens <= begin:
+        return Factors(_rise(tokens, rise))
+    over = _progress(tokens, begin, total)
+    return Factors(floor + (1 - floor) * (1 - (sqrt(over) if shape == "sqrt" else over)))
+
+
 def one_cycle(
     tokens: int,
     total: int,
@@ -100,15 +135,24 @@ def one_cycle(
 
 def _warmup_cosine(tokens: int, rise: float, end: float, floor: float) -> float:
     """Linear to 1 at ``rise``, cosine to ``floor`` at ``end``, then flat."""
+    _check_ends("the decay", rise, end, floor)
+    if tokens < rise:
+        return _rise(tokens, rise)
+    return _half_cosine(1.0, floor, _progress(tokens, rise, end))
+
+
+def _check_ends(what: str, rise: float, end: float, floor: float) -> None:
     if not 0 <= floor <= 1:
         raise ConfigError(f"scheduler.floor={floor} is not a fraction of the peak: write one from 0 to 1.")
     if rise >= end:
         raise ConfigError(
-            f"scheduler.warmup of {rise:,.0f} tokens does not end before the decay at {end:,.0f}: write a fraction, such as 0.02."
+            f"scheduler.warmup of {rise:,.0f} tokens does not end before {what} at {end:,.0f}: write a fraction, such as 0.02."
         )
-    if tokens < rise:
-        return _rise(tokens, rise)
-    return _half_cosine(1.0, floor, min((tokens - rise) / (end - rise), 1.0))
+
+
+def _progress(tokens: int, start: float, end: float) -> float:
+    """Share of the way from ``start`` to ``end``, at most 1."""
+    return min((tokens - start) / (end - start), 1.0)
 
 
 def _rise(tokens: int, length: float) -> float:

@@ -56,6 +56,7 @@ class GPTModule(pl.LightningModule):
         self.step_loss: Tensor = torch.zeros(())  # sum over the micro-batches of the step
         self.grad_norm: Tensor = torch.zeros(())  # before clipping
         self.lr = 0.0
+        self.beta1: float | None = None  # where the schedule moves it
         self._optimizer, self._schedule = optimizer, _bare(schedule)
         self._seed, self._clip = seed, clip
         self._dropout = model.config.dropout > 0
@@ -95,9 +96,11 @@ class GPTModule(pl.LightningModule):
         factors = self._schedule(self.tokens + self.budget.tokens_per_step, self.budget.total_tokens)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factors.lr
-            if factors.beta1 is not None:
+            if factors.beta1 is not None and "betas" in group:
                 group["betas"] = (factors.beta1, group["betas"][1])
-        self.lr = optimizer.param_groups[0]["lr"]
+            elif factors.beta1 is not None and "momentum" in group:
+                group["momentum"] = factors.beta1
+        self.lr, self.beta1 = optimizer.defaults["lr"] * factors.lr, factors.beta1  # groups may have multiples of this rate
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         self.grad_norm = nn.utils.get_total_norm(gradients)

@@ -100,7 +100,7 @@ class Recorder(pl.Callback):
             "perf/tokens_per_s": rate,
             "perf/mfu": rate * module.bench.flops_per_token / module.bench.peak_flops,
             "time": time.time(),
-        }
+        } | ({} if module.beta1 is None else {"train/beta1": module.beta1})
         values = torch.stack((module.step_loss, module.grad_norm.to(module.step_loss.dtype)))
         if values.device.type != "cuda":
             return _Pending(values, None, row)

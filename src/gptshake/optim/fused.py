@@ -1,0 +1,21 @@
+"""Whether an optimizer runs as one kernel for all parameters, which is one pass over memory instead of a dozen."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gptshake.errors import ConfigError
+
+FUSED_DEVICES = {"cpu", "cuda"}
+
+
+def use_fused(wish: bool | str, parameters: Iterable[Any]) -> bool:
+    """``auto`` is true where every parameter lies on a device with the kernel.
+
+    Raises:
+        ConfigError: another word than ``auto``.
+    """
+    if wish == "auto":
+        return all(parameter.device.type in FUSED_DEVICES for parameter in parameters)
+    if not isinstance(wish, bool):
+        raise ConfigError(f"optimizer.fused={wish} is not understood: write auto, true or false.")
+    return wish

@@ -1,0 +1,46 @@
+"""torch's SGD with momentum on our parameter groups: the plain method that others are compared with."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptshake.errors import ConfigError
+from gptshake.optim.fused import use_fused
+from gptshake.optim.groups import parameter_groups
+
+
+def sgd(
+    named_parameters: Iterable[tuple[str, Tensor]],
+    lr: float,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    fused: bool | str = "auto",
+    embedding_lr_mult: float = 1.0,
+    groups: Sequence[Mapping[str, Any]] = (),
+) -> torch.optim.SGD:
+    """Stochastic gradient descent with momentum (Polyak 1964; Nesterov's form after Sutskever et al. 2013).
+
+    A schedule that moves beta1 moves the momentum here.
+
+    Args:
+        named_parameters: on the device on which they will be trained.
+        lr: peak learning rate.
+        momentum: memory of the gradient; 0 for none.
+        nesterov: whether the gradient looks one step ahead.
+        weight_decay: added to the gradient (coupled, unlike AdamW's), on matrices only.
+        fused: see ``use_fused``.
+        embedding_lr_mult, groups: see ``parameter_groups``.
+    Raises:
+        ConfigError: a rule that fits nothing, or a value that SGD refuses.
+    """
+    named = list(named_parameters)
+    settings = parameter_groups(named, lr, weight_decay, groups=groups, embedding_lr_mult=embedding_lr_mult)
+    try:
+        return torch.optim.SGD(
+            settings, lr=lr, momentum=momentum, nesterov=nesterov, fused=use_fused(fused, (parameter for _, parameter in named))
+        )
+    except ValueError as error:
+        raise ConfigError(f"The optimizer cannot be made: {error}.") from error
