@@ -24,6 +24,7 @@ from gptshake.signals import SIGNALS
 if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
     from gptshake.training.bench import Bench
+    from gptshake.training.callbacks.profiler import Profiler
     from gptshake.training.module import GPTModule
 
 
@@ -42,9 +43,13 @@ OURS = (
 )
 
 
-def train(cfg: DictConfig, launch: Launch) -> dict[str, float]:
+def train(cfg: DictConfig, launch: Launch, profiler: Profiler | None = None) -> dict[str, float]:
     """Train, or go on training; everything ends up in the run directory.
 
+    Args:
+        cfg: the composed config; what was left to ``auto`` is resolved in it.
+        launch: the run as it was asked for.
+        profiler: measures the training, and ends it early.
     Returns:
         Summary: final losses, bpb, tokens.
     Raises:
@@ -58,13 +63,20 @@ def train(cfg: DictConfig, launch: Launch) -> dict[str, float]:
     try:
         run = open_run(cfg, launch, store, budget)
         with outcome(run):
-            return _train(cfg, launch, store, budget, run, lease, lines)
+            return _train(cfg, launch, store, budget, run, lease, lines, profiler)
     finally:
         lease.release()
 
 
 def _train(
-    cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, run: Run, lease: Lease, lines: list[str]
+    cfg: DictConfig,
+    launch: Launch,
+    store: TokenStore,
+    budget: Budget,
+    run: Run,
+    lease: Lease,
+    lines: list[str],
+    profiler: Profiler | None,
 ) -> dict[str, float]:
     """The heavy half: torch from here on."""
     import torch
@@ -95,7 +107,7 @@ def _train(
     if cfg.init_from and start is None:
         load_initial_weights(cfg, model, store, run)
     bench = _bench(cfg, run, store, data, model, flops, peak, launch)
-    return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench))
+    return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench), profiler)
 
 
 def _data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDataModule:
@@ -156,7 +168,14 @@ def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTMod
 
 
 def _fit(
-    cfg: DictConfig, start: Path | None, store: TokenStore, data: TokenDataModule, bench: Bench, lease: Lease, module: GPTModule
+    cfg: DictConfig,
+    start: Path | None,
+    store: TokenStore,
+    data: TokenDataModule,
+    bench: Bench,
+    lease: Lease,
+    module: GPTModule,
+    profiler: Profiler | None,
 ) -> dict[str, float]:
     from gptshake.training import checkpoint
     from gptshake.training.callbacks.keeper import Keeper
@@ -170,10 +189,12 @@ def _fit(
     # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
     chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
     lightning = {str(key): value for key, value in options.items() if key not in OURS and key != "_target_"}
-    trainer = builder(options)(budget=module.budget, callbacks=[recorder, *chosen, keeper], **lightning)
+    callbacks = [recorder, *chosen, keeper, *([profiler] if profiler else [])]
+    trainer = builder(options)(budget=module.budget, callbacks=callbacks, **lightning)
+    batches = profiler.timed(data.train_dataloader()) if profiler else data.train_dataloader()
     try:
         with SIGNALS.deferred():
-            trainer.fit(module, train_dataloaders=data.train_dataloader(), ckpt_path=start, weights_only=True)
+            trainer.fit(module, train_dataloaders=batches, ckpt_path=start, weights_only=True)
             keeper.save(trainer, module)
     except Pruned:
         bench.run.update(summary=summary_of(module, bench))

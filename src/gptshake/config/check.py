@@ -73,6 +73,9 @@ RULES: tuple[Rule, ...] = (
     ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
     ("trainer.patience", _count, "it counts validations: a whole number from 1 up, or null"),
     ("trainer.save_minutes", _positive, "it counts minutes between checkpoints: a number above 0"),
+    ("task.warmup", _count, "it counts steps: a whole number from 1 up"),
+    ("task.steps", _count, "it counts steps: a whole number from 1 up"),
+    ("task.seconds", _positive, "it counts seconds: a number above 0"),
     ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
 )
 
