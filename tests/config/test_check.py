@@ -35,8 +35,12 @@ BAD: dict[str, list[Any]] = {
     "trainer.gradient_clip_val": ["0", "-1"],
     "trainer.patience": ["0"],
     "trainer.save_minutes": ["0", "-1"],
+    "task.warmup": ["0", "-1"],
+    "task.steps": ["0", "few"],
+    "task.seconds": ["0", "-1"],
     "seed": ["-1"],
 }
+TASK_OF = {"task.warmup": "profile", "task.steps": "profile", "task.seconds": "profile"}  # a task that has the key
 GOOD = [
     "optimizer.lr=3e-4",
     "optimizer.lr=1",
@@ -69,7 +73,7 @@ def test_the_usual_config_is_fine() -> None:
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
 def test_a_value_out_of_range_is_refused_with_its_key_and_the_way_out(key: str, value: str) -> None:
-    sentence = refusal(f"{key}={value}")
+    sentence = refusal(f"task={TASK_OF.get(key, 'train')}", f"{key}={value}")
     advice = next(advice for rule, _, advice in RULES if rule == key)
     assert sentence.startswith(f"{key}=") and advice in sentence
 

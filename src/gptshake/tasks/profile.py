@@ -24,6 +24,7 @@ from gptshake.errors import ConfigError, DataError
 from gptshake.estimate import bottleneck
 from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
+from gptshake.files import write_folder_atomic
 from gptshake.record.launch import Launch
 
 if TYPE_CHECKING:
@@ -48,25 +49,34 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     with start("import torch"):
         import torch  # noqa: F401
     with start("import pytorch_lightning"):
-        from gptshake.training.callbacks.profiler import Profiler
+        import pytorch_lightning  # noqa: F401
     with start("token store"):
         store = assemble.token_store(cfg, [])
     budget = assemble.resolve(cfg, store)
-    passes = min(budget.accumulation, MOST_PASSES)
-    folder = Path(cfg.task.folder).expanduser() / launch.name
-    folder.mkdir(parents=True, exist_ok=True)
-    profiler = Profiler(warmup=cfg.task.warmup, steps=cfg.task.steps, seconds=cfg.task.seconds, trace=folder / "trace.json")
-    print(f"profiling {cfg.task.warmup} steps of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds} s of them", flush=True)
-    _train(cfg, launch, budget, passes, profiler, folder, start)
-    if not profiler.measured:
-        raise DataError(f"The data ended before a step was measured, after {cfg.task.warmup} of warm-up: lower task.warmup=.")
-    from gptshake.report.profile import draw, text
+    print(f"profiling {cfg.task.warmup} steps of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them", flush=True)
+    target = Path(cfg.task.folder).expanduser() / launch.name
+    write_folder_atomic(target, lambda folder: _profile(cfg, launch, store, budget, start, folder))
+    for name in ("profile.png", "profile.json", "trace.json"):
+        print(f"  {os.path.relpath(target / name)}")
 
-    facts = _facts(cfg, launch, store, budget, passes, profiler, start.seconds)
-    files = draw(facts, folder)
+
+def _profile(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, start: "Phases", folder: Path) -> None:
+    """Measure, print, and fill the folder."""
+    from gptshake.report.profile import draw, text
+    from gptshake.training.callbacks.profiler import Profiler
+
+    profiler = Profiler(warmup=cfg.task.warmup, steps=cfg.task.steps, seconds=cfg.task.seconds, trace=folder / "trace.json")
+    passes = min(budget.accumulation, MOST_PASSES)
+    _shorten(cfg, budget, passes)
+    start.seconds |= _train(cfg, launch, profiler, folder)
+    if not profiler.measured:
+        raise DataError(
+            f"The data ended before a step was measured, with task.warmup={cfg.task.warmup}: give a longer text or a shorter warm-up."
+        )
+    facts = _facts(cfg, launch, store, budget, passes, profiler) | {"start": start.seconds}
+    facts["verdict"] = [*facts["verdict"], bottleneck.start_verdict(start.seconds)]
+    draw(facts, folder)
     print(text(facts))
-    for file in (*(file for file in files if file.suffix != ".svg"), folder / "trace.json"):
-        print(f"  {os.path.relpath(file)}")
 
 
 class Phases:
@@ -88,19 +98,18 @@ class Phases:
         self.seconds[name] = time.perf_counter() - began
 
 
-def _train(cfg: DictConfig, launch: Launch, budget: Budget, passes: int, profiler: "Profiler", folder: Path, start: Phases) -> None:
-    """The training until the profiler ends it; its own words go into ``log``."""
+def _train(cfg: DictConfig, launch: Launch, profiler: "Profiler", folder: Path) -> dict[str, float]:
+    """The training until the profiler ends it, its own words into ``log``; gives the seconds of its start."""
     from gptshake.training.callbacks.profiler import Measured
 
-    _shorten(cfg, budget, passes)
-    with tempfile.TemporaryDirectory(prefix=".run-", dir=folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
+    with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
         cfg.paths.run_dir = scratch
         began = time.perf_counter()
         with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
             assemble.train(cfg, dataclasses.replace(launch, path=Path(scratch)), profiler)
     callbacks = bottleneck.callbacks_of([profiler.start])
     batch, own = profiler.start.get("data", 0.0), sum(callbacks.values())
-    start.seconds |= {
+    return {
         "model and record": profiler.arrived - began + sum(profiler.start.values()) - batch - own,
         "first batch": batch,
         f"callbacks ({next(iter(callbacks), '')})": own,
@@ -115,12 +124,11 @@ def _shorten(cfg: DictConfig, budget: Budget, passes: int) -> None:
     cfg.logger = None
     cfg.data.batch_tokens, cfg.data.batch_size = None, passes * budget.micro_batch_size
     cfg.trainer.max_steps, cfg.trainer.max_epochs, cfg.trainer.max_tokens, cfg.trainer.max_time = steps, None, None, None
+    cfg.trainer.patience = None
     cfg.trainer.val_check_interval = max(1, round(cfg.trainer.val_check_interval * factor))
 
 
-def _facts(
-    cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, passes: int, profiler: "Profiler", start: dict[str, float]
-) -> dict[str, Any]:
+def _facts(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, passes: int, profiler: "Profiler") -> dict[str, Any]:
     """Everything that was measured, and what is concluded, as plain values."""
     parts = bottleneck.parts_of(profiler.measured, passes, budget.accumulation)
     callbacks, step = bottleneck.callbacks_of(profiler.measured), sum(part.mean_s for part in parts)
@@ -147,8 +155,7 @@ def _facts(
         "occasions": occasions,
         "measuring": bottleneck.measuring_cost(profiler.measured_s, profiler.plain_s),
         "steps": {"measured_s": profiler.measured_s, "plain_s": profiler.plain_s, "parts": profiler.measured},
-        "start": start,
-        "verdict": [*sentences, bottleneck.start_verdict(start)],
+        "verdict": sentences,
     }
 
 
