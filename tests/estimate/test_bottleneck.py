@@ -29,7 +29,7 @@ def step(**seconds: float) -> dict[str, float]:
 def test_a_slow_source_is_blamed_with_the_workers_that_keep_up() -> None:
     (sentence,) = verdict(step(data=0.090), NOW)
     assert sentence == (
-        "loader-bound: 75 % of the step waits for data (90 ms a micro-batch; fetching itself waits (for a disk, a network)); "
+        "loader-bound: 75 % of the step waits for data (90 ms a micro-batch; fetching itself waits for a disk or a network); "
         "set data.workers=3 (at best 4 times as fast)."
     )
 

@@ -138,7 +138,7 @@ def _loader(parts: Mapping[str, float], total: float, now: Situation) -> str:
     wait, rest = parts["data"] / now.accumulation, (total - parts["data"]) / now.accumulation
     needed, computes = workers_needed(wait, rest, now.workers), now.computing is not None and now.computing > 0.5
     most = min(now.cores, MOST_WORKERS) if computes else MOST_WORKERS
-    how = "" if now.computing is None else "; fetching computes" if computes else "; fetching itself waits (for a disk, a network)"
+    how = "" if now.computing is None else "; fetching computes" if computes else "; fetching itself waits for a disk or a network"
     head = f"loader-bound: {percent(parts['data'] / total)} of the step waits for data ({three_digits(1e3 * wait)} ms a micro-batch{how})"
     if now.workers == 0 and wait < HAND_OVER_S:
         return f"{head}; a larger data.micro_batch_size makes fewer, larger batches."

@@ -21,7 +21,7 @@ from gptshake.report.terminal import aligned
 Facts = Mapping[str, Any]
 NAMES = {
     "data": "waiting for data",
-    "transfer": "copying to the device",
+    "transfer": "copying to device",
     "forward": "forward",
     "backward": "backward",
     "optimizer": "optimizer",
@@ -51,7 +51,7 @@ def figure(facts: Facts) -> Figure:
     """Bars of a step's parts on the left, of the start's phases on the right, the verdict below."""
     picture = Figure(figsize=(9, 4.4))
     left, right = picture.subplots(1, 2, width_ratios=(1.25, 1))
-    picture.subplots_adjust(left=0.165, right=0.965, top=0.79, bottom=0.2, wspace=0.66)
+    picture.subplots_adjust(left=0.16, right=0.965, top=0.79, bottom=0.2, wspace=0.62)
     heading(picture, f"Where the time goes  ·  {title(facts['name'])}", _figures(facts))
     _bars(left, [(NAMES[part["name"]], 1e3 * part["mean_s"], part["share"], COLOURS.get(part["name"], GREY)) for part in facts["parts"]])
     caption(left, "milliseconds of a step, and share")
@@ -67,11 +67,11 @@ def _bars(axes: Axes, rows: list[tuple[str, float, float, str]]) -> None:
     names, values, shares, colours = zip(*reversed(rows), strict=True)
     axes.barh(names, values, color=colours, height=0.62)
     for place, (value, share) in enumerate(zip(values, shares, strict=True)):
-        label = f"{three_digits(value)}  {percent(share)}" if share >= 0.0005 else three_digits(value)
+        label = f"{three_digits(round(value, 2))}  {percent(share)}"
         axes.annotate(label, (value, place), xytext=(4, 0), textcoords="offset points", va="center", size=9)
-    axes.set_xlim(0, 1.32 * max(values))
+    axes.set_xlim(0, 1.42 * max(values))
     axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, labelsize=9.5)
     axes.spines["left"].set_visible(False)
 
 

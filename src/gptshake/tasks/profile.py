@@ -49,7 +49,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     with start("import torch"):
         import torch  # noqa: F401
     with start("import pytorch_lightning"):
-        import pytorch_lightning  # noqa: F401
+        from gptshake.training.callbacks import profiler  # noqa: F401  # Lightning comes with it
     with start("token store"):
         store = assemble.token_store(cfg, [])
     budget = assemble.resolve(cfg, store)
