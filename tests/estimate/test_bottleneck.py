@@ -89,13 +89,14 @@ def test_the_network_alone_is_compute_bound_with_its_mfu() -> None:
     ("now", "words"),
     [
         (replace(GPU, precision="32-true"), "trainer.precision=bf16-mixed"),
-        (replace(GPU, mfu=0.04), "larger passes, trainer.compile=true"),
+        (replace(GPU, mfu=0.04), "a larger data.batch_size makes larger passes, and trainer.compile=true"),
+        (replace(NOW, mfu=0.04, accumulation=2), "a larger data.micro_batch_size makes larger passes"),
         (replace(GPU, mfu=0.04, compiled=True), "makes larger passes."),
         (replace(GPU, mfu=0.4), "trainer.compile=true may gain"),
         (replace(GPU, mfu=0.4, compiled=True), "a faster device"),
     ],
 )
-def test_a_gpu_is_told_what_it_still_has_to_give(now: Situation, words: str) -> None:
+def test_a_device_is_told_what_it_still_has_to_give(now: Situation, words: str) -> None:
     assert words in verdict(step(), now)[0]
 
 

@@ -16,7 +16,7 @@ ONCE_A_STEP = ("optimizer", "logging")  # the other parts come again with every 
 MOST_WORKERS = 16
 HAND_OVER_S = 1e-3  # what a worker needs to hand a batch over
 NOTICED = {"data": 0.2, "transfer": 0.2, "bookkeeping": 0.25, "optimizer": 0.25}  # shares of a step from which on a part is blamed
-LOW_MFU = 0.2
+LOW_MFU = 0.15  # below it passes are too small to fill a device: 0.3 to 0.4 is usual on a CPU, 0.3 to 0.5 on a GPU
 MUCH_VALIDATION, GOOD_VALIDATION = 0.15, 0.05  # shares of the training: what is mentioned, and what is advised
 
 
@@ -119,7 +119,7 @@ def start_verdict(phases: Mapping[str, float]) -> str:
     """Where the start went, in one sentence; ``phases`` are seconds by name."""
     total, longest = sum(phases.values()), max(phases, key=lambda name: phases[name])
     again = "; the next run finds it built" if longest == "token store" and phases[longest] > 1 else ""
-    return f"the start took {duration(total)}, {percent(phases[longest] / total)} of it: {longest}{again}."
+    return f"the start took {duration(total) if total >= 60 else f'{three_digits(total)} s'}, {percent(phases[longest] / total)} of it: {longest}{again}."
 
 
 def workers_needed(wait: float, rest: float, workers: int) -> int:
@@ -183,9 +183,10 @@ def _compute(parts: Mapping[str, float], total: float, now: Situation) -> str:
     head = f"compute-bound: forward and backward are {percent(share)} of the step; MFU {now.mfu:.2g} of {now.peak}"
     if now.device == "cuda" and now.precision == "32-true":
         return f"{head}; trainer.precision=bf16-mixed multiplies faster."
-    if now.device == "cuda" and now.mfu < LOW_MFU:
-        compiling = "" if now.compiled else ", trainer.compile=true joins small kernels"
-        return f"{head}: the device is not filled; a larger data.micro_batch_size makes larger passes{compiling}."
+    if now.mfu < LOW_MFU:
+        larger = "data.micro_batch_size" if now.accumulation > 1 else "data.batch_size"
+        compiling = "" if now.compiled else ", and trainer.compile=true joins small operations"
+        return f"{head}: the device is not filled; a larger {larger} makes larger passes{compiling}."
     if now.device == "cuda" and not now.compiled:
         return f"{head}; trainer.compile=true may gain a little more."
     return f"{head}; nothing around them is worth mending: a smaller model or a faster device is what remains."

@@ -28,6 +28,7 @@ _ACTIONS = {
     "training_step": "forward",
     "backward": "backward",
     "optimizer_step": "optimizer",
+    "optimizer_zero_grad": "optimizer",
     "save_checkpoint": "checkpoint",
 } | {name: name for name in ("data", "validation")}
 
