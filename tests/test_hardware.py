@@ -143,3 +143,10 @@ def test_a_tool_that_fails_or_hangs_says_nothing(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(subprocess, "run", hang)
     assert hardware._output("true") == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells when a process began")
+def test_a_process_knows_its_age() -> None:
+    age = hardware.process_age()
+    assert age is not None and 0 < age < 24 * 3600
+    assert (hardware.process_age() or 0) >= age

@@ -183,6 +183,15 @@ def measured_gemm_flops(device: str, precision: str) -> float:
     return float(2 * size**3 / best)
 
 
+def process_age() -> float | None:
+    """Seconds since this process began, its interpreter's start included; None where the system does not tell (Linux does)."""
+    try:
+        began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+
+
 def _is_there(device: str) -> bool:
     if device == "cpu":
         return True

@@ -41,6 +41,8 @@ BAD: dict[str, list[Any]] = {
     "trainer.price_per_hour": ["-1"],
     "task.steps": ["0", "1.5"],
     "task.tolerance": ["-0.1", "inf"],
+    "task.warmup": ["0", "-1"],
+    "task.seconds": ["0", "-1"],
     "seed": ["-1"],
 }
 GOOD = [

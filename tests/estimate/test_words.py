@@ -2,7 +2,7 @@
 
 import pytest
 
-from gptshake.estimate.words import duration, short_count
+from gptshake.estimate.words import duration, percent, short_count, three_digits
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,15 @@ def test_durations_as_people_say_them(seconds: float, text: str) -> None:
 )
 def test_counts_are_short(value: float, text: str) -> None:
     assert short_count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0 %"), (0.62, "62 %"), (0.004, "0.4 %"), (0.0001, "0 %"), (0.0095, "1 %"), (0.996, "100 %"), (-0.03, "-3 %")]
+)
+def test_shares_are_whole_unless_small(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.1318, "0.132"), (4.534, "4.53"), (99.96, "100"), (4534.7, "4,535")])
+def test_a_measured_figure_has_no_exponent(value: float, text: str) -> None:
+    assert three_digits(value) == text

@@ -25,6 +25,7 @@ from gptshake.signals import SIGNALS
 if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
     from gptshake.training.bench import Bench
+    from gptshake.training.callbacks.profiler import Profiler
     from gptshake.training.module import GPTModule
 
 
@@ -44,9 +45,13 @@ OURS = (
 )
 
 
-def train(cfg: DictConfig, launch: Launch) -> dict[str, float]:
+def train(cfg: DictConfig, launch: Launch, profiler: Profiler | None = None) -> dict[str, float]:
     """Train, or go on training; everything ends up in the run directory.
 
+    Args:
+        cfg: the composed config; what was left to ``auto`` is resolved in it.
+        launch: the run as it was asked for.
+        profiler: measures the training, and ends it early.
     Returns:
         Summary: final losses, bpb, tokens.
     Raises:
@@ -61,7 +66,7 @@ def train(cfg: DictConfig, launch: Launch) -> dict[str, float]:
     try:
         run = open_run(cfg, launch, store, budget)
         with outcome(run):
-            return _train(cfg, launch, store, budget, run, lease, lines, sinks)
+            return _train(cfg, launch, store, budget, run, lease, lines, sinks, profiler)
     finally:
         for sink in sinks:
             sink.finish()
@@ -69,7 +74,15 @@ def train(cfg: DictConfig, launch: Launch) -> dict[str, float]:
 
 
 def _train(
-    cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, run: Run, lease: Lease, lines: list[str], sinks: list[Sink]
+    cfg: DictConfig,
+    launch: Launch,
+    store: TokenStore,
+    budget: Budget,
+    run: Run,
+    lease: Lease,
+    lines: list[str],
+    sinks: list[Sink],
+    profiler: Profiler | None,
 ) -> dict[str, float]:
     """The heavy half: torch from here on."""
     import torch
@@ -99,7 +112,7 @@ def _train(
     for sink in sinks:
         sink.start(run)
     bench = _bench(cfg, run, store, data, model, sinks, flops, peak)
-    return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench))
+    return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench), profiler)
 
 
 def _data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDataModule:
@@ -154,7 +167,14 @@ def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTMod
 
 
 def _fit(
-    cfg: DictConfig, start: Path | None, store: TokenStore, data: TokenDataModule, bench: Bench, lease: Lease, module: GPTModule
+    cfg: DictConfig,
+    start: Path | None,
+    store: TokenStore,
+    data: TokenDataModule,
+    bench: Bench,
+    lease: Lease,
+    module: GPTModule,
+    profiler: Profiler | None,
 ) -> dict[str, float]:
     from gptshake.training import checkpoint
     from gptshake.training.callbacks.keeper import Keeper
@@ -168,10 +188,12 @@ def _fit(
     # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
     chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
     lightning = {str(key): value for key, value in options.items() if key not in OURS and key != "_target_"}
-    trainer = builder(options)(budget=module.budget, callbacks=[recorder, *chosen, keeper], **lightning)
+    callbacks = [recorder, *chosen, keeper, *([profiler] if profiler else [])]
+    trainer = builder(options)(budget=module.budget, callbacks=callbacks, **lightning)
+    batches = profiler.timed(data.train_dataloader()) if profiler else data.train_dataloader()
     try:
         with SIGNALS.deferred():
-            trainer.fit(module, train_dataloaders=data.train_dataloader(), ckpt_path=start, weights_only=True)
+            trainer.fit(module, train_dataloaders=batches, ckpt_path=start, weights_only=True)
             keeper.save(trainer, module)
     except BaseException:
         bench.run.update(summary=summary_of(module, bench))

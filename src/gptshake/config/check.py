@@ -78,6 +78,8 @@ RULES: tuple[Rule, ...] = (
     ("trainer.price_per_hour", _not_negative, "it is the price of an hour on this machine: a number from 0 up, or null"),
     ("task.steps", _count, "it counts optimizer steps: a whole number from 1 up, or null for all"),
     ("task.tolerance", _not_negative, "it is a share of the loss from 0 up, such as 0.01"),
+    ("task.warmup", _count, "it counts steps: a whole number from 1 up"),
+    ("task.seconds", _positive, "it counts seconds: a number above 0"),
     ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
 )
 

@@ -11,6 +11,7 @@ _COMMANDS = (
     ("gptshake model=gpt3_small data=wiki_char", "GPT-3 small; the plan line says how long it takes here"),
     ("gptshake model=baby data=text_char data.path=book.txt", "train on your own text"),
     ("gptshake task=inspect data=text_char data.path=book.txt", "see what a model would see of it"),
+    ("gptshake task=profile model=tiny data=wiki_char", "see where the time of a step goes"),
     ("gptshake model=tiny data=wiki_bpe tokenizer.vocab_size=8192", "byte pairs instead of characters"),
     ("gptshake model=tiny data=wiki_char optimizer.lr=3e-3 scheduler=one_cycle", "change any hyperparameter"),
     ("gptshake model=tiny data=wiki_char trainer.max_steps=500", "or max_epochs, max_tokens, max_time=00:01:00:00"),

@@ -19,3 +19,13 @@ def short_count(value: float) -> str:
         if abs(value) >= 0.9995 * unit:
             return f"{value / unit:.3g}{name}"
     return f"{value:.0f}"
+
+
+def percent(share: float) -> str:
+    """A share as people say it: ``62 %``, ``0.4 %``; nothing and all of it without a fraction."""
+    return f"{100 * share:.1f} %" if 0.0005 <= abs(share) < 0.0095 else f"{100 * share:.0f} %"
+
+
+def three_digits(value: float) -> str:
+    """A measured figure: 0.132, 4.53, 715, and 4,535 instead of an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

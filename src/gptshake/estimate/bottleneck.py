@@ -1,0 +1,192 @@
+"""What holds a training step up, from the seconds of its parts: a verdict in words, with a number and something to do about it.
+
+Pure arithmetic. What could be avoided (waiting for data, copies, bookkeeping, an update for few tokens) is blamed before the
+arithmetic of the network, which is what a step is for.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from gptshake.estimate.words import duration, percent, three_digits
+
+PARTS = ("data", "transfer", "forward", "backward", "optimizer", "logging", "other")
+ONCE_A_STEP = ("optimizer", "logging")  # the other parts come again with every micro-batch
+MOST_WORKERS = 16
+HAND_OVER_S = 1e-3  # what a worker needs to hand a batch over
+NOTICED = {"data": 0.2, "transfer": 0.2, "bookkeeping": 0.25, "optimizer": 0.25}  # shares of a step from which on a part is blamed
+LOW_MFU = 0.15  # below it passes are too small to fill a device: 0.3 to 0.4 is usual on a CPU, 0.3 to 0.5 on a GPU
+MUCH_VALIDATION, GOOD_VALIDATION = 0.15, 0.05  # shares of the training: what is mentioned, and what is advised
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a verdict needs to know besides the seconds."""
+
+    device: str  # cpu, cuda, mps
+    precision: str  # Lightning's word
+    compiled: bool
+    workers: int  # processes that fetch batches
+    cores: int  # of the machine
+    accumulation: int  # micro-batches of a step
+    batch_size: int  # sequences of a step
+    callback: str  # the slowest of them
+    mfu: float  # share of ``peak`` that the step makes use of
+    peak: str  # what the share is of, in words
+    computing: float | None = None  # share of the data's seconds in which this process computed; None: workers fetch
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part takes of a step."""
+
+    name: str
+    median_s: float
+    mean_s: float  # the share is of this one: a loader that stalls now and then stalls in the mean only
+    share: float
+
+
+def parts_of(measured: Sequence[Mapping[str, float]], passes: int, accumulation: int) -> list[Part]:
+    """The parts of a step of ``accumulation`` micro-batches, from measured steps of ``passes``.
+
+    Args:
+        measured: seconds by part of each step; ``logging/<callback>`` for callbacks. What is none of ``PARTS`` is left out.
+        passes: micro-batches of a measured step.
+        accumulation: micro-batches of a step of the run.
+    """
+    found = []
+    for name in PARTS:
+        factor = 1.0 if name in ONCE_A_STEP else accumulation / passes
+        seconds = [factor * sum(value for part, value in step.items() if part.partition("/")[0] == name) for step in measured]
+        found.append((name, median(seconds), fmean(seconds)))
+    total = sum(mean for _, _, mean in found)
+    return [Part(name, middle, mean, mean / total) for name, middle, mean in found]
+
+
+def callbacks_of(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean seconds of a step by callback, the slowest first."""
+    names = {part.partition("/")[2] for step in measured for part in step} - {""}
+    seconds = {
+        name: fmean(sum(value for part, value in step.items() if part.partition("/")[2] == name) for step in measured) for name in names
+    }
+    return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
+
+
+def measuring_cost(measured_s: Sequence[float], plain_s: Sequence[float]) -> float:
+    """By what share measured steps take longer than those between them, by medians; below 0 it is noise."""
+    return median(measured_s) / median(plain_s) - 1
+
+
+def verdict(parts: Mapping[str, float], now: Situation) -> list[str]:
+    """What holds the step up, the worst first; one sentence if nothing but the network's own arithmetic does.
+
+    Args:
+        parts: seconds of a step for each of ``PARTS``; more than 0 in all.
+        now: how the run is set up.
+    """
+    total = sum(parts.values())
+    found = {
+        "data": (parts["data"] / total, _loader),
+        "transfer": (parts["transfer"] / total, _transfer),
+        "bookkeeping": ((parts["logging"] + parts["other"]) / total, _bookkeeping),
+        "optimizer": (parts["optimizer"] / total, _optimizer),
+    }
+    blamed = sorted((item for name, item in found.items() if item[0] >= NOTICED[name]), key=lambda item: -item[0])
+    return [sentence(parts, total, now) for _, sentence in blamed] or [_compute(parts, total, now)]
+
+
+def validation_advice(seconds: float, interval: int, step_seconds: float) -> str | None:
+    """What validations cost beside the steps between them, if that is worth a sentence.
+
+    Args:
+        seconds: of one validation.
+        interval: steps between two of them.
+        step_seconds: of one step.
+    """
+    share = seconds / (seconds + interval * step_seconds)
+    if share < MUCH_VALIDATION:
+        return None
+    wanted = math.ceil(seconds * (1 / GOOD_VALIDATION - 1) / step_seconds)
+    every = f"every {interval} steps" if interval > 1 else "after every step"
+    return (
+        f"validations take {percent(share)} of the training ({three_digits(seconds)} s {every}): trainer.val_check_interval={wanted} "
+        f"makes that {percent(GOOD_VALIDATION)}."
+    )
+
+
+def start_verdict(phases: Mapping[str, float]) -> str:
+    """Where the start went, in one sentence; ``phases`` are seconds by name."""
+    total, longest = sum(phases.values()), max(phases, key=lambda name: phases[name])
+    again = "; the next run finds it built" if longest == "token store" and phases[longest] > 1 else ""
+    return f"the start took {duration(total) if total >= 60 else f'{three_digits(total)} s'}, {percent(phases[longest] / total)} of it: {longest}{again}."
+
+
+def workers_needed(wait: float, rest: float, workers: int) -> int:
+    """Processes that would fetch as fast as the rest of a pass consumes.
+
+    Args:
+        wait: seconds of a pass that wait for data.
+        rest: seconds of the same pass that do not.
+        workers: processes that fetch now; 0: the training itself does, between its passes.
+    """
+    fetch = wait if workers == 0 else workers * (wait + rest)  # seconds of one batch
+    return max(1, workers + 1 if workers else 1, math.ceil(round(fetch / max(rest, HAND_OVER_S), 3)))
+
+
+def _loader(parts: Mapping[str, float], total: float, now: Situation) -> str:
+    wait, rest = parts["data"] / now.accumulation, (total - parts["data"]) / now.accumulation
+    needed, computes = workers_needed(wait, rest, now.workers), now.computing is not None and now.computing > 0.5
+    most = min(now.cores, MOST_WORKERS) if computes else MOST_WORKERS
+    how = "" if now.computing is None else "; fetching computes" if computes else "; fetching itself waits for a disk or a network"
+    head = f"loader-bound: {percent(parts['data'] / total)} of the step waits for data ({three_digits(1e3 * wait)} ms a micro-batch{how})"
+    if now.workers == 0 and wait < HAND_OVER_S:
+        return f"{head}; a larger data.micro_batch_size makes fewer, larger batches."
+    if needed > most:
+        more = f"set data.workers={most}, and " if now.workers < most else ""
+        return f"{head}; {more}make the source faster: {needed} processes would be needed to keep up with the training."
+    return f"{head}; set data.workers={needed} (at best {total / (total - parts['data']):.2g} times as fast)."
+
+
+def _transfer(parts: Mapping[str, float], total: float, now: Situation) -> str:
+    return (
+        f"transfer-bound: {percent(parts['transfer'] / total)} of the step copies batches to the device; "
+        "a larger data.micro_batch_size copies in fewer, larger pieces."
+    )
+
+
+def _bookkeeping(parts: Mapping[str, float], total: float, now: Situation) -> str:
+    head = (
+        f"overhead-bound: callbacks and the record take {percent(parts['logging'] / total)}, the loop around the passes "
+        f"{percent(parts['other'] / total)} of a step of {three_digits(1e3 * total)} ms"
+    )
+    if parts["logging"] > parts["other"]:
+        return f"{head}; the slowest callback is {now.callback}, and callbacks=none leaves out those that can be left out."
+    longer = "a larger data.micro_batch_size makes fewer, longer passes" if now.accumulation > 1 else "a larger data.batch_size"
+    return f"{head}; {longer}{'' if now.accumulation > 1 else ' makes longer steps'}."
+
+
+def _optimizer(parts: Mapping[str, float], total: float, now: Situation) -> str:
+    share = parts["optimizer"] / total
+    factor = 2
+    while share / (share + factor * (1 - share)) > 0.15 and factor < 64:
+        factor *= 2
+    then = share / (share + factor * (1 - share))
+    return (
+        f"optimizer-bound: the update of the weights takes {percent(share)} of the step, for {now.batch_size} sequences; "
+        f"with data.batch_size={factor * now.batch_size} it would be {percent(then)} (another batch may want another optimizer.lr)."
+    )
+
+
+def _compute(parts: Mapping[str, float], total: float, now: Situation) -> str:
+    share = (parts["forward"] + parts["backward"]) / total
+    head = f"compute-bound: forward and backward are {percent(share)} of the step; MFU {now.mfu:.2g} of {now.peak}"
+    if now.device == "cuda" and now.precision == "32-true":
+        return f"{head}; trainer.precision=bf16-mixed multiplies faster."
+    if now.mfu < LOW_MFU:
+        larger = "data.micro_batch_size" if now.accumulation > 1 else "data.batch_size"
+        compiling = "" if now.compiled else ", and trainer.compile=true joins small operations"
+        return f"{head}: the device is not filled; a larger {larger} makes larger passes{compiling}."
+    if now.device == "cuda" and not now.compiled:
+        return f"{head}; trainer.compile=true may gain a little more."
+    return f"{head}; nothing around them is worth mending: a smaller model or a faster device is what remains."

@@ -1,0 +1,177 @@
+"""``task=profile``: where the time of a training step goes, and that of the start, before a night is spent on a slow loader.
+
+The training is the real one, but short: its run directory is a scratch folder that goes away, nothing is sent anywhere, and of
+a step of very many micro-batches a few stand for all.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from gptshake import assemble, hardware
+from gptshake.config.check import check_groups
+from gptshake.data.store import TokenStore
+from gptshake.errors import ConfigError, DataError
+from gptshake.estimate import bottleneck
+from gptshake.estimate.bottleneck import Situation
+from gptshake.estimate.budget import Budget
+from gptshake.files import write_folder_atomic
+from gptshake.record.launch import Launch
+
+if TYPE_CHECKING:
+    from gptshake.training.callbacks.profiler import Profiler
+
+MOST_PASSES = 4  # micro-batches of a step that is profiled: a GPT-3-sized step would take half an hour on a CPU
+SPARE_STEPS = 16  # beyond the measured ones: first, traced, and some
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Print table and verdict; write picture, trace and numbers into ``task.folder``.
+
+    Raises:
+        ConfigError: no model or no data was named, a run to resume, or several devices.
+        DataError: the data ended before a step was measured.
+    """
+    check_groups(cfg)
+    if launch.resumes or cfg.trainer.devices != 1:
+        what = "resume" if launch.resumes else "trainer.devices"
+        raise ConfigError(f"task=profile watches a short training of its own on one device: leave {what}= out.")
+    start = Phases(fresh="torch" not in sys.modules)
+    with start("import torch"):
+        import torch  # noqa: F401
+    with start("import pytorch_lightning"):
+        from gptshake.training.callbacks import profiler  # noqa: F401  # Lightning comes with it
+    with start("token store"):
+        store = assemble.token_store(cfg, [])
+    budget = assemble.resolve(cfg, store)
+    print(f"profiling {cfg.task.warmup} steps of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them", flush=True)
+    target = Path(cfg.task.folder).expanduser() / launch.name
+    write_folder_atomic(target, lambda folder: _profile(cfg, launch, store, budget, start, folder))
+    for name in ("profile.png", "profile.json", "trace.json"):
+        print(f"  {os.path.relpath(target / name)}")
+
+
+def _profile(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, start: "Phases", folder: Path) -> None:
+    """Measure, print, and fill the folder."""
+    from gptshake.report.profile import draw, text
+    from gptshake.training.callbacks.profiler import Profiler
+
+    profiler = Profiler(warmup=cfg.task.warmup, steps=cfg.task.steps, seconds=cfg.task.seconds, trace=folder / "trace.json")
+    passes = min(budget.accumulation, MOST_PASSES)
+    _shorten(cfg, budget, passes)
+    start.seconds |= _train(cfg, launch, profiler, folder)
+    if not profiler.measured:
+        raise DataError(
+            f"The data ended before a step was measured, with task.warmup={cfg.task.warmup}: give a longer text or a shorter warm-up."
+        )
+    facts = _facts(cfg, launch, store, budget, passes, profiler) | {"start": start.seconds}
+    facts["verdict"] = [*facts["verdict"], bottleneck.start_verdict(start.seconds)]
+    draw(facts, folder)
+    print(text(facts))
+
+
+class Phases:
+    """Seconds of the start, phase by phase.
+
+    Args:
+        fresh: whether this process was started for this profile alone, so that what came before is part of the start.
+    """
+
+    def __init__(self, *, fresh: bool) -> None:
+        age = hardware.process_age() if fresh else None
+        self.seconds: dict[str, float] = {} if age is None else {"interpreter and config": age}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time what is done inside."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+
+def _train(cfg: DictConfig, launch: Launch, profiler: "Profiler", folder: Path) -> dict[str, float]:
+    """The training until the profiler ends it, its own words into ``log``; gives the seconds of its start."""
+    from gptshake.training.callbacks.profiler import Measured
+
+    with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
+        cfg.paths.run_dir = scratch
+        began = time.perf_counter()
+        with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
+            assemble.train(cfg, dataclasses.replace(launch, path=Path(scratch)), profiler)
+    callbacks = bottleneck.callbacks_of([profiler.start])
+    batch, own = profiler.start.get("data", 0.0), sum(callbacks.values())
+    return {
+        "model and record": profiler.arrived - began + sum(profiler.start.values()) - batch - own,
+        "first batch": batch,
+        f"callbacks ({next(iter(callbacks), '')})": own,
+        "first step": profiler.first_step_s,
+    }
+
+
+def _shorten(cfg: DictConfig, budget: Budget, passes: int) -> None:
+    """Steps of ``passes`` micro-batches, in a run that is long enough whatever its limits were; nothing is sent anywhere."""
+    factor = budget.accumulation / passes
+    steps = max(round(budget.steps * factor), 2 * (cfg.task.warmup + 2 * cfg.task.steps + SPARE_STEPS))
+    cfg.logger = None
+    cfg.data.batch_tokens, cfg.data.batch_size = None, passes * budget.micro_batch_size
+    cfg.trainer.max_steps, cfg.trainer.max_epochs, cfg.trainer.max_tokens, cfg.trainer.max_time = steps, None, None, None
+    cfg.trainer.patience = None
+    cfg.trainer.val_check_interval = max(1, round(cfg.trainer.val_check_interval * factor))
+
+
+def _facts(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, passes: int, profiler: "Profiler") -> dict[str, Any]:
+    """Everything that was measured, and what is concluded, as plain values."""
+    parts = bottleneck.parts_of(profiler.measured, passes, budget.accumulation)
+    callbacks, step = bottleneck.callbacks_of(profiler.measured), sum(part.mean_s for part in parts)
+    speed = budget.tokens_per_step / step
+    now = _situation(cfg, budget, profiler, speed, next(iter(callbacks), ""))
+    occasions = {name: {"times": len(all_s), "seconds": fmean(all_s)} for name, all_s in profiler.announcer.occasions.items() if all_s}
+    sentences = bottleneck.verdict({part.name: part.mean_s for part in parts}, now)
+    if "validation" in occasions:
+        interval = max(1, round(cfg.trainer.val_check_interval * passes / budget.accumulation))
+        sentences += filter(None, [bottleneck.validation_advice(occasions["validation"]["seconds"], interval, step)])
+    return {
+        "name": launch.name,
+        "overrides": launch.overrides,
+        "versions": launch.provenance,
+        "hardware": hardware.describe(),
+        "data": store.label,
+        "device": f"{cfg.trainer.accelerator}, {cfg.trainer.precision}, {cfg.trainer.threads} threads",
+        "batch": {"size": budget.batch_size, "accumulation": budget.accumulation, "measured": passes, "block_size": budget.block_size},
+        "step_s": step,
+        "tokens_per_s": speed,
+        "mfu": now.mfu,
+        "parts": [dataclasses.asdict(part) for part in parts],
+        "callbacks": callbacks,
+        "occasions": occasions,
+        "measuring": bottleneck.measuring_cost(profiler.measured_s, profiler.plain_s),
+        "steps": {"measured_s": profiler.measured_s, "plain_s": profiler.plain_s, "parts": profiler.measured},
+        "verdict": sentences,
+    }
+
+
+def _situation(cfg: DictConfig, budget: Budget, profiler: "Profiler", speed: float, callback: str) -> Situation:
+    device = {"gpu": "cuda"}.get(cfg.trainer.accelerator, cfg.trainer.accelerator)
+    measured = profiler.peak_flops == hardware.measured_gemm_flops(device, cfg.trainer.precision)
+    return Situation(
+        device=device,
+        precision=cfg.trainer.precision,
+        compiled=cfg.trainer.compile,
+        workers=cfg.data.workers,
+        cores=hardware.logical_cores(),
+        accumulation=budget.accumulation,
+        batch_size=budget.batch_size,
+        callback=callback,
+        mfu=speed * profiler.flops_per_token / profiler.peak_flops,
+        peak="this machine's measured matrix speed" if measured else "the device's dense peak",
+        computing=profiler.computing if cfg.data.workers == 0 else None,
+    )

@@ -1,0 +1,268 @@
+"""Where the time of real training steps goes, measured through the names by which Lightning announces what it does.
+
+Steps are measured and left alone in turns, so that the cost of measuring is itself measured, whatever else the machine does.
+On a GPU the stamps are events on its own stream: work that is hidden behind it takes no time there. A trace of a few more
+steps comes after, because tracing is slow. Ends the training when it has seen enough.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.profilers import Profiler as LightningProfiler
+from torch import Tensor
+
+from gptshake.training.evaluation import Evaluation
+from gptshake.training.module import GPTModule
+
+OTHER, LOGGING = "other", "logging"
+TRACED = 2  # steps in the trace: two, to see what lies between them
+OCCASIONAL = ("validation", "checkpoint")  # timed wherever they come, and no part of a step
+_ACTIONS = {
+    "batch_to_device": "transfer",
+    "training_step": "forward",
+    "backward": "backward",
+    "optimizer_step": "optimizer",
+    "optimizer_zero_grad": "optimizer",
+    "save_checkpoint": "checkpoint",
+} | {name: name for name in ("data", "validation")}
+
+
+class Measured(BaseException):
+    """The profile has seen enough, and the training ends here. Like ``Stop`` it passes every ``except Exception``."""
+
+
+class Watcher(Protocol):
+    """Is told where a part of a step begins and ends; parts may lie within each other."""
+
+    def begin(self, part: str) -> None:
+        """A part begins."""
+
+    def end(self) -> None:
+        """The innermost part ends."""
+
+
+@cache
+def part_of(action: str) -> str | None:
+    """The part of a step that an action of Lightning's belongs to; ``logging/<callback>`` for callbacks; None: to what it lies in."""
+    if action.startswith("[Callback]"):
+        callback = action.removeprefix("[Callback]").rpartition(".")[0].split("{")[0]
+        return f"{LOGGING}/{callback.rpartition('.')[2]}"
+    return _ACTIONS.get(action.rpartition(".")[2])
+
+
+class Timeline:
+    """Seconds by part, each moment counted once: to the innermost part that it lies in.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``mps``: whose time it is.
+        within: the part that the beginning lies in, if any.
+    """
+
+    def __init__(self, device: str, *within: str) -> None:
+        self._event: Callable[..., Any] | None = {"cuda": torch.cuda.Event, "mps": torch.mps.event.Event}.get(device)
+        self._within = [OTHER, *within]
+        self._marks: list[tuple[str, Any]] = [("", self._now())]
+
+    def begin(self, part: str) -> None:
+        """What follows belongs to ``part``."""
+        self._marks.append((self._within[-1], self._now()))
+        self._within.append(part)
+
+    def end(self) -> None:
+        """What follows belongs to what was before."""
+        self._marks.append((self._within.pop(), self._now()))
+
+    def close(self) -> None:
+        """The step ends."""
+        self._marks.append((self._within[-1], self._now()))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part; waits for a device."""
+        if self._event:
+            self._marks[-1][1].synchronize()
+        found: dict[str, float] = {}
+        for (_, before), (part, now) in zip(self._marks, self._marks[1:], strict=False):
+            found[part] = found.get(part, 0.0) + (before.elapsed_time(now) / 1e3 if self._event else now - before)
+        return found
+
+    def _now(self) -> Any:
+        if self._event is None:
+            return time.perf_counter()
+        event = self._event(enable_timing=True)
+        event.record()
+        return event
+
+
+class Labels:
+    """Names the parts in a trace of torch's."""
+
+    def __init__(self) -> None:
+        self._open: list[Any] = []
+
+    def begin(self, part: str) -> None:
+        """Open a span."""
+        self._open.append(torch.profiler.record_function(part))
+        self._open[-1].__enter__()
+
+    def end(self) -> None:
+        """Close the innermost; the first steps' first end is of a part that was open before."""
+        if self._open:
+            self._open.pop().__exit__(None, None, None)
+
+
+class Announcer(LightningProfiler):
+    """Hands on what Lightning announces to the watcher of the moment, if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watcher: Watcher | None = None
+        self.occasions: dict[str, list[float]] = {name: [] for name in OCCASIONAL}
+        self._began = 0.0
+
+    def start(self, action_name: str) -> None:
+        """An action begins."""
+        part = part_of(action_name)
+        if part in OCCASIONAL:
+            self._began = time.perf_counter()
+        if part and self.watcher:
+            self.watcher.begin(part)
+
+    def stop(self, action_name: str) -> None:
+        """It ends."""
+        part = part_of(action_name)
+        if part and self.watcher:
+            self.watcher.end()
+        if part in OCCASIONAL:
+            self.occasions[part].append(time.perf_counter() - self._began)
+
+
+class TimedLoader:
+    """A loader whose every batch is announced."""
+
+    def __init__(self, loader: Iterable[Tensor], announcer: Announcer) -> None:
+        self._loader, self._announcer = loader, announcer
+        self.computed_s, self.fetched_s = 0.0, 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The loader's batches."""
+        batches = iter(self._loader)
+        while True:
+            computed, began = time.thread_time(), time.perf_counter()
+            with self._announcer.profile("data"):
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+            self.computed_s += time.thread_time() - computed
+            self.fetched_s += time.perf_counter() - began
+            yield batch
+
+
+class Profiler(pl.Callback):
+    """Watches the training it is put into, as the last of its callbacks, and ends it with ``Measured``.
+
+    Args:
+        warmup: steps before the first measured one; ended by a quarter of ``seconds`` too.
+        steps: measured steps; as many between them are only timed as a whole.
+        seconds: after which no further step is measured.
+        trace: file for torch's trace.
+    """
+
+    def __init__(self, *, warmup: int, steps: int, seconds: float, trace: Path) -> None:
+        self.warmup, self.steps, self.seconds, self.trace = warmup, steps, seconds, trace
+        self.start: dict[str, float] = {}  # seconds from ``setup`` to the first step, by part
+        self.first_step_s = self.flops_per_token = self.peak_flops = 0.0
+        self.measured: list[dict[str, float]] = []  # seconds by part of each measured step
+        self.measured_s: list[float] = []  # and as a whole, on the clock
+        self.plain_s: list[float] = []  # of the steps between them
+        self.announcer = Announcer()
+        self.loader: TimedLoader | None = None
+        self.arrived = 0.0  # clock at ``setup``
+        self._began = self._last_s = 0.0
+        self._watching: Iterator[Watcher | None] = iter(())
+
+    def timed(self, loader: Iterable[Tensor]) -> TimedLoader:
+        """The loader to train on in place of this one."""
+        self.loader = TimedLoader(loader, self.announcer)
+        return self.loader
+
+    @property
+    def computing(self) -> float:
+        """Share of the time of fetching in which this process computed; the rest of it, it waited."""
+        return self.loader.computed_s / self.loader.fetched_s if self.loader and self.loader.fetched_s else 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: GPTModule, stage: str) -> None:  # type: ignore[override]
+        """Listen; the start is measured on the clock, whatever the device."""
+        self.arrived = time.perf_counter()
+        bench = pl_module.bench
+        self.flops_per_token, self.peak_flops = bench.flops_per_token, bench.peak_flops
+        bench.validate, bench.draw = self._announced(bench.validate), lambda folder: []
+        trainer.profiler = self.announcer  # type: ignore[attr-defined]  # set by a connector, out of mypy's sight
+        self.announcer.watcher = Timeline("cpu")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The start is over."""
+        assert isinstance(self.announcer.watcher, Timeline)
+        self.announcer.watcher.close()
+        self.start = self.announcer.watcher.seconds()
+        self.announcer.watcher = None
+        self._watching = self._watchers(pl_module.device.type)
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """At the end of a step: how long it took, and who watches the next.
+
+        Raises:
+            Measured: nobody needs to.
+        """
+        if pl_module.micro_batches:
+            return
+        self._last_s = time.perf_counter() - self._began
+        try:
+            self.announcer.watcher = next(self._watching)
+        except StopIteration:
+            raise Measured from None
+        self._began = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The data ended before we did.
+
+        Raises:
+            Measured: always.
+        """
+        raise Measured
+
+    def _watchers(self, device: str) -> Iterator[Watcher | None]:
+        """Who watches the steps from the second on, one after the other; resumed at the end of each."""
+        began, warm = time.perf_counter(), 1
+        self.first_step_s = self._last_s
+        while warm < self.warmup and time.perf_counter() - began < self.seconds / 4:
+            yield None
+            warm += 1
+        timelines: list[Timeline] = []
+        while len(timelines) < self.steps and (not timelines or time.perf_counter() - began < self.seconds):
+            timelines.append(Timeline(device, LOGGING))
+            yield timelines[-1]
+            timelines[-1].close()
+            self.measured_s.append(self._last_s)
+            yield None
+            self.plain_s.append(self._last_s)
+        self.measured = [timeline.seconds() for timeline in timelines]  # only now, or a device would be waited for between steps
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks to the terminal about its own work
+        with torch.profiler.profile() as trace:  # of all devices there are
+            for _ in range(TRACED):
+                yield Labels()
+        trace.export_chrome_trace(str(self.trace))
+
+    def _announced(self, validate: Callable[[], Evaluation]) -> Callable[[], Evaluation]:
+        def announced() -> Evaluation:
+            with self.announcer.profile("validation"):
+                return validate()
+
+        return announced
