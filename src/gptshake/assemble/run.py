@@ -117,6 +117,7 @@ def _bench(
     from itertools import islice
 
     from gptshake.report.curves import plot_run
+    from gptshake.report.noise_scale import plot_noise_scale
     from gptshake.training.bench import Bench
     from gptshake.training.evaluation import Evaluation, evaluate
 
@@ -137,7 +138,11 @@ def _bench(
             OmegaConf.to_container(cfg, resolve=True),
             [store.label, *(f"{g}:{n}" for g, n in launch.choices.items() if g in ("model", "data", "debug"))],
         )
-    return Bench(run, store.tokenizer, store.entropy, validate, plot_run, sinks, flops, peak)
+
+    def draw(path: Path) -> list[Path]:
+        return [*plot_run(path), *plot_noise_scale(path)]
+
+    return Bench(run, store.tokenizer, store.entropy, validate, draw, sinks, flops, peak)
 
 
 def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTModule:
