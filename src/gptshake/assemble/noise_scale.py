@@ -25,7 +25,7 @@ def measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int, say: Callab
         passes: forward and backward passes at each checkpoint.
         say: told what goes on.
     Raises:
-        RecordError: the run has no checkpoint.
+        RecordError: the run has no checkpoint, or none is whole.
     """
     from gptshake.training.checkpoint import folder_of, steps_saved
 
@@ -60,4 +60,6 @@ def measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int, say: Callab
         with torch.autocast(device, torch.bfloat16, enabled=cfg.trainer.precision.startswith("bf16")):
             source = islice(data.train_dataloader(), passes)
             found.append(list(measure(model, source, LEAST, passes // LEAST, steps=step, tokens=our_state(folder)["tokens"])))
+    if not found:
+        raise RecordError(f"No checkpoint of {run_dir.name} is whole.")
     return found

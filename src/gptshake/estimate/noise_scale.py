@@ -120,7 +120,7 @@ def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) ->
         return "noise scale: nothing was measured."
     last = estimates[-1]
     if last.scale is None or last.low is None or last.high is None:
-        return _not_yet(last, batch_size)
+        return _not_yet(last, batch_size) + _once(estimates)
     ratio = batch_size / last.scale
     size = f"{short(last.scale)} sequences = {short_count(last.scale * block_size)} tokens"
     told = (
@@ -155,9 +155,20 @@ def _trend(estimates: Sequence[Estimate]) -> str:
 
 
 def _not_yet(last: Estimate, batch_size: int) -> str:
-    """How many measurements it would take, if |G|^2 stays what it seems to be: errors fall with the root."""
+    """How many measurements it would take, if |G|^2 stays what it seems to be: errors fall with the root of those that count."""
     told = f"noise scale: cannot be told after {last.measurements} measurements, |G|^2 is {last.signal:.2g} ± {last.signal_error:.2g}"
     if last.signal <= 0 or last.signal_error == inf:
         return f"{told}; train longer, or with a larger batch than {batch_size}."
-    needed = last.measurements * (SURE * last.signal_error / last.signal) ** 2
-    return f"{told}; it would take about {short_count(max(needed, last.measurements + 1))} at batch {batch_size}, fewer at a larger one."
+    counted = min(last.measurements, max(2 * MEMORY, last.measurements / 5))  # an average with time constant t is one of 2 t values
+    needed = counted * (SURE * last.signal_error / last.signal) ** 2
+    measurements = max(needed if needed <= 2 * MEMORY else 5 * needed, last.measurements + 1, LEAST)
+    return f"{told}; it would take about {short_count(measurements)} at batch {batch_size}, fewer at a larger one."
+
+
+def _once(estimates: Sequence[Estimate]) -> str:
+    """It grows out of sight in long runs."""
+    for one in reversed(estimates):
+        if one.scale is not None and one.low is not None and one.high is not None:
+            told = f"{short(one.scale)} sequences ({short(one.low)} to {short(one.high)}) after {short_count(one.tokens)} tokens"
+            return f" It was {told}, when it could last be told."
+    return ""

@@ -151,7 +151,7 @@ def _name(axes: Axes, lines: Mapping[str, tuple[float, str]]) -> None:
 
 def _subtitle(estimates: Sequence[Estimate], batch: Batch) -> str:
     last = estimates[-1]
-    told = "noise scale not told yet"
+    told = "noise scale cannot be told at the end"
     if last.scale is not None and last.low is not None and last.high is not None:
         told = (
             f"noise scale {short(last.scale)} sequences ({short(last.low)} to {short(last.high)})"

@@ -15,6 +15,7 @@ from gptshake.config.check import check_groups
 from gptshake.config.suggest import checked_compose
 from gptshake.estimate.noise_scale import Estimate, running, sentence
 from gptshake.record.launch import Launch
+from gptshake.record.names import title
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
 from gptshake.record.run import find_run, read_run
 
@@ -34,7 +35,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     run_dir = find_run(cfg.task.run, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
     from gptshake.report.noise_scale import batch_of, draw, plot_noise_scale
 
-    batch = batch_of(read_run(run_dir))
+    info = read_run(run_dir)
+    batch = batch_of(info)
     if (run_dir / NAME).exists():
         print(sentence(running(read_measurements(run_dir)), *batch))
         _name(plot_noise_scale(run_dir))
@@ -42,7 +44,9 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     folder = Path(cfg.task.folder).expanduser() / run_dir.name
     estimates = _at_checkpoints(run_dir, cfg.task.passes, folder)
     print(sentence(estimates, *batch))
-    _name(draw(estimates, batch, run_dir.name, folder))
+    if estimates[-1].scale is None:
+        print(f"More passes make it surer: task.passes={4 * cfg.task.passes}.")
+    _name(draw(estimates, batch, title(info["name"]), folder))
 
 
 def _at_checkpoints(run_dir: Path, passes: int, folder: Path) -> list[Estimate]:
