@@ -26,6 +26,7 @@ BAD: dict[str, list[Any]] = {
     "data.order_seed": ["-1"],
     "data.val_fraction": ["0", "1", "-0.1"],
     "data.test_fraction": ["1", "-0.1"],
+    "task.passes": ["15", "20.5"],
     "trainer.devices": ["0"],
     "trainer.threads": ["0", "all"],
     "trainer.max_steps": ["0", "-5"],

@@ -3,9 +3,21 @@
 In the order of a run: ``settle`` (what it is about), ``opening`` (its record), ``run`` (training), ``weights`` (what came out).
 """
 
+from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, train
 from gptshake.assemble.settle import model_shape, preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
-__all__ = ["OURS", "make", "model_shape", "preflight", "resolve", "token_store", "tokenizer_trainer", "train", "trained"]
+__all__ = [
+    "OURS",
+    "make",
+    "measure_checkpoints",
+    "model_shape",
+    "preflight",
+    "resolve",
+    "token_store",
+    "tokenizer_trainer",
+    "train",
+    "trained",
+]

@@ -135,6 +135,7 @@ def _bench(
     from itertools import islice
 
     from gptshake.report.curves import plot_run
+    from gptshake.report.noise_scale import plot_noise_scale
     from gptshake.training.bench import Bench
     from gptshake.training.evaluation import Evaluation, evaluate
 
@@ -148,7 +149,10 @@ def _bench(
             model, islice(batches, cfg.trainer.limit_val_batches), store.val.n_bytes / (store.val.n_tokens - 1), between=between
         )
 
-    return Bench(run, store.tokenizer, store.entropy, validate, plot_run, sinks, flops, peak)
+    def draw(path: Path) -> list[Path]:
+        return [*plot_run(path), *plot_noise_scale(path)]
+
+    return Bench(run, store.tokenizer, store.entropy, validate, draw, sinks, flops, peak)
 
 
 def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTModule:

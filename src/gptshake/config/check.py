@@ -64,6 +64,7 @@ RULES: tuple[Rule, ...] = (
         "validation needs a share of the text above 0 and below 1, such as 0.05",
     ),
     ("data.test_fraction", _share, "the test's share of the text lies between 0 and 1, such as 0.05"),
+    ("task.passes", lambda value: _count(value) and value >= 16, "it counts passes at each checkpoint: a whole number from 16 up"),
     ("trainer.devices", _count, "it counts devices: a whole number from 1 up"),
     ("trainer.threads", _count_or_auto, "it counts CPU threads: a whole number from 1 up, or auto"),
     ("trainer.max_steps", _count, "it counts optimizer steps: a whole number from 1 up"),

@@ -12,6 +12,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
@@ -118,5 +119,7 @@ def choices(overrides: list[str]) -> dict[str, str]:
 
 def _compose(overrides: list[str], **options: bool) -> DictConfig:
     prepare(overrides)
+    if GlobalHydra.instance().is_initialized():  # a task at work composes the config of another run
+        return hydra_compose("config", overrides=overrides, **options)
     with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
         return hydra_compose("config", overrides=overrides, **options)

@@ -7,13 +7,13 @@ cut away by the next writer. Not here: what is measured, and when; see ``trainin
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gptshake.errors import RecordError
 from gptshake.files import fsync
 
-WHOLE_NUMBERS = frozenset({"step", "train/tokens"})
+WHOLE_NUMBERS = frozenset({"step", "train/tokens", "micro_batch_size", "batch_size"})
 COLUMNS = (
     "step",  # optimizer steps finished
     "train/tokens",  # target tokens seen so far; the x-axis of every curve
@@ -30,8 +30,6 @@ COLUMNS = (
     "time",  # seconds since 1970
 )
 Row = dict[str, int | float]
-_HEADER = ",".join(COLUMNS) + "\n"
-_KNOWN = frozenset(COLUMNS)
 _NOTHING = float("nan")
 
 
@@ -40,24 +38,26 @@ class MetricsWriter:
 
     Args:
         path: the file; made with its header if it is not there yet.
+        columns: its header, in order.
     Raises:
         RecordError: if the file has another header, as one of another version may.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.n_rows = _mend(path)
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+        self._path, self._columns, self._known = path, columns, frozenset(columns)
+        self.n_rows = _mend(path, ",".join(columns) + "\n")
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND)  # appending: right after a cut, too
 
     def append(self, row: Mapping[str, float]) -> None:
         """Write one row; columns that are missing (or None) stay empty.
 
         Raises:
-            RecordError: if a key is not one of ``COLUMNS``.
+            RecordError: if a key is not one of the columns.
         """
-        if not row.keys() <= _KNOWN:
-            raise RecordError(f"metrics.csv has no column {', '.join(sorted(row.keys() - _KNOWN))}; its columns are {', '.join(COLUMNS)}.")
-        os.write(self._handle, (",".join([_text(name, row.get(name)) for name in COLUMNS]) + "\n").encode())
+        if not row.keys() <= self._known:
+            unknown = ", ".join(sorted(row.keys() - self._known))
+            raise RecordError(f"{self._path.name} has no column {unknown}; its columns are {', '.join(self._columns)}.")
+        os.write(self._handle, (",".join([_text(name, row.get(name)) for name in self._columns]) + "\n").encode())
         self.n_rows += 1
 
     def flush(self) -> None:
@@ -202,15 +202,15 @@ def _number(name: str, cell: str) -> int | float:
     return int(cell) if name in WHOLE_NUMBERS else float(cell)
 
 
-def _mend(path: Path) -> int:
-    """Make the file end with a whole line, beginning with our header; returns its number of rows."""
+def _mend(path: Path, header: str) -> int:
+    """Make the file end with a whole line, beginning with the header; returns its number of rows."""
     content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if not whole:  # new, or killed within its header
-        path.write_text(_HEADER, encoding="utf-8")
+        path.write_text(header, encoding="utf-8")
         fsync(path.parent)
         return 0
-    if not whole.startswith(_HEADER.encode()):
+    if not whole.startswith(header.encode()):
         raise RecordError(f"{path} has other columns than this version of gptshake writes, so the run cannot go on in it.")
     if len(whole) < len(content):
         os.truncate(path, len(whole))

@@ -1,0 +1,174 @@
+"""The gradient noise scale: the batch at which noise and signal of a step's gradient are equal. Pure arithmetic on gradient norms.
+
+With micro-batches of b sequences and a batch of B, E|g_b|^2 = |G|^2 + S / b and E|g_B|^2 = |G|^2 + S / B, so two norms give |G|^2
+(signal) and S (noise of one sequence), and B_simple = S / |G|^2 in sequences (McCandlish et al. 2018, appendix A.2). One
+measurement is worthless, so both are averaged, and nothing is told before |G|^2 is two standard errors above zero.
+Under Adam it underestimates the critical batch by far (Merrill et al. 2025): a floor, and a trend.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+
+from gptshake.estimate.words import short_count
+
+LEAST = 8  # measurements before an error means anything
+MEMORY = 50  # measurements over which the average forgets; a tenth of those so far, when that is more
+SURE = 2.0  # standard errors: of |G|^2 above zero, and the half-width of the band (about 95 %)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Squared gradient norms of one step, neither clipped nor scaled."""
+
+    step: int  # optimizer steps finished, this one included
+    tokens: int  # target tokens seen
+    micro_batch_size: int  # b, sequences
+    batch_size: int  # B > b, sequences
+    micro_norm2: float  # mean over the micro-batches of |g_b|^2
+    batch_norm2: float  # |g_B|^2
+
+    @property
+    def signal(self) -> float:
+        """Unbiased estimate of |G|^2; often negative."""
+        small, large = self.micro_batch_size, self.batch_size
+        return (large * self.batch_norm2 - small * self.micro_norm2) / (large - small)
+
+    @property
+    def noise(self) -> float:
+        """Unbiased estimate of S, the variance of one sequence's gradient summed over all parameters."""
+        return (self.micro_norm2 - self.batch_norm2) / (1 / self.micro_batch_size - 1 / self.batch_size)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known after some measurements."""
+
+    step: int
+    tokens: int
+    measurements: int
+    signal: float  # mean of |G|^2
+    signal_error: float  # its standard error; infinite after one measurement
+    noise: float  # mean of S
+    low: float | None = None  # band of B_simple, sequences
+    high: float | None = None
+
+    @property
+    def scale(self) -> float | None:
+        """B_simple in sequences; None until it can be told."""
+        return self.noise / self.signal if self.high is not None else None
+
+
+def running(measurements: Iterable[Measurement], memory: float = MEMORY) -> list[Estimate]:
+    """The estimate after each measurement, from exponentially weighted means and covariances (West 1979).
+
+    Args:
+        measurements: in order.
+        memory: time constant in measurements; it grows to a tenth of those so far. Infinite: all weigh the same.
+    """
+    weight = weight2 = mean_g = mean_s = gg = ss = gs = 0.0
+    found = []
+    for number, one in enumerate(measurements, 1):
+        keep = 1 - 1 / max(memory, number / 10)
+        weight, weight2 = keep * weight + 1, keep**2 * weight2 + 1
+        dg, ds = one.signal - mean_g, one.noise - mean_s
+        mean_g, mean_s = mean_g + dg / weight, mean_s + ds / weight
+        gg = keep * gg + dg * (one.signal - mean_g)
+        ss = keep * ss + ds * (one.noise - mean_s)
+        gs = keep * gs + dg * (one.noise - mean_s)
+        # Sum of squares -> variance without bias -> variance of the mean.
+        share = weight2 / weight**2
+        to_error2 = share / (1 - share) / weight if number > 1 else inf
+        error2 = (gg * to_error2, gs * to_error2, ss * to_error2) if number > 1 else (inf, 0.0, inf)
+        band = ratio_band(mean_s, mean_g, error2[2], error2[1], error2[0])
+        known = (one.step, one.tokens, number, mean_g, sqrt(error2[0]), mean_s)
+        found.append(Estimate(*known, *band) if band and number >= LEAST else Estimate(*known))
+    return found
+
+
+def ratio_band(top: float, bottom: float, top2: float, both: float, bottom2: float, sure: float = SURE) -> tuple[float, float] | None:
+    """Interval of top / bottom, two means with errors (Fieller 1954); it grows without bound as ``bottom`` nears ``sure`` errors.
+
+    Args:
+        top, bottom: the means.
+        top2, both, bottom2: variances of the means, and their covariance between them.
+        sure: standard errors to each side.
+    Returns:
+        Low (at least 0) and high; None if ``bottom`` is less than ``sure`` errors above zero, or ``top`` not above it.
+    """
+    if bottom2 == inf or bottom <= sure * sqrt(bottom2) or top <= 0:
+        return None
+    a, b, c = bottom**2 - sure**2 * bottom2, top * bottom - sure**2 * both, top**2 - sure**2 * top2
+    root = sqrt(max(b**2 - a * c, 0.0))
+    return max((b - root) / a, 0.0), (b + root) / a
+
+
+def short(sequences: float) -> str:
+    """A number of sequences for people, two digits at least."""
+    return f"{sequences:.2g}" if sequences < 10 else short_count(sequences)
+
+
+def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) -> str:
+    """What it means for this run, to act on.
+
+    Args:
+        estimates: in order; the last one is told, the first that was sure gives the trend.
+        batch_size: of the run, in sequences.
+        block_size: tokens of a sequence.
+    """
+    if not estimates:
+        return "noise scale: nothing was measured."
+    last = estimates[-1]
+    if last.scale is None or last.low is None or last.high is None:
+        return _not_yet(last, batch_size) + _once(estimates)
+    ratio = batch_size / last.scale
+    size = f"{short(last.scale)} sequences = {short_count(last.scale * block_size)} tokens"
+    told = (
+        f"noise scale: {size} ({short(last.low)} to {short(last.high)}) after {short_count(last.tokens)} tokens{_trend(estimates)}. "
+        f"Batch {batch_size} ({short_count(batch_size * block_size)} tokens) is {ratio:.2g} x critical at most (under Adam the noise scale "
+        "is a floor of the critical batch): "
+    )
+    return told + _advice(batch_size, ratio)
+
+
+def _advice(batch: int, ratio: float) -> str:
+    """Steps go as 1 + 1 / ratio, tokens as 1 + ratio (McCandlish et al. 2018, equation 2.7)."""
+    if ratio <= 0.5:
+        steps, tokens = (1 + 0.5 / ratio) / (1 + 1 / ratio), (1 + 2 * ratio) / (1 + ratio)
+        return f"you may double it for nearly the same tokens (data.batch_size={2 * batch}: {steps:.2f} x the steps, at most {tokens:.2f} x the tokens)."
+    if ratio <= 2:
+        return "it is about right; larger ones save steps but cost tokens, smaller ones the other way round."
+    tokens = (1 + ratio / 2) / (1 + ratio)
+    return (
+        f"a larger one need not learn more per token; data.batch_size={max(batch // 2, 1)} may reach the same loss in fewer tokens (down to {tokens:.2f} x): "
+        "compare them at equal tokens."
+    )
+
+
+def _trend(estimates: Sequence[Estimate]) -> str:
+    first, last = next(one for one in estimates if one.scale is not None), estimates[-1]
+    if first.scale is None or last.scale is None or last.tokens < 2 * first.tokens:
+        return ""
+    factor = last.scale / first.scale
+    how = "grown" if factor > 1.25 else "shrunk" if factor < 0.8 else "hardly changed"
+    return f", {how} from {short(first.scale)} at {short_count(first.tokens)}"
+
+
+def _not_yet(last: Estimate, batch_size: int) -> str:
+    """How many measurements it would take, if |G|^2 stays what it seems to be: errors fall with the root of those that count."""
+    told = f"noise scale: cannot be told after {last.measurements} measurements, |G|^2 is {last.signal:.2g} ± {last.signal_error:.2g}"
+    if last.signal <= 0 or last.signal_error == inf:
+        return f"{told}; train longer, or with a larger batch than {batch_size}."
+    counted = min(last.measurements, max(2 * MEMORY, last.measurements / 5))  # an average with time constant t is one of 2 t values
+    needed = counted * (SURE * last.signal_error / last.signal) ** 2
+    measurements = max(needed if needed <= 2 * MEMORY else 5 * needed, last.measurements + 1, LEAST)
+    return f"{told}; it would take about {short_count(measurements)} at batch {batch_size}, fewer at a larger one."
+
+
+def _once(estimates: Sequence[Estimate]) -> str:
+    """It grows out of sight in long runs."""
+    for one in reversed(estimates):
+        if one.scale is not None and one.low is not None and one.high is not None:
+            told = f"{short(one.scale)} sequences ({short(one.low)} to {short(one.high)}) after {short_count(one.tokens)} tokens"
+            return f" It was {told}, when it could last be told."
+    return ""

@@ -1,0 +1,67 @@
+"""``task=noise_scale``: is the batch larger or smaller than it need be? From a short run, from a run that has measured, or at checkpoints.
+
+Without ``task.run`` it trains a short run of its own, recorded like any other; a run that is named is only read.
+"""
+
+import os
+from math import inf
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gptshake import assemble
+from gptshake.config.again import stored_overrides
+from gptshake.config.check import check_groups
+from gptshake.config.suggest import checked_compose
+from gptshake.estimate.noise_scale import Estimate, running, sentence
+from gptshake.record.launch import Launch
+from gptshake.record.names import title
+from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
+from gptshake.record.run import find_run, read_run
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Print the sentence about the run's batch, and draw the picture.
+
+    Raises:
+        ConfigError: no model or no data was named, or the batch has no parts.
+        RecordError: there is no such run, or it has no checkpoint.
+    """
+    if cfg.task.run is None:
+        check_groups(cfg)
+        assemble.train(cfg, launch)
+        _name([launch.path / "plots" / "noise_scale.png"])
+        return
+    run_dir = find_run(cfg.task.run, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+    from gptshake.report.noise_scale import batch_of, draw, plot_noise_scale
+
+    info = read_run(run_dir)
+    batch = batch_of(info)
+    if (run_dir / NAME).exists():
+        print(sentence(running(read_measurements(run_dir)), *batch))
+        _name(plot_noise_scale(run_dir))
+        return
+    folder = Path(cfg.task.folder).expanduser() / run_dir.name
+    estimates = _at_checkpoints(run_dir, cfg.task.passes, folder)
+    print(sentence(estimates, *batch))
+    if estimates[-1].scale is None:
+        print(f"More passes make it surer: task.passes={4 * cfg.task.passes}.")
+    _name(draw(estimates, batch, title(info["name"]), folder))
+
+
+def _at_checkpoints(run_dir: Path, passes: int, folder: Path) -> list[Estimate]:
+    """Measure, keep the numbers in ``folder``, and give one estimate for each checkpoint."""
+    own = checked_compose(stored_overrides(run_dir))
+    found = assemble.measure_checkpoints(own, run_dir, passes, print)
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = NoiseScaleWriter(folder)
+    for one in [one for group in found for one in group]:
+        writer.append(one)
+    writer.flush()
+    return [running(group, memory=inf)[-1] for group in found]
+
+
+def _name(files: list[Path]) -> None:
+    for file in files:
+        if file.exists() and file.suffix == ".png":
+            print(f"  noise:   {os.path.relpath(file)}")

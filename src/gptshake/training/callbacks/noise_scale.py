@@ -1,0 +1,117 @@
+"""Measures the gradient noise scale beside a training that stays the same, bit for bit, and says at the end what it means.
+
+With accumulation the micro-batches' gradients pass by anyway: their norms are taken as they come, before they are added up. Where a
+step is one pass, each ``split_every``-th batch goes through once more, in quarters, on the weights and tokens of that step. Values stay
+on the device for ``HELD`` measurements, so a GPU is not waited for.
+"""
+
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from gptshake.errors import ConfigError
+from gptshake.estimate.noise_scale import Measurement, running, sentence
+from gptshake.record.noise_scale import NoiseScaleWriter, read_measurements
+from gptshake.training.gradients import norm2, part_norms2
+from gptshake.training.module import GPTModule
+
+HELD = 50  # measurements between two looks at the device
+PARTS = 4  # of a batch that is one pass
+
+
+class NoiseScale(pl.Callback):
+    """Rows of noise_scale.csv, and the sentence at the end.
+
+    Args:
+        split_every: steps between measurements in a run without accumulation, where each costs one more pass; with accumulation
+            every step is measured.
+    Raises:
+        ConfigError: steps below 1.
+    """
+
+    def __init__(self, split_every: int = 10) -> None:
+        if split_every < 1:
+            raise ConfigError(f"callbacks.noise_scale.split_every={split_every} cannot work: it counts steps, from 1 up.")
+        self.split_every = split_every
+        self._passing: list[Tensor] = []  # norms of the parameters' gradients in the pass at work
+        self._passed: list[Tensor] = []  # squared norms of the step's micro-batches
+        self._held: list[tuple[int, int, Tensor]] = []  # step, tokens, (2,) squared norms: mean of the micro-batches, whole batch
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """Begin, or go on where the checkpoint was.
+
+        Raises:
+            ConfigError: a batch of one sequence cannot be compared with a smaller one; a loss scale changes all norms.
+        """
+        if pl_module.budget.batch_size < 2:
+            raise ConfigError("The noise scale compares a batch with parts of it, and data.batch_size=1 has none: set it to 2 or more.")
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            raise ConfigError(
+                "The noise scale cannot be measured under the loss scale of trainer.precision=16-mixed; use bf16-mixed or 32-true."
+            )
+        self._writer = NoiseScaleWriter(pl_module.bench.run.path, pl_module.steps)
+        if pl_module.budget.accumulation > 1:
+            for parameter in pl_module.model.parameters():
+                parameter.register_hook(partial(_keep_norm, self._passing))  # type: ignore[no-untyped-call]
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: GPTModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """Forget a step that was broken off; where a step is one pass, measure its parts."""
+        if pl_module.micro_batches == 0:
+            self._passed.clear()
+        if pl_module.budget.accumulation == 1 and (pl_module.steps + 1) % self.split_every == 0:
+            with trainer.precision_plugin.train_step_context():
+                self._passed += part_norms2(pl_module.model, batch.split(_part_size(pl_module)), seed=pl_module.steps)
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """A new pass."""
+        self._passing.clear()
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """The pass is through; Lightning has divided its loss by their number."""
+        if self._passing:
+            self._passed.append(norm2(self._passing) * pl_module.budget.accumulation**2)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """The step is through: its two numbers."""
+        if pl_module.micro_batches == 0 and self._passed:
+            values = torch.stack((torch.stack(self._passed).mean(), pl_module.grad_norm.float().square()))
+            self._held.append((pl_module.steps, pl_module.tokens, values))
+            if len(self._held) >= HELD:
+                self._write(pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """What the checkpoint's steps gave is on the disk before it."""
+        self._write(pl_module)
+        self._writer.flush()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """Say what it means."""
+        self._write(pl_module)
+        estimates = running(read_measurements(pl_module.bench.run.path))
+        pl_module.bench.run.say(sentence(estimates, pl_module.budget.batch_size, pl_module.budget.block_size))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
+        """Keep what there is."""
+        self._write(pl_module)
+
+    def _write(self, module: GPTModule) -> None:
+        if not self._held:
+            return
+        whole = module.budget.batch_size
+        part = module.budget.micro_batch_size if module.budget.accumulation > 1 else _part_size(module)
+        numbers = torch.stack([values for _, _, values in self._held]).tolist()
+        for (step, tokens, _), (small, large) in zip(self._held, numbers, strict=True):
+            self._writer.append(Measurement(step, tokens, part, whole, small, large))
+        self._held.clear()
+
+
+def _keep_norm(norms: list[Tensor], gradient: Tensor) -> None:
+    """A hook that looks at one parameter's gradient of one pass, before it is added to those of the others."""
+    norms.append(torch.linalg.vector_norm(gradient))
+
+
+def _part_size(module: GPTModule) -> int:
+    return max(1, module.budget.batch_size // PARTS)
