@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from gptshake.config.check import RULES, WORDS, check, check_groups
 from gptshake.config.compose import compose
+from gptshake.config.layout import options, packaged_conf
 from gptshake.errors import ConfigError
 
 RUN = ["model=tiny", "data=wiki_char"]
@@ -35,6 +37,10 @@ BAD: dict[str, list[Any]] = {
     "trainer.gradient_clip_val": ["0", "-1"],
     "trainer.patience": ["0"],
     "trainer.save_minutes": ["0", "-1"],
+    "trainer.hours": ["0", "-8", "inf"],
+    "task.hours": ["0", "-1", "nan"],
+    "task.price_per_hour": ["-0.1", "inf"],
+    "task.mfu": ["0", "1", "-0.1"],
     "seed": ["-1"],
 }
 GOOD = [
@@ -51,14 +57,22 @@ GOOD = [
     "trainer.max_epochs=0.5",
     "trainer.gradient_clip_val=null",
     "trainer.max_time=00:00:00:01",
+    "trainer.hours=0.01",
     "seed=0",
     "model.dropout=0.999",
 ]
 
 
+def task_with(override: str) -> list[str]:
+    """The task that has the key of an override."""
+    key = override.partition("=")[0].removeprefix("task.")
+    having = (option for option in options("task") if key in OmegaConf.load(packaged_conf() / "task" / f"{option}.yaml"))
+    return [f"task={next(having)}"] if override.startswith("task.") else []
+
+
 def refusal(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(compose([*RUN, *overrides]))
+        check(compose([*RUN, *task_with(overrides[-1]), *overrides]))
     return str(caught.value)
 
 
@@ -89,7 +103,7 @@ def test_a_word_is_one_of_those_known_and_the_nearest_is_named(key: str) -> None
     sentence = refusal(f"{key}={word[:-1]}")
     assert f"did you mean {word}?" in sentence and ", ".join(WORDS[key]) in sentence
     for known in WORDS[key]:
-        check(compose([*RUN, f"{key}={known}"]))
+        check(compose([*RUN, *task_with(key), f"{key}={known}"]))
 
 
 def test_the_loggers_mode_is_one_of_three_words() -> None:
@@ -106,7 +120,7 @@ def test_an_impossible_shape_is_refused(override: str) -> None:
 
 
 def test_a_task_must_be_there() -> None:
-    assert "task= needs an option: task is one of inspect, report, sample, train" in refusal("~task")
+    assert "task= needs an option: task is one of inspect, plan, report, sample, train" in refusal("~task")
 
 
 def test_missing_groups_are_named_together_with_their_options() -> None:

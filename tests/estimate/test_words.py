@@ -2,7 +2,7 @@
 
 import pytest
 
-from gptshake.estimate.words import duration, short_count
+from gptshake.estimate.words import duration, short_bytes, short_count, short_rate
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,13 @@ def test_durations_as_people_say_them(seconds: float, text: str) -> None:
 )
 def test_counts_are_short(value: float, text: str) -> None:
     assert short_count(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1e-3, "1e-3"), (6e-4, "6e-4"), (9.4e-4, "9.4e-4"), (0.02, "2e-2"), (1.0, "1e0")])
+def test_rates_are_short(value: float, text: str) -> None:
+    assert short_rate(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (2**30 - 1, "1 GiB"), (24 * 2**30, "24 GiB")])
+def test_memory_is_told_as_devices_have_it(value: float, text: str) -> None:
+    assert short_bytes(value) == text

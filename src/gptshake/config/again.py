@@ -69,7 +69,7 @@ def stored_overrides(run_dir: Path) -> list[str]:
         typed = [str(text) for text in record["overrides"]]
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    frozen = [f"{key}={value}" for key, value in record.get("resolved", {}).items()]
+    frozen = [f"{key}={'null' if value is None else value}" for key, value in record.get("resolved", {}).items()]
     return [text for text in typed if key_of(text) not in ("dirty", "resume")] + frozen
 
 

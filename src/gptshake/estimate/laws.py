@@ -7,7 +7,7 @@ fitted on models larger and runs longer than most here, so it is advice to sweep
 from dataclasses import dataclass
 from math import log, sqrt
 
-from gptshake.estimate.words import short_count
+from gptshake.estimate.words import short_count, short_rate
 
 FITTED_N = (59e6, 1.07e9)  # parameters and tokens of the runs behind the Step Law
 FITTED_D = (2e9, 100e9)
@@ -97,17 +97,11 @@ def half_life_beta2(batch_tokens: float, d: float) -> float:
     return float(min(MOST_BETA2, max(LEAST_BETA2, 0.5 ** (batch_tokens / min(HALF_LIFE, d / 60)))))
 
 
-def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> str:
+def law_sentence(n: float, d: float, batch_tokens: float) -> str:
     """``law says lr 1.1e-3, batch 21k tokens (fitted on 59M+ parameters: extrapolated)``; arguments as in ``advised_lr``."""
-    advice = advised_lr(n, d, batch_tokens, characters=characters)
+    advice = advised_lr(n, d, batch_tokens)
     stretched = f" ({advice.extrapolated}: extrapolated)" if advice.extrapolated else ""
-    return f"law says lr {rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
-
-
-def rate(lr: float) -> str:
-    """A learning rate as people type it: ``1.1e-3``."""
-    digits, _, exponent = f"{lr:.1e}".partition("e")
-    return f"{digits.removesuffix('.0')}e{int(exponent)}"
+    return f"law says lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
 
 
 def _extrapolated(n: float, d: float) -> str | None:
