@@ -22,8 +22,10 @@ from gptshake.config import again
 from gptshake.config.argv import key_of
 from gptshake.config.check import check
 from gptshake.config.layout import GROUPS
-from gptshake.estimate import cost
+from gptshake.estimate import cost, laws
+from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
+from gptshake.model.config import GPTConfig
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import save_patch
 from gptshake.record.run import new_id, run_name
@@ -31,6 +33,7 @@ from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
+LR = "optimizer.lr"
 TRIAL_START = 1.0  # seconds: its process is forked with everything imported
 
 
@@ -90,11 +93,12 @@ class Trials:
         return {
             "frozen": [f"{key}={'null' if value is None else value}" for key, value in frozen.items()],
             "declared": {
-                **{key: OmegaConf.select(cfg, key) for key in (*BATCH, "optimizer.lr")},
+                **{key: OmegaConf.select(cfg, key) for key in (*BATCH, LR)},
                 STEPS: budget.steps if budget.measured or budget.stop_rule == "max_steps" else None,
                 INTERVAL: interval if isinstance(interval, int) else None,
                 "tokens_per_step": budget.tokens_per_step,
             },
+            "ranges": _law_range(cfg, shape, budget, store.bytes_per_token),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,
@@ -144,6 +148,15 @@ class Trials:
         name = run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
         about = {key: trial[key] for key in ("study", "number", "repeat", "params")}
         return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, trial=about, patch=folder)
+
+
+def _law_range(cfg: DictConfig, shape: GPTConfig, budget: Budget, bytes_per_token: float) -> dict[str, str]:
+    """The range of the learning rate by published laws, where ``search_space`` asks for it with the tag ``law``."""
+    if "tag(law" not in str((cfg.search_space or {}).get(LR, "")):
+        return {}
+    n = cost.n_matmul_parameters(shape, 0)
+    advice = laws.advised_lr(n, budget.total_tokens, budget.tokens_per_step, characters=bytes_per_token < laws.CHARACTERS)
+    return {LR: f"tag(log,interval({advice.low:.2g},{advice.high:.2g}))"}
 
 
 def _one_sample(cfg: DictConfig, overrides: Sequence[str]) -> None:

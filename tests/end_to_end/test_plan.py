@@ -1,10 +1,13 @@
 """``task=plan`` and ``trainer.hours`` from the command line."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+
+from gptshake.estimate import laws
 
 SHORT = ("trainer.max_steps=null", "trainer.val_check_interval=auto")
 
@@ -63,6 +66,30 @@ def test_a_run_of_given_hours_is_the_run_of_as_many_steps(commands: Any, small: 
     timed = the_run(first)
     assert commands(second, *small, *SHORT, f"trainer.max_steps={timed.steps[-1]}").code == 0
     assert the_run(second).numbers() == timed.numbers()
+
+
+def test_the_trials_of_a_sweep_share_one_measured_length(commands: Any, small: Any, tmp_path: Path) -> None:
+    words = ("trainer.hours=0.0016", "trainer.save_minutes=100", "data.micro_batch_size=4", "data.batch_size=4,8")
+    done = commands(tmp_path, "-m", *small, *SHORT, *words)
+    assert done.code == 0, done.err
+    infos = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("multirun/*/*/run.json"))]
+    assert len(infos) == 2 and infos[0]["budget"]["steps"] == 2 * infos[1]["budget"]["steps"]
+    assert len({info["summary"]["train/tokens"] for info in infos}) == 1
+
+
+def test_a_study_takes_its_range_from_the_law_and_keeps_it(commands: Any, small: Any, tmp_path: Path) -> None:
+    words = ("-m", *small, "trainer.max_steps=2", "optimizer.lr=range", "search_space=law")
+    axes = []
+    for n_trials in (1, 2):
+        done = commands(tmp_path, *words, f"hydra.sweeper.n_trials={n_trials}")
+        assert done.code == 0, done.err
+        (file,) = tmp_path.glob("multirun/*/study.json")
+        study = json.loads(file.read_text())
+        assert len(study["trials"]) == n_trials
+        axes.append(study["axes"][0])
+    assert axes[0] == axes[1] and axes[0]["high"] / axes[0]["low"] == pytest.approx(16, rel=0.05)
+    advice = laws.advised_lr(12 * 16 * 16, 2 * 8 * 16, 8 * 16, characters=True)
+    assert axes[0]["high"] == pytest.approx(advice.high, rel=0.02)
 
 
 def test_hours_too_short_for_a_step_are_refused(commands: Any, small: Any, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
         "note: a note",
     ):
         assert part in said
-    assert "In 1 hour: 30,000 steps = 492M tokens = 200 epochs of this text" in said and "(18,180 documents like these)" in said
+    assert "In 1 hour: 30,000 steps = 492M tokens = 200 epochs of this text" in said and "(18,182 documents like these)" in said
     assert "The largest model that fits is a," in said and said.endswith("Nothing looks wrong.")
 
 

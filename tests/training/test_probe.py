@@ -12,7 +12,7 @@ from gptshake.training import probe
 BUDGET = Budget(8, 4, 2, 16, 10, 128, 1280, 1.0, "max_steps", ())
 
 
-def test_every_part_is_measured_and_the_runs_random_numbers_are_left_alone(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_every_part_is_measured_on_one_network_that_stays_whole(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(probe, "SECONDS", 0.0)
     networks = []
 

@@ -13,7 +13,7 @@ from gptshake.estimate.words import short_bytes
 GEMM_SHARE = 0.35  # of a machine's matrix-product speed that a step reaches: 0.33 to 0.38 measured from 4/4/128 to 12/12/768 on 2 cores
 VALIDATIONS = 20  # in a run, where the interval is left to us
 START_SECONDS = 5.0  # imports and opening of the record; the network's own start comes with its size
-SAVE_BYTES_PER_S = 2.5e8  # of a checkpoint: written, summed and synced; measured on a container's disk
+SAVE_BYTES_PER_S = 2.5e8  # of a checkpoint: written, summed and synced; 1.4e8 to 2.7e8 measured in a busy container
 PASS_OVERHEAD, STEP_OVERHEAD = 1.5e-3, 8e-4  # seconds of Lightning's loop and the record; processor time on a 2-core server
 BACKWARD = 2  # times the work of a forward pass
 MOST_EPOCHS = 20  # beyond, a model learns the text by heart

@@ -14,6 +14,7 @@ FITTED_D = (2e9, 100e9)
 SMALL_N = 46e6  # below, nobody has published a law: the Step Law was still within 25 % here, and twice too high at 10.6M
 SMALL_LR = 4e-3  # the most it may say below
 FEW_STEPS = 800  # measured at 4/4/128: shorter runs want a lower rate than long ones, longer ones all the same
+CHARACTERS = 2.0  # bytes of a token below which it is hardly more than a character
 HALF_LIFE = 7e6  # tokens after which the second moment has forgotten half: GPT-3's beta2 of 0.95 at 0.5M tokens a step
 LEAST_BETA2, MOST_BETA2 = 0.9, 0.9999
 
@@ -73,7 +74,7 @@ def advised_lr(n: float, d: float, batch_tokens: float, *, characters: bool = Fa
         n: parameters without embeddings.
         d: tokens of the run.
         batch_tokens: tokens of a step.
-        characters: whether a token is hardly more than a byte.
+        characters: whether tokens are hardly more than characters (fewer than ``CHARACTERS`` bytes).
     """
     batch = step_law_batch(d)
     lr = min(step_law_lr(n, d), SMALL_LR if n < SMALL_N else 1.0) * min(1.0, sqrt(batch_tokens / batch))

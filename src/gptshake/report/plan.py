@@ -22,7 +22,6 @@ Facts = Mapping[str, Any]
 COLOURS = (GREY, BLUE, "#56B4E9", GREEN, ORANGE, "#CC79A7")
 BEYOND = 2  # models named that no longer fit
 KEPT = 3  # checkpoints: the newest two and the best
-CHARACTERS = 2.0  # bytes of a token below which it is hardly more than a character
 
 
 def text(facts: Facts) -> str:
@@ -94,7 +93,7 @@ def _laws(facts: Facts) -> list[tuple[str, str]]:
 
 def _advice(facts: Facts) -> laws.Advice:
     budget: Budget = facts["budget"]
-    characters = facts["bytes_per_token"] < CHARACTERS
+    characters = facts["bytes_per_token"] < laws.CHARACTERS
     return laws.advised_lr(facts["n_blocks"], budget.total_tokens, budget.tokens_per_step, characters=characters)
 
 
