@@ -29,6 +29,15 @@ def test_a_plan_for_a_device_that_is_not_here_measures_nothing(commands: Any, sm
     )
 
 
+def test_what_cannot_fit_is_planned_but_not_tried(commands: Any, small: Any, tmp_path: Path) -> None:
+    large = [word for word in small if not word.startswith("model.")] + ["model=gpt3_175b", "model.block_size=16"]
+    done = commands(tmp_path, "task=plan", *large)
+    assert done.code == 0, done.err
+    assert "a step would not fit" in done.out and "it will probably not fit; try data.micro_batch_size=1" in done.out
+    done = commands(tmp_path, *large, "trainer.hours=1")
+    assert done.code == 2 and "would not fit into memory" in done.error
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -3,10 +3,10 @@
 In the order of a run: ``settle`` (what it is about), ``opening`` (its record), ``run`` (training), ``weights`` (what came out).
 """
 
-from gptshake.assemble.forecast import around, device_of, measured, memory, stopwatch
+from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, model_shape, stopwatch
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, train
-from gptshake.assemble.settle import model_shape, preflight, resolve, token_store, tokenizer_trainer
+from gptshake.assemble.settle import preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "around",
     "device_of",
     "make",
+    "may_be_tried",
     "measured",
     "memory",
     "model_shape",

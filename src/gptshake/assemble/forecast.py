@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.assemble.parts import make
 from gptshake.data.store import Split, TokenStore
-from gptshake.errors import GptshakeError, Stop
+from gptshake.errors import ConfigError, GptshakeError, Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import Around, Speed
@@ -35,12 +35,15 @@ def stopwatch(store: TokenStore) -> Iterator[Measure]:
     """Gives what measures the speed of a config with a budget, in children of a server that is begun at once.
 
     Raises:
+        ConfigError: the step would not fit into memory.
         GptshakeError: the probe ended early, as for want of memory.
     """
     server = ForkServer(partial(_in_child, store), _MODULES)
     folder = Path(tempfile.mkdtemp(prefix="gptshake-probe-"))
 
     def ask(cfg: DictConfig, budget: Budget) -> Speed:
+        if not may_be_tried(cfg, store, budget):
+            raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan says what would.")
         child = server.start(Spec((cfg, budget), folder, threads=cfg.trainer.threads))
         while child.outcome is None:
             server.wait([child], 0.2)
@@ -60,6 +63,12 @@ def stopwatch(store: TokenStore) -> Iterator[Measure]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def may_be_tried(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
+    """Whether a trial step fits by the formula; a step that surely does not would make the system end other programs, too."""
+    expected = memory(cfg, model_shape(cfg), store.tokenizer.vocab_size, budget.micro_batch_size, 0)
+    return expected.total < hardware.device_memory(device_of(cfg))
+
+
 def measured(store: TokenStore, cfg: DictConfig, budget: Budget) -> Speed:
     """Measure in this process."""
     from gptshake.training.probe import measure
@@ -77,6 +86,12 @@ def _in_child(store: TokenStore, task: tuple[DictConfig, Budget]) -> dict[str, A
 def device_of(cfg: DictConfig) -> str:
     """torch's word for a settled ``trainer.accelerator``."""
     return {"gpu": "cuda"}.get(cfg.trainer.accelerator, str(cfg.trainer.accelerator))
+
+
+def model_shape(cfg: DictConfig) -> GPTConfig:
+    """The shape that the config asks for, vocabulary left open."""
+    keys = GPTConfig.__dataclass_fields__
+    return GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in keys})
 
 
 def around(cfg: DictConfig, store: TokenStore, shape: GPTConfig, budget: Budget) -> Around:

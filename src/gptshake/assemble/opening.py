@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble.forecast import around, device_of, memory
+from gptshake.assemble.forecast import around, device_of, memory, model_shape
 from gptshake.assemble.parts import make
-from gptshake.assemble.settle import model_shape
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop

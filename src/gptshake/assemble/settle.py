@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble.forecast import Measure, around, device_of, stopwatch
+from gptshake.assemble.forecast import Measure, around, device_of, model_shape, stopwatch
 from gptshake.assemble.parts import make
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
@@ -184,12 +184,6 @@ def workers(cfg: DictConfig) -> int:
 def offset_rule(cfg: DictConfig) -> str:
     """``none`` or ``random``; a data module of a user's own may not have it."""
     return str(cfg.data.get("offset", "none"))
-
-
-def model_shape(cfg: DictConfig) -> GPTConfig:
-    """The shape that the config asks for, vocabulary left open."""
-    keys = GPTConfig.__dataclass_fields__
-    return GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in keys})
 
 
 def _micro_batch_wish(cfg: DictConfig, shape: GPTConfig, vocab_size: int, gpu: hardware.Gpu | None) -> int:

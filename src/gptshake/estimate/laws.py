@@ -79,7 +79,7 @@ def advised_lr(n: float, d: float, batch_tokens: float, *, characters: bool = Fa
     batch = step_law_batch(d)
     lr = min(step_law_lr(n, d), SMALL_LR if n < SMALL_N else 1.0) * min(1.0, sqrt(batch_tokens / batch))
     unsure = n < SMALL_N or characters or d < FEW_STEPS * batch_tokens
-    return Advice(lr, lr / (8 if unsure else 2), 2 * lr, batch, _extrapolated(n, d))
+    return Advice(lr, lr / (8 if unsure else 2), 2 * lr, batch, _extrapolated(n, d, characters))
 
 
 def timescale_weight_decay(n: float, d: float, batch_tokens: float, lr: float) -> float:
@@ -98,17 +98,20 @@ def half_life_beta2(batch_tokens: float, d: float) -> float:
     return float(min(MOST_BETA2, max(LEAST_BETA2, 0.5 ** (batch_tokens / min(HALF_LIFE, d / 60)))))
 
 
-def law_sentence(n: float, d: float, batch_tokens: float) -> str:
+def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> str:
     """``law says lr 1.1e-3, batch 21k tokens (fitted on 59M+ parameters: extrapolated)``; arguments as in ``advised_lr``."""
-    advice = advised_lr(n, d, batch_tokens)
+    advice = advised_lr(n, d, batch_tokens, characters=characters)
     stretched = f" ({advice.extrapolated}: extrapolated)" if advice.extrapolated else ""
     return f"law says lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
 
 
-def _extrapolated(n: float, d: float) -> str | None:
+def _extrapolated(n: float, d: float, characters: bool) -> str | None:
     outside = [
         f"{short_count(low)}+ {what}" if value < low else f"up to {short_count(high)} {what}"
         for value, (low, high), what in ((n, FITTED_N, "parameters"), (d, FITTED_D, "tokens"))
         if not low <= value <= high
     ]
-    return f"fitted on {' and '.join(outside)}" if outside else None
+    said = ([f"fitted on {' and '.join(outside)}"] if outside else []) + (
+        ["not on characters" if outside else "not fitted on characters"] * characters
+    )
+    return ", ".join(said) or None

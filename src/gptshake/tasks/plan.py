@@ -13,7 +13,7 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
-from gptshake.estimate.forecast import assumed_speed, run_seconds, step_seconds, steps_within
+from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.record.launch import Launch
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
@@ -48,12 +48,21 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
         budget = assemble.resolve(cfg, store, measure, gpu)
         precision = cfg.trainer.precision
         peak_flops = hardware.known_peak(gpu.name, precision) if gpu else None
-        if measure is None:
+        device = assemble.device_of(cfg)
+        if measure is not None and assemble.may_be_tried(cfg, store, budget):
+            speed, how = measure(cfg, budget), "measured in a few trial steps"
+        elif gpu:
             reached = cfg.task.mfu * (peak_flops or 0.0)
-            speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, reached, launch=LAUNCH_SECONDS)
+            speed, how = (
+                assumed_speed(shape, vocabulary, budget.micro_batch_size, reached, launch=LAUNCH_SECONDS),
+                f"assumed, {cfg.task.mfu:.0%} of its peak",
+            )
         else:
-            speed = measure(cfg, budget)
-    device = assemble.device_of(cfg)
+            reached = GEMM_SHARE * hardware.measured_gemm_flops(device, precision)
+            speed, how = (
+                assumed_speed(shape, vocabulary, budget.micro_batch_size, reached),
+                "guessed from a matrix product: a step would not fit",
+            )
     around = assemble.around(cfg, store, shape, budget)
     base = hardware.CUDA_CONTEXT if device == "cuda" else speed.base_bytes
     memory = assemble.memory(cfg, shape, vocabulary, budget.micro_batch_size, base)
@@ -63,7 +72,7 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
     facts: dict[str, object] = {
         "title": title,
         "device": gpu.name if gpu else "this machine",
-        "how": f"assumed, {cfg.task.mfu:.0%} of its peak" if gpu else "measured in a few trial steps",
+        "how": how,
         "settings": precision if device != "cpu" else f"{precision}, {cfg.trainer.threads} threads",
         "parameters": cost.parameters_by_part(shape, vocabulary),
         "n_blocks": cost.n_matmul_parameters(shape, 0),  # what laws call N
