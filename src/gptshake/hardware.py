@@ -59,7 +59,7 @@ class Gpu:
 
     name: str  # as in PEAK_FLOPS
     memory: int  # bytes, as its driver reports them
-    price_per_hour: float  # US dollars: roughly what one was rented for in 2025 and 2026, to be replaced by one's own
+    price_per_hour: float  # US dollars: recalled, not looked up: roughly what one was rented for in 2025, to be replaced by one's own
 
 
 KNOWN_GPUS = {

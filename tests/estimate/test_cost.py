@@ -122,7 +122,7 @@ def test_a_checkpoint_can_be_the_peak_on_a_cpu_but_not_on_a_gpu() -> None:
 
 
 # Peaks of whole runs on a CPU, in MiB: resident memory at the start of fitting without the weights, and the most of the run
-# (Linux, glibc 2.36, torch 2.13, two threads; docs/plan.md).
+# (Linux, glibc 2.36, torch 2.13, one or two threads).
 MEASURED = [
     ("tiny", 64, 281, 32, 368, 508),
     ("baby", 256, 281, 8, 366, 1380),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 # Values that a block keeps for the backward pass, per token and channel: two of the residual stream, which stay in fp32, and 15 in the
-# precision of the products (two norms, q, k, v, attention's sum, 4 + 4 of the MLP). Held against measured peaks in docs/plan.md.
+# precision of the products (two norms, q, k, v, attention's sum, 4 + 4 of the MLP). Held against measured peaks in tests/estimate/test_cost.py.
 STREAM_VALUES, PRODUCT_VALUES = 2, 15
 BACKWARD_VALUES = 10  # of one block, once, in fp32: gradients on their way
 LOGIT_BYTES = 12  # per token and entry of the vocabulary: logits, log-probabilities and their gradient
