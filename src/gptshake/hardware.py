@@ -7,9 +7,11 @@ known GPUs are a table, those of others are measured in a fifth of a second.
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ CGROUP = Path("/sys/fs/cgroup")
 BF16_FLAGS = {
     "amx_bf16"
 }  # avx512_bf16 alone multiplies fast but trains slower: 2.0 x the time of fp32 at 4/4/128, 1.6 x at 6/6/384 (torch 2.13)
+CUDA_CONTEXT = 1 << 29  # bytes of a GPU that its driver takes for a process, beside what torch counts
 BF16, FP32 = "bf16-mixed", "32-true"
 
 # Dense FLOP/s with fp32 accumulation: (bf16 tensor cores, fp32 without tensor cores). From NVIDIA's data sheets and architecture
@@ -47,6 +50,24 @@ PEAK_FLOPS: dict[str, tuple[float, float]] = {
     "RTX 3090 Ti": (80e12, 40e12),
     "RTX 3090": (71e12, 35.6e12),
     "RTX 3080": (59.5e12, 29.8e12),
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device that one may not have, for plans."""
+
+    name: str  # as in PEAK_FLOPS
+    memory: int  # bytes, as its driver reports them
+    price_per_hour: float  # US dollars: recalled, not looked up: roughly what one was rented for in 2025, to be replaced by one's own
+
+
+KNOWN_GPUS = {
+    "a100": Gpu("A100", 81920 << 20, 1.6),
+    "h100": Gpu("H100", 81559 << 20, 2.5),
+    "h200": Gpu("H200", 143771 << 20, 3.3),
+    "rtx3090": Gpu("RTX 3090", 24576 << 20, 0.2),
+    "rtx4090": Gpu("RTX 4090", 24564 << 20, 0.4),
 }
 
 
@@ -96,6 +117,27 @@ def memory_bytes() -> int:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _cgroup_value("memory.max")
     return min(total, int(limit)) if limit and limit.isdigit() else total
+
+
+def resident_bytes() -> int:
+    """Main memory that this process holds now; where Linux does not say it, the most that it has held."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes("cpu")
+
+
+def peak_bytes(device: str) -> int:
+    """The most memory that this process has held so far: of the GPU for ``cuda`` (without the driver's) and ``mps``, else of the main memory."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_reserved())
+    if device == "mps":
+        import torch
+
+        return int(torch.mps.driver_allocated_memory())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def device_memory(device: str) -> int:
@@ -171,14 +213,13 @@ def measured_gemm_flops(device: str, precision: str) -> float:
     size = 512 if device == "cpu" else 4096  # as fast as a larger one there, and done many times in a moment
     dtype = torch.bfloat16 if precision == BF16 else torch.float32
     left, right = (torch.randn(size, size, device=device, dtype=dtype, generator=torch.Generator(device)) for _ in range(2))
-    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device, lambda: None)
     best, until = float("inf"), time.perf_counter() + 0.05
     left @ right  # the first product also chooses a kernel
-    wait()
+    wait(device)
     while best == float("inf") or time.perf_counter() < until:
         start = time.perf_counter()
         left @ right
-        wait()
+        wait(device)
         best = min(best, time.perf_counter() - start)
     return float(2 * size**3 / best)
 
@@ -190,6 +231,14 @@ def process_age() -> float | None:
     except OSError:
         return None
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    import torch
+
+    if device != "cpu":
+        {"cuda": torch.cuda, "mps": torch.mps}[device].synchronize()
 
 
 def _is_there(device: str) -> bool:

@@ -8,6 +8,7 @@ import pkgutil
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import gptshake
-from gptshake import assemble
+from gptshake import assemble, hardware
 from gptshake.config import again
 from gptshake.config.argv import key_of
 from gptshake.config.check import check
 from gptshake.config.layout import GROUPS
-from gptshake.estimate import cost
+from gptshake.estimate import cost, laws
+from gptshake.estimate.budget import Budget
+from gptshake.estimate.forecast import run_seconds
+from gptshake.model.config import GPTConfig
 from gptshake.record.git import Code
 from gptshake.record.launch import Launch
 from gptshake.record.run import new_id, run_name
@@ -29,7 +33,8 @@ from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
-VALIDATION_SHARE = 1 / 3  # a forward pass costs a third of a training step
+LR = "optimizer.lr"
+TRIAL_START = 1.0  # seconds: its process is forked with everything imported
 
 
 class Trials:
@@ -78,37 +83,36 @@ class Trials:
         """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
         cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         check(cfg)
-        interval = cfg.trainer.val_check_interval
+        _one_sample(cfg, composed.hydra.overrides.task)
+        base, interval = hardware.resident_bytes(), cfg.trainer.val_check_interval
         store = assemble.token_store(cfg, [])
-        budget = assemble.resolve(cfg, store)
+        measure = partial(assemble.measured, store)
+        budget = assemble.resolve(cfg, store, measure)
         shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
-        device = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
-        from gptshake.training.probe import micro_batch_seconds
-
-        seconds = micro_batch_seconds(assemble.make(cfg.model, vocab_size=vocabulary), budget, device, trainer.precision)
-        validations = budget.steps / trainer.val_check_interval + 1
-        val_passes = store.val.n_tokens / (budget.micro_batch_size * budget.block_size)
-        if trainer.limit_val_batches:
-            val_passes = min(val_passes, trainer.limit_val_batches)
-        passes = budget.steps * budget.accumulation + VALIDATION_SHARE * validations * val_passes
-        source = assemble.make(cfg.data.documents).resolved()
-        frozen = {f"data.{key}": value for key, value in source.items()} | {
+        parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), assemble.around(cfg, store, shape, budget))
+        frozen = {f"data.{key}": value for key, value in assemble.make(cfg.data.documents).resolved().items()} | {
             "trainer.accelerator": trainer.accelerator,
             "trainer.precision": trainer.precision,
         }
+        if budget.measured:
+            frozen |= {"trainer.hours": None, STEPS: budget.steps}
+        device = assemble.device_of(cfg)
         return {
             "frozen": [f"{key}={'null' if value is None else value}" for key, value in frozen.items()],
             "declared": {
-                **{key: OmegaConf.select(cfg, key) for key in (*BATCH, "optimizer.lr")},
-                STEPS: budget.steps if budget.stop_rule == "max_steps" else None,
+                **{key: OmegaConf.select(cfg, key) for key in (*BATCH, LR)},
+                STEPS: budget.steps if budget.measured or budget.stop_rule == "max_steps" else None,
                 INTERVAL: interval if isinstance(interval, int) else None,
                 "tokens_per_step": budget.tokens_per_step,
             },
+            "ranges": _law_range(cfg, shape, budget, store.bytes_per_token),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,
-            "seconds": 1.0 + seconds * passes,
-            "memory": cost.train_memory(shape, vocabulary, budget.micro_batch_size, 4) + (1 << 28),
+            "seconds": sum(parts.values()) - parts["start"] - parts["test"] + TRIAL_START,
+            "memory": assemble.memory(
+                cfg, shape, vocabulary, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base
+            ).total,
             "disk": cost.checkpoint_bytes(shape, vocabulary),
         }
 
@@ -138,8 +142,7 @@ class Trials:
             again.refuse_differences(cfg, path)
         else:
             _clear(path)
-        if "samples" in (cfg.callbacks or {}) and not any(key_of(text).startswith("callbacks") for text in hydra_cfg.overrides.task):
-            OmegaConf.update(cfg, "callbacks.samples.times", 1)  # one text a trial, at its end: a sweep of short runs is for its numbers
+        _one_sample(cfg, hydra_cfg.overrides.task)
         check(cfg)
         return get_method(cfg.task._target_)(cfg, self._launch(path, trial, resumes))
 
@@ -164,6 +167,21 @@ class Trials:
             code=self.uncommitted,
             local_conf=self.local_conf,
         )
+
+
+def _law_range(cfg: DictConfig, shape: GPTConfig, budget: Budget, bytes_per_token: float) -> dict[str, str]:
+    """The range of the learning rate by published laws, where ``search_space`` asks for it with the tag ``law``."""
+    if "tag(law" not in str((cfg.search_space or {}).get(LR, "")):
+        return {}
+    n = cost.n_matmul_parameters(shape, 0)
+    advice = laws.advised_lr(n, budget.total_tokens, budget.tokens_per_step, characters=bytes_per_token < laws.CHARACTERS)
+    return {LR: f"tag(log,interval({advice.low:.2g},{advice.high:.2g}))"}
+
+
+def _one_sample(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """One text a trial, at its end, unless it was asked for otherwise: a sweep of short runs is for its numbers."""
+    if "samples" in (cfg.callbacks or {}) and not any(key_of(text).startswith("callbacks") for text in overrides):
+        OmegaConf.update(cfg, "callbacks.samples.times", 1)
 
 
 def _tokens_per_step(params: Mapping[str, Any], declared: Mapping[str, Any]) -> float:

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from gptshake.config.check import RULES, WORDS, check, check_groups
 from gptshake.config.compose import compose
-from gptshake.config.layout import options
+from gptshake.config.layout import options, packaged_conf
 from gptshake.errors import ConfigError
 
 RUN = ["model=tiny", "data=wiki_char"]
@@ -44,6 +45,10 @@ BAD: dict[str, list[Any]] = {
     "task.tolerance": ["-0.1", "inf"],
     "task.warmup": ["0", "-1"],
     "task.seconds": ["0", "-1"],
+    "trainer.hours": ["0", "-8", "inf"],
+    "task.hours": ["0", "-1", "nan"],
+    "task.price_per_hour": ["-0.1", "inf"],
+    "task.mfu": ["0", "1", "-0.1"],
     "seed": ["-1"],
 }
 GOOD = [
@@ -60,14 +65,22 @@ GOOD = [
     "trainer.max_epochs=0.5",
     "trainer.gradient_clip_val=null",
     "trainer.max_time=00:00:00:01",
+    "trainer.hours=0.01",
     "seed=0",
     "model.dropout=0.999",
 ]
 
 
+def task_with(override: str) -> list[str]:
+    """The task that has the key of an override."""
+    key = override.partition("=")[0].removeprefix("task.")
+    having = (option for option in options("task") if key in OmegaConf.load(packaged_conf() / "task" / f"{option}.yaml"))
+    return [f"task={next(having)}"] if override.startswith("task.") else []
+
+
 def refusal(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(compose([*RUN, *overrides]))
+        check(compose([*RUN, *task_with(overrides[-1]), *overrides]))
     return str(caught.value)
 
 
@@ -98,7 +111,7 @@ def test_a_word_is_one_of_those_known_and_the_nearest_is_named(key: str) -> None
     sentence = refusal(f"{key}={word[:-1]}")
     assert f"did you mean {word}?" in sentence and ", ".join(WORDS[key]) in sentence
     for known in WORDS[key]:
-        check(compose([*RUN, f"{key}={known}"]))
+        check(compose([*RUN, *task_with(key), f"{key}={known}"]))
 
 
 def test_the_loggers_mode_is_one_of_three_words() -> None:

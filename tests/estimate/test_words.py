@@ -2,7 +2,7 @@
 
 import pytest
 
-from gptshake.estimate.words import duration, percent, short_count, three_digits
+from gptshake.estimate.words import duration, percent, short_bytes, short_count, short_rate, three_digits
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,13 @@ def test_shares_are_whole_unless_small(share: float, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.1318, "0.132"), (4.534, "4.53"), (99.96, "100"), (4534.7, "4,535")])
 def test_a_measured_figure_has_no_exponent(value: float, text: str) -> None:
     assert three_digits(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1e-3, "1e-3"), (6e-4, "6e-4"), (9.4e-4, "9.4e-4"), (0.02, "2e-2"), (1.0, "1e0")])
+def test_rates_are_short(value: float, text: str) -> None:
+    assert short_rate(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (2**30 - 1, "1 GiB"), (24 * 2**30, "24 GiB")])
+def test_memory_is_told_as_devices_have_it(value: float, text: str) -> None:
+    assert short_bytes(value) == text

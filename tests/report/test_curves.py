@@ -15,7 +15,7 @@ from gptshake.errors import RecordError
 from gptshake.record.run import Run
 from gptshake.report.curves import draw, plot_run, spread
 from gptshake.report.smoothing import smooth, thin
-from gptshake.report.style import look, short_rate
+from gptshake.report.style import look
 
 ENTROPY = {"uniform": 4.8, "unigram": 3.05, "bigram": 2.42}
 NAME = "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq"
@@ -147,8 +147,3 @@ def test_labels_never_overlap(heights: list[float], gap: float) -> None:
     placed = spread(heights, gap)
     assert all(upper - lower >= gap * (1 - 1e-6) - 1e-9 for upper, lower in itertools.pairwise(placed))
     assert all(new <= old for new, old in zip(placed, heights, strict=True))
-
-
-@pytest.mark.parametrize(("value", "text"), [(1e-3, "1e-3"), (6e-4, "6e-4"), (9.4e-4, "9.4e-4"), (0.02, "2e-2"), (1.0, "1e0")])
-def test_rates_are_short(value: float, text: str) -> None:
-    assert short_rate(value) == text

@@ -3,19 +3,26 @@
 In the order of a run: ``settle`` (what it is about), ``opening`` (its record), ``run`` (training), ``weights`` (what came out).
 """
 
+from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, model_shape, stopwatch
 from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, train
-from gptshake.assemble.settle import model_shape, preflight, resolve, token_store, tokenizer_trainer
+from gptshake.assemble.settle import preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
 __all__ = [
     "OURS",
+    "around",
+    "device_of",
     "make",
+    "may_be_tried",
     "measure_checkpoints",
+    "measured",
+    "memory",
     "model_shape",
     "preflight",
     "resolve",
+    "stopwatch",
     "token_store",
     "tokenizer_trainer",
     "train",

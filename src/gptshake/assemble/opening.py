@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
+from gptshake.assemble.forecast import around, device_of, memory, model_shape
 from gptshake.assemble.parts import make
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
+from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget, parse_max_time
-from gptshake.estimate.words import duration, short_count
+from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds
+from gptshake.estimate.words import duration, short_bytes, short_count
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import config_sha256
 from gptshake.record.run import Run
@@ -70,6 +73,9 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
     documents = make(cfg.data.documents).resolved()
+    resolved = {key: OmegaConf.select(cfg, key) for key in FROZEN} | {f"data.{key}": value for key, value in documents.items()}
+    if budget.measured:
+        resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
     run.update(
         note=cfg.note,
         seed=cfg.seed,
@@ -77,7 +83,7 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
         local_conf=_save_local_conf(launch, run.path),
         trial=launch.trial,
         choices=launch.choices,
-        resolved={key: OmegaConf.select(cfg, key) for key in FROZEN} | {f"data.{key}": value for key, value in documents.items()},
+        resolved=resolved,
         budget={
             "steps": budget.steps,
             "tokens": budget.total_tokens,
@@ -177,19 +183,32 @@ def outcome(run: Run) -> Iterator[None]:
         raise
 
 
-def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, n_parameters: int, seconds: float) -> None:
-    """Say in one line what the run will do, and in others what was decided for it."""
-    for note in budget.notes:
+def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base: int, gemm: float) -> None:
+    """Say in one line what the run will do, and in others what was decided for it and what looks wrong.
+
+    Args:
+        cfg: settled.
+        run: says it, and keeps it.
+        store: the data.
+        budget: of the run.
+        base: bytes that the process held before there was a network.
+        gemm: FLOPs per second of a matrix product here.
+    """
+    shape, vocabulary, device = model_shape(cfg), store.tokenizer.vocab_size, device_of(cfg)
+    speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
+    seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
+    peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, hardware.device_memory(device)
+    for note in (*budget.notes, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
         run.say(f"note: config files of your own: {', '.join(local)}")
-    vocabulary = store.tokenizer.vocab_size
     accumulation = f" = {budget.accumulation} x {budget.micro_batch_size}" if budget.accumulation > 1 else ""
     run.say(
-        f"plan: {short_count(n_parameters)} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens, vocabulary {vocabulary}"
-        f" | {budget.steps:,} steps x {budget.batch_size}{accumulation} sequences of {budget.block_size} = {short_count(budget.total_tokens)} tokens,"
-        f" {budget.epochs:.2g} epochs ({budget.stop_rule}) | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}"
-        f" | {cfg.trainer.accelerator}, {cfg.trainer.precision}, {cfg.trainer.threads} threads | roughly {duration(seconds)} of training"
+        f"plan: {short_count(cost.n_parameters(shape, vocabulary))} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
+        f" vocabulary {vocabulary} | {budget.steps:,} steps x {budget.batch_size}{accumulation} sequences of {budget.block_size}"
+        f" = {short_count(budget.total_tokens)} tokens, {budget.epochs:.2g} epochs ({budget.stop_rule})"
+        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {cfg.trainer.accelerator}, {cfg.trainer.precision},"
+        f" {cfg.trainer.threads} threads, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )
     if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")

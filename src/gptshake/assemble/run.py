@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import energy, hardware
+from gptshake.assemble.forecast import device_of
 from gptshake.assemble.opening import open_run, outcome, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
@@ -33,6 +34,7 @@ OURS = (
     "max_steps",
     "max_epochs",
     "max_tokens",
+    "hours",
     "max_time",
     "val_check_interval",
     "limit_val_batches",
@@ -93,9 +95,10 @@ def _train(
     torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
     for line in lines:
         run.log(line)
-    device = {"gpu": "cuda"}.get(cfg.trainer.accelerator, cfg.trainer.accelerator)
+    device = device_of(cfg)
     if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
         run.meter = energy.Meter(energy.counters_of(device))
+    base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
     torch.manual_seed(cfg.seed)
     model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
     data = _data_module(cfg, store, budget)
@@ -104,7 +107,7 @@ def _train(
     peak = hardware.peak_flops(device, cfg.trainer.precision)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     run.update(model={"parameters": n_parameters, "flops_per_token": flops})
-    say_plan(cfg, run, store, budget, n_parameters, cost.train_seconds(budget.total_tokens, flops, gemm))
+    say_plan(cfg, run, store, budget, base, gemm)
     start = rewind(run) if launch.resumes else None
     show_data(run, store, data, begins=start is None)
     if cfg.init_from and start is None:

@@ -3,17 +3,24 @@
 So a wrong path or an impossible plan is told at once. ``resolve`` freezes everything that was left to ``auto``.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
+from gptshake.assemble.forecast import Measure, around, device_of, model_shape, stopwatch
 from gptshake.assemble.parts import make
+from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, plan
+from gptshake.estimate.forecast import interval_of, run_seconds, steps_within
+from gptshake.estimate.words import duration
 from gptshake.model.config import GPTConfig
 from gptshake.record.run import find_run
 from gptshake.redaction import redact
@@ -87,47 +94,87 @@ def _trainer(cfg: DictConfig) -> TokenizerTrainer:
     return trainer
 
 
-def resolve(cfg: DictConfig, store: TokenStore) -> Budget:
+def resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None = None, gpu: hardware.Gpu | None = None) -> Budget:
     """Decide everything that was left to ``auto`` and freeze it in ``cfg``, so that the record holds what really ran.
 
+    Args:
+        cfg: changed in place.
+        store: the opened data.
+        measure: for ``trainer.hours``; by default in a child process.
+        gpu: a device that is not here, to be planned for.
     Raises:
         ConfigError: a batch, a length or a device that cannot be had.
     """
-    from gptshake.data.blocks import n_blocks
-
-    trainer, shape = cfg.trainer, model_shape(cfg)
-    device = hardware.pick_device(trainer.accelerator)
-    precision = hardware.pick_precision(device) if trainer.precision == AUTO else trainer.precision
+    if cfg.trainer.hours is not None and measure is None:
+        with stopwatch(store) as measure:  # before this process asks for a GPU
+            return resolve(cfg, store, measure, gpu)
+    trainer, shape, vocabulary = cfg.trainer, model_shape(cfg), store.tokenizer.vocab_size
+    _settle_device(cfg, gpu)
     limit = cfg.data.get("limit_blocks")
     blocks = n_blocks(store.train.n_tokens, shape.block_size, random_offset=offset_rule(cfg) == "random", limit=limit)
-    budget = plan(
-        n_parameters=cost.n_parameters(shape, store.tokenizer.vocab_size),
+    planned = partial(
+        plan,
+        n_parameters=cost.n_parameters(shape, vocabulary),
         epoch_tokens=blocks * shape.block_size,
         block_size=shape.block_size,
         batch_size=cfg.data.batch_size,
         batch_tokens=cfg.data.batch_tokens,
         micro_batch_size=cfg.data.micro_batch_size,
-        micro_batch_wish=_micro_batch_wish(shape, store.tokenizer.vocab_size, device, precision),
+        micro_batch_wish=_micro_batch_wish(cfg, shape, vocabulary, gpu),
         preset_tokens=OmegaConf.select(cfg, "preset.batch_tokens"),
         devices=trainer.devices,
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
         max_tokens=trainer.max_tokens,
     )
+    budget = planned()
+    if measure is not None and trainer.hours is not None:
+        budget = _within_hours(cfg, store, shape, planned, budget, measure)
     if cfg.scheduler is not None:
         make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens)
     frozen = {
         "data.batch_size": budget.batch_size,
         "data.micro_batch_size": budget.micro_batch_size,
         "data.workers": workers(cfg),
-        "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
-        "trainer.precision": precision,
-        "trainer.threads": hardware.default_threads() if trainer.threads == AUTO else trainer.threads,
     } | {f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items()}
     for key, value in frozen.items():
         OmegaConf.update(cfg, key, value)
-    cfg.trainer.val_check_interval = max(1, budget.steps // 20) if trainer.val_check_interval == AUTO else trainer.val_check_interval
+    if trainer.val_check_interval == AUTO:
+        trainer.val_check_interval = interval_of(budget.steps)
     return budget
+
+
+def _settle_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
+    trainer = cfg.trainer
+    device = "cuda" if gpu else hardware.pick_device(trainer.accelerator)
+    if trainer.precision == AUTO:
+        trainer.precision = hardware.BF16 if gpu else hardware.pick_precision(device)
+    if trainer.threads == AUTO:
+        trainer.threads = hardware.default_threads()
+    trainer.accelerator = {"cuda": "gpu"}.get(device, device)
+
+
+def _within_hours(
+    cfg: DictConfig, store: TokenStore, shape: GPTConfig, planned: Callable[..., Budget], guess: Budget, measure: Measure
+) -> Budget:
+    """The budget of ``trainer.hours``, frozen as steps; an automatic batch looks at the length, so it is settled in between."""
+    trainer, hours = cfg.trainer, cfg.trainer.hours
+    speed = measure(cfg, guess)
+    limit = steps_within(3600 * hours, guess.accumulation, speed, around(cfg, store, shape, guess)) * guess.tokens_per_step
+    budget = planned(max_steps=None, max_tokens=max(1, min(limit, trainer.max_tokens or limit)))
+    if budget.micro_batch_size != guess.micro_batch_size:
+        speed = measure(cfg, budget)
+    beside = around(cfg, store, shape, budget)
+    steps = steps_within(3600 * hours, budget.accumulation, speed, beside)
+    one = run_seconds(1, budget.accumulation, speed, beside)
+    if steps < 1:
+        raise ConfigError(f"trainer.hours={hours:g} is too short: one step and what is around it take {duration(sum(one.values()))} here.")
+    typed = trainer.max_steps is not None and trainer.max_steps <= steps
+    budget = planned(batch_size=budget.batch_size, batch_tokens=None, max_steps=trainer.max_steps if typed else steps)
+    said = f"trainer.hours={hours:g}: a step takes {one['steps']:.3g} s here; {budget.steps:,} steps are kept in the record as trainer.max_steps"
+    trainer.max_steps, trainer.hours = budget.steps, None
+    rule = f"{hours:g} hours" if budget.stop_rule == "max_steps" and not typed else budget.stop_rule
+    return replace(budget, stop_rule=rule, measured=True, notes=(*budget.notes, said))
 
 
 def workers(cfg: DictConfig) -> int:
@@ -141,13 +188,13 @@ def offset_rule(cfg: DictConfig) -> str:
     return str(cfg.data.get("offset", "none"))
 
 
-def model_shape(cfg: DictConfig) -> GPTConfig:
-    """The shape that the config asks for, vocabulary left open."""
-    keys = GPTConfig.__dataclass_fields__
-    return GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in keys})
-
-
-def _micro_batch_wish(shape: GPTConfig, vocab_size: int, device: str, precision: str) -> int:
-    memory = hardware.device_memory(device)
-    value_bytes = 4 if precision == hardware.FP32 else 2
-    return cost.micro_batch_wish(shape, vocab_size, memory_bytes=memory, max_flops=_MAX_PASS_FLOPS[device], value_bytes=value_bytes)
+def _micro_batch_wish(cfg: DictConfig, shape: GPTConfig, vocab_size: int, gpu: hardware.Gpu | None) -> int:
+    device = device_of(cfg)
+    return cost.micro_batch_wish(
+        shape,
+        vocab_size,
+        memory_bytes=gpu.memory if gpu else hardware.device_memory(device),
+        max_flops=_MAX_PASS_FLOPS[device],
+        value_bytes=4 if cfg.trainer.precision == hardware.FP32 else 2,
+        on_cpu=device == "cpu",
+    )

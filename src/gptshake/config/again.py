@@ -89,7 +89,9 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
         typed = [str(text) for text in record["overrides"]]
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    frozen = [f"{key}={value}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)]
+    frozen = [
+        f"{key}={'null' if value is None else value}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)
+    ]
     again = {key_of(text) for text in new}
     for text in typed:
         if SECRET in text and not _is_free(key_of(text)) and key_of(text) not in again:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.suggest import list_options, nearest
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import AUTO, parse_max_time
+from gptshake.hardware import KNOWN_GPUS
 from gptshake.model.config import GPTConfig, check_shape
 
 Rule = tuple[str, Callable[[Any], bool], str]
@@ -70,6 +71,7 @@ RULES: tuple[Rule, ...] = (
     ("trainer.max_steps", _count, "it counts optimizer steps: a whole number from 1 up"),
     ("trainer.max_epochs", _positive, "it counts passes over the training split: a number above 0"),
     ("trainer.max_tokens", _count, "it counts target tokens: a whole number from 1 up"),
+    ("trainer.hours", _positive, "it is the length of the run in hours, a number above 0, such as 8"),
     ("trainer.val_check_interval", _count_or_auto, "it counts optimizer steps: a whole number from 1 up, or auto"),
     ("trainer.limit_val_batches", _count, "it counts batches: a whole number from 1 up"),
     ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
@@ -81,12 +83,20 @@ RULES: tuple[Rule, ...] = (
     ("task.tolerance", _not_negative, "it is a share of the loss from 0 up, such as 0.01"),
     ("task.warmup", _count, "it counts steps: a whole number from 1 up"),
     ("task.seconds", _positive, "it counts seconds: a number above 0"),
+    ("task.hours", _positive, "it counts hours: a number above 0, such as 8"),
+    ("task.price_per_hour", _not_negative, "it is what an hour of the device costs: a number from 0 up"),
+    (
+        "task.mfu",
+        lambda value: _share(value) and value > 0,
+        "it is the share of the device's peak that training reaches: above 0 and below 1, such as 0.3",
+    ),
     ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
 )
 
 WORDS: dict[str, tuple[str, ...]] = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "task.device": tuple(KNOWN_GPUS),
     "data.source": ("auto", "excerpt", "hub"),
     "data.offset": ("none", "random"),
     "data.order": ("first", "spread", "shuffle"),

@@ -32,6 +32,7 @@ class Budget:
     epochs: float  # passes over the training split
     stop_rule: str  # the limit that decided the length
     notes: tuple[str, ...]  # sentences for the user about what was chosen for them
+    measured: bool = False  # the steps come from hours on this machine, so a continuation takes them as they are
 
 
 def plan(

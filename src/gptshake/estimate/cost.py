@@ -1,13 +1,21 @@
-"""What a network costs, in closed form: parameters, FLOPs, memory, disk, time. Pure arithmetic on its shape.
+"""What a network costs, in closed form: parameters, FLOPs, memory, disk. Pure arithmetic on its shape.
 
-Parameters and FLOPs are exact (a test compares them with the real network); memory and time are estimates that say so.
+Parameters and FLOPs are exact (a test compares them with the real network); memory is an estimate that says so.
 Shapes come as anything with GPT's sizes, such as ``GPTConfig``.
 """
 
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-GEMM_SHARE = 0.35  # of a machine's matrix-product speed that a step reaches: 0.33 to 0.38 measured from 4/4/128 to 12/12/768 on 2 cores
-ACTIVATION_BYTES = 34  # per token, block and channel at 2 bytes a value (Korthikanti et al. 2022, table 2, without the attention matrix)
+# Values that a block keeps for the backward pass, per token and channel: two of the residual stream, which stay in fp32, and 15 in the
+# precision of the products (two norms, q, k, v, attention's sum, 4 + 4 of the MLP). Held against measured peaks in tests/estimate/test_cost.py.
+STREAM_VALUES, PRODUCT_VALUES = 2, 15
+BACKWARD_VALUES = 10  # of one block, once, in fp32: gradients on their way
+LOGIT_BYTES = 12  # per token and entry of the vocabulary: logits, log-probabilities and their gradient
+DROPOUT_VALUES = 7  # more of a block on a CPU: masks in fp32, and q, k, v copied, as attention with dropout is not fused there
+DROPOUT_SQUARES = 3  # T x T matrices of each head likewise, in fp32
+HEAP = 1.15  # what the C library's heap holds over what is in use, when a step's tensors come and go
+LIBRARIES = 50 << 20  # buffers of the products' libraries, W&B and the plot at the end
 MEMORY_SHARE = 0.8  # of a device's memory that a plan may fill: the rest is for the allocator, the libraries and other programs
 
 
@@ -15,9 +23,32 @@ class Shape(Protocol):
     """The sizes that a cost depends on; ``vocab_size`` is given apart, as it is the tokenizer's."""
 
     n_layer: int
+    n_head: int
     n_embd: int
     block_size: int
+    dropout: float
     bias: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak of a training process by part, in bytes."""
+
+    base: int  # the process, its libraries and, on a GPU, the driver
+    weights: int
+    gradients: int
+    optimizer: int  # Adam's two moments
+    activations: int  # what the backward pass needs; logits included
+    saving: int  # copies while a checkpoint is written, when no activations are held
+
+    @property
+    def total(self) -> int:
+        """The peak: activations and a checkpoint's copies are never held at once."""
+        return self.base + self.weights + self.gradients + self.optimizer + max(self.activations, self.saving)
+
+    def holding(self, measured: int) -> "Memory":
+        """The same with activations from a measured peak, given without the base."""
+        return replace(self, activations=max(0, measured - self.weights - self.gradients - self.optimizer))
 
 
 def n_parameters(shape: Shape, vocab_size: int) -> int:
@@ -28,6 +59,18 @@ def n_parameters(shape: Shape, vocab_size: int) -> int:
     biases = bias * 9 * width  # of the same: 3 + 1 + 4 + 1
     norm = (1 + bias) * width
     return embeddings + shape.n_layer * (matrices + biases + 2 * norm) + norm
+
+
+def parameters_by_part(shape: Shape, vocab_size: int) -> dict[str, int]:
+    """``n_parameters``, told apart: embedding (the head too), positions, attention, MLP, norms."""
+    layers, width, bias = shape.n_layer, shape.n_embd, int(shape.bias)
+    return {
+        "token embedding and head": vocab_size * width,
+        "positions": shape.block_size * width,
+        "attention": layers * (4 * width * width + bias * 4 * width),
+        "MLP": layers * (8 * width * width + bias * 5 * width),
+        "norms": (2 * layers + 1) * (1 + bias) * width,
+    }
 
 
 def n_matmul_parameters(shape: Shape, vocab_size: int) -> int:
@@ -49,27 +92,32 @@ def mfu(tokens_per_s: float, flops_per_token: float, peak_flops: float) -> float
     return tokens_per_s * flops_per_token / peak_flops
 
 
-def train_seconds(tokens: int, flops_per_token: float, gemm_flops: float) -> float:
-    """Rough duration of a training on a machine that multiplies matrices at ``gemm_flops`` FLOPs per second; good to a factor of two."""
-    return tokens * flops_per_token / (gemm_flops * GEMM_SHARE)
+def train_memory(
+    shape: Shape, vocab_size: int, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False, base: int = 0
+) -> Memory:
+    """The peak of a training, estimated: weights, gradients and Adam's moments in fp32, activations, and what is around.
 
-
-def train_memory(shape: Shape, vocab_size: int, micro_batch_size: int, value_bytes: int = 2) -> int:
-    """Rough peak of a training step, in bytes: weights, gradients and Adam's two moments in fp32, activations and logits.
-
-    Attention is taken to be fused (no T x T matrix is kept); libraries and the allocator come on top.
+    Attention is taken to be fused (no T x T matrix is kept), but on a CPU not with dropout.
 
     Args:
         shape: of the network.
         vocab_size: of the tokenizer.
         micro_batch_size: sequences in one forward pass.
         value_bytes: of one activation: 2 under bf16 autocast, 4 in fp32.
+        on_cpu: whether main memory is what is meant, in which the heap is never tight and checkpoints are made ready.
+        base: bytes that the process holds before there is a network, or that a GPU's driver takes.
     """
-    weights = n_parameters(shape, vocab_size)
-    copies = 16 + (value_bytes if value_bytes < 4 else 0)  # weight, gradient, two moments; autocast keeps a cast copy of the weights
-    blocks = shape.n_layer * shape.n_embd * ACTIVATION_BYTES * value_bytes // 2
-    logits = vocab_size * (value_bytes + 4 + 4)  # as computed, in fp32 for the loss, and their gradient
-    return copies * weights + micro_batch_size * shape.block_size * (blocks + logits)
+    values, tokens = n_parameters(shape, vocab_size), micro_batch_size * shape.block_size
+    width = STREAM_VALUES * 4 + PRODUCT_VALUES * value_bytes
+    squares = 0
+    if shape.dropout and on_cpu:
+        width, squares = width + DROPOUT_VALUES * 4, DROPOUT_SQUARES * 4 * shape.n_head * shape.block_size
+    elif shape.dropout:
+        width += 2  # two masks of a byte
+    per_token = shape.n_layer * (shape.n_embd * width + squares) + 4 * BACKWARD_VALUES * shape.n_embd + LOGIT_BYTES * vocab_size
+    cast = 2 * values if value_bytes < 4 else 0  # autocast keeps a copy of the weights for the backward pass
+    activations = int((tokens * per_token + cast) * (HEAP if on_cpu else 1))
+    return Memory(base + (LIBRARIES if on_cpu else 0), 4 * values, 4 * values, 8 * values, activations, saving=8 * values if on_cpu else 0)
 
 
 def checkpoint_bytes(shape: Shape, vocab_size: int) -> int:
@@ -77,7 +125,9 @@ def checkpoint_bytes(shape: Shape, vocab_size: int) -> int:
     return 12 * n_parameters(shape, vocab_size)
 
 
-def micro_batch_wish(shape: Shape, vocab_size: int, *, memory_bytes: int, max_flops: float, value_bytes: int = 2) -> int:
+def micro_batch_wish(
+    shape: Shape, vocab_size: int, *, memory_bytes: int, max_flops: float, value_bytes: int = 2, on_cpu: bool = False
+) -> int:
     """The most sequences that one forward and backward pass should hold: what memory allows, and no more work than ``max_flops``.
 
     The bound on work keeps a pass short, so that a slow machine shows progress and answers Ctrl-C. A device saturates well below it.
@@ -88,10 +138,10 @@ def micro_batch_wish(shape: Shape, vocab_size: int, *, memory_bytes: int, max_fl
         vocab_size: of the tokenizer.
         memory_bytes: of the device, of which ``MEMORY_SHARE`` is used.
         max_flops: FLOPs of one pass; a constant, not a measurement, so that equal commands make equal plans.
-        value_bytes: as in ``train_memory``.
+        value_bytes, on_cpu: as in ``train_memory``.
     """
-    fixed = train_memory(shape, vocab_size, 0, value_bytes)
-    each = train_memory(shape, vocab_size, 1, value_bytes) - fixed
-    by_memory = int(MEMORY_SHARE * memory_bytes - fixed) // each
+    none, one = (train_memory(shape, vocab_size, size, value_bytes=value_bytes, on_cpu=on_cpu) for size in (0, 1))
+    fixed = none.base + none.weights + none.gradients + none.optimizer + none.activations
+    by_memory = int(MEMORY_SHARE * memory_bytes - fixed) // (one.activations - none.activations)
     by_work = int(max_flops // (flops_per_token(shape, vocab_size) * shape.block_size))
     return max(1, min(by_memory, by_work))

@@ -29,3 +29,17 @@ def percent(share: float) -> str:
 def three_digits(value: float) -> str:
     """A measured figure: 0.132, 4.53, 715, and 4,535 instead of an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def short_bytes(value: float) -> str:
+    """Memory for people, as devices have it: 12.8 MiB, 24 GiB."""
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if abs(value) >= 0.9995 * unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:.0f} B"
+
+
+def short_rate(value: float) -> str:
+    """A learning rate as people type it: 1e-3, 3e-4, 9.4e-4."""
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"

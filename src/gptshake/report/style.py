@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from gptshake.estimate.words import short_count
+from gptshake.estimate.words import short_rate as short_rate
 from gptshake.files import write_atomic
 from gptshake.report.colours import BLUE as BLUE
 from gptshake.report.colours import GREEN as GREEN
@@ -91,9 +92,3 @@ def caption(axes: Axes, text: str) -> None:
 def count_axis(axes: Axes) -> None:
     """Label the x-axis' numbers as 500k, 1.5M, 2B."""
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-
-
-def short_rate(value: float) -> str:
-    """A learning rate as people type it: 1e-3, 3e-4, 9.4e-4."""
-    digits, power = f"{value:.1e}".split("e")
-    return f"{digits.removesuffix('.0')}e{int(power)}"

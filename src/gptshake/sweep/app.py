@@ -12,6 +12,7 @@ class Prepared:
 
     frozen: list[str] = field(default_factory=list)  # overrides that say what ``auto`` means for all trials
     declared: dict[str, Any] = field(default_factory=dict)  # values that were ``auto``: key -> number
+    ranges: dict[str, str] = field(default_factory=dict)  # declared ranges that depend on what was found out: key -> the shell's grammar
     label: str = ""  # what the runs are about, for titles
     device: str | None = None  # cuda, mps, cpu
     tokens: int | None = None  # of one run

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
 from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for
 from gptshake.sweep.pruning import Patient
-from gptshake.sweep.rows import FREE, NUMBER, ROWS, Header
+from gptshake.sweep.rows import FREE, NUMBER, ROWS, Header, read_study
 from gptshake.sweep.search import Line, search_for
 from gptshake.sweep.space import Axis, Params, axis_of, overrides_of
 from gptshake.sweep.study import Study
@@ -64,8 +65,8 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
         axes = _axes(options, swept, ranges, app, Prepared())
         folder = app.folder / name if (name := options.study or _default_name(options, axes, fixed, app)) else app.folder
         with _told(folder), _held(folder):
-            prepared = _prepare(app, executor, fixed, folder)
-            axes = _axes(options, swept, ranges, app, prepared)
+            prepared = _kept(_prepare(app, executor, fixed, folder), folder)
+            axes = _axes(options, swept, ranges | prepared.ranges, app, prepared)
             controller = _controller(options, axes, _unswept(fixed, axes), app, executor, prepared, folder, show)
             app.begun(folder)
             try:
@@ -189,6 +190,15 @@ def _prepare(app: App, executor: Executor, fixed: list[str], folder: Path) -> Pr
     if outcome.status != "ok":
         raise _as_error(outcome)
     return Prepared(**outcome.value)
+
+
+def _kept(prepared: Prepared, folder: Path) -> Prepared:
+    """The length and the ranges that a study began with: measured or worked out once, they are not found out anew."""
+    stored = read_study(folder)
+    if stored is None:
+        return prepared
+    axes = {axis["key"]: f"tag(log,interval({axis['low']!r},{axis['high']!r}))" for axis in stored["axes"]}
+    return replace(prepared, tokens=stored["tokens"], ranges={key: axes.get(key, text) for key, text in prepared.ranges.items()})
 
 
 def _as_error(outcome: Outcome) -> BaseException:

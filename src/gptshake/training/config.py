@@ -17,6 +17,7 @@ class TrainerConfig:
     max_steps: int | None = None  # optimizer steps
     max_epochs: float | None = None  # passes over the training split
     max_tokens: int | None = None  # target tokens
+    hours: float | None = None  # length by time, measured once at the start and frozen as steps
     max_time: str | None = None  # DD:HH:MM:SS, a guard that never enters the schedule
     val_check_interval: Any = "auto"  # optimizer steps between validations; auto is 20 a run
     limit_val_batches: int | None = None  # validate on so many batches only; null is the whole split

@@ -1,37 +1,85 @@
-"""How long the real step takes here: a few passes on random tokens, with a network of its own that is thrown away."""
+"""How long the real step takes here, and how much memory: a few of each kind of work, on random tokens and a network of its own.
+
+Takes what makes network and optimizer; gives ``estimate.forecast.Speed``. To be called in a child process, so that running out
+of memory ends the probe alone. An estimate: other programs may share the machine.
+"""
 
 import time
+from collections.abc import Callable
+from statistics import median
 
 import torch
 from torch import nn
 
+from gptshake import hardware
 from gptshake.estimate.budget import Budget
+from gptshake.estimate.forecast import Speed
+from gptshake.model.generate import generate
+from gptshake.model.gpt import GPT
+from gptshake.training.module import OptimizerFactory
 
-PASSES = 4  # the first is warm-up
-MOST_SECONDS = 20.0
+SECONDS, MOST_SECONDS = 2.0, 20.0  # of passes: measured for so long, and never begun after so long
+FEWEST, MOST = 3, 40  # passes, where time allows
+SAMPLED = 16  # tokens
+BASE_BYTES = hardware.resident_bytes()  # with all that a training imports; a forked child's own figure lacks the pages of libraries
 
 
-def micro_batch_seconds(model: nn.Module, budget: Budget, device: str, precision: str) -> float:
-    """Seconds of one forward and backward pass of a micro-batch, the median of a few; an estimate, for other runs may share the machine.
+def measure(
+    model: Callable[[], GPT], optimizer: OptimizerFactory, budget: Budget, device: str, precision: str, clip: float | None
+) -> Speed:
+    """Seconds of a pass, an update, an evaluation and a sampled token, and the memory held at the peak.
 
     Args:
-        model: a network with ``loss(inputs, targets)``; its gradients are left behind.
+        model: makes the network.
+        optimizer: makes the optimizer from named parameters.
         budget: sizes of the micro-batch.
         device: ``cuda``, ``mps`` or ``cpu``.
         precision: Lightning's word for it.
+        clip: global gradient norm, or None.
     """
-    model.to(device)
-    vocabulary = int(next(model.parameters()).shape[0])
-    size = (budget.micro_batch_size, budget.block_size + 1)
-    tokens = torch.randint(vocabulary, size, generator=torch.Generator().manual_seed(0)).to(device)
-    taken: list[float] = []
-    while len(taken) < PASSES and sum(taken) < MOST_SECONDS:
-        start = time.perf_counter()
+    before = hardware.resident_bytes() if device == "cpu" else 0
+    network = model().to(device)
+    ours = optimizer(network.named_parameters())
+    rows = (budget.micro_batch_size, budget.block_size + 1)
+    tokens = torch.randint(network.config.vocab_size or 1, rows, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def one_pass() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=precision.startswith("bf16")):
-            loss = model.loss(tokens[:, :-1], tokens[:, 1:])  # type: ignore[operator]
-        loss.backward()
-        model.zero_grad(set_to_none=True)
+            loss = network.loss(tokens[:, :-1], tokens[:, 1:])
+        ours.zero_grad(set_to_none=True)  # after the forward pass, as Lightning does it: that is where memory peaks
+        loss.backward()  # type: ignore[no-untyped-call]
         loss.item()  # waits for the device
-        taken.append(time.perf_counter() - start)
-    later = sorted(taken[1:] or taken)
-    return later[len(later) // 2]
+
+    def update() -> None:
+        if clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
+        ours.step()
+        hardware.wait(device)
+
+    @torch.no_grad()
+    def evaluation() -> None:
+        network.loss(tokens[:, :-1], tokens[:, 1:], reduction="sum").item()
+
+    passes, updates = [_seconds(one_pass)], [_seconds(update)]  # the first of each takes memory and makes state
+    while len(passes) < FEWEST or (sum(passes) < SECONDS and len(passes) < MOST):
+        passes.append(_seconds(one_pass))
+        if sum(passes) > MOST_SECONDS:
+            break
+        updates.append(_seconds(update))
+    held = max(0, hardware.peak_bytes(device) - before)  # the kernel counts both roughly
+    evaluations = [_seconds(evaluation) for _ in range(FEWEST if passes[-1] < 1 else 1)]
+    sampled = _seconds(lambda: generate(network, tokens[:1, :1], SAMPLED))
+    return Speed(
+        micro_batch=median(passes[1:]),
+        update=median(updates[1:] or updates),
+        evaluation=median(evaluations),
+        sampled_token=sampled / SAMPLED,
+        base_bytes=BASE_BYTES,
+        held_bytes=held,
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

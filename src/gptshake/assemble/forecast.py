@@ -1,0 +1,120 @@
+"""What a run will cost before it begins: how fast its real step is here, what it does around its steps, what memory it takes.
+
+Speed is measured in a child process that is thrown away, so that nothing of the run is disturbed and running out of memory ends
+the probe alone. Its server is forked before CUDA can have begun in this process, which a child would not survive.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake import hardware
+from gptshake.assemble.parts import make
+from gptshake.data.store import Split, TokenStore
+from gptshake.errors import ConfigError, GptshakeError, Stop
+from gptshake.estimate import cost
+from gptshake.estimate.budget import AUTO, Budget
+from gptshake.estimate.forecast import Around, Speed
+from gptshake.model.config import GPTConfig
+from gptshake.processes import ForkServer, Spec
+from gptshake.signals import SIGNALS
+
+Measure = Callable[[DictConfig, Budget], Speed]
+_MODULES = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.training.callbacks.keeper", "gptshake.data.module")
+
+
+@contextmanager
+def stopwatch(store: TokenStore) -> Iterator[Measure]:
+    """Gives what measures the speed of a config with a budget, in children of a server that is begun at once.
+
+    Raises:
+        ConfigError: the step would not fit into memory.
+        GptshakeError: the probe ended early, as for want of memory.
+    """
+    server = ForkServer(partial(_in_child, store), _MODULES)
+    folder = Path(tempfile.mkdtemp(prefix="gptshake-probe-"))
+
+    def ask(cfg: DictConfig, budget: Budget) -> Speed:
+        if not may_be_tried(cfg, store, budget):
+            raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan says what would.")
+        child = server.start(Spec((cfg, budget), folder, threads=cfg.trainer.threads))
+        while child.outcome is None:
+            server.wait([child], 0.2)
+            if SIGNALS.received is not None:
+                raise Stop(SIGNALS.received)
+        if child.outcome.status != "ok":
+            raise GptshakeError(
+                f"The speed could not be measured: the trial step {child.outcome.reason}. If memory ran out, try a smaller "
+                f"data.micro_batch_size than {budget.micro_batch_size}, a smaller model or model.block_size."
+            )
+        return Speed(**child.outcome.value)
+
+    try:
+        yield ask
+    finally:
+        server.close(grace=1.0)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def may_be_tried(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
+    """Whether a trial step fits by the formula; a step that surely does not would make the system end other programs, too."""
+    expected = memory(cfg, model_shape(cfg), store.tokenizer.vocab_size, budget.micro_batch_size, 0)
+    return expected.total < hardware.device_memory(device_of(cfg))
+
+
+def measured(store: TokenStore, cfg: DictConfig, budget: Budget) -> Speed:
+    """Measure in this process."""
+    from gptshake.training.probe import measure
+
+    trainer = cfg.trainer
+    model = partial(make, cfg.model, vocab_size=store.tokenizer.vocab_size)
+    device = device_of(cfg)
+    return measure(model, make(cfg.optimizer), budget, device, trainer.precision, trainer.gradient_clip_val)
+
+
+def _in_child(store: TokenStore, task: tuple[DictConfig, Budget]) -> dict[str, Any]:
+    return asdict(measured(store, *task))
+
+
+def device_of(cfg: DictConfig) -> str:
+    """torch's word for a settled ``trainer.accelerator``."""
+    return {"gpu": "cuda"}.get(cfg.trainer.accelerator, str(cfg.trainer.accelerator))
+
+
+def model_shape(cfg: DictConfig) -> GPTConfig:
+    """The shape that the config asks for, vocabulary left open."""
+    keys = GPTConfig.__dataclass_fields__
+    return GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in keys})
+
+
+def around(cfg: DictConfig, store: TokenStore, shape: GPTConfig, budget: Budget) -> Around:
+    """What the run does beside its steps."""
+    trainer, samples = cfg.trainer, OmegaConf.select(cfg, "callbacks.samples")
+    most = trainer.limit_val_batches
+    batches = _eval_batches(store.val, budget)
+    return Around(
+        interval=None if trainer.val_check_interval == AUTO else trainer.val_check_interval,
+        val_batches=min(batches, most) if most else batches,
+        test_batches=_eval_batches(store.test, budget) if store.test is not None and most is None else 0,
+        sampled_tokens=len(samples.prompts) * samples.n_tokens * samples.times if samples and "_target_" in samples else 0,
+        checkpoint_bytes=cost.checkpoint_bytes(shape, store.tokenizer.vocab_size),
+    )
+
+
+def memory(cfg: DictConfig, shape: GPTConfig, vocab_size: int, micro_batch_size: int, base: int) -> cost.Memory:
+    """The expected peak on the device that the config is settled on; ``base`` as in ``cost.train_memory``."""
+    value_bytes = 4 if cfg.trainer.precision == hardware.FP32 else 2
+    cpu = device_of(cfg) == "cpu"
+    return cost.train_memory(shape, vocab_size, micro_batch_size, value_bytes=value_bytes, on_cpu=cpu, base=base)
+
+
+def _eval_batches(split: Split, budget: Budget) -> int:
+    full, rest = divmod(split.n_tokens - 1, budget.block_size)
+    return -(-full // budget.micro_batch_size) + (rest > 0)

@@ -1,0 +1,126 @@
+"""How long a run will take and whether it is a good idea, from the seconds that one of each of its parts takes. Pure arithmetic.
+
+Takes ``Speed``, measured by ``training/probe.py`` or assumed from a device's peak, and what a run does around its steps; gives
+seconds by part, the steps that fit into given hours, and sentences about what looks wrong before it begins.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from gptshake.estimate import cost
+from gptshake.estimate.words import short_bytes
+
+GEMM_SHARE = 0.35  # of a machine's matrix-product speed that a step reaches: 0.33 to 0.38 measured from 4/4/128 to 12/12/768 on 2 cores
+VALIDATIONS = 20  # in a run, where the interval is left to us
+START_SECONDS = 5.0  # imports and opening of the record; the network's own start comes with its size
+SAVE_BYTES_PER_S = 2.5e8  # of a checkpoint: written, summed and synced; 1.4e8 to 2.7e8 measured in a busy container
+PASS_OVERHEAD, STEP_OVERHEAD = 1.5e-3, 8e-4  # seconds of Lightning's loop and the record; processor time on a 2-core server
+BACKWARD = 2  # times the work of a forward pass
+MOST_EPOCHS = 20  # beyond, a model learns the text by heart
+FULL = 0.95  # of a device's memory: beyond, a run will probably not fit
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that one of each takes, and the memory seen meanwhile."""
+
+    micro_batch: float  # forward and backward pass
+    update: float  # clipping and optimizer, once a step
+    evaluation: float  # forward pass of a micro-batch, without gradients
+    sampled_token: float
+    base_bytes: int = 0  # of a process that has imported everything and made nothing
+    held_bytes: int | None = None  # over that at the peak of a step; None: not measured
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a run does besides its steps."""
+
+    interval: int | None  # steps between validations; None: 20 in a run
+    val_batches: int  # micro-batches of one validation
+    test_batches: int  # of the test at the end
+    sampled_tokens: int  # in all
+    checkpoint_bytes: int
+
+
+def interval_of(steps: int) -> int:
+    """Steps between validations, where the interval is left to us."""
+    return max(1, steps // VALIDATIONS)
+
+
+def step_seconds(accumulation: int, speed: Speed) -> float:
+    """One optimizer step, with the loop around it."""
+    return accumulation * (speed.micro_batch + PASS_OVERHEAD) + speed.update + STEP_OVERHEAD
+
+
+def run_seconds(steps: int, accumulation: int, speed: Speed, around: Around) -> dict[str, float]:
+    """Seconds of a whole run by part: start, steps, validations, checkpoints, samples, test."""
+    validations = ceil(steps / (around.interval or interval_of(steps)))
+    return {
+        "start": START_SECONDS,
+        "steps": steps * step_seconds(accumulation, speed),
+        "validations": validations * around.val_batches * speed.evaluation,
+        "checkpoints": validations * around.checkpoint_bytes / SAVE_BYTES_PER_S,
+        "samples": around.sampled_tokens * speed.sampled_token,
+        "test": around.test_batches * speed.evaluation,
+    }
+
+
+def steps_within(seconds: float, accumulation: int, speed: Speed, around: Around) -> int:
+    """The steps of a run that lasts so long, everything around them included; 0 if not even one fits."""
+
+    def fits(steps: int) -> bool:
+        return sum(run_seconds(steps, accumulation, speed, around).values()) <= seconds
+
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def assumed_speed(shape: cost.Shape, vocab_size: int, micro_batch_size: int, flops: float, *, launch: float = 0.0) -> Speed:
+    """The speed of a device that multiplies at ``flops`` FLOPs per second in a training step.
+
+    Args:
+        shape: of the network.
+        vocab_size: of the tokenizer.
+        micro_batch_size: sequences in one pass.
+        flops: peak times the share of it that is reached.
+        launch: seconds that the host needs to start the kernels of one block, forward and backward; a GPU with little to
+            multiply waits for them.
+    """
+    work = cost.flops_per_token(shape, vocab_size) * micro_batch_size * shape.block_size
+    forward = max(work / flops / (1 + BACKWARD), launch * shape.n_layer / (1 + BACKWARD))
+    return Speed(
+        micro_batch=(1 + BACKWARD) * forward,
+        update=launch * shape.n_layer / 2,
+        evaluation=forward,
+        sampled_token=max(launch * shape.n_layer / (1 + BACKWARD), forward / (micro_batch_size * shape.block_size)),
+    )
+
+
+def doubts(epochs: float, peak_bytes: float, memory_bytes: float, micro_batch_size: int) -> list[str]:
+    """What looks wrong before a run begins, as sentences that say what to change.
+
+    Args:
+        epochs: passes over the training split.
+        peak_bytes: of memory, expected.
+        memory_bytes: of the device.
+        micro_batch_size: sequences in one pass.
+    """
+    said = []
+    if peak_bytes > FULL * memory_bytes:
+        way_out = f"data.micro_batch_size={micro_batch_size // 2}" if micro_batch_size > 1 else "a smaller model or model.block_size"
+        said.append(
+            f"this needs about {short_bytes(peak_bytes)} at its peak and there are {short_bytes(memory_bytes)}: it will probably not fit; try {way_out}"
+        )
+    if epochs < 1:
+        said.append(f"{epochs:.2g} epochs: the run ends before it has read its text once; trainer.max_epochs=1 reads it whole")
+    if epochs > MOST_EPOCHS:
+        said.append(
+            f"{epochs:.3g} epochs: beyond about {MOST_EPOCHS} a model learns its text by heart; more text, trainer.max_epochs=4 or model.dropout=0.2 help"
+        )
+    return said

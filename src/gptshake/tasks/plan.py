@@ -1,0 +1,117 @@
+"""``task=plan``: what a run would cost before the night is spent: memory, hours, money, and what published laws say. Trains nothing."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake import assemble, hardware
+from gptshake.config.check import check_groups
+from gptshake.config.layout import packaged_conf
+from gptshake.data.store import TokenStore
+from gptshake.errors import ConfigError
+from gptshake.estimate import cost
+from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
+from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
+from gptshake.record.launch import Launch
+
+LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Print the plan and draw it into ``task.folder``. Leaves no record.
+
+    Raises:
+        ConfigError: no model or no data was named, or a batch, a length or a device that cannot be had.
+        GptshakeError: the trial step ended early, as for want of memory.
+    """
+    check_groups(cfg)
+    names = f"{launch.choices['model']}-{launch.choices['data']}"
+    store = assemble.token_store(cfg, [])
+    facts = plan(cfg, store, f"{names.replace('-', ' · ')} · {store.label}")
+    from gptshake.report.plan import draw, text
+
+    print(text(facts))
+    for file in draw(facts, Path(cfg.task.folder).expanduser() / f"{names}-{cfg.task.device or 'here'}"):
+        print(f"  {file}")
+
+
+def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
+    """Settle the config, find the speed, and work everything out; as ``report.plan`` shows it."""
+    gpu = hardware.KNOWN_GPUS[cfg.task.device] if cfg.task.device else None
+    asked, vocabulary, shape = cfg.trainer.val_check_interval, store.tokenizer.vocab_size, assemble.model_shape(cfg)
+    with ExitStack() as stack:
+        measure = None if gpu else stack.enter_context(assemble.stopwatch(store))  # before this process asks for a GPU
+        if gpu and cfg.trainer.hours:
+            raise ConfigError("trainer.hours is measured where a run trains: to plan for another device, say task.hours.")
+        budget = assemble.resolve(cfg, store, measure, gpu)
+        precision = cfg.trainer.precision
+        peak_flops = hardware.known_peak(gpu.name, precision) if gpu else None
+        device = assemble.device_of(cfg)
+        if measure is not None and assemble.may_be_tried(cfg, store, budget):
+            speed, how = measure(cfg, budget), "measured in a few trial steps"
+        elif gpu:
+            reached = cfg.task.mfu * (peak_flops or 0.0)
+            speed, how = (
+                assumed_speed(shape, vocabulary, budget.micro_batch_size, reached, launch=LAUNCH_SECONDS),
+                f"assumed, {cfg.task.mfu:.0%} of its peak",
+            )
+        else:
+            reached = GEMM_SHARE * hardware.measured_gemm_flops(device, precision)
+            speed, how = (
+                assumed_speed(shape, vocabulary, budget.micro_batch_size, reached),
+                "guessed from a matrix product: a step would not fit",
+            )
+    around = assemble.around(cfg, store, shape, budget)
+    base = hardware.CUDA_CONTEXT if device == "cuda" else speed.base_bytes
+    memory = assemble.memory(cfg, shape, vocabulary, budget.micro_batch_size, base)
+    if speed.held_bytes is not None:
+        memory = memory.holding(speed.held_bytes)
+    flops, step = cost.flops_per_token(shape, vocabulary), step_seconds(budget.accumulation, speed)
+    facts: dict[str, object] = {
+        "title": title,
+        "device": gpu.name if gpu else "this machine",
+        "how": how,
+        "settings": precision if device != "cpu" else f"{precision}, {cfg.trainer.threads} threads",
+        "parameters": cost.parameters_by_part(shape, vocabulary),
+        "n_blocks": cost.n_matmul_parameters(shape, 0),  # what laws call N
+        "flops_per_token": flops,
+        "budget": budget,
+        "memory": memory,
+        "memory_there": gpu.memory if gpu else hardware.device_memory(device),
+        "tokens_per_s": budget.tokens_per_step / step,
+        "seconds": run_seconds(budget.steps, budget.accumulation, speed, around),
+        "price_per_hour": cfg.task.price_per_hour if cfg.task.price_per_hour is not None or gpu is None else gpu.price_per_hour,
+        "checkpoint_bytes": around.checkpoint_bytes,
+        "lr": cfg.optimizer.get("lr"),
+        "bytes_per_token": store.bytes_per_token,
+    }
+    if cfg.task.hours is not None:
+        around = replace(around, interval=None) if asked == AUTO else around
+        steps = steps_within(3600 * cfg.task.hours, budget.accumulation, speed, around)
+        flops_per_s = flops * budget.tokens_per_step / step
+        facts["within"] = {
+            "hours": cfg.task.hours,
+            "steps": steps,
+            "epoch_tokens": budget.total_tokens / budget.epochs,
+            "documents": store.train.n_documents,
+            "presets": [_preset(cfg, file, vocabulary, base, flops_per_s) for file in (packaged_conf() / "model").glob("*.yaml")],
+        }
+    return facts
+
+
+def _preset(cfg: DictConfig, file: Path, vocab_size: int, base: int, flops: float) -> dict[str, object]:
+    """A packaged model with as many tokens as suit its size, one sequence at a time, at the FLOPs per second of this plan."""
+    preset = OmegaConf.load(file)
+    assert isinstance(preset, DictConfig)
+    shape = assemble.model_shape(preset)
+    n_parameters = cost.n_parameters(shape, vocab_size)
+    tokens = TOKENS_PER_PARAMETER * n_parameters
+    return {
+        "name": file.stem,
+        "parameters": n_parameters,
+        "tokens": tokens,
+        "seconds": tokens * cost.flops_per_token(shape, vocab_size) / flops,
+        "memory": assemble.memory(cfg, shape, vocab_size, 1, base).total,
+    }

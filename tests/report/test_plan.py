@@ -1,0 +1,81 @@
+"""A plan as text and picture, from plain values."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptshake.estimate import cost
+from gptshake.estimate.budget import Budget
+from gptshake.model.config import GPTConfig
+from gptshake.report.plan import draw, memory_parts, text
+
+SHAPE = GPTConfig(6, 6, 384, 256)
+BUDGET = Budget(64, 32, 2, 256, 600, 16384, 9_830_400, 4.0, "4 epochs", ("a note",))
+
+
+@pytest.fixture
+def facts() -> dict[str, Any]:
+    presets = [
+        {"name": name, "parameters": n, "tokens": 20 * n, "seconds": s, "memory": 2**30} for name, n, s in (("a", 1e6, 60), ("b", 1e7, 6e3))
+    ]
+    return {
+        "title": "baby · wiki_char · excerpt106",
+        "device": "A100",
+        "how": "assumed, 30% of its peak",
+        "settings": "bf16-mixed",
+        "parameters": cost.parameters_by_part(SHAPE, 281),
+        "n_blocks": cost.n_matmul_parameters(SHAPE, 0),
+        "flops_per_token": cost.flops_per_token(SHAPE, 281),
+        "budget": BUDGET,
+        "memory": cost.train_memory(SHAPE, 281, 32, base=1 << 29),
+        "memory_there": 80 << 30,
+        "tokens_per_s": 250_000.0,
+        "seconds": {"start": 5.0, "steps": 39.0, "validations": 10.0, "checkpoints": 5.0, "samples": 1.0, "test": 0.0},
+        "price_per_hour": 1.6,
+        "checkpoint_bytes": 130_000_000,
+        "lr": 1e-3,
+        "bytes_per_token": 1.02,
+        "within": {"hours": 1.0, "steps": 30_000, "epoch_tokens": 2.46e6, "documents": 91, "presets": presets},
+    }
+
+
+def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
+    said = text(facts)
+    for part in (
+        "attention 3.55M",
+        "64 = 2 x 32 sequences of 256 = 16,384 tokens",
+        "600 steps = 9.83M tokens = 4 epochs (4 epochs)",
+        "of 80 GiB",
+    ):
+        assert part in said
+    for part in (
+        "250k tokens/s",
+        "1 min 00 s = ",
+        "cost        0.03 at 1.6 an hour",
+        "124 MiB a checkpoint",
+        "law says lr 2.5e-3",
+        "0.41 x that",
+        "note: a note",
+    ):
+        assert part in said
+    assert "In 1 hour: 30,000 steps = 492M tokens = 200 epochs of this text" in said and "(18,182 documents like these)" in said
+    assert "The largest model that fits is a," in said and said.endswith("Nothing looks wrong.")
+
+
+def test_what_does_not_fit_is_doubted_and_without_a_price_there_is_no_cost(facts: dict[str, Any]) -> None:
+    said = text(facts | {"memory_there": 1 << 30, "price_per_hour": None})
+    assert "careful: this needs about" in said and "Nothing looks wrong" not in said and "cost" not in said
+    assert "No model of ours fits" in text(facts | {"memory_there": 1 << 29})
+
+
+def test_the_parts_of_the_memory_are_its_peak(facts: dict[str, Any]) -> None:
+    for micro, cpu in ((1, True), (64, True), (64, False)):
+        memory = cost.train_memory(SHAPE, 281, micro, on_cpu=cpu, base=1 << 28)
+        assert sum(memory_parts(memory).values()) == memory.total
+
+
+def test_the_picture_is_there_twice_and_the_same_every_time(facts: dict[str, Any], tmp_path: Path) -> None:
+    first, second = draw(facts, tmp_path / "a"), draw(facts, tmp_path / "b")
+    assert [file.name for file in first] == ["plan.png", "plan.svg"]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]

@@ -1,0 +1,42 @@
+"""The trial step: every figure is there, and it is the real step's."""
+
+from functools import partial
+
+import torch
+
+from gptshake.estimate.budget import Budget
+from gptshake.model.gpt import GPT
+from gptshake.optim.adamw import adamw
+from gptshake.training import probe
+
+BUDGET = Budget(8, 4, 2, 16, 10, 128, 1280, 1.0, "max_steps", ())
+
+
+def test_every_part_is_measured_on_one_network_that_stays_whole(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    networks = []
+
+    def model() -> GPT:
+        networks.append(GPT(n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=30))
+        return networks[-1]
+
+    speed = probe.measure(model, partial(adamw, lr=1e-3), BUDGET, "cpu", "32-true", 1.0)
+    assert all(0 < seconds < 60 for seconds in (speed.micro_batch, speed.update, speed.evaluation, speed.sampled_token))
+    assert speed.base_bytes > 2**20 and speed.held_bytes is not None and speed.held_bytes >= 0
+    assert len(networks) == 1 and all(torch.isfinite(parameter).all() for parameter in networks[0].parameters())
+
+
+def test_a_second_network_is_measured_as_being_slower(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    small, large = (
+        probe.measure(
+            partial(GPT, n_layer=layers, n_head=2, n_embd=width, block_size=64, vocab_size=30),
+            partial(adamw, lr=1e-3),
+            Budget(8, 8, 1, 64, 10, 512, 5120, 1.0, "max_steps", ()),
+            "cpu",
+            "32-true",
+            None,
+        )
+        for layers, width in ((1, 16), (8, 128))
+    )
+    assert large.micro_batch > 3 * small.micro_batch
