@@ -1,11 +1,32 @@
 """The one room where config becomes objects; below it travel plain values only. torch is imported late.
 
 In the order of a run: ``settle`` (what it is about), ``opening`` (its record), ``run`` (training), ``weights`` (what came out).
+``finding`` and ``confirming`` advise before it.
 """
 
+from gptshake.assemble.confirming import Confirmed, confirm, plain
+from gptshake.assemble.finding import Ramps, run_range_tests
+from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, train
 from gptshake.assemble.settle import model_shape, preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
-__all__ = ["OURS", "make", "model_shape", "preflight", "resolve", "token_store", "tokenizer_trainer", "train", "trained"]
+__all__ = [
+    "OURS",
+    "Confirmed",
+    "Ramps",
+    "confirm",
+    "make",
+    "model_shape",
+    "open_run",
+    "outcome",
+    "plain",
+    "preflight",
+    "resolve",
+    "run_range_tests",
+    "token_store",
+    "tokenizer_trainer",
+    "train",
+    "trained",
+]

@@ -73,6 +73,11 @@ RULES: tuple[Rule, ...] = (
     ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
     ("trainer.patience", _count, "it counts validations: a whole number from 1 up, or null"),
     ("trainer.save_minutes", _positive, "it counts minutes between checkpoints: a number above 0"),
+    ("task.repeats", _count, "it counts seeds: a whole number from 1 up"),
+    ("task.low", _positive, "it is the learning rate with which the range test begins, such as 1e-6"),
+    ("task.high", _positive, "it is the learning rate at which the range test ends, such as 1"),
+    ("task.confirm", lambda value: _count(value) or (value == 0 and value is not False), "it counts runs: a whole number from 0 up"),
+    ("task.confirm_steps", _count, "it counts optimizer steps of a run: a whole number from 1 up"),
     ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
 )
 

@@ -1,0 +1,119 @@
+"""What published laws say about learning rate, batch, weight decay and beta2, before anything has run. Pure arithmetic.
+
+N counts parameters without embeddings, D the tokens of the run, B the tokens of a step, C the FLOPs of the run. Every law was
+fitted on models larger and runs longer than most here, so it is advice to sweep around, and says when it is stretched.
+"""
+
+from dataclasses import dataclass
+from math import log, sqrt
+
+from gptshake.estimate.words import short_count
+
+FITTED_N = (59e6, 1.07e9)  # parameters and tokens of the runs behind the Step Law
+FITTED_D = (2e9, 100e9)
+SMALL_N = 46e6  # below, nobody has published a law: the Step Law was still within 25 % here, and twice too high at 10.6M
+SMALL_LR = 4e-3  # the most it may say below
+FEW_STEPS = 800  # measured at 4/4/128: shorter runs want a lower rate than long ones, longer ones all the same
+HALF_LIFE = 7e6  # tokens after which the second moment has forgotten half: GPT-3's beta2 of 0.95 at 0.5M tokens a step
+LEAST_BETA2, MOST_BETA2 = 0.9, 0.9999
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A learning rate to begin with, and how far around it to look."""
+
+    lr: float  # peak
+    low: float  # a sweep from here
+    high: float  # to here should hold the best; errors to the low side cost less
+    batch: float  # tokens per step that the law holds for best
+    extrapolated: str | None  # what lies outside the runs that the law was fitted on, or None
+
+
+def step_law_lr(n: float, d: float) -> float:
+    """Peak learning rate 1.79 N^-0.713 D^0.307.
+
+    Source: Li et al. 2025 ("Step Law"), fitted on 59M to 1.07B parameters and 2B to 100B tokens.
+    """
+    return float(1.79 * n**-0.713 * d**0.307)
+
+
+def step_law_batch(d: float) -> float:
+    """Tokens per step 0.58 D^0.571; as ``step_law_lr``."""
+    return float(0.58 * d**0.571)
+
+
+def deepseek_lr(flops: float) -> float:
+    """Peak learning rate 0.3118 C^-0.125.
+
+    Source: Bi et al. 2024 (DeepSeek LLM), fitted on runs of 1e17 to 2e19 FLOPs.
+    """
+    return float(0.3118 * flops**-0.125)
+
+
+def deepseek_batch(flops: float) -> float:
+    """Tokens per step 0.292 C^0.3271; as ``deepseek_lr``."""
+    return float(0.292 * flops**0.3271)
+
+
+def kaplan_lr(n: float) -> float:
+    """Peak learning rate 0.003239 - 0.0001395 ln N: 1.5 to 5 times lower than what is best, so a safe floor.
+
+    Source: Kaplan et al. 2020, appendix D.6.
+    """
+    return 0.003239 - 0.0001395 * log(n)
+
+
+def advised_lr(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> Advice:
+    """The Step Law as far as it can be trusted: at most 4e-3 below 46M parameters, and less for a batch below the law's own.
+
+    The rate goes with the root of the batch up to ``step_law_batch`` and not at all above. Where the law was checked, half to
+    twice of it is the range to sweep; below 46M parameters, for characters and in few steps an eighth to twice.
+
+    Args:
+        n: parameters without embeddings.
+        d: tokens of the run.
+        batch_tokens: tokens of a step.
+        characters: whether a token is hardly more than a byte.
+    """
+    batch = step_law_batch(d)
+    lr = min(step_law_lr(n, d), SMALL_LR if n < SMALL_N else 1.0) * min(1.0, sqrt(batch_tokens / batch))
+    unsure = n < SMALL_N or characters or d < FEW_STEPS * batch_tokens
+    return Advice(lr, lr / (8 if unsure else 2), 2 * lr, batch, _extrapolated(n, d))
+
+
+def timescale_weight_decay(n: float, d: float, batch_tokens: float, lr: float) -> float:
+    """Weight decay B / (lr D tau) with tau = 1.084 (D/N)^-0.527, the share of the run over which AdamW's average forgets.
+
+    Source: Bergsma et al. 2025 ("Power Lines"), who find this timescale to hold over batches, sizes and lengths.
+    """
+    return float(batch_tokens / (lr * d * 1.084 * (d / n) ** -0.527))
+
+
+def half_life_beta2(batch_tokens: float, d: float) -> float:
+    """The beta2 whose second moment forgets half in 7M tokens, or in 1/60 of a shorter run; from 0.9 to 0.9999.
+
+    Source: Marek et al. 2025, who keep this half-life when the batch changes. The share of a short run is this project's.
+    """
+    return float(min(MOST_BETA2, max(LEAST_BETA2, 0.5 ** (batch_tokens / min(HALF_LIFE, d / 60)))))
+
+
+def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> str:
+    """``law says lr 1.1e-3, batch 21k tokens (fitted on 59M+ parameters: extrapolated)``; arguments as in ``advised_lr``."""
+    advice = advised_lr(n, d, batch_tokens, characters=characters)
+    stretched = f" ({advice.extrapolated}: extrapolated)" if advice.extrapolated else ""
+    return f"law says lr {rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
+
+
+def rate(lr: float) -> str:
+    """A learning rate as people type it: ``1.1e-3``."""
+    digits, _, exponent = f"{lr:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent)}"
+
+
+def _extrapolated(n: float, d: float) -> str | None:
+    outside = [
+        f"{short_count(low)}+ {what}" if value < low else f"up to {short_count(high)} {what}"
+        for value, (low, high), what in ((n, FITTED_N, "parameters"), (d, FITTED_D, "tokens"))
+        if not low <= value <= high
+    ]
+    return f"fitted on {' and '.join(outside)}" if outside else None
