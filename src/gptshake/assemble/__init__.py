@@ -4,7 +4,7 @@ In the order of a run: ``settle`` (what it is about), ``opening`` (its record), 
 ``finding`` and ``confirming`` advise before it.
 """
 
-from gptshake.assemble.confirming import Confirmed, confirm, plain
+from gptshake.assemble.confirming import Confirmed, confirm
 from gptshake.assemble.finding import Ramps, run_range_tests
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
@@ -21,7 +21,6 @@ __all__ = [
     "model_shape",
     "open_run",
     "outcome",
-    "plain",
     "preflight",
     "resolve",
     "run_range_tests",

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptshake.config.argv import key_of
 from gptshake.errors import GptshakeError, Stop
 from gptshake.signals import SIGNALS
 
 REACH = 64.0  # the study looks as far as this factor from the start
-VALIDATIONS = 4  # of a run, where the user has not said otherwise: they are for giving up early, the last one counts
 
 
 @dataclass(frozen=True)
@@ -31,21 +29,15 @@ class Confirmed:
     state: str  # ok, pruned, diverged, failed
 
 
-def plain(overrides: Sequence[str]) -> list[str]:
-    """Overrides of a training that is like this one but for the task and the rate."""
-    return [text for text in overrides if key_of(text) not in ("task", "resume", "study", "optimizer.lr") and not text.startswith("task.")]
-
-
-def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int, steps: int) -> tuple[list[Confirmed], str]:
+def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int) -> tuple[list[Confirmed], str]:
     """Run the study, or go on with it.
 
     Args:
-        overrides: of the task, as typed.
+        overrides: of its runs, length included.
         study: its folder.
         start: the rate to begin with.
         highest: no rate above is tried.
         n: runs.
-        steps: optimizer steps of each.
     Returns:
         Its runs by rate, and the name of what they are compared by.
     Raises:
@@ -54,13 +46,8 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
     """
     low, high = start / REACH, max(min(start * REACH, highest), start)
     words = [
-        *plain(overrides),
-        *(
-            []
-            if any(key_of(text) == "trainer.val_check_interval" for text in overrides)
-            else [f"trainer.val_check_interval={max(1, steps // VALIDATIONS)}"]
-        ),
-        *(f"trainer.max_steps={steps}", f"paths.multirun={study.parent}", f"study={study.name}"),
+        *overrides,
+        *(f"paths.multirun={study.parent}", f"study={study.name}"),
         *(f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"),
         *(f"hydra.sweeper.n_trials={n}", "hydra.sweeper.keep=1"),
     ]

@@ -6,6 +6,7 @@ of its own. So a crash or an exhausted memory ends the child alone, and a traini
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -20,16 +21,18 @@ from gptshake.assemble.parts import make
 from gptshake.assemble.run import data_module
 from gptshake.assemble.weights import give_initial_weights
 from gptshake.data.store import TokenStore
-from gptshake.errors import TrainingError
+from gptshake.errors import Stop, TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.lr_range import geometric, moves, smooth
 from gptshake.estimate.words import duration
 from gptshake.processes import ForkServer, Spec, raised
+from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HELD_OUT = 16_384  # tokens at most on which the loss is taken after every step
+TICK_S = 0.25  # between looks at signals
 EVERY_S = 10.0  # between lines of progress where the output is no terminal
 PEAK = 256  # places of a schedule that are looked at for its peak
 
@@ -51,14 +54,16 @@ def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps
         TrainingError: the loss is not finite from the start, or there is not enough memory.
         Stop: a signal came.
     """
-    with tempfile.TemporaryDirectory(prefix="gptshake-find_lr-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gptshake-find_lr-") as folder, SIGNALS.deferred():  # a signal amidst a fork would be lost
         server = ForkServer(lambda _: asdict(_range_tests(cfg, store, budget)))
         try:
             child = server.start(Spec(None, Path(folder), threads=cfg.trainer.threads, quiet=False))
-            while child.outcome is None:
-                server.wait([child], 60.0)
+            while child.outcome is None and SIGNALS.received is None:
+                server.wait([child], TICK_S)
         finally:
             server.close()
+    if SIGNALS.received is not None or child.outcome is None:
+        raise Stop(SIGNALS.received or signal.SIGTERM)
     if child.outcome.status == "killed":
         raise TrainingError(f"The range test was {child.outcome.reason}: try a smaller data.micro_batch_size, model or model.block_size.")
     if child.outcome.status != "ok":
@@ -143,10 +148,13 @@ class _Progress:
         self._left, self._done = steps, 0
         self._terminal = sys.stdout.isatty()
         self._every = 0.2 if self._terminal else EVERY_S
-        self._began = self._shown = time.monotonic()
+        self._began = self._shown = 0.0
 
     def __call__(self, repeat: int, step: int, of: int, rate: float, loss: float) -> None:
-        self._done, self._left, now = self._done + 1, self._left - 1, time.monotonic()
+        now = time.monotonic()
+        if not self._began:  # torch has been imported by now
+            self._began = self._shown = now
+        self._done, self._left = self._done + 1, self._left - 1
         if now - self._shown < self._every:
             return
         self._shown = now

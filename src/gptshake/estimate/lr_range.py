@@ -107,6 +107,11 @@ def rules(rates: Curve, losses: Curve, n_steps: int | None = None) -> Rules | No
     return Rules(_steep(x, y), _valley(x, y), lowest / 10, _slide(x, y), between(USUAL), between(ONE_CYCLE))
 
 
+def still_falls(losses: Curve) -> bool:
+    """Whether the lowest loss lies in the last tenth of a smoothed curve: the ramp has not seen the other side of the basin."""
+    return list(losses).index(min(losses)) >= 0.9 * (len(losses) - 1)
+
+
 def _steep(x: Curve, y: Curve) -> float:
     """Where the forward difference of the loss over ln(rate) is the most negative."""
     slopes = [(b - a) / math.log(right / left) for (left, a), (right, b) in itertools.pairwise(zip(x, y, strict=True))]

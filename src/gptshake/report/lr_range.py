@@ -16,9 +16,16 @@ from matplotlib.ticker import LogLocator, NullLocator
 from gptshake.estimate.basin import fit
 from gptshake.estimate.lr_range import mean_curve, smooth
 from gptshake.record.names import title
+from gptshake.report.recipe import quoted
 from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save, short_rate
 
 NAMES = {"steep": "steepest fall", "valley": "valley", "minimum": "minimum / 10", "slide": "slide", "middle": "middle of the basin"}
+PAPER = {
+    "facecolor": "white",
+    "alpha": 0.85,
+    "pad": 1.0,
+    "linewidth": 0,
+}  # behind letters that cross lines; an outline of them is 20 times as large
 EDGE = 0.15  # of the loss' span that is left free above and below
 
 
@@ -43,8 +50,10 @@ def draw(info: Mapping[str, Any]) -> Figure:
     rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     inches = figure.get_figheight()
     figure.subplots_adjust(left=0.085, right=0.975, top=1 - 0.85 / inches, bottom=0.5 / inches, hspace=0.22)
-    heading(figure, f"Learning rate of {title(info['name'])}", _subtitle(info))
+    heading(figure, f"Learning rate of {' · '.join(title(info['name']).split(' · ')[:3])}", _subtitle(info))
     _draw_ramps(rows[0], found)
+    shown = [found["ramps"]["rates"][0], found["ramps"]["rates"][-1], *(rate for _, rate, _ in advice), *(run["lr"] for run in runs)]
+    rows[0].set_xlim(min(shown) / 2, max(shown) * 2)
     _draw_advice(rows[1], advice)
     if runs:
         _draw_runs(rows[2], found)
@@ -93,7 +102,7 @@ def _draw_ramps(axes: Axes, found: Mapping[str, Any]) -> None:
     start, lowest = max(mean[0], quick[0] if quick else mean[0]), min(mean)
     axes.set_ylim(lowest - EDGE * (start - lowest), start + 2 * EDGE * (start - lowest))
     _draw_divergence(axes, found.get("diverged"))
-    caption(axes, "held-out loss while the rate goes up, nats per token")
+    caption(axes, "held-out loss, nats per token")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.985), ncols=2, handlelength=1.6, borderpad=0.1, fontsize=9)
     axes.xaxis.set_major_locator(LogLocator(numticks=12))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -110,11 +119,13 @@ def _draw_divergence(axes: Axes, rate: float | None) -> None:
 def _draw_advice(axes: Axes, advice: Sequence[tuple[str, float, str]]) -> None:
     """One row for everybody who says something, so that no names cross."""
     low, high = axes.get_xlim()
+    axes.set_xlim(low, high)
     for row, (name, rate, colour) in enumerate(advice):
         place = min(max(rate, low), high)
         axes.plot([place], [-row], marker="o", markersize=6, color=colour, markeredgecolor="white", zorder=3)
         left = math.log(place / low) > 0.62 * math.log(high / low)
         side: dict[str, Any] = {"ha": "right", "xytext": (-8, 0)} if left else {"ha": "left", "xytext": (8, 0)}
+        side["bbox"] = PAPER
         weight = "bold" if colour == VERMILION else "normal"
         words = f"{short_rate(rate)}  {name}" if left else f"{name}  {short_rate(rate)}"
         axes.annotate(
@@ -166,12 +177,12 @@ def _subtitle(info: Mapping[str, Any]) -> str:
     return f"recommended {short_rate(found['lr'])}  ·  {interval}  ·  {info['id']}"
 
 
-def sentences(info: Mapping[str, Any], command: str) -> list[str]:
+def sentences(info: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     """What to do and why, then who says what.
 
     Args:
         info: run.json of the run.
-        command: overrides of the training that it is for, to be typed back.
+        overrides: of the training that it is for.
     """
     found = info["find_lr"]
     table = [f"  {name:<22}{short_rate(rate)}" for name, rate, _ in said(found)[:-1]]
@@ -183,7 +194,7 @@ def sentences(info: Mapping[str, Any], command: str) -> list[str]:
         *_ratios(found),
         *_doubts(found),
         f"  picture: {Path('plots') / 'lr_range.png'} in the record",
-        f"  next:    gptshake {command} optimizer.lr=from:{info['id']}",
+        f"  next:    gptshake {' '.join(map(quoted, overrides))} optimizer.lr=from:{info['id']}",
     ]
 
 
@@ -194,6 +205,8 @@ def _interval(found: Mapping[str, Any]) -> str:
 def _reason(found: Mapping[str, Any]) -> str:
     if found.get("confirm"):
         return f"the bottom of the bowl of {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule"
+    if found.get("still_falls"):
+        return "half way between the published laws and a range test without a far side; no run has confirmed it"
     high = "three quarters of the way, for one cycle holds its peak for a moment only," if found.get("one_cycle") else "half way"
     return f"{high} from where 95 % of the fall is done to the lowest loss of the range test; no run has confirmed it"
 
@@ -217,6 +230,11 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
     doubts = []
     if not found.get("rules"):
         doubts.append("The loss did not fall at any rate of the range test, so the runs began at what the law says.")
+    if found.get("still_falls"):
+        doubts.append(
+            f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
+            "a higher task.high looks further, a higher task.steps more slowly."
+        )
     if found.get("edge"):
         doubts.append(f"The best lies at the {found['edge']} end of what was run: task.confirm={len(found['confirm']) + 3} looks further.")
     if found.get("confirm") and found["steps"] < min(800, found["of_steps"]):

@@ -4,12 +4,15 @@ Range tests say where to look, short real runs decide. Leaves a record with the 
 itself is never touched.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import assemble
+from gptshake.config.argv import key_of
 from gptshake.config.check import check_groups
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore
@@ -18,13 +21,15 @@ from gptshake.estimate import cost
 from gptshake.estimate.basin import basin
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.laws import advised_lr, law_sentence
-from gptshake.estimate.lr_range import has_diverged, mean_curve, rules, smooth
+from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
+INTERVAL = "trainer.val_check_interval"
+VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
 CHARACTERS = 1.5  # bytes per token below which a token is hardly more than a character
 
 
@@ -77,8 +82,8 @@ def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, re
         )
         found = _read(assemble.run_range_tests(cfg, store, budget), cfg, store, budget)
         record.update(find_lr=found)
-        plot(record.info, record.path)
     if cfg.task.confirm:
+        plot(record.info, record.path)  # to look at meanwhile
         found |= _confirmed(cfg, launch, budget, record, found)
     elif found["start"] is None:
         raise TrainingError("The loss did not fall at any rate of the range test; try another task.low and task.high, or task.confirm=5.")
@@ -88,7 +93,7 @@ def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, re
     pictures = plot(record.info, record.path)
     summary = {"find_lr/lr": found["lr"]}
     record.finish("ok", None, summary)
-    for line in sentences(record.info, " ".join(assemble.plain(launch.overrides))):
+    for line in sentences(record.info, _training(launch.overrides)):
         record.say(line)
     _mirror(cfg, launch, record, store, pictures)
     return summary
@@ -96,22 +101,24 @@ def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, re
 
 def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
     """What the range test says, beside what is known without it; plain values for the record."""
-    curve = mean_curve(ramps.losses)
-    read = rules(ramps.rates, smooth(curve), len(ramps.rates))
+    curve = smooth(mean_curve(ramps.losses))
+    read = rules(ramps.rates, curve, len(ramps.rates))
     shape, vocabulary = assemble.model_shape(cfg), store.tokenizer.vocab_size
     n = cost.n_parameters(shape, vocabulary) - (vocabulary + shape.block_size) * shape.n_embd
     of_the_run: tuple[float, float, float] = (n, budget.total_tokens, budget.tokens_per_step)
     characters = store.bytes_per_token < CHARACTERS
     broken = [len(losses) for losses in ramps.losses if has_diverged(losses)]
+    law = advised_lr(*of_the_run, characters=characters).lr
     one_cycle = assemble.make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens).beta1 is not None
     return {
         "rules": vars(read) if read else {},
-        "start": (read.one_cycle if one_cycle else read.middle) if read else None,
+        "start": _start(read, law, one_cycle=one_cycle, falls=still_falls(curve)),
         "one_cycle": one_cycle,
+        "still_falls": still_falls(curve),
         "diverged": ramps.rates[min(broken) - 1] if broken else None,
         "declared": float(cfg.optimizer.lr),
         "preset": OmegaConf.select(cfg, "preset.lr"),
-        "law": advised_lr(*of_the_run, characters=characters).lr,
+        "law": law,
         "law_says": law_sentence(*of_the_run, characters=characters),
         "ramps": {
             "quick_rates": [_short(rate) for rate in ramps.quick_rates],
@@ -120,6 +127,14 @@ def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Bud
             "losses": [[_short(loss) for loss in losses] for losses in ramps.losses],
         },
     }
+
+
+def _start(read: Rules | None, law: float, *, one_cycle: bool, falls: bool) -> float | None:
+    """Where the runs begin; half way to the law where the ramp has not seen the far side of the basin, None where it saw nothing."""
+    if read is None:
+        return None
+    start = read.one_cycle if one_cycle else read.middle
+    return math.sqrt(start * law) if falls else start
 
 
 def _short(value: float) -> float:
@@ -133,7 +148,10 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
     start = found["start"] or found["law"]
     record.say(f"{cfg.task.confirm} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     highest = found["diverged"] or float("inf")
-    runs, objective = assemble.confirm(launch.overrides, study, start=start, highest=highest, n=cfg.task.confirm, steps=steps)
+    words = [*_training(launch.overrides), f"trainer.max_steps={steps}"]
+    if not any(key_of(text) == INTERVAL for text in words):
+        words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
+    runs, objective = assemble.confirm(words, study, start=start, highest=highest, n=cfg.task.confirm)
     bowl = basin([(run.lr, run.value if run.value is not None else float("inf")) for run in runs], log=True, sd=None)
     assert bowl is not None  # one of them came to an end
     return {
@@ -147,6 +165,12 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
         "steps": steps,
         "of_steps": budget.steps,
     }
+
+
+def _training(overrides: Sequence[str]) -> list[str]:
+    """Overrides of a training that is like this one but for the task and the rate."""
+    left_out = ("task", "resume", "study", "optimizer.lr")
+    return [text for text in overrides if key_of(text) not in left_out and not key_of(text).startswith("task.")]
 
 
 def _last_run(cfg: DictConfig, launch: Launch, record: Run) -> dict[str, Any] | None:
