@@ -47,6 +47,7 @@ def lightning(words: list[str]) -> float | None:
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.tuner.tuning import Tuner
+    from torch.utils.data import DataLoader
 
     from gptshake import assemble
     from gptshake.assemble.run import data_module
@@ -69,7 +70,7 @@ def lightning(words: list[str]) -> float | None:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=0.1)
 
-    batches = list(islice(data_module(cfg, store, budget).train_dataloader(), 120))
+    batches = DataLoader(list(islice(data_module(cfg, store, budget).train_dataloader(), 120)), batch_size=None)  # type: ignore[arg-type]
     trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     finder = Tuner(trainer).lr_find(Bare(), train_dataloaders=batches, update_attr=False)
     return finder.suggestion() if finder else None

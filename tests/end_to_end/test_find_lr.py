@@ -80,6 +80,33 @@ def test_a_stopped_finder_goes_on(commands: Any, small: Any, tmp_path: Path) -> 
     assert record(tmp_path)[1]["find_lr"]["lr"] > 0
 
 
+FAKE_STUDY = """
+import json, gptshake.assemble.confirming as room
+def fake(words):
+    with open("words", "a") as file:
+        file.write(json.dumps(words) + "\\n")
+    if len(open("words").readlines()) == 1:
+        return 130
+    name = [word for word in words if word.startswith("study=")][0].removeprefix("study=")
+    room.Path("multirun", name).mkdir(parents=True)
+    trials = [{"params": {"optimizer.lr": lr}, "value": value, "state": "ok"} for lr, value in ((1e-3, 2.2), (4e-3, 2.0), (1.6e-2, 2.2))]
+    room.Path("multirun", name, "study.json").write_text(json.dumps({"trials": trials, "objective": "val/bpb"}))
+    return 0
+room._gptshake = fake
+"""
+
+
+def test_a_finder_that_was_stopped_amidst_its_runs_goes_on_with_the_same_study(commands: Any, small: Any, tmp_path: Path) -> None:
+    done = commands(tmp_path, *small, *QUICK[:3], "task.confirm=3", before=FAKE_STUDY)
+    _, info = record(tmp_path)
+    assert done.code == 130 and info["status"] == "interrupted" and "lr" not in info["find_lr"]
+    again = commands(tmp_path, f"resume={info['id']}", before=FAKE_STUDY)
+    assert again.code == 0, again.err
+    first, second = map(json.loads, (tmp_path / "words").read_text().splitlines())
+    assert first == second and "range test:" not in again.out
+    assert record(tmp_path)[1]["find_lr"]["lr"] == pytest.approx(4e-3, rel=0.1)
+
+
 def test_a_finder_with_a_logger_shows_its_picture(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, *small, *QUICK, "logger=wandb", "task.repeats=1", "scheduler=one_cycle", "trainer.precision=bf16-mixed")
     assert done.code == 0, done.err

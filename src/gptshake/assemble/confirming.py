@@ -59,7 +59,7 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
     if SIGNALS.received is not None or code > 128:
         raise Stop(SIGNALS.received or code - 128)
     if not any(run.value is not None and math.isfinite(run.value) for run in found):
-        raise GptshakeError(f"Not one of the runs that should confirm the learning rate came to an end; {study} says why.")
+        raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
     return found, str(rows["objective"])
 
 

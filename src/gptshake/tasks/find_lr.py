@@ -148,9 +148,10 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
     start = found["start"] or found["law"]
     record.say(f"{cfg.task.confirm} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     highest = found["diverged"] or float("inf")
-    words = [*_training(launch.overrides), f"trainer.max_steps={steps}"]
+    words = found.get("overrides") or [*_training(launch.overrides), f"trainer.max_steps={steps}"]
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
+    record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
     runs, objective = assemble.confirm(words, study, start=start, highest=highest, n=cfg.task.confirm)
     bowl = basin([(run.lr, run.value if run.value is not None else float("inf")) for run in runs], log=True, sd=None)
     assert bowl is not None  # one of them came to an end
