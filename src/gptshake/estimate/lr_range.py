@@ -112,8 +112,10 @@ def still_falls(losses: Curve) -> bool:
     return list(losses).index(min(losses)) >= 0.9 * (len(losses) - 1)
 
 
-def _steep(x: Curve, y: Curve) -> float:
-    """Where the forward difference of the loss over ln(rate) is the most negative."""
+def _steep(x: list[float], y: list[float]) -> float:
+    """Where the forward difference of the loss over ln(rate) is the most negative, before the lowest loss: beyond it, it is a bounce."""
+    end = max(y.index(min(y)), 1) + 1
+    x, y = x[:end], y[:end]
     slopes = [(b - a) / math.log(right / left) for (left, a), (right, b) in itertools.pairwise(zip(x, y, strict=True))]
     return x[slopes.index(min(slopes))]
 
