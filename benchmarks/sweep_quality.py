@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ BATCHES = (8, 16, 32, 64)
 WIDTH = 0.6  # of the smoothing kernel, in factors of two: about the distance between two rates of the grid
 
 
-def study(folder: Path, name: str, *words: str) -> dict[str, Any]:
+def study(folder: Path, name: str, *words: str, model: Sequence[str] = (*MODEL, *REST)) -> dict[str, Any]:
     """Run a study in ``folder``, or go on with it; its rows."""
-    command = [sys.executable, "-m", "gptshake", "-m", *MODEL, *REST, *words, f"study={name}"]
+    command = [sys.executable, "-m", "gptshake", "-m", *model, *words, f"study={name}"]
     subprocess.run(command, cwd=folder, env=os.environ | {"GPTSHAKE_DIRTY": "1"}, check=True, stdout=subprocess.DEVNULL)
     rows: dict[str, Any] = json.loads((folder / "multirun" / name / "study.json").read_text())
     return rows

@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gptshake import errors
 from gptshake.errors import GptshakeError, Pruned, Stop
 from gptshake.files import write_atomic
 from gptshake.redaction import redact
@@ -57,6 +58,14 @@ class Outcome:
     value: Any = None  # what the target returned
     reason: str = ""  # one sentence
     error: str = ""  # class of the exception
+
+
+def raised(outcome: Outcome) -> BaseException:
+    """What a child raised, to be raised again by its caller; a signal's end is a ``Stop``."""
+    if outcome.status == "stopped":
+        return Stop(SIGNALS.received or signal.SIGTERM)
+    kind = getattr(errors, outcome.error, GptshakeError)
+    return kind(outcome.reason) if issubclass(kind, GptshakeError) else GptshakeError(outcome.reason)
 
 
 class Child:

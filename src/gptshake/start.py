@@ -19,6 +19,7 @@ from gptshake.config import again
 from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
 from gptshake.config.check import check, check_groups
 from gptshake.config.compose import choices, prepare, snapshot
+from gptshake.config.found import found_rates, other_terms
 from gptshake.config.layout import GROUPS, local_files, packaged_conf, shadowed
 from gptshake.config.recipe import written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
@@ -43,7 +44,7 @@ def start(arguments: Arguments) -> None:
         GptshakeError: what is wrong, or what failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
-    arguments.overrides = written_out(arguments.overrides)
+    arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
     if arguments.shows_only:
         _show(arguments)
         return
@@ -61,8 +62,10 @@ def start(arguments: Arguments) -> None:
     label = _preflight(cfg)
     code = read_code() if cfg.task.get("trains", True) else Code()
     _guard(cfg, single, code)
+    if note := other_terms(arguments.origin, cfg):
+        print(note, flush=True)
     chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
-    if arguments.multirun and cfg.task.get("trains", True) and not chosen:
+    if arguments.multirun and cfg.task.get("sweeps", cfg.task.get("trains", True)) and not chosen:
         _sweep(arguments, cfg, single, label, code)
         return
     if arguments.multirun:
@@ -130,7 +133,7 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
             check(checked_compose([*single, str(change)]))
     from gptshake.trials import Trials, names
 
-    trials = Trials(names(choices(single)), label, collect(code), code, local_files(), dirty=_exempt(cfg, single))
+    trials = Trials(names(choices(single)), label, collect(code) | arguments.origin, code, local_files(), dirty=_exempt(cfg, single))
     with snapshot() as conf:
         _hydra(arguments.argv(), trials, conf)
 
@@ -169,7 +172,7 @@ class _Session:
         self.resumed = resumed
         self.identity = new_id()
         self.code = code
-        self.provenance = collect(code) if code.git else {}  # a task that trains nothing keeps no record
+        self.provenance = collect(code) | arguments.origin if code.git else {}  # a task that trains nothing keeps no record
         self.failures: list[tuple[str, Exception]] = []
         self.jobs = 0
 

@@ -49,6 +49,11 @@ BAD: dict[str, list[Any]] = {
     "task.hours": ["0", "-1", "nan"],
     "task.price_per_hour": ["-0.1", "inf"],
     "task.mfu": ["0", "1", "-0.1"],
+    "task.repeats": ["0", "1.5"],
+    "task.low": ["0", "-1e-6"],
+    "task.high": ["0", "inf"],
+    "task.confirm": ["-1", "2.5", "true"],
+    "task.confirm_steps": ["0"],
     "seed": ["-1"],
 }
 GOOD = [

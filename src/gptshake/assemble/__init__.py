@@ -1,10 +1,14 @@
 """The one room where config becomes objects; below it travel plain values only. torch is imported late.
 
 In the order of a run: ``settle`` (what it is about), ``opening`` (its record), ``run`` (training), ``weights`` (what came out).
+``finding`` and ``confirming`` advise before it.
 """
 
+from gptshake.assemble.confirming import Confirmed, confirm
+from gptshake.assemble.finding import Ramps, run_range_tests
 from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, model_shape, stopwatch
 from gptshake.assemble.noise_scale import measure_checkpoints
+from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, train
 from gptshake.assemble.settle import preflight, resolve, token_store, tokenizer_trainer
@@ -12,7 +16,10 @@ from gptshake.assemble.weights import trained
 
 __all__ = [
     "OURS",
+    "Confirmed",
+    "Ramps",
     "around",
+    "confirm",
     "device_of",
     "make",
     "may_be_tried",
@@ -20,8 +27,11 @@ __all__ = [
     "measured",
     "memory",
     "model_shape",
+    "open_run",
+    "outcome",
     "preflight",
     "resolve",
+    "run_range_tests",
     "stopwatch",
     "token_store",
     "tokenizer_trainer",

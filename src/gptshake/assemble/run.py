@@ -101,7 +101,7 @@ def _train(
     base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
     torch.manual_seed(cfg.seed)
     model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
-    data = _data_module(cfg, store, budget)
+    data = data_module(cfg, store, budget)
     flops = cost.flops_per_token(model.config, store.tokenizer.vocab_size)
     gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
     peak = hardware.peak_flops(device, cfg.trainer.precision)
@@ -118,7 +118,8 @@ def _train(
     return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench), profiler)
 
 
-def _data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDataModule:
+def data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDataModule:
+    """Batches of the run's seed and budget."""
     module: TokenDataModule = builder(cfg.data)(
         store=store,
         block_size=cfg.model.block_size,

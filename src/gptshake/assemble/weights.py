@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 
 
 def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore, run: Run) -> None:
-    """Give the network the best weights of the run ``init_from``.
+    """Give the network the best weights of the run ``init_from``, and let the record say so.
 
     Raises:
         ConfigError: it had another tokenizer or another shape.
     """
+    parent = give_initial_weights(cfg, model, store)
+    run.update(parent=parent.id)
+    run.say(f"weights from {parent.name}")
+
+
+def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
+    """The same without a record; gives the run that they come from."""
     from gptshake.training.checkpoint import best_weights, load_weights
 
     source = find_run(cfg.init_from, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
@@ -34,8 +41,7 @@ def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore, run: Ru
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
         raise ConfigError(f"init_from={parent.name} has another shape: {str(error).splitlines()[-1].strip()}") from error
-    run.update(parent=parent.id)
-    run.say(f"weights from {parent.name}")
+    return parent
 
 
 def trained(cfg: DictConfig) -> tuple[GPT, Tokenizer]:

@@ -6,6 +6,7 @@ hold free text quoted (Hydra's grammar chokes on quotes, commas, ``=``, ``#`` an
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from gptshake.errors import ConfigError
 
@@ -64,6 +65,7 @@ class Arguments:
     overrides: list[str] = field(default_factory=list)
     help: bool = False
     version: bool = False
+    origin: dict[str, Any] = field(default_factory=dict)  # for the record: which run a value was taken from
 
     @property
     def multirun(self) -> bool:

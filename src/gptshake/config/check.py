@@ -90,6 +90,11 @@ RULES: tuple[Rule, ...] = (
         lambda value: _share(value) and value > 0,
         "it is the share of the device's peak that training reaches: above 0 and below 1, such as 0.3",
     ),
+    ("task.repeats", _count, "it counts seeds: a whole number from 1 up"),
+    ("task.low", _positive, "it is the learning rate with which the range test begins, such as 1e-6"),
+    ("task.high", _positive, "it is the learning rate at which the range test ends, such as 1"),
+    ("task.confirm", lambda value: _count(value) or (value == 0 and value is not False), "it counts runs: a whole number from 0 up"),
+    ("task.confirm_steps", _count, "it counts optimizer steps of a run: a whole number from 1 up"),
     ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
 )
 

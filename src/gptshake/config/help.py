@@ -16,6 +16,7 @@ _COMMANDS = (
     ("gptshake model=tiny data=wiki_char optimizer.lr=3e-3 scheduler=one_cycle", "change any hyperparameter"),
     ("gptshake model=tiny data=wiki_char trainer.max_steps=500", "or max_epochs, max_tokens, max_time=00:01:00:00"),
     ("gptshake task=plan model=baby data=wiki_char task.hours=8", "what a run would cost; trainer.hours=8 trains that long"),
+    ("gptshake task=find_lr model=tiny data=wiki_char", "a learning rate before the run; then optimizer.lr=from:<run>"),
     ("gptshake -m model=tiny data=wiki_char optimizer.lr=range", "find the learning rate; data.batch_size=range too"),
     ("gptshake -m model=tiny,baby data=wiki_char seed=1,2", "one run for each combination, side by side"),
     ("gptshake task=report study=<name>", "what a sweep has found, at any time"),

@@ -17,10 +17,9 @@ import optuna
 from hydra.core.override_parser.types import Override
 from sqlalchemy.exc import SQLAlchemyError
 
-from gptshake import errors
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import duration
-from gptshake.processes import Outcome
+from gptshake.processes import raised
 from gptshake.record.lease import Lease
 from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
@@ -188,7 +187,7 @@ def _prepare(app: App, executor: Executor, fixed: list[str], folder: Path) -> Pr
     if outcome.status in ("killed", "timeout"):
         raise GptshakeError(f"A trial run to see what the study needs was {outcome.reason}: try a smaller model or data.micro_batch_size.")
     if outcome.status != "ok":
-        raise _as_error(outcome)
+        raise raised(outcome)
     return Prepared(**outcome.value)
 
 
@@ -199,16 +198,6 @@ def _kept(prepared: Prepared, folder: Path) -> Prepared:
         return prepared
     axes = {axis["key"]: f"tag(log,interval({axis['low']!r},{axis['high']!r}))" for axis in stored["axes"]}
     return replace(prepared, tokens=stored["tokens"], ranges={key: axes.get(key, text) for key, text in prepared.ranges.items()})
-
-
-def _as_error(outcome: Outcome) -> BaseException:
-    """What a child raised, raised again."""
-    if outcome.status == "stopped":
-        from gptshake.signals import SIGNALS
-
-        return errors.Stop(SIGNALS.received or 15)
-    kind = getattr(errors, outcome.error, GptshakeError)
-    return kind(outcome.reason) if issubclass(kind, GptshakeError) else GptshakeError(outcome.reason)
 
 
 def _axes(options: SweeperConfig, swept: list[Override], ranges: Mapping[str, str], app: App, prepared: Prepared) -> list[Axis]:

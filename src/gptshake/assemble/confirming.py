@@ -1,0 +1,76 @@
+"""Short real runs around a learning rate, each with its whole schedule: a study of the sweep's own, started as one would type it.
+
+A range test measures speed from the initial weights; these measure the loss at the end. The line search of ``-m optimizer.lr=range``
+places them: around the start, outwards while the best lies at an edge, then where a parabola says. Takes overrides, gives points.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import GptshakeError, Stop
+from gptshake.signals import SIGNALS
+
+REACH = 64.0  # the study looks as far as this factor from the start
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a run of the study came to."""
+
+    lr: float
+    value: float | None  # of the objective; None: diverged, or given up
+    state: str  # ok, pruned, diverged, failed
+
+
+def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int) -> tuple[list[Confirmed], str]:
+    """Run the study, or go on with it.
+
+    Args:
+        overrides: of its runs, length included.
+        study: its folder.
+        start: the rate to begin with.
+        highest: no rate above is tried.
+        n: runs.
+    Returns:
+        Its runs by rate, and the name of what they are compared by.
+    Raises:
+        GptshakeError: no run came to an end.
+        Stop: a signal came; what ran is saved, and the study goes on with the same name.
+    """
+    low, high = start / REACH, max(min(start * REACH, highest), start)
+    words = [
+        *overrides,
+        *(f"paths.multirun={study.parent}", f"study={study.name}"),
+        *(f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"),
+        *(f"hydra.sweeper.n_trials={n}", "hydra.sweeper.keep=1"),
+    ]
+    code = _gptshake(["-m", *words])
+    rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
+    found = sorted(
+        (Confirmed(float(t["params"]["optimizer.lr"]), t["value"], t["state"]) for t in rows.get("trials", ())), key=lambda run: run.lr
+    )
+    if SIGNALS.received is not None or code > 128:
+        raise Stop(SIGNALS.received or code - 128)
+    if not any(run.value is not None and math.isfinite(run.value) for run in found):
+        raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
+    return found, str(rows["objective"])
+
+
+def _gptshake(words: list[str]) -> int:
+    """Run a command of ours in a process of its own, its output shown; returns its exit code."""
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}  # ours, not the user's
+    sys.stdout.flush()
+    process = subprocess.Popen([sys.executable, "-m", "gptshake", *words], env=environment)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise

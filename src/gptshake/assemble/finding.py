@@ -1,0 +1,172 @@
+"""The range tests of ``task=find_lr``, in a child process: networks, optimizers and batches that no training ever sees.
+
+A quick ramp over all rates first, then a slow one over the part that moves for each repeat, with initial weights and an order of data
+of its own. So a crash or an exhausted memory ends the child alone, and a training afterwards is bit for bit what it would have been.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gptshake.assemble.parts import make
+from gptshake.assemble.run import data_module
+from gptshake.assemble.weights import give_initial_weights
+from gptshake.data.store import TokenStore
+from gptshake.errors import Stop, TrainingError
+from gptshake.estimate.budget import Budget
+from gptshake.estimate.lr_range import geometric, moves, smooth
+from gptshake.estimate.words import duration
+from gptshake.processes import ForkServer, Spec, raised
+from gptshake.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HELD_OUT = 16_384  # tokens at most on which the loss is taken after every step
+TICK_S = 0.25  # between looks at signals
+EVERY_S = 10.0  # between lines of progress where the output is no terminal
+PEAK = 256  # places of a schedule that are looked at for its peak
+
+
+@dataclass(frozen=True)
+class Ramps:
+    """What the range tests measured: held-out losses in nats per token, each after a step at its rate, as far as the ramp went."""
+
+    quick_rates: list[float]
+    quick: list[float]
+    rates: list[float]  # of the repeats
+    losses: list[list[float]]  # one list per repeat; the last value of a short one is a divergence
+
+
+def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps:
+    """Do them in a child.
+
+    Raises:
+        TrainingError: the loss is not finite from the start, or there is not enough memory.
+        Stop: a signal came.
+    """
+    with tempfile.TemporaryDirectory(prefix="gptshake-find_lr-") as folder, SIGNALS.deferred():  # a signal amidst a fork would be lost
+        server = ForkServer(lambda _: asdict(_range_tests(cfg, store, budget)))
+        try:
+            child = server.start(Spec(None, Path(folder), threads=cfg.trainer.threads, quiet=False))
+            while child.outcome is None and SIGNALS.received is None:
+                server.wait([child], TICK_S)
+        finally:
+            server.close()
+    if SIGNALS.received is not None or child.outcome is None:
+        raise Stop(SIGNALS.received or signal.SIGTERM)
+    if child.outcome.status == "killed":
+        raise TrainingError(f"The range test was {child.outcome.reason}: try a smaller data.micro_batch_size, model or model.block_size.")
+    if child.outcome.status != "ok":
+        raise raised(child.outcome)
+    return Ramps(**child.outcome.value)
+
+
+def _range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps:
+    """The quick ramp, then the repeats where it moved; in the child."""
+    task = cfg.task
+    quick_rates = geometric(task.low, task.high, task.steps // 2)
+    progress = _Progress(len(quick_rates) + task.repeats * task.steps)
+    quick = _ramp(cfg, store, budget, 0, quick_rates, progress)
+    if len(quick) == 1:
+        raise TrainingError(
+            f"The loss is not finite after one step at a learning rate of {task.low:g}, so the rate is not to blame: "
+            "look at init_from, or try trainer.precision=32-true."
+        )
+    low, high = moves(quick_rates, smooth(quick)) or (task.low, task.high)
+    rates = geometric(low, high, task.steps)
+    losses = [_ramp(cfg, store, budget, repeat, rates, progress) for repeat in range(task.repeats)]
+    progress.end()
+    return Ramps(quick_rates, quick, rates, losses)
+
+
+def _ramp(cfg: DictConfig, store: TokenStore, budget: Budget, repeat: int, rates: list[float], progress: _Progress) -> list[float]:
+    """One ramp on a new network; repeat 0 has the seed of the run."""
+    import torch
+
+    from gptshake.training.lr_range import range_test
+
+    own = cfg.copy()
+    with open_dict(own):
+        own.seed = cfg.seed + repeat
+    torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
+    torch.manual_seed(own.seed)
+    model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
+    if cfg.init_from:
+        give_initial_weights(cfg, model, store)
+    data = data_module(own, store, budget)
+    alone = replace(budget, accumulation=budget.batch_size // budget.micro_batch_size)  # one device does the work of all
+    losses = range_test(
+        model,
+        make(cfg.optimizer),
+        data.train_dataloader(),
+        _held_out(data, alone),
+        rates,
+        alone,
+        lr=OmegaConf.select(cfg, "optimizer.lr"),
+        beta1=_beta1_at_peak(cfg, budget),
+        seed=own.seed,
+        clip=cfg.trainer.gradient_clip_val,
+        device={"gpu": "cuda"}.get(cfg.trainer.accelerator, cfg.trainer.accelerator),
+        precision=cfg.trainer.precision,
+        told=lambda step, loss: progress(repeat, step, len(rates), rates[step - 1], loss),
+    )
+    progress.skip(len(rates) - len(losses))
+    return losses
+
+
+def _held_out(data: Any, budget: Budget) -> list[Tensor]:
+    """Batches spread over the validation split: as many tokens as a step trains on, ``HELD_OUT`` at most."""
+    batches = data.val_dataloader()
+    each = budget.micro_batch_size * budget.block_size
+    number = max(1, min(budget.accumulation, HELD_OUT // each, len(batches)))
+    stride = len(batches) // number
+    return list(islice(batches, 0, number * stride, stride))
+
+
+def _beta1_at_peak(cfg: DictConfig, budget: Budget) -> float | None:
+    """The momentum that the schedule has at its peak, if it changes it."""
+    schedule, total = make(cfg.scheduler), budget.total_tokens
+    factors = [schedule(max(1, total * part // PEAK), total) for part in range(1, PEAK + 1)]
+    beta1: float | None = max(factors, key=lambda factor: factor.lr).beta1
+    return beta1
+
+
+class _Progress:
+    """A line that renews itself on a terminal, elsewhere one now and then."""
+
+    def __init__(self, steps: int) -> None:
+        self._left, self._done = steps, 0
+        self._terminal = sys.stdout.isatty()
+        self._every = 0.2 if self._terminal else EVERY_S
+        self._began = self._shown = 0.0
+
+    def __call__(self, repeat: int, step: int, of: int, rate: float, loss: float) -> None:
+        now = time.monotonic()
+        if not self._began:  # torch has been imported by now
+            self._began = self._shown = now
+        self._done, self._left = self._done + 1, self._left - 1
+        if now - self._shown < self._every:
+            return
+        self._shown = now
+        left = duration(self._left * (now - self._began) / self._done)
+        line = f"range test, seed {repeat + 1} | step {step} of {of} | lr {rate:.2e} | loss {loss:.4f} | {left} left at most"
+        print(f"\r\033[K{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
+
+    def skip(self, steps: int) -> None:
+        """A ramp ended early."""
+        self._left -= steps
+
+    def end(self) -> None:
+        """Leave a clean line."""
+        if self._terminal:
+            print("\r\033[K", end="", flush=True)

@@ -1,0 +1,138 @@
+"""What a learning-rate range test says: smoothing without lag, where it breaks, and the rules that read a rate off the curve. Pure.
+
+A range test raises the rate step by step and looks at the loss. It measures speed from the initial weights, not the loss at the end of
+a run, so its rules are where a search begins, not where it ends. Rules and thresholds as fastai has them (``fastai/callback/schedule.py``).
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DIVERGED = 4.0  # times the best loss
+SHARE = 0.025  # of the points that smoothing looks at on either side
+FIRST, LAST = 10, 5  # one in so many steps is left out at the start, where nothing moves yet, and so many at the end, where it breaks
+SLIDE_SPAN, SLIDE_THRESHOLD = 15, 0.005
+FALLEN = 0.95  # of the fall: from here on a higher rate gains hardly anything
+BEGUN, BACK = 0.05, 0.5  # of the fall: where the loss has begun to move, and where it has climbed back
+USUAL, ONE_CYCLE = 0.5, 0.75  # of the way from there to the lowest loss, in the logarithm of the rate
+Curve = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Rates that the rules read off a curve, each a peak learning rate."""
+
+    steep: float  # the loss falls fastest here over the logarithm of the rate
+    valley: float  # about the middle of the longest fall
+    minimum: float  # a tenth of the rate with the lowest loss
+    slide: float | None  # before the slope stops changing, seen from the end; None: it never does
+    middle: float  # half way from where 95 % of the fall is done to the lowest loss: where our search begins
+    one_cycle: float  # three quarters of that way: a peak that is held only for a moment may be higher
+
+
+def geometric(low: float, high: float, n: int) -> list[float]:
+    """``n`` rates from ``low`` to ``high``, each the same factor above the last: low (high/low)^(i/(n-1)); n >= 2."""
+    return [low * (high / low) ** (i / (n - 1)) for i in range(n)]
+
+
+def smooth(losses: Curve, share: float = SHARE) -> list[float]:
+    """A centred mean with weights that fall linearly to both sides, so that a bend stays where it is.
+
+    An exponential mean of 0.98 would lag 49 steps behind, decades of the rate. Near an end it looks as far to both sides as there are
+    points; a loss that is not finite spreads over all that looks at it.
+
+    Args:
+        losses: one per step.
+        share: of the points, to each side.
+    """
+    n, reach = len(losses), max(1, round(share * len(losses)))
+
+    def at(i: int) -> float:
+        near = min(reach, i, n - 1 - i)
+        offsets = range(-near, near + 1)
+        return sum((near + 1 - abs(offset)) * losses[i + offset] for offset in offsets) / (near + 1) ** 2
+
+    return [at(i) for i in range(n)]
+
+
+def has_diverged(losses: Curve) -> bool:
+    """Whether the last loss is not finite, or more than 4 times the best one."""
+    return bool(losses) and (not math.isfinite(losses[-1]) or losses[-1] > DIVERGED * min(losses))
+
+
+def mean_curve(curves: Sequence[Curve]) -> list[float]:
+    """The mean over repeats at each rate, as far as the shortest of them goes."""
+    return [math.fsum(column) / len(column) for column in zip(*curves, strict=False)]
+
+
+def moves(rates: Curve, losses: Curve) -> tuple[float, float] | None:
+    """The part of a quick first ramp that is worth a closer look: half the rate where the loss begins to fall to where it has climbed
+    half of the way back, or has diverged; None if it never falls.
+
+    Args:
+        rates: rising.
+        losses: smoothed, one per rate as far as the ramp went.
+    """
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if len(finite) < 3 or min(finite) >= finite[0]:
+        return None
+    lowest, fall = finite.index(min(finite)), finite[0] - min(finite)
+    begun = next(i for i, loss in enumerate(finite) if loss <= finite[0] - BEGUN * fall)
+    back = next((i for i, loss in enumerate(finite) if i > lowest and loss >= finite[lowest] + BACK * fall), len(finite) - 1)
+    return max(rates[begun] / 2, rates[0]), rates[max(back, begun + 1)]
+
+
+def rules(rates: Curve, losses: Curve, n_steps: int | None = None) -> Rules | None:
+    """What every rule reads off one curve; None where the loss does not fall.
+
+    Points at both ends are left out, and everything from the first loss that is not finite on.
+
+    Args:
+        rates: rising.
+        losses: smoothed, one per rate as far as the ramp went.
+        n_steps: of the whole ramp, if the curve was cut short.
+    """
+    first, last = (n_steps or len(rates)) // FIRST, len(losses) - LAST
+    broken = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    x, y = list(rates[first : min(last, broken)]), list(losses[first : min(last, broken)])
+    if len(y) < 3 or min(y) >= y[0]:
+        return None
+    lowest = x[y.index(min(y))]
+    fallen = next(rate for rate, loss in zip(x, y, strict=True) if loss <= y[0] - FALLEN * (y[0] - min(y)))
+
+    def between(share: float) -> float:
+        return float(fallen * (lowest / fallen) ** share)
+
+    return Rules(_steep(x, y), _valley(x, y), lowest / 10, _slide(x, y), between(USUAL), between(ONE_CYCLE))
+
+
+def still_falls(losses: Curve) -> bool:
+    """Whether the lowest loss lies in the last tenth of a smoothed curve: the ramp has not seen the other side of the basin."""
+    return list(losses).index(min(losses)) >= 0.9 * (len(losses) - 1)
+
+
+def _steep(x: list[float], y: list[float]) -> float:
+    """Where the forward difference of the loss over ln(rate) is the most negative, before the lowest loss: beyond it, it is a bounce."""
+    end = max(y.index(min(y)), 1) + 1
+    x, y = x[:end], y[:end]
+    slopes = [(b - a) / math.log(right / left) for (left, a), (right, b) in itertools.pairwise(zip(x, y, strict=True))]
+    return x[slopes.index(min(slopes))]
+
+
+def _valley(x: Curve, y: Curve) -> float:
+    """About the middle of the longest strictly decreasing subsequence: a third and half of a third after its start."""
+    lengths = [1] * len(y)
+    for i in range(1, len(y)):
+        lengths[i] = max([1, *(lengths[j] + 1 for j in range(i) if y[i] < y[j])])
+    longest = max(lengths)
+    return x[max(lengths.index(longest) - longest + int(longest / 3) + int(longest / 6), 0)]
+
+
+def _slide(x: Curve, y: Curve) -> float | None:
+    """A window slides down from the end while the slopes at its ends differ; depends on the scale of the loss and the spacing."""
+    slopes = [y[1] - y[0], *((after - before) / 2 for before, after in zip(y, y[2:], strict=False)), y[-1] - y[-2]]
+    found, left = None, len(y) - 1 - SLIDE_SPAN
+    while left >= 0 and abs(slopes[left + SLIDE_SPAN] - slopes[left]) > SLIDE_THRESHOLD:
+        found, left = x[left], left - 1
+    return found

@@ -1,0 +1,193 @@
+"""``task=find_lr``: the peak learning rate for a model and its data, before a run is spent on a wrong one.
+
+Range tests say where to look, short real runs decide. Leaves a record with the answer, which ``optimizer.lr=from:<run>`` reads; training
+itself is never touched.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake import assemble
+from gptshake.config.argv import key_of
+from gptshake.config.check import check_groups
+from gptshake.data.blocks import n_blocks
+from gptshake.data.store import TokenStore
+from gptshake.errors import ConfigError, DataError, TrainingError
+from gptshake.estimate import cost
+from gptshake.estimate.basin import basin
+from gptshake.estimate.budget import Budget
+from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
+from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
+from gptshake.record.catalogue import catalogue
+from gptshake.record.launch import Launch
+from gptshake.record.lease import Lease
+from gptshake.record.run import Run
+
+FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
+INTERVAL = "trainer.val_check_interval"
+VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
+
+
+def run(cfg: DictConfig, launch: Launch) -> dict[str, float]:
+    """Find the rate; everything ends up in the run directory.
+
+    Raises:
+        GptshakeError: what cannot work, or what failed; the record says so too.
+        Stop: a signal ended it; ``resume=`` goes on.
+    """
+    _check(cfg)
+    lines: list[str] = []
+    store = assemble.token_store(cfg, lines, launch.path / "tokenizer" if launch.resumes else None)
+    budget = assemble.resolve(cfg, store)
+    if n_blocks(store.train.n_tokens, cfg.model.block_size) == 1:
+        raise DataError(
+            f"The training text is one block of {cfg.model.block_size} tokens, which every step would read again; no learning rate can be "
+            "judged by that. Give more text or a smaller model.block_size."
+        )
+    lease = Lease(launch.path)
+    try:
+        record = assemble.open_run(cfg, launch, store, budget)
+        with assemble.outcome(record):
+            return _find(cfg, launch, store, budget, record)
+    finally:
+        lease.release()
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse what cannot work before anything is opened."""
+    check_groups(cfg)
+    low, high, steps = cfg.task.low, cfg.task.high, cfg.task.steps
+    if not high >= 10 * low:
+        raise ConfigError(
+            f"task.low={low:g} and task.high={high:g} leave nothing to look at: the rate goes up, by a factor of 10 at least."
+        )
+    if not (isinstance(steps, int) and steps >= FEWEST_STEPS):
+        raise ConfigError(f"task.steps={steps} cannot work: a range test needs {FEWEST_STEPS} steps or more; 200 are a good choice.")
+
+
+def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, record: Run) -> dict[str, float]:
+    from gptshake.report.lr_range import plot, sentences
+
+    found: dict[str, Any] = record.info.get("find_lr") or {}
+    if not found:
+        task = cfg.task
+        record.say(
+            f"range test: up to {task.steps // 2} + {task.repeats} x {task.steps} steps of {budget.batch_size} x {budget.block_size} tokens, "
+            f"rates from {task.low:g} to {task.high:g}"
+        )
+        found = _read(assemble.run_range_tests(cfg, store, budget), cfg, store, budget)
+        record.update(find_lr=found)
+    if cfg.task.confirm:
+        plot(record.info, record.path)  # to look at meanwhile
+        found |= _confirmed(cfg, launch, budget, record, found)
+    elif found["start"] is None:
+        raise TrainingError("The loss did not fall at any rate of the range test; try another task.low and task.high, or task.confirm=5.")
+    else:
+        found |= {"lr": float(f"{found['start']:.2g}"), "low": None, "high": None, "confirm": []}
+    record.update(find_lr=found | {"last": _last_run(cfg, launch, record)})
+    pictures = plot(record.info, record.path)
+    summary = {"find_lr/lr": found["lr"]}
+    record.finish("ok", None, summary)
+    for line in sentences(record.info, _training(launch.overrides)):
+        record.say(line)
+    _mirror(cfg, record, pictures)
+    return summary
+
+
+def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
+    """What the range test says, beside what is known without it; plain values for the record."""
+    curve = smooth(mean_curve(ramps.losses))
+    read = rules(ramps.rates, curve, len(ramps.rates))
+    shape, vocabulary = assemble.model_shape(cfg), store.tokenizer.vocab_size
+    n = cost.n_parameters(shape, vocabulary) - (vocabulary + shape.block_size) * shape.n_embd
+    of_the_run: tuple[float, float, float] = (n, budget.total_tokens, budget.tokens_per_step)
+    characters = store.bytes_per_token < CHARACTERS
+    broken = [len(losses) for losses in ramps.losses if has_diverged(losses)]
+    law = advised_lr(*of_the_run, characters=characters).lr
+    one_cycle = assemble.make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens).beta1 is not None
+    return {
+        "rules": vars(read) if read else {},
+        "start": _start(read, law, one_cycle=one_cycle, falls=still_falls(curve)),
+        "one_cycle": one_cycle,
+        "still_falls": still_falls(curve),
+        "diverged": ramps.rates[min(broken) - 1] if broken else None,
+        "declared": float(cfg.optimizer.lr),
+        "preset": OmegaConf.select(cfg, "preset.lr"),
+        "law": law,
+        "law_says": law_sentence(*of_the_run, characters=characters),
+        "ramps": {
+            "quick_rates": [_short(rate) for rate in ramps.quick_rates],
+            "quick": [_short(loss) for loss in ramps.quick],
+            "rates": [_short(rate) for rate in ramps.rates],
+            "losses": [[_short(loss) for loss in losses] for losses in ramps.losses],
+        },
+    }
+
+
+def _start(read: Rules | None, law: float, *, one_cycle: bool, falls: bool) -> float | None:
+    """Where the runs begin; half way to the law where the ramp has not seen the far side of the basin, None where it saw nothing."""
+    if read is None:
+        return None
+    start = read.one_cycle if one_cycle else read.middle
+    return math.sqrt(start * law) if falls else start
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the runs that decide."""
+    steps = min(budget.steps, cfg.task.confirm_steps)
+    study = Path(cfg.paths.multirun).expanduser() / f"find_lr-{record.id}"
+    start = found["start"] or found["law"]
+    record.say(f"{cfg.task.confirm} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
+    highest = found["diverged"] or float("inf")
+    words = found.get("overrides") or [*_training(launch.overrides), f"trainer.max_steps={steps}"]
+    if not any(key_of(text) == INTERVAL for text in words):
+        words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
+    record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
+    runs, objective = assemble.confirm(words, study, start=start, highest=highest, n=cfg.task.confirm)
+    bowl = basin([(run.lr, run.value if run.value is not None else float("inf")) for run in runs], log=True, sd=None)
+    assert bowl is not None  # one of them came to an end
+    return {
+        "lr": float(f"{bowl.best:.2g}"),
+        "low": bowl.low,
+        "high": bowl.high,
+        "edge": bowl.edge,
+        "confirm": [vars(run) for run in runs],
+        "objective": objective,
+        "study": study.name,
+        "steps": steps,
+        "of_steps": budget.steps,
+    }
+
+
+def _training(overrides: Sequence[str]) -> list[str]:
+    """Overrides of a training that is like this one but for the task and the rate."""
+    left_out = ("task", "resume", "study", "optimizer.lr")
+    return [text for text in overrides if key_of(text) not in left_out and not key_of(text).startswith("task.")]
+
+
+def _last_run(cfg: DictConfig, launch: Launch, record: Run) -> dict[str, Any] | None:
+    """The newest finished training of this model and data, and its rate."""
+    for entry in catalogue([Path(cfg.paths.runs).expanduser()]):
+        same = all(entry.info.get("choices", {}).get(group) == launch.choices.get(group) for group in ("model", "data"))
+        if entry.id != record.id and entry.status == "ok" and entry.info.get("task") == "train" and same and "optimizer.lr" in entry.config:
+            return {"id": entry.id, "lr": float(entry.config["optimizer.lr"])}
+    return None
+
+
+def _mirror(cfg: DictConfig, record: Run, pictures: list[Path]) -> None:
+    """Show the result to the logger, all at once: there is nothing to see before."""
+    if not cfg.logger:
+        return
+    sink = assemble.make(cfg.logger)
+    sink.start(record)
+    for picture in pictures:
+        sink.image(picture.stem, picture)
+    sink.finish()

@@ -1,0 +1,101 @@
+"""The finder's picture and sentences, from a record alone."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptshake.estimate.lr_range import geometric
+from gptshake.report.lr_range import plot, said, sentences
+
+
+def losses(rates: list[float], shift: float = 0.0) -> list[float | None]:
+    return [round(4 - 2 / (1 + math.exp(-(math.log10(rate) + 3 + shift) / 0.25)), 4) for rate in rates]
+
+
+def record(**more: Any) -> dict[str, Any]:
+    quick, rates = geometric(1e-6, 1, 50), geometric(1e-5, 0.1, 100)
+    found: dict[str, Any] = {
+        "rules": {"steep": 1e-3, "valley": 8e-4, "minimum": 1e-3, "slide": None, "middle": 5e-3, "one_cycle": 8e-3},
+        "start": 5e-3,
+        "one_cycle": False,
+        "still_falls": False,
+        "diverged": 0.1,
+        "declared": 6e-4,
+        "preset": 6e-4,
+        "law": 2e-3,
+        "law_says": "law says lr 2e-3, batch 2k tokens",
+        "ramps": {
+            "quick_rates": quick,
+            "quick": losses(quick),
+            "rates": rates,
+            "losses": [losses(rates), [*losses(rates, 0.1)[:60], None]],
+        },
+        "lr": 1e-5,
+        "low": None,
+        "high": None,
+        "confirm": [],
+        "last": None,
+    }
+    return {"id": "x0000001", "name": "20261124-1200-tiny-wiki_char-excerpt106-x0000001", "find_lr": found | more}
+
+
+RUNS = {
+    "confirm": [
+        {"lr": lr, "value": value, "state": state}
+        for lr, value, state in ((1e-3, 2.2, "ok"), (4e-3, 2.0, "ok"), (1.6e-2, 2.1, "ok"), (6e-2, None, "diverged"))
+    ],
+    "lr": 5e-3,
+    "low": 3e-3,
+    "high": 9e-3,
+    "edge": None,
+    "objective": "val/bpb",
+    "steps": 800,
+    "of_steps": 5000,
+}
+
+
+def test_the_answer_is_told_as_a_ratio_because_exponents_are_misread() -> None:
+    text = "\n".join(sentences(record(), ["model=tiny"]))
+    assert "That is 1/60 of the preset (6e-4)." in text
+    text = "\n".join(sentences(record(last={"id": "y0000001", "lr": 5e-6}), ["model=tiny"]))
+    assert "1/60 of the preset (6e-4) and 2 x the last run of this model and data (5e-6, y0000001)" in text
+
+
+def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() -> None:
+    text = "\n".join(sentences(record(**RUNS), ["model=tiny", "data.path='it is'"]))
+    assert (
+        "optimizer.lr=5e-3 is the peak to train with (3e-3 to 9e-3 cannot be told from it): the bottom of the bowl of 4 runs of 800 steps"
+        in text
+    )
+    assert shlex.split(text.rpartition("next:")[2])[1:] == ["model=tiny", "data.path='it is'", "optimizer.lr=from:x0000001"]
+    assert "want less" not in text and "looks further" not in text
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"still_falls": True}, "The loss still fell at the end of the range test, 1e-1"),
+        ({"rules": {}, "start": None} | RUNS, "The loss did not fall at any rate of the range test"),
+        (RUNS | {"edge": "high"}, "The best lies at the high end of what was run: task.confirm=7 looks further."),
+        (RUNS | {"steps": 200}, "Runs of 200 steps want less than long ones"),
+    ],
+)
+def test_doubts_are_told_with_what_settles_them(more: dict[str, Any], words: str) -> None:
+    assert words in "\n".join(sentences(record(**more), []))
+
+
+def test_who_says_nothing_is_not_listed_and_a_typed_rate_is_no_preset() -> None:
+    names = [name for name, _, _ in said(record()["find_lr"])]
+    assert "slide" not in names and "preset" in names and names[-1] == "recommended" and "high, for one cycle" not in names
+    names = [name for name, _, _ in said(record(declared=1e-3, one_cycle=True)["find_lr"])]
+    assert "optimizer.lr" in names and "preset" not in names and "high, for one cycle" in names
+
+
+@pytest.mark.parametrize("more", [{}, RUNS, {"lr": None, "rules": {}, "start": None}], ids=["range test", "with runs", "before the answer"])
+def test_every_stage_is_drawn_and_the_same_record_gives_the_same_bytes(tmp_path: Path, more: dict[str, Any]) -> None:
+    first = [file.read_bytes() for file in plot(record(**more), tmp_path / "a")]
+    assert first == [file.read_bytes() for file in plot(record(**more), tmp_path / "b")]
+    assert len(first[1]) < 120_000
