@@ -3,6 +3,7 @@
 In the order of a run: ``settle`` (what it is about), ``opening`` (its record), ``run`` (training), ``weights`` (what came out).
 """
 
+from gptshake.assemble.fit import fitter, memory_limit
 from gptshake.assemble.forecast import around, device_of, measured, memory, stopwatch
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, train
@@ -13,9 +14,11 @@ __all__ = [
     "OURS",
     "around",
     "device_of",
+    "fitter",
     "make",
     "measured",
     "memory",
+    "memory_limit",
     "model_shape",
     "preflight",
     "resolve",
