@@ -41,7 +41,7 @@ def text(facts: Facts) -> str:
     for row in tried:
         marks = [word for word, marked in (("fastest", row is best), ("largest that fits", row is most)) if marked]
         numbers = [_speed(row, batch, block), f"{1000 * row.micro_batch:.3g}"] if row.fits else ["", ""]
-        said = ", ".join(marks) if row.fits else f"does not fit: {row.why}"
+        said = ", ".join(marks) if row.fits else "does not fit" if row.peak else f"does not fit: {row.why}"
         table.append([str(row.size), *numbers, short_bytes(row.peak) if row.peak else "", said])
     return f"\n{aligned(table)}\n\n{sentence(facts)}"
 
@@ -96,18 +96,18 @@ def _draw_speed(axes: Axes, tried: list[Tried], batch: int, block_size: int) -> 
 
 
 def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
-    most, fitting, lost = largest(tried), [row for row in tried if row.fits], [row.size for row in tried if not row.fits]
+    most, fitting, lost = largest(tried), [row for row in tried if row.fits], [row for row in tried if not row.fits]
     near = bool(lost) or limit < 3 * (most.peak or 0)
     top = limit if near else most.peak or 1
     unit, name = (2**30, "GiB") if top >= 2**31 else (2**20, "MiB")
     axes.plot([row.size for row in fitting], [(row.peak or 0) / unit for row in fitting], color=GREEN, **LINE)
-    axes.set_ylim(0, 1.3 * top / unit)
+    axes.set_ylim(0, 1.35 * top / unit)
     if near:
         axes.axhline(limit / unit, color=VERMILION, linewidth=1.2, linestyle=(0, (5, 3)))
-        axes.plot(lost, [limit / unit] * len(lost), "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
+        heights = [min(row.peak or limit, int(1.2 * limit)) / unit for row in lost]  # a trial that ran out of memory has no peak
+        axes.plot([row.size for row in lost], heights, "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
         words = f"limit {short_bytes(limit)}" + ("; crosses: did not fit" if lost else "")
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(words, (0, limit / unit), (5, 5), size=9, color=VERMILION, **place)
+        axes.text(0.005, limit / unit, words, transform=axes.get_yaxis_transform(), size=9, color=VERMILION, va="bottom")
     _mark(axes, most.size, (most.peak or 0) / unit, f"{most.size}: {short_bytes(most.peak or 0)}", tried[-1].size, below=near)
     caption(axes, f"peak memory of the training, {name}" + ("" if near else f"; limit {short_bytes(limit)}"))
 
