@@ -120,7 +120,7 @@ def test_an_impossible_shape_is_refused(override: str) -> None:
 
 
 def test_a_task_must_be_there() -> None:
-    assert "task= needs an option: task is one of inspect, plan, report, sample, train" in refusal("~task")
+    assert "task= needs an option: task is one of fit_batch, inspect, plan, report, sample, train" in refusal("~task")
 
 
 def test_missing_groups_are_named_together_with_their_options() -> None:

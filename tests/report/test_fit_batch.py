@@ -38,6 +38,14 @@ def test_the_size_that_is_told_divides_the_batch(facts: dict[str, Any]) -> None:
     assert sentence(facts | {"batch_size": 60}).startswith("data.micro_batch_size=15 (it divides the batch of 60; 16 was tried)")
 
 
+def test_a_speed_that_needs_larger_steps_is_not_told_as_this_runs(facts: dict[str, Any]) -> None:
+    said = sentence(facts | {"batch_size": 4})
+    assert said.startswith("data.micro_batch_size=4 is the fastest for steps of 4 sequences: 2,4")
+    assert " (larger steps go up to 10.1k, 32 at once); 48 is the largest that fits." in said
+    table = text(facts | {"batch_size": 4})
+    assert "fastest for steps of 4\n" in table and "fastest of all\n" in table
+
+
 def test_the_table_is_sorted_and_marks_both_answers(facts: dict[str, Any]) -> None:
     rows = [line.split() for line in text(facts).strip().splitlines()[1:10]]
     assert [row[0] for row in rows] == ["1", "2", "4", "8", "16", "32", "48", "56", "64"]

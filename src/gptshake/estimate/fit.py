@@ -61,8 +61,11 @@ def largest(tried: Sequence[Tried]) -> Tried:
     return max((row for row in tried if row.fits), key=lambda row: row.size)
 
 
-def fastest(tried: Sequence[Tried], batch: int) -> Tried:
-    """The smallest of the sizes up to ``batch`` that are as fast as the fastest of them; one of them must fit."""
-    usable = [row for row in tried if row.fits and row.size <= batch]
+def fastest(tried: Sequence[Tried], batch: int, *, beyond: bool = False) -> Tried:
+    """The smallest of the sizes up to ``batch`` that are as fast as the fastest of them; one of them must fit.
+
+    With ``beyond`` of all sizes: those above the batch need larger steps, which is another training.
+    """
+    usable = [row for row in tried if row.fits and (beyond or row.size <= batch)]
     enough = max(row.rate(batch) for row in usable) / (1 + SAME)
     return min((row for row in usable if row.rate(batch) >= enough), key=lambda row: row.size)

@@ -36,10 +36,12 @@ def row_text(row: Tried, batch: int, block_size: int) -> str:
 def text(facts: Facts) -> str:
     """The table, and what to do."""
     tried, batch, block = _sorted(facts), facts["batch_size"], facts["block_size"]
-    best, most = fastest(tried, batch), largest(tried)
+    best, beyond, most = fastest(tried, batch), fastest(tried, batch, beyond=True), largest(tried)
+    fast = "fastest" if beyond.size <= batch else f"fastest for steps of {batch}"
+    answers = ((fast, best), ("fastest of all", beyond if beyond.size > batch else None), ("largest that fits", most))
     table = [["micro-batch", "tokens/s", "ms a pass", "peak memory", ""]]
     for row in tried:
-        marks = [word for word, marked in (("fastest", row is best), ("largest that fits", row is most)) if marked]
+        marks = [word for word, marked in answers if row is marked]
         numbers = [_speed(row, batch, block), f"{1000 * row.micro_batch:.3g}"] if row.fits else ["", ""]
         said = ", ".join(marks) if row.fits else "does not fit" if row.peak else f"does not fit: {row.why}"
         table.append([str(row.size), *numbers, short_bytes(row.peak) if row.peak else "", said])
@@ -52,10 +54,15 @@ def sentence(facts: Facts) -> str:
     best, most = fastest(tried, batch), largest(tried)
     use = micro_batch(batch, best.size)
     divided = f" (it divides the batch of {batch}; {best.size} was tried)" if use != best.size else ""
-    said = f"data.micro_batch_size={use}{divided} is the fastest here: {best.rate(batch) * block:,.0f} tokens/s with {short_bytes(best.peak or 0)} of {limit}"
-    if any(not row.fits for row in tried):
-        return f"{said}; {most.size} is the largest that fits."
-    return f"{said}; {most.size} still fits, and more is no faster."
+    beyond = fastest(tried, batch, beyond=True)
+    where, more = "here", ""
+    if beyond.size > batch:
+        where = f"for steps of {batch} sequences"
+        more = f" (larger steps go up to {_speed(beyond, batch, block)}, {beyond.size} at once)"
+    full = any(not row.fits for row in tried)
+    end = f"{most.size} {'is the largest that fits' if full else 'still fits, and more is no faster'}."
+    speed = f"{best.rate(batch) * block:,.0f} tokens/s with {short_bytes(best.peak or 0)} of {limit}"
+    return f"data.micro_batch_size={use}{divided} is the fastest {where}: {speed}{more}; {end}"
 
 
 def draw(facts: Facts, folder: Path) -> list[Path]:
@@ -86,12 +93,17 @@ def figure(facts: Facts) -> Figure:
 
 
 def _draw_speed(axes: Axes, tried: list[Tried], batch: int, block_size: int) -> None:
-    best, fitting = fastest(tried, batch), [row for row in tried if row.fits]
+    fitting = [row for row in tried if row.fits]
     rates = [row.rate(batch) * block_size for row in fitting]
     axes.plot([row.size for row in fitting], rates, color=BLUE, **LINE)
     axes.set_ylim(0, 1.3 * max(rates))
-    _mark(axes, best.size, best.rate(batch) * block_size, f"{best.size}: {_speed(best, batch, block_size)} tokens/s", tried[-1].size)
-    caption(axes, "tokens/s")
+    best, beyond = fastest(tried, batch), fastest(tried, batch, beyond=True)
+    words = f"tokens/s: {_speed(best, batch, block_size)} with {best.size} at once"
+    _ring(axes, best.size, best.rate(batch) * block_size)
+    if beyond.size > batch:
+        words += f"; in larger steps up to {_speed(beyond, batch, block_size)} with {beyond.size}"
+        _ring(axes, beyond.size, beyond.rate(batch) * block_size)
+    caption(axes, words)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
 
 
@@ -108,16 +120,14 @@ def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
         axes.plot([row.size for row in lost], heights, "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
         words = f"limit {short_bytes(limit)}" + ("; crosses: did not fit" if lost else "")
         axes.text(0.005, limit / unit, words, transform=axes.get_yaxis_transform(), size=9, color=VERMILION, va="bottom")
-    _mark(axes, most.size, (most.peak or 0) / unit, f"{most.size}: {short_bytes(most.peak or 0)}", tried[-1].size, below=near)
-    caption(axes, f"peak memory of the training, {name}" + ("" if near else f"; limit {short_bytes(limit)}"))
+    _ring(axes, most.size, (most.peak or 0) / unit)
+    holds = f"peak memory, {name}: {most.size} {'is the largest that fits' if lost else 'still fits'}, with {short_bytes(most.peak or 0)}"
+    caption(axes, holds + ("" if near else f" of {short_bytes(limit)}"))
 
 
-def _mark(axes: Axes, x: float, y: float, words: str, end: float, *, below: bool = False) -> None:
-    """A ring around a point and words above or below it, on the side where there is room."""
-    axes.plot([x], [y], "o", markersize=10, markerfacecolor="none", markeredgecolor=VERMILION, markeredgewidth=1.6)
-    side = "right" if x * x > end else "left"
-    place = (6 if side == "right" else -6, -20 if below else 10)
-    axes.annotate(words, (x, y), place, textcoords="offset points", size=9.5, ha=side)
+def _ring(axes: Axes, x: float, y: float) -> None:
+    """Around a point that is named in the caption."""
+    axes.plot([x], [y], "o", markersize=10, markerfacecolor="none", markeredgecolor=VERMILION, markeredgewidth=1.6, clip_on=False)
 
 
 def _sizes(axes: Axes, tried: list[Tried]) -> None:
