@@ -172,9 +172,10 @@ def per_device(budget: Budget) -> int:
 
 def _nothing_fits(cfg: DictConfig, shape: GPTConfig, limit: int, why: str) -> str:
     halved = "" if str(cfg.trainer.precision).startswith("bf16") else ", trainer.precision=bf16-mixed"
+    more = "a device with more memory" if OmegaConf.select(cfg, "task.memory") is None else "a larger task.memory"
     return (
         f"Not even one sequence of {shape.block_size:,} tokens fits into {short_bytes(limit)} of memory: {why}. "
-        f"Take a smaller model, a smaller model.block_size than {shape.block_size}{halved}, or a device with more memory."
+        f"Take a smaller model, a smaller model.block_size than {shape.block_size}{halved}, or {more}."
     )
 
 
