@@ -150,3 +150,25 @@ def test_a_process_knows_its_age() -> None:
     age = hardware.process_age()
     assert age is not None and 0 < age < 24 * 3600
     assert (hardware.process_age() or 0) >= age
+
+
+def test_free_memory_is_the_machines_or_what_the_container_leaves(imagined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (imagined / "meminfo").write_text("MemTotal:  8000 kB\nMemFree:  1000 kB\nMemAvailable:    6000 kB\n")
+    monkeypatch.setattr(hardware, "MEM_INFO", imagined / "meminfo")
+    assert hardware.free_bytes("cpu") == 6000 * 1024
+    for name, value in (("max", "5000000"), ("current", "3000000"), ("stat", "anon 7\ninactive_file 500000\nactive_file 1")):
+        (imagined / f"memory.{name}").write_text(value)
+    assert hardware.free_bytes("cpu") == 2_500_000
+    (imagined / "memory.current").write_text("9000000")
+    assert hardware.free_bytes("cpu") == 0
+    (imagined / "memory.max").write_text("max")
+    assert hardware.free_bytes("cpu") == 6000 * 1024
+
+
+def test_a_gpus_memory_is_limited_to_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(hardware, "device_memory", lambda device: 1000)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    hardware.limit_memory("cuda", 250)
+    hardware.limit_memory("cuda", 5000)
+    assert shares == [0.25, 1.0]

@@ -20,10 +20,12 @@ from gptshake.errors import ConfigError
 
 CPU_INFO = Path("/proc/cpuinfo")
 CGROUP = Path("/sys/fs/cgroup")
+MEM_INFO = Path("/proc/meminfo")
 BF16_FLAGS = {
     "amx_bf16"
 }  # avx512_bf16 alone multiplies fast but trains slower: 2.0 x the time of fp32 at 4/4/128, 1.6 x at 6/6/384 (torch 2.13)
 CUDA_CONTEXT = 1 << 29  # bytes of a GPU that its driver takes for a process, beside what torch counts
+SLACK = 1 << 28  # bytes that stacks and pools of threads reserve and do not use
 BF16, FP32 = "bf16-mixed", "32-true"
 
 # Dense FLOP/s with fp32 accumulation: (bf16 tensor cores, fp32 without tensor cores). From NVIDIA's data sheets and architecture
@@ -81,9 +83,18 @@ def describe() -> dict[str, Any]:
         "cores": physical_cores(),
         "threads": logical_cores(),
         "ram_gb": round(memory_bytes() / 2**30, 1),
-        "gpus": _gpus(),
+        "gpus": gpus(),
         "platform": platform.platform(),
     }
+
+
+def gpus() -> list[dict[str, Any]]:
+    """``name`` and, where known, ``memory_gb`` of each GPU, from the driver's own tool."""
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return [{"name": f"{cpu_name()} GPU"}]
+    rows = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits").splitlines()
+    fields = [row.rsplit(",", 1) for row in rows if "," in row]
+    return [{"name": name.strip(), "memory_gb": round(int(mib) / 1024, 1)} for name, mib in fields if mib.strip().isdigit()]
 
 
 def cpu_name() -> str:
@@ -117,6 +128,37 @@ def memory_bytes() -> int:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _cgroup_value("memory.max")
     return min(total, int(limit)) if limit and limit.isdigit() else total
+
+
+def free_bytes(device: str) -> int:
+    """Memory of ``device`` that nobody uses now, in bytes; for ``cpu`` and ``mps`` of the main memory, where the system says so, else all of it."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", MEM_INFO.read_text(), re.MULTILINE) if MEM_INFO.exists() else None
+    free = 1024 * int(found[1]) if found else memory_bytes()
+    limit, used, stat = (_cgroup_value(f"memory.{name}") or "" for name in ("max", "current", "stat"))
+    if limit.isdigit() and used.isdigit():
+        cached = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)  # files kept while nobody needs the room
+        free = min(free, int(limit) - int(used) + (int(cached[1]) if cached else 0))
+    return max(0, free)
+
+
+def limit_memory(device: str, room: int) -> None:
+    """Let this process take ``room`` bytes of ``device`` more than it has, and hardly more: beyond, it gets an error and not the machine.
+
+    Of a GPU the limit is exact. Of the main memory it is generous, as what is reserved is not all used, and only Linux keeps it:
+    whether a limit was passed is to be read from ``peak_bytes``.
+    """
+    if device == "cuda":
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(min(1.0, room / device_memory(device)))
+    elif platform.system() == "Linux":
+        reserved = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+        wanted, hard = reserved + room + room // 4 + SLACK, resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def resident_bytes() -> int:
@@ -276,14 +318,6 @@ def _cgroup_value(name: str) -> str | None:
         return (CGROUP / name).read_text().strip()
     except OSError:
         return None
-
-
-def _gpus() -> list[dict[str, Any]]:
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return [{"name": f"{cpu_name()} GPU"}]
-    rows = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits").splitlines()
-    fields = [row.rsplit(",", 1) for row in rows if "," in row]
-    return [{"name": name.strip(), "memory_gb": round(int(mib) / 1024, 1)} for name, mib in fields if mib.strip().isdigit()]
 
 
 def _output(*command: str) -> str:

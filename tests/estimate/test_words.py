@@ -2,7 +2,8 @@
 
 import pytest
 
-from gptshake.estimate.words import duration, percent, short_bytes, short_count, short_rate, three_digits
+from gptshake.errors import ConfigError
+from gptshake.estimate.words import duration, parse_bytes, percent, short_bytes, short_count, short_rate, three_digits
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,26 @@ def test_rates_are_short(value: float, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (2**30 - 1, "1 GiB"), (24 * 2**30, "24 GiB")])
 def test_memory_is_told_as_devices_have_it(value: float, text: str) -> None:
     assert short_bytes(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1GiB", 2**30),
+        ("1.5G", 3 * 2**29),
+        ("800 MB", 800_000_000),
+        ("512m", 2**29),
+        ("64kib", 2**16),
+        ("2 TiB", 2**41),
+        ("100B", 100),
+        ("12", 12),
+    ],
+)
+def test_memory_is_understood_as_people_write_it(text: str, value: int) -> None:
+    assert parse_bytes("task.memory", text) == value
+
+
+@pytest.mark.parametrize("text", ["", "much", "1PiB", "-1GiB", "0MiB", "1e9", "GiB", "1 G i B"])
+def test_what_is_no_memory_gets_a_sentence(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"task.memory=.* such as 800MiB or 1.5GiB"):
+        parse_bytes("task.memory", text)

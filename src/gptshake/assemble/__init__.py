@@ -6,6 +6,7 @@ In the order of a run: ``settle`` (what it is about), ``opening`` (its record), 
 
 from gptshake.assemble.confirming import Confirmed, confirm
 from gptshake.assemble.finding import Ramps, run_range_tests
+from gptshake.assemble.fit import fitter, memory_limit
 from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, model_shape, stopwatch
 from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
@@ -21,11 +22,13 @@ __all__ = [
     "around",
     "confirm",
     "device_of",
+    "fitter",
     "make",
     "may_be_tried",
     "measure_checkpoints",
     "measured",
     "memory",
+    "memory_limit",
     "model_shape",
     "open_run",
     "outcome",

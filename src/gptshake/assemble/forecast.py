@@ -6,11 +6,13 @@ the probe alone. Its server is forked before CUDA can have begun in this process
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,11 +25,35 @@ from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import Around, Speed
 from gptshake.model.config import GPTConfig
-from gptshake.processes import ForkServer, Spec
+from gptshake.processes import ForkServer, Outcome, Spec
 from gptshake.signals import SIGNALS
 
 Measure = Callable[[DictConfig, Budget], Speed]
+Ask = Callable[..., Outcome]  # a task, threads and, if it may not take long, a time of time.monotonic()
 _MODULES = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.training.callbacks.keeper", "gptshake.data.module")
+
+
+@contextmanager
+def children(work: Callable[[Any], Any]) -> Iterator[Ask]:
+    """Gives what does ``work`` on a task in a child of a server that is begun at once, and waits for its outcome."""
+    server = ForkServer(work, _MODULES)
+    folder = Path(tempfile.mkdtemp(prefix="gptshake-probe-"))
+
+    def ask(task: Any, threads: int, until: float = float("inf")) -> Outcome:
+        child = server.start(Spec(task, folder, threads=threads))
+        while child.outcome is None:
+            server.wait([child], 0.2)
+            if SIGNALS.received is not None:
+                raise Stop(SIGNALS.received)
+            if time.monotonic() > until:
+                child.kill("it took too long")
+        return child.outcome
+
+    try:
+        yield ask
+    finally:
+        server.close(grace=1.0)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -38,29 +64,20 @@ def stopwatch(store: TokenStore) -> Iterator[Measure]:
         ConfigError: the step would not fit into memory.
         GptshakeError: the probe ended early, as for want of memory.
     """
-    server = ForkServer(partial(_in_child, store), _MODULES)
-    folder = Path(tempfile.mkdtemp(prefix="gptshake-probe-"))
+    with children(partial(_in_child, store)) as ask:
 
-    def ask(cfg: DictConfig, budget: Budget) -> Speed:
-        if not may_be_tried(cfg, store, budget):
-            raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan says what would.")
-        child = server.start(Spec((cfg, budget), folder, threads=cfg.trainer.threads))
-        while child.outcome is None:
-            server.wait([child], 0.2)
-            if SIGNALS.received is not None:
-                raise Stop(SIGNALS.received)
-        if child.outcome.status != "ok":
-            raise GptshakeError(
-                f"The speed could not be measured: the trial step {child.outcome.reason}. If memory ran out, try a smaller "
-                f"data.micro_batch_size than {budget.micro_batch_size}, a smaller model or model.block_size."
-            )
-        return Speed(**child.outcome.value)
+        def measure(cfg: DictConfig, budget: Budget) -> Speed:
+            if not may_be_tried(cfg, store, budget):
+                raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan says what would.")
+            outcome = ask((cfg, budget), cfg.trainer.threads)
+            if outcome.status != "ok":
+                raise GptshakeError(
+                    f"The speed could not be measured: the trial step {outcome.reason}. If memory ran out, try a smaller "
+                    f"data.micro_batch_size than {budget.micro_batch_size}, a smaller model or model.block_size."
+                )
+            return Speed(**outcome.value)
 
-    try:
-        yield ask
-    finally:
-        server.close(grace=1.0)
-        shutil.rmtree(folder, ignore_errors=True)
+        yield measure
 
 
 def may_be_tried(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
@@ -69,14 +86,14 @@ def may_be_tried(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
     return expected.total < hardware.device_memory(device_of(cfg))
 
 
-def measured(store: TokenStore, cfg: DictConfig, budget: Budget) -> Speed:
-    """Measure in this process."""
+def measured(store: TokenStore, cfg: DictConfig, budget: Budget, typical: Callable[[list[float]], float] = median) -> Speed:
+    """Measure in this process; ``typical`` as in ``training.probe.measure``."""
     from gptshake.training.probe import measure
 
     trainer = cfg.trainer
     model = partial(make, cfg.model, vocab_size=store.tokenizer.vocab_size)
     device = device_of(cfg)
-    return measure(model, make(cfg.optimizer), budget, device, trainer.precision, trainer.gradient_clip_val)
+    return measure(model, make(cfg.optimizer), budget, device, trainer.precision, trainer.gradient_clip_val, typical)
 
 
 def _in_child(store: TokenStore, task: tuple[DictConfig, Budget]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ So a wrong path or an impossible plan is told at once. ``resolve`` freezes every
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
+from gptshake.assemble.fit import AutoFit, auto_fit
 from gptshake.assemble.forecast import Measure, around, device_of, model_shape, stopwatch
 from gptshake.assemble.parts import make
 from gptshake.data.blocks import n_blocks
@@ -105,9 +107,14 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None = None, 
     Raises:
         ConfigError: a batch, a length or a device that cannot be had.
     """
-    if cfg.trainer.hours is not None and measure is None:
-        with stopwatch(store) as measure:  # before this process asks for a GPU
-            return resolve(cfg, store, measure, gpu)
+    with ExitStack() as stack:  # children are begun before this process asks for a GPU
+        if cfg.trainer.hours is not None and measure is None:
+            measure = stack.enter_context(stopwatch(store))
+        fit = None if gpu else stack.enter_context(auto_fit(cfg, store))
+        return _resolve(cfg, store, measure, gpu, fit)
+
+
+def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: hardware.Gpu | None, fit: AutoFit | None) -> Budget:
     trainer, shape, vocabulary = cfg.trainer, model_shape(cfg), store.tokenizer.vocab_size
     _settle_device(cfg, gpu)
     limit = cfg.data.get("limit_blocks")
@@ -127,7 +134,11 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None = None, 
         max_epochs=trainer.max_epochs,
         max_tokens=trainer.max_tokens,
     )
-    budget = planned()
+    budget, said = planned(), ""
+    if fit:
+        size, said = fit(cfg, shape, budget)
+        planned = partial(planned, micro_batch_wish=size)
+        budget = planned()
     if measure is not None and trainer.hours is not None:
         budget = _within_hours(cfg, store, shape, planned, budget, measure)
     if cfg.scheduler is not None:
@@ -141,7 +152,7 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None = None, 
         OmegaConf.update(cfg, key, value)
     if trainer.val_check_interval == AUTO:
         trainer.val_check_interval = interval_of(budget.steps)
-    return budget
+    return replace(budget, notes=(*budget.notes, said)) if said else budget
 
 
 def _settle_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.suggest import list_options, nearest
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import AUTO, parse_max_time
+from gptshake.estimate.words import parse_bytes
 from gptshake.hardware import KNOWN_GPUS
 from gptshake.model.config import GPTConfig, check_shape
 
@@ -157,6 +158,9 @@ def _check_combinations(cfg: DictConfig) -> None:
     max_time = OmegaConf.select(cfg, "trainer.max_time")
     if max_time is not None:
         parse_max_time(max_time)
+    memory = OmegaConf.select(cfg, "task.memory")
+    if memory is not None:
+        parse_bytes("task.memory", str(memory))
     for group in ("task", "paths", "optimizer", "scheduler", "trainer"):
         if cfg.get(group) is None:
             raise ConfigError(f"{group}= needs an option: {list_options(group)}")

@@ -1,4 +1,8 @@
-"""Numbers as people say them. Pure text."""
+"""Numbers as people say and write them. Pure text."""
+
+import re
+
+from gptshake.errors import ConfigError
 
 
 def duration(seconds: float) -> str:
@@ -37,6 +41,23 @@ def short_bytes(value: float) -> str:
         if abs(value) >= 0.9995 * unit:
             return f"{value / unit:.3g} {name}"
     return f"{value:.0f} B"
+
+
+def parse_bytes(key: str, text: str) -> int:
+    """Bytes in ``1GiB``, ``1.5G``, ``800 MB`` (powers of 1000) or ``1000000``.
+
+    Args:
+        key: of the config, for the sentence.
+        text: a number and a unit.
+    Raises:
+        ConfigError: something else, or no memory at all.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(ib|b|)", text.strip().lower())
+    power = " kmgt".index(match[2] or " ") if match else 0
+    found = int(float(match[1]) * (1000 if match[3] == "b" else 1024) ** power) if match else 0
+    if found < 1:
+        raise ConfigError(f"{key}={text} is no amount of memory: write a number and a unit, such as 800MiB or 1.5GiB.")
+    return found
 
 
 def short_rate(value: float) -> str:

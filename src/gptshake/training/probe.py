@@ -14,6 +14,7 @@ from torch import nn
 from gptshake import hardware
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import Speed
+from gptshake.estimate.words import short_bytes
 from gptshake.model.generate import generate
 from gptshake.model.gpt import GPT
 from gptshake.training.module import OptimizerFactory
@@ -21,11 +22,18 @@ from gptshake.training.module import OptimizerFactory
 SECONDS, MOST_SECONDS = 2.0, 20.0  # of passes: measured for so long, and never begun after so long
 FEWEST, MOST = 3, 40  # passes, where time allows
 SAMPLED = 16  # tokens
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "alloc_failed")  # in errors without a class
 BASE_BYTES = hardware.resident_bytes()  # with all that a training imports; a forked child's own figure lacks the pages of libraries
 
 
 def measure(
-    model: Callable[[], GPT], optimizer: OptimizerFactory, budget: Budget, device: str, precision: str, clip: float | None
+    model: Callable[[], GPT],
+    optimizer: OptimizerFactory,
+    budget: Budget,
+    device: str,
+    precision: str,
+    clip: float | None,
+    typical: Callable[[list[float]], float] = median,
 ) -> Speed:
     """Seconds of a pass, an update, an evaluation and a sampled token, and the memory held at the peak.
 
@@ -36,6 +44,7 @@ def measure(
         device: ``cuda``, ``mps`` or ``cpu``.
         precision: Lightning's word for it.
         clip: global gradient norm, or None.
+        typical: of several durations: their median to foretell a run; ``min``, the least disturbed, to compare.
     """
     before = hardware.resident_bytes() if device == "cpu" else 0
     network = model().to(device)
@@ -70,13 +79,30 @@ def measure(
     evaluations = [_seconds(evaluation) for _ in range(FEWEST if passes[-1] < 1 else 1)]
     sampled = _seconds(lambda: generate(network, tokens[:1, :1], SAMPLED))
     return Speed(
-        micro_batch=median(passes[1:]),
-        update=median(updates[1:] or updates),
-        evaluation=median(evaluations),
+        micro_batch=typical(passes[1:]),
+        update=typical(updates[1:] or updates),
+        evaluation=typical(evaluations),
         sampled_token=sampled / SAMPLED,
         base_bytes=BASE_BYTES,
         held_bytes=held,
     )
+
+
+def within(limit: int, device: str, work: Callable[[], Speed]) -> Speed | str:
+    """Do ``work`` in a process that may hold ``limit`` bytes of the device's memory, or say why that was not enough.
+
+    To be called in a child that ends afterwards: the limit stays.
+    """
+    base = hardware.CUDA_CONTEXT if device == "cuda" else BASE_BYTES
+    if limit <= base:
+        return f"the process alone takes {short_bytes(base)}"
+    hardware.limit_memory(device, limit - base)
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:  # torch's own class for it is a RuntimeError
+        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in NO_MEMORY):
+            raise
+        return "memory ran out"
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -1,0 +1,62 @@
+"""``task=fit_batch``: the largest micro-batch that fits the device, and the fastest one, from real steps in child processes."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gptshake import assemble, hardware
+from gptshake.config.check import check_groups
+from gptshake.estimate.fit import Tried
+from gptshake.estimate.words import parse_bytes
+from gptshake.record.launch import Launch
+
+
+def run(cfg: DictConfig, launch: Launch) -> None:
+    """Try sizes, say which to take, and put table and picture into ``task.folder``. Leaves no record.
+
+    Raises:
+        ConfigError: no model or no data was named, a device that cannot be had, or a memory in which not even one sequence fits.
+        GptshakeError: a step that failed for another reason than memory.
+    """
+    check_groups(cfg)
+    store = assemble.token_store(cfg, [])
+    names = f"{launch.choices['model']}-{launch.choices['data']}"
+    with assemble.fitter(cfg, store) as fitter:  # before this process asks for a GPU
+        cfg.data.micro_batch_size = 1  # it is what is looked for
+        budget = assemble.resolve(cfg, store)
+        from gptshake.report.fit_batch import draw, row_text, text
+
+        device, precision, threads = assemble.device_of(cfg), cfg.trainer.precision, cfg.trainer.threads
+        limit = assemble.memory_limit(device)
+        if cfg.task.memory is not None:
+            limit = min(limit, parse_bytes("task.memory", str(cfg.task.memory)))
+        to_the_limit = device == "cuda" or cfg.task.memory is not None  # a slow device would need very long to fill a large memory
+        batch, tried = budget.accumulation, list[Tried]()
+        facts = {
+            "title": f"{names.replace('-', ' · ')} · {store.label}",
+            "settings": f"{_name(device)}, {precision}" + (f", {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else ""),
+            "block_size": budget.block_size,
+            "batch_size": batch,
+            "limit": limit,
+            "tried": tried,
+        }
+        print(f"Trying real steps of {facts['title']} on {facts['settings']} ...", flush=True)
+        fitter.search(
+            cfg,
+            assemble.model_shape(cfg),
+            budget,
+            limit,
+            tried=tried,
+            saturates=not to_the_limit,
+            say=lambda row: print(f"  {row_text(row, batch, budget.block_size)}", flush=True),
+        )
+        if device == "cuda" and cfg.task.memory is None:
+            fitter.keep(tried)
+    print(text(facts))
+    for file in draw(facts, Path(cfg.task.folder).expanduser() / names):
+        print(f"  {file}")
+
+
+def _name(device: str) -> str:
+    names = [gpu["name"] for gpu in hardware.gpus()] if device != "cpu" else []
+    return names[0] if names else hardware.cpu_name()
