@@ -13,7 +13,7 @@ import pytest
 
 from gptshake import assemble
 from gptshake.config.argv import parse
-from gptshake.config.check import check, check_groups
+from gptshake.config.check import check, check_groups, trains
 from gptshake.config.compose import compose
 from gptshake.config.layout import options
 from gptshake.config.suggest import checked_compose, first_choice, parse_overrides
@@ -88,7 +88,7 @@ def test_a_documented_command_is_accepted(command: str, book: Path, monkeypatch:
         return
     cfg = checked_compose([chosen for override in overrides if (chosen := first_choice(override)) is not None])
     check(cfg)
-    if cfg.resume is None and cfg.task.get("trains", True):
+    if cfg.resume is None and trains(cfg):
         check_groups(cfg)
         assemble.preflight(cfg)
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gptshake.config import again
 from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
-from gptshake.config.check import check, check_groups
+from gptshake.config.check import check, check_groups, trains
 from gptshake.config.compose import choices, prepare, snapshot
 from gptshake.config.found import found_rates, other_terms
 from gptshake.config.layout import GROUPS, local_files, packaged_conf, shadowed
@@ -53,19 +53,19 @@ def start(arguments: Arguments) -> None:
     single = _single(arguments)
     cfg = checked_compose(single)
     check(cfg)
-    if cfg.task.get("trains", True):
+    if trains(cfg):
         check_groups(cfg)
     if resumed:
         again.refuse_differences(cfg, resumed)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
     label = _preflight(cfg)
-    code = read_code() if cfg.task.get("trains", True) else Code()
+    code = read_code() if trains(cfg) else Code()
     _guard(cfg, single, code)
     if note := other_terms(arguments.origin, cfg):
         print(note, flush=True)
     chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
-    if arguments.multirun and cfg.task.get("sweeps", cfg.task.get("trains", True)) and not chosen:
+    if arguments.multirun and trains(cfg) and cfg.task.get("sweeps", True) and not chosen:
         _sweep(arguments, cfg, single, label, code)
         return
     if arguments.multirun:
@@ -75,7 +75,7 @@ def start(arguments: Arguments) -> None:
 
 def _preflight(cfg: DictConfig) -> str:
     """Look at source, tokenizer and schedule; a task that only reads records has none of them, and need not wait for their imports."""
-    if cfg.data is None and not cfg.task.get("trains", True):
+    if cfg.data is None and not trains(cfg):
         return ""
     from gptshake import assemble  # numpy comes with it, which `--cfg job` need not wait for
 

@@ -72,6 +72,7 @@ def test_the_task_trains_a_short_run_and_tells(commands: Any, small: Any, tmp_pa
     assert done.code == 0, done.err
     assert "noise scale: " in done.out and "plots/noise_scale.png" in done.out
     assert the_run(tmp_path).info["task"] == "noise_scale" and len(measured(the_run(tmp_path)).splitlines()) == 13
+    assert the_run(tmp_path).info["git"]  # it is a training like any other, and guarded
 
 
 def test_the_task_tells_of_a_run_that_has_measured(commands: Any, noisy: Path, the_run: Any) -> None:

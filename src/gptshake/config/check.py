@@ -112,6 +112,11 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
+def trains(cfg: DictConfig) -> bool:
+    """Whether the task trains, which needs a model, data and the guard; one that is given a finished run with ``task.run`` only reads it."""
+    return bool(cfg.task.get("trains", True)) and not cfg.task.get("run")
+
+
 def check_groups(cfg: DictConfig, needed: Iterable[str] = ("model", "data", "tokenizer")) -> None:
     """Refuse a run that leaves open what to train, or on what.
 

@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 
 from gptshake import assemble
 from gptshake.config.again import stored_overrides
-from gptshake.config.check import check_groups
 from gptshake.config.suggest import checked_compose
 from gptshake.estimate.noise_scale import Estimate, running, sentence
 from gptshake.record.launch import Launch
@@ -28,7 +27,6 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         RecordError: there is no such run, or it has no checkpoint.
     """
     if cfg.task.run is None:
-        check_groups(cfg)
         assemble.train(cfg, launch)
         _name([launch.path / "plots" / "noise_scale.png"])
         return
