@@ -44,6 +44,7 @@ HEAVY = {
     "tiktoken": ["tokenizer.*"],
     "tokenizers": ["tokenizer.hf_bpe", "tokenizer.exchange"],
     "sentencepiece": ["tokenizer.sentencepiece"],
+    "tensorboard": ["record.sinks.tensorboard"],
     "regex": ["tokenizer.words"],
     "gensim": [],
     "pandas": [],

@@ -23,7 +23,7 @@ from gptshake.config.root import RootConfig
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.model.config import GPTConfig
 from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, LinearConfig, OneCycleConfig, SGDConfig, WSDConfig
-from gptshake.record.sinks.config import WandbConfig
+from gptshake.record.sinks.config import TensorBoardConfig, WandbConfig
 from gptshake.redaction import learn
 from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
 from gptshake.training.config import TrainerConfig
@@ -51,7 +51,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "wsd_schema": WSDConfig,
     },
     "trainer": {"trainer_schema": TrainerConfig},
-    "logger": {"wandb_schema": WandbConfig},
+    "logger": {"wandb_schema": WandbConfig, "tensorboard_schema": TensorBoardConfig},
 }
 
 

@@ -1,4 +1,4 @@
-"""Schema of ``conf/logger``: what Hydra accepts and ``WandbSink`` takes. Imports nothing heavy."""
+"""Schemas of ``conf/logger``: what Hydra accepts and the sinks take. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
@@ -13,3 +13,11 @@ class WandbConfig:
     every: int = 10  # optimizer steps per logged row
     artifacts: str = "none"  # none, best
     _target_: str = "gptshake.record.sinks.wandb.WandbSink"
+
+
+@dataclass
+class TensorBoardConfig:
+    """TensorBoard."""
+
+    every: int = 10  # optimizer steps per logged row
+    _target_: str = "gptshake.record.sinks.tensorboard.TensorBoardSink"
