@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gptshake.config import again
+from gptshake.config import again, completion
 from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
 from gptshake.config.check import check, check_groups
 from gptshake.config.compose import choices, prepare, snapshot
@@ -99,6 +99,9 @@ def _resumed(arguments: Arguments) -> Path | None:
 
 def _show(arguments: Arguments) -> None:
     """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
+    if completion.asked(arguments):
+        completion.answer(lambda: _hydra(arguments.argv(), lambda cfg: None))
+        return
     try:
         _hydra(arguments.argv(), lambda cfg: None)
     except COMPOSITION_ERRORS:
