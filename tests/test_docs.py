@@ -201,6 +201,18 @@ def test_the_parts_on_the_page_train_from_a_folder_of_ones_own(commands: Any, tm
     assert sampled.code == 0 and sampled.out.startswith("12+"), sampled.err
 
 
+def test_a_sweep_runs_the_python_of_the_moment_when_it_began(commands: Any, tmp_path: Path) -> None:
+    written(ROOT / "docs" / "extending.md", tmp_path)
+    with (tmp_path / "gru.py").open("a") as file:
+        file.write("\nopen(__file__, 'w').write('broken(')  # whoever imports it a second time finds this\n")
+    whole = (tmp_path / "gru.py").read_text()
+    argv = ("model=gru", "data=sums", "tokenizer=char", "optimizer.lr=1e-3,2e-3", "trainer.max_steps=2", "trainer=cpu", "trainer.threads=1")
+    done = commands(tmp_path, "-m", *argv, "callbacks=none", "logger=none", "study=own")
+    assert done.code == 0, done.out + done.err
+    assert (tmp_path / "gru.py").read_text() == "broken("
+    assert [(tmp_path / f"multirun/own/{number}/code/gru.py").read_text() for number in (0, 1)] == [whole, whole]
+
+
 def test_the_tests_on_the_page_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     files = [file for file in written(ROOT / "docs" / "extending.md", tmp_path) if file.suffix == ".py"]
