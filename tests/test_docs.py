@@ -4,10 +4,16 @@ Commands are those in ``sh`` blocks and those in single backticks that begin wit
 command line would be refused for before torch is imported is what is tested here.
 """
 
+import ast
+import importlib
+import json
 import re
 import shlex
+import shutil
+import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +24,15 @@ from gptshake.config.compose import compose
 from gptshake.config.layout import options
 from gptshake.config.suggest import checked_compose, first_choice, parse_overrides
 from gptshake.estimate.cost import n_parameters
+from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig
-from gptshake.record.metrics import COLUMNS
+from gptshake.record.metrics import COLUMNS, read_rows
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`((?:python -m )?gptshake [^`\n]*=[^`\n]*|make [a-z]+[^`\n]*)`(?!`)")
+EXAMPLE = re.compile(r"^`([\w/.]+\.(?:yaml|py))`:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)  # a file that a page shows, and its text
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OTHERS = {"source", "cd", "git", "pip"}  # programs that a page may call besides ours
 VOCABULARY = 281  # of the excerpt, as docs/models.md says
@@ -54,6 +62,16 @@ def there(override: str) -> str:
     return re.sub(r"^optimizer\.lr=from:.*$", "optimizer.lr=1e-3", re.sub(r"^experiment=.*\.yaml$", "experiment=demo", override))
 
 
+def written(page: Path, folder: Path) -> list[Path]:
+    """Put the files that a page shows into a folder, as its reader does."""
+    files = []
+    for where, text in EXAMPLE.findall(page.read_text(encoding="utf-8")):
+        files.append(folder / where)
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        files[-1].write_text(text, encoding="utf-8")
+    return files
+
+
 def prose(page: Path) -> str:
     return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
@@ -72,10 +90,13 @@ def test_the_pages_hold_commands() -> None:
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_a_documented_command_is_accepted(command: str, book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(book.parent)  # where data.path=book.txt is
-    (book.parent / "texts").mkdir(exist_ok=True)
-    (book.parent / "texts" / "lines.jsonl").write_text('{"content": "A text."}')
+def test_a_documented_command_is_accepted(command: str, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(book, tmp_path)  # data.path=book.txt
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "lines.jsonl").write_text('{"content": "A text."}')
+    if written(FOUND[command], tmp_path):
+        monkeypatch.syspath_prepend(tmp_path)
     words = shlex.split(command, comments=True)
     arguments = ours(words)
     if arguments is None:
@@ -125,12 +146,7 @@ def test_the_readme_is_one_screen() -> None:
 
 
 def test_the_example_of_an_option_of_ones_own_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    example = re.search(r"`(conf/\S+\.yaml)`:\n\n```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert example
-    file = tmp_path / example[1]
-    file.parent.mkdir(parents=True)
-    file.write_text(example[2])
+    (file,) = written(ROOT / "docs" / "configuration.md", tmp_path)
     monkeypatch.chdir(tmp_path)
     cfg = checked_compose([f"model={file.stem}", "data=wiki_char"])
     check(cfg)
@@ -159,3 +175,86 @@ def test_every_group_is_described() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     groups = [folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir() and folder.name != "hydra"]
     assert [group for group in groups if f"| `{group}` |" not in text] == []
+
+
+# --- parts of one's own ---
+
+
+def test_the_parts_on_the_page_train_from_a_folder_of_ones_own(commands: Any, tmp_path: Path) -> None:
+    """One run with all four, by a parent whose path of imports, like a console script's, lacks the folder."""
+    written(ROOT / "docs" / "extending.md", tmp_path)
+    parts = ("model=gru", "data=sums", "tokenizer=char", "scheduler=inverse_sqrt", "optimizer=adagrad")
+    length = ("trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.threads=1", "trainer=cpu", "~callbacks.plots", "logger=none")
+    done = commands(tmp_path, *parts, *length, "callbacks.samples.n_tokens=20", "data.batch_size=4")
+    assert done.code == 0 and done.err == "", done.err
+    (run,) = (tmp_path / "runs").iterdir()
+    info, rows = json.loads((run / "run.json").read_text()), read_rows(run / "metrics.csv")
+    assert [row["train/lr"] for row in rows] == pytest.approx([0.01 * (0.4 / step) ** 0.5 for step in (1, 2, 3, 4)])
+    assert rows[3]["val/loss"] < rows[1]["val/loss"]
+    counted = 15 * 64 + 2 * 3 * 64 * 65 + 15 * 65  # embedding, GRU, head
+    assert info["model"]["parameters"] == counted and f"plan: {short_count(counted)} parameters" in done.out
+    assert {"gru.py", "sums.py", "adagrad.py", "inverse_sqrt.py", "conf/model/gru.yaml"} <= set(info["local_conf"])
+    assert (run / "code" / "gru.py").read_text() == (tmp_path / "gru.py").read_text()
+    again = commands(tmp_path, f"resume={info['id']}")
+    assert again.code == 0, again.err
+    sampled = commands(tmp_path, "task=sample", f"task.run={info['id']}", "task.prompt='12+'", "task.n_tokens=20")
+    assert sampled.code == 0 and sampled.out.startswith("12+"), sampled.err
+
+
+def test_a_sweep_runs_the_python_of_the_moment_when_it_began(commands: Any, tmp_path: Path) -> None:
+    written(ROOT / "docs" / "extending.md", tmp_path)
+    with (tmp_path / "gru.py").open("a") as file:
+        file.write("\nopen(__file__, 'w').write('broken(')  # whoever imports it a second time finds this\n")
+    whole = (tmp_path / "gru.py").read_text()
+    argv = ("model=gru", "data=sums", "tokenizer=char", "optimizer.lr=1e-3,2e-3", "trainer.max_steps=2", "trainer=cpu", "trainer.threads=1")
+    done = commands(tmp_path, "-m", *argv, "callbacks=none", "logger=none", "study=own")
+    assert done.code == 0, done.out + done.err
+    assert (tmp_path / "gru.py").read_text() == "broken("
+    assert [(tmp_path / f"multirun/own/{number}/code/gru.py").read_text() for number in (0, 1)] == [whole, whole]
+
+
+def test_the_tests_on_the_page_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    files = [file for file in written(ROOT / "docs" / "extending.md", tmp_path) if file.suffix == ".py"]
+    tests = [getattr(importlib.import_module(file.stem), name) for file in files for name in _names(file) if name.startswith("test_")]
+    for file in files:
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)
+    assert len(tests) == len(files) / 2
+    for test in tests:
+        test()
+
+
+def test_a_part_that_cannot_be_imported_is_told_in_a_sentence(light_commands: Any, tmp_path: Path) -> None:
+    written(ROOT / "docs" / "extending.md", tmp_path)
+    done = light_commands(tmp_path, "model=gru", "data=sums", "tokenizer=char", "scheduler=cosine", "scheduler._target_=missing.cosine")
+    assert done.code == 2 and done.error.startswith("_target_: missing.cosine cannot be imported (No module named 'missing').")
+
+
+def test_a_network_that_does_not_say_its_sizes_is_refused(commands: Any, tmp_path: Path) -> None:
+    written(ROOT / "docs" / "extending.md", tmp_path)
+    done = commands(tmp_path, "model=gru", "data=sums", "tokenizer=char", "~model.n_head", "logger=none")
+    assert done.code == 2 and done.error.startswith("The model does not say n_head:")
+
+
+# --- how the house is read ---
+
+
+def _names(file: Path) -> set[str]:
+    """Functions, classes and methods of a source file."""
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+ORDER = ("source", "tokenizer", "token store", "blocks", "model", "training", "run record", "sweep")  # of the data
+
+
+def test_the_files_to_read_are_there_in_the_order_of_the_data_and_hold_what_the_page_names() -> None:
+    text = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+    stations = re.findall(
+        r"^\d\. \*\*(.+?)\*\*: \[`(.+?)`\]\(\.\./src/gptshake/(.+?)\)\. (.+?)(?=\n\d\.|\n\n|\Z)", text, re.DOTALL | re.MULTILINE
+    )
+    assert tuple(title for title, *_ in stations) == ORDER
+    for title, shown, path, about in stations:
+        file = ROOT / "src" / "gptshake" / path
+        assert file.is_file() and shown == path, title
+        named = set(re.findall(r"`(\w+)`", about))
+        assert named and named <= _names(file), f"{path} does not define {named - _names(file)}"

@@ -5,6 +5,7 @@ The tables say what is allowed; everything else is read from the sources without
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -148,3 +149,19 @@ def test_every_file_opens_with_a_short_head(name: str) -> None:
 def test_every_yaml_explains_itself(file: Path) -> None:
     comments = [line for line in file.read_text(encoding="utf-8").splitlines() if "# " in line and "@package" not in line]
     assert comments, f"{file.name} has not one comment"
+
+
+def test_the_house_is_drawn_as_it_stands() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    floors = [{room.strip("/") for room in line.split()} for line in re.findall(r"^ *│(.+?)│", text, re.MULTILINE)]
+    assert floors == [rooms - {"__init__"} for rooms in FLOORS]
+    for height, rooms in enumerate(floors):
+        for room in rooms:
+            assert (ROOT / "src/gptshake" / room).is_dir() == (f"{room}/" in text), f"{room} on floor {height}"
+
+
+def test_the_rooms_of_heavy_libraries_are_those_that_the_tests_allow() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", text, re.MULTILINE))
+    allowed = {library: {room.partition(".")[0] for room in rooms} for library, rooms in HEAVY.items() if rooms}
+    assert {library: set(re.findall(r"`(\w+)/?`", rooms)) for library, rooms in rows.items()} == allowed

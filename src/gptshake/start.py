@@ -15,15 +15,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gptshake.config import again
+from gptshake.config import again, completion
 from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
 from gptshake.config.check import check, check_groups, trains
 from gptshake.config.compose import choices, prepare, snapshot
 from gptshake.config.found import found_rates, other_terms
-from gptshake.config.layout import GROUPS, local_files, packaged_conf, shadowed
+from gptshake.config.layout import GROUPS, local_code, local_files, packaged_conf, shadowed
 from gptshake.config.recipe import written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.record.catalogue import flat
 from gptshake.record.git import Code, read_code
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import collect
@@ -44,6 +45,8 @@ def start(arguments: Arguments) -> None:
         GptshakeError: what is wrong, or what failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # for a _target_ in a file of the user's own, as python -m has it; a console script does not
     arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
     if arguments.shows_only:
         _show(arguments)
@@ -96,6 +99,9 @@ def _resumed(arguments: Arguments) -> Path | None:
 
 def _show(arguments: Arguments) -> None:
     """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
+    if completion.asked(arguments):
+        completion.answer(lambda: _hydra(arguments.argv(), lambda cfg: None))
+        return
     try:
         _hydra(arguments.argv(), lambda cfg: None)
     except COMPOSITION_ERRORS:
@@ -133,7 +139,8 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
             check(checked_compose([*single, str(change)]))
     from gptshake.trials import Trials, names
 
-    trials = Trials(names(choices(single)), label, collect(code) | arguments.origin, code, local_files(), dirty=_exempt(cfg, single))
+    named, provenance = names(choices(single)), collect(code) | arguments.origin
+    trials = Trials(named, label, provenance, code, _own_files(cfg), dirty=_exempt(cfg, single))
     with snapshot() as conf:
         _hydra(arguments.argv(), trials, conf)
 
@@ -198,7 +205,7 @@ class _Session:
         if self.arguments.multirun and self.jobs == 1:
             _hide_secrets(path.parent / "multirun.yaml")
         try:
-            launch = self._launch(path, hydra_cfg)
+            launch = self._launch(path, hydra_cfg, _own_files(cfg))
             check(cfg)
             print(
                 f"[{hydra_cfg.job.num}] {redact(' '.join(launch.overrides))}" if self.arguments.multirun else "",
@@ -212,15 +219,15 @@ class _Session:
         finally:
             _remove_if_empty(path, path.parent)
 
-    def _launch(self, path: Path, hydra_cfg: Any) -> Launch:
+    def _launch(self, path: Path, hydra_cfg: Any, own: dict[str, bytes]) -> Launch:
         without = {"paths.run_dir", *(f"~{part}" for part in PARTS)}
         typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
         overrides = [text for text in typed if text.split("=", 1)[0] not in without]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
         identity = self.identity if not self.arguments.multirun else new_id()
         name = path.name if not self.arguments.multirun else self._name(chosen, overrides, identity)
-        resumes, local = self.resumed is not None, local_files()
-        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=local)
+        resumes = self.resumed is not None
+        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
 
     def _name(self, chosen: dict[str, str], overrides: list[str], identity: str) -> str:
         changes = [
@@ -230,6 +237,12 @@ class _Session:
             and not key_of(text).startswith(("paths", "data.path", "tokenizer.path"))
         ]
         return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
+
+
+def _own_files(cfg: DictConfig) -> dict[str, bytes]:
+    """The user's own ``./conf``, and the Python files that targets of the config are in."""
+    targets = [str(value) for key, value in flat(OmegaConf.to_container(cfg, resolve=False)).items() if key.endswith("_target_")]
+    return local_files() | local_code(targets)
 
 
 def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:

@@ -45,7 +45,7 @@ class Trials:
         label: what the data really is, as the source says.
         provenance: collected once for all trials.
         code: that they run.
-        local_conf: files of the user's own ``./conf`` that they compose from.
+        local_conf: the user's own files: config that they compose from, Python that it names.
         dirty: whether a study may go on with other code.
     """
 
@@ -56,7 +56,8 @@ class Trials:
     def modules(self) -> list[str]:
         """Everything of the house, so that an edit of tomorrow is not imported by a trial of tomorrow."""
         house = [name for _, name, _ in pkgutil.walk_packages(gptshake.__path__, "gptshake.") if name != "gptshake.__main__"]
-        return [*house, "torch.utils.data", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"]
+        own = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in self.local_conf if name.endswith(".py")]
+        return [*house, "torch.utils.data", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", *own]
 
     def study_name(self) -> str:
         """``<model>-<data>``."""

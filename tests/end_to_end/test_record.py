@@ -123,7 +123,7 @@ def test_config_files_of_ones_own_are_kept_told_and_compose_the_run_elsewhere(
     text = "_target_: gptshake.optim.schedule.cosine\n_partial_: true\nwarmup: 0\nfloor: 0.5\n"
     (tmp_path / "conf/scheduler/mine.yaml").write_text(text)
     done = commands(tmp_path, *small, "scheduler=mine", "trainer.max_steps=4")
-    assert done.code == 0 and "config files of your own: conf/scheduler/mine.yaml" in done.out, done.err
+    assert done.code == 0 and "files of your own: conf/scheduler/mine.yaml" in done.out, done.err
     record = the_run(tmp_path)
     assert record.info["local_conf"] == {"conf/scheduler/mine.yaml": hashlib.sha256(text.encode()).hexdigest()}
     shutil.rmtree(tmp_path / "conf")

@@ -169,7 +169,7 @@ def test_what_cannot_be_reproduced_is_told_at_once(place: Path, light_commands: 
     (run / "run.json").write_text(json.dumps(info | {"task": "find_lr"}))
     assert "only training can be reproduced" in refused(light_commands, tmp_path, f"task.run={run}")
     (run / "run.json").write_text(json.dumps(info | {"local_conf": {"conf/model/lost.yaml": "ab"}}))
-    assert "conf/model/lost.yaml of the run's own ./conf are not in" in refused(light_commands, tmp_path, f"task.run={run}")
+    assert "conf/model/lost.yaml of the run's own files are not in" in refused(light_commands, tmp_path, f"task.run={run}")
     (run / "run.json").write_text(json.dumps(info))
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("init_from: null", "init_from: a-parent"))
     assert "began with the weights of init_from=a-parent, which is not here" in refused(light_commands, tmp_path, f"task.run={run}")

@@ -45,6 +45,13 @@ def test_cached_generation_equals_uncached(block_size: int, options: dict[str, f
     assert torch.equal(generate(model, PROMPT, 30, seed=5, **options), expected)  # type: ignore[arg-type]
 
 
+def test_a_network_that_fills_no_cache_writes_the_same_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    expected = generate(model, PROMPT, 30, seed=5)
+    monkeypatch.setattr(model, "forward", lambda idx, cache=None: GPT.forward(model, idx))
+    assert torch.equal(generate(model, PROMPT, 30, seed=5), expected)
+
+
 def test_a_prompt_longer_than_the_block_is_continued_from_its_end() -> None:
     model = network()
     prompt = torch.arange(20)[None]

@@ -106,9 +106,18 @@ def device_of(cfg: DictConfig) -> str:
 
 
 def model_shape(cfg: DictConfig) -> GPTConfig:
-    """The shape that the config asks for, vocabulary left open."""
-    keys = GPTConfig.__dataclass_fields__
-    return GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in keys})
+    """The shape that the config asks for, vocabulary left open; of another network, that of the GPT by which its costs are reckoned.
+
+    Raises:
+        ConfigError: a network of the user's own does not say its sizes.
+    """
+    known = {str(key): value for key, value in cfg.model.items() if key in GPTConfig.__dataclass_fields__}
+    if missing := [key for key in ("n_layer", "n_head", "n_embd", "block_size") if key not in known]:
+        raise ConfigError(
+            f"The model does not say {' and '.join(missing)}: its yaml needs the sizes of a GPT of about its cost, by which memory, time "
+            "and length are reckoned (n_head: 1 where it has no heads)."
+        )
+    return GPTConfig(**known)
 
 
 def around(cfg: DictConfig, store: TokenStore, shape: GPTConfig, budget: Budget) -> Around:

@@ -20,7 +20,6 @@ from gptshake.assemble.parts import make
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
-from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds
 from gptshake.estimate.words import duration, short_bytes, short_count
@@ -73,7 +72,8 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
     documents = make(cfg.data.documents).resolved()
-    resolved = {key: OmegaConf.select(cfg, key) for key in FROZEN} | {f"data.{key}": value for key, value in documents.items()}
+    resolved = {key: value for key in FROZEN if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
+    resolved |= {f"data.{key}": value for key, value in documents.items()}
     if budget.measured:
         resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
     run.update(
@@ -128,11 +128,12 @@ def recorded(cfg: DictConfig) -> Any:
 
 
 def _save_local_conf(launch: Launch, folder: Path) -> dict[str, str]:
-    """Keep the files of the user's own ``./conf`` under ``conf/``; gives their hashes as they were kept."""
-    kept = {f"conf/{name}": redact_code(content, name) for name, content in launch.local_conf.items()}
+    """Keep the user's own files, config under ``conf/`` and Python under ``code/``; gives their hashes as they were kept."""
+    kept = {name: redact_code(content, name) for name, content in launch.local_conf.items()}
     for name, content in kept.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        file = folder / (name if name.startswith("conf/") else f"code/{name}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     return {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()}
 
 
@@ -201,10 +202,10 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     for note in (*budget.notes, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
-        run.say(f"note: config files of your own: {', '.join(local)}")
+        run.say(f"note: files of your own: {', '.join(local)}")
     accumulation = f" = {budget.accumulation} x {budget.micro_batch_size}" if budget.accumulation > 1 else ""
     run.say(
-        f"plan: {short_count(cost.n_parameters(shape, vocabulary))} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
+        f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {budget.steps:,} steps x {budget.batch_size}{accumulation} sequences of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {budget.epochs:.2g} epochs ({budget.stop_rule})"
         f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {cfg.trainer.accelerator}, {cfg.trainer.precision},"

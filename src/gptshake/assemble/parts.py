@@ -6,16 +6,25 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from gptshake.errors import GptshakeError
+from gptshake.errors import ConfigError, GptshakeError
 
 
 def make(node: DictConfig, **objects: Any) -> Any:
-    """Instantiate a config node; our own errors come out as they were raised, not in Hydra's wrapping."""
+    """Instantiate a config node; our own errors come out as they were raised, not in Hydra's wrapping.
+
+    Raises:
+        ConfigError: what the node names as its target cannot be imported.
+    """
     try:
         return instantiate(node, **objects)
     except InstantiationException as error:
         if isinstance(error.__cause__, GptshakeError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, ImportError):
+            reason = error.__cause__.__cause__ or error.__cause__
+            raise ConfigError(
+                f"_target_: {node.get('_target_')} cannot be imported ({reason}). A file of your own is looked for in the folder where you type."
+            ) from error
         raise
 
 

@@ -146,7 +146,7 @@ def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: h
     frozen = {
         "data.batch_size": budget.batch_size,
         "data.micro_batch_size": budget.micro_batch_size,
-        "data.workers": workers(cfg),
+        **({"data.workers": workers(cfg)} if "workers" in cfg.data else {}),
     } | {f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items()}
     for key, value in frozen.items():
         OmegaConf.update(cfg, key, value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from gptshake.assemble.parts import make
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.model.config import GPTConfig
@@ -44,9 +46,12 @@ def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     return parent
 
 
-def trained(cfg: DictConfig) -> tuple[GPT, Tokenizer]:
+def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, Tokenizer]:
     """The network with the best weights of the run ``task.run``, and its tokenizer; only values are taken from the record.
 
+    Args:
+        cfg: of the task.
+        again: composes a run's config from today's files; asked for what a network of the user's own is.
     Raises:
         ConfigError: no run was named.
         RecordError: there is no such run, or it has no checkpoint.
@@ -59,7 +64,10 @@ def trained(cfg: DictConfig) -> tuple[GPT, Tokenizer]:
 
     stored = OmegaConf.load(path / "config.yaml")
     tokenizer = load_tokenizer(path / "tokenizer")
-    shape = {key: stored.model[key] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
-    model = GPT(**shape, vocab_size=tokenizer.vocab_size)
+    if stored.model._target_ == GPTConfig._target_:
+        shape = {key: stored.model[key] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
+        model = GPT(**shape, vocab_size=tokenizer.vocab_size)
+    else:
+        model = make(again(path).model, vocab_size=tokenizer.vocab_size)
     model.load_state_dict(load_weights(best_weights(path)[0]))
     return model, tokenizer

@@ -1,5 +1,6 @@
 """Where the config folders are and which options they hold, read from the disk alone: no Hydra, so help is instant."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 GROUPS = (
@@ -24,10 +25,24 @@ def local_conf() -> Path | None:
 
 
 def local_files() -> dict[str, bytes]:
-    """Every config file of the user's own ``./conf`` with its content, by its path below that folder."""
+    """Every config file of the user's own ``./conf`` with its content, by its path below the working directory."""
     local = local_conf()
-    files = sorted(local.rglob("*.yaml")) if local else ()
-    return {file.relative_to(local).as_posix(): file.read_bytes() for file in files if local and file.is_file()}
+    return _contents(sorted(local.rglob("*.yaml"))) if local else {}
+
+
+def local_code(targets: Iterable[str]) -> dict[str, bytes]:
+    """The Python files of the user's own that ``_target_``s are in, with their content, by their path below the working directory.
+
+    A target in a package brings the whole package.
+    """
+    here, found = Path.cwd(), set[Path]()
+    for name in {target.partition(".")[0] for target in targets} - {"", "gptshake"}:
+        found.update([here / f"{name}.py"] if (here / f"{name}.py").is_file() else (here / name).rglob("*.py"))
+    return _contents(sorted(found))
+
+
+def _contents(files: Iterable[Path]) -> dict[str, bytes]:
+    return {file.relative_to(Path.cwd()).as_posix(): file.read_bytes() for file in files if file.is_file()}
 
 
 def options(group: str) -> list[str]:

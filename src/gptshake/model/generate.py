@@ -52,8 +52,9 @@ def generate(
             if cache.length + unread.shape[1] > model.config.block_size:
                 unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
             probabilities = next_token_probabilities(model(unread, cache)[:, -1], temperature, top_k, top_p)
-            unread = torch.multinomial(probabilities, 1, generator=generator)
-            ids = torch.cat((ids, unread), dim=1)
+            drawn = torch.multinomial(probabilities, 1, generator=generator)
+            unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
+            ids = torch.cat((ids, drawn), dim=1)
         return ids
     finally:
         model.train(was_training)

@@ -20,4 +20,4 @@ class Launch:
     resumes: bool = False  # ``path`` holds a run already
     trial: dict[str, Any] | None = None  # of a sweep: study, number, repeat, params
     code: Code = field(default_factory=Code)  # with the uncommitted changes of the moment when the command began
-    local_conf: dict[str, bytes] = field(default_factory=dict)  # files of the user's own ./conf
+    local_conf: dict[str, bytes] = field(default_factory=dict)  # the user's own ./conf, and Python files that it names

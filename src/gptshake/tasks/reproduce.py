@@ -67,13 +67,13 @@ def _folder(info: Info) -> Path:
     """Where the run was started, so that relative paths and ./conf mean the same; if that is gone, here.
 
     Raises:
-        RecordError: a file of the user's own ./conf is not there.
+        RecordError: a file of the user's own is not there.
     """
     told = (info.get("environment") or {}).get("cwd")
     folder = Path(told) if told and Path(told).is_dir() else Path.cwd()
     if missing := [name for name in info.get("local_conf") or () if not (folder / name).is_file()]:
         raise RecordError(
-            f"{', '.join(missing)} of the run's own ./conf are not in {folder}; the run directory keeps them: copy its conf/ there."
+            f"{', '.join(missing)} of the run's own files are not in {folder}; the run directory keeps them in conf/ and code/: copy them there."
         )
     return folder
 

@@ -3,6 +3,8 @@
 from omegaconf import DictConfig
 
 from gptshake import assemble
+from gptshake.config.again import stored_overrides
+from gptshake.config.suggest import checked_compose
 from gptshake.record.launch import Launch
 
 
@@ -14,7 +16,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         RecordError: there is no such run.
     """
     del launch  # leaves no record
-    model, tokenizer = assemble.trained(cfg)
+    model, tokenizer = assemble.trained(cfg, lambda path: checked_compose(stored_overrides(path)))
     import torch
 
     from gptshake.model.generate import generate

@@ -1,0 +1,52 @@
+"""What a shell asks for when Tab is pressed: Hydra's completion, of a line that Hydra can read and without our internals.
+
+Takes the line from the variable COMP_LINE, where the functions that ``--shell-completion install=...`` prints put it. Which
+keys and options there are depends on the chosen options alone, so of the finished words only those are handed on: free text,
+ranges and flags, which Hydra's splitting at blanks stumbles over, change nothing. On a line that cannot be read, silence.
+"""
+
+import io
+import os
+import shlex
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+
+from gptshake.config.argv import Arguments, key_of
+from gptshake.config.layout import GROUPS
+from gptshake.config.suggest import first_choice, parse_overrides
+
+
+def asked(arguments: Arguments) -> bool:
+    """Whether a shell asks, as with ``-sc query=bash``."""
+    return any("query=" in word for word in arguments.flags)
+
+
+def answer(ask_hydra: Callable[[], None]) -> None:
+    """Print what may stand where the line ends."""
+    words = io.StringIO()
+    with suppress(Exception), redirect_stdout(words), redirect_stderr(io.StringIO()):  # nothing else may land in the line being typed
+        line = readable(os.environ.get("COMP_LINE", ""))
+        if line is not None:
+            os.environ["COMP_LINE"] = line
+            ask_hydra()
+    print(shown(words.getvalue()))
+
+
+def readable(line: str) -> str | None:
+    """The line with those finished words that decide what may follow; None if it ends inside quotes, or in a flag."""
+    done, _, last = line.rpartition(" ")
+    try:
+        program, *finished = shlex.split(done) or [""]
+    except ValueError:
+        return None
+    if last.startswith("-"):
+        return None
+    chosen = parse_overrides([word for word in finished if key_of(word) in GROUPS and "=" in word])
+    return " ".join([program, *filter(None, map(first_choice, chosen)), last])
+
+
+def shown(words: str) -> str:
+    """Hydra's proposals, separated as they came, without schemas and keys that are not for users."""
+    separator = "\n" if "\n" in words.strip() else " "
+    kept = [word for word in words.strip().split(separator) if not word.endswith("_schema") and "._" not in word]
+    return separator.join(kept)
