@@ -29,8 +29,20 @@ def deed(task: Any) -> Any:
         "exit at once": lambda: os._exit(value),
         "signal": lambda: os.kill(os.getpid(), value),
         "sleep": lambda: time.sleep(value) or "awake",
+        "tidy up badly": lambda: tidy_up_badly(value),
     }
     return deeds[name]()
+
+
+def tidy_up_badly(signum: int) -> None:
+    """What a library does whose clean-up a signal found half done: it raises an error of its own in place of the ``Stop``."""
+    try:
+        try:
+            os.kill(os.getpid(), signum)
+        finally:
+            raise AttributeError("'NoneType' object has no attribute 'flags'")
+    except AttributeError as error:
+        raise ConfigError("this cannot be composed") from error
 
 
 @pytest.fixture
@@ -94,6 +106,7 @@ def test_a_number_that_is_none_comes_back_as_none(server: ForkServer, tmp_path: 
         (("signal", signal.SIGSEGV), "killed", "killed by SIGSEGV", ""),
         (("signal", signal.SIGKILL), "killed", "killed by SIGKILL (out of memory?)", ""),
         (("signal", signal.SIGTERM), "stopped", "stopped by SIGTERM", ""),
+        (("tidy up badly", signal.SIGTERM), "stopped", "stopped by SIGTERM", ""),
     ],
 )
 def test_every_end_has_its_outcome(server: ForkServer, tmp_path: Path, task: Any, status: str, reason: str, error: str) -> None:

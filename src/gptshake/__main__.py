@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from gptshake.config.argv import Arguments, parse
 from gptshake.errors import GptshakeError, Stop
-from gptshake.signals import SIGNALS
+from gptshake.signals import SIGNALS, stop_behind
 
 
 def main() -> NoReturn:
@@ -22,17 +22,22 @@ def main() -> NoReturn:
     try:
         _run(parse(sys.argv[1:]))
         code = 0
-    except GptshakeError as error:
-        _complain(str(error), wants_traceback)
-        code = error.exit_code
-    except Stop as stop:
-        code = stop.exit_code
-    except BrokenPipeError:
-        code = 0  # the reader of our output (head, less) has seen enough
-    except Exception as error:
-        _complain(f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", wants_traceback)
-        code = 1
+    except (Stop, Exception) as error:
+        code = _told(error, wants_traceback)
     _leave(code)
+
+
+def _told(error: BaseException, wants_traceback: bool) -> int:
+    """Say what ended the command, and give its exit code."""
+    if stop := stop_behind(error):
+        return stop.exit_code
+    if isinstance(error, BrokenPipeError):
+        return 0  # the reader of our output (head, less) has seen enough
+    if isinstance(error, GptshakeError):
+        _complain(str(error), wants_traceback)
+        return error.exit_code
+    _complain(f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", wants_traceback)
+    return 1
 
 
 def _run(arguments: Arguments) -> None:

@@ -29,7 +29,7 @@ from gptshake import errors
 from gptshake.errors import GptshakeError, Pruned, Stop
 from gptshake.files import write_atomic
 from gptshake.redaction import redact
-from gptshake.signals import SIGNALS
+from gptshake.signals import SIGNALS, stop_behind
 
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
 _OUTCOME, _OUTPUT, _LOCK = "outcome.json", "output", "child.lock"
@@ -328,17 +328,21 @@ def _call(target: Callable[[Any], Any], task: Any, lifelines: tuple[int, ...]) -
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         threading.Thread(target=_stop_with, args=(lifelines,), daemon=True).start()
         return Outcome("ok", target(task))
-    except Stop as stop:
-        return Outcome("stopped", reason=f"stopped by {_signal_name(stop.signum)}")
-    except Pruned as pruned:
-        return Outcome("pruned", reason=pruned.reason)
-    except GptshakeError as error:
-        return Outcome("failed", reason=redact(str(error)), error=type(error).__name__)
-    except SystemExit as ending:
-        return Outcome("failed", reason=f"ended itself with exit code {ending.code or 0} before it was done", error="SystemExit")
     except BaseException as error:
-        print(redact(traceback.format_exc()), end="", file=sys.stderr)
-        return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
+        return _ending(error)
+
+
+def _ending(error: BaseException) -> Outcome:
+    if stop := stop_behind(error):
+        return Outcome("stopped", reason=f"stopped by {_signal_name(stop.signum)}")
+    if isinstance(error, Pruned):
+        return Outcome("pruned", reason=error.reason)
+    if isinstance(error, GptshakeError):
+        return Outcome("failed", reason=redact(str(error)), error=type(error).__name__)
+    if isinstance(error, SystemExit):
+        return Outcome("failed", reason=f"ended itself with exit code {error.code or 0} before it was done", error="SystemExit")
+    print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
 
 
 def read_outcome(folder: Path) -> Outcome | None:

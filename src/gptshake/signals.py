@@ -54,4 +54,15 @@ class Signals:
             raise Stop(signum)
 
 
+def stop_behind(error: BaseException) -> Stop | None:
+    """The signal that an error comes from, or None.
+
+    A ``Stop`` may come anywhere, also amidst what a library tidies up; what the library raises then is no failure of the run.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, Stop):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
 SIGNALS = Signals()

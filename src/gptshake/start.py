@@ -30,6 +30,7 @@ from gptshake.record.launch import Launch
 from gptshake.record.provenance import collect
 from gptshake.record.run import new_id, run_name
 from gptshake.redaction import redact, redacted
+from gptshake.signals import stop_behind
 
 # What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
 SWEEPER = "hydra/sweeper"
@@ -213,6 +214,8 @@ class _Session:
             )
             hydra.utils.get_method(cfg.task._target_)(cfg, launch)
         except Exception as error:  # kept for the end: the other runs of a multirun go on
+            if stop := stop_behind(error):
+                raise stop from None
             self.failures.append((str(path), error))
             if self.arguments.multirun:
                 print(f"error: {redact(str(error))}", file=sys.stderr)

@@ -27,6 +27,7 @@ from gptshake.record.launch import Launch
 from gptshake.record.provenance import config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted
+from gptshake.signals import stop_behind
 
 if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
@@ -171,15 +172,15 @@ def outcome(run: Run) -> Iterator[None]:
     """Write into the record how the run ended, if it did not end well."""
     try:
         yield
-    except Stop as stop:
-        run.finish("interrupted", f"signal {stop.signum}")
-        run.say(f"stopped by a signal; go on with: gptshake resume={run.id}")
-        raise
     except Pruned as pruned:
         run.finish("pruned", pruned.reason, run.info.get("summary"))
         run.say(f"pruned: {pruned.reason}")
         raise
-    except Exception as error:
+    except (Stop, Exception) as error:
+        if stop := stop_behind(error):
+            run.finish("interrupted", f"signal {stop.signum}")
+            run.say(f"stopped by a signal; go on with: gptshake resume={run.id}")
+            raise stop from None
         run.finish("failed", str(error) if isinstance(error, GptshakeError) else f"{type(error).__name__}: {error}")
         raise
 
