@@ -4,6 +4,7 @@ import inspect
 from dataclasses import fields
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +18,11 @@ from gptshake.config.help import help_page
 from gptshake.config.layout import GROUPS, options, packaged_conf
 from gptshake.config.root import RootConfig
 from gptshake.estimate.budget import Budget
+from gptshake.sweep.config import SweeperConfig
+from gptshake.sweep.executor.local import LocalSlots
+from gptshake.sweep.options import sampler_for
 from gptshake.sweep.space import axis_of
+from hydra_plugins.gptshake_sweeper.sweeper import GptshakeSweeper
 
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
 NAMED = {"text": [f"data.path='{__file__}'"], "hf": ["data.dataset=user/name"]}  # what the user must say
@@ -27,6 +32,7 @@ PUBLIC = {
     *("search_space", "sampler", "pruner", "executor"),
     *("paths", "tokenizer", "optimizer", "scheduler", "data", "model", "trainer", "logger", "callbacks", "task", "experiment", "debug"),
 }
+BUILT = ("model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "callbacks", "logger", "search_space", "task")
 OF_THE_SWEEPER = ("sampler", "pruner", "executor")  # they land in hydra.sweeper
 # Parameters that the program gives, not the user.
 GIVEN = {
@@ -75,9 +81,13 @@ def build(group: str, cfg: DictConfig) -> Any:
 
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if group in OF_THE_SWEEPER])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_part_of_the_sweeper_instantiates(group: str, option: str) -> None:
     node = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
-    assert instantiate(node) is not None
+    part = instantiate(node)
+    made = sampler_for(SweeperConfig(sampler=part), 0) if group == "sampler" else part
+    kinds = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner, "executor": LocalSlots}
+    assert isinstance(made, kinds[group])
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -86,8 +96,8 @@ def test_every_option_composes_passes_the_checks_and_instantiates(group: str, op
     OmegaConf.resolve(cfg)
     check_groups(cfg)
     check(cfg)
-    if group not in ("experiment", "debug", "paths", *OF_THE_SWEEPER):
-        assert build(group, cfg) is not None
+    for one in BUILT if group in ("experiment", "debug", "paths", *OF_THE_SWEEPER) else (group,):
+        assert build(one, cfg) is not None
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
@@ -95,8 +105,18 @@ def test_every_recipe_composes_by_itself_and_all_its_parts_instantiate(experimen
     cfg = compose([f"experiment={experiment}"])
     check_groups(cfg)
     check(cfg)
-    for group in ("model", "data", "tokenizer", "optimizer", "scheduler", "callbacks", "logger", "task"):
+    for group in BUILT:
         assert build(group, cfg) is not None
+
+
+def test_no_folder_of_the_config_tree_is_left_out() -> None:
+    assert {folder.name for folder in packaged_conf().iterdir() if folder.is_dir()} == {*GROUPS, "hydra"}
+
+
+@pytest.mark.parametrize("option", [file.stem for file in (packaged_conf() / "hydra" / "sweeper").glob("*.yaml")])
+def test_every_option_of_the_sweeper_is_taken_by_it(option: str) -> None:
+    file: Any = OmegaConf.to_container(OmegaConf.load(packaged_conf() / "hydra" / "sweeper" / f"{option}.yaml"), resolve=False)
+    assert GptshakeSweeper(**{key: value for key, value in file.items() if key != "defaults"}).options.objective == "val/bpb"
 
 
 def test_smoke_makes_every_model_small_in_time_but_not_in_shape() -> None:
