@@ -181,9 +181,9 @@ def test_every_group_is_described() -> None:
 
 
 def test_the_parts_on_the_page_train_from_a_folder_of_ones_own(commands: Any, tmp_path: Path) -> None:
-    """One run with all four, by a parent whose path of imports, like a console script's, lacks the folder."""
+    """One run with all five, by a parent whose path of imports, like a console script's, lacks the folder."""
     written(ROOT / "docs" / "extending.md", tmp_path)
-    parts = ("model=gru", "data=sums", "tokenizer=char", "scheduler=inverse_sqrt", "optimizer=adagrad")
+    parts = ("model=gru", "data=sums", "tokenizer=wordbook", "tokenizer.n_words=10", "scheduler=inverse_sqrt", "optimizer=adagrad")
     length = ("trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.threads=1", "trainer=cpu", "~callbacks.plots", "logger=none")
     done = commands(tmp_path, *parts, *length, "callbacks.samples.n_tokens=20", "data.batch_size=4")
     assert done.code == 0 and done.err == "", done.err
@@ -191,14 +191,37 @@ def test_the_parts_on_the_page_train_from_a_folder_of_ones_own(commands: Any, tm
     info, rows = json.loads((run / "run.json").read_text()), read_rows(run / "metrics.csv")
     assert [row["train/lr"] for row in rows] == pytest.approx([0.01 * (0.4 / step) ** 0.5 for step in (1, 2, 3, 4)])
     assert rows[3]["val/loss"] < rows[1]["val/loss"]
-    counted = 15 * 64 + 2 * 3 * 64 * 65 + 15 * 65  # embedding, GRU, head
+    counted = 266 * 64 + 2 * 3 * 64 * 65 + 266 * 65  # embedding, GRU, head
     assert info["model"]["parameters"] == counted and f"plan: {short_count(counted)} parameters" in done.out
-    assert {"gru.py", "sums.py", "adagrad.py", "inverse_sqrt.py", "conf/model/gru.yaml"} <= set(info["local_conf"])
+    assert {"gru.py", "sums.py", "wordbook.py", "adagrad.py", "inverse_sqrt.py", "conf/model/gru.yaml"} <= set(info["local_conf"])
     assert (run / "code" / "gru.py").read_text() == (tmp_path / "gru.py").read_text()
     again = commands(tmp_path, f"resume={info['id']}")
     assert again.code == 0, again.err
     sampled = commands(tmp_path, "task=sample", f"task.run={info['id']}", "task.prompt='12+'", "task.n_tokens=20")
     assert sampled.code == 0 and sampled.out.startswith("12+"), sampled.err
+    _taken_over_and_lost(commands, tmp_path, info, (*parts, *length))
+
+
+def _taken_over_and_lost(commands: Any, folder: Path, info: dict[str, Any], words: tuple[str, ...]) -> None:
+    """Another text takes over the tokenizer of a run; without its file, or its ``load``, that is told in a sentence."""
+    about = ("tokenizer.path=latest", "data.documents.largest=500", f"init_from={info['id']}", "callbacks=none", "paths.run_dir=other")
+    other = commands(folder, *(word for word in words if "callbacks" not in word), *about)
+    assert other.code == 0, other.err
+    assert json.loads((folder / "other" / "run.json").read_text())["data"]["tokenizer"] == info["data"]["tokenizer"]
+    sample = ("task=sample", f"task.run={info['id']}")
+    whole = (folder / "wordbook.py").read_text()
+    (folder / "wordbook.py").write_text(whole.replace("def load(", "def read("))
+    done = commands(folder, *sample)
+    assert done.code == 2 and "is of the kind 'wordbook', which this version of gptshake does not have. One of your own" in done.error
+    (folder / "wordbook.py").write_text(whole.replace('data["words"]', 'data["words"][1:]'))
+    done = commands(folder, *sample)
+    assert done.code == 2 and "wordbook.load makes another tokenizer of" in done.error
+    (folder / "wordbook.py").unlink()
+    for again in (sample, (f"resume={info['id']}",)):
+        done = commands(folder, *again)
+        assert done.code == 2 and done.error.startswith(
+            "_target_: wordbook.WordbookTrainer cannot be imported (No module named 'wordbook')."
+        )
 
 
 def test_a_sweep_runs_the_python_of_the_moment_when_it_began(commands: Any, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_saved_tokenizer_is_used_again(tmp_path: Path, named: str) -> None:
     file = tmp_path / "tokenizer" / "tokenizer.json"
     (tmp_path / "mine.json").write_bytes(file.read_bytes())
     places = {"run": tmp_path, "folder": file.parent, "file": file, "file of another name": tmp_path / "mine.json"}
-    saved = SavedTrainer(places[named], "bpe")
+    saved = SavedTrainer(places[named], BPETrainer(300))
     assert saved.train(["anything"]).digest == tokenizer.digest
     assert saved.settings() == {"kind": "bpe", "saved": tokenizer.digest} == json.loads(json.dumps(saved.settings()))
 
@@ -133,9 +133,9 @@ def test_a_saved_tokenizer_is_used_again(tmp_path: Path, named: str) -> None:
 def test_a_saved_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
     ByteTrainer().train([]).save(tmp_path)
     with pytest.raises(ConfigError, match=r"holds the kind byte, not bpe: say tokenizer=byte\."):
-        SavedTrainer(tmp_path, "bpe")
+        SavedTrainer(tmp_path, BPETrainer(300))
 
 
 def test_nothing_saved_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a saved tokenizer"):
-        SavedTrainer(tmp_path, "bpe")
+        SavedTrainer(tmp_path, BPETrainer(300))

@@ -43,7 +43,7 @@ def preflight(cfg: DictConfig) -> str:
     if cfg.scheduler is not None:
         make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
     if cfg.tokenizer is not None:
-        _trainer(cfg)
+        trainer_of(cfg)
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
 
 
@@ -77,7 +77,7 @@ def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrai
         ConfigError: there is nothing, or a tokenizer of another kind than the option.
         DataError: what is there cannot be read.
     """
-    trainer, wanted = _trainer(cfg), cfg.tokenizer.get("path")
+    trainer, wanted = trainer_of(cfg), cfg.tokenizer.get("path")
     if wanted is None:
         return trainer
     path = own or Path(wanted).expanduser()
@@ -86,13 +86,20 @@ def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrai
             path = find_run(wanted, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
         except RecordError as error:
             raise ConfigError(f"tokenizer.path={wanted} is no file, no folder and no run. {error}") from error
-    return SavedTrainer(path, trainer.settings()["kind"])
+    return SavedTrainer(path, trainer)
 
 
-def _trainer(cfg: DictConfig) -> TokenizerTrainer:
+def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
+    """The trainer of the chosen option, whatever ``tokenizer.path`` says.
+
+    Raises:
+        ConfigError: a trainer of the user's own does not name its kind.
+    """
     options: Any = OmegaConf.to_container(cfg.tokenizer, resolve=True)
     options.pop("path", None)
     trainer: TokenizerTrainer = make(OmegaConf.create(options))
+    if "kind" not in trainer.settings():
+        raise ConfigError(f"{options['_target_']}: settings() must name the tokenizer's kind, as {{'kind': 'mine'}}: one word, its name.")
     return trainer
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.assemble.parts import make
+from gptshake.assemble.settle import trainer_of
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.model.config import GPTConfig
@@ -51,7 +52,7 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
 
     Args:
         cfg: of the task.
-        again: composes a run's config from today's files; asked for what a network of the user's own is.
+        again: composes a run's config from today's files; asked for what a network or a tokenizer of the user's own is.
     Raises:
         ConfigError: no run was named.
         RecordError: there is no such run, or it has no checkpoint.
@@ -63,7 +64,8 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
     from gptshake.training.checkpoint import best_weights, load_weights
 
     stored = OmegaConf.load(path / "config.yaml")
-    tokenizer = load_tokenizer(path / "tokenizer")
+    ours = str(stored.tokenizer._target_).startswith("gptshake.")
+    tokenizer = load_tokenizer(path / "tokenizer", None if ours else trainer_of(again(path)))
     if stored.model._target_ == GPTConfig._target_:
         shape = {key: stored.model[key] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
         model = GPT(**shape, vocab_size=tokenizer.vocab_size)

@@ -19,6 +19,9 @@ def round_trip(store: TokenStore) -> str:
         back = tokenizer.decode(ids.tolist())
         exact = exact and back == text
         if not lost and back not in (text, well_formed(text)):
-            raise DataError(f"The tokenizer does not give back {text[:40]!r} as it was: delete {store.path} and start again.")
+            raise DataError(
+                f"The tokenizer does not give back {text[:40]!r} as it was: delete {store.path} and start again; "
+                "one of your own must decode what it encodes, or give its unk_id for what it lacks."
+            )
     share = f", {unknown / total:.2%} of them unknown" if unknown else ", exactly" if exact else ", lone surrogates as �"
     return f"decode(encode(text)) of {len(store.excerpts)} document{'s' * (len(store.excerpts) != 1)}: {total:,} tokens{share}"

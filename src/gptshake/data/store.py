@@ -161,7 +161,7 @@ def open_store(
     if folder.exists():
         reason = _problem(folder, key, verify)
         if reason is None:
-            return _open(folder)
+            return _open(folder, trainer)
         say(f"rebuilding the token store of {source.label}: {reason}")
 
     def build(path: Path) -> None:
@@ -183,10 +183,10 @@ def open_store(
         say(f"another process is building {source.label}; waiting ...")
 
     build_once(folder, lambda path: _problem(path, key, verify) is None, build, waiting, resumes=True)
-    return _open(folder)
+    return _open(folder, trainer)
 
 
-def _open(folder: Path) -> TokenStore:
+def _open(folder: Path, trainer: TokenizerTrainer) -> TokenStore:
     manifest = json.loads((folder / MANIFEST).read_bytes())
     splits = {name: Split(name, folder / f"{name}.bin", manifest["dtype"], **counts) for name, counts in manifest["splits"].items()}
     return TokenStore(
@@ -194,7 +194,7 @@ def _open(folder: Path) -> TokenStore:
         key=manifest["key"],
         label=manifest["label"],
         licence=manifest["licence"],
-        tokenizer=load_tokenizer(folder),
+        tokenizer=load_tokenizer(folder, trainer),
         train=splits["train"],
         val=splits["val"],
         test=splits.get("test"),

@@ -30,7 +30,7 @@ def cached(
         say: prints a line; called only for training.
     """
     settings = trainer.settings()
-    kind = settings.get("kind", type(trainer).__name__)
+    kind = settings["kind"]
     recipe = {"format": FORMAT, "about": about, "tokenizer": settings}
     folder = cache / "tokenizers" / sha256_text(json.dumps(recipe, sort_keys=True))[:16]
 
@@ -45,7 +45,7 @@ def cached(
         say(f"the {kind} tokenizer has {tokenizer.vocab_size:,} ids{_fewer(settings, tokenizer)}, {time.monotonic() - start:.1f} s")
 
     build_once(folder, _is_whole, build, lambda: say(f"another process is making the {kind} tokenizer; waiting ..."))
-    return load_tokenizer(folder)
+    return load_tokenizer(folder, trainer)
 
 
 def _is_whole(folder: Path) -> bool:

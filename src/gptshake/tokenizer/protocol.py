@@ -1,15 +1,16 @@
 """What a tokenizer is to the rest of the house, and how a saved one is found again.
 
 A tokenizer turns text into ids and back; a trainer makes one from the documents of the training split. A new kind is one
-module ``gptshake.tokenizer.<kind>`` with these two and a function ``load(data)``: the saved file names its kind, so
-nothing here has to know it. What several kinds share of that is here too.
+module with these two and a function ``load(data)``: ``gptshake.tokenizer.<kind>``, which a saved file names, or a user's own,
+which the config names; nothing here has to know it. What several kinds share of that is here too.
 """
 
 import importlib
 import json
 import re
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -65,11 +66,14 @@ class Tokenizer(Protocol):
         """Write ``folder/tokenizer.json``, from which ``load_tokenizer`` makes an equal tokenizer."""
 
 
+Load = Callable[[dict[str, Any]], Tokenizer]
+
+
 class TokenizerTrainer(Protocol):
     """Makes a tokenizer from text; its settings are part of a token store's key."""
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides the outcome besides the text, as JSON-able values."""
+        """Everything that decides the outcome besides the text, as JSON-able values; ``kind``, the tokenizer's name, among them."""
 
     def train(self, documents: Iterable[str]) -> Tokenizer:
         """A tokenizer of these documents, read once, in order."""
@@ -127,11 +131,14 @@ def beginning(documents: Iterable[str], max_characters: int | None) -> Iterator[
             return
 
 
-def load_tokenizer(place: Path) -> Tokenizer:
+def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Tokenizer:
     """The tokenizer that was saved in the folder ``place``, or in the file of that name.
 
+    Args:
+        place: folder or file.
+        trainer: as the config names it; a file of its kind is read by the ``load`` beside it, any other by that of ours.
     Raises:
-        DataError: if the file is missing, unreadable or of a kind that this version does not have.
+        DataError: if the file is missing, unreadable, of a kind that is not here, or another one than its ``load`` makes of it.
     """
     path = place / FILE_NAME if place.is_dir() else place
     try:
@@ -139,12 +146,32 @@ def load_tokenizer(place: Path) -> Tokenizer:
         kind = data["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a saved tokenizer ({type(error).__name__}: {error}).") from error
+    if trainer is not None and kind == trainer.settings()["kind"] and (own := _load_beside(trainer)):
+        return _read_by(own, path, data)
     # The kind comes from a file: only a plain word of our own package is ever imported.
     if not isinstance(kind, str) or not re.fullmatch("[a-z][a-z0-9_]*", kind):
         raise DataError(f"{path} names the tokenizer kind {kind!r}, which is not a word.")
     try:
         load = importlib.import_module(f"gptshake.tokenizer.{kind}").load
     except (ModuleNotFoundError, AttributeError) as error:
-        raise DataError(f"{path} is of the kind {kind!r}, which this version of gptshake does not have.") from error
+        raise DataError(
+            f"{path} is of the kind {kind!r}, which this version of gptshake does not have. One of your own is read by the function load(data) "
+            "in the file of its trainer, and is found by its option: tokenizer=<name>."
+        ) from error
     tokenizer: Tokenizer = load(data)
+    return tokenizer
+
+
+def _load_beside(trainer: TokenizerTrainer) -> Load | None:
+    """The function ``load`` of the module that a trainer is in; a trainer that stands for another one, its ``origin``, has that one's."""
+    load: Load | None = getattr(sys.modules[type(getattr(trainer, "origin", trainer)).__module__], "load", None)
+    return load
+
+
+def _read_by(load: Load, path: Path, data: dict[str, Any]) -> Tokenizer:
+    tokenizer = load(data)
+    if tokenizer.digest != sha256(path.read_bytes()).hexdigest():
+        raise DataError(
+            f"{load.__module__}.load makes another tokenizer of {path} than was saved there: content() must hold all that it needs."
+        )
     return tokenizer

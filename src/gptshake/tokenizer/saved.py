@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError
-from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, load_tokenizer
+from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, load_tokenizer
 
 
 class SavedTrainer:
@@ -13,15 +13,15 @@ class SavedTrainer:
 
     Args:
         path: a run directory, its ``tokenizer`` folder, or the file.
-        kind: which kind it must be.
+        trainer: of the kind that it must be.
     Raises:
         DataError: if there is no readable tokenizer.
         ConfigError: if it is of another kind.
     """
 
-    def __init__(self, path: Path, kind: str) -> None:
-        inner = path / "tokenizer"
-        self._tokenizer = load_tokenizer(inner if (inner / FILE_NAME).exists() else path)
+    def __init__(self, path: Path, trainer: TokenizerTrainer) -> None:
+        inner, kind, self.origin = path / "tokenizer", trainer.settings()["kind"], trainer
+        self._tokenizer = load_tokenizer(inner if (inner / FILE_NAME).exists() else path, trainer)
         self._kind = kind
         if self._tokenizer.name != kind:
             raise ConfigError(
