@@ -59,10 +59,14 @@ def stop_behind(error: BaseException) -> Stop | None:
 
     A ``Stop`` may come anywhere, also amidst what a library tidies up; what the library raises then is no failure of the run.
     """
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, Stop):
-        seen = seen.__cause__ or seen.__context__
-    return seen
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:  # an error that is raised anew out of what wrapped it makes a ring
+        if isinstance(link, Stop):
+            return link
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return None
 
 
 SIGNALS = Signals()

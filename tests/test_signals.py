@@ -1,0 +1,38 @@
+"""Which signal an error comes from, however it was wrapped on its way."""
+
+import pytest
+
+from gptshake.errors import DataError, Stop
+from gptshake.signals import stop_behind
+
+
+def caught(*errors: BaseException) -> BaseException:
+    """The last of several errors, each raised while the one before it was handled."""
+    first, *others = errors
+    try:
+        try:
+            raise first
+        except BaseException:
+            if others:
+                raise caught(*others) from None
+            raise
+    except BaseException as error:
+        return error
+
+
+@pytest.mark.parametrize("errors", [[Stop(15)], [Stop(15), OSError()], [Stop(15), OSError(), ValueError()]])
+def test_a_signal_is_found_behind_what_came_of_it(errors: list[BaseException]) -> None:
+    found = stop_behind(caught(*errors))
+    assert found is errors[0]
+
+
+def test_an_error_that_is_raised_anew_out_of_what_wrapped_it_is_no_signal_and_takes_no_time() -> None:
+    inner = DataError("not there")
+    try:
+        try:
+            raise ValueError("could not be made") from inner
+        except ValueError:
+            raise inner from None
+    except DataError as error:
+        assert error.__context__ is not None and error.__context__.__cause__ is error
+        assert stop_behind(error) is None
