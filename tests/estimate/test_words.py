@@ -3,7 +3,7 @@
 import pytest
 
 from gptshake.errors import ConfigError
-from gptshake.estimate.words import duration, parse_bytes, percent, short_bytes, short_count, short_rate, three_digits
+from gptshake.estimate.words import counted, duration, parse_bytes, percent, short_bytes, short_count, short_rate, three_digits
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,8 @@ def test_memory_is_understood_as_people_write_it(text: str, value: int) -> None:
 def test_what_is_no_memory_gets_a_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match=r"task.memory=.* such as 800MiB or 1.5GiB"):
         parse_bytes("task.memory", text)
+
+
+def test_a_number_agrees_with_its_noun() -> None:
+    assert [counted(number, "step") for number in (0, 1, 2, 1000)] == ["0 steps", "1 step", "2 steps", "1,000 steps"]
+    assert [counted(number, "epoch", ".2g") for number in (0.4, 0.999, 1.0, 1.5)] == ["0.4 epochs", "1 epoch", "1 epoch", "1.5 epochs"]

@@ -109,7 +109,7 @@ def test_what_an_earlier_controller_ended_is_one_line(line: Make) -> None:
     live = Live(out)
     live.update(study)
     live.update(study)
-    assert out.getvalue() == "going on: 8 trials have ended before | best so far trial 4, lr 2e-3, val/bpb 2.2500\n"
+    assert out.getvalue() == "going on: 8 trials ended before | best so far trial 4, lr 2e-3, val/bpb 2.2500\n"
 
 
 def test_repeats_are_one_trial(rows: SimpleNamespace) -> None:

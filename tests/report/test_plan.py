@@ -1,5 +1,6 @@
 """A plan as text and picture, from plain values."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,21 @@ def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
     ):
         assert part in said
     assert "In 1 hour: 30,000 steps = 492M tokens = 200 epochs of this text" in said and "(18,182 documents like these)" in said
-    assert "The largest model that fits is a," in said and said.endswith("Nothing looks wrong.")
+    assert "The largest model that fits is a," in said
+    assert "\ncareful: 200 epochs in 1 hour: beyond about 20 a model learns its text by heart;" in said
+
+
+def test_hours_for_more_text_than_there_is_are_doubted_unless_the_run_itself_is(facts: dict[str, Any]) -> None:
+    assert text({key: value for key, value in facts.items() if key != "within"}).endswith("Nothing looks wrong.")
+    assert text(facts | {"within": facts["within"] | {"epoch_tokens": 30_000 * 16384 / 20}}).endswith("Nothing looks wrong.")
+    assert "careful: 170,000 epochs in 1 hour:" in text(facts | {"within": facts["within"] | {"epoch_tokens": 30_000 * 16384 / 1.7e5}})
+    said = text(facts | {"budget": replace(BUDGET, epochs=1.7e5)})
+    assert "careful: 170,000 epochs: beyond" in said and said.count("by heart") == 1
+
+
+def test_one_of_a_thing_is_not_told_as_several(facts: dict[str, Any]) -> None:
+    said = text(facts | {"budget": replace(BUDGET, batch_size=1, accumulation=1, steps=1, epochs=1.0)})
+    assert "1 sequence of 256 = " in said and "1 step = 9.83M tokens = 1 epoch (" in said
 
 
 def test_what_does_not_fit_is_doubted_and_without_a_price_there_is_no_cost(facts: dict[str, Any]) -> None:

@@ -149,7 +149,7 @@ def test_a_study_without_a_finished_trial_says_so(rows: SimpleNamespace) -> None
 
 
 def test_a_study_at_work_says_how_far_it_is(line: Make) -> None:
-    assert verdict(line(state="running", n_trials=20))[0] == "The study is at work: 8 of 20 trials are through."
+    assert verdict(line(state="running", n_trials=20))[0] == "The study is at work: 8 of 20 trials ended so far."
     assert verdict(line(state="stopped", n_trials=20))[0].startswith("The study was stopped, and the same command goes on with it: 8 of 20")
 
 

@@ -26,7 +26,7 @@ from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.cost import MEMORY_SHARE
 from gptshake.estimate.fit import Tried, fastest, next_size
 from gptshake.estimate.forecast import Speed
-from gptshake.estimate.words import duration, short_bytes
+from gptshake.estimate.words import counted, duration, short_bytes
 from gptshake.files import sha256_text, write_atomic
 from gptshake.model.config import GPTConfig
 
@@ -89,7 +89,7 @@ class Fitter:
         if outcome.status == "killed":  # by the kernel, for want of memory
             return Tried(size, fits=False, why=outcome.reason)
         if outcome.status != "ok":
-            raise GptshakeError(f"A step of {size} sequences could not be tried: {outcome.reason}")
+            raise GptshakeError(f"A step of {counted(size, 'sequence')} could not be tried: {outcome.reason}")
         if isinstance(outcome.value, str):
             return Tried(size, fits=False, why=outcome.value)
         speed = Speed(**outcome.value)

@@ -12,6 +12,7 @@ from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store
 from gptshake.errors import CheckpointError, RecordError
 from gptshake.estimate.noise_scale import LEAST, Measurement
+from gptshake.estimate.words import counted
 
 ROWS = 4  # most sequences of a pass: many small gradients tell more than a few large ones
 
@@ -54,7 +55,7 @@ def measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int, say: Callab
         except CheckpointError as error:
             say(f"{error} It is left out.")
             continue
-        say(f"checkpoint {number} of {len(steps)}, step {step:,}: {passes} passes of {rows} sequences")
+        say(f"checkpoint {number} of {len(steps)}, step {step:,}: {passes} passes of {counted(rows, 'sequence')}")
         model.load_state_dict(load_weights(folder / "model.safetensors", device))
         torch.manual_seed(cfg.seed)  # dropout
         with torch.autocast(device, torch.bfloat16, enabled=cfg.trainer.precision.startswith("bf16")):

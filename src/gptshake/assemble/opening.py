@@ -22,7 +22,7 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds
-from gptshake.estimate.words import duration, short_bytes, short_count
+from gptshake.estimate.words import counted, duration, short_bytes, short_count
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import config_sha256
 from gptshake.record.run import Run
@@ -204,13 +204,12 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
         run.say(f"note: files of your own: {', '.join(local)}")
-    accumulation = f" = {budget.accumulation} x {budget.micro_batch_size}" if budget.accumulation > 1 else ""
     run.say(
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
-        f" vocabulary {vocabulary} | {budget.steps:,} steps x {budget.batch_size}{accumulation} sequences of {budget.block_size}"
-        f" = {short_count(budget.total_tokens)} tokens, {budget.epochs:.2g} epochs ({budget.stop_rule})"
+        f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
+        f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.2g')} ({budget.stop_rule})"
         f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {cfg.trainer.accelerator}, {cfg.trainer.precision},"
-        f" {cfg.trainer.threads} threads, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
+        f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )
     if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")

@@ -21,6 +21,7 @@ from gptshake.data.progress import Progress, Say
 from gptshake.data.source.protocol import START, Document, Position, Source, shown
 from gptshake.data.split import place
 from gptshake.errors import DataError
+from gptshake.estimate.words import counted
 from gptshake.files import fsync, sha256, write_atomic
 
 COLUMNS = np.dtype([("end", "<u8"), ("characters", "<u8"), ("place", "<u8")])
@@ -109,7 +110,7 @@ class _Writer:
                     self._digest.update(data)
                     rows.write(np.array([state.n_bytes, len(document.text), place(document.id)], "<u8").tobytes())
                     ids.write(json.dumps(document.id).encode() + b"\n")
-                    progress(state.n_bytes, f"{state.written:,} documents", state.n_bytes / document.share if document.share else None)
+                    progress(state.n_bytes, counted(state.written, "document"), state.n_bytes / document.share if document.share else None)
                 if state.n_bytes - saved_bytes >= STEP_BYTES or time.monotonic() - saved_at >= STEP_SECONDS:
                     self._save(text, rows, ids)
                     saved_bytes, saved_at = state.n_bytes, time.monotonic()
@@ -133,7 +134,7 @@ class _Writer:
             digest = _hash_of_first(self._folder / _TEXT, state.sizes[_TEXT])
             good = all((self._folder / name).stat().st_size >= size for name, size in state.sizes.items())
             if good and digest.hexdigest() == state.digest:
-                self._say(f"going on with {self._label} after {state.written:,} documents")
+                self._say(f"going on with {self._label} after {counted(state.written, 'document')}")
                 return state, digest
             self._say(f"reading {self._label} from the start: what a stopped process left of it was changed")
         except FileNotFoundError:

@@ -34,6 +34,12 @@ class Budget:
     notes: tuple[str, ...]  # sentences for the user about what was chosen for them
     measured: bool = False  # the steps come from hours on this machine, so a continuation takes them as they are
 
+    @property
+    def batch_in_words(self) -> str:
+        """``64 = 2 x 32 sequences``, or ``1 sequence``."""
+        passes = f" = {self.accumulation} x {self.micro_batch_size}" if self.accumulation > 1 else ""
+        return f"{self.batch_size}{passes} sequence{'s' if self.batch_size > 1 else ''}"
+
 
 def plan(
     *,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from gptshake.estimate import cost
-from gptshake.estimate.words import short_bytes
+from gptshake.estimate.words import counted, short_bytes
 
 GEMM_SHARE = 0.35  # of a machine's matrix-product speed that a step reaches: 0.33 to 0.38 measured from 4/4/128 to 12/12/768 on 2 cores
 VALIDATIONS = 20  # in a run, where the interval is left to us
@@ -119,8 +119,19 @@ def doubts(epochs: float, peak_bytes: float, memory_bytes: float, micro_batch_si
         )
     if epochs < 1:
         said.append(f"{epochs:.2g} epochs: the run ends before it has read its text once; trainer.max_epochs=1 reads it whole")
-    if epochs > MOST_EPOCHS:
-        said.append(
-            f"{epochs:.3g} epochs: beyond about {MOST_EPOCHS} a model learns its text by heart; more text, trainer.max_epochs=4 or model.dropout=0.2 help"
-        )
-    return said
+    return said + too_often(epochs)
+
+
+def too_often(epochs: float, when: str = "") -> list[str]:
+    """The doubt about reading a text more than about 20 times, if there is one; ``when``: in hours that were only asked about."""
+    if epochs <= MOST_EPOCHS:
+        return []
+    read = f"{epochs_in_words(epochs)}{f' in {when}' if when else ''}"
+    return [
+        f"{read}: beyond about {MOST_EPOCHS} a model learns its text by heart; more text, trainer.max_epochs=4 or model.dropout=0.2 help"
+    ]
+
+
+def epochs_in_words(epochs: float) -> str:
+    """``0.4 epochs``, ``1 epoch``, ``170,000 epochs``."""
+    return counted(epochs, "epoch", ".3g" if epochs < 1000 else ",.0f")

@@ -25,6 +25,12 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def counted(number: float, noun: str, form: str = ",") -> str:
+    """A number with its noun: ``1 thread``, ``2 threads``, ``1,000 steps``."""
+    text = format(number, form)
+    return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
+
+
 def percent(share: float) -> str:
     """A share as people say it: ``62 %``, ``0.4 %``; nothing and all of it without a fraction."""
     return f"{100 * share:.1f} %" if 0.0005 <= abs(share) < 0.0095 else f"{100 * share:.0f} %"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gptshake.estimate.words import counted
 from gptshake.record.metrics import Row
 
 COLUMNS = ("train/loss", "val/loss")
@@ -87,7 +88,7 @@ def verdict(found: Comparison, *, same: bool, tolerance: float) -> tuple[bool, s
         same: whether the machine is the same, so that every bit must be.
         tolerance: largest relative deviation that another machine may have.
     """
-    values = f"{found.counts['train/loss']:,} train and {found.counts['val/loss']:,} val losses of {found.steps:,} steps"
+    values = f"{found.counts['train/loss']:,} train and {found.counts['val/loss']:,} val losses of {counted(found.steps, 'step')}"
     if found.identical:
         return True, f"Reproduced: {values} are bit-identical."
     first, worst = found.deviations[0], found.largest

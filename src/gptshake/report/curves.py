@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptshake.estimate.words import short_count
+from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.names import title
 from gptshake.record.run import read_run
@@ -152,7 +152,7 @@ def _subtitle(info: Mapping[str, Any], rows: list[Row]) -> str:
     parts = [
         f"val loss {loss:.3f}" if loss is not None else None,
         f"{bpb:.3f} bits per byte" if bpb is not None else None,
-        f"{rows[-1]['step']:,} steps",
+        counted(int(rows[-1]["step"]), "step"),
         f"{short_count(rows[-1]['train/tokens'])} tokens",
         str(info["id"]),
     ]

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gptshake.estimate.basin import fit
-from gptshake.estimate.words import short_count
+from gptshake.estimate.words import counted, short_count
 from gptshake.report.answer import (
     Curve,
     Rows,
@@ -87,7 +87,7 @@ def title(study: Rows) -> str:
 def subtitle(study: Rows) -> str:
     """The best trial and how it was found, in one line."""
     winner = best(study)
-    parts = [f"{len(study['trials'])} trials"]
+    parts = [counted(len(study["trials"]), "trial")]
     if winner:
         error = f" ± {winner.error:.4f}" if winner.error is not None else ""
         parts = [f"best {params_text(study, winner.trial['params'])}", f"{study['objective']} {winner.value:.4f}{error}", *parts]

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gptshake.estimate.budget import micro_batch
 from gptshake.estimate.fit import Tried, fastest, largest
-from gptshake.estimate.words import short_bytes, short_count
+from gptshake.estimate.words import counted, short_bytes, short_count
 from gptshake.files import write_atomic
 from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, heading, look, save
 from gptshake.report.terminal import aligned
@@ -57,7 +57,7 @@ def sentence(facts: Facts) -> str:
     beyond = fastest(tried, batch, beyond=True)
     where, more = "here", ""
     if beyond.size > batch:
-        where = f"for steps of {batch} sequences"
+        where = f"for steps of {counted(batch, 'sequence')}"
         more = f" (larger steps go up to {_speed(beyond, batch, block)}, {beyond.size} at once)"
     full = any(not row.fits for row in tried)
     end = f"{most.size} {'is the largest that fits' if full else 'still fits, and more is no faster'}."
@@ -82,7 +82,7 @@ def figure(facts: Facts) -> Figure:
     """Speed above, memory below, over the same sizes."""
     batch, block = facts["batch_size"], facts["block_size"]
     picture = Figure(figsize=(8, 4.8))
-    heading(picture, facts["title"], f"{facts['settings']}  ·  step of {batch} sequences of {block:,} tokens")
+    heading(picture, facts["title"], f"{facts['settings']}  ·  step of {counted(batch, 'sequence')} of {block:,} tokens")
     above, below = picture.subplots(2, 1, sharex=True)
     picture.subplots_adjust(left=0.085, right=0.975, top=0.82, bottom=0.105, hspace=0.32)
     _draw_speed(above, _sorted(facts), batch, block)

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptshake.estimate.words import duration
+from gptshake.estimate.words import counted, duration
 from gptshake.report.answer import Difference, Rows, best, cost, differences, minimizes, params_text
 from gptshake.report.figures import limit, subtitle, title
 from gptshake.report.style import BLUE, GREEN, GREY, INK, LINE, ORANGE, VERMILION, caption, count_axis, heading
@@ -88,7 +88,7 @@ def timeline_figure(study: Rows) -> Figure | None:
     axes = figure.subplots()
     height = figure.get_figheight()
     figure.subplots_adjust(left=0.085, right=0.97, top=1 - 0.95 / height, bottom=0.5 / height)
-    heading(figure, title(study), f"{len(runs)} runs on {study.get('device') or f'{slots} slots'}  ·  {duration(end - begin)}")
+    heading(figure, title(study), f"{counted(len(runs), 'run')} on {study.get('device') or f'{slots} slots'}  ·  {duration(end - begin)}")
     for number, run in runs:
         stop = run.get("ended") or study["updated"]
         _draw_bar(axes, number, run, (run["started"] - begin) / unit, max(stop - run["started"], 0) / unit, (end - begin) / unit)

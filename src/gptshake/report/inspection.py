@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptshake.estimate.words import short_count
+from gptshake.estimate.words import counted, short_count
 from gptshake.report.style import BLUE, GREY, ORANGE, VERMILION, caption, count_axis, heading, look, save
 
 Facts = Mapping[str, Any]
@@ -44,7 +44,7 @@ def figure(facts: Facts) -> Figure:
     heading(
         picture,
         f"{facts['label']}  ·  {facts['tokenizer']}, {facts['vocab_size']:,} ids",
-        f"{short_count(train['n_tokens'])} training tokens  ·  {train['n_documents']:,} documents  ·  {train['bytes_per_token']:.3g} bytes per token",
+        f"{short_count(train['n_tokens'])} training tokens  ·  {counted(train['n_documents'], 'document')}  ·  {train['bytes_per_token']:.3g} bytes per token",
     )
     _draw_frequencies(left, facts)
     _draw_lengths(right, facts["lengths"])
@@ -108,7 +108,7 @@ def _numbers(facts: Facts, batch_size: int | None) -> str:
     steps = f" = {facts['n_blocks'] / batch_size:,.1f} steps of {batch_size:,}" if batch_size else ""
     entropy = ", ".join(f"{name} {value:.3f}" for name, value in facts["entropy"].items())
     return (
-        f"an epoch: {facts['n_blocks']:,} blocks of {facts['block_size']:,} tokens{steps}\n"
+        f"an epoch: {counted(facts['n_blocks'], 'block')} of {facts['block_size']:,} tokens{steps}\n"
         f"entropy in nats per token: {entropy} (what a model that knows nothing, frequencies, one token of context would reach)"
     )
 

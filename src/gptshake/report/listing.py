@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gptshake.estimate.words import duration, short_count
+from gptshake.estimate.words import counted, duration, short_count
 from gptshake.record.catalogue import BROKEN, Entry
 from gptshake.record.figures import SECONDS, SPEED, TOKENS
 from gptshake.report.changes import counts, key_text, value_text
@@ -94,7 +94,9 @@ def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: 
     why = _own(best, common)
     return _cells(entries, best, now) | {
         "id": one_line(name),
-        "status": f"{len(entries)} trials" if set(states) == {"ok"} else ", ".join(f"{number} {state}" for state, number in states.items()),
+        "status": counted(len(entries), "trial")
+        if set(states) == {"ok"}
+        else ", ".join(f"{number} {state}" for state, number in states.items()),
         "changed": f"best {why}" if why and best.status == "ok" else why,
         "note": next(filter(None, map(note, entries)), ""),
     }

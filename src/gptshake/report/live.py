@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import TextIO
 
-from gptshake.estimate.words import duration, short_count
+from gptshake.estimate.words import counted, duration, short_count
 from gptshake.report.answer import Rows, best, names, params_text, run_values, seconds_of, short
 from gptshake.report.terminal import aligned
 
@@ -65,7 +65,7 @@ class Live:
         """Pass over what an earlier controller has ended, in one line."""
         ended = {name: state_of(row) for name, row in _rows(study) if _ended_before(row, self._began)}
         if ended:
-            self._write(f"going on: {len(ended)} trials have ended before{_best_so_far(study)}\n")
+            self._write(f"going on: {counted(len(ended), 'trial')} ended before{_best_so_far(study)}\n")
         return ended
 
     def _renew(self, study: Rows) -> None:
@@ -107,7 +107,7 @@ def headline(study: Rows, now: float) -> str:
     running = sum(run["state"] == "running" for _, row in _rows(study) for run in row["runs"])
     failed = sum(trial["state"] == "failed" for trial in study["trials"])
     parts = [
-        f"{through} of {study['n_trials']} trials" if study.get("n_trials") else f"{through} trials",
+        f"{through} of {study['n_trials']} trials" if study.get("n_trials") else counted(through, "trial"),
         f"{running} running on {study['slots']} slot{'s' if study['slots'] != 1 else ''}" if running else "",
         f"{failed} failed" if failed else "",
         _left_text(study, now),

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from gptshake.estimate import laws
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.cost import Memory
-from gptshake.estimate.forecast import doubts
-from gptshake.estimate.words import duration, short_bytes, short_count, short_rate
+from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
+from gptshake.estimate.words import counted, duration, short_bytes, short_count, short_rate
 from gptshake.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, caption, heading, look, save
 from gptshake.report.terminal import aligned
 
@@ -31,6 +31,8 @@ def text(facts: Facts) -> str:
     inverse = [_within(facts)] if "within" in facts else []
     budget: Budget = facts["budget"]
     wrong = doubts(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
+    if "within" in facts and not too_often(budget.epochs):
+        wrong += too_often(_epochs_within(facts), _hours(facts["within"]))
     said = [f"note: {note}" for note in budget.notes] + ([f"careful: {doubt}" for doubt in wrong] or ["Nothing looks wrong."])
     return "\n\n".join([head, table, *inverse, "\n".join(said)])
 
@@ -41,7 +43,6 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
     memory: Memory = facts["memory"]
     parameters = facts["parameters"]
     parts = " + ".join(f"{name} {short_count(count)}" for name, count in parameters.items())
-    accumulation = f" = {budget.accumulation} x {budget.micro_batch_size}" if budget.accumulation > 1 else ""
     spent = sum(facts["seconds"].values())
     took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
     price = facts["price_per_hour"]
@@ -51,10 +52,10 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
             "work",
             f"{short_count(facts['flops_per_token'])} FLOPs per token, {short_rate(facts['flops_per_token'] * budget.total_tokens)} in all",
         ),
-        ("step", f"{budget.batch_size}{accumulation} sequences of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
+        ("step", f"{budget.batch_in_words} of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
         (
             "length",
-            f"{budget.steps:,} steps = {short_count(budget.total_tokens)} tokens = {budget.epochs:.3g} epochs ({budget.stop_rule})",
+            f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')} ({budget.stop_rule})",
         ),
         ("memory", f"{' + '.join(f'{name} {short_bytes(size)}' for name, size in memory_parts(memory).items())}"),
         ("peak", f"{short_bytes(memory.total)} of {short_bytes(facts['memory_there'])}"),
@@ -101,10 +102,10 @@ def _within(facts: Facts) -> str:
     """What fits into the hours asked for: of this model, of text, and which other models."""
     within, budget = facts["within"], facts["budget"]
     tokens = within["steps"] * budget.tokens_per_step
-    epochs = tokens / within["epoch_tokens"]
+    epochs = _epochs_within(facts)
     documents = f" ({epochs * within['documents']:,.0f} documents like these)" if within["documents"] > 1 else ""
     lines = [
-        f"In {_hours(within)}: {within['steps']:,} steps = {short_count(tokens)} tokens = {epochs:.3g} epochs of this text,"
+        f"In {_hours(within)}: {counted(within['steps'], 'step')} = {short_count(tokens)} tokens = {epochs_in_words(epochs)} of this text,"
         f" or one epoch of {short_bytes(tokens * facts['bytes_per_token'])}{documents}."
     ]
     presets = sorted(within["presets"], key=lambda row: (row["seconds"], row["name"]))
@@ -116,6 +117,10 @@ def _within(facts: Facts) -> str:
         sizes = (short_count(row["parameters"]), short_count(row["tokens"]), duration(row["seconds"]), short_bytes(row["memory"]))
         table.append([row["name"], *sizes])
     return "\n".join([*lines, aligned(table, left=(0,))])
+
+
+def _epochs_within(facts: Facts) -> float:
+    return float(facts["within"]["steps"] * facts["budget"].tokens_per_step / facts["within"]["epoch_tokens"])
 
 
 def _hours(within: Facts) -> str:
@@ -176,7 +181,7 @@ def _numbers(picture: Figure, facts: Facts) -> None:
     advice = _advice(facts)
     cells = [
         ("parameters", short_count(sum(facts["parameters"].values()))),
-        ("tokens", f"{short_count(budget.total_tokens)}, {budget.epochs:.3g} epochs"),
+        ("tokens", f"{short_count(budget.total_tokens)}, {counted(budget.epochs, 'epoch', '.3g')}"),
         ("steps", f"{budget.steps:,} of {short_count(budget.tokens_per_step)} tokens"),
         ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),
         ("FLOPs", short_rate(facts["flops_per_token"] * budget.total_tokens)),

@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptshake.estimate.words import percent, short_count, three_digits
+from gptshake.estimate.words import counted, percent, short_count, three_digits
 from gptshake.files import write_atomic
 from gptshake.record.names import title
 from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save
@@ -99,7 +99,7 @@ def _step_table(facts: Facts) -> str:
     rows.append(["all", "", f"{1e3 * facts['step_s']:,.2f}", ""])
     accumulated = f" = {batch['accumulation']} micro-batches" if batch["accumulation"] > 1 else ""
     from_few = f", told from {batch['measured']} of them" if batch["measured"] < batch["accumulation"] else ""
-    head = f"{_figures(facts)}\nmeasured: {len(facts['steps']['measured_s'])} steps of {batch['size']} sequences{accumulated}{from_few}"
+    head = f"{_figures(facts)}\nmeasured: {counted(len(facts['steps']['measured_s']), 'step')} of {counted(batch['size'], 'sequence')}{accumulated}{from_few}"
     return f"{head}\n\n{_right(rows)}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptshake.estimate.words import short_count
+from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row
 from gptshake.record.names import title
 from gptshake.report.compare import COLUMNS, Comparison
@@ -99,4 +99,4 @@ def _subtitle(info: Mapping[str, Any], then: Sequence[Row], found: Comparison) -
         if worst
         else "nothing to compare"
     )
-    return f"{outcome}  ·  {found.steps:,} steps, {short_count(then[-1]['train/tokens'])} tokens  ·  {info['id']} and its reproduction"
+    return f"{outcome}  ·  {counted(found.steps, 'step')}, {short_count(then[-1]['train/tokens'])} tokens  ·  {info['id']} and its reproduction"

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from gptshake.estimate.basin import Basin
-from gptshake.estimate.words import duration, short_count
+from gptshake.estimate.words import counted, duration, short_count
 from gptshake.report.answer import (
     Best,
     Difference,
@@ -60,8 +60,8 @@ def _progress(study: Rows) -> list[str]:
         return []
     ended = sum(trial["state"] in ("ok", "pruned", "diverged") for trial in study["trials"])
     how = "is at work" if study["state"] == "running" else "was stopped, and the same command goes on with it"
-    through = f"{ended} of {study['n_trials']} trials are through" if study.get("n_trials") else f"{ended} trials are through"
-    return [f"The study {how}: {through}."]
+    through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
+    return [f"The study {how}: {through} ended so far."]
 
 
 def _winner(study: Rows, winner: Best) -> str:

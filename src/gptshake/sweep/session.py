@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from sqlalchemy.exc import SQLAlchemyError
 
 from gptshake.errors import ConfigError, GptshakeError, RecordError
-from gptshake.estimate.words import duration
+from gptshake.estimate.words import counted, duration
 from gptshake.processes import raised
 from gptshake.record.lease import Lease
 from gptshake.sweep.app import App, Prepared
@@ -238,7 +238,7 @@ def _say_price(header: Header, prepared: Prepared, options: SweeperConfig, folde
     if prepared.seconds is not None and prepared.disk is not None:
         total = prepared.seconds * math.ceil(runs / header.slots)
         disk = prepared.disk * (options.keep * header.repeats + 2 * header.slots) / 1e6
-        price = f"{runs} runs x {duration(prepared.seconds)} on {header.slots} slot{'s' if header.slots > 1 else ''} = {most}about {duration(total)}"
+        price = f"{counted(runs, 'run')} x {duration(prepared.seconds)} on {header.slots} slot{'s' if header.slots > 1 else ''} = {most}about {duration(total)}"
         print(f"price: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
 
 

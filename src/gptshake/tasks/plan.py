@@ -14,6 +14,7 @@ from gptshake.errors import ConfigError
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
+from gptshake.estimate.words import counted
 from gptshake.record.launch import Launch
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
@@ -73,7 +74,7 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
         "title": title,
         "device": gpu.name if gpu else "this machine",
         "how": how,
-        "settings": precision if device != "cpu" else f"{precision}, {cfg.trainer.threads} threads",
+        "settings": precision if device != "cpu" else f"{precision}, {counted(cfg.trainer.threads, 'thread')}",
         "parameters": cost.parameters_by_part(shape, vocabulary),
         "n_blocks": cost.n_matmul_parameters(shape, 0),  # what laws call N
         "flops_per_token": flops,

@@ -24,6 +24,7 @@ from gptshake.errors import ConfigError, DataError
 from gptshake.estimate import bottleneck
 from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
+from gptshake.estimate.words import counted
 from gptshake.files import write_folder_atomic
 from gptshake.record.launch import Launch
 
@@ -53,7 +54,10 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     with start("token store"):
         store = assemble.token_store(cfg, [])
     budget = assemble.resolve(cfg, store)
-    print(f"profiling {cfg.task.warmup} steps of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them", flush=True)
+    print(
+        f"profiling {counted(cfg.task.warmup, 'step')} of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them",
+        flush=True,
+    )
     target = Path(cfg.task.folder).expanduser() / launch.name
     write_folder_atomic(target, lambda folder: _profile(cfg, launch, store, budget, start, folder))
     for name in ("profile.png", "profile.json", "trace.json"):
@@ -145,7 +149,7 @@ def _facts(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, p
         "versions": launch.provenance,
         "hardware": hardware.describe(),
         "data": store.label,
-        "device": f"{cfg.trainer.accelerator}, {cfg.trainer.precision}, {cfg.trainer.threads} threads",
+        "device": f"{cfg.trainer.accelerator}, {cfg.trainer.precision}, {counted(cfg.trainer.threads, 'thread')}",
         "batch": {"size": budget.batch_size, "accumulation": budget.accumulation, "measured": passes, "block_size": budget.block_size},
         "step_s": step,
         "tokens_per_s": speed,

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from gptshake.config.repeat import refuse_another_config, repeated, stored_config
 from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.estimate.words import counted
 from gptshake.record.launch import Launch
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
@@ -118,8 +119,11 @@ def _roots(cfg: DictConfig) -> list[Path]:
 
 
 def _announce(info: Info, rows: list[Row], code: Code) -> None:
-    planned, steps = (info.get("budget") or {}).get("steps"), f"{len(rows):,}"
-    print(f"reproducing {info['name']}: {steps} steps{f' of {planned:,}' if planned and planned != len(rows) else ''}", flush=True)
+    planned = (info.get("budget") or {}).get("steps")
+    print(
+        f"reproducing {info['name']}: {counted(len(rows), 'step')}{f' of {planned:,}' if planned and planned != len(rows) else ''}",
+        flush=True,
+    )
     print(f"code: {code.about}", flush=True)
     for note in code.notes:
         print(f"note: {note}", flush=True)
@@ -174,7 +178,7 @@ def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
     found = compare(rows, again_rows)
     holds, sentence = verdict(found, same=same_machine(info, new.info), tolerance=cfg.task.tolerance)
     if new.info["status"] == "interrupted":
-        new.update(reason=f"stopped after the {len(rows):,} steps that were to be compared")
+        new.update(reason=f"stopped after the {counted(len(rows), 'step')} that {'was' if len(rows) == 1 else 'were'} to be compared")
     new.update(reproduces=info["id"], reproduction={"holds": holds, "verdict": sentence, **_figures(found)})
     from gptshake.report.reproduction import plot
 

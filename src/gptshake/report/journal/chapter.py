@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gptshake.estimate.basin import ASSUMED_SD, LEAST_SD
-from gptshake.estimate.words import short_count
+from gptshake.estimate.words import counted, short_count
 from gptshake.record.catalogue import Entry
 from gptshake.record.history import History
 from gptshake.record.notes import read_notes
@@ -128,7 +128,7 @@ def _title(story: Story, changes: Mapping[str, tuple[Any, Any]]) -> str:
     if story.study is not None:
         return f"{what} · sweep of {', '.join(key_text(str(axis['key']).lstrip('+')) for axis in story.study['axes'])}"
     if story.is_sweep:
-        return f"{what} · {len(story.runs)} runs"
+        return f"{what} · {counted(len(story.runs), 'run')}"
     new = [f"{key_text(key)} {value_text(value)}" for key, (_, value) in changes.items()]
     return " · ".join([what, *new])[:_LONGEST] if len(new) <= 3 else what
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gptshake.estimate.words import duration, short_count
+from gptshake.estimate.words import counted, duration, short_count
 from gptshake.record.catalogue import Entry
 from gptshake.record.samples import Sample
 from gptshake.report.answer import is_number
@@ -168,7 +168,7 @@ def _study(chapter: Chapter, home: Path) -> list[str]:
         sentences.append(f"- {item(words)}: {code(line)}" if gap else f"- {item(text)}")
     head, rows = table(study)
     cells = [[f"**{prose(cell)}**" if row[0] and cell else prose(cell) for cell in row[1:]] for row in rows]
-    return ["\n".join(sentences), *_folded(f"{len(rows)} trials", tuple(map(prose, head)), cells)]
+    return ["\n".join(sentences), *_folded(counted(len(rows), "trial"), tuple(map(prose, head)), cells)]
 
 
 def _runs(chapter: Chapter) -> list[str]:
@@ -181,7 +181,7 @@ def _runs(chapter: Chapter) -> list[str]:
         said = " ".join(str(text) for text in run.info.get("overrides", []) if "=" in str(text))
         mark = "**" if run is chapter.story.main else ""
         rows.append([cell(run.id), f"{mark}{run.status}{mark}", f"{bpb:.4f}" if is_number(bpb) else "", cell(said[-160:])])
-    return _folded(f"{len(rows)} runs", ("run", "status", "val/bpb", "overrides"), rows)
+    return _folded(counted(len(rows), "run"), ("run", "status", "val/bpb", "overrides"), rows)
 
 
 def _folded(summary: str, head: tuple[str, ...], rows: list[list[str]]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from gptshake.errors import Pruned, Stop
+from gptshake.estimate.words import counted
 from gptshake.record.lease import Lease
 from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.recorder import Recorder
@@ -55,7 +56,7 @@ class Keeper(pl.Callback):
         if pl_module.micro_batches == 0:
             validated = bench.row.get("step") == pl_module.steps and "val/loss" in bench.row
             if self.patience and bench.validations_since_best >= self.patience:
-                bench.run.say(f"val loss has not improved in {self.patience} validations: stopping (trainer.patience)")
+                bench.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
                 trainer.should_stop = True
             if validated or trainer.should_stop or time.monotonic() - self._saved_at >= self.save_s:
                 self.save(trainer, pl_module)
