@@ -1,6 +1,8 @@
 """What the sweeper's options mean for this study: limits, seeds, points to try first, samplers. Options that cannot work are refused."""
 
 import hashlib
+import warnings
+from importlib.util import find_spec
 
 import optuna
 
@@ -9,6 +11,8 @@ from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import Limits
 from gptshake.sweep.space import Axis, Params
+
+NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}  # Optuna imports them only when a trial is wanted
 
 
 def check(options: SweeperConfig) -> None:
@@ -27,6 +31,16 @@ def check(options: SweeperConfig) -> None:
         value = getattr(options, key)
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
             raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
+    _check_sampler(options)
+
+
+def _check_sampler(options: SweeperConfig) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        kind = type(sampler_for(options, 0)).__name__
+    package = NEEDS.get(kind)
+    if package and find_spec(package) is None:
+        raise ConfigError(f"The sampler {kind} needs the package {package}, which is not installed: pip install 'gptshake[samplers]'")
 
 
 def limits(options: SweeperConfig, n_trials: int | None, slots: int) -> Limits:
