@@ -3,7 +3,11 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +20,16 @@ from gptshake.record.restore import Code
 from gptshake.signals import SIGNALS
 
 STAND_IN = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 given = dict(text.split("=", 1) for text in sys.argv[1:])
 path = Path(given["path"])
 path.mkdir()
-(path / "seen").write_text(json.dumps({"cwd": os.getcwd(), "env": dict(os.environ), "sys.path": sys.path}))
+(path / "seen").write_text(json.dumps({"cwd": os.getcwd(), "env": dict(os.environ), "sys.path": sys.path, "pid": os.getpid()}))
+def stop(*_):
+    print("stopped by a signal")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
 def tell(**info):
     (path / "beside").write_text(json.dumps(info))
     os.replace(path / "beside", path / "run.json")
@@ -39,6 +47,7 @@ with (path / "metrics.csv").open("w", buffering=1) as file:
             sys.exit(1)
         file.write(f"{step},{8 * step}\\n")
         if given["do"] == "slow":
+            print("first row" if step == 1 else "", end="\\n" if step == 1 else "")
             time.sleep(0.005)
 """
 
@@ -59,6 +68,48 @@ def do(code: Code, path: Path, what: str, *, planned: int, steps: int, before: A
 def test_a_run_is_stopped_after_the_steps_that_were_wanted(code: Code, tmp_path: Path) -> None:
     do(code, tmp_path / "run", "slow", planned=100_000, steps=10)
     assert 10 <= len(read_rows(tmp_path / "run/metrics.csv")) < 10_000
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from gptshake.record.repeat import repeat
+from gptshake.record.restore import Code
+source, path = map(Path, sys.argv[1:])
+repeat(Code(source, "abc", ""), [f"path={path}", "do=slow", "planned=100000", "wait=0"], path, path.parent, 90000, lambda info: None)
+"""
+
+
+def test_a_run_ends_with_whoever_waits_for_it(code: Code, tmp_path: Path) -> None:
+    waiting = subprocess.Popen([sys.executable, "-c", KILLED, str(code.source), str(tmp_path / "run")])
+    rows = tmp_path / "run/metrics.csv"
+    _wait_until(lambda: rows.exists() and len(read_rows(rows)) > 3)
+    waiting.kill()
+    waiting.wait()
+    pid = json.loads((tmp_path / "run/seen").read_text())["pid"]
+    _wait_until(lambda: not _alive(pid))
+    assert len(read_rows(rows)) < 90_000
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(") ")[2][0] != "Z"
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def test_a_run_that_was_stopped_on_purpose_says_nothing_of_it(code: Code, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    do(code, tmp_path / "run", "slow", planned=100_000, steps=10)
+    assert capfd.readouterr().out == "first row\n"
 
 
 def test_a_run_that_ends_there_by_itself_is_left_alone(code: Code, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import hashlib
+import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +161,27 @@ def test_unversioned_code_is_that_of_today_only_if_its_hash_is(tmp_path: Path, m
 def test_a_wheel_cannot_restore_a_commit_and_says_what_can(record: tuple[Path, Info], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore, "checkout_root", lambda: None)
     assert "clone its repository" in refusal(record)
+
+
+def test_what_a_killed_reproduction_left_is_removed_by_the_next_but_not_what_is_at_work(
+    record: tuple[Path, Info], checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, living, other = (tmp_path / f"gptshake-code-{name}" for name in ("dead", "living", "other"))
+    for folder in (dead, living):
+        folder.mkdir()
+        git(checkout, "worktree", "add", "-q", "--detach", str(folder / "code"), "HEAD")
+    (dead / "lock").touch()
+    other.mkdir()
+    lock = restore._lock(living, os.O_CREAT)
+    with restored(*record) as code:
+        assert code.source is not None and sorted(tmp_path.glob("gptshake-code-*")) == sorted([living, other, code.source.parents[1]])
+        assert len(git(checkout, "worktree", "list").splitlines()) == 3
+        child = subprocess.Popen(["sleep", "60"], pass_fds=code.held)
+        with pytest.raises(BlockingIOError):
+            restore._lock(code.source.parents[1])
+    child.kill()
+    child.wait()
+    os.close(lock)
+    with restored(*record):
+        assert not living.exists() and other.exists()

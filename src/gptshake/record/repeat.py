@@ -2,7 +2,7 @@
 
 The record is what versions of gptshake agree on, so nothing else is asked of old code: what it is about to train on is in
 run.json before it imports torch, and a stop after some steps is a signal after their rows, which leaves the length of the
-schedule alone.
+schedule alone. The two are tied by a pipe: when whoever waits dies, the run stops too, whatever version it is.
 """
 
 import contextlib
@@ -22,6 +22,19 @@ from gptshake.record.restore import Code
 
 POLL_S = 0.02
 GRACE_S = 60.0  # for saving the last step
+# `python -m gptshake` with a thread that waits for a word of its caller, after which the rest is not worth telling, or for its end.
+RUN = f"""
+import os, runpy, signal, sys, threading, time
+def watch(line):
+    if os.read(line, 1):
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep({GRACE_S})
+    os._exit(128 + signal.SIGTERM)
+threading.Thread(target=watch, args=(int(sys.argv.pop(1)),), daemon=True).start()
+runpy.run_module("gptshake", run_name="__main__", alter_sys=True)
+"""
 Info = dict[str, Any]
 
 
@@ -38,8 +51,11 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
     Raises:
         GptshakeError: the run ended before; the reason that its record gives.
     """
-    command = [sys.executable, "-P", "-m", "gptshake", *overrides]
-    child = subprocess.Popen(command, cwd=folder, env=_environment(code, folder), stdin=subprocess.DEVNULL)
+    theirs, line = os.pipe()
+    command = [sys.executable, "-P", "-c", RUN, str(theirs), *overrides]
+    child = subprocess.Popen(command, cwd=folder, env=_environment(code, folder), stdin=subprocess.DEVNULL, pass_fds=(theirs, *code.held))
+    os.close(theirs)
+    enough = False
     try:
         info = _begun(child, path)
         if info:
@@ -50,9 +66,9 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
                 child.wait()
                 shutil.rmtree(path, ignore_errors=True)
                 raise
-            _until(child, path, steps, planned=int(info["budget"]["steps"]))
+            enough = _until(child, path, steps, planned=int(info["budget"]["steps"]))
     finally:
-        _end(child)
+        _end(child, line, quietly=enough)
     if (done := _steps(path)) < steps:
         raise GptshakeError(
             f"The reproduction ended {f'after step {done}, before step {steps}' if done else 'before its first step'}: {_reason(path)}"
@@ -76,22 +92,27 @@ def _begun(child: subprocess.Popen[bytes], path: Path) -> Info:
         time.sleep(POLL_S)
 
 
-def _until(child: subprocess.Popen[bytes], path: Path, steps: int, planned: int) -> None:
-    """Wait for the rows; a run that would go on is stopped after them."""
+def _until(child: subprocess.Popen[bytes], path: Path, steps: int, planned: int) -> bool:
+    """Wait for the rows; gives whether the run would go on after them."""
     tail = Tail(path / "metrics.csv")
     while child.poll() is None:
         rows = tail.new()
         if rows and steps <= rows[-1]["step"] < planned:
-            return
+            return True
         time.sleep(POLL_S)
+    return False
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.terminate()
+def _end(child: subprocess.Popen[bytes], line: int, *, quietly: bool) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
+        if quietly:
+            os.write(line, b".")
+        else:
+            child.terminate()
         child.wait(GRACE_S)
     child.kill()
     child.wait()
+    os.close(line)
 
 
 def _info(path: Path) -> Info:

@@ -5,6 +5,7 @@ checkout, index and branches are only read, whatever state they are in. Code tha
 then the installation at hand must have the same hash.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from gptshake.errors import RecordError
@@ -22,6 +23,7 @@ from gptshake.record.git import checkout_root
 from gptshake.record.provenance import code_sha256
 
 PATCH, UNTRACKED = "diff.patch", "untracked"
+PREFIX, TREE = "gptshake-code-", "code"  # of the temporary folder, and the worktree in it
 TIMEOUT_S = 300.0  # of one git command; a large checkout on a slow disk takes a while
 
 
@@ -33,6 +35,7 @@ class Code:
     commit: str | None
     about: str  # what it is, in a few words
     notes: tuple[str, ...] = ()  # sentences: in what it may not be the run's code
+    held: tuple[int, ...] = ()  # descriptors to hand to whoever runs it: while one is open, the folder is in use
 
 
 class _Refused(Exception):
@@ -61,18 +64,43 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
             f"{state.get('remote') or 'its repository'}, install it with pip install -e, and say the same again."
         )
     _refuse_unknown(root, commit, info)
-    with TemporaryDirectory(prefix="gptshake-code-") as folder:
-        tree = Path(folder).resolve() / "code"
+    _remove_dead(root)
+    with TemporaryDirectory(prefix=PREFIX) as folder:
+        tree = Path(folder).resolve() / TREE
+        lock = _lock(Path(folder), os.O_CREAT)
         try:
             try:
                 _git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
             except _Refused as refusal:
                 raise RecordError(f"git cannot restore commit {commit[:10]}: {refusal}.") from refusal
             changed, notes = _put_changes(run_dir, tree, root, state)
-            yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes)
+            yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, (lock,))
         finally:
+            os.close(lock)
             with suppress(_Refused):  # twice: also one that was being made
                 _git(root, "worktree", "remove", "--force", "--force", str(tree))
+
+
+def _remove_dead(root: Path) -> None:
+    """Remove what a killed reproduction left: folders of ours with a worktree whose lock nobody holds, and git's notes of them."""
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another user's, or at work
+            if (folder / TREE).is_dir():
+                os.close(_lock(folder))
+                shutil.rmtree(folder)
+    with suppress(_Refused):
+        _git(root, "worktree", "prune")
+
+
+def _lock(folder: Path, flags: int = 0) -> int:
+    """A descriptor that holds the folder's lock; BlockingIOError if another process does."""
+    lock = os.open(folder / "lock", os.O_RDWR | flags, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> Code:
