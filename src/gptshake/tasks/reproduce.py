@@ -4,6 +4,7 @@ What the new run is about is held against the record before it trains; on the sa
 be equal. The repetition is a run like any other, whose record says what it reproduces.
 """
 
+import hashlib
 import os
 import re
 from contextlib import suppress
@@ -21,6 +22,7 @@ from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
 from gptshake.record.restore import Code, restored
 from gptshake.record.run import Run, find_run, read_run
+from gptshake.redaction import redact_code
 from gptshake.report.compare import Comparison, compare, steps_of_first_code, verdict
 from gptshake.report.environment import environment_differences, same_machine
 
@@ -68,15 +70,26 @@ def _folder(info: Info) -> Path:
     """Where the run was started, so that relative paths and ./conf mean the same; if that is gone, here.
 
     Raises:
-        RecordError: a file of the user's own is not there.
+        RecordError: a file of the user's own is not there, or Python of theirs is other Python now.
     """
     told = (info.get("environment") or {}).get("cwd")
     folder = Path(told) if told and Path(told).is_dir() else Path.cwd()
-    if missing := [name for name in info.get("local_conf") or () if not (folder / name).is_file()]:
-        raise RecordError(
-            f"{', '.join(missing)} of the run's own files are not in {folder}; the run directory keeps them in conf/ and code/: copy them there."
-        )
+    own: dict[str, str] = info.get("local_conf") or {}
+    missing = [name for name in own if not (folder / name).is_file()]
+    changed = [name for name in own if name not in missing and _kept_hash(folder / name, name) != own[name]]
+    if yamls := [name for name in changed if name.startswith("conf/")]:
+        print(f"note: changed since the run: {', '.join(yamls)}; the config that comes of it is compared key by key", flush=True)
+    for names, what in ((missing, "are not in"), ([name for name in changed if name not in yamls], "were changed since, in")):
+        if names:
+            raise RecordError(
+                f"{', '.join(names)} of the run's own files {what} {folder}; the run directory keeps them in conf/ and code/: copy them there."
+            )
     return folder
+
+
+def _kept_hash(file: Path, name: str) -> str:
+    """As run.json has it: of what the record keeps, in which secrets are hidden."""
+    return hashlib.sha256(redact_code(file.read_bytes(), name)).hexdigest()
 
 
 def _new_directory(runs: Path, info: Info) -> Path:
