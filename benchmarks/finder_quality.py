@@ -1,5 +1,5 @@
-"""Is the learning rate finder right? Its recommendation, with and without confirming runs, the published laws and Lightning's ``lr_find``,
-each against a grid of 16 learning rates that are run to the end.
+"""Is the learning rate finder right? Its recommendation, with and without confirming runs, what it is made from, the published laws and
+Lightning's ``lr_find``, each against a grid of 16 learning rates that are run to the end.
 
 Two shapes (tiny, and one as deep as baby but narrower), characters and byte pairs, cosine and one-cycle. The grid's losses are smoothed by a
 local quadratic in log rate, because the bare minimum of a fine grid is seed noise; a recommendation is scored by the smoothed loss at its rate. The
@@ -94,7 +94,8 @@ def case(folder: Path, name: str, words: list[str], steps: int, more: list[str])
     found = find(folder / name, [*words, *length], *more)
     named = {
         "finder": found["lr"],
-        "range test alone": found["start"],
+        "without runs": found["start"],
+        "range test": found["rules"].get("one_cycle" if found["one_cycle"] else "middle"),
         **{rule: found["rules"].get(rule) for rule in ("steep", "valley", "minimum")},
         "laws": found["law"],
         "preset": found["preset"],

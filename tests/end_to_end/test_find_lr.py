@@ -31,6 +31,8 @@ def test_the_range_test_leaves_a_record_a_picture_and_a_command(found: tuple[Pat
     result = info["find_lr"]
     assert info["status"] == "ok" and info["summary"] == {"find_lr/lr": result["lr"]}
     assert {"steep", "valley", "minimum", "middle"} <= result["rules"].keys() and result["preset"] == 2e-3 and result["confirm"] == []
+    witnesses = sorted([result["rules"]["middle"], result["law"], result["declared"]])
+    assert result["start"] == witnesses[1] and result["lr"] == float(f"{witnesses[1]:.2g}")
     assert [len(losses) for losses in result["ramps"]["losses"]] == [40, 40] and result["ramps"]["losses"][0] != result["ramps"]["losses"][
         1
     ]

@@ -1,8 +1,8 @@
 """The bottom of a bowl: the parabola through the best of measured points, and how far around it seeds decide. Pure arithmetic.
 
 The loss over the logarithm of a learning rate is a bowl that is steep on the right and ends in divergence; near its bottom a
-parabola fits. So the points count the more, the closer their loss is to the best. Sources: the curves of public learning-rate
-sweeps and those of docs/benchmarks.md.
+parabola fits. So the best point and its two neighbours count in full, for they hold the bottom between them, and the others the
+more, the closer their loss is to the best. Sources: the curves of public learning-rate sweeps and those of docs/benchmarks.md.
 """
 
 import math
@@ -12,7 +12,6 @@ from statistics import variance
 
 ASSUMED_SD = 0.005  # of the loss, between seeds, where no repeats say it: 0.3 to 0.8 % measured at 200 to 3,200 steps
 LEAST_SD = 0.0025  # of the loss, for the interval: bowls are skewed, so a parabola's vertex is no truer, however still the seeds
-SCALE = 0.02  # a point whose loss is this share above the best counts 1/e
 NARROWEST = 0.25  # half a width in units of log2 below which no interval is claimed
 Points = Sequence[tuple[float, float]]  # place, loss
 
@@ -53,7 +52,10 @@ def fit(points: Points) -> Parabola | None:
         return None
     middle, lowest = min(finite, key=lambda point: (point[1], point[0]))
     unit = max(abs(x - middle) for x, _ in finite)
-    near = [((x - middle) / unit, y, _weight(y, lowest)) for x, y in finite]
+    places = sorted({x for x, _ in finite})
+    at = places.index(middle)
+    holding = places[max(at - 1, 0) : at + 2]  # a cliff beside the best is no reason to forget that it is there
+    near = [((x - middle) / unit, y, 1.0 if x in holding else _weight(y, lowest)) for x, y in finite]
     solution = _solve(near)
     if solution is None or solution[2] <= 0:
         return None
@@ -111,7 +113,8 @@ def _interval(place: Points, best: float, parabola: Parabola | None, ceiling: fl
 
 
 def _weight(loss: float, lowest: float) -> float:
-    return math.exp(-(loss - lowest) / (SCALE * abs(lowest))) + 1e-9 if lowest else 1.0
+    """What seed noise might have made the best counts, what is further above hardly."""
+    return math.exp(-(loss - lowest) / (ASSUMED_SD * abs(lowest))) + 1e-9 if lowest else 1.0
 
 
 def _solve(near: Sequence[tuple[float, float, float]]) -> tuple[float, float, float] | None:

@@ -27,7 +27,7 @@ class Rules:
     valley: float  # about the middle of the longest fall
     minimum: float  # a tenth of the rate with the lowest loss
     slide: float | None  # before the slope stops changing, seen from the end; None: it never does
-    middle: float  # half way from where 95 % of the fall is done to the lowest loss: where our search begins
+    middle: float  # half way from where 95 % of the fall is done to the lowest loss: our search begins near it
     one_cycle: float  # three quarters of that way: a peak that is held only for a moment may be higher
 
 

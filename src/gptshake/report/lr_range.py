@@ -172,7 +172,9 @@ def _subtitle(info: Mapping[str, Any]) -> str:
     if found.get("lr") is None:
         return f"range test  ·  {info['id']}"
     interval = (
-        f"{short_rate(found['low'])} to {short_rate(found['high'])} are as good" if found.get("low") is not None else "range test alone"
+        f"{short_rate(found['low'])} to {short_rate(found['high'])} are as good"
+        if found.get("low") is not None
+        else "no run has confirmed it"
     )
     return f"recommended {short_rate(found['lr'])}  ·  {interval}  ·  {info['id']}"
 
@@ -205,10 +207,7 @@ def _interval(found: Mapping[str, Any]) -> str:
 def _reason(found: Mapping[str, Any]) -> str:
     if found.get("confirm"):
         return f"the bottom of the bowl of {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule"
-    if found.get("still_falls"):
-        return "half way between the published laws and a range test without a far side; no run has confirmed it"
-    high = "three quarters of the way, for one cycle holds its peak for a moment only," if found.get("one_cycle") else "half way"
-    return f"{high} from where 95 % of the fall is done to the lowest loss of the range test; no run has confirmed it"
+    return "the median of the range test, the published laws and optimizer.lr; no run has confirmed it"
 
 
 def _ratios(found: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,9 @@ Range tests say where to look, short real runs decide. Leaves a record with the 
 itself is never touched.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -111,7 +111,7 @@ def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Bud
     one_cycle = assemble.make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens).beta1 is not None
     return {
         "rules": vars(read) if read else {},
-        "start": _start(read, law, one_cycle=one_cycle, falls=still_falls(curve)),
+        "start": _start(read, law, float(cfg.optimizer.lr), one_cycle=one_cycle),
         "one_cycle": one_cycle,
         "still_falls": still_falls(curve),
         "diverged": ramps.rates[min(broken) - 1] if broken else None,
@@ -128,12 +128,9 @@ def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Bud
     }
 
 
-def _start(read: Rules | None, law: float, *, one_cycle: bool, falls: bool) -> float | None:
-    """Where the runs begin; half way to the law where the ramp has not seen the far side of the basin, None where it saw nothing."""
-    if read is None:
-        return None
-    start = read.one_cycle if one_cycle else read.middle
-    return math.sqrt(start * law) if falls else start
+def _start(read: Rules | None, law: float, declared: float, *, one_cycle: bool) -> float | None:
+    """Where the runs begin: the median of three witnesses, for each of them is at times far off; None where the ramp saw nothing."""
+    return median((read.one_cycle if one_cycle else read.middle, law, declared)) if read else None
 
 
 def _short(value: float) -> float:
