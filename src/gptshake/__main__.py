@@ -11,6 +11,7 @@ import traceback
 from typing import NoReturn
 
 from gptshake.config.argv import Arguments, parse
+from gptshake import ranks
 from gptshake.errors import GptshakeError, Stop
 from gptshake.signals import SIGNALS, stop_behind
 
@@ -18,9 +19,12 @@ from gptshake.signals import SIGNALS, stop_behind
 def main() -> NoReturn:
     """Run the command line; never returns."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
-    SIGNALS.install()
     try:
-        _run(parse(sys.argv[1:]))
+        if ranks.follows():
+            _follow(parse(sys.argv[1:]))
+        else:
+            SIGNALS.install()
+            _run(parse(sys.argv[1:]))
         code = 0
     except (Stop, Exception) as error:
         code = _told(error, wants_traceback)
@@ -54,6 +58,16 @@ def _run(arguments: Arguments) -> None:
     from gptshake.start import start
 
     start(arguments)
+
+
+def _follow(arguments: Arguments) -> None:
+    """Train along with the process that reads the command line; what only prints is done by that one."""
+    if arguments.version or arguments.help or arguments.shows_only:
+        return
+    ranks.quiet()
+    from gptshake.assemble import follow
+
+    follow()
 
 
 def _complain(sentence: str, wants_traceback: bool) -> None:

@@ -11,7 +11,7 @@ from gptshake.assemble.forecast import around, device_of, may_be_tried, measured
 from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
-from gptshake.assemble.run import OURS, train
+from gptshake.assemble.run import OURS, follow, train
 from gptshake.assemble.settle import preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
@@ -23,6 +23,7 @@ __all__ = [
     "confirm",
     "device_of",
     "fitter",
+    "follow",
     "make",
     "may_be_tried",
     "measure_checkpoints",

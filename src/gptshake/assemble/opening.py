@@ -38,6 +38,7 @@ FROZEN = (
     "data.micro_batch_size",
     "data.workers",
     "trainer.accelerator",
+    "trainer.devices",
     "trainer.precision",
     "trainer.threads",
     "trainer.val_check_interval",

@@ -67,7 +67,7 @@ RULES: tuple[Rule, ...] = (
     ),
     ("data.test_fraction", _share, "the test's share of the text lies between 0 and 1, such as 0.05"),
     ("task.passes", lambda value: _count(value) and value >= 16, "it counts passes at each checkpoint: a whole number from 16 up"),
-    ("trainer.devices", _count, "it counts devices: a whole number from 1 up"),
+    ("trainer.devices", _count_or_auto, "it counts devices: a whole number from 1 up, or auto"),
     ("trainer.threads", _count_or_auto, "it counts CPU threads: a whole number from 1 up, or auto"),
     ("trainer.max_steps", _count, "it counts optimizer steps: a whole number from 1 up"),
     ("trainer.max_epochs", _positive, "it counts passes over the training split: a number above 0"),
@@ -101,6 +101,7 @@ RULES: tuple[Rule, ...] = (
 
 WORDS: dict[str, tuple[str, ...]] = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
+    "trainer.strategy": ("ddp", "fsdp"),
     "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "task.device": tuple(KNOWN_GPUS),
     "data.source": ("auto", "excerpt", "hub"),
