@@ -7,7 +7,7 @@ In the order of a run: ``settle`` (what it is about), ``opening`` (its record), 
 from gptshake.assemble.confirming import Confirmed, confirm
 from gptshake.assemble.finding import Ramps, run_range_tests
 from gptshake.assemble.fit import fitter, memory_limit
-from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, model_shape, stopwatch
+from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, memory_there, model_shape, stopwatch
 from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
@@ -30,6 +30,7 @@ __all__ = [
     "measured",
     "memory",
     "memory_limit",
+    "memory_there",
     "model_shape",
     "open_run",
     "outcome",

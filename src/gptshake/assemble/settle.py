@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware, ranks
 from gptshake.assemble.fit import AutoFit, auto_fit
-from gptshake.assemble.forecast import Measure, around, device_of, model_shape, stopwatch
+from gptshake.assemble.forecast import Measure, around, device_of, memory_there, model_shape, stopwatch
 from gptshake.assemble.parts import make
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
@@ -230,7 +230,7 @@ def _micro_batch_wish(cfg: DictConfig, shape: GPTConfig, vocab_size: int, gpu: h
     return cost.micro_batch_wish(
         shape,
         vocab_size,
-        memory_bytes=gpu.memory if gpu else hardware.device_memory(device),
+        memory_bytes=gpu.memory if gpu else memory_there(cfg),
         max_flops=_MAX_PASS_FLOPS[device],
         value_bytes=4 if cfg.trainer.precision == hardware.FP32 else 2,
         on_cpu=device == "cpu",

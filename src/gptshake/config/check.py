@@ -152,6 +152,30 @@ def check(cfg: DictConfig) -> None:
     _check_combinations(cfg)
 
 
+def check_one_device(cfg: DictConfig, who: str) -> None:
+    """Refuse several devices where each run has one.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    devices = OmegaConf.select(cfg, "trainer.devices")
+    if devices not in (None, 1):
+        raise ConfigError(f"{who} trains on one device: leave trainer.devices={devices} out, or say trainer.devices=1.")
+
+
+def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
+    """Refuse what several processes, begun by torchrun, cannot do together.
+
+    Raises:
+        ConfigError: everything but one run with ``trainer=ddp`` or ``trainer=fsdp`` on this machine.
+    """
+    if processes > 1 and (multirun or not str(cfg.task.get("_target_")).endswith(".train.run") or not cfg.trainer.get("strategy")):
+        raise ConfigError(
+            f"torchrun has begun {processes} processes, which can only train one run together: say trainer=ddp or trainer=fsdp, "
+            "without -m and task=, or start gptshake without torchrun."
+        )
+
+
 def _check_model(cfg: DictConfig) -> None:
     if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
         check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))

@@ -34,6 +34,16 @@ class Budget:
     notes: tuple[str, ...]  # sentences for the user about what was chosen for them
     measured: bool = False  # the steps come from hours on this machine, so a continuation takes them as they are
 
+    @property
+    def devices(self) -> int:
+        """How many share a step."""
+        return self.batch_size // (self.accumulation * self.micro_batch_size)
+
+    def factors(self) -> str:
+        """What a step is made of, as in `` = 2 devices x 3 x 4``; empty for a single pass."""
+        parts = [f"{self.devices} devices"] * (self.devices > 1) + [str(self.accumulation)] * (self.accumulation > 1)
+        return f" = {' x '.join([*parts, str(self.micro_batch_size)])}" if parts else ""
+
 
 def plan(
     *,

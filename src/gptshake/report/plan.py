@@ -41,7 +41,6 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
     memory: Memory = facts["memory"]
     parameters = facts["parameters"]
     parts = " + ".join(f"{name} {short_count(count)}" for name, count in parameters.items())
-    accumulation = f" = {budget.accumulation} x {budget.micro_batch_size}" if budget.accumulation > 1 else ""
     spent = sum(facts["seconds"].values())
     took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
     price = facts["price_per_hour"]
@@ -51,7 +50,7 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
             "work",
             f"{short_count(facts['flops_per_token'])} FLOPs per token, {short_rate(facts['flops_per_token'] * budget.total_tokens)} in all",
         ),
-        ("step", f"{budget.batch_size}{accumulation} sequences of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
+        ("step", f"{budget.batch_size}{budget.factors()} sequences of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
         (
             "length",
             f"{budget.steps:,} steps = {short_count(budget.total_tokens)} tokens = {budget.epochs:.3g} epochs ({budget.stop_rule})",
