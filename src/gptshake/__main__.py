@@ -10,8 +10,8 @@ import sys
 import traceback
 from typing import NoReturn
 
-from gptshake.config.argv import Arguments, parse
 from gptshake import ranks
+from gptshake.config.argv import Arguments, parse
 from gptshake.errors import GptshakeError, Stop
 from gptshake.signals import SIGNALS, stop_behind
 
@@ -76,7 +76,8 @@ def _complain(sentence: str, wants_traceback: bool) -> None:
 
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
-    print(f"error: {redact(sentence)}", file=sys.stderr)
+    where = f"rank {os.environ['RANK']}: " if ranks.follows() else ""
+    print(f"error: {where}{redact(sentence)}", file=sys.stderr)
 
 
 def _leave(code: int) -> NoReturn:

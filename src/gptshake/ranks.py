@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gptshake.errors import TrainingError
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 THREADS = "OMP_NUM_THREADS"
 OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has begun this process, and holds its standard input
+GONE = "Another rank ended early, and this one cannot go on without it; the last checkpoint is kept."
 PATIENCE = timedelta(days=1)  # a rank may build a corpus or write a sample meanwhile; one that is gone is noticed at once
 GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
 
@@ -131,7 +132,8 @@ def together(size: int, threads: int) -> Iterator[Ranks]:
         yield join()
         leave()
     except Exception as error:
-        if lost := _lost(others, patience=2.0):
+        lost = _lost(others, patience=2.0) or (GONE if connection_ended(error) else "")
+        if lost:
             raise TrainingError(lost) from error
         raise
     finally:
@@ -161,15 +163,21 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
+def connection_ended(error: BaseException) -> bool:
+    """Whether an error comes from a rank that is gone, so that the reason is to be looked for there."""
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "TCPStore"))
+
+
 def quiet() -> None:
     """Let a process that follows print nothing but errors, and end when the rank 0 that has begun it is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if OURS in os.environ:
-        threading.Thread(target=_end_with, args=(sys.stdin.buffer.raw,), daemon=True).start()
+        threading.Thread(target=_end_with_rank_0, daemon=True).start()
 
 
-def _end_with(pipe: Any) -> None:
-    pipe.read()  # until its other end is closed
+def _end_with_rank_0() -> None:
+    """The pipe that is this process's standard input has its other end there, where nobody writes."""
+    os.read(0, 1)
     os._exit(1)
 
 

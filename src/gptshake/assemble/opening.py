@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble.forecast import around, device_of, memory, memory_there, model_shape
+from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore
@@ -198,7 +198,7 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         base: bytes that the process held before there was a network.
         gemm: FLOPs per second of a matrix product here.
     """
-    shape, vocabulary, device = model_shape(cfg), store.tokenizer.vocab_size, device_of(cfg)
+    shape, vocabulary = model_shape(cfg), store.tokenizer.vocab_size
     speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
     seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
     peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, memory_there(cfg)

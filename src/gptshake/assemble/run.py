@@ -112,7 +112,7 @@ def _train(
         for line in lines:
             run.log(line)
         if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
-            run.meter = energy.Meter(energy.counters_of(device))
+            run.meter = energy.Meter(energy.counters_of(device, devices))
         base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
         model = _network(cfg, store)
         data = data_module(cfg, store, budget, group)
@@ -140,6 +140,7 @@ def follow() -> None:
 
     Raises:
         Stop: a signal ended the run; rank 0 has saved it.
+        TrainingError: another rank ended early.
     """
     group = ranks.join()
     order: _Order = group.told()
@@ -155,6 +156,10 @@ def follow() -> None:
         _fit(cfg, order.start, data, bench, NoLease(), _module(cfg, model, budget, bench), None)
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
+    except RuntimeError as error:
+        if ranks.connection_ended(error):
+            raise TrainingError(ranks.GONE) from error
+        raise
     ranks.leave()
 
 

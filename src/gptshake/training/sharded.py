@@ -23,7 +23,7 @@ class ShardedStrategy(DDPStrategy):
     def configure_ddp(self) -> None:
         """Cut up the network, the blocks of each of its lists one by one, so that only one of them is whole at a time."""
         assert self.lightning_module is not None
-        network = self.lightning_module.model
+        network: Any = self.lightning_module.model
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         for block in _blocks(network):
             fully_shard(block, mesh=mesh)

@@ -65,11 +65,11 @@ class Keeper(pl.Callback):
         bench, wish = module.bench, self._wish()
         validated = bench.row.get("step") == module.steps and "val/loss" in bench.row
         overdue = time.monotonic() - self._saved_at >= self.save_s
-        signum, overdue, pruned = bench.ranks.agreed(SIGNALS.received or 0, overdue, wish is not None)
+        signum, save, pruned = bench.ranks.agreed(SIGNALS.received or 0, overdue, wish is not None)
         if self.patience and bench.validations_since_best >= self.patience:
             bench.run.say(f"val loss has not improved in {self.patience} validations: stopping (trainer.patience)")
             trainer.should_stop = True
-        if validated or trainer.should_stop or overdue:
+        if validated or trainer.should_stop or save:
             self.save(trainer, module)
         if pruned:
             raise Pruned(wish or "")
