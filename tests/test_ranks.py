@@ -49,7 +49,9 @@ def test_a_process_knows_its_place_from_the_environment(
     assert (ranks.launched(), ranks.follows()) == (launched, follows)
 
 
-@pytest.mark.parametrize(("end", "words"), [("os._exit(3)", "ended with exit code 3"), ("os.kill(os.getpid(), 9)", "was killed by signal 9")])
+@pytest.mark.parametrize(
+    ("end", "words"), [("os._exit(3)", "ended with exit code 3"), ("os.kill(os.getpid(), 9)", "was killed by signal 9")]
+)
 def test_a_rank_that_ends_early_is_named(end: str, words: str) -> None:
     process = subprocess.Popen([sys.executable, "-c", f"import os; {end}"])
     assert words in ranks._lost([process], patience=10)  # type: ignore[list-item]

@@ -60,7 +60,7 @@ def test_as_many_as_torchrun_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_trial_has_one_device() -> None:
     check_one_device(OmegaConf.create({"trainer": {"devices": 1}}), "A trial")
-    with pytest.raises(ConfigError, match="A trial trains on one device: leave trainer.devices=auto out"):
+    with pytest.raises(ConfigError, match=r"A trial trains on one device: leave trainer\.devices=auto out"):
         check_one_device(OmegaConf.create({"trainer": {"devices": "auto"}}), "A trial")
 
 

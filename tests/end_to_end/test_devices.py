@@ -9,11 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from tests.conftest import Commands
-from tests.end_to_end.conftest import Record
 
 IN_STEP_6 = """
 import os
@@ -29,29 +27,28 @@ NO_DROPOUT = ("model.dropout=0", "callbacks=default", "data.test_fraction=0.05",
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> tuple[str, ...]:
+def text(small: tuple[str, ...]) -> tuple[str, ...]:
     """The small run without dropout, whose random numbers differ from rank to rank."""
     return (*small, *NO_DROPOUT, "logger=none")
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, commands: Commands, text: tuple[str, ...]) -> Record:
+def alone(tmp_path_factory: pytest.TempPathFactory, commands: Any, text: tuple[str, ...], the_run: Callable[[Path], Any]) -> Any:
     """What one device does."""
     folder = tmp_path_factory.mktemp("alone")
     done = commands(folder, *text)
     assert done.code == 0, done.err
-    (file,) = (folder / "runs").glob("*/run.json")
-    return Record(file.parent)
+    return the_run(folder)
 
 
-def same_curve(run: Record, alone: Record) -> bool:
+def same_curve(run: Any, alone: Any) -> bool:
     """Row by row within 1e-5, in every figure."""
     rows, others = run.numbers(), alone.numbers()
     return len(rows) == len(others) and all(row == pytest.approx(other, abs=1e-5) for row, other in zip(rows, others, strict=True))
 
 
 def test_two_processes_learn_what_one_learns(
-    commands: Commands, tmp_path: Path, text: tuple[str, ...], alone: Record, the_run: Callable[[Path], Record]
+    commands: Any, tmp_path: Path, text: tuple[str, ...], alone: Any, the_run: Callable[[Path], Any]
 ) -> None:
     done = commands(tmp_path, *text, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     assert done.code == 0, done.err
@@ -67,7 +64,7 @@ def test_two_processes_learn_what_one_learns(
 
 
 def test_slices_learn_the_same_stop_at_a_signal_and_go_on_as_a_whole(
-    commands: Commands, tmp_path: Path, text: tuple[str, ...], alone: Record, the_run: Callable[[Path], Record]
+    commands: Any, tmp_path: Path, text: tuple[str, ...], alone: Any, the_run: Callable[[Path], Any]
 ) -> None:
     stop = IN_STEP_6.format(pid="os.getpid()", signum=int(signal.SIGTERM))
     done = commands(tmp_path, *text, "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", before=stop)
@@ -84,7 +81,7 @@ def test_slices_learn_the_same_stop_at_a_signal_and_go_on_as_a_whole(
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the other process by Linux's list of them")
 def test_a_rank_that_is_killed_ends_the_run_which_torchrun_continues(
-    commands: Commands, tmp_path: Path, text: tuple[str, ...], alone: Record, the_run: Callable[[Path], Record]
+    commands: Any, tmp_path: Path, text: tuple[str, ...], alone: Any, the_run: Callable[[Path], Any]
 ) -> None:
     kill = IN_STEP_6.format(pid=THE_OTHER, signum=int(signal.SIGKILL))
     done = commands(tmp_path, *text, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", before=kill)
@@ -101,7 +98,7 @@ def test_a_rank_that_is_killed_ends_the_run_which_torchrun_continues(
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_begins(
-    light_commands: Commands, tmp_path: Path, text: tuple[str, ...]
+    light_commands: Any, tmp_path: Path, text: tuple[str, ...]
 ) -> None:
     done = light_commands(tmp_path, *text, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=7")
     assert done.code == 2
@@ -110,7 +107,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_anything_begins(
 
 
 @pytest.mark.parametrize("words", [("-m", "optimizer.lr=1e-3,2e-3"), ("task=find_lr",)])
-def test_several_runs_have_one_device_each(light_commands: Commands, tmp_path: Path, text: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_several_runs_have_one_device_each(light_commands: Any, tmp_path: Path, text: tuple[str, ...], words: tuple[str, ...]) -> None:
     done = light_commands(tmp_path, *text, *words, "trainer=ddp", "trainer.devices=2")
     assert done.code == 2
     assert "trains on one device: leave trainer.devices=2 out" in done.error
