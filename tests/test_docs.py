@@ -52,7 +52,11 @@ def ours(words: list[str]) -> list[str] | None:
     """The arguments of a gptshake command line, None for another program; variables in front of it are left out."""
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
-    if words[0].endswith(("python", "torchrun")) and (start := words.index("-m") if "-m" in words else 0) and words[start + 1] == "gptshake":
+    if (
+        words[0].endswith(("python", "torchrun"))
+        and (start := words.index("-m") if "-m" in words else 0)
+        and words[start + 1] == "gptshake"
+    ):
         return words[start + 2 :]
     return words[1:] if words[0].endswith("gptshake") else None
 
