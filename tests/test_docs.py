@@ -52,8 +52,12 @@ def ours(words: list[str]) -> list[str] | None:
     """The arguments of a gptshake command line, None for another program; variables in front of it are left out."""
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
-    if words[0].endswith("python") and words[1:3] == ["-m", "gptshake"]:
-        return words[3:]
+    if (
+        words[0].endswith(("python", "torchrun"))
+        and (start := words.index("-m") if "-m" in words else 0)
+        and words[start + 1] == "gptshake"
+    ):
+        return words[start + 2 :]
     return words[1:] if words[0].endswith("gptshake") else None
 
 

@@ -26,7 +26,7 @@ FLOORS = [
     {"data", "training", "sweep", "report"},
     {"tokenizer", "record", "processes"},
     {"model", "optim", "estimate"},
-    {"hardware", "files", "signals", "energy", "redaction"},
+    {"hardware", "files", "signals", "ranks", "energy", "redaction"},
     {"errors", "__init__"},
 ]
 # A room's schema holds plain values only: its neighbours on the same floor may read it too.
@@ -34,7 +34,7 @@ SCHEMA = "*.config"
 
 # Heavy library -> modules that may name it. Everything else stays quick to import and testable without it.
 HEAVY = {
-    "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "energy", "assemble.*", "tasks.*"],
+    "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "assemble.*", "tasks.*"],
     "pytorch_lightning": ["training.*", "data.module", "assemble.*"],
     "hydra": ["start", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session"],
     "omegaconf": ["start", "config.*", "assemble.*", "tasks.*", "trials"],

@@ -10,6 +10,7 @@ import sys
 import traceback
 from typing import NoReturn
 
+from gptshake import ranks
 from gptshake.config.argv import Arguments, parse
 from gptshake.errors import GptshakeError, Stop
 from gptshake.signals import SIGNALS, stop_behind
@@ -18,9 +19,12 @@ from gptshake.signals import SIGNALS, stop_behind
 def main() -> NoReturn:
     """Run the command line; never returns."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
-    SIGNALS.install()
     try:
-        _run(parse(sys.argv[1:]))
+        if ranks.follows():
+            _follow(parse(sys.argv[1:]))
+        else:
+            SIGNALS.install()
+            _run(parse(sys.argv[1:]))
         code = 0
     except (Stop, Exception) as error:
         code = _told(error, wants_traceback)
@@ -56,13 +60,24 @@ def _run(arguments: Arguments) -> None:
     start(arguments)
 
 
+def _follow(arguments: Arguments) -> None:
+    """Train along with the process that reads the command line; what only prints is done by that one."""
+    if arguments.version or arguments.help or arguments.shows_only:
+        return
+    ranks.quiet()
+    from gptshake.assemble import follow
+
+    follow()
+
+
 def _complain(sentence: str, wants_traceback: bool) -> None:
     """Say what went wrong, without the secrets that an address or a value may hold."""
     from gptshake.redaction import redact
 
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
-    print(f"error: {redact(sentence)}", file=sys.stderr)
+    where = f"rank {os.environ['RANK']}: " if ranks.follows() else ""
+    print(f"error: {where}{redact(sentence)}", file=sys.stderr)
 
 
 def _leave(code: int) -> NoReturn:

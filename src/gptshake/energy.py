@@ -65,13 +65,14 @@ class Meter:
             self._last = values
 
 
-def counters_of(device: str) -> list[Counter]:
-    """The counters of ``cuda`` (the GPU that torch uses first) or ``cpu`` (all its sockets); none where there are none."""
+def counters_of(device: str, count: int = 1) -> list[Counter]:
+    """The counters of ``cuda`` (the ``count`` GPUs that torch uses first) or ``cpu`` (all its sockets); none unless all of them have one."""
     if device == "cuda":
         import torch
 
-        uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
-        return _nvidia(f"GPU-{uuid}") if uuid else []
+        uuids = [getattr(torch.cuda.get_device_properties(number), "uuid", None) for number in range(count)]
+        counters = [counter for uuid in uuids if uuid for counter in _nvidia(f"GPU-{uuid}")]
+        return counters if len(counters) == count else []
     return _rapl() if device == "cpu" else []
 
 

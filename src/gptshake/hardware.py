@@ -191,6 +191,15 @@ def device_memory(device: str) -> int:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
+def device_count(device: str) -> int:
+    """Devices of a kind that training processes can be given one each; processors: one for each hardware thread."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.device_count())
+    return logical_cores() if device == "cpu" else 1
+
+
 def pick_device(accelerator: str) -> str:
     """``cuda``, ``mps`` or ``cpu``.
 

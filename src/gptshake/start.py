@@ -15,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gptshake import ranks
 from gptshake.config import again, completion
 from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
-from gptshake.config.check import check, check_groups, trains
+from gptshake.config.check import check, check_groups, check_one_device, check_torchrun, trains
 from gptshake.config.compose import choices, prepare, snapshot
 from gptshake.config.found import found_rates, other_terms
 from gptshake.config.layout import GROUPS, local_code, local_files, packaged_conf, shadowed
@@ -57,8 +58,11 @@ def start(arguments: Arguments) -> None:
     single = _single(arguments)
     cfg = checked_compose(single)
     check(cfg)
+    check_torchrun(cfg, ranks.launched(), multirun=arguments.multirun)
     if trains(cfg):
         check_groups(cfg)
+    if trains(cfg) and arguments.multirun:
+        check_one_device(cfg, "Each run of -m")
     if resumed:
         again.refuse_differences(cfg, resumed)
     if shadowed() and not cfg.conf_shadow:

@@ -20,7 +20,7 @@ import gptshake
 from gptshake import assemble, hardware
 from gptshake.config import again
 from gptshake.config.argv import key_of
-from gptshake.config.check import check
+from gptshake.config.check import check, check_one_device
 from gptshake.config.layout import GROUPS
 from gptshake.estimate import cost, laws
 from gptshake.estimate.budget import Budget
@@ -145,6 +145,7 @@ class Trials:
             _clear(path)
         _one_sample(cfg, hydra_cfg.overrides.task)
         check(cfg)
+        check_one_device(cfg, "A trial of a sweep")
         return get_method(cfg.task._target_)(cfg, self._launch(path, trial, resumes))
 
     def _launch(self, path: Path, trial: dict[str, Any], resumes: bool) -> Launch:

@@ -69,7 +69,7 @@ def build(group: str, cfg: DictConfig) -> Any:
         return assemble.make(node)(5 * 10**8, 10**9)
     if group == "trainer":
         own = {str(key): value for key, value in node.items() if key not in assemble.OURS and key != "_target_"}
-        own |= {"accelerator": "cpu", "precision": "32-true"}
+        own |= {"accelerator": "cpu", "precision": "32-true"} | ({"devices": 2} if own["devices"] == "auto" else {})
         return instantiate({"_target_": node._target_, "_partial_": True})(budget=BUDGET, callbacks=[], **own)
     if group == "tokenizer":
         return assemble.tokenizer_trainer(cfg)

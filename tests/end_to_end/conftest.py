@@ -43,7 +43,7 @@ class Record:
         return sorted(folder.name for folder in (self.path / "checkpoints").glob("*"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def the_run() -> Callable[[Path], Record]:
     """The only run below a folder."""
 

@@ -7,11 +7,11 @@ In the order of a run: ``settle`` (what it is about), ``opening`` (its record), 
 from gptshake.assemble.confirming import Confirmed, confirm
 from gptshake.assemble.finding import Ramps, run_range_tests
 from gptshake.assemble.fit import fitter, memory_limit
-from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, model_shape, stopwatch
+from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, memory_there, model_shape, stopwatch
 from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
-from gptshake.assemble.run import OURS, train
+from gptshake.assemble.run import OURS, follow, train
 from gptshake.assemble.settle import preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
@@ -23,12 +23,14 @@ __all__ = [
     "confirm",
     "device_of",
     "fitter",
+    "follow",
     "make",
     "may_be_tried",
     "measure_checkpoints",
     "measured",
     "memory",
     "memory_limit",
+    "memory_there",
     "model_shape",
     "open_run",
     "outcome",

@@ -83,7 +83,7 @@ def stopwatch(store: TokenStore) -> Iterator[Measure]:
 def may_be_tried(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
     """Whether a trial step fits by the formula; a step that surely does not would make the system end other programs, too."""
     expected = memory(cfg, model_shape(cfg), store.tokenizer.vocab_size, budget.micro_batch_size, 0)
-    return expected.total < hardware.device_memory(device_of(cfg))
+    return expected.total < memory_there(cfg)
 
 
 def measured(store: TokenStore, cfg: DictConfig, budget: Budget, typical: Callable[[list[float]], float] = median) -> Speed:
@@ -124,10 +124,10 @@ def around(cfg: DictConfig, store: TokenStore, shape: GPTConfig, budget: Budget)
     """What the run does beside its steps."""
     trainer, samples = cfg.trainer, OmegaConf.select(cfg, "callbacks.samples")
     most = trainer.limit_val_batches
-    batches = _eval_batches(store.val, budget)
+    batches, devices = _eval_batches(store.val, budget), 1 if trainer.devices == AUTO else trainer.devices
     return Around(
         interval=None if trainer.val_check_interval == AUTO else trainer.val_check_interval,
-        val_batches=min(batches, most) if most else batches,
+        val_batches=-(-(min(batches, most) if most else batches) // devices),
         test_batches=_eval_batches(store.test, budget) if store.test is not None and most is None else 0,
         sampled_tokens=len(samples.prompts) * samples.n_tokens * samples.times if samples and "_target_" in samples else 0,
         checkpoint_bytes=cost.checkpoint_bytes(shape, store.tokenizer.vocab_size),
@@ -139,6 +139,12 @@ def memory(cfg: DictConfig, shape: GPTConfig, vocab_size: int, micro_batch_size:
     value_bytes = 4 if cfg.trainer.precision == hardware.FP32 else 2
     cpu = device_of(cfg) == "cpu"
     return cost.train_memory(shape, vocab_size, micro_batch_size, value_bytes=value_bytes, on_cpu=cpu, base=base)
+
+
+def memory_there(cfg: DictConfig) -> int:
+    """Bytes that a process of a settled config has for itself: processes on the CPU share one memory."""
+    device = device_of(cfg)
+    return hardware.device_memory(device) // (cfg.trainer.devices if device == "cpu" else 1)
 
 
 def _eval_batches(split: Split, budget: Budget) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble.forecast import around, device_of, memory, model_shape
+from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
 from gptshake.data.round_trip import round_trip
 from gptshake.data.store import TokenStore
@@ -38,6 +38,7 @@ FROZEN = (
     "data.micro_batch_size",
     "data.workers",
     "trainer.accelerator",
+    "trainer.devices",
     "trainer.precision",
     "trainer.threads",
     "trainer.val_check_interval",
@@ -52,6 +53,7 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
         RecordError: the text is not the one that the run began with.
     """
     run = _go_on(cfg, launch, store, budget) if launch.resumes else _begin(cfg, launch, store, budget)
+    run.update(devices={"count": cfg.trainer.devices, "strategy": cfg.trainer.get("strategy") if cfg.trainer.devices > 1 else None})
     run.sit(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if launch.resumes:
         _tell_other_code(run, launch)
@@ -196,19 +198,20 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         base: bytes that the process held before there was a network.
         gemm: FLOPs per second of a matrix product here.
     """
-    shape, vocabulary, device = model_shape(cfg), store.tokenizer.vocab_size, device_of(cfg)
+    shape, vocabulary = model_shape(cfg), store.tokenizer.vocab_size
     speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
     seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
-    peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, hardware.device_memory(device)
+    peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, memory_there(cfg)
     for note in (*budget.notes, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
         run.say(f"note: files of your own: {', '.join(local)}")
+    several = f"{cfg.trainer.devices} devices by {cfg.trainer.strategy}, each " if cfg.trainer.devices > 1 else ""
     run.say(
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.2g')} ({budget.stop_rule})"
-        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {cfg.trainer.accelerator}, {cfg.trainer.precision},"
+        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
         f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )
     if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:

@@ -1,25 +1,31 @@
-"""cfg -> token store, budget, record, network, Lightning module, Trainer, training. Read ``train`` from top to bottom: it is the order of the data."""
+"""cfg -> token store, budget, record, network, Lightning module, Trainer, training. Read ``train`` from top to bottom: it is the order of the data.
+
+``follow`` is the same for the ranks beside rank 0, without a record: they are told config, budget and checkpoint, and decide nothing.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from gptshake import energy, hardware
+from gptshake import energy, hardware, ranks
 from gptshake.assemble.forecast import device_of
 from gptshake.assemble.opening import open_run, outcome, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
-from gptshake.assemble.weights import load_initial_weights
+from gptshake.assemble.weights import give_initial_weights, load_initial_weights
 from gptshake.data.store import TokenStore
-from gptshake.errors import Stop
+from gptshake.errors import Pruned, Stop, TrainingError
 from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget, parse_max_time
+from gptshake.ranks import Ranks, together
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
+from gptshake.record.silent import NoLease, SilentRun
 from gptshake.record.sinks.protocol import Sink
 from gptshake.signals import SIGNALS
 
@@ -75,6 +81,17 @@ def train(cfg: DictConfig, launch: Launch, profiler: Profiler | None = None) -> 
         lease.release()
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What rank 0 tells the others: everything that is settled."""
+
+    cfg: DictConfig
+    store: TokenStore
+    budget: Budget
+    run_dir: Path
+    start: Path | None  # checkpoint to go on from
+
+
 def _train(
     cfg: DictConfig,
     launch: Launch,
@@ -87,39 +104,83 @@ def _train(
     profiler: Profiler | None,
 ) -> dict[str, float]:
     """The heavy half: torch from here on."""
-    import torch
-
     from gptshake.training.rewind import rewind
+
+    device, devices = device_of(cfg), cfg.trainer.devices
+    with together(devices, cfg.trainer.threads) as group:
+        _set_torch(cfg)
+        for line in lines:
+            run.log(line)
+        if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
+            run.meter = energy.Meter(energy.counters_of(device, devices))
+        base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
+        model = _network(cfg, store)
+        data = data_module(cfg, store, budget, group)
+        flops = cost.flops_per_token(model.config, store.tokenizer.vocab_size)
+        gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
+        peak = devices * hardware.peak_flops(device, cfg.trainer.precision)
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        run.update(model={"parameters": n_parameters, "flops_per_token": flops})
+        say_plan(cfg, run, store, budget, base, gemm)
+        start = rewind(run) if launch.resumes else None
+        show_data(run, store, data, begins=start is None)
+        if cfg.init_from and start is None:
+            load_initial_weights(cfg, model, store, run)
+        for sink in sinks:
+            sink.start(run)
+        group.told(_Order(cfg, store, budget, run.path, start))
+        bench = _bench(cfg, run, store, data, model, sinks, flops, peak, group)
+        module = _module(cfg, model, budget, bench)
+        _fit(cfg, start, data, bench, lease, module, profiler)
+    return _conclude(cfg, store if run.info.get("trial") is None else None, data, bench, module)
+
+
+def follow() -> None:
+    """Train along with rank 0, which says what, and writes.
+
+    Raises:
+        Stop: a signal ended the run; rank 0 has saved it.
+        TrainingError: another rank ended early.
+    """
+    group = ranks.join()
+    order: _Order = group.told()
+    SIGNALS.install()  # until now a signal ended this process at once
+    cfg, store, budget = order.cfg, order.store, order.budget
+    _set_torch(cfg)
+    model = _network(cfg, store)
+    data = data_module(cfg, store, budget, group)
+    if cfg.init_from and order.start is None:
+        give_initial_weights(cfg, model, store)
+    bench = _bench(cfg, SilentRun(order.run_dir), store, data, model, [], 1.0, 1.0, group)
+    try:
+        _fit(cfg, order.start, data, bench, NoLease(), _module(cfg, model, budget, bench), None)
+    except (Pruned, TrainingError):
+        return  # all ranks have come to it, and rank 0 says so
+    except RuntimeError as error:
+        if ranks.connection_ended(error):
+            raise TrainingError(ranks.GONE) from error
+        raise
+    ranks.leave()
+
+
+def _set_torch(cfg: DictConfig) -> None:
+    import torch
 
     torch.set_num_threads(cfg.trainer.threads)
     torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
-    for line in lines:
-        run.log(line)
-    device = device_of(cfg)
-    if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
-        run.meter = energy.Meter(energy.counters_of(device))
-    base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
+
+
+def _network(cfg: DictConfig, store: TokenStore) -> Any:
+    """The network with its first weights, which are those of the seed."""
+    import torch
+
     torch.manual_seed(cfg.seed)
-    model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
-    data = data_module(cfg, store, budget)
-    flops = cost.flops_per_token(model.config, store.tokenizer.vocab_size)
-    gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
-    peak = hardware.peak_flops(device, cfg.trainer.precision)
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    run.update(model={"parameters": n_parameters, "flops_per_token": flops})
-    say_plan(cfg, run, store, budget, base, gemm)
-    start = rewind(run) if launch.resumes else None
-    show_data(run, store, data, begins=start is None)
-    if cfg.init_from and start is None:
-        load_initial_weights(cfg, model, store, run)
-    for sink in sinks:
-        sink.start(run)
-    bench = _bench(cfg, run, store, data, model, sinks, flops, peak)
-    return _fit(cfg, start, store, data, bench, lease, _module(cfg, model, budget, bench), profiler)
+    return make(cfg.model, vocab_size=store.tokenizer.vocab_size)
 
 
-def data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenDataModule:
-    """Batches of the run's seed and budget."""
+def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: Ranks = ranks.ALONE) -> TokenDataModule:
+    """Batches of the run's seed and budget, this rank's part of them."""
+    place = {"rank": group.rank, "world_size": group.size} if group.size > 1 else {}  # a data module of a user's own may not have it
     module: TokenDataModule = builder(cfg.data)(
         store=store,
         block_size=cfg.model.block_size,
@@ -129,12 +190,21 @@ def data_module(cfg: DictConfig, store: TokenStore, budget: Budget) -> TokenData
         offset=offset_rule(cfg),
         limit_blocks=cfg.data.get("limit_blocks"),
         workers=workers(cfg),
+        **place,
     )
     return module
 
 
 def _bench(
-    cfg: DictConfig, run: Run, store: TokenStore, data: TokenDataModule, model: Any, sinks: list[Sink], flops: float, peak: float
+    cfg: DictConfig,
+    run: Run,
+    store: TokenStore,
+    data: TokenDataModule,
+    model: Any,
+    sinks: list[Sink],
+    flops: float,
+    peak: float,
+    group: Ranks,
 ) -> Bench:
     from itertools import islice
 
@@ -144,19 +214,18 @@ def _bench(
     from gptshake.training.evaluation import Evaluation, evaluate
 
     def between() -> None:
-        if SIGNALS.received is not None:
+        if SIGNALS.received is not None and group.size == 1:
             raise Stop(SIGNALS.received)  # the checkpoint before the validation stays the last one
 
     def validate() -> Evaluation:
         batches = data.val_dataloader()
-        return evaluate(
-            model, islice(batches, cfg.trainer.limit_val_batches), store.val.n_bytes / (store.val.n_tokens - 1), between=between
-        )
+        some, bytes_per_target = islice(batches, cfg.trainer.limit_val_batches), store.val.n_bytes / (store.val.n_tokens - 1)
+        return evaluate(model, some, bytes_per_target, between=between, ranks=group)
 
     def draw(path: Path) -> list[Path]:
         return [*plot_run(path), *plot_noise_scale(path)]
 
-    return Bench(run, store.tokenizer, store.entropy, validate, draw, sinks, flops, peak)
+    return Bench(run, store.tokenizer, store.entropy, validate, draw, sinks, flops, peak, group)
 
 
 def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTModule:
@@ -177,13 +246,13 @@ def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTMod
 def _fit(
     cfg: DictConfig,
     start: Path | None,
-    store: TokenStore,
     data: TokenDataModule,
     bench: Bench,
     lease: Lease,
     module: GPTModule,
     profiler: Profiler | None,
-) -> dict[str, float]:
+) -> None:
+    """Build callbacks and Trainer, and train until the end."""
     from gptshake.training import checkpoint
     from gptshake.training.callbacks.keeper import Keeper
     from gptshake.training.callbacks.recorder import Recorder
@@ -191,10 +260,12 @@ def _fit(
     options = cfg.trainer
     recorder = Recorder(options.val_check_interval, parse_max_time(options.max_time) if options.max_time else None)
     saved_step = checkpoint.our_state(start)["steps"] if start else None
-    bench.row = bench.run.rows()[-1] if start else {}
+    bench.row = (bench.run.rows() or [{}])[-1] if start else {}
     keeper = Keeper(recorder, lease, save_minutes=options.save_minutes, patience=options.patience, saved_step=saved_step)
     # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
     chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
+    if bench.ranks.rank:  # the others look, draw and write
+        chosen = [callback for callback in chosen if getattr(callback, "on_every_rank", False)]
     lightning = {str(key): value for key, value in options.items() if key not in OURS and key != "_target_"}
     callbacks = [recorder, *chosen, keeper, *([profiler] if profiler else [])]
     trainer = builder(options)(budget=module.budget, callbacks=callbacks, **lightning)
@@ -206,7 +277,6 @@ def _fit(
     except BaseException:
         bench.run.update(summary=summary_of(module, bench))
         raise
-    return _conclude(cfg, store if bench.run.info.get("trial") is None else None, data, bench, module)
 
 
 def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, bench: Bench, module: GPTModule) -> dict[str, float]:
@@ -217,8 +287,9 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
     run, summary = bench.run, summary_of(module, bench)
     if store is not None and store.test is not None and cfg.trainer.limit_val_batches is None:
         weights, _ = checkpoint.best_weights(run.path)
-        module.model.load_state_dict(checkpoint.load_weights(weights, module.device))
-        result = evaluate(module.model, data.test_dataloader(), store.test.n_bytes / (store.test.n_tokens - 1))
+        model = _network(cfg, store) if cfg.trainer.strategy == "fsdp" else module.model  # of that network each rank has but a slice
+        model.to(device_of(cfg)).load_state_dict(checkpoint.load_weights(weights, device_of(cfg)))
+        result = evaluate(model, data.test_dataloader(), store.test.n_bytes / (store.test.n_tokens - 1))
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
     say_end(run, summary)

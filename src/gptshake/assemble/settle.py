@@ -12,9 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake import hardware
+from gptshake import hardware, ranks
 from gptshake.assemble.fit import AutoFit, auto_fit
-from gptshake.assemble.forecast import Measure, around, device_of, model_shape, stopwatch
+from gptshake.assemble.forecast import Measure, around, device_of, memory_there, model_shape, stopwatch
 from gptshake.assemble.parts import make
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
@@ -167,9 +167,35 @@ def _settle_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
     device = "cuda" if gpu else hardware.pick_device(trainer.accelerator)
     if trainer.precision == AUTO:
         trainer.precision = hardware.BF16 if gpu else hardware.pick_precision(device)
+    trainer.devices = _devices(cfg, device, here=gpu is None)
     if trainer.threads == AUTO:
-        trainer.threads = hardware.default_threads()
+        trainer.threads = max(1, hardware.default_threads() // trainer.devices)
     trainer.accelerator = {"cuda": "gpu"}.get(device, device)
+
+
+def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
+    """How many devices share a step.
+
+    Raises:
+        ConfigError: more than there are, or than the trainer can use.
+    """
+    wish, strategy, launched, there = cfg.trainer.devices, cfg.trainer.get("strategy"), ranks.launched(), hardware.device_count(device)
+    if strategy is None and wish not in (1, AUTO):
+        raise ConfigError(f"trainer.devices={wish} needs to know how the devices share the work: say trainer=ddp or trainer=fsdp, too.")
+    if strategy is None:
+        return 1
+    if wish == AUTO and launched == 1 and device == "cpu":
+        raise ConfigError("On a CPU say how many processes share the work, as in trainer.devices=2.")
+    count = int(wish) if wish != AUTO else launched if launched > 1 else there
+    if launched not in (1, count):
+        raise ConfigError(f"trainer.devices={count}, but torchrun has begun {launched} processes: leave trainer.devices out.")
+    if here and count > there:
+        what = "processors that this process may use" if device == "cpu" else "GPUs here" if device == "cuda" else "GPU of Apple's"
+        raise ConfigError(f"trainer.devices={count} is more than the {there} {what}.")
+    if strategy == "fsdp" and count > 1 and (cfg.trainer.compile or cfg.trainer.precision == "16-mixed"):
+        key = "compile=true" if cfg.trainer.compile else "precision=16-mixed"
+        raise ConfigError(f"trainer.{key} does not go with trainer=fsdp: leave it out, or say trainer=ddp.")
+    return count
 
 
 def _within_hours(
@@ -211,7 +237,7 @@ def _micro_batch_wish(cfg: DictConfig, shape: GPTConfig, vocab_size: int, gpu: h
     return cost.micro_batch_wish(
         shape,
         vocab_size,
-        memory_bytes=gpu.memory if gpu else hardware.device_memory(device),
+        memory_bytes=gpu.memory if gpu else memory_there(cfg),
         max_flops=_MAX_PASS_FLOPS[device],
         value_bytes=4 if cfg.trainer.precision == hardware.FP32 else 2,
         on_cpu=device == "cpu",

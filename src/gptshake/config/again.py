@@ -16,7 +16,8 @@ from gptshake.errors import RecordError
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.redaction import SECRET, redacted
 
-# Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches.
+# Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches and
+# how many share them.
 FREE = (
     "paths",
     "data.documents.cache",
@@ -35,6 +36,9 @@ FREE = (
     "executor",
     "data.verify",
     "data.workers",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.threads",
     "trainer.max_steps",
     "trainer.max_epochs",
     "trainer.max_tokens",

@@ -67,7 +67,7 @@ RULES: tuple[Rule, ...] = (
     ),
     ("data.test_fraction", _share, "the test's share of the text lies between 0 and 1, such as 0.05"),
     ("task.passes", lambda value: _count(value) and value >= 16, "it counts passes at each checkpoint: a whole number from 16 up"),
-    ("trainer.devices", _count, "it counts devices: a whole number from 1 up"),
+    ("trainer.devices", _count_or_auto, "it counts devices: a whole number from 1 up, or auto"),
     ("trainer.threads", _count_or_auto, "it counts CPU threads: a whole number from 1 up, or auto"),
     ("trainer.max_steps", _count, "it counts optimizer steps: a whole number from 1 up"),
     ("trainer.max_epochs", _positive, "it counts passes over the training split: a number above 0"),
@@ -101,6 +101,7 @@ RULES: tuple[Rule, ...] = (
 
 WORDS: dict[str, tuple[str, ...]] = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
+    "trainer.strategy": ("ddp", "fsdp"),
     "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "task.device": tuple(KNOWN_GPUS),
     "data.source": ("auto", "excerpt", "hub"),
@@ -149,6 +150,30 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={value} is not known{nearest(str(value), words)} It is one of {', '.join(words)}.")
     _check_model(cfg)
     _check_combinations(cfg)
+
+
+def check_one_device(cfg: DictConfig, who: str) -> None:
+    """Refuse several devices where each run has one.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    devices = OmegaConf.select(cfg, "trainer.devices")
+    if devices not in (None, 1):
+        raise ConfigError(f"{who} trains on one device: leave trainer.devices={devices} out, or say trainer.devices=1.")
+
+
+def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
+    """Refuse what several processes, begun by torchrun, cannot do together.
+
+    Raises:
+        ConfigError: everything but one run with ``trainer=ddp`` or ``trainer=fsdp`` on this machine.
+    """
+    if processes > 1 and (multirun or not str(cfg.task.get("_target_")).endswith(".train.run") or not cfg.trainer.get("strategy")):
+        raise ConfigError(
+            f"torchrun has begun {processes} processes, which can only train one run together: say trainer=ddp or trainer=fsdp, "
+            "without -m and task=, or start gptshake without torchrun."
+        )
 
 
 def _check_model(cfg: DictConfig) -> None:

@@ -35,9 +35,15 @@ class Budget:
     measured: bool = False  # the steps come from hours on this machine, so a continuation takes them as they are
 
     @property
+    def devices(self) -> int:
+        """How many share a step."""
+        return self.batch_size // (self.accumulation * self.micro_batch_size)
+
+    @property
     def batch_in_words(self) -> str:
-        """``64 = 2 x 32 sequences``, or ``1 sequence``."""
-        passes = f" = {self.accumulation} x {self.micro_batch_size}" if self.accumulation > 1 else ""
+        """``64 = 2 devices x 2 x 16 sequences``, or ``1 sequence``."""
+        parts = [f"{self.devices} devices"] * (self.devices > 1) + [str(self.accumulation)] * (self.accumulation > 1)
+        passes = f" = {' x '.join([*parts, str(self.micro_batch_size)])}" if parts else ""
         return f"{self.batch_size}{passes} sequence{'s' if self.batch_size > 1 else ''}"
 
 

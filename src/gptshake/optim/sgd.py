@@ -37,10 +37,9 @@ def sgd(
         ConfigError: a rule that fits nothing, or a value that SGD refuses.
     """
     named = list(named_parameters)
+    one_kernel = use_fused(fused, (parameter for _, parameter in named), slices=False)
     settings = parameter_groups(named, lr, weight_decay, groups=groups, embedding_lr_mult=embedding_lr_mult)
     try:
-        return torch.optim.SGD(
-            settings, lr=lr, momentum=momentum, nesterov=nesterov, fused=use_fused(fused, (parameter for _, parameter in named))
-        )
+        return torch.optim.SGD(settings, lr=lr, momentum=momentum, nesterov=nesterov, fused=one_kernel)
     except ValueError as error:
         raise ConfigError(f"The optimizer cannot be made: {error}.") from error

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import assemble
 from gptshake.config.argv import key_of
-from gptshake.config.check import check_groups
+from gptshake.config.check import check_groups, check_one_device
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError, TrainingError
@@ -60,6 +60,7 @@ def run(cfg: DictConfig, launch: Launch) -> dict[str, float]:
 def _check(cfg: DictConfig) -> None:
     """Refuse what cannot work before anything is opened."""
     check_groups(cfg)
+    check_one_device(cfg, "task=find_lr")
     low, high, steps = cfg.task.low, cfg.task.high, cfg.task.steps
     if not high >= 10 * low:
         raise ConfigError(

@@ -70,20 +70,22 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
     if speed.held_bytes is not None:
         memory = memory.holding(speed.held_bytes)
     flops, step = cost.flops_per_token(shape, vocabulary), step_seconds(budget.accumulation, speed)
+    settings = precision if device != "cpu" else f"{precision}, {counted(cfg.trainer.threads, 'thread')}"
+    price = cfg.task.price_per_hour if cfg.task.price_per_hour is not None or gpu is None else gpu.price_per_hour
     facts: dict[str, object] = {
         "title": title,
-        "device": gpu.name if gpu else "this machine",
+        "device": (f"{budget.devices} x " if budget.devices > 1 else "") + gpu.name if gpu else "this machine",
         "how": how,
-        "settings": precision if device != "cpu" else f"{precision}, {counted(cfg.trainer.threads, 'thread')}",
+        "settings": f"{budget.devices} devices, each {settings}" if budget.devices > 1 else settings,
         "parameters": cost.parameters_by_part(shape, vocabulary),
         "n_blocks": cost.n_matmul_parameters(shape, 0),  # what laws call N
         "flops_per_token": flops,
         "budget": budget,
         "memory": memory,
-        "memory_there": gpu.memory if gpu else hardware.device_memory(device),
+        "memory_there": gpu.memory if gpu else assemble.memory_there(cfg),
         "tokens_per_s": budget.tokens_per_step / step,
         "seconds": run_seconds(budget.steps, budget.accumulation, speed, around),
-        "price_per_hour": cfg.task.price_per_hour if cfg.task.price_per_hour is not None or gpu is None else gpu.price_per_hour,
+        "price_per_hour": None if price is None else price * budget.devices,
         "checkpoint_bytes": around.checkpoint_bytes,
         "lr": cfg.optimizer.get("lr"),
         "bytes_per_token": store.bytes_per_token,

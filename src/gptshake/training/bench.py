@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gptshake.ranks import ALONE, Ranks
 from gptshake.record.metrics import Row
 from gptshake.record.run import Run
 from gptshake.record.sinks.protocol import Sink
@@ -22,7 +23,8 @@ class Bench:
     draw: Callable[[Path], list[Path]]  # run directory -> pictures
     sinks: list[Sink]
     flops_per_token: float
-    peak_flops: float  # of the device in the run's precision
+    peak_flops: float  # of all devices in the run's precision
+    ranks: Ranks = ALONE  # this process among those that train together
     row: Row = field(default_factory=dict)  # the last finished row of metrics.csv
     best_step: int | None = None
     best_loss: float = float("inf")

@@ -10,9 +10,10 @@ class TrainerConfig:
 
     _target_: str = "gptshake.training.trainer.build_trainer"
     accelerator: str = "auto"  # auto, cpu, gpu, mps
-    devices: int = 1
+    strategy: str | None = None  # ddp, fsdp: how several devices share the work; null for one
+    devices: Any = 1  # of this machine, auto or an integer
     precision: str = "auto"  # auto, 32-true, bf16-mixed
-    threads: Any = "auto"  # CPU threads, auto or an integer
+    threads: Any = "auto"  # CPU threads of each process, auto or an integer
     compile: bool = False  # torch.compile; falls back with its reason
     max_steps: int | None = None  # optimizer steps
     max_epochs: float | None = None  # passes over the training split

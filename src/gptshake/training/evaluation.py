@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gptshake.model.gpt import GPT
+from gptshake.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: GPT, batches: Iterable[Tensor], bytes_per_target: float, *, between: Callable[[], None] = lambda: None) -> Evaluation:
+def evaluate(
+    model: GPT, batches: Iterable[Tensor], bytes_per_target: float, *, between: Callable[[], None] = lambda: None, ranks: Ranks = ALONE
+) -> Evaluation:
     """Score every target in ``batches``.
 
     Args:
@@ -28,6 +31,7 @@ def evaluate(model: GPT, batches: Iterable[Tensor], bytes_per_target: float, *, 
         batches: token ids (rows, T + 1), int64.
         bytes_per_target: UTF-8 bytes of the split's text per target token.
         between: called after every batch (a heartbeat, a question for signals).
+        ranks: that share the batches, and all learn the result.
     Returns:
         bpb = sum of losses / (ln 2 x bytes).
     """
@@ -35,12 +39,14 @@ def evaluate(model: GPT, batches: Iterable[Tensor], bytes_per_target: float, *, 
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     model.eval()
     try:
-        for batch in batches:
+        for batch, counts in ranks.share(batches):
             ids = batch.to(device)
-            total += model.loss(ids[:, :-1], ids[:, 1:], reduction="sum").double().cpu()
-            tokens += ids[:, 1:].numel()
+            loss = model.loss(ids[:, :-1], ids[:, 1:], reduction="sum").double().cpu()
+            if counts:
+                total, tokens = total + loss, tokens + ids[:, 1:].numel()
             between()
     finally:
         model.train(was_training)
-    loss = total.item() / tokens
-    return Evaluation(loss, loss / (math.log(2) * bytes_per_target), tokens)
+    loss_sum, scored = ranks.total(total.item(), tokens)
+    mean = loss_sum / scored
+    return Evaluation(mean, mean / (math.log(2) * bytes_per_target), int(scored))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.schedule import Factors
+from gptshake.ranks import ALONE
 from gptshake.training.bench import Bench
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
@@ -53,12 +54,13 @@ class GPTModule(pl.LightningModule):
         self.bench = bench
         self.steps = 0  # finished optimizer steps
         self.micro_batches = 0  # finished forward and backward passes of the unfinished step
-        self.step_loss: Tensor = torch.zeros(())  # sum over the micro-batches of the step
+        self.step_loss: Tensor = torch.zeros(())  # sum over the micro-batches of the step, once it is done the mean over ranks of that
         self.grad_norm: Tensor = torch.zeros(())  # before clipping
         self.lr = 0.0
         self.beta1: float | None = None  # where the schedule moves it
         self._optimizer, self._schedule = optimizer, _bare(schedule)
         self._seed, self._clip = seed, clip
+        self._ranks = bench.ranks if bench else ALONE  # a range test has no bench
         self._dropout = model.config.dropout > 0
         self._loss: Callable[[Tensor, Tensor], Tensor] = model.loss
         self._eager = not compile
@@ -103,7 +105,9 @@ class GPTModule(pl.LightningModule):
         self.lr, self.beta1 = optimizer.defaults["lr"] * factors.lr, factors.beta1  # groups may have multiples of this rate
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self.grad_norm = nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm(gradients)
+        self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of slices: the whole network's
+        self.step_loss = self._ranks.mean(self.step_loss)
         if self._clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, self._clip, self.grad_norm)
         finite = torch.isfinite(self.grad_norm) & torch.isfinite(self.step_loss)
@@ -119,12 +123,12 @@ class GPTModule(pl.LightningModule):
         compiled = torch.compile(self.model.loss)
         try:
             with torch.random.fork_rng(), torch.enable_grad():
-                compiled(batch[:, :-1], batch[:, 1:]).backward()  # type: ignore[no-untyped-call]
+                loss = compiled(batch[:, :-1], batch[:, 1:])
+                torch.autograd.grad(loss, [parameter for parameter in self.model.parameters() if parameter.requires_grad])
             self._loss = compiled
         except Exception as error:  # whatever the compiler stumbles over, the run can go on without it
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.bench.run.say(f"torch.compile failed, training goes on without it: {reason}")
-        self.model.zero_grad(set_to_none=True)
 
 
 def state_of(module: GPTModule, extra: dict[str, Any]) -> dict[str, Any]:

@@ -8,18 +8,28 @@ import warnings
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from gptshake.estimate.budget import Budget
 from gptshake.training.checkpoint import FolderCheckpointIO
 
 
 def build_trainer(
-    *, budget: Budget, callbacks: list[pl.Callback], accelerator: str, devices: int, precision: str, **lightning: Any
+    *,
+    budget: Budget,
+    callbacks: list[pl.Callback],
+    accelerator: str,
+    devices: int,
+    precision: str,
+    strategy: str | None = None,
+    **lightning: Any,
 ) -> pl.Trainer:
     """A Trainer that runs ``budget.steps`` optimizer steps of ``budget.accumulation`` micro-batches.
 
     Lightning sees one epoch without end (order is a function of the batch number); it neither logs, nor checkpoints, nor
-    validates by itself: ``callbacks/recorder.py`` and ``callbacks/keeper.py`` do, at the end of a step.
+    validates by itself: ``callbacks/recorder.py`` and ``callbacks/keeper.py`` do, at the end of a step. With several ``devices`` this
+    process is one of a group that has met (``ranks``), and ``strategy`` is ``ddp`` or ``fsdp``.
     """
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -33,7 +43,8 @@ def build_trainer(
         max_steps=budget.steps,
         accumulate_grad_batches=budget.accumulation,
         callbacks=callbacks,
-        plugins=[FolderCheckpointIO()],
+        strategy="auto" if devices == 1 or strategy is None else _several(strategy),
+        plugins=[FolderCheckpointIO(), *([LightningEnvironment()] if devices > 1 else [])],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -44,3 +55,12 @@ def build_trainer(
         use_distributed_sampler=False,
         **lightning,
     )
+
+
+def _several(strategy: str) -> Strategy:
+    """Lightning's strategy for a network that is whole on each device, or in slices."""
+    if strategy == "ddp":
+        return DDPStrategy()
+    from gptshake.training.sharded import ShardedStrategy
+
+    return ShardedStrategy()

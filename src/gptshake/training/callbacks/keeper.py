@@ -2,7 +2,7 @@
 
 A checkpoint is written after every validation, every few minutes, at the end, and when a signal came. A signal inside a step
 drops the unfinished step (its weights are unchanged, and randomness depends on the position only, so this is exact) and saves
-the last finished one.
+the last finished one. Ranks that train together agree on all of it at the end of a step.
 """
 
 import time
@@ -53,21 +53,35 @@ class Keeper(pl.Callback):
         """
         bench = pl_module.bench
         self.lease.beat(step=pl_module.steps, value=bench.row.get("val/loss"))
+        signum = (SIGNALS.received or 0) if bench.ranks.size == 1 else 0
         if pl_module.micro_batches == 0:
-            validated = bench.row.get("step") == pl_module.steps and "val/loss" in bench.row
-            if self.patience and bench.validations_since_best >= self.patience:
-                bench.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
-                trainer.should_stop = True
-            if validated or trainer.should_stop or time.monotonic() - self._saved_at >= self.save_s:
-                self.save(trainer, pl_module)
-            if time.monotonic() - self._asked_at >= ASK_SECONDS:
-                self._asked_at = time.monotonic()
-                if (reason := self.lease.wish()) is not None:
-                    raise Pruned(reason)
-        if SIGNALS.received is not None:
+            signum = self._after_step(trainer, pl_module)
+        if signum:
             self.save(trainer, pl_module)
-            raise Stop(SIGNALS.received)
+            raise Stop(signum)
         self.recorder.tick(pl_module)
+
+    def _after_step(self, trainer: pl.Trainer, module: GPTModule) -> int:
+        """Save if due, hear the sweep; gives the signal that came to any rank, or 0."""
+        bench, wish = module.bench, self._wish()
+        validated = bench.row.get("step") == module.steps and "val/loss" in bench.row
+        overdue = time.monotonic() - self._saved_at >= self.save_s
+        signum, save, pruned = bench.ranks.agreed(SIGNALS.received or 0, overdue, wish is not None)
+        if self.patience and bench.validations_since_best >= self.patience:
+            bench.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
+            trainer.should_stop = True
+        if validated or trainer.should_stop or save:
+            self.save(trainer, module)
+        if pruned:
+            raise Pruned(wish or "")
+        return signum
+
+    def _wish(self) -> str | None:
+        """Why the sweep wishes the run to end, asked now and then."""
+        if time.monotonic() - self._asked_at < ASK_SECONDS:
+            return None
+        self._asked_at = time.monotonic()
+        return self.lease.wish()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Our own state, and Lightning's counters as of the last finished step."""
@@ -84,8 +98,9 @@ class Keeper(pl.Callback):
         rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Go on from what ``on_save_checkpoint`` wrote."""
+        """Go on from what ``on_save_checkpoint`` wrote, perhaps with other devices, which share a step in another way."""
         ours, bench = checkpoint[OURS], pl_module.bench
+        rewrite_counters(checkpoint, ours["steps"], pl_module.budget.accumulation)
         pl_module.steps = ours["steps"]
         bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
         bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
@@ -99,4 +114,5 @@ class Keeper(pl.Callback):
         module.bench.run.flush()
         trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
         self._saved_step, self._saved_at = module.steps, time.monotonic()
-        keep_only(module.bench.run.path, module.bench.best_step)
+        if trainer.is_global_zero:
+            keep_only(module.bench.run.path, module.bench.best_step)

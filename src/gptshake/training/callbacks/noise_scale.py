@@ -44,8 +44,10 @@ class NoiseScale(pl.Callback):
         """Begin, or go on where the checkpoint was.
 
         Raises:
-            ConfigError: a batch of one sequence cannot be compared with a smaller one; a loss scale changes all norms.
+            ConfigError: a batch of one sequence cannot be compared with a smaller one; a loss scale changes all norms; several devices.
         """
+        if pl_module.bench.ranks.size > 1:
+            raise ConfigError("The noise scale is measured on one device: leave callbacks=noise_scale or trainer.devices out.")
         if pl_module.budget.batch_size < 2:
             raise ConfigError("The noise scale compares a batch with parts of it, and data.batch_size=1 has none: set it to 2 or more.")
         if getattr(trainer.precision_plugin, "scaler", None) is not None:

@@ -66,7 +66,7 @@ class Recorder(pl.Callback):
         if self._pending:
             self._finish(module, self._pending, None)
         self._pending = self._measure(module)
-        if self.max_seconds and self.elapsed(module) >= self.max_seconds:
+        if self.max_seconds and any(module.bench.ranks.agreed(self.elapsed(module) >= self.max_seconds)):
             trainer.should_stop = True
         last = module.steps >= module.budget.steps or trainer.should_stop
         due = last or module.steps % self.interval == 0

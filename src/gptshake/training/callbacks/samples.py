@@ -13,12 +13,16 @@ from gptshake.training.module import GPTModule
 class Samples(pl.Callback):
     """Samples to the terminal, samples.md and the sinks.
 
+    With several devices every rank writes them, to a record that keeps nothing on all but one: they may share one network.
+
     Args:
         prompts: texts to continue.
         n_tokens: generated tokens per prompt.
         temperature, top_k, top_p: as in ``model.generate``.
         times: samples in a run, evenly spread, the first before the first step and the last after the last; one is at the end.
     """
+
+    on_every_rank = True
 
     def __init__(
         self,

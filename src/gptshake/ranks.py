@@ -1,0 +1,216 @@
+"""The processes that train one run together: which one this is, how the others are begun, what they agree on.
+
+Rank 0 is the command that was typed; it alone composes, decides, writes and prints. The others come from it, or all come from
+torchrun, in either case with torch's own variables in the environment; they learn everything else from rank 0. Numbers go
+through torch.distributed: gradients as the device likes it, the few that steer the loop through gloo, so no GPU is waited for.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from gptshake.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+THREADS = "OMP_NUM_THREADS"
+OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has begun this process, and holds its standard input
+GONE = "Another rank ended early, and this one cannot go on without it; the last checkpoint is kept."
+PATIENCE = timedelta(days=1)  # a rank may build a corpus or write a sample meanwhile; one that is gone is noticed at once
+GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
+
+
+def launched() -> int:
+    """How many processes torchrun, or its like, has begun for this run; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in VARIABLES) else 1
+
+
+def follows() -> bool:
+    """Whether this process is one of the others, that takes its orders from rank 0."""
+    return launched() > 1 and int(os.environ["RANK"]) > 0
+
+
+class Ranks:
+    """This process among those that train together; alone, everything here is for free.
+
+    Args:
+        rank: of this process, from 0.
+        size: of the group.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    def agreed(self, *flags: int) -> list[int]:
+        """The largest that any rank says, flag by flag, so that all go the same way; all ranks must ask."""
+        if self.size == 1:
+            return [int(flag) for flag in flags]
+        import torch
+        from torch import distributed
+
+        values = torch.tensor([int(flag) for flag in flags])
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return [int(value) for value in values.tolist()]
+
+    def total(self, *values: float) -> list[float]:
+        """Sums over all ranks, in fp64."""
+        if self.size == 1:
+            return list(values)
+        import torch
+        from torch import distributed
+
+        sums = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(sums)
+        return [float(value) for value in sums.tolist()]
+
+    def mean(self, value: "Tensor") -> "Tensor":
+        """Mean over all ranks of a tensor, which is changed; nobody waits for its device."""
+        if self.size == 1:
+            return value
+        from torch import distributed
+
+        distributed.all_reduce(value)
+        return value.div_(self.size)
+
+    def share(self, items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+        """This rank's part of ``items``, each with whether it counts.
+
+        Every rank gets equally many, as those must that exchange parts of a network to look at one: where the last round lacks
+        some, the others do its first one, too, and throw the result away.
+        """
+        source = iter(items)
+        while group := list(islice(source, self.size)):
+            counts = self.rank < len(group)
+            yield group[self.rank if counts else 0], counts
+
+    def told(self, order: T | None = None) -> T:
+        """What rank 0 says: it gives ``order``, the others wait for it."""
+        from torch import distributed
+
+        box = [order]
+        if self.size > 1:
+            distributed.broadcast_object_list(box, src=0)
+        return box[0]  # type: ignore[return-value]
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def together(size: int, threads: int) -> Iterator[Ranks]:
+    """The group of ``size`` processes, seen from rank 0, which begins the others unless torchrun has; they end with this block.
+
+    Args:
+        size: of the group; 1: nothing is done.
+        threads: of each process.
+    Raises:
+        TrainingError: another rank ended early.
+    """
+    if size == 1:
+        yield ALONE
+        return
+    ours = launched() == 1
+    before = {name: os.environ.get(name) for name in (*VARIABLES, THREADS)}
+    os.environ[THREADS] = str(threads)  # else Lightning sets a number of its own
+    if ours:
+        os.environ |= dict(zip(VARIABLES, ("0", "0", str(size), "127.0.0.1", str(_free_port())), strict=True))
+    others = [_begin(rank) for rank in range(1, size)] if ours else []
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(others, ended), daemon=True).start()
+    try:
+        yield join()
+        leave()
+    except Exception as error:
+        lost = _lost(others, patience=2.0) or (GONE if connection_ended(error) else "")
+        if lost:
+            raise TrainingError(lost) from error
+        raise
+    finally:
+        ended.set()
+        for process in others:  # they write nothing, so there is nothing to wait for
+            process.kill()
+            process.wait()
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def join() -> Ranks:
+    """Meet the others; waits for them."""
+    import torch
+    from torch import distributed
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def leave() -> None:
+    """Part from the others, if this process has met them."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def connection_ended(error: BaseException) -> bool:
+    """Whether an error comes from a rank that is gone, so that the reason is to be looked for there."""
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "TCPStore"))
+
+
+def quiet() -> None:
+    """Let a process that follows print nothing but errors, and end when the rank 0 that has begun it is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if OURS in os.environ:
+        threading.Thread(target=_end_with_rank_0, daemon=True).start()
+
+
+def _end_with_rank_0() -> None:
+    """The pipe that is this process's standard input has its other end there, where nobody writes."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+def _begin(rank: int) -> "subprocess.Popen[bytes]":
+    """Start a process that follows."""
+    environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), OURS: "1"}
+    return subprocess.Popen([sys.executable, "-m", "gptshake"], env=environment, stdin=subprocess.PIPE)
+
+
+def _lost(others: "list[subprocess.Popen[bytes]]", patience: float = 0.0) -> str:
+    """A sentence about a rank that ended early; empty if none did."""
+    until = time.monotonic() + patience
+    while True:
+        for rank, process in enumerate(others, 1):
+            if code := process.poll():
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+                return f"Rank {rank} of {len(others) + 1} {how}, and the others cannot go on without it; the last checkpoint is kept."
+        if time.monotonic() >= until:
+            return ""
+        time.sleep(0.05)
+
+
+def _watch(others: "list[subprocess.Popen[bytes]]", ended: threading.Event) -> None:
+    """End this process if another rank is gone and the wait for it does not end by itself, as in a GPU's kernel."""
+    while not ended.wait(0.5):
+        if lost := _lost(others):
+            if not ended.wait(GRACE):
+                print(f"error: {lost}", file=sys.stderr, flush=True)
+                os._exit(1)
+            return
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

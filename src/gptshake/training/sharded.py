@@ -1,0 +1,75 @@
+"""trainer=fsdp: every rank keeps a slice of each weight, gradient and moment, and borrows the whole of one block while it works on it.
+
+Lightning's own FSDPStrategy wants a GPU; this one is its DDP strategy with torch's ``fully_shard`` in the place of the wrapper, and
+runs on CPUs, too. Checkpoints are those of one device: weights are loaded before they are cut up, and gathered to be saved. Each
+rank thus holds all weights and moments for that moment, in main memory.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+
+class ShardedStrategy(DDPStrategy):
+    """Fully sharded data parallelism (Rajbhandari et al. 2020, ZeRO stage 3; torch's FSDP2)."""
+
+    def configure_ddp(self) -> None:
+        """Cut up the network, the blocks of each of its lists one by one, so that only one of them is whole at a time."""
+        assert self.lightning_module is not None
+        network: Any = self.lightning_module.model
+        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        for block in _blocks(network):
+            fully_shard(block, mesh=mesh)
+        fully_shard(network, mesh=mesh)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole weights, on every rank."""
+        return {name: whole(value) for name, value in super().lightning_module_state_dict().items()}
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Whole moments, on every rank, in the form that one device gives them."""
+        ours = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        found = ours.state_dict()
+        found["state"] = {number: {name: whole(value) for name, value in state.items()} for number, state in found["state"].items()}
+        return found
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Cut up the moments like the weights that they belong to."""
+        for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            numbers = [number for group in found["param_groups"] for number in group["params"]]
+            state = {
+                number: {name: _like(weight, value) for name, value in found["state"].get(number, {}).items()}
+                for number, weight in zip(numbers, weights, strict=True)
+            }
+            optimizer.load_state_dict({**found, "state": state})
+
+    def teardown(self) -> None:
+        """Leave the slices where they are: they cannot be moved to the CPU as whole weights are."""
+        assert self.cluster_environment is not None and self.accelerator is not None
+        self.cluster_environment.teardown()
+        self.precision_plugin.teardown()
+        self.accelerator.teardown()
+
+
+def whole(value: Any) -> Any:
+    """The whole of which this rank has a slice, to be asked for on all ranks at once; anything else as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _blocks(network: nn.Module) -> Iterable[nn.Module]:
+    return [block for part in network.modules() if isinstance(part, nn.ModuleList) for block in part]
+
+
+def _like(weight: Tensor, value: Any) -> Any:
+    """A moment in slices; step counters stay whole."""
+    if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or value.shape != weight.shape:
+        return value
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)

@@ -1,0 +1,72 @@
+"""Devices are counted before anything heavy begins: more than there are, or more than a run may have, is refused in a sentence."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from gptshake import hardware, ranks
+from gptshake.assemble.settle import _devices
+from gptshake.config.check import check_one_device, check_torchrun
+from gptshake.errors import ConfigError
+
+HERE = {"cpu": 4, "cuda": 2, "mps": 1}
+
+
+def devices(device: str = "cpu", *, here: bool = True, **trainer: Any) -> int:
+    options = {"devices": "auto", "strategy": "ddp", "compile": False, "precision": "32-true"} | trainer
+    return _devices(OmegaConf.create({"trainer": options}), device, here=here)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "device_count", HERE.__getitem__)
+    monkeypatch.setattr(ranks, "launched", lambda: 1)
+
+
+def test_auto_is_all_gpus_or_what_torchrun_has_begun_or_one_without_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices("cuda") == 2
+    assert devices(strategy=None) == devices(strategy=None, devices=1) == 1
+    monkeypatch.setattr(ranks, "launched", lambda: 3)
+    assert devices("cpu") == 3
+
+
+@pytest.mark.parametrize(
+    ("device", "trainer", "words"),
+    [
+        ("cpu", {}, "say how many processes"),
+        ("cpu", {"devices": 5}, "more than the 4 processors"),
+        ("cuda", {"devices": 3}, "more than the 2 GPUs"),
+        ("mps", {"devices": 2}, "more than the 1 GPU of Apple's"),
+        ("cpu", {"devices": 2, "strategy": None}, "trainer=ddp or trainer=fsdp"),
+        ("cpu", {"devices": 2, "strategy": "fsdp", "compile": True}, "compile=true does not go with trainer=fsdp"),
+        ("cuda", {"devices": 2, "strategy": "fsdp", "precision": "16-mixed"}, "precision=16-mixed does not go with"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(device: str, trainer: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        devices(device, **trainer)
+
+
+def test_a_machine_to_be_rented_may_have_more() -> None:
+    assert devices("cuda", here=False, devices=8) == 8
+
+
+def test_as_many_as_torchrun_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "launched", lambda: 4)
+    with pytest.raises(ConfigError, match="torchrun has begun 4 processes"):
+        devices(devices=2)
+
+
+def test_a_trial_has_one_device() -> None:
+    check_one_device(OmegaConf.create({"trainer": {"devices": 1}}), "A trial")
+    with pytest.raises(ConfigError, match=r"A trial trains on one device: leave trainer\.devices=auto out"):
+        check_one_device(OmegaConf.create({"trainer": {"devices": "auto"}}), "A trial")
+
+
+@pytest.mark.parametrize(("task", "strategy", "multirun"), [("runs", "ddp", False), ("train", None, False), ("train", "ddp", True)])
+def test_torchrun_is_for_one_run_that_is_shared(task: str, strategy: str | None, multirun: bool) -> None:
+    cfg = OmegaConf.create({"task": {"_target_": f"gptshake.tasks.{task}.run"}, "trainer": {"strategy": strategy}})
+    check_torchrun(cfg, 1, multirun=multirun)
+    with pytest.raises(ConfigError, match="torchrun has begun 2 processes"):
+        check_torchrun(cfg, 2, multirun=multirun)

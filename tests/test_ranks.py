@@ -1,0 +1,98 @@
+"""Processes that train together: how work is shared, how one knows its place, what is said of one that is gone."""
+
+import os
+import subprocess
+import sys
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptshake import ranks
+from gptshake.errors import TrainingError
+from gptshake.ranks import ALONE, Ranks, together
+
+TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@given(n=st.integers(0, 40), size=st.integers(1, 8))
+def test_every_item_counts_on_one_rank_and_all_ranks_have_equally_much_to_do(n: int, size: int) -> None:
+    parts = [list(Ranks(rank, size).share(range(n))) for rank in range(size)]
+    assert sorted(item for item, counts in chain(*parts) if counts) == list(range(n))
+    assert {len(part) for part in parts} == {-(-n // size)}
+
+
+def test_alone_everything_is_as_it_was() -> None:
+    assert ALONE.agreed(15, True, False) == [15, 1, 0]
+    assert ALONE.total(1.5, 2) == [1.5, 2]
+    assert list(ALONE.share("ab")) == [("a", True), ("b", True)]
+    assert ALONE.told("this") == "this"
+
+
+@pytest.mark.parametrize(
+    ("variables", "launched", "follows"),
+    [
+        ({}, 1, False),
+        (TORCHRUN, 4, True),
+        (TORCHRUN | {"RANK": "0"}, 4, False),
+        ({"LOCAL_RANK": "1"}, 1, False),  # left over in some shell: nobody is there to give orders
+    ],
+)
+def test_a_process_knows_its_place_from_the_environment(
+    variables: dict[str, str], launched: int, follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ranks.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (ranks.launched(), ranks.follows()) == (launched, follows)
+
+
+@pytest.mark.parametrize(
+    ("end", "words"), [("os._exit(3)", "ended with exit code 3"), ("os.kill(os.getpid(), 9)", "was killed by signal 9")]
+)
+def test_a_rank_that_ends_early_is_named(end: str, words: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", f"import os; {end}"])
+    assert words in ranks._lost([process], patience=10)  # type: ignore[list-item]
+    assert "Rank 1 of 2" in ranks._lost([process])  # type: ignore[list-item]
+
+
+def test_a_rank_at_work_is_not_missed() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert ranks._lost([process]) == ""
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("ending", [None, ValueError("something else"), KeyboardInterrupt()])
+def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
+    ending: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def begin(rank: int) -> "subprocess.Popen[bytes]":
+        assert os.environ["WORLD_SIZE"] == "3" and os.environ["RANK"] == "0"
+        begun.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        return begun[-1]
+
+    monkeypatch.setattr(ranks, "_begin", begin)
+    monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 3))
+    monkeypatch.setattr(ranks, "leave", lambda: None)
+    before = dict(os.environ)
+    try:
+        with together(3, threads=1) as group:
+            assert group.size == 3
+            if ending:
+                raise ending
+    except BaseException as error:
+        assert error is ending
+    assert [process.poll() for process in begun] == [-9, -9]
+    assert dict(os.environ) == before
+
+
+def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", "exit(7)"]))
+    monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 2))
+    with pytest.raises(TrainingError, match="Rank 1 of 2 ended with exit code 7"), together(2, threads=1):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
