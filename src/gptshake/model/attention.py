@@ -32,7 +32,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        y, kept = torch.empty_like(q), list[Tensor]()
+        y = torch.empty_like(q)
+        kept: list[Tensor] = []
         for start, end in _tiles(q):
             weights = _weights(q, k, start, end)  # (N, tile, end)
             if dropout:
