@@ -53,9 +53,19 @@ def test_a_containers_memory_is_respected(imagined: Path) -> None:
     assert hardware.memory_bytes() == whole
 
 
-@pytest.mark.parametrize(("flags", "precision"), [("avx512f", "32-true"), ("avx512_bf16", "32-true"), ("amx_bf16", "bf16-mixed")])
-def test_bf16_where_the_processor_multiplies_it(imagined: Path, flags: str, precision: str) -> None:
-    (imagined / "cpuinfo").write_text(ENTRY.format(processor=0, socket=0, core=0, flags=flags))
+@pytest.mark.parametrize(
+    ("maker", "flags", "precision"),
+    [
+        ("GenuineIntel", "avx512f", "32-true"),
+        ("GenuineIntel", "avx512_bf16", "32-true"),
+        ("GenuineIntel", "avx512_bf16 amx_bf16", "bf16-mixed"),
+        ("AuthenticAMD", "avx512f", "32-true"),
+        ("AuthenticAMD", "avx512f avx512_bf16", "bf16-mixed"),
+    ],
+)
+def test_bf16_where_the_processor_trains_faster_with_it(imagined: Path, maker: str, flags: str, precision: str) -> None:
+    entry = ENTRY.format(processor=0, socket=0, core=0, flags=flags)
+    (imagined / "cpuinfo").write_text(entry.replace("processor", f"vendor_id\t: {maker}\nprocessor", 1))
     assert hardware.pick_precision("cpu") == precision
     assert hardware.pick_precision("mps") == "32-true"
 

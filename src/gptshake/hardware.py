@@ -21,9 +21,7 @@ from gptshake.errors import ConfigError
 CPU_INFO = Path("/proc/cpuinfo")
 CGROUP = Path("/sys/fs/cgroup")
 MEM_INFO = Path("/proc/meminfo")
-BF16_FLAGS = {
-    "amx_bf16"
-}  # avx512_bf16 alone multiplies fast but trains slower: 2.0 x the time of fp32 at 4/4/128, 1.6 x at 6/6/384 (torch 2.13)
+BF16_FLAGS = ({"amx_bf16"}, {"avx512_bf16", "authenticamd"})  # any whole set; avx512_bf16 of an Intel Xeon trained slower than fp32
 CUDA_CONTEXT = 1 << 29  # bytes of a GPU that its driver takes for a process, beside what torch counts
 SLACK = 1 << 28  # bytes that stacks and pools of threads reserve and do not use
 BF16, FP32 = "bf16-mixed", "32-true"
@@ -222,13 +220,13 @@ def pick_device(accelerator: str) -> str:
 def pick_precision(device: str) -> str:
     """``bf16-mixed`` where the hardware multiplies bf16 well, else ``32-true``.
 
-    That is: CUDA from compute capability 8 (Ampere) on, and x86 processors with AMX.
+    That is: CUDA from compute capability 8 (Ampere) on, x86 processors with AMX, and AMD's from Zen 4 on (docs/benchmarks.md).
     """
     if device == "cuda":
         import torch
 
         return BF16 if torch.cuda.get_device_capability() >= (8, 0) else FP32
-    return BF16 if device == "cpu" and _cpu_flags() & BF16_FLAGS else FP32
+    return BF16 if device == "cpu" and any(flags <= _cpu_flags() for flags in BF16_FLAGS) else FP32
 
 
 def known_peak(gpu_name: str, precision: str) -> float | None:
@@ -301,9 +299,9 @@ def _is_there(device: str) -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    """Instruction sets that Linux names for the first processor; empty elsewhere."""
-    flags = re.search(r"^flags\s*:(.+)$", CPU_INFO.read_text(), re.MULTILINE) if CPU_INFO.exists() else None
-    return set(flags[1].split()) if flags else set()
+    """Instruction sets and maker that Linux names for the first processor, in small letters; empty elsewhere."""
+    text = CPU_INFO.read_text().partition("\n\n")[0] if CPU_INFO.exists() else ""
+    return {word for line in re.findall(r"^(?:flags|vendor_id)\s*:(.+)$", text, re.MULTILINE) for word in line.lower().split()}
 
 
 def _cores_of(cpu_info: str, processors: set[int]) -> set[tuple[int, int]]:

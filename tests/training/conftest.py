@@ -43,8 +43,8 @@ class Training:
         self.bench = Bench(self.run, None, {"unigram": 2.0}, self._validate, lambda folder: [], [], 1.0, 1.0)  # type: ignore[arg-type]
         optimizer = partial(adamw, lr=lr, fused=options.pop("fused", "auto"))
         schedule = options.pop("schedule", cosine)
-        clip = options.pop("clip", 1.0)
-        self.module = GPTModule(self.model, optimizer, schedule, self.budget, self.bench, seed=1, clip=clip, compile=False)
+        clip, compile = options.pop("clip", 1.0), options.pop("compile", False)
+        self.module = GPTModule(self.model, optimizer, schedule, self.budget, self.bench, seed=1, clip=clip, compile=compile)
         self.recorder = Recorder(options.pop("interval", 2), options.pop("max_seconds", None))
         self.patience = options.pop("patience", None)
         assert not options

@@ -1,7 +1,10 @@
 """One optimizer step: the gradient of the whole batch, the schedule's rate, no update from a loss that is not finite."""
 
 import math
+import re
+import shutil
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +139,28 @@ def test_a_time_limit_ends_a_run_with_a_validation(training: Any) -> None:
 def test_the_last_step_is_validated_whatever_the_interval(training: Any) -> None:
     rows = training(steps=5, interval=3).fit()
     assert [row["step"] for row in rows if "val/loss" in row] == [3, 5]
+
+
+def losses(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["train/loss"] for row in rows]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_run_learns_what_an_eager_one_does_and_says_what_compiling_cost(
+    training: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    eager = losses(training(micro=4, dropout=0.0).fit())
+    assert losses(training(micro=4, dropout=0.0, compile=True).fit()) == pytest.approx(eager, abs=1e-5)
+    assert re.search(r"torch.compile took \d+\.\d s \((\d+ of \d+ graphs built anew|graphs from its cache)\)", capsys.readouterr().out)
+
+
+def test_what_cannot_be_compiled_is_trained_without_with_the_reason(
+    training: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no compiler for this\nand much more")
+
+    monkeypatch.setattr(torch, "compile", lambda function: refuse)
+    assert losses(training(compile=True, dropout=0.1).fit()) == losses(training(dropout=0.1).fit())
+    assert "torch.compile failed, training goes on without it: no compiler for this\n" in capsys.readouterr().out

@@ -12,8 +12,10 @@ from typing import Protocol
 STREAM_VALUES, PRODUCT_VALUES = 2, 15
 BACKWARD_VALUES = 10  # of one block, once, in fp32: gradients on their way
 LOGIT_BYTES = 12  # per token and entry of the vocabulary: logits, log-probabilities and their gradient
-DROPOUT_VALUES = 7  # more of a block on a CPU: masks in fp32, and q, k, v copied, as attention with dropout is not fused there
-DROPOUT_SQUARES = 3  # T x T matrices of each head likewise, in fp32
+DROPOUT_VALUES = 7  # more of a block on a CPU: masks of its activations' dtype, and q, k, v copied
+DROPOUT_SQUARES = (
+    3  # T x T matrices of each head likewise, in fp32, where attention with dropout is not fused; in bf16 half of one, in bytes
+)
 HEAP = 1.15  # what the C library's heap holds over what is in use, when a step's tensors come and go
 LIBRARIES = 50 << 20  # buffers of the products' libraries, W&B and the plot at the end
 MEMORY_SHARE = 0.8  # of a device's memory that a plan may fill: the rest is for the allocator, the libraries and other programs
@@ -97,7 +99,7 @@ def train_memory(
 ) -> Memory:
     """The peak of a training, estimated: weights, gradients and Adam's moments in fp32, activations, and what is around.
 
-    Attention is taken to be fused (no T x T matrix is kept), but on a CPU not with dropout.
+    Attention is taken to be fused (no T x T matrix is kept), but on a CPU not with dropout in fp32.
 
     Args:
         shape: of the network.
@@ -109,9 +111,10 @@ def train_memory(
     """
     values, tokens = n_parameters(shape, vocab_size), micro_batch_size * shape.block_size
     width = STREAM_VALUES * 4 + PRODUCT_VALUES * value_bytes
-    squares = 0
+    squares = 0.0
     if shape.dropout and on_cpu:
-        width, squares = width + DROPOUT_VALUES * 4, DROPOUT_SQUARES * 4 * shape.n_head * shape.block_size
+        square = DROPOUT_SQUARES * 4 if value_bytes == 4 else 0.5
+        width, squares = width + DROPOUT_VALUES * value_bytes, square * shape.n_head * shape.block_size
     elif shape.dropout:
         width += 2  # two masks of a byte
     per_token = shape.n_layer * (shape.n_embd * width + squares) + 4 * BACKWARD_VALUES * shape.n_embd + LOGIT_BYTES * vocab_size

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptshake.model.attention import causal_attention
 from gptshake.model.cache import Cache, LayerCache
 from gptshake.model.config import GPTConfig, check_shape
 
@@ -128,7 +129,10 @@ class Attention(nn.Module):
             k, v = cache.append(k, v)  # (B, H, cached + T, D)
             mask = cache.mask(time)  # (T, cached + T)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
+        if mask is None and q.device.type == "cpu" and q.dtype == torch.bfloat16:
+            y = causal_attention(q, k, v, dropout)  # the same, and several times faster there
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
         return self.drop(self.c_proj(y.transpose(1, 2).reshape(batch, time, width)))  # type: ignore[no-any-return]
 
 

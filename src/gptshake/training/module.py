@@ -4,6 +4,7 @@ Everything random is a function of (seed, step, micro-batch), so there is no ran
 device: values stay tensors until ``callbacks/recorder.py`` reads them.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -118,17 +119,26 @@ class GPTModule(pl.LightningModule):
                 parameter.grad = None  # torch's optimizers leave a parameter without gradient alone
 
     def _compile(self, batch: Tensor) -> None:
-        """Try the compiled loss once; fall back to eager with the reason."""
+        """Try the compiled loss once and say what that cost; fall back to eager with the reason."""
         self._eager = True
-        compiled = torch.compile(self.model.loss)
+        compiled, began = torch.compile(self.model.loss), time.perf_counter()
         try:
             with torch.random.fork_rng(), torch.enable_grad():
                 loss = compiled(batch[:, :-1], batch[:, 1:])
                 torch.autograd.grad(loss, [parameter for parameter in self.model.parameters() if parameter.requires_grad])
             self._loss = compiled
+            self.bench.run.say(f"torch.compile took {time.perf_counter() - began:.1f} s ({_cache_use()})")
         except Exception as error:  # whatever the compiler stumbles over, the run can go on without it
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.bench.run.say(f"torch.compile failed, training goes on without it: {reason}")
+
+
+def _cache_use() -> str:
+    """Whether the compiler found its graphs in its cache, from its own counters."""
+    from torch._dynamo.utils import counters
+
+    hits, misses = (sum(counters["inductor"][f"fxgraph_cache_{kind}"] for kind in kinds) for kinds in (("hit",), ("miss", "bypass")))
+    return "graphs from its cache" if hits and not misses else f"{misses} of {hits + misses} graphs built anew"
 
 
 def state_of(module: GPTModule, extra: dict[str, Any]) -> dict[str, Any]:
