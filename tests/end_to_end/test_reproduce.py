@@ -170,13 +170,19 @@ def test_what_cannot_be_reproduced_is_told_at_once(place: Path, light_commands: 
     (run / "run.json").write_text(json.dumps(info | {"task": "find_lr"}))
     assert "only training can be reproduced" in refused(light_commands, tmp_path, f"task.run={run}")
     (run / "run.json").write_text(json.dumps(info | {"local_conf": {"conf/model/lost.yaml": "ab"}}))
-    assert "conf/model/lost.yaml of the run's own files are not in" in refused(light_commands, tmp_path, f"task.run={run}")
+    assert (
+        "Files of the run's own are not in" in (lost := refused(light_commands, tmp_path, f"task.run={run}"))
+        and ": conf/model/lost.yaml. " in lost
+    )
     mine = Path(info["environment"]["cwd"]) / "mine.py"
     mine.write_text("after = 1\n")
     (run / "run.json").write_text(
         json.dumps(info | {"local_conf": {"mine.py": sha256(b"before = 1\n").hexdigest()}})
     )  # yaml is compared as config
-    assert "mine.py of the run's own files were changed since, in" in refused(light_commands, tmp_path, f"task.run={run}")
+    assert (
+        "Files of the run's own were changed since, in" in (told := refused(light_commands, tmp_path, f"task.run={run}"))
+        and ": mine.py. " in told
+    )
     mine.unlink()
     (run / "run.json").write_text(json.dumps(info))
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("init_from: null", "init_from: a-parent"))

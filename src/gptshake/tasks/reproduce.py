@@ -82,7 +82,7 @@ def _folder(info: Info) -> Path:
     for names, what in ((missing, "are not in"), ([name for name in changed if name not in yamls], "were changed since, in")):
         if names:
             raise RecordError(
-                f"{', '.join(names)} of the run's own files {what} {folder}; the run directory keeps them in conf/ and code/: copy them there."
+                f"Files of the run's own {what} {folder}: {', '.join(names)}. The run directory keeps them in conf/ and code/: copy them there."
             )
     return folder
 
