@@ -108,7 +108,7 @@ def test_the_same_command_again_runs_nothing_and_more_trials_are_more(commands: 
     assert commands(tmp_path, *words).code == 0
     before = Study(tmp_path).values()
     done = commands(tmp_path, *words)
-    assert done.code == 0 and "3 trials have ended before" in done.out and "begins" not in done.out
+    assert done.code == 0 and "3 trials ended before" in done.out and "begins" not in done.out
     assert commands(tmp_path, *words[:-1], "hydra.sweeper.n_trials=5").code == 0
     after = Study(tmp_path)
     assert len(after.trials) == 5 and before.items() <= after.values().items()
