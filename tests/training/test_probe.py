@@ -26,6 +26,22 @@ def test_every_part_is_measured_on_one_network_that_stays_whole(monkeypatch) -> 
     assert len(networks) == 1 and all(torch.isfinite(parameter).all() for parameter in networks[0].parameters())
 
 
+def test_passes_are_timed_in_training_and_evaluations_without_dropout(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    seen = []
+
+    class Watched(GPT):
+        def loss(self, *args, **options):  # type: ignore[no-untyped-def]
+            seen.append((self.training, torch.is_grad_enabled()))
+            return super().loss(*args, **options)
+
+    def model() -> GPT:
+        return Watched(n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=30, dropout=0.2)
+
+    probe.measure(model, partial(adamw, lr=1e-3), BUDGET, "cpu", "32-true", 1.0)
+    assert set(seen) == {(True, True), (False, False)}
+
+
 def test_a_second_network_is_measured_as_being_slower(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(probe, "SECONDS", 0.0)
     small, large = (

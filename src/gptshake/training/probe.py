@@ -76,6 +76,7 @@ def measure(
             break
         updates.append(_seconds(update))
     held = max(0, hardware.peak_bytes(device) - before)  # the kernel counts both roughly
+    network.eval()  # dropout is for training only
     evaluations = [_seconds(evaluation) for _ in range(FEWEST if passes[-1] < 1 else 1)]
     sampled = _seconds(lambda: generate(network, tokens[:1, :1], SAMPLED))
     return Speed(
