@@ -13,40 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.argv import key_of, quote
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
+from gptshake.keys import RESUME, is_free
+from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.redaction import SECRET, redacted
-
-# Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches and
-# how many share them.
-FREE = (
-    "paths",
-    "data.documents.cache",
-    "logger",
-    "callbacks",
-    "note",
-    "dirty",
-    "resume",
-    "conf_shadow",
-    "task",
-    "debug",
-    "study",
-    "search_space",
-    "sampler",
-    "pruner",
-    "executor",
-    "data.verify",
-    "data.workers",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.threads",
-    "trainer.max_steps",
-    "trainer.max_epochs",
-    "trainer.max_tokens",
-    "trainer.max_time",
-    "trainer.patience",
-    "trainer.save_minutes",
-    "trainer.price_per_hour",
-)
 
 
 def locate(name: str, overrides: list[str]) -> Path:
@@ -98,7 +68,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
     ]
     again = {key_of(text) for text in new}
     for text in typed:
-        if SECRET in text and not _is_free(key_of(text)) and key_of(text) not in again:
+        if SECRET in text and not is_free(key_of(text), RESUME) and key_of(text) not in again:
             raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key_of(text)}= again to go on.")
     return [text for text in typed if key_of(text) not in ("dirty", "resume") and SECRET not in text] + frozen
 
@@ -116,22 +86,12 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
     Raises:
         RecordError: listing what differs outside the free keys.
     """
-    stored = _flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
-    today = _flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
-    differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not _is_free(key)]
+    stored = flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
+    today = flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
+    differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not is_free(key, RESUME, stored, today)]
     if differing:
         lines = "\n".join(f"  {key}: was {stored.get(key)}, would be {today.get(key)}" for key in differing)
         raise RecordError(
             f"{run_dir.name} cannot be continued with another config:\n{lines}\n"
             f"Leave these as they were, or start a new run from its weights: init_from={run_dir.name}"
         )
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix.rstrip("."): node}
-    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}{name}.").items()}
