@@ -152,6 +152,7 @@ def test_a_live_line_follows_a_resize(terminal: Callable[[int], Terminal], live:
     screen = terminal(200)
     update = live()
     update()
+    screen.read()
     for columns in (40, 60, 200):
         screen.resize(columns)
         update()
