@@ -32,6 +32,8 @@ TABLE: dict[str, tuple[str, ...]] = {
     "callbacks.advice": (RESUME, RESULT, STUDY),
     "callbacks.plots": (RESUME, RESULT, STUDY),
     "callbacks.noise_scale": (RESUME, RESULT, STUDY),
+    "data.path": (RESUME,),  # the fingerprint of the text must be the same
+    "data.documents.path": (RESUME,),
     "data.workers": (RESUME, RESULT, STUDY),
     "data.verify": (RESUME, RESULT, STUDY),
     "trainer.save_minutes": (RESUME, RESULT, STUDY),

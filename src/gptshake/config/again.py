@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.argv import key_of, quote
+from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
 from gptshake.keys import RESUME, is_free
@@ -63,9 +63,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
         typed = [str(text) for text in record["overrides"]]
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    frozen = [
-        f"{key}={'null' if value is None else value}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)
-    ]
+    frozen = [f"{key}={override_value(value)}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)]
     again = {key_of(text) for text in new}
     for text in typed:
         if SECRET in text and not is_free(key_of(text), RESUME) and key_of(text) not in again:

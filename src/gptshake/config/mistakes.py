@@ -252,7 +252,9 @@ def of_a_flag(word: str, following: str) -> str:
     if not equals and not following.startswith("-") and "=" not in following:
         value = following
     key = key.replace("-", "_")
-    if close := difflib.get_close_matches(word, ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir"), n=1, cutoff=0.75):
+    if close := difflib.get_close_matches(
+        word, ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir"), n=1, cutoff=0.75
+    ):
         return meant(close[0])
     if key in GROUPS and value:
         return meant(f"{key}={value}") if value in options(key) else known_option(key, value)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptshake import console
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import BROKEN, Entry
@@ -49,11 +50,11 @@ def table(rows: Sequence[Line], width: int | None = None) -> str:
         width: letters in a line of the terminal; None for no limit.
     """
     kept = [name for name in COLUMNS if any(row[name] for row in rows)]
-    natural = {name: min(max(len(name), *(len(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
+    natural = {name: min(max(len(name), *(console.width(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
     tries = (_fitted(natural, _SPARED_FIRST[:spared], width) for spared in range(len(_SPARED_FIRST) + 1))
     widths = next((fitted for fitted in tries if width is None or _total(fitted) <= width), {"id": natural["id"]})
     head = {name: name for name in COLUMNS}
-    cells = [[_cut(row[name], widths[name]) for name in widths] for row in [head, *rows]]
+    cells = [[console.cut(row[name], widths[name], "…") for name in widths] for row in [head, *rows]]
     return aligned(cells, left=[place for place, name in enumerate(widths) if name in _LEFT])
 
 
@@ -154,7 +155,3 @@ def _fitted(natural: Mapping[str, int], without: Sequence[str], width: int | Non
 
 def _total(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + _GAP * (len(widths) - 1)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
