@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
+from gptshake.files import expanded
 from gptshake.keys import RESUME, is_free
 from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
@@ -25,7 +26,7 @@ def locate(name: str, overrides: list[str]) -> Path:
     Raises:
         RecordError: no such run.
     """
-    roots = [Path(typed(overrides, f"paths.{key}") or key).expanduser() for key in ("runs", "multirun")]
+    roots = [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")]
     return find_run(name, roots)
 
 

@@ -110,7 +110,6 @@ def parse(raw: list[str]) -> Arguments:
             )
         else:
             arguments.overrides.append(quote_text(sweep_words(word)))
-    _refuse_together(arguments)
     return arguments
 
 
@@ -121,8 +120,12 @@ def _value_of(flag: str, words: Iterator[str]) -> str:
     return value
 
 
-def _refuse_together(arguments: Arguments) -> None:
-    """Refuse flags that do not go together."""
+def check_flags(arguments: Arguments) -> None:
+    """Refuse flags that do not go together, before Hydra does so in words of its own.
+
+    Raises:
+        ConfigError: a view of one config with ``-m``, or a package with nothing to show.
+    """
     names = {flag.partition("=")[0] for flag in arguments.flags}
     shown = names & {"--cfg", "-c"}
     if arguments.multirun and (several := names & {"--cfg", "-c", "--info", "-i"}):

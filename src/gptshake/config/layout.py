@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gptshake.errors import ConfigError
+from gptshake.files import expanded
 
 GROUPS = (
     *("model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks"),
@@ -31,7 +32,7 @@ def add_folder(folder: str | None) -> None:
     """
     if folder is None:
         return
-    path = Path(os.path.expanduser(folder)).absolute()
+    path = expanded(folder).absolute()
     if not path.is_dir():
         raise ConfigError(f"--config-dir {folder}: there is no such folder.")
     os.environ[CONFIG_DIR] = str(path)

@@ -77,7 +77,9 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
 
 def _environment(code: Code, folder: Path) -> Mapping[str, str]:
     """The restored sources first, then what was there, and last the folder of a user's own modules, which ``-P`` leaves out."""
-    env = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # ours, not the user's
+    env = {
+        key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "GPTSHAKE_CONFIG_DIR")
+    }  # ours, not the user's
     folders = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")])) + [str(folder)]
     return env | {"PYTHONPATH": os.pathsep.join(folders), "GPTSHAKE_DIRTY": "1"}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from gptshake.errors import ConfigError
+from gptshake.files import expanded
 from gptshake.record.catalogue import Entry, read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.run import find_run
@@ -37,7 +38,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
 
     called = [Path(name).name for name in names(entries)]
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []
-    pictures = overlay(entries, Path(cfg.task.folder).expanduser(), "-".join([*called[:_MOST_NAMED], *more]))
+    pictures = overlay(entries, expanded(cfg.task.folder), "-".join([*called[:_MOST_NAMED], *more]))
     print("\n".join(f"  {file}" for file in pictures) or "  No run has a curve to draw yet.")
 
 
@@ -46,7 +47,7 @@ def _entries(cfg: DictConfig) -> list[Entry]:
     wanted = list(named) if isinstance(named, ListConfig) else [text.strip() for text in str(named or "").split(",") if text.strip()]
     if len(wanted) < 2:
         raise ConfigError("Say which runs to compare, two or more: task.runs=[<name, id or path>,<another>].")
-    roots = [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    roots = [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)]
     paths = [find_run(str(text), roots) for text in wanted]
     twice = next((text for place, text in enumerate(wanted) if paths[place].resolve() in [path.resolve() for path in paths[:place]]), None)
     if twice is not None:

@@ -1,12 +1,11 @@
 """``task=inspect``: show what a model would see of the data, before a run is spent on garbage."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from gptshake import assemble
 from gptshake.config.check import check_groups
 from gptshake.data.inspection import inspect
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 
 
@@ -27,7 +26,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
 
     print(text(facts, _batch_size(cfg, block_size)))
     name = f"{store.label}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
-    for file in draw(facts, Path(cfg.task.folder).expanduser() / name):
+    for file in draw(facts, expanded(cfg.task.folder) / name):
         print(f"  {file}")
 
 

@@ -15,6 +15,7 @@ from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.estimate.words import counted
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
@@ -34,7 +35,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     from gptshake.report.plan import draw, text
 
     print(text(facts))
-    for file in draw(facts, Path(cfg.task.folder).expanduser() / f"{names}-{cfg.task.device or 'here'}"):
+    for file in draw(facts, expanded(cfg.task.folder) / f"{names}-{cfg.task.device or 'here'}"):
         print(f"  {file}")
 
 

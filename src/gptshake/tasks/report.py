@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 from gptshake.record.studies import find_study, read_rows_of
 from gptshake.report.study import report
@@ -23,7 +24,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     name = OmegaConf.select(cfg, "study")
     if not name:
         raise ConfigError("Say which study: task=report study=<name or path>.")
-    conclude(find_study(str(name), Path(cfg.paths.multirun).expanduser()))
+    conclude(find_study(str(name), expanded(cfg.paths.multirun)))
 
 
 def conclude(folder: Path) -> None:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from gptshake.config.repeat import refuse_another_config, repeated, stored_config
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
@@ -43,7 +44,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     original = find_run(cfg.task.run, _roots(cfg))
     info = read_run(original)
     rows = _rows(original, info, cfg.task.steps)
-    path = _new_directory(Path(cfg.paths.runs).expanduser().absolute(), info)
+    path = _new_directory(expanded(cfg.paths.runs).absolute(), info)
     overrides = repeated(original, _own(cfg, original, info, path))
     folder = _folder(info)
     with restored(original, info) as code:
@@ -102,7 +103,7 @@ def _new_directory(runs: Path, info: Info) -> Path:
 
 def _own(cfg: DictConfig, original: Path, info: Info, path: Path) -> dict[str, str]:
     """What the repetition says itself: places, and where that lies now which the run began with."""
-    own = {f"paths.{key}": str(Path(cfg.paths[key]).expanduser().absolute()) for key in ("runs", "multirun", "cache")}
+    own = {f"paths.{key}": str(expanded(cfg.paths[key]).absolute()) for key in ("runs", "multirun", "cache")}
     own |= {"paths.run_dir": str(path), "note": f"reproduces {info['id']}"}
     config = stored_config(original)
     if config.get("tokenizer.path") is not None:
@@ -110,7 +111,7 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path) -> dict[str, s
     if source := config.get("init_from"):
         own["init_from"] = str(_parent(cfg, info, source))
     if cfg.task.data_path is not None:
-        own["data.path"] = str(Path(cfg.task.data_path).expanduser().absolute())
+        own["data.path"] = str(expanded(cfg.task.data_path).absolute())
     return own
 
 
@@ -128,7 +129,7 @@ def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
 
 
 def _roots(cfg: DictConfig) -> list[Path]:
-    return [Path(cfg.paths[key]).expanduser() for key in ("runs", "multirun")]
+    return [expanded(cfg.paths[key]) for key in ("runs", "multirun")]
 
 
 def _announce(info: Info, rows: list[Row], code: Code) -> None:
