@@ -242,6 +242,7 @@ class _Session:
             for text in overrides
             if key_of(text) not in (*GROUPS, "note", "dirty", "resume")
             and not key_of(text).startswith(("paths", "data.path", "tokenizer.path"))
+            and not text.endswith("=null")  # nothing was chosen
         ]
         return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
+from gptshake.assemble.settle import frozen_source
 from gptshake.data.round_trip import round_trip, unknown_warnings
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
@@ -74,9 +75,8 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
     launch.code.save(run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
-    documents = make(cfg.data.documents).resolved()
     resolved = {key: value for key in FROZEN if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
-    resolved |= {f"data.{key}": value for key, value in documents.items()}
+    resolved |= frozen_source(cfg)
     if budget.measured:
         resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
     run.update(
@@ -216,7 +216,7 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     run.say(
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
-        f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.2g')} ({budget.stop_rule})"
+        f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
         f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
         f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )

@@ -10,17 +10,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.argv import key_of, quote
+from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.redaction import SECRET, redacted
 
 # Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches and
-# how many share them.
+# how many share them. Where the text lies may differ because the run is resumed only if its fingerprint is the same.
 FREE = (
     "paths",
     "data.documents.cache",
+    "data.documents.path",
+    "data.path",
     "logger",
     "callbacks",
     "note",
@@ -93,9 +95,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
         typed = [str(text) for text in record["overrides"]]
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    frozen = [
-        f"{key}={'null' if value is None else value}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)
-    ]
+    frozen = [f"{key}={override_value(value)}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)]
     again = {key_of(text) for text in new}
     for text in typed:
         if SECRET in text and not _is_free(key_of(text)) and key_of(text) not in again:

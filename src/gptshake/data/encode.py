@@ -86,12 +86,12 @@ def encode(
     done = sum(encoded.n_bytes for encoded in found)
     if found:
         say(f"going on with what an earlier process tokenized: {done / corpus.n_bytes:.0%}")
-    progress = Progress(say, "tokenizing", corpus.n_bytes, done=done)
     processes = processes or (logical_cores() if corpus.n_bytes > FEW_BYTES else 1)
-    for part in _ready(parts[len(found) :], corpus, tokenizer, processes):
-        found.append(_join(folder, part))
-        done += found[-1].n_bytes
-        progress(done, f"{sum(encoded.n_tokens for encoded in found) / 1e6:,.1f} million tokens")
+    with Progress(say, "tokenizing", corpus.n_bytes, done=done) as progress:
+        for part in _ready(parts[len(found) :], corpus, tokenizer, processes):
+            found.append(_join(folder, part))
+            done += found[-1].n_bytes
+            progress(done, f"{sum(encoded.n_tokens for encoded in found) / 1e6:,.1f} million tokens")
     return {name: _close(folder, name, [pair for pair in zip(parts, found, strict=True) if pair[0].split == name]) for name in cut}
 
 

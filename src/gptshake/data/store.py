@@ -28,7 +28,7 @@ from gptshake.errors import DataError, UserError
 from gptshake.files import build_once, sha256, sha256_text
 from gptshake.tokenizer.cache import cached
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, load_tokenizer
-from gptshake.tokenizer.unknown import Unknown
+from gptshake.tokenizer.unknown import ALL_KNOWN, Unknown
 
 FORMAT = 3
 MANIFEST, BEGUN = "manifest.json", "begun.json"
@@ -57,7 +57,7 @@ class Split:
     n_bytes: int
     n_characters: int
     n_documents: int
-    unknown: Unknown = Unknown()
+    unknown: Unknown = ALL_KNOWN
 
     @property
     def bytes_per_target(self) -> float:

@@ -45,6 +45,9 @@ class Unknown:
         return self.seen * math.log(self.kinds + 1) + self.unseen * math.log(CODE_POINTS)
 
 
+ALL_KNOWN = Unknown()
+
+
 def hidden(tokenizer: Tokenizer, ids: Ids, text: str) -> Counter[str]:
     """The characters of a text that are hidden under the unknown tokens among its ids, and how often each is."""
     unknown = ids == tokenizer.unk_id

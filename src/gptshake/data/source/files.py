@@ -5,6 +5,7 @@ Text comes through as it is, with two exceptions that belong to files rather tha
 characters stay. Everything is streamed: memory holds one document (a plain text file is one).
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,7 +38,7 @@ class TextFiles:
     licence = "the user's own text; licence unknown"
 
     def __init__(self, path: str | Sequence[str] | None, encoding: str = "utf-8", text_key: str = "text", cache: str | None = None) -> None:
-        entries = [path] if isinstance(path, str) else [str(entry) for entry in path or ()]
+        self._entries = entries = [path] if isinstance(path, str) else [str(entry) for entry in path or ()]
         if not entries:
             raise DataError("Which text? Give a file, a folder or a pattern, or a list of them, with data.path=…")
         self._encoding, self._text_key = known(encoding), text_key
@@ -74,8 +75,9 @@ class TextFiles:
                 before += path.stat().st_size
 
     def resolved(self) -> dict[str, Any]:
-        """Nothing is ``auto`` here."""
-        return {}
+        """Where the text lies, whatever the working directory, so that a run can be resumed from anywhere."""
+        places = [os.path.abspath(os.path.expanduser(entry)) for entry in self._entries]  # noqa: PTH100, PTH111 -- a pattern is no path
+        return {"path": places[0] if len(places) == 1 else places}
 
     def _names(self) -> list[str]:
         return [path.name for path in self._files.values()]
