@@ -7,7 +7,6 @@ thinned to 400 points a run, the lowest among them, so a hundred runs are about 
 
 import contextlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -113,7 +112,7 @@ def _cells(entry: Entry, name: str) -> list[Cell]:
         (name, name),
         (entry.id, entry.id),
         (entry.status, entry.status),
-        (_date(entry.started), entry.started if math.isfinite(entry.started) else None),
+        (datetime.fromtimestamp(entry.started).strftime("%Y-%m-%d %H:%M"), entry.started),
         (f"{bpb:.4f}{OLD if entry.old_rule else ''}" if bpb is not None else "", bpb),
         (f"{loss:.4f}" if loss is not None else "", loss),
         (short_count(tokens) if tokens is not None else "", tokens),
@@ -121,12 +120,6 @@ def _cells(entry: Entry, name: str) -> list[Cell]:
         (short_count(speed) if speed is not None else "", speed),
         (said, said or None),
     ]
-
-
-def _date(seconds: float) -> str:
-    with contextlib.suppress(ValueError, OverflowError, OSError):  # a damaged record's
-        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-    return ""
 
 
 def _metrics(entry: Entry) -> dict[str, Floats]:
