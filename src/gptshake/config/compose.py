@@ -111,6 +111,11 @@ def compose(overrides: list[str]) -> DictConfig:
     return _compose(overrides)
 
 
+def with_hydra(overrides: list[str]) -> DictConfig:
+    """The config that these overrides give, with Hydra's own node, where a sweep has its options."""
+    return _compose(overrides, return_hydra_config=True)
+
+
 def choices(overrides: list[str]) -> dict[str, str]:
     """Which option each group has: group -> option, groups without one left out."""
     cfg = _compose(overrides, return_hydra_config=True)

@@ -11,6 +11,7 @@ from gptshake.record.launch import Launch
 from gptshake.record.run import find_run
 from gptshake.report.code_difference import code_differences
 from gptshake.report.difference import config_differences, data_differences, head, machine_differences, names, result_differences
+from gptshake.report.outcome import written
 
 _MOST_NAMED = 6  # runs in a picture's file name
 
@@ -38,8 +39,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
 
     called = [Path(name).name for name in names(entries)]
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []
-    pictures = overlay(entries, expanded(cfg.task.folder), "-".join([*called[:_MOST_NAMED], *more]))
-    print("\n".join(f"  {file}" for file in pictures) or "  No run has a curve to draw yet.")
+    name = "-".join([*called[:_MOST_NAMED], *more])
+    print(written(lambda: overlay(entries, expanded(cfg.task.folder), name)) or "  No run has a curve to draw yet.")
 
 
 def _entries(cfg: DictConfig) -> list[Entry]:

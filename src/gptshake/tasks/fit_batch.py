@@ -8,6 +8,7 @@ from gptshake.estimate.fit import Tried
 from gptshake.estimate.words import parse_bytes
 from gptshake.files import expanded
 from gptshake.record.launch import Launch
+from gptshake.report.outcome import written
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -52,8 +53,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         if device == "cuda" and cfg.task.memory is None:
             fitter.keep(tried)
     print(text(facts))
-    for file in draw(facts, expanded(cfg.task.folder) / names):
-        print(f"  {file}")
+    print(written(lambda: draw(facts, expanded(cfg.task.folder) / names)))
 
 
 def _name(device: str) -> str:

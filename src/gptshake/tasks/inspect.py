@@ -23,11 +23,11 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     offset = cfg.data.get("offset", "none")
     facts = inspect(store, block_size, n_shown=cfg.task.n_blocks, n_listed=cfg.task.n_tokens, seed=cfg.seed, offset=offset)
     from gptshake.report.inspection import draw, text
+    from gptshake.report.outcome import written
 
     print(text(facts, _batch_size(cfg, block_size)))
     name = f"{store.label}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
-    for file in draw(facts, expanded(cfg.task.folder) / name):
-        print(f"  {file}")
+    print(written(lambda: draw(facts, expanded(cfg.task.folder) / name)))
 
 
 def _batch_size(cfg: DictConfig, block_size: int) -> int | None:

@@ -32,11 +32,11 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     names = f"{launch.choices['model']}-{launch.choices['data']}"
     store = assemble.token_store(cfg, [])
     facts = plan(cfg, store, f"{names.replace('-', ' · ')} · {store.label}")
+    from gptshake.report.outcome import written
     from gptshake.report.plan import draw, text
 
     print(text(facts))
-    for file in draw(facts, expanded(cfg.task.folder) / f"{names}-{cfg.task.device or 'here'}"):
-        print(f"  {file}")
+    print(written(lambda: draw(facts, expanded(cfg.task.folder) / f"{names}-{cfg.task.device or 'here'}")))
 
 
 def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
