@@ -114,7 +114,7 @@ def _taken(path: str, target: str, node: DictConfig) -> set[str] | None:
     """Keys that a packaged part takes; None if only the part itself knows."""
     if path == "task":
         files = (OmegaConf.load(file) for file in (packaged_conf() / "task").glob("*.yaml"))
-        nodes = (file.get("task", file) for file in files)
+        nodes = (file.get("task", file) for file in files if isinstance(file, DictConfig))
         return {str(key) for one in nodes if one.get("_target_") == target for key in one} | {"trains", "sweeps"}
     schema = OmegaConf.get_type(node)
     own = {field.name for field in fields(schema)} if is_dataclass(schema) else set[str]()

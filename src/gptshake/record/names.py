@@ -32,7 +32,8 @@ def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str,
     """
     fixed = [re.sub(r"[-.]+", "_", _safe(part))[:_MAX_PART] or "any" for part in (model, data, label)]
     parts = [now.strftime("%Y%m%d-%H%M"), *fixed]
-    for change in filter(None, map(_short, changes)):
+    groups_first = sorted(changes, key=lambda change: change.partition("=")[0] not in _GROUPS)
+    for change in filter(None, map(_short, groups_first)):
         if len("-".join([*parts, change, id])) > _MAX_NAME:
             break
         parts.append(change)
