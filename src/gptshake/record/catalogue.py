@@ -22,6 +22,7 @@ from gptshake.record.samples import Sample, read_samples
 from gptshake.record.shape import malformed
 
 BROKEN = "broken"
+KNOW_ALL = ("byte", "bpe", "hf_bpe", "sentencepiece", "gpt2")  # tokenizers without unknown tokens
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -70,6 +71,13 @@ class Entry:
         """Final figures, such as ``val/bpb``; empty before the end."""
         summary = self.info.get("summary")
         return summary if isinstance(summary, dict) else {}
+
+    @property
+    def old_rule(self) -> bool:
+        """Whether its bits per byte may be too low: an earlier version left out what unknown tokens hide."""
+        data, choices = self.info.get("data"), self.info.get("choices")
+        kind = choices.get("tokenizer") if isinstance(choices, dict) else None
+        return isinstance(data, dict) and "bytes_per_token" in data and "unknown" not in data and kind not in KNOW_ALL
 
     @cached_property
     def figures(self) -> dict[str, float]:

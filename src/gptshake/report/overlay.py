@@ -134,7 +134,8 @@ def _end_of(text: str, most: int = 24) -> str:
 
 def _train(entry: Entry, *, bits: bool) -> tuple[Floats, Floats]:
     tokens, loss = column(entry.rows, "train/loss")
-    return tokens, loss / (math.log(2) * float(_data(entry, "bytes_per_token"))) if bits else loss
+    hidden = ((_data(entry, "unknown") or {}).get("train") or {}).get("nats_per_token", 0.0)
+    return tokens, (loss + hidden) / (math.log(2) * float(_data(entry, "bytes_per_token"))) if bits else loss
 
 
 def _data(entry: Entry, key: str) -> Any:

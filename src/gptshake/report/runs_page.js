@@ -273,6 +273,7 @@ for (const name of data.curves) $("y").append(make("option", { textContent: name
 for (const name of ["tokens", "steps", "time"]) $("x").append(make("option", { textContent: name }));
 $("y").value = data.curves.find((name) => data.runs.some((run) => run.curves[name])) ?? data.curves[0];
 if (data.common) $("common").textContent = `The same in all: ${data.common}.`;
+if (data.old) $("common").append(` ${data.old}`);
 $("filter").addEventListener("input", show);
 $("clear").addEventListener("click", () => { ticked().forEach((run) => tick(run, false)); compare(); });
 for (const id of ["y", "x", "logx", "logy"]) $(id).addEventListener("change", showCurves);

@@ -22,7 +22,7 @@ from gptshake.record.metrics import read_columns
 from gptshake.report.changes import changed_keys, value_text
 from gptshake.report.colours import SERIES
 from gptshake.report.html import document
-from gptshake.report.listing import changes_of, changes_text, shared
+from gptshake.report.listing import OLD, changes_of, changes_text, old_rule, shared
 from gptshake.report.outcome import note, reason, source
 from gptshake.report.smoothing import Floats, extremes, smooth
 
@@ -70,6 +70,7 @@ def runs_page(entries: Sequence[Entry]) -> str:
         "curves": CURVES,
         "colours": SERIES,
         "common": changes_text(common),
+        "old": old_rule(entries),
         "shared": _take_shared([run["config"] for run in runs if run["config"]]),
         "runs": runs,
     }
@@ -112,7 +113,7 @@ def _cells(entry: Entry, name: str) -> list[Cell]:
         (entry.id, entry.id),
         (entry.status, entry.status),
         (datetime.fromtimestamp(entry.started).strftime("%Y-%m-%d %H:%M"), entry.started),
-        (f"{bpb:.4f}" if bpb is not None else "", bpb),
+        (f"{bpb:.4f}{OLD if entry.old_rule else ''}" if bpb is not None else "", bpb),
         (f"{loss:.4f}" if loss is not None else "", loss),
         (short_count(tokens) if tokens is not None else "", tokens),
         (duration(time) if time is not None else "", time),
