@@ -28,6 +28,7 @@ def evaluate(
     model: GPT,
     batches: Iterable[Tensor],
     bytes_per_target: float,
+    hidden_nats: float = 0.0,
     *,
     most: int | None = None,
     between: Callable[[], None] = lambda: None,
@@ -39,11 +40,12 @@ def evaluate(
         model: the network; its training mode is restored afterwards.
         batches: token ids (rows, T + 1), int64.
         bytes_per_target: UTF-8 bytes of the split's text per target token.
+        hidden_nats: what the text under unknown tokens costs, in nats per target token (see ``tokenizer.unknown``).
         most: of the batches, from the first on; None: all.
         between: called after every batch (a heartbeat, a question for signals).
         ranks: that share the batches, and all learn the result.
     Returns:
-        bpb = sum of losses / (ln 2 x bytes).
+        bpb = (sum of losses + cost of what unknown tokens hide) / (ln 2 x bytes).
     """
     was_training, device = model.training, next(model.parameters()).device
     total, tokens = 0.0, 0
@@ -63,7 +65,7 @@ def evaluate(
         model.train(was_training)
     loss_sum, scored = ranks.total(_added(total, held), tokens)
     mean = loss_sum / scored
-    return Evaluation(mean, mean / (math.log(2) * bytes_per_target), int(scored))
+    return Evaluation(mean, (mean + hidden_nats) / (math.log(2) * bytes_per_target), int(scored))
 
 
 def _added(total: float, held: list[Tensor]) -> float:
