@@ -5,6 +5,7 @@ the user's own may mean anything by a key of the same name.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 RESUME, RESULT, STUDY = "resume", "result", "study"  # may change on resume | cannot change a result | is no part of a study
@@ -62,12 +63,17 @@ def is_free(key: str, question: str, *configs: Mapping[str, Any]) -> bool:
     parts = key.split(".")
     if key == "callbacks" or key.endswith("._partial_"):
         return True  # an empty mapping; how a function is called
-    row = next((name for name in (".".join(parts[:n]) for n in range(len(parts), 0, -1)) if name in TABLE), None)
-    if row is None or question not in TABLE[row]:
+    if question not in _row(key):
         return False
     part = ".".join(parts[: _OWN.get(parts[0], 0)])
     targets = (config.get(f"{part}._target_") for config in configs if part)
     return all(target is None or str(target).startswith("gptshake.") for target in targets)
+
+
+@cache
+def _row(key: str) -> tuple[str, ...]:
+    parts = key.split(".")
+    return next((TABLE[name] for name in (".".join(parts[:n]) for n in range(len(parts), 0, -1)) if name in TABLE), ())
 
 
 def about(overrides: Iterable[str], question: str) -> list[str]:
