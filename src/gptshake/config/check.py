@@ -70,6 +70,8 @@ def check(cfg: DictConfig) -> None:
 def _check_missing(cfg: DictConfig) -> None:
     """Refuse what has no value: ``???``, and interpolations of what is not there."""
     for key in keys(cfg):
+        if key.startswith("hydra."):
+            continue  # knows some of its values only when a job runs
         try:
             OmegaConf.select(cfg, key, throw_on_missing=True)
         except MissingMandatoryValue:
