@@ -8,7 +8,7 @@ in block_size / 2 tokens, where a window that slides by one would read anew at e
 import torch
 from torch import Tensor
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, TrainingError
 from gptshake.model.cache import Cache
 from gptshake.model.gpt import GPT
 
@@ -41,6 +41,7 @@ def generate(
         (B, T + n_tokens), the prompt included.
     Raises:
         ConfigError: a prompt without a token, or an option out of its range.
+        TrainingError: the network's output is not finite.
     """
     _check(prompt_ids, n_tokens, temperature, top_k, top_p)
     generator = torch.Generator(device=prompt_ids.device).manual_seed(seed)
@@ -48,16 +49,20 @@ def generate(
     model.eval()
     try:
         ids, unread, cache = prompt_ids, prompt_ids, _empty_cache(model)
+        broken = torch.zeros((), dtype=torch.bool, device=prompt_ids.device)  # looked at once, so that a GPU is not waited for
         for _ in range(n_tokens):
             if cache.length + unread.shape[1] > model.config.block_size:
                 unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
             probabilities = next_token_probabilities(model(unread, cache)[:, -1], temperature, top_k, top_p)
-            drawn = torch.multinomial(probabilities, 1, generator=generator)
+            broken |= probabilities.isnan().any()
+            drawn = torch.multinomial(probabilities.nan_to_num(1.0), 1, generator=generator)  # NaN would end a GPU's context
             unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
             ids = torch.cat((ids, drawn), dim=1)
-        return ids
     finally:
         model.train(was_training)
+    if broken:
+        raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
+    return ids
 
 
 def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:

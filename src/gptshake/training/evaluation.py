@@ -30,7 +30,7 @@ def evaluate(
         model: the network; its training mode is restored afterwards.
         batches: token ids (rows, T + 1), int64.
         bytes_per_target: UTF-8 bytes of the split's text per target token.
-        between: called after every batch (a heartbeat, a question for signals).
+        between: called before every batch (a heartbeat, a question for signals).
         ranks: that share the batches, and all learn the result.
     Returns:
         bpb = sum of losses / (ln 2 x bytes).
@@ -40,11 +40,11 @@ def evaluate(
     model.eval()
     try:
         for batch, counts in ranks.share(batches):
+            between()
             ids = batch.to(device)
             loss = model.loss(ids[:, :-1], ids[:, 1:], reduction="sum").double().cpu()
             if counts:
                 total, tokens = total + loss, tokens + ids[:, 1:].numel()
-            between()
     finally:
         model.train(was_training)
     loss_sum, scored = ranks.total(total.item(), tokens)
