@@ -46,6 +46,7 @@ class Keeper(pl.Callback):
         over = self.recorder.max_seconds is not None and pl_module.bench.elapsed_s >= self.recorder.max_seconds
         if "val/loss" in pl_module.bench.row and (over or self._impatient(pl_module)):
             trainer.should_stop = True
+        self.recorder.tick(pl_module)  # what the other callbacks did until now is no part of the first step
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
         """A signal that ended a sample found the step finished, so that it can be saved."""
@@ -110,6 +111,7 @@ class Keeper(pl.Callback):
                 "best_loss": bench.best_loss if bench.best_step else None,
                 "validations_since_best": bench.validations_since_best,
                 "validation_due": self.recorder.due,
+                "skipped_steps": bench.skipped_steps,
             },
         )
         rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
@@ -123,6 +125,7 @@ class Keeper(pl.Callback):
         bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
         bench.validations_since_best = ours["validations_since_best"]
         self.recorder.due = ours.get("validation_due")  # a checkpoint from before 2026-12 was written after its validation
+        bench.skipped_steps = ours.get("skipped_steps", 0)
 
     def save(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Checkpoint the last finished step, unless it is saved already or none is finished."""
