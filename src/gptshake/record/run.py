@@ -28,9 +28,12 @@ from gptshake.record.metrics import MetricsWriter, Row, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
 from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+from gptshake.record.seal import SEAL, is_made_here, seal
 from gptshake.redaction import redact, redacted
 
 STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}")  # as the name of one folder
 LATEST = "latest"  # a name for the run that was begun last
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
@@ -50,6 +53,7 @@ class Run:
         self.id: str = info["id"]
         self.name: str = info["name"]
         self._info = info
+        self._made_here = is_made_here(info)
         self.meter: Meter | None = None
         self._writer: MetricsWriter | None = None
 
@@ -69,6 +73,7 @@ class Run:
         write_atomic(path / "config.yaml", config_yaml)
         write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
         run = cls(path, {"id": id, "name": name})
+        run._made_here = True
         run.update(task=task, status="running", started=time.time(), overrides=list(overrides), **provenance)
         return run
 
@@ -100,6 +105,8 @@ class Run:
         if fields.get("status", "ok") not in STATUSES:
             raise ValueError(f"{fields['status']!r} is no status of a run: {', '.join(STATUSES)}")
         self._info = _merged(self._info, redacted(_plain(fields)))
+        if self._made_here:  # somebody else's record stays somebody else's
+            self._info[SEAL] = seal(self._info)
         write_atomic(self.path / "run.json", json.dumps(self._info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
@@ -207,6 +214,9 @@ def read_run(path: Path) -> dict[str, Any]:
         raise RecordError(f"{path / 'run.json'} is damaged: {error}.") from error
     if not isinstance(info, dict) or not {"id", "name", "status"} <= info.keys():
         raise RecordError(f"{path / 'run.json'} is not the record of a run: it lacks id, name or status.")
+    for key, plain in (("id", _ID), ("name", _NAME)):  # they become parts of paths and of overrides
+        if not plain.fullmatch(str(info[key])):
+            raise RecordError(f"{path / 'run.json'} is not the record of a run: {str(info[key])!r:.80} is no {key} of a run.")
     return info
 
 
