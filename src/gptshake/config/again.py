@@ -106,20 +106,19 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
             continue
         if SECRET in text:
-            if not _is_free(key) and key not in again:
+            if key not in again and (not _is_free(key) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
         elif trusted or _is_value(text, run_dir, again, resolvers=ours):
             kept.append(text)
-    frozen = [f"{key}={override_value(value)}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)]
+    frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
     return kept + [text for text in frozen if trusted or _is_value(text, run_dir, again)]
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
     try:
         record = read_run(run_dir)
-        if not isinstance(record["overrides"], list) or not isinstance(record.get("resolved", {}), dict):
-            raise RecordError("overrides are no list, or resolved is no mapping.")
-    except (RecordError, KeyError) as error:
+        record["overrides"], record["resolved"] = list(record["overrides"]), record.get("resolved") or {}
+    except (RecordError, KeyError, TypeError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
     return record
 

@@ -12,7 +12,7 @@ from gptshake.config.suggest import list_options, nearest
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import AUTO, parse_max_time
 from gptshake.estimate.words import parse_bytes
-from gptshake.hardware import KNOWN_GPUS
+from gptshake.hardware import KNOWN_GPUS, check_precision
 from gptshake.model.config import GPTConfig, check_shape
 
 Rule = tuple[str, Callable[[Any], bool], str]
@@ -185,6 +185,7 @@ def _check_combinations(cfg: DictConfig) -> None:
     val, test = OmegaConf.select(cfg, "data.val_fraction", default=0), OmegaConf.select(cfg, "data.test_fraction", default=0)
     if val + test >= 1:
         raise ConfigError(f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on: make their sum less than 1.")
+    check_precision(OmegaConf.select(cfg, "trainer.accelerator"), OmegaConf.select(cfg, "trainer.precision"))
     max_time = OmegaConf.select(cfg, "trainer.max_time")
     if max_time is not None:
         parse_max_time(max_time)

@@ -12,7 +12,7 @@ class TrainerConfig:
     accelerator: str = "auto"  # auto, cpu, gpu, mps
     strategy: str | None = None  # ddp, fsdp: how several devices share the work; null for one
     devices: Any = 1  # of this machine, auto or an integer
-    precision: str = "auto"  # auto, 32-true, bf16-mixed
+    precision: str = "auto"  # auto, 32-true, bf16-mixed, 16-mixed (GPU)
     threads: Any = "auto"  # CPU threads of each process, auto or an integer
     compile: bool = False  # torch.compile; falls back with its reason
     max_steps: int | None = None  # optimizer steps
