@@ -291,7 +291,8 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
         result = evaluate(model, data.test_dataloader(), store.test.bytes_per_target, hidden_nats(run, store.test))
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
-    say_end(run, summary)
+    limit = cfg.trainer.limit_val_batches
+    say_end(run, summary, store, limit and limit * module.budget.micro_batch_size * module.budget.block_size)
     return summary
 
 
