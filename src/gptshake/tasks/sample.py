@@ -4,7 +4,7 @@ import sys
 
 from omegaconf import DictConfig
 
-from gptshake import assemble
+from gptshake import assemble, hardware
 from gptshake.config.again import stored_overrides
 from gptshake.config.suggest import checked_compose
 from gptshake.console import Console, printable
@@ -14,7 +14,7 @@ from gptshake.tokenizer.unknown import as_read
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
-    """Print continuations of ``task.prompt`` while they are drawn; without a prompt, of the end of a text.
+    """Print continuations of ``task.prompt``, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text.
 
     Raises:
         ConfigError: no run was named, or an option is out of its range.
@@ -31,7 +31,9 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
     if note := as_read(tokenizer, prompt):
         print(f"note: {printable(note)}", file=sys.stderr, flush=True)
-    start = torch.as_tensor(ids, device=next(model.parameters()).device)[None]
+    device = hardware.pick_device(cfg.trainer.accelerator)
+    start = torch.as_tensor(ids, device=device)[None]
+    model.to(device)
     how = {key: options[key] for key in ("temperature", "top_k", "top_p")}
     for number in range(options.num_samples or 1):
         if number:
