@@ -5,8 +5,7 @@ import sys
 from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
-from gptshake.config.again import stored_overrides
-from gptshake.config.suggest import checked_compose
+from gptshake.config.again import recomposed
 from gptshake.console import Console, printable
 from gptshake.record.launch import Launch
 from gptshake.tokenizer.streaming import texts
@@ -20,8 +19,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         ConfigError: no run was named, or an option is out of its range.
         RecordError: there is no such run.
     """
-    del launch  # leaves no record
-    model, tokenizer = assemble.trained(cfg, lambda path: checked_compose(stored_overrides(path)))
+    model, tokenizer = assemble.trained(cfg, lambda path: recomposed(path, launch.overrides))
     import torch
 
     from gptshake.model.generate import stream
