@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, TrainingError
 from gptshake.model.generate import generate, next_token_probabilities, stream
 from gptshake.model.gpt import GPT
 
@@ -167,3 +167,11 @@ def test_tokens_come_one_by_one_and_the_mode_comes_back_when_nobody_asks_for_mor
     assert torch.equal(torch.cat([PROMPT, next(tokens), next(tokens)], 1), generate(model, PROMPT, 2, seed=3))
     tokens.close()
     assert model.training
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_diverged_is_a_sentence_and_not_an_error_of_torchs(value: float) -> None:
+    model = network()
+    next(model.parameters()).data.fill_(value)
+    with pytest.raises(TrainingError, match="not finite"):
+        generate(model, PROMPT, 3)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, TrainingError
 from gptshake.model.cache import Cache
 from gptshake.model.gpt import GPT
 
@@ -50,6 +50,7 @@ def stream(
         seed: of the generator.
     Raises:
         ConfigError: a prompt without a token, or an option out of its range; before the first token.
+        TrainingError: the network's output is not finite.
     """
     _check(prompt_ids, n_tokens, temperature, top_k, top_p)
     generator = torch.Generator().manual_seed(seed)
@@ -62,6 +63,8 @@ def stream(
                 if cache.length + unread.shape[1] > model.config.block_size:
                     unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
                 probabilities = next_token_probabilities(model(unread, cache)[:, -1].cpu(), temperature, top_k, top_p)
+                if probabilities.isnan().any():
+                    raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
                 drawn = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
                 unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
                 ids = torch.cat((ids[:, -model.config.block_size :], drawn), dim=1)
