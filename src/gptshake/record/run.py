@@ -28,6 +28,7 @@ from gptshake.record.metrics import MetricsWriter, Row, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
 from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+from gptshake.record.seal import SEAL, is_made_here, seal
 from gptshake.record.shape import STATUSES as STATUSES
 from gptshake.record.shape import malformed
 from gptshake.redaction import redact, redacted
@@ -51,6 +52,7 @@ class Run:
         self.id: str = info["id"]
         self.name: str = info["name"]
         self._info = info
+        self._made_here = is_made_here(info)
         self.meter: Meter | None = None
         self._writer: MetricsWriter | None = None
 
@@ -70,6 +72,7 @@ class Run:
         write_atomic(path / "config.yaml", config_yaml)
         write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
         run = cls(path, {"id": id, "name": name})
+        run._made_here = True
         run.update(task=task, status="running", started=time.time(), overrides=list(overrides), **provenance)
         return run
 
@@ -101,6 +104,8 @@ class Run:
         if fields.get("status", "ok") not in STATUSES:
             raise ValueError(f"{fields['status']!r} is no status of a run: {', '.join(STATUSES)}")
         self._info = _merged(self._info, redacted(_plain(fields)))
+        if self._made_here:  # somebody else's record stays somebody else's
+            self._info[SEAL] = seal(self._info)
         write_atomic(self.path / "run.json", json.dumps(self._info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
