@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from gptshake import assemble
 from gptshake.config.check import check_groups
+from gptshake.console import printable
 from gptshake.data.inspection import inspect
 from gptshake.files import expanded
 from gptshake.record.launch import Launch
@@ -25,7 +26,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     from gptshake.report.inspection import draw, text
     from gptshake.report.outcome import written
 
-    print(text(facts, _batch_size(cfg, block_size)))
+    print(printable(text(facts, _batch_size(cfg, block_size))))
     name = f"{store.label}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
     print(written(lambda: draw(facts, expanded(cfg.task.folder) / name)))
 
