@@ -108,7 +108,7 @@ def check_keys(cfg: DictConfig) -> None:
     for path in keys(cfg):
         node = OmegaConf.select(cfg, path, throw_on_missing=False)
         target = str(node.get("_target_")) if isinstance(node, DictConfig) else ""
-        if not target.startswith("gptshake.") or (there := _taken(path, target, node)) is None:
+        if path == "trainer" or not target.startswith("gptshake.") or (there := _taken(path, target, node)) is None:
             continue
         for key in sorted({str(key) for key in node if not str(key).startswith("_")} - there):
             names = ", ".join(sorted(there - {"self"}))
@@ -123,8 +123,6 @@ def _taken(path: str, target: str, node: DictConfig) -> set[str] | None:
         return {str(key) for one in nodes if one.get("_target_") == target for key in one} | {"trains", "sweeps"}
     schema = OmegaConf.get_type(node)
     own = {field.name for field in fields(schema)} if is_dataclass(schema) else set[str]()
-    if path == "trainer":
-        return own | (parameters("pytorch_lightning.trainer.trainer.Trainer") or set())
     shared = {"data": {field.name for field in fields(DataConfig)}, "tokenizer": {"path"}}.get(path, set())
     known = parameters(target)
     return None if known is None else own | known | shared
