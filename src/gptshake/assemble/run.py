@@ -141,7 +141,8 @@ def _train(
         _fit(order, data, bench, lease, module, profiler)
         summary = summary_of(module, bench) | _test(order, data, bench, module)
     run.finish("ok", None, summary)
-    say_end(run, summary)
+    limit = cfg.trainer.limit_val_batches
+    say_end(run, summary, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
     return summary
 
 
