@@ -5,6 +5,7 @@ prints every error as a sentence with its exit code: 2 for a user's mistake, 1 f
 heavy is imported and nothing is written to the disk before the checks have passed.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -18,6 +19,9 @@ from gptshake.signals import SIGNALS, stop_behind
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # letters that the terminal's encoding lacks, and odd file names
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
     try:
         if ranks.follows():
@@ -51,9 +55,12 @@ def _run(arguments: Arguments) -> None:
         print(f"gptshake {__version__}")
         return
     if arguments.help:
+        from gptshake.config.describe import pages
         from gptshake.config.help import help_page
+        from gptshake.config.layout import add_folder
 
-        print(help_page())
+        add_folder(arguments.config_dir)
+        print(pages(arguments.overrides) or help_page())
         return
     from gptshake.start import start
 

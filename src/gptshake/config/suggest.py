@@ -172,9 +172,8 @@ def keys(cfg: DictConfig, prefix: str = "") -> list[str]:
 def _siblings(cfg: DictConfig, key: str) -> str:
     parent = key.rpartition(".")[0]
     node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False) if parent else cfg
-    if not isinstance(node, DictConfig):
-        return ""
-    return f"{parent or 'The root'} has: {', '.join(str(name) for name in node if not str(name).startswith('_'))}."
+    names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+    return f"{parent or 'The root'} has: {', '.join(names)}." if names else ""
 
 
 def _reason(error: BaseException) -> str:
