@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.describe import pages
 from gptshake.config.layout import GROUPS, options, packaged_conf
@@ -82,7 +82,7 @@ def test_every_name_that_is_proposed_exists() -> None:
 
 
 WRONG = {
-    "hydra.sweeper.n_trials=abc": "hydra.sweeper.n_trials=abc: ",
+    "-m seed=1,2 hydra.sweeper.n_trials=abc": "hydra.sweeper.n_trials=abc: ",
     "~seed": "~seed: this key cannot be removed",
     "~optimizer.lr": "~optimizer.lr: this key cannot be removed",
     "model=[tiny,baby]": "For one run of each: -m model=tiny,baby",
@@ -115,7 +115,9 @@ def test_help_of_an_option_names_all_its_own_keys(group: str, option: str) -> No
     page = pages([f"{group}={option}"]) or ""
     node: Any = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
     for key in node.get(group, node):
-        hidden = str(key).startswith("_") or key in ("defaults", "documents", "trains", "sweeps")
+        value = node.get(group, node)._get_node(key)
+        hidden = isinstance(value, DictConfig) and all(str(name).startswith("_") for name in value)
+        hidden = hidden or str(key).startswith("_") or key in ("defaults", "documents", "trains", "sweeps")
         assert hidden or re.search(rf"(^|[. ]){re.escape(str(key))}[=.]", page, re.MULTILINE), key
 
 
@@ -140,6 +142,7 @@ LOCAL = {
     "lr: fast": ["conf/optimizer/mine.yaml", "lr"],
     "lr: [1": ["conf/optimizer/mine.yaml", "is not YAML"],
     "": ["conf/optimizer/mine.yaml", "includes itself"],
+    "lr: -1": ["optimizer.lr=-1", "It comes from conf/optimizer/mine.yaml"],
 }
 
 
