@@ -11,7 +11,7 @@ from typing import TextIO
 
 from gptshake.console import Console, cut
 from gptshake.estimate.words import counted, duration, short_count
-from gptshake.report.answer import Rows, best, names, params_text, run_values, seconds_of, short
+from gptshake.report.answer import Rows, best, digits, names, params_text, run_values, seconds_of, short
 from gptshake.report.terminal import aligned
 
 RENEW_S = 0.33  # between renewals of a terminal
@@ -113,13 +113,13 @@ def begin_line(study: Rows, name: str, row: Rows) -> str:
 def end_line(study: Rows, name: str, row: Rows) -> str:
     """``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
     value = _value(row)
-    result = f" -> {study['objective']} {value:.4f}" if value is not None else ""
+    result = f" -> {study['objective']} {digits(value)}" if value is not None else ""
     reason = " ".join((row.get("reason") or "").split())
     seconds = seconds_of(row)
     parts = [
         f"{name} {row['state']}: {params_text(study, row['params'])}{result}",
         reason if row["state"] != "ok" else "",
-        f"best {winner.value:.4f} (trial {winner.trial['number']})" if (winner := best(study)) else "",
+        f"best {digits(winner.value)} (trial {winner.trial['number']})" if (winner := best(study)) else "",
         duration(seconds) if seconds is not None else "",
         _left_text(study, study["updated"]),
     ]
@@ -131,7 +131,7 @@ def best_text(study: Rows) -> str:
     winner = best(study)
     if winner is None:
         return ""
-    return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {winner.value:.4f}"
+    return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {digits(winner.value)}"
 
 
 def left(study: Rows, now: float) -> float | None:
@@ -215,7 +215,7 @@ def _cells(study: Rows, name: str, row: Rows, now: float) -> list[str]:
         f"{name}{' *' if winner and row is winner.trial else ''}",
         state_of(row),
         *(short(row["params"].get(axis["key"], "")) for axis in study["axes"]),
-        f"{value:.4f}" if value is not None else "",
+        digits(value) if value is not None else "",
         short_count(tokens) if tokens else "",
         short_count(speed) if speed else "",
         duration((seconds_of(row) or 0) + max(begun, default=0)),
