@@ -13,9 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 from hydra.core.override_parser.types import Override
-from sqlalchemy.exc import SQLAlchemyError
 
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted, duration
@@ -23,13 +21,13 @@ from gptshake.processes import raised
 from gptshake.record.lease import Lease
 from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import Controller
+from gptshake.sweep.controller import CONFIRMED, Controller
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
-from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for
+from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for, sequence_of
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import FREE, NUMBER, ROWS, Header, read_study
-from gptshake.sweep.search import Line, search_for
+from gptshake.sweep.search import Line, Sampled, search_for
 from gptshake.sweep.space import Axis, Params, axis_of, overrides_of
 from gptshake.sweep.study import Study
 
@@ -79,17 +77,16 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
 
 @contextlib.contextmanager
 def _told(folder: Path) -> Iterator[None]:
-    """What the disk, a storage or a sampler raises, as a sentence that says how to go on."""
+    """What the disk or a sampler raises, as a sentence that says how to go on."""
     try:
         yield
     except ImportError as error:  # Optuna's samplers find out only when they are asked
         raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
     except BrokenPipeError:
         raise  # the reader of our output has gone, not the disk
-    except (OSError, optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]  # Optuna hides what the database said behind words of its own
+    except OSError as error:
         raise GptshakeError(
-            f"The study in {folder} cannot be written ({reason}). Make room or free the storage, and run the same command again: it goes on from here."
+            f"The study in {folder} cannot be written ({error}). Make room, and run the same command again: it goes on from here."
         ) from error
 
 
@@ -132,10 +129,9 @@ def _controller(
         seed_key=options.seed_key,
         frozen=frozen,
         code=app.host.code() if app.host else {},
+        confirm_runs=options.confirm * min(CONFIRMED, n_trials or CONFIRMED),
     )
-    study = Study(
-        folder, header, axes, pruner=options.pruner or Patient(), storage=options.storage, may_differ=not app.host or app.host.may_differ()
-    )
+    study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
     _say_price(header, prepared, options, folder)
     return Controller(
         study,
@@ -146,6 +142,7 @@ def _controller(
         seed=seed,
         sampler=lambda number: sampler_for(options, number),
         first=first,
+        sequence=sequence_of(options, axes) if isinstance(search, Sampled) else None,
         show=show,
     )
 
@@ -210,7 +207,7 @@ def _axes(options: SweeperConfig, swept: list[Override], ranges: Mapping[str, st
         if axes:
             raise ConfigError(f"ablate= compares changes with one base; {axes[0].key} cannot be swept at the same time.")
         together = [TOGETHER] if len(options.ablate) > 1 else []
-        return [Axis(ABLATE, choices=(BASE, *options.ablate, *together))]
+        return [Axis(ABLATE, choices=(BASE, *options.ablate, *together), declared=BASE)]
     return axes
 
 
@@ -229,16 +226,17 @@ def _overrides(options: SweeperConfig, axes: list[Axis], app: App, prepared: Pre
 def _say_price(header: Header, prepared: Prepared, options: SweeperConfig, folder: Path) -> None:
     """What the study will cost, before it begins."""
     n_trials = header.n_trials or N_TRIALS
-    runs = n_trials * header.repeats
+    runs, confirm = n_trials * header.repeats, header.confirm_runs
     most = "up to " if header.n_trials is None else ""
     repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
     line = f"study: {header.name} | {header.search} over {', '.join(axis['key'] for axis in header.axes) or 'nothing'}"
     usual = ", usually 4 to 7" if most else ""
     print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}", flush=True)
     if prepared.seconds is not None and prepared.disk is not None:
-        total = prepared.seconds * math.ceil(runs / header.slots)
+        total = prepared.seconds * (math.ceil(runs / header.slots) + math.ceil(confirm / header.slots))
         disk = prepared.disk * (options.keep * header.repeats + 2 * header.slots) / 1e6
-        price = f"{counted(runs, 'run')} x {duration(prepared.seconds)} on {header.slots} slot{'s' if header.slots > 1 else ''} = {most}about {duration(total)}"
+        each = f"{counted(runs, 'run')}{f' and {confirm} to confirm' if confirm else ''} x {duration(prepared.seconds)}"
+        price = f"{each} on {counted(header.slots, 'slot')} = {most}about {duration(total)}"
         print(f"price: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
 
 
