@@ -18,8 +18,8 @@ from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
 from gptshake.assemble.settle import frozen_source
-from gptshake.data.round_trip import round_trip
-from gptshake.data.store import TokenStore
+from gptshake.data.round_trip import round_trip, unknown_warnings
+from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds
@@ -109,7 +109,13 @@ def _about(store: TokenStore) -> dict[str, Any]:
         "vocab_size": store.tokenizer.vocab_size,
         "entropy": store.entropy,
         "bytes_per_token": store.bytes_per_token,
+        "unknown": {split.name: {"share": split.unknown_share, "nats_per_token": split.hidden_nats} for split in store.splits},
     }
+
+
+def hidden_nats(run: Run, split: Split) -> float:
+    """What unknown tokens hide, in nats per target token; nothing in a run of an earlier version, whose figures leave it out."""
+    return split.hidden_nats if "unknown" in run.info.get("data", {}) else 0.0
 
 
 def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
@@ -229,6 +235,8 @@ def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: boo
     run.say(f"first block, {store.bytes_per_token:.3g} bytes per token: {block!r}")
     verdict = round_trip(store)
     run.say(verdict)
+    for warning in unknown_warnings(store):
+        run.say(f"warning: {warning}")
     if begins:
         run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
 

@@ -23,6 +23,7 @@ _SHRINKS = {"trained": 18, "changed": 16, "note": 12}  # letters that must stay
 _WIDEST = {"trained": 50, "changed": 60, "note": 50}
 _SPARED_FIRST = ("note", "tokens/s", "val/loss", "time", "tokens", "started", "changed", "trained")
 _GAP = 2
+OLD = "*"  # behind bits per byte of an earlier version
 _IN_TITLE = ("model", "data", "tokenizer.path", "trainer", "trainer.accelerator", "trainer.precision")  # or of the machine
 Line = dict[str, str]  # column -> text
 
@@ -62,6 +63,12 @@ def tally(entries: Sequence[Entry]) -> str:
     counted = ", ".join(f"{number} {status}" for status, number in Counter(entry.status for entry in entries).most_common())
     broken = [f"  broken: {one_line(str(entry.path))}: {reason(entry)}" for entry in entries if entry.status == BROKEN]
     return "\n".join([f"{len(entries)} run{'s' if len(entries) != 1 else ''}{f': {counted}' if counted else ''}", *broken])
+
+
+def old_rule(entries: Sequence[Entry]) -> str:
+    """What the mark means, if one of the runs has it."""
+    marked = any(entry.old_rule and "val/bpb" in entry.figures for entry in entries)
+    return f"{OLD} bits per byte by the old rule: what unknown tokens hide is left out, so do not compare them." if marked else ""
 
 
 def shared(entries: Sequence[Entry]) -> dict[str, str]:
@@ -111,7 +118,7 @@ def _cells(entries: Sequence[Entry], shown: Entry, now: float) -> dict[str, str]
     return {
         "started": age(min(entry.started for entry in entries), now),
         "trained": source(shown),
-        "val/bpb": f"{found['val/bpb']:.4f}" if "val/bpb" in found else "",
+        "val/bpb": f"{found['val/bpb']:.4f}{OLD if shown.old_rule else ''}" if "val/bpb" in found else "",
         "val/loss": f"{found['val/loss']:.4f}" if "val/loss" in found else "",
         "tokens": short_count(tokens) if tokens else "",
         "time": duration(span) if span is not None else "",

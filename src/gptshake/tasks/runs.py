@@ -8,7 +8,7 @@ from gptshake.console import Console
 from gptshake.files import write_atomic
 from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
-from gptshake.report.listing import changes_text, lines, shared, table, tally
+from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
 from gptshake.report.query import in_order, select
 
 
@@ -31,7 +31,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         print(table(shown, console.size().columns if console.terminal else None))
         more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
         common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
-        print(f"\n{common}{more}{tally(entries)}")
+        old = f"{old_rule(entries)}\n" if old_rule(entries) else ""
+        print(f"\n{old}{common}{more}{tally(entries)}")
     if options.html:
         from gptshake.report.runs_page import runs_page
 
