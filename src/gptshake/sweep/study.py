@@ -165,9 +165,16 @@ class Study:
         return sorted(finished, key=lambda trial: (trial.value or 0.0) * (-1 if self.header.direction == "maximize" else 1))
 
     def failures(self) -> str | None:
-        """A sentence about the points whose last trial failed, or None."""
+        """A sentence about the points whose last trial failed, or that none has come to its end; else None."""
         last = {str(trial.params): trial for _, trial in sorted(self.trials.items())}
         failed = [trial for trial in last.values() if trial.state == "failed"]
+        if last and not failed and all(trial.state in ("diverged", "pruned") for trial in last.values()):
+            how = " or ".join(sorted({trial.state for trial in last.values()})).replace("pruned", "were pruned")
+            return (
+                f"All {len(last)} trials {how}, so there is no answer."
+                if len(last) > 1
+                else f"The only trial {how}, so there is no answer."
+            )
         if not failed:
             return None
         lines = "\n".join(f"  {self.folder / str(trial.number)}: {trial.reason}" for trial in failed[:10])
