@@ -184,7 +184,7 @@ def short(value: Any) -> str:
     """A parameter's value as people type it, in three digits: 2e-3, 1.83e-4, 0.1, 64, one_cycle."""
     if not isinstance(value, float):
         return str(value)
-    if value == 0 or 0.05 <= abs(value) < 1000:
+    if value == 0 or 0.05 <= abs(value) < 1000 or not math.isfinite(value):
         return f"{value:.3g}"
     digits, power = f"{value:.2e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"

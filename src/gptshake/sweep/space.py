@@ -182,6 +182,8 @@ def texts_of(override: Override) -> list[str]:
 def _choices(override: Override) -> tuple[Value, ...]:
     texts = texts_of(override)
     values = list(override.sweep_iterator())
+    if any(value != value for value in values):
+        raise ConfigError(f"{override.get_key_element()}: nan is no value that a run could have.")
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return tuple(dict.fromkeys(value for value in values if isinstance(value, (int, float))))
     return tuple(dict.fromkeys(texts))
