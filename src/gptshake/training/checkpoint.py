@@ -6,6 +6,7 @@ checkpoint come values only: nothing in it is imported or instantiated.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from gptshake.errors import CheckpointError
 from gptshake.files import sha256, write_folder_atomic
+from gptshake.record.metrics import validations
 
 FILES = ("model.safetensors", "state.safetensors", "state.json")
+_NAME = re.compile(r"step-\d{8,}", re.ASCII)
 _TENSOR = "__tensor__"
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
 
@@ -28,7 +31,7 @@ class FolderCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint folder at ``path``."""
-        weights = {name.removeprefix("model."): tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
+        weights = _apart({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
         tensors: dict[str, Tensor] = {}
         rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
         write_folder_atomic(Path(path), lambda folder: _write(folder, weights, tensors, rest))
@@ -58,7 +61,8 @@ def folder_of(run_dir: Path, step: int) -> Path:
 
 def steps_saved(run_dir: Path) -> list[int]:
     """Steps that have a checkpoint, oldest first."""
-    return sorted(int(folder.name.removeprefix("step-")) for folder in (run_dir / "checkpoints").glob("step-*"))
+    names = (folder.name for folder in (run_dir / "checkpoints").glob("step-*"))
+    return sorted(int(name.removeprefix("step-")) for name in names if _NAME.fullmatch(name))  # not a copy that somebody keeps there
 
 
 def newest(run_dir: Path) -> tuple[Path, list[str]]:
@@ -79,9 +83,14 @@ def newest(run_dir: Path) -> tuple[Path, list[str]]:
 
 
 def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
-    """The weights with the lowest validation loss (the newest if none was validated), and the state they were saved with."""
+    """The weights with the lowest validation loss (the newest if none was validated), and the state they were saved with.
+
+    A checkpoint is written before its validation, so metrics.csv says which is the best.
+    """
     state = our_state(newest(run_dir)[0])
-    step = state["best_step"] if state["best_step"] in steps_saved(run_dir) else state["steps"]
+    losses = {step: loss for step, loss in validations(run_dir / "metrics.csv").items() if step <= state["steps"]}
+    best = min(losses, key=losses.__getitem__) if losses else state["best_step"]
+    step = best if best in steps_saved(run_dir) else state["steps"]
     folder = folder_of(run_dir, step)
     verify(folder)
     return folder / "model.safetensors", our_state(folder)
@@ -129,8 +138,21 @@ def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor],
     save_file(weights, folder / "model.safetensors")
     save_file(tensors, folder / "state.safetensors")
     (folder / "state.json").write_text(json.dumps(rest))
+    for name in FILES:
+        shutil.copymode(folder / "state.json", folder / name)  # as the umask says; safetensors writes for the owner alone
     sums = {name: sha256(folder / name) for name in FILES}
     (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of which no two share their memory, as tied ones do, for that is what a file can hold; loaded, they are tied again."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in weights.items():
+        memory = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in seen else tensor.contiguous()
+        seen.add(memory)
+    return found
 
 
 def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
