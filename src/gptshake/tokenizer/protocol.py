@@ -24,6 +24,7 @@ from gptshake.files import write_atomic
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 FILE_NAME = "tokenizer.json"
+ANYWHERE = re.compile("")
 
 
 class Tokenizer(Protocol):
@@ -97,6 +98,14 @@ class Stored(ABC):
 
     def _file(self) -> bytes:
         return (json.dumps(self.content()) + "\n").encode()
+
+
+def boundary(user: Tokenizer | TokenizerTrainer) -> re.Pattern[str] | None:
+    """After whose matches a long text may be cut, so that the ids of its parts, one after the other, or what is learned from them, are
+    those of the whole: what a tokenizer or a trainer may say in its attribute ``boundary``. None: it needs each text whole, in memory.
+    """
+    found: re.Pattern[str] | None = getattr(user, "boundary", None)
+    return found
 
 
 def id_type(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:

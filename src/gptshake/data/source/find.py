@@ -17,7 +17,7 @@ from gptshake.data.source.protocol import shown
 from gptshake.errors import DataError
 
 SUFFIXES = tuple(READERS)
-COMPRESSED = (".gz", ".bz2", ".zst")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def suffixes(name: str) -> tuple[str, str]:
@@ -26,6 +26,11 @@ def suffixes(name: str) -> tuple[str, str]:
     compression = path.suffix if path.suffix in COMPRESSED else ""
     format = Path(path.stem).suffix if compression else path.suffix
     return format if format in SUFFIXES else "", compression
+
+
+def expanded(path: str) -> Path:
+    """The path with a home folder for ``~`` or ``~name`` at its beginning; a file that is called ``./~draft.txt`` is that file."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path("./~draft.txt") has forgotten the dot
 
 
 def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
@@ -40,7 +45,7 @@ def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
     left_out: Counter[str] = Counter()
     met: set[str] = set()
     for entry in entries:
-        path = Path(entry).expanduser()
+        path = expanded(entry)
         found, others = _found(entry, path)
         left_out += Counter(other.suffix.lower() or "without a suffix" for other in others)
         prefix = f"{path.name}/" if len(entries) > 1 and path.is_dir() else ""
@@ -77,7 +82,7 @@ def _found(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
 
 
 def _matching(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
-    fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    fixed = next(parent for parent in path.parents if parent.is_dir() or not glob.has_magic(str(parent)))
     matches = [match for match in fixed.glob(str(path.relative_to(fixed))) if not is_hidden(match, fixed)]
     files = [match for match in matches if match.is_file()]
     more, others = _sorted_out(file for match in matches if match.is_dir() for file in _walk(match))
