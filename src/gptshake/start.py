@@ -98,7 +98,7 @@ def _resumed(arguments: Arguments) -> Path | None:
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
     run_dir = again.locate(name, arguments.overrides)
-    arguments.overrides[:0] = again.stored_overrides(run_dir, arguments.overrides)
+    arguments.overrides[:0] = again.resumed_overrides(run_dir, arguments.overrides)
     return run_dir
 
 
@@ -242,6 +242,7 @@ class _Session:
             for text in overrides
             if key_of(text) not in (*GROUPS, "note", "dirty", "resume")
             and not key_of(text).startswith(("paths", "data.path", "tokenizer.path"))
+            and not text.endswith("=null")  # nothing was chosen
         ]
         return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
 

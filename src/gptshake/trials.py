@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 import gptshake
 from gptshake import assemble, hardware
 from gptshake.config import again
-from gptshake.config.argv import key_of
+from gptshake.config.argv import key_of, override_value
 from gptshake.config.check import check, check_one_device
 from gptshake.config.layout import GROUPS
 from gptshake.estimate import cost, laws
@@ -91,7 +91,7 @@ class Trials:
         budget = assemble.resolve(cfg, store, measure)
         shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
         parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), assemble.around(cfg, store, shape, budget))
-        frozen = {f"data.{key}": value for key, value in assemble.make(cfg.data.documents).resolved().items()} | {
+        frozen = assemble.frozen_source(cfg) | {
             "trainer.accelerator": trainer.accelerator,
             "trainer.precision": trainer.precision,
         }
@@ -99,7 +99,7 @@ class Trials:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
         device = assemble.device_of(cfg)
         return {
-            "frozen": [f"{key}={'null' if value is None else value}" for key, value in frozen.items()],
+            "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
             "declared": {
                 **{key: OmegaConf.select(cfg, key) for key in (*BATCH, LR)},
                 STEPS: budget.steps if budget.measured or budget.stop_rule == "max_steps" else None,

@@ -27,10 +27,10 @@ def test_the_best_of_a_study_composes_to_what_its_trial_was(tmp_path: Path) -> N
     winner = best(rows)
     assert winner is not None
     (tmp_path / "best.yaml").write_text(best_yaml(rows, winner))
-    there = written_out([f"experiment={tmp_path / 'best.yaml'}", "trainer.max_epochs=2"])
-    assert there[-1] == "trainer.max_epochs=2"
+    there = written_out([f"experiment={tmp_path / 'best.yaml'}", "data.batch_size=8"])
+    assert there[-1] == "data.batch_size=8"
     found = compose(there)
-    expected = compose([*FIXED[:-1], *OVERRIDES, "trainer.max_epochs=2"])
+    expected = compose([*FIXED[:-1], *OVERRIDES, "data.batch_size=8"])
     assert OmegaConf.to_container(found, resolve=True) == OmegaConf.to_container(expected, resolve=True)
 
 

@@ -231,6 +231,29 @@ def test_a_run_is_resumed_from_another_folder_by_its_path(commands: Any, small: 
     assert list(away.iterdir()) == []
 
 
+def test_a_run_on_a_text_of_ones_own_is_resumed_from_anywhere_and_after_the_text_has_moved(
+    commands: Any, small: Any, book: Path, whole: Path, tmp_path: Path, the_run: Any
+) -> None:
+    home, away, new = tmp_path / "home", tmp_path / "away", tmp_path / "a, new 'place'"
+    for folder in (home, away, new):
+        folder.mkdir()
+    shutil.copy(book, home / "book.txt")
+    argv = [*(text for text in small if not text.startswith("data.path=")), "data.path=book.txt"]
+    commands(home, *argv, before=moment(IN_STEP, 2, 1))
+    run = the_run(home)
+    assert "data.path='book.txt'" in run.info["overrides"] and run.info["resolved"]["data.path"] == str(home / "book.txt")
+    assert commands(away, f"resume={run.path}", before=moment(IN_STEP, 6, 1)).code == -signal.SIGKILL
+    (home / "book.txt").rename(new / "book.txt")
+    gone = commands(away, f"resume={run.path}")
+    assert gone.code == 2 and "data.path" in gone.error and "does not exist" in gone.error
+    done = commands(away, f"resume={run.path}", f"data.path={new / 'book.txt'}")
+    assert done.code == 0, done.err
+    is_the_same_run(the_run(home), the_run(whole))
+    (new / "book.txt").write_text("another text " * 2000)
+    other = commands(away, f"resume={run.path}", f"data.path={new / 'book.txt'}")
+    assert other.code != 0 and "fingerprint" in other.error
+
+
 def test_samples_are_not_doubled_by_a_resume(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
     argv = [*(text for text in small if text != "callbacks=none"), "~callbacks.plots", "callbacks.samples.n_tokens=5"]
     for before in (moment(IN_STEP, 2, 1), moment(IN_STEP, 7, 1)):

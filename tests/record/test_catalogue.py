@@ -1,10 +1,14 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from gptshake.record.catalogue import catalogue, flat, read_entry
 from gptshake.record.lease import Lease
-from gptshake.record.run import Run
+from gptshake.record.run import Run, find_run
+from gptshake.report.listing import lines, table, tally
+from gptshake.report.outcome import one_line
+from gptshake.report.runs_page import runs_page
 
 
 def made(path: Path, id: str, **fields: object) -> Run:
@@ -61,3 +65,73 @@ def test_damaged_files_beside_a_whole_record_are_empty_not_fatal(tmp_path: Path)
 
 def test_nested_keys_become_dotted() -> None:
     assert flat({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}], "f": None}) == {"a.b": 1, "a.c": {}, "d": [1, {"e": 2}], "f": None}
+
+
+JUNK = [
+    None,
+    True,
+    1,
+    -1,
+    1e18,
+    float("nan"),
+    float("-inf"),
+    10**400,
+    "x",
+    "",
+    [],
+    [1],
+    ["x"],
+    [{}],
+    {},
+    {"a": [1]},
+    {"study": 1},
+    "\ud800",
+]
+FIELDS = ("started", "finished", "wall_s", "status", "id", "name", "summary", "choices", "trial", "overrides", "sittings", "data", "git")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_malformed_record_is_one_broken_line_with_its_reason(tmp_path: Path, field: str) -> None:
+    """Whatever one record holds, lists and the page are made of all of them."""
+    made(tmp_path / "whole", "whole000")
+    for number, junk in enumerate(JUNK):
+        made(tmp_path / f"odd{number}", f"odd{number:05}").finish("ok")
+        file = tmp_path / f"odd{number}/run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {field: junk}))
+    found = catalogue([tmp_path])
+    broken = [entry for entry in found if entry.status == "broken"]
+    assert len(found) == len(JUNK) + 1 and broken and all(field in entry.problem or "too large" in entry.problem for entry in broken)
+    assert all(one_line(str(entry.path)) in tally(found) for entry in broken)
+    assert len(table(lines(found)).splitlines()) == len(found) + 1 or field == "trial"
+    assert runs_page(found).count('"status":"broken"') == len(broken)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"id": "a", "name": "a", "status": "ok", "data": %s}' % ('{"a":' * 200 + "1" + "}" * 200)]
+)
+def test_a_deeply_nested_record_is_broken(tmp_path: Path, content: str) -> None:
+    made(tmp_path / "whole", "whole000")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/run.json").write_text(content)
+    (tmp_path / "whole/config.yaml").write_text("{a: " * 3000 + "1" + "}" * 3000)
+    (deep,) = (entry for entry in catalogue([tmp_path]) if entry.path.name == "deep")
+    assert deep.status == "broken" and "nested" in deep.problem
+    assert runs_page(catalogue([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    "beat", [{"host": 5}, {"host": "elsewhere", "time": "x", "pid": 1}, [], None, "x", {"pid": 1, "host": [], "time": 1}]
+)
+def test_a_malformed_heartbeat_is_none(tmp_path: Path, beat: object) -> None:
+    Lease(tmp_path).release()
+    made(tmp_path, "x3k9a2pq")
+    (tmp_path / "lease.json").write_text(json.dumps(beat))
+    assert read_entry(tmp_path).status == "killed"
+
+
+def test_latest_is_no_debugging_run_unless_there_is_no_other(tmp_path: Path) -> None:
+    made(tmp_path / "runs/smoke", "smoke000", started=9.0, choices={"debug": "smoke", "model": "tiny", "data": "wiki_char"})
+    assert find_run("latest", [tmp_path / "runs"]) == tmp_path / "runs/smoke"
+    made(tmp_path / "runs/meant", "meant000", started=1.0, choices={"model": "tiny"})
+    assert find_run("latest", [tmp_path / "runs"]) == tmp_path / "runs/meant"
+    assert "debug=smoke · tiny · wiki_char" in table(lines(catalogue([tmp_path / "runs"])))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gptshake.record.catalogue import Entry, catalogue
-from gptshake.report.listing import COLUMNS, age, lines, shared, table, tally
+from gptshake.report.difference import result_differences
+from gptshake.report.listing import COLUMNS, age, lines, old_rule, shared, table, tally
 
 Make = Callable[..., Entry]
 
@@ -90,3 +91,16 @@ def test_a_broken_record_has_a_line_and_its_reason_below(some: list[Entry], tmp_
 )
 def test_a_start_is_told_as_people_tell_it(seconds: float, text: str) -> None:
     assert age(1.8e9 - seconds, 1.8e9) == text
+
+
+DATA = {"label": "excerpt106", "bytes_per_token": 1.0}
+NEW = DATA | {"unknown": {"val": {"share": 0.1, "nats_per_token": 0.5}}}
+
+
+def test_bits_per_byte_of_an_earlier_version_are_marked_where_tokens_can_be_unknown(record: Make) -> None:
+    old, new = record("k0000000", data=DATA), record("l0000000", data=NEW)
+    byte = record("m0000000", data=DATA, choices={"model": "tiny", "data": "text", "tokenizer": "byte"})
+    assert [line["val/bpb"] for line in lines([old, new, byte])] == ["3.3903*", "3.3903", "3.3903"]
+    assert old_rule([old, new]).startswith("* bits per byte by the old rule") and old_rule([new, byte]) == ""
+    said = "Bits per byte of k0000000 by the old rule: what unknown tokens hide is left out."
+    assert said in result_differences([old, new]) and said not in result_differences([new, byte])

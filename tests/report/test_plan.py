@@ -46,7 +46,7 @@ def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
     for part in (
         "attention 3.55M",
         "64 = 2 x 32 sequences of 256 = 16,384 tokens",
-        "600 steps = 9.83M tokens = 4 epochs (4 epochs)",
+        "600 steps = 9.83M tokens = 4 epochs (limit: 4 epochs)",
         "of 80 GiB",
     ):
         assert part in said

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -64,6 +65,12 @@ def ids(entries: list[Entry]) -> str:
         ("nothing-like-it", ""),
         ("started>2020-01-01", "klmo"),
         ("started<2020-01-01", ""),
+        ("started>=2027-01-15 started<=2027-01-15", "klmo"),
+        ("started=2027", "klmo"),
+        ("started=2027-01", "klmo"),
+        ("started>2027-01-16", ""),
+        ("started!=yesterday,today", "klmo"),
+        ("lr=none", ""),
     ],
 )
 def test_a_filter_keeps_what_fits_all_its_parts(runs: list[Entry], wish: str, found: str | None) -> None:
@@ -72,6 +79,38 @@ def test_a_filter_keeps_what_fits_all_its_parts(runs: list[Entry], wish: str, fo
             select(runs, wish)
     else:
         assert ids(select(runs, wish)) == found
+
+
+@pytest.mark.parametrize(("day", "found"), [("today", "no"), ("yesterday", "yd")])
+def test_days_are_told_by_name(record: Make, day: str, found: str) -> None:
+    noon = datetime.now().replace(hour=12, minute=0).timestamp()
+    some = {"n0000000": noon, "o0000000": noon - 3600, "y0000000": noon - 86400, "d0000000": noon - 90000, "w0000000": noon - 7 * 86400}
+    entries = [record(id, started=started) for id, started in some.items()]
+    assert ids(select(entries, f"started={day}")) == found
+    assert ids(select(entries, "started>today")) == ids(select(entries, "started>=today")) == "no"
+    assert ids(select(entries, f"started<{day}")) == {"today": "ydw", "yesterday": "w"}[day]
+    assert ids(select(entries, f"started<={day}")) == {"today": "noydw", "yesterday": "ydw"}[day]
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "started>tomorow",
+        "started=5",
+        "started<",
+        "lr>abc",
+        "lr=abc",
+        "lr<",
+        "tokens>2GB",
+        "val/bpb<nan",
+        "model>tiny",
+        "status<ok",
+        "lr!=x",
+    ],
+)
+def test_a_value_that_cannot_be_compared_is_refused(runs: list[Entry], wish: str) -> None:
+    with pytest.raises(ConfigError, match=r"is no time|has no order|is a number"):
+        select(runs, wish)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,12 @@ def test_it_is_the_mean_over_every_target_computed_one_by_one(model: GPT, rows: 
     assert result.bpb == pytest.approx(result.loss / (2 * math.log(2)))
 
 
+def test_bits_per_byte_charge_what_unknown_tokens_hide_and_the_loss_does_not(model: GPT) -> None:
+    plain, charged = (evaluate(model, EvalBatches(TOKENS, 8, 4), 2.0, nats) for nats in (0.0, 1.5))
+    assert charged.loss == plain.loss and plain.bpb == plain.loss / (math.log(2) * 2.0)
+    assert charged.bpb == (plain.loss + 1.5) / (math.log(2) * 2.0)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_dropout_is_off_and_the_mode_comes_back_even_after_an_error(model: GPT, training: bool) -> None:
     model.train(training)

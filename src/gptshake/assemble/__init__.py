@@ -12,7 +12,7 @@ from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, follow, train
-from gptshake.assemble.settle import preflight, resolve, token_store, tokenizer_trainer
+from gptshake.assemble.settle import frozen_source, preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "device_of",
     "fitter",
     "follow",
+    "frozen_source",
     "make",
     "may_be_tried",
     "measure_checkpoints",

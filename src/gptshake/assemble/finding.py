@@ -7,9 +7,9 @@ of its own. So a crash or an exhausted memory ends the child alone, and a traini
 from __future__ import annotations
 
 import signal
-import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import data_module
 from gptshake.assemble.weights import give_initial_weights
+from gptshake.console import Console
 from gptshake.data.store import TokenStore
 from gptshake.errors import Stop, TrainingError
 from gptshake.estimate.budget import Budget
@@ -75,17 +76,16 @@ def _range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps:
     """The quick ramp, then the repeats where it moved; in the child."""
     task = cfg.task
     quick_rates = geometric(task.low, task.high, task.steps // 2)
-    progress = _Progress(len(quick_rates) + task.repeats * task.steps)
-    quick = _ramp(cfg, store, budget, 0, quick_rates, progress)
-    if len(quick) == 1:
-        raise TrainingError(
-            f"The loss is not finite after one step at a learning rate of {task.low:g}, so the rate is not to blame: "
-            "look at init_from, or try trainer.precision=32-true."
-        )
-    low, high = moves(quick_rates, smooth(quick)) or (task.low, task.high)
-    rates = geometric(low, high, task.steps)
-    losses = [_ramp(cfg, store, budget, repeat, rates, progress) for repeat in range(task.repeats)]
-    progress.end()
+    with closing(_Progress(len(quick_rates) + task.repeats * task.steps)) as progress:
+        quick = _ramp(cfg, store, budget, 0, quick_rates, progress)
+        if len(quick) == 1:
+            raise TrainingError(
+                f"The loss is not finite after one step at a learning rate of {task.low:g}, so the rate is not to blame: "
+                "look at init_from, or try trainer.precision=32-true."
+            )
+        low, high = moves(quick_rates, smooth(quick)) or (task.low, task.high)
+        rates = geometric(low, high, task.steps)
+        losses = [_ramp(cfg, store, budget, repeat, rates, progress) for repeat in range(task.repeats)]
     return Ramps(quick_rates, quick, rates, losses)
 
 
@@ -146,8 +146,8 @@ class _Progress:
 
     def __init__(self, steps: int) -> None:
         self._left, self._done = steps, 0
-        self._terminal = sys.stdout.isatty()
-        self._every = 0.2 if self._terminal else EVERY_S
+        self._console = Console()
+        self._every = 0.2 if self._console.renews else EVERY_S
         self._began = self._shown = 0.0
 
     def __call__(self, repeat: int, step: int, of: int, rate: float, loss: float) -> None:
@@ -159,14 +159,13 @@ class _Progress:
             return
         self._shown = now
         left = duration(self._left * (now - self._began) / self._done)
-        line = f"range test, seed {repeat + 1} | step {step} of {of} | lr {rate:.2e} | loss {loss:.4f} | {left} left at most"
-        print(f"\r\033[K{line}" if self._terminal else line, end="" if self._terminal else "\n", flush=True)
+        figures = (f"step {step} of {of}", f"lr {rate:.2e}", f"loss {loss:.4f}", f"{left} left at most")
+        self._console.show((f"range test, seed {repeat + 1}", *figures), spare=(0, 4, 2))
 
     def skip(self, steps: int) -> None:
         """A ramp ended early."""
         self._left -= steps
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Leave a clean line."""
-        if self._terminal:
-            print("\r\033[K", end="", flush=True)
+        self._console.clear()

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
-from gptshake.data.round_trip import round_trip
-from gptshake.data.store import TokenStore
+from gptshake.assemble.settle import frozen_source
+from gptshake.data.round_trip import round_trip, unknown_warnings
+from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds
@@ -74,9 +75,8 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
     launch.code.save(run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
-    documents = make(cfg.data.documents).resolved()
     resolved = {key: value for key in FROZEN if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
-    resolved |= {f"data.{key}": value for key, value in documents.items()}
+    resolved |= frozen_source(cfg)
     if budget.measured:
         resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
     run.update(
@@ -109,7 +109,13 @@ def _about(store: TokenStore) -> dict[str, Any]:
         "vocab_size": store.tokenizer.vocab_size,
         "entropy": store.entropy,
         "bytes_per_token": store.bytes_per_token,
+        "unknown": {split.name: {"share": split.unknown_share, "nats_per_token": split.hidden_nats} for split in store.splits},
     }
+
+
+def hidden_nats(run: Run, split: Split) -> float:
+    """What unknown tokens hide, in nats per target token; nothing in a run of an earlier version, whose figures leave it out."""
+    return split.hidden_nats if "unknown" in run.info.get("data", {}) else 0.0
 
 
 def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
@@ -210,7 +216,7 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     run.say(
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
-        f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.2g')} ({budget.stop_rule})"
+        f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
         f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
         f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )
@@ -229,6 +235,8 @@ def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: boo
     run.say(f"first block, {store.bytes_per_token:.3g} bytes per token: {block!r}")
     verdict = round_trip(store)
     run.say(verdict)
+    for warning in unknown_warnings(store):
+        run.say(f"warning: {warning}")
     if begins:
         run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
 from gptshake.assemble.forecast import device_of
-from gptshake.assemble.opening import open_run, outcome, say_end, say_plan, show_data
+from gptshake.assemble.opening import hidden_nats, open_run, outcome, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
 from gptshake.assemble.weights import give_initial_weights, load_initial_weights
@@ -218,9 +218,8 @@ def _bench(
             raise Stop(SIGNALS.received)  # the checkpoint before the validation stays the last one
 
     def validate() -> Evaluation:
-        batches = data.val_dataloader()
-        some, bytes_per_target = islice(batches, cfg.trainer.limit_val_batches), store.val.n_bytes / (store.val.n_tokens - 1)
-        return evaluate(model, some, bytes_per_target, between=between, ranks=group)
+        some = islice(data.val_dataloader(), cfg.trainer.limit_val_batches)
+        return evaluate(model, some, store.val.bytes_per_target, hidden_nats(run, store.val), between=between, ranks=group)
 
     def draw(path: Path) -> list[Path]:
         return [*plot_run(path), *plot_noise_scale(path)]
@@ -289,7 +288,7 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
         weights, _ = checkpoint.best_weights(run.path)
         model = _network(cfg, store) if cfg.trainer.strategy == "fsdp" else module.model  # of that network each rank has but a slice
         model.to(device_of(cfg)).load_state_dict(checkpoint.load_weights(weights, device_of(cfg)))
-        result = evaluate(model, data.test_dataloader(), store.test.n_bytes / (store.test.n_tokens - 1))
+        result = evaluate(model, data.test_dataloader(), store.test.bytes_per_target, hidden_nats(run, store.test))
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
     say_end(run, summary)

@@ -103,6 +103,11 @@ def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
     return trainer
 
 
+def frozen_source(cfg: DictConfig) -> dict[str, Any]:
+    """What the source resolved (hub or excerpt, revision, absolute path): dotted key -> value, for the keys that ``data`` has."""
+    return {f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items() if key in cfg.data}
+
+
 def resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None = None, gpu: hardware.Gpu | None = None) -> Budget:
     """Decide everything that was left to ``auto`` and freeze it in ``cfg``, so that the record holds what really ran.
 
@@ -154,7 +159,7 @@ def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: h
         "data.batch_size": budget.batch_size,
         "data.micro_batch_size": budget.micro_batch_size,
         **({"data.workers": workers(cfg)} if "workers" in cfg.data else {}),
-    } | {f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items()}
+    } | frozen_source(cfg)
     for key, value in frozen.items():
         OmegaConf.update(cfg, key, value)
     if trainer.val_check_interval == AUTO:

@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from gptshake.config.argv import key_of, quote
+from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import parse_overrides
 from gptshake.errors import RecordError
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.redaction import SECRET, redacted
 
 # Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches and
-# how many share them.
+# how many share them. Where the text lies may differ because the run is resumed only if its fingerprint is the same.
 FREE = (
     "paths",
     "data.documents.cache",
+    "data.documents.path",
+    "data.path",
     "logger",
     "callbacks",
     "note",
@@ -47,6 +51,8 @@ FREE = (
     "trainer.save_minutes",
     "trainer.price_per_hour",
 )
+
+_CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
 
 
 def locate(name: str, overrides: list[str]) -> Path:
@@ -93,9 +99,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
         typed = [str(text) for text in record["overrides"]]
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    frozen = [
-        f"{key}={'null' if value is None else value}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)
-    ]
+    frozen = [f"{key}={override_value(value)}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)]
     again = {key_of(text) for text in new}
     for text in typed:
         if SECRET in text and not _is_free(key_of(text)) and key_of(text) not in again:
@@ -103,9 +107,24 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
     return [text for text in typed if key_of(text) not in ("dirty", "resume") and SECRET not in text] + frozen
 
 
+def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
+    """``stored_overrides``, with the version of the cleaning that the run began with, which it keeps."""
+    return stored_overrides(run_dir, new) + [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+
+
+def _cleaning(run_dir: Path) -> dict[str, int]:
+    """The version of the cleaning of a run whose text may be cleaned; 1 before there was a key for it."""
+    try:
+        stored = OmegaConf.load(run_dir / "config.yaml")
+        cleans = OmegaConf.select(stored, "data.documents._target_") in _CLEANING_SOURCES
+        return {"data.cleaning": int(OmegaConf.select(stored, "data.cleaning") or 1)} if cleans else {}
+    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException):
+        return {}  # said where the config is compared
+
+
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
     """Give a composed config the values that ``auto`` meant when the run began."""
-    for key, value in read_run(run_dir).get("resolved", {}).items():
+    for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
         if SECRET not in str(value):
             OmegaConf.update(cfg, key, value)
 
@@ -117,6 +136,7 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
         RecordError: listing what differs outside the free keys.
     """
     stored = _flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
+    stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
     today = _flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
     differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not _is_free(key)]
     if differing:

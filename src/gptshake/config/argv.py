@@ -161,3 +161,14 @@ def quote_text(override: str) -> str:
 def quote(text: str) -> str:
     """A text as a quoted string of Hydra's grammar, where backslashes count only in front of a quote."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), text, flags=re.DOTALL) + "'"
+
+
+def override_value(value: Any) -> str:
+    """A plain value as Hydra's grammar reads it back: null, true, a number, a quoted text, a list of these."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(override_value(item) for item in value)}]"
+    return quote(value) if isinstance(value, str) else repr(value)

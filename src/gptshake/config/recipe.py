@@ -9,10 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.argv import key_of, quote
+from gptshake.config.argv import key_of, override_value
 from gptshake.errors import ConfigError
 
 KEY = "experiment"
+LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
 
 
 def written_out(overrides: list[str]) -> list[str]:
@@ -23,7 +24,17 @@ def written_out(overrides: list[str]) -> list[str]:
     """
     recipes = [text for text in overrides if key_of(text) == KEY and text.endswith((".yaml", ".yml"))]
     rest = [text for text in overrides if text not in recipes]
-    return [line for text in recipes for line in _lines(Path(text.partition("=")[2]).expanduser())] + rest
+    return _without_limits([line for text in recipes for line in _lines(Path(text.partition("=")[2]).expanduser())], rest) + rest
+
+
+def _without_limits(lines: list[str], typed: list[str]) -> list[str]:
+    """The overrides of experiment files without their limits if a limit was typed: that one replaces them, and never joins them."""
+    limits = {key_of(text) for text in typed if key_of(text) in LIMITS and not text.endswith("=null")}
+    if not limits:
+        return lines
+    by_name = any(key_of(text) == KEY and not text.endswith("=null") for text in typed)
+    unset = [f"{limit}=null" for limit in LIMITS if limit not in limits] if by_name else []
+    return [line for line in lines if key_of(line) not in LIMITS] + unset
 
 
 def _lines(path: Path) -> list[str]:
@@ -38,7 +49,7 @@ def _lines(path: Path) -> list[str]:
     content = OmegaConf.to_container(node, resolve=False)
     assert isinstance(content, dict)
     groups = [_group(path, entry) for entry in content.pop("defaults", []) if entry != "_self_"]
-    return groups + [f"{key}={_value(value)}" for key, value in _leaves(content)]
+    return groups + [f"{key}={override_value(value)}" for key, value in _leaves(content)]
 
 
 def _group(path: Path, entry: Any) -> str:
@@ -58,13 +69,3 @@ def _leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(_value(item) for item in value)}]"
-    return quote(value) if isinstance(value, str) else repr(value)

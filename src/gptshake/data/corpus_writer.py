@@ -101,9 +101,9 @@ class _Writer:
     def write(self, source: Source) -> _State:
         """Append what the source has after the state's position; gives the final state."""
         state = self._state
-        progress = Progress(self._say, f"reading {self._label}", done=state.n_bytes)
         saved_bytes, saved_at = state.n_bytes, time.monotonic()
         with (
+            Progress(self._say, f"reading {self._label}", done=state.n_bytes) as progress,
             (self._folder / _TEXT).open("ab") as text,
             (self._folder / _ROWS).open("ab") as rows,
             (self._folder / _IDS).open("ab") as ids,

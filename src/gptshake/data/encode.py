@@ -9,6 +9,7 @@ same for any number of processes, memory stays flat, and what is joined stays jo
 import json
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -25,6 +26,7 @@ from gptshake.errors import GptshakeError
 from gptshake.hardware import logical_cores
 from gptshake.processes import Child, ForkServer, Spec
 from gptshake.tokenizer.protocol import Tokenizer, boundary
+from gptshake.tokenizer.unknown import hidden
 
 PART = 1 << 24  # characters: at most so many are lost by a kill for each process, and encoded within 2 s by most tokenizers
 FEW_BYTES = 32 << 20  # up to so much text is done by one process: others would cost 0.1 s, a character tokenizer's own time
@@ -49,6 +51,8 @@ class Encoded:
         n_tokens: ids, end-of-text ids between documents included.
         n_bytes: UTF-8 bytes of text under all ids but the split's first one, which is no target.
         n_characters: of the text.
+        n_unknown: unknown tokens among the targets.
+        hidden: characters under unknown tokens, and how often each is under a target.
         size: bytes of the ids on the disk.
         crc: CRC-32 of those bytes, for a part.
     """
@@ -56,6 +60,8 @@ class Encoded:
     n_tokens: int
     n_bytes: int
     n_characters: int
+    n_unknown: int
+    hidden: dict[str, int]
     size: int
     crc: int = 0
 
@@ -80,12 +86,12 @@ def encode(
     done = sum(encoded.n_bytes for encoded in found)
     if found:
         say(f"going on with what an earlier process tokenized: {done / corpus.n_bytes:.0%}")
-    progress = Progress(say, "tokenizing", corpus.n_bytes, done=done)
     processes = processes or (logical_cores() if corpus.n_bytes > FEW_BYTES else 1)
-    for part in _ready(parts[len(found) :], corpus, tokenizer, processes):
-        found.append(_join(folder, part))
-        done += found[-1].n_bytes
-        progress(done, f"{sum(encoded.n_tokens for encoded in found) / 1e6:,.1f} million tokens")
+    with Progress(say, "tokenizing", corpus.n_bytes, done=done) as progress:
+        for part in _ready(parts[len(found) :], corpus, tokenizer, processes):
+            found.append(_join(folder, part))
+            done += found[-1].n_bytes
+            progress(done, f"{sum(encoded.n_tokens for encoded in found) / 1e6:,.1f} million tokens")
     return {name: _close(folder, name, [pair for pair in zip(parts, found, strict=True) if pair[0].split == name]) for name in cut}
 
 
@@ -179,11 +185,14 @@ def _encode(part: Part, corpus: Corpus, tokenizer: Tokenizer) -> None:
     dtype = tokenizer.encode("").dtype.newbyteorder("<")
     end_of_text = np.array([tokenizer.eot_id], dtype).tobytes()
     starts = np.zeros(len(part.pieces), "<u8")
-    size = n_bytes = n_characters = crc = begun = 0
+    size = n_bytes = n_characters = n_unknown = crc = begun = 0
+    lost: Counter[str] = Counter()
     with (part.room / _IDS).open("wb", buffering=1 << 20) as file:
         for number, text in corpus.parts(part.pieces, boundary(tokenizer)):
             ids = tokenizer.encode(text)
             n_characters += len(text)
+            n_unknown += int(np.count_nonzero(ids == tokenizer.unk_id))
+            lost.update(hidden(tokenizer, ids, text))
             n_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             data = ids.astype(dtype, copy=False).tobytes()
             if number == begun:  # the beginning of a document
@@ -192,12 +201,15 @@ def _encode(part: Part, corpus: Corpus, tokenizer: Tokenizer) -> None:
                     data = end_of_text + data
                 else:
                     n_bytes -= _first_bytes(tokenizer, ids, text)
+                    if len(ids) and ids[0] == tokenizer.unk_id:
+                        n_unknown -= 1
+                        lost[text[0]] -= 1
                 starts[number] = (size + len(data)) // dtype.itemsize - len(ids)
             file.write(data)
             crc = zlib.crc32(data, crc)
             size += len(data)
     np.save(part.room / _STARTS, starts)
-    encoded = Encoded(size // dtype.itemsize, n_bytes, n_characters, size, crc)
+    encoded = Encoded(size // dtype.itemsize, n_bytes, n_characters, n_unknown, dict(lost), size, crc)
     (part.room / _PART).write_text(json.dumps(asdict(encoded)))
 
 
@@ -250,5 +262,8 @@ def _close(folder: Path, name: str, parts: list[tuple[Part, Encoded]]) -> Encode
     firsts = np.cumsum([0, *(encoded.n_tokens for _, encoded in parts)], dtype=np.uint64)
     starts = [np.load(part.room / _STARTS) + first for (part, _), first in zip(parts, firsts[:-1], strict=True)]
     np.save(folder / f"{name}.documents.npy", np.concatenate(starts))
-    sums = ("n_tokens", "n_bytes", "n_characters", "size")
-    return Encoded(**{key: sum(getattr(encoded, key) for _, encoded in parts) for key in sums})
+    sums = ("n_tokens", "n_bytes", "n_characters", "n_unknown", "size")
+    lost: Counter[str] = Counter()
+    for _, encoded in parts:
+        lost.update(encoded.hidden)
+    return Encoded(hidden=dict(lost), **{key: sum(getattr(encoded, key) for _, encoded in parts) for key in sums})

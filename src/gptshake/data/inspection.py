@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gptshake.data.blocks import block_starts, n_blocks
 from gptshake.data.entropy import counts
+from gptshake.data.round_trip import unknown_warnings
 from gptshake.data.store import Split, TokenStore
 from gptshake.tokenizer.protocol import Tokenizer
 
@@ -47,11 +48,9 @@ def inspect(
         DataError: if the training split has not one block.
     """
     tokenizer = store.tokenizer
-    splits = [split for split in (store.train, store.val, store.test) if split is not None]
-    found = {split.name: counts(split.read(), tokenizer.vocab_size, TOKENS) for split in splits}
     blocks = n_blocks(store.train.n_tokens, block_size, random_offset=offset == "random")
     starts = block_starts(0, min(n_shown, blocks), blocks, seed, block_size, random_offset=offset == "random")
-    tokens, train = store.train.tokens(), found["train"]
+    tokens, train = store.train.tokens(), counts(store.train.read(), tokenizer.vocab_size, TOKENS)
     order = np.argsort(-train, kind="stable")
     seen = order[: np.count_nonzero(train)]
     facts: dict[str, Any] = {
@@ -62,7 +61,7 @@ def inspect(
         "path": str(store.path),
         "key": store.key,
         "entropy": store.entropy,
-        "splits": [_split(split, found[split.name], tokenizer, store.manifest) for split in splits],
+        "splits": [_split(split) for split in store.splits],
         "sampled": TOKENS if store.train.n_tokens > TOKENS else None,
         "block_size": block_size,
         "n_blocks": blocks,
@@ -71,11 +70,11 @@ def inspect(
         "least": [_token(int(number), train, tokenizer) for number in seen[::-1][:n_listed]],
         "unused": int((train == 0).sum() - sum(train[number] == 0 for number in {tokenizer.eot_id, tokenizer.unk_id} - {None})),
         "frequencies": train[seen].tolist(),
-        "lengths": {split.name: _lengths(split).tolist() for split in splits},
+        "lengths": {split.name: _lengths(split).tolist() for split in store.splits},
         **_alike(store.train, store.val),
         **_searched(store.train, tokenizer),
     }
-    return facts | {"warnings": warnings(facts)}
+    return facts | {"warnings": unknown_warnings(store) + warnings(facts)}
 
 
 def shown(ids: Ids, tokenizer: Tokenizer) -> str:
@@ -96,14 +95,8 @@ def word(number: int, tokenizer: Tokenizer) -> str:
 
 
 def warnings(facts: dict[str, Any]) -> list[str]:
-    """What looks wrong, in words; empty if nothing does."""
+    """What looks wrong beside unknown tokens, in words; empty if nothing does."""
     found = []
-    for split in facts["splits"]:
-        if split["unknown"] > 0.01:
-            found.append(
-                f"{split['unknown']:.1%} of the tokens of {split['name']} are unknown to the tokenizer: raise tokenizer.vocab_size, or take "
-                "another tokenizer."
-            )
     top = facts["most"][0]
     if top["share"] > 0.3:
         found.append(f"One token, {top['text']!r}, is {top['share']:.0%} of the training split.")
@@ -128,16 +121,15 @@ def warnings(facts: dict[str, Any]) -> list[str]:
     return found
 
 
-def _split(split: Split, found: npt.NDArray[np.int64], tokenizer: Tokenizer, manifest: dict[str, Any]) -> dict[str, Any]:
-    unknown = int(found[tokenizer.unk_id]) / int(found.sum()) if tokenizer.unk_id is not None else 0.0
+def _split(split: Split) -> dict[str, Any]:
     return {
         "name": split.name,
         "n_documents": split.n_documents,
         "n_tokens": split.n_tokens,
         "n_characters": split.n_characters,
         "n_bytes": split.n_bytes,
-        "bytes_per_token": split.n_bytes / (split.n_tokens - 1),
-        "unknown": unknown,
+        "bytes_per_token": split.bytes_per_target,
+        "unknown": split.unknown_share,
     }
 
 

@@ -8,7 +8,7 @@ manifest is built again, with the reason. The tokenizer sees the training split 
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gptshake.data.corpus import Corpus, open_corpus
 from gptshake.data.digests import damage, described, fingerprint
 from gptshake.data.encode import Encoded, encode, remove_rooms
-from gptshake.data.entropy import entropies
+from gptshake.data.entropy import entropies, windows
 from gptshake.data.progress import Say
 from gptshake.data.source.protocol import Source
 from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, by_rank, check, has_text
@@ -26,6 +26,7 @@ from gptshake.errors import DataError, UserError
 from gptshake.files import build_once, sha256, sha256_text
 from gptshake.tokenizer.cache import cached
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer
+from gptshake.tokenizer.unknown import ALL_KNOWN, Unknown
 
 FORMAT = 3
 MANIFEST, BEGUN = "manifest.json", "begun.json"
@@ -44,6 +45,7 @@ class Split:
         n_bytes: UTF-8 bytes of the text which the targets, that is all tokens but the first, cover; an end of text covers none.
         n_characters: of that text, the first token's included.
         n_documents: documents of which it holds at least a part.
+        unknown: unknown tokens among its targets, and what they hide.
     """
 
     name: str
@@ -53,6 +55,22 @@ class Split:
     n_bytes: int
     n_characters: int
     n_documents: int
+    unknown: Unknown = ALL_KNOWN
+
+    @property
+    def bytes_per_target(self) -> float:
+        """UTF-8 bytes of text per target token."""
+        return self.n_bytes / (self.n_tokens - 1)
+
+    @property
+    def hidden_nats(self) -> float:
+        """What the text under unknown tokens costs, in nats per target token."""
+        return self.unknown.nats / (self.n_tokens - 1)
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the target tokens that are unknown."""
+        return self.unknown.tokens / (self.n_tokens - 1)
 
     def tokens(self) -> npt.NDArray[np.unsignedinteger[Any]]:
         """The ids as a read-only memory map, shape (n_tokens,)."""
@@ -121,7 +139,12 @@ class TokenStore:
     @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of training text per target token."""
-        return self.train.n_bytes / (self.train.n_tokens - 1)
+        return self.train.bytes_per_target
+
+    @property
+    def splits(self) -> list[Split]:
+        """Training, validation and, if there is one, test."""
+        return [split for split in (self.train, self.val, self.test) if split is not None]
 
 
 def open_store(
@@ -157,13 +180,13 @@ def open_store(
     key = sha256_text(json.dumps(recipe, sort_keys=True))[:16]
     folder = cache / "stores" / key
     if folder.exists():
-        reason = _problem(folder, key, verify)
+        reason = _problem(folder, key, trainer, verify)
         if reason is None:
             return _open(folder, trainer)
         say(f"rebuilding the token store of {source.label}: {reason}")
 
     def build(path: Path) -> None:
-        if _problem(path, key, verify=True) is None:
+        if _problem(path, key, trainer, verify=True) is None:
             return  # a builder was killed on its last step
         say(f"building the token store of {source.label} ...")
         try:
@@ -180,13 +203,17 @@ def open_store(
     def waiting() -> None:
         say(f"another process is building {source.label}; waiting ...")
 
-    build_once(folder, lambda path: _problem(path, key, verify) is None, build, waiting, resumes=True)
+    build_once(folder, lambda path: _problem(path, key, trainer, verify) is None, build, waiting, resumes=True)
     return _open(folder, trainer)
 
 
 def _open(folder: Path, trainer: TokenizerTrainer) -> TokenStore:
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    splits = {name: Split(name, folder / f"{name}.bin", manifest["dtype"], **counts) for name, counts in manifest["splits"].items()}
+    unknown = manifest.get("unknown", {})  # a store of an earlier version has none if there are no unknown tokens
+    splits = {
+        name: Split(name, folder / f"{name}.bin", manifest["dtype"], **counts, unknown=Unknown(**unknown.get(name, {})))
+        for name, counts in manifest["splits"].items()
+    }
     return TokenStore(
         path=folder,
         key=manifest["key"],
@@ -203,7 +230,7 @@ def _open(folder: Path, trainer: TokenizerTrainer) -> TokenStore:
     )
 
 
-def _problem(folder: Path, key: str, verify: bool) -> str | None:
+def _problem(folder: Path, key: str, trainer: TokenizerTrainer, verify: bool) -> str | None:
     """Why the folder cannot be used, in words; None if it can."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -211,11 +238,20 @@ def _problem(folder: Path, key: str, verify: bool) -> str | None:
             return "its manifest belongs to another store"
         if sha256(folder / FILE_NAME) != manifest["tokenizer"]:
             return f"{FILE_NAME} was changed"
+        if "unknown" not in manifest and _has_unknown(folder, manifest, load_tokenizer(folder, trainer).unk_id):
+            return "it does not say what its unknown tokens hide"
         return damage(folder, manifest["files"], everything=verify)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         return f"its folder is damaged ({type(error).__name__})"
+
+
+def _has_unknown(folder: Path, manifest: dict[str, Any], unk_id: int | None) -> bool:
+    if unk_id is None:
+        return False
+    reads = [Read(folder / f"{name}.bin", manifest["dtype"], counts["n_tokens"]) for name, counts in manifest["splits"].items()]
+    return any((ids[start:stop] == unk_id).any() for ids in reads for start, stop in windows(len(ids), len(ids)))
 
 
 def _write(folder: Path, corpus: Corpus, cut: dict[str, Pieces], tokenizer: Tokenizer, head: dict[str, Any], say: Say) -> None:
@@ -235,6 +271,7 @@ def _write(folder: Path, corpus: Corpus, cut: dict[str, Pieces], tokenizer: Toke
         "dtype": dtype,
         "vocab_size": tokenizer.vocab_size,
         "splits": {name: _counts(encoded, len(cut[name])) for name, encoded in splits.items()},
+        "unknown": {name: asdict(Unknown.of(one.n_unknown, one.hidden, splits["train"].hidden)) for name, one in splits.items()},
         "files": files,
         "excerpts": list(corpus.texts(_beginnings(cut["train"][:3]))),
         "entropy": entropies(Read(folder / "train.bin", dtype, splits["train"].n_tokens), tokenizer.vocab_size),

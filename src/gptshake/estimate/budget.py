@@ -40,6 +40,11 @@ class Budget:
         return self.batch_size // (self.accumulation * self.micro_batch_size)
 
     @property
+    def limit(self) -> str:
+        """What decided the length, with its key: ``trainer.max_steps``, or a rule such as ``20 tokens per parameter``."""
+        return f"trainer.{self.stop_rule}" if self.stop_rule.startswith("max_") else self.stop_rule
+
+    @property
     def batch_in_words(self) -> str:
         """``64 = 2 devices x 2 x 16 sequences``, or ``1 sequence``."""
         parts = [f"{self.devices} devices"] * (self.devices > 1) + [str(self.accumulation)] * (self.accumulation > 1)

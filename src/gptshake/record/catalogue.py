@@ -17,10 +17,12 @@ from gptshake.errors import RecordError
 from gptshake.record.figures import figures
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.names import title
-from gptshake.record.run import read_run, run_dirs, status_of
+from gptshake.record.run import parse_run, run_dirs, status_of
 from gptshake.record.samples import Sample, read_samples
+from gptshake.record.shape import malformed
 
 BROKEN = "broken"
+KNOW_ALL = ("byte", "bpe", "hf_bpe", "sentencepiece", "gpt2")  # tokenizers without unknown tokens
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -30,7 +32,7 @@ class Entry:
 
     path: Path
     status: str  # one of ``run.STATUSES``, killed, or broken
-    info: Mapping[str, Any] = field(default_factory=dict)  # run.json; empty if it cannot be read
+    info: Mapping[str, Any] = field(default_factory=dict)  # run.json; at most id and name of a broken one
     problem: str = ""  # why the record is broken
 
     @property
@@ -52,7 +54,11 @@ class Entry:
     def started(self) -> float:
         """Seconds since 1970; a broken record's is the age of its folder."""
         started = self.info.get("started")
-        return float(started) if isinstance(started, int | float) else self.path.stat().st_mtime
+        if started is not None:
+            return float(started)
+        with contextlib.suppress(OSError):
+            return self.path.stat().st_mtime
+        return 0.0
 
     @property
     def study(self) -> str | None:
@@ -66,6 +72,13 @@ class Entry:
         summary = self.info.get("summary")
         return summary if isinstance(summary, dict) else {}
 
+    @property
+    def old_rule(self) -> bool:
+        """Whether its bits per byte may be too low: an earlier version left out what unknown tokens hide."""
+        data, choices = self.info.get("data"), self.info.get("choices")
+        kind = choices.get("tokenizer") if isinstance(choices, dict) else None
+        return isinstance(data, dict) and "bytes_per_token" in data and "unknown" not in data and kind not in KNOW_ALL
+
     @cached_property
     def figures(self) -> dict[str, float]:
         """Figures of the summary, or the last ones so far; ``time`` is the wall time in seconds."""
@@ -74,7 +87,7 @@ class Entry:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.yaml as dotted keys and plain values; empty if it cannot be read."""
-        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
             return flat(yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER))
         return {}
 
@@ -96,8 +109,11 @@ class Entry:
 def read_entry(path: Path) -> Entry:
     """A run directory as a row; never fails."""
     try:
-        info = read_run(path)
-        return Entry(path, status_of(path), info)
+        info = parse_run(path)
+        if why := malformed(info):
+            named = {key: info[key] for key in ("id", "name") if isinstance(info[key], str)}
+            return Entry(path, BROKEN, named, f"{path / 'run.json'} is damaged: {why}.")
+        return Entry(path, status_of(path, info), info)
     except (RecordError, OSError) as error:
         return Entry(path, BROKEN, problem=str(error))
 

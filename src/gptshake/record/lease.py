@@ -78,10 +78,11 @@ def ask_to_stop(path: Path, reason: str) -> None:
 
 
 def read_lease(path: Path) -> dict[str, Any] | None:
-    """The last heartbeat: pid, host, time, step, value; None if there is none."""
-    with contextlib.suppress(OSError, ValueError):
+    """The last heartbeat: pid, host, time, step, value; None if there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         beat = json.loads((path / _BEAT).read_text(encoding="utf-8"))
-        return beat if isinstance(beat, dict) else None
+        if isinstance(beat, dict) and {"pid", "host"} <= beat.keys() and isinstance(beat.get("time"), int | float):
+            return beat
     return None
 
 

@@ -28,10 +28,11 @@ from gptshake.record.metrics import MetricsWriter, Row, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
 from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+from gptshake.record.shape import STATUSES as STATUSES
+from gptshake.record.shape import malformed
 from gptshake.redaction import redact, redacted
 
-STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
-LATEST = "latest"  # a name for the run that was begun last
+LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -199,32 +200,56 @@ def read_run(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: if it is missing or damaged.
     """
+    info = parse_run(path)
+    if why := malformed(info):
+        raise RecordError(f"{path / 'run.json'} is damaged: {why}.")
+    return info
+
+
+def parse_run(path: Path) -> dict[str, Any]:
+    """The same, whatever its fields hold: only id, name and status are there for sure.
+
+    Raises:
+        RecordError: if it is missing or no such file.
+    """
     try:
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"{path} is no run directory: it has no run.json that can be read.") from error
     except ValueError as error:
         raise RecordError(f"{path / 'run.json'} is damaged: {error}.") from error
+    except RecursionError as error:
+        raise RecordError(f"{path / 'run.json'} is damaged: it is nested too deep.") from error
     if not isinstance(info, dict) or not {"id", "name", "status"} <= info.keys():
         raise RecordError(f"{path / 'run.json'} is not the record of a run: it lacks id, name or status.")
     return info
 
 
-def status_of(path: Path) -> str:
+def status_of(path: Path, info: Mapping[str, Any] | None = None) -> str:
     """A run's status; ``killed`` if it says ``running`` but nobody is at work in it.
 
+    Args:
+        path: the run directory.
+        info: its run.json, if it was read already.
     Raises:
         RecordError: if there is no run.
     """
-    status = str(read_run(path)["status"])
+    status = str((info or read_run(path))["status"])
     return "killed" if status == "running" and not is_alive(path) else status
+
+
+def debugs(info: Mapping[str, Any]) -> str | None:
+    """The option of ``debug=`` that a run was started with, such as ``smoke``; None for a run that is meant."""
+    option = (info.get("choices") or {}).get("debug")
+    return None if option is None else str(option)
 
 
 def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     """The directory of a run.
 
     Args:
-        text: its path, its path below a root (``study/3``), its folder's name, its name, its id, or ``latest``: the one begun last.
+        text: its path, its path below a root (``study/3``), its folder's name, its name, its id, or ``latest``: the one begun last,
+            one with debug= only where there is no other.
         roots: folders of runs, and of sweeps of runs.
     Raises:
         RecordError: if there is none, with the nearest names; or several, with their paths.
@@ -234,7 +259,7 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
         if wanted and (direct / "run.json").exists():
             return direct
     if wanted == LATEST and (begun := list(filter(None, map(_begun, run_dirs(roots))))):
-        return max(begun)[1]
+        return max(begun)[-1]
     names = [(name, path) for path in run_dirs(roots) for name in _names(path)]
     found = sorted({path for name, path in names if name == wanted})
     if len(found) == 1:
@@ -258,10 +283,11 @@ def _nearest(wanted: str, names: list[str], roots: Sequence[Path]) -> str:
     return f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
 
 
-def _begun(path: Path) -> tuple[float, Path] | None:
-    """When a run began, and where it is; None for a record that is broken."""
-    with contextlib.suppress(RecordError, KeyError, TypeError, ValueError):
-        return float(read_run(path)["started"]), path
+def _begun(path: Path) -> tuple[bool, float, Path] | None:
+    """Whether a run is no debugging, when it began, and where it is; None for a record that is broken."""
+    with contextlib.suppress(RecordError, KeyError, TypeError):
+        info = read_run(path)
+        return debugs(info) is None, float(info["started"]), path
     return None
 
 

@@ -112,7 +112,9 @@ def result_differences(entries: Sequence[Entry]) -> list[str]:
     kept = {name: cells for name, cells in rows.items() if any(cells)}
     texts = [["", *names(entries)], *([name, *cells] for name, cells in kept.items())]
     table = aligned(texts, left=range(len(texts[0]))).splitlines() if kept else ["No run has a figure yet."]
-    return table + [same for entry in entries[1:] if (same := _sameness(entries[0], entry))]
+    marked = [name for name, entry in zip(names(entries), entries, strict=True) if entry.old_rule and "val/bpb" in entry.figures]
+    old = [f"Bits per byte of {', '.join(marked)} by the old rule: what unknown tokens hide is left out."] if marked else []
+    return table + old + [same for entry in entries[1:] if (same := _sameness(entries[0], entry))]
 
 
 def equal_tokens(entries: Sequence[Entry]) -> float:

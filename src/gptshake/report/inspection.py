@@ -100,7 +100,7 @@ def _table(facts: Facts) -> str:
         "  ".join(cell.ljust(width) if not n else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
-    sampled = f"\n(unknown and frequencies: of {short_count(facts['sampled'])} tokens spread over a split)" if facts["sampled"] else ""
+    sampled = f"\n(frequencies: of {short_count(facts['sampled'])} tokens spread over a split)" if facts["sampled"] else ""
     return "\n".join(lines) + sampled
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptshake import console
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.record.catalogue import BROKEN, Entry
 from gptshake.record.figures import SECONDS, SPEED, TOKENS
@@ -22,6 +23,7 @@ _SHRINKS = {"trained": 18, "changed": 16, "note": 12}  # letters that must stay
 _WIDEST = {"trained": 50, "changed": 60, "note": 50}
 _SPARED_FIRST = ("note", "tokens/s", "val/loss", "time", "tokens", "started", "changed", "trained")
 _GAP = 2
+OLD = "*"  # behind bits per byte of an earlier version
 _IN_TITLE = ("model", "data", "tokenizer.path", "trainer", "trainer.accelerator", "trainer.precision")  # or of the machine
 Line = dict[str, str]  # column -> text
 
@@ -48,11 +50,11 @@ def table(rows: Sequence[Line], width: int | None = None) -> str:
         width: letters in a line of the terminal; None for no limit.
     """
     kept = [name for name in COLUMNS if any(row[name] for row in rows)]
-    natural = {name: min(max(len(name), *(len(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
+    natural = {name: min(max(len(name), *(console.width(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
     tries = (_fitted(natural, _SPARED_FIRST[:spared], width) for spared in range(len(_SPARED_FIRST) + 1))
     widths = next((fitted for fitted in tries if width is None or _total(fitted) <= width), {"id": natural["id"]})
     head = {name: name for name in COLUMNS}
-    cells = [[_cut(row[name], widths[name]) for name in widths] for row in [head, *rows]]
+    cells = [[console.cut(row[name], widths[name], "…") for name in widths] for row in [head, *rows]]
     return aligned(cells, left=[place for place, name in enumerate(widths) if name in _LEFT])
 
 
@@ -61,6 +63,12 @@ def tally(entries: Sequence[Entry]) -> str:
     counted = ", ".join(f"{number} {status}" for status, number in Counter(entry.status for entry in entries).most_common())
     broken = [f"  broken: {one_line(str(entry.path))}: {reason(entry)}" for entry in entries if entry.status == BROKEN]
     return "\n".join([f"{len(entries)} run{'s' if len(entries) != 1 else ''}{f': {counted}' if counted else ''}", *broken])
+
+
+def old_rule(entries: Sequence[Entry]) -> str:
+    """What the mark means, if one of the runs has it."""
+    marked = any(entry.old_rule and "val/bpb" in entry.figures for entry in entries)
+    return f"{OLD} bits per byte by the old rule: what unknown tokens hide is left out, so do not compare them." if marked else ""
 
 
 def shared(entries: Sequence[Entry]) -> dict[str, str]:
@@ -110,7 +118,7 @@ def _cells(entries: Sequence[Entry], shown: Entry, now: float) -> dict[str, str]
     return {
         "started": age(min(entry.started for entry in entries), now),
         "trained": source(shown),
-        "val/bpb": f"{found['val/bpb']:.4f}" if "val/bpb" in found else "",
+        "val/bpb": f"{found['val/bpb']:.4f}{OLD if shown.old_rule else ''}" if "val/bpb" in found else "",
         "val/loss": f"{found['val/loss']:.4f}" if "val/loss" in found else "",
         "tokens": short_count(tokens) if tokens else "",
         "time": duration(span) if span is not None else "",
@@ -153,7 +161,3 @@ def _fitted(natural: Mapping[str, int], without: Sequence[str], width: int | Non
 
 def _total(widths: Mapping[str, int]) -> int:
     return sum(widths.values()) + _GAP * (len(widths) - 1)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"

@@ -4,13 +4,12 @@ Is given study.json's rows again and again, compares them with what it said befo
 gone, or knows fewer letters, stops nobody.
 """
 
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from statistics import fmean
 from typing import TextIO
 
+from gptshake.console import Console, cut
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.report.answer import Rows, best, names, params_text, run_values, seconds_of, short
 from gptshake.report.terminal import aligned
@@ -28,8 +27,7 @@ class Live:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
-        self._terminal = self._stream.isatty()
+        self._console = Console(stream)
         self._began = time.time()
         self._said: dict[str, str] | None = None  # row -> its state when it was last spoken of
         self._height = 0  # lines on the terminal that are ours
@@ -38,7 +36,7 @@ class Live:
 
     def update(self, study: Rows) -> None:
         """Show what is new; the same rows again say nothing new."""
-        if not self._terminal:
+        if not self._console.renews:
             self._say(study)
         elif time.monotonic() - self._renewed >= RENEW_S:
             self._renew(study)
@@ -59,31 +57,21 @@ class Live:
             state = state_of(row)
             if state != "waiting" and self._said.get(name) != state:
                 self._said[name] = state
-                self._write(f"{begin_line(study, name, row) if state == 'running' else end_line(study, name, row)}\n")
+                self._console.write(f"{begin_line(study, name, row) if state == 'running' else end_line(study, name, row)}\n")
 
     def _greet(self, study: Rows) -> dict[str, str]:
         """Pass over what an earlier controller has ended, in one line."""
         ended = {name: state_of(row) for name, row in _rows(study) if _ended_before(row, self._began)}
         if ended:
-            self._write(f"going on: {counted(len(ended), 'trial')} ended before{_best_so_far(study)}\n")
+            self._console.write(f"going on: {counted(len(ended), 'trial')} ended before{_best_so_far(study)}\n")
         return ended
 
     def _renew(self, study: Rows) -> None:
-        size = shutil.get_terminal_size()
-        lines = [line[: size.columns - 1] for line in frame(study, size.lines - 1, time.time())]
+        size = self._console.size()
+        lines = [cut(line, size.columns - 1) for line in frame(study, size.lines - 1, time.time())]
         upward = f"\x1b[{self._height}A\r\x1b[J" if self._height else ""
-        self._write(upward + "".join(f"{line}\n" for line in lines))
+        self._console.write(upward + "".join(f"{line}\n" for line in lines))
         self._height, self._renewed, self._late = len(lines), time.monotonic(), None
-
-    def _write(self, text: str) -> None:
-        try:
-            try:
-                self._stream.write(text)
-            except UnicodeEncodeError:
-                self._stream.write(text.encode("ascii", "replace").decode())
-            self._stream.flush()
-        except (OSError, ValueError):  # a closed pipe, a closed file
-            return
 
 
 def frame(study: Rows, height: int, now: float) -> list[str]:

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptshake.record.catalogue import BROKEN, Entry
+from gptshake.record.run import debugs
 
 
 def source(entry: Entry) -> str:
-    """What was trained on what: ``tiny · wiki_char · excerpt106``, with the task in front if it was no plain training."""
+    """What was trained on what: ``tiny · wiki_char · excerpt106``, with the task, and ``debug=smoke``, in front if it was no plain training."""
     choices, data = _mapping(entry.info.get("choices")), _mapping(entry.info.get("data"))
     chosen, label = str(choices.get("data") or ""), str(data.get("label") or "")
     parts = [choices.get("model"), chosen, "" if chosen.startswith(label) else label]  # shakespeare_char says it already
-    task = entry.info.get("task", "train")
+    task, debug = entry.info.get("task", "train"), debugs(entry.info)
     named = parts if all(parts[:2]) else ["" if entry.status == BROKEN else entry.title]
-    return one_line(" · ".join(str(part) for part in [task if task != "train" else "", *named] if part))
+    return one_line(" · ".join(str(part) for part in [f"debug={debug}" if debug else "", task if task != "train" else "", *named] if part))
 
 
 def note(entry: Entry) -> str:

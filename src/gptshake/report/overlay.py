@@ -135,7 +135,8 @@ def _end_of(text: str, most: int = 24) -> str:
 
 def _train(entry: Entry, *, bits: bool) -> tuple[Floats, Floats]:
     tokens, loss = _column(entry, "train/loss")
-    return tokens, loss / (math.log(2) * float(_data(entry, "bytes_per_token"))) if bits else loss
+    hidden = ((_data(entry, "unknown") or {}).get("train") or {}).get("nats_per_token", 0.0)
+    return tokens, (loss + hidden) / (math.log(2) * float(_data(entry, "bytes_per_token"))) if bits else loss
 
 
 def _column(entry: Entry, name: str) -> tuple[Floats, Floats]:

@@ -55,7 +55,7 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
         ("step", f"{budget.batch_in_words} of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
         (
             "length",
-            f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')} ({budget.stop_rule})",
+            f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})",
         ),
         ("memory", f"{' + '.join(f'{name} {short_bytes(size)}' for name, size in memory_parts(memory).items())}"),
         ("peak", f"{short_bytes(memory.total)} of {short_bytes(facts['memory_there'])}"),

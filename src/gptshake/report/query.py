@@ -5,10 +5,11 @@ has under that name (option, figure, config key or its end); a bare word is look
 """
 
 import difflib
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatch
 from typing import Any
 
@@ -23,7 +24,16 @@ NEWEST = "started"
 _SHORT = {"tokens": TOKENS, "tokens/s": SPEED, "bpb": "val/bpb", "loss": "val/loss", "mfu": "perf/mfu"}
 _COMPARISON = re.compile(r"([^=<>!]+)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_NOTHING = ("null", "none")
 _UNITS = {"k": 1e3, "M": 1e6, "B": 1e9}
+# How a time may be written -> how long it is; days that surely lead into the next month, or year.
+_PERIODS = {
+    "%Y-%m-%d": timedelta(days=1),
+    "%Y-%m-%dT%H:%M": timedelta(minutes=1),
+    "%Y-%m-%dT%H": timedelta(hours=1),
+    "%Y-%m": timedelta(days=31),
+    "%Y": timedelta(days=366),
+}
 
 
 def select(entries: Sequence[Entry], wish: str) -> list[Entry]:
@@ -33,12 +43,14 @@ def select(entries: Sequence[Entry], wish: str) -> list[Entry]:
         entries: all runs.
         wish: words and comparisons, split at spaces; empty for all.
     Raises:
-        ConfigError: a comparison with a key that no run has; names the nearest.
+        ConfigError: a comparison with a key that no run has (names the nearest), or with a value that cannot be compared.
     """
+    everything = entries
     for word in wish.split():
         comparison = _COMPARISON.fullmatch(word)
         if comparison:
-            _refuse_unknown(comparison[1], entries)
+            _refuse_unknown(comparison[1], everything)
+            _refuse_incomparable(everything, *comparison.groups())
         entries = [entry for entry in entries if (_holds(entry, *comparison.groups()) if comparison else _mentions(entry, word))]
     return list(entries)
 
@@ -81,9 +93,12 @@ def value_of(entry: Entry, key: str) -> Any:
 
 
 def _holds(entry: Entry, key: str, sign: str, wanted: str) -> bool:
+    if key == NEWEST:
+        return _in_time(entry.started, sign, wanted)
     value = value_of(entry, key)
     if sign in _ORDER:
-        return value is not None and _compared(value, wanted, _ORDER[sign])
+        a, b = _number(value), _number(wanted)
+        return a is not None and b is not None and _ORDER[sign](a, b)
     return (sign == "!=") != any(_equal(value, word) for word in wanted.split(","))
 
 
@@ -95,9 +110,37 @@ def _equal(value: Any, wanted: str) -> bool:
     return any(fnmatch(text, wanted.lower()) for text in texts)
 
 
-def _compared(value: Any, wanted: str, order: Callable[[Any, Any], bool]) -> bool:
-    a, b = _number(value), _number(wanted)
-    return order(a, b) if a is not None and b is not None else order(str(value).lower(), wanted.lower())
+def _in_time(started: float, sign: str, wanted: str) -> bool:
+    """``>`` and ``>=`` from the beginning of the day, or minute, that was named; ``<`` before it, ``<=`` up to its end; ``=`` inside."""
+    if sign not in _ORDER:
+        return (sign == "!=") != any(first <= started < after for first, after in map(period, wanted.split(",")))
+    first, after = period(wanted)
+    return {">": first <= started, ">=": first <= started, "<": started < first, "<=": started < after}[sign]
+
+
+def period(text: str) -> tuple[float, float]:
+    """The beginning of a day, month, year, hour or minute and of the next one, in seconds since 1970.
+
+    Args:
+        text: ``today``, ``yesterday``, ``2026-11-20``, ``2026-11``, ``2026``, ``2026-11-20T18`` or ``2026-11-20T18:30``, local time.
+    Raises:
+        ConfigError: anything else.
+    """
+    today = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    days = {"today": 0, "yesterday": 1}
+    if text.lower() in days:
+        first = today - timedelta(days=days[text.lower()])
+        return first.timestamp(), (first + timedelta(days=1)).timestamp()
+    for form, step in _PERIODS.items():
+        try:
+            first = datetime.strptime(text, form)
+            after = first + step
+            if step.days > 1:
+                after = after.replace(day=1, month=1 if form == "%Y" else after.month)
+            return first.timestamp(), after.timestamp()
+        except (ValueError, OverflowError):  # another form, or outside of the calendar
+            continue
+    raise ConfigError(f"started: {text!r} is no time: write today, yesterday, a date such as 2026-11-20, or 2026-11-20T18:30.")
 
 
 def _number(value: Any) -> float | None:
@@ -107,9 +150,10 @@ def _number(value: Any) -> float | None:
     text = str(value)
     unit = _UNITS.get(text[-1:], 1.0)
     try:
-        return float(text[:-1] if unit > 1 else text) * unit
+        number = float(text[:-1] if unit > 1 else text) * unit
     except ValueError:
         return None
+    return None if math.isnan(number) else number
 
 
 def _rank(value: Any) -> tuple[bool, Any]:
@@ -132,3 +176,20 @@ def _refuse_unknown(key: str, entries: Iterable[Entry]) -> None:
         f"did you mean {near[0]}?" if near else "it takes options (model), figures (val/bpb, tokens, time) and config keys (optimizer.lr)."
     )
     raise ConfigError(f"No run has {key!r}: {hint}")
+
+
+def _refuse_incomparable(entries: Iterable[Entry], key: str, sign: str, wanted: str) -> None:
+    """Refuse a value that no run could hold for, whatever it has."""
+    words = [wanted] if sign in _ORDER else wanted.split(",")
+    if key == NEWEST:
+        for word in words:
+            period(word)
+        return
+    values = [value for entry in entries if (value := value_of(entry, key)) is not None]
+    numbers = [value for value in values if _number(value) is not None]
+    if sign in _ORDER and values and not numbers:
+        raise ConfigError(f"{key}{sign}{wanted}: {key} is a text such as {value_text(values[0])}, which has no order; use = or !=.")
+    for word in words:
+        free = sign not in _ORDER and (len(numbers) < len(values) or not values or any(mark in word for mark in "*?[") or word in _NOTHING)
+        if _number(word) is None and not free:
+            raise ConfigError(f"{key}{sign}{wanted}: {key} is a number, and {word or 'nothing'!r} is none; write 1e-3 or 20M.")

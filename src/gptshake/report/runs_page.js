@@ -118,15 +118,23 @@ function equal(text, wanted) {
   return new RegExp(`^${pattern}$`, "is").test(text) || (wanted === "null" && text === "none");
 }
 
+// A day or a minute, as in task.filter: > and >= from its beginning, < before it, <= up to its end.
+function inTime(text, sign, wanted) {
+  const day = new Date(), back = { today: 0, yesterday: 1 }[wanted.toLowerCase()];
+  day.setDate(day.getDate() - (back ?? 0));
+  const from = back === undefined ? wanted.replace("T", " ") : day.toLocaleDateString("sv"), here = text.slice(0, from.length);
+  return { "<": here < from, "<=": here <= from, ">": here >= from, ">=": here >= from, "!=": here !== from }[sign] ?? here === from;
+}
+
 function test(term) {
   const [, key, sign, wanted] = term.match(/^([^<>=!]+)(!=|<=|>=|==|=|<|>)(.*)$/s) ?? [];
   if (!sign) return (run) => run.words.includes(term.toLowerCase());
   if (wanted === "") return () => true; // still being typed
+  if (key === "started") return (run) => factOf(run, key) !== "none" && inTime(factOf(run, key), sign, wanted);
   if (["=", "==", "!="].includes(sign)) return (run) => (sign === "!=") !== wanted.split(",").some((one) => equal(factOf(run, key), one));
   return (run) => {
-    const text = factOf(run, key), [x, y] = [number(text), number(wanted)];
-    const order = Number.isNaN(x) || Number.isNaN(y) ? text.localeCompare(wanted, "en") : x - y;
-    return text !== "none" && { "<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0 }[sign];
+    const order = number(factOf(run, key)) - number(wanted); // NaN, which no comparison holds for, where one is a text
+    return { "<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0 }[sign];
   };
 }
 
@@ -265,6 +273,7 @@ for (const name of data.curves) $("y").append(make("option", { textContent: name
 for (const name of ["tokens", "steps", "time"]) $("x").append(make("option", { textContent: name }));
 $("y").value = data.curves.find((name) => data.runs.some((run) => run.curves[name])) ?? data.curves[0];
 if (data.common) $("common").textContent = `The same in all: ${data.common}.`;
+if (data.old) $("common").append(` ${data.old}`);
 $("filter").addEventListener("input", show);
 $("clear").addEventListener("click", () => { ticked().forEach((run) => tick(run, false)); compare(); });
 for (const id of ["y", "x", "logx", "logy"]) $(id).addEventListener("change", showCurves);

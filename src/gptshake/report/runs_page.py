@@ -7,7 +7,6 @@ thinned to 400 points a run, the lowest among them, so a hundred runs are about 
 
 import contextlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from gptshake.record.metrics import read_columns
 from gptshake.report.changes import changed_keys, value_text
 from gptshake.report.colours import SERIES
 from gptshake.report.html import document
-from gptshake.report.listing import changes_of, changes_text, shared
+from gptshake.report.listing import OLD, changes_of, changes_text, old_rule, shared
 from gptshake.report.outcome import note, reason, source
 from gptshake.report.smoothing import Floats, extremes, smooth
 
@@ -71,6 +70,7 @@ def runs_page(entries: Sequence[Entry]) -> str:
         "curves": CURVES,
         "colours": SERIES,
         "common": changes_text(common),
+        "old": old_rule(entries),
         "shared": _take_shared([run["config"] for run in runs if run["config"]]),
         "runs": runs,
     }
@@ -112,20 +112,14 @@ def _cells(entry: Entry, name: str) -> list[Cell]:
         (name, name),
         (entry.id, entry.id),
         (entry.status, entry.status),
-        (_date(entry.started), entry.started if math.isfinite(entry.started) else None),
-        (f"{bpb:.4f}" if bpb is not None else "", bpb),
+        (datetime.fromtimestamp(entry.started).strftime("%Y-%m-%d %H:%M"), entry.started),
+        (f"{bpb:.4f}{OLD if entry.old_rule else ''}" if bpb is not None else "", bpb),
         (f"{loss:.4f}" if loss is not None else "", loss),
         (short_count(tokens) if tokens is not None else "", tokens),
         (duration(time) if time is not None else "", time),
         (short_count(speed) if speed is not None else "", speed),
         (said, said or None),
     ]
-
-
-def _date(seconds: float) -> str:
-    with contextlib.suppress(ValueError, OverflowError, OSError):  # a damaged record's
-        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-    return ""
 
 
 def _metrics(entry: Entry) -> dict[str, Floats]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from gptshake.console import pad, width
 from gptshake.estimate.basin import Basin
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.report.answer import (
@@ -255,9 +256,9 @@ def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
     """Cells in columns: numbers to the right, the columns ``left`` and the last one to the left; empty columns are left out."""
     last = len(rows[0]) - 1
     used = [column for column in range(last + 1) if any(row[column] for row in rows[1:])]
-    widths = {column: max(len(row[column]) for row in rows) for column in used}
+    widths = {column: max(width(row[column]) for row in rows) for column in used}
     lines = []
     for row in rows:
-        cells = [row[c].ljust(widths[c]) if c in left or c == last else row[c].rjust(widths[c]) for c in used]
+        cells = [pad(row[c], widths[c], left=c in left or c == last) for c in used]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

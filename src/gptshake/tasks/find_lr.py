@@ -174,7 +174,8 @@ def _training(overrides: Sequence[str]) -> list[str]:
 def _last_run(cfg: DictConfig, launch: Launch, record: Run) -> dict[str, Any] | None:
     """The newest finished training of this model and data, and its rate."""
     for entry in catalogue([Path(cfg.paths.runs).expanduser()]):
-        same = all(entry.info.get("choices", {}).get(group) == launch.choices.get(group) for group in ("model", "data"))
+        choices = entry.info.get("choices") or {}
+        same = all(choices.get(group) == launch.choices.get(group) for group in ("model", "data", "debug"))
         if entry.id != record.id and entry.status == "ok" and entry.info.get("task") == "train" and same and "optimizer.lr" in entry.config:
             return {"id": entry.id, "lr": float(entry.config["optimizer.lr"])}
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from gptshake import assemble
-from gptshake.config.again import stored_overrides
+from gptshake.config.again import resumed_overrides
 from gptshake.config.suggest import checked_compose
 from gptshake.estimate.noise_scale import Estimate, running, sentence
 from gptshake.record.launch import Launch
@@ -49,7 +49,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
 
 def _at_checkpoints(run_dir: Path, passes: int, folder: Path) -> list[Estimate]:
     """Measure, keep the numbers in ``folder``, and give one estimate for each checkpoint."""
-    own = checked_compose(stored_overrides(run_dir))
+    own = checked_compose(resumed_overrides(run_dir))
     found = assemble.measure_checkpoints(own, run_dir, passes, print)
     folder.mkdir(parents=True, exist_ok=True)
     writer = NoiseScaleWriter(folder)

@@ -1,15 +1,14 @@
 """``task=runs``: all runs as a table, filtered and sorted. Only reads records; a broken one is a line like any other."""
 
-import shutil
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from gptshake.console import Console
 from gptshake.files import write_atomic
 from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
-from gptshake.report.listing import changes_text, lines, shared, table, tally
+from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
 from gptshake.report.query import in_order, select
 
 
@@ -27,12 +26,13 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         where = " or ".join(map(str, roots))
         print(f"No run in {where} fits task.filter={options.filter}." if options.filter else f"There is no run yet in {where}.")
     else:
-        rows = lines(entries, trials=options.trials)
+        rows, console = lines(entries, trials=options.trials), Console()
         shown = rows[: options.limit]
-        print(table(shown, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+        print(table(shown, console.size().columns if console.terminal else None))
         more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
         common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
-        print(f"\n{common}{more}{tally(entries)}")
+        old = f"{old_rule(entries)}\n" if old_rule(entries) else ""
+        print(f"\n{old}{common}{more}{tally(entries)}")
     if options.html:
         from gptshake.report.runs_page import runs_page
 

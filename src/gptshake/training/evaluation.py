@@ -22,7 +22,13 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: GPT, batches: Iterable[Tensor], bytes_per_target: float, *, between: Callable[[], None] = lambda: None, ranks: Ranks = ALONE
+    model: GPT,
+    batches: Iterable[Tensor],
+    bytes_per_target: float,
+    hidden_nats: float = 0.0,
+    *,
+    between: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Score every target in ``batches``.
 
@@ -30,10 +36,11 @@ def evaluate(
         model: the network; its training mode is restored afterwards.
         batches: token ids (rows, T + 1), int64.
         bytes_per_target: UTF-8 bytes of the split's text per target token.
+        hidden_nats: what the text under unknown tokens costs, in nats per target token (see ``tokenizer.unknown``).
         between: called after every batch (a heartbeat, a question for signals).
         ranks: that share the batches, and all learn the result.
     Returns:
-        bpb = sum of losses / (ln 2 x bytes).
+        bpb = (sum of losses + cost of what unknown tokens hide) / (ln 2 x bytes).
     """
     was_training, device = model.training, next(model.parameters()).device
     total, tokens = torch.zeros((), dtype=torch.float64), 0
@@ -49,4 +56,4 @@ def evaluate(
         model.train(was_training)
     loss_sum, scored = ranks.total(total.item(), tokens)
     mean = loss_sum / scored
-    return Evaluation(mean, mean / (math.log(2) * bytes_per_target), int(scored))
+    return Evaluation(mean, (mean + hidden_nats) / (math.log(2) * bytes_per_target), int(scored))

@@ -5,6 +5,7 @@ Text comes through as it is, with two exceptions that belong to files rather tha
 characters stay. Everything is streamed: memory holds one document, of a plain text a megabyte.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ class TextFiles:
         cache: str | None = None,
         cleaning: int = CLEANING_VERSION,
     ) -> None:
-        entries = [path] if isinstance(path, str) else [str(entry) for entry in path or ()]
+        self._entries = entries = [path] if isinstance(path, str) else [str(entry) for entry in path or ()]
         if not entries:
             raise DataError("Which text? Give a file, a folder or a pattern, or a list of them, with data.path=…")
         self._encoding, self._text_key, self._cleaning = known(encoding), text_key, cleaning_version(cleaning)
@@ -86,8 +87,9 @@ class TextFiles:
                 before += path.stat().st_size
 
     def resolved(self) -> dict[str, Any]:
-        """Nothing is ``auto`` here."""
-        return {}
+        """Where the text lies, whatever the working directory, so that a run can be resumed from anywhere."""
+        places = [os.path.abspath(os.path.expanduser(entry)) for entry in self._entries]  # noqa: PTH100, PTH111 -- a pattern is no path
+        return {"path": places[0] if len(places) == 1 else places}
 
 
 def _label(entry: str) -> str:

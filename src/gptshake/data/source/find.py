@@ -77,7 +77,7 @@ def _found(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
     if path.exists():
         raise DataError(f"data.path={shown(entry)} is neither a file nor a folder. Write its content into a file first.")
     if not glob.has_magic(entry):
-        raise DataError(f"data.path={shown(entry)} does not exist.")
+        raise DataError(f"data.path={shown(entry)} does not exist. If it has moved, give its new place with data.path=…")
     return _matching(entry, path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gptshake.errors import RecordError
 from gptshake.record.catalogue import BROKEN, Entry
+from gptshake.record.run import debugs
 from gptshake.record.studies import ROWS, read_rows_of
 from gptshake.report.answer import Rows, best, is_number
 
@@ -51,7 +52,7 @@ def gather(entries: Sequence[Entry], multirun: Path) -> Gathered:
     """
     problems = [(entry.path, entry.problem) for entry in entries if entry.status == BROKEN]
     whole = [entry for entry in reversed(entries) if entry.status != BROKEN]
-    told = [entry for entry in whole if not (isinstance(entry.info.get("choices"), dict) and entry.info["choices"].get("debug"))]
+    told = [entry for entry in whole if not debugs(entry.info)]
     sweeps: dict[Path, list[Entry]] = {file.parent: [] for file in sorted(multirun.glob(f"*/{ROWS}"))}
     plain = []
     for entry in told:

@@ -4,14 +4,16 @@ Moves with every micro-batch, so that a step that takes minutes is seen to move.
 two prints.
 """
 
-import sys
 import time
 from typing import Any
 
 import pytorch_lightning as pl
 
+from gptshake.console import Console
 from gptshake.estimate.words import duration
 from gptshake.training.module import GPTModule
+
+_SPARE = (4, 3, 1, 5)  # of the parts of a line, if a terminal is narrow: speed, learning rate, percent, time left
 
 
 class Progress(pl.Callback):
@@ -22,8 +24,8 @@ class Progress(pl.Callback):
     """
 
     def __init__(self, every_s: float = 10.0) -> None:
-        self.terminal = sys.stdout.isatty()
-        self.every_s = 0.2 if self.terminal else every_s
+        self._console = Console()
+        self.every_s = 0.2 if self._console.renews else every_s
         self._shown_at = self._began = 0.0
         self._first = 0.0
 
@@ -38,32 +40,35 @@ class Progress(pl.Callback):
         row, now = pl_module.bench.row, time.monotonic()
         validated = pl_module.micro_batches == 0 and row.get("step") == pl_module.steps and "val/loss" in row
         if validated:
-            self._clear()
+            self._console.clear()
             pl_module.bench.run.say(
                 f"step {pl_module.steps:>6,} of {pl_module.budget.steps:,} | val loss {row['val/loss']:.4f} | {row['val/bpb']:.3f} bpb"
                 f" | train {row['train/loss']:.4f} | lr {row['train/lr']:.2e} | {row['perf/tokens_per_s']:,.0f} tokens/s | left {self._left(pl_module, now)}"
             )
         elif now - self._shown_at >= self.every_s:
-            self._show(self._line(pl_module, now))
+            self._console.show(self._parts(pl_module, now), _SPARE)
         else:
             return
         self._shown_at = now
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave a clean line."""
-        self._clear()
+        self._console.clear()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave a clean line."""
-        self._clear()
+        self._console.clear()
 
-    def _line(self, module: GPTModule, now: float) -> str:
+    def _parts(self, module: GPTModule, now: float) -> list[str]:
         row, done = module.bench.row, self._done(module)
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        figures = f"loss {row['train/loss']:.4f} | lr {row['train/lr']:.2e}" if row else "first step"
-        percent = 100 * done / module.budget.total_tokens
-        speed = f"{row.get('perf/tokens_per_s', rate):,.0f} tokens/s | left {self._left(module, now)}"
-        return f"step {module.steps:>6,} of {module.budget.steps:,} | {percent:5.1f} % | {figures} | {speed}"
+        return [
+            f"step {module.steps:>6,} of {module.budget.steps:,}",
+            f"{100 * done / module.budget.total_tokens:5.1f} %",
+            *([f"loss {row['train/loss']:.4f}", f"lr {row['train/lr']:.2e}"] if row else ["first step", ""]),
+            f"{row.get('perf/tokens_per_s', rate):,.0f} tokens/s",
+            f"left {self._left(module, now)}",
+        ]
 
     def _left(self, module: GPTModule, now: float) -> str:
         done = self._done(module)
@@ -72,10 +77,3 @@ class Progress(pl.Callback):
 
     def _done(self, module: GPTModule) -> float:
         return module.tokens + module.micro_batches / module.budget.accumulation * module.budget.tokens_per_step
-
-    def _show(self, line: str) -> None:
-        print(f"\r\033[K{line}" if self.terminal else line, end="" if self.terminal else "\n", flush=True)
-
-    def _clear(self) -> None:
-        if self.terminal:
-            print("\r\033[K", end="", flush=True)

@@ -1,0 +1,120 @@
+"""Text on a terminal: how many columns it takes, and lines that renew themselves.
+
+A live line never wraps, for a wrapped one cannot be renewed: it is fitted to the terminal's width anew at every showing, so it follows
+a resize. Under TERM=dumb lines follow each other without control characters; in a pipe or a file they keep their full length.
+"""
+
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import TextIO
+
+GAP = " | "  # between the parts of a line
+
+
+class Console:
+    """A stream that people may be looking at. One that is closed, or knows fewer letters, raises nothing.
+
+    Args:
+        stream: where to; by default the standard output.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self.terminal = _is_terminal(self._stream)
+        self.renews = self.terminal and os.environ.get("TERM") not in ("dumb", "unknown")  # whether text can be replaced
+        self._shown = False
+
+    def size(self) -> os.terminal_size:
+        """Columns and lines as they are now."""
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            return shutil.get_terminal_size()
+        return size if size.columns and size.lines else shutil.get_terminal_size()
+
+    def line(self, parts: Sequence[str], spare: Sequence[int] = ()) -> str:
+        """The parts as one line that does not wrap if this is a terminal; arguments as in ``fit``."""
+        return fit(parts, self.size().columns - 1, spare) if self.terminal else _joined(parts)
+
+    def show(self, parts: Sequence[str], spare: Sequence[int] = ()) -> None:
+        """Show a line in place of the one before, or below it where it cannot be replaced; arguments as in ``fit``."""
+        text = self.line(parts, spare)
+        self.write(f"\r\x1b[K{text}" if self.renews else f"{text}\n")
+        self._shown = self.renews
+
+    def clear(self) -> None:
+        """Remove the line that is shown; call it before other text."""
+        if self._shown:
+            self.write("\r\x1b[K")
+            self._shown = False
+
+    def write(self, text: str) -> None:
+        """Write text as it is, at once."""
+        try:
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(text.encode("ascii", "replace").decode())
+            self._stream.flush()
+        except (OSError, ValueError):  # a closed pipe, a closed file
+            return
+
+
+def fit(parts: Sequence[str], columns: int, spare: Sequence[int] = ()) -> str:
+    """The parts in one line of at most so many columns.
+
+    Args:
+        parts: in the order in which they are shown; empty ones are not.
+        columns: of the terminal.
+        spare: indices of parts, those that are left out first come first; what remains is cut at the end.
+    """
+    left = list(parts)
+    for index in spare:
+        if width(_joined(left)) > columns:
+            left[index] = ""
+    return cut(_joined(left), columns)
+
+
+def cut(text: str, columns: int, end: str = "") -> str:
+    """The beginning of a text that takes at most so many columns, on one line; ``end`` marks that something is missing."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    if width(text) <= columns:
+        return text
+    taken, kept = width(end), []
+    for letter in text:
+        taken += width(letter)
+        if taken > columns:
+            break
+        kept.append(letter)
+    return "".join(kept).rstrip() + end if end else "".join(kept)
+
+
+def pad(text: str, columns: int, *, left: bool = True) -> str:
+    """The text with spaces up to so many columns, behind it (``left``) or in front of it."""
+    spaces = " " * (columns - width(text))
+    return text + spaces if left else spaces + text
+
+
+def width(text: str) -> int:
+    """Columns that a text takes on a terminal: two for wide letters (Chinese, Japanese, Korean, emoji), none for combining marks."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return GAP.join(part for part in parts if part)
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 2
+    return 0 if unicodedata.category(letter) in ("Mn", "Me") and letter != "\ufe0f" else 1  # U+FE0F may widen the letter before it
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
