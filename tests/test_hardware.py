@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,8 +71,10 @@ def test_bf16_where_the_processor_trains_faster_with_it(imagined: Path, maker: s
     assert hardware.pick_precision("mps") == "32-true"
 
 
-@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "32-true"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")])
-def test_bf16_from_ampere_on(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str) -> None:
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((6, 0), "16-mixed"), ((7, 5), "16-mixed"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")]
+)
+def test_bf16_from_ampere_on_and_fp16_before(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert hardware.pick_precision("cuda") == precision
 
@@ -142,6 +145,42 @@ def test_gpus_are_read_from_the_drivers_tool(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(hardware.platform, "system", lambda: "Linux")
     monkeypatch.setattr(hardware, "_output", lambda *command: "NVIDIA H200, 143771\nOdd, Name, 24576\nNVIDIA GH, [N/A]")
     assert hardware.describe()["gpus"] == [{"name": "NVIDIA H200", "memory_gb": 140.4}, {"name": "Odd, Name", "memory_gb": 24.0}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "precision", "total"),
+    [("7.5, [N/A]", "16-mixed", 75), ("8.0, Disabled", "bf16-mixed", 80), ("9.0, Enabled", "bf16-mixed", 1000), ("", "bf16-mixed", 1000)],
+)
+def test_a_gpu_is_asked_for_by_its_drivers_tool_so_that_cuda_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, answer: str, precision: str, total: int
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def output(*command: str) -> str:
+        asked.append(command)
+        return answer.replace(".", "") if "memory" in command[1] else answer
+
+    monkeypatch.setattr(hardware, "_output", output)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1234,3")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=1000 << 20))
+    assert hardware.pick_precision("cuda") == precision
+    assert hardware.device_memory("cuda") == total << 20
+    assert all(command[-2:] == ("-i", "GPU-1234") for command in asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "fp16", "fp32"),
+    [
+        ("Tesla T4", 65e12, 8.1e12),
+        ("Tesla V100-SXM2-16GB", 125e12, 15.7e12),
+        ("Tesla V100-PCIE-32GB", 112e12, 14e12),
+        ("Tesla P100-PCIE-16GB", 18.7e12, 9.3e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12, 19.5e12),
+    ],
+)
+def test_the_peak_of_16_mixed_is_that_of_fp16(name: str, fp16: float, fp32: float) -> None:
+    assert (hardware.known_peak(name, "16-mixed"), hardware.known_peak(name, "32-true")) == (fp16, fp32)
 
 
 def test_a_tool_that_fails_or_hangs_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """What this machine is: processor, memory, GPUs; which device and precision suit it; how fast it can multiply.
 
 Importing it imports no torch, and ``describe`` needs none; functions that ask torch import it when called. Peaks of
-known GPUs are a table, those of others are measured in a fifth of a second.
+known GPUs are a table, those of others are measured in a fifth of a second. Questions about a GPU go to its driver's own
+tool, for a process in which CUDA or Metal has started must not be forked; only measuring starts them.
 """
 
 import os
@@ -24,9 +25,20 @@ MEM_INFO = Path("/proc/meminfo")
 BF16_FLAGS = ({"amx_bf16"}, {"avx512_bf16", "authenticamd"})  # any whole set; avx512_bf16 of an Intel Xeon trained slower than fp32
 CUDA_CONTEXT = 1 << 29  # bytes of a GPU that its driver takes for a process, beside what torch counts
 SLACK = 1 << 28  # bytes that stacks and pools of threads reserve and do not use
-BF16, FP32 = "bf16-mixed", "32-true"
+BF16, FP16, FP32 = "bf16-mixed", "16-mixed", "32-true"
 
-# Dense FLOP/s with fp32 accumulation: (bf16 tensor cores, fp32 without tensor cores). From NVIDIA's data sheets and architecture
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # torch.cuda.is_available() shall ask the driver's library, not start CUDA
+
+# Dense FLOP/s: of the Pascal, Volta and Turing generations, which have no bf16, (fp16, fp32 without tensor cores).
+WITHOUT_BF16: dict[str, tuple[float, float]] = {
+    "V100": (125e12, 15.7e12),
+    "V100 PCIe": (112e12, 14e12),
+    "V100S PCIe": (130e12, 16.4e12),
+    "T4": (65e12, 8.1e12),
+    "P100": (21.2e12, 10.6e12),
+    "P100 PCIe": (18.7e12, 9.3e12),
+}
+# Of all: with fp32 accumulation, (bf16 and fp16 tensor cores, which are equally fast, fp32 without tensor cores). From NVIDIA's data sheets and architecture
 # white papers (Ampere GA102, Ada, Blackwell, Hopper); where those print the figure with sparsity, half of it.
 PEAK_FLOPS: dict[str, tuple[float, float]] = {
     "B200": (2250e12, 75e12),
@@ -50,6 +62,7 @@ PEAK_FLOPS: dict[str, tuple[float, float]] = {
     "RTX 3090 Ti": (80e12, 40e12),
     "RTX 3090": (71e12, 35.6e12),
     "RTX 3080": (59.5e12, 29.8e12),
+    **WITHOUT_BF16,
 }
 
 
@@ -66,8 +79,11 @@ KNOWN_GPUS = {
     "a100": Gpu("A100", 81920 << 20, 1.6),
     "h100": Gpu("H100", 81559 << 20, 2.5),
     "h200": Gpu("H200", 143771 << 20, 3.3),
+    "p100": Gpu("P100 PCIe", 16384 << 20, 0.2),
     "rtx3090": Gpu("RTX 3090", 24576 << 20, 0.2),
     "rtx4090": Gpu("RTX 4090", 24564 << 20, 0.4),
+    "t4": Gpu("T4", 15360 << 20, 0.15),
+    "v100": Gpu("V100", 16384 << 20, 0.25),
 }
 
 
@@ -131,9 +147,7 @@ def memory_bytes() -> int:
 def free_bytes(device: str) -> int:
     """Memory of ``device`` that nobody uses now, in bytes; for ``cpu`` and ``mps`` of the main memory, where the system says so, else all of it."""
     if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
+        return _mib("memory.free") or int(_cuda().mem_get_info()[0])
     found = re.search(r"^MemAvailable:\s*(\d+) kB$", MEM_INFO.read_text(), re.MULTILINE) if MEM_INFO.exists() else None
     free = 1024 * int(found[1]) if found else memory_bytes()
     limit, used, stat = (_cgroup_value(f"memory.{name}") or "" for name in ("max", "current", "stat"))
@@ -184,9 +198,7 @@ def device_memory(device: str) -> int:
     """Memory in which ``device`` (``cpu``, ``cuda``, ``mps``) trains, in bytes; Apple's GPUs share the main memory."""
     if device != "cuda":
         return memory_bytes()
-    import torch
-
-    return int(torch.cuda.get_device_properties(0).total_memory)
+    return _mib("memory.total") or int(_cuda().get_device_properties(0).total_memory)
 
 
 def device_count(device: str) -> int:
@@ -218,15 +230,27 @@ def pick_device(accelerator: str) -> str:
 
 
 def pick_precision(device: str) -> str:
-    """``bf16-mixed`` where the hardware multiplies bf16 well, else ``32-true``.
+    """``bf16-mixed`` where the hardware multiplies bf16 well, ``16-mixed`` on other GPUs of NVIDIA's, else ``32-true``.
 
-    That is: CUDA from compute capability 8 (Ampere) on, x86 processors with AMX, and AMD's from Zen 4 on (docs/benchmarks.md).
+    bf16, that is: CUDA from compute capability 8 (Ampere) on, x86 processors with AMX, and AMD's from Zen 4 on (docs/benchmarks.md).
     """
     if device == "cuda":
-        import torch
-
-        return BF16 if torch.cuda.get_device_capability() >= (8, 0) else FP32
+        said = re.fullmatch(r"(\d+)\.\d+", _first_gpu("compute_cap"))
+        return BF16 if (int(said[1]) if said else _cuda().get_device_capability()[0]) >= 8 else FP16
     return BF16 if device == "cpu" and any(flags <= _cpu_flags() for flags in BF16_FLAGS) else FP32
+
+
+def check_precision(device: str | None, precision: str | None) -> None:
+    """Refuse a precision that the device does not have.
+
+    Raises:
+        ConfigError: with what it has.
+    """
+    if precision == FP16 and device in ("cpu", "mps"):
+        raise ConfigError(
+            f"trainer.precision=16-mixed needs a GPU of NVIDIA's, and this run is on {'the CPU' if device == 'cpu' else 'MPS'}: "
+            f"choose trainer.precision={'bf16-mixed or ' if device == 'cpu' else ''}32-true, or leave it out."
+        )
 
 
 def known_peak(gpu_name: str, precision: str) -> float | None:
@@ -235,12 +259,12 @@ def known_peak(gpu_name: str, precision: str) -> float | None:
     Args:
         gpu_name: as the driver gives it ("NVIDIA A100-SXM4-80GB"); maker, memory and socket are no part of the model. A variant
             (Laptop, SUPER, Ti) is another chip and is never taken for the plain one.
-        precision: ``bf16-mixed`` or ``32-true``.
+        precision: ``bf16-mixed``, ``16-mixed`` or ``32-true``.
     """
     words = re.sub(r"\b(NVIDIA|GeForce|Tesla|SXM\d?|HBM\w*|\d+ ?GB)\b", " ", gpu_name.replace("-", " "))
     model = " ".join(words.split()).lower()
     peaks = next((peaks for name, peaks in PEAK_FLOPS.items() if name.lower() == model), None)
-    return peaks[0 if precision == BF16 else 1] if peaks else None
+    return peaks[1 if precision == FP32 else 0] if peaks else None
 
 
 def peak_flops(device: str, precision: str) -> float:
@@ -260,7 +284,7 @@ def measured_gemm_flops(device: str, precision: str) -> float:
     import torch
 
     size = 512 if device == "cpu" else 4096  # as fast as a larger one there, and done many times in a moment
-    dtype = torch.bfloat16 if precision == BF16 else torch.float32
+    dtype = {BF16: torch.bfloat16, FP16: torch.float16}.get(precision, torch.float32)
     left, right = (torch.randn(size, size, device=device, dtype=dtype, generator=torch.Generator(device)) for _ in range(2))
     best, until = float("inf"), time.perf_counter() + 0.05
     left @ right  # the first product also chooses a kernel
@@ -295,7 +319,33 @@ def _is_there(device: str) -> bool:
         return True
     import torch
 
-    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+    if device == "cuda":
+        return torch.cuda.is_available()
+    if platform.system() == "Darwin":  # torch would start Metal to see whether it can
+        return torch.backends.mps.is_built() and platform.machine() == "arm64"
+    return torch.backends.mps.is_available()
+
+
+def _cuda() -> Any:
+    """torch's CUDA, which starts when it is asked: where the driver's tool does not answer."""
+    import torch
+
+    return torch.cuda
+
+
+def _mib(field: str) -> int:
+    """Bytes of a size that the driver's tool gives in MiB; 0 if it does not."""
+    said = _first_gpu(field)
+    return int(said) << 20 if said.isdigit() else 0
+
+
+def _first_gpu(field: str) -> str:
+    """What the driver's tool says of the first GPU that this process may use; nothing of a part of one (MIG), which it does not know."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    which = ("-i", wanted) if wanted else ()
+    rows = _output("nvidia-smi", f"--query-gpu={field},mig.mode.current", "--format=csv,noheader,nounits", *which).splitlines()
+    value, _, parted = (rows[0] if rows else "").partition(",")
+    return "" if parted.strip() == "Enabled" else value.strip()
 
 
 def _cpu_flags() -> set[str]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
@@ -83,13 +83,19 @@ class Ranks:
         distributed.all_reduce(value)
         return value.div_(self.size)
 
-    def share(self, items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-        """This rank's part of ``items``, each with whether it counts.
+    def share(self, items: Iterable[T], most: int | None = None) -> Iterator[tuple[T, bool]]:
+        """This rank's part of the first ``most`` of ``items``, each with whether it counts; of a sequence no other item is made.
 
         Every rank gets equally many, as those must that exchange parts of a network to look at one: where the last round lacks
         some, the others do its first one, too, and throw the result away.
         """
-        source = iter(items)
+        if isinstance(items, Sequence):
+            n = len(items) if most is None else min(most, len(items))
+            for first in range(0, n, self.size):
+                counts = first + self.rank < n
+                yield items[first + self.rank if counts else first], counts
+            return
+        source = islice(items, most)
         while group := list(islice(source, self.size)):
             counts = self.rank < len(group)
             yield group[self.rank if counts else 0], counts

@@ -146,6 +146,17 @@ def test_a_run_on_another_text_is_not_compared(place: Place) -> None:
     assert "the first on this text" in place.entry("book0000")
 
 
+def test_another_tokenizer_on_the_same_text_is_compared(place: Place) -> None:
+    place.run("chars000", 1, data={"fingerprint": "c" * 64, "text": "t" * 64})
+    place.run("pairs000", 2, 2.0, data={"fingerprint": "b" * 64, "text": "t" * 64})
+    place.run("other000", 3, 1.0, data={"fingerprint": "d" * 64, "text": "u" * 64})
+    place.run("older000", 4, 1.5, data={"fingerprint": "b" * 64})
+    place.write()
+    assert "better than the best before it, -1.0000 bits per byte" in place.entry("pairs000")
+    assert "the first on this text" in place.entry("other000")
+    assert "better than the best before it, -0.5000 bits per byte" in place.entry("older000")
+
+
 def test_a_run_that_began_from_another_is_compared_with_it(place: Place) -> None:
     place.run("parent00", 1, 3.0)
     place.run("between0", 2, 2.0, lr=0.1)
@@ -369,6 +380,19 @@ def test_hostile_texts_are_shown_not_obeyed(place: Place) -> None:
         *re.findall("^## 2026.*", place.text, re.M),
     ]
     assert place.text.count("\n<!-- gptshake:end evil0000") == 1
+
+
+def test_the_first_journal_of_a_thousand_runs_takes_less_than_ten_seconds(place: Place) -> None:
+    """Of a hundred, in a tenth of it; matplotlib alone would take as long."""
+    first = place.run("x0000000", 0)
+    for n in range(1, 100):
+        copy = place.folder / "runs" / f"run{n}"
+        shutil.copytree(first, copy)
+        info = json.loads((copy / "run.json").read_text()) | {"id": f"x{n:07d}", "started": BEGIN + 60 * n}
+        (copy / "run.json").write_text(json.dumps(info))
+    began = time.process_time()
+    assert place.write().drawn == 100
+    assert time.process_time() - began < 1.0
 
 
 def test_a_hundred_runs_take_less_than_two_seconds_and_no_torch(place: Place) -> None:

@@ -51,8 +51,7 @@ class Training:
 
     def fit(self, *callbacks: pl.Callback) -> list[dict[str, Any]]:
         """Train to the end; the rows of metrics.csv."""
-        lease = Lease(self.run.path)
-        keeper = Keeper(self.recorder, lease, save_minutes=10, patience=self.patience, saved_step=None)
+        keeper = self.keeper()
         trainer = build_trainer(
             budget=self.budget, callbacks=[self.recorder, *callbacks, keeper], accelerator="cpu", devices=1, precision="32-true"
         )
@@ -60,8 +59,11 @@ class Training:
             trainer.fit(self.module, train_dataloaders=self.batches())
             keeper.save(trainer, self.module)
         finally:
-            lease.release()
+            keeper.lease.release()
         return self.run.rows()
+
+    def keeper(self) -> Keeper:
+        return Keeper(self.recorder, Lease(self.run.path), save_minutes=10, patience=self.patience, saved_step=None)
 
     def batches(self) -> TrainBatches:
         return TrainBatches(TOKENS, BLOCK, self.micro, seed=1)

@@ -4,9 +4,11 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from gptshake.data.module import TrainBatches
 from gptshake.errors import TrainingError
 from gptshake.model.gpt import GPT
 from gptshake.optim.adamw import adamw
@@ -84,6 +86,31 @@ def test_too_little_memory_is_told_with_what_to_change(
 def test_bf16_is_the_bf16_of_training(training: Any) -> None:
     plain, short = ramp(training()), ramp(training(), precision="bf16-mixed")
     assert plain != short and plain == pytest.approx(short, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_a_long_ramp_in_half_precision_ends_where_that_in_fp32_does(training: Any, precision: str) -> None:
+    def learned(precision: str) -> list[float]:
+        job = training(batch=16, micro=16)
+        job.batches = lambda: TrainBatches(np.arange(4000).astype(np.uint16) % 11, BLOCK, 16, seed=1)
+        return ramp(job, [1e-3 * 1.08**step for step in range(40)], precision=precision)
+
+    plain, half = learned("32-true"), learned(precision)
+    assert plain[0] - plain[-1] > 1.0
+    assert half == pytest.approx(plain, abs=0.1 * (plain[0] - plain[-1]))
+
+
+def test_an_overflow_of_the_loss_scale_is_no_divergence(training: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = torch.amp.GradScaler.scale, []
+
+    def scale(self: Any, outputs: Any) -> Any:
+        seen.append(None)
+        return real(self, outputs) * (float("inf") if len(seen) in (1, 3) else 1.0)
+
+    monkeypatch.setattr(torch.amp.GradScaler, "scale", scale)
+    losses = ramp(training(), precision="16-mixed")
+    assert len(losses) == len(RATES) and all(loss == loss for loss in losses)
+    assert len(seen) == len(RATES) + 2
 
 
 def test_a_network_is_spoilt_but_the_vocabulary_fits(training: Any) -> None:

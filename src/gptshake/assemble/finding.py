@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gptshake.assemble.forecast import device_of, set_torch
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import data_module
 from gptshake.assemble.weights import give_initial_weights
@@ -74,6 +75,7 @@ def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps
 
 def _range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps:
     """The quick ramp, then the repeats where it moved; in the child."""
+    set_torch(cfg)
     task = cfg.task
     quick_rates = geometric(task.low, task.high, task.steps // 2)
     with closing(_Progress(len(quick_rates) + task.repeats * task.steps)) as progress:
@@ -98,7 +100,6 @@ def _ramp(cfg: DictConfig, store: TokenStore, budget: Budget, repeat: int, rates
     own = cfg.copy()
     with open_dict(own):
         own.seed = cfg.seed + repeat
-    torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
     torch.manual_seed(own.seed)
     model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
     if cfg.init_from:
@@ -116,7 +117,7 @@ def _ramp(cfg: DictConfig, store: TokenStore, budget: Budget, repeat: int, rates
         beta1=_beta1_at_peak(cfg, budget),
         seed=own.seed,
         clip=cfg.trainer.gradient_clip_val,
-        device={"gpu": "cuda"}.get(cfg.trainer.accelerator, cfg.trainer.accelerator),
+        device=device_of(cfg),
         precision=cfg.trainer.precision,
         told=lambda step, loss: progress(repeat, step, len(rates), rates[step - 1], loss),
     )

@@ -32,6 +32,7 @@ from gptshake.model.config import GPTConfig
 
 GPU_SHARE = 0.9  # of a GPU's free memory: the rest is for fragments, validation and the libraries' buffers
 AUTO_SECONDS = 60.0  # that a run may take to find its micro-batch
+COMPILING = 5  # times as long where each size must be compiled
 AUTO_DEVICES = ("cuda",)  # where it does
 
 AutoFit = Callable[[DictConfig, GPTConfig, Budget], tuple[int, str]]
@@ -125,7 +126,7 @@ def auto_fit(cfg: DictConfig, store: TokenStore) -> Iterator[AutoFit | None]:
     if cfg.data.micro_batch_size != AUTO or not there or cfg.trainer.accelerator in ("cpu", "mps"):
         yield None
         return
-    until = time.monotonic() + AUTO_SECONDS
+    until = time.monotonic() + _seconds(cfg)
     with fitter(cfg, store) as ours:
         yield partial(_auto, ours, until)
 
@@ -139,7 +140,7 @@ def _auto(ours: Fitter, until: float, cfg: DictConfig, shape: GPTConfig, budget:
     try:
         ours.search(cfg, shape, budget, memory_limit(device), tried=tried, most=batch, saturates=True, until=until)
         if not tried:
-            raise GptshakeError(f"{AUTO_SECONDS:.0f} s were not enough")
+            raise GptshakeError(f"{_seconds(cfg):.0f} s were not enough")
     except ConfigError:
         raise
     except GptshakeError as error:
@@ -149,6 +150,10 @@ def _auto(ours: Fitter, until: float, cfg: DictConfig, shape: GPTConfig, budget:
     best = fastest(tried, batch)
     when = f"measured in {duration(time.monotonic() - begun)}" if len(tried) > known else "measured before"
     return best.size, f"micro-batch: {best.size} of up to {max(row.size for row in tried)} sequences are the fastest on this GPU, {when}"
+
+
+def _seconds(cfg: DictConfig) -> float:
+    return AUTO_SECONDS * (COMPILING if cfg.trainer.get("compile") else 1)
 
 
 def _in_child(store: TokenStore, task: tuple[DictConfig, Budget, int]) -> dict[str, Any] | str:
@@ -171,7 +176,7 @@ def per_device(budget: Budget) -> int:
 
 
 def _nothing_fits(cfg: DictConfig, shape: GPTConfig, limit: int, why: str) -> str:
-    halved = "" if str(cfg.trainer.precision).startswith("bf16") else ", trainer.precision=bf16-mixed"
+    halved = ", trainer.precision=bf16-mixed" if cfg.trainer.precision == hardware.FP32 else ""
     more = "a device with more memory" if OmegaConf.select(cfg, "task.memory") is None else "a larger task.memory"
     return (
         f"Not even one sequence of {shape.block_size:,} tokens fits into {short_bytes(limit)} of memory: {why}. "
@@ -186,6 +191,7 @@ def _fingerprint(cfg: DictConfig, store: TokenStore) -> str:
         "vocabulary": store.tokenizer.vocab_size,
         "optimizer": cfg.optimizer._target_,
         "precision": cfg.trainer.precision,
+        **({"compile": True} if cfg.trainer.get("compile") else {}),
         "accelerator": cfg.trainer.accelerator,
         "gpu": _gpu(),
         "versions": [version("torch"), version("gptshake")],

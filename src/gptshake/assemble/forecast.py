@@ -4,6 +4,7 @@ Speed is measured in a child process that is thrown away, so that nothing of the
 the probe alone. Its server is forked before CUDA can have begun in this process, which a child would not survive.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -90,10 +91,22 @@ def measured(store: TokenStore, cfg: DictConfig, budget: Budget, typical: Callab
     """Measure in this process; ``typical`` as in ``training.probe.measure``."""
     from gptshake.training.probe import measure
 
+    set_torch(cfg)
     trainer = cfg.trainer
     model = partial(make, cfg.model, vocab_size=store.tokenizer.vocab_size)
     device = device_of(cfg)
-    return measure(model, make(cfg.optimizer), budget, device, trainer.precision, trainer.gradient_clip_val, typical)
+    clip, compile = trainer.gradient_clip_val, trainer.compile
+    return measure(model, make(cfg.optimizer), budget, device, trainer.precision, clip, typical, compile)
+
+
+def set_torch(cfg: DictConfig) -> None:
+    """Threads and determinism of this process, before a GPU is asked for anything."""
+    import torch
+
+    if cfg.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not; it is read when CUDA starts
+    torch.set_num_threads(cfg.trainer.threads)
+    torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
 
 
 def _in_child(store: TokenStore, task: tuple[DictConfig, Budget]) -> dict[str, Any]:

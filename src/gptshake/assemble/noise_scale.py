@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from gptshake.assemble.forecast import device_of, set_torch
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store
 from gptshake.errors import CheckpointError, RecordError
@@ -40,8 +41,8 @@ def measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int, say: Callab
     from gptshake.training.checkpoint import load_weights, our_state, verify
     from gptshake.training.gradients import measure
 
-    torch.set_num_threads(cfg.trainer.threads)
-    device = {"gpu": "cuda"}.get(cfg.trainer.accelerator, cfg.trainer.accelerator)
+    set_torch(cfg)
+    device = device_of(cfg)
     model = make(cfg.model, vocab_size=store.tokenizer.vocab_size).to(device)
     rows = min(budget.micro_batch_size, ROWS)
     data = builder(cfg.data)(
@@ -58,9 +59,9 @@ def measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int, say: Callab
         say(f"checkpoint {number} of {len(steps)}, step {step:,}: {passes} passes of {counted(rows, 'sequence')}")
         model.load_state_dict(load_weights(folder / "model.safetensors", device))
         torch.manual_seed(cfg.seed)  # dropout
-        with torch.autocast(device, torch.bfloat16, enabled=cfg.trainer.precision.startswith("bf16")):
-            source = islice(data.train_dataloader(), passes)
-            found.append(list(measure(model, source, LEAST, passes // LEAST, steps=step, tokens=our_state(folder)["tokens"])))
+        source, tokens = islice(data.train_dataloader(), passes), our_state(folder)["tokens"]
+        precision = cfg.trainer.precision
+        found.append(list(measure(model, source, LEAST, passes // LEAST, steps=step, tokens=tokens, precision=precision)))
     if not found:
         raise RecordError(f"No checkpoint of {run_dir.name} is whole.")
     return found

@@ -6,6 +6,7 @@ A run that goes on is held against its plan first.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ from gptshake.data.round_trip import round_trip, unknown_warnings
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
-from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds
+from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds, step_seconds
 from gptshake.estimate.words import counted, duration, short_bytes, short_count
+from gptshake.files import sha256_text
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import config_sha256
 from gptshake.record.run import Run
@@ -103,6 +105,7 @@ def _about(store: TokenStore) -> dict[str, Any]:
     return {
         "label": store.label,
         "licence": store.licence,
+        "text": sha256_text(json.dumps(store.manifest["recipe"]["source"], sort_keys=True)),  # the same for every tokenizer
         "fingerprint": store.fingerprint,
         "store": store.key,
         "tokenizer": store.tokenizer.digest,
@@ -224,6 +227,12 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")
 
 
+def rate_at(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> float:
+    """Tokens per second that one process should reach, roughly; arguments as above."""
+    speed = assumed_speed(model_shape(cfg), store.tokenizer.vocab_size, budget.micro_batch_size, gemm * GEMM_SHARE)
+    return budget.tokens_per_step / step_seconds(budget.accumulation, speed)
+
+
 def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: bool) -> None:
     """Show what the model will read, and what the tokenizer makes of three documents, so that garbage is seen at once.
 
@@ -245,6 +254,7 @@ def say_end(run: Run, summary: dict[str, float]) -> None:
     """Say what came out, where it lies, and what to do next."""
     parts = [f"val loss {summary['val/loss']:.4f} nats per token, {summary['val/bpb']:.4f} bits per byte" if "val/loss" in summary else ""]
     parts += [f"test {summary['test/bpb']:.4f} bpb" if "test/bpb" in summary else "", f"after {summary['train/tokens']:,.0f} tokens"]
+    parts += [f"{counted(skipped, 'step')} skipped by the loss scale" if (skipped := summary.get("skipped_steps")) else ""]
     run.say(f"done: {' | '.join(part for part in parts if part)}")
     for name, path in (("record", run.path), ("curves", run.path / "plots" / "loss.png"), ("samples", run.path / "samples.md")):
         if Path(path).exists():

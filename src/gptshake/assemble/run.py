@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
-from gptshake.assemble.forecast import device_of
-from gptshake.assemble.opening import hidden_nats, open_run, outcome, say_end, say_plan, show_data
+from gptshake.assemble.forecast import device_of, set_torch
+from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
 from gptshake.assemble.weights import give_initial_weights, load_initial_weights
@@ -108,7 +108,7 @@ def _train(
 
     device, devices = device_of(cfg), cfg.trainer.devices
     with together(devices, cfg.trainer.threads) as group:
-        _set_torch(cfg)
+        set_torch(cfg)
         for line in lines:
             run.log(line)
         if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
@@ -130,6 +130,8 @@ def _train(
             sink.start(run)
         group.told(_Order(cfg, store, budget, run.path, start))
         bench = _bench(cfg, run, store, data, model, sinks, flops, peak, group)
+        if device == "cpu" and cfg.trainer.threads > 1:
+            bench.expected_rate = rate_at(cfg, store, budget, gemm)
         module = _module(cfg, model, budget, bench)
         _fit(cfg, start, data, bench, lease, module, profiler)
     return _conclude(cfg, store if run.info.get("trial") is None else None, data, bench, module)
@@ -146,7 +148,7 @@ def follow() -> None:
     order: _Order = group.told()
     SIGNALS.install()  # until now a signal ended this process at once
     cfg, store, budget = order.cfg, order.store, order.budget
-    _set_torch(cfg)
+    set_torch(cfg)
     model = _network(cfg, store)
     data = data_module(cfg, store, budget, group)
     if cfg.init_from and order.start is None:
@@ -161,13 +163,6 @@ def follow() -> None:
             raise TrainingError(ranks.GONE) from error
         raise
     ranks.leave()
-
-
-def _set_torch(cfg: DictConfig) -> None:
-    import torch
-
-    torch.set_num_threads(cfg.trainer.threads)
-    torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
 
 
 def _network(cfg: DictConfig, store: TokenStore) -> Any:
@@ -206,8 +201,6 @@ def _bench(
     peak: float,
     group: Ranks,
 ) -> Bench:
-    from itertools import islice
-
     from gptshake.report.curves import plot_run
     from gptshake.report.noise_scale import plot_noise_scale
     from gptshake.training.bench import Bench
@@ -218,8 +211,8 @@ def _bench(
             raise Stop(SIGNALS.received)  # the checkpoint before the validation stays the last one
 
     def validate() -> Evaluation:
-        some = islice(data.val_dataloader(), cfg.trainer.limit_val_batches)
-        return evaluate(model, some, store.val.bytes_per_target, hidden_nats(run, store.val), between=between, ranks=group)
+        hidden, most = hidden_nats(run, store.val), cfg.trainer.limit_val_batches
+        return evaluate(model, data.val_dataloader(), store.val.bytes_per_target, hidden, most=most, between=between, ranks=group)
 
     def draw(path: Path) -> list[Path]:
         return [*plot_run(path), *plot_noise_scale(path)]
@@ -255,6 +248,7 @@ def _fit(
     from gptshake.training import checkpoint
     from gptshake.training.callbacks.keeper import Keeper
     from gptshake.training.callbacks.recorder import Recorder
+    from gptshake.training.device import no_memory, out_of_memory
 
     options = cfg.trainer
     recorder = Recorder(options.val_check_interval, parse_max_time(options.max_time) if options.max_time else None)
@@ -273,8 +267,10 @@ def _fit(
         with SIGNALS.deferred():
             trainer.fit(module, train_dataloaders=batches, ckpt_path=start, weights_only=True)
             keeper.save(trainer, module)
-    except BaseException:
+    except BaseException as error:
         bench.run.update(summary=summary_of(module, bench))
+        if out_of_memory(error):
+            raise no_memory(module.budget) from error
         raise
 
 
@@ -303,7 +299,7 @@ def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:
         "steps": module.steps,
         "best/val/loss": bench.best_loss,
         "best/step": bench.best_step or 0,
-    }
+    } | ({"skipped_steps": bench.skipped_steps} if bench.skipped_steps else {})
     summary |= {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
     if best := [row["val/bpb"] for row in rows if row["step"] == bench.best_step and "val/bpb" in row]:
         summary["best/val/bpb"] = best[0]

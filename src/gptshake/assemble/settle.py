@@ -171,7 +171,12 @@ def _settle_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
     trainer = cfg.trainer
     device = "cuda" if gpu else hardware.pick_device(trainer.accelerator)
     if trainer.precision == AUTO:
-        trainer.precision = hardware.BF16 if gpu else hardware.pick_precision(device)
+        trainer.precision = (
+            hardware.pick_precision(device) if gpu is None else hardware.FP16 if gpu.name in hardware.WITHOUT_BF16 else hardware.BF16
+        )
+        if trainer.precision == hardware.FP16 and trainer.get("strategy") == "fsdp":
+            trainer.precision = hardware.FP32
+    hardware.check_precision(device, trainer.precision)
     trainer.devices = _devices(cfg, device, here=gpu is None)
     if trainer.threads == AUTO:
         trainer.threads = max(1, hardware.default_threads() // trainer.devices)

@@ -12,8 +12,9 @@ from gptshake.config.suggest import list_options, nearest
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import AUTO, parse_max_time
 from gptshake.estimate.words import parse_bytes
-from gptshake.hardware import KNOWN_GPUS
+from gptshake.hardware import KNOWN_GPUS, check_precision
 from gptshake.model.config import GPTConfig, check_shape
+from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 Rule = tuple[str, Callable[[Any], bool], str]
 
@@ -149,6 +150,7 @@ def check(cfg: DictConfig) -> None:
         if value is not None and value not in words:
             raise ConfigError(f"{key}={value} is not known{nearest(str(value), words)} It is one of {', '.join(words)}.")
     _check_model(cfg)
+    _check_passed_on(cfg)
     _check_combinations(cfg)
 
 
@@ -181,10 +183,28 @@ def _check_model(cfg: DictConfig) -> None:
         check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))
 
 
+def _check_passed_on(cfg: DictConfig) -> None:
+    """Keys for Lightning's Trainer, added with ``+trainer.key=``: those that would do nothing, or harm, have a sentence of their own."""
+    if cfg.trainer is None or cfg.trainer.get("_target_") != TrainerConfig._target_:
+        return
+    for key, value in cfg.trainer.items():
+        if key in TrainerConfig.__dataclass_fields__:
+            continue
+        if key in REPLACED:
+            harmless, instead = REPLACED[key]
+            if value != harmless:
+                raise ConfigError(f"trainer.{key}={value} is not for Lightning's Trainer here: {instead}.")
+        elif key not in PASSED_ON:
+            raise ConfigError(f"trainer.{key} is no key of trainer{nearest(str(key), (*TrainerConfig.__dataclass_fields__, *PASSED_ON))}")
+        elif not isinstance(value, bool):
+            raise ConfigError(f"trainer.{key}={value} cannot work: it is true or false.")
+
+
 def _check_combinations(cfg: DictConfig) -> None:
     val, test = OmegaConf.select(cfg, "data.val_fraction", default=0), OmegaConf.select(cfg, "data.test_fraction", default=0)
     if val + test >= 1:
         raise ConfigError(f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on: make their sum less than 1.")
+    check_precision(OmegaConf.select(cfg, "trainer.accelerator"), OmegaConf.select(cfg, "trainer.precision"))
     max_time = OmegaConf.select(cfg, "trainer.max_time")
     if max_time is not None:
         parse_max_time(max_time)

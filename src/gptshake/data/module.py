@@ -5,9 +5,10 @@ function of the number of the micro-batch, so the whole state of the order is th
 this process: a batch costs 0.02 to 0.03 ms, a worker's hand-over 1 ms. Workers are for a disk that lets a process wait.
 """
 
+import platform
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -64,7 +65,6 @@ class TrainBatches:
         self._rank, self._world_size = rank, world_size
         self._given = 0
         self._window, self._starts = -1, np.empty((0, micro_batch_size), np.int64)
-        self._pin = torch.cuda.is_available()
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Goes on after the batches handed out so far, or after those of a loaded state.
@@ -77,7 +77,7 @@ class TrainBatches:
                 if number != self._given:
                     break  # a state was loaded meanwhile
                 self._given += 1
-                yield batch.pin_memory() if self._pin else batch
+                yield batch
 
     def state_dict(self) -> dict[str, int]:
         """How many micro-batches this rank has handed out."""
@@ -98,7 +98,7 @@ class TrainBatches:
             sampler=count(first),
             num_workers=self._workers,
             worker_init_fn=_leave_signals,
-            multiprocessing_context="fork",  # the map of the tokens is shared, not sent
+            multiprocessing_context=_start_method(),
         )
         try:
             yield from _without_alarm(loader)
@@ -115,6 +115,12 @@ class TrainBatches:
             starts = block_starts(window * size, size, self._n, self._seed, self._block_size, random_offset=self._random_offset)
             self._window, self._starts = window, starts.reshape(_WINDOW, self._world_size, self._rows)[:, self._rank]
         return torch.from_numpy(gather(self._tokens, self._starts[inside], self._block_size))
+
+
+def _start_method() -> str:
+    """``fork`` shares everything with the workers at once, but not from a process in which a GPU's driver may be at work."""
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return "forkserver" if started or platform.system() == "Darwin" else "fork"
 
 
 class _ByNumber(Dataset[torch.Tensor]):
@@ -144,10 +150,10 @@ def _leave_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class EvalBatches:
+class EvalBatches(Sequence[torch.Tensor]):
     """A whole split in order: full blocks in batches of at most ``rows``, then the short rest of the stream as one row.
 
-    Every token but the first is a target exactly once. Every rank reads the whole split.
+    Every token but the first is a target exactly once. A batch is made when it is asked for, so that ranks can share the split.
 
     Args:
         tokens: the stream, shape (n_tokens,), n_tokens >= 2.
@@ -163,14 +169,15 @@ class EvalBatches:
         """Number of batches."""
         return -(-self._n_full // self._rows) + (self._rest > 0)
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """From the start, every time."""
-        for first in range(0, self._n_full, self._rows):
+    def __getitem__(self, number: int) -> torch.Tensor:  # type: ignore[override]  # no slices
+        """A batch by its number, from 0."""
+        first = number * self._rows
+        if 0 <= first < self._n_full:
             ids = np.arange(first, min(first + self._rows, self._n_full))
-            yield torch.from_numpy(gather(self._tokens, ids * self._block_size, self._block_size))
-        if self._rest:
-            last = np.asarray(self._tokens[-self._rest - 1 :]).astype(np.int64)
-            yield torch.from_numpy(last[None])
+            return torch.from_numpy(gather(self._tokens, ids * self._block_size, self._block_size))
+        if number != len(self) - 1:
+            raise IndexError(number)
+        return torch.from_numpy(np.asarray(self._tokens[-self._rest - 1 :]).astype(np.int64)[None])
 
 
 class TokenDataModule(pl.LightningDataModule):

@@ -182,7 +182,7 @@ def _compute(parts: Mapping[str, float], total: float, now: Situation) -> str:
     share = (parts["forward"] + parts["backward"]) / total
     head = f"compute-bound: forward and backward are {percent(share)} of the step; MFU {now.mfu:.2g} of {now.peak}"
     if now.device == "cuda" and now.precision == "32-true":
-        return f"{head}; trainer.precision=bf16-mixed multiplies faster."
+        return f"{head}; trainer.precision=bf16-mixed (16-mixed before Ampere) multiplies faster."
     if now.mfu < LOW_MFU:
         larger = "data.micro_batch_size" if now.accumulation > 1 else "data.batch_size"
         compiling = "" if now.compiled else ", and trainer.compile=true joins small operations"

@@ -6,6 +6,7 @@ where a run is kept, shown and watched, and what follows from other keys; so two
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from gptshake.report.answer import short
@@ -50,6 +51,7 @@ def value_text(value: Any) -> str:
     return text.rpartition(".")[2] if text.startswith("gptshake.") else text
 
 
+@cache
 def counts(key: str) -> bool:
     """Whether a key, or a group, can change a result."""
     return key not in _KEYS and not key.endswith("._partial_") and not any(key == group or key.startswith(f"{group}.") for group in _GROUPS)

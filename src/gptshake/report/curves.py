@@ -6,11 +6,10 @@ gives ``plots/loss.png`` and ``.svg``. Long runs are thinned to the extremes of 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,10 +17,8 @@ from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.names import title
 from gptshake.record.run import read_run
-from gptshake.report.smoothing import Floats, smooth, thin
+from gptshake.report.smoothing import REFERENCES, column, smooth, spread, thinned
 from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
-
-REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))
 
 
 def plot_run(run_dir: Path) -> list[Path]:
@@ -50,56 +47,22 @@ def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     figure.subplots_adjust(left=0.075, right=0.865, top=0.815, bottom=0.095, hspace=0.22)
     heading(figure, title(info["name"]), _subtitle(info, rows))
-    _draw_both(upper, lower, info, rows)
-    return figure
-
-
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Heights for labels, from the highest down, so that neighbours are at least ``gap`` apart and none is moved up."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(min(height, placed[-1] - gap) if placed else height)
-    return placed
-
-
-def draw_small(info: Mapping[str, Any], rows: list[Row]) -> Figure:
-    """The same without a heading and with fewer points, for a page that says the numbers itself."""
-    figure = Figure(figsize=(8, 3.6))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    figure.subplots_adjust(left=0.075, right=0.865, top=0.93, bottom=0.125, hspace=0.3)
-    _draw_both(upper, lower, info, rows, intervals=100)
-    return figure
-
-
-def _draw_both(upper: Axes, lower: Axes, info: Mapping[str, Any], rows: list[Row], intervals: int = 1000) -> None:
-    _draw_loss(upper, rows, intervals)
+    _draw_loss(upper, rows)
     _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
-    _draw_learning_rate(lower, rows, intervals)
+    _draw_learning_rate(lower, rows)
+    return figure
 
 
-def _thin(x: Floats, y: Floats, intervals: int) -> tuple[Floats, Floats]:
-    """Fewer points, with the last one, so that a flat line does not end early."""
-    thin_x, thin_y = thin(x, y, intervals)
-    return (x, y) if len(thin_x) == len(x) else (np.append(thin_x, x[-1]), np.append(thin_y, y[-1]))
-
-
-def _column(rows: list[Row], name: str) -> tuple[Floats, Floats]:
-    """Tokens and values of the rows in which the value is there and finite."""
-    points = [(row["train/tokens"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
-    both = np.array(points, dtype=np.float64).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
-
-
-def _draw_loss(axes: Axes, rows: list[Row], intervals: int) -> None:
-    tokens, loss = _column(rows, "train/loss")
-    axes.plot(*_thin(tokens, loss, intervals), color=BLUE, alpha=0.22, linewidth=0.8)
-    axes.plot(*_thin(tokens, smooth(loss), intervals), color=BLUE, linewidth=1.8, label="train")
+def _draw_loss(axes: Axes, rows: list[Row]) -> None:
+    tokens, loss = column(rows, "train/loss")
+    axes.plot(*thinned(tokens, loss), color=BLUE, alpha=0.22, linewidth=0.8)
+    axes.plot(*thinned(tokens, smooth(loss)), color=BLUE, linewidth=1.8, label="train")
     lowest = float(smooth(loss).min())
-    tokens, loss = _column(rows, "val/loss")
+    tokens, loss = column(rows, "val/loss")
     if len(loss):
         marker = "o" if len(loss) <= 40 else None
         axes.plot(
-            *_thin(tokens, loss, intervals),
+            *thinned(tokens, loss),
             color=VERMILION,
             linewidth=1.8,
             marker=marker,
@@ -131,12 +94,12 @@ def _draw_references(axes: Axes, entropy: Mapping[str, float]) -> None:
         axes.annotate(text, (1.0, y), xytext=(6, 0), xycoords=edge, textcoords="offset points", color=GREY, size=9.5, va="center")
 
 
-def _draw_learning_rate(axes: Axes, rows: list[Row], intervals: int) -> None:
-    tokens, rate = _column(rows, "train/lr")
-    axes.plot(*_thin(tokens, rate, intervals), color=GREEN, linewidth=1.6)
+def _draw_learning_rate(axes: Axes, rows: list[Row]) -> None:
+    tokens, rate = column(rows, "train/lr")
+    axes.plot(*thinned(tokens, rate), color=GREEN, linewidth=1.6)
     peak = float(rate.max()) if len(rate) else 0.0
     if peak > 0:
-        axes.fill_between(*_thin(tokens, rate, intervals), color=GREEN, alpha=0.12, linewidth=0)
+        axes.fill_between(*thinned(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
         axes.set_ylim(0, 1.15 * peak)
         axes.set_yticks([0, peak], ["0", short_rate(peak)])
     caption(axes, "learning rate")

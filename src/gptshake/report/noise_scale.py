@@ -19,7 +19,7 @@ from gptshake.estimate.words import short_count
 from gptshake.record.names import title
 from gptshake.record.noise_scale import read_measurements
 from gptshake.record.run import read_run
-from gptshake.report.curves import spread
+from gptshake.report.smoothing import spread
 from gptshake.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, caption, count_axis, heading, look, save
 
 POINTS = 400  # of a curve: the average moves slowly

@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 from gptshake.estimate.words import short_count
 from gptshake.record.catalogue import Entry
 from gptshake.report.changes import key_text
-from gptshake.report.curves import spread
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
 from gptshake.report.figures import COLOURS
 from gptshake.report.outcome import source
-from gptshake.report.smoothing import Floats, smooth, thin
+from gptshake.report.smoothing import Floats, column, smooth, spread, thin
 from gptshake.report.style import GREY, caption, count_axis, heading, look, save
 
 _MOST_NAMED, _MOST_VALUES = 3, 4  # changed keys in a label, runs in the subtitle
@@ -74,7 +73,7 @@ def _draw_legend(axes: Axes) -> None:
 def _draw_run(axes: Axes, entry: Entry, colour: str, label: str, *, bits: bool, width: float) -> tuple[float, float]:
     """Both curves; gives the lowest value and the last one."""
     tokens, loss = _train(entry, bits=bits)
-    val_tokens, val = _column(entry, "val/bpb" if bits else "val/loss")
+    val_tokens, val = column(entry.rows, "val/bpb" if bits else "val/loss")
     axes.plot(*thin(tokens, smooth(loss)), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
     if len(val):
         marker = "o" if len(val) <= 40 else None
@@ -134,16 +133,9 @@ def _end_of(text: str, most: int = 24) -> str:
 
 
 def _train(entry: Entry, *, bits: bool) -> tuple[Floats, Floats]:
-    tokens, loss = _column(entry, "train/loss")
+    tokens, loss = column(entry.rows, "train/loss")
     hidden = ((_data(entry, "unknown") or {}).get("train") or {}).get("nats_per_token", 0.0)
     return tokens, (loss + hidden) / (math.log(2) * float(_data(entry, "bytes_per_token"))) if bits else loss
-
-
-def _column(entry: Entry, name: str) -> tuple[Floats, Floats]:
-    """Tokens and values of the rows in which the value is there and finite."""
-    points = [(row["train/tokens"], row[name]) for row in entry.rows if math.isfinite(row.get(name, math.nan))]
-    both = np.array(points, dtype=np.float64).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
 
 
 def _data(entry: Entry, key: str) -> Any:

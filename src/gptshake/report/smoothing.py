@@ -4,11 +4,16 @@ Takes and gives arrays. Beside ``curves.py`` because a page without pictures nee
 """
 
 import itertools
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gptshake.record.metrics import Row
+
 Floats = NDArray[np.float64]
+REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))  # of data.entropy: what needs no model
 
 
 def smooth(values: Floats) -> Floats:
@@ -36,3 +41,24 @@ def thin(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
     """The lowest and the highest point of every interval, in order; all points if there are not more."""
     kept = extremes(y, intervals)
     return x[kept], y[kept]
+
+
+def thinned(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
+    """As ``thin``, with the last point, so that a flat line does not end early."""
+    thin_x, thin_y = thin(x, y, intervals)
+    return (x, y) if len(thin_x) == len(x) else (np.append(thin_x, x[-1]), np.append(thin_y, y[-1]))
+
+
+def column(rows: Sequence[Row], name: str) -> tuple[Floats, Floats]:
+    """Tokens and values of the rows in which the value is there and finite."""
+    points = [(row["train/tokens"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
+    both = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights for labels, from the highest down, so that neighbours are at least ``gap`` apart and none is moved up."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - gap) if placed else height)
+    return placed

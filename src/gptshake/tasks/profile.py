@@ -164,7 +164,7 @@ def _facts(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, p
 
 
 def _situation(cfg: DictConfig, budget: Budget, profiler: "Profiler", speed: float, callback: str) -> Situation:
-    device = {"gpu": "cuda"}.get(cfg.trainer.accelerator, cfg.trainer.accelerator)
+    device = assemble.device_of(cfg)
     measured = profiler.peak_flops == hardware.measured_gemm_flops(device, cfg.trainer.precision)
     return Situation(
         device=device,

@@ -29,4 +29,6 @@ class Bench:
     best_step: int | None = None
     best_loss: float = float("inf")
     validations_since_best: int = 0
+    skipped_steps: int = 0  # by 16-mixed, whose loss scale was too large
+    expected_rate: float | None = None  # tokens per second, roughly; None where several processors do not share one process's work
     elapsed_s: float = 0.0  # training time of earlier sittings of a resumed run

@@ -28,7 +28,7 @@ class FolderCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint folder at ``path``."""
-        weights = {name.removeprefix("model."): tensor.contiguous() for name, tensor in checkpoint["state_dict"].items()}
+        weights = _apart({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
         tensors: dict[str, Tensor] = {}
         rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
         write_folder_atomic(Path(path), lambda folder: _write(folder, weights, tensors, rest))
@@ -131,6 +131,17 @@ def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor],
     (folder / "state.json").write_text(json.dumps(rest))
     sums = {name: sha256(folder / name) for name in FILES}
     (folder / "checksums.json").write_text(json.dumps(sums))
+
+
+def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of which no two share their memory, as tied ones do, for that is what a file can hold; loaded, they are tied again."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in weights.items():
+        memory = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in seen else tensor.contiguous()
+        seen.add(memory)
+    return found
 
 
 def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:

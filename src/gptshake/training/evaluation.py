@@ -1,4 +1,4 @@
-"""Loss over every target of a split: no sampling, no dropout, no global random numbers."""
+"""Loss over every target of a split: no sampling, no dropout, no global random numbers. In fp32, whatever the training's precision."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from gptshake.model.gpt import GPT
 from gptshake.ranks import ALONE, Ranks
+from gptshake.training.device import to_device
+
+HELD = 64  # losses that stay on the device before they are read, so that it is not waited for at every batch
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ def evaluate(
     bytes_per_target: float,
     hidden_nats: float = 0.0,
     *,
+    most: int | None = None,
     between: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
@@ -37,23 +41,36 @@ def evaluate(
         batches: token ids (rows, T + 1), int64.
         bytes_per_target: UTF-8 bytes of the split's text per target token.
         hidden_nats: what the text under unknown tokens costs, in nats per target token (see ``tokenizer.unknown``).
+        most: of the batches, from the first on; None: all.
         between: called after every batch (a heartbeat, a question for signals).
         ranks: that share the batches, and all learn the result.
     Returns:
         bpb = (sum of losses + cost of what unknown tokens hide) / (ln 2 x bytes).
     """
     was_training, device = model.training, next(model.parameters()).device
-    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    total, tokens = 0.0, 0
+    held: list[Tensor] = []
     model.eval()
     try:
-        for batch, counts in ranks.share(batches):
-            ids = batch.to(device)
-            loss = model.loss(ids[:, :-1], ids[:, 1:], reduction="sum").double().cpu()
+        for batch, counts in ranks.share(batches, most):
+            ids = to_device(batch, device)
+            loss = model.loss(ids[:, :-1], ids[:, 1:], reduction="sum")
             if counts:
-                total, tokens = total + loss, tokens + ids[:, 1:].numel()
+                held.append(loss)
+                tokens += ids[:, 1:].numel()
+            if len(held) == HELD:
+                total = _added(total, held)
             between()
     finally:
         model.train(was_training)
-    loss_sum, scored = ranks.total(total.item(), tokens)
+    loss_sum, scored = ranks.total(_added(total, held), tokens)
     mean = loss_sum / scored
     return Evaluation(mean, (mean + hidden_nats) / (math.log(2) * bytes_per_target), int(scored))
+
+
+def _added(total: float, held: list[Tensor]) -> float:
+    """The sum with the losses that were held, one by one in fp64, which not every device has; they are forgotten."""
+    for loss in torch.stack(held).tolist() if held else ():
+        total += loss
+    held.clear()
+    return total

@@ -1,7 +1,8 @@
 """The range test itself: a training whose schedule is a ramp, on a network that is thrown away.
 
 Groups, multipliers, clipping, dropout and accumulation are ``GPTModule``'s own, so a step is the step of a real run. After each one the
-loss on fixed held-out batches is taken, which is free of the noise of drawing batches. The price: half a step's time more, or less.
+loss on fixed held-out batches is taken, in fp32 like every validation, which is free of the noise of drawing batches. The price: half
+a step's time more, or less.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,15 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gptshake.errors import TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.lr_range import has_diverged
 from gptshake.model.gpt import GPT
 from gptshake.optim.schedule import Factors
+from gptshake.training.device import forward_pass, no_memory, out_of_memory, to_device
 from gptshake.training.evaluation import evaluate
 from gptshake.training.module import GPTModule, OptimizerFactory
 
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+SCALED = "16-mixed"
 
 
 def range_test(
@@ -60,14 +61,14 @@ def range_test(
     def ramp(seen: int, total: int) -> Factors:
         return Factors(rates[seen // tokens - 1] / lr, beta1)
 
-    module = GPTModule(model.to(device), optimizer, ramp, budget, None, seed=seed, clip=clip, compile=False)  # type: ignore[arg-type]  # no bench: nothing is recorded
-    with torch.autocast(device, AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST):
-        try:
-            return _ramp(module, iter(batches), held_out, len(rates), torch.amp.GradScaler(device, enabled=precision == "16-mixed"), told)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise TrainingError(_no_memory(budget)) from error
-            raise
+    module = GPTModule(model, optimizer, ramp, budget, None, seed=seed, clip=clip, compile=False)  # type: ignore[arg-type]  # no bench: nothing is recorded
+    try:
+        module.to(device)  # all of it: batches go where the module says that it is
+        return _ramp(module, iter(batches), held_out, len(rates), precision, told)
+    except (MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise no_memory(budget) from error
+        raise
 
 
 def _ramp(
@@ -75,25 +76,31 @@ def _ramp(
     batches: Iterator[Tensor],
     held_out: Sequence[Tensor],
     steps: int,
-    scaler: torch.amp.GradScaler,
+    precision: str,
     told: Callable[[int, float], None],
 ) -> list[float]:
     optimizer = module.configure_optimizers()
+    scaler = torch.amp.GradScaler(module.device.type, enabled=precision == SCALED)
+    module.scaler = scaler if scaler.is_enabled() else None
     losses: list[float] = []
     while len(losses) < steps and not has_diverged(losses):
-        _step(module, optimizer, batches, scaler)
+        while not _step(module, optimizer, batches, precision, scaler):
+            pass  # the gradients overflowed, the scale is lower now: the same rate again
         loss = evaluate(module.model, held_out, 1.0).loss
         losses.append(loss if torch.isfinite(module.step_loss) and torch.isfinite(module.grad_norm) else float("nan"))
         told(len(losses), losses[-1])
     return losses
 
 
-def _step(module: GPTModule, optimizer: torch.optim.Optimizer, batches: Iterator[Tensor], scaler: torch.amp.GradScaler) -> None:
-    """One optimizer step, as Lightning drives the module."""
+def _step(
+    module: GPTModule, optimizer: torch.optim.Optimizer, batches: Iterator[Tensor], precision: str, scaler: torch.amp.GradScaler
+) -> bool:
+    """One optimizer step, as Lightning drives the module; gives whether it took place, or was skipped by the loss scale."""
     for number in range(module.budget.accumulation):
-        batch = next(batches).to(module.device)
+        batch = to_device(next(batches), module.device)
         module.on_train_batch_start(batch, number)
-        loss = module.training_step(batch, number) / module.budget.accumulation
+        with forward_pass(module.device.type, precision):
+            loss = module.training_step(batch, number) / module.budget.accumulation
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         module.micro_batches += 1
     scaler.unscale_(optimizer)
@@ -101,14 +108,8 @@ def _step(module: GPTModule, optimizer: torch.optim.Optimizer, batches: Iterator
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    module.steps, module.micro_batches = module.steps + 1, 0
-
-
-def _no_memory(budget: Budget) -> str:
-    size = f"{budget.micro_batch_size} sequence{'s' if budget.micro_batch_size > 1 else ''} of {budget.block_size} tokens"
-    way = (
-        f"data.micro_batch_size={max(1, budget.micro_batch_size // 2)}"
-        if budget.micro_batch_size > 1
-        else "a smaller model or model.block_size"
-    )
-    return f"There is not enough memory for {size} at once: try {way}."
+    module.micro_batches = 0
+    if module.overflowed(module.step_loss.item(), module.grad_norm.item(), scaler.get_scale()):
+        return False
+    module.steps += 1
+    return True

@@ -4,7 +4,7 @@ Everything random is a function of (seed, step, micro-batch), so there is no ran
 device: values stay tensors until ``callbacks/recorder.py`` reads them.
 """
 
-import time
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -18,6 +18,8 @@ from gptshake.model.gpt import GPT
 from gptshake.optim.schedule import Factors
 from gptshake.ranks import ALONE
 from gptshake.training.bench import Bench
+from gptshake.training.compiling import Loss, compiled_loss
+from gptshake.training.device import to_device
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 Schedule = Callable[[int, int], Factors]
@@ -59,11 +61,12 @@ class GPTModule(pl.LightningModule):
         self.grad_norm: Tensor = torch.zeros(())  # before clipping
         self.lr = 0.0
         self.beta1: float | None = None  # where the schedule moves it
+        self.scaler: torch.amp.GradScaler | None = None  # of 16-mixed
         self._optimizer, self._schedule = optimizer, _bare(schedule)
         self._seed, self._clip = seed, clip
         self._ranks = bench.ranks if bench else ALONE  # a range test has no bench
         self._dropout = model.config.dropout > 0
-        self._loss: Callable[[Tensor, Tensor], Tensor] = model.loss
+        self._loss: Loss = model.loss
         self._eager = not compile
 
     @property
@@ -78,18 +81,28 @@ class GPTModule(pl.LightningModule):
             group["peak_lr"] = group["lr"]
         return optimizer
 
+    def on_fit_start(self) -> None:
+        """Know the loss scale, if there is one."""
+        self.scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def transfer_batch_to_device(self, batch: Tensor, device: torch.device, dataloader_idx: int) -> Tensor:
+        """The batch on the device, without a wait for it."""
+        return to_device(batch, device)
+
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         """Seed dropout by position, so that a resumed run drops what the uninterrupted one dropped."""
         if self.micro_batches == 0:
             self.step_loss = torch.zeros((), device=self.device)
         if self._dropout:
             position = self.steps * self.budget.accumulation + self.micro_batches
-            torch.manual_seed((self._seed * 1_000_003 + position) * 8191 + self.global_rank)
+            torch.manual_seed(((self._seed * 1_000_003 + position) * 8191 + self.global_rank) % 2**64)  # torch takes 64 bits
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Mean cross-entropy of one micro-batch, (rows, block_size + 1) token ids, in nats per token."""
         if not self._eager:
-            self._compile(batch)
+            self._eager = True
+            self._loss, said = compiled_loss(self.model, batch)
+            self.bench.run.say(said)
         loss = self._loss(batch[:, :-1], batch[:, 1:])
         self.step_loss += loss.detach()
         return loss
@@ -111,6 +124,8 @@ class GPTModule(pl.LightningModule):
         self.step_loss = self._ranks.mean(self.step_loss)
         if self._clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, self._clip, self.grad_norm)
+        if self.scaler is not None:
+            return  # it has found what is not finite, and skips the update
         finite = torch.isfinite(self.grad_norm) & torch.isfinite(self.step_loss)
         if optimizer.param_groups[0].get("fused"):
             optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # the fused kernel skips its update, without a wait
@@ -118,27 +133,9 @@ class GPTModule(pl.LightningModule):
             for parameter in parameters:
                 parameter.grad = None  # torch's optimizers leave a parameter without gradient alone
 
-    def _compile(self, batch: Tensor) -> None:
-        """Try the compiled loss once and say what that cost; fall back to eager with the reason."""
-        self._eager = True
-        compiled, began = torch.compile(self.model.loss), time.perf_counter()
-        try:
-            with torch.random.fork_rng(), torch.enable_grad():
-                loss = compiled(batch[:, :-1], batch[:, 1:])
-                torch.autograd.grad(loss, [parameter for parameter in self.model.parameters() if parameter.requires_grad])
-            self._loss = compiled
-            self.bench.run.say(f"torch.compile took {time.perf_counter() - began:.1f} s ({_cache_use()})")
-        except Exception as error:  # whatever the compiler stumbles over, the run can go on without it
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.bench.run.say(f"torch.compile failed, training goes on without it: {reason}")
-
-
-def _cache_use() -> str:
-    """Whether the compiler found its graphs in its cache, from its own counters."""
-    from torch._dynamo.utils import counters
-
-    hits, misses = (sum(counters["inductor"][f"fxgraph_cache_{kind}"] for kind in kinds) for kinds in (("hit",), ("miss", "bypass")))
-    return "graphs from its cache" if hits and not misses else f"{misses} of {hits + misses} graphs built anew"
+    def overflowed(self, loss: float, grad_norm: float, scale: float) -> bool:
+        """Whether 16-mixed has skipped the step because its loss scale was too large, which is ordinary; ``scale`` is the next one."""
+        return self.scaler is not None and math.isfinite(loss) and not math.isfinite(grad_norm) and scale >= 1
 
 
 def state_of(module: GPTModule, extra: dict[str, Any]) -> dict[str, Any]:

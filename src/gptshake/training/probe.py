@@ -9,7 +9,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gptshake import hardware
 from gptshake.estimate.budget import Budget
@@ -17,12 +17,13 @@ from gptshake.estimate.forecast import Speed
 from gptshake.estimate.words import short_bytes
 from gptshake.model.generate import generate
 from gptshake.model.gpt import GPT
+from gptshake.training.compiling import compiled_loss
+from gptshake.training.device import forward_pass, out_of_memory
 from gptshake.training.module import OptimizerFactory
 
 SECONDS, MOST_SECONDS = 2.0, 20.0  # of passes: measured for so long, and never begun after so long
 FEWEST, MOST = 3, 40  # passes, where time allows
 SAMPLED = 16  # tokens
-NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "alloc_failed")  # in errors without a class
 BASE_BYTES = hardware.resident_bytes()  # with all that a training imports; a forked child's own figure lacks the pages of libraries
 
 
@@ -34,6 +35,7 @@ def measure(
     precision: str,
     clip: float | None,
     typical: Callable[[list[float]], float] = median,
+    compile: bool = False,
 ) -> Speed:
     """Seconds of a pass, an update, an evaluation and a sampled token, and the memory held at the peak.
 
@@ -45,24 +47,36 @@ def measure(
         precision: Lightning's word for it.
         clip: global gradient norm, or None.
         typical: of several durations: their median to foretell a run; ``min``, the least disturbed, to compare.
+        compile: as in ``trainer.compile``: the passes of training are those of the compiled network, if it can be compiled.
     """
     before = hardware.resident_bytes() if device == "cpu" else 0
     network = model().to(device)
     ours = optimizer(network.named_parameters())
     rows = (budget.micro_batch_size, budget.block_size + 1)
     tokens = torch.randint(network.config.vocab_size or 1, rows, generator=torch.Generator().manual_seed(0)).to(device)
+    scaler = torch.amp.GradScaler(device, enabled=precision == "16-mixed")
+    loss_of: Callable[[Tensor, Tensor], Tensor] = network.loss
+    if compile:
+        with forward_pass(device, precision):
+            loss_of = compiled_loss(network, tokens)[0]
 
     def one_pass() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=precision.startswith("bf16")):
-            loss = network.loss(tokens[:, :-1], tokens[:, 1:])
+        with forward_pass(device, precision):
+            loss = loss_of(tokens[:, :-1], tokens[:, 1:])
         ours.zero_grad(set_to_none=True)  # after the forward pass, as Lightning does it: that is where memory peaks
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss.item()  # waits for the device
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        hardware.wait(device)
 
     def update() -> None:
+        scaler.unscale_(ours)
         if clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), clip)
-        ours.step()
+        scaler.step(ours)
+        scaler.update()
+        hardware.wait(device)
+
+    def sample() -> None:
+        generate(network, tokens[:1, :1], SAMPLED)
         hardware.wait(device)
 
     @torch.no_grad()
@@ -78,7 +92,7 @@ def measure(
     held = max(0, hardware.peak_bytes(device) - before)  # the kernel counts both roughly
     network.eval()  # dropout is for training only
     evaluations = [_seconds(evaluation) for _ in range(FEWEST if passes[-1] < 1 else 1)]
-    sampled = _seconds(lambda: generate(network, tokens[:1, :1], SAMPLED))
+    sampled = _seconds(sample)
     return Speed(
         micro_batch=typical(passes[1:]),
         update=typical(updates[1:] or updates),
@@ -100,8 +114,8 @@ def within(limit: int, device: str, work: Callable[[], Speed]) -> Speed | str:
     hardware.limit_memory(device, limit - base)
     try:
         return work()
-    except (MemoryError, RuntimeError) as error:  # torch's own class for it is a RuntimeError
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in NO_MEMORY):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
         return "memory ran out"
 

@@ -13,6 +13,10 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from gptshake.estimate.budget import Budget
 from gptshake.training.checkpoint import FolderCheckpointIO
+from gptshake.training.config import REPLACED
+from gptshake.training.device import ScaledPrecision
+
+DEVICES = {"gpu": "cuda"}  # torch's words for Lightning's
 
 
 def build_trainer(
@@ -35,16 +39,17 @@ def build_trainer(
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
+    scaled = [ScaledPrecision(DEVICES.get(accelerator, accelerator))] if precision == "16-mixed" else []
     return pl.Trainer(
         accelerator=accelerator,
         devices=devices,
-        precision=precision,  # type: ignore[arg-type]
+        precision=None if scaled else precision,  # type: ignore[arg-type]
         max_epochs=1,
         max_steps=budget.steps,
         accumulate_grad_batches=budget.accumulation,
         callbacks=callbacks,
         strategy="auto" if devices == 1 or strategy is None else _several(strategy),
-        plugins=[FolderCheckpointIO(), *([LightningEnvironment()] if devices > 1 else [])],
+        plugins=[FolderCheckpointIO(), *scaled, *([LightningEnvironment()] if devices > 1 else [])],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -53,7 +58,7 @@ def build_trainer(
         limit_val_batches=0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        **lightning,
+        **{key: value for key, value in lightning.items() if key not in REPLACED},  # what is left of those changes nothing
     )
 
 

@@ -39,6 +39,20 @@ class Other:
 
 
 @dataclass(frozen=True)
+class Text:
+    """What text an experiment is validated on; losses of other texts do not compare."""
+
+    documents: str | None  # hash of the text itself; runs of earlier versions did not record it
+    tokens: str  # hash of the text as its tokenizer encodes it
+    split: tuple[Any, ...]
+
+    def is_of(self, other: "Text") -> bool:
+        """Whether both are the same part of the same text, whatever the tokenizers."""
+        same = self.tokens == other.tokens or (self.documents is not None and self.documents == other.documents)
+        return same and self.split == other.split
+
+
+@dataclass(frozen=True)
 class Chapter:
     """One entry of the journal, all texts as they were written."""
 
@@ -58,7 +72,7 @@ class Chapter:
     spread: tuple[float, float, int] | None = None  # mean of val/bpb, standard deviation, seeds
     settings: dict[str, str] = field(default_factory=dict)
     signature: str = ""  # all that can change its result but the seed
-    text: tuple[Any, ...] | None = None  # what it was validated on
+    text: Text | None = None  # what it was validated on
 
 
 def chapters(stories: Sequence[Story]) -> tuple[list[Chapter], list[tuple[Story, str]]]:
@@ -177,16 +191,18 @@ def _changes(story: Story, origin: Entry | None) -> dict[str, tuple[Any, Any]]:
     return {key: pair for key, pair in changed_keys(origin.config, story.main.config).items() if key not in varied}
 
 
-def _text_of(entry: Entry) -> tuple[Any, ...] | None:
-    """What text a run is validated on; losses of other texts do not compare."""
-    data = entry.info.get("data")
-    fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
-    return (fingerprint, *(entry.config.get(f"data.{key}") for key in ("split", "val_fraction", "test_fraction"))) if fingerprint else None
+def _text_of(entry: Entry) -> Text | None:
+    """What text a run is validated on; None if that is not known."""
+    data = entry.info.get("data") or {}
+    split = tuple(entry.config.get(f"data.{key}") for key in ("split", "val_fraction", "test_fraction"))
+    return Text(data.get("text"), data["fingerprint"], split) if data.get("fingerprint") else None
 
 
-def _best_before(text: tuple[Any, ...] | None, before: Sequence[Chapter]) -> Chapter | None:
-    rivals = [one for one in before if one.figures.bpb is not None and one.status in ("ok", "done") and one.text == text]
-    return min(rivals, key=lambda one: one.figures.bpb or math.inf) if text and rivals else None
+def _best_before(text: Text | None, before: Sequence[Chapter]) -> Chapter | None:
+    rivals = [
+        one for one in before if one.figures.bpb is not None and one.status in ("ok", "done") and text and one.text and text.is_of(one.text)
+    ]
+    return min(rivals, key=lambda one: one.figures.bpb or math.inf) if rivals else None
 
 
 def _signature(entry: Entry) -> str:

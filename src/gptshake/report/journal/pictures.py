@@ -1,11 +1,10 @@
 """Small pictures for the journal, as SVG: loss and learning rate of a run, what a sweep found, what a finder drew.
 
 A picture carries the key of what it shows in its last line, so only what is missing or has changed is drawn, and matplotlib is
-imported only then. Numbers are rounded to a tenth of a point, which nobody sees, and makes them a third smaller.
+imported only for a study. Its numbers are rounded to a tenth of a point, which nobody sees, and makes them a third smaller.
 """
 
 import json
-import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,11 +14,12 @@ from gptshake.files import sha256_text, write_atomic
 from gptshake.report.answer import Rows
 from gptshake.report.journal.chapter import Chapter
 from gptshake.report.journal.stories import Story
+from gptshake.report.sketch import sketch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DRAWN_AS = 1  # raise it when the pictures shall look otherwise
+DRAWN_AS = 2  # raise it when the pictures shall look otherwise
 _LONG = re.compile(r'<path d="([^"]{300,})"')
 _SMALL = re.compile(r"-?\d+\.\d+")
 
@@ -41,7 +41,7 @@ def pictures(chapter: Chapter, folder: Path) -> tuple[list[tuple[str, Path]], in
     if svg is None:
         return [], 0
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, f"{svg}<!-- {key} -->\n")
+    path.write_text(f"{svg}<!-- {key} -->\n", encoding="utf-8")  # a torn one lacks its key, and is drawn anew
     return [(what, path)], 1
 
 
@@ -78,10 +78,12 @@ def _key_in(path: Path) -> str:
 
 def _drawn(story: Story) -> str | None:
     """The picture of a story as SVG; None where it has nothing to show."""
+    if story.study is None:
+        return sketch(story.main.info, story.main.rows)
     from gptshake.report.style import drawn, look
 
     with look():
-        figure = _of_study(story.study, story.folder) if story.study is not None else _of_run(story)
+        figure = _of_study(story.study, story.folder)
         if figure is None:
             return None
         svg = drawn(figure, "svg").decode()
@@ -111,10 +113,3 @@ def _of_study(study: Rows, folder: Path) -> "Figure | None":
 
     found = ablate_figure(study) if study.get("ablate") else basin_figure(study)
     return found or curves_figure(study, learning_curves(study, folder))
-
-
-def _of_run(story: Story) -> "Figure | None":
-    from gptshake.report.curves import draw_small
-
-    rows = story.main.rows
-    return draw_small(story.main.info, rows) if any(math.isfinite(row.get("train/loss", math.nan)) for row in rows) else None

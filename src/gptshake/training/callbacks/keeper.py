@@ -39,10 +39,11 @@ class Keeper(pl.Callback):
         self._saved_step = saved_step
         self._saved_at = self._asked_at = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """Put our signal handler in front of Lightning's again."""
         self._saved_at = time.monotonic()
         SIGNALS.install()
+        self.recorder.tick(pl_module)  # what the other callbacks did until now is no part of the first step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """After every micro-batch the signals; after every step the checkpoint if due.
@@ -93,6 +94,7 @@ class Keeper(pl.Callback):
                 "best_step": bench.best_step,
                 "best_loss": bench.best_loss if bench.best_step else None,
                 "validations_since_best": bench.validations_since_best,
+                "skipped_steps": bench.skipped_steps,
             },
         )
         rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
@@ -105,6 +107,7 @@ class Keeper(pl.Callback):
         bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
         bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
         bench.validations_since_best = ours["validations_since_best"]
+        bench.skipped_steps = ours.get("skipped_steps", 0)
 
     def save(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Checkpoint the last finished step, unless it is saved already or none is finished."""

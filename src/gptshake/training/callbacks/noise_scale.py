@@ -64,8 +64,8 @@ class NoiseScale(pl.Callback):
         if pl_module.micro_batches == 0:
             self._passed.clear()
         if pl_module.budget.accumulation == 1 and (pl_module.steps + 1) % self.split_every == 0:
-            with trainer.precision_plugin.train_step_context():
-                self._passed += part_norms2(pl_module.model, batch.split(_part_size(pl_module)), seed=pl_module.steps)
+            parts = batch.split(_part_size(pl_module))
+            self._passed += part_norms2(pl_module.model, parts, seed=pl_module.steps, precision=str(trainer.precision))
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """A new pass."""

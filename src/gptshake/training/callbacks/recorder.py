@@ -1,13 +1,14 @@
 """Measures every optimizer step and writes its row; validates when a validation is due. The first of the callbacks.
 
 A row is complete when the step's validation, if due, is done. On a GPU a step's values are copied without waiting and read one
-step later, so the loop never stands still for the record.
+step later, and its beginning and end are moments of the GPU's own time, so the loop never stands still for the record.
 """
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,16 +18,22 @@ from torch import Tensor
 from gptshake.errors import TrainingError
 from gptshake.record.metrics import Row
 from gptshake.training.bench import Bench
+from gptshake.training.device import Stamp
 from gptshake.training.evaluation import Evaluation
 from gptshake.training.module import GPTModule
+
+LATE = {"cuda"}  # devices whose values are read one step late
+WATCHED = 5  # steps after the first that are held against the expected speed
+SLOW = 5  # times slower than expected is said
 
 
 @dataclass
 class _Pending:
     """A finished step whose values may still be on their way from the device."""
 
-    values: Tensor  # (2,): summed loss of the micro-batches, gradient norm
-    ready: torch.cuda.Event | None
+    values: Tensor | list[float]  # summed loss of the micro-batches, gradient norm and, in 16-mixed, the next step's loss scale
+    began: Stamp
+    ended: Stamp  # values are there
     row: dict[str, float]
 
 
@@ -41,12 +48,14 @@ class Recorder(pl.Callback):
     def __init__(self, val_check_interval: int, max_seconds: int | None) -> None:
         self.interval, self.max_seconds = val_check_interval, max_seconds
         self._pending: _Pending | None = None
-        self._began = self._step_began = 0.0
-        self._data_s, self._batch_ended = 0.0, 0.0
+        self._began = self._data_s = self._batch_ended = 0.0
+        self._step_began = Stamp("cpu")
+        self._rates: list[float] = []  # tokens per second of this sitting's first steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clocks."""
-        self._began = self._step_began = self._batch_ended = time.perf_counter()
+        self._began = time.perf_counter()
+        self.tick(_ours(pl_module))
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the time since the last batch ended: fetching and everything that is not the step itself."""
@@ -70,14 +79,14 @@ class Recorder(pl.Callback):
             trainer.should_stop = True
         last = module.steps >= module.budget.steps or trainer.should_stop
         due = last or module.steps % self.interval == 0
-        if due or self._pending.ready is None:
+        if due or not self._late(module):
             self._finish(module, self._pending, module.bench.validate if due else None)
 
     def tick(self, module: GPTModule) -> None:
         """Start the clock of the next micro-batch; called when all callbacks are done, so that their time is nobody's step."""
         self._batch_ended = time.perf_counter()
         if module.micro_batches == 0:
-            self._data_s, self._step_began = 0.0, self._batch_ended
+            self._data_s, self._step_began = 0.0, self._stamp(module)
 
     def elapsed(self, module: GPTModule) -> float:
         """Seconds of training over all sittings of this run."""
@@ -89,33 +98,48 @@ class Recorder(pl.Callback):
             self._finish(module, self._pending, None)
 
     def _measure(self, module: GPTModule) -> _Pending:
-        seconds = time.perf_counter() - self._step_began
-        rate = module.budget.tokens_per_step / seconds
+        values = torch.stack((module.step_loss, module.grad_norm.to(module.step_loss.dtype)))
+        if module.scaler is not None:
+            values = torch.cat((values, module.scaler.scale(values.new_ones(1))))
+        if self._late(module):
+            read: Tensor | list[float] = torch.empty(len(values), pin_memory=values.is_cuda).copy_(values, non_blocking=True)
+        else:
+            read = values.tolist()  # waits for the device, and so its clock is the host's
         row = {
             "step": module.steps,
             "train/tokens": module.tokens,
             "train/lr": module.lr,
-            "perf/step_ms": 1e3 * seconds,
             "perf/data_ms": 1e3 * self._data_s,
-            "perf/tokens_per_s": rate,
-            "perf/mfu": rate * module.bench.flops_per_token / module.bench.peak_flops,
             "time": time.time(),
         } | ({} if module.beta1 is None else {"train/beta1": module.beta1})
-        values = torch.stack((module.step_loss, module.grad_norm.to(module.step_loss.dtype)))
-        if values.device.type != "cuda":
-            return _Pending(values, None, row)
-        host = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
-        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        ready.record()
-        return _Pending(host, ready, row)
+        return _Pending(read, self._step_began, self._stamp(module), row)
+
+    def _late(self, module: GPTModule) -> bool:
+        """Whether values are read one step late."""
+        return module.device.type in LATE
+
+    def _stamp(self, module: GPTModule) -> Stamp:
+        return Stamp(module.device.type if self._late(module) else "cpu")
 
     def _finish(self, module: GPTModule, pending: _Pending, validate: Callable[[], Evaluation] | None) -> None:
         self._pending = None
-        if pending.ready:
-            pending.ready.synchronize()
-        loss_sum, grad_norm = pending.values.tolist()
-        row = pending.row | {"train/loss": loss_sum / module.budget.accumulation, "train/grad_norm": grad_norm}
-        finite = math.isfinite(loss_sum) and math.isfinite(grad_norm)
+        pending.ended.wait()
+        loss_sum, grad_norm, *scale = map(float, pending.values)
+        skipped = bool(scale) and module.overflowed(loss_sum, grad_norm, scale[0])
+        finite = skipped or (math.isfinite(loss_sum) and math.isfinite(grad_norm))
+        seconds = pending.began.until(pending.ended)
+        rate = module.budget.tokens_per_step / seconds
+        row = pending.row | {
+            "train/loss": loss_sum / module.budget.accumulation,
+            "perf/step_ms": 1e3 * seconds,
+            "perf/tokens_per_s": rate,
+            "perf/mfu": rate * module.bench.flops_per_token / module.bench.peak_flops,
+        }
+        if skipped:
+            module.bench.skipped_steps += 1
+        else:
+            row["train/grad_norm"] = grad_norm
+        self._watch(module.bench, rate)
         if finite and validate:
             result = validate()
             row |= {"val/loss": result.loss, "val/bpb": result.bpb}
@@ -126,6 +150,17 @@ class Recorder(pl.Callback):
             sink.row(row)
         if not finite:
             raise TrainingError(_not_finite(row))
+
+    def _watch(self, bench: Bench, rate: float) -> None:
+        """Once, after the first steps: say so if several threads are far slower than they should be, as they are where cores are shared."""
+        if bench.expected_rate is None or len(self._rates) > WATCHED:
+            return
+        self._rates.append(rate)
+        if len(self._rates) > WATCHED and (typical := median(self._rates[1:])) < bench.expected_rate / SLOW:
+            bench.run.say(
+                f"note: {typical:,.0f} tokens/s, where about {bench.expected_rate:,.0f} were expected: "
+                "if another process uses the cores, try trainer.threads=1"
+            )
 
 
 def _not_finite(row: Row) -> str:
