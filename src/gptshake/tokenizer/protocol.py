@@ -150,6 +150,8 @@ def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Toke
         DataError: if the file is missing, unreadable, of a kind that is not here, or another one than its ``load`` makes of it.
     """
     path = place / FILE_NAME if place.is_dir() else place
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} is not a saved tokenizer: it is no file.")
     try:
         data = json.loads(path.read_bytes())
         kind = data["kind"]
