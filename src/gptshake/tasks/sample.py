@@ -3,8 +3,7 @@
 from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
-from gptshake.config.again import stored_overrides
-from gptshake.config.suggest import checked_compose
+from gptshake.config.again import recomposed
 from gptshake.record.launch import Launch
 
 
@@ -15,8 +14,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         ConfigError: no run was named.
         RecordError: there is no such run.
     """
-    del launch  # leaves no record
-    model, tokenizer = assemble.trained(cfg, lambda path: checked_compose(stored_overrides(path)))
+    model, tokenizer = assemble.trained(cfg, lambda path: recomposed(path, launch.overrides))
     import torch
 
     from gptshake.model.generate import generate
