@@ -15,11 +15,12 @@ from typing import Any
 from gptshake.data.clean import CLEANING_VERSION, cleaning_version
 from gptshake.data.source.content import content_hash, total_bytes
 from gptshake.data.source.decode import known
-from gptshake.data.source.find import expanded, find, suffixes
+from gptshake.data.source.find import find, suffixes
 from gptshake.data.source.formats import READERS, File, plain
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.streams import opened
 from gptshake.errors import DataError
+from gptshake.files import expanded
 
 
 class TextFiles:

@@ -15,6 +15,7 @@ from pathlib import Path
 from gptshake.data.source.formats import READERS
 from gptshake.data.source.protocol import shown
 from gptshake.errors import DataError
+from gptshake.files import expanded
 
 SUFFIXES = tuple(READERS)
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -26,11 +27,6 @@ def suffixes(name: str) -> tuple[str, str]:
     compression = path.suffix if path.suffix in COMPRESSED else ""
     format = Path(path.stem).suffix if compression else path.suffix
     return format if format in SUFFIXES else "", compression
-
-
-def expanded(path: str) -> Path:
-    """The path with a home folder for ``~`` or ``~name`` at its beginning; a file that is called ``./~draft.txt`` is that file."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path("./~draft.txt") has forgotten the dot
 
 
 def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:

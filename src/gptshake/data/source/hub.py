@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptshake.data.source.content import content_hash
-from gptshake.data.source.find import expanded, is_hidden
+from gptshake.data.source.find import is_hidden
 from gptshake.data.source.formats import id_of, some_of, text_of
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.selection import Row, Selection
 from gptshake.errors import DataError, GptshakeError, OutOfReach
+from gptshake.files import expanded
 
 REACH_SECONDS = 5.0
 FEW_SHARDS = 16  # below, Parquet is divided further, by row groups, where the order is not the first
