@@ -98,7 +98,7 @@ def _tell(story: Story, before: Sequence[Chapter], history: History) -> Chapter:
     against, origin = _against(main, before)
     changes = _changes(story, origin)
     text = _text_of(main)
-    rival = _best_before(text, before)
+    rival = _best_before(text, [one for one in before if one.story.main.old_rule == main.old_rule])
     compared = [against] if against and against.what != "previous" else []
     compared += (
         [Other(rival.story.id, "best before", rival.figures)] if rival and rival.story.id not in {one.id for one in compared} else []
