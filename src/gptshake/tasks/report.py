@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.errors import ConfigError
 from gptshake.record.launch import Launch
 from gptshake.record.studies import find_study, read_rows_of
+from gptshake.report.answer import best
 from gptshake.report.study import report
 from gptshake.report.terminal import basin_text, table_text, verdict
 
@@ -26,13 +27,18 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     conclude(find_study(str(name), Path(cfg.paths.multirun).expanduser()))
 
 
-def conclude(folder: Path) -> None:
+def conclude(folder: Path, *, aloud: bool = True) -> None:
     """Draw the report of the study in ``folder`` and print what it found, as at the end of a sweep.
 
+    Args:
+        folder: of the study.
+        aloud: whether to print an answer, if there is one; not where another task draws its own from the study.
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
     files, study = report(folder), read_rows_of(folder)
+    if not aloud and best(study):
+        return
     parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), basin_text(study)]
     print("\n\n".join(part for part in parts if part))
     print("\n" + "\n".join(f"  {os.path.relpath(file)}" for file in files if file.suffix != ".svg"))
