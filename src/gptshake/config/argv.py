@@ -34,6 +34,9 @@ TEXT_KEYS = (
     "task.filter",
     "task.sort",
     "task.html",
+    "task.csv",
+    "task.json",
+    "task.latex",
     "task.folder",
 )
 LIST_KEYS = ("data.path", "task.runs")  # take several texts, in brackets
