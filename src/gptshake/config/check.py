@@ -14,6 +14,7 @@ from gptshake.estimate.budget import AUTO, parse_max_time
 from gptshake.estimate.words import parse_bytes
 from gptshake.hardware import KNOWN_GPUS, check_precision
 from gptshake.model.config import GPTConfig, check_shape
+from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 Rule = tuple[str, Callable[[Any], bool], str]
 
@@ -149,6 +150,7 @@ def check(cfg: DictConfig) -> None:
         if value is not None and value not in words:
             raise ConfigError(f"{key}={value} is not known{nearest(str(value), words)} It is one of {', '.join(words)}.")
     _check_model(cfg)
+    _check_passed_on(cfg)
     _check_combinations(cfg)
 
 
@@ -179,6 +181,23 @@ def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
 def _check_model(cfg: DictConfig) -> None:
     if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
         check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))
+
+
+def _check_passed_on(cfg: DictConfig) -> None:
+    """Keys for Lightning's Trainer, added with ``+trainer.key=``: those that would do nothing, or harm, have a sentence of their own."""
+    if cfg.trainer is None or cfg.trainer.get("_target_") != TrainerConfig._target_:
+        return
+    for key, value in cfg.trainer.items():
+        if key in TrainerConfig.__dataclass_fields__:
+            continue
+        if key in REPLACED:
+            harmless, instead = REPLACED[key]
+            if value != harmless:
+                raise ConfigError(f"trainer.{key}={value} is not for Lightning's Trainer here: {instead}.")
+        elif key not in PASSED_ON:
+            raise ConfigError(f"trainer.{key} is no key of trainer{nearest(str(key), (*TrainerConfig.__dataclass_fields__, *PASSED_ON))}")
+        elif not isinstance(value, bool):
+            raise ConfigError(f"trainer.{key}={value} cannot work: it is true or false.")
 
 
 def _check_combinations(cfg: DictConfig) -> None:

@@ -1,14 +1,14 @@
 """Text from a network: continue token ids one by one, with cached keys and values.
 
-Random numbers come from a generator of its own, so sampling never changes what the training draws next; the same seed
-continues the same prompt in the same way. Beyond ``block_size`` the context is cut to its last half and read anew: once
-in block_size / 2 tokens, where a window that slides by one would read anew at every token.
+Random numbers come from a generator of its own on the CPU, so sampling never changes what the training draws next; the same
+seed continues the same prompt in the same way on every device. Beyond ``block_size`` the context is cut to its last half and
+read anew: once in block_size / 2 tokens, where a window that slides by one would read anew at every token.
 """
 
 import torch
 from torch import Tensor
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, TrainingError
 from gptshake.model.cache import Cache
 from gptshake.model.gpt import GPT
 
@@ -41,9 +41,10 @@ def generate(
         (B, T + n_tokens), the prompt included.
     Raises:
         ConfigError: a prompt without a token, or an option out of its range.
+        TrainingError: the network's output is not finite.
     """
     _check(prompt_ids, n_tokens, temperature, top_k, top_p)
-    generator = torch.Generator(device=prompt_ids.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()
     try:
@@ -51,8 +52,10 @@ def generate(
         for _ in range(n_tokens):
             if cache.length + unread.shape[1] > model.config.block_size:
                 unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
-            probabilities = next_token_probabilities(model(unread, cache)[:, -1], temperature, top_k, top_p)
-            drawn = torch.multinomial(probabilities, 1, generator=generator)
+            probabilities = next_token_probabilities(model(unread, cache)[:, -1].cpu(), temperature, top_k, top_p)
+            if probabilities.isnan().any():
+                raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
+            drawn = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
             unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
             ids = torch.cat((ids, drawn), dim=1)
         return ids
