@@ -297,7 +297,8 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
             raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
-    say_end(run, summary)
+    limit = cfg.trainer.limit_val_batches
+    say_end(run, summary, store, limit and limit * module.budget.micro_batch_size * module.budget.block_size)
     return summary
 
 
