@@ -14,43 +14,13 @@ from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import RecordError
+from gptshake.files import expanded
+from gptshake.keys import RESUME, is_free
+from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.record.seal import is_made_here
 from gptshake.redaction import SECRET, redacted
 
-# Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches and
-# how many share them. Where the text lies may differ because the run is resumed only if its fingerprint is the same.
-FREE = (
-    "paths",
-    "data.documents.cache",
-    "data.documents.path",
-    "data.path",
-    "logger",
-    "callbacks",
-    "note",
-    "dirty",
-    "resume",
-    "conf_shadow",
-    "task",
-    "debug",
-    "study",
-    "search_space",
-    "sampler",
-    "pruner",
-    "executor",
-    "data.verify",
-    "data.workers",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.threads",
-    "trainer.max_steps",
-    "trainer.max_epochs",
-    "trainer.max_tokens",
-    "trainer.max_time",
-    "trainer.patience",
-    "trainer.save_minutes",
-    "trainer.price_per_hour",
-)
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
 
 
@@ -60,7 +30,7 @@ def locate(name: str, overrides: list[str]) -> Path:
     Raises:
         RecordError: no such run.
     """
-    roots = [Path(typed(overrides, f"paths.{key}") or key).expanduser() for key in ("runs", "multirun")]
+    roots = [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")]
     return find_run(name, roots)
 
 
@@ -106,7 +76,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
             continue
         if SECRET in text:
-            if key not in again and (not _is_free(key) or key.startswith("data.")):
+            if key not in again and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
         elif trusted or _is_value(text, run_dir, again, resolvers=ours):
             kept.append(text)
@@ -195,22 +165,12 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
     Raises:
         RecordError: listing what differs outside the free keys.
     """
-    stored = _flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
-    today = _flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
-    differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not _is_free(key)]
+    stored = flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
+    today = flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
+    differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not is_free(key, RESUME, stored, today)]
     if differing:
         lines = "\n".join(f"  {key}: was {stored.get(key)}, would be {today.get(key)}" for key in differing)
         raise RecordError(
             f"{run_dir.name} cannot be continued with another config:\n{lines}\n"
             f"Leave these as they were, or start a new run from its weights: init_from={run_dir.name}"
         )
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix.rstrip("."): node}
-    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}{name}.").items()}

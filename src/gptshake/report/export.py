@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gptshake.errors import ConfigError
-from gptshake.files import write_atomic
+from gptshake.errors import ConfigError, RecordError
+from gptshake.files import expanded, write_atomic
 from gptshake.record.catalogue import Entry
 from gptshake.report.answer import Rows, best, seconds_of, speed_of
 from gptshake.report.changes import counts
@@ -48,9 +48,12 @@ def deliver(text: str, target: str) -> Path | None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
         return None
-    path = Path(target).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, data)
+    path = expanded(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
 
 

@@ -5,12 +5,12 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from gptshake.errors import ConfigError, RecordError
 from gptshake.estimate.words import short_bytes
+from gptshake.files import expanded
 from gptshake.record.disk import CHECKPOINTS, STUDIES, Item, in_use, items, remove
 from gptshake.record.launch import Launch
 from gptshake.report.outcome import one_line
@@ -25,7 +25,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         RecordError: something cannot be removed.
     """
     del launch  # leaves no record
-    runs, multirun, cache = (Path(cfg.paths[key]).expanduser() for key in ("runs", "multirun", "cache"))
+    runs, multirun, cache = (expanded(cfg.paths[key]) for key in ("runs", "multirun", "cache"))
     found = items(runs, multirun, cache)
     wanted = cfg.task.remove
     if not wanted:

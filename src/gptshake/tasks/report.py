@@ -6,12 +6,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError
+from gptshake.files import expanded
 from gptshake.record.catalogue import read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.run import find_run
 from gptshake.record.studies import find_study, read_rows_of
 from gptshake.report.answer import best
 from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
+from gptshake.report.outcome import written
 from gptshake.report.terminal import basin_text, table_text, verdict
 
 
@@ -31,9 +33,9 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     if wanted:
         if any(targets.values()):
             raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")
-        _page(str(wanted), [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)])
+        _page(str(wanted), [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)])
         return
-    folder = find_study(str(name), Path(cfg.paths.multirun).expanduser())
+    folder = find_study(str(name), expanded(cfg.paths.multirun))
     if STDOUT not in targets.values():
         conclude(folder)
     for target, make in ((cfg.task.csv, study_csv), (cfg.task.latex, study_latex)):
@@ -58,9 +60,10 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
     """
     from gptshake.report.study import report  # brings matplotlib
 
-    files, study = report(folder), read_rows_of(folder)
+    study = read_rows_of(folder)
+    files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))
     if not aloud and best(study):
         return
     parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), basin_text(study)]
     print("\n\n".join(part for part in parts if part))
-    print("\n" + "\n".join(f"  {os.path.relpath(file)}" for file in files if file.suffix != ".svg"))
+    print(f"\n{files}")

@@ -1,15 +1,15 @@
 """``task=runs``: all runs as a table, filtered and sorted. Only reads records; a broken one is a line like any other."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from gptshake.console import Console
+from gptshake.files import expanded
 from gptshake.record.catalogue import Entry, catalogue
 from gptshake.record.launch import Launch
 from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_json
-from gptshake.report.listing import changes_text, lines, shared, table, tally
+from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
 from gptshake.report.query import in_order, select
 
 
@@ -23,7 +23,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     options = cfg.task
     targets = {"task.csv": options.csv, "task.json": options.json, "task.html": options.html}
     check_targets(targets)
-    roots = [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    roots = [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)]
     entries = in_order(select(catalogue(roots), str(options.filter or "")), str(options.sort))
     if STDOUT not in targets.values():
         _print(entries, cfg, " or ".join(map(str, roots)))
@@ -42,7 +42,8 @@ def _print(entries: Sequence[Entry], cfg: DictConfig, where: str) -> None:
     print(table(shown, console.size().columns if console.terminal else None))
     more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
     common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
-    print(f"\n{common}{more}{tally(entries)}")
+    old = f"{old_rule(entries)}\n" if old_rule(entries) else ""
+    print(f"\n{old}{common}{more}{tally(entries)}")
 
 
 def _page(entries: Sequence[Entry]) -> str:

@@ -20,6 +20,7 @@ from gptshake.data.source.formats import READERS, File, plain
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.streams import opened
 from gptshake.errors import DataError
+from gptshake.files import expanded
 
 
 class TextFiles:
@@ -42,7 +43,7 @@ class TextFiles:
         if not entries:
             raise DataError("Which text? Give a file, a folder or a pattern, or a list of them, with data.path=…")
         self._encoding, self._text_key = known(encoding), text_key
-        self._cache = Path(cache).expanduser() if cache else None
+        self._cache = expanded(cache) if cache else None
         self._files, left_out = find(entries)
         self.notes = (_left_out(left_out),) if left_out else ()
         self.label = _label(entries[0]) + (f"-and-{len(entries) - 1}" if len(entries) > 1 else "")
@@ -84,7 +85,7 @@ class TextFiles:
 
 
 def _label(entry: str) -> str:
-    path = Path(entry).expanduser().resolve()
+    path = expanded(entry).resolve()
     name = path.parent.name if "*" in path.name else path.name
     compression = suffixes(name)[1]
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name[: len(name) - len(compression)]).stem).strip("-.") or "text"

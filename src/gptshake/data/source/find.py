@@ -15,6 +15,7 @@ from pathlib import Path
 from gptshake.data.source.formats import READERS
 from gptshake.data.source.protocol import shown
 from gptshake.errors import DataError
+from gptshake.files import expanded
 
 SUFFIXES = tuple(READERS)
 COMPRESSED = (".gz", ".bz2", ".zst")
@@ -40,7 +41,7 @@ def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
     left_out: Counter[str] = Counter()
     met: set[str] = set()
     for entry in entries:
-        path = Path(entry).expanduser()
+        path = expanded(entry)
         found, others = _found(entry, path)
         left_out += Counter(other.suffix.lower() or "without a suffix" for other in others)
         prefix = f"{path.name}/" if len(entries) > 1 and path.is_dir() else ""
