@@ -112,7 +112,7 @@ def _resumed(arguments: Arguments) -> Path | None:
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
     run_dir = again.locate(name, arguments.overrides)
-    arguments.overrides[:0] = again.stored_overrides(run_dir, arguments.overrides)
+    arguments.overrides[:0] = again.resumed_overrides(run_dir, arguments.overrides)
     return run_dir
 
 
