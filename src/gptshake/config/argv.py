@@ -38,9 +38,13 @@ TEXT_KEYS = (
     "task.filter",
     "task.sort",
     "task.html",
+    "task.csv",
+    "task.json",
+    "task.latex",
+    "task.remove",
     "task.folder",
 )
-LIST_KEYS = ("data.path", "task.runs")  # take several texts, in brackets
+LIST_KEYS = ("data.path", "task.runs", "task.remove")  # take several texts, in brackets
 SWEPT_TEXT_KEYS = (
     "data.path",
     "data.dataset",
