@@ -11,9 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.suggest import list_options, nearest
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import AUTO, parse_max_time
-from gptshake.estimate.words import parse_bytes
-from gptshake.hardware import KNOWN_GPUS, check_precision
+from gptshake.estimate.cost import n_parameters
+from gptshake.estimate.words import parse_bytes, short_bytes
+from gptshake.hardware import KNOWN_GPUS, check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
+
+MOST_PER_CORE = 16  # threads or processes; a record from a larger machine may ask for more than there are
 
 Rule = tuple[str, Callable[[Any], bool], str]
 
@@ -148,8 +151,9 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and value not in words:
             raise ConfigError(f"{key}={value} is not known{nearest(str(value), words)} It is one of {', '.join(words)}.")
-    _check_model(cfg)
     _check_combinations(cfg)
+    _check_model(cfg)
+    _check_processes(cfg)
 
 
 def check_one_device(cfg: DictConfig, who: str) -> None:
@@ -177,8 +181,25 @@ def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
 
 
 def _check_model(cfg: DictConfig) -> None:
-    if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
-        check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))
+    if cfg.model is None or OmegaConf.get_type(cfg.model) is not GPTConfig:
+        return
+    shape = GPTConfig(**{str(key): value for key, value in cfg.model.items()})
+    check_shape(shape)
+    weights, there = 4 * n_parameters(shape, 0), memory_bytes()
+    if trains(cfg) and weights > there:
+        raise ConfigError(
+            f"The weights of this model alone take {short_bytes(weights)} and this machine has {short_bytes(there)} of memory: "
+            "choose a smaller model, or see what it needs with task=plan."
+        )
+
+
+def _check_processes(cfg: DictConfig) -> None:
+    """Threads and processes are started at once and can take the machine with them."""
+    most = MOST_PER_CORE * logical_cores()
+    for key in ("data.workers", "trainer.threads", "trainer.devices"):
+        wish = OmegaConf.select(cfg, key)
+        if isinstance(wish, int) and wish > most:
+            raise ConfigError(f"{key}={wish} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")
 
 
 def _check_combinations(cfg: DictConfig) -> None:
