@@ -47,8 +47,6 @@ def start(arguments: Arguments) -> None:
         GptshakeError: what is wrong, or what failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # for a _target_ in a file of the user's own, as python -m has it; a console script does not
     arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
     if arguments.shows_only:
         _show(arguments)

@@ -1,14 +1,18 @@
 """Every rule of ``check`` refuses what cannot work and lets the rest through."""
 
+import inspect
+import re
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from gptshake.config.check import RULES, WORDS, check, check_groups
 from gptshake.config.compose import compose
 from gptshake.config.layout import options, packaged_conf
 from gptshake.errors import ConfigError
+from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 RUN = ["model=tiny", "data=wiki_char"]
 
@@ -155,3 +159,35 @@ def test_what_this_machine_cannot_hold_is_refused_before_anything_is_built(overr
 
 def test_a_model_for_another_machine_can_be_planned() -> None:
     check(compose(["model=gpt3_175b", "data=wiki_char", "task=plan", "task.device=h100"]))
+
+
+def test_every_key_of_lightnings_trainer_is_decided_on() -> None:
+    ours, passed, replaced = set(TrainerConfig.__dataclass_fields__), set(PASSED_ON), set(REPLACED)
+    assert not (ours & passed or ours & replaced or passed & replaced)
+    assert passed | replaced | ours >= set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+    assert passed | replaced <= set(inspect.signature(pl.Trainer.__init__).parameters)
+
+
+@pytest.mark.parametrize("key", REPLACED)
+def test_a_key_that_lightning_would_not_serve_is_refused_with_what_does(key: str) -> None:
+    harmless, instead = REPLACED[key]
+    with pytest.raises(ConfigError, match=re.escape(instead)):
+        check(compose([*RUN, f"+trainer.{key}=7"]))
+    check(compose([*RUN, f"+trainer.{key}={'null' if harmless is None else harmless}"]))
+
+
+def test_other_keys_of_lightnings_trainer_pass_and_mistakes_are_told() -> None:
+    for key in PASSED_ON:
+        check(compose([*RUN, f"+trainer.{key}=true"]))
+        with pytest.raises(ConfigError, match="true or false"):
+            check(compose([*RUN, f"+trainer.{key}=often"]))
+    with pytest.raises(ConfigError, match="did you mean detect_anomaly"):
+        check(compose([*RUN, "+trainer.detect_anomalie=true"]))
+    check(compose([*RUN, "trainer._target_=mine.build", "+trainer.anything=7"]))
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "mps"])
+def test_16_mixed_is_refused_where_there_is_none(accelerator: str) -> None:
+    with pytest.raises(ConfigError, match="16-mixed needs a GPU"):
+        check(compose([*RUN, f"trainer.accelerator={accelerator}", "trainer.precision=16-mixed"]))
+    check(compose([*RUN, "trainer.accelerator=gpu", "trainer.precision=16-mixed"]))

@@ -27,7 +27,7 @@ def git(folder: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...], book: Path) -> Path:
-    """A folder with a checkout, a text, and a run that was made when the checkout had a changed file and a new one; it has neither now."""
+    """A folder with a checkout, a text, and a run that was made in the checkout when it had a changed file and a new one; it has neither now."""
     folder = tmp_path_factory.mktemp("place")
     checkout = folder / "checkout"
     for name in ("src", "conf"):
@@ -43,8 +43,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...], book
     shutil.copy(book, folder / "book.txt")
     words = [word for word in small if not word.startswith(("data.path", "model=tiny"))]
     env = dict(os.environ) | {"PYTHONPATH": str(checkout / "src"), "GPTSHAKE_DIRTY": "0"}
-    command = [sys.executable, "-m", "gptshake", *words, "model=mine", "data.path=book.txt", "note=it's a first try", "--dirty"]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+    command = [
+        sys.executable,
+        "-m",
+        "gptshake",
+        *words,
+        "model=mine",
+        "data.path=../book.txt",
+        "paths.runs=../runs",
+        "note=it's a first try",
+        "--dirty",
+    ]
+    done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     git(checkout, "clean", "--quiet", "-fd")
     git(checkout, "commit", "--quiet", "--all", "--message", "another start", "--allow-empty")

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gptshake.assemble.parts import make
 from gptshake.assemble.settle import trainer_of
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.model.config import GPTConfig
+from gptshake.record.catalogue import read_entry
 from gptshake.record.run import Run, find_run
 from gptshake.tokenizer.protocol import Tokenizer, load_tokenizer
 
@@ -63,11 +64,11 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights
 
-    stored = OmegaConf.load(path / "config.yaml")
-    ours = str(stored.tokenizer._target_).startswith("gptshake.")
+    stored = read_entry(path).config
+    ours = str(stored.get("tokenizer._target_")).startswith("gptshake.")
     tokenizer = load_tokenizer(path / "tokenizer", None if ours else trainer_of(again(path)))
-    if stored.model._target_ == GPTConfig._target_:
-        shape = {key: stored.model[key] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
+    if stored.get("model._target_") == GPTConfig._target_:
+        shape = {key: stored[f"model.{key}"] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
         model = GPT(**shape, vocab_size=tokenizer.vocab_size)
     else:
         model = make(again(path).model, vocab_size=tokenizer.vocab_size)

@@ -3,17 +3,19 @@
 The stored config.yaml is only ever compared with the result, never instantiated.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.argv import key_of, override_value, quote
-from gptshake.config.suggest import parse_overrides
+from gptshake.config.suggest import checked_compose, parse_overrides
+from gptshake.config.values import more_than_a_value
 from gptshake.errors import RecordError
 from gptshake.record.run import LATEST, find_run, read_run
+from gptshake.record.seal import is_made_here
 from gptshake.redaction import SECRET, redacted
 
 # Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches and
@@ -49,6 +51,7 @@ FREE = (
     "trainer.save_minutes",
     "trainer.price_per_hour",
 )
+_PLACES = ("paths", "data.documents.cache")  # where a run writes
 
 
 def locate(name: str, overrides: list[str]) -> Path:
@@ -81,33 +84,109 @@ def typed(overrides: list[str], key: str) -> str:
     return str(parse_overrides(texts[-1:])[0].value() or "") if texts else ""
 
 
-def stored_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
+def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = False) -> list[str]:
     """The overrides that give a run's config again, its ``auto`` values frozen to what they were.
+
+    From the record come values only: what runs code is refused by name unless it is among the new ones, and so is, in a record that
+    was not made by this user on this machine, what reads the environment; where such a record would write is left out.
 
     Args:
         run_dir: of the run.
-        new: overrides that will be put behind them.
+        new: overrides, or keys, that will be put behind them.
+        trusted: take everything, as the code of the record is run anyway.
     Raises:
-        RecordError: the record is not readable, or a value in it was a secret and is not among the new ones.
+        RecordError: the record is not readable, or something in it must be typed again and is not among the new ones.
     """
-    try:
-        record: dict[str, Any] = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-        typed = [str(text) for text in record["overrides"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    frozen = [f"{key}={override_value(value)}" for key, value in record.get("resolved", {}).items() if SECRET not in str(value)]
+    record = _record(run_dir)
+    ours = trusted or is_made_here(record)
     again = {key_of(text) for text in new}
-    for text in typed:
-        if SECRET in text and not _is_free(key_of(text)) and key_of(text) not in again:
-            raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key_of(text)}= again to go on.")
-    return [text for text in typed if key_of(text) not in ("dirty", "resume") and SECRET not in text] + frozen
+    kept = []
+    for text in map(str, record["overrides"]):
+        key = key_of(text)
+        if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
+            continue
+        if SECRET in text:
+            if key not in again and (not _is_free(key) or key.startswith("data.")):
+                raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
+        elif trusted or _is_value(text, run_dir, again, resolvers=ours):
+            kept.append(text)
+    frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
+    return kept + [text for text in frozen if trusted or _is_value(text, run_dir, again)]
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    try:
+        record = read_run(run_dir)
+        record["overrides"], record["resolved"] = list(record["overrides"]), record.get("resolved") or {}
+    except (RecordError, KeyError, TypeError) as error:
+        raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
+    return record
+
+
+def _is_value(text: str, run_dir: Path, again: Collection[str], *, resolvers: bool = False) -> bool:
+    """Whether an override of a record is a plain value or a known option; False if it is not, but its key is among ``again``.
+
+    Raises:
+        RecordError: it is not, and nobody typed it again.
+    """
+    why = more_than_a_value(text, resolvers=resolvers)
+    if why and key_of(text) not in again:
+        raise RecordError(
+            f"The record of {run_dir.name} has {text}: {why}. From a record come values only. If you trust this one, type it again to use it."
+        )
+    return not why
+
+
+def typed_values(overrides: Sequence[Override], changes: Sequence[str]) -> set[str]:
+    """Every override that a sweep's command line itself says, one for each value of a list.
+
+    Args:
+        overrides: of the command, parsed.
+        changes: of ``ablate=``.
+    """
+    texts = set(changes)
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_choice_sweep():
+            texts |= {f"{key}={value}" for value in override.sweep_string_iterator()}
+        elif not override.is_sweep_override():
+            texts |= {override.input_line or "", f"{key}={override.get_value_element_as_str()}"}
+    return texts
+
+
+def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) -> None:
+    """Refuse overrides of a study's trial that are more than values, unless they were typed.
+
+    Raises:
+        RecordError: naming the first.
+    """
+    for text in overrides:
+        if text not in typed:
+            _is_value(text, folder, ())
 
 
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
-    """Give a composed config the values that ``auto`` meant when the run began."""
+    """Give a composed config the values that ``auto`` meant when the run began.
+
+    Raises:
+        RecordError: one of them is more than a value.
+    """
     for key, value in read_run(run_dir).get("resolved", {}).items():
-        if SECRET not in str(value):
+        if SECRET not in str(value) and _is_value(f"{key}={override_value(value)}", run_dir, ()):
             OmegaConf.update(cfg, key, value)
+
+
+def recomposed(run_dir: Path, typed: Sequence[str]) -> DictConfig:
+    """The config of a run, composed from today's files for a task that reads it.
+
+    Args:
+        run_dir: of the run.
+        typed: the task's own overrides; those that are not about the task itself have the last word.
+    Raises:
+        RecordError, ConfigError: as ``stored_overrides``, or the config cannot be composed any more.
+    """
+    new = [text for text in typed if key_of(text).partition(".")[0] not in ("task", "paths")]
+    return checked_compose([*stored_overrides(run_dir, new), *new])
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:

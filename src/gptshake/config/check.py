@@ -15,6 +15,7 @@ from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import parse_bytes, short_bytes
 from gptshake.hardware import KNOWN_GPUS, check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
+from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 MOST_PER_CORE = 16  # threads or processes; a record from a larger machine may ask for more than there are
 
@@ -81,6 +82,7 @@ RULES: tuple[Rule, ...] = (
     ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
     ("trainer.patience", _count, "it counts validations: a whole number from 1 up, or null"),
     ("trainer.save_minutes", _positive, "it counts minutes between checkpoints: a number above 0"),
+    ("task.num_samples", _count, "it counts continuations: a whole number from 1 up"),
     ("task.limit", _count, "it counts lines: a whole number from 1 up, or null for all"),
     ("trainer.price_per_hour", _not_negative, "it is the price of an hour on this machine: a number from 0 up, or null"),
     ("task.steps", _count, "it counts optimizer steps: a whole number from 1 up, or null for all"),
@@ -153,6 +155,7 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={value} is not known{nearest(str(value), words)} It is one of {', '.join(words)}.")
     _check_combinations(cfg)
     _check_model(cfg)
+    _check_passed_on(cfg)
     _check_processes(cfg)
 
 
@@ -200,6 +203,23 @@ def _check_processes(cfg: DictConfig) -> None:
         wish = OmegaConf.select(cfg, key)
         if isinstance(wish, int) and wish > most:
             raise ConfigError(f"{key}={wish} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")
+
+
+def _check_passed_on(cfg: DictConfig) -> None:
+    """Keys for Lightning's Trainer, added with ``+trainer.key=``: those that would do nothing, or harm, have a sentence of their own."""
+    if cfg.trainer is None or cfg.trainer.get("_target_") != TrainerConfig._target_:
+        return
+    for key, value in cfg.trainer.items():
+        if key in TrainerConfig.__dataclass_fields__:
+            continue
+        if key in REPLACED:
+            harmless, instead = REPLACED[key]
+            if value != harmless:
+                raise ConfigError(f"trainer.{key}={value} is not for Lightning's Trainer here: {instead}.")
+        elif key not in PASSED_ON:
+            raise ConfigError(f"trainer.{key} is no key of trainer{nearest(str(key), (*TrainerConfig.__dataclass_fields__, *PASSED_ON))}")
+        elif not isinstance(value, bool):
+            raise ConfigError(f"trainer.{key}={value} cannot work: it is true or false.")
 
 
 def _check_combinations(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +96,21 @@ def prepare(overrides: list[str]) -> None:
     register_schemas()
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     LocalConf.shadow = "conf_shadow=true" in overrides
-    Plugins.instance().register(LocalConf)
+    _plugins().register(LocalConf)
+
+
+def _plugins() -> Plugins:
+    """Hydra's plugins: the installed ones alone, as the working directory, where anybody's files may lie, joins the path after the scan.
+
+    It does join, for a ``_target_`` in a file of the user's own, and last, whether ``python -m`` has put it first or not.
+    """
+    here, package = Path.cwd(), Path(__file__).parents[2]
+    if here.resolve() != package:
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here.resolve()]
+    plugins = Plugins.instance()
+    if str(here) not in sys.path:
+        sys.path.append(str(here))
+    return plugins
 
 
 def _env(key: str, default: Any = ...) -> str | None:

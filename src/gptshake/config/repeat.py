@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gptshake.config.again import FREE, stored_overrides
-from gptshake.config.argv import key_of, quote
+from gptshake.config.argv import key_of, override_value
 from gptshake.errors import RecordError
 from gptshake.record.catalogue import flat
 from gptshake.redaction import SECRET
@@ -23,8 +23,8 @@ NOT_REPEATED = ("paths", "logger", "note", "study", "sampler", "pruner", "execut
 MOVED = ("init_from", "tokenizer.path", "data.path", "data.documents.path")
 
 
-def repeated(run_dir: Path, own: Mapping[str, str]) -> list[str]:
-    """The overrides that give a run once more.
+def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
+    """The overrides that give a run once more; whoever calls trusts its record.
 
     Args:
         run_dir: of the run to repeat.
@@ -32,8 +32,8 @@ def repeated(run_dir: Path, own: Mapping[str, str]) -> list[str]:
     Raises:
         RecordError: the record is not readable.
     """
-    kept = [text for text in stored_overrides(run_dir, list(own)) if not _is_one_of(key_of(text), NOT_REPEATED)]
-    return [*kept, "logger=none", "trainer.max_time=null", *(f"{key}={quote(value)}" for key, value in own.items())]
+    kept = [text for text in stored_overrides(run_dir, list(own), trusted=True) if not _is_one_of(key_of(text), NOT_REPEATED)]
+    return [*kept, "logger=none", "trainer.max_time=null", *(f"{key}={override_value(value)}" for key, value in own.items())]
 
 
 def stored_config(run_dir: Path) -> dict[str, Any]:

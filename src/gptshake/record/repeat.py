@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from gptshake.errors import GptshakeError
@@ -23,8 +24,9 @@ from gptshake.record.restore import Code
 POLL_S = 0.02
 GRACE_S = 60.0  # for saving the last step
 # `python -m gptshake` with a thread that waits for a word of its caller, after which the rest is not worth telling, or for its end.
+# The user's own modules join the path after Hydra, whatever its version of gptshake does, has looked for plugins.
 RUN = f"""
-import os, runpy, signal, sys, threading, time
+import os, runpy, signal, sys, threading, time, warnings
 def watch(line):
     if os.read(line, 1):
         sys.stdout.flush()
@@ -33,6 +35,10 @@ def watch(line):
     time.sleep({GRACE_S})
     os._exit(128 + signal.SIGTERM)
 threading.Thread(target=watch, args=(int(sys.argv.pop(1)),), daemon=True).start()
+from hydra.core.plugins import Plugins
+with warnings.catch_warnings(action="ignore"):
+    Plugins.instance()
+sys.path.insert(len(list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))), sys.argv.pop(1))
 runpy.run_module("gptshake", run_name="__main__", alter_sys=True)
 """
 Info = dict[str, Any]
@@ -45,15 +51,17 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
         code: what to run.
         overrides: of the run; its directory is ``path``.
         path: the new run directory.
-        folder: where to start it: relative paths and ./conf are looked up there.
+        folder: where to start it: relative paths and ./conf are looked up there. If the ./conf there is not the run's, it starts in an
+            empty folder instead, where no version of gptshake sees it.
         steps: rows to wait for.
         before: looks at run.json before anything trains; what it raises ends the run and removes its directory.
     Raises:
         GptshakeError: the run ended before; the reason that its record gives.
     """
     theirs, line = os.pipe()
-    command = [sys.executable, "-P", "-c", RUN, str(theirs), *overrides]
-    child = subprocess.Popen(command, cwd=folder, env=_environment(code, folder), stdin=subprocess.DEVNULL, pass_fds=(theirs, *code.held))
+    command = [sys.executable, "-P", "-c", RUN, str(theirs), str(folder), *overrides]
+    start = folder if code.own_conf or not (folder / "conf").is_dir() else Path(mkdtemp(prefix="gptshake-start-"))
+    child = subprocess.Popen(command, cwd=start, env=_environment(code), stdin=subprocess.DEVNULL, pass_fds=(theirs, *code.held))
     os.close(theirs)
     enough = False
     try:
@@ -69,16 +77,18 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
             enough = _until(child, path, steps, planned=int(info["budget"]["steps"]))
     finally:
         _end(child, line, quietly=enough)
+        if start != folder:
+            shutil.rmtree(start, ignore_errors=True)
     if (done := _steps(path)) < steps:
         raise GptshakeError(
             f"The reproduction ended {f'after step {done}, before step {steps}' if done else 'before its first step'}: {_reason(path)}"
         )
 
 
-def _environment(code: Code, folder: Path) -> Mapping[str, str]:
-    """The restored sources first, then what was there, and last the folder of a user's own modules, which ``-P`` leaves out."""
+def _environment(code: Code) -> Mapping[str, str]:
+    """The restored sources first, then what was there."""
     env = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # ours, not the user's
-    folders = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")])) + [str(folder)]
+    folders = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")]))
     return env | {"PYTHONPATH": os.pathsep.join(folders), "GPTSHAKE_DIRTY": "1"}
 
 

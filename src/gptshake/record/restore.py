@@ -8,17 +8,19 @@ then the installation at hand must have the same hash.
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256
+from gptshake.record.commits import is_commit
 from gptshake.record.git import checkout_root
 from gptshake.record.provenance import code_sha256
 
@@ -35,6 +37,7 @@ class Code:
     commit: str | None
     about: str  # what it is, in a few words
     notes: tuple[str, ...] = ()  # sentences: in what it may not be the run's code
+    own_conf: bool = True  # whether the run had a ./conf of its user's own
     held: tuple[int, ...] = ()  # descriptors to hand to whoever runs it: while one is open, the folder is in use
 
 
@@ -53,9 +56,11 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
         RecordError: the commit is not here, the patch does not apply, a file was not kept, or unversioned code is not that of today.
     """
     state = info.get("git") or {}
-    commit = state.get("commit")
+    commit, own_conf = state.get("commit"), any(name.startswith("conf/") for name in info.get("local_conf") or {})
+    if commit and not is_commit(str(commit)):
+        raise RecordError(f"{info['id']} names {str(commit)!r:.80} as its commit, which is none: this record is not as gptshake writes it.")
     if not commit:
-        yield _installed(info, state)
+        yield replace(_installed(info, state), own_conf=own_conf)
         return
     root = checkout_root()
     if root is None:
@@ -74,7 +79,7 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
             except _Refused as refusal:
                 raise RecordError(f"git cannot restore commit {commit[:10]}: {refusal}.") from refusal
             changed, notes = _put_changes(run_dir, tree, root, state)
-            yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, (lock,))
+            yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf, (lock,))
         finally:
             os.close(lock)
             with suppress(_Refused):  # twice: also one that was being made
@@ -137,15 +142,37 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
         except _Refused as refusal:
             hidden = f" (the record hides a secret in {', '.join(state['redacted'])})" if state.get("redacted") else ""
             raise RecordError(f"{patch} does not apply to commit {state['commit'][:10]}: {refusal}{hidden}.") from refusal
-    kept = {
-        file.relative_to(untracked).as_posix(): file for file in sorted(untracked.rglob("*")) if file.is_file() and not file.is_symlink()
-    }
+    kept = untracked_files(run_dir)
     for name, file in kept.items():
         _copy(file, tree, name)
-    hashes: dict[str, str | None] = dict(state.get("untracked") or {}) | {name: sha256(file) for name, file in kept.items()}
+    hashes = _hashes(kept, state)
     _find_left_out({name: known for name, known in hashes.items() if name not in kept}, tree, root)
     parts = [PATCH] * patch.exists() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
     return f" with {' and '.join(parts)}" if parts else "", tuple(_doubts(patch, hashes, state))
+
+
+def untracked_files(run_dir: Path) -> dict[str, Path]:
+    """The files that a record keeps beside its commit, by their names in the checkout."""
+    folder = run_dir / UNTRACKED
+    found = sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return {file.relative_to(folder).as_posix(): file for file in found}
+
+
+def changed_files(patch: Path) -> list[str]:
+    """The files that a patch changes."""
+    text = patch.read_text(encoding="utf-8", errors="replace") if patch.exists() else ""
+    return re.findall(r"^diff --git .* b/(.*)$", text, flags=re.MULTILINE)
+
+
+def is_unchanged(run_dir: Path, info: Mapping[str, Any]) -> bool:
+    """Whether the uncommitted code that a record keeps has the hash that the run began with."""
+    state, patch, kept = info.get("git") or {}, run_dir / PATCH, untracked_files(run_dir)
+    known = state.get("diff_sha256")
+    return _changes_hash(patch, _hashes(kept, state)) == known if known else not kept and not patch.exists()
+
+
+def _hashes(kept: Mapping[str, Path], state: Mapping[str, Any]) -> dict[str, str | None]:
+    return dict(state.get("untracked") or {}) | {name: sha256(file) for name, file in kept.items()}
 
 
 def _doubts(patch: Path, hashes: Mapping[str, str | None], state: Mapping[str, Any]) -> Iterator[str]:

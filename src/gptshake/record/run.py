@@ -19,15 +19,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gptshake.console import printable
 from gptshake.energy import Meter
 from gptshake.errors import RecordError
 from gptshake.files import fsync, sha256, write_atomic
 from gptshake.record import sittings
 from gptshake.record.lease import is_alive
-from gptshake.record.metrics import MetricsWriter, Row, read_rows
+from gptshake.record.metrics import MetricsWriter, Row, last_row, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
-from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+from gptshake.record.samples import TITLE, Sample, append_sample, cut_samples, read_samples
+from gptshake.record.seal import SEAL, is_made_here, seal
 from gptshake.record.shape import STATUSES as STATUSES
 from gptshake.record.shape import malformed
 from gptshake.redaction import redact, redacted
@@ -51,6 +53,7 @@ class Run:
         self.id: str = info["id"]
         self.name: str = info["name"]
         self._info = info
+        self._made_here = is_made_here(info)
         self.meter: Meter | None = None
         self._writer: MetricsWriter | None = None
 
@@ -70,6 +73,7 @@ class Run:
         write_atomic(path / "config.yaml", config_yaml)
         write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
         run = cls(path, {"id": id, "name": name})
+        run._made_here = True
         run.update(task=task, status="running", started=time.time(), overrides=list(overrides), **provenance)
         return run
 
@@ -101,12 +105,13 @@ class Run:
         if fields.get("status", "ok") not in STATUSES:
             raise ValueError(f"{fields['status']!r} is no status of a run: {', '.join(STATUSES)}")
         self._info = _merged(self._info, redacted(_plain(fields)))
+        if self._made_here:  # somebody else's record stays somebody else's
+            self._info[SEAL] = seal(self._info)
         write_atomic(self.path / "run.json", json.dumps(self._info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
         """Begin a sitting, with the first or after a resume; ``sittings.begun`` says of what."""
-        rows = self.rows()
-        last_seen = rows[-1]["time"] if rows else None
+        last_seen = self.last_row().get("time")
         before = self._info.get("sittings", [])
         self.update(sittings=sittings.begun(before, now=time.time(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
 
@@ -117,7 +122,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line and keep it in ``log``; a terminal that is gone or knows fewer letters does not stop a run."""
-        text = redact(text)
+        text = printable(redact(text))
         with contextlib.suppress(OSError, ValueError):  # a closed pipe; ValueError includes letters it cannot encode
             try:
                 print(text, flush=True)
@@ -145,14 +150,17 @@ class Run:
             RecordError: if there are fewer rows.
         """
         self._metrics.cut(n_rows)
-        rows = self.rows()
-        cut_samples(self.path / "samples.md", int(rows[-1]["step"]) if rows else 0)
+        cut_samples(self.path / "samples.md", int(self.last_row().get("step", 0)))
 
     def rows(self) -> list[Row]:
         """All rows so far, exactly as they were appended."""
         return read_rows(self.path / "metrics.csv")
 
-    def sample(self, step: int, tokens: int, text: str, title: str = "sample") -> None:
+    def last_row(self) -> Row:
+        """The last row so far; empty if there is none."""
+        return last_row(self.path / "metrics.csv")
+
+    def sample(self, step: int, tokens: int, text: str, title: str = TITLE) -> None:
         """Add a text to samples.md; ``title`` says what it is, such as its prompt, in one line."""
         append_sample(self.path / "samples.md", Sample(step, tokens, redact(" ".join(title.split())), redact(text)))
 

@@ -3,6 +3,7 @@
 A field that is not there, or null, is fine: older records lack some, and runs at work have no end yet.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
 LAST_MOMENT = 1e11  # seconds since 1970 that a calendar can hold: about the year 5138
 LARGEST = 1e300  # what a float holds
 DEEPEST = 50  # mappings and lists in each other; ours are four deep
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}")  # of one folder, which the user may have chosen
 _MOMENTS = ("started", "finished")
 _MAPPINGS = (
     *("git", "environment", "local_conf", "trial", "choices", "resolved", "budget", "data", "hardware", "devices", "model", "summary"),
@@ -22,6 +25,9 @@ def malformed(info: Mapping[str, Any]) -> str | None:
     for key in ("id", "name", "status"):
         if not isinstance(info.get(key), str):
             return f"{key} is not a text"
+    for key, plain in (("id", _ID), ("name", _NAME)):
+        if not plain.fullmatch(info[key]):
+            return f"{key} cannot be part of a path"
     if info["status"] not in STATUSES:
         return f"status is none of {', '.join(STATUSES)}"
     for key in _MOMENTS:

@@ -34,6 +34,11 @@ class RunRow:
     tokens_per_s: float | None = None
     tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a path that leaves the study: files of a study may be somebody else's, and runs write and remove there."""
+        if Path(self.path).is_absolute() or ".." in Path(self.path).parts:
+            raise RecordError(f"{ROWS} names the run {self.path!r}, which lies outside of the study: it is not as gptshake writes it.")
+
 
 @dataclass
 class TrialRow:

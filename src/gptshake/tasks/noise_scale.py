@@ -10,8 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from gptshake import assemble
-from gptshake.config.again import stored_overrides
-from gptshake.config.suggest import checked_compose
+from gptshake.config.again import recomposed
 from gptshake.estimate.noise_scale import Estimate, running, sentence
 from gptshake.record.launch import Launch
 from gptshake.record.names import title
@@ -40,16 +39,16 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         _name(plot_noise_scale(run_dir))
         return
     folder = Path(cfg.task.folder).expanduser() / run_dir.name
-    estimates = _at_checkpoints(run_dir, cfg.task.passes, folder)
+    estimates = _at_checkpoints(run_dir, launch.overrides, cfg.task.passes, folder)
     print(sentence(estimates, *batch))
     if estimates[-1].scale is None:
         print(f"More passes make it surer: task.passes={4 * cfg.task.passes}.")
     _name(draw(estimates, batch, title(info["name"]), folder))
 
 
-def _at_checkpoints(run_dir: Path, passes: int, folder: Path) -> list[Estimate]:
+def _at_checkpoints(run_dir: Path, typed: list[str], passes: int, folder: Path) -> list[Estimate]:
     """Measure, keep the numbers in ``folder``, and give one estimate for each checkpoint."""
-    own = checked_compose(stored_overrides(run_dir))
+    own = recomposed(run_dir, typed)
     found = assemble.measure_checkpoints(own, run_dir, passes, print)
     folder.mkdir(parents=True, exist_ok=True)
     writer = NoiseScaleWriter(folder)

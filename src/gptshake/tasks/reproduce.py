@@ -15,16 +15,19 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gptshake.config.repeat import refuse_another_config, repeated, stored_config
+from gptshake.config.values import more_than_a_value
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted
 from gptshake.record.launch import Launch
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
-from gptshake.record.restore import Code, restored
+from gptshake.record.restore import PATCH, Code, changed_files, is_unchanged, restored, untracked_files
 from gptshake.record.run import Run, find_run, read_run
+from gptshake.record.seal import is_made_here
 from gptshake.redaction import redact_code
 from gptshake.report.compare import Comparison, compare, steps_of_first_code, verdict
 from gptshake.report.environment import environment_differences, same_machine
+from gptshake.report.outcome import one_line
 
 Info = dict[str, Any]
 
@@ -42,14 +45,40 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         raise ConfigError("Say which run: task=reproduce task.run=<name, id or path>.")
     original = find_run(cfg.task.run, _roots(cfg))
     info = read_run(original)
+    _refuse_foreign_code(original, info, trust=cfg.task.trust)
     rows = _rows(original, info, cfg.task.steps)
     path = _new_directory(Path(cfg.paths.runs).expanduser().absolute(), info)
-    overrides = repeated(original, _own(cfg, original, info, path))
     folder = _folder(info)
+    overrides = repeated(original, _own(cfg, original, info, path, folder))
     with restored(original, info) as code:
         _announce(info, rows, code)
         repeat(code, overrides, path, folder, len(rows), lambda new: _refuse_another(original, info, code, path, new))
     _conclude(cfg, info, rows, path)
+
+
+def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
+    """List what of a record would run that was not made by this user on this machine, and run it only if it is trusted.
+
+    Raises:
+        RecordError: it is not.
+    """
+    if is_made_here(info) and is_unchanged(original, info):
+        return
+    git, told = info.get("git") or {}, info.get("environment") or {}
+    found: dict[str, Any] = {
+        "commit of your checkout": [git["commit"]] if git.get("commit") else [],
+        "changes of it (diff.patch)": changed_files(original / PATCH),
+        "files beside it (untracked/)": sorted({*untracked_files(original), *(git.get("untracked") or {})}),
+        f"your own files in {told.get('cwd')}": list(info.get("local_conf") or {}),
+        "overrides": [text for text in info.get("overrides") or () if more_than_a_value(str(text))],
+    }
+    lines = "\n".join(f"  {what}: {one_line(', '.join(map(str, names)))}" for what, names in found.items() if names)
+    if not trust:
+        raise RecordError(
+            f"{info['id']} was not made by you on this machine, or its record was changed since. To reproduce it runs code:\n"
+            f"{lines or '  the installed gptshake'}\nRead it in {original}; if you trust it, say task.trust=true."
+        )
+    print(f"trusted, though not made by you on this machine:\n{lines or '  the installed gptshake'}", flush=True)
 
 
 def _rows(original: Path, info: Info, steps: int | None) -> list[Row]:
@@ -100,9 +129,9 @@ def _new_directory(runs: Path, info: Info) -> Path:
     return runs / (f"{name}_{len(taken) + 1}" if taken else name)
 
 
-def _own(cfg: DictConfig, original: Path, info: Info, path: Path) -> dict[str, str]:
+def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) -> dict[str, Any]:
     """What the repetition says itself: places, and where that lies now which the run began with."""
-    own = {f"paths.{key}": str(Path(cfg.paths[key]).expanduser().absolute()) for key in ("runs", "multirun", "cache")}
+    own: dict[str, Any] = {f"paths.{key}": str(Path(cfg.paths[key]).expanduser().absolute()) for key in ("runs", "multirun", "cache")}
     own |= {"paths.run_dir": str(path), "note": f"reproduces {info['id']}"}
     config = stored_config(original)
     if config.get("tokenizer.path") is not None:
@@ -111,6 +140,10 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path) -> dict[str, s
         own["init_from"] = str(_parent(cfg, info, source))
     if cfg.task.data_path is not None:
         own["data.path"] = str(Path(cfg.task.data_path).expanduser().absolute())
+    elif isinstance(text := config.get("data.path"), str | list):  # relative in older records
+        own["data.path"] = (
+            [str(folder / Path(one).expanduser()) for one in text] if isinstance(text, list) else str(folder / Path(text).expanduser())
+        )
     return own
 
 

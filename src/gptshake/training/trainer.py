@@ -13,6 +13,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from gptshake.estimate.budget import Budget
 from gptshake.training.checkpoint import FolderCheckpointIO
+from gptshake.training.config import REPLACED
 from gptshake.training.device import ScaledPrecision
 
 DEVICES = {"gpu": "cuda"}  # torch's words for Lightning's
@@ -57,7 +58,7 @@ def build_trainer(
         limit_val_batches=0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        **lightning,
+        **{key: value for key, value in lightning.items() if key not in REPLACED},  # what is left of those changes nothing
     )
 
 

@@ -11,9 +11,10 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
+from gptshake.config.again import refuse_code, typed_values
 from gptshake.errors import GptshakeError, Stop
 from gptshake.processes import read_outcome
-from gptshake.redaction import redacted
+from gptshake.redaction import redact, redacted
 from gptshake.report.live import Live
 from gptshake.signals import SIGNALS
 from gptshake.sweep.app import Host
@@ -29,6 +30,7 @@ class HydraApp:
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = context, task_function, _without_sweeper(config)
+        self.typed: set[str] = set()
         self.folder = Path(config.hydra.sweep.dir).expanduser().absolute()
         self.host: Host | None = task_function if isinstance(task_function, Host) else None
         self.program = "gptshake" if self.host else sys.argv[0]
@@ -41,6 +43,7 @@ class HydraApp:
         """
         SIGNALS.install()
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
+        self.typed = typed_values(overrides, [str(change) for change in options.ablate])
         live = Live()
         try:
             study = sweep(options, overrides, self, show=live.update, end=lambda folder: _end(live, folder))
@@ -65,10 +68,14 @@ class HydraApp:
 
     def child(self, task: dict[str, Any]) -> Any:
         """Do a task in a child: compose its config, then let Hydra run the job, or let the host prepare."""
+        if self.host:
+            refuse_code(task["overrides"], self.folder, self.typed)  # a study's files may be somebody else's
         cfg = self._composed(task)
         if "prepare" in task and self.host:
             return self.host.prepare(cfg)
-        return run_job(self.task_function, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.context).return_value
+        done = run_job(self.task_function, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.context)
+        done.overrides = [redact(text) for text in done.overrides or ()]  # Hydra prints them if the job failed
+        return done.return_value
 
     def declared(self, key: str) -> tuple[Any, bool]:
         """The value that the config has without the sweep, and whether the key holds integers."""

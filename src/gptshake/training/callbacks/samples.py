@@ -1,12 +1,18 @@
 """Generated text along the run, from the same prompts with the same random numbers, so that only the model differs."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from gptshake.errors import TrainingError
 from gptshake.model.generate import generate
+from gptshake.record.samples import TITLE
 from gptshake.redaction import redact
+from gptshake.signals import SIGNALS
+from gptshake.tokenizer.unknown import as_read
+from gptshake.training.callbacks.recorder import not_finite
 from gptshake.training.module import GPTModule
 
 
@@ -16,7 +22,7 @@ class Samples(pl.Callback):
     With several devices every rank writes them, to a record that keeps nothing on all but one: they may share one network.
 
     Args:
-        prompts: texts to continue.
+        prompts: texts to continue, or one; none: no samples.
         n_tokens: generated tokens per prompt.
         temperature, top_k, top_p: as in ``model.generate``.
         times: samples in a run, evenly spread, the first before the first step and the last after the last; one is at the end.
@@ -26,14 +32,15 @@ class Samples(pl.Callback):
 
     def __init__(
         self,
-        prompts: list[str],
+        prompts: list[str] | str | None,
         n_tokens: int = 200,
         temperature: float = 0.8,
         top_k: int | None = None,
         top_p: float | None = None,
         times: int = 3,
     ) -> None:
-        self.prompts, self.n_tokens, self.times = list(prompts), n_tokens, times
+        self.prompts = [prompts] if isinstance(prompts, str) else [str(prompt or "") for prompt in prompts or []]
+        self.n_tokens, self.times = n_tokens, times if self.prompts else 0
         self.how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def due(self, n_steps: int) -> set[int]:
@@ -43,22 +50,38 @@ class Samples(pl.Callback):
         return {round(n_steps * part / (self.times - 1)) for part in range(self.times)}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """What the untrained model writes."""
-        if pl_module.steps == 0 and 0 in self.due(pl_module.budget.steps):
-            self._sample(pl_module)
+        """What the untrained model writes, and what it cannot read of a prompt."""
+        for note in filter(None, (as_read(pl_module.bench.tokenizer, prompt) for prompt in self.prompts)):
+            pl_module.bench.run.say(f"note: {note}")
+        self.complete(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """A sample when one is due."""
         if pl_module.micro_batches == 0 and pl_module.steps in self.due(pl_module.budget.steps):
             self._sample(pl_module)
 
+    def complete(self, module: GPTModule) -> None:
+        """Draw the sample of the last step if the record lacks it: a resumed run may have been stopped before it."""
+        written = {sample.step for sample in module.bench.run.samples() if sample.title == TITLE}
+        if module.steps in self.due(module.budget.steps) - written:
+            self._sample(module)
+
     def _sample(self, module: GPTModule) -> None:
+        """Draw and show one; a signal ends it, as the step is done.
+
+        Raises:
+            TrainingError: the network's output is not finite.
+        """
         bench, step = module.bench, module.steps
-        texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
+        try:
+            with SIGNALS.immediate() if bench.ranks.size == 1 else nullcontext():
+                texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
+        except TrainingError as error:
+            raise TrainingError(not_finite(bench.row, "output of the network") if step else str(error)) from error
         for sink in bench.sinks:
             sink.sample(step, module.tokens, "\n---\n".join(texts))
         bench.run.sample(step, module.tokens, "\n---\n".join(texts))
-        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{_calm(texts[-1])}\n---")
+        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{texts[-1]}\n---")
 
     def _continue(self, module: GPTModule, prompt: str) -> str:
         tokenizer = module.bench.tokenizer
@@ -66,8 +89,3 @@ class Samples(pl.Callback):
         start = torch.as_tensor([int(token) for token in ids], device=module.device)[None]
         written = generate(module.model, start, self.n_tokens, seed=0, **self.how)
         return tokenizer.decode(written[0].tolist())
-
-
-def _calm(text: str) -> str:
-    """Text without control characters, which would upset a terminal."""
-    return "".join(character if character.isprintable() or character == "\n" else "·" for character in text)
