@@ -48,6 +48,7 @@ BAD: dict[str, list[Any]] = {
     "task.steps": ["0", "1.5"],
     "task.tolerance": ["-0.1", "inf"],
     "task.warmup": ["0", "-1"],
+    "task.num_samples": ["0", "-1", "1.5"],
     "task.seconds": ["0", "-1"],
     "trainer.hours": ["0", "-8", "inf"],
     "task.hours": ["0", "-1", "nan"],
