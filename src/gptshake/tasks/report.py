@@ -6,8 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 from gptshake.record.studies import find_study, read_rows_of
+from gptshake.report.outcome import written
 from gptshake.report.study import report
 from gptshake.report.terminal import basin_text, table_text, verdict
 
@@ -23,7 +25,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     name = OmegaConf.select(cfg, "study")
     if not name:
         raise ConfigError("Say which study: task=report study=<name or path>.")
-    conclude(find_study(str(name), Path(cfg.paths.multirun).expanduser()))
+    conclude(find_study(str(name), expanded(cfg.paths.multirun)))
 
 
 def conclude(folder: Path) -> None:
@@ -32,7 +34,8 @@ def conclude(folder: Path) -> None:
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
-    files, study = report(folder), read_rows_of(folder)
+    study = read_rows_of(folder)
+    files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))
     parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), basin_text(study)]
     print("\n\n".join(part for part in parts if part))
-    print("\n" + "\n".join(f"  {os.path.relpath(file)}" for file in files if file.suffix != ".svg"))
+    print(f"\n{files}")

@@ -1,11 +1,9 @@
 """``task=runs``: all runs as a table, filtered and sorted. Only reads records; a broken one is a line like any other."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from gptshake.console import Console
-from gptshake.files import write_atomic
+from gptshake.files import expanded, write_atomic
 from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
 from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
@@ -20,7 +18,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     """
     del launch
     options = cfg.task
-    roots = [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    roots = [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)]
     entries = in_order(select(catalogue(roots), str(options.filter or "")), str(options.sort))
     if not entries:
         where = " or ".join(map(str, roots))
@@ -36,7 +34,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     if options.html:
         from gptshake.report.runs_page import runs_page
 
-        target = Path(options.html).expanduser()
+        target = expanded(options.html)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, runs_page(entries))
         print(f"  {target}")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
 from gptshake.config.again import refuse_code, typed_values
 from gptshake.errors import GptshakeError, Stop
+from gptshake.files import expanded
 from gptshake.processes import read_outcome
 from gptshake.redaction import redact, redacted
 from gptshake.report.live import Live
@@ -31,7 +32,7 @@ class HydraApp:
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = context, task_function, _without_sweeper(config)
         self.typed: set[str] = set()
-        self.folder = Path(config.hydra.sweep.dir).expanduser().absolute()
+        self.folder = expanded(config.hydra.sweep.dir).absolute()
         self.host: Host | None = task_function if isinstance(task_function, Host) else None
         self.program = "gptshake" if self.host else sys.argv[0]
 
