@@ -36,9 +36,13 @@ TEXT_KEYS = (
     "task.filter",
     "task.sort",
     "task.html",
+    "task.csv",
+    "task.json",
+    "task.latex",
+    "task.remove",
     "task.folder",
 )
-LIST_KEYS = ("data.path", "task.runs")  # take several texts, in brackets
+LIST_KEYS = ("data.path", "task.runs", "task.remove")  # take several texts, in brackets
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
