@@ -9,6 +9,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
@@ -22,6 +24,8 @@ from gptshake.record.seal import is_made_here
 from gptshake.redaction import SECRET, redacted
 
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
+
+_CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
 
 
 def locate(name: str, overrides: list[str]) -> Path:
@@ -135,13 +139,28 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
             _is_value(text, folder, ())
 
 
+def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
+    """``stored_overrides``, with the version of the cleaning that the run began with, which it keeps."""
+    return stored_overrides(run_dir, new) + [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+
+
+def _cleaning(run_dir: Path) -> dict[str, int]:
+    """The version of the cleaning of a run whose text may be cleaned; 1 before there was a key for it."""
+    try:
+        stored = OmegaConf.load(run_dir / "config.yaml")
+        cleans = OmegaConf.select(stored, "data.documents._target_") in _CLEANING_SOURCES
+        return {"data.cleaning": int(OmegaConf.select(stored, "data.cleaning") or 1)} if cleans else {}
+    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException):
+        return {}  # said where the config is compared
+
+
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
-    """Give a composed config the values that ``auto`` meant when the run began.
+    """Give a composed config the values that ``auto`` meant when the run began, and its version of the cleaning.
 
     Raises:
         RecordError: one of them is more than a value.
     """
-    for key, value in read_run(run_dir).get("resolved", {}).items():
+    for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
         if SECRET not in str(value) and _is_value(f"{key}={override_value(value)}", run_dir, ()):
             OmegaConf.update(cfg, key, value)
 
@@ -156,7 +175,7 @@ def recomposed(run_dir: Path, typed: Sequence[str]) -> DictConfig:
         RecordError, ConfigError: as ``stored_overrides``, or the config cannot be composed any more.
     """
     new = [text for text in typed if key_of(text).partition(".")[0] not in ("task", "paths")]
-    return checked_compose([*stored_overrides(run_dir, new), *new])
+    return checked_compose([*resumed_overrides(run_dir, new), *new])
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
@@ -166,6 +185,7 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
         RecordError: listing what differs outside the free keys.
     """
     stored = flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
+    stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
     today = flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
     differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not is_free(key, RESUME, stored, today)]
     if differing:

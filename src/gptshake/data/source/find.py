@@ -18,7 +18,7 @@ from gptshake.errors import DataError
 from gptshake.files import expanded
 
 SUFFIXES = tuple(READERS)
-COMPRESSED = (".gz", ".bz2", ".zst")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def suffixes(name: str) -> tuple[str, str]:
@@ -78,7 +78,7 @@ def _found(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
 
 
 def _matching(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
-    fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    fixed = next(parent for parent in path.parents if parent.is_dir() or not glob.has_magic(str(parent)))
     matches = [match for match in fixed.glob(str(path.relative_to(fixed))) if not is_hidden(match, fixed)]
     files = [match for match in matches if match.is_file()]
     more, others = _sorted_out(file for match in matches if match.is_dir() for file in _walk(match))
