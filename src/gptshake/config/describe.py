@@ -16,7 +16,7 @@ from gptshake.config.mistakes import known_option, nearest
 from gptshake.config.schemas import SCHEMAS
 from gptshake.errors import ConfigError
 
-_LINE = re.compile(r"^( *)([\w.]+):(?: +(.*?))?(?: +# *(.*))?$")
+_LINE = re.compile(r"^( *)\"?([\w.]+)\"?:(?: +(.*?))?(?: +# *(.*))?$")
 _HIDDEN = ("defaults", "documents", "trains", "sweeps")  # not for the shell
 Row = tuple[str, str, str, str]  # key, default, type, comment
 
