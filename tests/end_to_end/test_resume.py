@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,51 @@ def test_every_watched_signal_has_its_own_exit_code(
     assert commands(tmp_path, *small, before=moment(IN_STEP, 5, 2, signum)).code == code
     assert commands(tmp_path, f"resume={the_run(tmp_path).path}").code == 0
     is_the_same_run(the_run(tmp_path), the_run(whole))
+
+
+GONE = {
+    "the reader is gone": "import os\nreading, writing = os.pipe()\nos.close(reading)\nos.dup2(writing, 1), os.dup2(writing, 2)\n",
+    "both are closed": "import os\nos.close(1), os.close(2)\n",
+}
+
+
+@pytest.mark.parametrize("output", GONE)
+def test_output_that_goes_nowhere_neither_ends_nor_shortens_a_run(
+    output: str, commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any
+) -> None:
+    stopped = commands(tmp_path, *small, before=GONE[output] + moment(IN_STEP, 6, 1, signal.SIGINT))
+    assert stopped.code == 130 and the_run(tmp_path).saved()[-1] == "step-00000006"
+    assert commands(tmp_path, f"resume={the_run(tmp_path).info['id']}", before=GONE[output]).code == 0
+    is_the_same_run(the_run(tmp_path), the_run(whole))
+
+
+HANGS = """
+import ctypes
+from gptshake import signals
+from gptshake.training.module import GPTModule
+signals.GRACE, library, mutex = {grace}, ctypes.CDLL(None), ctypes.create_string_buffer(64)
+def training_step(self, batch, number, own=GPTModule.training_step):
+    if self.steps == 5:
+        print("hanging", flush=True)
+        library.pthread_mutex_lock(mutex), library.pthread_mutex_lock(mutex)
+    return own(self, batch, number)
+GPTModule.training_step = training_step
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the mutex is Linux's")
+@pytest.mark.parametrize(("grace", "n_signals"), [(0.3, 1), (1000, 2)])
+def test_a_process_that_hangs_in_a_library_ends_after_the_grace_period_or_at_the_second_signal(
+    grace: float, n_signals: int, commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    hanging = commands.start(tmp_path, *small, before=HANGS.format(grace=grace))
+    hanging.until("hanging")
+    for _ in range(n_signals):
+        hanging.signal(signal.SIGTERM)
+        time.sleep(0.3)
+    done = hanging.wait(30)
+    assert done.code == 143 and done.error.startswith("signal 15 was not answered")
+    assert the_run(tmp_path).saved() == ["step-00000004"]
 
 
 def test_a_second_interrupt_ends_it_at_once(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
