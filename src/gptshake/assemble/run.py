@@ -110,7 +110,7 @@ def _train(
     from gptshake.training.rewind import rewind
 
     device, devices = device_of(cfg), cfg.trainer.devices
-    with together(devices, cfg.trainer.threads) as group:
+    with together(devices, cfg.trainer.threads, device) as group:
         set_torch(cfg)
         for line in lines:
             run.log(line)
@@ -163,8 +163,8 @@ def follow() -> None:
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
-        if ranks.connection_ended(error):
-            raise TrainingError(ranks.GONE) from error
+        if lost := ranks.connection_ended(error):
+            raise TrainingError(lost) from error
         raise
     ranks.leave()
 
