@@ -96,7 +96,7 @@ def _resumed(arguments: Arguments) -> Path | None:
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
     run_dir = again.locate(name, arguments.overrides)
-    arguments.overrides[:0] = again.stored_overrides(run_dir, arguments.overrides)
+    arguments.overrides[:0] = [*again.stored_overrides(run_dir, arguments.overrides), *again.extended(run_dir)]
     return run_dir
 
 

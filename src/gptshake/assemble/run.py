@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
 from gptshake.assemble.forecast import device_of, set_torch
-from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
+from gptshake.assemble.opening import frozen_warmup, hidden_nats, open_run, outcome, rate_at, say_end, say_plan, schedule_of, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
 from gptshake.assemble.weights import give_initial_weights, load_initial_weights
@@ -44,6 +44,7 @@ OURS = (
     "max_tokens",
     "hours",
     "max_time",
+    "extend",
     "val_check_interval",
     "limit_val_batches",
     "gradient_clip_val",
@@ -93,6 +94,7 @@ class _Order:
     run_dir: Path
     start: Path | None  # checkpoint to go on from
     row: Row  # the last one of metrics.csv
+    warmup: float | None  # tokens, as frozen when the run began
 
 
 def _train(
@@ -131,12 +133,12 @@ def _train(
             load_initial_weights(cfg, model, store, run)
         for sink in sinks:
             sink.start(run)
-        order = _Order(cfg, store, budget, run.path, start, run.last_row())
+        order = _Order(cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run))
         group.told(order)
         bench = _bench(cfg, run, store, data, model, sinks, flops, peak, group)
         if device == "cpu" and cfg.trainer.threads > 1:
             bench.expected_rate = rate_at(cfg, store, budget, gemm)
-        module = _module(cfg, model, budget, bench)
+        module = _module(order, model, bench)
         _fit(order, data, bench, lease, module, profiler)
     return _conclude(cfg, store if run.info.get("trial") is None else None, data, bench, module)
 
@@ -159,7 +161,7 @@ def follow() -> None:
         give_initial_weights(cfg, model, store)
     bench = _bench(cfg, SilentRun(order.run_dir), store, data, model, [], 1.0, 1.0, group)
     try:
-        _fit(order, data, bench, NoLease(), _module(cfg, model, budget, bench), None)
+        _fit(order, data, bench, NoLease(), _module(order, model, bench), None)
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
@@ -225,18 +227,18 @@ def _bench(
     return Bench(run, store.tokenizer, store.entropy, validate, draw, sinks, flops, peak, group)
 
 
-def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTModule:
+def _module(order: _Order, model: Any, bench: Bench) -> GPTModule:
     from gptshake.training.module import GPTModule
 
     return GPTModule(
         model,
-        make(cfg.optimizer),
-        make(cfg.scheduler),
-        budget,
+        make(order.cfg.optimizer),
+        schedule_of(order.cfg, order.warmup),
+        order.budget,
         bench,
-        seed=cfg.seed,
-        clip=cfg.trainer.gradient_clip_val,
-        compile=cfg.trainer.compile,
+        seed=order.cfg.seed,
+        clip=order.cfg.trainer.gradient_clip_val,
+        compile=order.cfg.trainer.compile,
     )
 
 
@@ -297,7 +299,8 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
             raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
-    say_end(run, summary)
+    limit = cfg.trainer.limit_val_batches
+    say_end(run, summary, store, limit and limit * module.budget.micro_batch_size * module.budget.block_size)
     return summary
 
 

@@ -47,6 +47,7 @@ FREE = (
     "trainer.max_epochs",
     "trainer.max_tokens",
     "trainer.max_time",
+    "trainer.extend",
     "trainer.patience",
     "trainer.save_minutes",
     "trainer.price_per_hour",
@@ -105,6 +106,8 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         key = key_of(text)
         if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
             continue
+        if (group := key.partition(".")[0]) in ("callbacks", "logger") and group in again and key != group:
+            continue  # another option of the group may not have the key
         if SECRET in text:
             if key not in again and (not _is_free(key) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
@@ -112,6 +115,16 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
             kept.append(text)
     frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
     return kept + [text for text in frozen if trusted or _is_value(text, run_dir, again)]
+
+
+def extended(run_dir: Path) -> list[str]:
+    """The limits that a run got on a resume, which hold for the next ones, too.
+
+    Raises:
+        RecordError: one of them is more than a value.
+    """
+    limits = _record(run_dir).get("extended") or {}
+    return [text for key, value in limits.items() if _is_value(text := f"{key}={override_value(value)}", run_dir, ())]
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
