@@ -30,7 +30,7 @@ from gptshake.estimate.words import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
 from gptshake.optim.schedule import Schedule, Tokens, warmup_steps, warmup_tokens
 from gptshake.record.launch import Launch
-from gptshake.record.provenance import config_sha256
+from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted
 from gptshake.signals import stop_behind
@@ -88,6 +88,7 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
         note=cfg.note,
         seed=cfg.seed,
         config_sha256=config_sha256(config),
+        config_sha256_version=CONFIG_HASH,
         local_conf=_save_local_conf(launch, run.path),
         trial=launch.trial,
         choices=launch.choices,
@@ -127,7 +128,14 @@ def hidden_nats(run: Run, split: Split) -> float:
 
 def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
     run = Run.open(launch.path)
-    known = run.info["data"]["fingerprint"]
+    try:
+        known = run.info["data"]["fingerprint"]
+        planned_tokens(run)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{run.path / 'run.json'} lacks the data or the budget that {run.name} began with ({error}), so it cannot be resumed. "
+            f"Start a new run from its weights: init_from={run.id}."
+        ) from error
     if store.fingerprint != known:
         raise RecordError(
             f"The text of {store.label} is not the one that {run.name} began with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
