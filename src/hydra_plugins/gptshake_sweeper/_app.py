@@ -1,5 +1,6 @@
 """A Hydra app as the sweep sees it, and the end of a sweep as people see it. Hydra does not scan it: its name begins with ``_``."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 from gptshake.config.again import refuse_code, typed_values
 from gptshake.errors import GptshakeError, Stop
 from gptshake.files import expanded
-from gptshake.processes import read_outcome
+from gptshake.processes import ASKED_BY, read_outcome
 from gptshake.redaction import redact, redacted
 from gptshake.report.live import Live
 from gptshake.signals import SIGNALS
@@ -133,4 +134,4 @@ def _value(study: Study, run: RunRow) -> Any:
 
 def _end(live: Live, folder: Path) -> None:
     live.close()
-    conclude(folder)
+    conclude(folder, aloud=ASKED_BY not in os.environ)
