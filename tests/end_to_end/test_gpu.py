@@ -86,7 +86,7 @@ def shortened(arguments: list[str], device: str, newest: str, study: str) -> lis
     words = [word.replace("<run>", newest).replace("<study>", study).replace("<name>", study) for word in arguments]
     keys = {word.lstrip("+~").partition("=")[0] for word in words}
     task = next((word.removeprefix("task=") for word in words if word.startswith("task=")), "train")
-    if "-m" in words or any(word.startswith("-m") for word in words):
+    if "-m" in words and task == "train":
         words += SWEEP
     if "trainer" in keys and any(word in ("trainer=ddp", "trainer=fsdp") for word in words):
         words = [word for word in words if not word.startswith("trainer.devices=")] + ["trainer.devices=1"]
