@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.again import FREE, stored_overrides
+from gptshake.config.again import stored_overrides
 from gptshake.config.argv import key_of, override_value
 from gptshake.errors import RecordError
+from gptshake.keys import RESUME, is_free
 from gptshake.record.catalogue import flat
 from gptshake.redaction import SECRET
 
@@ -55,7 +56,11 @@ def refuse_another_config(run_dir: Path, repetition: Path) -> None:
         RecordError: listing what differs, outside of what cannot change a number.
     """
     then, now = stored_config(run_dir), stored_config(repetition)
-    known = (key for key in sorted({*then, *now}) if not _is_one_of(key, (*FREE, *MOVED)) and SECRET not in str(then.get(key)))
+    known = (
+        key
+        for key in sorted({*then, *now})
+        if not is_free(key, RESUME, then, now) and not _is_one_of(key, MOVED) and SECRET not in str(then.get(key))
+    )
     if lines := [f"  {key}: was {then.get(key)}, would be {now.get(key)}" for key in known if then.get(key) != now.get(key)]:
         listed = "\n".join(lines)
         raise RecordError(
