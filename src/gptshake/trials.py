@@ -88,6 +88,7 @@ class Trials:
         store = assemble.token_store(cfg, [])
         measure = partial(assemble.measured, store)
         budget = assemble.resolve(cfg, store, measure)
+        assemble.refuse_oversized(cfg, store, budget, Path(cfg.paths.multirun).expanduser())
         shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
         parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), assemble.around(cfg, store, shape, budget))
         frozen = assemble.frozen_source(cfg) | {

@@ -15,9 +15,9 @@ from typing import Any
 
 from gptshake.errors import ConfigError, RecordError
 from gptshake.files import expanded, write_atomic
+from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import Entry
 from gptshake.report.answer import Rows, best, seconds_of, speed_of
-from gptshake.report.changes import counts
 from gptshake.report.outcome import note, reason
 from gptshake.report.terminal import DIFFERENCE_HEAD, difference_rows
 from gptshake.report.terminal import table as trials
@@ -66,7 +66,12 @@ def runs_json(entries: Sequence[Entry]) -> str:
 def runs_csv(entries: Sequence[Entry]) -> str:
     """A line for each run: what the record says, its options, figures, and the keys that can change a result."""
     rows = [
-        {**_about(entry), **_choices(entry), **entry.figures, **{key: value for key, value in entry.config.items() if counts(key)}}
+        {
+            **_about(entry),
+            **_choices(entry),
+            **entry.figures,
+            **{key: value for key, value in entry.config.items() if not is_free(key, RESULT, entry.config)},
+        }
         for entry in entries
     ]
     return _csv(
