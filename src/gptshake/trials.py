@@ -31,6 +31,7 @@ from gptshake.record.run import new_id, run_name
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
+PRICED = ("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path")
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
 LR = "optimizer.lr"
 TRIAL_START = 1.0  # seconds: its process is forked with everything imported
@@ -78,6 +79,10 @@ class Trials:
     def begun(self, folder: Path) -> None:
         """Keep the uncommitted changes of this moment for all trials."""
         self.uncommitted.save(folder)
+
+    def has_price(self, key: str) -> bool:
+        """Whether another option is another model, other data or another way to run."""
+        return key in PRICED
 
     def prepare(self, composed: DictConfig) -> dict[str, Any]:
         """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
