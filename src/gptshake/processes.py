@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gptshake import errors
+from gptshake.console import lasting
 from gptshake.errors import GptshakeError, Pruned, Stop
 from gptshake.files import write_atomic
 from gptshake.redaction import redact
@@ -313,7 +314,7 @@ def _redirect(path: Path) -> None:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.close(output)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
 
 
 def _stop_with(lifelines: tuple[int, ...]) -> None:
