@@ -14,6 +14,23 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from gptshake.errors import RecordError
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder to be written to in which a link leads out of it: what is written or removed through it is somebody else's.
+
+    Raises:
+        RecordError: naming the first link.
+    """
+    inside = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for entry in (Path(parent) / name for name in (*folders, *files)):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
+                raise RecordError(
+                    f"{entry} is a link to {entry.readlink()}: nothing is written or removed through links. Put what it points to in its place."
+                )
+
 
 def fsync(path: Path) -> None:
     """Flush a file's content, or a folder's list of names, to the disk."""

@@ -27,7 +27,8 @@ def local_conf() -> Path | None:
 def local_files() -> dict[str, bytes]:
     """Every config file of the user's own ``./conf`` with its content, by its path below the working directory."""
     local = local_conf()
-    return _contents(sorted(local.rglob("*.yaml"))) if local else {}
+    files = sorted(local.rglob("*.yaml")) if local else []
+    return _contents(file for file in files if not any(part.startswith(".env") for part in file.relative_to(local or file).parts))
 
 
 def local_code(targets: Iterable[str]) -> dict[str, bytes]:

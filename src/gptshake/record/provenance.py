@@ -16,7 +16,7 @@ from gptshake import __version__
 from gptshake.energy import driver
 from gptshake.files import sha256, sha256_text
 from gptshake.hardware import cpu_name
-from gptshake.record.git import Code
+from gptshake.record.git import Code, read_workspace
 
 _DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 _NO_MATTER = ("paths", "logger", "callbacks", "note", "dirty", "resume", "task", "study", "sampler", "pruner", "executor", "search_space")
@@ -29,6 +29,7 @@ def collect(code: Code) -> dict[str, Any]:
     return {
         "version": __version__,
         "git": code.git | ({"code_sha256": code_sha256()} if "unversioned" in code.git else {}),
+        "workspace": read_workspace(),
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),

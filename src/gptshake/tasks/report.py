@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError
+from gptshake.files import refuse_links
 from gptshake.record.launch import Launch
 from gptshake.record.studies import find_study, read_rows_of
 from gptshake.report.study import report
@@ -32,6 +33,7 @@ def conclude(folder: Path) -> None:
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
+    refuse_links(folder)
     files, study = report(folder), read_rows_of(folder)
     parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), basin_text(study)]
     print("\n\n".join(part for part in parts if part))
