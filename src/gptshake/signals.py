@@ -2,18 +2,26 @@
 
 Installed before torch is imported. Outside the training loop a signal raises ``Stop`` at once; inside it only sets a flag,
 which the loop asks after every micro-batch, so that a step is never torn. A second INT ends the process immediately.
-A signal found ignored at the start (nohup, ``&``) stays ignored.
+A signal found ignored at the start (nohup, ``&``) stays ignored. Python runs a handler between two of its instructions only, so
+a thread ends the process if the main thread hangs in a library's call: after a grace period, or soon after a second signal.
 """
 
 import os
+import select
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from types import FrameType
 
 from gptshake.errors import Stop
 
 _WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+GRACE = 20.0  # seconds that a signal may stay unanswered
+SECOND = 2.0  # the same from a second signal on
+_POLL = 0.1  # seconds between two looks whether a signal was answered
 
 
 class Signals:
@@ -22,7 +30,10 @@ class Signals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._deferred = False
+        self._saving = False
         self._ignored: set[int] = set()
+        self._answered = 0  # how often Python has run the handler
+        self._wake: int | None = None  # where the interpreter writes the number of each signal that arrives
 
     def install(self) -> None:
         """Take over the watched signals; called again after a library has put its own handler in front."""
@@ -31,27 +42,86 @@ class Signals:
                 self._ignored.add(signum)
             if signum not in self._ignored:
                 signal.signal(signum, self._handle)
+        if self._wake is None:
+            arrivals, self._wake = os.pipe()
+            os.set_blocking(self._wake, False)
+            threading.Thread(target=self._watch, args=(arrivals,), name="signals", daemon=True).start()
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def reset(self) -> None:
         """Forget what the process was that this one was forked from."""
-        self.received, self._deferred = None, False
+        self.received, self._deferred, self._saving = None, False, False
         self._ignored.clear()
+
+    def forked(self) -> None:
+        """In a new child: the pipe and its thread are the parent's."""
+        if self._wake is not None:
+            signal.set_wakeup_fd(-1)
+            self._wake = None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within this block a signal only sets ``received``."""
+        """Within this block a signal only sets ``received``; whoever writes the block asks for it at the end."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
 
+    @contextmanager
+    def immediate(self) -> Iterator[None]:
+        """Within this block, inside one that defers, a signal raises ``Stop`` at once."""
+        deferred, self._deferred = self._deferred, False
+        try:
+            if self.received is not None:
+                raise Stop(self.received)
+            yield
+        finally:
+            self._deferred = deferred
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within this block the grace period is suspended: a large file may take longer to write."""
+        self._saving = True
+        try:
+            yield
+        finally:
+            self._saving = False
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self._answered += 1
         if signum == signal.SIGINT and self.received == signal.SIGINT:
             os._exit(128 + signum)
         self.received = signum
         if not self._deferred:
             raise Stop(signum)
+
+    def _watch(self, arrivals: int) -> None:
+        """End the process when the main thread does not answer; signals that arrive together count as one."""
+        answered, signum, deadline, grace_ends = self._answered, 0, inf, inf
+        while True:
+            came = select.select([arrivals], [], [], None if signum == 0 else _POLL)[0]
+            stops = [number for number in (os.read(arrivals, 64) if came else b"") if number in _WATCHED and number not in self._ignored]
+            now = time.monotonic()
+            if self._answered != answered:
+                answered, signum, deadline, grace_ends = self._answered, 0, inf, inf
+            elif stops and signum:
+                deadline = min(deadline, now + SECOND)
+            elif stops:
+                signum, grace_ends = stops[0], now + (GRACE if self.received is None else SECOND)
+            if self._saving and signum:
+                grace_ends = now + SECOND
+            if now >= min(deadline, grace_ends):
+                _end(signum)
+
+
+def _end(signum: int) -> None:
+    """End the process without its main thread."""
+    sentence = f"error: signal {signum} was not answered, as a call into a library does not return; the last checkpoint is kept\n"
+    try:
+        os.write(2, sentence.encode())
+    finally:
+        os._exit(128 + signum)
 
 
 def stop_behind(error: BaseException) -> Stop | None:
@@ -70,3 +140,4 @@ def stop_behind(error: BaseException) -> Stop | None:
 
 
 SIGNALS = Signals()
+os.register_at_fork(after_in_child=SIGNALS.forked)

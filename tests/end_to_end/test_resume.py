@@ -1,11 +1,14 @@
 """A run that was killed or stopped, at any moment, and continued is the run that was left alone: bit for bit."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gptshake.files import sha256
 
 # Each is Python that runs in the child before the command: it ends or signals its own process at an exact moment.
 IN_STEP = """
@@ -48,6 +51,32 @@ def evaluate(model, batches, *rest, own=evaluation.evaluate, **more):
     return own(model, batches, *rest, **more)
 evaluation.evaluate = evaluate
 """
+AFTER_VALIDATION = """
+import os
+from gptshake.training.callbacks.recorder import Recorder
+def complete(self, module, own=Recorder.complete):
+    own(self, module)
+    if module.steps == {step}:
+        os.kill(os.getpid(), {signum})
+Recorder.complete = complete
+"""
+IN_SAMPLE = """
+import os
+from gptshake.training.callbacks import samples
+def generate(model, *rest, own=samples.generate, calls=[], **more):
+    calls.append(0)
+    if len(calls) == {step}:
+        os.kill(os.getpid(), {signum})
+    return own(model, *rest, **more)
+samples.generate = generate
+"""
+COUNTED = """
+from gptshake.training import evaluation
+def evaluate(*rest, own=evaluation.evaluate, **more):
+    print("EVALUATION")
+    return own(*rest, **more)
+evaluation.evaluate = evaluate
+"""
 
 
 def moment(code: str, step: int, micro: int = 0, signum: int = signal.SIGKILL) -> str:
@@ -63,6 +92,11 @@ KILLS = {
     "while a checkpoint is written": [moment(WITHIN_CHECKPOINT, 8)],
     "while the first checkpoint is written": [moment(WITHIN_CHECKPOINT, 4)],
     "in a validation": [moment(IN_VALIDATION, 2)],
+    "in the first validation": [moment(IN_VALIDATION, 1)],
+    "in the last validation": [moment(IN_VALIDATION, 3)],
+    "just after a validation": [moment(AFTER_VALIDATION, 8)],
+    "just after the last validation": [moment(AFTER_VALIDATION, 12)],
+    "in one validation, again and again": [moment(IN_VALIDATION, 2), moment(IN_VALIDATION, 1), moment(IN_VALIDATION, 1)],
     "in the last step": [moment(IN_STEP, 11, 3)],
     "after the last checkpoint": [moment(AFTER_CHECKPOINT, 12)],
     "twice in a row": [moment(IN_STEP, 6, 2), moment(IN_STEP, 7, 0)],
@@ -74,6 +108,10 @@ STOPS = {
     "in the last micro-batch of a step": moment(IN_STEP, 6, 3, signal.SIGTERM),
     "in the last micro-batch before a validation": moment(IN_STEP, 7, 3, signal.SIGTERM),
     "in a validation": moment(IN_VALIDATION, 2, signum=signal.SIGTERM),
+    "in the first validation": moment(IN_VALIDATION, 1, signum=signal.SIGTERM),
+    "in the last validation": moment(IN_VALIDATION, 3, signum=signal.SIGTERM),
+    "just after a validation": moment(AFTER_VALIDATION, 8, signum=signal.SIGTERM),
+    "just after the last validation": moment(AFTER_VALIDATION, 12, signum=signal.SIGTERM),
     "in the last step": moment(IN_STEP, 11, 3, signal.SIGTERM),
 }
 
@@ -136,6 +174,57 @@ def test_a_stop_keeps_every_finished_step(commands: Any, small: Any, tmp_path: P
     commands(tmp_path, *small, before=moment(IN_STEP, 6, 1, signal.SIGTERM))
     assert the_run(tmp_path).saved() == ["step-00000004", "step-00000006"]
     assert the_run(tmp_path).steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stop_in_a_validation_keeps_the_step_that_it_was_due_after(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    commands(tmp_path, *small, before=STOPS["in a validation"])
+    record = the_run(tmp_path)
+    assert record.saved() == ["step-00000004", "step-00000008"] and record.steps == list(range(1, 9))
+    assert record.numbers()[3][-1] is not None and record.numbers()[-1][-1] is None
+    state = json.loads((record.path / "checkpoints" / "step-00000008" / "state.json").read_text())["gptshake"]
+    assert state["validation_due"]["train/loss"] == record.numbers()[-1][2]
+
+
+def test_a_stop_after_the_last_step_leaves_only_what_is_missing(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    argv = [text for text in small if "limit_val" not in text]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir(), stopped.mkdir()
+    assert commands(whole, *argv, before=COUNTED).out.count("EVALUATION") == 4
+    for before, left in ((IN_VALIDATION, 3), (IN_VALIDATION, 4)):  # in the last validation, then in the test
+        argv = [f"resume={the_run(stopped).info['id']}"] if left == 4 else argv
+        done = commands(stopped, *argv, before=moment(before, left if left == 3 else 2, signum=signal.SIGTERM))
+        assert done.code == 143 and the_run(stopped).info["status"] == "interrupted"
+    done = commands(stopped, f"resume={the_run(stopped).info['id']}", before=COUNTED)
+    assert done.code == 0 and done.out.count("EVALUATION") == 1
+    is_the_same_run(the_run(stopped), the_run(whole))
+    assert the_run(stopped).info["summary"]["test/bpb"] == the_run(whole).info["summary"]["test/bpb"]
+
+
+def test_patience_that_ran_out_in_a_validation_that_was_cut_off_ends_the_run(
+    commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    argv = (*small, "trainer.patience=1", "optimizer.lr=3", "trainer.max_steps=40")  # the second validation is worse
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir(), stopped.mkdir()
+    assert "stopping (trainer.patience)" in commands(whole, *argv).out
+    n_validations = sum(row[-1] is not None for row in the_run(whole).numbers())
+    commands(stopped, *argv, before=moment(IN_VALIDATION, n_validations))
+    assert commands(stopped, f"resume={the_run(stopped).info['id']}").code == 0
+    assert the_run(stopped).numbers() == the_run(whole).numbers()
+
+
+def test_a_checkpoint_of_an_older_version_has_no_validation_due_and_resumes(
+    commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any
+) -> None:
+    commands(tmp_path, *small, before=moment(IN_STEP, 6, 1, signal.SIGTERM))
+    folder = the_run(tmp_path).path / "checkpoints" / "step-00000006"
+    state = json.loads((folder / "state.json").read_text())
+    assert state["gptshake"].pop("validation_due") is None
+    (folder / "state.json").write_text(json.dumps(state))
+    sums = json.loads((folder / "checksums.json").read_text()) | {"state.json": sha256(folder / "state.json")}
+    (folder / "checksums.json").write_text(json.dumps(sums))
+    assert commands(tmp_path, f"resume={the_run(tmp_path).info['id']}").code == 0
+    is_the_same_run(the_run(tmp_path), the_run(whole))
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)])
@@ -254,11 +343,31 @@ def test_a_run_on_a_text_of_ones_own_is_resumed_from_anywhere_and_after_the_text
     assert other.code != 0 and "fingerprint" in other.error
 
 
-def test_samples_are_not_doubled_by_a_resume(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+def test_samples_are_neither_doubled_nor_lost_by_a_resume(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
     argv = [*(text for text in small if text != "callbacks=none"), "~callbacks.plots", "callbacks.samples.n_tokens=5"]
-    for before in (moment(IN_STEP, 2, 1), moment(IN_STEP, 7, 1)):
-        assert commands(tmp_path, *argv, before=before).code == -signal.SIGKILL
+    for before in (moment(IN_STEP, 2, 1), moment(IN_STEP, 7, 1), moment(IN_SAMPLE, 1, signum=signal.SIGTERM)):
+        assert commands(tmp_path, *argv, before=before).code in (-signal.SIGKILL, 143)
         argv = [f"resume={the_run(tmp_path).info['id']}"]
     assert commands(tmp_path, *argv).code == 0
     headings = [line for line in (the_run(tmp_path).path / "samples.md").read_text().splitlines() if line.startswith("## ")]
     assert [line.split(" · ")[0] for line in headings] == ["## step 0", "## step 0", "## step 6", "## step 12"]
+
+
+DIVERGED = ("optimizer.lr=1e30", "scheduler=constant", "trainer.gradient_clip_val=null")
+SAMPLED = "+callbacks.samples={_target_: gptshake.training.callbacks.samples.Samples, prompts: [a], n_tokens: 3, times: 9}"
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (("trainer.max_steps=1",), "Step 1: the validation loss is not finite (learning rate 1e+30)"),
+        (("trainer.max_steps=2", "trainer.val_check_interval=9"), "Step 2: the loss is not finite (learning rate 1e+30)"),
+        (("trainer.max_steps=8", SAMPLED), "Step 1: the output of the network is not finite (learning rate 1e+30)"),
+    ],
+)
+def test_a_run_that_diverged_fails_with_the_sentence_wherever_it_is_seen(
+    case: tuple[str, ...], said: str, commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    done = commands(tmp_path, *(text for text in small if not text.startswith("scheduler=")), *DIVERGED, *case)
+    assert done.code == 1 and done.error.startswith(said) and "Try a lower optimizer.lr" in done.error, done.out
+    assert the_run(tmp_path).info["status"] == "failed" and said in the_run(tmp_path).info["reason"]

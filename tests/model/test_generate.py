@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, TrainingError
 from gptshake.model.generate import generate, next_token_probabilities
 from gptshake.model.gpt import GPT
 
@@ -152,3 +152,11 @@ def test_an_empty_prompt_and_negative_lengths_are_refused() -> None:
         generate(network(), torch.zeros(1, 0, dtype=torch.int64), 1)
     with pytest.raises(ConfigError, match="n_tokens"):
         generate(network(), PROMPT, -1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_diverged_is_a_sentence_and_not_an_error_of_torchs(value: float) -> None:
+    model = network()
+    next(model.parameters()).data.fill_(value)
+    with pytest.raises(TrainingError, match="not finite"):
+        generate(model, PROMPT, 3)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_values, read_columns, read_rows
+from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_row, last_values, read_columns, read_rows
 
 KILLED_WRITER = """
 import sys
@@ -122,6 +122,21 @@ def test_rows_appended_after_a_cut_follow_the_kept_ones(tmp_path: Path) -> None:
 def test_a_cut_beyond_the_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="0 rows"):
         MetricsWriter(tmp_path / "metrics.csv").cut(1)
+
+
+def test_line_ends_of_windows_change_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = MetricsWriter(path)
+    for step in range(1, 4):
+        writer.append(full_row(step))
+    writer.close()
+    rows, columns = read_rows(path), read_columns(path, ("step", "time"))
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_rows(path) == rows and last_row(path) == rows[-1] and read_columns(path, ("step", "time")) == columns
+    assert Tail(path).new() == rows and last_values(path, ["time"]) == {"time": rows[-1]["time"]}
+    writer = MetricsWriter(path)
+    writer.append(full_row(4))
+    assert read_rows(path) == [*rows, full_row(4)]
 
 
 def test_a_process_killed_while_it_writes_loses_no_row(tmp_path: Path) -> None:

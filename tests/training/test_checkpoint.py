@@ -1,6 +1,8 @@
 """A checkpoint folder is whole or refused, and gives back exactly what was put in."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,28 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path: Path
     save(tmp_path, 2), save(tmp_path, 4, best=2)
     path, state = best_weights(tmp_path)
     assert path == folder_of(tmp_path, 2) / "model.safetensors" and state["steps"] == 2
+
+
+def test_a_validation_after_its_checkpoint_counts_for_the_best_weights(tmp_path: Path) -> None:
+    save(tmp_path, 1, best=None), save(tmp_path, 2, best=1), save(tmp_path, 3, best=1)
+    (tmp_path / "metrics.csv").write_text("step,val/loss\n1,2.5\n2,2.25\n3,nan\n4,1.0\n")
+    assert best_weights(tmp_path)[0] == folder_of(tmp_path, 2) / "model.safetensors"
+
+
+def test_a_folder_that_somebody_copied_is_no_checkpoint(tmp_path: Path) -> None:
+    shutil.copytree(save(tmp_path, 3), tmp_path / "checkpoints" / "step-00000003 copy")
+    assert steps_saved(tmp_path) == [3]
+    drop_after(tmp_path, 0)
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step-00000003 copy"]
+
+
+def test_the_files_of_a_checkpoint_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = save(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in folder.iterdir()} == dict.fromkeys((*FILES, "checksums.json"), "0o640")
 
 
 def test_without_a_validation_the_newest_weights_are_the_best(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _code(git: Mapping[str, Any]) -> str:
 
 def _refuse_another_schedule(cfg: DictConfig, run: Run, budget: Budget) -> None:
     """Both plans must ask for the same rate where the run goes on: a constant may be stretched, wsd before its cooldown, a cosine never."""
-    old, next_step = int(run.info["budget"]["tokens"]), (len(run.rows()) + 1) * budget.tokens_per_step
+    old, next_step = int(run.info["budget"]["tokens"]), (run.last_row().get("step", 0) + 1) * budget.tokens_per_step
     schedule = make(cfg.scheduler)
     if old != budget.total_tokens and schedule(next_step, old) != schedule(next_step, budget.total_tokens):
         raise ConfigError(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.ranks import Ranks, together
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
+from gptshake.record.metrics import Row, column_chunks
 from gptshake.record.run import Run
 from gptshake.record.silent import NoLease, SilentRun
 from gptshake.record.sinks.protocol import Sink
@@ -90,6 +92,7 @@ class _Order:
     budget: Budget
     run_dir: Path
     start: Path | None  # checkpoint to go on from
+    row: Row  # the last one of metrics.csv
 
 
 def _train(
@@ -128,12 +131,13 @@ def _train(
             load_initial_weights(cfg, model, store, run)
         for sink in sinks:
             sink.start(run)
-        group.told(_Order(cfg, store, budget, run.path, start))
+        order = _Order(cfg, store, budget, run.path, start, run.last_row())
+        group.told(order)
         bench = _bench(cfg, run, store, data, model, sinks, flops, peak, group)
         if device == "cpu" and cfg.trainer.threads > 1:
             bench.expected_rate = rate_at(cfg, store, budget, gemm)
         module = _module(cfg, model, budget, bench)
-        _fit(cfg, start, data, bench, lease, module, profiler)
+        _fit(order, data, bench, lease, module, profiler)
     return _conclude(cfg, store if run.info.get("trial") is None else None, data, bench, module)
 
 
@@ -155,7 +159,7 @@ def follow() -> None:
         give_initial_weights(cfg, model, store)
     bench = _bench(cfg, SilentRun(order.run_dir), store, data, model, [], 1.0, 1.0, group)
     try:
-        _fit(cfg, order.start, data, bench, NoLease(), _module(cfg, model, budget, bench), None)
+        _fit(order, data, bench, NoLease(), _module(cfg, model, budget, bench), None)
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
@@ -207,8 +211,9 @@ def _bench(
     from gptshake.training.evaluation import Evaluation, evaluate
 
     def between() -> None:
-        if SIGNALS.received is not None and group.size == 1:
-            raise Stop(SIGNALS.received)  # the checkpoint before the validation stays the last one
+        (signum,) = group.agreed(SIGNALS.received or 0)
+        if signum:
+            raise Stop(signum)  # the checkpoint is written already, and says that the validation is due
 
     def validate() -> Evaluation:
         hidden, most = hidden_nats(run, store.val), cfg.trainer.limit_val_batches
@@ -235,25 +240,21 @@ def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTMod
     )
 
 
-def _fit(
-    cfg: DictConfig,
-    start: Path | None,
-    data: TokenDataModule,
-    bench: Bench,
-    lease: Lease,
-    module: GPTModule,
-    profiler: Profiler | None,
-) -> None:
-    """Build callbacks and Trainer, and train until the end."""
+def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: Lease, module: GPTModule, profiler: Profiler | None) -> None:
+    """Build callbacks and Trainer, and train until the end.
+
+    Raises:
+        Stop: a signal came; the last finished step is saved.
+    """
     from gptshake.training import checkpoint
     from gptshake.training.callbacks.keeper import Keeper
     from gptshake.training.callbacks.recorder import Recorder
     from gptshake.training.device import no_memory, out_of_memory
 
-    options = cfg.trainer
+    cfg, start, options = order.cfg, order.start, order.cfg.trainer
     recorder = Recorder(options.val_check_interval, parse_max_time(options.max_time) if options.max_time else None)
     saved_step = checkpoint.our_state(start)["steps"] if start else None
-    bench.row = (bench.run.rows() or [{}])[-1] if start else {}
+    bench.row = order.row
     keeper = Keeper(recorder, lease, save_minutes=options.save_minutes, patience=options.patience, saved_step=saved_step)
     # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
     chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
@@ -266,7 +267,14 @@ def _fit(
     try:
         with SIGNALS.deferred():
             trainer.fit(module, train_dataloaders=batches, ckpt_path=start, weights_only=True)
+            if saved_step and saved_step >= module.budget.steps:  # Lightning found no step to take, and called nobody
+                module.to(device_of(cfg))
+                for callback in callbacks:
+                    getattr(callback, "complete", lambda module: None)(module)
             keeper.save(trainer, module)
+        (signum,) = bench.ranks.agreed(SIGNALS.received or 0)
+        if signum:
+            raise Stop(signum)  # after the last step; resume runs the test
     except BaseException as error:
         bench.run.update(summary=summary_of(module, bench))
         if out_of_memory(error):
@@ -285,6 +293,8 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
         model = _network(cfg, store) if cfg.trainer.strategy == "fsdp" else module.model  # of that network each rank has but a slice
         model.to(device_of(cfg)).load_state_dict(checkpoint.load_weights(weights, device_of(cfg)))
         result = evaluate(model, data.test_dataloader(), store.test.bytes_per_target, hidden_nats(run, store.test))
+        if not math.isfinite(result.loss):
+            raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
     say_end(run, summary)
@@ -293,7 +303,7 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
 
 def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:
     """The figures of the last finished step, of the best validation, and the speed of the whole run without its validations."""
-    row, rows = bench.row, bench.run.rows()
+    row = bench.row
     summary: dict[str, float] = {
         "train/tokens": module.tokens,
         "steps": module.steps,
@@ -301,9 +311,12 @@ def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:
         "best/step": bench.best_step or 0,
     } | ({"skipped_steps": bench.skipped_steps} if bench.skipped_steps else {})
     summary |= {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
-    if best := [row["val/bpb"] for row in rows if row["step"] == bench.best_step and "val/bpb" in row]:
-        summary["best/val/bpb"] = best[0]
-    if seconds := sum(row["perf/step_ms"] for row in rows) / 1e3:
-        rate = rows[-1]["train/tokens"] / seconds
+    seconds = 0.0
+    for part in column_chunks(bench.run.path / "metrics.csv", ("step", "val/bpb", "perf/step_ms")):
+        seconds += sum(part["perf/step_ms"]) / 1e3
+        if bench.best_step in part["step"]:
+            summary["best/val/bpb"] = part["val/bpb"][part["step"].index(bench.best_step)]
+    if seconds:
+        rate = row["train/tokens"] / seconds
         summary |= {"perf/tokens_per_s": rate, "perf/mfu": rate * bench.flops_per_token / bench.peak_flops}
     return summary

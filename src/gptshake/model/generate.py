@@ -8,7 +8,7 @@ read anew: once in block_size / 2 tokens, where a window that slides by one woul
 import torch
 from torch import Tensor
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, TrainingError
 from gptshake.model.cache import Cache
 from gptshake.model.gpt import GPT
 
@@ -41,6 +41,7 @@ def generate(
         (B, T + n_tokens), the prompt included.
     Raises:
         ConfigError: a prompt without a token, or an option out of its range.
+        TrainingError: the network's output is not finite.
     """
     _check(prompt_ids, n_tokens, temperature, top_k, top_p)
     generator = torch.Generator().manual_seed(seed)
@@ -52,6 +53,8 @@ def generate(
             if cache.length + unread.shape[1] > model.config.block_size:
                 unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
             probabilities = next_token_probabilities(model(unread, cache)[:, -1].cpu(), temperature, top_k, top_p)
+            if probabilities.isnan().any():
+                raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
             drawn = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
             unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
             ids = torch.cat((ids, drawn), dim=1)

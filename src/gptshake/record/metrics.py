@@ -6,12 +6,14 @@ cut away by the next writer. Not here: what is measured, and when; see ``trainin
 """
 
 import contextlib
+import io
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gptshake.errors import RecordError
-from gptshake.files import fsync
+from gptshake.files import fsync, write_atomic
 
 WHOLE_NUMBERS = frozenset({"step", "train/tokens", "micro_batch_size", "batch_size"})
 COLUMNS = (
@@ -31,6 +33,8 @@ COLUMNS = (
 )
 Row = dict[str, int | float]
 _NOTHING = float("nan")
+_CHUNK_BYTES = 1 << 22
+_LONGEST_ROW = 1 << 13  # bytes, more than any has
 
 
 class MetricsWriter:
@@ -74,6 +78,8 @@ class MetricsWriter:
             raise RecordError(
                 f"{self._path} holds {self.n_rows} rows; it cannot be cut to {n_rows}, so it is not the record of this checkpoint."
             )
+        if n_rows == self.n_rows:
+            return
         with self._path.open("rb") as file:
             end = sum(len(file.readline()) for _ in range(n_rows + 1))  # the header, too
         os.truncate(self._path, end)
@@ -104,7 +110,7 @@ def last_values(path: Path, names: Iterable[str]) -> Row:
     """
     wanted, found = set(names), Row()
     with contextlib.suppress(OSError, ValueError):
-        header, *lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]  # a torn last line is none
+        header, *lines = path.read_bytes().decode(errors="replace").replace("\r\n", "\n").split("\n")[:-1]  # a torn last line is none
         places = {name: place for place, name in enumerate(header.split(",")) if name in wanted}
         for line in reversed(lines):
             if not places:
@@ -151,9 +157,9 @@ class Tail:
 
     def _row(self, line: str) -> Row | None:
         if not self._header:
-            self._header = line.split(",")
+            self._header = _cells(line)
             return None
-        row = {name: _number(name, cell) for name, cell in zip(self._header, line.split(","), strict=True) if cell}
+        row = {name: _number(name, cell) for name, cell in zip(self._header, _cells(line), strict=True) if cell}
         self._tokens, self._seconds = int(row["train/tokens"]), self._seconds + row.get("perf/step_ms", 0.0) / 1e3
         return row
 
@@ -164,31 +170,82 @@ def read_columns(path: Path, names: Iterable[str]) -> dict[str, list[float]]:
     Raises:
         RecordError: if the file has rows that cannot be read.
     """
-    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
-    header, *lines = text.rpartition("\n")[0].split("\n")
-    names, there, commas = list(names), header.split(","), header.count(",")
-    if any(line.count(",") != commas for line in lines):
-        raise RecordError(f"{path} has a row that is not as long as its header.")
-    cells = ",".join(lines).split(",")
-    found = {name: cells[n :: len(there)] for n, name in enumerate(there) if lines and name in names}
-    try:
-        return {name: [float(cell) if cell else _NOTHING for cell in found.get(name, [""] * len(lines))] for name in names}
-    except ValueError as error:
-        raise RecordError(f"{path} cannot be read as rows of numbers: {error}.") from error
+    names = list(names)
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    for part in column_chunks(path, names):
+        for name, values in part.items():
+            columns[name] += values
+    return columns
+
+
+def column_chunks(path: Path, names: Sequence[str]) -> Iterator[dict[str, list[float]]]:
+    """As ``read_columns``, in parts of some ten thousand rows: a million rows take two seconds and little memory.
+
+    Raises:
+        RecordError: if the file has rows that cannot be read.
+    """
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        there = file.readline().rstrip("\r\n").split(",")
+        while lines := file.readlines(_CHUNK_BYTES):
+            if not lines[-1].endswith("\n"):  # torn by a kill
+                del lines[-1]
+            if any(line.count(",") != len(there) - 1 for line in lines):
+                raise RecordError(f"{path} has a row that is not as long as its header.")
+            cells = ",".join(lines).split(",")
+            found = {name: cells[n :: len(there)] for n, name in enumerate(there) if lines and name in names}
+            try:
+                yield {name: [float(cell) if cell.strip() else _NOTHING for cell in found.get(name, [""] * len(lines))] for name in names}
+            except ValueError as error:
+                raise RecordError(f"{path} cannot be read as rows of numbers: {error}.") from error
+
+
+def validations(path: Path) -> dict[int, float]:
+    """The validation loss of every step that has one, in order; one that is not finite is left out.
+
+    Raises:
+        RecordError: if the file has rows that cannot be read.
+    """
+    chunks = (zip(part["step"], part["val/loss"], strict=True) for part in column_chunks(path, ("step", "val/loss")))
+    return {int(step): loss for chunk in chunks for step, loss in chunk if math.isfinite(loss)}
+
+
+def last_row(path: Path) -> Row:
+    """The last whole row; empty if there is none. Reads the end of the file only.
+
+    Raises:
+        RecordError: if it cannot be read.
+    """
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        header = file.readline()
+        file.seek(max(len(header), file.seek(0, os.SEEK_END) - _LONGEST_ROW))
+        lines = file.read().split(b"\n")[:-1]
+    return _row(path, _cells(header.decode()), lines[-1].decode(errors="replace"), "the last line") if lines else {}
 
 
 def _rows(path: Path) -> Iterator[Row]:
     # newline="\n": only the writer's own line ends count, and only a line with its end is whole.
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        header = file.readline().rstrip("\n").split(",")
+        header = _cells(file.readline())
         for number, line in enumerate(file, start=2):
             if not line.endswith("\n"):
                 return
-            cells = line[:-1].split(",")
-            try:
-                yield {name: _number(name, cell) for name, cell in zip(header, cells, strict=True) if cell}
-            except ValueError as error:
-                raise RecordError(f"{path}, line {number} cannot be read as a row of numbers: {line[:80]!r}.") from error
+            yield _row(path, header, line, f"line {number}")
+
+
+def _row(path: Path, header: list[str], line: str, place: str) -> Row:
+    try:
+        return {name: _number(name, cell) for name, cell in zip(header, _cells(line), strict=True) if cell}
+    except ValueError as error:
+        raise RecordError(f"{path}, {place} cannot be read as a row of numbers: {line[:80]!r}.") from error
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a line; an editor or a copy may have ended it as Windows does."""
+    return line.rstrip("\r\n").split(",")
 
 
 def _text(name: str, value: float | None) -> str:
@@ -204,14 +261,22 @@ def _number(name: str, cell: str) -> int | float:
 
 def _mend(path: Path, header: str) -> int:
     """Make the file end with a whole line, beginning with the header; returns its number of rows."""
-    content = path.read_bytes() if path.exists() else b""
-    whole = content[: content.rfind(b"\n") + 1]
+    size, lines, whole, crlf = 0, 0, 0, False
+    with path.open("rb") if path.exists() else io.BytesIO() as file:
+        first = file.readline()
+        file.seek(0)
+        while chunk := file.read(_CHUNK_BYTES):
+            if count := chunk.count(b"\n"):
+                lines, whole = lines + count, size + chunk.rindex(b"\n") + 1
+            size, crlf = size + len(chunk), crlf or b"\r" in chunk
     if not whole:  # new, or killed within its header
         path.write_text(header, encoding="utf-8")
         fsync(path.parent)
         return 0
-    if not whole.startswith(header.encode()):
+    if first.replace(b"\r\n", b"\n") != header.encode():
         raise RecordError(f"{path} has other columns than this version of gptshake writes, so the run cannot go on in it.")
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return whole.count(b"\n") - 1
+    if whole < size:
+        os.truncate(path, whole)
+    if crlf:
+        write_atomic(path, path.read_bytes().replace(b"\r\n", b"\n"))
+    return lines - 1

@@ -24,10 +24,10 @@ from gptshake.errors import RecordError
 from gptshake.files import fsync, sha256, write_atomic
 from gptshake.record import sittings
 from gptshake.record.lease import is_alive
-from gptshake.record.metrics import MetricsWriter, Row, read_rows
+from gptshake.record.metrics import MetricsWriter, Row, last_row, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
-from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+from gptshake.record.samples import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.record.seal import SEAL, is_made_here, seal
 from gptshake.record.shape import STATUSES as STATUSES
 from gptshake.record.shape import malformed
@@ -110,8 +110,7 @@ class Run:
 
     def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
         """Begin a sitting, with the first or after a resume; ``sittings.begun`` says of what."""
-        rows = self.rows()
-        last_seen = rows[-1]["time"] if rows else None
+        last_seen = self.last_row().get("time")
         before = self._info.get("sittings", [])
         self.update(sittings=sittings.begun(before, now=time.time(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
 
@@ -150,14 +149,17 @@ class Run:
             RecordError: if there are fewer rows.
         """
         self._metrics.cut(n_rows)
-        rows = self.rows()
-        cut_samples(self.path / "samples.md", int(rows[-1]["step"]) if rows else 0)
+        cut_samples(self.path / "samples.md", int(self.last_row().get("step", 0)))
 
     def rows(self) -> list[Row]:
         """All rows so far, exactly as they were appended."""
         return read_rows(self.path / "metrics.csv")
 
-    def sample(self, step: int, tokens: int, text: str, title: str = "sample") -> None:
+    def last_row(self) -> Row:
+        """The last row so far; empty if there is none."""
+        return last_row(self.path / "metrics.csv")
+
+    def sample(self, step: int, tokens: int, text: str, title: str = TITLE) -> None:
         """Add a text to samples.md; ``title`` says what it is, such as its prompt, in one line."""
         append_sample(self.path / "samples.md", Sample(step, tokens, redact(" ".join(title.split())), redact(text)))
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from gptshake.files import write_atomic
 
+TITLE = "sample"  # of a text that the network wrote along the run
 _SECTION = re.compile(r"^## step ([\d,]+) · ([\d,]+) tokens · ([^\n]*)\n\n(`{3,})text\n(.*?)\n\4\n\n", re.DOTALL | re.MULTILINE)
 
 

@@ -6,6 +6,7 @@ checkpoint come values only: nothing in it is imported or instantiated.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from gptshake.errors import CheckpointError
 from gptshake.files import sha256, write_folder_atomic
+from gptshake.record.metrics import validations
 
 FILES = ("model.safetensors", "state.safetensors", "state.json")
+_NAME = re.compile(r"step-\d{8,}", re.ASCII)
 _TENSOR = "__tensor__"
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
 
@@ -58,7 +61,8 @@ def folder_of(run_dir: Path, step: int) -> Path:
 
 def steps_saved(run_dir: Path) -> list[int]:
     """Steps that have a checkpoint, oldest first."""
-    return sorted(int(folder.name.removeprefix("step-")) for folder in (run_dir / "checkpoints").glob("step-*"))
+    names = (folder.name for folder in (run_dir / "checkpoints").glob("step-*"))
+    return sorted(int(name.removeprefix("step-")) for name in names if _NAME.fullmatch(name))  # not a copy that somebody keeps there
 
 
 def newest(run_dir: Path) -> tuple[Path, list[str]]:
@@ -79,9 +83,14 @@ def newest(run_dir: Path) -> tuple[Path, list[str]]:
 
 
 def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
-    """The weights with the lowest validation loss (the newest if none was validated), and the state they were saved with."""
+    """The weights with the lowest validation loss (the newest if none was validated), and the state they were saved with.
+
+    A checkpoint is written before its validation, so metrics.csv says which is the best.
+    """
     state = our_state(newest(run_dir)[0])
-    step = state["best_step"] if state["best_step"] in steps_saved(run_dir) else state["steps"]
+    losses = {step: loss for step, loss in validations(run_dir / "metrics.csv").items() if step <= state["steps"]}
+    best = min(losses, key=losses.__getitem__) if losses else state["best_step"]
+    step = best if best in steps_saved(run_dir) else state["steps"]
     folder = folder_of(run_dir, step)
     verify(folder)
     return folder / "model.safetensors", our_state(folder)
@@ -129,6 +138,8 @@ def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor],
     save_file(weights, folder / "model.safetensors")
     save_file(tensors, folder / "state.safetensors")
     (folder / "state.json").write_text(json.dumps(rest))
+    for name in FILES:
+        shutil.copymode(folder / "state.json", folder / name)  # as the umask says; safetensors writes for the owner alone
     sums = {name: sha256(folder / name) for name in FILES}
     (folder / "checksums.json").write_text(json.dumps(sums))
 

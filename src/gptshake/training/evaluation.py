@@ -42,7 +42,7 @@ def evaluate(
         bytes_per_target: UTF-8 bytes of the split's text per target token.
         hidden_nats: what the text under unknown tokens costs, in nats per target token (see ``tokenizer.unknown``).
         most: of the batches, from the first on; None: all.
-        between: called after every batch (a heartbeat, a question for signals).
+        between: called before every batch (a heartbeat, a question for signals).
         ranks: that share the batches, and all learn the result.
     Returns:
         bpb = (sum of losses + cost of what unknown tokens hide) / (ln 2 x bytes).
@@ -53,6 +53,7 @@ def evaluate(
     model.eval()
     try:
         for batch, counts in ranks.share(batches, most):
+            between()
             ids = to_device(batch, device)
             loss = model.loss(ids[:, :-1], ids[:, 1:], reduction="sum")
             if counts:
@@ -60,7 +61,6 @@ def evaluate(
                 tokens += ids[:, 1:].numel()
             if len(held) == HELD:
                 total = _added(total, held)
-            between()
     finally:
         model.train(was_training)
     loss_sum, scored = ranks.total(_added(total, held), tokens)

@@ -38,9 +38,12 @@ def rewind(run: Run) -> Path | None:
     folder, complaints = checkpoints.newest(run.path)
     for complaint in complaints:
         run.say(complaint)
-    step = checkpoints.our_state(folder)["steps"]
+    state = checkpoints.our_state(folder)
+    step = state["steps"]
     checkpoints.drop_after(run.path, step)
-    run.cut_rows(step)
+    run.cut_rows(min(step, run.n_rows) if state.get("validation_due") else step)
+    if state.get("validation_due") and "val/loss" not in run.last_row():  # the row is in the checkpoint, and is completed first
+        run.cut_rows(step - 1)
     run.sits_from(step)
     run.say(f"resuming after step {step:,}")
     return folder

@@ -1,6 +1,6 @@
 """Keeps the run safe: checkpoints at the end of steps, signals, patience, the lease. The last of the callbacks.
 
-A checkpoint is written after every validation, every few minutes, at the end, and when a signal came. A signal inside a step
+A checkpoint is written before every validation, every few minutes, at the end, and when a signal came. A signal inside a step
 drops the unfinished step (its weights are unchanged, and randomness depends on the position only, so this is exact) and saves
 the last finished one. Ranks that train together agree on all of it at the end of a step.
 """
@@ -38,12 +38,20 @@ class Keeper(pl.Callback):
         self.save_s, self.patience = 60 * save_minutes, patience
         self._saved_step = saved_step
         self._saved_at = self._asked_at = 0.0
+        recorder.save = self.save
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """Put our signal handler in front of Lightning's again."""
+        """A run that had nothing left but its last validation takes no step."""
         self._saved_at = time.monotonic()
-        SIGNALS.install()
+        over = self.recorder.max_seconds is not None and pl_module.bench.elapsed_s >= self.recorder.max_seconds
+        if "val/loss" in pl_module.bench.row and (over or self._impatient(pl_module)):
+            trainer.should_stop = True
         self.recorder.tick(pl_module)  # what the other callbacks did until now is no part of the first step
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
+        """A signal that ended a sample found the step finished, so that it can be saved."""
+        if isinstance(exception, Stop) and pl_module.micro_batches == 0:
+            self.save(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """After every micro-batch the signals; after every step the checkpoint if due.
@@ -68,14 +76,22 @@ class Keeper(pl.Callback):
         validated = bench.row.get("step") == module.steps and "val/loss" in bench.row
         overdue = time.monotonic() - self._saved_at >= self.save_s
         signum, save, pruned = bench.ranks.agreed(SIGNALS.received or 0, overdue, wish is not None)
-        if self.patience and bench.validations_since_best >= self.patience:
-            bench.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
+        if validated and self._impatient(module):
             trainer.should_stop = True
-        if validated or trainer.should_stop or save:
+        if validated and trainer.is_global_zero:
+            keep_only(bench.run.path, bench.best_step)
+        if trainer.should_stop or save:
             self.save(trainer, module)
         if pruned:
             raise Pruned(wish or "")
         return signum
+
+    def _impatient(self, module: GPTModule) -> bool:
+        """Whether the validations have been without a better loss for too long; says so."""
+        if not self.patience or module.bench.validations_since_best < self.patience:
+            return False
+        module.bench.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
+        return True
 
     def _wish(self) -> str | None:
         """Why the sweep wishes the run to end, asked now and then."""
@@ -94,6 +110,7 @@ class Keeper(pl.Callback):
                 "best_step": bench.best_step,
                 "best_loss": bench.best_loss if bench.best_step else None,
                 "validations_since_best": bench.validations_since_best,
+                "validation_due": self.recorder.due,
                 "skipped_steps": bench.skipped_steps,
             },
         )
@@ -107,6 +124,7 @@ class Keeper(pl.Callback):
         bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
         bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
         bench.validations_since_best = ours["validations_since_best"]
+        self.recorder.due = ours.get("validation_due")  # a checkpoint from before 2026-12 was written after its validation
         bench.skipped_steps = ours.get("skipped_steps", 0)
 
     def save(self, trainer: pl.Trainer, module: GPTModule) -> None:
@@ -114,8 +132,9 @@ class Keeper(pl.Callback):
         self.recorder.drain(module)
         if module.steps in (0, self._saved_step):
             return
-        module.bench.run.flush()
-        trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
-        self._saved_step, self._saved_at = module.steps, time.monotonic()
-        if trainer.is_global_zero:
-            keep_only(module.bench.run.path, module.bench.best_step)
+        with SIGNALS.saving(), trainer.profiler.profile("[Callback]Keeper.save"):  # type: ignore[attr-defined]  # not the recorder's time
+            module.bench.run.flush()
+            trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
+            self._saved_step, self._saved_at = module.steps, time.monotonic()
+            if trainer.is_global_zero:
+                keep_only(module.bench.run.path, module.bench.best_step)

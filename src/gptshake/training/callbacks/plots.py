@@ -16,6 +16,10 @@ class Plots(pl.Callback):
         """Draw what there is."""
         self._draw(pl_module)
 
+    def complete(self, module: GPTModule) -> None:
+        """Draw for a run that was stopped between its last step and its end."""
+        self._draw(module)
+
     def _draw(self, module: GPTModule) -> None:
         bench = module.bench
         bench.run.flush()

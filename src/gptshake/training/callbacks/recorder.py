@@ -1,12 +1,13 @@
 """Measures every optimizer step and writes its row; validates when a validation is due. The first of the callbacks.
 
-A row is complete when the step's validation, if due, is done. On a GPU a step's values are copied without waiting and read one
-step later, and its beginning and end are moments of the GPU's own time, so the loop never stands still for the record.
+A row is complete when the step's validation, if due, is done. The checkpoint of the step is written before it and holds the row, so
+a validation that was cut off is repeated first on resume. On a GPU a step's values are copied without waiting and read one step
+later, and its beginning and end are moments of the GPU's own time, so the loop never stands still for the record.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from gptshake.errors import TrainingError
 from gptshake.record.metrics import Row
+from gptshake.record.sinks.protocol import Sink
+from gptshake.signals import SIGNALS
 from gptshake.training.bench import Bench
 from gptshake.training.device import Stamp
-from gptshake.training.evaluation import Evaluation
 from gptshake.training.module import GPTModule
 
 LATE = {"cuda"}  # devices whose values are read one step late
@@ -47,14 +49,18 @@ class Recorder(pl.Callback):
 
     def __init__(self, val_check_interval: int, max_seconds: int | None) -> None:
         self.interval, self.max_seconds = val_check_interval, max_seconds
+        self.due: Row | None = None  # the row of the last step while its validation is missing
+        self.save: Callable[[pl.Trainer, GPTModule], None] = lambda trainer, module: None  # the keeper's, called before a validation
         self._pending: _Pending | None = None
         self._began = self._data_s = self._batch_ended = 0.0
         self._step_began = Stamp("cpu")
         self._rates: list[float] = []  # tokens per second of this sitting's first steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clocks."""
+        """Put our signal handler in front of Lightning's again, start the clocks, complete a step whose validation was cut off."""
+        SIGNALS.install()
         self._began = time.perf_counter()
+        self.complete(_ours(pl_module))
         self.tick(_ours(pl_module))
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
@@ -72,15 +78,43 @@ class Recorder(pl.Callback):
         if module.micro_batches < module.budget.accumulation:
             return
         module.steps, module.micro_batches = module.steps + 1, 0
-        if self._pending:
-            self._finish(module, self._pending, None)
-        self._pending = self._measure(module)
+        self.drain(module)
+        pending = self._measure(module)
         if self.max_seconds and any(module.bench.ranks.agreed(self.elapsed(module) >= self.max_seconds)):
             trainer.should_stop = True
-        last = module.steps >= module.budget.steps or trainer.should_stop
-        due = last or module.steps % self.interval == 0
-        if due or not self._late(module):
-            self._finish(module, self._pending, module.bench.validate if due else None)
+        if module.steps >= module.budget.steps or trainer.should_stop or module.steps % self.interval == 0:
+            self.due = self._read(module, pending)
+            self.save(trainer, module)
+            self.complete(module)
+        else:
+            self._pending = pending
+            if not self._late(module):
+                self.drain(module)
+
+    def complete(self, module: GPTModule) -> None:
+        """Validate if the last step's validation is due, and write its row; a resumed run may have the row already.
+
+        Raises:
+            TrainingError: the validation loss is not finite.
+            Stop: a signal ended the validation; the row is written without it.
+        """
+        if self.due is None:
+            return
+        row, known = self.due, module.bench.row
+        if known.get("step") == row["step"] and "val/loss" in known:
+            row = known
+        else:
+            try:
+                result = module.bench.validate()
+            except BaseException:
+                _write(module, row, [])
+                raise
+            row = row | {"val/loss": result.loss, "val/bpb": result.bpb}
+            _write(module, row, module.bench.sinks)
+        self.due = None
+        if not math.isfinite(row["val/loss"]):
+            raise TrainingError(not_finite(row, "validation loss"))
+        _remember_best(module.bench, int(row["step"]), row["val/loss"])
 
     def tick(self, module: GPTModule) -> None:
         """Start the clock of the next micro-batch; called when all callbacks are done, so that their time is nobody's step."""
@@ -93,9 +127,14 @@ class Recorder(pl.Callback):
         return module.bench.elapsed_s + time.perf_counter() - self._began
 
     def drain(self, module: GPTModule) -> None:
-        """Write the row that is still on its way; to be called before a checkpoint."""
-        if self._pending:
-            self._finish(module, self._pending, None)
+        """Write the row that is still on its way; to be called before a checkpoint.
+
+        Raises:
+            TrainingError: the loss or the gradient of its step is not finite.
+        """
+        if pending := self._pending:
+            self._pending = None
+            _write(module, self._read(module, pending), module.bench.sinks)
 
     def _measure(self, module: GPTModule) -> _Pending:
         values = torch.stack((module.step_loss, module.grad_norm.to(module.step_loss.dtype)))
@@ -121,8 +160,8 @@ class Recorder(pl.Callback):
     def _stamp(self, module: GPTModule) -> Stamp:
         return Stamp(module.device.type if self._late(module) else "cpu")
 
-    def _finish(self, module: GPTModule, pending: _Pending, validate: Callable[[], Evaluation] | None) -> None:
-        self._pending = None
+    def _read(self, module: GPTModule, pending: _Pending) -> Row:
+        """The row of a step whose values have arrived; one that is not finite is written at once."""
         pending.ended.wait()
         loss_sum, grad_norm, *scale = map(float, pending.values)
         skipped = bool(scale) and module.overflowed(loss_sum, grad_norm, scale[0])
@@ -140,16 +179,10 @@ class Recorder(pl.Callback):
         else:
             row["train/grad_norm"] = grad_norm
         self._watch(module.bench, rate)
-        if finite and validate:
-            result = validate()
-            row |= {"val/loss": result.loss, "val/bpb": result.bpb}
-            _remember_best(module.bench, int(row["step"]), result)
-        module.bench.row = row
-        module.bench.run.append_row(row)
-        for sink in module.bench.sinks:
-            sink.row(row)
         if not finite:
-            raise TrainingError(_not_finite(row))
+            _write(module, row, module.bench.sinks)
+            raise TrainingError(not_finite(row, "gradient" if math.isfinite(loss_sum) else "loss", "; its update was not applied"))
+        return row
 
     def _watch(self, bench: Bench, rate: float) -> None:
         """Once, after the first steps: say so if several threads are far slower than they should be, as they are where cores are shared."""
@@ -163,18 +196,25 @@ class Recorder(pl.Callback):
             )
 
 
-def _not_finite(row: Row) -> str:
-    what = "gradient" if math.isfinite(row["train/loss"]) else "loss"
+def not_finite(row: Row, what: str, effect: str = "") -> str:
+    """The sentence that ends a diverging run."""
     return (
-        f"Step {row['step']}: the {what} is not finite (learning rate {row['train/lr']:.3g}); its update was not applied. "
+        f"Step {row['step']}: the {what} is not finite (learning rate {row['train/lr']:.3g}){effect}. "
         "Try a lower optimizer.lr, a longer warm-up or a tighter trainer.gradient_clip_val."
     )
 
 
-def _remember_best(bench: Bench, step: int, result: Evaluation) -> None:
+def _write(module: GPTModule, row: Row, sinks: Sequence[Sink]) -> None:
+    module.bench.row = row
+    module.bench.run.append_row(row)
+    for sink in sinks:
+        sink.row(row)
+
+
+def _remember_best(bench: Bench, step: int, loss: float) -> None:
     bench.validations_since_best += 1
-    if result.loss < bench.best_loss:
-        bench.best_step, bench.best_loss, bench.validations_since_best = step, result.loss, 0
+    if loss < bench.best_loss:
+        bench.best_step, bench.best_loss, bench.validations_since_best = step, loss, 0
 
 
 def _ours(module: pl.LightningModule) -> GPTModule:

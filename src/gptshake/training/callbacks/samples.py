@@ -1,12 +1,17 @@
 """Generated text along the run, from the same prompts with the same random numbers, so that only the model differs."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from gptshake.errors import TrainingError
 from gptshake.model.generate import generate
+from gptshake.record.samples import TITLE
 from gptshake.redaction import redact
+from gptshake.signals import SIGNALS
+from gptshake.training.callbacks.recorder import not_finite
 from gptshake.training.module import GPTModule
 
 
@@ -44,17 +49,31 @@ class Samples(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """What the untrained model writes."""
-        if pl_module.steps == 0 and 0 in self.due(pl_module.budget.steps):
-            self._sample(pl_module)
+        self.complete(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """A sample when one is due."""
         if pl_module.micro_batches == 0 and pl_module.steps in self.due(pl_module.budget.steps):
             self._sample(pl_module)
 
+    def complete(self, module: GPTModule) -> None:
+        """Draw the sample of the last step if the record lacks it: a resumed run may have been stopped before it."""
+        written = {sample.step for sample in module.bench.run.samples() if sample.title == TITLE}
+        if module.steps in self.due(module.budget.steps) - written:
+            self._sample(module)
+
     def _sample(self, module: GPTModule) -> None:
+        """Draw and show one; a signal ends it, as the step is done.
+
+        Raises:
+            TrainingError: the network's output is not finite.
+        """
         bench, step = module.bench, module.steps
-        texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
+        try:
+            with SIGNALS.immediate() if bench.ranks.size == 1 else nullcontext():
+                texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
+        except TrainingError as error:
+            raise TrainingError(not_finite(bench.row, "output of the network") if step else str(error)) from error
         for sink in bench.sinks:
             sink.sample(step, module.tokens, "\n---\n".join(texts))
         bench.run.sample(step, module.tokens, "\n---\n".join(texts))
