@@ -9,11 +9,15 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import RecordError
+from gptshake.files import yaml_text
+from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.record.seal import is_made_here
 from gptshake.redaction import SECRET, redacted
@@ -189,14 +193,25 @@ def recomposed(run_dir: Path, typed: Sequence[str]) -> DictConfig:
     return checked_compose([*stored_overrides(run_dir, new), *new])
 
 
+def stored_config(run_dir: Path) -> dict[str, Any]:
+    """A run's config.yaml as dotted keys and plain values.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({str(error).splitlines()[0]}).") from error
+
+
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
     """Compare the recomposed config with the stored one.
 
     Raises:
         RecordError: listing what differs outside the free keys.
     """
-    stored = _flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
-    today = _flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
+    stored, today = stored_config(run_dir), flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
     differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not _is_free(key)]
     if differing:
         lines = "\n".join(f"  {key}: was {stored.get(key)}, would be {today.get(key)}" for key in differing)
@@ -208,9 +223,3 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix.rstrip("."): node}
-    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}{name}.").items()}
