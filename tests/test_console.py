@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.console import cut, fit, width
+from gptshake.console import cut, fit, printable, width
 
 
 class Terminal:
@@ -194,3 +194,18 @@ def test_what_is_least_needed_goes_first() -> None:
 )
 def test_a_cut_counts_columns_and_not_letters(text: str, columns: int, seen: str) -> None:
     assert cut(text, columns) == seen
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[31mb\x07\x00\x7f", "a\\x1b[31mb\\x07\\x00\\x7f"),
+        ("\x9b2J\x9d0;t\x9c\x85", "\\x9b2J\\x9d0;t\\x9c\\x85"),  # the same commands in one character
+        ("over\rwritten\x08", "over\\rwritten\\x08"),
+        ("a\u202eb\u2066c\u2028d\ud800", "a\\u202eb\\u2066c\\u2028d\\ud800"),
+        ("one\r\ntwo\n\tthree", "one\ntwo\n\tthree"),
+        ("ä 水 👨\u200d👩 \u3000\u00a0é", "ä 水 👨\u200d👩 \u3000\u00a0é"),
+    ],
+)
+def test_what_commands_a_terminal_is_shown_as_letters_and_all_other_text_as_it_is(text: str, shown: str) -> None:
+    assert printable(text) == shown

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from itertools import chain
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,7 +79,8 @@ def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
 
     monkeypatch.setattr(ranks, "_begin", begin)
     monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 3))
-    monkeypatch.setattr(ranks, "leave", lambda: None)
+    left: list[int] = []
+    monkeypatch.setattr(ranks, "leave", lambda: left.append(len(left)))
     before = dict(os.environ)
     try:
         with together(3, threads=1) as group:
@@ -89,6 +91,7 @@ def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
         assert error is ending
     assert [process.poll() for process in begun] == [-9, -9]
     assert dict(os.environ) == before
+    assert left  # the group is gone, however it ended
 
 
 def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +99,31 @@ def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: p
     monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 2))
     with pytest.raises(TrainingError, match="Rank 1 of 2 ended with exit code 7"), together(2, threads=1):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"), "Another rank ended early"),
+        (RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv"), "has not answered for 30 minutes"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),
+        (ValueError("gloo"), ""),
+    ],
+)
+def test_a_rank_that_is_gone_and_one_that_hangs_are_told_apart(error: Exception, words: str) -> None:
+    said = ranks.connection_ended(error)
+    assert words in said and bool(said) is bool(words)
+
+
+@pytest.mark.parametrize("most", [None, 0, 3, 50])
+def test_of_a_sequence_a_rank_makes_only_its_own_items(most: int | None) -> None:
+    class Made(list[int]):
+        def __getitem__(self, number: Any) -> Any:
+            made.append(number)
+            return super().__getitem__(number)
+
+    made: list[int] = []
+    shared = [list(Ranks(rank, 3).share(Made(range(10)), most)) for rank in range(3)]
+    assert shared == [list(Ranks(rank, 3).share(iter(range(10)), most)) for rank in range(3)]
+    rounds = -(-min(10, 10 if most is None else most) // 3)
+    assert len(made) == 3 * rounds

@@ -72,12 +72,13 @@ def _follow(arguments: Arguments) -> None:
 
 def _complain(sentence: str, wants_traceback: bool) -> None:
     """Say what went wrong, without the secrets that an address or a value may hold."""
+    from gptshake.console import printable
     from gptshake.redaction import redact
 
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
     where = f"rank {os.environ['RANK']}: " if ranks.follows() else ""
-    print(f"error: {where}{redact(sentence)}", file=sys.stderr)
+    print(f"error: {where}{printable(redact(sentence))}", file=sys.stderr)
 
 
 def _leave(code: int) -> NoReturn:

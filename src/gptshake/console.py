@@ -5,6 +5,7 @@ a resize. Under TERM=dumb lines follow each other without control characters; in
 """
 
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 GAP = " | "  # between the parts of a line
+# Control characters but tabs and line breaks, marks that turn the direction of writing, line separators, and what UTF-8 cannot say.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Console:
@@ -61,6 +64,11 @@ class Console:
             self._stream.flush()
         except (OSError, ValueError):  # a closed pipe, a closed file
             return
+
+
+def printable(text: str) -> str:
+    """Text that cannot move a terminal's cursor, colour it or command it: control characters as ``\\\\x1b``, line breaks and tabs as they are."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
 def fit(parts: Sequence[str], columns: int, spare: Sequence[int] = ()) -> str:

@@ -26,8 +26,11 @@ T = TypeVar("T")
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 THREADS = "OMP_NUM_THREADS"
 OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has begun this process, and holds its standard input
+DEVICE = "GPTSHAKE_DEVICE"  # of the processes that rank 0 begins: whether they need NCCL
 GONE = "Another rank ended early, and this one cannot go on without it; the last checkpoint is kept."
-PATIENCE = timedelta(days=1)  # a rank may build a corpus or write a sample meanwhile; one that is gone is noticed at once
+SILENT = "Another rank has not answered for {minutes:.0f} minutes; the last checkpoint is kept."
+MEETING = timedelta(days=1)  # that ranks of torchrun's wait for rank 0, which may build a corpus first; one that is gone is noticed at once
+PATIENCE = timedelta(minutes=30)  # from then on; rank 0 may write a large checkpoint meanwhile
 GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
 
 
@@ -114,12 +117,13 @@ ALONE = Ranks()
 
 
 @contextmanager
-def together(size: int, threads: int) -> Iterator[Ranks]:
+def together(size: int, threads: int, device: str = "cuda") -> Iterator[Ranks]:
     """The group of ``size`` processes, seen from rank 0, which begins the others unless torchrun has; they end with this block.
 
     Args:
         size: of the group; 1: nothing is done.
         threads: of each process.
+        device: on which they train.
     Raises:
         TrainingError: another rank ended early.
     """
@@ -127,10 +131,10 @@ def together(size: int, threads: int) -> Iterator[Ranks]:
         yield ALONE
         return
     ours = launched() == 1
-    before = {name: os.environ.get(name) for name in (*VARIABLES, THREADS)}
+    before = {name: os.environ.get(name) for name in (*VARIABLES, THREADS, DEVICE)}
     os.environ[THREADS] = str(threads)  # else Lightning sets a number of its own
     if ours:
-        os.environ |= dict(zip(VARIABLES, ("0", "0", str(size), "127.0.0.1", str(_free_port())), strict=True))
+        os.environ |= dict(zip((*VARIABLES, DEVICE), ("0", "0", str(size), "127.0.0.1", str(_free_port()), device), strict=True))
     others = [_begin(rank) for rank in range(1, size)] if ours else []
     ended = threading.Event()
     threading.Thread(target=_watch, args=(others, ended), daemon=True).start()
@@ -138,15 +142,16 @@ def together(size: int, threads: int) -> Iterator[Ranks]:
         yield join()
         leave()
     except Exception as error:
-        lost = _lost(others, patience=2.0) or (GONE if connection_ended(error) else "")
+        lost = _lost(others, patience=2.0) or connection_ended(error)
         if lost:
             raise TrainingError(lost) from error
         raise
     finally:
-        ended.set()
         for process in others:  # they write nothing, so there is nothing to wait for
             process.kill()
             process.wait()
+        leave()
+        ended.set()
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
@@ -156,8 +161,9 @@ def join() -> Ranks:
     import torch
     from torch import distributed
 
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if os.environ.get(DEVICE, "cuda") == "cuda" and torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=MEETING)
+    distributed.distributed_c10d._set_pg_timeout(PATIENCE)
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 
 
@@ -169,9 +175,11 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def connection_ended(error: BaseException) -> bool:
-    """Whether an error comes from a rank that is gone, so that the reason is to be looked for there."""
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "TCPStore"))
+def connection_ended(error: BaseException) -> str:
+    """A sentence about a rank that is gone or hangs, where an error comes from that; empty for any other error."""
+    if not (isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "TCPStore"))):
+        return ""
+    return SILENT.format(minutes=PATIENCE.total_seconds() / 60) if "timed out" in str(error).lower() else GONE
 
 
 def quiet() -> None:

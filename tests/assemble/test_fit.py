@@ -161,10 +161,12 @@ def test_what_is_kept_is_of_one_shape_device_and_precision(cfg: Any, fitter: Any
     names.add(fit._fingerprint(cfg, store))
     cfg.trainer.precision = "bf16-mixed"
     names.add(fit._fingerprint(cfg, store))
+    cfg.trainer.compile = True
+    names.add(fit._fingerprint(cfg, store))
     cfg.model.n_embd = 64
     names.add(fit._fingerprint(cfg, store))
     store.tokenizer.vocab_size = 31
-    assert len(names | {fit._fingerprint(cfg, store)}) == 5
+    assert len(names | {fit._fingerprint(cfg, store)}) == 6
 
 
 def in_child(deed: str) -> Any:

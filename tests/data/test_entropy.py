@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptshake.data import entropy
-from gptshake.data.entropy import entropies
+from gptshake.data.entropy import entropies, meaning, references
 
 
 def plain(ids: list[int]) -> tuple[float, float]:
@@ -65,3 +65,37 @@ def test_a_cycle_has_no_bigram_entropy_and_a_uniform_unigram() -> None:
 def test_independent_tokens_gain_nothing_from_context() -> None:
     found = entropies(np.random.default_rng(0).integers(0, 4, 400_000).astype(np.uint16), 4)
     assert found["bigram"] == pytest.approx(found["unigram"], abs=1e-4)
+
+
+@given(
+    train=st.lists(st.integers(0, 5), min_size=2, max_size=60),
+    other=st.lists(st.integers(0, 7), min_size=2, max_size=60),
+    wide=st.booleans(),
+)
+def test_references_are_the_mean_over_each_target_of_another_text(train: list[int], other: list[int], wide: bool) -> None:
+    size = 5000 if wide else 8  # counted by sorting, or in a table
+    found = references(np.array(train, np.uint16), np.array(other, np.uint16), size)
+    unigram = {token: (train.count(token) + 1) / (len(train) + size) for token in range(8)}
+    pairs = [*pairwise(train)]
+
+    def bigram(first: int, token: int) -> float:
+        times, followers = pairs.count((first, token)), [b for a, b in pairs if a == first]
+        kinds = len(set(followers)) or 1
+        return (times + kinds * unigram[token]) / (len(followers) + kinds)
+
+    assert found["uniform"] == math.log(size)
+    assert found["unigram"] == pytest.approx(-np.mean([math.log(unigram[token]) for token in other[1:]]))
+    assert found["bigram"] == pytest.approx(-np.mean([math.log(bigram(*pair)) for pair in pairwise(other)]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (2.3, "val loss 2.30: better than bigram 2.44 ("),
+        (2.9, "val loss 2.90: better than unigram 3.10 and worse than bigram 2.44 ("),
+        (3.5, "val loss 3.50: better than guessing 4.16 and worse than unigram 3.10 ("),
+        (5.0, "val loss 5.00: worse than guessing 4.16 ("),
+    ],
+)
+def test_a_loss_is_compared_with_the_next_line_on_either_side(loss: float, said: str) -> None:
+    assert meaning(loss, {"uniform": 4.159, "unigram": 3.1, "bigram": 2.44}).startswith(said)

@@ -93,6 +93,30 @@ def test_a_sample_continues_the_prompt_repeats_itself_and_leaves_nothing(command
     assert sorted(parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("task.temperature=1e-50", "task.top_p=1e-50", "task.prompt=null"), ""),
+        (("task.n_tokens=0", "task.prompt=the"), ""),
+        *(((f"task.n_tokens={value}",), "n_tokens") for value in ("1.5", "null")),
+        *(((f"task.temperature={value}",), "temperature") for value in ("-1", "null", "abc")),
+        *((("task.top_k=1.5",), "top_k"), (("task.top_p=0",), "top_p"), (("task.num_samples=1.5",), "num_samples")),
+    ],
+)
+def test_every_option_of_sample_works_or_is_refused_in_a_sentence(
+    words: tuple[str, ...], said: str, commands: Any, parent: Path, the_run: Any
+) -> None:
+    done = commands(parent, "task=sample", f"task.run={the_run(parent).info['id']}", "task.n_tokens=20", *words)
+    assert (done.code == 2 and said in done.error) if said else (done.code == 0 and not done.err), (done.out, done.err)
+
+
+def test_several_samples_are_those_of_following_seeds_and_what_a_prompt_loses_is_said(commands: Any, parent: Path, the_run: Any) -> None:
+    words = ("task=sample", f"task.run={the_run(parent).info['id']}", "task.n_tokens=30", "task.prompt=żt水")
+    both, one, two = (commands(parent, *words, *more) for more in (("task.num_samples=2", "seed=1"), ("seed=1",), ("seed=2",)))
+    assert both.code == 0 and both.out == f"{one.out}---\n{two.out}"
+    assert both.err.startswith("note: the tokenizer does not know 'ż', '水', so the model reads '�t�'")
+
+
 def test_an_unknown_run_is_named_with_the_nearest(light_commands: Any, parent: Path, the_run: Any) -> None:
     run_id = the_run(parent).info["id"]
     done = light_commands(parent, "task=sample", f"task.run={run_id[:-1]}_")

@@ -1,5 +1,7 @@
 """Generation: the cache changes nothing, the seed decides, the options cut the distribution as they say."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gptshake.errors import ConfigError, TrainingError
-from gptshake.model.generate import generate, next_token_probabilities
+from gptshake.model.generate import generate, next_token_probabilities, stream
 from gptshake.model.gpt import GPT
 
 BLOCK = 8
@@ -126,32 +128,45 @@ def test_equal_logits_go_to_the_smaller_id() -> None:
 @settings(deadline=None, max_examples=50)
 @given(
     logits=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8),
-    temperature=st.floats(1e-9, 1e9),
-    top_k=st.none() | st.integers(1, 10),
-    top_p=st.none() | st.floats(1e-6, 1),
+    temperature=st.just(0.0) | st.floats(0, 1e9),
+    top_k=st.none() | st.integers(1, 10) | st.just(10**30),
+    top_p=st.none() | st.floats(0, 1, exclude_min=True),
 )
 def test_it_is_always_a_distribution(logits: list[float], temperature: float, top_k: int | None, top_p: float | None) -> None:
     probabilities = next_token_probabilities(torch.tensor([logits]), temperature, top_k, top_p)[0]
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     assert (probabilities >= 0).all()
     assert probabilities[max(range(len(logits)), key=lambda i: (logits[i], -i))] > 0
-    assert top_k is None or (probabilities > 0).sum() <= top_k
+    assert top_k is None or int((probabilities > 0).sum()) <= top_k
 
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"temperature": -1.0}, "temperature"), ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p")],
+    [
+        *(({"temperature": value}, "temperature") for value in (-1.0, float("nan"), None, "hot", True)),
+        *(({"top_k": value}, "top_k") for value in (0, -3, 1.5, "few", True)),
+        *(({"top_p": value}, "top_p") for value in (0.0, 1.5, float("nan"), "most", True)),
+    ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, float], word: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        generate(network(), PROMPT, 1, **options)  # type: ignore[arg-type]
+        generate(network(), PROMPT, 1, **options)
 
 
 def test_an_empty_prompt_and_negative_lengths_are_refused() -> None:
     with pytest.raises(ConfigError, match="empty prompt"):
         generate(network(), torch.zeros(1, 0, dtype=torch.int64), 1)
-    with pytest.raises(ConfigError, match="n_tokens"):
-        generate(network(), PROMPT, -1)
+    for wrong in (-1, 1.5, None, True, "many"):
+        with pytest.raises(ConfigError, match="n_tokens"):
+            generate(network(), PROMPT, wrong)  # type: ignore[arg-type]
+
+
+def test_tokens_come_one_by_one_and_the_mode_comes_back_when_nobody_asks_for_more() -> None:
+    model = network(dropout=0.5).train()
+    tokens = stream(model, PROMPT, 10, seed=3)
+    assert torch.equal(torch.cat([PROMPT, next(tokens), next(tokens)], 1), generate(model, PROMPT, 2, seed=3))
+    tokens.close()
+    assert model.training
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

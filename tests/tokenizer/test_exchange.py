@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptshake.errors import DataError
+from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.exchange import export_hf, export_tiktoken, import_hf, import_tiktoken
+from gptshake.tokenizer.protocol import load_tokenizer
 
 from .conftest import TEXTS, tokenizer_of
 
@@ -138,3 +141,14 @@ def test_a_pattern_from_elsewhere_is_not_stopped_by_a_long_text(tmp_path: Path) 
 def test_a_missing_file_is_a_sentence(tmp_path: Path, read: Any) -> None:
     with pytest.raises(DataError, match="is not a"):
         read(tmp_path / "nothing")
+
+
+def test_the_snippet_of_the_docs_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tokenizers.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    learned = BPETrainer(vocab_size=300).train(["a text of a few words, and a few more words"])
+    learned.save(tmp_path / "runs/<run>/tokenizer")
+    exec(snippet, {})
+    assert (tmp_path / "ranks.tiktoken").exists() and (tmp_path / "tokenizer.json").exists()
+    assert load_tokenizer(tmp_path / "mine").encode("a few words").tolist() == learned.encode("a few words").tolist()

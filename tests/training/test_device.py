@@ -225,3 +225,13 @@ def test_tied_weights_are_saved_and_tied_again(training: Callable[..., Any]) -> 
     other.model.load_state_dict(weights)
     assert torch.equal(other.model.wte.weight, job.model.wte.weight)
     assert other.model.head.weight is other.model.wte.weight and torch.equal(weights["head.weight"], weights["wte.weight"])
+
+
+@pytest.mark.parametrize(("expected", "said"), [(None, 0), (1.0, 0), (1e12, 1)])
+def test_a_run_far_slower_than_expected_says_once_what_to_try(
+    training: Callable[..., Any], capsys: pytest.CaptureFixture[str], expected: float | None, said: int
+) -> None:
+    job = training(steps=12)
+    job.bench.expected_rate = expected
+    job.fit()
+    assert capsys.readouterr().out.count("try trainer.threads=1") == said

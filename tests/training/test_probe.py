@@ -1,5 +1,6 @@
 """The trial step: every figure is there, and it is the real step's."""
 
+import time
 from functools import partial
 
 import torch
@@ -56,3 +57,26 @@ def test_a_second_network_is_measured_as_being_slower(monkeypatch) -> None:  # t
         for layers, width in ((1, 16), (8, 128))
     )
     assert large.micro_batch > 3 * small.micro_batch
+
+
+def test_a_compiled_network_is_what_is_timed_and_compiling_counts_once(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    calls = []
+
+    def compile(loss):  # type: ignore[no-untyped-def]
+        time.sleep(0.2)
+
+        def compiled(*args):  # type: ignore[no-untyped-def]
+            calls.append(torch.is_autocast_enabled("cpu"))
+            time.sleep(0.05)
+            return loss(*args)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
+    model = partial(GPT, n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=30)
+    eager = probe.measure(model, partial(adamw, lr=1e-3), BUDGET, "cpu", "bf16-mixed", 1.0)
+    assert not calls and eager.compiling < 0.2
+    speed = probe.measure(model, partial(adamw, lr=1e-3), BUDGET, "cpu", "bf16-mixed", 1.0, compile=True)
+    assert speed.micro_batch >= 0.05 > speed.evaluation and len(calls) >= 1 + probe.FEWEST and all(calls)
+    assert speed.compiling >= 0.2

@@ -19,6 +19,7 @@ from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
 from gptshake.assemble.settle import frozen_source
+from gptshake.data.entropy import meaning, references
 from gptshake.data.round_trip import round_trip, unknown_warnings
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
@@ -250,12 +251,23 @@ def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: boo
         run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
 
 
-def say_end(run: Run, summary: dict[str, float]) -> None:
-    """Say what came out, where it lies, and what to do next."""
+def say_end(run: Run, summary: dict[str, float], store: TokenStore | None, n_scored: int | None) -> None:
+    """Say what came out and what it means, where it lies, and what to do next.
+
+    Args:
+        run: says it.
+        summary: of the run.
+        store: the data; None for a trial, whose meaning its study tells.
+        n_scored: targets of a validation; None for all.
+    """
     parts = [f"val loss {summary['val/loss']:.4f} nats per token, {summary['val/bpb']:.4f} bits per byte" if "val/loss" in summary else ""]
     parts += [f"test {summary['test/bpb']:.4f} bpb" if "test/bpb" in summary else "", f"after {summary['train/tokens']:,.0f} tokens"]
     parts += [f"{counted(skipped, 'step')} skipped by the loss scale" if (skipped := summary.get("skipped_steps")) else ""]
     run.say(f"done: {' | '.join(part for part in parts if part)}")
+    if store is not None and "val/loss" in summary:
+        scored = store.val.tokens()[: n_scored and n_scored + 1]
+        lines = references(store.train.read(), scored, store.tokenizer.vocab_size)
+        run.say(f"  {meaning(summary['val/loss'], lines)}")
     for name, path in (("record", run.path), ("curves", run.path / "plots" / "loss.png"), ("samples", run.path / "samples.md")):
         if Path(path).exists():
             run.say(f"  {name + ':':<9}{os.path.relpath(path)}")

@@ -110,7 +110,7 @@ def _train(
     from gptshake.training.rewind import rewind
 
     device, devices = device_of(cfg), cfg.trainer.devices
-    with together(devices, cfg.trainer.threads) as group:
+    with together(devices, cfg.trainer.threads, device) as group:
         set_torch(cfg)
         for line in lines:
             run.log(line)
@@ -163,8 +163,8 @@ def follow() -> None:
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
-        if ranks.connection_ended(error):
-            raise TrainingError(ranks.GONE) from error
+        if lost := ranks.connection_ended(error):
+            raise TrainingError(lost) from error
         raise
     ranks.leave()
 
@@ -297,7 +297,8 @@ def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, 
             raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
         summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
     run.finish("ok", None, summary)
-    say_end(run, summary)
+    limit = cfg.trainer.limit_val_batches
+    say_end(run, summary, store, limit and limit * module.budget.micro_batch_size * module.budget.block_size)
     return summary
 
 

@@ -16,6 +16,7 @@ from gptshake import hardware, ranks
 from gptshake.assemble.fit import AutoFit, auto_fit
 from gptshake.assemble.forecast import Measure, around, device_of, memory_there, model_shape, stopwatch
 from gptshake.assemble.parts import make
+from gptshake.console import printable
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
@@ -54,7 +55,7 @@ def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> T
     """
 
     def say(line: str) -> None:
-        print(redact(line), flush=True)
+        print(printable(redact(line)), flush=True)
         lines.append(line)
 
     data = cfg.data

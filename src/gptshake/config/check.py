@@ -79,6 +79,7 @@ RULES: tuple[Rule, ...] = (
     ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
     ("trainer.patience", _count, "it counts validations: a whole number from 1 up, or null"),
     ("trainer.save_minutes", _positive, "it counts minutes between checkpoints: a number above 0"),
+    ("task.num_samples", _count, "it counts continuations: a whole number from 1 up"),
     ("task.limit", _count, "it counts lines: a whole number from 1 up, or null for all"),
     ("trainer.price_per_hour", _not_negative, "it is the price of an hour on this machine: a number from 0 up, or null"),
     ("task.steps", _count, "it counts optimizer steps: a whole number from 1 up, or null for all"),

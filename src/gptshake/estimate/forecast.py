@@ -30,6 +30,7 @@ class Speed:
     sampled_token: float
     base_bytes: int = 0  # of a process that has imported everything and made nothing
     held_bytes: int | None = None  # over that at the peak of a step; None: not measured
+    compiling: float = 0.0  # once, before the first step
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def run_seconds(steps: int, accumulation: int, speed: Speed, around: Around) -> 
     """Seconds of a whole run by part: start, steps, validations, checkpoints, samples, test."""
     validations = ceil(steps / (around.interval or interval_of(steps)))
     return {
-        "start": START_SECONDS,
+        "start": START_SECONDS + speed.compiling,
         "steps": steps * step_seconds(accumulation, speed),
         "validations": validations * around.val_batches * speed.evaluation,
         "checkpoints": validations * around.checkpoint_bytes / SAVE_BYTES_PER_S,

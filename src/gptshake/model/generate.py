@@ -5,6 +5,9 @@ seed continues the same prompt in the same way on every device. Beyond ``block_s
 read anew: once in block_size / 2 tokens, where a window that slides by one would read anew at every token.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,8 +16,16 @@ from gptshake.model.cache import Cache
 from gptshake.model.gpt import GPT
 
 
-@torch.no_grad()
-def generate(
+def generate(model: GPT, prompt_ids: Tensor, n_tokens: int, **options: Any) -> Tensor:
+    """Continue every row of ``prompt_ids`` by ``n_tokens`` tokens; arguments and errors as in ``stream``.
+
+    Returns:
+        (B, T + n_tokens), the prompt included.
+    """
+    return torch.cat([prompt_ids, *stream(model, prompt_ids, n_tokens, **options)], dim=1)
+
+
+def stream(
     model: GPT,
     prompt_ids: Tensor,
     n_tokens: int,
@@ -23,8 +34,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
-) -> Tensor:
-    """Continue every row of ``prompt_ids`` by ``n_tokens`` tokens.
+) -> Iterator[Tensor]:
+    """The tokens that continue every row of ``prompt_ids``, (B, 1) each, as soon as they are drawn.
 
     When prompt and continuation outgrow ``block_size``, the context becomes their last ``max(1, block_size // 2)`` tokens,
     and grows again from there.
@@ -37,10 +48,8 @@ def generate(
         top_k: sample among the k likeliest tokens only.
         top_p: sample among the fewest tokens that together have this probability (nucleus; Holtzman et al. 2020).
         seed: of the generator.
-    Returns:
-        (B, T + n_tokens), the prompt included.
     Raises:
-        ConfigError: a prompt without a token, or an option out of its range.
+        ConfigError: a prompt without a token, or an option out of its range; before the first token.
         TrainingError: the network's output is not finite.
     """
     _check(prompt_ids, n_tokens, temperature, top_k, top_p)
@@ -50,15 +59,16 @@ def generate(
     try:
         ids, unread, cache = prompt_ids, prompt_ids, _empty_cache(model)
         for _ in range(n_tokens):
-            if cache.length + unread.shape[1] > model.config.block_size:
-                unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
-            probabilities = next_token_probabilities(model(unread, cache)[:, -1].cpu(), temperature, top_k, top_p)
-            if probabilities.isnan().any():
-                raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
-            drawn = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
-            unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
-            ids = torch.cat((ids, drawn), dim=1)
-        return ids
+            with torch.no_grad():
+                if cache.length + unread.shape[1] > model.config.block_size:
+                    unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
+                probabilities = next_token_probabilities(model(unread, cache)[:, -1].cpu(), temperature, top_k, top_p)
+                if probabilities.isnan().any():
+                    raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
+                drawn = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
+                unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
+                ids = torch.cat((ids[:, -model.config.block_size :], drawn), dim=1)
+            yield drawn
     finally:
         model.train(was_training)
 
@@ -74,16 +84,17 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
         Probabilities (B, V) in fp32; rows sum to 1.
     """
     ordered, order = logits.float().sort(dim=-1, descending=True, stable=True)
-    if temperature == 0:
+    if temperature < torch.finfo(ordered.dtype).tiny:  # in fp32 it would be 0
         top_k, temperature = 1, 1.0
     ordered = (ordered - ordered[:, :1]) / temperature  # the largest becomes 0: a tiny temperature cannot overflow
     if top_k is not None:
-        ordered[:, top_k:] = -torch.inf
+        ordered[:, min(top_k, ordered.shape[1]) :] = -torch.inf
     probabilities = ordered.softmax(dim=-1)
     if top_p is not None:
         before = probabilities.cumsum(dim=-1) - probabilities  # of all likelier tokens
-        before[:, 0] = 0.0
-        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+        left_out = before >= top_p
+        left_out[:, 0] = False  # the likeliest token stays, however small top_p is
+        probabilities = probabilities.masked_fill(left_out, 0.0)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
@@ -96,11 +107,21 @@ def _check(prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | N
     """Refuse what cannot be sampled, each with its sentence."""
     if prompt_ids.shape[1] == 0:
         raise ConfigError("An empty prompt gives the network nothing to continue: give it at least one token, such as a line break.")
-    if n_tokens < 0:
-        raise ConfigError(f"n_tokens={n_tokens} cannot be generated: write 0 or more.")
-    if not temperature >= 0:
-        raise ConfigError(f"temperature={temperature} is below 0: write 0 for the likeliest token, 1 for the network's own distribution.")
-    if top_k is not None and top_k < 1:
-        raise ConfigError(f"top_k={top_k} leaves no token to choose: write 1 or more, or null for all tokens.")
-    if top_p is not None and not 0 < top_p <= 1:
+    if not _is_whole(n_tokens) or n_tokens < 0:
+        raise ConfigError(f"n_tokens={n_tokens} cannot be generated: write a whole number from 0 up.")
+    if not _is_number(temperature) or not temperature >= 0:
+        raise ConfigError(
+            f"temperature={temperature} is no number from 0 up: write 0 for the likeliest token, 1 for the network's own distribution."
+        )
+    if top_k is not None and not (_is_whole(top_k) and top_k >= 1):
+        raise ConfigError(f"top_k={top_k} is no number of tokens to choose from: write a whole number from 1 up, or null for all tokens.")
+    if top_p is not None and not (_is_number(top_p) and 0 < top_p <= 1):
         raise ConfigError(f"top_p={top_p} is not a probability: write one above 0 and at most 1, or null for all tokens.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or isinstance(value, float)

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from gptshake import assemble
 from gptshake.config.check import check_groups
+from gptshake.console import printable
 from gptshake.data.inspection import inspect
 from gptshake.record.launch import Launch
 
@@ -25,7 +26,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     facts = inspect(store, block_size, n_shown=cfg.task.n_blocks, n_listed=cfg.task.n_tokens, seed=cfg.seed, offset=offset)
     from gptshake.report.inspection import draw, text
 
-    print(text(facts, _batch_size(cfg, block_size)))
+    print(printable(text(facts, _batch_size(cfg, block_size))))
     name = f"{store.label}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
     for file in draw(facts, Path(cfg.task.folder).expanduser() / name):
         print(f"  {file}")

@@ -1,28 +1,49 @@
 """``task=sample``: write text with the best weights of a run. The seed is the root's: the same command writes the same text."""
 
+import sys
+
 from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
 from gptshake.config.again import recomposed
+from gptshake.console import Console, printable
 from gptshake.record.launch import Launch
+from gptshake.tokenizer.streaming import texts
+from gptshake.tokenizer.unknown import as_read
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
-    """Print a continuation of ``task.prompt``, computed on the device of ``trainer``.
+    """Print continuations of ``task.prompt``, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text.
 
     Raises:
-        ConfigError: no run was named.
+        ConfigError: no run was named, or an option is out of its range.
         RecordError: there is no such run.
     """
     model, tokenizer = assemble.trained(cfg, lambda path: recomposed(path, launch.overrides))
     import torch
 
-    from gptshake.model.generate import generate
+    from gptshake.model.generate import stream
 
-    options = cfg.task
+    options, terminal = cfg.task, Console().terminal
+    prompt = str(options.prompt or "")
+    ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
+    if note := as_read(tokenizer, prompt):
+        print(f"note: {printable(note)}", file=sys.stderr, flush=True)
     device = hardware.pick_device(cfg.trainer.accelerator)
-    ids = torch.as_tensor([int(token) for token in tokenizer.encode(options.prompt)] or [tokenizer.eot_id], device=device)[None]
-    written = generate(
-        model.to(device), ids, options.n_tokens, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=cfg.seed
-    )
-    print(tokenizer.decode(written[0].tolist()))
+    start = torch.as_tensor(ids, device=device)[None]
+    model.to(device)
+    how = {key: options[key] for key in ("temperature", "top_k", "top_p")}
+    for number in range(options.num_samples or 1):
+        if number:
+            _show("---\n", terminal)
+        drawn = stream(model, start, options.n_tokens, seed=cfg.seed + number, **how)
+        for text in texts(tokenizer, (int(token) for part in (ids, drawn) for token in part)):
+            _show(text, terminal)
+        _show("\n", terminal)
+
+
+def _show(text: str, terminal: bool) -> None:
+    """Print a piece at once: as it is to a file or a pipe, without control characters to a terminal."""
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = printable(text) if terminal else text
+    print(shown.encode(encoding, "replace").decode(encoding), end="", flush=True)

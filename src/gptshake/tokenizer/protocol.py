@@ -92,7 +92,8 @@ class Stored(ABC):
         return sha256(self._file()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write ``folder/tokenizer.json``."""
+        """Write ``folder/tokenizer.json``; the folder is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / FILE_NAME, self._file())
 
     def _file(self) -> bytes:

@@ -50,9 +50,22 @@ ALL_KNOWN = Unknown()
 
 def hidden(tokenizer: Tokenizer, ids: Ids, text: str) -> Counter[str]:
     """The characters of a text that are hidden under the unknown tokens among its ids, and how often each is."""
+    if tokenizer.unk_id is None:
+        return Counter()
     unknown = ids == tokenizer.unk_id
-    if tokenizer.unk_id is None or not unknown.any():
+    if not unknown.any():
         return Counter()
     if len(ids) == len(text):  # one id per character
         return Counter(map(text.__getitem__, np.flatnonzero(unknown).tolist()))
     return Counter(text) - Counter(tokenizer.decode(ids[~unknown]))
+
+
+def as_read(tokenizer: Tokenizer, prompt: str) -> str:
+    """What a model reads instead of a prompt, as a sentence; empty if nothing of it is lost, or nothing but blanks."""
+    ids = tokenizer.encode(prompt)
+    read = tokenizer.decode(ids)
+    if read == prompt or not prompt.strip():
+        return ""
+    if lost := hidden(tokenizer, ids, prompt):
+        return f"the tokenizer does not know {', '.join(map(repr, lost))}, so the model reads {read!r} instead of the prompt {prompt!r}"
+    return f"the model reads {read!r} instead of the prompt {prompt!r}"

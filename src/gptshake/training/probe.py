@@ -56,9 +56,11 @@ def measure(
     tokens = torch.randint(network.config.vocab_size or 1, rows, generator=torch.Generator().manual_seed(0)).to(device)
     scaler = torch.amp.GradScaler(device, enabled=precision == "16-mixed")
     loss_of: Callable[[Tensor, Tensor], Tensor] = network.loss
+    began = time.perf_counter()
     if compile:
         with forward_pass(device, precision):
             loss_of = compiled_loss(network, tokens)[0]
+    compiling = time.perf_counter() - began
 
     def one_pass() -> None:
         with forward_pass(device, precision):
@@ -100,6 +102,7 @@ def measure(
         sampled_token=sampled / SAMPLED,
         base_bytes=BASE_BYTES,
         held_bytes=held,
+        compiling=compiling,
     )
 
 

@@ -1,8 +1,8 @@
 """trainer=fsdp: every rank keeps a slice of each weight, gradient and moment, and borrows the whole of one block while it works on it.
 
 Lightning's own FSDPStrategy wants a GPU; this one is its DDP strategy with torch's ``fully_shard`` in the place of the wrapper, and
-runs on CPUs, too. Checkpoints are those of one device: weights are loaded before they are cut up, and gathered to be saved. Each
-rank thus holds all weights and moments for that moment, in main memory.
+runs on CPUs, too. Checkpoints are those of one device: weights are loaded into main memory, cut up block by block on the way to the
+devices, and gathered tensor by tensor into the main memory of rank 0 to be saved.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,24 +20,30 @@ from torch.optim import Optimizer
 class ShardedStrategy(DDPStrategy):
     """Fully sharded data parallelism (Rajbhandari et al. 2020, ZeRO stage 3; torch's FSDP2)."""
 
+    def model_to_device(self) -> None:
+        """Not as a whole, for which there may be no room."""
+
     def configure_ddp(self) -> None:
-        """Cut up the network, the blocks of each of its lists one by one, so that only one of them is whole at a time."""
+        """Cut up the network, the blocks of each of its lists one by one, so that only one of them is whole at a time, on the device, too."""
         assert self.lightning_module is not None
         network: Any = self.lightning_module.model
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         for block in _blocks(network):
             fully_shard(block, mesh=mesh)
         fully_shard(network, mesh=mesh)
+        self.lightning_module.to(self.root_device)  # what is not a slice, and the module's own word for where it is
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole weights, on every rank."""
-        return {name: whole(value) for name, value in super().lightning_module_state_dict().items()}
+        """Whole weights, on rank 0."""
+        return {name: self._gathered(value) for name, value in super().lightning_module_state_dict().items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole moments, on every rank, in the form that one device gives them."""
+        """Whole moments, on rank 0, in the form that one device gives them."""
         ours = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         found = ours.state_dict()
-        found["state"] = {number: {name: whole(value) for name, value in state.items()} for number, state in found["state"].items()}
+        found["state"] = {
+            number: {name: self._gathered(value) for name, value in state.items()} for number, state in found["state"].items()
+        }
         return found
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -51,6 +57,13 @@ class ShardedStrategy(DDPStrategy):
             }
             optimizer.load_state_dict({**found, "state": state})
 
+    def _gathered(self, value: Any) -> Any:
+        """The whole of which this rank has a slice, in the main memory of rank 0; all ranks must ask, and the others get nothing."""
+        if not isinstance(value, Tensor):
+            return value
+        gathered = whole(value)
+        return gathered.cpu() if self.is_global_zero else None
+
     def teardown(self) -> None:
         """Leave the slices where they are: they cannot be moved to the CPU as whole weights are."""
         assert self.cluster_environment is not None and self.accelerator is not None
@@ -62,6 +75,11 @@ class ShardedStrategy(DDPStrategy):
 def whole(value: Any) -> Any:
     """The whole of which this rank has a slice, to be asked for on all ranks at once; anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def load_whole(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network, in slices or not, its whole weights; all ranks must do it at once."""
+    network.load_state_dict({name: _like(part, weights[name]) for name, part in network.state_dict().items()})
 
 
 def _blocks(network: nn.Module) -> Iterable[nn.Module]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from gptshake.training.callbacks.samples import Samples, _calm
+from gptshake.training.callbacks.samples import Samples
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_samples_are_spread_evenly_with_one_at_the_start_and_one_at_the_end(time
 class Letters:
     """A tokenizer of eleven letters."""
 
-    eot_id = 0
+    eot_id, unk_id = 0, None
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - ord("a") for letter in text]
@@ -57,8 +57,26 @@ def test_the_first_and_the_last_sample_differ_only_by_the_model(training: Any) -
     assert [sample.text for sample in one] == [sample.text for sample in two]
 
 
-def test_a_terminal_is_not_upset() -> None:
-    assert _calm("a\x1b[31m\x00b\nä\u200b") == "a·[31m··b\nä·".replace("··b", "·b")
+class Escapes(Letters):
+    """One that writes what commands a terminal."""
+
+    def decode(self, ids: list[int]) -> str:
+        return f"{super().decode(ids)}\x1b]0;owned\x07\x9b31m"
+
+
+def test_a_terminal_gets_no_control_characters_and_samples_md_the_text(training: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    job = training(steps=4)
+    job.bench.tokenizer = Escapes()
+    job.fit(Samples(["abc"], n_tokens=5))
+    out = capsys.readouterr().out
+    assert "\\x1b]0;owned\\x07\\x9b31m" in out and "\x1b]" not in out and "\x9b" not in out
+    assert job.run.samples()[-1].text.endswith("\x1b]0;owned\x07\x9b31m")
+
+
+@pytest.mark.parametrize(("prompts", "n"), [([], 0), (None, 0), ("abc", 3), (["abc", None], 3)])
+def test_no_prompt_is_no_sample_and_one_text_is_one_prompt(prompts: Any, n: int, training: Any) -> None:
+    samples = fitted(training, Samples(prompts, n_tokens=2)).run.samples()
+    assert len(samples) == n and all(sample.text.startswith("abc") for sample in samples)
 
 
 def test_no_sample_is_drawn_when_none_is_wanted(training: Any) -> None:

@@ -11,6 +11,7 @@ from gptshake.model.generate import generate
 from gptshake.record.samples import TITLE
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS
+from gptshake.tokenizer.unknown import as_read
 from gptshake.training.callbacks.recorder import not_finite
 from gptshake.training.module import GPTModule
 
@@ -21,7 +22,7 @@ class Samples(pl.Callback):
     With several devices every rank writes them, to a record that keeps nothing on all but one: they may share one network.
 
     Args:
-        prompts: texts to continue.
+        prompts: texts to continue, or one; none: no samples.
         n_tokens: generated tokens per prompt.
         temperature, top_k, top_p: as in ``model.generate``.
         times: samples in a run, evenly spread, the first before the first step and the last after the last; one is at the end.
@@ -31,14 +32,15 @@ class Samples(pl.Callback):
 
     def __init__(
         self,
-        prompts: list[str],
+        prompts: list[str] | str | None,
         n_tokens: int = 200,
         temperature: float = 0.8,
         top_k: int | None = None,
         top_p: float | None = None,
         times: int = 3,
     ) -> None:
-        self.prompts, self.n_tokens, self.times = list(prompts), n_tokens, times
+        self.prompts = [prompts] if isinstance(prompts, str) else [str(prompt or "") for prompt in prompts or []]
+        self.n_tokens, self.times = n_tokens, times if self.prompts else 0
         self.how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def due(self, n_steps: int) -> set[int]:
@@ -48,7 +50,9 @@ class Samples(pl.Callback):
         return {round(n_steps * part / (self.times - 1)) for part in range(self.times)}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """What the untrained model writes."""
+        """What the untrained model writes, and what it cannot read of a prompt."""
+        for note in filter(None, (as_read(pl_module.bench.tokenizer, prompt) for prompt in self.prompts)):
+            pl_module.bench.run.say(f"note: {note}")
         self.complete(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -77,7 +81,7 @@ class Samples(pl.Callback):
         for sink in bench.sinks:
             sink.sample(step, module.tokens, "\n---\n".join(texts))
         bench.run.sample(step, module.tokens, "\n---\n".join(texts))
-        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{_calm(texts[-1])}\n---")
+        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{texts[-1]}\n---")
 
     def _continue(self, module: GPTModule, prompt: str) -> str:
         tokenizer = module.bench.tokenizer
@@ -85,8 +89,3 @@ class Samples(pl.Callback):
         start = torch.as_tensor([int(token) for token in ids], device=module.device)[None]
         written = generate(module.model, start, self.n_tokens, seed=0, **self.how)
         return tokenizer.decode(written[0].tolist())
-
-
-def _calm(text: str) -> str:
-    """Text without control characters, which would upset a terminal."""
-    return "".join(character if character.isprintable() or character == "\n" else "·" for character in text)

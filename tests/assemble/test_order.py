@@ -1,0 +1,90 @@
+"""A process that is forked has not started CUDA: what it wants to know of a GPU it asks the driver's tool. The GPU here is made up."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from gptshake import assemble, hardware, processes
+from gptshake.assemble.run import data_module
+from gptshake.config.compose import compose
+from gptshake.errors import GptshakeError
+
+TOOL = {"compute_cap": "7.5", "memory.total": "15360", "memory.free": "15000", "name": "Tesla T4, 15360"}
+STARTS = ("_lazy_init", "get_device_capability", "get_device_properties", "mem_get_info", "get_device_name", "current_device")
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether CUDA had started, at each fork, on a machine with a T4."""
+    started: list[str] = []
+
+    def starting(name: str) -> Callable[..., Any]:
+        def start(*_: Any, **__: Any) -> Any:
+            started.append(name)
+            raise RuntimeError(f"CUDA was started by {name}")
+
+        return start
+
+    def output(*command: str) -> str:
+        field = command[1].removeprefix("--query-gpu=").split(",")[0] if len(command) > 1 else ""
+        return TOOL.get(field, "") + (", [N/A]" if command[0] == "nvidia-smi" and field != "name" else "")
+
+    seen: list[bool] = []
+    fork = os.fork
+
+    def noted() -> int:
+        seen.append(bool(started) or torch.cuda.is_initialized())
+        return fork()
+
+    monkeypatch.setattr(hardware, "_output", output)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in STARTS:
+        monkeypatch.setattr(torch.cuda, name, starting(name))
+    monkeypatch.setattr(processes.os, "fork", noted)
+    return seen
+
+
+@pytest.fixture
+def settled(book: Path, tmp_path: Path) -> Callable[..., Any]:
+    def settle(*overrides: str) -> Any:
+        shape = ("model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16")
+        cfg = compose(["model=tiny", *shape, "data=text_char", f"data.path={book}", "trainer=gpu", "data.batch_size=8", *overrides])
+        OmegaConf.set_struct(cfg, False)
+        cfg.paths.cache = str(tmp_path / "cache")
+        store = assemble.token_store(cfg, [])
+        return cfg, store, assemble.resolve(cfg, store)
+
+    return settle
+
+
+def test_the_range_test_is_forked_before_cuda_starts_and_trains_on_the_gpu(forks: list[bool], settled: Callable[..., Any]) -> None:
+    cfg, store, budget = settled("task=find_lr", "data.micro_batch_size=4")
+    assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "16-mixed")
+    with pytest.raises(GptshakeError, match=r"CUDA was started by|not compiled with CUDA"):  # in the child
+        assemble.run_range_tests(cfg, store, budget)
+    assert forks and not any(forks)
+
+
+@pytest.mark.parametrize("overrides", [("trainer.hours=1", "data.micro_batch_size=4"), ("data.micro_batch_size=auto",)])
+def test_speed_and_micro_batch_are_measured_in_children_of_a_process_without_cuda(
+    forks: list[bool], settled: Callable[..., Any], overrides: tuple[str, ...]
+) -> None:
+    if "trainer.hours=1" in overrides:
+        with pytest.raises(GptshakeError, match="The speed could not be measured"):
+            settled(*overrides)
+    else:
+        _, _, budget = settled(*overrides)
+        assert any("could not be measured" in note for note in budget.notes)
+    assert forks and not any(forks)
+
+
+def test_a_run_on_the_cpu_does_not_start_cuda(forks: list[bool], settled: Callable[..., Any]) -> None:
+    cfg, store, budget = settled("trainer=cpu")
+    batch = next(iter(data_module(cfg, store, budget).train_dataloader()))
+    assert cfg.trainer.precision != "16-mixed" and not batch.is_pinned() and not torch.cuda.is_initialized()

@@ -1,0 +1,29 @@
+"""Text while its tokens arrive: together it is what decoding gives, and no character is shown in parts."""
+
+from itertools import accumulate
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gptshake.tokenizer.protocol import Tokenizer
+from gptshake.tokenizer.streaming import WINDOW, texts
+
+from .conftest import LANGUAGES, tokenizer_of
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_pieces_of_any_ids_are_together_what_decoding_gives(kind: str, data: st.DataObject) -> None:
+    tokenizer = tokenizer_of(kind)
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=2 * WINDOW))
+    pieces = [*texts(tokenizer, ids)]
+    assert "".join(pieces) == tokenizer.decode(ids) and all(pieces)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_character_of_several_tokens_is_shown_when_it_is_whole(tokenizer: Tokenizer, language: str) -> None:
+    text = LANGUAGES[language] * 2
+    shown = [*accumulate(texts(tokenizer, tokenizer.encode(text).tolist()))]
+    assert shown[-1] == text and all(text.startswith(part) for part in shown)
+    assert len(shown) > len(text) / 20
