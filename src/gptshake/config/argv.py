@@ -54,7 +54,8 @@ _FLAGS_WITH_VALUE = (
     "--shell-completion",
     "-sc",
 )
-_PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--info", "-i")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help")
 
 
 @dataclass
@@ -98,6 +99,10 @@ def parse(raw: list[str]) -> Arguments:
             arguments.version = True
         elif word == "--dirty":
             arguments.overrides.append("dirty=true")
+        elif word in ("--info", "-i") or word.startswith("--info="):  # Hydra would take the next override for its value
+            arguments.flags.append(word if "=" in word else "--info=all")
+        elif arguments.flags[-1:] == ["--info=all"] and word in _INFO:
+            arguments.flags[-1] = f"--info={word}"
         elif word in _FLAGS_WITH_VALUE:
             value = next(words, None)
             if value is None:
