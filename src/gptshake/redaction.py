@@ -188,6 +188,6 @@ def _is_ordinary(value: str) -> bool:
 
 def _is_path(value: str) -> bool:
     try:
-        return "/" in value and Path(value).expanduser().exists()
+        return "/" in value and Path(os.path.expanduser(value)).exists()  # noqa: PTH111 -- Path raises on an unknown ~name
     except (OSError, RuntimeError):  # too long for a name, or somebody's home who is not here
         return False

@@ -10,24 +10,27 @@ import sys
 from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gptshake import ranks
 from gptshake.config import again, completion
-from gptshake.config.argv import OF_A_SWEEP, Arguments, key_of, quote
-from gptshake.config.check import check, check_groups, check_one_device, check_torchrun, trains
-from gptshake.config.compose import choices, prepare, snapshot
+from gptshake.config.argv import OF_A_SWEEP, Arguments, check_flags, key_of, quote
+from gptshake.config.check import check, check_groups, check_keys, check_one_device, check_torchrun, trains
+from gptshake.config.compose import choices, prepare, snapshot, with_hydra
 from gptshake.config.found import found_rates, other_terms
-from gptshake.config.layout import GROUPS, local_code, local_files, packaged_conf, shadowed
+from gptshake.config.layout import add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
 from gptshake.config.recipe import written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.files import refuse_links
+from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import flat
 from gptshake.record.git import Code, read_code
 from gptshake.record.launch import Launch
@@ -39,6 +42,7 @@ from gptshake.signals import stop_behind
 # What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
 SWEEPER = "hydra/sweeper"
 PARTS = ("pruner", "executor")
+UNNAMED = ("model", "data", "trainer", "callbacks", "experiment", "debug")  # groups that a run's name does not repeat
 _MOST_LISTED = 20  # uncommitted files that are named
 ONE_AFTER_THE_OTHER = [*(f"~{part}" for part in PARTS), "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
 
@@ -49,6 +53,8 @@ def start(arguments: Arguments) -> None:
     Raises:
         GptshakeError: what is wrong, or what failed.
     """
+    add_folder(arguments.config_dir)
+    check_flags(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
     arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
     if arguments.shows_only:
@@ -59,6 +65,10 @@ def start(arguments: Arguments) -> None:
     single = _single(arguments)
     cfg = checked_compose(single)
     check(cfg)
+    if local_confs() or any(text.startswith("+") for text in single):
+        check_keys(cfg)
+    if arguments.multirun:
+        check(with_hydra(single))
     check_torchrun(cfg, ranks.launched(), multirun=arguments.multirun)
     if trains(cfg):
         check_groups(cfg)
@@ -68,7 +78,7 @@ def start(arguments: Arguments) -> None:
         again.refuse_differences(cfg, resumed)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
-    if not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
+    if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         _refuse_used_folder(Path(cfg.paths.run_dir).expanduser())
     label = _preflight(cfg)
     code = read_code() if trains(cfg) else Code()
@@ -81,7 +91,13 @@ def start(arguments: Arguments) -> None:
         return
     if arguments.multirun:
         arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
-    _Session(arguments, label, resumed, code).run(single)
+    session = _Session(arguments, label, resumed, code, records=trains(cfg))
+    if trains(cfg):
+        session.run(single)
+        return
+    with TemporaryDirectory(prefix="gptshake-") as scratch:  # what only reads or prints leaves no directory of its own
+        arguments.overrides += ["hydra.run.dir=.", f"hydra.sweep.dir={quote(scratch)}"]
+        session.run(single)
 
 
 def _refuse_used_folder(folder: Path) -> None:
@@ -117,7 +133,7 @@ def _resumed(arguments: Arguments) -> Path | None:
         raise ConfigError("resume= continues one run; leave -m out.")
     run_dir = again.locate(name, arguments.overrides)
     refuse_links(run_dir)
-    arguments.overrides[:0] = again.stored_overrides(run_dir, arguments.overrides)
+    arguments.overrides[:0] = again.resumed_overrides(run_dir, arguments.overrides)
     return run_dir
 
 
@@ -148,8 +164,8 @@ def _single(arguments: Arguments) -> list[str]:
         if override.is_sweep_override():
             text = (override.input_line or "").replace("=choice(range)", "=range")
             raise ConfigError(f"{text} names several values: add -m to run each of them.")
-        if override.key_or_group in OF_A_SWEEP:
-            raise ConfigError(f"{override.key_or_group.removeprefix('hydra.sweeper.')}= is about a sweep: add -m, and say what to vary.")
+        if (override.key_or_group or "").startswith("hydra.sweeper."):
+            raise ConfigError(f"{_short(override)}= is about a sweep: add -m, and say what to vary.")
     if not arguments.multirun:
         return [override.input_line or "" for override in parsed]
     if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
@@ -157,6 +173,11 @@ def _single(arguments: Arguments) -> list[str]:
     check_swept_options(parsed)
     ours = [override for override in parsed if override.key_or_group != SWEEPER]
     return [chosen for override in ours if (chosen := first_choice(override)) is not None]
+
+
+def _short(override: Override) -> str:
+    key = str(override.key_or_group)
+    return key.removeprefix("hydra.sweeper.") if key in OF_A_SWEEP else key
 
 
 def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str, code: Code) -> None:
@@ -201,8 +222,9 @@ def _exempt(cfg: DictConfig, overrides: list[str]) -> bool:
 class _Session:
     """The runs of one command: names them, calls their task, keeps what they raise."""
 
-    def __init__(self, arguments: Arguments, label: str, resumed: Path | None, code: Code) -> None:
+    def __init__(self, arguments: Arguments, label: str, resumed: Path | None, code: Code, *, records: bool) -> None:
         self.arguments = arguments
+        self.records = records  # whether a run has a directory
         self.label = label
         self.resumed = resumed
         self.identity = new_id()
@@ -214,7 +236,7 @@ class _Session:
     def run(self, single: list[str]) -> None:
         """Let Hydra run every job; afterwards raise what failed."""
         argv = self.arguments.argv()
-        if not self.arguments.multirun and not any(key_of(text) == "paths.run_dir" for text in argv):
+        if self.records and not self.arguments.multirun and not any(key_of(text) == "paths.run_dir" for text in argv):
             directory = self.resumed or Path("${paths.runs}") / self._name(choices(single), self.arguments.overrides, self.identity)
             argv = [*argv, f"paths.run_dir={quote(str(directory))}"]
         _hydra(argv, self._job)
@@ -228,8 +250,9 @@ class _Session:
         self.jobs += 1
         hydra_cfg = HydraConfig.get()
         path = Path(hydra_cfg.runtime.output_dir)
-        with open_dict(cfg):
-            cfg.paths.run_dir = str(path)
+        if self.records:
+            with open_dict(cfg):
+                cfg.paths.run_dir = str(path)
         if self.arguments.multirun and self.jobs == 1:
             _hide_secrets(path.parent / "multirun.yaml")
         try:
@@ -247,7 +270,8 @@ class _Session:
             if self.arguments.multirun:
                 print(f"error: {redact(str(error))}", file=sys.stderr)
         finally:
-            _remove_if_empty(path, path.parent)
+            if self.records:
+                _remove_if_empty(path, path.parent)
 
     def _launch(self, path: Path, hydra_cfg: Any, own: dict[str, bytes]) -> Launch:
         without = {"paths.run_dir", *(f"~{part}" for part in PARTS)}
@@ -255,7 +279,7 @@ class _Session:
         overrides = [text for text in typed if text.split("=", 1)[0] not in without]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
         identity = self.identity if not self.arguments.multirun else new_id()
-        name = path.name if not self.arguments.multirun else self._name(chosen, overrides, identity)
+        name = path.name if self.records and not self.arguments.multirun else self._name(chosen, overrides, identity)
         resumes = self.resumed is not None
         return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
 
@@ -263,8 +287,7 @@ class _Session:
         changes = [
             redact(text)
             for text in overrides
-            if key_of(text) not in (*GROUPS, "note", "dirty", "resume")
-            and not key_of(text).startswith(("paths", "data.path", "tokenizer.path"))
+            if not (is_free(key_of(text), RESULT) or key_of(text) in UNNAMED or key_of(text).startswith(("data.path", "tokenizer.path")))
             and not text.endswith("=null")  # nothing was chosen
         ]
         return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())

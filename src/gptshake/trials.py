@@ -21,7 +21,6 @@ from gptshake import assemble, hardware
 from gptshake.config import again
 from gptshake.config.argv import key_of, override_value
 from gptshake.config.check import check, check_one_device
-from gptshake.config.layout import GROUPS
 from gptshake.estimate import cost, laws
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
@@ -154,7 +153,7 @@ class Trials:
         overrides = [text for text in typed if key_of(text) != "paths.run_dir"]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
         identity = new_id()
-        changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in GROUPS]
+        changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in ("model", "data")]
         name = run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
         about = {key: trial[key] for key in ("study", "number", "repeat", "params")}
         return Launch(

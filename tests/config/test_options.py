@@ -171,4 +171,10 @@ def test_help_lists_every_option_and_no_schema() -> None:
     for group, option in OPTIONS:
         assert option in flat, f"{group}={option}"
     assert "_schema" not in page
-    assert max(len(line) for line in page.splitlines()) <= 140
+    assert max(len(line) for line in page.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("columns", [60, 79, 100, 119, 140, 400])
+def test_help_fits_a_terminal_and_breaks_no_word(columns: int) -> None:
+    page = help_page(columns)
+    assert max(len(line) for line in page.splitlines()) <= columns and page.split() == help_page(10_000).split()

@@ -35,6 +35,8 @@ CASES = {
     "Text.\nNotes are text.": "Text.\nNotes are text.",
     "Anna ({{IPA|}}; born 1900) met ( ) him ({{x}}) .": "Anna (born 1900) met him.",
     "x{{lang|grc|λ}}y {{lang-de|Haus}} {{convert|5|to|7|km|mi}} {{convert|5|km}} {{convert}}": "xλy Haus 5 to 7 km 5 km",
+    "{{transl|ar|set {a,b}}} {{lang|fr|{0} {x} \\\\1 %s}}": r"set {a,b} {0} {x} \\1 %s",
+    "{{nowrap|[[Apollo 7|the mission]]}} {{lang|fr|2=a = b}} {{quote|text=Said.}}": "the mission a = b Said.",
     "{{As of|2010|lc=y}} {{Convert|3|km|0|abbr=on}}": "as of 2010 3 km",
     "1990{{ndash}}95 {{nowrap|[[Apollo 7]]}} {{nihongo|health|元気}} {{transl|ar|ALA|ilāh}}": "1990–95 Apollo 7 health ilāh",
     "a\n\n\n\n  b  c \n \n\n d": "a\n\nb c\n\nd",

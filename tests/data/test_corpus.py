@@ -3,10 +3,12 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,73 @@ def test_a_corpus_holds_the_documents_with_their_lengths_and_places(tmp_path: Pa
     assert corpus.places.tolist() == [place(name) for name in kept]
     assert [json.loads(line) for line in content(tmp_path)["ids.jsonl"].splitlines()] == list(kept)
     assert said == ["the text of parts: public domain", "a note", "skipped as empty: 2 of 13 documents (0:1, 3:0)"]
+
+
+class Named(Parts):
+    """The same with ids of its own."""
+
+    def __init__(self, ids: list[str], breaks_after: int = 10**9) -> None:
+        super().__init__([[f"text {number}" for number in range(len(ids))]], breaks_after)
+        self.ids = ids
+
+    def documents(self, start: Position = START) -> Iterator[Document]:
+        for document in super().documents(start):
+            yield Document(self.ids[int(document.text.removeprefix("text "))], document.text, document.part)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(ids=st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "c"]), min_size=1, max_size=12), stop=st.integers(0, 12))
+def test_a_repeated_id_is_numbered_and_so_every_document_has_one_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[str], stop: int
+) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_writer, "STEP_BYTES", 1)
+        if stop < len(ids):
+            with pytest.raises(OutOfReach):
+                open_corpus(Named(ids, stop), cache, print)
+        corpus = open_corpus(Named(ids), cache, print)
+    found = [json.loads(line) for line in content(cache)["ids.jsonl"].splitlines()]
+    assert len(set(found)) == len(ids) and corpus.places.tolist() == [place(id) for id in found]
+    assert [new for number, (old, new) in enumerate(zip(ids, found, strict=True)) if old not in ids[:number]] == list(dict.fromkeys(ids))
+    assert all(new == old or new.startswith(f"{old}#") for old, new in zip(ids, found, strict=True))
+
+
+def test_rows_of_one_id_are_spread_over_the_splits_and_this_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    corpus = open_corpus(Named(["x", "y", "x", "x"]), tmp_path, said.append)
+    assert [json.loads(line) for line in content(tmp_path)["ids.jsonl"].splitlines()] == ["x", "y", "x#2", "x#3"]
+    assert corpus.n_documents == 4 and "2 documents with an id that came before: numbered, as in id#2" in said
+
+
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.text("ab水\ud800🙂 \n", min_size=1, max_size=20), min_size=1, max_size=4),
+    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=9),
+    long=st.integers(1, 9),
+    boundary=st.sampled_from([None, "", r"\n"]),
+    data=st.data(),
+)
+def test_texts_that_come_and_go_in_chunks_are_the_texts(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], sizes: list[int], long: int, boundary: str | None, data: Any
+) -> None:
+    class Chunks(Parts):
+        def documents(self, start: Position = START) -> Iterator[Document]:
+            for number, text in enumerate(texts[start.inside :], start.inside):
+                cuts = [0, *accumulate(sizes)]
+                parts = [text[a:b] for a, b in pairwise(cuts) if a < len(text)] + [text[cuts[-1] :]]
+                yield from (Document(str(number), part, more=n + 1 < len(parts)) for n, part in enumerate(parts))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_module, "LONG", long)
+        corpus = open_corpus(Chunks([texts]), tmp_path_factory.mktemp("cache"), print)
+        assert whole(corpus) == texts and corpus.characters.tolist() == [len(text) for text in texts]
+        number = data.draw(st.integers(0, len(texts) - 1))
+        first = data.draw(st.integers(0, len(texts[number]) - 1))
+        last = data.draw(st.integers(first + 1, len(texts[number])))
+        found = list(corpus.parts(np.array([[number, first, last]]), None if boundary is None else re.compile(boundary)))
+    assert "".join(text for _, text in found) == texts[number][first:last] and {row for row, _ in found} == {0}
+    assert boundary is not None or len(found) == 1
 
 
 def test_pieces_are_cut_by_characters(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gptshake.data import digests
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.wiki import Wiki
+from gptshake.data.split import by_documents, by_rank, has_text, place
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.char import CharTrainer
@@ -31,6 +32,41 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), min_size=1, max_size=30
 def text_of(store: TokenStore, name: str) -> str:
     split = getattr(store, name)
     return store.tokenizer.decode(split.tokens())
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(1, 9) | st.integers(1000, 3000), min_size=20, max_size=45),
+    fractions=st.sampled_from([(0.05, 0.05), (0.1, 0.0), (1e-6, 0.0), (0.5, 0.49), (0.01, 0.01)]),
+    name=st.text("abc", min_size=1, max_size=3),
+)
+def test_no_split_of_twenty_documents_or_more_is_without_text(
+    tmp_path_factory: pytest.TempPathFactory, opener: Any, memory: Any, lengths: list[int], fractions: tuple[float, float], name: str
+) -> None:
+    texts = {f"{name}{number}": chr(ord("a") + number % 26) * length for number, length in enumerate(lengths)}
+    opener.cache = tmp_path_factory.mktemp("cache")
+    store = opener(memory(texts), val_fraction=fractions[0], test_fraction=fractions[1])
+    assert sum(split.n_documents for split in store.splits) == len(texts) and len(store.splits) == (3 if fractions[1] else 2)
+    assert all(split.n_tokens >= 2 for split in store.splits)
+    by_hash = by_documents(*table(texts), *fractions)
+    if all(has_text(by_hash[split.name]) for split in store.splits):  # then nothing is moved
+        assert [split.n_documents for split in store.splits] == [len(by_hash[split.name]) for split in store.splits]
+    else:
+        assert any("the hash leaves a split empty" in line for line in opener.said)
+
+
+def table(texts: dict[str, str]) -> tuple[Any, Any]:
+    return np.array([place(name) for name in texts], np.uint64), np.array([len(text) for text in texts.values()])
+
+
+def test_a_cut_by_rank_has_the_shares_does_not_depend_on_the_order_and_trains_on_the_longest() -> None:
+    lengths, places = np.full(40, 100), np.arange(40, dtype=np.uint64) << np.uint64(56)
+    lengths[0] = 10_000  # the first by its place
+    cut = by_rank(places, lengths, 0.05, 0.1)
+    assert [len(cut[name]) for name in ("train", "val", "test")] == [34, 2, 4]
+    assert 0 in cut["train"][:, 0]
+    backwards = by_rank(places[::-1], lengths[::-1], 0.05, 0.1)
+    assert {name: set(39 - rows[:, 0]) for name, rows in backwards.items()} == {name: set(rows[:, 0]) for name, rows in cut.items()}
 
 
 def test_a_single_text_is_cut_as_nanogpt_cuts_it(opener: Any, memory: Any) -> None:
@@ -275,7 +311,6 @@ def test_empty_documents_are_skipped_with_a_note(opener: Any, memory: Any) -> No
         ({"a": "abcd"}, {}, r"split val got 1 tokens of 1 documents.*raise data\.val_fraction"),
         ({"a": "ab"}, {"val_fraction": 0.9}, r"split train got 0 tokens.*smaller data\.val_fraction"),
         ({"a": BOOK}, {"test_fraction": 0.0001}, r"split test got .* data\.test_fraction=0"),
-        ({str(number): "abc" for number in range(30)}, {"val_fraction": 1e-6}, r"split val got 0 tokens of 30.*data\.split=position"),
     ],
 )  # fmt: skip
 def test_a_split_without_tokens_is_a_sentence_with_a_way_out(

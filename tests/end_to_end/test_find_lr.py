@@ -1,11 +1,14 @@
 """The learning rate finder as people run it: what it says, leaves and refuses, and that it disturbs nothing."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gptshake.estimate.words import short_rate
 
 QUICK = ("task=find_lr", "task.steps=40", "task.repeats=2", "task.confirm=0")
 
@@ -58,6 +61,8 @@ def test_short_real_runs_decide_and_the_rate_is_reused(commands: Any, small: Any
     study = json.loads((tmp_path / "multirun" / f"find_lr-{info['id']}" / "study.json").read_text())
     assert [run["lr"] for run in found["confirm"]] == sorted(trial["params"]["optimizer.lr"] for trial in study["trials"])
     assert len(found["confirm"]) == 3 and found["steps"] == 8 and found["objective"] == "val/bpb"
+    assert "Repeat it" not in done.out and "The best is" not in done.out  # the study's best is not the answer
+    assert set(re.findall(r"^optimizer\.lr=(\S+)", done.out, re.M)) == {short_rate(found["lr"])}
     assert found["low"] <= found["lr"] * 1.05 and found["lr"] <= found["high"] * 1.05
     trial = json.loads((tmp_path / "multirun" / study["name"] / "0" / "run.json").read_text())
     assert trial["task"] == "train" and trial["budget"]["steps"] == 8 and trial["resolved"]["trainer.val_check_interval"] == 4

@@ -1,5 +1,8 @@
 """Any tokenizer with any data, a run's tokenizer in another run, and a run that goes on when the tokenizer it was given is gone."""
 
+import json
+import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -62,3 +65,28 @@ def test_a_run_goes_on_with_its_own_copy(commands: Any, small: Any, parent: Path
 def test_another_kind_than_the_option_is_refused(commands: Any, small: Any, parent: Path, tmp_path: Path, the_run: Any) -> None:
     done = commands(tmp_path, *small, f"tokenizer.path={the_run(parent).path}")
     assert done.code == 2 and "holds the kind bpe, not char: say tokenizer=bpe." in done.error
+
+
+def test_bits_per_byte_charge_unknown_tokens_and_a_run_of_an_earlier_version_goes_on_by_its_rule(
+    commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    words = (*small, "tokenizer.vocab_size=12", "scheduler=constant", "trainer.max_steps=4", "trainer.limit_val_batches=null")
+    done = commands(tmp_path, *words)
+    assert done.code == 0, done.err
+    assert "% of the tokens of val are unknown to the tokenizer: raise tokenizer.vocab_size" in done.out
+    assert re.search(r"val loss \d\.\d\d: (better|worse) than \w+ \d\.\d\d", done.out)
+    record = the_run(tmp_path)
+    told, data = record.info["summary"], record.info["data"]
+    for split in ("val", "test"):
+        assert 0.05 < data["unknown"][split]["share"] < 0.5 and data["unknown"][split]["nats_per_token"] > 0.05
+        nats = told[f"{split}/loss"] + data["unknown"][split]["nats_per_token"]
+        assert told[f"{split}/bpb"] == pytest.approx(nats / math.log(2))  # letters of one byte
+    del record.info["data"]["unknown"]
+    (record.path / "run.json").write_text(json.dumps(record.info))
+    assert commands(tmp_path, f"resume={record.path}", "trainer.max_steps=8").code == 0
+    told = the_run(tmp_path).info["summary"]
+    assert told["val/bpb"] == pytest.approx(told["val/loss"] / math.log(2)) and told["test/bpb"] == pytest.approx(
+        told["test/loss"] / math.log(2)
+    )
+    listed = commands(tmp_path, "task=runs").out
+    assert f"{told['val/bpb']:.4f}*" in listed and "* bits per byte by the old rule" in listed

@@ -1,5 +1,7 @@
 """The published laws, at the values that were worked out when they were chosen, and where they stop being laws."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,3 +92,26 @@ def test_beta2_of_gpt3s_batch_is_gpt3s_and_a_small_batch_wants_a_long_memory() -
 @given(B, D)
 def test_beta2_stays_a_beta(batch: float, d: float) -> None:
     assert 0.9 <= laws.half_life_beta2(batch, d) <= 0.9999
+
+
+@pytest.mark.parametrize("n", [100.0, 2.7e9, 13e9, 175e9, 1e13])
+def test_kaplan_says_no_rate_outside_of_its_range(n: float) -> None:
+    assert laws.kaplan_sentence(n) == "Kaplan none (fitted on 768 to 1.5B parameters)"
+
+
+@pytest.mark.parametrize("n", [768.0, 10.6e6, 1.5e9])
+def test_kaplan_says_a_rate_inside(n: float) -> None:
+    assert re.fullmatch(r"Kaplan lr [\d.]+e-[34]", laws.kaplan_sentence(n))
+
+
+@pytest.mark.parametrize(("flops", "stretched"), [(1e14, True), (1e17, False), (2e19, False), (3e23, True)])
+def test_deepseek_says_where_it_was_fitted(flops: float, stretched: bool) -> None:
+    assert ("fitted on 1e17 to 2e19 FLOPs: extrapolated" in laws.deepseek_sentence(flops)) is stretched
+
+
+@given(st.floats(3, 15), st.floats(3, 16), st.floats(2, 9))
+def test_every_law_is_positive_or_silent(n: float, d: float, batch: float) -> None:
+    advice = laws.advised_lr(10**n, 10**d, 10**batch)
+    assert 0 < advice.low < advice.lr < advice.high and advice.batch > 0
+    words = " ".join([laws.law_sentence(10**n, 10**d, 10**batch), laws.kaplan_sentence(10**n), laws.deepseek_sentence(6 * 10 ** (n + d))])
+    assert not re.search(r"(lr|batch) -|nan|inf", words)

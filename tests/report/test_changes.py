@@ -12,7 +12,7 @@ BASE = {
     "optimizer._partial_": True,
     "data.documents.path": "a.txt",
     "data.path": "a.txt",
-    "trainer.val_check_interval": 5,
+    "trainer.save_minutes": 5,
 }
 
 
@@ -25,7 +25,7 @@ def test_what_decides_a_result_is_told_and_nothing_else() -> None:
         "optimizer.lr": 0.001,
         "data.documents.path": "b.txt",
         "data.path": "b.txt",
-        "trainer.val_check_interval": 50,
+        "trainer.save_minutes": 50,
         "scheduler.floor": 0.1,
     }
     assert changed_keys(BASE, other) == {"optimizer.lr": (0.002, 0.001), "data.path": ("a.txt", "b.txt"), "scheduler.floor": (None, 0.1)}

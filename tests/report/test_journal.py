@@ -129,6 +129,14 @@ def test_a_run_is_compared_with_the_one_before_and_with_the_best_before(place: P
     assert "| to the best before, [good0000](#good0000) | -1.0000 | +0.0000 | +0.0000 | 1.00× |" in place.entry("best0000")
 
 
+def test_a_run_is_not_compared_with_bits_per_byte_by_the_old_rule(place: Place) -> None:
+    data = {"label": "excerpt106", "fingerprint": "f" * 64, "bytes_per_token": 1.0}
+    place.run("old00000", 0, 2.0, data=data)
+    place.run("new00000", 1, 3.0, data=data | {"unknown": {}})
+    place.write()
+    assert "the first on this text: 3.0000 bits per byte" in place.entry("new00000")
+
+
 def test_seeds_so_far_are_told_as_their_spread(place: Place) -> None:
     for seed, bpb in enumerate((3.0, 3.2, 3.1, 3.05)):
         place.run(f"seed000{seed}", seed, bpb, seed=seed)

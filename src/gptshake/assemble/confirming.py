@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import GptshakeError, Stop
+from gptshake.processes import ASKED_BY
 from gptshake.signals import SIGNALS
 
 REACH = 64.0  # the study looks as far as this factor from the start
@@ -64,8 +65,10 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
 
 
 def _gptshake(words: list[str]) -> int:
-    """Run a command of ours in a process of its own, its output shown; returns its exit code."""
-    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}  # ours, not the user's
+    """Run a command of ours in a process of its own, its output shown but for the study's own conclusion; returns its exit code."""
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | {
+        ASKED_BY: "find_lr"
+    }  # ours, not the user's
     sys.stdout.flush()
     process = subprocess.Popen([sys.executable, "-m", "gptshake", *words], env=environment)
     try:

@@ -27,7 +27,7 @@ from gptshake.estimate.cost import MEMORY_SHARE
 from gptshake.estimate.fit import Tried, fastest, next_size
 from gptshake.estimate.forecast import Speed
 from gptshake.estimate.words import counted, duration, short_bytes
-from gptshake.files import sha256_text, write_atomic
+from gptshake.files import expanded, sha256_text, write_atomic
 from gptshake.model.config import GPTConfig
 
 GPU_SHARE = 0.9  # of a GPU's free memory: the rest is for fragments, validation and the libraries' buffers
@@ -116,7 +116,7 @@ class Fitter:
 def fitter(cfg: DictConfig, store: TokenStore) -> Iterator[Fitter]:
     """Begin the server of the trials; to be entered with a config as it was composed, before this process asks for a GPU."""
     with children(partial(_in_child, store)) as ask:
-        yield Fitter(store, ask, Path(cfg.paths.cache).expanduser() / "fits" / f"{_fingerprint(cfg, store)}.json")
+        yield Fitter(store, ask, expanded(cfg.paths.cache) / "fits" / f"{_fingerprint(cfg, store)}.json")
 
 
 @contextmanager

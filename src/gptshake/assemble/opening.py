@@ -28,7 +28,7 @@ from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_se
 from gptshake.estimate.words import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
 from gptshake.record.launch import Launch
-from gptshake.record.provenance import config_sha256
+from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted
 from gptshake.signals import stop_behind
@@ -86,6 +86,7 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
         note=cfg.note,
         seed=cfg.seed,
         config_sha256=config_sha256(config),
+        config_sha256_version=CONFIG_HASH,
         local_conf=_save_local_conf(launch, run.path),
         trial=launch.trial,
         choices=launch.choices,

@@ -93,6 +93,7 @@ class _Order:
     run_dir: Path
     start: Path | None  # checkpoint to go on from
     row: Row  # the last one of metrics.csv
+    tests: bool  # at the end; not a trial of a sweep, or the winner would be chosen by the test
 
 
 def _train(
@@ -131,14 +132,18 @@ def _train(
             load_initial_weights(cfg, model, store, run)
         for sink in sinks:
             sink.start(run)
-        order = _Order(cfg, store, budget, run.path, start, run.last_row())
+        order = _Order(cfg, store, budget, run.path, start, run.last_row(), tests=run.info.get("trial") is None)
         group.told(order)
         bench = _bench(cfg, run, store, data, model, sinks, flops, peak, group)
         if device == "cpu" and cfg.trainer.threads > 1:
             bench.expected_rate = rate_at(cfg, store, budget, gemm)
         module = _module(cfg, model, budget, bench)
         _fit(order, data, bench, lease, module, profiler)
-    return _conclude(cfg, store if run.info.get("trial") is None else None, data, bench, module)
+        summary = summary_of(module, bench) | _test(order, data, bench, module)
+    run.finish("ok", None, summary)
+    limit = cfg.trainer.limit_val_batches
+    say_end(run, summary, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
+    return summary
 
 
 def follow() -> None:
@@ -158,15 +163,18 @@ def follow() -> None:
     if cfg.init_from and order.start is None:
         give_initial_weights(cfg, model, store)
     bench = _bench(cfg, SilentRun(order.run_dir), store, data, model, [], 1.0, 1.0, group)
+    module = _module(cfg, model, budget, bench)
     try:
-        _fit(order, data, bench, NoLease(), _module(cfg, model, budget, bench), None)
+        _fit(order, data, bench, NoLease(), module, None)
+        _test(order, data, bench, module)
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
         if lost := ranks.connection_ended(error):
             raise TrainingError(lost) from error
         raise
-    ranks.leave()
+    finally:
+        ranks.leave()
 
 
 def _network(cfg: DictConfig, store: TokenStore) -> Any:
@@ -282,24 +290,31 @@ def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: Lease, modul
         raise
 
 
-def _conclude(cfg: DictConfig, store: TokenStore | None, data: TokenDataModule, bench: Bench, module: GPTModule) -> dict[str, float]:
-    """Test on the best weights, once, and tell how it ended; a trial of a sweep is not tested, or the winner would be chosen by the test."""
+def _test(order: _Order, data: TokenDataModule, bench: Bench, module: GPTModule) -> dict[str, float]:
+    """Losses of the best weights on the whole test split, which all ranks share; nothing where there is no test.
+
+    Raises:
+        TrainingError: they are not finite.
+    """
     from gptshake.training import checkpoint
     from gptshake.training.evaluation import evaluate
 
-    run, summary = bench.run, summary_of(module, bench)
-    if store is not None and store.test is not None and cfg.trainer.limit_val_batches is None:
-        weights, _ = checkpoint.best_weights(run.path)
-        model = _network(cfg, store) if cfg.trainer.strategy == "fsdp" else module.model  # of that network each rank has but a slice
-        model.to(device_of(cfg)).load_state_dict(checkpoint.load_weights(weights, device_of(cfg)))
-        result = evaluate(model, data.test_dataloader(), store.test.bytes_per_target, hidden_nats(run, store.test))
-        if not math.isfinite(result.loss):
-            raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
-        summary |= {"test/loss": result.loss, "test/bpb": result.bpb}
-    run.finish("ok", None, summary)
-    limit = cfg.trainer.limit_val_batches
-    say_end(run, summary, store, limit and limit * module.budget.micro_batch_size * module.budget.block_size)
-    return summary
+    cfg, split = order.cfg, order.store.test
+    if split is None or not order.tests or cfg.trainer.limit_val_batches is not None:
+        return {}
+    weights = checkpoint.load_weights(checkpoint.best_weights(order.run_dir)[0])
+    module.model.to(device_of(cfg))
+    if cfg.trainer.strategy == "fsdp" and bench.ranks.size > 1:
+        from gptshake.training.sharded import load_whole
+
+        load_whole(module.model, weights)
+    else:
+        module.model.load_state_dict(weights)
+    hidden = hidden_nats(bench.run, split)
+    result = evaluate(module.model, data.test_dataloader(), split.bytes_per_target, hidden, ranks=bench.ranks)
+    if not math.isfinite(result.loss):
+        raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
+    return {"test/loss": result.loss, "test/bpb": result.bpb}
 
 
 def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:

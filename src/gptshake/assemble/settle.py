@@ -24,6 +24,7 @@ from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, plan
 from gptshake.estimate.forecast import interval_of, run_seconds, steps_within
 from gptshake.estimate.words import duration
+from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
 from gptshake.record.run import find_run
 from gptshake.redaction import redact
@@ -62,7 +63,7 @@ def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> T
     return open_store(
         make(data.documents),
         tokenizer_trainer(cfg, own),
-        cache=Path(cfg.paths.cache).expanduser(),
+        cache=expanded(cfg.paths.cache),
         split=data.split,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
@@ -81,10 +82,10 @@ def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrai
     trainer, wanted = trainer_of(cfg), cfg.tokenizer.get("path")
     if wanted is None:
         return trainer
-    path = own or Path(wanted).expanduser()
+    path = own or expanded(wanted)
     if not path.exists():
         try:
-            path = find_run(wanted, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+            path = find_run(wanted, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
         except RecordError as error:
             raise ConfigError(f"tokenizer.path={wanted} is no file, no folder and no run. {error}") from error
     return SavedTrainer(path, trainer)

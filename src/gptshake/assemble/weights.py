@@ -12,6 +12,7 @@ from gptshake.assemble.parts import make
 from gptshake.assemble.settle import trainer_of
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
+from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import read_entry
 from gptshake.record.run import Run, find_run
@@ -36,7 +37,7 @@ def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     """The same without a record; gives the run that they come from."""
     from gptshake.training.checkpoint import best_weights, load_weights
 
-    source = find_run(cfg.init_from, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+    source = find_run(cfg.init_from, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
     parent = Run.open(source)
     if parent.info["data"]["tokenizer"] != store.tokenizer.digest:
         raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
@@ -60,7 +61,7 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
     """
     if not cfg.task.run:
         raise ConfigError("Say which run: task.run=<name, id or path>.")
-    path = find_run(cfg.task.run, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+    path = find_run(cfg.task.run, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights
 

@@ -16,46 +16,16 @@ from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import RecordError
-from gptshake.files import yaml_text
+from gptshake.files import expanded, yaml_text
+from gptshake.keys import RESUME, is_free
 from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.record.seal import is_made_here
 from gptshake.redaction import SECRET, redacted
 
-# Keys that may differ between a run and its continuation: where it is kept and shown, how long it lasts, who fetches its batches and
-# how many share them. Where the text lies may differ because the run is resumed only if its fingerprint is the same.
-FREE = (
-    "paths",
-    "data.documents.cache",
-    "data.documents.path",
-    "data.path",
-    "logger",
-    "callbacks",
-    "note",
-    "dirty",
-    "resume",
-    "conf_shadow",
-    "task",
-    "debug",
-    "study",
-    "search_space",
-    "sampler",
-    "pruner",
-    "executor",
-    "data.verify",
-    "data.workers",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.threads",
-    "trainer.max_steps",
-    "trainer.max_epochs",
-    "trainer.max_tokens",
-    "trainer.max_time",
-    "trainer.patience",
-    "trainer.save_minutes",
-    "trainer.price_per_hour",
-)
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
+
+_CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
 
 
 def locate(name: str, overrides: list[str]) -> Path:
@@ -64,7 +34,7 @@ def locate(name: str, overrides: list[str]) -> Path:
     Raises:
         RecordError: no such run.
     """
-    roots = [Path(typed(overrides, f"paths.{key}") or key).expanduser() for key in ("runs", "multirun")]
+    roots = [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")]
     return find_run(name, roots)
 
 
@@ -110,7 +80,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
             continue
         if SECRET in text:
-            if key not in again and (not _is_free(key) or key.startswith("data.")):
+            if key not in again and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
         elif trusted or _is_value(text, run_dir, again, resolvers=ours):
             kept.append(text)
@@ -169,13 +139,28 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
             _is_value(text, folder, ())
 
 
+def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
+    """``stored_overrides``, with the version of the cleaning that the run began with, which it keeps."""
+    return stored_overrides(run_dir, new) + [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+
+
+def _cleaning(run_dir: Path) -> dict[str, int]:
+    """The version of the cleaning of a run whose text may be cleaned; 1 before there was a key for it."""
+    try:
+        stored = stored_config(run_dir)
+        cleans = stored.get("data.documents._target_") in _CLEANING_SOURCES
+        return {"data.cleaning": int(stored.get("data.cleaning") or 1)} if cleans else {}
+    except (RecordError, ValueError, TypeError):
+        return {}  # said where the config is compared
+
+
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
-    """Give a composed config the values that ``auto`` meant when the run began.
+    """Give a composed config the values that ``auto`` meant when the run began, and its version of the cleaning.
 
     Raises:
         RecordError: one of them is more than a value.
     """
-    for key, value in read_run(run_dir).get("resolved", {}).items():
+    for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
         if SECRET not in str(value) and _is_value(f"{key}={override_value(value)}", run_dir, ()):
             OmegaConf.update(cfg, key, value)
 
@@ -190,7 +175,7 @@ def recomposed(run_dir: Path, typed: Sequence[str]) -> DictConfig:
         RecordError, ConfigError: as ``stored_overrides``, or the config cannot be composed any more.
     """
     new = [text for text in typed if key_of(text).partition(".")[0] not in ("task", "paths")]
-    return checked_compose([*stored_overrides(run_dir, new), *new])
+    return checked_compose([*resumed_overrides(run_dir, new), *new])
 
 
 def stored_config(run_dir: Path) -> dict[str, Any]:
@@ -211,15 +196,13 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
     Raises:
         RecordError: listing what differs outside the free keys.
     """
-    stored, today = stored_config(run_dir), flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
-    differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not _is_free(key)]
+    stored = stored_config(run_dir)
+    stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
+    today = flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
+    differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not is_free(key, RESUME, stored, today)]
     if differing:
         lines = "\n".join(f"  {key}: was {stored.get(key)}, would be {today.get(key)}" for key in differing)
         raise RecordError(
             f"{run_dir.name} cannot be continued with another config:\n{lines}\n"
             f"Leave these as they were, or start a new run from its weights: init_from={run_dir.name}"
         )
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)

@@ -5,9 +5,11 @@ hold free text quoted (Hydra's grammar chokes on quotes, commas, ``=``, ``#`` an
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from gptshake.config.mistakes import of_a_flag
 from gptshake.errors import ConfigError
 
 TEXT_KEYS = (
@@ -34,26 +36,24 @@ TEXT_KEYS = (
     "task.filter",
     "task.sort",
     "task.html",
+    "task.csv",
+    "task.json",
+    "task.latex",
+    "task.remove",
     "task.folder",
 )
-LIST_KEYS = ("data.path", "task.runs")  # take several texts, in brackets
+LIST_KEYS = ("data.path", "task.runs", "task.remove")  # take several texts, in brackets
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
-_FLAGS_WITH_VALUE = (
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--shell-completion",
-    "-sc",
-)
+_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--shell-completion", "-sc")
+_CONFIG_DIR = ("--config-dir", "-cd")
+_REFUSED = {
+    "--config-path": "the packaged config is the primary one; --config-dir <folder> adds your own",
+    "-cp": "the packaged config is the primary one; --config-dir <folder> adds your own",
+    "--config-name": "there is one primary config; experiment=<name or path.yaml> is a recipe over it",
+    "-cn": "there is one primary config; experiment=<name or path.yaml> is a recipe over it",
+}
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help")
 
@@ -66,6 +66,7 @@ class Arguments:
     overrides: list[str] = field(default_factory=list)
     help: bool = False
     version: bool = False
+    config_dir: str | None = None  # a folder like ./conf
     origin: dict[str, Any] = field(default_factory=dict)  # for the record: which run a value was taken from
 
     @property
@@ -103,18 +104,43 @@ def parse(raw: list[str]) -> Arguments:
             arguments.flags.append(word if "=" in word else "--info=all")
         elif arguments.flags[-1:] == ["--info=all"] and word in _INFO:
             arguments.flags[-1] = f"--info={word}"
+        elif word.partition("=")[0] in _REFUSED:
+            raise ConfigError(f"{word.partition('=')[0]} is not supported: {_REFUSED[word.partition('=')[0]]}.")
+        elif word.partition("=")[0] in _CONFIG_DIR:
+            arguments.config_dir = word.partition("=")[2] or _value_of(word, words)
         elif word in _FLAGS_WITH_VALUE:
-            value = next(words, None)
-            if value is None:
-                raise ConfigError(f"{word} needs a value after it; --help shows the everyday commands.")
-            arguments.flags += [word, value]
+            arguments.flags += [word, _value_of(word, words)]
         elif word in _PLAIN_FLAGS or (word.startswith("--") and word.split("=")[0] in _FLAGS_WITH_VALUE):
             arguments.flags.append(word)
         elif word.startswith("-"):
-            raise ConfigError(f"{word} is no flag of gptshake; it takes -m, --dirty, --cfg job, --help, --version and key=value pairs.")
+            hint = of_a_flag(word, next(words, "-"))
+            raise ConfigError(
+                f"{word} is no flag of gptshake{hint} It takes -m, --dirty, --cfg job, --help, --version and key=value pairs."
+            )
         else:
             arguments.overrides.append(quote_text(sweep_words(word)))
     return arguments
+
+
+def _value_of(flag: str, words: Iterator[str]) -> str:
+    value = next(words, "")
+    if not value or value.startswith("-"):
+        raise ConfigError(f"{flag} needs a value after it; --help shows the everyday commands.")
+    return value
+
+
+def check_flags(arguments: Arguments) -> None:
+    """Refuse flags that do not go together, before Hydra does so in words of its own.
+
+    Raises:
+        ConfigError: a view of one config with ``-m``, or a package with nothing to show.
+    """
+    names = {flag.partition("=")[0] for flag in arguments.flags}
+    shown = names & {"--cfg", "-c"}
+    if arguments.multirun and (several := names & {"--cfg", "-c", "--info", "-i"}):
+        raise ConfigError(f"{several.pop()} shows the config of one run: leave -m and the several values out.")
+    if (package := names & {"--package", "-p"}) and not shown:
+        raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
 
 
 def key_of(override: str) -> str:

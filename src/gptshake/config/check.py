@@ -3,116 +3,27 @@
 Takes the composed config; raises on the first thing that is wrong. What needs the corpus is checked when it is opened.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gptshake.config.suggest import list_options, nearest
+from gptshake.config.layout import packaged_conf
+from gptshake.config.mistakes import VALUES, meant, nearest
+from gptshake.config.parameters import parameters
+from gptshake.config.ranges import NULL, RULES, WORDS
+from gptshake.config.suggest import keys, list_options
+from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError
-from gptshake.estimate.budget import AUTO, parse_max_time
+from gptshake.estimate.budget import parse_max_time
 from gptshake.estimate.words import parse_bytes
-from gptshake.hardware import KNOWN_GPUS, check_precision
+from gptshake.hardware import check_precision
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
-Rule = tuple[str, Callable[[Any], bool], str]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _positive(value: Any) -> bool:
-    return _is_number(value) and 0 < value < float("inf")
-
-
-def _not_negative(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < float("inf")
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _count_or_auto(value: Any) -> bool:
-    return value == AUTO or _count(value)
-
-
-def _share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
-
-
-RULES: tuple[Rule, ...] = (
-    ("optimizer.lr", _positive, "a learning rate is a number above 0, such as 3e-4"),
-    ("optimizer.beta1", _share, "it lies between 0 and 1, such as 0.9"),
-    ("optimizer.beta2", _share, "it lies between 0 and 1, such as 0.95"),
-    ("optimizer.eps", _positive, "it is a small number above 0, such as 1e-8"),
-    ("optimizer.weight_decay", _not_negative, "it is a number from 0 up, such as 0.1"),
-    ("data.batch_size", _count_or_auto, "it counts sequences per optimizer step: a whole number from 1 up, or auto"),
-    ("data.batch_tokens", _count, "it counts tokens per optimizer step: a whole number from 1 up"),
-    ("data.micro_batch_size", _count_or_auto, "it counts sequences per forward pass: a whole number from 1 up, or auto"),
-    (
-        "data.workers",
-        lambda value: _count_or_auto(value) or (value == 0 and value is not False),
-        "it counts processes: a whole number from 0 up, or auto",
-    ),
-    ("data.limit_blocks", _count, "it counts training blocks: a whole number from 1 up"),
-    ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
-    ("data.max_bytes", _count, "it counts bytes of text: a whole number from 1 up, such as 100000000"),
-    ("data.order_seed", lambda value: isinstance(value, int) and value >= 0, "it is a whole number from 0 up"),
-    (
-        "data.val_fraction",
-        lambda value: _share(value) and value > 0,
-        "validation needs a share of the text above 0 and below 1, such as 0.05",
-    ),
-    ("data.test_fraction", _share, "the test's share of the text lies between 0 and 1, such as 0.05"),
-    ("task.passes", lambda value: _count(value) and value >= 16, "it counts passes at each checkpoint: a whole number from 16 up"),
-    ("trainer.devices", _count_or_auto, "it counts devices: a whole number from 1 up, or auto"),
-    ("trainer.threads", _count_or_auto, "it counts CPU threads: a whole number from 1 up, or auto"),
-    ("trainer.max_steps", _count, "it counts optimizer steps: a whole number from 1 up"),
-    ("trainer.max_epochs", _positive, "it counts passes over the training split: a number above 0"),
-    ("trainer.max_tokens", _count, "it counts target tokens: a whole number from 1 up"),
-    ("trainer.hours", _positive, "it is the length of the run in hours, a number above 0, such as 8"),
-    ("trainer.val_check_interval", _count_or_auto, "it counts optimizer steps: a whole number from 1 up, or auto"),
-    ("trainer.limit_val_batches", _count, "it counts batches: a whole number from 1 up"),
-    ("trainer.gradient_clip_val", _positive, "it is a gradient norm above 0, or null for no clipping"),
-    ("trainer.patience", _count, "it counts validations: a whole number from 1 up, or null"),
-    ("trainer.save_minutes", _positive, "it counts minutes between checkpoints: a number above 0"),
-    ("task.num_samples", _count, "it counts continuations: a whole number from 1 up"),
-    ("task.limit", _count, "it counts lines: a whole number from 1 up, or null for all"),
-    ("trainer.price_per_hour", _not_negative, "it is the price of an hour on this machine: a number from 0 up, or null"),
-    ("task.steps", _count, "it counts optimizer steps: a whole number from 1 up, or null for all"),
-    ("task.tolerance", _not_negative, "it is a share of the loss from 0 up, such as 0.01"),
-    ("task.warmup", _count, "it counts steps: a whole number from 1 up"),
-    ("task.seconds", _positive, "it counts seconds: a number above 0"),
-    ("task.hours", _positive, "it counts hours: a number above 0, such as 8"),
-    ("task.price_per_hour", _not_negative, "it is what an hour of the device costs: a number from 0 up"),
-    (
-        "task.mfu",
-        lambda value: _share(value) and value > 0,
-        "it is the share of the device's peak that training reaches: above 0 and below 1, such as 0.3",
-    ),
-    ("task.repeats", _count, "it counts seeds: a whole number from 1 up"),
-    ("task.low", _positive, "it is the learning rate with which the range test begins, such as 1e-6"),
-    ("task.high", _positive, "it is the learning rate at which the range test ends, such as 1"),
-    ("task.confirm", lambda value: _count(value) or (value == 0 and value is not False), "it counts runs: a whole number from 0 up"),
-    ("task.confirm_steps", _count, "it counts optimizer steps of a run: a whole number from 1 up"),
-    ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
-)
-
-WORDS: dict[str, tuple[str, ...]] = {
-    "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
-    "trainer.strategy": ("ddp", "fsdp"),
-    "trainer.precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
-    "task.device": tuple(KNOWN_GPUS),
-    "data.source": ("auto", "excerpt", "hub"),
-    "data.offset": ("none", "random"),
-    "data.order": ("first", "spread", "shuffle"),
-    "data.split": ("documents", "position"),
-    "logger.mode": ("auto", "online", "offline"),
-    "logger.artifacts": ("none", "best"),
-}
+_NULL: Any = object()
 
 
 def trains(cfg: DictConfig) -> bool:
@@ -142,17 +53,79 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: one sentence about the first of them.
     """
+    _check_missing(cfg)
     for key, fits, advice in RULES:
-        value = OmegaConf.select(cfg, key)
+        value = _value(cfg, key)
         if value is not None and not fits(value):
-            raise ConfigError(f"{key}={value} cannot work: {advice}.")
+            raise ConfigError(f"{key}={'null' if value is _NULL else value} cannot work: {advice}.")
     for key, words in WORDS.items():
-        value = OmegaConf.select(cfg, key)
+        value = _value(cfg, key)
         if value is not None and value not in words:
-            raise ConfigError(f"{key}={value} is not known{nearest(str(value), words)} It is one of {', '.join(words)}.")
+            word = "null" if value is _NULL else str(value)
+            near = meant(VALUES.get(key, {}).get(word)) if word in VALUES.get(key, {}) else nearest(word, words)
+            raise ConfigError(f"{key}={word} is not known{near} It is one of {', '.join(words)}.")
     _check_model(cfg)
     _check_passed_on(cfg)
     _check_combinations(cfg)
+
+
+def _check_missing(cfg: DictConfig) -> None:
+    """Refuse what has no value: ``???``, and interpolations of what is not there."""
+    for key in keys(cfg):
+        if key.startswith("hydra."):
+            continue  # knows some of its values only when a job runs
+        try:
+            OmegaConf.select(cfg, key, throw_on_missing=True)
+        except MissingMandatoryValue:
+            raise ConfigError(f"{key}=??? has no value: ??? means that one must be given, so give {key}= one.") from None
+        except OmegaConfBaseException as error:
+            raise ConfigError(
+                f"{key}: its value holds an interpolation that means nothing here: {_reason(error)} Where a dollar and a brace are "
+                f"meant as they are, write \\${{ for ${{."
+            ) from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") + "."
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """The value of a key; None where it need not be looked at, _NULL where it is null and may not be."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if not isinstance(node, DictConfig) or name not in node:
+        return None
+    value = node.get(name)
+    return _NULL if value is None and key not in NULL else value
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Refuse keys that a packaged part does not take: those added with ``+`` and those of a user's own files.
+
+    Raises:
+        ConfigError: naming the first of them and the nearest that there is.
+    """
+    for path in keys(cfg):
+        node = OmegaConf.select(cfg, path, throw_on_missing=False)
+        target = str(node.get("_target_")) if isinstance(node, DictConfig) else ""
+        if path == "trainer" or not target.startswith("gptshake.") or (there := _taken(path, target, node)) is None:
+            continue
+        for key in sorted({str(key) for key in node if not str(key).startswith("_")} - there):
+            names = ", ".join(sorted(there - {"self"}))
+            raise ConfigError(f"{path}.{key}: there is no such key{nearest(key, there)} {path} takes: {names}.")
+
+
+def _taken(path: str, target: str, node: DictConfig) -> set[str] | None:
+    """Keys that a packaged part takes; None if only the part itself knows."""
+    if path == "task":
+        files = (OmegaConf.load(file) for file in (packaged_conf() / "task").glob("*.yaml"))
+        nodes = (file.get("task", file) for file in files if isinstance(file, DictConfig))
+        return {str(key) for one in nodes if one.get("_target_") == target for key in one} | {"trains", "sweeps"}
+    schema = OmegaConf.get_type(node)
+    own = {field.name for field in fields(schema)} if is_dataclass(schema) else set[str]()
+    shared = {"data": {field.name for field in fields(DataConfig)}, "tokenizer": {"path"}}.get(path, set())
+    known = parameters(target)
+    return None if known is None else own | known | shared
 
 
 def check_one_device(cfg: DictConfig, who: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers.oc import env
 from yaml import YAMLError
 
-from gptshake.config.layout import local_conf, packaged_conf
+from gptshake.config.layout import local_confs, packaged_conf
 from gptshake.config.root import RootConfig
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.errors import ConfigError
@@ -73,11 +73,11 @@ class LocalConf(SearchPathPlugin):
     """Puts the user's own ``./conf`` behind the packaged tree, where it adds, or before it, where it also replaces."""
 
     shadow = False
-    copy: Path | None = None  # of the folder, while a sweep runs
+    copies: ClassVar[list[Path]] = []  # of the folders, while a sweep runs
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra for every composition."""
-        if local := self.copy or local_conf():
+        for local in self.copies or local_confs():
             place = search_path.prepend if self.shadow else search_path.append
             place("gptshake-local", f"file://{local}")
 
@@ -87,31 +87,32 @@ def snapshot() -> Iterator[Path]:
     """A copy of the config folders, so that a sweep's trials compose what its first one did; gives that of the packaged tree."""
     with TemporaryDirectory(prefix="gptshake-conf-") as folder:
         packaged = Path(shutil.copytree(packaged_conf(), Path(folder) / "packaged"))
-        if local := local_conf():
-            LocalConf.copy = Path(shutil.copytree(local, Path(folder) / "local"))
+        for place, local in enumerate(local_confs()):
+            LocalConf.copies.append(Path(shutil.copytree(local, Path(folder) / f"local-{place}")))
         try:
             yield packaged
         finally:
-            LocalConf.copy = None
+            LocalConf.copies.clear()
 
 
 def prepare(overrides: list[str]) -> None:
     """Give Hydra our schemas and the user's ``./conf``; to be called before any composition."""
     register_schemas()
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
-    refuse_unloadable(local_conf())
+    for folder in local_confs():
+        refuse_unloadable(folder)
     LocalConf.shadow = "conf_shadow=true" in overrides
     _plugins().register(LocalConf)
 
 
 @lru_cache
-def refuse_unloadable(folder: Path | None) -> None:
+def refuse_unloadable(folder: Path) -> None:
     """Look at every file of a config folder once, before Hydra loads some.
 
     Raises:
         ConfigError: one that would take all memory, or that never ends; broken YAML is left to Hydra.
     """
-    for file in sorted(folder.rglob("*.yaml")) if folder else ():
+    for file in sorted(folder.rglob("*.yaml")):
         try:
             yaml_text(file)
         except (ValueError, OSError) as error:
@@ -145,6 +146,11 @@ def _env(key: str, default: Any = ...) -> str | None:
 def compose(overrides: list[str]) -> DictConfig:
     """Compose the config that these overrides give, as the run will see it (without Hydra's own node)."""
     return _compose(overrides)
+
+
+def with_hydra(overrides: list[str]) -> DictConfig:
+    """The config that these overrides give, with Hydra's own node, where a sweep has its options."""
+    return _compose(overrides, return_hydra_config=True)
 
 
 def choices(overrides: list[str]) -> dict[str, str]:

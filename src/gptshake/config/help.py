@@ -1,10 +1,13 @@
 """The help page, made from the config folders alone, so that it appears at once."""
 
 import textwrap
+from typing import Any
 
 from gptshake import __version__
 from gptshake.config.layout import GROUPS, options
+from gptshake.console import Console
 
+WIDEST = 140  # columns; longer lines are hard to read
 _COMMANDS = (
     ("gptshake model=tiny data=wiki_char", "train a small GPT on Wikipedia's characters"),
     ("gptshake experiment=demo", "the same in a minute, with samples"),
@@ -22,6 +25,7 @@ _COMMANDS = (
     ("gptshake task=report study=<name>", "what a sweep has found, at any time"),
     ("gptshake resume=<run>", "continue a stopped or killed run, bit for bit"),
     ("gptshake task=runs task.sort=val/bpb", "all runs, the best first; task.filter='model=tiny lr>1e-3'"),
+    ("gptshake task=clean", "what caches, checkpoints and studies take on the disk"),
     ("gptshake task=diff task.runs=[<run>,<run>]", "what differs between runs, from config and code to curves"),
     ("gptshake task=sample task.run=<run> task.prompt='The '", "write text with a trained model"),
     ("gptshake task=journal", "a research journal of all runs, around your own words"),
@@ -31,26 +35,41 @@ _COMMANDS = (
 )
 
 
-def help_page() -> str:
-    """The page as text: what it is, everyday commands, tasks and groups with their options."""
-    width = max(len(command) for command, _ in _COMMANDS) + 2
-    lines = [
+def help_page(columns: int | None = None) -> str:
+    """The page as text: what it is, everyday commands, tasks and groups with their options.
+
+    Args:
+        columns: of the widest line; by default those of the terminal, of a file 80.
+    """
+    console = Console()
+    columns = columns or min(WIDEST, console.size().columns - 1 if console.terminal else 80)
+    texts = [
         f"gptshake {__version__}: train small GPTs from scratch and find the learning rate and batch size that work.",
         "",
         "Usage: gptshake [flags] key=value ...    (or python -m gptshake)",
         "",
         "Everyday commands:",
-        *(f"  {command:<{width}}{what}" for command, what in _COMMANDS),
+        *_commands(columns),
         "",
         "Groups and their options:",
-        *(_group_line(group) for group in GROUPS if options(group)),
+        *(_wrapped(f"  {f'{group}=':<13} {', '.join(options(group))}", columns, indent=16) for group in GROUPS if options(group)),
         "",
         "Any key of the config can be set: gptshake model=tiny data=wiki_char --cfg job prints them all.",
         "Flags: -m several runs | --dirty run with uncommitted changes | --cfg job show the config | --info | --help | --version",
         "Your own options go into ./conf/<group>/<name>.yaml. HYDRA_FULL_ERROR=1 shows tracebacks.",
     ]
-    return "\n".join(lines)
+    return "\n".join(_wrapped(text, columns) for text in texts)
 
 
-def _group_line(group: str) -> str:
-    return textwrap.fill(", ".join(options(group)), width=118, initial_indent=f"  {group + '=':<11} ", subsequent_indent=" " * 14)
+def _commands(columns: int) -> list[str]:
+    """Each with what it does beside it, or below it where both do not fit."""
+    width = max(len(command) for command, _ in _COMMANDS) + 2
+    if columns >= width + max(len(what) for _, what in _COMMANDS) + 2:
+        return [f"  {command:<{width}}{what}" for command, what in _COMMANDS]
+    return [_wrapped(text, columns, indent=6) for command, what in _COMMANDS for text in (f"  {command}", f"      {what}")]
+
+
+def _wrapped(text: str, columns: int, indent: int = 0) -> str:
+    """The lines of a text, each broken at spaces where it is too long; what follows begins after ``indent`` spaces."""
+    look: dict[str, Any] = {"subsequent_indent": " " * indent, "break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(line if len(line) <= columns else textwrap.fill(line, columns, **look) for line in text.split("\n"))

@@ -1,12 +1,18 @@
 """Where the config folders are and which options they hold, read from the disk alone: no Hydra, so help is instant."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from gptshake.errors import ConfigError
+from gptshake.files import expanded
 
 GROUPS = (
     *("model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks"),
     *("search_space", "sampler", "pruner", "executor", "experiment", "task", "debug", "paths"),
 )
+
+CONFIG_DIR = "GPTSHAKE_CONFIG_DIR"  # variable that hands --config-dir on to processes of ours
 
 
 def packaged_conf() -> Path:
@@ -18,17 +24,48 @@ def packaged_conf() -> Path:
     return package / "conf"
 
 
-def local_conf() -> Path | None:
-    """The user's own ``./conf``, if there is one and it is not the packaged tree."""
-    folder = Path.cwd() / "conf"
-    return folder if folder.is_dir() and folder.resolve() != packaged_conf() else None
+def add_folder(folder: str | None) -> None:
+    """Let a folder count like ``./conf``, here and in the processes that this one begins.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if folder is None:
+        return
+    path = expanded(folder).absolute()
+    if not path.is_dir():
+        raise ConfigError(f"--config-dir {folder}: there is no such folder.")
+    os.environ[CONFIG_DIR] = str(path)
+
+
+def local_confs() -> list[Path]:
+    """The user's own folders of config: ``./conf``, and that of ``--config-dir``; the packaged tree is none of them."""
+    folders = [Path.cwd() / "conf", *map(Path, filter(None, [os.environ.get(CONFIG_DIR)]))]
+    there = {folder.resolve(): folder for folder in folders if folder.is_dir()}
+    return [folder for real, folder in there.items() if real != packaged_conf().resolve()]
 
 
 def local_files() -> dict[str, bytes]:
-    """Every config file of the user's own ``./conf`` with its content, by its path below the working directory."""
-    local = local_conf()
-    files = sorted(local.rglob("*.yaml")) if local else []
-    return _contents(file for file in files if not any(part.startswith(".env") for part in file.relative_to(local or file).parts))
+    """Every config file of the user's own with its content, as ``conf/<group>/<name>.yaml`` wherever its folder lies."""
+    return {f"conf/{name}": file.read_bytes() for name, file in sorted(_local().items()) if file.is_file()}
+
+
+def _local() -> dict[str, Path]:
+    """The user's own files by their place below the folder of config.
+
+    Raises:
+        ConfigError: two folders have one file each for the same place.
+    """
+    found: dict[str, Path] = {}
+    for folder in local_confs():
+        for file in sorted(folder.rglob("*.yaml")):
+            name = file.relative_to(folder).as_posix()
+            if name.startswith(".env") or "/.env" in name:  # secrets are no options
+                continue
+            if name in found:
+                raise ConfigError(f"{found[name]} and {file} are the same option: rename one of them.")
+            found[name] = file
+    return found
 
 
 def local_code(targets: Iterable[str]) -> dict[str, bytes]:
@@ -48,14 +85,15 @@ def _contents(files: Iterable[Path]) -> dict[str, bytes]:
 
 def options(group: str) -> list[str]:
     """Names that ``group=`` accepts, packaged and local, in alphabetical order."""
-    folders = [folder / group for folder in (packaged_conf(), local_conf()) if folder]
+    folders = [folder / group for folder in (packaged_conf(), *local_confs())]
     return sorted({file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")})
 
 
 def shadowed() -> list[str]:
     """Local files that would replace a packaged option of the same name, relative to ``conf/``."""
-    local = local_conf()
-    if local is None:
-        return []
-    files = (file.relative_to(local) for file in sorted(local.rglob("*.yaml")))
-    return [file.as_posix() for file in files if (packaged_conf() / file).is_file()]
+    return [name for name in sorted(_local()) if (packaged_conf() / name).is_file()]
+
+
+def option_files(group: str, option: str) -> list[Path]:
+    """The files that ``group=option`` may mean, a packaged one first."""
+    return [file for folder in (packaged_conf(), *local_confs()) if (file := folder / group / f"{option}.yaml").is_file()]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.argv import key_of, override_value
 from gptshake.errors import ConfigError
-from gptshake.files import yaml_text
+from gptshake.files import expanded, yaml_text
 
 KEY = "experiment"
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
@@ -25,7 +25,7 @@ def written_out(overrides: list[str]) -> list[str]:
     """
     recipes = [text for text in overrides if key_of(text) == KEY and text.endswith((".yaml", ".yml"))]
     rest = [text for text in overrides if text not in recipes]
-    return _without_limits([line for text in recipes for line in _lines(Path(text.partition("=")[2]).expanduser())], rest) + rest
+    return _without_limits([line for text in recipes for line in _lines(expanded(text.partition("=")[2]))], rest) + rest
 
 
 def _without_limits(lines: list[str], typed: list[str]) -> list[str]:

@@ -6,10 +6,11 @@ What the repetition composes from the restored conf is compared with the stored 
 from collections.abc import Mapping
 from pathlib import Path
 
-from gptshake.config.again import FREE, stored_overrides
 from gptshake.config.again import stored_config as stored_config
+from gptshake.config.again import stored_overrides
 from gptshake.config.argv import key_of, override_value
 from gptshake.errors import RecordError
+from gptshake.keys import RESUME, is_free
 from gptshake.redaction import SECRET
 
 # Not the record's but today's: places, the mirror, remarks, what is about a sweep as a whole, a limit in seconds.
@@ -38,7 +39,11 @@ def refuse_another_config(run_dir: Path, repetition: Path) -> None:
         RecordError: listing what differs, outside of what cannot change a number.
     """
     then, now = stored_config(run_dir), stored_config(repetition)
-    known = (key for key in sorted({*then, *now}) if not _is_one_of(key, (*FREE, *MOVED)) and SECRET not in str(then.get(key)))
+    known = (
+        key
+        for key in sorted({*then, *now})
+        if not is_free(key, RESUME, then, now) and not _is_one_of(key, MOVED) and SECRET not in str(then.get(key))
+    )
     if lines := [f"  {key}: was {then.get(key)}, would be {now.get(key)}" for key in known if then.get(key) != now.get(key)]:
         listed = "\n".join(lines)
         raise RecordError(

@@ -4,8 +4,8 @@ Hydra's own words name schemas and internal nodes; here each override is looked 
 there, is the key there, does the value fit.
 """
 
-import difflib
 from collections.abc import Iterable
+from dataclasses import fields
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -16,21 +16,18 @@ from omegaconf.errors import OmegaConfBaseException
 from gptshake.config.argv import key_of
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, options
+from gptshake.config.mistakes import known_key, known_option, meant, nearest, of_a_word
 from gptshake.errors import ConfigError
+from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.space import is_declared_range
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
 
 
+MIXED = ("callbacks", "search_space", "experiment", "debug")  # groups whose options may be mixed, as in callbacks=[default,mine]
 # Groups with a default, which Hydra does not set to null.
 NEVER_NULL = ("optimizer", "scheduler", "trainer", "logger", "callbacks", "task", "paths", "search_space", "pruner", "executor")
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop."""
-    names = list(names)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) or [name for name in names if word and name.endswith(f".{word}")][:1]
-    return f"; did you mean {close[0]}?" if close else "."
+SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperConfig))
 
 
 def parse_overrides(texts: list[str]) -> list[Override]:
@@ -45,7 +42,8 @@ def parse_overrides(texts: list[str]) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:  # the parser's, and the lexer's, which is no OverrideParseException
-            hint = f"; did you mean {text}=...?" if "=" not in text else "; quote text with odd characters: \"key='...'\""
+            quoted = "; quote text with odd characters: \"key='...'\""
+            hint = of_a_word(text).rstrip(".") if "=" not in text else quoted
             raise ConfigError(f"Cannot read {text!r}: an override is written key=value{hint}") from error
     return parsed
 
@@ -80,10 +78,39 @@ def checked_compose(overrides: list[str]) -> DictConfig:
     Raises:
         ConfigError: one sentence about the first thing that is wrong.
     """
+    for text in overrides:
+        _refuse_several(text)
     try:
-        return compose(overrides)
+        cfg = compose(overrides)
     except COMPOSITION_ERRORS as error:
         raise _explain(overrides, error) from error
+    for text in overrides:
+        _refuse_removed(text, cfg)
+    return cfg
+
+
+def _refuse_several(text: str) -> None:
+    """Refuse a list of options for a group that takes one; Hydra would mix them."""
+    group, _, value = text.partition("=")
+    if group in GROUPS and value.startswith("["):
+        names = [name.strip() for name in value.strip("[]").split(",")]
+        if group not in MIXED:
+            raise ConfigError(f"{text}: {group} takes one option. For one run of each: -m {group}={','.join(names)}")
+        for name in names:
+            if sentence := _wrong_option(f"{group}={name}"):
+                raise ConfigError(sentence)
+
+
+def _refuse_removed(text: str, cfg: DictConfig) -> None:
+    """Refuse ``~key`` for a key that the program reads; groups, callbacks and keys of a user's own parts may go."""
+    key = key_of(text)
+    parts = key.split(".")
+    if not text.startswith("~") or key in GROUPS or parts[0] == "hydra" or (parts[0] == "callbacks" and len(parts) == 2):
+        return
+    node = OmegaConf.select(cfg, key.rpartition(".")[0], throw_on_resolution_failure=False)
+    own = isinstance(node, DictConfig) and not str(node.get("_target_", "gptshake.")).startswith("gptshake.")
+    if not own:
+        raise ConfigError(f"{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is.")
 
 
 def _explain(overrides: list[str], error: Exception) -> ConfigError:
@@ -105,24 +132,25 @@ def _explain(overrides: list[str], error: Exception) -> ConfigError:
 def _wrong_option(text: str) -> str | None:
     group, name = key_of(text), text.partition("=")[2]
     there = options(group)
-    if text.startswith("~") or name in (*there, ""):
+    if text.startswith("~") or name.startswith("[") or name in (*there, ""):
         return None
     if name == "null":
         return f"{text}: it needs an option. {list_options(group).capitalize()}" if group in NEVER_NULL else None
-    return f"{group}={name}: there is no such {group}{nearest(name, there)} There are: {', '.join(there)}."
+    return f"{group}={name}: there is no such {group}{known_option(group, name)} There are: {', '.join(there)}."
 
 
 def _wrong_value(text: str, base: DictConfig, groups: list[str]) -> str | None:
     try:
         compose([*groups, text])
     except COMPOSITION_ERRORS as error:
-        key = key_of(text)
+        key, value = key_of(text), text.partition("=")[2]
         if missing := missing_groups(base, (key.split(".")[0],)):
             return f"{text} needs {missing[0]}=; {list_options(missing[0])}"
-        settable = [name for name in keys(base) if not name.startswith("preset.")]  # lr is optimizer.lr
-        if not text.startswith("+") and _absent(base, key):
-            return f"{key}: there is no such key{nearest(key, settable)} {_siblings(base, key)}"
-        return f"{text}: {_reason(error)}"
+        settable = [*(name for name in keys(base) if not name.startswith("preset.")), *SWEEPER_KEYS]  # lr is optimizer.lr
+        if text.startswith("+") or key in SWEEPER_KEYS or not _absent(base, key):
+            return f"{text}: {_reason(error)}"
+        here = known_key(key, value)
+        return f"{key}: there is no such key{meant(here) if here else nearest(key, settable)} {_siblings(base, key)}"
     return None
 
 

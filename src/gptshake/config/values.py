@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import OverrideType
 
-from gptshake.config.layout import local_conf, options, packaged_conf
+from gptshake.config.layout import local_confs, options, packaged_conf
 from gptshake.config.suggest import parse_overrides
 
 _CALL = re.compile(r"_(target|args|partial|recursive|convert)_")
@@ -92,4 +92,4 @@ def _targets() -> set[str]:
 
 
 def _folders() -> list[Path]:
-    return [folder for folder in (packaged_conf(), local_conf()) if folder]
+    return [packaged_conf(), *local_confs()]

@@ -4,14 +4,20 @@ Takes the wikitext of one page, gives its readable text: what carries no prose (
 pictures, the sections of sources at the end) is dropped with its content, the rest is unwrapped. The order matters
 and is that of ``clean``. Nested marks are folded from the inside in one pass, so the time is linear however deep the
 nesting (about 10 MB/s). Only templates that stand inside sentences keep their words; a formula is
-dropped whole. Any change of the text that comes out must raise ``CLEANING_VERSION``: token stores are keyed by it.
+dropped whole. Any change of the text that comes out must raise ``CLEANING_VERSION``: token stores are keyed by it, and a
+run that began with an earlier version keeps it. Version 1 knew English only, took ``[[CSI: Miami]]`` for a language, and lost
+the text of templates with braces in it.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from html import unescape
 
-CLEANING_VERSION = 1
+from gptshake.data.wiki_names import AND, HIDDEN, LANGUAGES, SOURCES
+from gptshake.errors import ConfigError
+
+CLEANING_VERSION = 2
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _DROPPED_TAG = re.compile(
@@ -25,7 +31,7 @@ _HIDDEN_LINK = re.compile(r"\s*(?:file|image|media|category|[a-z]{2,3}(?:-[a-z]+
 _SISTER_LINK = re.compile(r"\s*:?(?:wikt|wiktionary|wikipedia|wp|w|s|q|v|wikisource|wikiquote|species|commons)\s*:", re.IGNORECASE)
 _ITALIC_GENITIVE = re.compile(r"(?<!')''(?!')([^'\n]+)'''(?=s\b)")
 _QUOTES = re.compile(r"'{2,}")
-_SWITCH = re.compile(r"__[A-Z]{3,}__")
+_SWITCH_1, _SWITCH = re.compile(r"__[A-Z]{3,}__"), re.compile(r"__[^\W\da-z_]{2,}__")
 _SOURCES = (
     "(?:notes|references|sources|citations|footnotes|further reading|(?:external|web) links|see also|(?:selected |annotated )?bibliography)"
 )
@@ -36,6 +42,10 @@ _HEADING = re.compile(r"^(={1,6})[ \t]*(.*?)[ \t]*\1[ \t]*$", re.MULTILINE)
 _LINE_MARK = re.compile(r"^(?:[*#:;]+|-{4,}|[.,](?=\s))[ \t]*(?:[:;,][ \t]+)?", re.MULTILINE)
 _STRAY = re.compile(r"\{\{|\}\}|\{\||\|\}|\[\[|\]\]|<!--|-->")
 _STRAY_PICTURE = re.compile(r"\n(?:File|Image):.*")
+_SOURCE_NAMES = "|".join(re.escape(name.strip()) for name in SOURCES.split("|"))
+_SOURCE_SECTION = re.compile(rf"(?:{_SOURCE_NAMES})(?:,?\s*(?:{AND})\s*(?:{_SOURCE_NAMES}))*", re.IGNORECASE)
+_REFERENCES = re.compile(r"<references\b[^<>]*>", re.IGNORECASE)
+_MARK = "\0"  # stands where a list of references stood: XML knows no NUL
 _WHITE = re.compile(r"[\t\xa0\u2002-\u200a\u202f]")
 _OPENED = re.compile(r"\((?: ?[,;:/](?![\w/]))* +")  # "(; Greek: …" where a pronunciation stood
 _EMPTY = re.compile(r"\(\s*\)|\[\s*\]|«\s*»|“\s*”")
@@ -47,26 +57,46 @@ _TEMPLATES = {  # templates that are part of a sentence, and what is read in the
     "railgauge": "{0}", "e": " × 10^{0}", "frac": "{0}/{1}", "quote": "{0}", "blockquote": "{0}", "'s": "'s", "'": "'",
     "ndash": "–", "snd": " – ", "spaced ndash": " – ", "mdash": "—", "mdashb": "—", "nbsp": " ", "spaces": " ", "·": " · ", "!": "|",
 }  # fmt: skip
+_ARGUMENT = re.compile(r"\{(-?\d)\}")
+_PLAIN_LINK, _BAR = re.compile(r"\[\[[^\[\]]*\]\]"), "\1"  # a bar inside a link parts no arguments
+_PLACES = {"1": 0, "2": 1, "3": 2, "text": 0}
+_RANGES = ("to", "-", "–", "and", "by", "x", "or")
+_REFERENCE_LIST = re.compile(r"^(?:reflist|references|references-small|références|listaref|примечания|notelist|viitteet|notes)\b")
 
 
-def clean(wikitext: str) -> str:
+def cleaning_version(wanted: int) -> int:
+    """The version that is asked for.
+
+    Raises:
+        ConfigError: there is no such version.
+    """
+    if wanted not in range(1, CLEANING_VERSION + 1):
+        raise ConfigError(f"data.cleaning={wanted}; it is a version of the cleaning, from 1 to {CLEANING_VERSION}.")
+    return wanted
+
+
+def clean(wikitext: str, version: int = CLEANING_VERSION, hidden: Container[str] = HIDDEN) -> str:
     """Readable text of one page: paragraphs, headings and list items on lines of their own, at most one blank line between.
 
     Args:
         wikitext: a page's source as it stands in a MediaWiki dump (XML entities already resolved once).
+        version: of the cleaning, 1 or 2.
+        hidden: names of the namespaces to which a link shows no text, in lower case; for version 2.
     Returns:
         Plain text without markup, without spaces at its ends; empty for a page without prose.
     """
+    old = version == 1
     text = _DROPPED_TAG.sub("", _COMMENT.sub("", wikitext))
-    text = _fold(text, re.compile(r"(\{\{|\}\})"), _template)
+    text = text if old else _REFERENCES.sub(_MARK, text)
+    text = _fold(text, re.compile(r"(\{\{|\}\})"), _template_1 if old else _template)
     text = _fold(text, re.compile(r"(^[ \t:]*\{\||^[ \t]*\|\}(?!\}))", re.MULTILINE), lambda _: "")
     text = _URL_LINK.sub(r"\1", text)
-    text = _fold(text, re.compile(r"(\[\[|\]\])"), _link)
+    text = _fold(text, re.compile(r"(\[\[|\]\])"), _link_1 if old else partial(_link, hidden))
     text = _TAG.sub("", _BREAK.sub("\n", text))
     text = _QUOTES.sub("", _ITALIC_GENITIVE.sub(r"\1'", text))
-    text = _STRAY_PICTURE.sub("", _STRAY.sub("", _SWITCH.sub("", text)))
-    text = _without_last_headings(_BACK_MATTER.sub("", unescape(text)))
-    return _tidy(_LINE_MARK.sub("", _HEADING.sub(r"\2", text)))
+    text = _STRAY_PICTURE.sub("", _STRAY.sub("", (_SWITCH_1 if old else _SWITCH).sub("", text)))
+    text = _BACK_MATTER.sub("", unescape(text)) if old else _without_sources(unescape(text))
+    return _tidy(_LINE_MARK.sub("", _HEADING.sub(r"\2", _without_last_headings(text))))
 
 
 def _fold(text: str, marks: re.Pattern[str], render: Callable[[str], str]) -> str:
@@ -83,13 +113,13 @@ def _fold(text: str, marks: re.Pattern[str], render: Callable[[str], str]) -> st
     return "".join(part for level in levels for part in level)
 
 
-def _template(inner: str) -> str:
+def _template_1(inner: str) -> str:
     name, *arguments = inner.split("|")
     name = name.strip().lower()
     values = [value.strip() for value in arguments if "=" not in value]
     if name.startswith(("lang-", "ipa-")):
         return values[0] if values else ""
-    if name == "convert" and len(values) > 3 and values[1] in ("to", "-", "–", "and", "by", "x", "or"):
+    if name == "convert" and len(values) > 3 and values[1] in _RANGES:
         return " ".join(values[:4])
     try:
         return _TEMPLATES.get(name, "").replace("{-1}", values[-1] if values else "").format(*values)
@@ -97,11 +127,77 @@ def _template(inner: str) -> str:
         return ""
 
 
-def _link(inner: str) -> str:
+def _template(inner: str) -> str:
+    """What is read in the place of a template: a constant of ours with the arguments put in, which are never patterns themselves."""
+    name, *arguments = _PLAIN_LINK.sub(lambda link: link[0].replace("|", _BAR), inner).split("|")
+    name = name.strip().lower()
+    values = _positional([argument.replace(_BAR, "|") for argument in arguments])
+    if name.startswith(("lang-", "ipa-")):
+        return values[0] if values else ""
+    if name == "convert" and len(values) > 3 and values[1] in _RANGES:
+        return " ".join(values[:4])
+    try:
+        return _ARGUMENT.sub(lambda found: values[int(found[1])], _TEMPLATES.get(name, _MARK if _REFERENCE_LIST.search(name) else ""))
+    except IndexError:
+        return ""
+
+
+def _positional(arguments: list[str]) -> list[str]:
+    """The arguments without names, and those that are named after their place, as in ``1=a = b``."""
+    values: list[str] = []
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        if not sign:
+            values.append(argument.strip())
+        elif (place := _PLACES.get(key.strip())) is not None:
+            values += [""] * (place + 1 - len(values))
+            values[place] = value.strip()
+    return values
+
+
+def _link_1(inner: str) -> str:
     if ":" in inner and _HIDDEN_LINK.match(inner) and not _SISTER_LINK.match(inner):
         return ""
     target, bar, label = inner.partition("|")
     return label.rpartition("|")[2] if bar else _SISTER_LINK.sub("", target).removeprefix(":")
+
+
+def _link(hidden: Container[str], inner: str) -> str:
+    """What is read of a link: nothing of a picture, a category or the article in another language; else its label, or its target."""
+    target, _, label = inner.partition("|")
+    prefix, colon, title = target.partition(":")
+    prefix = prefix.replace("_", " ").strip()
+    # A code of a language is small and stands close to its colon; "It: Chapter Two" and "Go: A Memoir" are titles.
+    if colon and (prefix.lower() in hidden or (prefix in LANGUAGES and title[:1].strip())):
+        return ""
+    return label.rpartition("|")[2] or _SISTER_LINK.sub("", target).removeprefix(":")
+
+
+def _without_sources(text: str) -> str:
+    """Without the sections of sources and links: those with such a name, and those that hold a list of references and no prose."""
+    kept: list[str] = []
+    skipped = 0  # level of the heading whose section is left out
+    for level, title, lines in _sections(text):
+        if skipped and level > skipped:
+            continue
+        named = level == 2 and _SOURCE_SECTION.fullmatch(title) is not None
+        bare = level > 1 and _MARK in "".join(lines) and all(line[0] in "*#:;" for line in lines[1:] if line.strip(" \t\0"))
+        skipped = level if named else 0
+        kept += [] if named or bare else lines
+    return "\n".join(kept).replace(_MARK, "")
+
+
+def _sections(page: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Level and name of each heading, and the lines from it to the next; what stands before the first one has level 0."""
+    level, title, lines = 0, "", list[str]()
+    for line in page.split("\n"):
+        text = line.strip()
+        equals = min(len(text) - len(text.lstrip("=")), 6)
+        if equals > 1 and text.endswith("=" * equals) and len(text) > 2 * equals:
+            yield level, title, lines
+            level, title, lines = equals, text[equals:-equals].strip(), []
+        lines.append(line)
+    yield level, title, lines
 
 
 def _without_last_headings(text: str) -> str:

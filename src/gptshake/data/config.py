@@ -36,6 +36,7 @@ class WikiConfig(DataConfig):
     order_seed: int = 0
     config: str = "20231101.en"
     revision: str | None = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
+    cleaning: int = 2
 
 
 @dataclass
@@ -52,6 +53,7 @@ class TextConfig(DataConfig):
     path: Any = None
     text_key: str = "text"
     encoding: str = "utf-8"
+    cleaning: int = 2
 
 
 @dataclass

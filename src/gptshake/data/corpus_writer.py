@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gptshake.data.progress import Progress, Say
 from gptshake.data.source.protocol import START, Document, Position, Source, shown
@@ -70,13 +71,18 @@ def write_corpus(folder: Path, source: Source, fingerprint: dict[str, Any], form
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    np.save(folder / "documents.npy", np.fromfile(folder / _ROWS, COLUMNS))
+    table = np.fromfile(folder / _ROWS, COLUMNS)
+    if repeated := _numbered(folder, table["place"]):
+        say(f"{counted(repeated, 'document')} with an id that came before: numbered, as in id#2")
+    np.save(folder / "documents.npy", table)
     digests = {_TEXT: state.digest, "documents.npy": sha256(folder / "documents.npy")}
     sizes = {name: (folder / name).stat().st_size for name in digests}
     manifest = {"format": format, "fingerprint": fingerprint, "sizes": sizes, "sha256": digests}
     (folder / "corpus.json").write_text(json.dumps(manifest, indent=1))
     for name in (_ROWS, _STATE):
         (folder / name).unlink()
+    if repeated:
+        (folder / f"{_IDS}.new").replace(folder / _IDS)  # after the state is gone, which knows the old file
 
 
 class _Writer:
@@ -102,15 +108,21 @@ class _Writer:
             (self._folder / _ROWS).open("ab") as rows,
             (self._folder / _IDS).open("ab") as ids,
         ):
+            size = characters = 0  # of the document's text so far
             for document in source.documents(state.position):
                 data = document.text.encode("utf-8", "surrogatepass")
-                state.take(document, len(data))
-                if data:
-                    text.write(data)
-                    self._digest.update(data)
-                    rows.write(np.array([state.n_bytes, len(document.text), place(document.id)], "<u8").tobytes())
+                text.write(data)
+                self._digest.update(data)
+                size, characters = size + len(data), characters + len(document.text)
+                read = state.n_bytes + size
+                progress(read, counted(state.written, "document"), read / document.share if document.share else None)
+                if document.more:
+                    continue
+                state.take(document, size)
+                if size:
+                    rows.write(np.array([state.n_bytes, characters, place(document.id)], "<u8").tobytes())
                     ids.write(json.dumps(document.id).encode() + b"\n")
-                    progress(state.n_bytes, counted(state.written, "document"), state.n_bytes / document.share if document.share else None)
+                size = characters = 0
                 if state.n_bytes - saved_bytes >= STEP_BYTES or time.monotonic() - saved_at >= STEP_SECONDS:
                     self._save(text, rows, ids)
                     saved_bytes, saved_at = state.n_bytes, time.monotonic()
@@ -142,6 +154,35 @@ class _Writer:
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._say(f"reading {self._label} from the start: what a stopped process left of it is damaged ({type(error).__name__})")
         return _State(), new_sha256()
+
+
+def _numbered(folder: Path, places: npt.NDArray[np.uint64]) -> int:
+    """Give a document whose id was that of an earlier one an id of its own, ``id#2`` and so on: else all of them would be in one split.
+
+    Ids are compared by their places, which are hashes of them: memory is some 8-byte numbers for each document, no ids.
+
+    Args:
+        folder: ``ids.jsonl`` is read, and if an id occurs twice ``ids.jsonl.new`` written.
+        places: of all documents, shape (n_documents,); changed in place.
+    Returns:
+        How many have a new id.
+    """
+    order = np.argsort(places, kind="stable")
+    known = places[order]
+    first = np.flatnonzero(np.append(True, known[1:] != known[:-1]))  # of each run of equal ones
+    if len(first) == len(places):
+        return 0
+    earlier = np.empty(len(places), np.int64)  # documents with the same id before each
+    earlier[order] = np.arange(len(places)) - np.repeat(first, np.diff(np.append(first, len(places))))
+    with (folder / _IDS).open("rb") as lines, (folder / f"{_IDS}.new").open("wb") as file:
+        for row, (line, before) in enumerate(zip(lines, earlier, strict=True)):
+            if before:
+                id, number = json.loads(line), int(before) + 1
+                while known[np.searchsorted(known, where := np.uint64(place(f"{id}#{number}"))) % len(known)] == where:
+                    number += len(places)  # there is such an id already
+                places[row], line = where, json.dumps(f"{id}#{number}").encode() + b"\n"
+            file.write(line)
+    return len(places) - len(first)
 
 
 def _hash_of_first(file: Path, size: int) -> Any:

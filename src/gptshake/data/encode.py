@@ -25,7 +25,7 @@ from gptshake.data.split import Pieces
 from gptshake.errors import GptshakeError
 from gptshake.hardware import logical_cores
 from gptshake.processes import Child, ForkServer, Spec
-from gptshake.tokenizer.protocol import Tokenizer
+from gptshake.tokenizer.protocol import Tokenizer, boundary
 from gptshake.tokenizer.unknown import hidden
 
 PART = 1 << 24  # characters: at most so many are lost by a kill for each process, and encoded within 2 s by most tokenizers
@@ -185,27 +185,29 @@ def _encode(part: Part, corpus: Corpus, tokenizer: Tokenizer) -> None:
     dtype = tokenizer.encode("").dtype.newbyteorder("<")
     end_of_text = np.array([tokenizer.eot_id], dtype).tobytes()
     starts = np.zeros(len(part.pieces), "<u8")
-    size = n_bytes = n_characters = n_unknown = crc = 0
+    size = n_bytes = n_characters = n_unknown = crc = begun = 0
     lost: Counter[str] = Counter()
     with (part.room / _IDS).open("wb", buffering=1 << 20) as file:
-        for number, text in enumerate(corpus.texts(part.pieces)):
+        for number, text in corpus.parts(part.pieces, boundary(tokenizer)):
             ids = tokenizer.encode(text)
             n_characters += len(text)
             n_unknown += int(np.count_nonzero(ids == tokenizer.unk_id))
             lost.update(hidden(tokenizer, ids, text))
             n_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             data = ids.astype(dtype, copy=False).tobytes()
-            if number or part.number:
-                data = end_of_text + data
-            else:
-                n_bytes -= _first_bytes(tokenizer, ids, text)
-                if len(ids) and ids[0] == tokenizer.unk_id:
-                    n_unknown -= 1
-                    lost[text[0]] -= 1
+            if number == begun:  # the beginning of a document
+                begun += 1
+                if number or part.number:
+                    data = end_of_text + data
+                else:
+                    n_bytes -= _first_bytes(tokenizer, ids, text)
+                    if len(ids) and ids[0] == tokenizer.unk_id:
+                        n_unknown -= 1
+                        lost[text[0]] -= 1
+                starts[number] = (size + len(data)) // dtype.itemsize - len(ids)
             file.write(data)
             crc = zlib.crc32(data, crc)
             size += len(data)
-            starts[number] = size // dtype.itemsize - len(ids)
     np.save(part.room / _STARTS, starts)
     encoded = Encoded(size // dtype.itemsize, n_bytes, n_characters, n_unknown, dict(lost), size, crc)
     (part.room / _PART).write_text(json.dumps(asdict(encoded)))

@@ -5,13 +5,14 @@ from typing import Any
 from gptshake.data.split import FEWEST_DOCUMENTS
 from gptshake.data.store import TokenStore
 from gptshake.errors import DataError
+from gptshake.estimate.words import counted
 from gptshake.tokenizer.utf8 import well_formed
 
 NOTABLE = 1e-3  # share of unknown tokens from which a split is warned of
 
 
 def round_trip(store: TokenStore) -> str:
-    """decode(encode(text)) on the beginnings of three documents, as a sentence.
+    """decode(encode(text)) on the beginnings of three training documents, as a sentence.
 
     Raises:
         DataError: known characters came back as others.
@@ -28,8 +29,10 @@ def round_trip(store: TokenStore) -> str:
                 f"The tokenizer does not give back {text[:40]!r} as it was: delete {store.path} and start again; "
                 "one of your own must decode what it encodes, or give its unk_id for what it lacks."
             )
-    share = f", {unknown / total:.2%} of them unknown" if unknown else ", exactly" if exact else ", lone surrogates as �"
-    return f"decode(encode(text)) of {len(store.excerpts)} document{'s' * (len(store.excerpts) != 1)}: {total:,} tokens{share}"
+    of = counted(len(store.excerpts), "training document")
+    if exact:
+        return f"round trip exact ({total:,} tokens of {of})"
+    return f"round trip of {of}: {total:,} tokens, " + (f"{unknown / total:.2%} of them unknown" if unknown else "lone surrogates as �")
 
 
 def unknown_warnings(store: TokenStore) -> list[str]:

@@ -1,7 +1,8 @@
 """Which text is for training, validation and test: pure functions of document ids and lengths.
 
 By documents: each goes where the hash of its id says, so a corpus may grow without any document changing sides, and no
-split is the tail of the alphabet. By position: the characters of all documents in a row are cut in two or three; the
+split is the tail of the alphabet. By rank, where that leaves a split without text: the documents in the order of their hashes,
+cut. By position: the characters of all documents in a row are cut in two or three; the
 way for a single text, and with fractions 0.1 and 0 exactly nanoGPT's split of a file.
 """
 
@@ -47,6 +48,31 @@ def by_documents(places: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_
     side = np.where(share < val_fraction, 1, np.where(share < val_fraction + test_fraction, 2, 0))
     whole = np.column_stack([np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths.astype(np.int64)])
     return {name: whole[side == number] for number, name in enumerate(NAMES)}
+
+
+def has_text(pieces: Pieces) -> bool:
+    """Whether a split has at least two characters, or documents: with one token there is nothing to predict."""
+    return len(pieces) > 1 or bool(len(pieces) and pieces[0, 2] - pieces[0, 1] > 1)
+
+
+def by_rank(places: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Pieces]:
+    """Whole documents in the order of their places: the first are validation, the next test, the rest training.
+
+    Arguments and result as in ``by_documents``, of at least eight documents. Each split gets its share of the documents, rounded, but
+    at least one, or two of a single character. The longest is for training: a giant among short texts is no validation.
+    """
+    order = np.argsort(places, kind="stable")
+    order = np.append(order[order != np.argmax(lengths)], np.argmax(lengths))
+
+    def end(start: int, fraction: float, kept: int) -> int:
+        count = max(round(len(order) * fraction), 1 if lengths[order[start]] > 1 else 2) if fraction else 0
+        return min(start + count, len(order) - kept)
+
+    after_val = end(0, val_fraction, kept=4)  # two for each of the other splits
+    after_test = end(after_val, test_fraction, kept=2)
+    sides = {"train": order[after_test:], "val": order[:after_val], "test": order[after_val:after_test]}
+    whole = np.column_stack([np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths.astype(np.int64)])
+    return {name: whole[np.sort(side)] for name, side in sides.items()}
 
 
 def by_position(lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Pieces]:

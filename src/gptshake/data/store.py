@@ -8,9 +8,7 @@ manifest is built again, with the reason. The tokenizer sees the training split 
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,11 @@ from gptshake.data.encode import Encoded, encode, remove_rooms
 from gptshake.data.entropy import entropies, windows
 from gptshake.data.progress import Say
 from gptshake.data.source.protocol import Source
-from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, check
+from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, by_rank, check, has_text
 from gptshake.errors import DataError, UserError
 from gptshake.files import build_once, sha256, sha256_text
 from gptshake.tokenizer.cache import cached
-from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, load_tokenizer
+from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer
 from gptshake.tokenizer.unknown import ALL_KNOWN, Unknown
 
 FORMAT = 3
@@ -195,7 +193,7 @@ def open_store(
             corpus = open_corpus(source, cache, say, verify)
             cut = _cut(corpus, split, val_fraction, test_fraction, say)
             about = {"source": recipe["source"], **rule}
-            tokenizer = cached(trainer, about, lambda: _texts(corpus, cut["train"]), cache, say)
+            tokenizer = cached(trainer, about, lambda: corpus.texts(cut["train"], boundary(trainer)), cache, say)
             head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
             _write(path, corpus, cut, tokenizer, head, say)
         except UserError:
@@ -275,7 +273,7 @@ def _write(folder: Path, corpus: Corpus, cut: dict[str, Pieces], tokenizer: Toke
         "splits": {name: _counts(encoded, len(cut[name])) for name, encoded in splits.items()},
         "unknown": {name: asdict(Unknown.of(one.n_unknown, one.hidden, splits["train"].hidden)) for name, one in splits.items()},
         "files": files,
-        "excerpts": [text[:EXCERPT] for text in islice(corpus.texts(cut["train"][:3]), 3)],
+        "excerpts": list(corpus.texts(_beginnings(cut["train"][:3]))),
         "entropy": entropies(Read(folder / "train.bin", dtype, splits["train"].n_tokens), tokenizer.vocab_size),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -292,10 +290,9 @@ def _begin(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
         (folder / BEGUN).write_text(begun)
 
 
-def _texts(corpus: Corpus, pieces: Pieces) -> Iterator[str]:
-    """The texts of pieces; not all of their rows are made lists at once."""
-    for first in range(0, len(pieces), 1000):
-        yield from corpus.texts(pieces[first : first + 1000])
+def _beginnings(pieces: Pieces) -> Pieces:
+    document, first, last = pieces.T
+    return np.column_stack([document, first, np.minimum(last, first + EXCERPT)])
 
 
 def _counts(encoded: Encoded, n_documents: int) -> dict[str, int]:
@@ -309,14 +306,17 @@ def _counts(encoded: Encoded, n_documents: int) -> dict[str, int]:
 
 def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, say: Say) -> dict[str, Pieces]:
     names = NAMES if test_fraction > 0 else NAMES[:2]
-    few = corpus.n_documents < FEWEST_DOCUMENTS
-    if rule == "documents" and not few:
-        pieces = by_documents(corpus.places, corpus.characters, val_fraction, test_fraction)
-        return {name: pieces[name] for name in names}
-    shares = [100 * share for share in (1 - (val_fraction + test_fraction), val_fraction, test_fraction) if share]
-    documents = "1 document" if corpus.n_documents == 1 else f"{corpus.n_documents} documents"
-    say(f"{documents}: split by position {'/'.join(f'{share:.3g}' for share in shares)}")
-    pieces = by_position(corpus.characters, val_fraction, test_fraction)
+    lengths = corpus.characters
+    documents = "1 document" if corpus.n_documents == 1 else f"{corpus.n_documents:,} documents"
+    if rule == "documents" and corpus.n_documents >= FEWEST_DOCUMENTS:
+        pieces = by_documents(corpus.places, lengths, val_fraction, test_fraction)
+        if not all(has_text(pieces[name]) for name in names):
+            pieces = by_rank(corpus.places, lengths, val_fraction, test_fraction)
+            say(f"{documents}: the hash leaves a split empty; ranked by it and cut {' / '.join(str(len(pieces[name])) for name in names)}")
+    else:
+        shares = [100 * share for share in (1 - (val_fraction + test_fraction), val_fraction, test_fraction) if share]
+        say(f"{documents}: split by position {'/'.join(f'{share:.3g}' for share in shares)}")
+        pieces = by_position(lengths, val_fraction, test_fraction)
     return {name: pieces[name] for name in names}
 
 

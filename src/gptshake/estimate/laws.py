@@ -11,6 +11,8 @@ from gptshake.estimate.words import short_count, short_rate
 
 FITTED_N = (59e6, 1.07e9)  # parameters and tokens of the runs behind the Step Law
 FITTED_D = (2e9, 100e9)
+FITTED_KAPLAN = (768.0, 1.5e9)  # parameters of the runs behind Kaplan's law, which falls below 0 at 12B
+FITTED_DEEPSEEK = (1e17, 2e19)  # FLOPs
 SMALL_N = 46e6  # below, nobody has published a law: the Step Law was still within 25 % here, and twice too high at 10.6M
 SMALL_LR = 4e-3  # the most it may say below
 FEW_STEPS = 800  # measured at 4/4/128: shorter runs want a lower rate than long ones, longer ones all the same
@@ -59,7 +61,7 @@ def deepseek_batch(flops: float) -> float:
 def kaplan_lr(n: float) -> float:
     """Peak learning rate 0.003239 - 0.0001395 ln N: 1.5 to 5 times lower than what is best, so a safe floor.
 
-    Source: Kaplan et al. 2020, appendix D.6.
+    Source: Kaplan et al. 2020, appendix D.6, fitted on 768 to 1.5B parameters; negative beyond 12B.
     """
     return 0.003239 - 0.0001395 * log(n)
 
@@ -103,6 +105,21 @@ def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = 
     advice = advised_lr(n, d, batch_tokens, characters=characters)
     stretched = f" ({advice.extrapolated}: extrapolated)" if advice.extrapolated else ""
     return f"law says lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
+
+
+def deepseek_sentence(flops: float) -> str:
+    """``DeepSeek lr 6e-4, batch 900k tokens``, and where it was fitted if that is elsewhere."""
+    low, high = FITTED_DEEPSEEK
+    where = "" if low <= flops <= high else f" (fitted on {short_rate(low)} to {short_rate(high)} FLOPs: extrapolated)"
+    return f"DeepSeek lr {short_rate(deepseek_lr(flops))}, batch {short_count(deepseek_batch(flops))} tokens{where}"
+
+
+def kaplan_sentence(n: float) -> str:
+    """``Kaplan lr 2.9e-4``; no rate outside of the sizes that it was fitted on."""
+    low, high = FITTED_KAPLAN
+    if low <= n <= high:
+        return f"Kaplan lr {short_rate(kaplan_lr(n))}"
+    return f"Kaplan none (fitted on {short_count(low)} to {short_count(high)} parameters)"
 
 
 def _extrapolated(n: float, d: float, characters: bool) -> str | None:

@@ -8,6 +8,8 @@ from datetime import datetime
 
 _FIRST = "".join(letter for letter in string.ascii_lowercase if letter not in "abcdefin")  # else 1234e567 is a number, inf and nan are, too
 _REST = string.ascii_lowercase + string.digits
+_GROUPS = ("tokenizer", "optimizer", "scheduler")  # whose option says by itself what it is
+_MAX_PART = 30  # letters of each of model, data and label
 _MAX_NAME = 120  # a folder's name may have 255 bytes; a person reads fewer
 
 
@@ -28,9 +30,10 @@ def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str,
         id: from ``new_id``.
         now: when the run began.
     """
-    fixed = [re.sub(r"[-.]+", "_", _safe(part)) or "any" for part in (model, data, label)]
+    fixed = [re.sub(r"[-.]+", "_", _safe(part))[:_MAX_PART] or "any" for part in (model, data, label)]
     parts = [now.strftime("%Y%m%d-%H%M"), *fixed]
-    for change in filter(None, map(_short, changes)):
+    groups_first = sorted(changes, key=lambda change: change.partition("=")[0] not in _GROUPS)
+    for change in filter(None, map(_short, groups_first)):
         if len("-".join([*parts, change, id])) > _MAX_NAME:
             break
         parts.append(change)
@@ -44,8 +47,10 @@ def title(name: str) -> str:
 
 
 def _short(change: str) -> str:
-    """``optimizer.lr=3e-4`` -> ``lr3e-4``."""
+    """``optimizer.lr=3e-4`` -> ``lr3e-4``; ``scheduler=cosine`` -> ``cosine``."""
     key, equals, value = change.lstrip("+~").partition("=")
+    if key in _GROUPS:
+        return _safe(value)[:40]
     return _safe(key.rpartition(".")[2] + value if equals else key)[:40]
 
 

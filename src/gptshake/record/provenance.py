@@ -16,10 +16,12 @@ from gptshake import __version__
 from gptshake.energy import driver
 from gptshake.files import sha256, sha256_text
 from gptshake.hardware import cpu_name
+from gptshake.keys import RESULT, is_free
+from gptshake.record.catalogue import flat
 from gptshake.record.git import Code, read_workspace
 
 _DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
-_NO_MATTER = ("paths", "logger", "callbacks", "note", "dirty", "resume", "task", "study", "sampler", "pruner", "executor", "search_space")
+CONFIG_HASH = 2  # version of ``config_sha256``; a record without one has that of an earlier choice of keys
 _CUDA = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
 
 
@@ -43,11 +45,12 @@ def collect(code: Code) -> dict[str, Any]:
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
-    """One hash over what a resolved config says of a run's numbers: equal wherever, whenever and for whatever reason it is run."""
-    about = {key: value for key, value in config.items() if key not in _NO_MATTER}
-    trainer = {key: value for key, value in (about.get("trainer") or {}).items() if key != "price_per_hour"}
-    documents = {key: value for key, value in ((about.get("data") or {}).get("documents") or {}).items() if key != "cache"}
-    about |= {"trainer": trainer, "data": {**(about.get("data") or {}), "documents": documents}}
+    """One hash over what a resolved config says of a run's numbers: equal wherever, whenever and for whatever reason it is run.
+
+    Two configs have one hash if and only if ``report.changes`` finds no difference between them; null is as good as absent.
+    """
+    values = flat(config)
+    about = {key: value for key, value in values.items() if value is not None and not is_free(key, RESULT, values)}
     return sha256_text(json.dumps(about, sort_keys=True, default=str))
 
 

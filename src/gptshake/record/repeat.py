@@ -87,7 +87,7 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
 
 def _environment(code: Code) -> Mapping[str, str]:
     """The restored sources first, then what was there."""
-    env = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}  # ours, not the user's
+    env = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "GPTSHAKE_CONFIG_DIR")}  # ours
     folders = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")]))
     return env | {"PYTHONPATH": os.pathsep.join(folders), "GPTSHAKE_DIRTY": "1"}
 

@@ -22,7 +22,7 @@ from typing import Any
 from gptshake.console import printable
 from gptshake.energy import Meter
 from gptshake.errors import RecordError
-from gptshake.files import fsync, read_text, sha256, write_atomic
+from gptshake.files import expanded, fsync, read_text, sha256, write_atomic
 from gptshake.record import sittings
 from gptshake.record.lease import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, last_row, read_rows
@@ -264,7 +264,7 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
         RecordError: if there is none, with the nearest names; or several, with their paths.
     """
     wanted = str(text).strip().rstrip("/")
-    for direct in [Path(wanted).expanduser(), *(root / wanted for root in roots)]:
+    for direct in [expanded(wanted), *(root / wanted for root in roots)]:
         if wanted and (direct / "run.json").exists():
             return direct
     if wanted == LATEST and (begun := list(filter(None, map(_begun, run_dirs(roots))))):

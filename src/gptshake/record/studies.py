@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import RecordError
+from gptshake.files import expanded
 
 ROWS = "study.json"
 
@@ -37,7 +38,7 @@ def find_study(text: str, multirun: Path) -> Path:
         RecordError: if there is none; with the nearest names.
     """
     wanted = text.strip().rstrip("/")
-    for folder in (Path(wanted).expanduser(), multirun / wanted):
+    for folder in (expanded(wanted), multirun / wanted):
         if wanted and (folder / ROWS).is_file():
             return folder
     names = sorted(file.parent.name for file in multirun.glob(f"*/{ROWS}"))
@@ -54,7 +55,7 @@ def find_sweep(text: str, multirun: Path) -> Path | None:
         multirun: folder of sweeps.
     """
     wanted = text.strip().rstrip("/")
-    for folder in (Path(wanted).expanduser(), multirun / wanted):
+    for folder in (expanded(wanted), multirun / wanted):
         inside = bool(wanted) and folder.resolve().parent == multirun.resolve()
         if inside and ((folder / ROWS).is_file() or any(folder.glob("*/run.json"))):
             return folder

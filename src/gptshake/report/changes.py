@@ -6,20 +6,13 @@ where a run is kept, shown and watched, and what follows from other keys; so two
 
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
+from gptshake.keys import RESULT, is_free
 from gptshake.report.answer import short
 
-_GROUPS = (
-    *("paths", "logger", "callbacks", "hydra", "task"),  # where it is kept, how it is shown
-    *("study", "search_space", "sampler", "pruner", "executor"),  # of its sweep
-    *("note", "dirty", "resume", "conf_shadow", "experiment", "debug"),  # how it was asked for
-    *("preset", "data.documents.cache"),  # what other keys took over
-)
-_KEYS = frozenset(
-    {"data.workers", "data.verify", "data.micro_batch_size", "trainer.val_check_interval", "trainer.save_minutes", "trainer.threads"}
-)
+# What ``auto`` settles by the size of a run and by the machine: of no interest between the runs of a journal.
+SETTLED = ("data.micro_batch_size", "trainer.val_check_interval", "trainer.threads")
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -28,7 +21,9 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
     A key that is not there is None; where another option of a group was chosen, the keys that only one of the two has are left out.
     """
     keys = [
-        key for key in dict.fromkeys([*new, *old]) if counts(key) and not _is_copy(key, old, new) and not _belongs_to_another(key, old, new)
+        key
+        for key in dict.fromkeys([*new, *old])
+        if not is_free(key, RESULT, old, new) and not _is_copy(key, old, new) and not _belongs_to_another(key, old, new)
     ]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
@@ -49,12 +44,6 @@ def value_text(value: Any) -> str:
         return short(value) if math.isfinite(value) and float(short(value)) == value else repr(value)
     text = str(value)
     return text.rpartition(".")[2] if text.startswith("gptshake.") else text
-
-
-@cache
-def counts(key: str) -> bool:
-    """Whether a key, or a group, can change a result."""
-    return key not in _KEYS and not key.endswith("._partial_") and not any(key == group or key.startswith(f"{group}.") for group in _GROUPS)
 
 
 def _belongs_to_another(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

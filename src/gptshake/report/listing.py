@@ -11,9 +11,10 @@ from typing import Any
 
 from gptshake import console
 from gptshake.estimate.words import counted, duration, short_count
+from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import BROKEN, Entry
 from gptshake.record.figures import SECONDS, SPEED, TOKENS
-from gptshake.report.changes import counts, key_text, value_text
+from gptshake.report.changes import key_text, value_text
 from gptshake.report.outcome import note, one_line, reason, source
 from gptshake.report.terminal import aligned
 
@@ -133,7 +134,7 @@ def changes_of(entry: Entry) -> dict[str, str]:
     if isinstance(params, dict) and params:
         return {str(key).lstrip("+"): value_text(value) for key, value in params.items()}
     pairs = (str(text).lstrip("+~").partition("=") for text in (overrides if isinstance(overrides, list) else ()))
-    return {key: value.strip("'\"") for key, _, value in pairs if counts(key) and key not in _IN_TITLE}
+    return {key: value.strip("'\"") for key, _, value in pairs if not is_free(key, RESULT) and key not in _IN_TITLE}
 
 
 def age(began: float, now: float) -> str:

@@ -1,6 +1,8 @@
 """What people ask first about a run: what it trained on what, why, and what went wrong. From an ``Entry``, as one line of text."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from gptshake.record.catalogue import BROKEN, Entry
@@ -25,6 +27,14 @@ def note(entry: Entry) -> str:
 def reason(entry: Entry) -> str:
     """Why it did not end well, or cannot be read; empty if it did."""
     return one_line(entry.problem or str(entry.info.get("reason") or ""))
+
+
+def written(write: Callable[[], Iterable[Path]]) -> str:
+    """Write files and name them, a line each; where they cannot be written, say so: what was printed is not lost by that."""
+    try:
+        return "\n".join(f"  {os.path.relpath(file)}" for file in write())
+    except OSError as error:
+        return f"  note: no file was written: {error.filename or 'the folder'}: {error.strerror or error}"
 
 
 def one_line(text: str) -> str:

@@ -83,12 +83,12 @@ def _laws(facts: Facts) -> list[tuple[str, str]]:
     flops = facts["flops_per_token"] * d
     ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / advice.lr:.2g} x that" if facts["lr"] else ""
     interval = f"{short_rate(advice.low)},{short_rate(advice.high)}"
-    others = f"DeepSeek lr {short_rate(laws.deepseek_lr(flops))}, batch {short_count(laws.deepseek_batch(flops))} tokens"
     decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, advice.lr):.2g}, " if d > n else ""  # nobody fitted it to less
     return [
         ("law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
         ("", f"to sweep it: -m optimizer.lr='tag(log,interval({interval}))'"),
-        ("", f"{others}; Kaplan lr {short_rate(laws.kaplan_lr(n))}; at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
+        ("", f"{laws.deepseek_sentence(flops)}; {laws.kaplan_sentence(n)}"),
+        ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
     ]
 
 

@@ -14,10 +14,11 @@ from fnmatch import fnmatch
 from typing import Any
 
 from gptshake.errors import ConfigError
+from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import Entry
 from gptshake.record.figures import SPEED, TOKENS
 from gptshake.record.metrics import COLUMNS
-from gptshake.report.changes import counts, value_text
+from gptshake.report.changes import value_text
 from gptshake.report.outcome import note, source
 
 NEWEST = "started"
@@ -88,7 +89,9 @@ def value_of(entry: Entry, key: str) -> Any:
     for place in (choices if isinstance(choices, dict) else {}, entry.figures, entry.config):
         if key in place:
             return place[key]
-    ends = [name for name in entry.config if name.endswith(f".{key}") and counts(name) and not name.startswith("data.documents.")]
+    ends = [
+        name for name in entry.config if name.endswith(f".{key}") and not is_free(name, RESULT) and not name.startswith("data.documents.")
+    ]
     return entry.config[ends[0]] if len(ends) == 1 else None
 
 

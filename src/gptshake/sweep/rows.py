@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import RecordError
+from gptshake.keys import STUDY, about
 from gptshake.redaction import redacted
 from gptshake.sweep.space import Params
 
-FREE = ("paths.", "logger", "note", "dirty", "callbacks")  # overrides that are not what a study is about
 NUMBER = "value"  # the objective of a task that returns a number without a name
 ROWS = "study.json"
 
@@ -81,7 +81,7 @@ class Header:
     def identity(self) -> dict[str, Any]:
         """What may not change under a study's name."""
         space = {axis["key"]: {key: axis[key] for key in ("low", "high", "log", "powers", "choices")} for axis in self.axes}
-        fixed = {text.split("=", 1)[0]: text for text in self.fixed if not text.lstrip("+~").startswith(FREE)}
+        fixed = {text.split("=", 1)[0]: text for text in about(self.fixed, STUDY)}
         return {
             "range of ": space,
             "": fixed,

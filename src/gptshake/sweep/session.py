@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted, duration
+from gptshake.keys import STUDY, about
 from gptshake.processes import raised
 from gptshake.record.lease import Lease
 from gptshake.sweep.app import App, Prepared
@@ -28,7 +29,7 @@ from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
 from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for
 from gptshake.sweep.pruning import Patient
-from gptshake.sweep.rows import FREE, NUMBER, ROWS, Header, read_study
+from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
 from gptshake.sweep.search import Line, search_for
 from gptshake.sweep.space import Axis, Params, axis_of, overrides_of
 from gptshake.sweep.study import Study
@@ -250,9 +251,8 @@ def _default_name(options: SweeperConfig, axes: list[Axis], fixed: list[str], ap
     """What the study is about as a name, so that the same command is the same study; None in a foreign app, whose folder is its name."""
     if app.host is None:
         return None
-    about = [text for text in _unswept(fixed, axes) if not text.lstrip("+~").startswith(FREE)]
     space = [{key: value for key, value in axis.plain().items() if key != "declared"} for axis in axes]
-    text = json.dumps([space, sorted(about), options.repeats, options.objective, options.direction])
+    text = json.dumps([space, sorted(about(_unswept(fixed, axes), STUDY)), options.repeats, options.objective, options.direction])
     return f"{app.host.study_name()}-s{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 

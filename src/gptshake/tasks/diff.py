@@ -5,11 +5,13 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from gptshake.errors import ConfigError
+from gptshake.files import expanded
 from gptshake.record.catalogue import Entry, read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.run import find_run
 from gptshake.report.code_difference import code_differences
 from gptshake.report.difference import config_differences, data_differences, head, machine_differences, names, result_differences
+from gptshake.report.outcome import written
 
 _MOST_NAMED = 6  # runs in a picture's file name
 
@@ -37,8 +39,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
 
     called = [Path(name).name for name in names(entries)]
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []
-    pictures = overlay(entries, Path(cfg.task.folder).expanduser(), "-".join([*called[:_MOST_NAMED], *more]))
-    print("\n".join(f"  {file}" for file in pictures) or "  No run has a curve to draw yet.")
+    name = "-".join([*called[:_MOST_NAMED], *more])
+    print(written(lambda: overlay(entries, expanded(cfg.task.folder), name)) or "  No run has a curve to draw yet.")
 
 
 def _entries(cfg: DictConfig) -> list[Entry]:
@@ -46,7 +48,7 @@ def _entries(cfg: DictConfig) -> list[Entry]:
     wanted = list(named) if isinstance(named, ListConfig) else [text.strip() for text in str(named or "").split(",") if text.strip()]
     if len(wanted) < 2:
         raise ConfigError("Say which runs to compare, two or more: task.runs=[<name, id or path>,<another>].")
-    roots = [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    roots = [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)]
     paths = [find_run(str(text), roots) for text in wanted]
     twice = next((text for place, text in enumerate(wanted) if paths[place].resolve() in [path.resolve() for path in paths[:place]]), None)
     if twice is not None:

@@ -22,6 +22,7 @@ from gptshake.estimate.basin import basin
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
 from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
+from gptshake.files import expanded
 from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
@@ -141,7 +142,7 @@ def _short(value: float) -> float:
 def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, found: dict[str, Any]) -> dict[str, Any]:
     """The answer of the runs that decide."""
     steps = min(budget.steps, cfg.task.confirm_steps)
-    study = Path(cfg.paths.multirun).expanduser() / f"find_lr-{record.id}"
+    study = expanded(cfg.paths.multirun) / f"find_lr-{record.id}"
     start = found["start"] or found["law"]
     record.say(f"{cfg.task.confirm} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     highest = found["diverged"] or float("inf")
@@ -173,7 +174,7 @@ def _training(overrides: Sequence[str]) -> list[str]:
 
 def _last_run(cfg: DictConfig, launch: Launch, record: Run) -> dict[str, Any] | None:
     """The newest finished training of this model and data, and its rate."""
-    for entry in catalogue([Path(cfg.paths.runs).expanduser()]):
+    for entry in catalogue([expanded(cfg.paths.runs)]):
         choices = entry.info.get("choices") or {}
         same = all(choices.get(group) == launch.choices.get(group) for group in ("model", "data", "debug"))
         if entry.id != record.id and entry.status == "ok" and entry.info.get("task") == "train" and same and "optimizer.lr" in entry.config:

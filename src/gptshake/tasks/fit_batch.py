@@ -1,14 +1,14 @@
 """``task=fit_batch``: the largest micro-batch that fits the device, and the fastest one, from real steps in child processes."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
 from gptshake.config.check import check_groups
 from gptshake.estimate.fit import Tried
 from gptshake.estimate.words import parse_bytes
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
+from gptshake.report.outcome import written
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -53,8 +53,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         if device == "cuda" and cfg.task.memory is None:
             fitter.keep(tried)
     print(text(facts))
-    for file in draw(facts, Path(cfg.task.folder).expanduser() / names):
-        print(f"  {file}")
+    print(written(lambda: draw(facts, expanded(cfg.task.folder) / names)))
 
 
 def _name(device: str) -> str:

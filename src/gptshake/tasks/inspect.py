@@ -1,13 +1,12 @@
 """``task=inspect``: show what a model would see of the data, before a run is spent on garbage."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from gptshake import assemble
 from gptshake.config.check import check_groups
 from gptshake.console import printable
 from gptshake.data.inspection import inspect
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 
 
@@ -25,11 +24,11 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     offset = cfg.data.get("offset", "none")
     facts = inspect(store, block_size, n_shown=cfg.task.n_blocks, n_listed=cfg.task.n_tokens, seed=cfg.seed, offset=offset)
     from gptshake.report.inspection import draw, text
+    from gptshake.report.outcome import written
 
     print(printable(text(facts, _batch_size(cfg, block_size))))
     name = f"{store.label}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
-    for file in draw(facts, Path(cfg.task.folder).expanduser() / name):
-        print(f"  {file}")
+    print(written(lambda: draw(facts, expanded(cfg.task.folder) / name)))
 
 
 def _batch_size(cfg: DictConfig, block_size: int) -> int | None:

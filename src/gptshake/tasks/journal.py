@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 from gptshake.report.journal.journal import Written, write_journal
 
@@ -15,8 +16,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         RecordError: the file holds damaged marks; it is left as it is.
     """
     del launch
-    file, pictures = Path(cfg.task.file).expanduser(), Path(cfg.task.pictures).expanduser()
-    runs, multirun = Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()
+    file, pictures = expanded(cfg.task.file), expanded(cfg.task.pictures)
+    runs, multirun = expanded(cfg.paths.runs), expanded(cfg.paths.multirun)
     print("\n".join(_said(write_journal(file, pictures, runs, multirun), file, pictures)))
 
 

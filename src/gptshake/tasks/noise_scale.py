@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from gptshake import assemble
 from gptshake.config.again import recomposed
 from gptshake.estimate.noise_scale import Estimate, running, sentence
-from gptshake.files import refuse_links
+from gptshake.files import expanded, refuse_links
 from gptshake.record.launch import Launch
 from gptshake.record.names import title
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
@@ -30,7 +30,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         assemble.train(cfg, launch)
         _name([launch.path / "plots" / "noise_scale.png"])
         return
-    run_dir = find_run(cfg.task.run, [Path(cfg.paths.runs).expanduser(), Path(cfg.paths.multirun).expanduser()])
+    run_dir = find_run(cfg.task.run, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
     from gptshake.report.noise_scale import batch_of, draw, plot_noise_scale
 
     info = read_run(run_dir)
@@ -40,7 +40,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         print(sentence(running(read_measurements(run_dir)), *batch))
         _name(plot_noise_scale(run_dir))
         return
-    folder = Path(cfg.task.folder).expanduser() / run_dir.name
+    folder = expanded(cfg.task.folder) / run_dir.name
     estimates = _at_checkpoints(run_dir, launch.overrides, cfg.task.passes, folder)
     print(sentence(estimates, *batch))
     if estimates[-1].scale is None:

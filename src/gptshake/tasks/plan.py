@@ -15,6 +15,7 @@ from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.estimate.words import counted
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
@@ -31,11 +32,11 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     names = f"{launch.choices['model']}-{launch.choices['data']}"
     store = assemble.token_store(cfg, [])
     facts = plan(cfg, store, f"{names.replace('-', ' · ')} · {store.label}")
+    from gptshake.report.outcome import written
     from gptshake.report.plan import draw, text
 
     print(text(facts))
-    for file in draw(facts, Path(cfg.task.folder).expanduser() / f"{names}-{cfg.task.device or 'here'}"):
-        print(f"  {file}")
+    print(written(lambda: draw(facts, expanded(cfg.task.folder) / f"{names}-{cfg.task.device or 'here'}")))
 
 
 def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:

@@ -25,7 +25,7 @@ from gptshake.estimate import bottleneck
 from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.words import counted
-from gptshake.files import write_folder_atomic
+from gptshake.files import expanded, write_folder_atomic
 from gptshake.record.launch import Launch
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         f"profiling {counted(cfg.task.warmup, 'step')} of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them",
         flush=True,
     )
-    target = Path(cfg.task.folder).expanduser() / launch.name
+    target = expanded(cfg.task.folder) / launch.name
     write_folder_atomic(target, lambda folder: _profile(cfg, launch, store, budget, start, folder))
     for name in ("profile.png", "profile.json", "trace.json"):
         print(f"  {os.path.relpath(target / name)}")

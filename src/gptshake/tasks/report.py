@@ -1,4 +1,4 @@
-"""``task=report``: draw the report of a study anew, at any time, while it is at work too. Needs its folder alone."""
+"""``task=report``: the report of a study, or the page of a run, drawn anew at any time, while it is at work too. Needs its folder alone."""
 
 import os
 from pathlib import Path
@@ -6,35 +6,65 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError
-from gptshake.files import refuse_links
+from gptshake.files import expanded, refuse_links
+from gptshake.record.catalogue import read_entry
 from gptshake.record.launch import Launch
+from gptshake.record.run import find_run
 from gptshake.record.studies import find_study, read_rows_of
-from gptshake.report.study import report
+from gptshake.report.answer import best
+from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
+from gptshake.report.outcome import written
 from gptshake.report.terminal import basin_text, table_text, verdict
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
-    """Print what ``study`` found, and write its pictures, ``report.html`` and ``best.yaml``.
+    """Print what ``study`` found and write its pictures, ``report.html``, ``best.yaml`` and tables; or write the page of ``task.run``.
 
     Raises:
-        ConfigError: no study was named.
-        RecordError: there is no such study.
+        ConfigError: no study and no run was named, or both.
+        RecordError: there is no such study or run.
     """
     del launch  # leaves no record
-    name = OmegaConf.select(cfg, "study")
-    if not name:
-        raise ConfigError("Say which study: task=report study=<name or path>.")
-    conclude(find_study(str(name), Path(cfg.paths.multirun).expanduser()))
+    name, wanted = OmegaConf.select(cfg, "study"), cfg.task.run
+    targets = {"task.csv": cfg.task.csv, "task.latex": cfg.task.latex}
+    check_targets(targets)
+    if bool(name) == bool(wanted):
+        raise ConfigError("Say which study, or which run: task=report study=<name or path>, or task=report task.run=<name, id or path>.")
+    if wanted:
+        if any(targets.values()):
+            raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")
+        _page(str(wanted), [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)])
+        return
+    folder = find_study(str(name), expanded(cfg.paths.multirun))
+    if STDOUT not in targets.values():
+        conclude(folder)
+    for target, make in ((cfg.task.csv, study_csv), (cfg.task.latex, study_latex)):
+        if target and (file := deliver(make(read_rows_of(folder)), str(target))) and STDOUT not in targets.values():
+            print(f"  {file}")
 
 
-def conclude(folder: Path) -> None:
+def _page(name: str, roots: list[Path]) -> None:
+    from gptshake.report.run_page import write_run_page  # its curves need numpy
+
+    print(f"  {os.path.relpath(write_run_page(read_entry(find_run(name, roots))))}")
+
+
+def conclude(folder: Path, *, aloud: bool = True) -> None:
     """Draw the report of the study in ``folder`` and print what it found, as at the end of a sweep.
 
+    Args:
+        folder: of the study.
+        aloud: whether to print an answer, if there is one; not where another task draws its own from the study.
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
     refuse_links(folder)
-    files, study = report(folder), read_rows_of(folder)
+    from gptshake.report.study import report  # brings matplotlib
+
+    study = read_rows_of(folder)
+    files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))
+    if not aloud and best(study):
+        return
     parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), basin_text(study)]
     print("\n\n".join(part for part in parts if part))
-    print("\n" + "\n".join(f"  {os.path.relpath(file)}" for file in files if file.suffix != ".svg"))
+    print(f"\n{files}")

@@ -18,6 +18,7 @@ from gptshake.config.repeat import refuse_another_config, repeated, stored_confi
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted
+from gptshake.files import expanded
 from gptshake.record.launch import Launch
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
@@ -47,7 +48,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     info = read_run(original)
     _refuse_foreign_code(original, info, trust=cfg.task.trust)
     rows = _rows(original, info, cfg.task.steps)
-    path = _new_directory(Path(cfg.paths.runs).expanduser().absolute(), info)
+    path = _new_directory(expanded(cfg.paths.runs).absolute(), info)
     folder = _folder(info)
     overrides = repeated(original, _own(cfg, original, info, path, folder))
     with restored(original, info) as code:
@@ -131,7 +132,7 @@ def _new_directory(runs: Path, info: Info) -> Path:
 
 def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) -> dict[str, Any]:
     """What the repetition says itself: places, and where that lies now which the run began with."""
-    own: dict[str, Any] = {f"paths.{key}": str(Path(cfg.paths[key]).expanduser().absolute()) for key in ("runs", "multirun", "cache")}
+    own: dict[str, Any] = {f"paths.{key}": str(expanded(cfg.paths[key]).absolute()) for key in ("runs", "multirun", "cache")}
     own |= {"paths.run_dir": str(path), "note": f"reproduces {info['id']}"}
     config = stored_config(original)
     if config.get("tokenizer.path") is not None:
@@ -139,11 +140,9 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
     if source := config.get("init_from"):
         own["init_from"] = str(_parent(cfg, info, source))
     if cfg.task.data_path is not None:
-        own["data.path"] = str(Path(cfg.task.data_path).expanduser().absolute())
+        own["data.path"] = str(expanded(cfg.task.data_path).absolute())
     elif isinstance(text := config.get("data.path"), str | list):  # relative in older records
-        own["data.path"] = (
-            [str(folder / Path(one).expanduser()) for one in text] if isinstance(text, list) else str(folder / Path(text).expanduser())
-        )
+        own["data.path"] = [str(folder / expanded(one)) for one in text] if isinstance(text, list) else str(folder / expanded(text))
     return own
 
 
@@ -161,7 +160,7 @@ def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
 
 
 def _roots(cfg: DictConfig) -> list[Path]:
-    return [Path(cfg.paths[key]).expanduser() for key in ("runs", "multirun")]
+    return [expanded(cfg.paths[key]) for key in ("runs", "multirun")]
 
 
 def _announce(info: Info, rows: list[Row], code: Code) -> None:

@@ -1,13 +1,14 @@
 """``task=runs``: all runs as a table, filtered and sorted. Only reads records; a broken one is a line like any other."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from gptshake.console import Console
-from gptshake.files import write_atomic
-from gptshake.record.catalogue import catalogue
+from gptshake.files import expanded
+from gptshake.record.catalogue import Entry, catalogue
 from gptshake.record.launch import Launch
+from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_json
 from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
 from gptshake.report.query import in_order, select
 
@@ -16,27 +17,36 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     """Print the runs below ``paths.runs`` and ``paths.multirun``; leaves no record.
 
     Raises:
-        ConfigError: a filter or a sort by a key that no run has.
+        ConfigError: a filter or a sort by a key that no run has, or by a value that cannot be compared.
     """
     del launch
     options = cfg.task
-    roots = [Path(folder).expanduser() for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    targets = {"task.csv": options.csv, "task.json": options.json, "task.html": options.html}
+    check_targets(targets)
+    roots = [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)]
     entries = in_order(select(catalogue(roots), str(options.filter or "")), str(options.sort))
-    if not entries:
-        where = " or ".join(map(str, roots))
-        print(f"No run in {where} fits task.filter={options.filter}." if options.filter else f"There is no run yet in {where}.")
-    else:
-        rows, console = lines(entries, trials=options.trials), Console()
-        shown = rows[: options.limit]
-        print(table(shown, console.size().columns if console.terminal else None))
-        more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
-        common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
-        old = f"{old_rule(entries)}\n" if old_rule(entries) else ""
-        print(f"\n{old}{common}{more}{tally(entries)}")
-    if options.html:
-        from gptshake.report.runs_page import runs_page
+    if STDOUT not in targets.values():
+        _print(entries, cfg, " or ".join(map(str, roots)))
+    for target, make in ((options.csv, runs_csv), (options.json, runs_json), (options.html, _page)):
+        if target and (file := deliver(make(entries), str(target))) and STDOUT not in targets.values():
+            print(f"  {file}")
 
-        target = Path(options.html).expanduser()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, runs_page(entries))
-        print(f"  {target}")
+
+def _print(entries: Sequence[Entry], cfg: DictConfig, where: str) -> None:
+    options = cfg.task
+    if not entries:
+        print(f"No run in {where} fits task.filter={options.filter}." if options.filter else f"There is no run yet in {where}.")
+        return
+    rows, console = lines(entries, trials=options.trials), Console()
+    shown = rows[: options.limit]
+    print(table(shown, console.size().columns if console.terminal else None))
+    more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
+    common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
+    old = f"{old_rule(entries)}\n" if old_rule(entries) else ""
+    print(f"\n{old}{common}{more}{tally(entries)}")
+
+
+def _page(entries: Sequence[Entry]) -> str:
+    from gptshake.report.runs_page import runs_page  # its curves need numpy
+
+    return runs_page(entries)

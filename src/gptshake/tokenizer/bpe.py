@@ -16,7 +16,7 @@ from gptshake.tokenizer import byte_pairs
 from gptshake.tokenizer.byte_pairs import BYTES, BytePairTokenizer, check_size
 from gptshake.tokenizer.protocol import beginning
 from gptshake.tokenizer.utf8 import well_formed
-from gptshake.tokenizer.words import parts, pattern_of, words
+from gptshake.tokenizer.words import BETWEEN_WORDS, parts, pattern_of, words
 
 load = byte_pairs.load
 
@@ -31,6 +31,8 @@ class BPETrainer:
     Raises:
         ConfigError: if a value is none of these.
     """
+
+    boundary = BETWEEN_WORDS
 
     def __init__(self, vocab_size: int = 4096, pattern: str = "gpt4", max_characters: int | None = 100_000_000) -> None:
         check_size(vocab_size, BYTES + 1, max_characters)

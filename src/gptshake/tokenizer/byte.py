@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gptshake.tokenizer.protocol import Ids, Stored, checked
+from gptshake.tokenizer.protocol import ANYWHERE, Ids, Stored, checked
 from gptshake.tokenizer.utf8 import text_of, well_formed
 
 EOT = 256
@@ -24,6 +24,7 @@ class ByteTokenizer(Stored):
     vocab_size = EOT + 1
     eot_id = EOT
     unk_id = None
+    boundary = ANYWHERE
 
     def encode(self, text: str) -> Ids:
         """Ids of the bytes, shape (UTF-8 bytes of text,), uint16."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.protocol import Ids, Stored, checked, id_type
 from gptshake.tokenizer.utf8 import text_of, well_formed
-from gptshake.tokenizer.words import PATTERNS, words
+from gptshake.tokenizer.words import BETWEEN_WORDS, PATTERNS, words
 
 BYTES = 256
 MAX_IDS = 1_000_000  # a symbol is one character while learning, and there are 1,114,112 of these
@@ -53,6 +53,11 @@ class BytePairTokenizer(Stored):
         self.eot_id = len(self.pieces)
         self.pieces.append(b"")
         self.vocab_size = len(self.pieces)
+
+    @property
+    def boundary(self) -> re.Pattern[str] | None:
+        """Where a text may be cut, with our patterns."""
+        return BETWEEN_WORDS if self.pattern in PATTERNS.values() else None
 
     @cached_property
     def ranks(self) -> dict[bytes, int]:

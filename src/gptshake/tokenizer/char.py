@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gptshake.errors import ConfigError, DataError
-from gptshake.tokenizer.protocol import Ids, Stored, checked, id_type
+from gptshake.tokenizer.protocol import ANYWHERE, Ids, Stored, checked, id_type
 
 EOT, UNK, SPECIALS = 0, 1, 2
 CODE_POINTS = 0x110000
@@ -33,6 +33,7 @@ class CharTokenizer(Stored):
     name = "char"
     eot_id = EOT
     unk_id = UNK
+    boundary = ANYWHERE
 
     def __init__(self, characters: list[str]) -> None:
         if any(len(character) != 1 for character in characters) or any(a >= b for a, b in pairwise(characters)):
@@ -90,6 +91,7 @@ class CharTrainer:
     """
 
     LEAST = 256
+    boundary = ANYWHERE
 
     def __init__(self, vocab_size: int | str = "auto", coverage: float = 0.9999) -> None:
         if vocab_size != "auto" and (not isinstance(vocab_size, int) or isinstance(vocab_size, bool) or vocab_size <= SPECIALS):

@@ -24,6 +24,7 @@ from gptshake.files import write_atomic
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 FILE_NAME = "tokenizer.json"
+ANYWHERE = re.compile("")
 
 
 class Tokenizer(Protocol):
@@ -100,6 +101,14 @@ class Stored(ABC):
         return (json.dumps(self.content()) + "\n").encode()
 
 
+def boundary(user: Tokenizer | TokenizerTrainer) -> re.Pattern[str] | None:
+    """After whose matches a long text may be cut, so that the ids of its parts, one after the other, or what is learned from them, are
+    those of the whole: what a tokenizer or a trainer may say in its attribute ``boundary``. None: it needs each text whole, in memory.
+    """
+    found: re.Pattern[str] | None = getattr(user, "boundary", None)
+    return found
+
+
 def id_type(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:
     """The smallest type that holds every id: uint16 up to 65,536 ids, else uint32."""
     return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.uint32)
@@ -142,6 +151,8 @@ def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Toke
         DataError: if the file is missing, unreadable, of a kind that is not here, or another one than its ``load`` makes of it.
     """
     path = place / FILE_NAME if place.is_dir() else place
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} is not a saved tokenizer: it is no file.")
     try:
         data = json.loads(path.read_bytes())
         kind = data["kind"]

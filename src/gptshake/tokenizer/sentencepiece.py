@@ -8,6 +8,7 @@ Lone surrogates become U+FFFD. The result does not depend on how many cores ther
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -108,6 +109,8 @@ class SentencePieceTrainer:
     Raises:
         ConfigError: if a value is none of these.
     """
+
+    boundary = re.compile("\n")  # of what is learned: the library learns from lines; it encodes a text as one
 
     def __init__(
         self, vocab_size: int = 4096, model_type: str = "unigram", coverage: float = 0.9995, max_characters: int | None = 10_000_000

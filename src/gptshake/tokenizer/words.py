@@ -20,7 +20,7 @@ PATTERNS = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
 }
 STAND_INS = {r"\p{L}": "λ", r"\p{N}": "½"}  # a letter, and a number, of which no pattern makes anything special
-BEFORE_A_WORD = re.compile(r"\S(?= \S)")
+BETWEEN_WORDS = re.compile(r"\S(?= \S)|\S\n(?=\S)")
 NEITHER = "\ue000"
 
 
@@ -38,10 +38,11 @@ def pattern_of(name: str) -> str:
 def parts(text: str, least: int = 1 << 20) -> Iterator[str]:
     """A long text in parts of at least ``least`` characters whose words are the words of the text, so that a book need not be cut at once.
 
-    Both patterns begin a word at a single blank between two characters that are none, whatever stands around it.
+    Both patterns begin a word at a single blank between two characters that are none, and end one at a single line end between two,
+    whatever stands around them.
     """
     start = 0
-    while len(text) - start > least and (found := BEFORE_A_WORD.search(text, start + least - 1)):
+    while len(text) - start > least and (found := BETWEEN_WORDS.search(text, start + least - 1)):
         yield text[start : found.end()]
         start = found.end()
     yield text[start:]

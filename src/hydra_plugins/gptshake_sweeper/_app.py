@@ -1,5 +1,6 @@
 """A Hydra app as the sweep sees it, and the end of a sweep as people see it. Hydra does not scan it: its name begins with ``_``."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
 from gptshake.config.again import refuse_code, typed_values
 from gptshake.errors import GptshakeError, Stop
-from gptshake.processes import read_outcome
+from gptshake.files import expanded
+from gptshake.processes import ASKED_BY, read_outcome
 from gptshake.redaction import redact, redacted
 from gptshake.report.live import Live
 from gptshake.signals import SIGNALS
@@ -31,7 +33,7 @@ class HydraApp:
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = context, task_function, _without_sweeper(config)
         self.typed: set[str] = set()
-        self.folder = Path(config.hydra.sweep.dir).expanduser().absolute()
+        self.folder = expanded(config.hydra.sweep.dir).absolute()
         self.host: Host | None = task_function if isinstance(task_function, Host) else None
         self.program = "gptshake" if self.host else sys.argv[0]
 
@@ -132,4 +134,4 @@ def _value(study: Study, run: RunRow) -> Any:
 
 def _end(live: Live, folder: Path) -> None:
     live.close()
-    conclude(folder)
+    conclude(folder, aloud=ASKED_BY not in os.environ)

@@ -1,6 +1,8 @@
 """The user's own files: what odd encodings and odd folders give."""
 
 import codecs
+from collections.abc import Callable
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.data.source.decode import decode
+from gptshake.data.source import decode
+from gptshake.data.source.decode import decode_part, decoded, known
 from gptshake.data.source.files import TextFiles
 from gptshake.errors import DataError
 
+SEVERAL_ENCODINGS = [
+    "utf-8",
+    "utf-16",
+    "utf-32",
+    "utf-7",
+    "utf-8-sig",
+    "latin-1",
+    "ascii",
+    "cp1252",
+    "gb18030",
+    "shift_jis",
+    "euc_kr",
+    "big5",
+]
 SEVERAL = "Ein Bär. Слово. 水は低きに流る。 مرحبا 🙂\n"
 
 
@@ -68,10 +85,42 @@ def test_the_named_encoding_is_used(tmp_path: Path) -> None:
 @given(st.binary(max_size=40))
 def test_latin_1_reads_any_bytes_without_a_mark(data: bytes) -> None:
     if not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        assert decode(data, "latin-1", Path("x")).encode("latin-1") == data
+        assert "".join(decoded(BufferedReader(BytesIO(data)), "latin-1", "x")).encode("latin-1") == data
 
 
-@pytest.mark.parametrize("encoding", ["utf-9", "hex", "rot13", "", "a b", "\0"])
+def outcome(read: Callable[[], str]) -> str:
+    try:
+        return read()
+    except DataError as error:
+        return f"error: {error}"
+
+
+@given(
+    data=st.binary(max_size=30) | st.text(max_size=12).map(str.encode), chunk=st.integers(1, 7), encoding=st.sampled_from(SEVERAL_ENCODINGS)
+)
+def test_a_text_read_in_chunks_is_the_text_read_at_once_and_so_are_its_faults(data: bytes, chunk: int, encoding: str) -> None:
+    length, found = decode.marked(data[:4], encoding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "CHUNK", chunk)
+        in_chunks = outcome(lambda: "".join(decoded(BufferedReader(BytesIO(data)), encoding, "x")))
+    assert in_chunks == outcome(lambda: decode_part(data[length:], found, "x", length))
+
+
+def test_an_encoding_that_only_the_hook_of_a_package_knows_is_refused() -> None:
+    def hook(name: str) -> codecs.CodecInfo:
+        return codecs.lookup("utf-8")
+
+    codecs.register(hook)
+    try:
+        assert "".encode("no_such_encoding") == b""
+        with pytest.raises(DataError, match=r"data\.encoding=no_such_encoding is no text encoding"):
+            known("no_such_encoding")
+        assert [known(name) for name in ("UTF8", "Latin-1", "cp1252", "gb18030")] == ["utf-8", "iso8859-1", "cp1252", "gb18030"]
+    finally:
+        codecs.unregister(hook)
+
+
+@pytest.mark.parametrize("encoding", ["utf-9", "hex", "rot13", "", "a b", "\0", "idna", "undefined", "ütf-8"])
 def test_an_unknown_encoding_is_a_sentence(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(DataError, match=r"data\.encoding=.* is no text encoding"):
         TextFiles(str(write(tmp_path / "a.txt", "a")), encoding)

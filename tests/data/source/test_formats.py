@@ -4,6 +4,7 @@ import bz2
 import codecs
 import gzip
 import json
+import lzma
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gptshake.data.source import formats
+from gptshake.data.source import decode, formats, streams
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError
@@ -45,11 +46,13 @@ def table(**columns: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
-PACKED: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".zst": zst}
+PACKED: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zst}
 FILES = {
     "a.txt": b"One.\r\nTwo.",
     "a.md": b"# One",
     "a.jsonl": LINES,
+    "a.ndjson": LINES,
+    "a.json": json.dumps(ROWS, ensure_ascii=False).encode(),
     "a.parquet": table(text=[row["text"] for row in ROWS]),
     "a.xml": DUMP,
 }
@@ -83,14 +86,14 @@ def test_every_format_is_known_by_its_suffix() -> None:
     assert set(formats.READERS) == {Path(name).suffix for name in FILES}
 
 
-@pytest.mark.parametrize("packing", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
 def test_frames_one_after_the_other_are_read_whole(tmp_path: Path, packing: str) -> None:
     two = PACKED[packing](LINES) + PACKED[packing](LINES.replace(b"Row", b"More"))
     texts = [text for _, text in read(source_of(tmp_path / f"a.jsonl{packing}", two))]
     assert texts == [row["text"] for row in ROWS] + [row["text"].replace("Row", "More") for row in ROWS]
 
 
-@pytest.mark.parametrize("packing", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.xml", "a.parquet"])
 def test_a_packed_file_that_is_cut_off_is_refused(tmp_path: Path, name: str, packing: str) -> None:
     content = PACKED[packing](FILES[name] * 3)
@@ -98,7 +101,7 @@ def test_a_packed_file_that_is_cut_off_is_refused(tmp_path: Path, name: str, pac
         read(source_of(tmp_path / f"{name}{packing}", content[: len(content) * 2 // 3]))
 
 
-@pytest.mark.parametrize("packing", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("content", [b"no such stream at all", b"\x1f\x8b\x08\0garbage garbage", b"BZh9garbagegarbage"])
 def test_what_is_not_packed_as_its_name_says_is_refused(tmp_path: Path, packing: str, content: bytes) -> None:
     with pytest.raises(DataError, match=rf"a\.txt{packing} is (damaged|cut off)"):
@@ -110,6 +113,79 @@ def test_a_flipped_bit_in_a_gz_file_is_noticed(tmp_path: Path) -> None:
     content[-6] ^= 1  # of the checksum
     with pytest.raises(DataError, match=r"is damaged: CRC check failed"):
         read(source_of(tmp_path / "a.jsonl.gz", bytes(content)))
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.xml", "a.parquet"])
+def test_a_bomb_is_refused_before_it_fills_memory_or_disk(tmp_path: Path, name: str, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MOST_FREE", 1 << 20)
+    with pytest.raises(DataError, match=rf"{name}{packing} unpacks to more than 250 times its size"):
+        read(source_of(tmp_path / f"{name}{packing}", PACKED[packing](b" " * (1 << 26))))
+
+
+def test_text_that_packs_well_is_no_bomb(tmp_path: Path) -> None:
+    text = "All work and no play makes Jack a dull boy.\n" * 400_000
+    source = source_of(tmp_path / "a.txt.gz", gzip.compress(text.encode()))
+    assert "".join(document.text for document in source.documents()) == text
+
+
+LIST_FAULTS: dict[str, tuple[str, str]] = {
+    "object": ('{"data": [{"text": "a"}]}', r"a\.json is not a list of objects.*\.jsonl or \.ndjson"),
+    "lines": ('{"text": "a"}\n{"text": "b"}\n', r"not a list of objects"),
+    "words": ("some prose", r"not a list of objects"),
+    "empty": (" ", r"not a list of objects"),
+    "list of texts": ('["a", "b"]', r'object 1 is none: "a", "b"\]'),
+    "a number later": ('[{"text": "a"}, 7]', r"object 2 is none: 7\]"),
+    "cut off": ('[{"text": "a"}, {"text": "b', r"object 2 is not JSON: Unterminated string"),
+    "cut off between": ('[{"text": "a"},', r"object 2 is none: the file ends"),
+    "no comma": ('[{"text": "a"} {"text": "b"}]', r'object 1 is followed by \{"text": "b"\}\]'),
+    "two lists": ('[{"text": "a"}]\n[{"text": "b"}]', r"goes on after its list"),
+    "no such field": ('[{"content": "a"}]', r"object 1 has no field text, but content"),
+    "a text that is none": ('[{"text": 3.5}]', r"object 1 has float in text"),
+    "nesting without end": ('[{"a": ' + "[" * 200_000, r"object 1 is not JSON"),
+}
+
+
+@pytest.mark.parametrize("fault", LIST_FAULTS)
+def test_a_json_file_that_is_no_list_of_objects_is_refused_with_the_place(tmp_path: Path, fault: str) -> None:
+    content, sentence = LIST_FAULTS[fault]
+    with pytest.raises(DataError, match=sentence):
+        read(source_of(tmp_path / "a.json", content.encode()))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries({"text": st.text(max_size=40), "meta": st.recursive(st.none() | st.floats(), st.lists, max_leaves=4)})
+    ),
+    chunk=st.integers(1, 30),
+    indent=st.sampled_from([None, 1]),
+)
+def test_a_list_of_objects_is_read_in_chunks_of_any_size(tmp_path: Path, rows: list[Any], chunk: int, indent: int | None) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "CHUNK", chunk)
+        found = read(source_of(tmp_path / "a.json", json.dumps(rows, indent=indent).encode()))
+    assert found == [(f"a.json:{number}", row["text"]) for number, row in enumerate(rows, 1)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=st.text("ab\r\n水", max_size=30), chunk=st.integers(1, 9))
+def test_a_plain_text_is_the_same_document_in_however_many_chunks_it_is_read(tmp_path: Path, text: str, chunk: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "CHUNK", chunk)
+        found = list(source_of(tmp_path / "a.txt", text.encode()).documents())
+    assert "".join(document.text for document in found) == text.replace("\r\n", "\n")
+    assert [document.more for document in found] == [True] * (len(found) - 1) + [False]
+    assert {document.id for document in found} == {"a.txt"}
+
+
+@pytest.mark.parametrize("column", ["text", "id"])
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path: Path, column: str) -> None:
+    names = ["text", "id", column]
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_arrays([pa.array(["a"])] * 3, names=names), sink)
+    with pytest.raises(DataError, match=rf"a\.parquet has 2 columns named {column}"):
+        read(source_of(tmp_path / "a.parquet", bytes(sink.getvalue())))
 
 
 LINE_FAULTS: dict[str, tuple[bytes, str]] = {

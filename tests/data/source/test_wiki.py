@@ -4,13 +4,16 @@ import bz2
 import importlib.util
 import io
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pytest
 
 from gptshake.data.source import excerpt, hub
 from gptshake.data.source.excerpt import Excerpt
+from gptshake.data.source.files import TextFiles
 from gptshake.data.source.mediawiki import articles
 from gptshake.data.source.protocol import Position
 from gptshake.data.source.wiki import REVISION, Wiki
@@ -135,3 +138,96 @@ def test_a_hub_out_of_reach_is_a_sentence_with_the_excerpt_as_a_way_out(monkeypa
     with pytest.raises(OutOfReach, match=r"\(ConnectionError: Name or service not known\).*Check the network.*data\.source=excerpt"):
         next(Wiki(n_documents=10).documents())
     assert time.monotonic() - start < 10
+
+
+WIKIS = {  # language: names of files and of categories, and headings of sections of sources
+    "de": ("Datei", "Kategorie", ["Einzelnachweise", "Weblinks", "Literatur", "Siehe auch"]),
+    "fr": ("Fichier", "Catégorie", ["Notes et références", "Liens externes", "Voir aussi", "Bibliographie"]),
+    "es": ("Archivo", "Categoría", ["Referencias", "Véase también", "Enlaces externos"]),
+    "it": ("File", "Categoria", ["Note", "Voci correlate", "Collegamenti esterni"]),
+    "pt": ("Ficheiro", "Categoria", ["Referências", "Ligações externas"]),
+    "nl": ("Bestand", "Categorie", ["Zie ook", "Externe links", "Bronnen"]),
+    "pl": ("Plik", "Kategoria", ["Przypisy", "Linki zewnętrzne", "Bibliografia"]),
+    "ru": ("Файл", "Категория", ["Примечания", "Литература", "Ссылки", "См. также"]),
+    "sv": ("Fil", "Kategori", ["Referenser", "Externa länkar", "Se även"]),
+    "cs": ("Soubor", "Kategorie", ["Reference", "Externí odkazy"]),
+    "tr": ("Dosya", "Kategori", ["Kaynakça", "Dış bağlantılar"]),
+    "ja": ("ファイル", "Category", ["脚注", "関連項目", "外部リンク"]),
+    "zh": ("File", "Category", ["参考文献", "外部链接", "參考資料"]),
+    "ar": ("ملف", "تصنيف", ["مراجع", "وصلات خارجية"]),
+    "xx": ("Bildo-dosiero", "Klaso", ["Anything that nobody has heard of"]),  # found by its list of references alone
+}
+SITE = """<siteinfo><namespaces><namespace key="-1">Special</namespace><namespace key="0" /><namespace key="1">Talk</namespace>
+<namespace key="6">{file}</namespace><namespace key="14">{category}</namespace></namespaces></siteinfo>"""
+
+
+def texts_of(tmp_path: Path, content: str, **options: Any) -> list[tuple[str, str]]:
+    (tmp_path / "dump.xml").write_text(content, encoding="utf-8")
+    return [(document.id, document.text) for document in TextFiles(str(tmp_path / "dump.xml"), **options).documents()]
+
+
+@pytest.mark.parametrize("language", WIKIS)
+def test_pictures_categories_and_sources_vanish_in_every_language(tmp_path: Path, language: str) -> None:
+    file, category, headings = WIKIS[language]
+    wikitext = (
+        f"Text [[de:Haus]][[{file}:x.jpg|thumb|A caption with a [[link]].]][[{category}:X]][[Image:y.png|Another.]]stays: "
+        f"[[CSI: Miami]], [[Re:Zero]], [[Go: A Memoir|her book]], [[It: Chapter Two]].\n== A ==\nMore [[:{category}:X]].\n"
+        + "".join(f"== {heading} ==\n* x\n{{{{Reflist}}}}\n<references group='a' />\n" for heading in headings)
+        + f"[[{category.lower()}: Y]]"
+    )
+    page = PAGE.format(t="A", ns=0, i=1, r="", x=escape(wikitext))
+    content = EXPORT.format(SITE.format(file=file, category=category) + page)
+    expected = f"Text stays: CSI: Miami, Re:Zero, her book, It: Chapter Two.\nA\nMore {category}:X."
+    assert texts_of(tmp_path, content) == [("1", expected)]
+
+
+def test_a_list_of_references_takes_no_prose_with_it(tmp_path: Path) -> None:
+    page = PAGE.format(t="A", ns=0, i=1, r="", x=escape("== Life ==\nShe lived.\n<references />"))
+    assert texts_of(tmp_path, EXPORT.format(page)) == [("1", "Life\nShe lived.")]
+
+
+def test_the_newest_revision_of_a_history_is_read(tmp_path: Path) -> None:
+    revision = "<revision><id>{0}</id><timestamp>20{0}-01-01T00:00:00Z</timestamp><text>in 20{0}</text></revision>"
+    history = "".join(revision.format(year) for year in ("07", "12", "21", "19"))
+    content = EXPORT.format(f"<page><title>A</title><ns>0</ns><id>1</id>{history}</page>")
+    assert texts_of(tmp_path, content) == [("1", "in 2021")]
+    assert texts_of(tmp_path, content, cleaning=1) == [("1", "in 2007")]
+
+
+@pytest.mark.parametrize(
+    "wikitext",
+    [
+        "#REDIRECT [[B]]",
+        "#redirect: [[B]]",
+        "#WEITERLEITUNG [[B]]",
+        "#REDIRECCIÓN[[B]]",
+        "# PATRZ [[B]]",
+        "#перенаправление [[B]]",
+        "#転送 [[B]]",
+    ],
+)
+def test_a_redirect_is_known_by_its_word(tmp_path: Path, wikitext: str) -> None:
+    pages = PAGE.format(t="A", ns=0, i=1, r="", x=wikitext) + PAGE.format(t="B", ns=0, i=2, r="", x="# one [[thing]]")
+    assert texts_of(tmp_path, EXPORT.format(pages)) == [("2", "one thing")]
+
+
+def test_talk_pages_of_an_old_export_are_known_by_their_titles(tmp_path: Path) -> None:
+    old = PAGE.replace("<ns>{ns}</ns>", "")
+    pages = "".join(old.format(t=title, i=i, r="", x="text") for i, title in enumerate(["A", "Talk:A", "CSI: Miami"]))
+    assert texts_of(tmp_path, EXPORT.format(SITE.format(file="File", category="C") + pages)) == [("0", "text"), ("2", "text")]
+
+
+def test_the_first_version_of_the_cleaning_is_kept_for_runs_that_began_with_it(tmp_path: Path) -> None:
+    page = PAGE.format(t="A", ns=0, i=1, r="", x=escape("[[CSI: Miami]]{{transl|ar|set {a,b}}}\n== Weblinks ==\n* x"))
+    assert texts_of(tmp_path, EXPORT.format(page), cleaning=1) == [("1", "}\nWeblinks\nx")]
+    assert texts_of(tmp_path, EXPORT.format(page)) == [("1", "CSI: Miamiset {a,b}")]
+    (new, old), path = (1, 2), str(tmp_path / "dump.xml")
+    assert TextFiles(path, cleaning=new).fingerprint() | {"cleaning": 2} == TextFiles(path, cleaning=old).fingerprint()
+    with pytest.raises(ConfigError, match=r"data\.cleaning=3.*from 1 to 2"):
+        TextFiles(path, cleaning=3)
+
+
+@pytest.mark.usefixtures("excerpt_here")
+def test_the_excerpt_of_the_first_cleaning_is_byte_for_byte_what_it_was() -> None:
+    text = "\n\n".join(document.text for document in Excerpt(cleaning=1).documents())
+    assert sha256(text.encode()).hexdigest() == "c9384c6e2dceef14b88d891a81bcdc77a5004a0e82cc0af480f25b647ff69a21"

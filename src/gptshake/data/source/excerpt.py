@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gptshake.data.clean import CLEANING_VERSION
-from gptshake.data.source.mediawiki import articles, prose
+from gptshake.data.clean import CLEANING_VERSION, cleaning_version
+from gptshake.data.source.mediawiki import Site, articles, prose
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.streams import opened
 from gptshake.errors import ConfigError, DataError
@@ -26,29 +26,33 @@ N_ARTICLES = 106
 class Excerpt:
     """The first ``n_documents`` articles of the excerpt; None: all 106.
 
+    Args:
+        n_documents: how many.
+        cleaning: its version; a run that goes on keeps its own.
     Raises:
-        ConfigError: if it has not that many.
+        ConfigError: if it has not that many, or there is no such version.
     """
 
     licence = "Wikipedia authors, CC BY-SA 3.0"
     notes: tuple[str, ...] = ()
 
-    def __init__(self, n_documents: int | None = None) -> None:
+    def __init__(self, n_documents: int | None = None, cleaning: int = CLEANING_VERSION) -> None:
         if n_documents is not None and not 1 <= n_documents <= N_ARTICLES:
             raise ConfigError(
                 f"data.n_documents={n_documents}, but the excerpt has 1 to {N_ARTICLES} documents; data.source=hub has 6.4 million."
             )
-        self._n = n_documents or N_ARTICLES
+        self._n, self._cleaning = n_documents or N_ARTICLES, cleaning_version(cleaning)
         self.label = f"excerpt{self._n}"
 
     def fingerprint(self) -> dict[str, Any]:
         """Known without the file, as its hash is fixed: a corpus read once does not need gensim again."""
-        return {"source": "excerpt", "sha256": SHA256, "n_documents": self._n, "cleaning": CLEANING_VERSION}
+        return {"source": "excerpt", "sha256": SHA256, "n_documents": self._n, "cleaning": self._cleaning}
 
     def documents(self, start: Position = START) -> Iterator[Document]:
         """The cleaned articles; their ids are Wikipedia's page ids."""
         with opened(_file(), ".bz2") as (stream, _):
-            for id, text in prose(islice(articles(stream), self._n), start.inside, parallel=False):
+            site = Site(self._cleaning)
+            for id, text in prose(islice(articles(stream, site=site), self._n), start.inside, parallel=False, site=site):
                 yield Document(id, text)
 
     def resolved(self) -> dict[str, Any]:

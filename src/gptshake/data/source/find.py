@@ -15,9 +15,10 @@ from pathlib import Path
 from gptshake.data.source.formats import READERS
 from gptshake.data.source.protocol import shown
 from gptshake.errors import DataError
+from gptshake.files import expanded
 
 SUFFIXES = tuple(READERS)
-COMPRESSED = (".gz", ".bz2", ".zst")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def suffixes(name: str) -> tuple[str, str]:
@@ -40,7 +41,7 @@ def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
     left_out: Counter[str] = Counter()
     met: set[str] = set()
     for entry in entries:
-        path = Path(entry).expanduser()
+        path = expanded(entry)
         found, others = _found(entry, path)
         left_out += Counter(other.suffix.lower() or "without a suffix" for other in others)
         prefix = f"{path.name}/" if len(entries) > 1 and path.is_dir() else ""
@@ -77,7 +78,7 @@ def _found(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
 
 
 def _matching(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
-    fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    fixed = next(parent for parent in path.parents if parent.is_dir() or not glob.has_magic(str(parent)))
     matches = [match for match in fixed.glob(str(path.relative_to(fixed))) if not is_hidden(match, fixed)]
     files = [match for match in matches if match.is_file()]
     more, others = _sorted_out(file for match in matches if match.is_dir() for file in _walk(match))

@@ -1,28 +1,42 @@
-"""The formats of text files, each a function that reads one open file: plain text, JSON lines, Parquet, MediaWiki dumps.
+"""The formats of text files, each a function that reads one open file: plain text, JSON, JSON lines, Parquet, MediaWiki dumps.
 
-Each gives pairs (id, text), streamed, and can leave out the first ``skip`` of them cheaply, for a reader that goes on after
+Each gives ids and texts, streamed, and can leave out the first ``skip`` of them cheaply, for a reader that goes on after
 an interruption. What does not fit is an error with its place (file, line, row, byte); the one thing that is passed over is
 a value of null, which is a document without text.
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader, TextIOWrapper
+from itertools import count, islice, starmap
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-from gptshake.data.source.decode import decode, decode_part, marked
-from gptshake.data.source.mediawiki import articles, prose
+from gptshake.data.source.decode import decode_part, decoded, marked
+from gptshake.data.source.mediawiki import Site, articles, prose
 from gptshake.data.source.protocol import shown
 from gptshake.errors import DataError
 
-Pairs = Iterator[tuple[str, str]]
 _ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
 _BUFFER = 1 << 20
+_VISIBLE = re.compile(r"[^ \t\n\r]")
+_LONGEST = 16  # characters of JSON that mean nothing before their last one, such as -Infinity and \\ud83d\\ude00
 LARGE_DUMP = 16 << 20  # bytes on disk from which it pays to start processes
+
+
+class Row(NamedTuple):
+    """A document, or a part of one whose text goes on in the next row."""
+
+    id: str
+    text: str
+    more: bool = False
+
+
+Rows = Iterator[Row]
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class File:
         stream: the same decompressed; ``raw`` itself below a buffer if ``compression`` is empty.
         text_key: field or column of the text.
         encoding: of what has no byte order mark.
+        cleaning: version of the cleaning of dumps.
     """
 
     name: str
@@ -45,6 +60,7 @@ class File:
     compression: str
     text_key: str
     encoding: str
+    cleaning: int
 
     @property
     def shown(self) -> str:
@@ -52,13 +68,21 @@ class File:
         return shown(str(self.path))
 
 
-def plain(file: File, skip: int) -> Pairs:
-    """A text as one document; CR LF becomes LF."""
-    if not skip:
-        yield file.name, decode(file.stream.read(), file.encoding, file.path).replace("\r\n", "\n")
+def plain(file: File, skip: int) -> Rows:
+    """A text as one document, in rows of about a megabyte; CR LF becomes LF."""
+    if skip:
+        return
+    held = ""
+    for chunk in decoded(file.stream, file.encoding, file.shown):
+        if held:
+            end = len(held) - held.endswith("\r")  # perhaps the first half of a CR LF
+            yield Row(file.name, held[:end].replace("\r\n", "\n"), more=True)
+            held = held[end:]
+        held += chunk
+    yield Row(file.name, held.replace("\r\n", "\n"))
 
 
-def json_lines(file: File, skip: int) -> Pairs:
+def json_lines(file: File, skip: int) -> Rows:
     """One object a line; ids are the field ``id`` if it is there, else the file's name and the number of the line."""
     for number, line in _lines(file):
         if line.isspace():
@@ -67,13 +91,16 @@ def json_lines(file: File, skip: int) -> Pairs:
             skip -= 1
             continue
         place = f"{file.shown}, line {number:,}"
-        row = _object(line, place)
-        if file.text_key not in row:
-            raise DataError(f"{place} has no field {file.text_key}, but {some_of(row)}. Say which field is the text: data.text_key=…")
-        yield id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], place, file.text_key)
+        yield _row(_object(line, place), number, place, file)
 
 
-def parquet(file: File, skip: int) -> Pairs:
+def json_list(file: File, skip: int) -> Rows:
+    """One list of objects, read one after the other; ids are the field ``id`` if it is there, else the file's name and the object's number."""
+    for number, row in islice(enumerate(_elements(file), 1), skip, None):
+        yield _row(row, number, f"{file.shown}, object {number:,}", file)
+
+
+def parquet(file: File, skip: int) -> Rows:
     """One row a document; ids are the column ``id`` if there is one, else the file's name and the number of the row."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -87,20 +114,25 @@ def parquet(file: File, skip: int) -> Pairs:
             )  # else: a row group at once
             columns = _columns(table.schema_arrow, file)
             for number, row in enumerate(_rows(table, columns, skip), skip + 1):
-                yield id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
+                text = text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
+                yield Row(id_of(row, f"{file.name}:{number}"), text)
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise DataError(f"{file.shown} is damaged or no Parquet file: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
-def dump(file: File, skip: int) -> Pairs:
+def dump(file: File, skip: int) -> Rows:
     """The articles of a MediaWiki export as prose; ids are the page ids."""
-    return prose(articles(file.stream, file.shown), skip, parallel=file.path.stat().st_size >= LARGE_DUMP)
+    site = Site(file.cleaning)
+    pages = articles(file.stream, file.shown, site)
+    return starmap(Row, prose(pages, skip, parallel=file.path.stat().st_size >= LARGE_DUMP, site=site))
 
 
-READERS: Mapping[str, Callable[[File, int], Pairs]] = {
+READERS: Mapping[str, Callable[[File, int], Rows]] = {
     ".txt": plain,
     ".md": plain,
     ".jsonl": json_lines,
+    ".ndjson": json_lines,
+    ".json": json_list,
     ".parquet": parquet,
     ".xml": dump,
 }
@@ -150,6 +182,12 @@ def _lines(file: File) -> Iterator[tuple[int, str]]:
         ) from error
 
 
+def _row(row: dict[str, Any], number: int, place: str, file: File) -> Row:
+    if file.text_key not in row:
+        raise DataError(f"{place} has no field {file.text_key}, but {some_of(row)}. Say which field is the text: data.text_key=…")
+    return Row(id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], place, file.text_key))
+
+
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
@@ -159,6 +197,79 @@ def _object(line: str, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{place} is a {type(row).__name__}, not an object with a field that holds the text.")
     return row
+
+
+_JSON = json.JSONDecoder()
+
+
+def _elements(file: File) -> Iterator[dict[str, Any]]:
+    """The objects of a file that is one list of them; memory holds an object, and a megabyte of the file."""
+    text = _Window(decoded(file.stream, file.encoding, file.shown))
+    if text.next() != "[":
+        raise DataError(
+            f"{file.shown} is not a list of objects, [{{…}}, {{…}}]. A file with one object on each line is named .jsonl or .ndjson."
+        )
+    text.at += 1
+    for number in count(1):
+        place = f"{file.shown}, object {number:,}"
+        if number == 1 and text.next() == "]":
+            break
+        if text.next() != "{":
+            raise DataError(f"{place} is none: {text.rest() or 'the file ends'}. A .json file is one list of objects.")
+        yield text.object(place)
+        if text.next() == "]":
+            break
+        if text.next() != ",":
+            raise DataError(
+                f"{place} is followed by {text.rest() or 'the end of the file'}, neither by a comma nor by the end of the list."
+            )
+        text.at += 1
+    text.at += 1
+    if text.next():
+        raise DataError(f"{file.shown} goes on after its list: {text.rest()}.")
+
+
+class _Window:
+    """A text that comes in chunks, seen from the character ``at`` on."""
+
+    def __init__(self, chunks: Iterator[str]) -> None:
+        self.text, self.at, self._chunks = "", 0, chunks
+
+    def next(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            if found := _VISIBLE.search(self.text, self.at):
+                self.at = found.start()
+                return found[0]
+            self.at = len(self.text)
+            if not self._more():
+                return ""
+
+    def rest(self) -> str:
+        """The beginning of what is here, for a sentence."""
+        return shown(self.text[self.at : self.at + 20])
+
+    def object(self, place: str) -> dict[str, Any]:
+        """The object that begins here, however many chunks it takes."""
+        while True:
+            try:
+                row, self.at = _JSON.raw_decode(self.text, self.at)
+                return row  # type: ignore[no-any-return]
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - _LONGEST
+                if not (cut and self._more()):
+                    raise DataError(f"{place} is not JSON: {error.msg}.") from error
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{place} is not JSON: {error}.") from error
+
+    def _more(self) -> bool:
+        """Whether there was more; as much again as there is, so that a long object is not tried for every chunk."""
+        before = len(self.text) - self.at
+        chunks = [self.text[self.at :]]
+        while sum(map(len, chunks)) <= 2 * before and (chunk := next(self._chunks, "")):
+            chunks.append(chunk)
+        self.text, self.at = "".join(chunks), 0
+        return len(self.text) > before
 
 
 def _columns(schema: Any, file: File) -> list[str]:
@@ -173,6 +284,8 @@ def _columns(schema: Any, file: File) -> list[str]:
         return bool(is_a.is_string(kind) or is_a.is_large_string(kind) or is_a.is_string_view(kind) or is_a.is_null(kind))
 
     key = file.text_key
+    if twice := next((name for name in (key, "id") if schema.names.count(name) > 1), None):
+        raise DataError(f"{file.shown} has {schema.names.count(twice)} columns named {shown(twice)}. Give each a name of its own.")
     if key not in schema.names:
         raise DataError(f"{file.shown} has no column {key}, but {some_of(schema.names)}. Say which column is the text: data.text_key=…")
     if not is_text(inner(key)):

@@ -17,6 +17,7 @@ from gptshake.data.source.formats import id_of, some_of, text_of
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.selection import Row, Selection
 from gptshake.errors import DataError, GptshakeError, OutOfReach
+from gptshake.files import expanded
 
 REACH_SECONDS = 5.0
 FEW_SHARDS = 16  # below, Parquet is divided further, by row groups, where the order is not the first
@@ -62,11 +63,11 @@ class Hub:
     ) -> None:
         if not dataset:
             raise DataError("Which data set? Give its name on the hub, or a local folder, with data.dataset=…")
-        self._local = Path(dataset).expanduser().is_dir()
-        self._dataset = str(Path(dataset).expanduser()) if self._local else dataset
+        self._local = expanded(dataset).is_dir()
+        self._dataset = str(expanded(dataset)) if self._local else dataset
         self._config, self._revision, self._text_key = config, revision, text_key
         self.selection = Selection(n_documents, max_bytes, order, order_seed)
-        self._cache = Path(cache).expanduser() if cache else None
+        self._cache = expanded(cache) if cache else None
         self.label = "-".join([re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(dataset).name).strip("-.") or "hub", *self.selection.words()])
 
     @property

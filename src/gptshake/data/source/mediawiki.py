@@ -1,20 +1,30 @@
 """Articles out of a MediaWiki XML export, as a stream with flat memory, and their prose, cleaned by all cores.
 
 Takes an open export file (already decompressed, any export version), gives the articles: pages of namespace 0 that are no
-redirects. One core parses 300 MB/s of XML, unpacks 40 MB/s of bz2, but cleans 15 MB/s only: hence the processes.
+redirects, each in its newest revision. Which links show no text, the dump says
+itself: its ``siteinfo`` names the namespaces. One core parses 300 MB/s of XML, unpacks 40 MB/s of bz2, but cleans 15 MB/s
+only: hence the processes.
 """
 
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import IO, NamedTuple
 from xml.etree import ElementTree
 
-from gptshake.data.clean import clean
+from gptshake.data.clean import CLEANING_VERSION, clean
 from gptshake.data.in_order import in_order
+from gptshake.data.wiki_names import HIDDEN, OLD_NAMES, REDIRECTS
 from gptshake.errors import DataError
 from gptshake.hardware import logical_cores
 
 _CHUNK = 2 << 20  # characters of markup that a process cleans at once: 0.15 s
+
+
+_REDIRECT = re.compile(rf"\s*#\s*(?:{'|'.join(map(re.escape, REDIRECTS))})\s*:?\s*\[\[", re.IGNORECASE)
+_HIDDEN_NAMESPACES = ("-2", "6", "14")  # media, files, categories
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 class Page(NamedTuple):
@@ -25,20 +35,51 @@ class Page(NamedTuple):
     wikitext: str
 
 
-def articles(stream: IO[bytes], name: str = "This file") -> Iterator[Page]:
-    """The articles of an export, in its order; ``name`` is for the sentence.
+@dataclass
+class Site:
+    """How the pages of a wiki are read and cleaned.
 
+    Attributes:
+        version: of the cleaning; 1 takes each page's first revision, and for redirects only pages with an element that says so.
+        hidden: as ``clean`` takes it; the dump says which.
+    """
+
+    version: int = CLEANING_VERSION
+    hidden: frozenset[str] = HIDDEN
+
+
+def articles(stream: IO[bytes], name: str = "This file", site: Site | None = None) -> Iterator[Page]:
+    """The articles of an export, in its order.
+
+    Args:
+        stream: the export, decompressed.
+        name: of the file, for the sentence.
+        site: what is known of its wiki; what the export says of it is put there before the first article comes.
     Raises:
         DataError: if the stream is not well-formed XML (cut off, or no export at all).
     """
+    site = site or Site()
     events = ElementTree.iterparse(stream, events=("start", "end"))
     try:
         _, root = next(events)
         if not _is(root, "mediawiki"):
             raise DataError(f"{name} is XML, but no MediaWiki export: it begins with <{root.tag}>.")
+        namespace = root.tag.removesuffix("mediawiki")
+        names: dict[str, str] = {}
+        site.hidden |= {*OLD_NAMES.get(root.get(_LANGUAGE, ""), "").split()}
+        newest = _Revision()
         for event, element in events:
-            if event == "end" and _is(element, "page"):
-                page = _article(element, element.tag.removesuffix("page"))
+            if event == "start":
+                continue
+            if _is(element, "namespaces"):
+                names = {(child.text or "").lower(): child.get("key", "") for child in element}
+                site.hidden |= {title for title, key in names.items() if key in _HIDDEN_NAMESPACES}
+            elif _is(element, "revision"):
+                newest = newest.or_newer(element, namespace, site.version)
+                element.clear()  # a page history has thousands
+            elif _is(element, "page"):
+                page = _article(element, namespace, newest.text, names, site.version)
+                newest = _Revision()
                 root.clear()  # also lets go of the pages before: memory stays flat over a dump of any size
                 if page:
                     yield page
@@ -46,24 +87,40 @@ def articles(stream: IO[bytes], name: str = "This file") -> Iterator[Page]:
         raise DataError(f"{name} is a MediaWiki export that is damaged or not one: {error or 'it is empty'}.") from error
 
 
-def prose(pages: Iterable[Page], skip: int, *, parallel: bool) -> Iterator[tuple[str, str]]:
+def prose(pages: Iterable[Page], skip: int, *, parallel: bool, site: Site | None = None) -> Iterator[tuple[str, str]]:
     """Ids and readable text of the pages after the first ``skip``, in their order.
 
     Args:
         pages: from ``articles``.
         skip: how many to leave out, uncleaned.
         parallel: whether to use all cores; worth it from seconds of cleaning on.
+        site: the one that ``articles`` was given.
     """
-    rest = islice(pages, skip, None)
+    rest, site = islice(pages, skip, None), site or Site()
     if parallel:
-        for cleaned in in_order(_clean, _chunks(rest), logical_cores()):
+        for cleaned in in_order(_clean, ((site, chunk) for chunk in _chunks(rest)), logical_cores()):
             yield from cleaned
     else:
-        yield from (pair for page in rest for pair in _clean([page]))
+        yield from (pair for page in rest for pair in _clean((site, [page])))
 
 
-def _clean(pages: list[Page]) -> list[tuple[str, str]]:
-    return [(page.id, clean(page.wikitext)) for page in pages]
+def _clean(work: tuple[Site, list[Page]]) -> list[tuple[str, str]]:
+    site, pages = work
+    return [(page.id, clean(page.wikitext, site.version, site.hidden)) for page in pages]
+
+
+class _Revision(NamedTuple):
+    """The newest of the revisions of a page that were read so far; its time as in the dump, which sorts as a text."""
+
+    text: str | None = None
+    time: str = ""
+
+    def or_newer(self, element: ElementTree.Element, namespace: str, version: int) -> "_Revision":
+        """This one, or the one of the element if that is newer."""
+        time = element.findtext(f"{namespace}timestamp", "").strip()
+        if self.text is not None and (version == 1 or time < self.time):
+            return self
+        return _Revision(element.findtext(f"{namespace}text") or "", time)
 
 
 def _chunks(pages: Iterable[Page]) -> Iterator[list[Page]]:
@@ -83,8 +140,11 @@ def _is(element: ElementTree.Element, name: str) -> bool:
     return element.tag.rpartition("}")[2] == name
 
 
-def _article(page: ElementTree.Element, namespace: str) -> Page | None:
-    if page.find(f"{namespace}redirect") is not None or page.findtext(f"{namespace}ns", "0") != "0":
+def _article(page: ElementTree.Element, namespace: str, text: str | None, names: dict[str, str], version: int) -> Page | None:
+    """None for a redirect, and for a page of another namespace than that of articles."""
+    title, key = page.findtext(f"{namespace}title", ""), page.findtext(f"{namespace}ns")
+    if key is None:  # of an old export
+        key = names.get(title.partition(":")[0].lower(), "0") if ":" in title and version > 1 else "0"
+    if page.find(f"{namespace}redirect") is not None or key != "0" or (version > 1 and _REDIRECT.match(text or "")):
         return None
-    text = page.findtext(f"{namespace}revision/{namespace}text")
-    return Page(page.findtext(f"{namespace}id", ""), page.findtext(f"{namespace}title", ""), text or "")
+    return Page(page.findtext(f"{namespace}id", ""), title, text or "")

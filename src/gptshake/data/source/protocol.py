@@ -19,12 +19,14 @@ class Document:
         text: readable text, cleaned of markup.
         part: file or shard of the source that it stands in, counted from 0, never falling.
         share: of all input that was read when it came, in [0, 1]; None if nobody knows. For progress alone.
+        more: whether the text goes on in the next document of the same id: so a long one need not be in memory at once.
     """
 
     id: str
     text: str
     part: int = 0
     share: float | None = field(default=None, compare=False)
+    more: bool = False
 
 
 class Position(NamedTuple):

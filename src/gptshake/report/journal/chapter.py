@@ -18,7 +18,7 @@ from gptshake.record.catalogue import Entry
 from gptshake.record.history import History
 from gptshake.record.notes import read_notes
 from gptshake.report.answer import best, is_number, run_values
-from gptshake.report.changes import changed_keys, key_text, value_text
+from gptshake.report.changes import SETTLED, changed_keys, key_text, value_text
 from gptshake.report.journal.figures import Figures, figures_of, settings_of
 from gptshake.report.journal.stories import Story
 from gptshake.report.outcome import note, reason, source
@@ -98,7 +98,7 @@ def _tell(story: Story, before: Sequence[Chapter], history: History) -> Chapter:
     against, origin = _against(main, before)
     changes = _changes(story, origin)
     text = _text_of(main)
-    rival = _best_before(text, before)
+    rival = _best_before(text, [one for one in before if one.story.main.old_rule == main.old_rule])
     compared = [against] if against and against.what != "previous" else []
     compared += (
         [Other(rival.story.id, "best before", rival.figures)] if rival and rival.story.id not in {one.id for one in compared} else []
@@ -188,7 +188,7 @@ def _changes(story: Story, origin: Entry | None) -> dict[str, tuple[Any, Any]]:
     if origin is None or not origin.config or not story.main.config:
         return {}
     varied = {str(axis["key"]).lstrip("+") for axis in story.study["axes"]} if story.study else set[str]()
-    return {key: pair for key, pair in changed_keys(origin.config, story.main.config).items() if key not in varied}
+    return {key: pair for key, pair in changed_keys(origin.config, story.main.config).items() if key not in varied and key not in SETTLED}
 
 
 def _text_of(entry: Entry) -> Text | None:
@@ -207,7 +207,7 @@ def _best_before(text: Text | None, before: Sequence[Chapter]) -> Chapter | None
 
 def _signature(entry: Entry) -> str:
     """All that can change a result but the seed."""
-    return repr(sorted((key, repr(new)) for key, (_, new) in changed_keys({}, entry.config).items() if key != "seed"))
+    return repr(sorted((key, repr(new)) for key, (_, new) in changed_keys({}, entry.config).items() if key not in ("seed", *SETTLED)))
 
 
 def _spread(story: Story, before: Sequence[Chapter], signature: str) -> tuple[float, float, int] | None:

@@ -1,0 +1,266 @@
+"""What users of nanoGPT, Hugging Face, Lightning, Hydra and Optuna type, and what it is called here.
+
+One small table of keys, one of options and one of values; whatever they lack gets the nearest name. Pure but for the
+list of options, which is read from the config folders.
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from gptshake.config.layout import GROUPS, options
+
+KEYS = {
+    "learning_rate": "optimizer.lr",
+    "max_lr": "optimizer.lr",
+    "peak_lr": "optimizer.lr",
+    "lr": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "decay": "optimizer.weight_decay",
+    "adam_beta1": "optimizer.beta1",
+    "adam_beta2": "optimizer.beta2",
+    "adam_epsilon": "optimizer.eps",
+    "optim": "optimizer",
+    "opt": "optimizer",
+    "lr_scheduler": "scheduler",
+    "lr_scheduler_type": "scheduler",
+    "schedule": "scheduler",
+    "warmup_iters": "scheduler.warmup",
+    "warmup_steps": "scheduler.warmup",
+    "warmup_ratio": "scheduler.warmup",
+    "min_lr": "scheduler.floor",
+    "bs": "data.batch_size",
+    "batch": "data.batch_size",
+    "train_batch_size": "data.batch_size",
+    "per_device_train_batch_size": "data.micro_batch_size",
+    "gradient_accumulation_steps": "data.micro_batch_size",
+    "accumulate_grad_batches": "data.micro_batch_size",
+    "num_workers": "data.workers",
+    "dataset": "data",
+    "data_path": "data.path",
+    "file": "data.path",
+    "text": "data.path",
+    "val_split": "data.val_fraction",
+    "vocab": "tokenizer.vocab_size",
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "num_train_epochs": "trainer.max_epochs",
+    "n_epochs": "trainer.max_epochs",
+    "max_iters": "trainer.max_steps",
+    "iters": "trainer.max_steps",
+    "steps": "trainer.max_steps",
+    "n_steps": "trainer.max_steps",
+    "num_steps": "trainer.max_steps",
+    "train_steps": "trainer.max_steps",
+    "tokens": "trainer.max_tokens",
+    "time": "trainer.max_time",
+    "eval_interval": "trainer.val_check_interval",
+    "eval_steps": "trainer.val_check_interval",
+    "val_interval": "trainer.val_check_interval",
+    "eval_iters": "trainer.limit_val_batches",
+    "grad_clip": "trainer.gradient_clip_val",
+    "max_grad_norm": "trainer.gradient_clip_val",
+    "clip": "trainer.gradient_clip_val",
+    "early_stopping": "trainer.patience",
+    "dtype": "trainer.precision",
+    "device": "trainer",
+    "num_gpus": "trainer.devices",
+    "n_gpus": "trainer.devices",
+    "gpus": "trainer.devices",
+    "world_size": "trainer.devices",
+    "torch_compile": "trainer.compile",
+    "layers": "model.n_layer",
+    "num_layers": "model.n_layer",
+    "num_hidden_layers": "model.n_layer",
+    "depth": "model.n_layer",
+    "heads": "model.n_head",
+    "num_heads": "model.n_head",
+    "num_attention_heads": "model.n_head",
+    "d_model": "model.n_embd",
+    "dim": "model.n_embd",
+    "hidden_size": "model.n_embd",
+    "embed_dim": "model.n_embd",
+    "context": "model.block_size",
+    "context_length": "model.block_size",
+    "ctx_len": "model.block_size",
+    "seq_len": "model.block_size",
+    "max_length": "model.block_size",
+    "sequence_length": "model.block_size",
+    "model_name": "model",
+    "arch": "model",
+    "out_dir": "paths.runs",
+    "output_dir": "paths.runs",
+    "save_dir": "paths.runs",
+    "logdir": "paths.runs",
+    "cache_dir": "paths.cache",
+    "wandb_project": "logger.project",
+    "project": "logger.project",
+    "report_to": "logger",
+    "random_seed": "seed",
+    "name": "note",
+    "run_name": "note",
+    "checkpoint": "resume",
+    "ckpt": "resume",
+    "ckpt_path": "resume",
+    "resume_from": "resume",
+    "resume_from_checkpoint": "resume",
+    "pretrained": "init_from",
+    "weights": "init_from",
+    "max_new_tokens": "task.n_tokens",
+    "start": "task.prompt",
+    "trials": "hydra.sweeper.n_trials",
+    "n_iter": "hydra.sweeper.n_trials",
+    "study_name": "study",
+    "n_jobs": "hydra.sweeper.executor.slots",
+    "jobs": "hydra.sweeper.executor.slots",
+    "algorithm": "sampler",
+    "config": "experiment",
+    "recipe": "experiment",
+}
+# What a whole override means, whatever its key would.
+WHOLE = {
+    "device=cuda": "trainer=gpu",
+    "device=mps": "trainer=auto",
+    "gpus=0": "trainer=cpu",
+    "gpus=1": "trainer=gpu",
+    "fp16=true": "trainer.precision=16-mixed",
+    "bf16=true": "trainer.precision=bf16-mixed",
+    "wandb=true": "logger=wandb",
+    "wandb=false": "logger=none",
+    "wandb_log=true": "logger=wandb",
+    "wandb_log=false": "logger=none",
+    "init_from=scratch": "leave init_from= out",
+    "init_from=resume": "resume=latest",
+}
+OPTIONS = {
+    "model": {"gpt2": "gpt3_small", "gpt": "gpt3_small", "gpt3": "gpt3_small", "small": "gpt3_small", "medium": "gpt3_medium"}
+    | {"large": "gpt3_large", "xl": "gpt3_xl", "gpt2-medium": "gpt3_medium", "gpt2-large": "gpt3_large", "gpt2-xl": "gpt3_xl"}
+    | {"nano": "tiny", "nanogpt": "baby", "mini": "baby", "gpt-nano": "tiny", "gpt-mini": "baby", "124m": "gpt3_small"},
+    "data": {"wikipedia": "wiki_char", "enwik8": "wiki_byte", "tinyshakespeare": "shakespeare_char", "custom": "text_char"}
+    | {"file": "text_char", "huggingface": "hf_bpe", "hub": "hf_bpe", "openwebtext": "hf_gpt2", "tinystories": "hf_bpe"},
+    "tokenizer": {"tiktoken": "gpt2", "character": "char", "chars": "char", "bytes": "byte", "utf8": "byte", "spm": "sentencepiece"}
+    | {"unigram": "sentencepiece", "huggingface": "hf_bpe", "hf": "hf_bpe", "gpt4": "bpe"},
+    "optimizer": {"adam": "adamw", "momentum": "sgd", "nesterov": "sgd"},
+    "scheduler": {"none": "constant", "warmup": "constant", "cosine_annealing": "cosine", "onecyclelr": "one_cycle", "trapezoidal": "wsd"},
+    "trainer": {"cuda": "gpu", "mps": "auto", "single": "auto", "default": "auto", "multi_gpu": "ddp", "tpu": "auto", "deepspeed": "fsdp"},
+    "logger": {"tb": "tensorboard", "csv": "none", "false": "none", "off": "none", "null": "none", "wb": "wandb", "mlflow": "wandb"},
+    "sampler": {"bayes": "tpe", "bayesian": "tpe", "optuna": "tpe", "gaussian": "gp", "botorch": "gp", "sobol": "qmc", "halton": "qmc"}
+    | {"cma": "cmaes", "evolution": "cmaes", "uniform": "random"},
+    "pruner": {"asha": "hyperband", "successive_halving": "hyperband", "false": "none", "nop": "none", "default": "patient"},
+    "task": {"generate": "sample", "inference": "sample", "fit": "train", "pretrain": "train", "list": "runs", "ls": "runs"}
+    | {"compare": "diff", "lr_find": "find_lr", "lr_finder": "find_lr", "batch_size_finder": "fit_batch", "upload": "sync"}
+    | {"estimate": "plan", "cost": "plan", "replay": "reproduce", "benchmark": "profile", "show": "inspect"},
+}
+VALUES = {
+    "trainer.precision": {"fp16": "16-mixed", "16": "16-mixed", "half": "16-mixed", "float16": "16-mixed", "bf16": "bf16-mixed"}
+    | {"bfloat16": "bf16-mixed", "fp32": "32-true", "32": "32-true", "float32": "32-true", "full": "32-true", "amp": "16-mixed"},
+    "trainer.accelerator": {"cuda": "gpu"},
+    "data.source": {"hf": "hub", "huggingface": "hub", "local": "excerpt"},
+}
+COMMANDS = {
+    "sweep": "-m model=tiny data=wiki_char optimizer.lr=range",
+    "tune": "-m model=tiny data=wiki_char optimizer.lr=range",
+    "search": "-m model=tiny data=wiki_char optimizer.lr=range",
+    "resume": "resume=latest",
+    "continue": "resume=latest",
+    "help": "--help",
+    "version": "--version",
+    "config": "model=tiny data=wiki_char --cfg job",
+    "debug": "debug=smoke",
+    "test": "debug=smoke",
+}
+_OF_A_TASK = {"prompt": "sample", "n_tokens": "sample", "temperature": "sample", "top_k": "sample", "top_p": "sample", "filter": "runs"}
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop.
+
+    Of dotted names the last part is as good as the whole: ``n_trial`` finds ``hydra.sweeper.n_trials``.
+    """
+    names = list(names)
+    ends = {name.rpartition(".")[2]: name for name in reversed(names)}
+    if word in ends:
+        return meant(ends[word])
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return meant(close[0] if close else ends.get(next(iter(difflib.get_close_matches(word, ends, n=1, cutoff=0.7)), ""), ""))
+
+
+def meant(text: str | None) -> str:
+    """``"; did you mean X?"``, or a full stop where there is nothing to propose."""
+    return f"; did you mean {text}?" if text else "."
+
+
+def known_key(key: str, value: str) -> str | None:
+    """What a key of another program is called here, with its value where that has another name, too."""
+    word = key.rpartition(".")[2].lower().replace("-", "_")
+    plain = value.strip("'\"")
+    if whole := WHOLE.get(f"{word}={plain.lower().partition(':')[0]}"):
+        return whole
+    if word == "run":
+        return f"resume={plain} to continue it, or task=sample task.run={plain} to write text with it"
+    if word in _OF_A_TASK:
+        return f"task={_OF_A_TASK[word]} task.{word}={plain}"
+    if word in ("gpus", "n_gpus", "num_gpus", "world_size"):
+        return f"trainer=ddp trainer.devices={plain}"
+    here = KEYS.get(word, next((name for name in VALUES if name.endswith(f".{word}")), None))
+    if here in GROUPS and plain and plain not in options(here):
+        return f"{here}={OPTIONS.get(here, {}).get(plain.lower(), '<option>')}"
+    other = VALUES.get(here or "", {}).get(plain.lower())
+    if other is None and here in GROUPS and plain:
+        other = plain
+    return f"{here}={other}" if here and other else here
+
+
+def known_option(group: str, name: str) -> str:
+    """The end of a sentence about an option that is not there: what it is called here, or the nearest."""
+    plain = name.strip("'\"")
+    if group == "data" and (plain.endswith((".txt", ".md", ".jsonl", ".parquet", ".gz")) or "/" in plain or Path(plain).is_file()):
+        return meant(f"data=text_char data.path={plain}")
+    if group == "sampler" and plain == "grid":
+        return meant("lists, whose whole grid is run, as in -m optimizer.lr=1e-3,3e-3 seed=1,2")
+    if group == "task" and plain in COMMANDS:
+        return meant(f"gptshake {COMMANDS[plain]}")
+    known = OPTIONS.get(group, {}).get(plain.lower().replace(" ", "_"))
+    if known:
+        return meant(f"{group}={known}")
+    return nearest(name, options(group))
+
+
+def of_a_word(word: str) -> str:
+    """The end of a sentence about a bare word, where ``key=value`` is expected."""
+    if word in COMMANDS:
+        return meant(f"gptshake {COMMANDS[word]}")
+    if word in options("task") or word.lower() in OPTIONS["task"]:
+        return meant(f"task={OPTIONS['task'].get(word.lower(), word)}")
+    if group := next((group for group in GROUPS if word in options(group)), None):
+        return meant(f"{group}={word}")
+    if Path(word).is_file():
+        return meant(f"experiment={word}" if word.endswith((".yaml", ".yml")) else f"data=text_char data.path={word}")
+    if close := difflib.get_close_matches(word, options("task"), n=1, cutoff=0.75):
+        return meant(f"task={close[0]}")
+    return meant(f"{word}=...")
+
+
+def of_a_flag(word: str, following: str) -> str:
+    """The end of a sentence about a flag that does not exist.
+
+    Args:
+        word: ``--lr`` or ``--lr=1e-3``.
+        following: the word behind it, which may be its value.
+    """
+    key, equals, value = word.lstrip("-").partition("=")
+    if not equals and not following.startswith("-") and "=" not in following:
+        value = following
+    key = key.replace("-", "_")
+    if close := difflib.get_close_matches(
+        word, ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir"), n=1, cutoff=0.75
+    ):
+        return meant(close[0])
+    if key in GROUPS and value:
+        return meant(f"{key}={value}") if value in options(key) else known_option(key, value)
+    here = known_key(key, value)
+    if here:
+        return meant(here if "=" in here or not value else f"{here}={value}")
+    if key in COMMANDS or key in options("task"):
+        return of_a_word(key)
+    return meant(f"{key}={value or '...'}") if len(key) > 1 else "."

@@ -1,0 +1,151 @@
+"""Tables for other programs: runs as CSV and JSON, a study's trials as CSV and LaTeX; numbers in full, where the terminal rounds them.
+
+A target is a file, or ``-`` for the standard output, which then holds nothing else.
+"""
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import ConfigError, RecordError
+from gptshake.files import expanded, write_atomic
+from gptshake.keys import RESULT, is_free
+from gptshake.record.catalogue import Entry
+from gptshake.report.answer import Rows, best, seconds_of, speed_of
+from gptshake.report.outcome import note, reason
+from gptshake.report.terminal import DIFFERENCE_HEAD, difference_rows
+from gptshake.report.terminal import table as trials
+
+STDOUT = "-"
+ABOUT = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has
+_LATEX = str.maketrans(
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\n": " "}
+)
+
+
+def check_targets(targets: Mapping[str, str | None]) -> None:
+    """Refuse two tables on one standard output.
+
+    Args:
+        targets: key of the config -> where its table goes, None for nowhere.
+    """
+    if len(out := [f"{key}=-" for key, target in targets.items() if target == STDOUT]) > 1:
+        raise ConfigError(f"{' and '.join(out)} would both go to the standard output: give one of them a file.")
+
+
+def deliver(text: str, target: str) -> Path | None:
+    """Write a table to its target; gives the file, None for the standard output. Always UTF-8."""
+    data = text.encode("utf-8", "replace")
+    if target == STDOUT:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return None
+    path = expanded(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def runs_json(entries: Sequence[Entry]) -> str:
+    """A list with one object a run: what the record says, its options, figures, and config by dotted keys."""
+    rows = [{**_about(entry), "choices": _choices(entry), "figures": entry.figures, "config": entry.config} for entry in entries]
+    return json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def runs_csv(entries: Sequence[Entry]) -> str:
+    """A line for each run: what the record says, its options, figures, and the keys that can change a result."""
+    rows = [
+        {
+            **_about(entry),
+            **_choices(entry),
+            **entry.figures,
+            **{key: value for key, value in entry.config.items() if not is_free(key, RESULT, entry.config)},
+        }
+        for entry in entries
+    ]
+    return _csv(
+        list(dict.fromkeys([*ABOUT, *(key for row in rows for key in row)])),
+        [{key: _plain(value) for key, value in row.items()} for row in rows],
+    )
+
+
+def study_csv(study: Rows) -> str:
+    """A line for each trial; for a comparison with a base its paired differences."""
+    if study.get("ablate"):
+        return _csv(DIFFERENCE_HEAD, [dict(zip(DIFFERENCE_HEAD, cells, strict=True)) for cells in difference_rows(study)])
+    keys, winner = [axis["key"] for axis in study["axes"]], best(study)
+    head = ["trial", "state", *(key.lstrip("+") for key in keys), study["objective"], "tokens_per_s", "seconds", "reason", "best"]
+    rows = []
+    for trial in sorted(study["trials"], key=lambda row: row["number"]):
+        own = bool(winner and winner.trial["number"] == trial["number"])
+        params = [_plain(trial["params"].get(key)) for key in keys]
+        cells = [
+            trial["number"],
+            trial["state"],
+            *params,
+            _plain(trial["value"]),
+            speed_of(trial),
+            seconds_of(trial),
+            trial.get("reason"),
+            own,
+        ]
+        rows.append(dict(zip(head, cells, strict=True)))
+    return _csv(head, rows)
+
+
+def study_latex(study: Rows) -> str:
+    """The table that the terminal shows as a ``tabular`` for the package booktabs, the best trial in bold."""
+    if study.get("ablate"):
+        head, rows = DIFFERENCE_HEAD, [["", *cells] for cells in difference_rows(study)]
+    else:
+        head, rows = trials(study)
+    used = [n for n, name in enumerate(head) if name in DIFFERENCE_HEAD or any(row[n + 1] for row in rows)]
+    lines = [_latex_row([head[n] for n in used]), r"\midrule"]
+    lines += [_latex_row([row[n + 1] for n in used], bold=bool(row[0])) for row in rows]
+    body = "\n".join(lines)
+    return f"% needs \\usepackage{{booktabs}}\n\\begin{{tabular}}{{l{'r' * (len(used) - 1)}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+
+
+def _latex_row(cells: Sequence[str], *, bold: bool = False) -> str:
+    texts = ["".join(letter if letter.isprintable() else " " for letter in cell).translate(_LATEX) for cell in cells]
+    return " & ".join(rf"\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
+
+
+def _csv(head: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, head, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _about(entry: Entry) -> dict[str, Any]:
+    started = datetime.fromtimestamp(entry.started).astimezone().isoformat("T", "seconds")
+    values = (entry.id, entry.name, entry.status, started, entry.info.get("task"), entry.study, note(entry), reason(entry), str(entry.path))
+    return dict(zip(ABOUT, values, strict=True))
+
+
+def _choices(entry: Entry) -> dict[str, Any]:
+    return entry.info.get("choices") or {}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: what is not finite is nothing, a date of YAML its text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_plain(child) for child in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

@@ -1,0 +1,100 @@
+"""``report.html`` of a run: what came out, its curves, what it wrote, its config, and what it was made with, on one page.
+
+The page needs nothing but itself: no scripts, no fonts, no files beside it. Every text of the record is escaped.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gptshake.estimate.words import counted, duration, short_count
+from gptshake.files import write_atomic
+from gptshake.record.catalogue import Entry
+from gptshake.record.figures import SECONDS
+from gptshake.report.changes import value_text
+from gptshake.report.html import document, figure, row, table
+from gptshake.report.listing import changes_of
+from gptshake.report.outcome import note, reason, source
+from gptshake.report.sketch import sketch
+
+
+def run_page(entry: Entry) -> str:
+    """The whole page.
+
+    Args:
+        entry: of ``record.catalogue``; what it lacks, the page leaves out.
+    """
+    title = source(entry) or entry.id
+    svg = sketch(entry.info, entry.rows)
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="below">{escape(" · ".join(_below(entry)))}</p>',
+        *(f"<p>{escape(text)}</p>" for text in (note(entry), reason(entry)) if text),
+        *(
+            ["<h2>Curves</h2>", figure(svg, "curves", "Loss and learning rate over training tokens; dashed: what needs no model.")]
+            if svg
+            else []
+        ),
+        *_pairs("Results", {name: f"{value:.6g}" for name, value in sorted(entry.figures.items())}),
+        *_samples(entry),
+        *_pairs("Asked for", changes_of(entry)),
+        *_pairs("Provenance", _provenance(entry.info)),
+        *_pairs("Config", {key: value_text(value) for key, value in entry.config.items()}),
+    ]
+    return document(title, parts)
+
+
+def write_run_page(entry: Entry) -> Path:
+    """Write ``report.html`` into the run directory; gives its path."""
+    file = entry.path / "report.html"
+    write_atomic(file, run_page(entry).encode("utf-8", "replace"))
+    return file
+
+
+def _below(entry: Entry) -> list[str]:
+    took = entry.figures.get(SECONDS)
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.started))
+    return [f"run {entry.id}", entry.status, began, *([duration(took)] if took is not None else []), entry.name]
+
+
+def _samples(entry: Entry) -> list[str]:
+    parts = [
+        f"<h3>{escape(sample.title)}, after {short_count(sample.tokens)} tokens</h3><pre>{escape(sample.text)}</pre>"
+        for sample in entry.samples
+    ]
+    return ["<h2>Samples</h2>", *parts] if parts else []
+
+
+def _pairs(heading: str, values: Mapping[str, Any]) -> list[str]:
+    rows = [row([name, str(value)]) for name, value in values.items() if value not in (None, "")]
+    return [f"<h2>{escape(heading)}</h2>", table(["", ""], rows)] if rows else []
+
+
+def _provenance(info: Mapping[str, Any]) -> dict[str, Any]:
+    git, data, machine, model = (info.get(key) or {} for key in ("git", "data", "hardware", "model"))
+    environment = info.get("environment") or {}
+    return {
+        "commit": f"{git.get('commit') or 'unversioned'}{' with uncommitted changes' if git.get('dirty') else ''}",
+        "branch": git.get("branch"),
+        "version": info.get("version"),
+        "command": " ".join(["gptshake", *info.get("overrides", [])]),
+        "data": " · ".join(str(data[key]) for key in ("label", "licence", "fingerprint") if data.get(key)),
+        "tokenizer": data.get("tokenizer"),
+        "parameters": model.get("parameters"),
+        "seed": info.get("seed"),
+        "machine": " · ".join(str(machine[key]) for key in ("cpu", "gpus", "ram_gb", "platform") if machine.get(key)),
+        "python": environment.get("python"),
+        "packages": _packages(environment.get("packages")),
+        "sittings": _sittings(info.get("sittings") or []),
+        "parent": info.get("parent"),
+    }
+
+
+def _packages(packages: Any) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items()) if isinstance(packages, dict) else ""
+
+
+def _sittings(sittings: Sequence[Mapping[str, Any]]) -> str:
+    return f"{counted(len(sittings), 'sitting')}, the first at commit {sittings[0].get('commit') or 'unknown'}" if len(sittings) > 1 else ""
