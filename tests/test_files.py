@@ -1,8 +1,10 @@
+import errno
 from pathlib import Path
 
 import pytest
 
-from gptshake.files import build_once
+from gptshake.errors import DataError, StorageError
+from gptshake.files import build_once, write_folder_atomic
 
 
 def holds_both(folder: Path) -> bool:
@@ -34,3 +36,43 @@ def test_a_build_that_resumes_goes_on_with_what_is_there(tmp_path: Path) -> None
     assert holds_both(target)
     assert not build_once(target, holds_both, build, resumes=True)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["target"]
+
+
+def wrapped(error: Exception) -> Exception:
+    """A library's own error around the system's."""
+    try:
+        raise RuntimeError("something of the library's own") from error
+    except RuntimeError as outer:
+        return outer
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+SAFETENSORS = ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("error", [FULL, SAFETENSORS, wrapped(FULL), OSError(errno.EDQUOT, "Disk quota exceeded")])
+def test_a_full_disk_is_one_sentence_with_the_file_and_what_is_free(error: Exception, tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        raise error
+
+    for attempt in (write_folder_atomic, lambda target, write: build_once(target, holds_both, write)):
+        with pytest.raises(StorageError, match=r"disk is full.*target could not be written.*MiB are free.*task=clean") as caught:
+            attempt(tmp_path / "target", write)
+        assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "", "/far/away"), OSError(errno.EROFS, "", "/far/away")])
+def test_a_place_that_cannot_be_written_to_is_named_with_the_ways_out(error: Exception, tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        raise error
+
+    with pytest.raises(StorageError, match=r"/far/away.*GPTSHAKE_CACHE"):
+        build_once(tmp_path / "target", holds_both, write)
+
+
+def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        raise DataError("no space for this word (os error 28)")
+
+    with pytest.raises(DataError):
+        write_folder_atomic(tmp_path / "target", write)

@@ -53,7 +53,7 @@ HEAVY = {
 }
 
 HEAD_LINES = 10
-LONG_HEADS = {"errors": 17}  # draws the tree of errors
+LONG_HEADS = {"errors": 18}  # draws the tree of errors
 
 
 def module_name(file: Path) -> str:

@@ -40,6 +40,11 @@ def _told(error: BaseException, wants_traceback: bool) -> int:
     if isinstance(error, GptshakeError):
         _complain(str(error), wants_traceback)
         return error.exit_code
+    from gptshake.files import storage_error
+
+    if found := storage_error(error):
+        _complain(str(found), wants_traceback)
+        return found.exit_code
     _complain(f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", wants_traceback)
     return 1
 

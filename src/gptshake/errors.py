@@ -6,6 +6,7 @@
     │   ├── DataError            a corpus, a document, a tokenizer, a token store
     │   └── RecordError          a run directory: missing, in use, or not what is expected
     ├── OutOfReach           1   a hub or a server that did not answer; the sentence gives the ways out
+    ├── StorageError         1   a disk that is full, or a place that cannot be written to
     ├── TrainingError        1   the training itself broke (a loss that is not finite)
     └── CheckpointError      1   a checkpoint that is damaged or of another shape
     Stop (BaseException)   128+n a signal asked the run to end; it was checkpointed first
@@ -42,6 +43,10 @@ class RecordError(UserError):
 
 class OutOfReach(GptshakeError):
     """A hub or a server that did not answer."""
+
+
+class StorageError(GptshakeError):
+    """A disk that is full, or a place that cannot be written to."""
 
 
 class TrainingError(GptshakeError):

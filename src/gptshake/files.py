@@ -5,18 +5,20 @@ flushed to the disk, then renamed, and the folder is flushed too: a process kill
 content or the new one, never half of either.
 """
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
 
-from gptshake.errors import RecordError
+from gptshake.errors import GptshakeError, RecordError, StorageError
 
 YAML_BYTES, YAML_VALUES, YAML_DEPTH = 1 << 20, 100_000, 50  # of a config file; a run's has 4 kB, 150 values, four deep
 _NESTED = re.compile(r"(?:[\[{]\s*){20}|(?:- ){20}|^ {100}|(?:\? ){20}", re.MULTILINE)
@@ -91,6 +93,53 @@ def _refuse_large(events: Iterable[yaml.Event], name: str) -> None:
             raise ValueError(f"{name} is nested more than {YAML_DEPTH} deep")
 
 
+_OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's libraries write the system's number
+_ELSEWHERE = "choose another place with paths.runs=, paths.multirun= or paths.cache= (or the variable GPTSHAKE_CACHE)"
+
+
+def storage_error(error: BaseException, path: Path | None = None) -> StorageError | None:
+    """The sentence about a full disk or a place that cannot be written to, if that is what an error or one behind it is about.
+
+    Args:
+        error: as it was caught; libraries may have wrapped the system's own, or kept only its text (safetensors).
+        path: what was being written, where the error does not say it.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        number = behind.errno if isinstance(behind, OSError) else int(match[1]) if (match := _OS_ERROR.search(str(behind))) else None
+        place = Path(str(named)) if (named := getattr(behind, "filename", None)) else path
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            return StorageError(f"The disk is full{_room(place)}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
+        if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
+        behind = behind.__cause__ or behind.__context__
+    return None
+
+
+def _room(place: Path | None) -> str:
+    if place is None:
+        return ""
+    there = next((parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists()), Path("/"))
+    return f": {place} could not be written, {shutil.disk_usage(there).free / 2**20:,.1f} MiB are free there"
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Raise what goes wrong with the disk as a sentence that names the file.
+
+    Raises:
+        StorageError: the disk is full, or the place cannot be written to.
+    """
+    try:
+        yield
+    except GptshakeError:
+        raise
+    except Exception as error:
+        if found := storage_error(error, path):
+            raise found from error
+        raise
+
+
 def fsync(path: Path) -> None:
     """Flush a file's content, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -111,14 +160,15 @@ def expanded(path: str | Path) -> Path:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8) so that a reader sees the old file or the new one, never a mixture."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        fsync(beside)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    fsync(path.parent)
+    with storing(path):
+        try:
+            beside.write_bytes(content.encode() if isinstance(content, str) else content)
+            fsync(beside)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        fsync(path.parent)
 
 
 def write_folder_atomic(target: Path, write: Callable[[Path], None]) -> None:
@@ -127,15 +177,15 @@ def write_folder_atomic(target: Path, write: Callable[[Path], None]) -> None:
     What is there already is moved aside first and removed last, so a kill between the two leaves no target at all
     rather than a mixed one.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    beside.mkdir()
-    try:
-        write(beside)
-        _put(beside, target)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    with storing(target):
+        beside.mkdir(parents=True)
+        try:
+            write(beside)
+            _put(beside, target)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
 
 
 def _put(beside: Path, target: Path) -> None:
@@ -172,6 +222,13 @@ def build_once(
     """
     if valid(target):
         return False
+    with storing(target):
+        return _build_locked(target, valid, build, waiting, resumes=resumes)
+
+
+def _build_locked(
+    target: Path, valid: Callable[[Path], bool], build: Callable[[Path], None], waiting: Callable[[], None], *, resumes: bool
+) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target.with_name(f".{target.name}.lock"))  # held by the kernel: a killed builder lets go of it
     try:

@@ -25,9 +25,10 @@ from gptshake.config.argv import OF_A_SWEEP, Arguments, check_flags, key_of, quo
 from gptshake.config.check import check, check_groups, check_keys, check_one_device, check_torchrun, trains
 from gptshake.config.compose import choices, prepare, snapshot, with_hydra
 from gptshake.config.found import found_rates, other_terms
-from gptshake.config.layout import add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
+from gptshake.config.layout import GROUPS, add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
 from gptshake.config.recipe import written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
+from gptshake.config.swept import check_points, plain_options, starting_options
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.files import refuse_links
 from gptshake.keys import RESULT, is_free
@@ -38,6 +39,7 @@ from gptshake.record.provenance import collect
 from gptshake.record.run import new_id, run_name
 from gptshake.redaction import redact, redacted
 from gptshake.signals import stop_behind
+from gptshake.sweep.space import texts_of
 
 # What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
 SWEEPER = "hydra/sweeper"
@@ -62,6 +64,9 @@ def start(arguments: Arguments) -> None:
         return
     arguments.overrides = again.without_latest(arguments.overrides)
     resumed = _resumed(arguments)
+    if arguments.multirun:
+        arguments.overrides = plain_options(arguments.overrides)
+        arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
     single = _single(arguments)
     cfg = checked_compose(single)
     check(cfg)
@@ -81,6 +86,8 @@ def start(arguments: Arguments) -> None:
     if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         _refuse_used_folder(Path(cfg.paths.run_dir).expanduser())
     label = _preflight(cfg)
+    if arguments.multirun:
+        check_points(single, parse_overrides(arguments.overrides), cfg, _look)
     code = read_code() if trains(cfg) else Code()
     _guard(cfg, single, code)
     if note := other_terms(arguments.origin, cfg):
@@ -113,6 +120,15 @@ def _refuse_used_folder(folder: Path) -> None:
             f"paths.run_dir={folder} is neither empty nor a run: it holds {found[0]}{' and more' if len(found) > 1 else ''}. "
             "Name a new folder; a run replaces files of its own names."
         )
+
+
+def _look(cfg: DictConfig) -> None:
+    """Check the config of one run of several."""
+    check(cfg)
+    if trains(cfg):
+        check_groups(cfg)
+        check_one_device(cfg, "Each run of -m")
+    _preflight(cfg)
 
 
 def _preflight(cfg: DictConfig) -> str:
@@ -170,6 +186,10 @@ def _single(arguments: Arguments) -> list[str]:
         return [override.input_line or "" for override in parsed]
     if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: say paths.multirun= instead.")
+    if any(override.key_or_group == "hydra.sweeper.storage" for override in parsed):
+        raise ConfigError(
+            "hydra.sweeper.storage= is no longer there: a study is one journal in its own folder, multirun/<study>/journal.log."
+        )
     check_swept_options(parsed)
     ours = [override for override in parsed if override.key_or_group != SWEEPER]
     return [chosen for override in ours if (chosen := first_choice(override)) is not None]
@@ -182,13 +202,17 @@ def _short(override: Override) -> str:
 
 def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str, code: Code) -> None:
     """Hand a study to Hydra's sweeper, with a copy of the config folders that nobody edits."""
-    for override in parse_overrides(arguments.overrides):
+    parsed = parse_overrides(arguments.overrides)
+    for override in parsed:
         changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
-        for change in changes if isinstance(changes, list) else ():
-            check(checked_compose([*single, str(change)]))
+        texts = [str(change) for change in changes] if isinstance(changes, list) else []
+        for together in [*([text] for text in texts), *([texts] if len(texts) > 1 else [])]:
+            _look(checked_compose([*single, *together]))
     from gptshake.trials import Trials, names
 
-    named, provenance = names(choices(single)), collect(code) | arguments.origin
+    lists = {override.key_or_group: "_".join(texts_of(override)[:3]) for override in parsed if override.is_choice_sweep()}
+    chosen = choices(single) | {group: lists[group] for group in lists if group in GROUPS}
+    named, provenance = lists.get("experiment") or names(chosen), collect(code) | arguments.origin
     trials = Trials(named, label, provenance, code, _own_files(cfg), dirty=_exempt(cfg, single))
     with snapshot() as conf:
         _hydra(arguments.argv(), trials, conf)

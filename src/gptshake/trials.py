@@ -31,6 +31,7 @@ from gptshake.record.run import new_id, run_name
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
+PRICED = ("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path")
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
 LR = "optimizer.lr"
 TRIAL_START = 1.0  # seconds: its process is forked with everything imported
@@ -79,6 +80,10 @@ class Trials:
         """Keep the uncommitted changes of this moment for all trials."""
         self.uncommitted.save(folder)
 
+    def has_price(self, key: str) -> bool:
+        """Whether another option is another model, other data or another way to run."""
+        return key in PRICED
+
     def prepare(self, composed: DictConfig) -> dict[str, Any]:
         """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
         cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
@@ -88,6 +93,7 @@ class Trials:
         store = assemble.token_store(cfg, [])
         measure = partial(assemble.measured, store)
         budget = assemble.resolve(cfg, store, measure)
+        assemble.refuse_oversized(cfg, store, budget, Path(cfg.paths.multirun).expanduser())
         shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
         parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), assemble.around(cfg, store, shape, budget))
         frozen = assemble.frozen_source(cfg) | {

@@ -49,6 +49,7 @@ BAD: dict[str, list[Any]] = {
     "task.steps": ["0", "1.5"],
     "task.tolerance": ["-0.1", "inf"],
     "task.warmup": ["0", "-1"],
+    "task.num_samples": ["0", "-1", "1.5"],
     "task.seconds": ["0", "-1"],
     "trainer.hours": ["0", "-8", "inf"],
     "task.hours": ["0", "-1", "nan"],
@@ -143,6 +144,19 @@ def test_missing_groups_are_named_together_with_their_options() -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "Say which model and which data, as in model=tiny data=wiki_char."
     assert lines[1].strip().startswith("model is one of baby, gpt3_13b") and lines[2].strip().startswith("data is one of hf,")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["model.n_layer=1000000", "model.n_embd=4000000", "model.block_size=10000000000", "data.workers=100000", "trainer.threads=100000"],
+)
+def test_what_this_machine_cannot_hold_is_refused_before_anything_is_built(override: str) -> None:
+    with pytest.raises(ConfigError, match="machine"):
+        check(compose(["model=tiny", "data=wiki_char", override]))
+
+
+def test_a_model_for_another_machine_can_be_planned() -> None:
+    check(compose(["model=gpt3_175b", "data=wiki_char", "task=plan", "task.device=h100"]))
 
 
 def test_every_key_of_lightnings_trainer_is_decided_on() -> None:

@@ -191,6 +191,24 @@ def test_only_the_best_keep_their_weights(commands: Any, small: Any, tmp_path: P
     assert [trial["number"] for trial in study.trials if (study.folder / str(trial["number"]) / "checkpoints").exists()] == [best]
 
 
+def test_mandatory_groups_are_swept_with_fixed_keys_and_a_price_for_each_option(commands: Any, small: Any, tmp_path: Path) -> None:
+    words = [word for word in small if not word.startswith("model=")]
+    done = commands(tmp_path, "-m", "model=tiny,baby", *words, *STEPS, "seed=1,2", "study=groups")
+    assert done.code == 0, done.err
+    study = Study(tmp_path)
+    assert [trial["params"] for trial in study.trials] == [{"model": name, "seed": seed} for name in ("tiny", "baby") for seed in (1, 2)]
+    assert done.out.index("model=tiny: about") < done.out.index("model=baby: about") < done.out.index("price: 4 runs")
+    assert "multirun/groups/best.yaml" in done.out and study.rows["fixed"].count("model=tiny") == 0
+    shapes = [OmegaConf.load(study.folder / f"{number}/config.yaml").model.n_layer for number in range(4)]
+    assert len(set(shapes)) == 1  # the key typed beside the swept group
+
+
+def test_a_study_in_which_every_trial_diverged_says_so_and_fails(commands: Any, small: Any, tmp_path: Path) -> None:
+    done = commands(tmp_path, "-m", *small, *STEPS, "optimizer.lr=1e9,1e10", "trainer.gradient_clip_val=null")
+    assert done.code == 1 and "All 2 trials diverged, so there is no answer" in done.error
+    assert "All 2 trials diverged, so there is no answer" in done.out and "No trial has finished yet" not in done.out
+
+
 # What dies
 
 
@@ -347,6 +365,10 @@ def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: P
         (("-m", "optimizer.lr=range", "repeats=0"), "repeats=0 cannot work: it is a whole number from 1 up"),
         (("-m", "optimizer.lr=range", "hydra.sweeper.direction=down"), "hydra.sweeper.direction=down is not known"),
         (("-m", "optimizer.lr=range", "hydra.sweeper.n_trails=3"), "n_trails"),
+        (("-m", "optimizer.lr=1e-3,-1"), "optimizer.lr=-1.0 cannot work"),
+        (("-m", "optimizer.lr=1e-3,1e-2", "optimizer.lr=range"), "optimizer.lr is swept twice"),
+        (("-m", "ablate=[optimizer.lr=1e-3,optimizer.lr=1e-3]"), "names a change twice"),
+        (("-m", "seed=range(5,2)"), "holds no value"),
         (("-m", "optimizer.lr=range", "sampler=tep"), "there is no such sampler; did you mean tpe?"),
         (("-m", "optimizer.lr=range", "hydra.sweeper.executor.slots=0", "executor=local"), "executor.slots=0 cannot work"),
     ],
@@ -406,6 +428,29 @@ def test_a_failure_in_another_app_is_told_without_a_traceback_of_ours(app: Calla
     done = app("-m", "x=1,2,3")
     assert done.returncode == 1 and "1 of 3 trials failed" in done.stderr and "ValueError: three" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_another_app_may_write_a_metrics_file_of_its_own_and_tiny_objectives(app: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        APP.replace("    time.sleep(0.05)\n", "")
+        .replace("import time\n", "from pathlib import Path\n\nfrom hydra.core.hydra_config import HydraConfig\n")
+        .replace("    if cfg.x == 3:", "    out = Path(HydraConfig.get().runtime.output_dir)\n"
+        "    (out / 'metrics.csv').write_text('epoch;loss\\n1;2.5\\n')\n    (out / 'run.json').write_text('{}')\n"
+        "    (out / 'checkpoints').mkdir()\n    if cfg.x == 3:")
+        .replace("(cfg.x - 2) ** 2 + cfg.y", "1e-6 * (cfg.x + 4)")
+    )  # fmt: skip
+    done = app("-m", "x=0,1,2,4", "hydra.sweeper.keep=1")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out/study/study.json").read_text())
+    assert rows["state"] == "done" and [trial["value"] for trial in rows["trials"]] == pytest.approx([4e-6, 5e-6, 6e-6, 8e-6])
+    assert "value 4e-6." in done.stdout and "-> value 5e-6 |" in done.stdout
+    assert all((tmp_path / "out/study" / str(number) / "checkpoints").is_dir() for number in range(4))
+
+
+@pytest.mark.parametrize("values", ["1,inf", "-inf,2,1,4"])
+def test_a_study_of_another_app_over_numbers_that_are_not_finite_has_a_report(values: str, app: Callable[..., Any], tmp_path: Path) -> None:
+    done = app("-m", f"y={values}")
+    assert "Traceback" not in done.stderr and (tmp_path / "out/study/report.html").exists(), done.stderr
 
 
 def test_wandb_groups_the_trials_of_a_study(commands: Any, small: Any, tmp_path: Path) -> None:

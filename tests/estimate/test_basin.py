@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.basin import LEAST_SD, Parabola, basin, fit, noise
+from gptshake.estimate.basin import LEAST_SD, Parabola, basin, fit, freedom_of, noise
+
+PAIR = 1.959964 * math.sqrt(2)  # standard deviations by which two values differ at 5 %
 
 STEPS = (-4.0, -2.0, 0.0, 2.0, 4.0)  # log2 of a value
 
@@ -63,7 +65,7 @@ def test_runs_that_only_noise_tells_from_the_best_count_too() -> None:
 
 
 def test_the_interval_ends_where_the_parabola_leaves_the_noise() -> None:
-    found = basin(bowl(0.01, 0.5, 2.0), log=True, sd=0.02)  # 2 sd = 0.04 = 0.01 * 2^2
+    found = basin(bowl(0.01, 0.5, 2.0), log=True, sd=0.04 / PAIR)  # 0.04 = 0.01 * 2^2
     assert found is not None and found.edge is None and not found.assumed
     assert math.log2(found.best) == pytest.approx(0.5, abs=1e-6)
     assert math.log2(found.low) == pytest.approx(-1.5, abs=1e-6)
@@ -71,20 +73,32 @@ def test_the_interval_ends_where_the_parabola_leaves_the_noise() -> None:
 
 
 def test_without_repeats_half_a_percent_is_assumed() -> None:
-    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=None)  # 2 * 0.005 * 2.0 = 0.02 = 0.01 * 2
+    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=None)
     assert found is not None and found.assumed and found.sd == pytest.approx(0.01)
-    assert math.log2(found.high) == pytest.approx(math.sqrt(2), abs=1e-6)
+    assert math.log2(found.high) == pytest.approx(math.sqrt(PAIR * 0.01 / 0.01), abs=1e-6)
+
+
+@pytest.mark.parametrize(("freedom", "t"), [(2, 4.302653), (4, 2.776445), (30, 2.042272), (math.inf, 1.959964)])
+def test_an_interval_is_wider_where_few_seeds_measured_its_noise(freedom: float, t: float) -> None:
+    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.005, freedom=freedom)
+    assert found is not None and not found.assumed
+    assert math.log2(found.high) == pytest.approx(math.sqrt(t * math.sqrt(2) * 0.005 / 0.01), abs=1e-5)
+
+
+def test_two_seeds_measure_no_noise() -> None:
+    found, assumed = basin(bowl(0.01, 0.0, 2.0), log=True, sd=1e-6, freedom=1), basin(bowl(0.01, 0.0, 2.0), log=True, sd=None)
+    assert found == assumed
 
 
 def test_still_seeds_do_not_make_a_skewed_bowl_surer_than_its_parabola() -> None:
     found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.0)
     assert found is not None and found.sd == 0
-    assert math.log2(found.high) == pytest.approx(math.sqrt(2 * LEAST_SD * 2.0 / 0.01), abs=1e-6)
+    assert math.log2(found.high) == pytest.approx(math.sqrt(PAIR * LEAST_SD * 2.0 / 0.01), abs=1e-6)
 
 
 def test_a_linear_axis_stays_linear() -> None:
     exact = Parabola(4.0, 0.3, 1.0)
-    found = basin([(x, exact(x)) for x in (0.1, 0.25, 0.5)], log=False, sd=0.02)
+    found = basin([(x, exact(x)) for x in (0.1, 0.25, 0.5)], log=False, sd=0.04 / PAIR)
     assert found is not None
     assert (found.best, found.low, found.high) == pytest.approx((0.3, 0.2, 0.4), abs=1e-6)
 
@@ -120,4 +134,4 @@ def test_the_interval_holds_the_best_and_stays_inside_what_was_tried(points: lis
 
 def test_noise_is_pooled_over_repeated_points() -> None:
     assert noise([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0]]) == pytest.approx(math.sqrt((2.0 + 6.0) / 3))
-    assert noise([[1.0], [2.0]]) is None
+    assert noise([[1.0], [2.0]]) is None and freedom_of([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0], []]) == 3

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gptshake.errors import ConfigError
 from gptshake.estimate import cost
 from gptshake.estimate.forecast import (
     GEMM_SHARE,
@@ -14,6 +15,7 @@ from gptshake.estimate.forecast import (
     assumed_speed,
     doubts,
     interval_of,
+    refuse_what_cannot_fit,
     run_seconds,
     steps_within,
 )
@@ -76,3 +78,11 @@ def test_what_looks_wrong_is_said_with_a_way_out() -> None:
     assert "smaller model" in doubts(4, 2e9, 1e9, 1)[0]
     assert "0.4 epochs" in doubts(0.4, 0, 1, 1)[0] and "max_epochs=1" in doubts(0.4, 0, 1, 1)[0]
     assert "37 epochs" in doubts(37, 0, 1, 1)[0] and len(doubts(37, 2, 1, 1)) == 2
+
+
+def test_what_surely_does_not_fit_is_refused_and_what_fits_is_not() -> None:
+    refuse_what_cannot_fit(peak_bytes=1.4e9, memory_bytes=1e9, disk_bytes=1e9, free_disk=1e9)
+    with pytest.raises(ConfigError, match=r"memory.*task=plan"):
+        refuse_what_cannot_fit(peak_bytes=1.6e9, memory_bytes=1e9, disk_bytes=0, free_disk=1e9)
+    with pytest.raises(ConfigError, match=r"checkpoints.*task=clean"):
+        refuse_what_cannot_fit(peak_bytes=0, memory_bytes=1e9, disk_bytes=1.1e9, free_disk=1e9)

@@ -159,6 +159,39 @@ def test_repeats_multiply_what_is_left(rows: SimpleNamespace) -> None:
     assert left(study, rows.BEGIN + 10) == pytest.approx((2 * 3 - 1) * 10)
 
 
+def test_runs_of_the_confirmation_are_left_too(rows: SimpleNamespace) -> None:
+    ended = [rows.trial(n, {"optimizer.lr": rate}, [2.0], run_started=0.5, run_ended=10.5) for n, rate in enumerate((1e-3, 2e-3))]
+    study = rows.study([rows.LR], ended, n_trials=2, slots=1, state="running", confirm_runs=6, deadline=None)
+    assert left(study, 20.0) == pytest.approx(60)
+    confirm = [rows.trial(n, {"optimizer.lr": 1e-3}, [2.0, None, None], "running") for n in range(2)]
+    for row in confirm:
+        row["runs"][0] |= {"started": 20.0, "ended": 30.0}
+        row["runs"][1] |= {"state": "running", "started": 26.0, "ended": None}
+        row["runs"][2] |= {"state": "waiting", "started": None, "ended": None}
+    assert left(study | {"confirm": confirm}, 30.0) == pytest.approx(2 * 6 + 2 * 10)
+    assert left(study | {"confirm": confirm, "n_trials": None}, 30.0) == pytest.approx(2 * 6 + 2 * 10)
+
+
+def test_after_the_deadline_only_what_has_begun_is_left(rows: SimpleNamespace) -> None:
+    trials = [
+        rows.trial(0, {"optimizer.lr": 1e-3}, [2.0], run_started=0.5, run_ended=10.5),
+        rows.trial(1, {"optimizer.lr": 2e-3}, [None], "running"),
+    ]
+    trials[1]["runs"][0] |= {"state": "running", "started": 10.0, "ended": None}
+    study = rows.study([rows.LR], trials, n_trials=20, slots=1, state="running", confirm_runs=9, deadline=15.0)
+    assert left(study, 12.0) == pytest.approx(3 + 10)  # one more trial may begin just before
+    assert left(study, 16.0) == pytest.approx(4)
+    trials[1]["runs"][0] |= {"state": "ok", "ended": 20.0}
+    trials[1] |= {"state": "ok"}
+    assert left(study, 20.0) == 0 and "left" not in headline(study, 20.0)
+
+
+def test_a_combination_of_lists_that_failed_is_not_left(rows: SimpleNamespace) -> None:
+    trials = [rows.trial(0, {"x": 1}, [2.0]), rows.trial(1, {"x": 2}, [None], "failed")]
+    study = rows.study([rows.axis("x", choices=[1, 2])], trials, n_trials=2, search="grid", state="running")
+    assert left(study, rows.BEGIN + 100) == 0
+
+
 def test_a_terminal_is_renewed_in_place(at_work: Make, clock: SimpleNamespace) -> None:
     out = Terminal()
     live = Live(out)

@@ -174,3 +174,26 @@ def test_a_damaged_study_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(RecordError, match=r"study\.json is damaged"):
         read_study(tmp_path)
+
+
+def test_a_study_without_its_journal_was_kept_elsewhere_and_is_left_alone(tmp_path: Path) -> None:
+    run_trial(it := study(tmp_path), POINT, "ok", 2.5)
+    it.write()
+    (tmp_path / "journal.log").unlink()
+    before = (tmp_path / "study.json").read_bytes()
+    with pytest.raises(RecordError, match=r"has no journal\.log: it was kept in another storage .*start a new study with study=<name>"):
+        study(tmp_path)
+    assert (tmp_path / "study.json").read_bytes() == before and not (tmp_path / "journal.log").exists()
+
+
+def test_a_study_whose_folder_was_renamed_keeps_its_trials(tmp_path: Path) -> None:
+    run_trial(study(tmp_path), POINT, "ok", 2.5)
+    assert [trial.value for trial in study(tmp_path, name="other").trials.values()] == [2.5]
+
+
+def test_a_study_of_before_there_were_confirmation_runs_in_its_header_goes_on(tmp_path: Path) -> None:
+    study(tmp_path)
+    rows = json.loads((tmp_path / "study.json").read_text())
+    del rows["confirm_runs"], rows["deadline"]
+    (tmp_path / "study.json").write_text(json.dumps(rows))
+    assert study(tmp_path).trials == {}

@@ -7,7 +7,17 @@ In the order of a run: ``settle`` (what it is about), ``opening`` (its record), 
 from gptshake.assemble.confirming import Confirmed, confirm
 from gptshake.assemble.finding import Ramps, run_range_tests
 from gptshake.assemble.fit import fitter, memory_limit
-from gptshake.assemble.forecast import around, device_of, may_be_tried, measured, memory, memory_there, model_shape, stopwatch
+from gptshake.assemble.forecast import (
+    around,
+    device_of,
+    may_be_tried,
+    measured,
+    memory,
+    memory_there,
+    model_shape,
+    refuse_oversized,
+    stopwatch,
+)
 from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
@@ -36,6 +46,7 @@ __all__ = [
     "open_run",
     "outcome",
     "preflight",
+    "refuse_oversized",
     "resolve",
     "run_range_tests",
     "stopwatch",

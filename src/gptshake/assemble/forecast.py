@@ -24,7 +24,7 @@ from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget
-from gptshake.estimate.forecast import Around, Speed
+from gptshake.estimate.forecast import CHECKPOINTS, Around, Speed, refuse_what_cannot_fit
 from gptshake.model.config import GPTConfig
 from gptshake.processes import ForkServer, Outcome, Spec
 from gptshake.signals import SIGNALS
@@ -158,6 +158,20 @@ def memory_there(cfg: DictConfig) -> int:
     """Bytes that a process of a settled config has for itself: processes on the CPU share one memory."""
     device = device_of(cfg)
     return hardware.device_memory(device) // (cfg.trainer.devices if device == "cpu" else 1)
+
+
+def refuse_oversized(cfg: DictConfig, store: TokenStore, budget: Budget, folder: Path) -> None:
+    """Refuse a settled run that cannot fit into memory, or whose checkpoints cannot fit onto the disk of ``folder``.
+
+    Raises:
+        ConfigError: what does not fit.
+    """
+    shape, vocabulary = model_shape(cfg), store.tokenizer.vocab_size
+    peak = memory(cfg, shape, vocabulary, budget.micro_batch_size, 0).total
+    missing = max(1, CHECKPOINTS - len(list(folder.glob("checkpoints/step-*"))))
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    disk = missing * cost.checkpoint_bytes(shape, vocabulary)
+    refuse_what_cannot_fit(peak, memory_there(cfg), disk, shutil.disk_usage(there).free)
 
 
 def _eval_batches(split: Split, budget: Budget) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
-from gptshake.assemble.forecast import device_of, set_torch
+from gptshake.assemble.forecast import device_of, refuse_oversized, set_torch
 from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
@@ -71,6 +71,7 @@ def train(cfg: DictConfig, launch: Launch, profiler: Profiler | None = None) -> 
     lines: list[str] = []
     store = token_store(cfg, lines, launch.path / "tokenizer" if launch.resumes else None)
     budget = resolve(cfg, store)
+    refuse_oversized(cfg, store, budget, launch.path)
     sinks: list[Sink] = [make(cfg.logger)] if cfg.logger else []
     lease = Lease(launch.path)
     try:

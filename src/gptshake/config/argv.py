@@ -4,9 +4,11 @@ Takes the raw arguments, gives flags first and overrides together, ``--dirty`` a
 hold free text quoted (Hydra's grammar chokes on quotes, commas, ``=``, ``#`` and letters beyond ASCII).
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gptshake.config.mistakes import of_a_flag
@@ -43,6 +45,14 @@ TEXT_KEYS = (
     "task.folder",
 )
 LIST_KEYS = ("data.path", "task.runs", "task.remove")  # take several texts, in brackets
+SWEPT_TEXT_KEYS = (
+    "data.path",
+    "data.dataset",
+    "data.revision",
+    "data.text_key",
+    "tokenizer.path",
+    "init_from",
+)  # one after the other, with -m
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
@@ -92,7 +102,7 @@ def parse(raw: list[str]) -> Arguments:
         ConfigError: for a flag that does not exist, or one that lacks its value.
     """
     arguments = Arguments()
-    words = iter(raw)
+    words, multirun = iter(raw), bool({"-m", "--multirun"} & set(raw))
     for word in words:
         if word in ("--help", "-h"):
             arguments.help = True
@@ -118,7 +128,7 @@ def parse(raw: list[str]) -> Arguments:
                 f"{word} is no flag of gptshake{hint} It takes -m, --dirty, --cfg job, --help, --version and key=value pairs."
             )
         else:
-            arguments.overrides.append(quote_text(sweep_words(word)))
+            arguments.overrides.append(quote_text(sweep_words(word), multirun=multirun))
     return arguments
 
 
@@ -166,9 +176,13 @@ def sweep_words(override: str) -> str:
 
 def _changes(text: str) -> list[str]:
     """The overrides in ``[a=1,b=[2,3]]``: split at the commas outside of brackets and quotes."""
-    inner = text.strip().removeprefix("[").removesuffix("]")
+    return _split(text.strip().removeprefix("[").removesuffix("]"))
+
+
+def _split(text: str) -> list[str]:
+    """The parts between the commas outside of brackets and quotes."""
     parts, depth, quoted = [""], 0, ""
-    for letter in inner:
+    for letter in text:
         depth += (letter in "[{(") - (letter in "]})")
         if letter in "'\"" and quoted in ("", letter):
             quoted = "" if quoted else letter
@@ -179,14 +193,33 @@ def _changes(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def quote_text(override: str) -> str:
-    """Quote the value of a key that holds free text, unless it is quoted or ``null`` already; of a list of paths, each."""
+def quote_text(override: str, *, multirun: bool = False) -> str:
+    """Quote the value of a key that holds free text, unless it is quoted or ``null`` already; of a list of paths, each.
+
+    With ``-m`` a comma, or ``choice(...)``, makes several values of a path or a name, unless there is a file that is called so.
+    """
     key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in TEXT_KEYS or _QUOTED.fullmatch(value) or value in ("", "null"):
+    plain = key.lstrip("+")
+    if not equals or plain not in TEXT_KEYS or value in ("", "null"):
         return override
-    if key.lstrip("+") in LIST_KEYS and value.startswith("[") and value.endswith("]"):
-        return f"{key}=[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in _changes(value))}]"
-    return f"{key}={quote(value)}"
+    inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") and value.endswith(")") else value
+    if multirun and plain in SWEPT_TEXT_KEYS and not _is_there(value) and (inner != value or len(_split(inner)) > 1):
+        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in _split(inner))})"
+    return f"{key}={_quoted_text(plain, value)}"
+
+
+def _is_there(path: str) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or no name at all
+        return Path(path).exists()
+    return False
+
+
+def _quoted_text(key: str, value: str) -> str:
+    if _QUOTED.fullmatch(value):
+        return value
+    if key in LIST_KEYS and value.startswith("[") and value.endswith("]"):
+        return f"[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in _changes(value))}]"
+    return quote(value)
 
 
 def quote(text: str) -> str:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gptshake.config.layout import packaged_conf
+from gptshake.config.machine import check_machine
 from gptshake.config.mistakes import VALUES, meant, nearest
 from gptshake.config.parameters import parameters
 from gptshake.config.ranges import NULL, RULES, WORDS
@@ -67,6 +68,8 @@ def check(cfg: DictConfig) -> None:
     _check_model(cfg)
     _check_passed_on(cfg)
     _check_combinations(cfg)
+    if trains(cfg):
+        check_machine(cfg)
 
 
 def _check_missing(cfg: DictConfig) -> None:

@@ -19,7 +19,7 @@ from gptshake.config.layout import GROUPS, options
 from gptshake.config.mistakes import known_key, known_option, meant, nearest, of_a_word
 from gptshake.errors import ConfigError
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.space import is_declared_range
+from gptshake.sweep.space import is_declared_range, texts_of
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
 
@@ -55,7 +55,7 @@ def first_choice(override: Override) -> str | None:
         return text
     if override.is_interval_sweep() or is_declared_range(override):
         return None
-    return f"{text.split('=', 1)[0]}={next(iter(override.sweep_string_iterator()))}"
+    return f"{text.split('=', 1)[0]}={texts_of(override)[0]}"
 
 
 def check_swept_options(parsed: list[Override]) -> None:
@@ -67,7 +67,7 @@ def check_swept_options(parsed: list[Override]) -> None:
     for override in parsed:
         key = key_of(override.input_line or "")
         if override.is_choice_sweep() and key in GROUPS and not is_declared_range(override):
-            for option in override.sweep_string_iterator():
+            for option in texts_of(override):
                 if sentence := _wrong_option(f"{key}={option}"):
                     raise ConfigError(sentence)
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import variance
 
+from gptshake.estimate.significance import FEWEST, least_difference
+
 ASSUMED_SD = 0.005  # of the loss, between seeds, where no repeats say it: 0.3 to 0.8 % measured at 200 to 3,200 steps
 LEAST_SD = 0.0025  # of the loss, for the interval: bowls are skewed, so a parabola's vertex is no truer, however still the seeds
 NARROWEST = 0.25  # half a width in units of log2 below which no interval is claimed
@@ -31,7 +33,7 @@ class Parabola:
 
 @dataclass(frozen=True)
 class Basin:
-    """Where the best value lies, and which values cannot be told from it."""
+    """Where the best value lies, and which values are indistinguishable from it."""
 
     best: float
     low: float
@@ -66,18 +68,24 @@ def fit(points: Points) -> Parabola | None:
 
 def noise(values: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation between seeds, pooled over points that have several; None if none has."""
-    repeated = [point for point in values if len(point) > 1]
-    freedom = sum(len(point) - 1 for point in repeated)
-    return math.sqrt(sum(variance(point) * (len(point) - 1) for point in repeated) / freedom) if freedom else None
+    freedom = freedom_of(values)
+    return math.sqrt(sum(variance(point) * (len(point) - 1) for point in values if len(point) > 1) / freedom) if freedom else None
 
 
-def basin(points: Points, *, log: bool, sd: float | None) -> Basin | None:
-    """The best value and the interval around it whose loss lies within seed noise (two standard deviations) of the bottom.
+def freedom_of(values: Sequence[Sequence[float]]) -> int:
+    """Degrees of freedom with which ``noise`` is measured."""
+    return sum(len(point) - 1 for point in values if point)
+
+
+def basin(points: Points, *, log: bool, sd: float | None, freedom: float = math.inf) -> Basin | None:
+    """The best value and the interval around it whose loss seeds alone may have told from the bottom, by ``least_difference``.
 
     Args:
         points: (value, loss), lower is better; a loss that is not finite bounds the interval.
         log: whether the values belong on a log scale.
-        sd: of a point's loss between seeds; None: 0.5 % of the best loss is assumed. The interval takes 0.25 % at least.
+        sd: of a point's loss between seeds; with None, or where two seeds are all that measured it, 0.5 % of the best loss is
+            assumed. The interval takes 0.25 % at least.
+        freedom: degrees of freedom with which the sd was measured.
     Returns:
         None without a finite loss.
     """
@@ -86,19 +94,20 @@ def basin(points: Points, *, log: bool, sd: float | None) -> Basin | None:
     if not finite:
         return None
     at, lowest = min(finite, key=lambda point: point[1])
-    spread = ASSUMED_SD * abs(lowest) if sd is None else sd
+    assumed = sd is None or freedom < FEWEST - 1
+    spread, freedom = (ASSUMED_SD * abs(lowest), math.inf) if sd is None or assumed else (sd, freedom)
     below, above = [x for x, _ in place if x < at], [x for x, _ in place if x > at]
     left, right = max(below, default=at), min(above, default=at)
     parabola = fit(finite)
     best = min(max(parabola.vertex, left), right) if parabola and below and above else at
     bottom = min(lowest, parabola.bottom if parabola else lowest)
-    low, high = _interval(place, best, parabola, bottom + 2 * max(spread, LEAST_SD * abs(lowest)))
+    low, high = _interval(place, best, parabola, bottom + least_difference(max(spread, LEAST_SD * abs(lowest)), freedom))
     if log:
         low, high = min(low, best - NARROWEST), max(high, best + NARROWEST)
     low, high = max(low, place[0][0]), min(high, place[-1][0])
     edge = None if below and above else "low" if above else "high" if below else None
     back = (lambda x: 2.0**x) if log else float
-    return Basin(back(best), back(min(low, at)), back(max(high, at)), edge, spread, sd is None)
+    return Basin(back(best), back(min(low, at)), back(max(high, at)), edge, spread, assumed)
 
 
 def _interval(place: Points, best: float, parabola: Parabola | None, ceiling: float) -> tuple[float, float]:

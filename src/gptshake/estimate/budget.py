@@ -13,6 +13,7 @@ from gptshake.errors import ConfigError
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022: compute-optimal training
 DEFAULT_EPOCHS = 4  # Muennighoff et al. 2023: up to 4 passes, repeated tokens are nearly as good as new ones
 MIN_STEPS = 200  # that an automatic batch leaves to the run
+MOST_BATCH_TOKENS = 2**31  # of one step: hundreds of times the largest batch of GPT-3; more is a slip of the keyboard
 DEFAULT_BATCH = 32  # sequences of an automatic batch without a preset
 
 AUTO = "auto"
@@ -92,6 +93,8 @@ def plan(
     _at_least_one("trainer.max_steps", max_steps)
     tokens, stop_rule = run_tokens(n_parameters, epoch_tokens, max_epochs=max_epochs, max_tokens=max_tokens)
     batch, note = resolve_batch(batch_size, batch_tokens, preset_tokens, block_size, tokens)
+    if batch * block_size > MOST_BATCH_TOKENS:
+        raise ConfigError(f"A batch of {batch:,} sequences is {batch * block_size:,} tokens per step; at most {MOST_BATCH_TOKENS:,} work.")
     if batch % devices:
         raise ConfigError(
             f"A batch of {batch} sequences cannot be shared by {devices} devices: make data.batch_size a multiple of {devices}."

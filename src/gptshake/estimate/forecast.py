@@ -7,6 +7,7 @@ seconds by part, the steps that fit into given hours, and sentences about what l
 from dataclasses import dataclass
 from math import ceil
 
+from gptshake.errors import ConfigError
 from gptshake.estimate import cost
 from gptshake.estimate.words import counted, short_bytes
 
@@ -18,6 +19,8 @@ PASS_OVERHEAD, STEP_OVERHEAD = 1.5e-3, 8e-4  # seconds of Lightning's loop and t
 BACKWARD = 2  # times the work of a forward pass
 MOST_EPOCHS = 20  # beyond, a model learns the text by heart
 FULL = 0.95  # of a device's memory: beyond, a run will probably not fit
+CERTAIN = 1.5  # times the memory: beyond, it cannot fit; estimates are good to 15 %
+CHECKPOINTS = 4  # on the disk at once: the newest two, the best, and the one that is being written
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,29 @@ def doubts(epochs: float, peak_bytes: float, memory_bytes: float, micro_batch_si
     if epochs < 1:
         said.append(f"{epochs:.2g} epochs: the run ends before it has read its text once; trainer.max_epochs=1 reads it whole")
     return said + too_often(epochs)
+
+
+def refuse_what_cannot_fit(peak_bytes: float, memory_bytes: float, disk_bytes: float, free_disk: float) -> None:
+    """Refuse a run that surely runs out of memory or disk; a peak that only probably does not fit is a doubt, not an error.
+
+    Args:
+        peak_bytes: of memory, expected.
+        memory_bytes: of the device.
+        disk_bytes: that checkpoints will take.
+        free_disk: bytes where they go.
+    Raises:
+        ConfigError: what does not fit, by how much, and the ways out.
+    """
+    if peak_bytes > CERTAIN * memory_bytes:
+        raise ConfigError(
+            f"This run needs about {short_bytes(peak_bytes)} of memory and there are {short_bytes(memory_bytes)}: choose a smaller model, "
+            "model.block_size or data.micro_batch_size; task=plan shows what each takes."
+        )
+    if disk_bytes > free_disk:
+        raise ConfigError(
+            f"The checkpoints of this run need {short_bytes(disk_bytes)} of disk and {short_bytes(free_disk)} are free: "
+            "free some (task=clean lists what can go), or choose another place with paths.runs=<folder>."
+        )
 
 
 def too_often(epochs: float, when: str = "") -> list[str]:

@@ -33,6 +33,7 @@ COLUMNS = (
 )
 Row = dict[str, int | float]
 _NOTHING = float("nan")
+_TOKENS = "train/tokens"
 _CHUNK_BYTES = 1 << 22
 _LONGEST_ROW = 1 << 13  # bytes, more than any has
 
@@ -122,7 +123,10 @@ def last_values(path: Path, names: Iterable[str]) -> Row:
 
 
 class Tail:
-    """Reads a metrics.csv that another process is writing: every whole row once, all of them again if the file was cut."""
+    """Reads a metrics.csv that another process is writing: every whole row once, all of them again if the file was cut.
+
+    A file of another program, without our column of tokens, has no rows; neither has a row without its tokens.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -146,6 +150,10 @@ class Tail:
             self._restart()
             return []
 
+    def warming(self, tokens: int) -> bool:
+        """Whether the learning rate had risen with every row up to the one of so many tokens."""
+        return self._warm is None or tokens < self._warm
+
     @property
     def rate(self) -> float | None:
         """Tokens per second of training in the rows so far, without validations and start-up; None before the first."""
@@ -154,13 +162,23 @@ class Tail:
     def _restart(self) -> None:
         self._offset, self._header = 0, list[str]()
         self._tokens, self._seconds = 0, 0.0
+        self._rate = 0.0  # the last learning rate
+        self._warm: int | None = None  # tokens at which it rose no more
 
     def _row(self, line: str) -> Row | None:
         if not self._header:
             self._header = _cells(line)
             return None
+        if _TOKENS not in self._header:
+            return None
         row = {name: _number(name, cell) for name, cell in zip(self._header, _cells(line), strict=True) if cell}
-        self._tokens, self._seconds = int(row["train/tokens"]), self._seconds + row.get("perf/step_ms", 0.0) / 1e3
+        if _TOKENS not in row:
+            return None
+        rate = row.get("train/lr", 0.0)
+        if self._warm is None and rate <= self._rate:
+            self._warm = int(row[_TOKENS])
+        self._rate = rate
+        self._tokens, self._seconds = int(row[_TOKENS]), self._seconds + row.get("perf/step_ms", 0.0) / 1e3
         return row
 
 

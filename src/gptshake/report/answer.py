@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from gptshake.estimate.basin import Basin, basin, noise
+from gptshake.estimate.basin import Basin, basin, freedom_of, noise
+from gptshake.estimate.significance import FEWEST, Comparison, holm, paired
+from gptshake.estimate.words import counted
 
 Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
 MOST_CURVES = 8  # values of the other axes that get a curve of their own
 WIDE = 20  # values that span a larger factor are drawn on a log scale
-# Two-sided 5 % quantiles of Student's t for 1, 2, ... degrees of freedom.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+ENDED_EARLY = ("pruned", "diverged", "failed", "stopped")  # how a run ends that is not ok
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,22 @@ class Curve:
 
 @dataclass(frozen=True)
 class Difference:
-    """One change against the base, over the seeds that both have finished."""
+    """One change against the base, paired by seed; no figures where a seed of either has not come to the end."""
 
     label: str
     trial: Rows
-    mean: float  # change minus base
-    error: float | None
-    percent: float
+    level: float | None  # mean of the base
+    mean: float | None  # change minus base
+    error: float | None  # standard error of the mean
+    reach: float | None  # half the interval that holds the true difference in 95 of 100 cases
     speed: float | None  # tokens per second against the base's
-    seeds: int
+    seeds: int  # pairs
     verdict: str
 
     @property
-    def reach(self) -> float | None:
-        """Half the interval that holds the true difference in 95 of 100 cases."""
-        return None if self.error is None else t_quantile(self.seeds - 1) * self.error
+    def percent(self) -> float | None:
+        """The mean as a share of the base."""
+        return 100 * self.mean / abs(self.level) if self.mean is not None and self.level else None
 
 
 def minimizes(study: Rows) -> bool:
@@ -104,12 +106,16 @@ def finished(study: Rows) -> list[Rows]:
 
 
 def best(study: Rows) -> Best | None:
-    """The winner: of the confirmation if it is through, else of the trials that finished; None if there is none.
+    """The winner: of the confirmation once it is over, else of the trials that finished; None if there is none.
 
-    A change that is compared with a base wins only if it is better beyond the noise; else the base stays.
+    Only a point whose every fresh seed came to the end is confirmed, or the lucky seeds of an unstable point would win; one that
+    diverged in its confirmation wins only if nothing else finished. A change that is compared with a base wins only if it is better
+    beyond the noise; else the base stays.
     """
-    confirmed = _confirmed(study)
-    candidates = confirmed or _unless_noise(study, finished(study))
+    confirmed = [] if confirmation_open(study) else [row for row in study.get("confirm") or [] if unconfirmed(row) is None]
+    unstable = {row["number"] for row in study.get("confirm") or [] if any(run["state"] == "diverged" for run in row["runs"])}
+    steady = [trial for trial in finished(study) if trial["number"] not in unstable]
+    candidates = _unless_noise(study, confirmed or steady or finished(study))
     if not candidates:
         return None
     trial = min(candidates, key=lambda row: (cost(study, _value(row)), row["number"]))
@@ -117,10 +123,29 @@ def best(study: Rows) -> Best | None:
     return Best(trial, _value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
 
 
-def _confirmed(study: Rows) -> list[Rows]:
-    rows = study.get("confirm") or []
-    open_still = [run for row in rows for run in row["runs"] if run["state"] in ("running", "waiting")]
-    return [] if study["state"] == "running" and open_still else [row for row in rows if run_values(row)]
+def confirmation_open(study: Rows) -> bool:
+    """Whether runs of the confirmation are still to come."""
+    return any(run["state"] in ("running", "waiting", "stopped") for row in study.get("confirm") or [] for run in row["runs"])
+
+
+def unconfirmed(row: Rows) -> str | None:
+    """Why a point is not confirmed, as in ``1 of 3 seeds diverged``; None if every seed came to the end."""
+    return not_ok(row) or (None if len(run_values(row)) == len(row["runs"]) else _of_seeds(len(run_values(row)), row, "ended"))
+
+
+def not_ok(row: Rows) -> str | None:
+    """``1 of 3 seeds diverged``; None if no run of the row ended early."""
+    states = [run["state"] for run in row["runs"]]
+    early = [state for state in ENDED_EARLY if state in states]
+    return (
+        _of_seeds(states.count(early[0]), row, early[0]) + "".join(f", {states.count(state)} {state}" for state in early[1:])
+        if early
+        else None
+    )
+
+
+def _of_seeds(count: int, row: Rows, how: str) -> str:
+    return f"{count} of {counted(len(row['runs']), 'seed')} {how}"
 
 
 def _unless_noise(study: Rows, trials: list[Rows]) -> list[Rows]:
@@ -140,11 +165,26 @@ def standard_error(values: Sequence[float]) -> float | None:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
+def digits(value: float, like: float | None = None, sign: str = "") -> str:
+    """An objective for people: four decimals, as losses have them, or five digits where it is small or very large.
+
+    Args:
+        value: the objective, or a difference of two.
+        like: of this size is the objective, if the value is a difference.
+        sign: ``+`` shows the sign of positive values, too.
+    """
+    size = abs(value if like is None else like)
+    if size == 0 or 0.1 <= size < 1e6:
+        return f"{value:{sign}.4f}"
+    text, _, power = f"{value:{sign}.5g}".partition("e")
+    return f"{text}e{int(power)}" if power else text
+
+
 def short(value: Any) -> str:
     """A parameter's value as people type it, in three digits: 2e-3, 1.83e-4, 0.1, 64, one_cycle."""
     if not isinstance(value, float):
         return str(value)
-    if value == 0 or 0.05 <= abs(value) < 1000:
+    if value == 0 or 0.05 <= abs(value) < 1000 or not math.isfinite(value):
         return f"{value:.3g}"
     digits, power = f"{value:.2e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
@@ -261,36 +301,82 @@ def basin_of(study: Rows, scale: Scale) -> Basin | None:
     points = best_curve(study, scale)
     if len({value for value, loss in points if math.isfinite(loss)}) < 3:
         return None
-    return basin(points, log=scale.log, sd=seed_noise(study))
+    sd, freedom = _seed_noise(study)
+    return basin(points, log=scale.log, sd=sd, freedom=freedom)
 
 
-def seed_noise(study: Rows) -> float | None:
-    """Standard deviation between seeds of what a trial is judged by: the mean of its runs."""
-    sd = noise([run_values(row) for row in [*study["trials"], *(study.get("confirm") or [])]])
-    return None if sd is None else sd / math.sqrt(max(1, study.get("repeats") or 1))
+def _seed_noise(study: Rows) -> tuple[float | None, int]:
+    """Standard deviation between seeds of what a trial is judged by, the mean of its runs, and its degrees of freedom."""
+    values = [run_values(row) for row in [*study["trials"], *(study.get("confirm") or [])]]
+    sd = noise(values)
+    return None if sd is None else sd / math.sqrt(max(1, study.get("repeats") or 1)), freedom_of(values)
 
 
 def differences(study: Rows) -> list[Difference]:
-    """Each change against the base, paired by seed; changes without a finished pair are left out."""
+    """Each change against the base, paired by seed; changes that have not begun are left out.
+
+    Better and worse are claimed by paired t-tests with Holm's correction for all changes of the study.
+    """
     labels = (study.get("ablate") or {}).get("labels") or []
     trials = {trial["params"].get("ablate"): trial for trial in study["trials"]}
     base = trials.get(labels[0]) if labels else None
     if base is None:
         return []
-    found = [_difference(study, label, trials[label], base) for label in labels[1:] if label in trials]
-    return [difference for difference in found if difference]
+    changes = [trials[label] for label in labels[1:] if label in trials]
+    undecided = [_undecided(trial, base) for trial in changes]
+    tests = [None if why else paired(_gaps(trial, base)) for trial, why in zip(changes, undecided, strict=True)]
+    unread = len(labels) - 1 - len(changes)  # each counts as the comparison that it will be
+    significant = holm([*(test.p if test else 1.0 for test in tests), *[1.0] * unread])
+    return [
+        _difference(trial, base, test, why or _judged(study, test, told))
+        for trial, why, test, told in zip(changes, undecided, tests, significant, strict=False)
+    ]
 
 
-def _difference(study: Rows, label: str, trial: Rows, base: Rows) -> Difference | None:
+def _undecided(trial: Rows, base: Rows) -> str | None:
+    """Why a change and the base cannot be compared; None if they can."""
+    if why := not_ok(base):
+        return f"the base is incomplete: {why}"
+    if why := not_ok(trial):
+        return why
+    pairs = len(_gaps(trial, base))
+    if pairs < len(trial["runs"]):
+        return _of_seeds(pairs, trial, "ended")
+    if pairs < FEWEST:
+        return "one seed: no verdict" if pairs == 1 else "no verdict: two seeds cannot decide"
+    return None
+
+
+def _judged(study: Rows, test: Comparison | None, significant: bool) -> str:
+    if test is None or not significant:
+        return "within noise"
+    return "better" if cost(study, test.mean) < 0 else "worse"
+
+
+def _difference(trial: Rows, base: Rows, test: Comparison | None, verdict: str) -> Difference:
+    gaps, pairs = _gaps(trial, base), _pairs(trial, base)
+    complete = bool(gaps) and not (not_ok(trial) or not_ok(base))
+    return Difference(
+        label=str(trial["params"]["ablate"]),
+        trial=trial,
+        level=fmean(reference["value"] for _, reference in pairs) if complete else None,
+        mean=fmean(gaps) if complete else None,
+        error=standard_error(gaps) if complete else None,
+        reach=test.reach if test else None,
+        speed=_speed(pairs),
+        seeds=len(gaps),
+        verdict=verdict,
+    )
+
+
+def _gaps(trial: Rows, base: Rows) -> list[float]:
+    return [run["value"] - reference["value"] for run, reference in _pairs(trial, base)]
+
+
+def _pairs(trial: Rows, base: Rows) -> list[tuple[Rows, Rows]]:
+    """Finished runs of a change and of the base that have the same seed."""
     ours, theirs = _by_repeat(trial), _by_repeat(base)
-    pairs = [(ours[repeat], theirs[repeat]) for repeat in sorted(ours.keys() & theirs.keys())]
-    if not pairs:
-        return None
-    gaps = [run["value"] - reference["value"] for run, reference in pairs]
-    mean, error = fmean(gaps), standard_error(gaps)
-    level = fmean(reference["value"] for _, reference in pairs)
-    percent = 100 * mean / abs(level) if level else math.nan
-    return Difference(label, trial, mean, error, percent, _speed(pairs), len(pairs), _judge(cost(study, mean), error, len(pairs)))
+    return [(ours[repeat], theirs[repeat]) for repeat in sorted(ours.keys() & theirs.keys())]
 
 
 def _by_repeat(trial: Rows) -> dict[int, Rows]:
@@ -301,22 +387,6 @@ def _speed(pairs: Sequence[tuple[Rows, Rows]]) -> float | None:
     known = [(run["tokens_per_s"], reference["tokens_per_s"]) for run, reference in pairs if run.get("tokens_per_s")]
     known = [(ours, theirs) for ours, theirs in known if theirs]
     return sum(ours for ours, _ in known) / sum(theirs for _, theirs in known) if known else None
-
-
-def _judge(mean: float, error: float | None, seeds: int) -> str:
-    if error is None:
-        return "one seed: no verdict"
-    if abs(mean) <= t_quantile(seeds - 1) * error:
-        return "within noise"
-    return "better" if mean < 0 else "worse"
-
-
-def t_quantile(freedom: int) -> float:
-    """How many standard errors a mean must be from 0 to be told from it at 5 %, two-sided.
-
-    Beyond ten degrees of freedom a series in 1 / freedom is right to 0.005.
-    """
-    return _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.37 / freedom + 2.8 / freedom**2
 
 
 def speed_of(trial: Rows) -> float | None:

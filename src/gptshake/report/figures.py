@@ -21,6 +21,7 @@ from gptshake.report.answer import (
     best_curve,
     cost,
     curves,
+    digits,
     lost,
     params_text,
     round_values,
@@ -89,8 +90,8 @@ def subtitle(study: Rows) -> str:
     winner = best(study)
     parts = [counted(len(study["trials"]), "trial")]
     if winner:
-        error = f" ± {winner.error:.4f}" if winner.error is not None else ""
-        parts = [f"best {params_text(study, winner.trial['params'])}", f"{study['objective']} {winner.value:.4f}{error}", *parts]
+        error = f" ± {digits(winner.error, winner.value)}" if winner.error is not None else ""
+        parts = [f"best {params_text(study, winner.trial['params'])}", f"{study['objective']} {digits(winner.value)}{error}", *parts]
     parts += [f"{short_count(study['tokens'])} tokens each"] if study.get("tokens") else []
     return "  ·  ".join(parts)
 
@@ -158,9 +159,8 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, label: str, joined: bool)
         if not bottom <= loss <= top:
             inward = (0, -15) if loss > top else (0, 9)
             place = (value, top if loss > top else bottom)
-            axes.annotate(
-                f"{loss:.2f}", place, xytext=inward, textcoords="offset points", color=colour, size=8, ha="center", path_effects=HALO
-            )
+            text = f"{loss:.2f}" if 0.1 <= abs(loss) < 1e6 else f"{loss:.3g}"
+            axes.annotate(text, place, xytext=inward, textcoords="offset points", color=colour, size=8, ha="center", path_effects=HALO)
 
 
 def _draw_runs(axes: Axes, x: float, y: float, trial: Rows, colour: str) -> None:

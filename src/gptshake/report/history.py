@@ -131,7 +131,7 @@ def _unit(seconds: float) -> tuple[float, str]:
 def ablate_figure(study: Rows) -> Figure | None:
     """Paired differences against the base with the interval that holds 95 %; None without a finished pair."""
     found = differences(study)
-    if not found:
+    if all(difference.mean is None for difference in found):
         return None
     figure = Figure(figsize=(8, 1.7 + 0.42 * len(found)))
     axes = figure.subplots()
@@ -140,7 +140,7 @@ def ablate_figure(study: Rows) -> Figure | None:
     heading(
         figure,
         title(study),
-        f"{study['objective']}: paired difference to {study['ablate']['labels'][0]}, mean and 95 % interval over {found[0].seeds} seeds",
+        f"{study['objective']}: paired difference to {study['ablate']['labels'][0]}, mean and 95 % interval over {max(row.seeds for row in found)} seeds",
     )
     for row, difference in enumerate(found):
         _draw_difference(axes, row, difference)
@@ -155,9 +155,10 @@ def ablate_figure(study: Rows) -> Figure | None:
 
 def _draw_difference(axes: Axes, row: int, difference: Difference) -> None:
     colour = {"better": GREEN, "worse": VERMILION}.get(difference.verdict, GREY)
-    reach = difference.reach or 0.0
-    axes.plot([difference.mean - reach, difference.mean + reach], [row, row], color=colour, linewidth=2.2, zorder=2)
-    axes.plot([difference.mean], [row], color=colour, marker="s", markersize=7, markeredgecolor="white", zorder=3)
+    if difference.mean is not None:
+        reach = difference.reach or 0.0
+        axes.plot([difference.mean - reach, difference.mean + reach], [row, row], color=colour, linewidth=2.2, zorder=2)
+        axes.plot([difference.mean], [row], color=colour, marker="s", markersize=7, markeredgecolor="white", zorder=3)
     speed = f"  ·  {difference.speed:.2f}x speed" if difference.speed else ""
     place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center", "size": 9}
     axes.annotate(f"{difference.verdict}{speed}", (1.0, row), xytext=(8, 0), color=colour, **place)

@@ -47,7 +47,7 @@ class _Drawing:
 
     def _body(self, grid: list[list[str]]) -> list[str]:
         labelled = {0: self.top, HEIGHT // 2: (self.top + self.bottom) / 2, HEIGHT - 1: self.bottom}
-        return [f"{f'{labelled[n]:.3f}' if n in labelled else '':>9} |{''.join(row).rstrip()}" for n, row in enumerate(grid)]
+        return [f"{_label(labelled[n]) if n in labelled else '':>9} |{''.join(row).rstrip()}" for n, row in enumerate(grid)]
 
     def _axis(self) -> list[str]:
         line = ["-"] * WIDTH
@@ -89,3 +89,7 @@ class _Drawing:
     def _row(self, value: float) -> int:
         share = (value - self.bottom) / (self.top - self.bottom or 1)
         return HEIGHT - 1 - min(HEIGHT - 1, max(0, math.floor(share * (HEIGHT - 1) + 0.5)))
+
+
+def _label(value: float) -> str:
+    return f"{value:.3f}" if value == 0 or 0.1 <= abs(value) < 1e5 else f"{value:.3g}"

@@ -4,6 +4,7 @@ Is given study.json's rows again and again, compares them with what it said befo
 gone, or knows fewer letters, stops nobody.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from statistics import fmean
@@ -11,7 +12,7 @@ from typing import TextIO
 
 from gptshake.console import Console, cut
 from gptshake.estimate.words import counted, duration, short_count
-from gptshake.report.answer import Rows, best, names, params_text, run_values, seconds_of, short
+from gptshake.report.answer import Rows, best, digits, names, params_text, run_values, seconds_of, short
 from gptshake.report.terminal import aligned
 
 RENEW_S = 0.33  # between renewals of a terminal
@@ -113,13 +114,13 @@ def begin_line(study: Rows, name: str, row: Rows) -> str:
 def end_line(study: Rows, name: str, row: Rows) -> str:
     """``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
     value = _value(row)
-    result = f" -> {study['objective']} {value:.4f}" if value is not None else ""
+    result = f" -> {study['objective']} {digits(value)}" if value is not None else ""
     reason = " ".join((row.get("reason") or "").split())
     seconds = seconds_of(row)
     parts = [
         f"{name} {row['state']}: {params_text(study, row['params'])}{result}",
         reason if row["state"] != "ok" else "",
-        f"best {winner.value:.4f} (trial {winner.trial['number']})" if (winner := best(study)) else "",
+        f"best {digits(winner.value)} (trial {winner.trial['number']})" if (winner := best(study)) else "",
         duration(seconds) if seconds is not None else "",
         _left_text(study, study["updated"]),
     ]
@@ -131,24 +132,38 @@ def best_text(study: Rows) -> str:
     winner = best(study)
     if winner is None:
         return ""
-    return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {winner.value:.4f}"
+    return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {digits(winner.value)}"
 
 
 def left(study: Rows, now: float) -> float | None:
-    """Seconds until ``n_trials`` are through, if runs go on taking what they took; None if that cannot be known.
+    """Seconds until all runs are through, those of the confirmation too, if they go on taking what they took; None if that cannot be known.
 
-    Before a run has ended the study's own estimate counts. Runs that are at work count for what they have left.
+    Before a run has ended the study's own estimate counts. Runs that are at work count for what they have left; after the study's
+    deadline only those, and the waiting seeds of trials that have begun.
     """
-    runs = [run for trial in study["trials"] for run in trial["runs"]]
+    rows = [row for _, row in _rows(study)]
+    runs = [run for row in rows for run in row["runs"]]
     spans = [run["ended"] - run["started"] for run in runs if run["state"] in THROUGH and run.get("ended") and run.get("started")]
     typical = fmean(spans) if spans else study.get("seconds")
-    if not study.get("n_trials") or typical is None:
+    confirms = bool(study.get("confirm"))
+    if typical is None or not (study.get("n_trials") or confirms):
         return None
-    trials = max(0, study["n_trials"] - sum(trial["state"] in THROUGH for trial in study["trials"]))
-    ended = sum(run["state"] in THROUGH for trial in study["trials"] if trial["state"] == "running" for run in trial["runs"])
-    runs_left = trials * (study.get("repeats") or 1) - ended
-    begun = sum(min(now - run["started"], typical) for run in runs if run["state"] == "running")
-    return float(max(0.0, runs_left * typical - begun) / max(1, min(study["slots"], runs_left)))
+    deadline = study.get("deadline") or math.inf
+    at_work = [max(0.0, typical - (now - run["started"])) for run in runs if run["state"] == "running"]
+    begun = [run for row in (rows if now < deadline else study["trials"]) for run in row["runs"] if run["state"] in ("waiting", "stopped")]
+    to_come = 0 if confirms or now >= deadline else _trials_to_come(study) * (study.get("repeats") or 1) + (study.get("confirm_runs") or 0)
+    count = len(at_work) + len(begun) + to_come
+    seconds = (sum(at_work) + (len(begun) + to_come) * typical) / max(1, min(study["slots"], count))
+    last = deadline - now + typical * (study.get("repeats") or 1)  # a trial that begins just before the deadline
+    return float(min(seconds, last) if now < deadline else seconds)
+
+
+def _trials_to_come(study: Rows) -> int:
+    """Trials that have not begun; a combination of lists that failed is not tried again, a point of a search gives its place to another."""
+    begun = [trial for trial in study["trials"] if trial["state"] != "failed"]
+    if study.get("search") == "grid":
+        return max(0, int(study["n_trials"]) - len({str(trial["params"]) for trial in study["trials"]}))
+    return max(0, int(study["n_trials"]) - len(begun))
 
 
 def _left_text(study: Rows, now: float) -> str:
@@ -215,7 +230,7 @@ def _cells(study: Rows, name: str, row: Rows, now: float) -> list[str]:
         f"{name}{' *' if winner and row is winner.trial else ''}",
         state_of(row),
         *(short(row["params"].get(axis["key"], "")) for axis in study["axes"]),
-        f"{value:.4f}" if value is not None else "",
+        digits(value) if value is not None else "",
         short_count(tokens) if tokens else "",
         short_count(speed) if speed else "",
         duration((seconds_of(row) or 0) + max(begun, default=0)),

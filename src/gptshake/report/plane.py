@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-from gptshake.report.answer import Rows, along, best, cost, minimizes, scales, view
+from gptshake.report.answer import Rows, along, best, cost, digits, minimizes, scales, view
 from gptshake.report.figures import HALO, draw_scale, subtitle, title
 from gptshake.report.style import INK, VERMILION, caption, heading
 
@@ -61,10 +61,10 @@ def _draw_circles(axes: Axes, study: Rows, trials: list[Rows], places: Sequence[
 
 
 def _write_values(axes: Axes, study: Rows, values: Sequence[float], places: Sequence[tuple[float, float]], norm: Normalize) -> None:
-    digits = 3 if max(values) - min(values) < 0.2 else 2
+    decimals = 3 if max(values) - min(values) < 0.2 else 2
     for value, place in zip(values, places, strict=True):
         dark = (norm(value) > 0.5) == minimizes(study)
-        text = f"{value:.{digits}f}" if abs(value) < 100 else f"{value:.3g}"
+        text = f"{value:.{decimals}f}" if 0.1 <= abs(value) < 100 else f"{value:.3g}"
         axes.annotate(text, place, ha="center", va="center", size=8, color="white" if dark else INK, zorder=3)
 
 
@@ -75,6 +75,6 @@ def _ring_best(axes: Axes, study: Rows, diameter: float) -> None:
         return
     place = (winner.trial["params"][keys[0]], winner.trial["params"][keys[1]])
     axes.scatter([place[0]], [place[1]], s=(diameter + 6) ** 2, facecolors="none", edgecolors=VERMILION, linewidths=2.2, zorder=4)
-    text = f"best {winner.value:.4f}" if diameter < LARGE else "best"
+    text = f"best {digits(winner.value)}" if diameter < LARGE else "best"
     look: dict[str, Any] = {"color": VERMILION, "weight": "bold", "size": 9, "ha": "center", "zorder": 5}
     axes.annotate(text, place, xytext=(0, diameter / 2 + 5), textcoords="offset points", path_effects=HALO, **look)

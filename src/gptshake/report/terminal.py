@@ -12,6 +12,7 @@ from gptshake.console import pad, width
 from gptshake.estimate.basin import Basin
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.report.answer import (
+    ENDED_EARLY,
     Best,
     Difference,
     Rows,
@@ -20,10 +21,13 @@ from gptshake.report.answer import (
     basin_of,
     best,
     best_curve,
+    confirmation_open,
     cost,
     differences,
+    digits,
     finished,
     names,
+    not_ok,
     params_text,
     run_values,
     scales,
@@ -31,11 +35,10 @@ from gptshake.report.answer import (
     short,
     speed_of,
     standard_error,
+    unconfirmed,
 )
 from gptshake.report.letters import basin_text as basin_text
 from gptshake.report.recipe import command, overrides_of, use
-
-_ENDED = ("pruned", "diverged", "failed", "stopped")
 
 
 def verdict(study: Rows, folder: Path | None = None) -> list[str]:
@@ -47,7 +50,7 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     """
     winner = best(study)
     if winner is None:
-        return [*_progress(study), "No trial has finished yet, so there is no answer.", *_losses(study)]
+        return [*_progress(study), _no_answer(study), *_losses(study)]
     found = (
         _compared(study, winner)
         if study.get("ablate")
@@ -65,27 +68,51 @@ def _progress(study: Rows) -> list[str]:
     return [f"The study {how}: {through} ended so far."]
 
 
-def _winner(study: Rows, winner: Best) -> str:
-    text = (
-        f"The best is trial {winner.trial['number']}: {params_text(study, winner.trial['params'])}, {study['objective']} {winner.value:.4f}"
+def _no_answer(study: Rows) -> str:
+    base = next(
+        (trial for trial in study["trials"] if study.get("ablate") and trial["params"].get("ablate") == study["ablate"]["labels"][0]), None
     )
+    if base and (why := not_ok(base)):
+        return f"The base is incomplete ({why}), so there is nothing to compare with and no answer."
+    if (total := len(study["trials"])) and all(trial["state"] in ENDED_EARLY for trial in study["trials"]) and study["state"] == "done":
+        how = "diverged" if all(trial["state"] == "diverged" for trial in study["trials"]) else "ended early"
+        return (
+            f"All {counted(total, 'trial')} {how}, so there is no answer: try smaller learning rates, or other values."
+            if total > 1
+            else (f"The only trial {how}, so there is no answer: try a smaller learning rate, or another value.")
+        )
+    return "No trial has finished yet, so there is no answer."
+
+
+def _winner(study: Rows, winner: Best) -> str:
+    text = f"The best is trial {winner.trial['number']}: {params_text(study, winner.trial['params'])}, {study['objective']} {digits(winner.value)}"
     if winner.error is not None:
-        text += f" ± {winner.error:.4f} (mean of {winner.seeds} seeds, standard error)"
+        text += f" ± {digits(winner.error, winner.value)} (mean of {winner.seeds} seeds, standard error)"
     text += f" after {short_count(study['tokens'])} tokens" if study.get("tokens") else ""
     return text + (", confirmed with fresh seeds." if winner.confirmed else ".")
 
 
 def _confirmation(study: Rows, winner: Best) -> list[str]:
-    """The means over fresh seeds, which alone decided."""
-    if not winner.confirmed:
-        return []
+    """The means over fresh seeds, which alone decide, and why a point is not confirmed."""
     parts = []
-    for row in study["confirm"]:
-        values = run_values(row)
-        error = standard_error(values)
-        tail = f" ± {error:.4f}" if error is not None else ""
-        parts += [f"trial {row['number']} {fmean(values):.4f}{tail}"] if values else []
-    return [f"The confirmation: {'; '.join(parts)}."]
+    for row in study.get("confirm") or []:
+        values, error = run_values(row), standard_error(run_values(row))
+        if why := unconfirmed(row):
+            parts.append(f"trial {row['number']} is not confirmed ({why})")
+        else:
+            parts.append(
+                f"trial {row['number']} {digits(fmean(values))}" + (f" ± {digits(error, fmean(values))}" if error is not None else "")
+            )
+    if not parts:
+        late = study["state"] == "done" and study.get("confirm_runs")
+        return ["The confirmation has not begun (hydra.sweeper.timeout)."] if late else []
+    if winner.confirmed:
+        return [f"The confirmation: {'; '.join(parts)}."]
+    return [f"The best is not confirmed: {'; '.join(parts)}.{_how_to_confirm(study)}"]
+
+
+def _how_to_confirm(study: Rows) -> str:
+    return " The same command resumes the confirmation." if study["state"] != "running" and confirmation_open(study) else ""
 
 
 def _sureness(study: Rows) -> list[str]:
@@ -138,7 +165,7 @@ def _speeds(study: Rows) -> list[str]:
         seen: dict[float, Rows] = {}
         for trial in sorted(along(study, scale), key=lambda row: -cost(study, row["value"])):
             seen[trial["params"][scale.key]] = trial  # the best one comes last
-        parts = [f"{short(value)}: {seen[value]['value']:.4f}{_at_speed(seen[value])}" for value in sorted(seen)]
+        parts = [f"{short(value)}: {digits(seen[value]['value'])}{_at_speed(seen[value])}" for value in sorted(seen)]
         sentences += (
             [f"{study['objective']} by {scale.key.lstrip('+')}, each with its best partner: {'; '.join(parts)}."] if len(parts) > 1 else []
         )
@@ -158,10 +185,10 @@ def _validity(study: Rows) -> list[str]:
 
 def _losses(study: Rows) -> list[str]:
     """Which trials did not come to the end, and why those failed that did."""
-    counts = Counter(trial["state"] for trial in study["trials"] if trial["state"] in _ENDED)
+    counts = Counter(trial["state"] for trial in study["trials"] if trial["state"] in ENDED_EARLY)
     if not counts:
         return []
-    parts = [f"{counts[state]} {state}" for state in _ENDED if counts[state]]
+    parts = [f"{counts[state]} {state}" for state in ENDED_EARLY if counts[state]]
     why = [f"trial {trial['number']}: {trial['reason']}" for trial in study["trials"] if trial["state"] == "failed" and trial.get("reason")]
     more = f"; {len(why) - 3} more" if len(why) > 3 else ""
     total = len(study["trials"])
@@ -181,25 +208,23 @@ def _compared(study: Rows, winner: Best) -> list[str]:
     kept = winner.trial["params"].get("ablate")
     if not found:
         return [f"{_winner(study, winner)} No change has a finished pair with {labels[0]} yet."]
-    sentences = [f"{row.label}: {row.verdict}, {difference_text(study, row)}." for row in found]
-    rule = "Better and worse are said where the paired difference is told from 0 at 5 % (Student's t)"
+    sentences = [f"{row.label}: {', '.join(filter(None, [row.verdict, difference_text(study, row)]))}." for row in found]
+    many = f" with Holm's correction for {counted(len(labels) - 1, 'change')}" if len(labels) > 2 else ""
+    rule = f"Better and worse are claimed where a paired t-test finds a difference at 5 %{many}"
     if kept == labels[0]:
-        return [
-            *sentences,
-            f"{rule}; no change is, so {labels[0]} stays." if not _worse(found) else f"{rule}; no change is better, so {labels[0]} stays.",
-        ]
-    return [*sentences, f"{rule}. The best is {kept}, {study['objective']} {winner.value:.4f}."]
-
-
-def _worse(found: Sequence[Difference]) -> bool:
-    return any(row.verdict == "worse" for row in found)
+        change = "is better" if any(row.verdict == "worse" for row in found) else "is"
+        return [*sentences, f"{rule}; no change {change}, so {labels[0]} stays."]
+    return [*sentences, f"{rule}. The best is {kept}, {study['objective']} {digits(winner.value)}."]
 
 
 def difference_text(study: Rows, row: Difference) -> str:
-    """``-0.0210 ± 0.0040 val/bpb (-0.90 %, 3 seeds), 1.80x the speed``."""
-    error = f" ± {row.error:.4f}" if row.error is not None else ""
+    """``-0.0210 ± 0.0040 val/bpb (-0.90 %, 3 seeds), 1.80x the speed``; nothing where seeds are missing."""
+    if row.mean is None:
+        return ""
+    error = f" ± {digits(row.error, row.level)}" if row.error is not None else ""
     speed = f", {row.speed:.2f}x the speed" if row.speed else ""
-    return f"{row.mean:+.4f}{error} {study['objective']} ({row.percent:+.2f} %, {row.seeds} seed{'s' if row.seeds > 1 else ''}){speed}"
+    share = f"{row.percent:+.2f} %, " if row.percent is not None else ""
+    return f"{digits(row.mean, row.level, '+')}{error} {study['objective']} ({share}{counted(row.seeds, 'seed')}){speed}"
 
 
 def table_text(study: Rows) -> str:
@@ -217,11 +242,13 @@ def difference_rows(study: Rows) -> list[list[str]]:
     """The cells of the table of paired differences, the base first."""
     base = study["ablate"]["labels"][0]
     values = [trial["value"] for trial in finished(study) if trial["params"].get("ablate") == base]
-    rows = [[base, f"{values[0]:.4f}" if values else "", "", "", "1.00x", "", study["objective"]]]
+    rows = [[base, digits(values[0]) if values else "", "", "", "1.00x", "", study["objective"]]]
     for row in differences(study):
-        error = f"{row.error:.4f}" if row.error is not None else "-"
+        mean = digits(row.mean, row.level, "+") if row.mean is not None else "-"
+        error = digits(row.error, row.level) if row.error is not None else "-"
+        share = f"{row.percent:+.2f} %" if row.percent is not None else "-"
         speed = f"{row.speed:.2f}x" if row.speed else "-"
-        rows.append([row.label, f"{row.mean:+.4f}", error, f"{row.percent:+.2f} %", speed, str(row.seeds), row.verdict])
+        rows.append([row.label, mean, error, share, speed, str(row.seeds), row.verdict])
     return rows
 
 
@@ -245,7 +272,7 @@ def _results(trial: Rows) -> list[str]:
     place = f"at {short_count(at)} tokens" if at is not None and trial["state"] != "ok" and f"{at:,}" not in reason else ""
     why = ", ".join(filter(None, [reason, place]))
     return [
-        f"{value:.4f}" if value is not None else "",
+        digits(value) if value is not None else "",
         short_count(speed) if speed else "",
         duration(seconds) if seconds is not None else "",
         " ".join(why.split())[:80],

@@ -1,8 +1,9 @@
 """What a sweep needs of the app that it sweeps, as protocols: any Hydra app is an ``App``, gptshake's own task is a ``Host``, too."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -19,6 +20,28 @@ class Prepared:
     seconds: float | None = None  # of one run in one slot, roughly
     memory: int | None = None  # bytes of main memory or of the device
     disk: int | None = None  # bytes of the weights that a kept run leaves, and that a running one needs
+
+
+def joined(parts: Sequence[Prepared]) -> Prepared:
+    """What a study over several options is prepared for: what all have in common, the mean time, the most memory and disk."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+
+    def known(name: str) -> list[Any]:
+        return [value for part in parts if (value := getattr(part, name)) is not None]
+
+    return replace(
+        first,
+        frozen=[text for text in first.frozen if all(text in part.frozen for part in parts)],
+        declared={key: value for key, value in first.declared.items() if all(part.declared.get(key) == value for part in parts)},
+        ranges={key: text for key, text in first.ranges.items() if all(part.ranges.get(key) == text for part in parts)},
+        label=" · ".join(dict.fromkeys(word for part in parts for word in part.label.split(" · "))),
+        tokens=first.tokens if all(part.tokens == first.tokens for part in parts) else None,
+        seconds=fmean(known("seconds")) if known("seconds") else None,
+        memory=max(known("memory"), default=None),
+        disk=max(known("disk"), default=None),
+    )
 
 
 @runtime_checkable
@@ -39,6 +62,9 @@ class Host(Protocol):
 
     def begun(self, folder: Path) -> None:
         """Called once the study's folder is there and held."""
+
+    def has_price(self, key: str) -> bool:
+        """Whether the options of a swept key change what a run costs, so that each is prepared by itself."""
 
     def prepare(self, composed: Any) -> dict[str, Any]:
         """Find out the fields of ``Prepared``; called in a child."""

@@ -25,7 +25,6 @@ class SweeperConfig:
     ablate: list[str] = field(default_factory=list)  # changes to compare with the base: each alone, then all together
     keep: int = 3  # best trials whose weights are kept
     max_failures: int = 5  # failed trials after which no new trial begins
-    storage: str | None = None  # an Optuna storage URL; null: a journal file in the study's folder
     search_space: Any = None  # key -> range, for key=range
     sampler: Any = None  # an Optuna sampler, to be called with seed=, for ranges; null: a line search for one, TPE for several
     pruner: Any = None  # an Optuna pruner; null: gptshake.sweep.pruning.Patient

@@ -4,6 +4,7 @@ The controller alone writes the study. It knows of a run what lies in the run's 
 metrics.csv before. So it can die at any moment and take up where it was.
 """
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ class Controller:
         seed: of the runs: None leaves seeds alone; else repeat r runs with seed + r.
         sampler: makes the sampler for a proposal from a number, for axes that the search leaves to it.
         first: points to try before the search's own.
+        sequence: number of a trial -> its point, where a sequence gives them in place of the search.
         show: is given the rows now and then.
     """
 
@@ -72,11 +74,12 @@ class Controller:
         seed: int | None,
         sampler: Callable[[int], optuna.samplers.BaseSampler],
         first: Sequence[Params],
+        sequence: Callable[[int], Params] | None = None,
         show: Callable[[dict[str, Any]], None],
     ) -> None:
         self.study, self.search, self.executor, self.limits = study, search, executor, limits
         self._overrides, self._seed, self._sampler, self._show = overrides, seed, sampler, show
-        self._first = list(first)
+        self._first, self._sequence = list(first), sequence
         self._pending: list[tuple[TrialRow, RunRow]] = []
         self._running: list[tuple[TrialRow, RunRow, Running, Tail]] = []
         self._old_failures = {number for number, trial in study.trials.items() if trial.state == "failed"}
@@ -84,20 +87,28 @@ class Controller:
         self._round = 0
 
     def run(self) -> None:
-        """Run until the search is over, a limit is reached or a signal comes.
+        """Run until the search is over, a limit is reached or a signal comes; whatever ends it, study.json says that it has ended.
 
         Raises:
             Stop: a signal came; running trials are checkpointed and go on with the same command.
         """
-        with SIGNALS.deferred():
-            self._recover()
-            while SIGNALS.received is None and (self._fill() or self._running):
-                self._turn()
-            if SIGNALS.received is not None:
-                self._stop_all()
-                raise Stop(SIGNALS.received)
-        self.study.state = "done"
-        self._tell_everyone(force=True)
+        if self.limits.timeout is not None:
+            self.study.deadline = time.time() + self.limits.timeout
+        try:
+            with SIGNALS.deferred():
+                self._recover()
+                while SIGNALS.received is None and (self._fill() or self._running):
+                    self._turn()
+                if SIGNALS.received is not None:
+                    self._stop_all()
+                    raise Stop(SIGNALS.received)
+            self.study.state = "done"
+            self._tell_everyone(force=True)
+        except Exception:
+            self.study.state = "stopped"
+            with contextlib.suppress(OSError):  # a full disk may be why it ends
+                self.study.write()
+            raise
 
     def _turn(self) -> None:
         for ended in self.executor.wait(TICK_S):
@@ -128,9 +139,12 @@ class Controller:
             params = self._propose()
             if params is not None:
                 self._add(params)
-            elif not self._running and not self.study.confirm:
+            elif not self._running and not self.study.confirm and not self._is_late():
                 self._confirm()
-        return self._pending.pop(0) if self._pending else None
+        work = next((entry for entry in self._pending if not (self._is_late() and self._confirms(entry[0]))), None)
+        if work:
+            self._pending.remove(work)
+        return work
 
     def _propose(self) -> Params | None:
         if not self._may_begin():
@@ -139,6 +153,8 @@ class Controller:
         self._first = [params for params in self._first if params not in known]
         if self._first:
             return self._first.pop(0)
+        if self._sequence:
+            return self._sequence(len(known))
         points = [point for point in self.study.points() if point.number not in self._old_failures]
         params = self.search.propose(points)
         if params == {} and self.study.axes and self.limits.deterministic and not self._round_is_open():
@@ -149,9 +165,15 @@ class Controller:
         states = [trial.state for trial in self.study.trials.values()]
         failures = sum(trial.state == "failed" for number, trial in self.study.trials.items() if number not in self._old_failures)
         begun = len(states) - states.count("failed")
-        late = self.limits.timeout is not None and time.monotonic() - self._began >= self.limits.timeout
         enough = self.limits.n_trials is not None and begun >= self.limits.n_trials
-        return not (late or enough or failures >= self.limits.max_failures)
+        return not (self._is_late() or enough or failures >= self.limits.max_failures)
+
+    def _is_late(self) -> bool:
+        """Whether ``timeout`` has passed, so that neither a trial nor a run of the confirmation begins."""
+        return self.limits.timeout is not None and time.monotonic() - self._began >= self.limits.timeout
+
+    def _confirms(self, trial: TrialRow) -> bool:
+        return any(trial is row for row in self.study.confirm)
 
     def _round_is_open(self) -> bool:
         """Whether a sampler may propose now: after as many proposals as there are slots it waits for all of them."""
@@ -204,21 +226,26 @@ class Controller:
         self._read(trial, run, running.folder, tail)
 
     def _read(self, trial: TrialRow, run: RunRow, folder: Path, tail: Tail) -> None:
-        """Report new validations of a trial's first run to the study; wish the trial's end if it should be pruned."""
+        """Report new validations of a trial's first run to the study; ask the trial to end if it should be pruned."""
         for row in tail.new():
             run.tokens, run.tokens_per_s = int(row["train/tokens"]), tail.rate
             self.study.changed = True
             value = row.get(self.study.header.objective)
-            run.value = run.value if value is None else float(value)
-            if value is None or run.repeat or self.study.trials.get(trial.number) is not trial:
+            if value is None:
                 continue
+            run.value = float(value)
             at_its_end = self.study.header.tokens is not None and run.tokens >= self.study.header.tokens
-            if self.study.report(trial.number, float(value), run.tokens) and trial.at is None and not at_its_end:
-                trial.at, trial.reason = (
-                    run.tokens,
-                    f"{self.study.header.objective} {value:.4f} at {run.tokens:,} tokens is behind the others",
-                )
+            if trial.at is None and not at_its_end and (why := self._why_prune(trial, run, run.value, warming=tail.warming(run.tokens))):
+                trial.at, trial.reason = run.tokens, f"{self.study.header.objective} {why} at {run.tokens:,} tokens"
                 self._drop(trial)
+
+    def _why_prune(self, trial: TrialRow, run: RunRow, value: float, *, warming: bool) -> str | None:
+        """What is wrong with a value that a run has reached: of every run that it is not finite, of a trial's first one what the pruner says."""
+        reported = not run.repeat and self.study.trials.get(trial.number) is trial
+        pruned = reported and self.study.report(trial.number, value, run.tokens or 0, warming=warming)
+        if not isfinite(value):
+            return "is not finite"
+        return f"{value:.5g}: pruned by {self.study.pruner_name}" if pruned else None
 
     def _drop(self, trial: TrialRow) -> None:
         """A trial that will not finish: its waiting runs never start, its running ones are asked to end."""
@@ -255,7 +282,7 @@ class Controller:
             if run.value is None and objective != NUMBER:
                 run.state, run.reason = "failed", f"returned no {objective} (hydra.sweeper.objective)"
         elif outcome.status == "pruned":
-            run.state = "pruned"
+            run.state = "pruned" if run.value is None or isfinite(run.value) else "diverged"
         else:
             run.state = "diverged" if outcome.error == TrainingError.__name__ else "failed"
         self.study.changed = True
@@ -268,7 +295,7 @@ class Controller:
         trial.state = next(state for state in WORST_FIRST if state in states)
         values = [run.value for run in trial.runs if run.value is not None]
         trial.value = sum(values) / len(values) if trial.state == "ok" and values else None
-        if any(trial is confirmed for confirmed in self.study.confirm):
+        if self._confirms(trial):
             self._forget_weights([trial])
         else:
             self.study.tell(trial)
@@ -280,7 +307,7 @@ class Controller:
     def _forget_weights(self, trials: Sequence[TrialRow]) -> None:
         for run in (run for trial in trials for run in trial.runs):
             folder = self.study.folder / run.path
-            if (folder / "run.json").exists():  # a run of ours, so the folder of checkpoints is ours, too
+            if self.study.header.program == "gptshake" and (folder / "run.json").exists():  # so the folder of checkpoints is ours, too
                 shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     def _stop_all(self) -> None:

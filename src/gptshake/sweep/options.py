@@ -2,6 +2,8 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 
 import optuna
@@ -9,7 +11,8 @@ import optuna
 from gptshake.errors import ConfigError
 from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import Limits
+from gptshake.sweep.controller import CONFIRMED, Limits
+from gptshake.sweep.search import spread
 from gptshake.sweep.space import Axis, Params
 
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}  # Optuna imports them only when a trial is wanted
@@ -101,6 +104,25 @@ def sampler_for(options: SweeperConfig, number: int) -> optuna.samplers.BaseSamp
     return sampler
 
 
+def sequence_of(options: SweeperConfig, axes: list[Axis]) -> Callable[[int], Params] | None:
+    """Number of a trial -> its point, where the user chose Optuna's ``QMCSampler``; None for any other sampler.
+
+    That sampler counts its own calls and takes another sequence with every seed; here point i of one sequence belongs to trial i,
+    whoever asks for it, however often the study is resumed.
+    """
+    if options.sampler is None or not isinstance(sampler := sampler_for(options, 0), optuna.samplers.QMCSampler):
+        return None
+    qmc = import_module("scipy.stats.qmc")  # an extra; _check_sampler has found it
+
+    def point(number: int) -> Params:
+        engine = (qmc.Halton if sampler._qmc_type == "halton" else qmc.Sobol)(len(axes), scramble=sampler._scramble, seed=sampler._seed)
+        if number:
+            engine.fast_forward(number)
+        return {axis.key: spread(axis, float(place)) for axis, place in zip(axes, engine.random(1)[0], strict=True)}
+
+    return point
+
+
 def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> int | None:
     """Trials to finish; None if the search shall decide.
 
@@ -113,4 +135,6 @@ def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> 
         raise ConfigError("hydra.sweeper.hours chooses the number of trials: give it or n_trials, not both.")
     if prepared.seconds is None:
         raise ConfigError("hydra.sweeper.hours needs to know how long a run takes, which this app does not say: give n_trials instead.")
-    return max(1, int(options.hours * 3600 * slots / (prepared.seconds * options.repeats)))
+    runs = options.hours * 3600 * slots / prepared.seconds
+    confirmed = int(runs / (options.repeats + options.confirm))  # if every trial is confirmed
+    return max(1, confirmed if confirmed <= CONFIRMED else int((runs - CONFIRMED * options.confirm) / options.repeats))

@@ -77,6 +77,7 @@ class Header:
     frozen: list[str]  # what ``auto`` meant when the study began
     code: dict[str, Any]  # version of the code
     started: float = field(default_factory=time.time)
+    confirm_runs: int = 0  # with fresh seeds, once the trials are through
 
     def identity(self) -> dict[str, Any]:
         """What may not change under a study's name."""
@@ -113,7 +114,7 @@ def trial_row(row: dict[str, Any]) -> TrialRow:
 
 def refuse_differences(folder: Path, stored: dict[str, Any], header: Header) -> None:
     """Raise RecordError, with the differences, if the stored study is about something else."""
-    old = redacted(Header(**{key: stored[key] for key in Header.__dataclass_fields__}).identity())
+    old = redacted(Header(**{key: stored[key] for key in Header.__dataclass_fields__ if key in stored}).identity())
     lines = []
     for kind, now in redacted(header.identity()).items():
         for key in sorted({*now, *old[kind]}):

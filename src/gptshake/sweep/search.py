@@ -209,7 +209,7 @@ class Sampled:
 
     def _point(self, number: int) -> Params:
         places = [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
-        point = {axis.key: _spread(_near(axis), place) for axis, place in zip(self._axes, places, strict=True)}
+        point = {axis.key: spread(_near(axis), place) for axis, place in zip(self._axes, places, strict=True)}
         start = {axis.key: declared for axis in self._axes if number == 0 and (declared := _declared(axis)) is not None}
         return point | start
 
@@ -255,6 +255,12 @@ def _declared(axis: Axis) -> Value | None:
     return 2 ** round(math.log2(axis.declared)) if axis.powers else axis.declared
 
 
+def start_of(axes: Sequence[Axis]) -> Params | None:
+    """The starting values, where every axis has one."""
+    start = {axis.key: _declared(axis) for axis in axes}
+    return {key: value for key, value in start.items() if value is not None} if axes and None not in start.values() else None
+
+
 def _near(axis: Axis) -> Axis:
     """The part of a logarithmic axis that lies around its declared value."""
     start = _declared(axis)
@@ -264,7 +270,7 @@ def _near(axis: Axis) -> Axis:
     return replace(axis, low=max(low, start / NEAR), high=min(high, start * NEAR))
 
 
-def _spread(axis: Axis, place: float) -> Value:
+def spread(axis: Axis, place: float) -> Value:
     """The value at a place from 0 to 1 along an axis."""
     values = axis.finite
     if values is not None:

@@ -5,6 +5,7 @@ The server that runs are forked from begins first, so that it has imported every
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -13,31 +14,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optuna
 from hydra.core.override_parser.types import Override
-from sqlalchemy.exc import SQLAlchemyError
 
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted, duration
 from gptshake.keys import STUDY, about
 from gptshake.processes import raised
 from gptshake.record.lease import Lease
-from gptshake.sweep.app import App, Prepared
+from gptshake.sweep.app import App, Prepared, joined
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import Controller
+from gptshake.sweep.controller import CONFIRMED, Controller
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
-from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for
+from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for, sequence_of
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
-from gptshake.sweep.search import Line, search_for
-from gptshake.sweep.space import Axis, Params, axis_of, overrides_of
+from gptshake.sweep.search import Line, Sampled, search_for
+from gptshake.sweep.space import Axis, Params, Value, axis_of, overrides_of
 from gptshake.sweep.study import Study
 
 N_TRIALS = 20  # of a search that would go on for ever
 OURS = ("study", "sampler", "pruner", "executor")  # keys of the command line that are the sweeper's, no trial's
 ABLATE, BASE, TOGETHER = "ablate", "base", "all together"
 _BEFORE_ROWS = {"run.lock", "lease.json", "prepare", "journal.log", "journal.log.lock"}  # left by a controller that was killed at once
+Options = tuple[tuple[str, Value], ...]  # of swept groups: (group, option) of each
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -66,9 +66,10 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
         axes = _axes(options, swept, ranges, app, Prepared())
         folder = app.folder / name if (name := options.study or _default_name(options, axes, fixed, app)) else app.folder
         with _told(folder), _held(folder):
-            prepared = _kept(_prepare(app, executor, fixed, folder), folder)
+            parts = {key: _kept(part, folder) for key, part in _prepare(app, executor, fixed, axes, folder).items()}
+            prepared = joined(list(parts.values()))
             axes = _axes(options, swept, ranges | prepared.ranges, app, prepared)
-            controller = _controller(options, axes, _unswept(fixed, axes), app, executor, prepared, folder, show)
+            controller = _controller(options, axes, _unswept(fixed, axes), app, executor, prepared, parts, folder, show)
             app.begun(folder)
             try:
                 controller.run()
@@ -81,17 +82,16 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
 
 @contextlib.contextmanager
 def _told(folder: Path) -> Iterator[None]:
-    """What the disk, a storage or a sampler raises, as a sentence that says how to go on."""
+    """What the disk or a sampler raises, as a sentence that says how to go on."""
     try:
         yield
     except ImportError as error:  # Optuna's samplers find out only when they are asked
         raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
     except BrokenPipeError:
         raise  # the reader of our output has gone, not the disk
-    except (OSError, optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]  # Optuna hides what the database said behind words of its own
+    except OSError as error:
         raise GptshakeError(
-            f"The study in {folder} cannot be written ({reason}). Make room or free the storage, and run the same command again: it goes on from here."
+            f"The study in {folder} cannot be written ({error}). Make room, and run the same command again: it goes on from here."
         ) from error
 
 
@@ -102,6 +102,7 @@ def _controller(
     app: App,
     executor: Executor,
     prepared: Prepared,
+    parts: Mapping[Options, Prepared],
     folder: Path,
     show: Show,
 ) -> Controller:
@@ -134,20 +135,20 @@ def _controller(
         seed_key=options.seed_key,
         frozen=frozen,
         code=app.host.code() if app.host else {},
+        confirm_runs=options.confirm * min(CONFIRMED, n_trials or CONFIRMED),
     )
-    study = Study(
-        folder, header, axes, pruner=options.pruner or Patient(), storage=options.storage, may_differ=not app.host or app.host.may_differ()
-    )
-    _say_price(header, prepared, options, folder)
+    study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
+    _say_price(header, prepared, parts, options, folder)
     return Controller(
         study,
         search,
         executor,
         limits(options, n_trials, slots),
-        overrides=_overrides(options, axes, app, prepared),
+        overrides=_overrides(options, axes, app, prepared, parts),
         seed=seed,
         sampler=lambda number: sampler_for(options, number),
         first=first,
+        sequence=sequence_of(options, axes) if isinstance(search, Sampled) else None,
         show=show,
     )
 
@@ -179,21 +180,34 @@ def _held(folder: Path) -> Iterator[None]:
                 folder.parent.rmdir()
 
 
-def _prepare(app: App, executor: Executor, fixed: list[str], folder: Path) -> Prepared:
-    """Let the host find out what it can, in a child.
+def _prepare(app: App, executor: Executor, fixed: list[str], axes: list[Axis], folder: Path) -> dict[Options, Prepared]:
+    """Let the host find out what it can, in a child, for every combination of swept options that change what a run costs.
 
     Raises:
         GptshakeError: what it found wrong.
     """
-    if app.host is None:
-        return Prepared()
-    outcome = executor.probe({"prepare": True, "path": "prepare", "overrides": fixed}, folder / "prepare")
-    shutil.rmtree(folder / "prepare", ignore_errors=True)
-    if outcome.status in ("killed", "timeout"):
-        raise GptshakeError(f"A trial run to see what the study needs was {outcome.reason}: try a smaller model or data.micro_batch_size.")
-    if outcome.status != "ok":
-        raise raised(outcome)
-    return Prepared(**outcome.value)
+    host = app.host
+    if host is None:
+        return {(): Prepared()}
+    found = {}
+    for point in itertools.product(
+        *([(axis.key, value) for value in axis.choices] for axis in axes if axis.choices and host.has_price(axis.key))
+    ):
+        keys = {key for key, _ in point}
+        overrides = [
+            *(text for text in fixed if text.partition("=")[0].lstrip("+") not in keys),
+            *(f"{key}={value}" for key, value in point),
+        ]
+        outcome = executor.probe({"prepare": True, "path": "prepare", "overrides": overrides}, folder / "prepare")
+        shutil.rmtree(folder / "prepare", ignore_errors=True)
+        if outcome.status in ("killed", "timeout"):
+            raise GptshakeError(
+                f"A trial run to see what the study needs was {outcome.reason}: try a smaller model or data.micro_batch_size."
+            )
+        if outcome.status != "ok":
+            raise raised(outcome)
+        found[point] = Prepared(**outcome.value)
+    return found
 
 
 def _kept(prepared: Prepared, folder: Path) -> Prepared:
@@ -202,7 +216,9 @@ def _kept(prepared: Prepared, folder: Path) -> Prepared:
     if stored is None:
         return prepared
     axes = {axis["key"]: f"tag(log,interval({axis['low']!r},{axis['high']!r}))" for axis in stored["axes"]}
-    return replace(prepared, tokens=stored["tokens"], ranges={key: axes.get(key, text) for key, text in prepared.ranges.items()})
+    return replace(
+        prepared, tokens=stored["tokens"] or prepared.tokens, ranges={key: axes.get(key, text) for key, text in prepared.ranges.items()}
+    )
 
 
 def _axes(options: SweeperConfig, swept: list[Override], ranges: Mapping[str, str], app: App, prepared: Prepared) -> list[Axis]:
@@ -211,39 +227,53 @@ def _axes(options: SweeperConfig, swept: list[Override], ranges: Mapping[str, st
         return (prepared.declared[key], isinstance(prepared.declared[key], int)) if key in prepared.declared else (value, integer)
 
     axes = [axis_of(override, ranges, declared) for override in swept]
+    keys = [axis.key.lstrip("+") for axis in axes]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ConfigError(f"{twice[0]} is swept twice: give all its values in one list, or one range.")
     if options.ablate:
         if axes:
             raise ConfigError(f"ablate= compares changes with one base; {axes[0].key} cannot be swept at the same time.")
+        if len(set(options.ablate)) < len(options.ablate):
+            raise ConfigError("ablate= names a change twice: each is compared with the base once.")
         together = [TOGETHER] if len(options.ablate) > 1 else []
-        return [Axis(ABLATE, choices=(BASE, *options.ablate, *together))]
+        return [Axis(ABLATE, choices=(BASE, *options.ablate, *together), declared=BASE)]
     return axes
 
 
-def _overrides(options: SweeperConfig, axes: list[Axis], app: App, prepared: Prepared) -> Callable[[Params], list[str]]:
+def _overrides(
+    options: SweeperConfig, axes: list[Axis], app: App, prepared: Prepared, parts: Mapping[Options, Prepared]
+) -> Callable[[Params], list[str]]:
     changes = list(options.ablate)
     table = {BASE: [], TOGETHER: changes} | {change: [change] for change in changes}
+    keys = [key for key, _ in next(iter(parts))]
 
     def overrides(params: Params) -> list[str]:
         texts = table[str(params[ABLATE])] if changes else overrides_of(axes, params)
         point = {text.partition("=")[0]: text.partition("=")[2] for text in texts} if changes else params
-        return texts + (app.host.equalised(point, prepared) if app.host else [])
+        own = parts.get(tuple((key, params[key]) for key in keys), prepared)
+        frozen = [text for text in own.frozen if text not in prepared.frozen]
+        return texts + frozen + (app.host.equalised(point, own) if app.host else [])
 
     return overrides
 
 
-def _say_price(header: Header, prepared: Prepared, options: SweeperConfig, folder: Path) -> None:
-    """What the study will cost, before it begins."""
+def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepared], options: SweeperConfig, folder: Path) -> None:
+    """What the study will cost, before it begins; where options are swept, a run of each."""
     n_trials = header.n_trials or N_TRIALS
-    runs = n_trials * header.repeats
+    runs, confirm = n_trials * header.repeats, header.confirm_runs
     most = "up to " if header.n_trials is None else ""
     repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
     line = f"study: {header.name} | {header.search} over {', '.join(axis['key'] for axis in header.axes) or 'nothing'}"
     usual = ", usually 4 to 7" if most else ""
     print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}", flush=True)
+    for point, part in parts.items() if len(parts) > 1 else ():
+        if part.seconds is not None:
+            print(f"  {' '.join(f'{key}={value}' for key, value in point)}: about {duration(part.seconds)} a run", flush=True)
     if prepared.seconds is not None and prepared.disk is not None:
-        total = prepared.seconds * math.ceil(runs / header.slots)
+        total = prepared.seconds * (math.ceil(runs / header.slots) + math.ceil(confirm / header.slots))
         disk = prepared.disk * (options.keep * header.repeats + 2 * header.slots) / 1e6
-        price = f"{counted(runs, 'run')} x {duration(prepared.seconds)} on {header.slots} slot{'s' if header.slots > 1 else ''} = {most}about {duration(total)}"
+        each = f"{counted(runs, 'run')}{f' and {confirm} to confirm' if confirm else ''} x {duration(prepared.seconds)}"
+        price = f"{each} on {counted(header.slots, 'slot')} = {most}about {duration(total)}"
         print(f"price: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
 
 

@@ -4,19 +4,22 @@ A list is an axis of choices; an interval is a numeric axis; the bare word ``ran
 for its key, in the shell's own grammar. A swept value is written back in that grammar, too.
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, log2
+from math import ceil, isfinite, log2
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
+from hydra.errors import HydraException
 
 from gptshake.errors import ConfigError
 
 Value = float | int | str
 Params = dict[str, Value]  # key of an axis -> value
 RANGE = "range"  # the word that stands for the declared range
+TAGS = ("log", "powers_of_two", "law")  # that an interval may have
 MOST_INTEGERS = 16  # an integer range up to this size is a list
 
 
@@ -65,6 +68,9 @@ class Axis:
         return asdict(self) | {"choices": list(self.choices)}
 
 
+_HOW = "write interval(1,10) or choice(a,b)"
+
+
 def is_declared_range(override: Override) -> bool:
     """Whether the bare word ``range`` was given; the command line has made ``choice(range)`` of it."""
     return (override.input_line or "").partition("=")[2] == f"choice({RANGE})"  # the parsed value has lost its quotes
@@ -78,7 +84,7 @@ def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[s
         ranges: key -> declared range.
         declared: key -> (value that the config has without the sweep, whether the key holds integers).
     Raises:
-        ConfigError: a key without a declared range, or a range that holds one value.
+        ConfigError: a key without a declared range, a range that holds no value or one, or an unknown tag.
     """
     key = override.key_or_group
     if is_declared_range(override):
@@ -87,6 +93,7 @@ def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[s
     start = value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     swept = override.value()
     if isinstance(swept, IntervalSweep):
+        _check_tags(override, swept)
         return _numeric(override.get_key_element(), swept, integer, start)
     if isinstance(swept, RangeSweep):
         _refuse_one_value(override, swept)
@@ -102,42 +109,84 @@ def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
             f"or {key}=choice(a,b), or declare it: search_space: {{{key}: 'interval(1,10)'}} in an experiment or in conf/search_space/."
         )
     text = f"{override.get_key_element()}={ranges[key]}"
-    parsed = OverridesParser.create(config_loader=override.config_loader).parse_override(text)
+    try:
+        parsed = OverridesParser.create(config_loader=override.config_loader).parse_override(text)
+    except HydraException as error:
+        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which cannot be read; {_HOW}.") from error
     if not parsed.is_sweep_override():
-        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which is no range; write interval(1,10) or choice(a,b).")
+        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which is no range; {_HOW}.")
     return parsed
+
+
+def _check_tags(override: Override, swept: Any) -> None:
+    """Refuse tags that mean nothing: a mistyped ``log`` would be searched on a linear scale in silence."""
+    for tag in sorted(swept.tags) if isinstance(swept, Sweep) else ():
+        said = f"{override.get_key_element()}={override.get_value_string()}"
+        if tag not in TAGS:
+            near = difflib.get_close_matches(tag, TAGS, n=1, cutoff=0.5)
+            raise ConfigError(
+                f"{said}: there is no tag {tag}{f'; did you mean {near[0]}?' if near else '.'} Tags are log and powers_of_two."
+            )
+        if not isinstance(swept, IntervalSweep):
+            raise ConfigError(f"{said}: the tag {tag} is for an interval, as tag({tag},interval(8,256)); a list is taken as it is.")
 
 
 def _numeric(key: str, swept: IntervalSweep, integer: bool, declared: Value | None) -> Axis:
     low, high = swept.start, swept.end
-    if low is None or high is None or not low < high:
-        raise ConfigError(f"{key}: an interval goes from a smaller number to a larger one, as interval(1e-5,1e-2).")
+    if low is None or high is None or not low < high or not (isfinite(low) and isfinite(high)):
+        raise ConfigError(f"{key}: an interval goes from a smaller number to a larger one, both finite, as interval(1e-5,1e-2).")
     log, powers = "log" in swept.tags, "powers_of_two" in swept.tags
     if (log or powers) and low <= 0:
         raise ConfigError(f"{key}: a logarithmic interval begins above 0.")
     whole = powers or integer or (isinstance(low, int) and isinstance(high, int))
-    return Axis(
-        key, low, high, log=log or powers, integer=whole, powers=powers, declared=declared if isinstance(declared, (int, float)) else None
-    )
+    start = declared if isinstance(declared, (int, float)) else None
+    axis = Axis(key, low, high, log=log or powers, integer=whole, powers=powers, declared=start)
+    if axis.finite == []:
+        raise ConfigError(
+            f"{key}: there is no {'power of two' if powers else 'whole number'} from {low:g} to {high:g}; widen the interval."
+        )
+    return axis
 
 
 def _refuse_one_value(override: Override, swept: RangeSweep) -> None:
-    values = list(swept.range())
-    if len(values) == 1 and isinstance(swept.start, float):
+    texts = texts_of(override)
+    if len(texts) == 1 and isinstance(swept.start, float):
         inside = override.get_value_string().split("(", 1)[-1].rstrip(")")
         key = override.get_key_element()
         raise ConfigError(
-            f"{key}={override.get_value_string()} steps by 1, so it is the one value {values[0]:g}. For everything between write "
+            f"{key}={override.get_value_string()} steps by 1, so it is the one value {float(texts[0]):g}. For everything between write "
             f"{key}=interval({inside}), on a log scale {key}=tag(log,interval({inside}))."
         )
 
 
-def _choices(override: Override) -> tuple[Value, ...]:
+def texts_of(override: Override) -> list[str]:
+    """The values of a list or a range as the shell would give them, at least one.
+
+    Raises:
+        ConfigError: a range that holds no value, or no end of them.
+    """
+    swept, said = override.value(), f"{override.get_key_element()}={override.get_value_string()}"
+    _check_tags(override, swept)
+    if isinstance(swept, RangeSweep):
+        numbers = [number for number in (swept.start, swept.stop, swept.step) if number is not None]
+        if not all(map(isfinite, numbers)) or swept.step == 0:
+            raise ConfigError(f"{said}: a range has two finite ends and a step that is not 0, as range(1,9,2).")
     texts = list(override.sweep_string_iterator())
+    if not texts:
+        raise ConfigError(
+            f"{said} holds no value: a range goes up to its second number without it, as range(2,5), or down with a negative step."
+        )
+    return texts
+
+
+def _choices(override: Override) -> tuple[Value, ...]:
+    texts = texts_of(override)
     values = list(override.sweep_iterator())
+    if any(value != value for value in values):
+        raise ConfigError(f"{override.get_key_element()}: nan is no value that a run could have.")
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        return tuple(value for value in values if isinstance(value, (int, float)))
-    return tuple(texts)
+        return tuple(dict.fromkeys(value for value in values if isinstance(value, (int, float))))
+    return tuple(dict.fromkeys(texts))
 
 
 def overrides_of(axes: Sequence[Axis], params: Params) -> list[str]:

@@ -5,21 +5,28 @@ from math import ceil, log2
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from gptshake.errors import RecordError
 from gptshake.sweep.space import Axis, Value
 
 JOURNAL = "journal.log"
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """The storage at an Optuna URL; None: a journal file in the study's folder, mended first."""
-    if url:
-        return optuna.storages.get_storage(url)
+def open_storage(folder: Path, *, begun: bool) -> BaseStorage:
+    """The journal file in the study's folder, mended first.
+
+    Raises:
+        RecordError: the study has begun, and its journal is not there.
+    """
     path = folder / JOURNAL
+    if begun and not path.exists():
+        raise RecordError(
+            f"The study {folder.name} has no {JOURNAL}: it was kept in another storage (hydra.sweeper.storage, which is no longer there), "
+            f"or the file was removed. Its results stay in {folder}; start a new study with study=<name>."
+        )
     _mend(path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
 

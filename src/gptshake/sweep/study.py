@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gptshake.files import write_atomic
 from gptshake.redaction import redacted
 from gptshake.sweep.rows import ROWS, Header, RunRow, TrialRow, read_study, refuse_differences, refuse_other_code, trial_row
-from gptshake.sweep.search import Point, readable
+from gptshake.sweep.search import Point, readable, start_of
 from gptshake.sweep.space import Axis, Params
 from gptshake.sweep.storage import decode, distribution, encode, name_of, open_storage
 
@@ -34,10 +34,9 @@ class Study:
         header: what it is about.
         axes: what varies.
         pruner: Optuna's; samplers come with ``ask``.
-        storage: an Optuna URL, or None for a journal file in the folder.
         may_differ: whether the study may go on with another version of the code.
     Raises:
-        RecordError: the folder holds a study about something else, or of other code; with the differences.
+        RecordError: the folder holds a study about something else, or of other code, with the differences; or one without its journal.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class Study:
         axes: Sequence[Axis],
         *,
         pruner: optuna.pruners.BasePruner | None = None,
-        storage: str | None = None,
         may_differ: bool = True,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -57,16 +55,20 @@ class Study:
         self.confirm: list[TrialRow] = []
         self.state = "running"
         self.changed = False  # since study.json was written
+        self.deadline: float | None = None  # seconds since 1970 after which no trial begins
+        self._start = start_of(axes)
         stored = read_study(folder)
         if stored:
             refuse_differences(folder, stored, header)
             if not may_differ:
                 refuse_other_code(stored, header)
             header.started, header.frozen = stored["started"], stored["frozen"]
-        self._storage = open_storage(folder, storage)
+        self._storage = open_storage(folder, begun=stored is not None)
         self._study = optuna.create_study(
             storage=self._storage,
-            study_name=header.name,
+            study_name=next(
+                iter(optuna.get_all_study_names(self._storage)), header.name
+            ),  # one study a journal, however its folder is called
             direction="maximize" if header.direction == "maximize" else "minimize",
             load_if_exists=True,
             pruner=pruner,
@@ -107,11 +109,29 @@ class Study:
         self._storage.set_trial_user_attr(self._id(row.number), "overrides", row.overrides)
         self.changed = True
 
-    def report(self, number: int, value: float, tokens: int) -> bool:
-        """Tell a value that a running trial has reached; returns whether the trial should be pruned."""
+    def report(self, number: int, value: float, tokens: int, *, warming: bool = False) -> bool:
+        """Keep a value that a running trial has reached; returns whether the trial should be pruned.
+
+        The pruner has no say while the learning rate rises, for a spike passes; none over the starting values, which the others are
+        compared with; and no rank counts before a trial has come to its end that reported by then.
+        """
         trial_id = self._id(number)
         self._storage.set_trial_intermediate_value(trial_id, tokens, value)
+        if warming or (self._start and self.trials[number].params == self._start):
+            return False
+        if not isinstance(self._study.pruner, optuna.pruners.ThresholdPruner) and not self._has_finished(tokens):
+            return False
         return self._study.pruner.prune(self._study, self._storage.get_trial(trial_id))
+
+    def _has_finished(self, tokens: int) -> bool:
+        """Whether a finished trial has reported by then, so that there is a rank."""
+        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return any(step <= tokens for trial in finished for step in trial.intermediate_values)
+
+    @property
+    def pruner_name(self) -> str:
+        """Class of the pruner, for people."""
+        return type(self._study.pruner).__name__
 
     def tell(self, row: TrialRow) -> None:
         """End a trial as its row says."""
@@ -145,9 +165,16 @@ class Study:
         return sorted(finished, key=lambda trial: (trial.value or 0.0) * (-1 if self.header.direction == "maximize" else 1))
 
     def failures(self) -> str | None:
-        """A sentence about the points whose last trial failed, or None."""
+        """A sentence about the points whose last trial failed, or that none has come to its end; else None."""
         last = {str(trial.params): trial for _, trial in sorted(self.trials.items())}
         failed = [trial for trial in last.values() if trial.state == "failed"]
+        if last and not failed and all(trial.state in ("diverged", "pruned") for trial in last.values()):
+            how = " or ".join(sorted({trial.state for trial in last.values()})).replace("pruned", "were pruned")
+            return (
+                f"All {len(last)} trials {how}, so there is no answer."
+                if len(last) > 1
+                else f"The only trial {how}, so there is no answer."
+            )
         if not failed:
             return None
         lines = "\n".join(f"  {self.folder / str(trial.number)}: {trial.reason}" for trial in failed[:10])
@@ -157,6 +184,7 @@ class Study:
         """Everything as plain values, as in study.json."""
         return asdict(self.header) | {
             "state": self.state,
+            "deadline": self.deadline,
             "updated": time.time(),
             "trials": [asdict(self.trials[number]) for number in sorted(self.trials)],
             "confirm": [asdict(row) for row in self.confirm],

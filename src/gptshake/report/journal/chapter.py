@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gptshake.estimate.basin import ASSUMED_SD, LEAST_SD
+from gptshake.estimate.significance import FEWEST, least_difference, welch_of
 from gptshake.estimate.words import counted, short_count
 from gptshake.record.catalogue import Entry
 from gptshake.record.history import History
@@ -26,7 +27,7 @@ from gptshake.report.outcome import note, reason, source
 UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
 _TO_DO = re.compile(r"TODO:? +(\S.*)", re.DOTALL)  # a note that is a box
 _LONGEST = 100  # letters of a heading
-_PAIR = 1.96 * math.sqrt(2)  # standard deviations by which two single runs must differ to be told apart at 5 %
+Spread = tuple[float, float, int]  # mean of val/bpb, standard deviation between seeds, seeds
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Chapter:
     against: Other | None = None  # what the changes are changes of
     known_parent: bool = True  # whether the run that it began from is among the runs
     compared: list[Other] = field(default_factory=list)
-    spread: tuple[float, float, int] | None = None  # mean of val/bpb, standard deviation, seeds
+    spread: Spread | None = None
     settings: dict[str, str] = field(default_factory=dict)
     signature: str = ""  # all that can change its result but the seed
     text: Text | None = None  # what it was validated on
@@ -210,7 +211,7 @@ def _signature(entry: Entry) -> str:
     return repr(sorted((key, repr(new)) for key, (_, new) in changed_keys({}, entry.config).items() if key not in ("seed", *SETTLED)))
 
 
-def _spread(story: Story, before: Sequence[Chapter], signature: str) -> tuple[float, float, int] | None:
+def _spread(story: Story, before: Sequence[Chapter], signature: str) -> Spread | None:
     """Over the seeds of a sweep's winner, of a sweep of seeds, or of all runs so far that differ in their seed alone."""
     study = story.study
     if study is not None:
@@ -227,7 +228,7 @@ def _spread(story: Story, before: Sequence[Chapter], signature: str) -> tuple[fl
     return (fmean(values), stdev(values), len(values)) if len(values) > 1 else None
 
 
-def _verdict(story: Story, figures: Figures, rival: Chapter | None, spread: tuple[float, float, int] | None) -> str:
+def _verdict(story: Story, figures: Figures, rival: Chapter | None, spread: Spread | None) -> str:
     """One sentence that says how it ended and how it compares; a difference that seeds make is called none."""
     main = story.main
     if story.study is None and main.status != "ok":
@@ -238,14 +239,26 @@ def _verdict(story: Story, figures: Figures, rival: Chapter | None, spread: tupl
         return "no run of it came to an end." if story.is_sweep else "no validation, so nothing to compare."
     if rival is None or rival.figures.bpb is None:
         return f"the first on this text: {figures.bpb:.4f} bits per byte."
-    gap = figures.bpb - rival.figures.bpb
-    deviation = max(spread[1], LEAST_SD * rival.figures.bpb) if spread else ASSUMED_SD * rival.figures.bpb
+    gap, noise = _compared(figures.bpb, rival.figures.bpb, spread, rival.spread)
     how = f"{gap:+.4f} bits per byte ({100 * gap / rival.figures.bpb:+.1f} %)"
     tokens = _more_tokens(figures, rival.figures)
-    if abs(gap) <= _PAIR * deviation:
-        measured = f"seeds move it by ± {deviation:.4f}{'' if spread else ', assumed'}"
-        return f"cannot be told from the best before it, {how}{tokens}; {measured}."
+    if noise:
+        return f"cannot be told from the best before it, {how}{tokens}; {noise}."
     return f"{'better' if gap < 0 else 'worse'} than the best before it, {how}{tokens}."
+
+
+def _compared(bpb: float, best: float, spread: Spread | None, other: Spread | None) -> tuple[float, str | None]:
+    """The difference to the best before, and what makes it none; None if seeds cannot have made it.
+
+    Where both have seeds enough, their means are compared by Welch's t-test; else the two runs by the spread that is known, or assumed.
+    """
+    known = [one for one in (spread, other) if one and one[2] >= FEWEST]
+    if len(known) == 2:
+        test = welch_of(known[0][0] - known[1][0], *(one[1:] for one in known))
+        return test.mean, None if test.significant else f"means of {known[0][2]} and {known[1][2]} seeds"
+    deviation = max(known[0][1], LEAST_SD * best) if known else ASSUMED_SD * best
+    indistinct = abs(bpb - best) <= least_difference(deviation, known[0][2] - 1 if known else math.inf)
+    return bpb - best, f"seeds move it by ± {deviation:.4f}{'' if known else ', assumed'}" if indistinct else None
 
 
 def _more_tokens(figures: Figures, other: Figures) -> str:

@@ -1,0 +1,260 @@
+"""A study from its first run to its last with an executor that ends runs at once: limits, confirmation, sequences, what a fault leaves."""
+
+import functools
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from gptshake.processes import Outcome
+from gptshake.record.metrics import Tail
+from gptshake.report.answer import best
+from gptshake.sweep import controller as module
+from gptshake.sweep.app import Prepared
+from gptshake.sweep.config import SweeperConfig
+from gptshake.sweep.controller import Controller, Limits
+from gptshake.sweep.options import number_of_trials, sampler_for, sequence_of
+from gptshake.sweep.rows import Header
+from gptshake.sweep.search import search_for, start_of
+from gptshake.sweep.space import Axis, Params
+from gptshake.sweep.study import Study
+
+LR = Axis("lr", 1e-4, 1e-1, log=True, declared=1e-2)
+DROPOUT = Axis("dropout", 0.0, 0.5, declared=0.1)
+LIST = Axis("lr", choices=(1e-3, 2e-3, 4e-3, 8e-3))
+
+
+class Run:
+    """A run that has ended before anybody looks."""
+
+    def __init__(self, slot: int, folder: Path, outcome: Outcome) -> None:
+        self.slot, self.folder, self.outcome, self.started = slot, folder, outcome, 0.0
+
+    def stop(self) -> None: ...
+
+    def kill(self, reason: str) -> None: ...
+
+
+class AtOnce:
+    """One slot; ``result`` is asked for the value of a task, an exception is the failure of its run; each run takes a second."""
+
+    def __init__(self, result: Callable[[Mapping[str, Any]], float], clock: list[float]) -> None:
+        self.threads, self.device, self._result, self._clock = 1, "", result, clock
+        self.tasks: list[Mapping[str, Any]] = []
+        self._running: list[Run] = []
+
+    def start(self, task: Mapping[str, Any], folder: Path) -> Run | None:
+        if self._running:
+            return None
+        self.tasks.append(task)
+        try:
+            outcome = Outcome("ok", value=self._result(task))
+        except ValueError as error:
+            outcome = Outcome("failed", reason=str(error))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
+        self._running = [Run(0, folder, outcome)]
+        return self._running[0]
+
+    def wait(self, seconds: float) -> Sequence[Run]:
+        self._clock[0] += 1
+        ended, self._running = self._running, []
+        return ended
+
+
+Begin = Callable[..., tuple[Study, AtOnce]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """Runs a study in one folder, again and again; returns it and its executor."""
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+
+    def begin(result: Callable[[Mapping[str, Any]], float], axes: list[Axis], options: SweeperConfig | None = None, **limits: Any) -> Any:
+        options = options or SweeperConfig()
+        executor = AtOnce(result, clock)
+        search = search_for(
+            axes, n_trials=limits.get("n_trials"), slots=1, seed=0, deterministic=False, sampler=options.sampler is not None
+        )
+        rows = [axis.plain() for axis in axes]
+        header = Header("mine", "app.py", "value", "minimize", "", [], rows, "", None, 1, None, 1, "", None, None, "seed", [], {})
+        study = Study(tmp_path, header, axes)
+        Controller(
+            study,
+            search,
+            executor,  # type: ignore[arg-type]
+            Limits(1, **limits),
+            overrides=lambda params: [f"{key}={value}" for key, value in params.items()],
+            seed=0 if limits.get("confirm") else None,
+            sampler=lambda number: sampler_for(options, number),
+            first=[],
+            sequence=sequence_of(options, axes),
+            show=lambda rows: None,
+        ).run()
+        return study, executor
+
+    return begin
+
+
+def value(task: Mapping[str, Any]) -> float:
+    return float(task["params"]["lr"])
+
+
+# Limits
+
+
+def test_no_run_of_the_confirmation_begins_after_the_timeout_and_the_same_command_goes_on_with_it(run: Begin) -> None:
+    study, executor = run(value, [LIST], n_trials=4, timeout=5.5, confirm=3)
+    assert len(executor.tasks) == 6 and [run.state for run in study.confirm[0].runs] == ["ok", "ok", "waiting"]
+    winner = best(study.rows())
+    assert study.state == "done" and winner is not None and not winner.confirmed
+    study, executor = run(value, [LIST], n_trials=4, timeout=5.5, confirm=3)
+    assert len(executor.tasks) == 6 and study.rows()["deadline"] is not None
+    study, executor = run(value, [LIST], n_trials=4, confirm=3)
+    winner = best(study.rows())
+    assert len(executor.tasks) == 1 and winner is not None and winner.confirmed
+
+
+def test_no_confirmation_begins_after_the_timeout(run: Begin) -> None:
+    study, executor = run(value, [LIST], n_trials=4, timeout=2.5, confirm=3)
+    assert len(executor.tasks) == 3 and study.confirm == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "repeats", "confirm", "expected"), [(20, 1, 0, 20), (20, 1, 3, 11), (20, 2, 3, 5), (8, 1, 3, 2), (1, 3, 3, 1), (20, 3, 0, 6)]
+)
+def test_hours_are_for_the_runs_of_the_confirmation_too(runs: int, repeats: int, confirm: int, expected: int) -> None:
+    options = SweeperConfig(hours=runs / 360, repeats=repeats, confirm=confirm)
+    found = number_of_trials(options, Prepared(seconds=10.0), 1)
+    assert found == expected
+    assert found == 1 or found * repeats + min(found, 3) * confirm <= runs
+
+
+def test_one_seed_that_diverged_keeps_a_point_from_being_confirmed(run: Begin) -> None:
+    """The ok run of 1e-3 is the best of all; its other fresh seeds diverged."""
+    study, _ = run(
+        lambda task: math.nan if task["params"]["lr"] == 1e-3 and task["repeat"] > 1 else value(task), [LIST], n_trials=4, confirm=3
+    )
+    winner = best(study.rows())
+    assert winner is not None and winner.confirmed and winner.trial["params"] == {"lr": 2e-3}
+
+
+def test_whatever_ends_a_study_its_record_does_not_stay_at_work(run: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Tail, "new", lambda tail: [][0])
+    with pytest.raises(IndexError):
+        run(value, [LIST], n_trials=4)
+    assert json.loads((tmp_path / "study.json").read_text())["state"] == "stopped"
+
+
+# One sequence
+
+
+def discrepancy(points: Sequence[Sequence[float]]) -> float:
+    """Squared centred L2 discrepancy (Hickernell 1998), the measure of ``scipy.stats.qmc.discrepancy``."""
+    n, d = len(points), len(points[0])
+    near = [[abs(x - 0.5) for x in point] for point in points]
+    single = sum(math.prod(1 + a / 2 - a * a / 2 for a in row) for row in near)
+    pairs = range(n)
+    double = sum(
+        math.prod(1 + near[i][k] / 2 + near[j][k] / 2 - abs(points[i][k] - points[j][k]) / 2 for k in range(d))
+        for i in pairs
+        for j in pairs
+    )
+    return (13 / 12) ** d - 2 / n * single + double / n**2
+
+
+@pytest.mark.parametrize("kind", [{"scramble": True}, {}, {"qmc_type": "halton", "scramble": True}])
+def test_quasi_random_trials_are_one_sequence_and_point_i_is_trial_i_after_a_resume_too(kind: Any, run: Begin) -> None:
+    pytest.importorskip("scipy")
+    options = SweeperConfig(sampler=functools.partial(optuna.samplers.QMCSampler, **kind))
+    failing = iter([False] * 5 + [True] + [False] * 100)
+
+    def result(task: Mapping[str, Any]) -> float:
+        if next(failing):
+            raise ValueError("once")
+        return value(task)
+
+    axes = [LR, DROPOUT]
+    whole = sequence_of(options, axes)
+    assert whole is not None
+    for n_trials in (5, 12, 31):  # resumed twice; one trial fails in the second sitting
+        study, _ = run(result, axes, options, n_trials=n_trials)
+    assert [study.trials[number].params for number in range(32)] == [whole(number) for number in range(32)]
+    places = [[math.log10(row.params["lr"] / 1e-4) / 3, float(row.params["dropout"]) / 0.5] for row in study.trials.values()]
+    assert discrepancy(places) < 0.003  # 32 random points: 0.009
+
+
+def test_only_a_quasi_random_sampler_is_a_sequence() -> None:
+    for sampler in (None, optuna.samplers.RandomSampler, functools.partial(optuna.samplers.TPESampler, n_startup_trials=1)):
+        assert sequence_of(SweeperConfig(sampler=sampler), [LR]) is None
+
+
+# Pruning
+
+
+@pytest.fixture
+def pruned(tmp_path: Path) -> Callable[..., bool]:
+    """Whether a pruner that always says yes would end a trial with this point."""
+    folders = itertools.count()
+
+    def ask(params: Params, *, finished: Sequence[int] = (), pruner: optuna.pruners.BasePruner | None = None, **report: Any) -> bool:
+        axes = [LR, DROPOUT]
+        rows = [axis.plain() for axis in axes]
+        header = Header("mine", "app.py", "value", "minimize", "", [], rows, "", None, 1, None, 1, "", None, None, "seed", [], {})
+        (folder := tmp_path / str(next(folders))).mkdir()
+        study = Study(folder, header, axes, pruner=pruner or Always())
+        for tokens in finished:
+            study._study.add_trial(optuna.trial.create_trial(value=1.0, intermediate_values={tokens: 1.0}))
+        number, _ = study.ask(params)
+        study.trials[number] = module.TrialRow(number, params, [], [])
+        return study.report(number, 9.0, 500, **report)
+
+    return ask
+
+
+class Always(optuna.pruners.BasePruner):
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return True
+
+
+POINT: Params = {"lr": 2e-2, "dropout": 0.1}
+
+
+def test_no_pruner_ends_a_trial_in_its_warm_up_nor_by_rank_without_a_finished_trial_nor_the_starting_values(pruned: Any) -> None:
+    assert pruned(POINT, finished=[400])
+    assert not pruned(POINT, finished=[400], warming=True)
+    assert not pruned(POINT) and not pruned(POINT, finished=[501])
+    assert not pruned({"lr": 1e-2, "dropout": 0.1}, finished=[400])
+    assert pruned(POINT, pruner=optuna.pruners.ThresholdPruner(upper=5.0))  # a limit is no rank
+
+
+def test_the_starting_values_are_those_of_the_config_where_every_axis_has_one() -> None:
+    powers = Axis("batch", 8, 64, log=True, integer=True, powers=True, declared=32)
+    assert start_of([LR, powers, Axis("s", choices=("a", "b"), declared="b")]) == {"lr": 1e-2, "batch": 32, "s": "b"}
+    assert start_of([LR, Axis("x", 0, 1)]) is None and start_of([Axis("lr", 1, 2, declared=0.5)]) is None and start_of([]) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "warm"),
+    [([1, 2, 3, 3, 3], 4), ([3, 3, 3], 2), ([3, 2, 1], 2), ([1, 2, 3], None), ([1, 2, 1, 2, 3], 3)],
+)
+def test_the_warm_up_lasts_while_the_learning_rate_rises(rates: list[float], warm: int | None, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    file.write_text("step,train/tokens,train/lr\n" + "".join(f"{n},{n},{rate}\n" for n, rate in enumerate(rates, start=1)))
+    tail = Tail(file)
+    assert len(tail.new()) == len(rates)
+    assert [tail.warming(n) for n in range(1, len(rates) + 1)] == [warm is None or n < warm for n in range(1, len(rates) + 1)]
+
+
+@pytest.mark.parametrize("text", ["epoch,loss\n1,2.5\n", "a;b\n1;2\n", "name\nx,y\n", "train/tokens,loss\n,2.5\n", "\n\n\n"])
+def test_the_metrics_of_another_program_have_no_rows(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    tail = Tail(tmp_path / "metrics.csv")
+    assert tail.new() == [] and tail.new() == [] and tail.rate is None
