@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gptshake import errors
+from gptshake.console import lasting
 from gptshake.errors import GptshakeError, Pruned, Stop
 from gptshake.files import write_atomic
 from gptshake.redaction import redact
@@ -322,9 +323,8 @@ def _redirect(path: Path) -> None:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.close(output)
-    sys.stdout, sys.stderr = (
-        _Redacted(os.fdopen(number, "wb", closefd=False), encoding="utf-8", errors="replace", line_buffering=True) for number in (1, 2)
-    )
+    streams = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
+    sys.stdout, sys.stderr = (_Redacted(stream.detach(), "utf-8", "backslashreplace", line_buffering=True) for stream in streams)
 
 
 def _stop_with(lifelines: tuple[int, ...]) -> None:

@@ -79,6 +79,8 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         key = key_of(text)
         if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
             continue
+        if (group := key.partition(".")[0]) in ("callbacks", "logger") and group in again and key != group:
+            continue  # another option of the group may not have the key
         if SECRET in text:
             if key not in again and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
@@ -86,6 +88,16 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
             kept.append(text)
     frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
     return kept + [text for text in frozen if trusted or _is_value(text, run_dir, again)]
+
+
+def extended(run_dir: Path) -> list[str]:
+    """The limits that a run got on a resume, which hold for the next ones, too.
+
+    Raises:
+        RecordError: one of them is more than a value.
+    """
+    limits = _record(run_dir).get("extended") or {}
+    return [text for key, value in limits.items() if _is_value(text := f"{key}={override_value(value)}", run_dir, ())]
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
@@ -140,8 +152,9 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
 
 
 def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
-    """``stored_overrides``, with the version of the cleaning that the run began with, which it keeps."""
-    return stored_overrides(run_dir, new) + [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+    """``stored_overrides``, with the limits that the run was extended to, and the version of the cleaning that it began with."""
+    cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+    return [*stored_overrides(run_dir, new), *extended(run_dir), *cleaning]
 
 
 def _cleaning(run_dir: Path) -> dict[str, int]:
@@ -194,9 +207,15 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
     """Compare the recomposed config with the stored one.
 
     Raises:
-        RecordError: listing what differs outside the free keys.
+        RecordError: listing what differs outside the free keys; or config.yaml cannot be read.
     """
-    stored = stored_config(run_dir)
+    try:
+        stored = stored_config(run_dir)
+    except RecordError as error:
+        raise RecordError(
+            f"{str(error).rstrip('.')}, so {run_dir.name} cannot be resumed. "
+            f"Put the file back, or start a new run from its weights: init_from={run_dir.name}"
+        ) from error
     stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
     today = flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
     differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not is_free(key, RESUME, stored, today)]

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptshake.console import printable
 from gptshake.energy import Meter
 from gptshake.errors import RecordError
 from gptshake.files import expanded, fsync, read_text, sha256, write_atomic
@@ -123,7 +122,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line and keep it in ``log``; a terminal that is gone or knows fewer letters does not stop a run."""
-        text = printable(redact(text))
+        text = redact(text)
         with contextlib.suppress(OSError, ValueError):  # a closed pipe; ValueError includes letters it cannot encode
             try:
                 print(text, flush=True)
