@@ -19,10 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptshake.console import printable
 from gptshake.energy import Meter
 from gptshake.errors import RecordError
-from gptshake.files import expanded, fsync, sha256, write_atomic
+from gptshake.files import expanded, fsync, read_text, sha256, write_atomic
 from gptshake.record import sittings
 from gptshake.record.lease import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, last_row, read_rows
@@ -34,6 +33,7 @@ from gptshake.record.shape import STATUSES as STATUSES
 from gptshake.record.shape import malformed
 from gptshake.redaction import redact, redacted
 
+LARGEST_RECORD = 64 << 20  # bytes of a run.json
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
@@ -122,7 +122,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line and keep it in ``log``; a terminal that is gone or knows fewer letters does not stop a run."""
-        text = printable(redact(text))
+        text = redact(text)
         with contextlib.suppress(OSError, ValueError):  # a closed pipe; ValueError includes letters it cannot encode
             try:
                 print(text, flush=True)
@@ -221,7 +221,7 @@ def parse_run(path: Path) -> dict[str, Any]:
         RecordError: if it is missing or no such file.
     """
     try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        info = json.loads(read_text(path / "run.json", LARGEST_RECORD))
     except OSError as error:
         raise RecordError(f"{path} is no run directory: it has no run.json that can be read.") from error
     except ValueError as error:

@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from gptshake.console import printable
 from gptshake.errors import TrainingError
 from gptshake.model.generate import generate
 from gptshake.record.samples import TITLE
@@ -81,7 +82,7 @@ class Samples(pl.Callback):
         for sink in bench.sinks:
             sink.sample(step, module.tokens, "\n---\n".join(texts))
         bench.run.sample(step, module.tokens, "\n---\n".join(texts))
-        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{texts[-1]}\n---")
+        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{printable(texts[-1])}\n---")
 
     def _continue(self, module: GPTModule, prompt: str) -> str:
         tokenizer = module.bench.tokenizer
