@@ -60,6 +60,8 @@ def _local() -> dict[str, Path]:
     for folder in local_confs():
         for file in sorted(folder.rglob("*.yaml")):
             name = file.relative_to(folder).as_posix()
+            if name.startswith(".env") or "/.env" in name:  # secrets are no options
+                continue
             if name in found:
                 raise ConfigError(f"{found[name]} and {file} are the same option: rename one of them.")
             found[name] = file

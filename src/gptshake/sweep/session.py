@@ -36,6 +36,7 @@ from gptshake.sweep.study import Study
 N_TRIALS = 20  # of a search that would go on for ever
 OURS = ("study", "sampler", "pruner", "executor")  # keys of the command line that are the sweeper's, no trial's
 ABLATE, BASE, TOGETHER = "ablate", "base", "all together"
+_BEFORE_ROWS = {"run.lock", "lease.json", "prepare", "journal.log", "journal.log.lock"}  # left by a controller that was killed at once
 Options = tuple[tuple[str, Value], ...]  # of swept groups: (group, option) of each
 Show = Callable[[dict[str, Any]], None]
 
@@ -157,8 +158,11 @@ def _held(folder: Path) -> Iterator[None]:
     """Hold the study's folder; one in which no study began is removed again.
 
     Raises:
-        RecordError: another controller is at work in it.
+        RecordError: another controller is at work in it, or it holds something else than a study.
     """
+    found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if others := sorted(found - _BEFORE_ROWS) if ROWS not in found else []:
+        raise RecordError(f"{folder} is neither empty nor a study: it holds {others[0]}. Give the study another name: study=<name>.")
     try:
         lease = Lease(folder)
     except RecordError as error:
