@@ -27,7 +27,7 @@ from gptshake.config.compose import choices, prepare, snapshot, with_hydra
 from gptshake.config.found import found_rates, other_terms
 from gptshake.config.layout import GROUPS, add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
 from gptshake.config.recipe import written_out
-from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
+from gptshake.config.suggest import COMPOSITION_ERRORS, came_from, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.config.swept import check_points, plain_options, starting_options
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.files import refuse_links
@@ -69,9 +69,12 @@ def start(arguments: Arguments) -> None:
         arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
     single = _single(arguments)
     cfg = checked_compose(single)
-    check(cfg)
-    if local_confs() or any(text.startswith("+") for text in single):
-        check_keys(cfg)
+    try:
+        check(cfg)
+        if local_confs() or any(text.startswith("+") for text in single):
+            check_keys(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{came_from(str(error), single)}") from error
     if arguments.multirun:
         check(with_hydra(single))
     check_torchrun(cfg, ranks.launched(), multirun=arguments.multirun)

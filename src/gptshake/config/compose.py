@@ -23,41 +23,10 @@ from yaml import YAMLError
 
 from gptshake.config.layout import local_confs, packaged_conf
 from gptshake.config.root import RootConfig
-from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
+from gptshake.config.schemas import SCHEMAS as SCHEMAS
 from gptshake.errors import ConfigError
 from gptshake.files import yaml_text
-from gptshake.model.config import GPTConfig
-from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, LinearConfig, OneCycleConfig, SGDConfig, WSDConfig
-from gptshake.record.sinks.config import TensorBoardConfig, WandbConfig
 from gptshake.redaction import learn
-from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
-from gptshake.training.config import TrainerConfig
-
-# Light dataclasses beside the part that they describe; an option names its own in its defaults list, so that an
-# option of a user's own needs none.
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "model": {"gpt_schema": GPTConfig},
-    "data": {"wiki_schema": WikiConfig, "shakespeare_schema": ShakespeareConfig, "text_schema": TextConfig, "hf_schema": HubConfig},
-    "tokenizer": {
-        "char_schema": CharConfig,
-        "byte_schema": ByteConfig,
-        "bpe_schema": BPEConfig,
-        "hf_bpe_schema": HFBPEConfig,
-        "sentencepiece_schema": SentencePieceConfig,
-        "gpt2_schema": GPT2Config,
-    },
-    "optimizer": {"adamw_schema": AdamWConfig, "sgd_schema": SGDConfig},
-    "scheduler": {
-        "gpt3_schema": GPT3Config,
-        "one_cycle_schema": OneCycleConfig,
-        "cosine_schema": CosineConfig,
-        "constant_schema": ConstantConfig,
-        "linear_schema": LinearConfig,
-        "wsd_schema": WSDConfig,
-    },
-    "trainer": {"trainer_schema": TrainerConfig},
-    "logger": {"wandb_schema": WandbConfig, "tensorboard_schema": TensorBoardConfig},
-}
 
 
 def register_schemas() -> None:

@@ -115,6 +115,7 @@ def _controller(
         axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=options.sampler is not None
     )
     n_trials = N_TRIALS if wished is None and search.size is None else wished
+    total = wished if isinstance(search, Line) else search.size or n_trials
     frozen = prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else [])
     header = Header(
         name=folder.name,
@@ -125,7 +126,7 @@ def _controller(
         fixed=fixed,
         axes=[axis.plain() for axis in axes],
         search=type(search).__name__.lower(),
-        n_trials=wished if isinstance(search, Line) else search.size or n_trials,
+        n_trials=total,
         repeats=options.repeats,
         tokens=prepared.tokens,
         slots=slots,
@@ -135,7 +136,7 @@ def _controller(
         seed_key=options.seed_key,
         frozen=frozen,
         code=app.host.code() if app.host else {},
-        confirm_runs=options.confirm * min(CONFIRMED, n_trials or CONFIRMED),
+        confirm_runs=options.confirm * min(CONFIRMED, total or CONFIRMED),
     )
     study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
     _say_price(header, prepared, parts, options, folder)
