@@ -20,7 +20,7 @@ from typing import Any
 
 from gptshake.energy import Meter
 from gptshake.errors import RecordError
-from gptshake.files import expanded, fsync, sha256, write_atomic
+from gptshake.files import expanded, fsync, read_text, sha256, write_atomic
 from gptshake.record import sittings
 from gptshake.record.lease import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, last_row, read_rows
@@ -32,6 +32,7 @@ from gptshake.record.shape import STATUSES as STATUSES
 from gptshake.record.shape import malformed
 from gptshake.redaction import redact, redacted
 
+LARGEST_RECORD = 64 << 20  # bytes of a run.json
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
@@ -221,7 +222,7 @@ def parse_run(path: Path) -> dict[str, Any]:
         RecordError: if it is missing or no such file.
     """
     try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        info = json.loads(read_text(path / "run.json", LARGEST_RECORD))
     except OSError as error:
         raise RecordError(f"{path} is no run directory: it has no run.json that can be read.") from error
     except ValueError as error:
