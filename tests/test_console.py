@@ -5,14 +5,16 @@ import os
 import re
 import struct
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gptshake.console import cut, fit, printable, width
+from gptshake.console import cut, fit, lasting, printable, width
 
 
 class Terminal:
@@ -194,6 +196,36 @@ def test_what_is_least_needed_goes_first() -> None:
 )
 def test_a_cut_counts_columns_and_not_letters(text: str, columns: int, seen: str) -> None:
     assert cut(text, columns) == seen
+
+
+@pytest.mark.parametrize("target", ["a reader that is gone", "a full disk", "a closed descriptor"])
+def test_a_protected_stream_takes_everything_and_raises_nothing(target: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    if target == "a full disk" and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    number = os.open("/dev/full", os.O_WRONLY) if target == "a full disk" else writing
+    stream = lasting(number, "utf-8", line_buffering=False)
+    if target == "a closed descriptor":
+        os.close(writing)
+    for _ in range(3):
+        print("x" * 100_000, file=stream, flush=True)
+        stream.buffer.write(b"y")
+    stream.close()
+
+
+def test_a_protected_stream_waits_for_a_slow_reader_and_escapes_what_the_encoding_lacks() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    text = "é" + "z" * 300_000  # more than a pipe holds
+    thread = threading.Thread(target=lambda: print(text, file=lasting(writing, "ascii", line_buffering=True), flush=True))
+    thread.start()
+    got = b""
+    while len(got) < len(text) + 4:
+        got += os.read(reading, 1 << 16)
+    thread.join()
+    assert got == b"\\xe9" + b"z" * 300_000 + b"\n"
+    os.close(reading), os.close(writing)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ from typing import NoReturn
 
 from gptshake import ranks
 from gptshake.config.argv import Arguments, parse
+from gptshake.console import protect
 from gptshake.errors import GptshakeError, Stop
 from gptshake.signals import SIGNALS, stop_behind
 
 
 def main() -> NoReturn:
     """Run the command line; never returns."""
+    protect()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
     try:
         if ranks.follows():
@@ -28,15 +30,13 @@ def main() -> NoReturn:
         code = 0
     except (Stop, Exception) as error:
         code = _told(error, wants_traceback)
-    _leave(code)
+    sys.exit(code)
 
 
 def _told(error: BaseException, wants_traceback: bool) -> int:
     """Say what ended the command, and give its exit code."""
     if stop := stop_behind(error):
         return stop.exit_code
-    if isinstance(error, BrokenPipeError):
-        return 0  # the reader of our output (head, less) has seen enough
     if isinstance(error, GptshakeError):
         _complain(str(error), wants_traceback)
         return error.exit_code
@@ -56,9 +56,12 @@ def _run(arguments: Arguments) -> None:
         print(f"gptshake {__version__}")
         return
     if arguments.help:
+        from gptshake.config.describe import pages
         from gptshake.config.help import help_page
+        from gptshake.config.layout import add_folder
 
-        print(help_page())
+        add_folder(arguments.config_dir)
+        print(pages(arguments.overrides) or help_page())
         return
     from gptshake.start import start
 
@@ -84,14 +87,6 @@ def _complain(sentence: str, wants_traceback: bool) -> None:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
     where = f"rank {os.environ['RANK']}: " if ranks.follows() else ""
     print(f"error: {where}{printable(redact(sentence))}", file=sys.stderr)
-
-
-def _leave(code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
 
 
 if __name__ == "__main__":

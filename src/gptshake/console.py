@@ -2,19 +2,59 @@
 
 A live line never wraps, for a wrapped one cannot be renewed: it is fitted to the terminal's width anew at every showing, so it follows
 a resize. Under TERM=dumb lines follow each other without control characters; in a pipe or a file they keep their full length.
+Nothing printed may end or shorten a run: ``protect`` replaces the lowest layer of the two streams, and so covers print, logging and
+libraries.
 """
 
+import io
 import os
 import re
+import select
 import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 GAP = " | "  # between the parts of a line
 # Control characters but tabs and line breaks, marks that turn the direction of writing, line separators, and what UTF-8 cannot say.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def protect() -> None:
+    """Replace ``sys.stdout`` and ``sys.stderr``; call it first. A descriptor that is closed becomes the null device, so that no file gets its number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        before = getattr(sys, name)
+        stream = lasting(number, getattr(before, "encoding", None) or "utf-8", line_buffering=number == 2 or os.isatty(number))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def lasting(number: int, encoding: str, *, line_buffering: bool) -> io.TextIOWrapper:
+    """A stream to an open descriptor, whose writing never fails; a letter that the encoding lacks is written as its escape."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Lasting(number, "w", closefd=False)), encoding, "backslashreplace", line_buffering=line_buffering
+    )
+
+
+class _Lasting(io.FileIO):
+    """Passes over what cannot be written."""
+
+    def write(self, data: Any) -> int:
+        """Write, wait for a reader that is slow, and take what cannot be written for written."""
+        while True:
+            try:
+                written = super().write(data)
+            except OSError:  # the reader or the terminal is gone, or the disk is full
+                return memoryview(data).nbytes
+            if written is not None:
+                return written
+            select.select([], [self], [])  # a descriptor that does not block, and is full
 
 
 class Console:

@@ -46,6 +46,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "trainer.max_epochs": (RESUME,),
     "trainer.max_tokens": (RESUME,),
     "trainer.max_time": (RESUME,),
+    "trainer.extend": (RESUME, RESULT),  # the limit that it belongs to counts
     "trainer.patience": (RESUME,),
 }
 CALLBACKS = ("default", "none", "noise_scale")  # packaged options of the group: they hold the callbacks above

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptshake.data import module
 from gptshake.data.module import EvalBatches, TokenDataModule, TrainBatches
 from gptshake.errors import ConfigError, DataError, GptshakeError
 
@@ -154,3 +157,19 @@ def test_a_store_without_a_test_split_says_so(opener: Any, memory: Any) -> None:
     module = TokenDataModule(opener(memory({"a": "ab" * 500})), block_size=8, batch_size=4, micro_batch_size=4, seed=0)
     with pytest.raises(ConfigError, match=r"data\.test_fraction"):
         module.test_dataloader()
+
+
+def test_workers_of_a_process_that_uses_a_gpu_are_not_forked_and_open_the_file_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TOKENS.tofile(tmp_path / "train.bin")
+    tokens = np.memmap(tmp_path / "train.bin", TOKENS.dtype, "r", shape=TOKENS.shape)
+    assert module._start_method() == "fork"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert module._start_method() == "forkserver"
+    batches = TrainBatches(tokens, 8, 3, 1)
+    sent = pickle.dumps(batches)
+    assert len(sent) < 2000
+    assert torch.equal(pickle.loads(sent).batch(5), batches.batch(5))
+    apart = [batch for _, batch in zip(range(4), TrainBatches(tokens, 8, 3, 1, workers=1), strict=False)]
+    assert all(torch.equal(ours, batches.batch(number)) for number, ours in enumerate(apart))

@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,51 @@ def test_every_watched_signal_has_its_own_exit_code(
     is_the_same_run(the_run(tmp_path), the_run(whole))
 
 
+GONE = {
+    "the reader is gone": "import os\nreading, writing = os.pipe()\nos.close(reading)\nos.dup2(writing, 1), os.dup2(writing, 2)\n",
+    "both are closed": "import os\nos.close(1), os.close(2)\n",
+}
+
+
+@pytest.mark.parametrize("output", GONE)
+def test_output_that_goes_nowhere_neither_ends_nor_shortens_a_run(
+    output: str, commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any
+) -> None:
+    stopped = commands(tmp_path, *small, before=GONE[output] + moment(IN_STEP, 6, 1, signal.SIGINT))
+    assert stopped.code == 130 and the_run(tmp_path).saved()[-1] == "step-00000006"
+    assert commands(tmp_path, f"resume={the_run(tmp_path).info['id']}", before=GONE[output]).code == 0
+    is_the_same_run(the_run(tmp_path), the_run(whole))
+
+
+HANGS = """
+import ctypes
+from gptshake import signals
+from gptshake.training.module import GPTModule
+signals.GRACE, library, mutex = {grace}, ctypes.CDLL(None), ctypes.create_string_buffer(64)
+def training_step(self, batch, number, own=GPTModule.training_step):
+    if self.steps == 5:
+        print("hanging", flush=True)
+        library.pthread_mutex_lock(mutex), library.pthread_mutex_lock(mutex)
+    return own(self, batch, number)
+GPTModule.training_step = training_step
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the mutex is Linux's")
+@pytest.mark.parametrize(("grace", "n_signals"), [(0.3, 1), (1000, 2)])
+def test_a_process_that_hangs_in_a_library_ends_after_the_grace_period_or_at_the_second_signal(
+    grace: float, n_signals: int, commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    hanging = commands.start(tmp_path, *small, before=HANGS.format(grace=grace))
+    hanging.until("hanging")
+    for _ in range(n_signals):
+        hanging.signal(signal.SIGTERM)
+        time.sleep(0.3)
+    done = hanging.wait(30)
+    assert done.code == 143 and done.error.startswith("signal 15 was not answered")
+    assert the_run(tmp_path).saved() == ["step-00000004"]
+
+
 def test_a_second_interrupt_ends_it_at_once(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
     stuck = moment(IN_STEP, 5, 2, signal.SIGINT).replace(
         "return loss", "\n    while self.steps == 5: os.kill(os.getpid(), 2)\n    return loss"
@@ -285,11 +332,87 @@ def test_a_longer_limit_is_allowed_for_a_constant_rate_and_equals_the_long_run(
     assert the_run(short).numbers() == the_run(long).numbers()
 
 
+def test_a_warm_up_is_frozen_in_tokens_when_the_run_begins(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    argv = (*small, "scheduler=constant", "trainer.val_check_interval=1000", "trainer.max_steps=10", "scheduler.warmup=0.4")
+    begun = commands(tmp_path, *argv)
+    assert "peak lr 0.002, constant, warm-up 4 steps" in begun.out
+    done = commands(tmp_path, f"resume={the_run(tmp_path).info['id']}", "trainer.max_steps=100")
+    assert done.code == 0 and "warm-up 4 steps" in done.out, done.err
+    assert [row[3] for row in the_run(tmp_path).numbers()] == [2e-3 * min(step / 4, 1) for step in range(1, 101)]
+
+
+def test_redecay_goes_back_to_before_the_decay_and_equals_the_long_run(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    short.mkdir(), long.mkdir()
+    argv = (*small, "scheduler=wsd", "scheduler.warmup=256", "trainer.val_check_interval=5")
+    assert commands(long, *argv, "trainer.max_steps=40").code == 0
+    assert commands(short, *argv, "trainer.max_steps=20").code == 0
+    resume = f"resume={the_run(short).info['id']}"
+    assert "step-00000012" in the_run(short).saved()
+    refused = commands(short, resume, "trainer.max_steps=40")
+    assert refused.code == 2 and "trainer.extend=redecay" in refused.error and len(the_run(short).steps) == 20
+    stopped = commands(short, resume, "trainer.max_steps=40", "trainer.extend=redecay", before=moment(IN_STEP, 30, 1, signal.SIGTERM))
+    assert stopped.code == 143 and "going back to step 12" in stopped.out
+    assert commands(short, resume).code == 0  # the limit that the run has now is its own
+    assert the_run(short).numbers() == the_run(long).numbers()
+
+
+def test_redecay_without_a_checkpoint_from_before_the_decay_is_refused(commands: Any, copy: Path, the_run: Any) -> None:
+    before = the_run(copy)
+    done = commands(copy, f"resume={before.info['id']}", "trainer.max_steps=20", "trainer.extend=redecay")
+    assert done.code == 2 and "init_from=" in done.error and "scheduler=wsd" in done.error
+    assert the_run(copy).info == before.info and the_run(copy).numbers() == before.numbers()
+
+
+@pytest.mark.parametrize("group", ["callbacks", "logger"])
+def test_a_group_may_be_left_out_on_resume_although_a_key_of_it_was_typed(
+    group: str, commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    key = {"callbacks": ("callbacks.samples.times=1", "~callbacks.plots"), "logger": ("logger.every=2",)}[group]
+    argv = [text for text in small if not text.startswith(f"{group}=")]
+    option = ["logger=wandb", "logger.mode=offline"] if group == "logger" else []
+    assert commands(tmp_path, *argv, *option, *key, before=moment(IN_STEP, 6, 1, signal.SIGTERM)).code == 143
+    done = commands(tmp_path, f"resume={the_run(tmp_path).info['id']}", f"{group}=none")
+    assert done.code == 0, done.err
+
+
 def test_a_longer_limit_is_refused_for_a_cosine_and_the_run_stays_as_it_was(commands: Any, copy: Path, the_run: Any) -> None:
     before = the_run(copy)
     done = commands(copy, f"resume={before.info['id']}", "trainer.max_steps=20")
     assert done.code == 2 and f"init_from={before.info['id']}" in done.error
     assert the_run(copy).info == before.info and the_run(copy).numbers() == before.numbers()
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "\x00"])
+def test_a_record_without_a_readable_config_is_refused_in_a_sentence(
+    content: str | None, light_commands: Any, copy: Path, the_run: Any
+) -> None:
+    file = the_run(copy).path / "config.yaml"
+    file.unlink() if content is None else file.write_text(content)
+    done = light_commands(copy, f"resume={the_run(copy).info['id']}")
+    assert done.code == 2 and "config.yaml is missing or damaged" in done.error
+
+
+@pytest.mark.parametrize("key", ["budget", "data"])
+def test_a_record_that_lacks_what_a_resume_needs_is_refused_in_a_sentence(key: str, commands: Any, copy: Path, the_run: Any) -> None:
+    record = the_run(copy)
+    (record.path / "run.json").write_text(json.dumps({name: value for name, value in record.info.items() if name != key}))
+    done = commands(copy, f"resume={record.info['id']}", "trainer.max_steps=20")
+    assert done.code == 2 and "cannot be resumed" in done.error and "init_from=" in done.error
+
+
+def test_a_run_that_its_time_limit_ends_says_so(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    slow = """
+import time
+from gptshake.training.module import GPTModule
+def training_step(self, batch, number, own=GPTModule.training_step):
+    time.sleep(0.1)
+    return own(self, batch, number)
+GPTModule.training_step = training_step
+"""
+    done = commands(tmp_path, *small, "trainer.max_time=00:00:00:01", before=slow)
+    assert done.code == 0 and "stopping after step" in done.out and "ended early, after step" in done.out and "done:" not in done.out
+    assert the_run(tmp_path).numbers()[-1][-1] is not None
 
 
 def test_another_config_is_refused_with_the_difference(light_commands: Any, copy: Path, the_run: Any) -> None:

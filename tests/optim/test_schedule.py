@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import ConfigError
-from gptshake.optim.schedule import Factors, Schedule, constant, cosine, gpt3, linear, one_cycle, wsd
+from gptshake.optim.schedule import (
+    Factors,
+    Schedule,
+    Tokens,
+    constant,
+    cosine,
+    gpt3,
+    linear,
+    one_cycle,
+    warmup_steps,
+    warmup_tokens,
+    wsd,
+)
 
 PAPER = 300_000_000_000  # tokens of every GPT-3 training
 ALL: dict[str, Schedule] = {
@@ -182,3 +194,25 @@ def test_fractions_and_tokens_say_the_same() -> None:
 def test_values_out_of_sense_are_refused(schedule: Callable[[int, int], Factors], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         schedule(10, 1000)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "tokens", "steps"),
+    [
+        (cosine, 20, 2),  # 2 % of 1,000 tokens, at 10 a step
+        (partial(cosine, warmup=0.99), 990, 99),
+        (partial(linear, warmup=1), 1, 0),  # from 1 on tokens; the first step has the peak
+        (partial(constant, warmup=25), 25, 3),
+        (gpt3, 10, 0),  # at most 1 %
+        (one_cycle, None, 30),
+        (lambda tokens, total: Factors(1.0), None, None),
+    ],
+)
+def test_the_warm_up_in_tokens_and_in_steps(schedule: Schedule, tokens: float | None, steps: int | None) -> None:
+    assert warmup_tokens(schedule, 1000) == tokens and warmup_steps(schedule, 1000, 10) == steps
+
+
+def test_a_settled_warm_up_stays_whatever_the_length_of_the_run() -> None:
+    for total in (100, 10_000):
+        assert [constant(tokens, total, warmup=Tokens(0.5)).lr for tokens in (1, 50)] == [1.0, 1.0]
+        assert wsd(5, total, warmup=Tokens(10.0)).lr == 0.5

@@ -9,12 +9,18 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gptshake.errors import TrainingError
+from gptshake.model.generate import generate
 from gptshake.training import device as devices
 from gptshake.training.callbacks import recorder
+from gptshake.training.callbacks.noise_scale import NoiseScale
 from gptshake.training.checkpoint import load_weights
 from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
+from gptshake.training.evaluation import evaluate
+from gptshake.training.gradients import measure
 from gptshake.training.trainer import build_trainer
 
 
@@ -106,6 +112,25 @@ def test_the_loss_scale_comes_back_exactly(training: Callable[..., Any]) -> None
     assert watch.scales == [32768, 32768]
     assert (state["scale"], state["_growth_tracker"]) == (32768, 4 + 2)
     assert again.bench.skipped_steps == 1
+
+
+class NoDoubles(TorchDispatchMode):
+    """A device like Apple's, which has no float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        assert not any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in tree_leaves(made)), func
+        return made
+
+
+def test_no_part_of_a_training_needs_float64(training: Callable[..., Any]) -> None:
+    job = training(dropout=0.1)
+    batches = [next(iter(job.batches())) for _ in range(3)]
+    with NoDoubles():
+        assert evaluate(job.model, batches, 1.0).tokens == 3 * batches[0][:, 1:].numel()
+        generate(job.model, batches[0][:1, :1], 4, top_p=0.9)
+        list(measure(job.model, batches, 1, 3, steps=0, tokens=0))
+        assert len(job.fit(NoiseScale(split_every=2))) == 4
 
 
 class FakeDevice:

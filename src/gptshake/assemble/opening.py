@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds, step_seconds
 from gptshake.estimate.words import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
+from gptshake.optim.schedule import Schedule, Tokens, warmup_steps, warmup_tokens
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
@@ -96,6 +98,7 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
             "tokens": budget.total_tokens,
             "tokens_per_step": budget.tokens_per_step,
             "stop_rule": budget.stop_rule,
+            "warmup_tokens": warmup_tokens(make(cfg.scheduler), budget.total_tokens),
         },
         data=_about(store),
         hardware=hardware.describe(),
@@ -125,13 +128,20 @@ def hidden_nats(run: Run, split: Split) -> float:
 
 def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
     run = Run.open(launch.path)
-    known = run.info["data"]["fingerprint"]
+    try:
+        known = run.info["data"]["fingerprint"]
+        planned_tokens(run)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{run.path / 'run.json'} lacks the data or the budget that {run.name} began with ({error}), so it cannot be resumed. "
+            f"Start a new run from its weights: init_from={run.id}."
+        ) from error
     if store.fingerprint != known:
         raise RecordError(
             f"The text of {store.label} is not the one that {run.name} began with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
             f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
         )
-    _refuse_another_schedule(cfg, run, budget)
+    _extend(cfg, run, budget)
     run.update(status="running", reason=None)
     return run
 
@@ -169,15 +179,62 @@ def _code(git: Mapping[str, Any]) -> str:
     return f"commit {str(git['commit'])[:8]}{' and uncommitted changes' if git.get('dirty') else ''}"
 
 
-def _refuse_another_schedule(cfg: DictConfig, run: Run, budget: Budget) -> None:
-    """Both plans must ask for the same rate where the run goes on: a constant may be stretched, wsd before its cooldown, a cosine never."""
-    old, next_step = int(run.info["budget"]["tokens"]), (run.last_row().get("step", 0) + 1) * budget.tokens_per_step
-    schedule = make(cfg.scheduler)
-    if old != budget.total_tokens and schedule(next_step, old) != schedule(next_step, budget.total_tokens):
-        raise ConfigError(
-            f"{run.name} was planned for {old:,} tokens and its schedule falls towards that end; {budget.total_tokens:,} would bend it. Leave the limits "
-            f"as they were, or start a new run from its weights: init_from={run.id}."
-        )
+def frozen_warmup(cfg: DictConfig, run: Run) -> float | None:
+    """Tokens of warm-up that the run had when it began, so that a longer limit does not change it; None without such an option."""
+    began = run.info["budget"]
+    if "warmup_tokens" in began:
+        return None if began["warmup_tokens"] is None else float(began["warmup_tokens"])
+    return warmup_tokens(make(cfg.scheduler), int(began["tokens"]))  # a run of an earlier version
+
+
+def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
+    """The schedule with a warm-up in tokens."""
+    schedule: Any = make(cfg.scheduler)
+    return schedule if warmup is None else partial(schedule, warmup=Tokens(warmup))
+
+
+def _extend(cfg: DictConfig, run: Run, budget: Budget) -> None:
+    """Keep another length of the run. Both plans must ask for the same rate where the run goes on, which may be an earlier checkpoint.
+
+    Raises:
+        ConfigError: the schedule has begun to fall towards the end that it had.
+    """
+    old = planned_tokens(run)
+    if old == budget.total_tokens:
+        return
+    schedule, next_step = schedule_of(cfg, frozen_warmup(cfg, run)), (run.last_row().get("step", 0) + 1) * budget.tokens_per_step
+    if schedule(int(next_step), old) != schedule(int(next_step), budget.total_tokens):
+        if cfg.trainer.get("extend") != "redecay":
+            raise ConfigError(
+                f"{run.name} was planned for {old:,} tokens and its schedule falls towards that end; {budget.total_tokens:,} would bend it. "
+                "Leave the limits as they were; go back to the last checkpoint before the decay, if one is kept: trainer.extend=redecay; "
+                f"or start a new run from its weights: init_from={run.id}."
+            )
+        from gptshake.training.checkpoint import steps_saved
+
+        agreed = _agreed_steps(schedule, budget, old)
+        if not any(step <= agreed for step in steps_saved(run.path)):
+            raise ConfigError(
+                f"{run.name} has no checkpoint from before its decay, which began after step {agreed:,}, to go back to: it is kept where the rate "
+                f"was constant before it fell, as with scheduler=wsd. Start a new run from its weights: init_from={run.id}."
+            )
+        run.update(redecay=agreed)
+    run.update(extended={"trainer.max_steps": budget.steps, "trainer.max_epochs": None, "trainer.max_tokens": None})
+
+
+def planned_tokens(run: Run) -> int:
+    """Tokens of the run as it was planned, or extended, last."""
+    plan = run.info["budget"]
+    steps = (run.info.get("extended") or {}).get("trainer.max_steps")
+    return int(plan["tokens"] if steps is None else steps * plan["tokens_per_step"])
+
+
+def _agreed_steps(schedule: Schedule, budget: Budget, old: int) -> int:
+    """Steps up to which both lengths ask for the same rates."""
+    per_step, step = budget.tokens_per_step, 0
+    while schedule((step + 1) * per_step, old) == schedule((step + 1) * per_step, budget.total_tokens):
+        step += 1
+    return step
 
 
 @contextmanager
@@ -213,7 +270,8 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
     seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
     peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, memory_there(cfg)
-    for note in (*budget.notes, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
+    short = _short_warmup(cfg, budget)
+    for note in (*budget.notes, *([short] if short else []), *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
         run.say(f"note: files of your own: {', '.join(local)}")
@@ -222,11 +280,30 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
-        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g} | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
+        f" | {rate_words(cfg, schedule_of(cfg, frozen_warmup(cfg, run)), budget)} | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
         f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )
     if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")
+
+
+def rate_words(cfg: DictConfig, schedule: Schedule, budget: Budget) -> str:
+    """``peak lr 0.002, cosine, warm-up 10 steps``."""
+    steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step)
+    warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}" if steps else ", no warm-up"
+    name = str(cfg.scheduler._target_).rpartition(".")[2]
+    return f"peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {name}{warmup}"
+
+
+def _short_warmup(cfg: DictConfig, budget: Budget) -> str:
+    """A sentence about a warm-up in tokens that is shorter than a step."""
+    warmup = cfg.scheduler.get("warmup")
+    if not isinstance(warmup, int | float) or not 1 <= warmup < budget.tokens_per_step:
+        return ""
+    return (
+        f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
+        f"{budget.tokens_per_step:,}: nothing is warmed up"
+    )
 
 
 def rate_at(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> float:
@@ -252,20 +329,25 @@ def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: boo
         run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
 
 
-def say_end(run: Run, summary: dict[str, float], store: TokenStore | None, n_scored: int | None) -> None:
+def say_end(run: Run, summary: dict[str, float], planned: int, store: TokenStore | None, n_scored: int | None) -> None:
     """Say what came out and what it means, where it lies, and what to do next.
 
     Args:
         run: says it.
         summary: of the run.
+        planned: steps that the run was to take.
         store: the data; None for a trial, whose meaning its study tells.
         n_scored: targets of a validation; None for all.
     """
+    overfit = (run.info.get("choices") or {}).get("debug") == "overfit"
     parts = [f"val loss {summary['val/loss']:.4f} nats per token, {summary['val/bpb']:.4f} bits per byte" if "val/loss" in summary else ""]
+    if overfit:  # a few blocks by heart: what other text costs means nothing
+        parts = [f"train loss {summary['train/loss']:.4f} nats per token, near 0 if the model can learn at all"]
     parts += [f"test {summary['test/bpb']:.4f} bpb" if "test/bpb" in summary else "", f"after {summary['train/tokens']:,.0f} tokens"]
     parts += [f"{counted(skipped, 'step')} skipped by the loss scale" if (skipped := summary.get("skipped_steps")) else ""]
-    run.say(f"done: {' | '.join(part for part in parts if part)}")
-    if store is not None and "val/loss" in summary:
+    how = f"ended early, after step {summary['steps']:,} of {planned:,}" if summary["steps"] < planned else "done"
+    run.say(f"{how}: {' | '.join(part for part in parts if part)}")
+    if store is not None and "val/loss" in summary and not overfit:
         scored = store.val.tokens()[: n_scored and n_scored + 1]
         lines = references(store.train.read(), scored, store.tokenizer.vocab_size)
         run.say(f"  {meaning(summary['val/loss'], lines)}")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
 from gptshake.assemble.forecast import device_of, refuse_oversized, set_torch
-from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
+from gptshake.assemble.opening import frozen_warmup, hidden_nats, open_run, outcome, rate_at, say_end, say_plan, schedule_of, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
 from gptshake.assemble.weights import give_initial_weights, load_initial_weights
@@ -44,6 +44,7 @@ OURS = (
     "max_tokens",
     "hours",
     "max_time",
+    "extend",
     "val_check_interval",
     "limit_val_batches",
     "gradient_clip_val",
@@ -94,6 +95,7 @@ class _Order:
     run_dir: Path
     start: Path | None  # checkpoint to go on from
     row: Row  # the last one of metrics.csv
+    warmup: float | None  # tokens, as frozen when the run began
     tests: bool  # at the end; not a trial of a sweep, or the winner would be chosen by the test
 
 
@@ -133,17 +135,17 @@ def _train(
             load_initial_weights(cfg, model, store, run)
         for sink in sinks:
             sink.start(run)
-        order = _Order(cfg, store, budget, run.path, start, run.last_row(), tests=run.info.get("trial") is None)
+        order = _Order(cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None)
         group.told(order)
         bench = _bench(cfg, run, store, data, model, sinks, flops, peak, group)
         if device == "cpu" and cfg.trainer.threads > 1:
             bench.expected_rate = rate_at(cfg, store, budget, gemm)
-        module = _module(cfg, model, budget, bench)
+        module = _module(order, model, bench)
         _fit(order, data, bench, lease, module, profiler)
         summary = summary_of(module, bench) | _test(order, data, bench, module)
     run.finish("ok", None, summary)
     limit = cfg.trainer.limit_val_batches
-    say_end(run, summary, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
+    say_end(run, summary, budget.steps, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
     return summary
 
 
@@ -164,7 +166,7 @@ def follow() -> None:
     if cfg.init_from and order.start is None:
         give_initial_weights(cfg, model, store)
     bench = _bench(cfg, SilentRun(order.run_dir), store, data, model, [], 1.0, 1.0, group)
-    module = _module(cfg, model, budget, bench)
+    module = _module(order, model, bench)
     try:
         _fit(order, data, bench, NoLease(), module, None)
         _test(order, data, bench, module)
@@ -234,18 +236,18 @@ def _bench(
     return Bench(run, store.tokenizer, store.entropy, validate, draw, sinks, flops, peak, group)
 
 
-def _module(cfg: DictConfig, model: Any, budget: Budget, bench: Bench) -> GPTModule:
+def _module(order: _Order, model: Any, bench: Bench) -> GPTModule:
     from gptshake.training.module import GPTModule
 
     return GPTModule(
         model,
-        make(cfg.optimizer),
-        make(cfg.scheduler),
-        budget,
+        make(order.cfg.optimizer),
+        schedule_of(order.cfg, order.warmup),
+        order.budget,
         bench,
-        seed=cfg.seed,
-        clip=cfg.trainer.gradient_clip_val,
-        compile=cfg.trainer.compile,
+        seed=order.cfg.seed,
+        clip=order.cfg.trainer.gradient_clip_val,
+        compile=order.cfg.trainer.compile,
     )
 
 

@@ -16,7 +16,7 @@ from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import RecordError
-from gptshake.files import expanded
+from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free
 from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
@@ -79,6 +79,8 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         key = key_of(text)
         if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
             continue
+        if (group := key.partition(".")[0]) in ("callbacks", "logger") and group in again and key != group:
+            continue  # another option of the group may not have the key
         if SECRET in text:
             if key not in again and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
@@ -86,6 +88,16 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
             kept.append(text)
     frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
     return kept + [text for text in frozen if trusted or _is_value(text, run_dir, again)]
+
+
+def extended(run_dir: Path) -> list[str]:
+    """The limits that a run got on a resume, which hold for the next ones, too.
+
+    Raises:
+        RecordError: one of them is more than a value.
+    """
+    limits = _record(run_dir).get("extended") or {}
+    return [text for key, value in limits.items() if _is_value(text := f"{key}={override_value(value)}", run_dir, ())]
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
@@ -140,17 +152,18 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
 
 
 def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
-    """``stored_overrides``, with the version of the cleaning that the run began with, which it keeps."""
-    return stored_overrides(run_dir, new) + [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+    """``stored_overrides``, with the limits that the run was extended to, and the version of the cleaning that it began with."""
+    cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+    return [*stored_overrides(run_dir, new), *extended(run_dir), *cleaning]
 
 
 def _cleaning(run_dir: Path) -> dict[str, int]:
     """The version of the cleaning of a run whose text may be cleaned; 1 before there was a key for it."""
     try:
-        stored = OmegaConf.load(run_dir / "config.yaml")
-        cleans = OmegaConf.select(stored, "data.documents._target_") in _CLEANING_SOURCES
-        return {"data.cleaning": int(OmegaConf.select(stored, "data.cleaning") or 1)} if cleans else {}
-    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException):
+        stored = stored_config(run_dir)
+        cleans = stored.get("data.documents._target_") in _CLEANING_SOURCES
+        return {"data.cleaning": int(stored.get("data.cleaning") or 1)} if cleans else {}
+    except (RecordError, ValueError, TypeError):
         return {}  # said where the config is compared
 
 
@@ -178,13 +191,31 @@ def recomposed(run_dir: Path, typed: Sequence[str]) -> DictConfig:
     return checked_compose([*resumed_overrides(run_dir, new), *new])
 
 
+def stored_config(run_dir: Path) -> dict[str, Any]:
+    """A run's config.yaml as dotted keys and plain values.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({str(error).splitlines()[0]}).") from error
+
+
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
     """Compare the recomposed config with the stored one.
 
     Raises:
-        RecordError: listing what differs outside the free keys.
+        RecordError: listing what differs outside the free keys; or config.yaml cannot be read.
     """
-    stored = flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
+    try:
+        stored = stored_config(run_dir)
+    except RecordError as error:
+        raise RecordError(
+            f"{str(error).rstrip('.')}, so {run_dir.name} cannot be resumed. "
+            f"Put the file back, or start a new run from its weights: init_from={run_dir.name}"
+        ) from error
     stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
     today = flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
     differing = [key for key in sorted({*stored, *today}) if stored.get(key) != today.get(key) and not is_free(key, RESUME, stored, today)]

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,20 @@ class TrainBatches:
         self._rank, self._world_size = rank, world_size
         self._given = 0
         self._window, self._starts = -1, np.empty((0, micro_batch_size), np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is not forked: a map of a file is opened again there, not sent."""
+        state, tokens = self.__dict__.copy(), self._tokens
+        if isinstance(tokens, np.memmap) and isinstance(tokens.base, mmap):  # of a whole file
+            state["_tokens"] = (tokens.filename, tokens.dtype, tokens.shape)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As sent."""
+        self.__dict__ = state
+        if isinstance(state["_tokens"], tuple):
+            path, dtype, shape = state["_tokens"]
+            self._tokens = np.memmap(path, dtype, "r", shape=shape)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Goes on after the batches handed out so far, or after those of a loaded state.

@@ -5,8 +5,9 @@ one gets the schedule's end, and each row of metrics.csv lies on the function. A
 To add one: a function here or in a file of one's own, and its yaml.
 """
 
+import inspect
 from collections.abc import Callable
-from math import cos, pi, sqrt
+from math import ceil, cos, pi, sqrt
 from typing import NamedTuple
 
 from gptshake.errors import ConfigError
@@ -25,6 +26,25 @@ class Factors(NamedTuple):
 Schedule = Callable[[int, int], Factors]
 
 
+class Tokens(float):
+    """A length that is settled: tokens, however few."""
+
+
+def warmup_tokens(schedule: Schedule, total: int) -> Tokens | None:
+    """Warm-up of a run of ``total`` tokens; None for a schedule without the option ``warmup``."""
+    option = inspect.signature(schedule).parameters.get("warmup")
+    return None if option is None else Tokens(_warmup(option.default, total))
+
+
+def warmup_steps(schedule: Schedule, total: int, tokens_per_step: int) -> int | None:
+    """Steps until the peak; 0 if the first step has it, None for a schedule of the user's own that says nothing of a warm-up."""
+    options = inspect.signature(schedule).parameters
+    tokens: float | None = warmup_tokens(schedule, total)
+    if tokens is None and "pct_start" in options:
+        tokens = options["pct_start"].default * total
+    return None if tokens is None else 0 if tokens <= tokens_per_step else ceil(tokens / tokens_per_step)
+
+
 def gpt3(tokens: int, total: int, *, warmup: float | str = "auto", decay: float | str = "auto", floor: float = 0.1) -> Factors:
     """Linear warm-up, cosine to ``floor`` at ``decay``, then flat.
 
@@ -39,7 +59,7 @@ def gpt3(tokens: int, total: int, *, warmup: float | str = "auto", decay: float 
     Raises:
         ConfigError: a value out of its range, or a warm-up that does not end before the decay does.
     """
-    rise = min(PAPER_WARMUP, 0.01 * total) if warmup == "auto" else _length("warmup", warmup, total)
+    rise = _warmup(warmup, total)
     end = PAPER_DECAY * total if decay == "auto" else _length("decay", decay, total)
     return Factors(_warmup_cosine(tokens, rise, end, floor))
 
@@ -49,15 +69,15 @@ def cosine(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.1)
 
     Args and errors as in ``gpt3``.
     """
-    return Factors(_warmup_cosine(tokens, _length("warmup", warmup, total), total, floor))
+    return Factors(_warmup_cosine(tokens, _warmup(warmup, total), total, floor))
 
 
 def constant(tokens: int, total: int, *, warmup: float = 0.02) -> Factors:
-    """Linear warm-up, then the peak; the one schedule that a longer run merely continues.
+    """Linear warm-up, then the peak; which a longer run merely continues.
 
     Args and errors as in ``gpt3``.
     """
-    return Factors(_rise(tokens, _length("warmup", warmup, total)))
+    return Factors(_rise(tokens, _warmup(warmup, total)))
 
 
 def linear(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.0) -> Factors:
@@ -65,7 +85,7 @@ def linear(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.0)
 
     Args and errors as in ``gpt3``.
     """
-    rise = _length("warmup", warmup, total)
+    rise = _warmup(warmup, total)
     _check_ends("the end of the run", rise, total, floor)
     return Factors(_rise(tokens, rise) if tokens < rise else floor + (1 - floor) * (1 - _progress(tokens, rise, total)))
 
@@ -87,7 +107,7 @@ def wsd(tokens: int, total: int, *, warmup: float = 0.02, cooldown: float = 0.4,
     """
     if shape not in ("linear", "sqrt"):
         raise ConfigError(f"scheduler.shape={shape} is not known: write linear or sqrt.")
-    rise, begin = _length("warmup", warmup, total), total - _length("cooldown", cooldown, total)
+    rise, begin = _warmup(warmup, total), total - _length("cooldown", cooldown, total)
     _check_ends("the beginning of the cooldown", rise, begin, floor)
     if tokens <= begin:
         return Factors(_rise(tokens, rise))
@@ -165,8 +185,14 @@ def _half_cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) / 2 * (1 + cos(pi * progress))
 
 
+def _warmup(amount: float | str, total: int) -> float:
+    return min(PAPER_WARMUP, 0.01 * total) if amount == "auto" else _length("warmup", amount, total)
+
+
 def _length(key: str, amount: float | str, total: int) -> float:
     """Tokens that an option means: below 1 a fraction of the run, from 1 on tokens, never longer than the run."""
+    if isinstance(amount, Tokens):
+        return amount
     try:
         value = float(amount)
     except ValueError:

@@ -33,6 +33,7 @@ from gptshake.report.answer import (
 from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading
 
 COLOURS = (BLUE, ORANGE, "#CC79A7", "#56B4E9", GREEN, "#8B6F47", INK, GREY)  # VERMILION is the best
+LETTER = 6.4  # points that a letter of a tick's label takes
 HALO = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]  # around letters that cross lines
 
 
@@ -106,9 +107,38 @@ def draw_scale(axes: Axes, which: Literal["x", "y"], scale: Scale, values: Seque
         return
     factor = (high / low) ** margin if high > low else 2
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low / factor, high * factor)})
-    axis.set_major_locator(FixedLocator([float(tick) for tick in round_values(values)]))
+    extent = axes.get_window_extent()
+    points = (extent.width if which == "x" else extent.height) * 72 / axes.figure.dpi
+    axis.set_major_locator(FixedLocator(_apart(scale, round_values(values), (low / factor, high * factor), points, which)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(int(value) if value >= 1 and value == int(value) else float(value))))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+
+
+def _tick(value: float) -> str:
+    return short(int(value) if value >= 1 and value == int(value) else float(value))
+
+
+def _apart(scale: Scale, ticks: Sequence[float], ends: tuple[float, float], points: float, which: str) -> list[float]:
+    """The ticks whose labels do not lie over each other: the ends first, then from the left.
+
+    Args:
+        scale: of the axis.
+        ticks: values, in order.
+        ends: of the axis.
+        points: its length.
+        which: x, where labels stand beside each other, or y.
+    """
+    first, last = map(scale.at, ends)
+    inside = [float(tick) for tick in ticks if ends[0] <= tick <= ends[1]]
+    kept: list[tuple[float, float]] = []  # where a label is, and half of its length
+    left = []
+    for tick in [*inside[:1], *inside[-1:], *inside[1:-1]]:
+        place = points * (scale.at(tick) - first) / (last - first)
+        half = LETTER * len(_tick(tick)) / 2 if which == "x" else LETTER
+        if all(abs(place - other) >= half + room + LETTER / 2 for other, room in kept):
+            kept.append((place, half))
+            left.append(tick)
+    return sorted(left)
 
 
 def limit(axes: Axes, study: Rows, values: Sequence[float]) -> None:
@@ -128,9 +158,17 @@ def _draw_sureness(axes: Axes, study: Rows, scale: Scale) -> None:
     middle = math.sqrt(low * high) if scale.log else (low + high) / 2
     first, last = map(short, scale.inside(found, [value for value, _ in best_curve(study, scale)]))
     text = f"basin {first} to {last}" if first != last else f"basin {first}"
-    place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    side = _inward(axes, scale, middle)
+    place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": side, "va": "bottom"}
     axes.annotate(text, (middle, 0), xytext=(0, 4), color=GREEN, size=9, weight="bold", path_effects=HALO, **place)
     _draw_parabola(axes, study, scale, scale.at(low), scale.at(high))
+
+
+def _inward(axes: Axes, scale: Scale, value: float) -> Literal["left", "center", "right"]:
+    """How a label at a value is aligned, so that it stays in the picture."""
+    low, high = map(scale.at, axes.get_xlim())
+    share = (scale.at(value) - low) / (high - low)
+    return "left" if share < 0.12 else "right" if share > 0.88 else "center"
 
 
 def _hair(scale: Scale, value: float) -> tuple[float, float]:
@@ -144,7 +182,17 @@ def _draw_parabola(axes: Axes, study: Rows, scale: Scale, low: float, high: floa
         return
     x = np.linspace(low - (high - low), high + (high - low), 300)
     y = np.array([cost(study, parabola(float(place))) for place in x])
-    axes.plot(2**x if scale.log else x, y, color=GREEN, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2.2, scalex=False, scaley=False)
+    axes.plot(
+        2**x if scale.log else x,
+        y,
+        color=GREEN,
+        linewidth=1.4,
+        linestyle=(0, (4, 2)),
+        zorder=2.2,
+        scalex=False,
+        scaley=False,
+        label="parabola",
+    )
 
 
 def _draw_curve(axes: Axes, curve: Curve, colour: str, label: str, joined: bool) -> None:
@@ -153,7 +201,18 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, label: str, joined: bool)
     x = [value for value, _, _ in curve.points]
     y = [min(max(value, bottom), top) for _, value, _ in curve.points]
     width = 1.6 if joined else 0
-    axes.plot(x, y, color=colour, linewidth=width, marker="o", markersize=6.5, markeredgecolor="white", label=label or None, zorder=2.5)
+    axes.plot(
+        x,
+        y,
+        color=colour,
+        linewidth=width,
+        marker="o",
+        markersize=6.5,
+        markeredgecolor="white",
+        label=label or None,
+        zorder=2.5,
+        clip_on=False,
+    )
     for value, loss, trial in curve.points:
         _draw_runs(axes, value, loss, trial, colour)
         if not bottom <= loss <= top:
@@ -185,14 +244,14 @@ def _draw_best(axes: Axes, study: Rows, scale: Scale) -> None:
     if winner is None or scale.key not in winner.trial["params"]:
         return
     x, y = winner.trial["params"][scale.key], winner.value
-    axes.plot([x], [y], color=VERMILION, marker="*", markersize=15, markeredgecolor="white", linewidth=0, zorder=4)
+    axes.plot([x], [y], color=VERMILION, marker="*", markersize=15, markeredgecolor="white", linewidth=0, zorder=4, clip_on=False)
     text = f"best: {scale.name} {short(x)}"
     axes.annotate(
         text,
         (x, y),
         xytext=(0, 11),
         textcoords="offset points",
-        ha="center",
+        ha=_inward(axes, scale, x),
         color=VERMILION,
         weight="bold",
         size=10,
@@ -209,6 +268,6 @@ def _draw_declared(axes: Axes, study: Rows, scale: Scale) -> None:
     winner = found.trial["params"].get(scale.key) if found else None
     axes.axvline(scale.declared, color=INK, linewidth=1.0, linestyle=":", zorder=1.2)
     place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "va": "top"}
-    leftward = winner is not None and winner > scale.declared
+    leftward = winner is not None and winner > scale.declared and _inward(axes, scale, scale.declared) != "left"
     side: dict[str, Any] = {"ha": "right", "xytext": (-4, -2)} if leftward else {"ha": "left", "xytext": (4, -2)}
     axes.annotate("declared", (scale.declared, 1.0), color=GREY, size=8.5, **place, **side)

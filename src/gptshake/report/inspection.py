@@ -57,8 +57,10 @@ def _draw_frequencies(axes: Axes, facts: Facts) -> None:
     axes.loglog(np.arange(1, len(share) + 1), share, color=BLUE, linewidth=1.6)
     axes.axhline(1 / facts["vocab_size"], color=GREY, linewidth=0.8, linestyle=":")
     axes.annotate("if all were equal", (1, 1 / facts["vocab_size"]), xytext=(2, 3), textcoords="offset points", size=8, color=GREY)
-    for place, token in list(enumerate(facts["most"], 1))[::4]:  # neighbours' names would lie over each other
-        axes.annotate(repr(token["text"]), (place, token["share"]), xytext=(4, 4), textcoords="offset points", size=8, parse_math=False)
+    for n, (place, token) in enumerate(list(enumerate(facts["most"], 1))[::4]):  # neighbours' names would lie over each other
+        axes.annotate(
+            repr(token["text"]), (place, token["share"]), xytext=(4, 4 + 11 * (n % 2)), textcoords="offset points", size=8, parse_math=False
+        )
     axes.set_ylim(top=4 * share[0])
     caption(axes, "share of the training tokens, by rank")
     axes.set_xlabel("rank of the token")
@@ -71,7 +73,8 @@ def _draw_lengths(axes: Axes, lengths: Mapping[str, Sequence[int]]) -> None:
     for name, values in known.items():
         axes.hist(values, edges, weights=np.full(len(values), 1 / len(values)), histtype="step", color=_COLOURS[name], label=name)
     axes.set_xscale("log")
-    axes.legend(loc="upper left", fontsize=9)
+    axes.set_ylim(top=1.2 * axes.get_ylim()[1])  # room above the bars for the legend
+    axes.legend(loc="upper center", ncols=len(known), fontsize=9)
     caption(axes, "share of the documents, by length")
     axes.set_xlabel("tokens of a document")
     count_axis(axes)

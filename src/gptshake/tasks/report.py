@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError
-from gptshake.files import expanded
+from gptshake.files import expanded, refuse_links
 from gptshake.record.catalogue import read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.run import find_run
@@ -25,8 +25,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         RecordError: there is no such study or run.
     """
     del launch  # leaves no record
-    name, wanted = OmegaConf.select(cfg, "study"), cfg.task.run
-    targets = {"task.csv": cfg.task.csv, "task.latex": cfg.task.latex}
+    name, wanted = OmegaConf.select(cfg, "study"), OmegaConf.select(cfg, "task.run")
+    targets = {key: OmegaConf.select(cfg, key) for key in ("task.csv", "task.latex")}
     check_targets(targets)
     if bool(name) == bool(wanted):
         raise ConfigError("Say which study, or which run: task=report study=<name or path>, or task=report task.run=<name, id or path>.")
@@ -38,7 +38,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     folder = find_study(str(name), expanded(cfg.paths.multirun))
     if STDOUT not in targets.values():
         conclude(folder)
-    for target, make in ((cfg.task.csv, study_csv), (cfg.task.latex, study_latex)):
+    for target, make in zip(targets.values(), (study_csv, study_latex), strict=True):
         if target and (file := deliver(make(read_rows_of(folder)), str(target))) and STDOUT not in targets.values():
             print(f"  {file}")
 
@@ -58,6 +58,7 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
+    refuse_links(folder)
     from gptshake.report.study import report  # brings matplotlib
 
     study = read_rows_of(folder)

@@ -65,14 +65,16 @@ def steps_saved(run_dir: Path) -> list[int]:
     return sorted(int(name.removeprefix("step-")) for name in names if _NAME.fullmatch(name))  # not a copy that somebody keeps there
 
 
-def newest(run_dir: Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for every damaged one passed over.
+def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:
+    """The newest checkpoint that is whole, of step ``most`` or before, and a sentence for every damaged one passed over.
 
     Raises:
         CheckpointError: there is none.
     """
     complaints: list[str] = []
     for step in reversed(steps_saved(run_dir)):
+        if most is not None and step > most:
+            continue
         folder = folder_of(run_dir, step)
         try:
             verify(folder)
@@ -117,11 +119,11 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum.")
 
 
-def keep_only(run_dir: Path, best_step: int | None, n_newest: int = 2) -> None:
-    """Remove checkpoints but the newest and the best."""
+def keep_only(run_dir: Path, best_step: int | None, n_newest: int = 2, *, stable_step: int | None = None) -> None:
+    """Remove checkpoints but the newest, the best, and the last one before the rate fell."""
     steps = steps_saved(run_dir)
     for step in steps[:-n_newest]:
-        if step != best_step:
+        if step not in (best_step, stable_step):
             shutil.rmtree(folder_of(run_dir, step), ignore_errors=True)
 
 

@@ -20,6 +20,7 @@ class TrainerConfig:
     max_tokens: int | None = None  # target tokens
     hours: float | None = None  # length by time, measured once at the start and frozen as steps
     max_time: str | None = None  # DD:HH:MM:SS, a guard that never enters the schedule
+    extend: str | None = None  # redecay: a resumed run that is made longer goes back to the last checkpoint before its rate fell
     val_check_interval: Any = "auto"  # optimizer steps between validations; auto is 20 a run
     limit_val_batches: int | None = None  # validate on so many batches only; null is the whole split
     gradient_clip_val: float | None = 1.0  # global norm; null switches clipping off

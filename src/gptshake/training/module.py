@@ -74,6 +74,15 @@ class GPTModule(pl.LightningModule):
         """Target tokens seen in finished steps."""
         return self.steps * self.budget.tokens_per_step
 
+    @property
+    def plateau_ends(self) -> bool:
+        """Whether the rate was constant until the last finished step and falls with the next."""
+        step, per_step = self.steps, self.budget.tokens_per_step
+        if not 2 <= step < self.budget.steps:
+            return False
+        before, now, after = (self._schedule(number * per_step, self.budget.total_tokens).lr for number in (step - 1, step, step + 1))
+        return before == now > after
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer; every group remembers its own peak."""
         optimizer = self._optimizer(self.model.named_parameters())

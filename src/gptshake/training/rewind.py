@@ -27,7 +27,11 @@ def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) 
 
 
 def rewind(run: Run) -> Path | None:
-    """Cut the record back to the newest whole checkpoint; a run that was killed before its first one starts over."""
+    """Cut the record back to the newest whole checkpoint; a run that was killed before its first one starts over.
+
+    A run that is extended after its decay began goes back to the last checkpoint before that.
+    """
+    most = run.info.get("redecay")
     if not checkpoints.steps_saved(run.path):
         checkpoints.drop_after(run.path, 0)
         run.cut_rows(0)
@@ -35,7 +39,7 @@ def rewind(run: Run) -> Path | None:
         run.sits_from(0)
         run.say("no checkpoint yet: starting over from step 0")
         return None
-    folder, complaints = checkpoints.newest(run.path)
+    folder, complaints = checkpoints.newest(run.path, most)
     for complaint in complaints:
         run.say(complaint)
     state = checkpoints.our_state(folder)
@@ -45,5 +49,8 @@ def rewind(run: Run) -> Path | None:
     if state.get("validation_due") and "val/loss" not in run.last_row():  # the row is in the checkpoint, and is completed first
         run.cut_rows(step - 1)
     run.sits_from(step)
+    if most is not None:
+        run.update(redecay=None)
+        run.say(f"going back to step {step:,}, the last checkpoint before the decay (trainer.extend=redecay)")
     run.say(f"resuming after step {step:,}")
     return folder

@@ -1,6 +1,6 @@
 """Keeps the run safe: checkpoints at the end of steps, signals, patience, the lease. The last of the callbacks.
 
-A checkpoint is written before every validation, every few minutes, at the end, and when a signal came. A signal inside a step
+A checkpoint is written before every validation, every few minutes, before the rate falls, at the end, and when a signal came. A signal inside a step
 drops the unfinished step (its weights are unchanged, and randomness depends on the position only, so this is exact) and saves
 the last finished one. Ranks that train together agree on all of it at the end of a step.
 """
@@ -37,6 +37,7 @@ class Keeper(pl.Callback):
         self.recorder, self.lease = recorder, lease
         self.save_s, self.patience = 60 * save_minutes, patience
         self._saved_step = saved_step
+        self._stable_step: int | None = None  # the last one before the rate fell, kept for a longer run that goes on from there
         self._saved_at = self._asked_at = 0.0
         recorder.save = self.save
 
@@ -79,8 +80,8 @@ class Keeper(pl.Callback):
         if validated and self._impatient(module):
             trainer.should_stop = True
         if validated and trainer.is_global_zero:
-            keep_only(bench.run.path, bench.best_step)
-        if trainer.should_stop or save:
+            keep_only(bench.run.path, bench.best_step, stable_step=self._stable_step)
+        if trainer.should_stop or save or module.plateau_ends:
             self.save(trainer, module)
         if pruned:
             raise Pruned(wish or "")
@@ -111,6 +112,7 @@ class Keeper(pl.Callback):
                 "best_loss": bench.best_loss if bench.best_step else None,
                 "validations_since_best": bench.validations_since_best,
                 "validation_due": self.recorder.due,
+                "stable_step": self._stable_step,
                 "skipped_steps": bench.skipped_steps,
             },
         )
@@ -124,6 +126,7 @@ class Keeper(pl.Callback):
         bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
         bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
         bench.validations_since_best = ours["validations_since_best"]
+        self._stable_step = ours.get("stable_step")
         self.recorder.due = ours.get("validation_due")  # a checkpoint from before 2026-12 was written after its validation
         bench.skipped_steps = ours.get("skipped_steps", 0)
 
@@ -134,7 +137,9 @@ class Keeper(pl.Callback):
             return
         with SIGNALS.saving(), trainer.profiler.profile("[Callback]Keeper.save"):  # type: ignore[attr-defined]  # not the recorder's time
             module.bench.run.flush()
+            if module.plateau_ends:
+                self._stable_step = module.steps
             trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
             self._saved_step, self._saved_at = module.steps, time.monotonic()
             if trainer.is_global_zero:
-                keep_only(module.bench.run.path, module.bench.best_step)
+                keep_only(module.bench.run.path, module.bench.best_step, stable_step=self._stable_step)

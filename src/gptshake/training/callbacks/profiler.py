@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.profilers import Profiler as LightningProfiler
 from torch import Tensor
 
+from gptshake.training.device import Stamp
 from gptshake.training.evaluation import Evaluation
 from gptshake.training.module import GPTModule
 
@@ -65,9 +66,9 @@ class Timeline:
     """
 
     def __init__(self, device: str, *within: str) -> None:
-        self._event: Callable[..., Any] | None = {"cuda": torch.cuda.Event, "mps": torch.mps.event.Event}.get(device)
+        self._device = device
         self._within = [OTHER, *within]
-        self._marks: list[tuple[str, Any]] = [("", self._now())]
+        self._marks: list[tuple[str, Stamp]] = [("", self._now())]
 
     def begin(self, part: str) -> None:
         """What follows belongs to ``part``."""
@@ -84,19 +85,14 @@ class Timeline:
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part; waits for a device."""
-        if self._event:
-            self._marks[-1][1].synchronize()
+        self._marks[-1][1].wait()
         found: dict[str, float] = {}
         for (_, before), (part, now) in zip(self._marks, self._marks[1:], strict=False):
-            found[part] = found.get(part, 0.0) + (before.elapsed_time(now) / 1e3 if self._event else now - before)
+            found[part] = found.get(part, 0.0) + before.until(now)
         return found
 
-    def _now(self) -> Any:
-        if self._event is None:
-            return time.perf_counter()
-        event = self._event(enable_timing=True)
-        event.record()
-        return event
+    def _now(self) -> Stamp:
+        return Stamp(self._device)
 
 
 class Labels:
@@ -184,7 +180,7 @@ class Profiler(pl.Callback):
         self.announcer = Announcer()
         self.loader: TimedLoader | None = None
         self.arrived = 0.0  # clock at ``setup``
-        self._began = self._last_s = 0.0
+        self._began = self._ended = Stamp("cpu")
         self._watching: Iterator[Watcher | None] = iter(())
 
     def timed(self, loader: Iterable[Tensor]) -> TimedLoader:
@@ -213,7 +209,7 @@ class Profiler(pl.Callback):
         self.start = self.announcer.watcher.seconds()
         self.announcer.watcher = None
         self._watching = self._watchers(pl_module.device.type)
-        self._began = time.perf_counter()
+        self._began = Stamp(pl_module.device.type)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """At the end of a step: how long it took, and who watches the next.
@@ -223,12 +219,12 @@ class Profiler(pl.Callback):
         """
         if pl_module.micro_batches:
             return
-        self._last_s = time.perf_counter() - self._began
+        self._ended = Stamp(pl_module.device.type)
         try:
             self.announcer.watcher = next(self._watching)
         except StopIteration:
             raise Measured from None
-        self._began = time.perf_counter()
+        self._began = Stamp(pl_module.device.type)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The data ended before we did.
@@ -241,21 +237,26 @@ class Profiler(pl.Callback):
     def _watchers(self, device: str) -> Iterator[Watcher | None]:
         """Who watches the steps from the second on, one after the other; resumed at the end of each."""
         began, warm = time.perf_counter(), 1
-        self.first_step_s = self._last_s
+        self._ended.wait()
+        self.first_step_s = self._began.until(self._ended)
         while warm < self.warmup and time.perf_counter() - began < self.seconds / 4:
             yield None
             warm += 1
         timelines: list[Timeline] = []
+        measured, plain = list[tuple[Stamp, Stamp]](), list[tuple[Stamp, Stamp]]()
         while len(timelines) < self.steps and (not timelines or time.perf_counter() - began < self.seconds):
             timelines.append(Timeline(device, LOGGING))
             yield timelines[-1]
             timelines[-1].close()
-            self.measured_s.append(self._last_s)
+            measured.append((self._began, self._ended))
             yield None
-            self.plain_s.append(self._last_s)
-        self.measured = [timeline.seconds() for timeline in timelines]  # only now, or a device would be waited for between steps
+            plain.append((self._began, self._ended))
+        self._ended.wait()  # only now, or a device would be waited for between steps
+        self.measured = [timeline.seconds() for timeline in timelines]
+        self.measured_s, self.plain_s = ([began.until(ended) for began, ended in steps] for steps in (measured, plain))
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks to the terminal about its own work
-        with torch.profiler.profile() as trace:  # of all devices there are
+        kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if device == "cuda" else [])]
+        with torch.profiler.profile(activities=kinds) as trace:  # a run on the CPU does not start CUDA
             for _ in range(TRACED):
                 yield Labels()
         trace.export_chrome_trace(str(self.trace))

@@ -1,0 +1,48 @@
+"""A run becomes a config again: it keeps the version of the cleaning that it began with, which old runs do not name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from gptshake.config.again import freeze, refuse_differences, resumed_overrides
+from gptshake.config.suggest import checked_compose
+from gptshake.errors import RecordError
+from gptshake.redaction import redacted
+
+
+def began(folder: Path, overrides: list[str], *, cleaning: bool) -> Path:
+    """The record of a run; without ``cleaning`` one of a version that had no such key."""
+    config: Any = redacted(OmegaConf.to_container(checked_compose(overrides), resolve=True))
+    if not cleaning:
+        for node in (config["data"], config["data"]["documents"]):
+            node.pop("cleaning", None)
+    folder.mkdir()
+    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    (folder / "run.json").write_text(json.dumps({"id": "t1", "name": folder.name, "overrides": overrides, "resolved": {}, "status": "ok"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named", "version"),
+    [
+        (["model=tiny", "data=wiki_char"], False, 1),
+        (["model=tiny", "data=wiki_char"], True, 2),
+        (["model=tiny", "data=wiki_char", "data.cleaning=1"], True, 1),
+        (["model=tiny", "data=text_char", "data.path=dump.xml"], False, 1),
+        (["model=tiny", "data=shakespeare_char"], False, None),
+    ],
+)
+def test_a_resumed_run_keeps_its_cleaning(tmp_path: Path, overrides: list[str], named: bool, version: int | None) -> None:
+    run = began(tmp_path / "run", overrides, cleaning=named)
+    resumed = checked_compose(resumed_overrides(run))
+    assert resumed.data.get("cleaning") == version
+    refuse_differences(resumed, run)
+    trial = checked_compose(overrides)
+    freeze(trial, run)
+    refuse_differences(trial, run)
+    if version == 1:
+        with pytest.raises(RecordError, match=r"data\.cleaning: was 1, would be 2"):
+            refuse_differences(checked_compose([*resumed_overrides(run), "data.cleaning=2"]), run)

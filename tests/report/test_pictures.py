@@ -1,0 +1,98 @@
+"""Pictures that can be read: no label over another, no point cut off, every line named, every letter drawn or written as an escape."""
+
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gptshake.report.figures import basin_figure
+from gptshake.report.inspection import figure as tokens_figure
+from gptshake.report.style import FAMILY, _fallbacks, _letters, drawn, findfont, fontManager, look
+
+RATES = {
+    "even": [2.5e-4 * 2**n for n in range(8)],
+    "close": [1e-3, 1.01e-3, 1.02e-3, 1.03e-3, 1e-1],
+    "two": [1e-4, 1.1e-4],
+    "many": [1e-6 * 1.3**n for n in range(60)],
+    "clusters": [1e-4, 1.05e-4, 1.1e-4, 9.9e-3, 1e-2, 1.01e-2],
+}
+
+
+def labels(figure: Figure, axes: Axes) -> list[Any]:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [label.get_window_extent(canvas.get_renderer()) for label in axes.get_xticklabels() if label.get_text()]
+
+
+def picture(line: Callable[..., dict[str, Any]], rows: Any, rates: list[float], **fields: Any) -> Figure:
+    study = line(**fields)
+    study["trials"] = [rows.trial(n, {"optimizer.lr": rate}, [2 + 0.1 * (n - len(rates) / 2) ** 2]) for n, rate in enumerate(rates)]
+    figure = basin_figure(study)
+    assert figure is not None
+    return figure
+
+
+@pytest.mark.parametrize("kind", RATES)
+def test_no_label_of_a_tick_lies_over_another(line: Any, rows: Any, kind: str) -> None:
+    with look():
+        figure = picture(line, rows, RATES[kind])
+        boxes = sorted(labels(figure, figure.axes[0]), key=lambda box: box.x0)
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_points_are_whole_at_the_edge_and_the_parabola_has_its_name(line: Any, rows: Any) -> None:
+    with look():
+        figure = picture(line, rows, RATES["even"])
+        (axes,) = figure.axes
+        assert "parabola" in axes.get_legend_handles_labels()[1]
+        marked = [drawing for drawing in axes.lines if drawing.get_marker() in ("o", "*")]
+        assert len(marked) >= 2 and not any(drawing.get_clip_on() for drawing in marked)
+
+
+@pytest.mark.parametrize("text", ["日本語のテキスト · 한국어", "العربية हिन्दी", "🙂\ud800\t\x1b", "Ünïcode ± ·"])
+def test_no_letter_is_a_box_or_a_warning(line: Any, rows: Any, text: str) -> None:
+    with warnings.catch_warnings(), look():
+        warnings.simplefilter("error")
+        figure = picture(line, rows, RATES["even"], label=text)
+        assert drawn(figure, "png") and drawn(figure, "svg")
+        shown = figure.texts[0].get_text()
+    found, still = _fallbacks(frozenset(text) - _letters(findfont(FAMILY)))
+    assert not any(letter in shown for letter in still) and all(letter in shown for letter in set(text) - still)
+    assert not any("Last Resort" in name for name in found)
+
+
+def test_a_font_of_the_system_that_has_the_letters_is_used() -> None:
+    own = _letters(findfont(FAMILY))
+    (path,) = {font.fname for font in fontManager.ttflist if font.name == "STIXGeneral" and font.style == "normal" and font.weight == 400}
+    lacking = frozenset(sorted(_letters(path) - own)[:5])
+    found, still = _fallbacks(lacking)
+    assert lacking and found and not still
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_legend_covers_no_bar(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    lengths = {
+        name: [int(n) for n in random.lognormal(random.uniform(1, 9), random.uniform(0, 2), 50)] for name in ("train", "val", "test")
+    }
+    facts = {
+        **{"label": "text", "tokenizer": "char", "vocab_size": 60, "frequencies": [9.0, 3.0, 1.0], "lengths": lengths},
+        **{"splits": [{"n_tokens": 1e6, "n_documents": 100, "bytes_per_token": 1.0}], "most": [{"text": "e", "share": 0.7}]},
+    }
+    with look():
+        figure = tokens_figure(facts)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        axes = figure.axes[1]
+        legend = axes.get_legend()
+        assert legend is not None
+        bottom = legend.get_window_extent().y0
+        tops = [axes.transData.transform(patch.get_path().vertices)[:, 1].max() for patch in axes.patches]
+    assert max(tops) < bottom
