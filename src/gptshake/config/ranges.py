@@ -211,6 +211,6 @@ NULL = {
     *("trainer.extend", "trainer.gradient_clip_val", "trainer.patience", "trainer.price_per_hour"),
     *("callbacks.samples.top_k", "callbacks.samples.top_p", "logger.project"),
     *("task.run", "task.runs", "task.html", "task.data_path", "task.filter", "task.limit", "task.steps", "task.top_k", "task.top_p"),
-    *("task.device", "task.hours", "task.price_per_hour"),
+    *("task.device", "task.hours", "task.price_per_hour", "task.prompt"),
     *("hydra.sweeper.n_trials", "hydra.sweeper.hours", "hydra.sweeper.timeout", "hydra.sweeper.trial_timeout"),
 }

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ class Run:
         self._info = info
         self._made_here = is_made_here(info)
         self.meter: Meter | None = None
+        self.now = sittings.Clock().now  # for whatever is subtracted: a system clock that is set must not change wall time and price
         self._writer: MetricsWriter | None = None
 
     @classmethod
@@ -74,7 +74,7 @@ class Run:
         write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
         run = cls(path, {"id": id, "name": name})
         run._made_here = True
-        run.update(task=task, status="running", started=time.time(), overrides=list(overrides), **provenance)
+        run.update(task=task, status="running", started=run.now(), overrides=list(overrides), **provenance)
         return run
 
     @classmethod
@@ -111,9 +111,10 @@ class Run:
 
     def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
         """Begin a sitting, with the first or after a resume; ``sittings.begun`` says of what."""
-        last_seen = self.last_row().get("time")
-        before = self._info.get("sittings", [])
-        self.update(sittings=sittings.begun(before, now=time.time(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
+        row, before = self.last_row(), self._info.get("sittings", [])
+        own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier sitting say nothing of the last
+        last_seen = row.get("time") if own else None
+        self.update(sittings=sittings.begun(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
 
     def sits_from(self, step: int) -> None:
         """Say after which step this sitting goes on."""
@@ -182,7 +183,7 @@ class Run:
         for name in ("samples.md", "log"):
             if (self.path / name).exists():
                 fsync(self.path / name)
-        now = time.time()
+        now = self.now()
         energy = self.meter.close() if self.meter else None
         done = sittings.ended(self._info.get("sittings", []), now=now, energy_kwh=energy)
         took = {key: value for key, value in sittings.totals(done).items() if value is not None or key in self._info} if done else {}
