@@ -21,7 +21,7 @@ from gptshake import assemble
 from gptshake.config.argv import parse
 from gptshake.config.check import check, check_groups, trains
 from gptshake.config.compose import compose
-from gptshake.config.layout import options
+from gptshake.config.layout import GROUPS, options
 from gptshake.config.suggest import checked_compose, first_choice, parse_overrides
 from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import short_count
@@ -142,6 +142,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_linked_from_another() -> None:
     linked = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in LINK.findall(prose(page)) if "://" not in link}
     assert [name(page) for page in PAGES if page not in linked and page.name != "README.md"] == []
+
+
+def test_the_table_of_groups_lists_every_option_of_every_group() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", page, re.MULTILINE))
+    assert {group: sorted(re.findall(r"`(\w+)`", names)) for group, names in rows.items()} == {group: options(group) for group in GROUPS}
 
 
 def test_the_readme_is_one_screen() -> None:

@@ -198,3 +198,37 @@ def test_a_known_value_is_in_no_text_and_in_no_json(value: str, before: str, aft
             assert value not in redact(before + value + after).replace(SECRET, "\0")
         clean: Any = redacted({"text": before + value + after})
         assert json.dumps(value)[1:-1] not in json.dumps(clean).replace(SECRET, "\0") or value in SECRET
+
+
+PROGRAMS = (
+    "url = 'host=db password=hunter22 x'",
+    'cmd = """\nexport MY_API_KEY=hunter22\n"""',
+    'run("login --password hunter22")',
+)
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_a_secret_within_a_longer_string_of_a_program_is_hidden(text: str) -> None:
+    assert b"hunter22" not in redact_code(text.encode(), "a.py")
+
+
+def test_code_outside_of_strings_stays(text: str = "password = compute(x)\nother(api_key=settings.value)  # don't\n") -> None:
+    assert redact_code(text.encode(), "a.py") == text.encode()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_secret_in_wide_letters_is_hidden_and_the_rest_stays(encoding: str) -> None:
+    assert redact_code("password: hunter22\nx: é\n".encode(encoding), "a.yaml").decode(encoding) == f"password: {SECRET}\nx: é\n"
+
+
+def test_bytes_that_are_no_text_stay() -> None:
+    for content in (b"\xff\xfe\x00\x00\xff\xff\xff\xff", b"\xff\xfe\x00", bytes(range(256)), b"\x00" * 64):
+        assert redact_code(content, "a.bin") == content
+
+
+def test_folders_of_variables_are_known_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (".env.d/x", "conf/.env.d/deep/y"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(f"WORD=planted-{Path(place).name}\n")
+    assert redact("planted-x and planted-y") == f"{SECRET} and {SECRET}"

@@ -56,9 +56,12 @@ def _run(arguments: Arguments) -> None:
         print(f"gptshake {__version__}")
         return
     if arguments.help:
+        from gptshake.config.describe import pages
         from gptshake.config.help import help_page
+        from gptshake.config.layout import add_folder
 
-        print(help_page())
+        add_folder(arguments.config_dir)
+        print(pages(arguments.overrides) or help_page())
         return
     from gptshake.start import start
 

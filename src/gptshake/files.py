@@ -11,13 +11,87 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
-from gptshake.errors import GptshakeError, StorageError
+from gptshake.errors import GptshakeError, RecordError, StorageError
+
+YAML_BYTES, YAML_VALUES, YAML_DEPTH = 1 << 20, 100_000, 50  # of a config file; a run's has 4 kB, 150 values, four deep
+_NESTED = re.compile(r"(?:[\[{]\s*){20}|(?:- ){20}|^ {100}|(?:\? ){20}", re.MULTILINE)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder to be written to in which a link leads out of it: what is written or removed through it is somebody else's.
+
+    Raises:
+        RecordError: naming the first link.
+    """
+    inside = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for entry in (Path(parent) / name for name in (*folders, *files)):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(inside) and not _is_wandbs(entry.relative_to(folder)):
+                raise RecordError(
+                    f"{entry} is a link to {entry.readlink()}: nothing is written or removed through links. Put what it points to in its place."
+                )
+
+
+def _is_wandbs(entry: Path) -> bool:
+    """Whether W&B makes such a link, in folders that it leaves alone later."""
+    return "wandb" in entry.parts and (entry.name == "latest-run" or re.fullmatch(r"debug.*\.log", entry.name) is not None)
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The text of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, no file (a FIFO never ends), or no UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is no regular file")
+    if (size := path.stat().st_size) > limit:
+        raise ValueError(f"{path.name} has {size:,} bytes, more than {limit:,}")
+    return path.read_text(encoding="utf-8")
+
+
+def yaml_text(path: Path) -> str:
+    """The text of a YAML file that can be loaded: aliases and nesting may make a machine's memory of a few lines.
+
+    Raises:
+        OSError, ValueError: as ``read_text``; or what it would become is too large or too deep, with the figures.
+        yaml.YAMLError: it is no YAML.
+    """
+    text = read_text(path, YAML_BYTES)
+    if "*" in text or _NESTED.search(text):
+        _refuse_large(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path.name)
+    return text
+
+
+def _refuse_large(events: Iterable[yaml.Event], name: str) -> None:
+    """Count values, those behind an alias as often as it stands there."""
+    sizes: dict[str, int] = {}
+    within: list[tuple[str | None, int]] = []  # anchor, and values before it, of each open collection
+    values = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            within.append((event.anchor, values))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = within.pop()
+            if anchor:
+                sizes[anchor] = values - before
+        elif isinstance(event, yaml.AliasEvent):
+            values += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+        if values > YAML_VALUES:
+            raise ValueError(f"{name} holds more than {YAML_VALUES:,} values, most of them through aliases")
+        if len(within) > YAML_DEPTH:
+            raise ValueError(f"{name} is nested more than {YAML_DEPTH} deep")
+
 
 _OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's libraries write the system's number
 _ELSEWHERE = "choose another place with paths.runs=, paths.multirun= or paths.cache= (or the variable GPTSHAKE_CACHE)"

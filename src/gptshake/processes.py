@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import fcntl
 import importlib
+import io
 import json
 import os
 import select
@@ -309,12 +310,21 @@ def _enter(spec: Spec) -> int:
     return lock
 
 
+class _Redacted(io.TextIOWrapper):
+    """A text stream that hides secrets in what anybody prints."""
+
+    def write(self, text: str) -> int:
+        """As of any stream."""
+        return super().write(redact(text))
+
+
 def _redirect(path: Path) -> None:
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.close(output)
-    sys.stdout, sys.stderr = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
+    streams = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
+    sys.stdout, sys.stderr = (_Redacted(stream.detach(), "utf-8", "backslashreplace", line_buffering=True) for stream in streams)
 
 
 def _stop_with(lifelines: tuple[int, ...]) -> None:

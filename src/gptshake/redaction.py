@@ -6,10 +6,12 @@ password) or by its name (``password=…``). It becomes ``<secret>``. The trade-
 in a text, and now and then something harmless is hidden. The environment is read anew at each call, so nothing is kept or stale.
 """
 
+import codecs
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ _NAME = (
     r"|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"
 )
 _VALUE = r"(?![$<\[])[^\s'\",;}&]{6,}"
-_NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?)({_VALUE})")
+_NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?|--{_NAME}\s+)({_VALUE})")
 _NAMED_LITERAL = re.compile(
     rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\"])({_VALUE})(?=['\"])"
 )  # in a program a bare word is no value
@@ -44,6 +46,12 @@ _HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&
 _COMMIT = re.compile(r"(?i)(?:commit|version|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END|\Z)", re.DOTALL)
 _KEY_LINE = re.compile(r"[A-Za-z0-9/=][A-Za-z0-9+/=]{15,}")  # not the + that begins a line of a patch
+_ONE_LINE = re.compile(r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")
+_STRING = re.compile(rf"""\"{{3}}[\s\S]*?\"{{3}}|'{{3}}[\s\S]*?'{{3}}|{_ONE_LINE.pattern}""")
+_MARKS = (
+    *((codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be")),
+    *((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")),
+)
 _ORDINARY = re.compile(r"[A-Za-z]{0,9}|[+-]?[\d.,_]*(?:[eE][+-]?\d+)?|<.*>|\[.*\]")
 _DOTENV = re.compile(r"^\s*(?:export\s+)?([\w.]+)\s*=\s*(.*?)\s*$", re.MULTILINE)
 
@@ -67,10 +75,30 @@ def redacted(node: Any, name: str = "") -> Any:
 
 def redact_code(content: bytes, path: str) -> bytes:
     """A source, config file or piece of a patch with its secrets as ``<secret>``, all lines in their places."""
-    text = content.decode("utf-8", "surrogateescape")
-    named = _NAMED_LITERAL if path.endswith((".py", ".js")) else _NAMED
-    clean = _clean(text, _known(), named)
-    return content if clean == text else clean.encode("utf-8", "surrogateescape")
+    encoding = _encoding(content)
+    errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+    text = content.decode(encoding, errors)
+    if path.endswith((".py", ".js")):
+        clean = _clean(text, _known(), _NAMED_LITERAL)
+        strings = _ONE_LINE if text.startswith("diff --git ") else _STRING  # a piece of a file may begin within a string
+        clean = strings.sub(lambda found: _NAMED.sub(rf"\1{SECRET}", found[0]), clean)
+    else:
+        clean = _clean(text, _known())
+    return content if clean == text else clean.encode(encoding, errors)
+
+
+def _encoding(content: bytes) -> str:
+    """UTF-16 or UTF-32 by the byte order mark or, of Latin letters, by its zeros; else UTF-8."""
+    for mark, name in _MARKS:
+        if content.startswith(mark):
+            with suppress(ValueError):
+                content.decode(name, "surrogatepass")
+                return name
+    head = content[:4096]
+    zeros = [head[first::2].count(0) / max(1, len(head) // 2) for first in (0, 1)]
+    if len(content) % 2 or max(zeros) < 0.8 or min(zeros) > 0.1:
+        return "utf-8"
+    return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
 
 
 def learn(name: str, value: str) -> None:
@@ -130,7 +158,8 @@ def _of_environment() -> Iterator[str]:
 
 def _of_dotenv() -> Iterator[str]:
     """Everything that ``.env`` and its like in the working directory hold."""
-    for file in Path().glob(".env*"):
+    found = [entry for folder in (Path(), Path("conf")) for entry in folder.glob(".env*")]
+    for file in (file for entry in found for file in (sorted(entry.rglob("*")) if entry.is_dir() else [entry])):
         for name, value in _DOTENV.findall(_read(file)):
             value = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value.partition(" #")[0].rstrip()
             if not _is_ordinary(value) or (_VARIABLE.search(name.upper()) and not _is_path(value)):

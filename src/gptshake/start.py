@@ -4,8 +4,10 @@ Hydra prints its own text for a failed task and returns nothing, so the task fun
 opened afterwards.
 """
 
+import io
 import os
 import sys
+from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,9 +27,10 @@ from gptshake.config.compose import choices, prepare, snapshot, with_hydra
 from gptshake.config.found import found_rates, other_terms
 from gptshake.config.layout import GROUPS, add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
 from gptshake.config.recipe import written_out
-from gptshake.config.suggest import COMPOSITION_ERRORS, check_swept_options, checked_compose, first_choice, parse_overrides
+from gptshake.config.suggest import COMPOSITION_ERRORS, came_from, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.config.swept import check_points, plain_options, starting_options
 from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.files import refuse_links
 from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import flat
 from gptshake.record.git import Code, read_code
@@ -66,9 +69,12 @@ def start(arguments: Arguments) -> None:
         arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
     single = _single(arguments)
     cfg = checked_compose(single)
-    check(cfg)
-    if local_confs() or any(text.startswith("+") for text in single):
-        check_keys(cfg)
+    try:
+        check(cfg)
+        if local_confs() or any(text.startswith("+") for text in single):
+            check_keys(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{came_from(str(error), single)}") from error
     if arguments.multirun:
         check(with_hydra(single))
     check_torchrun(cfg, ranks.launched(), multirun=arguments.multirun)
@@ -80,6 +86,8 @@ def start(arguments: Arguments) -> None:
         again.refuse_differences(cfg, resumed)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
+    if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
+        _refuse_used_folder(Path(cfg.paths.run_dir).expanduser())
     label = _preflight(cfg)
     if arguments.multirun:
         check_points(single, parse_overrides(arguments.overrides), cfg, _look)
@@ -100,6 +108,21 @@ def start(arguments: Arguments) -> None:
     with TemporaryDirectory(prefix="gptshake-") as scratch:  # what only reads or prints leaves no directory of its own
         arguments.overrides += ["hydra.run.dir=.", f"hydra.sweep.dir={quote(scratch)}"]
         session.run(single)
+
+
+def _refuse_used_folder(folder: Path) -> None:
+    """Refuse a folder for a run in which something else lies.
+
+    Raises:
+        ConfigError: with what was found.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"paths.run_dir={folder} is a file: name a new folder.")
+    if folder.is_dir() and not (folder / "run.json").exists() and (found := sorted(entry.name for entry in folder.iterdir())):
+        raise ConfigError(
+            f"paths.run_dir={folder} is neither empty nor a run: it holds {found[0]}{' and more' if len(found) > 1 else ''}. "
+            "Name a new folder; a run replaces files of its own names."
+        )
 
 
 def _look(cfg: DictConfig) -> None:
@@ -128,6 +151,7 @@ def _resumed(arguments: Arguments) -> Path | None:
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
     run_dir = again.locate(name, arguments.overrides)
+    refuse_links(run_dir)
     arguments.overrides[:0] = again.resumed_overrides(run_dir, arguments.overrides)
     return run_dir
 
@@ -137,11 +161,15 @@ def _show(arguments: Arguments) -> None:
     if completion.asked(arguments):
         completion.answer(lambda: _hydra(arguments.argv(), lambda cfg: None))
         return
+    shown = io.StringIO()
     try:
-        _hydra(arguments.argv(), lambda cfg: None)
+        with redirect_stdout(shown):
+            _hydra(arguments.argv(), lambda cfg: None)
     except COMPOSITION_ERRORS:
         checked_compose(_single(arguments))
         raise
+    finally:
+        print(redact(shown.getvalue()), end="")
 
 
 def _single(arguments: Arguments) -> list[str]:

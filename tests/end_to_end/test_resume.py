@@ -383,6 +383,38 @@ def test_a_longer_limit_is_refused_for_a_cosine_and_the_run_stays_as_it_was(comm
     assert the_run(copy).info == before.info and the_run(copy).numbers() == before.numbers()
 
 
+@pytest.mark.parametrize("content", [None, "a: [", "\x00"])
+def test_a_record_without_a_readable_config_is_refused_in_a_sentence(
+    content: str | None, light_commands: Any, copy: Path, the_run: Any
+) -> None:
+    file = the_run(copy).path / "config.yaml"
+    file.unlink() if content is None else file.write_text(content)
+    done = light_commands(copy, f"resume={the_run(copy).info['id']}")
+    assert done.code == 2 and "config.yaml is missing or damaged" in done.error
+
+
+@pytest.mark.parametrize("key", ["budget", "data"])
+def test_a_record_that_lacks_what_a_resume_needs_is_refused_in_a_sentence(key: str, commands: Any, copy: Path, the_run: Any) -> None:
+    record = the_run(copy)
+    (record.path / "run.json").write_text(json.dumps({name: value for name, value in record.info.items() if name != key}))
+    done = commands(copy, f"resume={record.info['id']}", "trainer.max_steps=20")
+    assert done.code == 2 and "cannot be resumed" in done.error and "init_from=" in done.error
+
+
+def test_a_run_that_its_time_limit_ends_says_so(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    slow = """
+import time
+from gptshake.training.module import GPTModule
+def training_step(self, batch, number, own=GPTModule.training_step):
+    time.sleep(0.1)
+    return own(self, batch, number)
+GPTModule.training_step = training_step
+"""
+    done = commands(tmp_path, *small, "trainer.max_time=00:00:00:01", before=slow)
+    assert done.code == 0 and "stopping after step" in done.out and "ended early, after step" in done.out and "done:" not in done.out
+    assert the_run(tmp_path).numbers()[-1][-1] is not None
+
+
 def test_another_config_is_refused_with_the_difference(light_commands: Any, copy: Path, the_run: Any) -> None:
     run_id = the_run(copy).info["id"]
     done = light_commands(copy, f"resume={run_id}", "optimizer.lr=1e-5", "model.dropout=0")

@@ -97,8 +97,7 @@ def test_a_sample_continues_the_prompt_repeats_itself_and_leaves_nothing(command
     ("words", "said"),
     [
         (("task.temperature=1e-50", "task.top_p=1e-50", "task.prompt=null"), ""),
-        (("task.n_tokens=0", "task.prompt=the"), ""),
-        *(((f"task.n_tokens={value}",), "n_tokens") for value in ("1.5", "null")),
+        *(((f"task.n_tokens={value}",), "n_tokens") for value in ("0", "1.5", "null")),
         *(((f"task.temperature={value}",), "temperature") for value in ("-1", "null", "abc")),
         *((("task.top_k=1.5",), "top_k"), (("task.top_p=0",), "top_p"), (("task.num_samples=1.5",), "num_samples")),
     ],

@@ -96,3 +96,25 @@ def test_no_secret_is_in_a_study(folder: Path, commands: Any, small: tuple[str, 
     info = json.loads((folder / "multirun/s/0/run.json").read_text())
     assert info["note"] == f"with {SECRET}" and info["trial"]["study"] == "s" and "energy_kwh" not in info
     assert commands(folder, *sweeps, **PLANTED).code == 0  # the same command is still the same study
+
+
+def test_a_failing_trial_shows_no_secret_in_its_output(folder: Path, commands: Any, small: tuple[str, ...]) -> None:
+    fails = "from gptshake.training.module import GPTModule\ndef training_step(*_):\n    print('planted-in-environment')\n    raise OSError('no')\n"
+    words = ("-m", "seed=1,2", "note=with planted-in-environment", "study=s", "hydra.sweeper.executor.slots=1")
+    done = commands(folder, *small, *words, before=fails + "GPTModule.training_step = training_step\n", **PLANTED)
+    assert done.code == 1 and "planted" not in done.out + done.err
+    output = (folder / "multirun/s/0/output").read_text()
+    assert "Error executing job with overrides" in output and SECRET in output and found(folder / "multirun") == []
+
+
+@pytest.mark.parametrize("flags", [("--cfg", "job"), ("--cfg", "job", "--resolve"), ("--cfg", "all"), ("--info", "all")])
+def test_what_hydra_prints_shows_no_secret(flags: tuple[str, ...], folder: Path, light_commands: Any, small: tuple[str, ...]) -> None:
+    done = light_commands(folder, *small, "callbacks=mine", "note=planted-in-environment", *flags, **PLANTED)
+    assert done.code == 0 and "planted" not in done.out + done.err and "n_layer: 1" in done.out
+
+
+def test_no_secret_is_in_the_names_that_wandb_keeps(folder: Path, commands: Any, small: tuple[str, ...]) -> None:
+    words = ("logger=wandb", "logger.project=planted-in-environment", "logger.entity=planted-in-dotenv", "trainer.max_steps=2")
+    done = commands(folder, *small, *words, **PLANTED)
+    assert done.code == 0, done.err
+    assert found(folder / "runs") == [] and list(folder.rglob("*.wandb"))

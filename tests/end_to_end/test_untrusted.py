@@ -248,3 +248,83 @@ def test_no_entry_point_loads_them_and_files_of_the_users_own_are_found_all_the_
     (plugins / "conf/task/mine.yaml").write_text("_target_: mine.run\ntrains: false\n")
     done = subprocess.run([*python, "task=mine"], cwd=plugins, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and "mine ran" in done.stdout, done.stderr
+
+
+def test_places_in_a_record_are_not_written_to(run: Path, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tamper(run, f"paths.run_dir={marker}", f"paths.cache={marker}", f"++data.documents.cache={marker}", f"paths.runs={marker}")
+    assert not any(str(marker) in text for text in stored_overrides(run))
+
+
+@pytest.mark.parametrize(
+    "key, value", [("id", "x/../../marker"), ("name", "../marker"), ("id", "x,hydra.run.dir=y"), ("id", "${oc.env:HOME}")]
+)
+def test_a_name_in_a_record_is_no_path(key: str, value: str, run: Path, light_commands: Any, tmp_path: Path) -> None:
+    tamper(run, **{key: value})
+    done = light_commands(tmp_path, f"resume={run}")
+    assert done.code == 2 and f"{key} cannot be part of a path" in done.error
+
+
+def test_nothing_is_written_or_removed_through_a_link(run: Path, original: Path, light_commands: Any, tmp_path: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").symlink_to(original / "checkpoints")
+    kept = sorted(path.name for path in (original / "checkpoints").iterdir())
+    for words in ((f"resume={run}", "trainer.max_steps=8"), ("task=note", f"task.run={run}", "task.text=x")):
+        done = light_commands(tmp_path, *words)
+        assert done.code == 2 and f"checkpoints is a link to {original / 'checkpoints'}" in done.error
+    assert sorted(path.name for path in (original / "checkpoints").iterdir()) == kept
+
+
+@pytest.mark.parametrize("place", [".", "work", "work/file"])
+def test_a_folder_with_other_files_is_refused_before_anything_is_written(
+    place: str, light_commands: Any, tmp_path: Path, small: tuple[str, ...]
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    done = light_commands(tmp_path, *small, f"paths.run_dir={place}")
+    assert done.code == 2 and f"paths.run_dir={place} is " in done.error
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "work/file").read_text() == "mine"
+
+
+def test_a_study_is_not_put_among_other_files(commands: Any, tmp_path: Path, small: tuple[str, ...]) -> None:
+    (tmp_path / "multirun/mine").mkdir(parents=True)
+    (tmp_path / "multirun/mine/file").write_text("mine")
+    done = commands(tmp_path, *small, "-m", "seed=1,2", "study=mine")
+    assert done.code == 2 and "is neither empty nor a study: it holds file" in done.error
+    assert [path.name for path in (tmp_path / "multirun/mine").iterdir()] == ["file"]
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+)  # 9 ** 9 values
+DEEP = "a: " + 20_000 * "[" + 20_000 * "]" + "\n"
+
+
+@pytest.mark.parametrize(
+    "text, why", [(BOMB, "most of them through aliases"), (DEEP, "nested more than 50 deep"), ((1 << 20) * "x: ", "more than 1,048,576")]
+)
+def test_a_config_that_would_take_all_memory_is_refused_with_a_sentence(
+    text: str, why: str, run: Path, light_commands: Any, tmp_path: Path, small: tuple[str, ...]
+) -> None:
+    (run / "config.yaml").write_text(text)
+    done = light_commands(tmp_path, f"resume={run}")
+    assert done.code == 2 and why in done.error
+    assert light_commands(tmp_path, "task=runs", f"paths.runs={tmp_path}").code == 0
+    (tmp_path / "recipe.yaml").write_text(text)
+    done = light_commands(tmp_path, *small, f"experiment={tmp_path}/recipe.yaml")
+    assert done.code == 2 and "recipe.yaml" in done.error and why in done.error
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/big.yaml").write_text(text)
+    for words in ((*small, "model=big"), ("model=big", "--cfg", "job")):
+        done = light_commands(tmp_path, *words)
+        assert done.code == 2 and "conf/model/big.yaml cannot be loaded" in done.error and why in done.error
+
+
+def test_a_record_that_never_ends_is_broken_and_not_waited_for(run: Path, light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    run = run.rename(tmp_path / "runs/one")
+    for name in ("config.yaml", "run.json"):
+        (run / name).unlink()
+        os.mkfifo(run / name)
+        assert light_commands(tmp_path, "task=runs").code == 0

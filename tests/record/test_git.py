@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.record import git as git_module
-from gptshake.record.git import Code, checkout_root, read_code, without_credentials
+from gptshake.record.git import Code, checkout_root, read_code, read_workspace, without_credentials
 
 
 def git(root: Path, *command: str) -> str:
@@ -258,3 +258,37 @@ def test_a_checkout_that_git_cannot_look_through_is_not_taken_for_clean(
     monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
     code = read_code()
     assert code.unread == code.git["unversioned"] == "git refused: fatal: index file corrupt"
+
+
+def test_the_users_own_repository_is_named_where_a_command_is_typed(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    assert read_workspace() is None  # the package's own, which ``git`` tells of
+    monkeypatch.chdir(tmp_path)
+    assert read_workspace() is None
+    own = tmp_path / "own"
+    (own / "sub").mkdir(parents=True)
+    (own / "net.py").write_text("x = 1\n")
+    git(own, "init", "-q", "-b", "work")
+    git(own, "add", ".")
+    git(own, "commit", "-q", "-m", "first")
+    git(own, "remote", "add", "origin", "https://me:secret@example.org/own.git")
+    monkeypatch.chdir(own / "sub")
+    known = {"commit": git(own, "rev-parse", "HEAD"), "branch": "work", "remote": "https://example.org/own.git", "dirty": False}
+    assert read_workspace() == known
+    (own / "net.py").write_text("x = 2\n")
+    assert read_workspace() == known | {"dirty": True}
+
+
+def test_a_repository_of_somebody_else_runs_none_of_its_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitattributes").write_text("* filter=evil\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    for key in ("filter.evil.clean", "core.fsmonitor", "diff.external"):
+        git(tmp_path, "config", key, f"touch {tmp_path / 'marker'}; cat")
+    (tmp_path / ".gitattributes").write_text("* filter=evil\n\n")
+    monkeypatch.chdir(tmp_path)
+    found = read_workspace()
+    assert found is not None and found["dirty"] is None and not (tmp_path / "marker").exists()

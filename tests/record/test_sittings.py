@@ -1,10 +1,11 @@
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.record.sittings import begun, ended, totals
+from gptshake.record.sittings import Clock, begun, ended, totals
 
 GIT = {"commit": "abc", "dirty": False}
 
@@ -50,3 +51,10 @@ def test_wall_time_is_the_sum_of_the_sittings_and_closing_twice_changes_nothing(
         sittings = ended(begin(sittings, started + number), now=started + number + seconds)
         assert ended(sittings, now=1e12) == sittings
     assert totals(sittings)["wall_s"] == pytest.approx(sum(seconds for _, seconds in spans), abs=1e-3)
+
+
+def test_a_clock_that_is_set_changes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    began = clock.now()
+    monkeypatch.setattr(time, "time", lambda: began + 19_200)
+    assert 0 <= clock.now() - began < 60

@@ -18,6 +18,7 @@ from gptshake.errors import RecordError
 from gptshake.record import commits
 from gptshake.record.notes import add_note
 from gptshake.record.run import Run
+from gptshake.report.journal import chapter
 from gptshake.report.journal.journal import Written, write_journal
 
 BEGIN = 1_800_000_000.0
@@ -135,6 +136,23 @@ def test_a_run_is_not_compared_with_bits_per_byte_by_the_old_rule(place: Place) 
     place.run("new00000", 1, 3.0, data=data | {"unknown": {}})
     place.write()
     assert "the first on this text: 3.0000 bits per byte" in place.entry("new00000")
+
+
+@pytest.mark.parametrize(
+    ("gap", "spread", "other", "differs"),
+    [
+        (0.027, None, None, False),  # 2.77 x 0.5 % of 2.0 = 0.0277
+        (0.029, None, None, True),
+        (0.029, (2.0, 0.001, 2), None, True),  # two seeds measure no spread
+        (0.05, (2.0, 0.01, 3), None, False),  # 4.30 x 1.41 x 0.01 = 0.061
+        (0.07, None, (2.0, 0.01, 3), True),
+        (0.03, (2.03, 0.01, 3), (2.0, 0.01, 3), True),  # Welch: 2.78 x 0.0082 = 0.023
+        (0.02, (2.02, 0.01, 3), (2.0, 0.01, 3), False),
+    ],
+)
+def test_seeds_that_may_have_made_a_difference_are_judged_by_their_number(gap: float, spread: Any, other: Any, differs: bool) -> None:
+    found, noise = chapter._compared(2.0 + gap, 2.0, spread, other)
+    assert found == pytest.approx(gap) and (noise is None) is differs
 
 
 def test_seeds_so_far_are_told_as_their_spread(place: Place) -> None:

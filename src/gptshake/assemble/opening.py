@@ -329,20 +329,25 @@ def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: boo
         run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
 
 
-def say_end(run: Run, summary: dict[str, float], store: TokenStore | None, n_scored: int | None) -> None:
+def say_end(run: Run, summary: dict[str, float], planned: int, store: TokenStore | None, n_scored: int | None) -> None:
     """Say what came out and what it means, where it lies, and what to do next.
 
     Args:
         run: says it.
         summary: of the run.
+        planned: steps that the run was to take.
         store: the data; None for a trial, whose meaning its study tells.
         n_scored: targets of a validation; None for all.
     """
+    overfit = (run.info.get("choices") or {}).get("debug") == "overfit"
     parts = [f"val loss {summary['val/loss']:.4f} nats per token, {summary['val/bpb']:.4f} bits per byte" if "val/loss" in summary else ""]
+    if overfit:  # a few blocks by heart: what other text costs means nothing
+        parts = [f"train loss {summary['train/loss']:.4f} nats per token, near 0 if the model can learn at all"]
     parts += [f"test {summary['test/bpb']:.4f} bpb" if "test/bpb" in summary else "", f"after {summary['train/tokens']:,.0f} tokens"]
     parts += [f"{counted(skipped, 'step')} skipped by the loss scale" if (skipped := summary.get("skipped_steps")) else ""]
-    run.say(f"done: {' | '.join(part for part in parts if part)}")
-    if store is not None and "val/loss" in summary:
+    how = f"ended early, after step {summary['steps']:,} of {planned:,}" if summary["steps"] < planned else "done"
+    run.say(f"{how}: {' | '.join(part for part in parts if part)}")
+    if store is not None and "val/loss" in summary and not overfit:
         scored = store.val.tokens()[: n_scored and n_scored + 1]
         lines = references(store.train.read(), scored, store.tokenizer.vocab_size)
         run.say(f"  {meaning(summary['val/loss'], lines)}")

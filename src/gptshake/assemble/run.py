@@ -145,7 +145,7 @@ def _train(
         summary = summary_of(module, bench) | _test(order, data, bench, module)
     run.finish("ok", None, summary)
     limit = cfg.trainer.limit_val_batches
-    say_end(run, summary, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
+    say_end(run, summary, budget.steps, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
     return summary
 
 

@@ -16,7 +16,7 @@ from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import RecordError
-from gptshake.files import expanded
+from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free
 from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
@@ -160,10 +160,10 @@ def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
 def _cleaning(run_dir: Path) -> dict[str, int]:
     """The version of the cleaning of a run whose text may be cleaned; 1 before there was a key for it."""
     try:
-        stored = OmegaConf.load(run_dir / "config.yaml")
-        cleans = OmegaConf.select(stored, "data.documents._target_") in _CLEANING_SOURCES
-        return {"data.cleaning": int(OmegaConf.select(stored, "data.cleaning") or 1)} if cleans else {}
-    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException):
+        stored = stored_config(run_dir)
+        cleans = stored.get("data.documents._target_") in _CLEANING_SOURCES
+        return {"data.cleaning": int(stored.get("data.cleaning") or 1)} if cleans else {}
+    except (RecordError, ValueError, TypeError):
         return {}  # said where the config is compared
 
 
@@ -191,6 +191,18 @@ def recomposed(run_dir: Path, typed: Sequence[str]) -> DictConfig:
     return checked_compose([*resumed_overrides(run_dir, new), *new])
 
 
+def stored_config(run_dir: Path) -> dict[str, Any]:
+    """A run's config.yaml as dotted keys and plain values.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({str(error).splitlines()[0]}).") from error
+
+
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
     """Compare the recomposed config with the stored one.
 
@@ -198,10 +210,10 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
         RecordError: listing what differs outside the free keys; or config.yaml cannot be read.
     """
     try:
-        stored = flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        stored = stored_config(run_dir)
+    except RecordError as error:
         raise RecordError(
-            f"{run_dir / 'config.yaml'} is missing or damaged ({str(error).splitlines()[0]}), so {run_dir.name} cannot be resumed. "
+            f"{str(error).rstrip('.')}, so {run_dir.name} cannot be resumed. "
             f"Put the file back, or start a new run from its weights: init_from={run_dir.name}"
         ) from error
     stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored

@@ -64,7 +64,8 @@ _REFUSED = {
     "--config-name": "there is one primary config; experiment=<name or path.yaml> is a recipe over it",
     "-cn": "there is one primary config; experiment=<name or path.yaml> is a recipe over it",
 }
-_PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--info", "-i")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help")
 
 
 @dataclass
@@ -109,6 +110,10 @@ def parse(raw: list[str]) -> Arguments:
             arguments.version = True
         elif word == "--dirty":
             arguments.overrides.append("dirty=true")
+        elif word in ("--info", "-i") or word.startswith("--info="):  # Hydra would take the next override for its value
+            arguments.flags.append(word if "=" in word else "--info=all")
+        elif arguments.flags[-1:] == ["--info=all"] and word in _INFO:
+            arguments.flags[-1] = f"--info={word}"
         elif word.partition("=")[0] in _REFUSED:
             raise ConfigError(f"{word.partition('=')[0]} is not supported: {_REFUSED[word.partition('=')[0]]}.")
         elif word.partition("=")[0] in _CONFIG_DIR:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gptshake.config.layout import packaged_conf
@@ -80,7 +80,9 @@ def _check_missing(cfg: DictConfig) -> None:
         if key.startswith("hydra."):
             continue  # knows some of its values only when a job runs
         try:
-            OmegaConf.select(cfg, key, throw_on_missing=True)
+            value = OmegaConf.select(cfg, key, throw_on_missing=True)
+            if isinstance(value, ListConfig):
+                OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue:
             raise ConfigError(f"{key}=??? has no value: ??? means that one must be given, so give {key}= one.") from None
         except OmegaConfBaseException as error:

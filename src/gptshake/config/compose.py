@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -18,42 +19,14 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers.oc import env
+from yaml import YAMLError
 
 from gptshake.config.layout import local_confs, packaged_conf
 from gptshake.config.root import RootConfig
-from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
-from gptshake.model.config import GPTConfig
-from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, LinearConfig, OneCycleConfig, SGDConfig, WSDConfig
-from gptshake.record.sinks.config import TensorBoardConfig, WandbConfig
+from gptshake.config.schemas import SCHEMAS as SCHEMAS
+from gptshake.errors import ConfigError
+from gptshake.files import yaml_text
 from gptshake.redaction import learn
-from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
-from gptshake.training.config import TrainerConfig
-
-# Light dataclasses beside the part that they describe; an option names its own in its defaults list, so that an
-# option of a user's own needs none.
-SCHEMAS: dict[str, dict[str, Any]] = {
-    "model": {"gpt_schema": GPTConfig},
-    "data": {"wiki_schema": WikiConfig, "shakespeare_schema": ShakespeareConfig, "text_schema": TextConfig, "hf_schema": HubConfig},
-    "tokenizer": {
-        "char_schema": CharConfig,
-        "byte_schema": ByteConfig,
-        "bpe_schema": BPEConfig,
-        "hf_bpe_schema": HFBPEConfig,
-        "sentencepiece_schema": SentencePieceConfig,
-        "gpt2_schema": GPT2Config,
-    },
-    "optimizer": {"adamw_schema": AdamWConfig, "sgd_schema": SGDConfig},
-    "scheduler": {
-        "gpt3_schema": GPT3Config,
-        "one_cycle_schema": OneCycleConfig,
-        "cosine_schema": CosineConfig,
-        "constant_schema": ConstantConfig,
-        "linear_schema": LinearConfig,
-        "wsd_schema": WSDConfig,
-    },
-    "trainer": {"trainer_schema": TrainerConfig},
-    "logger": {"wandb_schema": WandbConfig, "tensorboard_schema": TensorBoardConfig},
-}
 
 
 def register_schemas() -> None:
@@ -95,8 +68,26 @@ def prepare(overrides: list[str]) -> None:
     """Give Hydra our schemas and the user's ``./conf``; to be called before any composition."""
     register_schemas()
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
+    for folder in local_confs():
+        refuse_unloadable(folder)
     LocalConf.shadow = "conf_shadow=true" in overrides
     _plugins().register(LocalConf)
+
+
+@lru_cache
+def refuse_unloadable(folder: Path) -> None:
+    """Look at every file of a config folder once, before Hydra loads some.
+
+    Raises:
+        ConfigError: one that would take all memory, or that never ends; broken YAML is left to Hydra.
+    """
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            yaml_text(file)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{file} cannot be loaded: {error}.") from error
+        except YAMLError:
+            continue
 
 
 def _plugins() -> Plugins:

@@ -47,10 +47,10 @@ def local_confs() -> list[Path]:
 
 def local_files() -> dict[str, bytes]:
     """Every config file of the user's own with its content, as ``conf/<group>/<name>.yaml`` wherever its folder lies."""
-    return {f"conf/{name}": file.read_bytes() for name, file in sorted(_local().items()) if file.is_file()}
+    return {f"conf/{name}": file.read_bytes() for name, file in sorted(local().items()) if file.is_file()}
 
 
-def _local() -> dict[str, Path]:
+def local() -> dict[str, Path]:
     """The user's own files by their place below the folder of config.
 
     Raises:
@@ -60,6 +60,8 @@ def _local() -> dict[str, Path]:
     for folder in local_confs():
         for file in sorted(folder.rglob("*.yaml")):
             name = file.relative_to(folder).as_posix()
+            if name.startswith(".env") or "/.env" in name:  # secrets are no options
+                continue
             if name in found:
                 raise ConfigError(f"{found[name]} and {file} are the same option: rename one of them.")
             found[name] = file
@@ -81,6 +83,11 @@ def _contents(files: Iterable[Path]) -> dict[str, bytes]:
     return {file.relative_to(Path.cwd()).as_posix(): file.read_bytes() for file in files if file.is_file()}
 
 
+def shown(file: Path) -> str:
+    """A file of the user's own as it is typed."""
+    return os.path.relpath(file)
+
+
 def options(group: str) -> list[str]:
     """Names that ``group=`` accepts, packaged and local, in alphabetical order."""
     folders = [folder / group for folder in (packaged_conf(), *local_confs())]
@@ -89,7 +96,7 @@ def options(group: str) -> list[str]:
 
 def shadowed() -> list[str]:
     """Local files that would replace a packaged option of the same name, relative to ``conf/``."""
-    return [name for name in sorted(_local()) if (packaged_conf() / name).is_file()]
+    return [name for name in sorted(local()) if (packaged_conf() / name).is_file()]
 
 
 def option_files(group: str, option: str) -> list[Path]:

@@ -6,9 +6,11 @@ list of options, which is read from the config folders.
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 from gptshake.config.layout import GROUPS, options
+from gptshake.config.schemas import SCHEMAS
 
 KEYS = {
     "learning_rate": "optimizer.lr",
@@ -177,12 +179,17 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
     Of dotted names the last part is as good as the whole: ``n_trial`` finds ``hydra.sweeper.n_trials``.
     """
+    return meant(closest(word, names))
+
+
+def closest(word: str, names: Iterable[str]) -> str:
+    """The name that is close to the word, or has it as its last part; empty if there is none."""
     names = list(names)
     ends = {name.rpartition(".")[2]: name for name in reversed(names)}
     if word in ends:
-        return meant(ends[word])
+        return ends[word]
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return meant(close[0] if close else ends.get(next(iter(difflib.get_close_matches(word, ends, n=1, cutoff=0.7)), ""), ""))
+    return close[0] if close else ends.get(next(iter(difflib.get_close_matches(word, ends, n=1, cutoff=0.7)), ""), "")
 
 
 def meant(text: str | None) -> str:
@@ -263,4 +270,7 @@ def of_a_flag(word: str, following: str) -> str:
         return meant(here if "=" in here or not value else f"{here}={value}")
     if key in COMMANDS or key in options("task"):
         return of_a_word(key)
-    return meant(f"{key}={value or '...'}") if len(key) > 1 else "."
+    if len(key) == 1:
+        return "."
+    ours = (f"{group}.{field.name}" for group, schemas in SCHEMAS.items() for schema in schemas.values() for field in fields(schema))
+    return meant(f"{closest(key, ours) or key}={value or '...'}")

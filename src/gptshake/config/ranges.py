@@ -209,8 +209,8 @@ NULL = {
     *("data.batch_size", "data.batch_tokens", "data.limit_blocks", "data.n_documents", "data.max_bytes", "data.path", "data.dataset"),
     *("trainer.strategy", "trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours", "trainer.limit_val_batches"),
     *("trainer.extend", "trainer.gradient_clip_val", "trainer.patience", "trainer.price_per_hour"),
-    *("callbacks.samples.top_k", "callbacks.samples.top_p"),
+    *("callbacks.samples.top_k", "callbacks.samples.top_p", "logger.project"),
     *("task.run", "task.runs", "task.html", "task.data_path", "task.filter", "task.limit", "task.steps", "task.top_k", "task.top_p"),
-    *("task.device", "task.hours", "task.price_per_hour"),
+    *("task.device", "task.hours", "task.price_per_hour", "task.prompt"),
     *("hydra.sweeper.n_trials", "hydra.sweeper.hours", "hydra.sweeper.timeout", "hydra.sweeper.trial_timeout"),
 }

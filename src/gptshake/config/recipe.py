@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.argv import key_of, override_value
 from gptshake.errors import ConfigError
-from gptshake.files import expanded
+from gptshake.files import expanded, yaml_text
 
 KEY = "experiment"
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
@@ -40,7 +40,7 @@ def _without_limits(lines: list[str], typed: list[str]) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        node = OmegaConf.load(path)
+        node = OmegaConf.create(yaml_text(path))
     except OSError as error:
         raise ConfigError(f"{KEY}={path}: there is no such file.") from error
     except Exception as error:  # whatever the reader of YAML makes of a file that is none

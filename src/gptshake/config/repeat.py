@@ -5,17 +5,12 @@ What the repetition composes from the restored conf is compared with the stored 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
+from gptshake.config.again import stored_config as stored_config
 from gptshake.config.again import stored_overrides
 from gptshake.config.argv import key_of, override_value
 from gptshake.errors import RecordError
 from gptshake.keys import RESUME, is_free
-from gptshake.record.catalogue import flat
 from gptshake.redaction import SECRET
 
 # Not the record's but today's: places, the mirror, remarks, what is about a sweep as a whole, a limit in seconds.
@@ -35,18 +30,6 @@ def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
     """
     kept = [text for text in stored_overrides(run_dir, list(own), trusted=True) if not _is_one_of(key_of(text), NOT_REPEATED)]
     return [*kept, "logger=none", "trainer.max_time=null", *(f"{key}={override_value(value)}" for key, value in own.items())]
-
-
-def stored_config(run_dir: Path) -> dict[str, Any]:
-    """A run's config.yaml as dotted keys and plain values.
-
-    Raises:
-        RecordError: it cannot be read.
-    """
-    try:
-        return flat(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=False))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({str(error).splitlines()[0]}).") from error
 
 
 def refuse_another_config(run_dir: Path, repetition: Path) -> None:

@@ -4,18 +4,22 @@ Hydra's own words name schemas and internal nodes; here each override is looked 
 there, is the key there, does the value fit.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gptshake.config.argv import key_of
 from gptshake.config.compose import compose
-from gptshake.config.layout import GROUPS, options
+from gptshake.config.layout import GROUPS, local, options, shown
 from gptshake.config.mistakes import known_key, known_option, meant, nearest, of_a_word
 from gptshake.errors import ConfigError
 from gptshake.sweep.config import SweeperConfig
@@ -24,6 +28,7 @@ from gptshake.sweep.space import is_declared_range, texts_of
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
 
 
+_KEPT = "{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is."
 MIXED = ("callbacks", "search_space", "experiment", "debug")  # groups whose options may be mixed, as in callbacks=[default,mine]
 # Groups with a default, which Hydra does not set to null.
 NEVER_NULL = ("optimizer", "scheduler", "trainer", "logger", "callbacks", "task", "paths", "search_space", "pruner", "executor")
@@ -82,7 +87,9 @@ def checked_compose(overrides: list[str]) -> DictConfig:
         _refuse_several(text)
     try:
         cfg = compose(overrides)
-    except COMPOSITION_ERRORS as error:
+    except (*COMPOSITION_ERRORS, YAMLError, RecursionError) as error:
+        if sentence := _wrong_file(error):
+            raise ConfigError(sentence) from error
         raise _explain(overrides, error) from error
     for text in overrides:
         _refuse_removed(text, cfg)
@@ -110,7 +117,7 @@ def _refuse_removed(text: str, cfg: DictConfig) -> None:
     node = OmegaConf.select(cfg, key.rpartition(".")[0], throw_on_resolution_failure=False)
     own = isinstance(node, DictConfig) and not str(node.get("_target_", "gptshake.")).startswith("gptshake.")
     if not own:
-        raise ConfigError(f"{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is.")
+        raise ConfigError(_KEPT.format(text=text, key=key))
 
 
 def _explain(overrides: list[str], error: Exception) -> ConfigError:
@@ -129,6 +136,48 @@ def _explain(overrides: list[str], error: Exception) -> ConfigError:
     return ConfigError(_first_line(error))
 
 
+def _wrong_file(error: Exception) -> str | None:
+    """A sentence about a file of the user's own that is no config, includes itself, or has a key or a value that does not fit."""
+    for name, file in local().items():
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (YAMLError, UnicodeDecodeError, RecursionError) as fault:
+            where = getattr(fault, "problem_mark", None)
+            return f"{shown(file)} is not YAML{f', in line {where.line + 1}' if where else ''}: {getattr(fault, 'problem', None) or fault}."
+        if isinstance(error, RecursionError) and _leads_to(name, content, name):
+            return f"{shown(file)} includes itself by its defaults list."
+    found = re.match(r"In '(.+?)': .*?:\n(.*?)\n(?:.*?full_key: (\S+))?", str(error), re.DOTALL)
+    file_ = local().get(f"{found[1]}.yaml") if found else None
+    return f"{shown(file_)}: {found[3] or ''}: {found[2]}." if found and file_ else None
+
+
+def _leads_to(name: str, content: Any, goal: str, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether the defaults of a local file lead back to a file."""
+    group = name.rpartition("/")[0]
+    for entry in content.get("defaults", []) if isinstance(content, dict) else []:
+        for one, option in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            folder = str(one).removeprefix("override ").lstrip("/") or group
+            text = str(option).partition("@")[0]
+            following = (text.lstrip("/") if "/" in text else f"{folder}/{text}") + ".yaml"
+            if following == goal:
+                return True
+            if following in local() and following not in seen:
+                inner = yaml.safe_load(local()[following].read_text(encoding="utf-8"))
+                if _leads_to(following, inner, goal, seen | {following}):
+                    return True
+    return False
+
+
+def came_from(sentence: str, overrides: list[str]) -> str:
+    """Where the key that a sentence begins with has its value from, if that is a file of the user's own; empty for the shell."""
+    found = re.match(r"[\w.]+", sentence)
+    if not found or any(key_of(text) == found[0] for text in overrides):
+        return ""
+    last = re.escape(found[0].rpartition(".")[2])
+    files = [file for file in local().values() if re.search(rf"^\s*{last}\s*:", file.read_text(encoding="utf-8"), re.MULTILINE)]
+    return f" It comes from {shown(files[0])}." if files else ""
+
+
 def _wrong_option(text: str) -> str | None:
     group, name = key_of(text), text.partition("=")[2]
     there = options(group)
@@ -144,6 +193,8 @@ def _wrong_value(text: str, base: DictConfig, groups: list[str]) -> str | None:
         compose([*groups, text])
     except COMPOSITION_ERRORS as error:
         key, value = key_of(text), text.partition("=")[2]
+        if text.startswith("~") and not _absent(base, key):
+            return _KEPT.format(text=text, key=key)
         if missing := missing_groups(base, (key.split(".")[0],)):
             return f"{text} needs {missing[0]}=; {list_options(missing[0])}"
         settable = [*(name for name in keys(base) if not name.startswith("preset.")), *SWEEPER_KEYS]  # lr is optimizer.lr
@@ -172,9 +223,8 @@ def keys(cfg: DictConfig, prefix: str = "") -> list[str]:
 def _siblings(cfg: DictConfig, key: str) -> str:
     parent = key.rpartition(".")[0]
     node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False) if parent else cfg
-    if not isinstance(node, DictConfig):
-        return ""
-    return f"{parent or 'The root'} has: {', '.join(str(name) for name in node if not str(name).startswith('_'))}."
+    names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+    return f"{parent or 'The root'} has: {', '.join(names)}." if names else ""
 
 
 def _reason(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from gptshake.errors import RecordError
+from gptshake.files import yaml_text
 from gptshake.record.figures import figures
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.names import title
@@ -88,7 +89,7 @@ class Entry:
     def config(self) -> dict[str, Any]:
         """config.yaml as dotted keys and plain values; empty if it cannot be read."""
         with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
-            return flat(yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=_LOADER))
+            return flat(yaml.load(yaml_text(self.path / "config.yaml"), Loader=_LOADER))
         return {}
 
     @cached_property

@@ -68,6 +68,30 @@ def read_code() -> Code:
         return Code({"unversioned": str(refusal)}, unread=str(refusal))
 
 
+def read_workspace() -> dict[str, Any] | None:
+    """Commit, branch, remote and ``dirty`` of the user's own repository, in which the command was typed.
+
+    Returns:
+        None outside of any, in the package's own checkout, or where git refuses. ``dirty`` is None in a repository whose own config
+        names filters, for git would run them: it may be somebody else's.
+    """
+    here = Path.cwd()
+    try:
+        root = Path(os.fsdecode(_git(here, "rev-parse", "--show-toplevel").rstrip(b"\n")))
+        if root.resolve() == checkout_root():
+            return None
+        filters = _answer(root, "config", "--local", "--includes", "--get-regexp", r"^filter\.")
+        status = None if filters else _git(root, "status", "--porcelain", "--ignore-submodules=all")
+    except _Refused:
+        return None
+    return {
+        "commit": _answer(root, "rev-parse", "--verify", "--quiet", "HEAD"),
+        "branch": _answer(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
+        "remote": without_credentials(_answer(root, "remote", "get-url", "origin") or "") or None,
+        "dirty": None if status is None else bool(status),
+    }
+
+
 def checkout_root() -> Path | None:
     """The checkout that this package runs from; None for a wheel, without git, or where git refuses."""
     try:
@@ -150,7 +174,7 @@ def _without_secrets(patch: bytes, root: Path) -> tuple[bytes, list[str]]:
 
 
 def _is_dotenv(name: str) -> bool:
-    return Path(name).name.startswith(".env")
+    return any(part.startswith(".env") for part in Path(name).parts)
 
 
 def _sha256_of_all(patch: bytes, untracked: dict[str, str | None]) -> str:
@@ -182,7 +206,7 @@ def _untracked(root: Path) -> list[str]:
 
 def _patch(root: Path, commit: str | None) -> bytes:
     base = commit or _git(root, "hash-object", "-t", "tree", os.devnull).decode().strip()  # before the first commit: the empty tree
-    paths = (*GUARDED, ":(exclude,glob)**/.env*")
+    paths = (*GUARDED, ":(exclude,glob)**/.env*", ":(exclude,glob)**/.env*/**")
     prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's own git writes
     return _git(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", *prefixes, base, "--", *paths)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import RecordError
-from gptshake.files import write_atomic
+from gptshake.files import refuse_links, write_atomic
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # only asked where a lock of another host may be invisible
@@ -30,11 +30,12 @@ class Lease:
     Args:
         path: the run directory; made if it is not there.
     Raises:
-        RecordError: if another process holds it; names its number.
+        RecordError: if another process holds it; names its number. Or a link in it leads out of it.
     """
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
+        refuse_links(path)
         self._path = path
         self._handle = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         if not _lock_patiently(self._handle):

@@ -18,7 +18,7 @@ from gptshake.files import sha256, sha256_text
 from gptshake.hardware import cpu_name
 from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import flat
-from gptshake.record.git import Code
+from gptshake.record.git import Code, read_workspace
 
 _DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 CONFIG_HASH = 2  # version of ``config_sha256``; a record without one has that of an earlier choice of keys
@@ -31,6 +31,7 @@ def collect(code: Code) -> dict[str, Any]:
     return {
         "version": __version__,
         "git": code.git | ({"code_sha256": code_sha256()} if "unversioned" in code.git else {}),
+        "workspace": read_workspace(),
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),

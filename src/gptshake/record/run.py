@@ -14,14 +14,13 @@ import json
 import math
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gptshake.energy import Meter
 from gptshake.errors import RecordError
-from gptshake.files import expanded, fsync, sha256, write_atomic
+from gptshake.files import expanded, fsync, read_text, sha256, write_atomic
 from gptshake.record import sittings
 from gptshake.record.lease import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, last_row, read_rows
@@ -33,6 +32,7 @@ from gptshake.record.shape import STATUSES as STATUSES
 from gptshake.record.shape import malformed
 from gptshake.redaction import redact, redacted
 
+LARGEST_RECORD = 64 << 20  # bytes of a run.json
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
@@ -54,6 +54,7 @@ class Run:
         self._info = info
         self._made_here = is_made_here(info)
         self.meter: Meter | None = None
+        self.now = sittings.Clock().now  # for whatever is subtracted: a system clock that is set must not change wall time and price
         self._writer: MetricsWriter | None = None
 
     @classmethod
@@ -73,7 +74,7 @@ class Run:
         write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
         run = cls(path, {"id": id, "name": name})
         run._made_here = True
-        run.update(task=task, status="running", started=time.time(), overrides=list(overrides), **provenance)
+        run.update(task=task, status="running", started=run.now(), overrides=list(overrides), **provenance)
         return run
 
     @classmethod
@@ -110,9 +111,10 @@ class Run:
 
     def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
         """Begin a sitting, with the first or after a resume; ``sittings.begun`` says of what."""
-        last_seen = self.last_row().get("time")
-        before = self._info.get("sittings", [])
-        self.update(sittings=sittings.begun(before, now=time.time(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
+        row, before = self.last_row(), self._info.get("sittings", [])
+        own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier sitting say nothing of the last
+        last_seen = row.get("time") if own else None
+        self.update(sittings=sittings.begun(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
 
     def sits_from(self, step: int) -> None:
         """Say after which step this sitting goes on."""
@@ -181,7 +183,7 @@ class Run:
         for name in ("samples.md", "log"):
             if (self.path / name).exists():
                 fsync(self.path / name)
-        now = time.time()
+        now = self.now()
         energy = self.meter.close() if self.meter else None
         done = sittings.ended(self._info.get("sittings", []), now=now, energy_kwh=energy)
         took = {key: value for key, value in sittings.totals(done).items() if value is not None or key in self._info} if done else {}
@@ -220,7 +222,7 @@ def parse_run(path: Path) -> dict[str, Any]:
         RecordError: if it is missing or no such file.
     """
     try:
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        info = json.loads(read_text(path / "run.json", LARGEST_RECORD))
     except OSError as error:
         raise RecordError(f"{path} is no run directory: it has no run.json that can be read.") from error
     except ValueError as error:

@@ -4,10 +4,22 @@ A sitting is ``started`` (seconds since 1970), ``commit``, ``dirty``, ``from_ste
 ``energy_kwh``; ``price_per_hour`` if it was told.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Sitting = dict[str, Any]
+
+
+class Clock:
+    """Seconds since 1970 as the system had them once, and from there by a clock that nobody sets: its differences are true."""
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since 1970, unless the system's clock was set meanwhile."""
+        return self._ahead + time.monotonic()
 
 
 def begun(

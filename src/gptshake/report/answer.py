@@ -136,7 +136,7 @@ def unconfirmed(row: Rows) -> str | None:
 def not_ok(row: Rows) -> str | None:
     """``1 of 3 seeds diverged``; None if no run of the row ended early."""
     states = [run["state"] for run in row["runs"]]
-    early = [state for state in ENDED_EARLY if state in states]
+    early = [state for state in ("diverged", "failed", "stopped", "pruned") if state in states]  # the last may be what the first caused
     return (
         _of_seeds(states.count(early[0]), row, early[0]) + "".join(f", {states.count(state)} {state}" for state in early[1:])
         if early

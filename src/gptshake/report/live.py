@@ -168,7 +168,7 @@ def _trials_to_come(study: Rows) -> int:
 
 def _left_text(study: Rows, now: float) -> str:
     seconds = left(study, now)
-    return f"left about {duration(seconds)}" if seconds else ""
+    return f"left about {duration(seconds)}" if seconds and seconds >= 0.5 else ""
 
 
 def state_of(row: Rows) -> str:

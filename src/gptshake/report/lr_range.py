@@ -147,8 +147,11 @@ def _draw_runs(axes: Axes, found: Mapping[str, Any]) -> None:
     if parabola:
         x = np.geomspace(min(rate for rate, _ in ended), max(rate for rate, _ in ended), 200)
         y = [parabola(math.log2(rate)) for rate in x]
-        axes.plot(x, y, color=GREEN, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2, scaley=False)
-    axes.plot(*zip(*ended, strict=True), color=BLUE, marker="o", markersize=7, markeredgecolor="white", linewidth=0, zorder=3)
+        axes.plot(x, y, color=GREEN, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2, scaley=False, label="parabola")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.985), handlelength=1.6, borderpad=0.1, fontsize=9)
+    axes.plot(
+        *zip(*ended, strict=True), color=BLUE, marker="o", markersize=7, markeredgecolor="white", linewidth=0, zorder=3, clip_on=False
+    )
     lost = [run["lr"] for run in found["confirm"] if run["value"] is None and run["state"] != "failed"]
     if lost:
         place = axes.get_xaxis_transform()

@@ -36,6 +36,7 @@ from gptshake.sweep.study import Study
 N_TRIALS = 20  # of a search that would go on for ever
 OURS = ("study", "sampler", "pruner", "executor")  # keys of the command line that are the sweeper's, no trial's
 ABLATE, BASE, TOGETHER = "ablate", "base", "all together"
+_BEFORE_ROWS = {"run.lock", "lease.json", "prepare", "journal.log", "journal.log.lock"}  # left by a controller that was killed at once
 Options = tuple[tuple[str, Value], ...]  # of swept groups: (group, option) of each
 Show = Callable[[dict[str, Any]], None]
 
@@ -114,6 +115,7 @@ def _controller(
         axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=options.sampler is not None
     )
     n_trials = N_TRIALS if wished is None and search.size is None else wished
+    total = wished if isinstance(search, Line) else search.size or n_trials
     frozen = prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else [])
     header = Header(
         name=folder.name,
@@ -124,7 +126,7 @@ def _controller(
         fixed=fixed,
         axes=[axis.plain() for axis in axes],
         search=type(search).__name__.lower(),
-        n_trials=wished if isinstance(search, Line) else search.size or n_trials,
+        n_trials=total,
         repeats=options.repeats,
         tokens=prepared.tokens,
         slots=slots,
@@ -134,7 +136,7 @@ def _controller(
         seed_key=options.seed_key,
         frozen=frozen,
         code=app.host.code() if app.host else {},
-        confirm_runs=options.confirm * min(CONFIRMED, n_trials or CONFIRMED),
+        confirm_runs=options.confirm * min(CONFIRMED, total or CONFIRMED),
     )
     study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
     _say_price(header, prepared, parts, options, folder)
@@ -157,8 +159,11 @@ def _held(folder: Path) -> Iterator[None]:
     """Hold the study's folder; one in which no study began is removed again.
 
     Raises:
-        RecordError: another controller is at work in it.
+        RecordError: another controller is at work in it, or it holds something else than a study.
     """
+    found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if others := sorted(found - _BEFORE_ROWS) if ROWS not in found else []:
+        raise RecordError(f"{folder} is neither empty nor a study: it holds {others[0]}. Give the study another name: study=<name>.")
     try:
         lease = Lease(folder)
     except RecordError as error:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from gptshake import assemble
 from gptshake.config.again import recomposed
 from gptshake.estimate.noise_scale import Estimate, running, sentence
-from gptshake.files import expanded
+from gptshake.files import expanded, refuse_links
 from gptshake.record.launch import Launch
 from gptshake.record.names import title
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
@@ -36,6 +36,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     info = read_run(run_dir)
     batch = batch_of(info)
     if (run_dir / NAME).exists():
+        refuse_links(run_dir)
         print(sentence(running(read_measurements(run_dir)), *batch))
         _name(plot_noise_scale(run_dir))
         return

@@ -5,7 +5,7 @@ import os
 from omegaconf import DictConfig
 
 from gptshake.errors import ConfigError
-from gptshake.files import expanded
+from gptshake.files import expanded, refuse_links
 from gptshake.record.launch import Launch
 from gptshake.record.notes import add_note
 from gptshake.record.run import find_run
@@ -25,5 +25,6 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         raise ConfigError("Say what to note of which run: task=note task.run=latest task.text='what came of it'.")
     runs, multirun = expanded(cfg.paths.runs), expanded(cfg.paths.multirun)
     path = find_sweep(name, multirun) or find_run(name, [runs, multirun])
+    refuse_links(path)
     add_note(path, text)
     print(f"noted in {os.path.relpath(path)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError
-from gptshake.files import expanded
+from gptshake.files import expanded, refuse_links
 from gptshake.record.catalogue import read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.run import find_run
@@ -58,6 +58,7 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
+    refuse_links(folder)
     from gptshake.report.study import report  # brings matplotlib
 
     study = read_rows_of(folder)

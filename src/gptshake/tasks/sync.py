@@ -91,7 +91,8 @@ def _whole_folder(run: Run) -> Path:
     """The run's W&B folder, written anew if it is not whole, with the options that the run had."""
     if folder := upload.folder_of(run):
         return folder
-    options = {key: value for key, value in (config_of(run).get("logger") or {}).items() if key in OPTIONS}
+    known = (config_of(run).get("logger") or {}) | {key: value for key, value in (run.info.get("wandb") or {}).items() if value}
+    options = {key: value for key, value in known.items() if key in OPTIONS}
     return upload.write_anew(WandbSink(**options, mode="offline").mirror(run))
 
 

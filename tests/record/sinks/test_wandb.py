@@ -16,6 +16,7 @@ from gptshake.record.run import Run
 from gptshake.record.sinks import session as session_module
 from gptshake.record.sinks import wandb as sink_module
 from gptshake.record.sinks.config import WandbConfig
+from gptshake.record.sinks.reach import mode_to_try
 from gptshake.record.sinks.wandb import WandbSink
 
 ROOT = Path(__file__).parents[3]
@@ -503,3 +504,19 @@ def test_yaml_schema_and_constructor_have_the_same_keys_and_defaults() -> None:
 def test_the_room_can_be_imported_without_wandb() -> None:
     code = "import sys; import gptshake.record.sinks.wandb, gptshake.record.sinks.upload; print('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_the_variables_of_wandb_count_unless_a_key_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    assert (WandbSink().project, WandbSink().entity) == ("theirs", "team")
+    assert (WandbSink(project="gptshake").project, WandbSink(entity="me").entity) == ("gptshake", "me")
+    monkeypatch.setenv("WANDB_PROJECT", "")
+    monkeypatch.delenv("WANDB_ENTITY")
+    assert (WandbSink().project, WandbSink().entity) == ("gptshake", None)
+    for named, mode in (("dryrun", "offline"), ("offline", "offline"), ("disabled", "disabled")):
+        monkeypatch.setenv("WANDB_MODE", named)
+        assert mode_to_try("auto") == (mode, "")
+    monkeypatch.setenv("WANDB_MODE", "oflfine")
+    with pytest.raises(ConfigError, match="WANDB_MODE=oflfine is not known"):
+        mode_to_try("auto")

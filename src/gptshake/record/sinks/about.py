@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from gptshake.files import yaml_text
 from gptshake.record.run import Run
 
 TAG_LETTERS = 64  # W&B refuses longer ones
@@ -31,7 +32,7 @@ def about(run: Run) -> dict[str, Any]:
 
 def config_of(run: Run) -> dict[str, Any]:
     """config.yaml; empty if there is none in it."""
-    return yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) or {}
+    return yaml.safe_load(yaml_text(run.path / "config.yaml")) or {}
 
 
 def _tags(info: dict[str, Any], choices: dict[str, str]) -> list[str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class WandbConfig:
     """Weights & Biases."""
 
-    project: str = "gptshake"
-    entity: str | None = None  # team or user; null is the key's own
+    project: str | None = None  # null is that of the variable WANDB_PROJECT, else gptshake
+    entity: str | None = None  # team or user; null is that of the variable WANDB_ENTITY, else the key's own
     mode: str = "auto"  # auto, online, offline
     every: int = 10  # optimizer steps per logged row
     artifacts: str = "none"  # none, best

@@ -9,6 +9,7 @@ from http.client import HTTPException
 
 from gptshake.errors import ConfigError
 
+_MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}  # of WANDB_MODE
 PROBE_SECONDS = 2.0  # for a first word of the server
 
 
@@ -16,9 +17,12 @@ def mode_to_try(mode: str) -> tuple[str, str]:
     """The mode to try (``auto`` is WANDB_MODE or online), and what stands against being online.
 
     Raises:
-        ConfigError: ``online`` and no key.
+        ConfigError: ``online`` and no key, or WANDB_MODE is not known.
     """
-    wish = mode if mode != "auto" else os.environ.get("WANDB_MODE") or "online"
+    named = os.environ.get("WANDB_MODE") or "online"
+    if mode == "auto" and named not in _MODES:
+        raise ConfigError(f"WANDB_MODE={named} is not known; it is one of {', '.join(_MODES)}.")
+    wish = mode if mode != "auto" else _MODES[named]
     if wish != "online":
         return wish, ""
     no_key = key_problem()

@@ -6,6 +6,7 @@ history (all of it offline, or after a kill) is written first, from the record. 
 Importing this file imports no wandb; ``start`` does.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from gptshake.record.sinks.courier import Courier
 from gptshake.record.sinks.mirror import Mirror
 from gptshake.record.sinks.reach import short
 from gptshake.record.sinks.session import Session, kill_service
+from gptshake.redaction import redact
 
 MODES = ("auto", "online", "offline")
 ARTIFACTS = ("none", "best")
@@ -27,8 +29,8 @@ class WandbSink:
     """Mirrors rows, samples and pictures to W&B; see ``sinks.protocol`` for the methods.
 
     Args:
-        project: W&B project.
-        entity: team or user; None is the key's own.
+        project: W&B project; None is that of the variable WANDB_PROJECT, else gptshake.
+        entity: team or user; None is that of the variable WANDB_ENTITY, else the key's own.
         mode: ``auto`` is online with a key and offline without; the variable WANDB_MODE decides before that.
         every: a row is logged every so many steps, and whenever it holds a validation.
         artifacts: ``best`` uploads tokenizer, description of the data and best weights with their lineage; never a trial's.
@@ -37,14 +39,16 @@ class WandbSink:
     """
 
     def __init__(
-        self, project: str = "gptshake", entity: str | None = None, mode: str = "auto", every: int = 10, artifacts: str = "none"
+        self, project: str | None = None, entity: str | None = None, mode: str = "auto", every: int = 10, artifacts: str = "none"
     ) -> None:
         for key, value, words in (("mode", mode, MODES), ("artifacts", artifacts, ARTIFACTS)):
             if value not in words:
                 raise ConfigError(f"logger.{key}={value} is not known; it is one of {', '.join(words)}.")
         if every < 1:
             raise ConfigError(f"logger.every={every} cannot be: it counts steps per logged row, from 1 up.")
-        self.project, self.entity, self.mode, self.every, self.artifacts = project, entity, mode, every, artifacts
+        self.project = redact(project or os.environ.get("WANDB_PROJECT") or "gptshake")  # W&B keeps both in files of its own
+        self.entity = redact(entity or os.environ.get("WANDB_ENTITY") or "") or None
+        self.mode, self.every, self.artifacts = mode, every, artifacts
         self._courier: Courier | None = None
 
     def mirror(self, run: Run) -> Mirror:

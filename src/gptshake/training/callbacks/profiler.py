@@ -255,7 +255,8 @@ class Profiler(pl.Callback):
         self.measured = [timeline.seconds() for timeline in timelines]
         self.measured_s, self.plain_s = ([began.until(ended) for began, ended in steps] for steps in (measured, plain))
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks to the terminal about its own work
-        with torch.profiler.profile() as trace:  # of all devices there are
+        kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if device == "cuda" else [])]
+        with torch.profiler.profile(activities=kinds) as trace:  # a run on the CPU does not start CUDA
             for _ in range(TRACED):
                 yield Labels()
         trace.export_chrome_trace(str(self.trace))

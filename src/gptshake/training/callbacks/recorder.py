@@ -82,6 +82,8 @@ class Recorder(pl.Callback):
         pending = self._measure(module)
         if self.max_seconds and any(module.bench.ranks.agreed(self.elapsed(module) >= self.max_seconds)):
             trainer.should_stop = True
+            if module.steps < module.budget.steps:
+                module.bench.run.say(f"the time limit is reached: stopping after step {module.steps:,} (trainer.max_time)")
         if module.steps >= module.budget.steps or trainer.should_stop or module.steps % self.interval == 0:
             self.due = self._read(module, pending)
             self.save(trainer, module)
@@ -149,7 +151,7 @@ class Recorder(pl.Callback):
             "train/tokens": module.tokens,
             "train/lr": module.lr,
             "perf/data_ms": 1e3 * self._data_s,
-            "time": time.time(),
+            "time": module.bench.run.now(),
         } | ({} if module.beta1 is None else {"train/beta1": module.beta1})
         return _Pending(read, self._step_began, self._stamp(module), row)
 
