@@ -59,9 +59,9 @@ RUNS = {
 
 def test_the_answer_is_told_as_a_ratio_because_exponents_are_misread() -> None:
     text = "\n".join(sentences(record(), ["model=tiny"]))
-    assert "That is 0.02 x the preset (6e-4)." in text
+    assert "That is 0.017 x the preset (6e-4)." in text
     text = "\n".join(sentences(record(last={"id": "y0000001", "lr": 5e-6}), ["model=tiny"]))
-    assert "1/60 of the preset (6e-4) and 2 x the last run of this model and data (5e-6, y0000001)" in text
+    assert "0.017 x the preset (6e-4) and 2 x the last run of this model and data (5e-6, y0000001)" in text
 
 
 def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() -> None:

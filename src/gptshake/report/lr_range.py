@@ -228,7 +228,7 @@ def _ratios(found: Mapping[str, Any]) -> list[str]:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.3g} x" if ratio >= 1 else f"{ratio:.2f} x"
+    return f"{ratio:.3g} x" if ratio >= 1 else f"{ratio:.2f} x" if ratio >= 0.1 else f"{ratio:.2g} x"
 
 
 def _doubts(found: Mapping[str, Any]) -> list[str]:
