@@ -116,7 +116,7 @@ def test_a_secret_is_known_by_its_shape_or_its_name(text: str, clean: str) -> No
         f"{HEX}{HEX[:24]}",  # SHA-256
         "git@host.org:me/x.git and ssh://git@host.org/me/x.git and me@host.org",
         "https://host:8443/a/b?page=2#part",
-        "first block, 3 bytes per token: 'the of and to'",
+        "first block (3.00 bytes per token): 'the of and to'",
         "data.text_key=content",
         "trainer.max_tokens=1000000 tokenizer.unk_token=<|endoftext|>",
         "task-something-with-a-long-name hf_bpe_schema",

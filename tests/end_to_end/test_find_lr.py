@@ -40,7 +40,7 @@ def test_the_range_test_leaves_a_record_a_picture_and_a_command(found: tuple[Pat
         1
     ]
     assert (path / "plots/lr_range.png").exists() and (path / "plots/lr_range.svg").exists()
-    assert f"optimizer.lr=from:{info['id']}" in done.out and "the preset (2e-3)" in done.out and "law says lr" in done.out
+    assert f"optimizer.lr=from:{info['id']}" in done.out and "the preset (2e-3)" in done.out and "scaling law: lr" in done.out
     assert "\x1b" not in done.out and "no run has confirmed it" in done.out
 
 
@@ -139,7 +139,7 @@ def test_bad_use_gets_a_sentence(commands: Any, small: Any, tmp_path: Path, word
 
 
 def test_a_finder_needs_data(light_commands: Any, tmp_path: Path) -> None:
-    assert "Say which data" in light_commands(tmp_path, "task=find_lr", "model=tiny").error
+    assert "Choose a data set" in light_commands(tmp_path, "task=find_lr", "model=tiny").error
 
 
 def test_a_loss_that_is_no_number_from_the_start_is_not_the_rates_fault(commands: Any, small: Any, tmp_path: Path) -> None:
@@ -158,4 +158,4 @@ def test_a_range_test_that_is_killed_says_what_to_change(commands: Any, small: A
 def test_several_models_are_looked_at_one_after_the_other(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, "-m", *small, *QUICK, "task.repeats=1", "model.n_embd=8,16")
     assert done.code == 0, done.err
-    assert done.out.count("who says what") == 2 and len(list((tmp_path / "multirun").glob("*/*/run.json"))) == 2
+    assert done.out.count("estimates") == 2 and len(list((tmp_path / "multirun").glob("*/*/run.json"))) == 2

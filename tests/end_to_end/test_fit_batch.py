@@ -40,7 +40,7 @@ def test_an_artificial_limit_is_kept_and_passed_by_the_next_size(commands: Any, 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "Say which model and which data"),
+        ((), "Choose a model and a data set"),
         (("model=tiny", "data=text_char", "data.path=x.txt", "task.memory=much"), "task.memory=much is no amount of memory"),
     ],
 )

@@ -27,5 +27,5 @@ def test_the_models_context_is_taken_where_one_is_given(commands: Any, tmp_path:
 
 def test_inspect_without_data_says_which_there_is(light_commands: Any, tmp_path: Path) -> None:
     done = light_commands(tmp_path, "task=inspect")
-    assert done.code == 2 and "Say which data" in done.error
+    assert done.code == 2 and "Choose a data set" in done.error
     assert list(tmp_path.iterdir()) == []

@@ -98,7 +98,7 @@ def test_the_task_measures_at_the_checkpoints_of_another(commands: Any, plain: P
 
 def test_without_a_model_the_task_says_which_there_are(light_commands: Any, tmp_path: Path) -> None:
     done = light_commands(tmp_path, "task=noise_scale", "data=wiki_char")
-    assert done.code == 2 and "Say which model" in done.error
+    assert done.code == 2 and "Choose a model" in done.error
 
 
 def test_a_run_without_checkpoints_and_a_run_that_is_not_there_get_a_sentence(

@@ -62,8 +62,8 @@ def test_a_run_after_a_profile_is_the_run_without(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("data=text_char data.path=book.txt", "Say which model"),
-        ("model=tiny", "Say which data"),
+        ("data=text_char data.path=book.txt", "Choose a model"),
+        ("model=tiny", "Choose a data set"),
         ("model=tiny data=text_char data.path=book.txt trainer.devices=2", "leave trainer.devices= out"),
         ("model=tiny data=text_char data.path=book.txt task.steps=0", "task.steps=0 cannot work"),
         ("model=tiny data=text_char data.path=book.txt task.seconds=-1", "task.seconds=-1 cannot work"),

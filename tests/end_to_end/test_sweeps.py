@@ -197,7 +197,7 @@ def test_mandatory_groups_are_swept_with_fixed_keys_and_a_price_for_each_option(
     assert done.code == 0, done.err
     study = Study(tmp_path)
     assert [trial["params"] for trial in study.trials] == [{"model": name, "seed": seed} for name in ("tiny", "baby") for seed in (1, 2)]
-    assert done.out.index("model=tiny: about") < done.out.index("model=baby: about") < done.out.index("price: 4 runs")
+    assert done.out.index("model=tiny: about") < done.out.index("model=baby: about") < done.out.index("estimated cost: 4 runs")
     assert "multirun/groups/best.yaml" in done.out and study.rows["fixed"].count("model=tiny") == 0
     shapes = [OmegaConf.load(study.folder / f"{number}/config.yaml").model.n_layer for number in range(4)]
     assert len(set(shapes)) == 1  # the key typed beside the swept group

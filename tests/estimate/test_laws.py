@@ -66,9 +66,9 @@ def test_the_range_is_wide_where_the_law_is_unsure() -> None:
 
 
 def test_the_sentence_says_when_a_law_is_stretched_and_how() -> None:
-    assert laws.law_sentence(85e6, 2.6e9, 138e3) == "law says lr 3.1e-3, batch 140k tokens"
+    assert laws.law_sentence(85e6, 2.6e9, 138e3) == "lr 3.1e-3, batch 140k tokens"
     assert laws.law_sentence(31.5e6, 2.6e9, 138e3).endswith("(fitted on 59M+ parameters: extrapolated)")
-    assert laws.law_sentence(85e6, 1e8, 21e3) == "law says lr 1.1e-3, batch 21k tokens (fitted on 2B+ tokens: extrapolated)"
+    assert laws.law_sentence(85e6, 1e8, 21e3) == "lr 1.1e-3, batch 21k tokens (fitted on 2B+ tokens: extrapolated)"
     assert laws.law_sentence(85e6, 1e8, 21e3, characters=True).endswith("(fitted on 2B+ tokens, not on characters: extrapolated)")
     assert laws.law_sentence(85e6, 2.6e9, 138e3, characters=True).endswith("(not fitted on characters: extrapolated)")
     assert "up to 1.07B parameters and up to 100B tokens" in laws.law_sentence(7e9, 2e12, 4e6)

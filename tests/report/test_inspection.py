@@ -42,8 +42,8 @@ def test_everything_is_said_and_the_verdict_last() -> None:
     ):
         assert part in said
     assert "  | a $block$\n  | of <text>" in said
-    assert said.endswith("Nothing looks wrong.")
-    assert text(FACTS | {"warnings": ["Markup is left."]}, None).endswith("careful: Markup is left.")
+    assert said.endswith("no problems found")
+    assert text(FACTS | {"warnings": ["Markup is left."]}, None).endswith("warning: Markup is left.")
     assert "steps" not in text(FACTS, None)
 
 

@@ -125,7 +125,7 @@ def test_a_run_is_compared_with_the_one_before_and_with_the_best_before(place: P
     assert "Changed against the entry before, [good0000](#good0000):" in place.entry("worse000")
     assert "| `optimizer.lr` | `2e-3` | `2e-2` |" in place.entry("worse000")
     assert "## 2026-11-24 02:31 · tiny · wiki_char · excerpt106 · lr 2e-2" in place.entry("worse000")
-    assert "cannot be told from the best before it, +0.0100 bits per byte (+0.3 %)" in place.entry("equal000")
+    assert "is indistinguishable from the best before it, +0.0100 bits per byte (+0.3 %)" in place.entry("equal000")
     assert "better than the best before it, -1.0000 bits per byte" in place.entry("best0000")
     assert "| to the best before, [good0000](#good0000) | -1.0000 | +0.0000 | +0.0000 | 1.00× |" in place.entry("best0000")
 

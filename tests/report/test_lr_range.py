@@ -26,7 +26,7 @@ def record(**more: Any) -> dict[str, Any]:
         "declared": 6e-4,
         "preset": 6e-4,
         "law": 2e-3,
-        "law_says": "law says lr 2e-3, batch 2k tokens",
+        "law_says": "lr 2e-3, batch 2k tokens",
         "ramps": {
             "quick_rates": quick,
             "quick": losses(quick),
@@ -59,15 +59,15 @@ RUNS = {
 
 def test_the_answer_is_told_as_a_ratio_because_exponents_are_misread() -> None:
     text = "\n".join(sentences(record(), ["model=tiny"]))
-    assert "That is 1/60 of the preset (6e-4)." in text
+    assert "That is 0.017 x the preset (6e-4)." in text
     text = "\n".join(sentences(record(last={"id": "y0000001", "lr": 5e-6}), ["model=tiny"]))
-    assert "1/60 of the preset (6e-4) and 2 x the last run of this model and data (5e-6, y0000001)" in text
+    assert "0.017 x the preset (6e-4) and 2 x the last run of this model and data (5e-6, y0000001)" in text
 
 
 def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() -> None:
     text = "\n".join(sentences(record(**RUNS), ["model=tiny", "data.path='it is'"]))
     assert (
-        "optimizer.lr=5e-3 is the peak to train with (3e-3 to 9e-3 cannot be told from it): the bottom of the bowl of 4 runs of 800 steps"
+        "optimizer.lr=5e-3 is the peak to train with (3e-3 to 9e-3 are indistinguishable from it): minimum of a parabola through 4 runs of 800 steps"
         in text
     )
     assert shlex.split(text.rpartition("next:")[2])[1:] == ["model=tiny", "data.path='it is'", "optimizer.lr=from:x0000001"]

@@ -53,24 +53,24 @@ def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
     for part in (
         "250k tokens/s",
         "1 min 00 s = ",
-        "cost        0.03 at 1.6 an hour",
+        "cost        0.03 at 1.60 per hour",
         "124 MiB a checkpoint",
-        "law says lr 2.5e-3",
+        "lr 2.5e-3",
         "0.41 x that",
         "note: a note",
     ):
         assert part in said
     assert "In 1 hour: 30,000 steps = 492M tokens = 200 epochs of this text" in said and "(18,182 documents like these)" in said
     assert "The largest model that fits is a," in said
-    assert "\ncareful: 200 epochs in 1 hour: beyond about 20 a model learns its text by heart;" in said
+    assert "\nwarning: 200 epochs in 1 hour: beyond about 20 a model learns its text by heart;" in said
 
 
 def test_hours_for_more_text_than_there_is_are_doubted_unless_the_run_itself_is(facts: dict[str, Any]) -> None:
-    assert text({key: value for key, value in facts.items() if key != "within"}).endswith("Nothing looks wrong.")
-    assert text(facts | {"within": facts["within"] | {"epoch_tokens": 30_000 * 16384 / 20}}).endswith("Nothing looks wrong.")
-    assert "careful: 170,000 epochs in 1 hour:" in text(facts | {"within": facts["within"] | {"epoch_tokens": 30_000 * 16384 / 1.7e5}})
+    assert text({key: value for key, value in facts.items() if key != "within"}).endswith("no problems found")
+    assert text(facts | {"within": facts["within"] | {"epoch_tokens": 30_000 * 16384 / 20}}).endswith("no problems found")
+    assert "warning: 170,000 epochs in 1 hour:" in text(facts | {"within": facts["within"] | {"epoch_tokens": 30_000 * 16384 / 1.7e5}})
     said = text(facts | {"budget": replace(BUDGET, epochs=1.7e5)})
-    assert "careful: 170,000 epochs: beyond" in said and said.count("by heart") == 1
+    assert "warning: 170,000 epochs: beyond" in said and said.count("by heart") == 1
 
 
 def test_one_of_a_thing_is_not_told_as_several(facts: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def test_one_of_a_thing_is_not_told_as_several(facts: dict[str, Any]) -> None:
 
 def test_what_does_not_fit_is_doubted_and_without_a_price_there_is_no_cost(facts: dict[str, Any]) -> None:
     said = text(facts | {"memory_there": 1 << 30, "price_per_hour": None})
-    assert "careful: this needs about" in said and "Nothing looks wrong" not in said and "cost" not in said
+    assert "warning: this needs about" in said and "no problems found" not in said and "cost" not in said
     assert "No model of ours fits" in text(facts | {"memory_there": 1 << 29})
 
 

@@ -249,7 +249,7 @@ def outcome(run: Run) -> Iterator[None]:
     except (Stop, Exception) as error:
         if stop := stop_behind(error):
             run.finish("interrupted", f"signal {stop.signum}")
-            run.say(f"stopped by a signal; go on with: gptshake resume={run.id}")
+            run.say(f"interrupted; resume with: gptshake resume={run.id}")
             raise stop from None
         run.finish("failed", str(error) if isinstance(error, GptshakeError) else f"{type(error).__name__}: {error}")
         raise
@@ -320,7 +320,7 @@ def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: boo
     """
     block = store.tokenizer.decode(data.sample_block().tolist())[:120]
     run.say(f"run: {run.path}")
-    run.say(f"first block, {store.bytes_per_token:.3g} bytes per token: {block!r}")
+    run.say(f"first block ({store.bytes_per_token:.2f} bytes per token): {block!r}")
     verdict = round_trip(store)
     run.say(verdict)
     for warning in unknown_warnings(store):

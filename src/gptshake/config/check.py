@@ -25,6 +25,7 @@ from gptshake.model.config import GPTConfig, check_shape
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 _NULL: Any = object()
+WORDED = {"data": "a data set"}
 
 
 def trains(cfg: DictConfig) -> bool:
@@ -44,7 +45,8 @@ def check_groups(cfg: DictConfig, needed: Iterable[str] = ("model", "data", "tok
     if missing:
         example = " ".join(f"{group}={'wiki_char' if group == 'data' else 'char' if group == 'tokenizer' else 'tiny'}" for group in missing)
         raise ConfigError(
-            f"Say which {' and which '.join(missing)}, as in {example}.\n" + "\n".join(f"  {list_options(g)}" for g in missing)
+            f"Choose {' and '.join(WORDED.get(group, f'a {group}') for group in missing)}, as in {example}.\n"
+            + "\n".join(f"  {list_options(g)}" for g in missing)
         )
 
 

@@ -189,4 +189,4 @@ def _compute(parts: Mapping[str, float], total: float, now: Situation) -> str:
         return f"{head}: the device is not filled; a larger {larger} makes larger passes{compiling}."
     if now.device == "cuda" and not now.compiled:
         return f"{head}; trainer.compile=true may gain a little more."
-    return f"{head}; nothing around them is worth mending: a smaller model or a faster device is what remains."
+    return f"{head}; nothing around them is worth optimizing: a smaller model or a faster device is what remains."

@@ -122,7 +122,7 @@ def doubts(epochs: float, peak_bytes: float, memory_bytes: float, micro_batch_si
             f"this needs about {short_bytes(peak_bytes)} at its peak and there are {short_bytes(memory_bytes)}: it will probably not fit; try {way_out}"
         )
     if epochs < 1:
-        said.append(f"{epochs:.2g} epochs: the run ends before it has read its text once; trainer.max_epochs=1 reads it whole")
+        said.append(f"the run covers {epochs:.2g} epochs; trainer.max_epochs=1 reads it whole")
     return said + too_often(epochs)
 
 

@@ -101,10 +101,10 @@ def half_life_beta2(batch_tokens: float, d: float) -> float:
 
 
 def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> str:
-    """``law says lr 1.1e-3, batch 21k tokens (fitted on 59M+ parameters: extrapolated)``; arguments as in ``advised_lr``."""
+    """``lr 1.1e-3, batch 21k tokens (fitted on 59M+ parameters: extrapolated)``; arguments as in ``advised_lr``."""
     advice = advised_lr(n, d, batch_tokens, characters=characters)
     stretched = f" ({advice.extrapolated}: extrapolated)" if advice.extrapolated else ""
-    return f"law says lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
+    return f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
 
 
 def deepseek_sentence(flops: float) -> str:

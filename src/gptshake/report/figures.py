@@ -270,4 +270,4 @@ def _draw_declared(axes: Axes, study: Rows, scale: Scale) -> None:
     place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "va": "top"}
     leftward = winner is not None and winner > scale.declared and _inward(axes, scale, scale.declared) != "left"
     side: dict[str, Any] = {"ha": "right", "xytext": (-4, -2)} if leftward else {"ha": "left", "xytext": (4, -2)}
-    axes.annotate("declared", (scale.declared, 1.0), color=GREY, size=8.5, **place, **side)
+    axes.annotate("starting value", (scale.declared, 1.0), color=GREY, size=8.5, **place, **side)

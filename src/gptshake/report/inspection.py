@@ -134,5 +134,5 @@ def _blocks(facts: Facts) -> list[str]:
 
 def _verdict(facts: Facts) -> str:
     if not facts["warnings"]:
-        return "Nothing looks wrong."
-    return "\n".join(f"careful: {sentence}" for sentence in facts["warnings"])
+        return "no problems found"
+    return "\n".join(f"warning: {sentence}" for sentence in facts["warnings"])

@@ -134,7 +134,7 @@ def _draw_advice(axes: Axes, advice: Sequence[tuple[str, float, str]]) -> None:
     axes.set_ylim(-len(advice) + 0.4, 0.6)
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")
-    caption(axes, "who says what")
+    caption(axes, "estimates")
 
 
 def _draw_runs(axes: Axes, found: Mapping[str, Any]) -> None:
@@ -192,9 +192,9 @@ def sentences(info: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     found = info["find_lr"]
     table = [f"  {name:<22}{short_rate(rate)}" for name, rate, _ in said(found)[:-1]]
     return [
-        "who says what:",
+        "estimates:",
         *table,
-        f"  {found['law_says']}",
+        f"  scaling law: {found['law_says'].removeprefix('law says ')}",
         f"optimizer.lr={short_rate(found['lr'])} is the peak to train with{_interval(found)}: {_reason(found)}.",
         *_ratios(found),
         *_doubts(found),
@@ -204,13 +204,17 @@ def sentences(info: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
 
 
 def _interval(found: Mapping[str, Any]) -> str:
-    return f" ({short_rate(found['low'])} to {short_rate(found['high'])} cannot be told from it)" if found.get("low") is not None else ""
+    return (
+        f" ({short_rate(found['low'])} to {short_rate(found['high'])} are indistinguishable from it)"
+        if found.get("low") is not None
+        else ""
+    )
 
 
 def _reason(found: Mapping[str, Any]) -> str:
     if found.get("confirm"):
-        return f"the bottom of the bowl of {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule"
-    return "the median of the range test, the published laws and optimizer.lr; no run has confirmed it"
+        return f"minimum of a parabola through {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule"
+    return "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
 
 
 def _ratios(found: Mapping[str, Any]) -> list[str]:
@@ -224,7 +228,7 @@ def _ratios(found: Mapping[str, Any]) -> list[str]:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.3g} x" if ratio >= 1 else f"1/{1 / ratio:.3g} of"
+    return f"{ratio:.3g} x" if ratio >= 1 else f"{ratio:.2f} x" if ratio >= 0.1 else f"{ratio:.2g} x"
 
 
 def _doubts(found: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ def text(facts: Facts) -> str:
     wrong = doubts(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
     if "within" in facts and not too_often(budget.epochs):
         wrong += too_often(_epochs_within(facts), _hours(facts["within"]))
-    said = [f"note: {note}" for note in budget.notes] + ([f"careful: {doubt}" for doubt in wrong] or ["Nothing looks wrong."])
+    said = [f"note: {note}" for note in budget.notes] + ([f"warning: {doubt}" for doubt in wrong] or ["no problems found"])
     return "\n\n".join([head, table, *inverse, "\n".join(said)])
 
 
@@ -61,7 +61,7 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
         ("peak", f"{short_bytes(memory.total)} of {short_bytes(facts['memory_there'])}"),
         ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),
         ("time", f"{duration(spent)} = {took}"),
-        *([("cost", f"{price * spent / 3600:.2f} at {price:g} an hour")] if price is not None else []),
+        *([("cost", f"{price * spent / 3600:.2f} at {price:.2f} per hour")] if price is not None else []),
         (
             "disk",
             f"{short_bytes(facts['checkpoint_bytes'])} a checkpoint, {short_bytes(KEPT * facts['checkpoint_bytes'])} for the {KEPT} kept",
@@ -85,7 +85,7 @@ def _laws(facts: Facts) -> list[tuple[str, str]]:
     interval = f"{short_rate(advice.low)},{short_rate(advice.high)}"
     decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, advice.lr):.2g}, " if d > n else ""  # nobody fitted it to less
     return [
-        ("law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
+        ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
         ("", f"to sweep it: -m optimizer.lr='tag(log,interval({interval}))'"),
         ("", f"{laws.deepseek_sentence(flops)}; {laws.kaplan_sentence(n)}"),
         ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
@@ -187,7 +187,7 @@ def _numbers(picture: Figure, facts: Facts) -> None:
         ("FLOPs", short_rate(facts["flops_per_token"] * budget.total_tokens)),
         ("cost", f"{price * spent / 3600:.2f}" if price is not None else "no price given"),
         ("a checkpoint", short_bytes(facts["checkpoint_bytes"])),
-        ("law says", f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))}"),
+        ("scaling law", f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))}"),
     ]
     for place, (name, value) in enumerate(cells):
         x, y = 0.02 + 0.245 * (place % 4), 0.21 - 0.15 * (place // 4)

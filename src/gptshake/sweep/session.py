@@ -275,7 +275,7 @@ def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepa
         disk = prepared.disk * (options.keep * header.repeats + 2 * header.slots) / 1e6
         each = f"{counted(runs, 'run')}{f' and {confirm} to confirm' if confirm else ''} x {duration(prepared.seconds)}"
         price = f"{each} on {counted(header.slots, 'slot')} = {most}about {duration(total)}"
-        print(f"price: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
+        print(f"estimated cost: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
 
 
 def _default_name(options: SweeperConfig, axes: list[Axis], fixed: list[str], app: App) -> str | None:

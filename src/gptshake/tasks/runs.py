@@ -41,7 +41,7 @@ def _print(entries: Sequence[Entry], cfg: DictConfig, where: str) -> None:
     shown = rows[: options.limit]
     print(table(shown, console.size().columns if console.terminal else None))
     more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
-    common = f"The same in all: {changes_text(shared(entries))}.\n" if shared(entries) else ""
+    common = f"Common to all runs: {changes_text(shared(entries))}.\n" if shared(entries) else ""
     old = f"{old_rule(entries)}\n" if old_rule(entries) else ""
     print(f"\n{old}{common}{more}{tally(entries)}")
 

@@ -38,7 +38,7 @@ class TextFiles:
         DataError: if the path is missing or has nothing to read, or the encoding is unknown.
     """
 
-    licence = "the user's own text; licence unknown"
+    licence = "your own file (license unknown)"
 
     def __init__(
         self,

@@ -243,7 +243,7 @@ def _verdict(story: Story, figures: Figures, rival: Chapter | None, spread: Spre
     how = f"{gap:+.4f} bits per byte ({100 * gap / rival.figures.bpb:+.1f} %)"
     tokens = _more_tokens(figures, rival.figures)
     if noise:
-        return f"cannot be told from the best before it, {how}{tokens}; {noise}."
+        return f"is indistinguishable from the best before it, {how}{tokens}; {noise}."
     return f"{'better' if gap < 0 else 'worse'} than the best before it, {how}{tokens}."
 
 
