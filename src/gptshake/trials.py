@@ -112,6 +112,7 @@ class Trials:
                 "tokens_per_step": budget.tokens_per_step,
             },
             "ranges": _law_range(cfg, shape, budget, store.bytes_per_token),
+            "schedule": assemble.schedule_words(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,

@@ -64,6 +64,10 @@ def test_the_answer_is_told_as_a_ratio_because_exponents_are_misread() -> None:
     assert "0.017 x the preset (6e-4) and 2 x the last run of this model and data (5e-6, y0000001)" in text
 
 
+def test_the_answer_names_schedule_and_warm_up() -> None:
+    assert "It is the peak of this run's schedule: cosine, warm-up 5 steps." in sentences(record(schedule="cosine, warm-up 5 steps"), [])
+
+
 def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() -> None:
     text = "\n".join(sentences(record(**RUNS), ["model=tiny", "data.path='it is'"]))
     assert (

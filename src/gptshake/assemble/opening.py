@@ -280,19 +280,19 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
-        f" | {rate_words(cfg, schedule_of(cfg, frozen_warmup(cfg, run)), budget)} | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
+        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_words(cfg, budget, schedule_of(cfg, frozen_warmup(cfg, run)))}"
+        f" | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
         f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )
     if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")
 
 
-def rate_words(cfg: DictConfig, schedule: Schedule, budget: Budget) -> str:
-    """``peak lr 0.002, cosine, warm-up 10 steps``."""
-    steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step)
+def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
+    """``cosine, warm-up 10 steps``; of the options, unless a schedule with another warm-up is given."""
+    steps = warmup_steps(schedule or make(cfg.scheduler), budget.total_tokens, budget.tokens_per_step)
     warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}" if steps else ", no warm-up"
-    name = str(cfg.scheduler._target_).rpartition(".")[2]
-    return f"peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {name}{warmup}"
+    return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
 
 
 def _short_warmup(cfg: DictConfig, budget: Budget) -> str:

@@ -196,6 +196,7 @@ def sentences(info: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
         *table,
         f"  scaling law: {found['law_says'].removeprefix('law says ')}",
         f"optimizer.lr={short_rate(found['lr'])} is the peak to train with{_interval(found)}: {_reason(found)}.",
+        *([f"It is the peak of this run's schedule: {found['schedule']}."] if "schedule" in found else []),  # older records lack it
         *_ratios(found),
         *_doubts(found),
         f"  picture: {Path('plots') / 'lr_range.png'} in the record",

@@ -180,7 +180,8 @@ def _at_speed(trial: Rows) -> str:
 def _validity(study: Rows) -> list[str]:
     if not study.get("tokens"):
         return []
-    return [f"This is valid for {short_count(study['tokens'])} tokens: longer runs may want another value."]
+    schedule = f" ({study['schedule']})" if study.get("schedule") else ""
+    return [f"This is valid for {short_count(study['tokens'])} tokens{schedule}: longer runs may want another value."]
 
 
 def _losses(study: Rows) -> list[str]:

@@ -77,6 +77,7 @@ class Header:
     frozen: list[str]  # what ``auto`` meant when the study began
     code: dict[str, Any]  # version of the code
     started: float = field(default_factory=time.time)
+    schedule: str = ""  # of the learning rate in every run, in words; nothing where it varies
     confirm_runs: int = 0  # with fresh seeds, once the trials are through
 
     def identity(self) -> dict[str, Any]:
