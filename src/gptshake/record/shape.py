@@ -39,8 +39,10 @@ def malformed(info: Mapping[str, Any]) -> str | None:
     if not _is_list(info.get("overrides"), str):
         return "overrides is not a list of texts"
     sittings = info.get("sittings")
-    if not _is_list(sittings, dict) or not all(_is_moment(one.get("started")) for one in sittings or ()):
-        return "sittings is not a list with the start of each"
+    if not _is_list(sittings, dict) or not all(
+        _is_moment(one.get("started")) and _is_moment(one.get("ended", one["started"])) for one in sittings or ()
+    ):
+        return "sittings is not a list with the start and the end of each"
     return _unreadable(info)
 
 
