@@ -54,6 +54,7 @@ SWEPT_TEXT_KEYS = (
     "init_from",
 )  # one after the other, with -m
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
+NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no option
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--shell-completion", "-sc")
@@ -129,7 +130,20 @@ def parse(raw: list[str]) -> Arguments:
             )
         else:
             arguments.overrides.append(quote_text(sweep_words(word), multirun=multirun))
+    arguments.overrides = _without_none(arguments.overrides)
     return arguments
+
+
+def _without_none(overrides: list[str]) -> list[str]:
+    """The overrides without ``debug=null`` and its like, for which Hydra has no word, and without those that it takes back."""
+    kept: list[str] = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in NONE_BY_DEFAULT and value == "null":
+            kept = [other for other in kept if key_of(other) != key]
+        else:
+            kept.append(text)
+    return kept
 
 
 def _value_of(flag: str, words: Iterator[str]) -> str:
