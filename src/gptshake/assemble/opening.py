@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
-from gptshake.assemble.settle import frozen_source
+from gptshake.assemble.settle import frozen_source, initial_run
 from gptshake.data.entropy import meaning, references
 from gptshake.data.round_trip import round_trip, unknown_warnings
 from gptshake.data.store import Split, TokenStore
@@ -68,6 +68,7 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
 
 def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
     config = recorded(cfg)
+    parent = initial_run(cfg) if cfg.init_from else None
     run = Run.create(
         launch.path,
         id=launch.id,
@@ -102,6 +103,7 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
         },
         data=_about(store),
         hardware=hardware.describe(),
+        **({"parent_path": parent} if parent else {}),
     )
     return run
 
@@ -142,6 +144,8 @@ def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
             f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
         )
     _extend(cfg, run, budget)
+    if (parent := run.info.get("parent_path")) and (Path(parent) / "run.json").exists():
+        cfg.init_from = parent  # what was typed may be relative to the folder where the run began
     run.update(status="running", reason=None)
     return run
 

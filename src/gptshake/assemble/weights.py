@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake.assemble.parts import make
-from gptshake.assemble.settle import trainer_of
+from gptshake.assemble.settle import initial_run, trainer_of
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.files import expanded
@@ -37,7 +37,7 @@ def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     """The same without a record; gives the run that they come from."""
     from gptshake.training.checkpoint import best_weights, load_weights
 
-    source = find_run(cfg.init_from, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+    source = initial_run(cfg)
     parent = Run.open(source)
     if parent.info["data"]["tokenizer"] != store.tokenizer.digest:
         raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
