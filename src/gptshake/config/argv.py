@@ -190,10 +190,10 @@ def sweep_words(override: str) -> str:
 
 def _changes(text: str) -> list[str]:
     """The overrides in ``[a=1,b=[2,3]]``: split at the commas outside of brackets and quotes."""
-    return _split(text.strip().removeprefix("[").removesuffix("]"))
+    return split(text.strip().removeprefix("[").removesuffix("]"))
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """The parts between the commas outside of brackets and quotes."""
     parts, depth, quoted = [""], 0, ""
     for letter in text:
@@ -217,8 +217,8 @@ def quote_text(override: str, *, multirun: bool = False) -> str:
     if not equals or plain not in TEXT_KEYS or value in ("", "null"):
         return override
     inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") and value.endswith(")") else value
-    if multirun and plain in SWEPT_TEXT_KEYS and not _is_there(value) and (inner != value or len(_split(inner)) > 1):
-        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in _split(inner))})"
+    if multirun and plain in SWEPT_TEXT_KEYS and not _is_there(value) and (inner != value or len(split(inner)) > 1):
+        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in split(inner))})"
     return f"{key}={_quoted_text(plain, value)}"
 
 

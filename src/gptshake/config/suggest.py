@@ -199,7 +199,7 @@ def came_from(sentence: str, overrides: list[str]) -> str:
 def _wrong_option(text: str) -> str | None:
     group, name = key_of(text), text.partition("=")[2]
     there = options(group)
-    if text.startswith("~") or name.startswith("[") or name in (*there, ""):
+    if text.startswith("~") or name.startswith("[") or re.sub(r"\.ya?ml$", "", name.removeprefix("./").lstrip("/")) in (*there, ""):
         return None
     if name == "null":
         return f"{text}: it needs an option. {list_options(group).capitalize()}" if group in NEVER_NULL else None
