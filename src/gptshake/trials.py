@@ -32,7 +32,10 @@ from gptshake.record.run import new_id, run_name
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
-PRICED = ("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path")
+PRICED = (
+    *("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path", "trainer.accelerator"),
+    *("trainer.precision", "trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours"),
+)
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
 LR = "optimizer.lr"
 TRIAL_START = 1.0  # seconds: its process is forked with everything imported
@@ -82,7 +85,7 @@ class Trials:
         self.uncommitted.save(folder)
 
     def has_price(self, key: str) -> bool:
-        """Whether another option is another model, other data or another way to run."""
+        """Whether another value is another model, other data, another length or another way to run."""
         return key in PRICED
 
     def prepare(self, composed: DictConfig) -> dict[str, Any]:

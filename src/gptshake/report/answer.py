@@ -396,6 +396,11 @@ def speed_of(trial: Rows) -> float | None:
     return fmean(rates) if rates else None
 
 
+def tokens_of(study: Rows, trial: Rows) -> int | None:
+    """Tokens of a trial's runs, which differ between trials where the length of a run is swept; else what the study declares."""
+    return max((run["tokens"] for run in trial["runs"] if run.get("tokens")), default=study.get("tokens"))
+
+
 def seconds_of(trial: Rows) -> float | None:
     """How long a trial's ended runs took together."""
     spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
