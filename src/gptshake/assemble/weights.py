@@ -12,10 +12,9 @@ from gptshake.assemble.parts import make
 from gptshake.assemble.settle import initial_run, trainer_of
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
-from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import read_entry
-from gptshake.record.run import Run, find_run
+from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
     """
     if not cfg.task.run:
         raise ConfigError("Say which run: task.run=<name, id or path>.")
-    path = find_run(cfg.task.run, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+    path = find_run(cfg.task.run, run_roots(cfg.paths))
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights
 
