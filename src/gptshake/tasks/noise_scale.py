@@ -16,7 +16,7 @@ from gptshake.files import expanded, refuse_links
 from gptshake.record.launch import Launch
 from gptshake.record.names import title
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
-from gptshake.record.run import find_run, read_run
+from gptshake.record.run import find_run, read_run, run_roots
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -30,7 +30,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         assemble.train(cfg, launch)
         _name([launch.path / "plots" / "noise_scale.png"])
         return
-    run_dir = find_run(cfg.task.run, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+    run_dir = find_run(cfg.task.run, run_roots(cfg.paths))
     from gptshake.report.noise_scale import batch_of, draw, plot_noise_scale
 
     info = read_run(run_dir)
