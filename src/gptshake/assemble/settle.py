@@ -46,6 +46,8 @@ def preflight(cfg: DictConfig) -> str:
         make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
     if cfg.tokenizer is not None:
         trainer_of(cfg)
+    if cfg.init_from and cfg.resume is None:
+        find_run(cfg.init_from, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
 
 

@@ -176,6 +176,11 @@ RULES: tuple[Rule, ...] = (
     ("hydra.sweeper.hours", _positive, "it counts hours: a number above 0"),
     ("hydra.sweeper.timeout", _positive, "it counts seconds: a number above 0"),
     ("hydra.sweeper.trial_timeout", _positive, "it counts seconds: a number above 0"),
+    (
+        "study",
+        lambda value: isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", ".."),
+        "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /",
+    ),
     ("hydra.sweeper.seed", _natural, "it is a whole number from 0 up"),
     ("hydra.sweeper.repeats", _count, "it counts runs of every point: a whole number from 1 up"),
     ("hydra.sweeper.confirm", _natural, "it counts runs with fresh seeds: a whole number from 0 up"),
@@ -203,6 +208,6 @@ NULL = {
     *("trainer.extend", "trainer.gradient_clip_val", "trainer.patience", "trainer.price_per_hour"),
     *("callbacks.samples.top_k", "callbacks.samples.top_p", "logger.project"),
     *("task.run", "task.runs", "task.html", "task.data_path", "task.filter", "task.limit", "task.steps", "task.top_k", "task.top_p"),
-    *("task.device", "task.hours", "task.price_per_hour", "task.prompt"),
+    *("task.device", "task.hours", "task.price_per_hour", "task.prompt", "study"),
     *("hydra.sweeper.n_trials", "hydra.sweeper.hours", "hydra.sweeper.timeout", "hydra.sweeper.trial_timeout"),
 }

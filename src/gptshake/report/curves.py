@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row, read_rows
-from gptshake.record.names import title
+from gptshake.record.names import title_of
 from gptshake.record.run import read_run
 from gptshake.report.smoothing import REFERENCES, column, smooth, spread, thin
 from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
@@ -46,7 +46,7 @@ def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
     figure = Figure(figsize=(8, 5))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     figure.subplots_adjust(left=0.075, right=0.865, top=0.815, bottom=0.095, hspace=0.22)
-    heading(figure, title(info["name"]), _subtitle(info, rows))
+    heading(figure, title_of(info), _subtitle(info, rows))
     _draw_loss(upper, rows)
     _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
     _draw_learning_rate(lower, rows)
