@@ -24,6 +24,7 @@ from gptshake.config.check import check, check_one_device
 from gptshake.estimate import cost, laws
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
+from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
 from gptshake.record.git import Code
 from gptshake.record.launch import Launch
@@ -96,7 +97,7 @@ class Trials:
         store = assemble.token_store(cfg, [])
         measure = partial(assemble.measured, store)
         budget = assemble.resolve(cfg, store, measure)
-        assemble.refuse_oversized(cfg, store, budget, Path(cfg.paths.multirun).expanduser())
+        assemble.refuse_oversized(cfg, store, budget, expanded(cfg.paths.multirun))
         shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
         parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), assemble.around(cfg, store, shape, budget))
         frozen = assemble.frozen_source(cfg) | {

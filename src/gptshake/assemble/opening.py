@@ -142,6 +142,8 @@ def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
             f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
         )
     _extend(cfg, run, budget)
+    if path := frozen_source(cfg).get("data.path"):
+        run.update(extended={"data.path": path})  # the text may have moved: the next resume looks here
     run.update(status="running", reason=None)
     return run
 
@@ -336,7 +338,7 @@ def say_end(run: Run, summary: dict[str, float], planned: int, store: TokenStore
         run: says it.
         summary: of the run.
         planned: steps that the run was to take.
-        store: the data; None for a trial, whose meaning its study tells.
+        store: the data; None for a trial, which its study judges.
         n_scored: targets of a validation; None for all.
     """
     overfit = (run.info.get("choices") or {}).get("debug") == "overfit"

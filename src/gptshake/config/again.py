@@ -15,7 +15,7 @@ from yaml import YAMLError
 from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value
-from gptshake.errors import RecordError
+from gptshake.errors import RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free
 from gptshake.record.catalogue import flat
@@ -91,13 +91,13 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
 
 
 def extended(run_dir: Path) -> list[str]:
-    """The limits that a run got on a resume, which hold for the next ones, too.
+    """The limits and the place of the text that a run got on a resume, which hold for the next ones, too.
 
     Raises:
         RecordError: one of them is more than a value.
     """
-    limits = _record(run_dir).get("extended") or {}
-    return [text for key, value in limits.items() if _is_value(text := f"{key}={override_value(value)}", run_dir, ())]
+    later = _record(run_dir).get("extended") or {}
+    return [text for key, value in later.items() if _is_value(text := f"{key}={override_value(value)}", run_dir, ())]
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
 
 
 def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
-    """``stored_overrides``, with the limits that the run was extended to, and the version of the cleaning that it began with."""
+    """``stored_overrides``, with what the run got on a resume, and the version of the cleaning that it began with."""
     cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
     return [*stored_overrides(run_dir, new), *extended(run_dir), *cleaning]
 
@@ -200,7 +200,7 @@ def stored_config(run_dir: Path) -> dict[str, Any]:
     try:
         return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({str(error).splitlines()[0]}).") from error
+        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({first_line(error)}).") from error
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:

@@ -3,8 +3,9 @@
 import re
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 _FIRST = "".join(letter for letter in string.ascii_lowercase if letter not in "abcdefin")  # else 1234e567 is a number, inf and nan are, too
 _REST = string.ascii_lowercase + string.digits
@@ -30,7 +31,7 @@ def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str,
         id: from ``new_id``.
         now: when the run began.
     """
-    fixed = [re.sub(r"[-.]+", "_", _safe(part))[:_MAX_PART] or "any" for part in (model, data, label)]
+    fixed = [re.sub(r"[-.]+", "_", safe(part))[:_MAX_PART] or "any" for part in (model, data, label)]
     parts = [now.strftime("%Y%m%d-%H%M"), *fixed]
     groups_first = sorted(changes, key=lambda change: change.partition("=")[0] not in _GROUPS)
     for change in filter(None, map(_short, groups_first)):
@@ -46,13 +47,20 @@ def title(name: str) -> str:
     return " · ".join(filter(None, match.groups())) if match else name
 
 
+def title_of(info: Mapping[str, Any]) -> str:
+    """The title of a run from its record, with the name of its text in the letters that it has; the folder's name is ASCII."""
+    words, label = title(str(info.get("name") or "")).split(" · "), (info.get("data") or {}).get("label")
+    return " · ".join([*words[:2], str(label), *words[3:]]) if label and len(words) > 2 else " · ".join(words)
+
+
 def _short(change: str) -> str:
     """``optimizer.lr=3e-4`` -> ``lr3e-4``; ``scheduler=cosine`` -> ``cosine``."""
     key, equals, value = change.lstrip("+~").partition("=")
     if key in _GROUPS:
-        return _safe(value)[:40]
-    return _safe(key.rpartition(".")[2] + value if equals else key)[:40]
+        return safe(value)[:40]
+    return safe(key.rpartition(".")[2] + value if equals else key)[:40]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """The text with an underscore for whatever is not of ``A-Za-z0-9_.-``."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_-.")
