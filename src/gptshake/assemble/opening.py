@@ -146,6 +146,8 @@ def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
     _extend(cfg, run, budget)
     if (parent := run.info.get("parent_path")) and (Path(parent) / "run.json").exists():
         cfg.init_from = parent  # what was typed may be relative to the folder where the run began
+    if path := frozen_source(cfg).get("data.path"):
+        run.update(extended={"data.path": path})  # the text may have moved: the next resume looks here
     run.update(status="running", reason=None)
     return run
 
