@@ -111,6 +111,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
 
 
+def visible(text: str, keep: str = "") -> str:
+    """Text with what has no shape written out: ``\\x1b`` for an escape, ``\\n`` for a line break; letters in ``keep`` stay."""
+    return "".join(letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def fit(parts: Sequence[str], columns: int, spare: Sequence[int] = ()) -> str:
     """The parts in one line of at most so many columns.
 

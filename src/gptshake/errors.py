@@ -17,6 +17,11 @@ in one place, ``gptshake.__main__``.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without a full stop; the name of its class if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 class GptshakeError(Exception):
     """Base of all errors that are shown to people as one sentence, without a traceback."""
 

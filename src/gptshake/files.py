@@ -119,8 +119,13 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
 def _room(place: Path | None) -> str:
     if place is None:
         return ""
-    there = next((parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists()), Path("/"))
-    return f": {place} could not be written, {shutil.disk_usage(there).free / 2**20:,.1f} MiB are free there"
+    return f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there"
+
+
+def free_disk(place: Path) -> int:
+    """Bytes that are free where a path is, or will be."""
+    there = next(parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
 
 
 @contextmanager

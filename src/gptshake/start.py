@@ -30,7 +30,7 @@ from gptshake.config.recipe import written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, came_from, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.config.swept import check_points, plain_options, starting_options
 from gptshake.errors import ConfigError, GptshakeError, RecordError
-from gptshake.files import refuse_links
+from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import flat
 from gptshake.record.git import Code, read_code
@@ -88,7 +88,7 @@ def start(arguments: Arguments) -> None:
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
     if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
-        _refuse_used_folder(Path(cfg.paths.run_dir).expanduser())
+        _refuse_used_folder(expanded(cfg.paths.run_dir))
     label = _preflight(cfg)
     if arguments.multirun:
         check_points(single, parse_overrides(arguments.overrides), cfg, _look)

@@ -24,6 +24,7 @@ from gptshake.config.check import check, check_one_device
 from gptshake.estimate import cost, laws
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
+from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
 from gptshake.record.git import Code
 from gptshake.record.launch import Launch
@@ -31,7 +32,10 @@ from gptshake.record.run import new_id, run_name
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
-PRICED = ("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path")
+PRICED = (
+    *("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path", "trainer.accelerator"),
+    *("trainer.precision", "trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours"),
+)
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
 LR = "optimizer.lr"
 TRIAL_START = 1.0  # seconds: its process is forked with everything imported
@@ -81,7 +85,7 @@ class Trials:
         self.uncommitted.save(folder)
 
     def has_price(self, key: str) -> bool:
-        """Whether another option is another model, other data or another way to run."""
+        """Whether another value is another model, other data, another length or another way to run."""
         return key in PRICED
 
     def prepare(self, composed: DictConfig) -> dict[str, Any]:
@@ -93,7 +97,7 @@ class Trials:
         store = assemble.token_store(cfg, [])
         measure = partial(assemble.measured, store)
         budget = assemble.resolve(cfg, store, measure)
-        assemble.refuse_oversized(cfg, store, budget, Path(cfg.paths.multirun).expanduser())
+        assemble.refuse_oversized(cfg, store, budget, expanded(cfg.paths.multirun))
         shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
         parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), assemble.around(cfg, store, shape, budget))
         frozen = assemble.frozen_source(cfg) | {

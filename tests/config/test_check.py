@@ -189,3 +189,9 @@ def test_16_mixed_is_refused_where_there_is_none(accelerator: str) -> None:
     with pytest.raises(ConfigError, match="16-mixed needs a GPU"):
         check(compose([*RUN, f"trainer.accelerator={accelerator}", "trainer.precision=16-mixed"]))
     check(compose([*RUN, "trainer.accelerator=gpu", "trainer.precision=16-mixed"]))
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "..", "a" * 300, "''"])
+def test_the_name_of_a_study_is_one_folder(name: str) -> None:
+    with pytest.raises(ConfigError, match="study"):
+        check(compose(["model=tiny", "data=wiki_char", f"study={name}"]))

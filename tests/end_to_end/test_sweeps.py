@@ -74,7 +74,7 @@ def test_a_learning_rate_is_found_by_the_word_range(commands: Any, small: Any, t
     assert study.rows["search"] == "line" and study.rows["state"] == "done" and 3 <= len(study.trials) <= 20
     rates = [trial["params"]["optimizer.lr"] for trial in study.trials]
     assert rates[0] == 2e-3 and all(1e-5 <= rate <= 3e-2 for rate in rates) and len(set(rates)) == len(rates)
-    assert done.out.index("price:") < done.out.index("trial 0 begins")
+    assert done.out.index("estimated cost:") < done.out.index("trial 0 begins")
     assert "The best is trial" in done.out and "Repeat it:  python -m gptshake" in done.out and "\x1b" not in done.out
     names = {path.relative_to(study.folder).as_posix() for path in study.folder.rglob("*")}
     assert {"journal.log", "report.html", "best.yaml", "plots/basin.png", "plots/basin.svg", "plots/curves.png"} <= names
@@ -201,6 +201,19 @@ def test_mandatory_groups_are_swept_with_fixed_keys_and_a_price_for_each_option(
     assert "multirun/groups/best.yaml" in done.out and study.rows["fixed"].count("model=tiny") == 0
     shapes = [OmegaConf.load(study.folder / f"{number}/config.yaml").model.n_layer for number in range(4)]
     assert len(set(shapes)) == 1  # the key typed beside the swept group
+
+
+def test_a_swept_value_is_what_its_trial_runs_with_though_the_others_are_frozen(commands: Any, small: Any, tmp_path: Path) -> None:
+    axes = ("trainer.precision=32-true,bf16-mixed", "trainer.threads=1,2", "trainer.max_steps=2,3")
+    done = commands(tmp_path, "-m", *small, *axes, "study=frozen", "hydra.sweeper.n_trials=7")
+    assert done.code == 0, done.err
+    study = Study(tmp_path)
+    assert len(study.trials) == 7 and "| 7 trials on" in done.out
+    for trial in study.trials:
+        config = OmegaConf.load(study.folder / f"{trial['number']}/config.yaml")
+        assert {key: OmegaConf.select(config, key) for key in trial["params"]} == trial["params"]
+    winner = next(trial for trial in study.trials if f"The best is trial {trial['number']}:" in done.out)
+    assert f"valid for {winner['runs'][0]['tokens']} tokens" in done.out
 
 
 def test_a_study_in_which_every_trial_diverged_says_so_and_fails(commands: Any, small: Any, tmp_path: Path) -> None:

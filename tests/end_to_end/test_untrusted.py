@@ -257,7 +257,7 @@ def test_places_in_a_record_are_not_written_to(run: Path, marker: Path, tmp_path
     places = {"paths.run_dir": str(marker), "paths.cache": str(marker), "data.documents.cache": str(marker)}
     tamper(run, f"data.documents={{cache:{marker}}}", resolved=places, extended=places)
     assert not any(str(marker) in text for text in resumed_overrides(run))
-    cfg = checked_compose(["model=tiny", "data=wiki_char"])
+    cfg = checked_compose(["model=tiny", "data=text_char", "data.path=book.txt"])
     freeze(cfg, run)
     assert str(marker) not in str(cfg)
     with pytest.raises(RecordError, match="where a run writes is not taken from its files"):

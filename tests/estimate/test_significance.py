@@ -32,12 +32,10 @@ def test_a_paired_test_is_the_one_sample_test_of_the_differences() -> None:
 
 
 def test_welch_has_the_degrees_of_freedom_of_welch_and_satterthwaite() -> None:
-    test = welch([1.0, 2.0, 3.0], [4.0, 8.0, 12.0, 16.0])
-    assert test is not None
+    test = welch(2.0 - 10.0, (1.0, 3), (math.sqrt(80 / 3), 4))  # 1, 2, 3 against 4, 8, 12, 16
     a, b = 1 / 3, (80 / 3) / 4
     assert test.freedom == pytest.approx((a + b) ** 2 / (a**2 / 2 + b**2 / 3))
     assert (test.mean, test.error) == pytest.approx((-8.0, math.sqrt(a + b)))
-    assert welch([1.0], [1.0, 2.0]) is None
 
 
 @pytest.mark.parametrize(("gaps", "p"), [([0.0, 0.0, 0.0], 1.0), ([0.5, 0.5, 0.5], 0.0)])

@@ -206,6 +206,7 @@ def test_values_out_of_sense_are_refused(schedule: Callable[[int, int], Factors]
         (gpt3, 10, 0),  # at most 1 %
         (one_cycle, None, 30),
         (lambda tokens, total: Factors(1.0), None, None),
+        (lambda tokens, total, warmup=0.1: Factors(1.0), None, None),  # of a user's own, with a meaning of its own
     ],
 )
 def test_the_warm_up_in_tokens_and_in_steps(schedule: Schedule, tokens: float | None, steps: int | None) -> None:

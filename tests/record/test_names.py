@@ -4,7 +4,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.record.names import new_id, run_name, title
+from gptshake.record.names import new_id, run_name, title, title_of
 
 NOW = datetime(2026, 11, 24, 0, 31)
 
@@ -40,3 +40,10 @@ def test_no_id_reads_as_a_number_or_a_word_of_yaml() -> None:
 
 def test_a_name_of_another_form_is_its_own_title() -> None:
     assert title("my-run") == "my-run"
+
+
+def test_the_folder_is_ascii_and_the_title_keeps_the_texts_own_letters() -> None:
+    name = run_name("tiny", "text_char", "Война-и-мир", ["optimizer.lr=3e-4"], "x3k9a2pq", NOW)
+    assert name.isascii()
+    assert title_of({"name": name, "data": {"label": "Война-и-мир"}}) == "tiny · text_char · Война-и-мир · lr3e-4"
+    assert title_of({"name": name}) == title(name) and title_of({"name": "mine", "data": {"label": "x"}}) == "mine"

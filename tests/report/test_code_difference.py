@@ -86,7 +86,7 @@ def test_uncommitted_lines_that_only_one_run_had_are_shown(record: Make) -> None
         "  l0000000: unchanged",
         "uncommitted in src/model.py:",
         "  k0000000: +x = 1",
-        "  l0000000: + x = 2?",
+        "  l0000000: + x = 2\\x1b",
     ]
     assert code_differences(a, a)[1] == "the same uncommitted changes in src/model.py, src/binary.py, src/new.py"
 

@@ -12,6 +12,7 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.record.catalogue import Entry, read_entry
+from gptshake.report.answer import differences
 from gptshake.report.export import ABOUT, check_targets, deliver, runs_csv, runs_json, study_csv, study_latex
 
 EVIL = 'a "quoted", note\nwith 50 % & _under_ {braces} \\ ~^ # $ 日本語'
@@ -70,7 +71,11 @@ def test_a_studys_latex_is_a_tabular_whose_rows_have_equal_cells(line: Callable[
 
 def test_a_comparison_is_exported_as_its_differences(compared: Callable[..., dict[str, Any]]) -> None:
     study = compared()
-    assert read(study_csv(study))[0]["change"] == study["ablate"]["labels"][0] and "toprule" in study_latex(study)
+    base, *changes = read(study_csv(study))
+    assert base["change"] == study["ablate"]["labels"][0] and "toprule" in study_latex(study)
+    assert [float(change["difference"]) for change in changes] == [
+        row.mean for row in differences(study)
+    ]  # in full, without signs of percent
 
 
 def test_a_table_goes_to_a_file_or_to_the_standard_output(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -62,4 +62,4 @@ def test_a_model_cannot_write_the_journals_marks(line: str) -> None:
 
 
 def test_what_has_no_shape_is_written_out() -> None:
-    assert visible("a\x00\x1b\u202e\u200b\xa0ü🎲\t") == "a\\x00\\x1b\\u202e\\u200b\\xa0ü🎲\t"
+    assert visible("a\x00\x1b\u202e\u200b\xa0ü🎲\t", keep="\t") == "a\\x00\\x1b\\u202e\\u200b\\xa0ü🎲\t"

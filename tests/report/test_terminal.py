@@ -114,7 +114,12 @@ def test_batch_sizes_show_their_speed_beside_their_loss(grid: Make) -> None:
 
 def test_the_answer_is_bound_to_its_tokens(line: Make) -> None:
     assert said(line(), "valid") == "This is valid for 1.2M tokens: longer runs may want another value."
-    assert not [sentence for sentence in verdict(line(tokens=None)) if "valid" in sentence]
+    study = line(tokens=300_000)  # the length itself was swept
+    assert "valid for 1.2M tokens" in said(study, "valid")
+    for run in [run for trial in study["trials"] for run in trial["runs"]]:
+        run["tokens"] = None
+    assert "valid for 300k tokens" in said(study, "valid")
+    assert not [sentence for sentence in verdict(study | {"tokens": None}) if "valid" in sentence]
 
 
 def test_losses_are_counted_and_failures_have_reasons(line: Make, rows: SimpleNamespace) -> None:

@@ -128,7 +128,8 @@ def test_no_confirmation_begins_after_the_timeout(run: Begin) -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "repeats", "confirm", "expected"), [(20, 1, 0, 20), (20, 1, 3, 11), (20, 2, 3, 5), (8, 1, 3, 2), (1, 3, 3, 1), (20, 3, 0, 6)]
+    ("runs", "repeats", "confirm", "expected"),
+    [(20, 1, 0, 20), (20, 1, 3, 11), (20, 2, 3, 5), (8, 1, 3, 2), (1, 3, 3, 1), (20, 3, 0, 6), (14, 1, 3, 5)],
 )
 def test_hours_are_for_the_runs_of_the_confirmation_too(runs: int, repeats: int, confirm: int, expected: int) -> None:
     options = SweeperConfig(hours=runs / 360, repeats=repeats, confirm=confirm)

@@ -25,6 +25,7 @@ from gptshake.errors import ConfigError, GptshakeError, Stop
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import CHECKPOINTS, Around, Speed, refuse_what_cannot_fit
+from gptshake.files import free_disk
 from gptshake.model.config import GPTConfig
 from gptshake.processes import ForkServer, Outcome, Spec
 from gptshake.signals import SIGNALS
@@ -169,9 +170,8 @@ def refuse_oversized(cfg: DictConfig, store: TokenStore, budget: Budget, folder:
     shape, vocabulary = model_shape(cfg), store.tokenizer.vocab_size
     peak = memory(cfg, shape, vocabulary, budget.micro_batch_size, 0).total
     missing = max(1, CHECKPOINTS - len(list(folder.glob("checkpoints/step-*"))))
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     disk = missing * cost.checkpoint_bytes(shape, vocabulary)
-    refuse_what_cannot_fit(peak, memory_there(cfg), disk, shutil.disk_usage(there).free)
+    refuse_what_cannot_fit(peak, memory_there(cfg), disk, free_disk(folder))
 
 
 def _eval_batches(split: Split, budget: Budget) -> int:

@@ -336,7 +336,7 @@ def say_end(run: Run, summary: dict[str, float], planned: int, store: TokenStore
         run: says it.
         summary: of the run.
         planned: steps that the run was to take.
-        store: the data; None for a trial, whose meaning its study tells.
+        store: the data; None for a trial, which its study judges.
         n_scored: targets of a validation; None for all.
     """
     overfit = (run.info.get("choices") or {}).get("debug") == "overfit"

@@ -26,7 +26,7 @@ from gptshake.estimate.forecast import interval_of, run_seconds, steps_within
 from gptshake.estimate.words import duration
 from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
-from gptshake.record.run import find_run
+from gptshake.record.run import find_run, run_roots
 from gptshake.redaction import redact
 from gptshake.tokenizer.protocol import TokenizerTrainer
 from gptshake.tokenizer.saved import SavedTrainer
@@ -46,6 +46,8 @@ def preflight(cfg: DictConfig) -> str:
         make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
     if cfg.tokenizer is not None:
         trainer_of(cfg)
+    if cfg.init_from and cfg.resume is None:
+        find_run(cfg.init_from, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
 
 
@@ -85,7 +87,7 @@ def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrai
     path = own or expanded(wanted)
     if not path.exists():
         try:
-            path = find_run(wanted, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+            path = find_run(wanted, run_roots(cfg.paths))
         except RecordError as error:
             raise ConfigError(f"tokenizer.path={wanted} is no file, no folder and no run. {error}") from error
     return SavedTrainer(path, trainer)

@@ -12,10 +12,9 @@ from gptshake.assemble.parts import make
 from gptshake.assemble.settle import trainer_of
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
-from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import read_entry
-from gptshake.record.run import Run, find_run
+from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     """The same without a record; gives the run that they come from."""
     from gptshake.training.checkpoint import best_weights, load_weights
 
-    source = find_run(cfg.init_from, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+    source = find_run(cfg.init_from, run_roots(cfg.paths))
     parent = Run.open(source)
     if parent.info["data"]["tokenizer"] != store.tokenizer.digest:
         raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
@@ -61,7 +60,7 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
     """
     if not cfg.task.run:
         raise ConfigError("Say which run: task.run=<name, id or path>.")
-    path = find_run(cfg.task.run, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+    path = find_run(cfg.task.run, run_roots(cfg.paths))
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights
 

@@ -15,7 +15,7 @@ from yaml import YAMLError
 from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value, names_place
-from gptshake.errors import RecordError
+from gptshake.errors import RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free
 from gptshake.record.catalogue import flat
@@ -200,7 +200,7 @@ def stored_config(run_dir: Path) -> dict[str, Any]:
     try:
         return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({str(error).splitlines()[0]}).") from error
+        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({first_line(error)}).") from error
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:

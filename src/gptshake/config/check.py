@@ -20,7 +20,7 @@ from gptshake.config.parameters import parameters
 from gptshake.config.ranges import NULL, RULES, WORDS
 from gptshake.config.suggest import keys, list_options
 from gptshake.data.config import DataConfig
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time
 from gptshake.estimate.words import parse_bytes
 from gptshake.hardware import check_precision
@@ -115,13 +115,9 @@ def _check_missing(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}=??? has no value: ??? means that one must be given, so give {key}= one.") from None
         except OmegaConfBaseException as error:
             raise ConfigError(
-                f"{key}: its value holds an interpolation that means nothing here: {_reason(error)} Where a dollar and a brace are "
+                f"{key}: its value holds an interpolation that means nothing here: {first_line(error)}. Where a dollar and a brace are "
                 f"meant as they are, write \\${{ for ${{."
             ) from None
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") + "."
 
 
 def _value(cfg: DictConfig, key: str) -> Any:

@@ -1,8 +1,6 @@
 """``gptshake task=sample --help``: the keys of an option with default, type and comment, read from its file: no Hydra, so at once."""
 
 import re
-import shutil
-import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import yaml
 
 from gptshake.config.argv import key_of
+from gptshake.config.help import columns_here, wrapped
 from gptshake.config.layout import GROUPS, option_files, options
 from gptshake.config.mistakes import known_option, nearest
 from gptshake.config.schemas import SCHEMAS
@@ -116,6 +115,4 @@ def _about(text: str) -> str:
 
 
 def _wrapped(start: str, text: str) -> str:
-    width, indent = max(shutil.get_terminal_size().columns, 60), min(len(start), 16)
-    lines = textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * indent, break_long_words=False)
-    return "\n".join(lines) or start.rstrip()
+    return wrapped(f"{start}{text}".rstrip(), max(columns_here(), 60), min(len(start), 16))

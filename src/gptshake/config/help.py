@@ -41,8 +41,7 @@ def help_page(columns: int | None = None) -> str:
     Args:
         columns: of the widest line; by default those of the terminal, of a file 80.
     """
-    console = Console()
-    columns = columns or min(WIDEST, console.size().columns - 1 if console.terminal else 80)
+    columns = columns or columns_here()
     texts = [
         f"gptshake {__version__}: train small GPTs from scratch and find the learning rate and batch size that work.",
         "",
@@ -52,13 +51,19 @@ def help_page(columns: int | None = None) -> str:
         *_commands(columns),
         "",
         "Groups and their options:",
-        *(_wrapped(f"  {f'{group}=':<13} {', '.join(options(group))}", columns, indent=16) for group in GROUPS if options(group)),
+        *(wrapped(f"  {f'{group}=':<13} {', '.join(options(group))}", columns, indent=16) for group in GROUPS if options(group)),
         "",
         "Any key of the config can be set: gptshake model=tiny data=wiki_char --cfg job prints them all.",
         "Flags: -m several runs | --dirty run with uncommitted changes | --cfg job show the config | --info | --help | --version",
         "Your own options go into ./conf/<group>/<name>.yaml. HYDRA_FULL_ERROR=1 shows tracebacks.",
     ]
-    return "\n".join(_wrapped(text, columns) for text in texts)
+    return "\n".join(wrapped(text, columns) for text in texts)
+
+
+def columns_here() -> int:
+    """Columns of the widest line of help: those of the terminal, of a file 80."""
+    console = Console()
+    return min(WIDEST, console.size().columns - 1 if console.terminal else 80)
 
 
 def _commands(columns: int) -> list[str]:
@@ -66,10 +71,10 @@ def _commands(columns: int) -> list[str]:
     width = max(len(command) for command, _ in _COMMANDS) + 2
     if columns >= width + max(len(what) for _, what in _COMMANDS) + 2:
         return [f"  {command:<{width}}{what}" for command, what in _COMMANDS]
-    return [_wrapped(text, columns, indent=6) for command, what in _COMMANDS for text in (f"  {command}", f"      {what}")]
+    return [wrapped(text, columns, indent=6) for command, what in _COMMANDS for text in (f"  {command}", f"      {what}")]
 
 
-def _wrapped(text: str, columns: int, indent: int = 0) -> str:
+def wrapped(text: str, columns: int, indent: int = 0) -> str:
     """The lines of a text, each broken at spaces where it is too long; what follows begins after ``indent`` spaces."""
     look: dict[str, Any] = {"subsequent_indent": " " * indent, "break_long_words": False, "break_on_hyphens": False}
     return "\n".join(line if len(line) <= columns else textwrap.fill(line, columns, **look) for line in text.split("\n"))

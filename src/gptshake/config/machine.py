@@ -1,4 +1,4 @@
-"""Sizes that this machine cannot serve, refused before anything is built: a slip of the keyboard must not take the machine with it."""
+"""Sizes that this machine cannot serve, refused before anything is built: a mistyped number must not fill the machine."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,9 +19,9 @@ def check_machine(cfg: DictConfig) -> None:
     """
     most = MOST_PER_CORE * logical_cores()
     for key in ("data.workers", "trainer.threads", "trainer.devices"):
-        wish = OmegaConf.select(cfg, key)
-        if isinstance(wish, int) and wish > most:
-            raise ConfigError(f"{key}={wish} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")
+        wanted = OmegaConf.select(cfg, key)
+        if isinstance(wanted, int) and wanted > most:
+            raise ConfigError(f"{key}={wanted} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")
     if cfg.model is None or OmegaConf.get_type(cfg.model) is not GPTConfig:
         return
     shape = GPTConfig(**{str(key): value for key, value in cfg.model.items()})

@@ -70,6 +70,10 @@ def _share(value: Any) -> bool:
     return _is_number(value) and 0 <= value < 1
 
 
+def _inside(value: Any) -> bool:
+    return _share(value) and value > 0
+
+
 RULES: tuple[Rule, ...] = (
     ("optimizer.lr", _positive, "a learning rate is a number above 0, such as 3e-4"),
     ("optimizer.beta1", _share, "it lies between 0 and 1, such as 0.9"),
@@ -79,20 +83,12 @@ RULES: tuple[Rule, ...] = (
     ("data.batch_size", _count_or_auto, "it counts sequences per optimizer step: a whole number from 1 up, or auto"),
     ("data.batch_tokens", _count, "it counts tokens per optimizer step: a whole number from 1 up"),
     ("data.micro_batch_size", _count_or_auto, "it counts sequences per forward pass: a whole number from 1 up, or auto"),
-    (
-        "data.workers",
-        lambda value: _count_or_auto(value) or (value == 0 and value is not False),
-        "it counts processes: a whole number from 0 up, or auto",
-    ),
+    ("data.workers", lambda value: value == AUTO or _natural(value), "it counts processes: a whole number from 0 up, or auto"),
     ("data.limit_blocks", _count, "it counts training blocks: a whole number from 1 up"),
     ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
     ("data.max_bytes", _count, "it counts bytes of text: a whole number from 1 up, such as 100000000"),
-    ("data.order_seed", lambda value: isinstance(value, int) and value >= 0, "it is a whole number from 0 up"),
-    (
-        "data.val_fraction",
-        lambda value: _share(value) and value > 0,
-        "validation needs a share of the text above 0 and below 1, such as 0.05",
-    ),
+    ("data.order_seed", _natural, "it is a whole number from 0 up"),
+    ("data.val_fraction", _inside, "validation needs a share of the text above 0 and below 1, such as 0.05"),
     ("data.test_fraction", _share, "the test's share of the text lies between 0 and 1, such as 0.05"),
     ("task.passes", lambda value: _count(value) and value >= 16, "it counts passes at each checkpoint: a whole number from 16 up"),
     ("trainer.devices", _count_or_auto, "it counts devices: a whole number from 1 up, or auto"),
@@ -115,17 +111,13 @@ RULES: tuple[Rule, ...] = (
     ("task.seconds", _positive, "it counts seconds: a number above 0"),
     ("task.hours", _positive, "it counts hours: a number above 0, such as 8"),
     ("task.price_per_hour", _not_negative, "it is what an hour of the device costs: a number from 0 up"),
-    (
-        "task.mfu",
-        lambda value: _share(value) and value > 0,
-        "it is the share of the device's peak that training reaches: above 0 and below 1, such as 0.3",
-    ),
+    ("task.mfu", _inside, "it is the share of the device's peak that training reaches: above 0 and below 1, such as 0.3"),
     ("task.repeats", _count, "it counts seeds: a whole number from 1 up"),
     ("task.low", _positive, "it is the learning rate with which the range test begins, such as 1e-6"),
     ("task.high", _positive, "it is the learning rate at which the range test ends, such as 1"),
-    ("task.confirm", lambda value: _count(value) or (value == 0 and value is not False), "it counts runs: a whole number from 0 up"),
+    ("task.confirm", _natural, "it counts runs: a whole number from 0 up"),
     ("task.confirm_steps", _count, "it counts optimizer steps of a run: a whole number from 1 up"),
-    ("seed", lambda value: isinstance(value, int) and 0 <= value < 2**63, "it is a whole number from 0 up"),
+    ("seed", _natural, "it is a whole number from 0 up"),
     ("optimizer.momentum", _share, "it lies between 0 and 1, such as 0.9"),
     ("optimizer.embedding_lr_mult", _positive, "it is a multiple of optimizer.lr above 0, such as 1"),
     ("optimizer.fused", _bool_or_auto, "it is auto, true or false"),
@@ -190,6 +182,11 @@ RULES: tuple[Rule, ...] = (
     ("hydra.sweeper.hours", _positive, "it counts hours: a number above 0"),
     ("hydra.sweeper.timeout", _positive, "it counts seconds: a number above 0"),
     ("hydra.sweeper.trial_timeout", _positive, "it counts seconds: a number above 0"),
+    (
+        "study",
+        lambda value: isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", ".."),
+        "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /",
+    ),
     ("hydra.sweeper.seed", _natural, "it is a whole number from 0 up"),
     ("hydra.sweeper.repeats", _count, "it counts runs of every point: a whole number from 1 up"),
     ("hydra.sweeper.confirm", _natural, "it counts runs with fresh seeds: a whole number from 0 up"),
@@ -216,20 +213,7 @@ NULL = {
     *("trainer.strategy", "trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours", "trainer.limit_val_batches"),
     *("trainer.extend", "trainer.gradient_clip_val", "trainer.patience", "trainer.price_per_hour"),
     *("callbacks.samples.top_k", "callbacks.samples.top_p", "logger.project"),
-    *(
-        "task.run",
-        "task.runs",
-        "task.html",
-        "task.csv",
-        "task.json",
-        "task.latex",
-        "task.data_path",
-        "task.filter",
-        "task.limit",
-        "task.steps",
-        "task.top_k",
-        "task.top_p",
-    ),
-    *("task.device", "task.hours", "task.price_per_hour", "task.prompt"),
+    *("task.run", "task.runs", "task.html", "task.data_path", "task.filter", "task.limit", "task.steps", "task.top_k", "task.top_p"),
+    *("task.csv", "task.json", "task.latex", "task.device", "task.hours", "task.price_per_hour", "task.prompt", "study"),
     *("hydra.sweeper.n_trials", "hydra.sweeper.hours", "hydra.sweeper.timeout", "hydra.sweeper.trial_timeout"),
 }

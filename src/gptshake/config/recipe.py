@@ -3,7 +3,6 @@
 So the record of a run holds what the file said, and the run can be repeated without the file.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.argv import key_of, override_value
 from gptshake.config.values import more_than_a_value, names_place
-from gptshake.errors import ConfigError, RecordError
+from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
+from gptshake.record.catalogue import flat
 
 KEY = "experiment"
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
@@ -46,13 +46,13 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise ConfigError(f"{KEY}={path}: there is no such file.") from error
     except Exception as error:  # whatever the reader of YAML makes of a file that is none
-        raise ConfigError(f"{KEY}={path} is no config: {str(error).splitlines()[0]}.") from error
+        raise ConfigError(f"{KEY}={path} is no config: {first_line(error)}.") from error
     if not isinstance(node, DictConfig):
         raise ConfigError(f"{KEY}={path} is no config: it holds no keys.")
     content = OmegaConf.to_container(node, resolve=False)
     assert isinstance(content, dict)
     groups = [_group(path, entry) for entry in content.pop("defaults", []) if entry != "_self_"]
-    lines = groups + [f"{key}={override_value(value)}" for key, value in _leaves(content)]
+    lines = groups + [f"{key}={override_value(value)}" for key, value in flat(content).items()]
     if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
         for text in lines:
             if why := more_than_a_value(text) or (names_place(text) and "it says where a run writes"):
@@ -71,11 +71,3 @@ def _group(path: Path, entry: Any) -> str:
             f"{KEY}={path}: in a file given by its path, defaults are written `override /group: option` or `/group/option`, not {entry}."
         )
     return f"{str(name).removeprefix('override /')}={option}"
-
-
-def _leaves(node: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -6,8 +6,7 @@ What the repetition composes from the restored conf is compared with the stored 
 from collections.abc import Mapping
 from pathlib import Path
 
-from gptshake.config.again import stored_config as stored_config
-from gptshake.config.again import stored_overrides
+from gptshake.config.again import stored_config, stored_overrides
 from gptshake.config.argv import key_of, override_value
 from gptshake.errors import RecordError
 from gptshake.keys import RESUME, is_free

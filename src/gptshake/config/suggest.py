@@ -21,7 +21,7 @@ from gptshake.config.argv import key_of
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, local, options, shown
 from gptshake.config.mistakes import known_key, known_option, meant, nearest, of_a_word
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, first_line
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.space import is_declared_range, texts_of
 
@@ -149,11 +149,11 @@ def _explain(overrides: list[str], error: Exception) -> ConfigError:
     try:
         base = compose(groups)
     except COMPOSITION_ERRORS as cause:
-        return ConfigError(f"These options do not go together: {' '.join(groups)} ({_first_line(cause)})")
+        return ConfigError(f"These options do not go together: {' '.join(groups)} ({first_line(cause)})")
     for text in overrides:
         if text not in groups and (sentence := _wrong_value(text, base, groups)):
             return ConfigError(sentence)
-    return ConfigError(_first_line(error))
+    return ConfigError(f"{first_line(error)}.")
 
 
 def _wrong_file(error: Exception) -> str | None:
@@ -249,13 +249,9 @@ def _siblings(cfg: DictConfig, key: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """What OmegaConf says of a value, in words that need no knowledge of it."""
-    text = _first_line(error.__cause__ or error)
+    text = first_line(error.__cause__ or error)
     plain = next((words for pattern, words in _PLAIN.items() if re.search(pattern, text)), text)
-    return plain[0].lower() + plain[1:]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+    return f"{plain[0].lower()}{plain[1:].rstrip('.')}."
 
 
 def missing_groups(cfg: DictConfig, wanted: Iterable[str]) -> list[str]:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gptshake.console import visible
 from gptshake.data.progress import Progress, Say
-from gptshake.data.source.protocol import START, Document, Position, Source, shown
+from gptshake.data.source.protocol import START, Document, Position, Source
 from gptshake.data.split import place
 from gptshake.errors import DataError
 from gptshake.estimate.words import counted
@@ -195,7 +196,7 @@ def _hash_of_first(file: Path, size: int) -> Any:
 
 
 def _say_empty(state: _State, label: str, say: Say) -> None:
-    some = ", ".join(shown(name) for name in state.empty) + (", ..." if state.n_empty > 3 else "")
+    some = ", ".join(visible(name) for name in state.empty) + (", ..." if state.n_empty > 3 else "")
     if not state.written:
         raise DataError(f"There is no text in {label}" + (f": {some} is empty." if state.n_empty else "."))
     if state.n_empty:

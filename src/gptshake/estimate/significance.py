@@ -41,15 +41,8 @@ def paired(differences: Sequence[float]) -> Comparison | None:
     return _comparison(fmean(differences), stdev(differences) / math.sqrt(len(differences)), len(differences) - 1)
 
 
-def welch(ours: Sequence[float], theirs: Sequence[float]) -> Comparison | None:
-    """Welch's t-test of two sets without common seeds, ours minus theirs; None if one of them has fewer than two values."""
-    if min(len(ours), len(theirs)) < 2:
-        return None
-    return welch_of(fmean(ours) - fmean(theirs), (stdev(ours), len(ours)), (stdev(theirs), len(theirs)))
-
-
-def welch_of(gap: float, *sets: tuple[float, int]) -> Comparison:
-    """Welch's t-test where only the difference of the means and (standard deviation, size >= 2) of both sets are known.
+def welch(gap: float, *sets: tuple[float, int]) -> Comparison:
+    """Welch's t-test of two sets without common seeds, from the difference of their means and (standard deviation, size >= 2) of each.
 
     Degrees of freedom by Welch and Satterthwaite.
     """

@@ -7,8 +7,9 @@ To add one: a function here or in a file of one's own, and its yaml.
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from math import ceil, cos, inf, nan, pi, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gptshake.errors import ConfigError
 
@@ -31,18 +32,24 @@ class Tokens(float):
 
 
 def warmup_tokens(schedule: Schedule, total: int) -> Tokens | None:
-    """Warm-up of a run of ``total`` tokens; None for a schedule without the option ``warmup``."""
-    option = inspect.signature(schedule).parameters.get("warmup")
-    return None if option is None else Tokens(_warmup(option.default, total))
+    """Warm-up of a run of ``total`` tokens; None for a schedule without one, and for a user's own, where ``warmup`` may mean anything."""
+    option = _options(schedule).get("warmup")
+    return None if option is None else Tokens(_warmup(option, total))
 
 
 def warmup_steps(schedule: Schedule, total: int, tokens_per_step: int) -> int | None:
-    """Steps until the peak; 0 if the first step has it, None for a schedule of the user's own that says nothing of a warm-up."""
-    options = inspect.signature(schedule).parameters
+    """Steps until the peak; 0 if the first step has it, None for a schedule of the user's own."""
     tokens: float | None = warmup_tokens(schedule, total)
-    if tokens is None and "pct_start" in options:
-        tokens = options["pct_start"].default * total
+    if tokens is None and (share := _options(schedule).get("pct_start")) is not None:
+        tokens = share * total
     return None if tokens is None else 0 if tokens <= tokens_per_step else ceil(tokens / tokens_per_step)
+
+
+def _options(schedule: Schedule) -> dict[str, Any]:
+    """Options of a schedule of this file, with their values; none of any other."""
+    function = schedule.func if isinstance(schedule, partial) else schedule
+    ours = getattr(function, "__module__", None) == __name__
+    return {name: option.default for name, option in inspect.signature(schedule).parameters.items()} if ours else {}
 
 
 def gpt3(tokens: int, total: int, *, warmup: float | str = "auto", decay: float | str = "auto", floor: float = 0.1) -> Factors:

@@ -17,7 +17,7 @@ from gptshake.errors import RecordError
 from gptshake.files import yaml_text
 from gptshake.record.figures import figures
 from gptshake.record.metrics import Row, read_rows
-from gptshake.record.names import title
+from gptshake.record.names import title_of
 from gptshake.record.run import parse_run, run_dirs, status_of
 from gptshake.record.samples import Sample, read_samples
 from gptshake.record.shape import malformed
@@ -49,7 +49,7 @@ class Entry:
     @property
     def title(self) -> str:
         """The name for people: ``tiny · wiki_char · excerpt106 · lr3e-4``."""
-        return title(self.name)
+        return title_of({**self.info, "name": self.name})
 
     @property
     def started(self) -> float:

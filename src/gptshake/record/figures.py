@@ -27,7 +27,7 @@ def figures(path: Path, info: Mapping[str, Any], status: str) -> dict[str, float
         status: as the reader sees it, so killed as well.
     """
     summary = info.get("summary")
-    told = {key: float(value) for key, value in summary.items() if _is_number(value)} if isinstance(summary, dict) else {}
+    told = {key: float(value) for key, value in summary.items() if is_number(value)} if isinstance(summary, dict) else {}
     unfinished = status in ("running", "killed")  # what an earlier sitting told is old
     lacking = [name for name in _LAST if unfinished or name not in told]
     seen = last_values(path / "metrics.csv", [*lacking, SECONDS]) if lacking else {}
@@ -39,11 +39,12 @@ def figures(path: Path, info: Mapping[str, Any], status: str) -> dict[str, float
 def _seconds(info: Mapping[str, Any], status: str, last: float | None) -> float | None:
     """Of all sittings together, if the record has it; else from the start to the end or the last step."""
     wall, started, finished = info.get("wall_s"), info.get("started"), info.get("finished")
-    if status != "running" and _is_number(wall):
+    if status != "running" and is_number(wall):
         return float(wall or 0)
-    end = time.time() if status == "running" else finished if _is_number(finished) and status != "killed" else last
-    return max(0.0, float(end) - float(started)) if _is_number(end) and _is_number(started) and end and started else None
+    end = time.time() if status == "running" else finished if is_number(finished) and status != "killed" else last
+    return max(0.0, float(end) - float(started)) if is_number(end) and is_number(started) and end and started else None
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,8 +3,9 @@
 import re
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 _FIRST = "".join(letter for letter in string.ascii_lowercase if letter not in "abcdefin")  # else 1234e567 is a number, inf and nan are, too
 _REST = string.ascii_lowercase + string.digits
@@ -44,6 +45,12 @@ def title(name: str) -> str:
     """A run's name for people: ``tiny · wiki_char · excerpt106 · lr3e-4``; any other name is given back as it is."""
     match = re.fullmatch(r"\d{8}-\d{4}-([^-]+)-([^-]+)-([^-]+)(?:-(.+))?-[0-9a-z]{8}", name)
     return " · ".join(filter(None, match.groups())) if match else name
+
+
+def title_of(info: Mapping[str, Any]) -> str:
+    """The title of a run from its record, with the name of its text in the letters that it has; the folder's name is ASCII."""
+    words, label = title(str(info.get("name") or "")).split(" · "), (info.get("data") or {}).get("label")
+    return " · ".join([*words[:2], str(label), *words[3:]]) if label and len(words) > 2 else " · ".join(words)
 
 
 def _short(change: str) -> str:

@@ -253,6 +253,11 @@ def debugs(info: Mapping[str, Any]) -> str | None:
     return None if option is None else str(option)
 
 
+def run_roots(paths: Mapping[str, str]) -> list[Path]:
+    """The folders of runs and of sweeps that ``paths`` of a config names."""
+    return [expanded(paths[key]) for key in ("runs", "multirun")]
+
+
 def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     """The directory of a run.
 

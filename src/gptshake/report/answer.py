@@ -14,6 +14,7 @@ from typing import Any
 from gptshake.estimate.basin import Basin, basin, freedom_of, noise
 from gptshake.estimate.significance import FEWEST, Comparison, holm, paired
 from gptshake.estimate.words import counted
+from gptshake.record.figures import is_number
 
 Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
 MOST_CURVES = 8  # values of the other axes that get a curve of their own
@@ -328,8 +329,8 @@ def differences(study: Rows) -> list[Difference]:
     unread = len(labels) - 1 - len(changes)  # each counts as the comparison that it will be
     significant = holm([*(test.p if test else 1.0 for test in tests), *[1.0] * unread])
     return [
-        _difference(trial, base, test, why or _judged(study, test, told))
-        for trial, why, test, told in zip(changes, undecided, tests, significant, strict=False)
+        _difference(trial, base, test, why or _judged(study, test, clear))
+        for trial, why, test, clear in zip(changes, undecided, tests, significant, strict=False)
     ]
 
 
@@ -395,12 +396,12 @@ def speed_of(trial: Rows) -> float | None:
     return fmean(rates) if rates else None
 
 
+def tokens_of(study: Rows, trial: Rows) -> int | None:
+    """Tokens of a trial's runs, which differ between trials where the length of a run is swept; else what the study declares."""
+    return max((run["tokens"] for run in trial["runs"] if run.get("tokens")), default=study.get("tokens"))
+
+
 def seconds_of(trial: Rows) -> float | None:
     """How long a trial's ended runs took together."""
     spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
     return sum(spans) if spans else None
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

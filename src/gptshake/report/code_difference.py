@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gptshake.console import visible
 from gptshake.files import sha256
 from gptshake.record.catalogue import Entry
 from gptshake.record.commits import commits_between, stat_between
@@ -80,7 +81,7 @@ def _only(entry: Entry, own: list[str] | None, other: list[str] | None) -> list[
         return [f"  {one_line(entry.id)}: unchanged"]
     lines = [line for line in own if line not in (other or [])]
     more = [f"  {one_line(entry.id)}: … and {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
-    return [f"  {one_line(entry.id)}: {_printable(line)}" for line in lines[:_MOST_LINES]] + more
+    return [f"  {one_line(entry.id)}: {visible(line.expandtabs(1))}" for line in lines[:_MOST_LINES]] + more
 
 
 def changes_kept(entry: Entry) -> dict[str, list[str]]:
@@ -110,11 +111,6 @@ def _of_file(file: Path) -> list[str]:
         return [f"+{line}" for line in file.read_text(encoding="utf-8").splitlines()]
     except ValueError:
         return [f"+ a file of SHA-256 {sha256(file)[:12]}"]
-
-
-def _printable(line: str) -> str:
-    """A line of code with its indentation."""
-    return "".join(letter if letter.isprintable() else " " if letter == "\t" else "?" for letter in line)
 
 
 def _git(entry: Entry) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 ln V is what guessing gives, the unigram line what letter frequencies give, the bigram line what the last token alone
 gives: a model above the unigram line ignores context. Takes a run directory, reads its metrics.csv and run.json, and
-gives ``plots/loss.png`` and ``.svg``. Long runs are thinned to the extremes of 1,000 intervals, which look the same.
+gives ``plots/loss.png`` and ``.svg``. Long runs are thin to the extremes of 1,000 intervals, which look the same.
 """
 
 import math
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row, read_rows
-from gptshake.record.names import title
+from gptshake.record.names import title_of
 from gptshake.record.run import read_run
-from gptshake.report.smoothing import REFERENCES, column, smooth, spread, thinned
+from gptshake.report.smoothing import REFERENCES, column, smooth, spread, thin
 from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
 
 
@@ -46,7 +46,7 @@ def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
     figure = Figure(figsize=(8, 5))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     figure.subplots_adjust(left=0.075, right=0.865, top=0.815, bottom=0.095, hspace=0.22)
-    heading(figure, title(info["name"]), _subtitle(info, rows))
+    heading(figure, title_of(info), _subtitle(info, rows))
     _draw_loss(upper, rows)
     _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
     _draw_learning_rate(lower, rows)
@@ -55,14 +55,14 @@ def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
 
 def _draw_loss(axes: Axes, rows: list[Row]) -> None:
     tokens, loss = column(rows, "train/loss")
-    axes.plot(*thinned(tokens, loss), color=BLUE, alpha=0.22, linewidth=0.8)
-    axes.plot(*thinned(tokens, smooth(loss)), color=BLUE, linewidth=1.8, label="train")
+    axes.plot(*thin(tokens, loss), color=BLUE, alpha=0.22, linewidth=0.8)
+    axes.plot(*thin(tokens, smooth(loss)), color=BLUE, linewidth=1.8, label="train")
     lowest = float(smooth(loss).min())
     tokens, loss = column(rows, "val/loss")
     if len(loss):
         marker = "o" if len(loss) <= 40 else None
         axes.plot(
-            *thinned(tokens, loss),
+            *thin(tokens, loss),
             color=VERMILION,
             linewidth=1.8,
             marker=marker,
@@ -96,10 +96,10 @@ def _draw_references(axes: Axes, entropy: Mapping[str, float]) -> None:
 
 def _draw_learning_rate(axes: Axes, rows: list[Row]) -> None:
     tokens, rate = column(rows, "train/lr")
-    axes.plot(*thinned(tokens, rate), color=GREEN, linewidth=1.6)
+    axes.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
     peak = float(rate.max()) if len(rate) else 0.0
     if peak > 0:
-        axes.fill_between(*thinned(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
+        axes.fill_between(*thin(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
         axes.set_ylim(0, 1.15 * peak)
         axes.set_yticks([0, peak], ["0", short_rate(peak)])
     caption(axes, "learning rate")

@@ -17,7 +17,7 @@ from gptshake.errors import ConfigError, RecordError
 from gptshake.files import expanded, write_atomic
 from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import Entry
-from gptshake.report.answer import Rows, best, seconds_of, speed_of
+from gptshake.report.answer import Rows, best, differences, seconds_of, speed_of
 from gptshake.report.outcome import note, reason
 from gptshake.report.terminal import DIFFERENCE_HEAD, difference_rows
 from gptshake.report.terminal import table as trials
@@ -83,25 +83,25 @@ def runs_csv(entries: Sequence[Entry]) -> str:
 def study_csv(study: Rows) -> str:
     """A line for each trial; for a comparison with a base its paired differences."""
     if study.get("ablate"):
-        return _csv(DIFFERENCE_HEAD, [dict(zip(DIFFERENCE_HEAD, cells, strict=True)) for cells in difference_rows(study)])
+        return _differences_csv(study)
     keys, winner = [axis["key"] for axis in study["axes"]], best(study)
     head = ["trial", "state", *(key.lstrip("+") for key in keys), study["objective"], "tokens_per_s", "seconds", "reason", "best"]
     rows = []
     for trial in sorted(study["trials"], key=lambda row: row["number"]):
         own = bool(winner and winner.trial["number"] == trial["number"])
-        params = [_plain(trial["params"].get(key)) for key in keys]
-        cells = [
-            trial["number"],
-            trial["state"],
-            *params,
-            _plain(trial["value"]),
-            speed_of(trial),
-            seconds_of(trial),
-            trial.get("reason"),
-            own,
-        ]
-        rows.append(dict(zip(head, cells, strict=True)))
+        params = [trial["params"].get(key) for key in keys]
+        cells = (trial["number"], trial["state"], *params, trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason"), own)
+        rows.append(dict(zip(head, map(_plain, cells), strict=True)))
     return _csv(head, rows)
+
+
+def _differences_csv(study: Rows) -> str:
+    base, values = study["ablate"]["labels"][0], {trial["params"].get("ablate"): trial["value"] for trial in study["trials"]}
+    head = ["change", study["objective"], "difference", "error", "percent", "speed", "seeds", "verdict"]
+    rows = [[base, values.get(base), *[None] * 6]]
+    for one in differences(study):
+        rows.append([one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict])
+    return _csv(head, [dict(zip(head, map(_plain, cells), strict=True)) for cells in rows])
 
 
 def study_latex(study: Rows) -> str:

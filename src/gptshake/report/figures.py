@@ -22,12 +22,14 @@ from gptshake.report.answer import (
     cost,
     curves,
     digits,
+    finished,
     lost,
     params_text,
     round_values,
     run_values,
     scales,
     short,
+    tokens_of,
     view,
 )
 from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading
@@ -93,7 +95,8 @@ def subtitle(study: Rows) -> str:
     if winner:
         error = f" ± {digits(winner.error, winner.value)}" if winner.error is not None else ""
         parts = [f"best {params_text(study, winner.trial['params'])}", f"{study['objective']} {digits(winner.value)}{error}", *parts]
-    parts += [f"{short_count(study['tokens'])} tokens each"] if study.get("tokens") else []
+    lengths = {short_count(tokens) for trial in finished(study) if (tokens := tokens_of(study, trial))}
+    parts += [f"{lengths.pop()} tokens each"] if len(lengths) == 1 else []
     return "  ·  ".join(parts)
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from gptshake.estimate.basin import fit
 from gptshake.estimate.lr_range import mean_curve, smooth
-from gptshake.record.names import title
+from gptshake.record.names import title_of
 from gptshake.report.recipe import quoted
 from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save, short_rate
 
@@ -50,7 +50,7 @@ def draw(info: Mapping[str, Any]) -> Figure:
     rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     inches = figure.get_figheight()
     figure.subplots_adjust(left=0.085, right=0.975, top=1 - 0.85 / inches, bottom=0.5 / inches, hspace=0.22)
-    heading(figure, f"Learning rate of {' · '.join(title(info['name']).split(' · ')[:3])}", _subtitle(info))
+    heading(figure, f"Learning rate of {' · '.join(title_of(info).split(' · ')[:3])}", _subtitle(info))
     _draw_ramps(rows[0], found)
     shown = [found["ramps"]["rates"][0], found["ramps"]["rates"][-1], *(rate for _, rate, _ in advice), *(run["lr"] for run in runs)]
     rows[0].set_xlim(min(shown) / 2, max(shown) * 2)

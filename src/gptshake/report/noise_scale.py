@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from gptshake.estimate.noise_scale import Estimate, running, short
 from gptshake.estimate.words import short_count
-from gptshake.record.names import title
+from gptshake.record.names import title_of
 from gptshake.record.noise_scale import read_measurements
 from gptshake.record.run import read_run
 from gptshake.report.smoothing import spread
@@ -50,7 +50,7 @@ def plot_noise_scale(run_dir: Path) -> list[Path]:
     if not estimates:
         return []
     info = read_run(run_dir)
-    return draw(estimates, batch_of(info), title(info["name"]), run_dir / "plots")
+    return draw(estimates, batch_of(info), title_of(info), run_dir / "plots")
 
 
 def draw(estimates: Sequence[Estimate], batch: Batch, name: str, folder: Path) -> list[Path]:

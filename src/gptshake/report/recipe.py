@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.estimate.words import short_count
-from gptshake.report.answer import Best, Rows, digits
+from gptshake.report.answer import Best, Rows, digits, tokens_of
 
 GROUPS = ("task", "model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 WHOLE = ("experiment", "debug")  # groups of recipes; a recipe is built upon them
@@ -59,7 +59,8 @@ def best_yaml(study: Rows, best: Best) -> str:
 
 
 def _origin(study: Rows, best: Best) -> list[str]:
-    tokens = f", {short_count(study['tokens'])} tokens" if study.get("tokens") else ""
+    length = tokens_of(study, best.trial)
+    tokens = f", {short_count(length)} tokens" if length else ""
     how = f" (mean of {best.seeds} seeds)" if best.seeds > 1 else ""
     return [f"Study {study['name']}, trial {best.trial['number']}: {study['objective']} {digits(best.value)}{how}{tokens}."]
 

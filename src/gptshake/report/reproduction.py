@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row
-from gptshake.record.names import title
+from gptshake.record.names import title_of
 from gptshake.report.compare import COLUMNS, Comparison
 from gptshake.report.smoothing import Floats, thin
 from gptshake.report.style import BLUE, GREEN, GREY, INK, VERMILION, caption, count_axis, heading, look, save
@@ -45,7 +45,7 @@ def _draw(info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], foun
     figure = Figure(figsize=(8, 5))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
     figure.subplots_adjust(left=0.085, right=0.97, top=0.8, bottom=0.1, hspace=0.28)
-    heading(figure, title(info["name"]), _subtitle(info, then, found))
+    heading(figure, title_of(info), _subtitle(info, then, found))
     _draw_losses(upper, then, now)
     _draw_difference(lower, then, found, tolerance)
     return figure

@@ -14,7 +14,7 @@ import numpy as np
 from gptshake.estimate.words import short_count, short_rate
 from gptshake.record.metrics import Row
 from gptshake.report.colours import BLUE, GREEN, GREY, INK, LINE, VERMILION
-from gptshake.report.smoothing import REFERENCES, Floats, column, smooth, spread, thinned
+from gptshake.report.smoothing import REFERENCES, Floats, column, smooth, spread, thin
 
 WIDTH, HEIGHT = 800, 360
 LEFT, RIGHT = 60, 690  # of both panels
@@ -43,14 +43,14 @@ def sketch(info: Mapping[str, Any], rows: Sequence[Row]) -> str | None:
         *_legend(bool(len(val[0]))),
         *(part for value in _ticks(loss.low, loss.high) for part in loss.tick(value, f"{value:g}")),
         *(part for name, value, y in _labels(loss, known) for part in loss.reference(value, f"{name} {value:.2f}", y)),
-        loss.line(*thinned(*train, INTERVALS), BLUE, 'stroke-width="0.9" stroke-opacity="0.25"'),
-        loss.line(*thinned(train[0], smooth(train[1]), INTERVALS), BLUE),
-        loss.line(*thinned(*val, INTERVALS), VERMILION),
+        loss.line(*thin(*train, INTERVALS), BLUE, 'stroke-width="0.9" stroke-opacity="0.25"'),
+        loss.line(*thin(train[0], smooth(train[1]), INTERVALS), BLUE),
+        loss.line(*thin(*val, INTERVALS), VERMILION),
         *(loss.dots(*val, VERMILION) if len(val[0]) <= 40 else []),
         *_text(LEFT, RATE[0] - 12, "learning rate", GREY),
         *below.tick(0.0, "0"),
         *(below.tick(peak, short_rate(peak)) if peak else []),
-        below.line(*thinned(*rate, INTERVALS), GREEN),
+        below.line(*thin(*rate, INTERVALS), GREEN),
         *(part for value in _ticks(0.0, end) for part in _text(below.x(value), HEIGHT - 12, short_count(value), anchor="middle")),
     ]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="system-ui, sans-serif" font-size="12">'

@@ -38,15 +38,10 @@ def extremes(values: Floats, intervals: int) -> NDArray[np.intp]:
 
 
 def thin(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
-    """The lowest and the highest point of every interval, in order; all points if there are not more."""
+    """The lowest and the highest point of every interval and the last of all, so that a flat line does not end early; in order."""
     kept = extremes(y, intervals)
+    kept = np.union1d(kept, [len(y) - 1]) if len(y) else kept
     return x[kept], y[kept]
-
-
-def thinned(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
-    """As ``thin``, with the last point, so that a flat line does not end early."""
-    thin_x, thin_y = thin(x, y, intervals)
-    return (x, y) if len(thin_x) == len(x) else (np.append(thin_x, x[-1]), np.append(thin_y, y[-1]))
 
 
 def column(rows: Sequence[Row], name: str) -> tuple[Floats, Floats]:

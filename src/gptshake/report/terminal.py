@@ -35,6 +35,7 @@ from gptshake.report.answer import (
     short,
     speed_of,
     standard_error,
+    tokens_of,
     unconfirmed,
 )
 from gptshake.report.letters import basin_text as basin_text
@@ -56,7 +57,7 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
         if study.get("ablate")
         else [_winner(study, winner), *_confirmation(study, winner), *_sureness(study), *_speeds(study)]
     )
-    return [*_progress(study), *found, *_validity(study), *_losses(study), *_next(study, winner, folder)]
+    return [*_progress(study), *found, *_validity(study, winner), *_losses(study), *_next(study, winner, folder)]
 
 
 def _progress(study: Rows) -> list[str]:
@@ -88,7 +89,8 @@ def _winner(study: Rows, winner: Best) -> str:
     text = f"The best is trial {winner.trial['number']}: {params_text(study, winner.trial['params'])}, {study['objective']} {digits(winner.value)}"
     if winner.error is not None:
         text += f" ± {digits(winner.error, winner.value)} (mean of {winner.seeds} seeds, standard error)"
-    text += f" after {short_count(study['tokens'])} tokens" if study.get("tokens") else ""
+    tokens = tokens_of(study, winner.trial)
+    text += f" after {short_count(tokens)} tokens" if tokens else ""
     return text + (", confirmed with fresh seeds." if winner.confirmed else ".")
 
 
@@ -177,10 +179,9 @@ def _at_speed(trial: Rows) -> str:
     return f" at {short_count(speed)} tokens/s" if speed else ""
 
 
-def _validity(study: Rows) -> list[str]:
-    if not study.get("tokens"):
-        return []
-    return [f"This is valid for {short_count(study['tokens'])} tokens: longer runs may want another value."]
+def _validity(study: Rows, winner: Best) -> list[str]:
+    tokens = tokens_of(study, winner.trial)
+    return [f"This is valid for {short_count(tokens)} tokens: longer runs may want another value."] if tokens else []
 
 
 def _losses(study: Rows) -> list[str]:

@@ -137,4 +137,4 @@ def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> 
         raise ConfigError("hydra.sweeper.hours needs to know how long a run takes, which this app does not say: give n_trials instead.")
     runs = options.hours * 3600 * slots / prepared.seconds
     confirmed = int(runs / (options.repeats + options.confirm))  # if every trial is confirmed
-    return max(1, confirmed if confirmed <= CONFIRMED else int((runs - CONFIRMED * options.confirm) / options.repeats))
+    return max(1, confirmed if confirmed < CONFIRMED else int((runs - CONFIRMED * options.confirm) / options.repeats))

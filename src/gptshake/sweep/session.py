@@ -115,8 +115,8 @@ def _controller(
         axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=options.sampler is not None
     )
     n_trials = N_TRIALS if wished is None and search.size is None else wished
-    total = wished if isinstance(search, Line) else search.size or n_trials
-    frozen = prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else [])
+    total = wished if isinstance(search, Line) else min(filter(None, (search.size, n_trials)))
+    frozen = _unswept(prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else []), axes)
     header = Header(
         name=folder.name,
         program=app.program,
@@ -128,7 +128,7 @@ def _controller(
         search=type(search).__name__.lower(),
         n_trials=total,
         repeats=options.repeats,
-        tokens=prepared.tokens,
+        tokens=None if any(axis.numeric and app.host and app.host.has_price(axis.key) for axis in axes) else prepared.tokens,
         slots=slots,
         device=executor.device,
         seconds=prepared.seconds,

@@ -8,7 +8,7 @@ from gptshake.errors import ConfigError
 from gptshake.files import expanded
 from gptshake.record.catalogue import Entry, read_entry
 from gptshake.record.launch import Launch
-from gptshake.record.run import find_run
+from gptshake.record.run import find_run, run_roots
 from gptshake.report.code_difference import code_differences
 from gptshake.report.difference import config_differences, data_differences, head, machine_differences, names, result_differences
 from gptshake.report.outcome import written
@@ -48,7 +48,7 @@ def _entries(cfg: DictConfig) -> list[Entry]:
     wanted = list(named) if isinstance(named, ListConfig) else [text.strip() for text in str(named or "").split(",") if text.strip()]
     if len(wanted) < 2:
         raise ConfigError("Say which runs to compare, two or more: task.runs=[<name, id or path>,<another>].")
-    roots = [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    roots = run_roots(cfg.paths)
     paths = [find_run(str(text), roots) for text in wanted]
     twice = next((text for place, text in enumerate(wanted) if paths[place].resolve() in [path.resolve() for path in paths[:place]]), None)
     if twice is not None:

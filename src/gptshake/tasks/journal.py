@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from gptshake.files import expanded
 from gptshake.record.launch import Launch
+from gptshake.record.run import run_roots
 from gptshake.report.journal.journal import Written, write_journal
 
 
@@ -17,7 +18,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     """
     del launch
     file, pictures = expanded(cfg.task.file), expanded(cfg.task.pictures)
-    runs, multirun = expanded(cfg.paths.runs), expanded(cfg.paths.multirun)
+    runs, multirun = run_roots(cfg.paths)
     print("\n".join(_said(write_journal(file, pictures, runs, multirun), file, pictures)))
 
 

@@ -14,9 +14,9 @@ from gptshake.config.again import recomposed
 from gptshake.estimate.noise_scale import Estimate, running, sentence
 from gptshake.files import expanded, refuse_links
 from gptshake.record.launch import Launch
-from gptshake.record.names import title
+from gptshake.record.names import title_of
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
-from gptshake.record.run import find_run, read_run
+from gptshake.record.run import find_run, read_run, run_roots
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -30,7 +30,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         assemble.train(cfg, launch)
         _name([launch.path / "plots" / "noise_scale.png"])
         return
-    run_dir = find_run(cfg.task.run, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+    run_dir = find_run(cfg.task.run, run_roots(cfg.paths))
     from gptshake.report.noise_scale import batch_of, draw, plot_noise_scale
 
     info = read_run(run_dir)
@@ -45,7 +45,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     print(sentence(estimates, *batch))
     if estimates[-1].scale is None:
         print(f"More passes make it surer: task.passes={4 * cfg.task.passes}.")
-    _name(draw(estimates, batch, title(info["name"]), folder))
+    _name(draw(estimates, batch, title_of(info), folder))
 
 
 def _at_checkpoints(run_dir: Path, typed: list[str], passes: int, folder: Path) -> list[Estimate]:

@@ -5,10 +5,10 @@ import os
 from omegaconf import DictConfig
 
 from gptshake.errors import ConfigError
-from gptshake.files import expanded, refuse_links
+from gptshake.files import refuse_links
 from gptshake.record.launch import Launch
 from gptshake.record.notes import add_note
-from gptshake.record.run import find_run
+from gptshake.record.run import find_run, run_roots
 from gptshake.record.studies import find_sweep
 
 
@@ -23,7 +23,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     name, text = str(cfg.task.run or "").strip(), str(cfg.task.text or "").strip()
     if not name or not text:
         raise ConfigError("Say what to note of which run: task=note task.run=latest task.text='what came of it'.")
-    runs, multirun = expanded(cfg.paths.runs), expanded(cfg.paths.multirun)
+    runs, multirun = run_roots(cfg.paths)
     path = find_sweep(name, multirun) or find_run(name, [runs, multirun])
     refuse_links(path)
     add_note(path, text)

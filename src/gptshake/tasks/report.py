@@ -9,7 +9,7 @@ from gptshake.errors import ConfigError
 from gptshake.files import expanded, refuse_links
 from gptshake.record.catalogue import read_entry
 from gptshake.record.launch import Launch
-from gptshake.record.run import find_run
+from gptshake.record.run import find_run, run_roots
 from gptshake.record.studies import find_study, read_rows_of
 from gptshake.report.answer import best
 from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
@@ -33,7 +33,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     if wanted:
         if any(targets.values()):
             raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")
-        _page(str(wanted), [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)])
+        _page(str(wanted), run_roots(cfg.paths))
         return
     folder = find_study(str(name), expanded(cfg.paths.multirun))
     if STDOUT not in targets.values():

@@ -14,7 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gptshake.config.repeat import refuse_another_config, repeated, stored_config
+from gptshake.config.again import stored_config
+from gptshake.config.repeat import refuse_another_config, repeated
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted
@@ -23,7 +24,7 @@ from gptshake.record.launch import Launch
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
 from gptshake.record.restore import PATCH, Code, changed_files, is_unchanged, restored, untracked_files
-from gptshake.record.run import Run, find_run, read_run
+from gptshake.record.run import Run, find_run, read_run, run_roots
 from gptshake.record.seal import is_made_here
 from gptshake.redaction import redact_code
 from gptshake.report.compare import Comparison, compare, steps_of_first_code, verdict
@@ -44,7 +45,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     del launch  # the repetition has a record of its own
     if not cfg.task.run:
         raise ConfigError("Say which run: task=reproduce task.run=<name, id or path>.")
-    original = find_run(cfg.task.run, _roots(cfg))
+    original = find_run(cfg.task.run, run_roots(cfg.paths))
     info = read_run(original)
     _refuse_foreign_code(original, info, trust=cfg.task.trust)
     rows = _rows(original, info, cfg.task.steps)
@@ -65,12 +66,12 @@ def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
     """
     if is_made_here(info) and is_unchanged(original, info):
         return
-    git, told = info.get("git") or {}, info.get("environment") or {}
+    git, environment = info.get("git") or {}, info.get("environment") or {}
     found: dict[str, Any] = {
         "commit of your checkout": [git["commit"]] if git.get("commit") else [],
         "changes of it (diff.patch)": changed_files(original / PATCH),
         "files beside it (untracked/)": sorted({*untracked_files(original), *(git.get("untracked") or {})}),
-        f"your own files in {told.get('cwd')}": list(info.get("local_conf") or {}),
+        f"your own files in {environment.get('cwd')}": list(info.get("local_conf") or {}),
         "overrides": [text for text in info.get("overrides") or () if more_than_a_value(str(text))],
     }
     lines = "\n".join(f"  {what}: {one_line(', '.join(map(str, names)))}" for what, names in found.items() if names)
@@ -150,17 +151,13 @@ def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
     """The run whose weights it began with: under the name that was typed if that is it still, else wherever its id is found."""
     known = info.get("parent")
     with suppress(RecordError):
-        named = find_run(source, _roots(cfg))
+        named = find_run(source, run_roots(cfg.paths))
         if known in (None, read_run(named)["id"]):
             return named.absolute()
     try:
-        return find_run(known or source, _roots(cfg)).absolute()
+        return find_run(known or source, run_roots(cfg.paths)).absolute()
     except RecordError as error:
         raise RecordError(f"{info['id']} began with the weights of init_from={source}, which is not here. {error}") from error
-
-
-def _roots(cfg: DictConfig) -> list[Path]:
-    return [expanded(cfg.paths[key]) for key in ("runs", "multirun")]
 
 
 def _announce(info: Info, rows: list[Row], code: Code) -> None:

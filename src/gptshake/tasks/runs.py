@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from gptshake.console import Console
-from gptshake.files import expanded
 from gptshake.record.catalogue import Entry, catalogue
 from gptshake.record.launch import Launch
+from gptshake.record.run import run_roots
 from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_json
 from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
 from gptshake.report.query import in_order, select
@@ -23,7 +23,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     options = cfg.task
     targets = {"task.csv": options.csv, "task.json": options.json, "task.html": options.html}
     check_targets(targets)
-    roots = [expanded(folder) for folder in (cfg.paths.runs, cfg.paths.multirun)]
+    roots = run_roots(cfg.paths)
     entries = in_order(select(catalogue(roots), str(options.filter or "")), str(options.sort))
     if STDOUT not in targets.values():
         _print(entries, cfg, " or ".join(map(str, roots)))

@@ -5,11 +5,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from gptshake.errors import OutOfReach
-from gptshake.files import expanded
 from gptshake.record.catalogue import BROKEN, Entry, catalogue, read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
-from gptshake.record.run import Run, find_run
+from gptshake.record.run import Run, find_run, run_roots
 from gptshake.record.sinks import upload
 from gptshake.record.sinks.about import config_of
 from gptshake.record.sinks.reach import short
@@ -27,7 +26,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         OutOfReach: no key, no network, or a run that was not taken; nothing is lost, and the same command tries again.
     """
     del launch  # leaves no record of its own
-    roots = [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)]
+    roots = run_roots(cfg.paths)
     found = [read_entry(find_run(cfg.task.run, roots))] if cfg.task.run else [entry for entry in catalogue(roots) if _is_mirrored(entry)]
     needless = {entry.path: why for entry in found if (why := _needless(entry))}
     waiting = [entry for entry in found if entry.path not in needless]

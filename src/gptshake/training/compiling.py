@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gptshake.errors import first_line
 from gptshake.model.gpt import GPT
 from gptshake.training.device import fork_rng, out_of_memory
 
@@ -28,8 +29,7 @@ def compiled_loss(model: GPT, batch: Tensor) -> tuple[Loss, str]:
     except Exception as error:  # whatever the compiler stumbles over, the run can go on without it
         if out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return model.loss, f"torch.compile failed, training goes on without it: {reason}"
+        return model.loss, f"torch.compile failed, training goes on without it: {first_line(error)}"
     return compiled, f"torch.compile took {time.perf_counter() - began:.1f} s ({_cache_use()})"
 
 

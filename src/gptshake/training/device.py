@@ -1,4 +1,4 @@
-"""What depends on the kind of device: the precision of a pass, transfers, random state, clocks, and how memory runs out."""
+"""What depends on the kind of device: autocast and loss scale, transfers, random state, time stamps, errors of memory."""
 
 import time
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def fork_rng(device: torch.device) -> AbstractContextManager[None]:
 
 
 class Stamp:
-    """A moment in a device's own time, when all that it was given so far is done. Nobody waits for it to come.
+    """A time stamp on a device's own clock: when all work queued so far is done. Taking one does not synchronize.
 
     Args:
         device: ``cpu``, ``cuda`` or ``mps``.
@@ -77,12 +77,12 @@ class Stamp:
             self._clock = time.perf_counter()
 
     def wait(self) -> None:
-        """Until the moment has come."""
+        """Synchronize with the time stamp."""
         if self._event:
             self._event.synchronize()
 
     def until(self, later: "Stamp") -> float:
-        """Seconds to a later moment, which has come."""
+        """Seconds to a later time stamp, which has passed."""
         return self._event.elapsed_time(later._event) / 1e3 if self._event else later._clock - self._clock
 
 
@@ -98,7 +98,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def no_memory(budget: Budget) -> TrainingError:
-    """What to say then."""
+    """The error of a run that ran out of memory, with a way out."""
     rows = budget.micro_batch_size
     way = f"data.micro_batch_size={rows // 2}" if rows > 1 else "a smaller model or model.block_size"
     return TrainingError(f"There is not enough memory for {counted(rows, 'sequence')} of {budget.block_size} tokens at once: try {way}.")

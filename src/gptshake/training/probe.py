@@ -17,7 +17,7 @@ from gptshake.estimate.forecast import Speed
 from gptshake.estimate.words import short_bytes
 from gptshake.model.generate import generate
 from gptshake.model.gpt import GPT
-from gptshake.training.compiling import compiled_loss
+from gptshake.training.compiling import Loss, compiled_loss
 from gptshake.training.device import forward_pass, out_of_memory
 from gptshake.training.module import OptimizerFactory
 
@@ -51,31 +51,15 @@ def measure(
     """
     before = hardware.resident_bytes() if device == "cpu" else 0
     network = model().to(device)
-    ours = optimizer(network.named_parameters())
     rows = (budget.micro_batch_size, budget.block_size + 1)
     tokens = torch.randint(network.config.vocab_size or 1, rows, generator=torch.Generator().manual_seed(0)).to(device)
-    scaler = torch.amp.GradScaler(device, enabled=precision == "16-mixed")
-    loss_of: Callable[[Tensor, Tensor], Tensor] = network.loss
     began = time.perf_counter()
+    loss: Loss = network.loss
     if compile:
         with forward_pass(device, precision):
-            loss_of = compiled_loss(network, tokens)[0]
+            loss = compiled_loss(network, tokens)[0]
     compiling = time.perf_counter() - began
-
-    def one_pass() -> None:
-        with forward_pass(device, precision):
-            loss = loss_of(tokens[:, :-1], tokens[:, 1:])
-        ours.zero_grad(set_to_none=True)  # after the forward pass, as Lightning does it: that is where memory peaks
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        hardware.wait(device)
-
-    def update() -> None:
-        scaler.unscale_(ours)
-        if clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), clip)
-        scaler.step(ours)
-        scaler.update()
-        hardware.wait(device)
+    step = _Step(loss, network, optimizer(network.named_parameters()), tokens, precision, clip)
 
     def sample() -> None:
         generate(network, tokens[:1, :1], SAMPLED)
@@ -85,12 +69,12 @@ def measure(
     def evaluation() -> None:
         network.loss(tokens[:, :-1], tokens[:, 1:], reduction="sum").item()
 
-    passes, updates = [_seconds(one_pass)], [_seconds(update)]  # the first of each takes memory and makes state
+    passes, updates = [_seconds(step.forward_backward)], [_seconds(step.update)]  # the first of each takes memory and makes state
     while len(passes) < FEWEST or (sum(passes) < SECONDS and len(passes) < MOST):
-        passes.append(_seconds(one_pass))
+        passes.append(_seconds(step.forward_backward))
         if sum(passes) > MOST_SECONDS:
             break
-        updates.append(_seconds(update))
+        updates.append(_seconds(step.update))
     held = max(0, hardware.peak_bytes(device) - before)  # the kernel counts both roughly
     network.eval()  # dropout is for training only
     evaluations = [_seconds(evaluation) for _ in range(FEWEST if passes[-1] < 1 else 1)]
@@ -104,6 +88,35 @@ def measure(
         held_bytes=held,
         compiling=compiling,
     )
+
+
+class _Step:
+    """The parts of an optimizer step, each ending when the device is done."""
+
+    def __init__(
+        self, loss: Loss, network: GPT, optimizer: torch.optim.Optimizer, tokens: Tensor, precision: str, clip: float | None
+    ) -> None:
+        self._loss, self._network, self._optimizer = loss, network, optimizer
+        self._tokens, self._precision, self._clip = tokens, precision, clip
+        self._device = tokens.device.type
+        self._scaler = torch.amp.GradScaler(self._device, enabled=precision == "16-mixed")
+
+    def forward_backward(self) -> None:
+        """One micro-batch."""
+        with forward_pass(self._device, self._precision):
+            loss = self._loss(self._tokens[:, :-1], self._tokens[:, 1:])
+        self._optimizer.zero_grad(set_to_none=True)  # after the forward pass, as Lightning does it: that is where memory peaks
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        hardware.wait(self._device)
+
+    def update(self) -> None:
+        """Unscale, clip, update."""
+        self._scaler.unscale_(self._optimizer)
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        hardware.wait(self._device)
 
 
 def within(limit: int, device: str, work: Callable[[], Speed]) -> Speed | str:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gptshake.console import visible
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.find import suffixes
-from gptshake.data.source.protocol import shown
 from gptshake.data.split import place
 from gptshake.errors import DataError
 
@@ -119,7 +119,7 @@ def test_odd_names_are_read_and_can_be_shown_and_placed(folder: Path, name: byte
     for path in (".", os.fsdecode(name)):
         (document,) = TextFiles(path).documents()
         assert document.id == os.fsdecode(name) and 0 <= place(document.id) < 1 << 64
-        assert shown(document.id).isprintable() and shown(document.id).encode()
+        assert visible(document.id).isprintable() and visible(document.id).encode()
     assert TextFiles(".").fingerprint()["files"] == 1
 
 

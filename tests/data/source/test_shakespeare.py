@@ -43,4 +43,4 @@ def test_an_edition_of_ones_own_is_read_like_any_text(tmp_path: Path) -> None:
     (tmp_path / "hamlet.txt").write_text("To be")
     source = Shakespeare(str(tmp_path))
     assert [document.id for document in source.documents()] == ["hamlet.txt"]
-    assert source.fingerprint()["source"] == "files" and "licence unknown" in source.licence
+    assert source.fingerprint()["source"] == "files" and "license unknown" in source.licence

@@ -14,7 +14,7 @@ from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import Any
 
-from gptshake.data.source.protocol import shown
+from gptshake.console import visible
 from gptshake.errors import DataError
 from gptshake.files import sha256, sha256_text, write_atomic
 
@@ -79,11 +79,11 @@ def _stat(file: Path) -> os.stat_result:
     try:
         return file.stat()
     except OSError as error:
-        raise DataError(f"{shown(str(file))} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{visible(str(file))} cannot be read: {error.strerror}.") from error
 
 
 def _hash(file: Path) -> str:
     try:
         return sha256(file)
     except OSError as error:
-        raise DataError(f"{shown(str(file))} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{visible(str(file))} cannot be read: {error.strerror}.") from error

@@ -97,7 +97,7 @@ def _label(entry: str) -> str:
     path = expanded(entry).resolve()
     name = path.parent.name if "*" in path.name else path.name
     compression = suffixes(name)[1]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name[: len(name) - len(compression)]).stem).strip("-.") or "text"
+    return re.sub(r"[^\w.-]+", "-", Path(name[: len(name) - len(compression)]).stem).strip("-.") or "text"
 
 
 def _left_out(suffixes_left: Counter[str]) -> str:

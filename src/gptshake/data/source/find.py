@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
+from gptshake.console import visible
 from gptshake.data.source.formats import READERS
-from gptshake.data.source.protocol import shown
 from gptshake.errors import DataError
 from gptshake.files import expanded
 
@@ -66,14 +66,14 @@ def _found(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
         if not files:
             known = ", ".join(SUFFIXES[1:])
             raise DataError(
-                f"The folder data.path={shown(entry)} holds no .txt file nor any other that is read ({known}, each also with "
+                f"The folder data.path={visible(entry)} holds no .txt file nor any other that is read ({known}, each also with "
                 f"{', '.join(COMPRESSED)}). Name a single file to read it as text whatever its suffix."
             )
         return _named(files, path), others
     if path.exists():
-        raise DataError(f"data.path={shown(entry)} is neither a file nor a folder. Write its content into a file first.")
+        raise DataError(f"data.path={visible(entry)} is neither a file nor a folder. Write its content into a file first.")
     if not glob.has_magic(entry):
-        raise DataError(f"data.path={shown(entry)} does not exist. If it has moved, give its new place with data.path=…")
+        raise DataError(f"data.path={visible(entry)} does not exist. If it has moved, give its new place with data.path=…")
     return _matching(entry, path)
 
 
@@ -83,7 +83,7 @@ def _matching(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
     files = [match for match in matches if match.is_file()]
     more, others = _sorted_out(file for match in matches if match.is_dir() for file in _walk(match))
     if not files and not more:
-        raise DataError(f"The pattern data.path={shown(entry)} matches no file.")
+        raise DataError(f"The pattern data.path={visible(entry)} matches no file.")
     return _named({*files, *more}, fixed), [other for other in others if other not in files]
 
 
@@ -116,4 +116,4 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"The folder {shown(str(error.filename))} cannot be read: {error.strerror}.") from error
+    raise DataError(f"The folder {visible(str(error.filename))} cannot be read: {error.strerror}.") from error

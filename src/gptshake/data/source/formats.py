@@ -16,10 +16,10 @@ from itertools import count, islice, starmap
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from gptshake.console import visible
 from gptshake.data.source.decode import decode_part, decoded, marked
 from gptshake.data.source.mediawiki import Site, articles, prose
-from gptshake.data.source.protocol import shown
-from gptshake.errors import DataError
+from gptshake.errors import DataError, first_line
 
 _ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
 _BUFFER = 1 << 20
@@ -65,7 +65,7 @@ class File:
     @property
     def shown(self) -> str:
         """How sentences call it."""
-        return shown(str(self.path))
+        return visible(str(self.path))
 
 
 def plain(file: File, skip: int) -> Rows:
@@ -117,7 +117,7 @@ def parquet(file: File, skip: int) -> Rows:
                 text = text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
                 yield Row(id_of(row, f"{file.name}:{number}"), text)
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-            raise DataError(f"{file.shown} is damaged or no Parquet file: {str(error).splitlines()[0].rstrip('.')}.") from error
+            raise DataError(f"{file.shown} is damaged or no Parquet file: {first_line(error)}.") from error
 
 
 def dump(file: File, skip: int) -> Rows:
@@ -159,7 +159,7 @@ def id_of(row: Mapping[str, Any], otherwise: str) -> str:
 
 def some_of(names: Mapping[str, Any] | list[str]) -> str:
     """A few names of what is there instead."""
-    some = [shown(str(name)) for name in names]
+    some = [visible(str(name)) for name in names]
     return ", ".join(some[:8]) + (f" and {len(some) - 8} more" if len(some) > 8 else "") if some else "none at all"
 
 
@@ -247,7 +247,7 @@ class _Window:
 
     def rest(self) -> str:
         """The beginning of what is here, for a sentence."""
-        return shown(self.text[self.at : self.at + 20])
+        return visible(self.text[self.at : self.at + 20])
 
     def object(self, place: str) -> dict[str, Any]:
         """The object that begins here, however many chunks it takes."""
@@ -285,7 +285,7 @@ def _columns(schema: Any, file: File) -> list[str]:
 
     key = file.text_key
     if twice := next((name for name in (key, "id") if schema.names.count(name) > 1), None):
-        raise DataError(f"{file.shown} has {schema.names.count(twice)} columns named {shown(twice)}. Give each a name of its own.")
+        raise DataError(f"{file.shown} has {schema.names.count(twice)} columns named {visible(twice)}. Give each a name of its own.")
     if key not in schema.names:
         raise DataError(f"{file.shown} has no column {key}, but {some_of(schema.names)}. Say which column is the text: data.text_key=…")
     if not is_text(inner(key)):

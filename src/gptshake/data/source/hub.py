@@ -16,7 +16,7 @@ from gptshake.data.source.find import is_hidden
 from gptshake.data.source.formats import id_of, some_of, text_of
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.selection import Row, Selection
-from gptshake.errors import DataError, GptshakeError, OutOfReach
+from gptshake.errors import DataError, GptshakeError, OutOfReach, first_line
 from gptshake.files import expanded
 
 REACH_SECONDS = 5.0
@@ -110,7 +110,9 @@ class Hub:
         except GptshakeError:
             raise
         except Exception as error:
-            raise (DataError(f"{name} could not be read: {_reason(error)}.") if self._local else _out_of_reach(error, name)) from error
+            raise (
+                DataError(f"{name} could not be read: {first_line(error)[:300]}.") if self._local else _out_of_reach(error, name)
+            ) from error
 
     def resolved(self) -> dict[str, Any]:
         """The commit that ``data.revision`` meant."""
@@ -193,16 +195,12 @@ def _told(error: Exception, name: str) -> GptshakeError:
     if isinstance(error, RepositoryNotFoundError):
         return DataError(f"There is no data set {name} on the hub, or it is private: check data.dataset, or log in with `hf auth login`.")
     if isinstance(error, (ValueError, FileNotFoundError)):
-        return DataError(f"{name} could not be read as asked: {_reason(error)}. Check data.dataset and data.config.")
+        return DataError(f"{name} could not be read as asked: {first_line(error)[:300]}. Check data.dataset and data.config.")
     return _out_of_reach(error, name)
 
 
 def _out_of_reach(error: Exception, name: str) -> OutOfReach:
     return OutOfReach(
-        f"{name} could not be read from the hub ({type(error).__name__}: {_reason(error)}). Check the network; what was downloaded "
+        f"{name} could not be read from the hub ({type(error).__name__}: {first_line(error)[:300]}). Check the network; what was downloaded "
         "is kept, and the same command goes on there."
     )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0][:300].rstrip(".")

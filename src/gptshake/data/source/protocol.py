@@ -70,8 +70,3 @@ class Source(Protocol):
 
     def resolved(self) -> dict[str, Any]:
         """The ``data`` keys that were ``auto``, with what they became; frozen into the run's record."""
-
-
-def shown(name: str) -> str:
-    """A name as a line can show it: line ends, control characters and bytes that are no text become escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in name)

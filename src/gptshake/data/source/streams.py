@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from gptshake.data.source.protocol import shown
+from gptshake.console import visible
 from gptshake.errors import DataError
 
 _BUFFER = 1 << 20
@@ -36,13 +36,13 @@ def opened(file: Path, compression: str) -> Iterator[tuple[io.BufferedReader, IO
         with file.open("rb") as raw:
             yield io.BufferedReader(_Unpacked(raw, compression, file) if compression else raw, _BUFFER), raw
     except MemoryError as error:
-        raise DataError(f"{shown(str(file))} holds a document that is too large for the memory. Divide it.") from error
+        raise DataError(f"{visible(str(file))} holds a document that is too large for the memory. Divide it.") from error
     except EOFError as error:
-        raise DataError(f"{shown(str(file))} is cut off: it ends in the middle of its {compression.removeprefix('.')} stream.") from error
+        raise DataError(f"{visible(str(file))} is cut off: it ends in the middle of its {compression.removeprefix('.')} stream.") from error
     except (OSError, zlib.error, lzma.LZMAError) as error:  # pyarrow's errors of compression are OSErrors too
         damaged = not isinstance(error, OSError) or error.errno is None
         reason = str(error) if damaged else getattr(error, "strerror", None)
-        raise DataError(f"{shown(str(file))} {'is damaged' if damaged else 'cannot be read'}: {str(reason).rstrip('.')}.") from error
+        raise DataError(f"{visible(str(file))} {'is damaged' if damaged else 'cannot be read'}: {str(reason).rstrip('.')}.") from error
 
 
 class _Unpacked(io.RawIOBase):
@@ -67,7 +67,7 @@ class _Unpacked(io.RawIOBase):
         self._given += len(data)
         if self._given > max(MOST_FREE, MOST_TIMES * self._raw.tell()):
             raise DataError(
-                f"{shown(str(self._file))} unpacks to more than {MOST_TIMES} times its size, which no text does. "
+                f"{visible(str(self._file))} unpacks to more than {MOST_TIMES} times its size, which no text does. "
                 "If it is one, unpack it and name the unpacked file."
             )
         return len(data)

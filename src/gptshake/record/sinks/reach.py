@@ -1,4 +1,4 @@
-"""Whether W&B can be had: the mode that is wished for, a key, a server that answers. Nobody is asked, and it takes seconds at most."""
+"""Whether W&B can be had: the mode that is wanted, a key, a server that answers. Takes seconds at most."""
 
 import os
 import threading
@@ -22,13 +22,13 @@ def mode_to_try(mode: str) -> tuple[str, str]:
     named = os.environ.get("WANDB_MODE") or "online"
     if mode == "auto" and named not in _MODES:
         raise ConfigError(f"WANDB_MODE={named} is not known; it is one of {', '.join(_MODES)}.")
-    wish = mode if mode != "auto" else _MODES[named]
-    if wish != "online":
-        return wish, ""
+    wanted = mode if mode != "auto" else _MODES[named]
+    if wanted != "online":
+        return wanted, ""
     no_key = key_problem()
     if no_key and mode == "online":
         raise ConfigError(f"logger.mode=online, but {no_key}: set WANDB_API_KEY, run `wandb login`, or leave it at logger.mode=auto.")
-    return wish, no_key or answers()
+    return wanted, no_key or answers()
 
 
 def answers(seconds: float = PROBE_SECONDS) -> str:

@@ -13,12 +13,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gptshake.estimate.basin import ASSUMED_SD, LEAST_SD
-from gptshake.estimate.significance import FEWEST, least_difference, welch_of
+from gptshake.estimate.significance import FEWEST, least_difference, welch
 from gptshake.estimate.words import counted, short_count
 from gptshake.record.catalogue import Entry
+from gptshake.record.figures import is_number
 from gptshake.record.history import History
 from gptshake.record.notes import read_notes
-from gptshake.report.answer import best, is_number, run_values
+from gptshake.report.answer import best, run_values
 from gptshake.report.changes import SETTLED, changed_keys, key_text, value_text
 from gptshake.report.journal.figures import Figures, figures_of, settings_of
 from gptshake.report.journal.stories import Story
@@ -254,7 +255,7 @@ def _compared(bpb: float, best: float, spread: Spread | None, other: Spread | No
     """
     known = [one for one in (spread, other) if one and one[2] >= FEWEST]
     if len(known) == 2:
-        test = welch_of(known[0][0] - known[1][0], *(one[1:] for one in known))
+        test = welch(known[0][0] - known[1][0], *(one[1:] for one in known))
         return test.mean, None if test.significant else f"means of {known[0][2]} and {known[1][2]} seeds"
     deviation = max(known[0][1], LEAST_SD * best) if known else ASSUMED_SD * best
     indistinct = abs(bpb - best) <= least_difference(deviation, known[0][2] - 1 if known else math.inf)

@@ -6,6 +6,8 @@ characters that have no shape of their own are written out.
 
 import re
 
+from gptshake.console import visible
+
 MARK = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own marks
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|!(?=\[)")
 _STARTS = re.compile(r"^([-+#=]|\d+(?=[.)]))")  # a list, a heading, a rule
@@ -41,13 +43,8 @@ def cell(text: str) -> str:
 def fenced(text: str) -> str:
     """A text of several lines as a block in a fence that is longer than any run of backticks in it."""
     fence = "`" * max(3, _longest_run(text) + 1)
-    lines = [f"    {line}" if re.match(MARK, line) else line for line in map(visible, text.split("\n"))]
+    lines = [f"    {line}" if re.match(MARK, line) else line for line in visible(text, "\n\t").split("\n")]
     return "\n".join([f"{fence}text", *lines, fence])
-
-
-def visible(line: str) -> str:
-    """A line with what has no shape written out: ``\\x1b`` for an escape, ``\\u202e`` for a turn of direction."""
-    return "".join(letter if letter.isprintable() or letter == "\t" else letter.encode("unicode_escape").decode("ascii") for letter in line)
 
 
 def _longest_run(text: str) -> int:

@@ -12,7 +12,8 @@ from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import Entry
-from gptshake.report.answer import Rows, best, is_number
+from gptshake.record.figures import is_number
+from gptshake.report.answer import Rows, best
 from gptshake.report.changes import value_text
 
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "bias")

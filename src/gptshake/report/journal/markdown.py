@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.record.catalogue import Entry
+from gptshake.record.figures import is_number
 from gptshake.record.samples import Sample
-from gptshake.report.answer import is_number
 from gptshake.report.changes import value_text
 from gptshake.report.journal.boxes import box_line
 from gptshake.report.journal.chapter import Chapter, Other, commit_of

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from gptshake.errors import RecordError
 from gptshake.record.catalogue import BROKEN, Entry
+from gptshake.record.figures import is_number
 from gptshake.record.run import debugs
 from gptshake.record.studies import ROWS, read_rows_of
-from gptshake.report.answer import Rows, best, is_number
+from gptshake.report.answer import Rows, best
 
 
 @dataclass(frozen=True)

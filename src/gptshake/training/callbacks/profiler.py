@@ -68,20 +68,20 @@ class Timeline:
     def __init__(self, device: str, *within: str) -> None:
         self._device = device
         self._within = [OTHER, *within]
-        self._marks: list[tuple[str, Stamp]] = [("", self._now())]
+        self._marks: list[tuple[str, Stamp]] = [("", Stamp(self._device))]
 
     def begin(self, part: str) -> None:
         """What follows belongs to ``part``."""
-        self._marks.append((self._within[-1], self._now()))
+        self._marks.append((self._within[-1], Stamp(self._device)))
         self._within.append(part)
 
     def end(self) -> None:
         """What follows belongs to what was before."""
-        self._marks.append((self._within.pop(), self._now()))
+        self._marks.append((self._within.pop(), Stamp(self._device)))
 
     def close(self) -> None:
         """The step ends."""
-        self._marks.append((self._within[-1], self._now()))
+        self._marks.append((self._within[-1], Stamp(self._device)))
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part; waits for a device."""
@@ -90,9 +90,6 @@ class Timeline:
         for (_, before), (part, now) in zip(self._marks, self._marks[1:], strict=False):
             found[part] = found.get(part, 0.0) + before.until(now)
         return found
-
-    def _now(self) -> Stamp:
-        return Stamp(self._device)
 
 
 class Labels:
