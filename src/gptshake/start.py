@@ -71,7 +71,6 @@ def start(arguments: Arguments) -> None:
     cfg = checked_compose(single)
     try:
         check(cfg)
-        check_modules(cfg)
         if local_confs() or any(text.startswith("+") for text in single):
             check_keys(cfg)
     except ConfigError as error:
@@ -85,6 +84,7 @@ def start(arguments: Arguments) -> None:
         check_one_device(cfg, "Each run of -m")
     if resumed:
         again.refuse_differences(cfg, resumed)
+    check_modules(cfg)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
     if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
