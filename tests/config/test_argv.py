@@ -48,6 +48,12 @@ def test_an_unknown_flag_is_refused_by_name(word: str) -> None:
         parse(["model=tiny", word])
 
 
+@pytest.mark.parametrize("words", [["seed=", "1"], ["seed", "=1"], ["seed", "=", "1"], ["seed=", "-m", "1"]])
+def test_a_space_beside_the_equals_sign_is_named(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"There is a space beside the = of seed=1: leave it out\."):
+        parse(words)
+
+
 def test_a_flag_that_lacks_its_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="--cfg needs a value"):
         parse(["model=tiny", "--cfg"])

@@ -22,6 +22,7 @@ CASES = {
     "[[Paris]] [[Paris|city]] [[a|b|c]] [[#Section]] [[:Category:X]]": "Paris city c #Section Category:X",
     "[[File:x.jpg|thumb|A [[cat|small cat]] [http://x y] here]]Text": "Text",
     "[[Category:A]][[de:Haus]][[zh-yue:X]]Text[[wikt:word]] [[wikt:word|said]]": "Textword said",
+    "[[Us: A Tale]] [[NCIS: LA]] [[V: The Series]] [[Mars:Attacks]] [[s:Hamlet]] [[:wikt:word]]": "Us: A Tale NCIS: LA V: The Series Mars:Attacks Hamlet word",
     "see [http://x.org the site] and [//y.org] and [mailto:a@b us]": "see the site and and us",
     "'''Bold''' and ''italic'' and '''''both''''', ''The Times'''s": "Bold and italic and both, The Times's",
     "L'été, it's": "L'été, it's",

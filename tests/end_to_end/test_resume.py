@@ -461,6 +461,7 @@ def test_a_run_on_a_text_of_ones_own_is_resumed_from_anywhere_and_after_the_text
     done = commands(away, f"resume={run.path}", f"data.path={new / 'book.txt'}")
     assert done.code == 0, done.err
     is_the_same_run(the_run(home), the_run(whole))
+    assert "does not exist" not in commands(away, f"resume={run.path}").err  # its new place is known from now on
     (new / "book.txt").write_text("another text " * 2000)
     other = commands(away, f"resume={run.path}", f"data.path={new / 'book.txt'}")
     assert other.code != 0 and "fingerprint" in other.error

@@ -84,3 +84,6 @@ def test_a_table_goes_to_a_file_or_to_the_standard_output(tmp_path: Path, capsys
     assert deliver("é\n", "-") is None and capsysbinary.readouterr().out == "é\n".encode()
     with pytest.raises(ConfigError, match=r"task.csv=- and task.json=-"):
         check_targets({"task.csv": "-", "task.json": "-", "task.html": None})
+    for folder in (str(tmp_path), ".", "new/"):
+        with pytest.raises(ConfigError, match="is a folder: name a file"):
+            check_targets({"task.csv": folder})

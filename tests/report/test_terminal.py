@@ -86,15 +86,15 @@ def test_a_best_at_the_end_of_the_range_is_a_warning_with_a_wider_range(
     line: Make, sure: Callable[..., None], edge: str, at: float, wider: str
 ) -> None:
     sure(1e-5, 1e-1, edge, at=at)
-    sentence = said(line(), "Careful")
+    sentence = said(line(), "Warning")
     assert f"at the {'upper' if edge == 'high' else 'lower'} end of the range: widen it, e.g. {wider}" in sentence
 
 
 def test_a_larger_value_that_diverged_has_been_tried(line: Make, rows: SimpleNamespace) -> None:
     study = line(rates=(1e-3, 2e-3, 4e-3, 8e-3), loss=lambda rate: 3 - 100 * rate, more=[])
-    assert "no larger optimizer.lr" in said(study, "Careful")
+    assert "no larger optimizer.lr" in said(study, "Warning")
     study["trials"].append(rows.trial(4, {"optimizer.lr": 1.6e-2}, [None], "diverged"))
-    assert not [sentence for sentence in verdict(study) if "Careful" in sentence]
+    assert not [sentence for sentence in verdict(study) if "Warning" in sentence]
 
 
 def test_a_range_of_powers_of_two_is_widened_to_powers_of_two(grid: Make, sure: Callable[..., None]) -> None:
@@ -104,7 +104,7 @@ def test_a_range_of_powers_of_two_is_widened_to_powers_of_two(grid: Make, sure: 
 
 def test_a_best_at_the_end_of_what_was_tried_only_needs_more_trials(line: Make, sure: Callable[..., None]) -> None:
     sure(1e-3, 1.6e-2, "high", at=1.6e-2)
-    assert said(line(), "Careful") == "Careful: no larger optimizer.lr than the best, 1.6e-2, has been tried to the end."
+    assert said(line(), "Warning") == "Warning: no larger optimizer.lr than the best, 1.6e-2, has been tried to the end."
 
 
 def test_batch_sizes_show_their_speed_beside_their_loss(grid: Make) -> None:
@@ -125,8 +125,8 @@ def test_the_answer_is_bound_to_its_tokens(line: Make) -> None:
 def test_losses_are_counted_and_failures_have_reasons(line: Make, rows: SimpleNamespace) -> None:
     lost = [("pruned", None), ("pruned", None), ("diverged", "loss is nan"), ("failed", "killed by signal 9")]
     more = [rows.trial(8 + n, {"optimizer.lr": 1e-2}, [None], state, reason=reason) for n, (state, reason) in enumerate(lost)]
-    expected = "4 of 12 trials did not run to the end: 2 pruned, 1 diverged, 1 failed (trial 11: killed by signal 9)."
-    assert said(line(more=more), "did not run") == expected
+    expected = "4 of 12 trials ended early: 2 pruned, 1 diverged, 1 failed (trial 11: killed by signal 9)."
+    assert said(line(more=more), "ended early") == expected
 
 
 def test_the_command_repeats_the_best_and_is_safe_in_a_shell(line: Make) -> None:
@@ -154,8 +154,8 @@ def test_a_study_without_a_finished_trial_says_so(rows: SimpleNamespace) -> None
 
 
 def test_a_study_at_work_says_how_far_it_is(line: Make) -> None:
-    assert verdict(line(state="running", n_trials=20))[0] == "The study is at work: 8 of 20 trials ended so far."
-    assert verdict(line(state="stopped", n_trials=20))[0].startswith("The study was stopped, and the same command goes on with it: 8 of 20")
+    assert verdict(line(state="running", n_trials=20))[0] == "The study is running: 8 of 20 trials have ended."
+    assert verdict(line(state="stopped", n_trials=20))[0].startswith("The study was interrupted; the same command resumes it: 8 of 20")
 
 
 def test_the_table_has_a_row_for_every_trial_in_order_and_marks_the_best(line: Make, rows: SimpleNamespace) -> None:

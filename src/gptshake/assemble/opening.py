@@ -142,6 +142,8 @@ def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
             f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
         )
     _extend(cfg, run, budget)
+    if path := frozen_source(cfg).get("data.path"):
+        run.update(extended={"data.path": path})  # the text may have moved: the next resume looks here
     run.update(status="running", reason=None)
     return run
 

@@ -89,13 +89,13 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
 
 
 def extended(run_dir: Path) -> list[str]:
-    """The limits that a run got on a resume, which hold for the next ones, too.
+    """The limits and the place of the text that a run got on a resume, which hold for the next ones, too.
 
     Raises:
         RecordError: one of them is more than a value.
     """
-    limits = _record(run_dir).get("extended") or {}
-    texts = [f"{key}={override_value(value)}" for key, value in limits.items()]
+    later = _record(run_dir).get("extended") or {}
+    texts = [f"{key}={override_value(value)}" for key, value in later.items()]
     return [text for text in texts if _is_value(text, run_dir, ()) and not names_place(text)]
 
 
@@ -151,7 +151,7 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
 
 
 def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
-    """``stored_overrides``, with the limits that the run was extended to, and the version of the cleaning that it began with."""
+    """``stored_overrides``, with what the run got on a resume, and the version of the cleaning that it began with."""
     cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
     return [*stored_overrides(run_dir, new), *extended(run_dir), *cleaning]
 

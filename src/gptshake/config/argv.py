@@ -127,6 +127,9 @@ def parse(raw: list[str]) -> Arguments:
             raise ConfigError(
                 f"{word} is no flag of gptshake{hint} It takes -m, --dirty, --cfg job, --help, --version and key=value pairs."
             )
+        elif arguments.overrides and (word.startswith("=") or (arguments.overrides[-1].endswith("=") and "=" not in word)):
+            whole = arguments.overrides[-1] + word + (next(words, "") if word == "=" else "")
+            raise ConfigError(f"There is a space beside the = of {whole}: leave it out.")
         else:
             arguments.overrides.append(quote_text(sweep_words(word), multirun=multirun))
     return arguments

@@ -5,8 +5,8 @@ pictures, the sections of sources at the end) is dropped with its content, the r
 and is that of ``clean``. Nested marks are folded from the inside in one pass, so the time is linear however deep the
 nesting (about 10 MB/s). Only templates that stand inside sentences keep their words; a formula is
 dropped whole. Any change of the text that comes out must raise ``CLEANING_VERSION``: token stores are keyed by it, and a
-run that began with an earlier version keeps it. Version 1 knew English only, took ``[[CSI: Miami]]`` for a language, and lost
-the text of templates with braces in it.
+run that began with an earlier version keeps it. Version 1 knew English only, took ``[[CSI: Miami]]`` for a language, lost
+the text of templates with braces in it, and made ``[[Us: A Tale]]`` a page of another wiki, "U A Tale".
 """
 
 import re
@@ -29,6 +29,7 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _URL_LINK = re.compile(r"\[(?:(?:https?|ftp|irc|news)://|mailto:|//)[^\s\]]*\s*([^\]\n]*)\]", re.IGNORECASE)
 _HIDDEN_LINK = re.compile(r"\s*(?:file|image|media|category|[a-z]{2,3}(?:-[a-z]+)*)\s*:", re.IGNORECASE)
 _SISTER_LINK = re.compile(r"\s*:?(?:wikt|wiktionary|wikipedia|wp|w|s|q|v|wikisource|wikiquote|species|commons)\s*:", re.IGNORECASE)
+_SISTER = re.compile(rf"{_SISTER_LINK.pattern}(?=\S)", re.IGNORECASE)
 _ITALIC_GENITIVE = re.compile(r"(?<!')''(?!')([^'\n]+)'''(?=s\b)")
 _QUOTES = re.compile(r"'{2,}")
 _SWITCH_1, _SWITCH = re.compile(r"__[A-Z]{3,}__"), re.compile(r"__[^\W\da-z_]{2,}__")
@@ -170,7 +171,8 @@ def _link(hidden: Container[str], inner: str) -> str:
     # A code of a language is small and stands close to its colon; "It: Chapter Two" and "Go: A Memoir" are titles.
     if colon and (prefix.lower() in hidden or (prefix in LANGUAGES and title[:1].strip())):
         return ""
-    return label.rpartition("|")[2] or _SISTER_LINK.sub("", target).removeprefix(":")
+    sister = _SISTER.match(target)  # "V: The Series" is a title, too
+    return label.rpartition("|")[2] or target[sister.end() if sister else 0 :].removeprefix(":")
 
 
 def _without_sources(text: str) -> str:

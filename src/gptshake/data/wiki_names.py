@@ -27,7 +27,8 @@ OLD_NAMES = {  # by language: names of the file namespace that are still valid, 
 _REDIRECTS = """redirect weiterleitung redirection redirección redireccion rinvia redirecionamento doorverwijzing patrz przekieruj
     перенаправление перенапр перенаправлення преусмери пренасочване виж omdirigering omdirigera uudelleenohjaus ohjaus přesměruj presmeruj
     přesměrování átirányítás redirecteaza redirectează yönlendirme ανακατευθυνση ανακατεύθυνση alih lencong đổi preusmeri preusmjeri birzuzendu
-    redirecció alidirektu suunas peradresavimas pāradresācija tilvísun athsheoladh ail-cyfeirio تحويل تغییر_مسیر تغییرمسیر הפניה 転送 リダイレクト
+    redirecció alidirektu suuna suunas tam aanstuur adkas ailgyfeirio omdiriger preusmeritev ridrejto пренасочување გადამისამართება
+    peradresavimas pāradresācija tilvísun athsheoladh ail-cyfeirio تحويل تغییر_مسیر تغییرمسیر הפניה 転送 リダイレクト
     넘겨주기 重定向 重新導向 เปลี่ยนทาง अनुप्रेषित पुनर्निर्देशित পুনর্নির্দেশ რედირექტი վերահղում айдау перасылка"""
 REDIRECTS = tuple(_REDIRECTS.split())
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def _read(root: Path) -> Code:
         "branch": _answer(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
         "remote": without_credentials(_answer(root, "remote", "get-url", "origin") or "") or None,
         "dirty": bool(files),
-        "diff_sha256": _sha256_of_all(patch, hashes) if files else None,
+        "diff_sha256": changes_sha256(patch, hashes) if files else None,
         "untracked": hashes,
         "left_out": sorted(set(left_out)),
         "redacted": sorted(hidden),
@@ -177,10 +178,10 @@ def _is_dotenv(name: str) -> bool:
     return any(part.startswith(".env") for part in Path(name).parts)
 
 
-def _sha256_of_all(patch: bytes, untracked: dict[str, str | None]) -> str:
+def changes_sha256(patch: bytes, untracked: Mapping[str, str | None]) -> str:
     """One hash over the patch and every untracked file."""
     digest = hashlib.sha256(patch)
-    for name, known in untracked.items():
+    for name, known in sorted(untracked.items()):
         digest.update(f"\0{name}\0{known}".encode(errors="replace"))
     return digest.hexdigest()
 

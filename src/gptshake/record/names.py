@@ -31,7 +31,7 @@ def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str,
         id: from ``new_id``.
         now: when the run began.
     """
-    fixed = [re.sub(r"[-.]+", "_", _safe(part))[:_MAX_PART] or "any" for part in (model, data, label)]
+    fixed = [re.sub(r"[-.]+", "_", safe(part))[:_MAX_PART] or "any" for part in (model, data, label)]
     parts = [now.strftime("%Y%m%d-%H%M"), *fixed]
     groups_first = sorted(changes, key=lambda change: change.partition("=")[0] not in _GROUPS)
     for change in filter(None, map(_short, groups_first)):
@@ -57,9 +57,10 @@ def _short(change: str) -> str:
     """``optimizer.lr=3e-4`` -> ``lr3e-4``; ``scheduler=cosine`` -> ``cosine``."""
     key, equals, value = change.lstrip("+~").partition("=")
     if key in _GROUPS:
-        return _safe(value)[:40]
-    return _safe(key.rpartition(".")[2] + value if equals else key)[:40]
+        return safe(value)[:40]
+    return safe(key.rpartition(".")[2] + value if equals else key)[:40]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """The text with an underscore for whatever is not of ``A-Za-z0-9_.-``."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_-.")

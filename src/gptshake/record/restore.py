@@ -21,7 +21,7 @@ from typing import Any
 from gptshake.errors import RecordError
 from gptshake.files import sha256
 from gptshake.record.commits import is_commit
-from gptshake.record.git import checkout_root
+from gptshake.record.git import changes_sha256, checkout_root
 from gptshake.record.provenance import code_sha256
 
 PATCH, UNTRACKED = "diff.patch", "untracked"
@@ -217,11 +217,7 @@ def _copy(source: Path, tree: Path, name: str) -> None:
 
 
 def _changes_hash(patch: Path, untracked: Mapping[str, str | None]) -> str:
-    """As ``git.diff_sha256`` of run.json is made."""
-    digest = hashlib.sha256(patch.read_bytes() if patch.exists() else b"")
-    for name in sorted(untracked):
-        digest.update(f"\0{name}\0{untracked[name]}".encode(errors="replace"))
-    return digest.hexdigest()
+    return changes_sha256(patch.read_bytes() if patch.exists() else b"", untracked)
 
 
 def _git(folder: Path, *command: str) -> None:

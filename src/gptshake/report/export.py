@@ -31,13 +31,16 @@ _LATEX = str.maketrans(
 
 
 def check_targets(targets: Mapping[str, str | None]) -> None:
-    """Refuse two tables on one standard output.
+    """Refuse two tables on one standard output, and a folder.
 
     Args:
         targets: key of the config -> where its table goes, None for nowhere.
     """
     if len(out := [f"{key}=-" for key, target in targets.items() if target == STDOUT]) > 1:
         raise ConfigError(f"{' and '.join(out)} would both go to the standard output: give one of them a file.")
+    for key, target in targets.items():
+        if target and (expanded(target).is_dir() or target.endswith("/")):
+            raise ConfigError(f"{key}={target} is a folder: name a file, or - for the standard output.")
 
 
 def deliver(text: str, target: str) -> Path | None:

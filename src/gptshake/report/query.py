@@ -18,6 +18,7 @@ from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import Entry
 from gptshake.record.figures import SPEED, TOKENS
 from gptshake.record.metrics import COLUMNS
+from gptshake.record.shape import STATUSES
 from gptshake.report.changes import value_text
 from gptshake.report.outcome import note, source
 
@@ -49,6 +50,8 @@ def select(entries: Sequence[Entry], wish: str) -> list[Entry]:
     everything = entries
     for word in wish.split():
         comparison = _COMPARISON.fullmatch(word)
+        if not comparison and re.search("[=<>]", word):
+            raise ConfigError(f"{word!r} compares nothing: write a key first, as in lr>1e-3, without spaces.")
         if comparison:
             _refuse_unknown(comparison[1], everything)
             _refuse_incomparable(everything, *comparison.groups())
@@ -188,6 +191,9 @@ def _refuse_incomparable(entries: Iterable[Entry], key: str, sign: str, wanted: 
         for word in words:
             period(word)
         return
+    states = (*STATUSES, "killed", "broken")
+    if key == "status" and (strange := [word for word in words if not any(fnmatch(state, word.lower()) for state in states)]):
+        raise ConfigError(f"{key}{sign}{wanted}: no run can be {strange[0] or 'nothing'!r}; a status is one of {', '.join(states)}.")
     values = [value for entry in entries if (value := value_of(entry, key)) is not None]
     numbers = [value for value in values if _number(value) is not None]
     if sign in _ORDER and values and not numbers:

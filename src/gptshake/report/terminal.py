@@ -64,9 +64,9 @@ def _progress(study: Rows) -> list[str]:
     if study["state"] == "done":
         return []
     ended = sum(trial["state"] in ("ok", "pruned", "diverged") for trial in study["trials"])
-    how = "is at work" if study["state"] == "running" else "was stopped, and the same command goes on with it"
+    how = "is running" if study["state"] == "running" else "was interrupted; the same command resumes it"
     through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
-    return [f"The study {how}: {through} ended so far."]
+    return [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
 
 
 def _no_answer(study: Rows) -> str:
@@ -144,14 +144,14 @@ def _at_the_edge(scale: Scale, found: Basin) -> str:
     upper = found.edge == "high"
     low, high = scale.ends
     if (upper and found.best < high) or (not upper and found.best > low):
-        return f"Careful: no {'larger' if upper else 'smaller'} {scale.key.lstrip('+')} than the best, {short(found.best)}, has been tried to the end."
+        return f"Warning: no {'larger' if upper else 'smaller'} {scale.key.lstrip('+')} than the best, {short(found.best)}, has been tried to the end."
     factor = (4 if scale.powers else 10) if scale.log else 2
     low, high = (low, high * factor) if upper else (low / factor, high)
     interval = f"interval({_typed(scale, low)},{_typed(scale, high)})"
     interval = f"int({interval})" if scale.integer else interval
     tags = "log,powers_of_two," if scale.powers else "log,"
     wider = f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
-    return f"Careful: the best lies at the {'upper' if upper else 'lower'} end of the range: widen it, e.g. '{wider}'."
+    return f"Warning: the best lies at the {'upper' if upper else 'lower'} end of the range: widen it, e.g. '{wider}'."
 
 
 def _typed(scale: Scale, value: float) -> str:
@@ -194,7 +194,7 @@ def _losses(study: Rows) -> list[str]:
     more = f"; {len(why) - 3} more" if len(why) > 3 else ""
     total = len(study["trials"])
     end = f" ({'; '.join(why[:3])}{more})" if why else ""
-    return [f"{sum(counts.values())} of {total} trials did not run to the end: {', '.join(parts)}{end}."]
+    return [f"{sum(counts.values())} of {total} trials ended early: {', '.join(parts)}{end}."]
 
 
 def _next(study: Rows, winner: Best, folder: Path | None) -> list[str]:

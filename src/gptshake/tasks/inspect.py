@@ -8,6 +8,7 @@ from gptshake.console import printable
 from gptshake.data.inspection import inspect
 from gptshake.files import expanded
 from gptshake.record.launch import Launch
+from gptshake.record.names import safe
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -27,7 +28,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     from gptshake.report.outcome import written
 
     print(printable(text(facts, _batch_size(cfg, block_size))))
-    name = f"{store.label}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
+    name = f"{safe(store.label) or 'text'}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
     print(written(lambda: draw(facts, expanded(cfg.task.folder) / name)))
 
 

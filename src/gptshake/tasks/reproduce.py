@@ -77,7 +77,7 @@ def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
     lines = "\n".join(f"  {what}: {one_line(', '.join(map(str, names)))}" for what, names in found.items() if names)
     if not trust:
         raise RecordError(
-            f"{info['id']} was not made by you on this machine, or its record was changed since. To reproduce it runs code:\n"
+            f"{info['id']} was not made by you on this machine, was made by an earlier version, or was changed since. Reproducing it runs code:\n"
             f"{lines or '  the installed gptshake'}\nRead it in {original}; if you trust it, say task.trust=true."
         )
     print(f"trusted, though not made by you on this machine:\n{lines or '  the installed gptshake'}", flush=True)

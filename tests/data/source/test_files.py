@@ -173,7 +173,15 @@ def test_the_fingerprint_changes_with_content_names_and_encoding_but_not_with_th
 
 @pytest.mark.parametrize(
     ("name", "label"),
-    [("my book (2).txt", "my-book-2"), ("Война и мир.txt", "Война-и-мир"), ("()", "text"), ("a.b.txt", "a.b"), ("=x,y!.txt", "x-y")],
+    [
+        ("my book (2).txt", "my-book-2"),
+        ("Война и мир.txt", "Война-и-мир"),
+        ("हिन्दी पाठ.txt", "हिन्दी-पाठ"),
+        ("gro\u0308ße.txt", "größe"),
+        ("()", "text"),
+        ("a.b.txt", "a.b"),
+        ("=x,y!.txt", "x-y"),
+    ],
 )
 def test_the_label_keeps_the_letters_of_any_script_and_can_be_typed_in_a_shell(tmp_path: Path, name: str, label: str) -> None:
     assert TextFiles(str(write(tmp_path / name, "x"))).label == label

@@ -204,6 +204,9 @@ def test_the_newest_revision_of_a_history_is_read(tmp_path: Path) -> None:
         "# PATRZ [[B]]",
         "#перенаправление [[B]]",
         "#転送 [[B]]",
+        "＃転送 [[B]]",
+        "#TAM [[B]]",
+        "#suuna [[B]]",
     ],
 )
 def test_a_redirect_is_known_by_its_word(tmp_path: Path, wikitext: str) -> None:

@@ -6,7 +6,7 @@ characters stay. Everything is streamed: memory holds one document, of a plain t
 """
 
 import os
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -97,7 +97,9 @@ def _label(entry: str) -> str:
     path = expanded(entry).resolve()
     name = path.parent.name if "*" in path.name else path.name
     compression = suffixes(name)[1]
-    return re.sub(r"[^\w.-]+", "-", Path(name[: len(name) - len(compression)]).stem).strip("-.") or "text"
+    stem = unicodedata.normalize("NFC", Path(name[: len(name) - len(compression)]).stem)  # macOS parts accents from their letters
+    kept = "".join(letter if letter in "_.-" or unicodedata.category(letter)[0] in "LMN" else " " for letter in stem)
+    return "-".join(kept.split()).strip("-.") or "text"
 
 
 def _left_out(suffixes_left: Counter[str]) -> str:

@@ -22,7 +22,7 @@ from gptshake.hardware import logical_cores
 _CHUNK = 2 << 20  # characters of markup that a process cleans at once: 0.15 s
 
 
-_REDIRECT = re.compile(rf"\s*#\s*(?:{'|'.join(map(re.escape, REDIRECTS))})\s*:?\s*\[\[", re.IGNORECASE)
+_REDIRECT = re.compile(rf"\s*[#＃]\s*(?:{'|'.join(map(re.escape, REDIRECTS))})\s*:?\s*\[\[", re.IGNORECASE)
 _HIDDEN_NAMESPACES = ("-2", "6", "14")  # media, files, categories
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
