@@ -97,7 +97,7 @@ def _check_parts(cfg: DictConfig) -> None:
             raise ConfigError(f"{path}._target_={target} names nothing to call: write package.module.name.")
         schema = OmegaConf.get_type(node)
         defaults = {field.name: field.default for field in fields(schema)} if is_dataclass(schema) else {}
-        for key in _OF_HYDRA if target.startswith("gptshake.") else ():
+        for key in _OF_HYDRA if defaults.get("_target_") == target else ():
             if key in node and node[key] != defaults.get(key):
                 raise ConfigError(f"{path}.{key}={node[key]}: this key is Hydra's, and cannot be changed for {target}.")
 
