@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.argv import key_of, override_value, quote, split
-from gptshake.errors import ConfigError, first_line
+from gptshake.config.values import more_than_a_value, names_place
+from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.record.catalogue import flat
 
@@ -23,6 +24,7 @@ def written_out(overrides: list[str]) -> list[str]:
 
     Raises:
         ConfigError: a file that is not there, or says more than groups and values.
+        RecordError: one in the folder of a study that says more than plain values.
     """
     recipes = [text for text in overrides if key_of(text) == KEY and text.endswith(SUFFIXES) and len(_several(text)) < 2]
     rest = [text for text in overrides if text not in recipes]
@@ -92,12 +94,19 @@ def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
     for text in [_group(path, entry) for entry in content.pop("defaults", []) if entry != "_self_"]:
         nested = key_of(text) == KEY and text.endswith(SUFFIXES)  # in the best.yaml of a study over such files
         groups += _lines(expanded(text.partition("=")[2]), (*via, path)) if nested else [text]
-    return groups + [f"{key}={override_value(value)}" for key, value in flat(content).items()]
+    lines = groups + [f"{key}={override_value(value)}" for key, value in flat(content).items()]
+    if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
+        for text in lines:
+            if why := more_than_a_value(text) or (names_place(text) and "it says where a run writes"):
+                raise RecordError(
+                    f"{path} has {text}: {why}. From a record come values only. If you trust this one, copy the file elsewhere."
+                )
+    return lines
 
 
 def _group(path: Path, entry: Any) -> str:
-    if isinstance(entry, str) and entry.count("/") == 2 and entry.startswith("/"):
-        return entry[1:].replace("/", "=")
+    if isinstance(entry, str) and entry.startswith("/") and (entry.count("/") == 2 or entry.endswith(SUFFIXES)):
+        return entry[1:].replace("/", "=", 1)
     (name, option), *more = entry.items() if isinstance(entry, dict) else [("", entry)]
     if more or not str(name).startswith("override /"):
         raise ConfigError(
