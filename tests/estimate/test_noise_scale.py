@@ -128,7 +128,7 @@ def test_the_trend_is_told() -> None:
 def test_what_cannot_be_told_says_how_long_it_would_take() -> None:
     unsure = Estimate(100, 100_000, 100, 0.5, 0.5, 20.0)
     assert re.search(
-        r"cannot be told after 100 measurements, \|G\|\^2 is 0.5 ± 0.5; it would take about 2k at batch 32", sentence([unsure], 32, 64)
+        r"not measurable after 100 measurements, \|G\|\^2 is 0.5 ± 0.5; it would take about 2k at batch 32", sentence([unsure], 32, 64)
     )
     assert "about 40 at batch 32" in sentence([Estimate(10, 10_000, 10, 0.5, 0.5, 20.0)], 32, 64)
     assert "train longer" in sentence([Estimate(100, 100_000, 100, -0.5, 0.5, 20.0)], 32, 64)

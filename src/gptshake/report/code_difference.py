@@ -26,7 +26,7 @@ def code_differences(a: Entry, b: Entry) -> list[str]:
 def _committed(a: Entry, b: Entry) -> list[str]:
     old, new = _git(a).get("commit"), _git(b).get("commit")
     if not a.info or not b.info:
-        return ["not told by a record that cannot be read"]
+        return ["unknown: the record cannot be read"]
     if not old or not new:
         return [_unversioned(a, b)]
     if old == new:
