@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake import ranks
-from gptshake.errors import TrainingError
+from gptshake.errors import Stop, TrainingError
 from gptshake.ranks import ALONE, Ranks, together
 
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -99,6 +99,17 @@ def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: p
     monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 2))
     with pytest.raises(TrainingError, match="Rank 1 of 2 ended with exit code 7"), together(2, threads=1):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+
+@pytest.mark.parametrize(("received", "code"), [(15, 143), (2, 143), (None, 143), (15, 1)])
+def test_a_signal_that_ended_another_rank_first_interrupts_the_run(
+    received: int | None, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", f"exit({code})"]))
+    monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 2))
+    with pytest.raises(Stop) as stopped, together(2, threads=1, received=lambda: received):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    assert stopped.value.signum == (received or 15)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from gptshake.errors import TrainingError
+from gptshake.errors import Stop, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,15 +117,17 @@ ALONE = Ranks()
 
 
 @contextmanager
-def together(size: int, threads: int, device: str = "cuda") -> Iterator[Ranks]:
+def together(size: int, threads: int, device: str = "cuda", received: Callable[[], int | None] = lambda: None) -> Iterator[Ranks]:
     """The group of ``size`` processes, seen from rank 0, which begins the others unless torchrun has; they end with this block.
 
     Args:
         size: of the group; 1: nothing is done.
         threads: of each process.
         device: on which they train.
+        received: gives the signal that came to this process, if one did.
     Raises:
         TrainingError: another rank ended early.
+        Stop: a signal ended it, as one of the terminal's does that reaches all ranks while some have not begun to train.
     """
     if size == 1:
         yield ALONE
@@ -143,6 +145,8 @@ def together(size: int, threads: int, device: str = "cuda") -> Iterator[Ranks]:
         leave()
     except Exception as error:
         lost = _lost(others, patience=2.0) or connection_ended(error)
+        if lost and (signum := received() or _signal_of(others)):
+            raise Stop(signum) from error
         if lost:
             raise TrainingError(lost) from error
         raise
@@ -212,6 +216,11 @@ def _lost(others: "list[subprocess.Popen[bytes]]", patience: float = 0.0) -> str
         if time.monotonic() >= until:
             return ""
         time.sleep(0.05)
+
+
+def _signal_of(others: "list[subprocess.Popen[bytes]]") -> int:
+    """The signal that another rank has ended by in order, or 0."""
+    return next((code - 128 for process in others if (code := process.poll() or 0) > 128), 0)
 
 
 def _watch(others: "list[subprocess.Popen[bytes]]", ended: threading.Event) -> None:

@@ -114,7 +114,7 @@ def _train(
     from gptshake.training.rewind import rewind
 
     device, devices = device_of(cfg), cfg.trainer.devices
-    with together(devices, cfg.trainer.threads, device) as group:
+    with together(devices, cfg.trainer.threads, device, lambda: SIGNALS.received) as group:
         set_torch(cfg)
         for line in lines:
             run.log(line)

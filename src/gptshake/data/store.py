@@ -23,7 +23,6 @@ from gptshake.data.progress import Say
 from gptshake.data.source.protocol import Source
 from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, by_rank, check, has_text
 from gptshake.errors import DataError, UserError
-from gptshake.estimate.words import counted
 from gptshake.files import build_once, sha256, sha256_text
 from gptshake.tokenizer.cache import cached
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer
@@ -327,4 +326,4 @@ def _too_little(name: str, n_tokens: int, n_documents: int) -> str:
     if name == "test":
         wish += ", or do without with data.test_fraction=0"
     position = " Or cut the text by position: data.split=position." if n_documents >= FEWEST_DOCUMENTS else ""
-    return f"The split {name} got {n_tokens} tokens of {counted(n_documents, 'document')}, but at least 2 are needed: {wish}.{position}"
+    return f"The split {name} got {n_tokens} tokens of {n_documents:,} documents, but at least 2 are needed: {wish}.{position}"

@@ -4,7 +4,6 @@ Takes entries; what the record or git cannot say is told in a sentence.
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from gptshake.record.commits import commits_between, stat_between
 from gptshake.report.outcome import one_line
 
 _MOST_COMMITS, _MOST_LINES = 20, 12  # shown of a list of commits, of a file's changes
-Changes = Mapping[str, list[str]]  # file -> its added and removed lines, or what its content is
 
 
 def code_differences(a: Entry, b: Entry) -> list[str]:
