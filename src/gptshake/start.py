@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gptshake import ranks
 from gptshake.config import again, completion
 from gptshake.config.argv import OF_A_SWEEP, Arguments, check_flags, key_of, quote
-from gptshake.config.check import check, check_groups, check_keys, check_one_device, check_torchrun, trains
+from gptshake.config.check import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, trains
 from gptshake.config.compose import choices, prepare, snapshot, with_hydra
 from gptshake.config.found import found_rates, other_terms
 from gptshake.config.layout import GROUPS, add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
@@ -84,6 +84,7 @@ def start(arguments: Arguments) -> None:
         check_one_device(cfg, "Each run of -m")
     if resumed:
         again.refuse_differences(cfg, resumed)
+    check_modules(cfg)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
     if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
@@ -128,6 +129,7 @@ def _refuse_used_folder(folder: Path) -> None:
 def _look(cfg: DictConfig) -> None:
     """Check the config of one run of several."""
     check(cfg)
+    check_modules(cfg)
     if trains(cfg):
         check_groups(cfg)
         check_one_device(cfg, "Each run of -m")

@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.argv import key_of, override_value
-from gptshake.errors import ConfigError, first_line
+from gptshake.config.values import more_than_a_value, names_place
+from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.record.catalogue import flat
 
@@ -22,6 +23,7 @@ def written_out(overrides: list[str]) -> list[str]:
 
     Raises:
         ConfigError: a file that is not there, or says more than groups and values.
+        RecordError: one in the folder of a study that says more than plain values.
     """
     recipes = [text for text in overrides if key_of(text) == KEY and text.endswith((".yaml", ".yml"))]
     rest = [text for text in overrides if text not in recipes]
@@ -50,7 +52,14 @@ def _lines(path: Path) -> list[str]:
     content = OmegaConf.to_container(node, resolve=False)
     assert isinstance(content, dict)
     groups = [_group(path, entry) for entry in content.pop("defaults", []) if entry != "_self_"]
-    return groups + [f"{key}={override_value(value)}" for key, value in flat(content).items()]
+    lines = groups + [f"{key}={override_value(value)}" for key, value in flat(content).items()]
+    if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
+        for text in lines:
+            if why := more_than_a_value(text) or (names_place(text) and "it says where a run writes"):
+                raise RecordError(
+                    f"{path} has {text}: {why}. From a record come values only. If you trust this one, copy the file elsewhere."
+                )
+    return lines
 
 
 def _group(path: Path, entry: Any) -> str:
