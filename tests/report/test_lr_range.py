@@ -83,7 +83,7 @@ def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() ->
     [
         ({"still_falls": True}, "The loss still fell at the end of the range test, 1e-1"),
         ({"rules": {}, "start": None} | RUNS, "The loss did not fall at any rate of the range test"),
-        (RUNS | {"edge": "high"}, "The best lies at the high end of what was run: task.confirm=7 looks further."),
+        (RUNS | {"edge": "high"}, "The best is at the high end of what was run: task.confirm=7 looks further."),
         (RUNS | {"steps": 200}, "Runs of 200 steps want less than long ones"),
     ],
 )

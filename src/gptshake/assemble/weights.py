@@ -59,7 +59,7 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
         RecordError: there is no such run, or it has no checkpoint.
     """
     if not cfg.task.run:
-        raise ConfigError("Say which run: task.run=<name, id or path>.")
+        raise ConfigError("Choose a run: task.run=<name, id or path>.")
     path = find_run(cfg.task.run, run_roots(cfg.paths))
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights
