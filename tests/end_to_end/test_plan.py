@@ -42,7 +42,7 @@ def test_what_cannot_fit_is_planned_but_not_tried(commands: Any, small: Any, tmp
     assert done.code == 0, done.err
     assert "a step would not fit" in done.out and "it will probably not fit; try data.micro_batch_size=1" in done.out
     done = commands(tmp_path, *large, "trainer.hours=1")
-    assert done.code == 2 and "would not fit into memory" in done.error
+    assert done.code == 2 and ("would not fit into memory" in done.error or "The weights of this model alone take" in done.error)
 
 
 @pytest.mark.parametrize(
