@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 SECRET = "<secret>"
-SHORTEST = 6  # characters of a value that can be told from ordinary text
+SHORTEST = 6  # characters of a value that can be distinguished from ordinary text
 
 # Names of variables: words that say secret wherever they stand, and words that do at the end of a name.
 _VARIABLE = re.compile(

@@ -45,7 +45,7 @@ def test_a_step_of_many_micro_batches_is_told_from_a_few(commands: Any, tmp_path
     assert done.code == 0, done.err
     facts = profile_of(tmp_path)
     assert facts["batch"] == {"size": 96, "accumulation": 48, "measured": 4, "block_size": 16}
-    assert facts["parts"][0]["mean_s"] >= 48 * 0.02 and "48 micro-batches, told from 4" in done.out
+    assert facts["parts"][0]["mean_s"] >= 48 * 0.02 and "48 micro-batches, estimated from 4" in done.out
 
 
 def test_a_run_after_a_profile_is_the_run_without(

@@ -128,7 +128,7 @@ def test_the_trend_is_told() -> None:
 def test_what_cannot_be_told_says_how_long_it_would_take() -> None:
     unsure = Estimate(100, 100_000, 100, 0.5, 0.5, 20.0)
     assert re.search(
-        r"cannot be told after 100 measurements, \|G\|\^2 is 0.5 ± 0.5; it would take about 2k at batch 32", sentence([unsure], 32, 64)
+        r"cannot be estimated after 100 measurements, \|G\|\^2 is 0.5 ± 0.5; it would take about 2k at batch 32", sentence([unsure], 32, 64)
     )
     assert "about 40 at batch 32" in sentence([Estimate(10, 10_000, 10, 0.5, 0.5, 20.0)], 32, 64)
     assert "train longer" in sentence([Estimate(100, 100_000, 100, -0.5, 0.5, 20.0)], 32, 64)
@@ -137,4 +137,4 @@ def test_what_cannot_be_told_says_how_long_it_would_take() -> None:
 
 def test_what_can_no_longer_be_told_says_what_it_was() -> None:
     sure, lost = Estimate(30, 10_000, 30, 1.0, 0.1, 20.0, 15.0, 30.0), Estimate(300, 100_000, 300, 0.1, 0.1, 20.0)
-    assert sentence([sure, lost], 32, 64).endswith(" It was 20 sequences (15 to 30) after 10k tokens, when it could last be told.")
+    assert sentence([sure, lost], 32, 64).endswith(" It was 20 sequences (15 to 30) after 10k tokens, when it could last be estimated.")

@@ -103,6 +103,6 @@ def test_a_file_too_large_to_be_kept_is_told_by_its_hash_and_long_changes_are_cu
 def test_a_broken_record_says_nothing_of_its_code(record: Make) -> None:
     a = record("k0000000", git={"commit": "a" * 40})
     assert code_differences(a, Entry(a.path.parent / "nowhere", "broken")) == [
-        "not told by a record that cannot be read",
+        "unknown: the record cannot be read",
         "nothing uncommitted",
     ]

@@ -352,7 +352,7 @@ def test_broken_records_are_listed_and_cost_nothing_else(place: Place) -> None:
     done = place.write()
     assert done.entries == 1 and done.problems == len(BROKEN) + 2 and "begin whole000" in place.text
     listed = place.text[place.text.index("## Records that cannot be read") :]
-    assert all(f"`runs/{name}`" in listed for name in BROKEN) and "a copy, which is told once" in listed and "`multirun/bad`" in listed
+    assert all(f"`runs/{name}`" in listed for name in BROKEN) and "a copy, which is listed once" in listed and "`multirun/bad`" in listed
 
 
 VALUES = st.recursive(

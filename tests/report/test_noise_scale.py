@@ -1,4 +1,4 @@
-"""The picture of the noise scale: whatever was measured, it is drawn, the same every time, and hides what cannot be told."""
+"""The picture of the noise scale: whatever was measured, it is drawn, the same every time, and hides what cannot be estimated."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_the_picture_names_the_noise_scale_the_batch_and_what_they_mean() -> Non
 def test_what_cannot_be_told_is_not_drawn() -> None:
     hidden = [Estimate(step, 512 * step, step, 0.1, 1.0, 20.0) for step in range(1, 30)]
     picture = figure(hidden, Batch(8, 64), "a run")
-    assert "it cannot be told yet" in texts(picture) and "cannot be told at the end" in texts(picture)
+    assert "it cannot be estimated yet" in texts(picture) and "cannot be estimated at the end" in texts(picture)
     (band,) = picture.axes[0].collections
     assert not any(len(path.vertices) for path in band.get_paths())
 

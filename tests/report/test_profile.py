@@ -35,7 +35,7 @@ def facts() -> dict[str, Any]:
 def test_the_text_has_every_part_and_ends_with_the_verdict(facts: dict[str, Any]) -> None:
     lines = text(facts).splitlines()
     assert lines[-2:] == facts["verdict"]
-    assert "measured: 2 steps of 64 sequences = 8 micro-batches, told from 4 of them" in lines
+    assert "measured: 2 steps of 64 sequences = 8 micro-batches, estimated from 4 of them" in lines
     (data,) = [line for line in lines if line.startswith(NAMES["data"])]
     assert data.split()[-4:] == ["620.00", "1,240.00", "62.0", "%"]
     assert any(line.startswith("a validation takes 3.25 s (2 seen)") for line in lines)

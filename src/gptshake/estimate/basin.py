@@ -78,7 +78,7 @@ def freedom_of(values: Sequence[Sequence[float]]) -> int:
 
 
 def basin(points: Points, *, log: bool, sd: float | None, freedom: float = math.inf) -> Basin | None:
-    """The best value and the interval around it whose loss seeds alone may have told from the bottom, by ``least_difference``.
+    """The best value and the interval around it whose loss is indistinguishable from the bottom, by ``least_difference``.
 
     Args:
         points: (value, loss), lower is better; a loss that is not finite bounds the interval.

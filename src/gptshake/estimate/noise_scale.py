@@ -156,7 +156,7 @@ def _trend(estimates: Sequence[Estimate]) -> str:
 
 def _not_yet(last: Estimate, batch_size: int) -> str:
     """How many measurements it would take, if |G|^2 stays what it seems to be: errors fall with the root of those that count."""
-    told = f"noise scale: cannot be told after {last.measurements} measurements, |G|^2 is {last.signal:.2g} ± {last.signal_error:.2g}"
+    told = f"noise scale: cannot be estimated after {last.measurements} measurements, |G|^2 is {last.signal:.2g} ± {last.signal_error:.2g}"
     if last.signal <= 0 or last.signal_error == inf:
         return f"{told}; train longer, or with a larger batch than {batch_size}."
     counted = min(last.measurements, max(2 * MEMORY, last.measurements / 5))  # an average with time constant t is one of 2 t values
@@ -170,5 +170,5 @@ def _once(estimates: Sequence[Estimate]) -> str:
     for one in reversed(estimates):
         if one.scale is not None and one.low is not None and one.high is not None:
             told = f"{short(one.scale)} sequences ({short(one.low)} to {short(one.high)}) after {short_count(one.tokens)} tokens"
-            return f" It was {told}, when it could last be told."
+            return f" It was {told}, when it could last be estimated."
     return ""

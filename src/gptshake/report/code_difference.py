@@ -4,7 +4,6 @@ Takes entries; what the record or git cannot say is told in a sentence.
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from gptshake.record.commits import commits_between, stat_between
 from gptshake.report.outcome import one_line
 
 _MOST_COMMITS, _MOST_LINES = 20, 12  # shown of a list of commits, of a file's changes
-Changes = Mapping[str, list[str]]  # file -> its added and removed lines, or what its content is
 
 
 def code_differences(a: Entry, b: Entry) -> list[str]:
@@ -26,7 +24,7 @@ def code_differences(a: Entry, b: Entry) -> list[str]:
 def _committed(a: Entry, b: Entry) -> list[str]:
     old, new = _git(a).get("commit"), _git(b).get("commit")
     if not a.info or not b.info:
-        return ["not told by a record that cannot be read"]
+        return ["unknown: the record cannot be read"]
     if not old or not new:
         return [_unversioned(a, b)]
     if old == new:

@@ -73,7 +73,7 @@ def old_rule(entries: Sequence[Entry]) -> str:
 
 
 def shared(entries: Sequence[Entry]) -> dict[str, str]:
-    """Changes that all runs have in common, so that they are told once; a single run has none."""
+    """Changes that all runs have in common, so that they are shown once; a single run has none."""
     asked = [changes_of(entry).items() for entry in entries if entry.status != BROKEN]
     return {key: value for key, value in asked[0] if all((key, value) in other for other in asked)} if len(asked) > 1 else {}
 

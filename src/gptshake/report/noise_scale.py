@@ -96,7 +96,7 @@ def _draw_scale(axes: Axes, estimates: Sequence[Estimate], batch: Batch) -> None
     _limit(axes, max(min(seen), min(centre) / 4), min(max(seen), 4 * max(centre)))
     _name(axes, {"batch": (batch.sequences, VERMILION)} | ({"noise scale": (float(scale[-1]), BLUE)} if known[-1] else {}))
     if not known.any():
-        axes.text(0.5, 0.6, "it cannot be told yet", transform=axes.transAxes, ha="center", color=GREY, size=11)
+        axes.text(0.5, 0.6, "it cannot be estimated yet", transform=axes.transAxes, ha="center", color=GREY, size=11)
     caption(axes, f"noise scale, sequences of {batch.block_size} tokens; the band is ± 2 standard errors")
 
 
@@ -151,7 +151,7 @@ def _name(axes: Axes, lines: Mapping[str, tuple[float, str]]) -> None:
 
 def _subtitle(estimates: Sequence[Estimate], batch: Batch) -> str:
     last = estimates[-1]
-    told = "noise scale cannot be told at the end"
+    told = "noise scale cannot be estimated at the end"
     if last.scale is not None and last.low is not None and last.high is not None:
         told = (
             f"noise scale {short(last.scale)} sequences ({short(last.low)} to {short(last.high)})"

@@ -98,7 +98,7 @@ def _step_table(facts: Facts) -> str:
     batch = facts["batch"]
     rows.append(["all", "", f"{1e3 * facts['step_s']:,.2f}", ""])
     accumulated = f" = {batch['accumulation']} micro-batches" if batch["accumulation"] > 1 else ""
-    from_few = f", told from {batch['measured']} of them" if batch["measured"] < batch["accumulation"] else ""
+    from_few = f", estimated from {batch['measured']} of them" if batch["measured"] < batch["accumulation"] else ""
     head = f"{_figures(facts)}\nmeasured: {counted(len(facts['steps']['measured_s']), 'step')} of {counted(batch['size'], 'sequence')}{accumulated}{from_few}"
     return f"{head}\n\n{_right(rows)}"
 

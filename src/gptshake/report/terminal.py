@@ -118,7 +118,7 @@ def _how_to_confirm(study: Rows) -> str:
 
 
 def _sureness(study: Rows) -> list[str]:
-    """For every axis of numbers: the interval that cannot be told from the best, and whether the range was wide enough."""
+    """For every axis of numbers: the interval that is indistinguishable from the best, and whether the range was wide enough."""
     sentences = []
     for scale in scales(study):
         found = basin_of(study, scale)

@@ -33,7 +33,7 @@ def _said(done: Written, file: Path, pictures: Path) -> list[str]:
     lines += [
         f"Left as you edited it: {id}. Delete its block and its id at the end of the file to have it written anew." for id in kept.edited
     ]
-    lines += [f"{_count(done.problems, 'record', 'records')} cannot be told: see the end of {file}."] if done.problems else []
+    lines += [f"{_count(done.problems, 'record', 'records')} cannot be read: see the end of {file}."] if done.problems else []
     lines += [f"{_count(done.left_out, 'run', 'runs')} with debug= left out."] if done.left_out else []
     return lines
 

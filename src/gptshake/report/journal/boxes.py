@@ -1,7 +1,7 @@
 """Boxes of the journal, ``- [ ] try a higher rate``: which are open, where they stand, and what somebody has ticked.
 
 The file is their only home. A box of a note is written into its entry; every open one, those that people wrote between the
-entries too, is told once more in one list at the top, and may be ticked there or in its place.
+entries too, is repeated in one list at the top, and may be ticked there or in its place.
 """
 
 import re

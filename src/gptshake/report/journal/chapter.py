@@ -91,7 +91,7 @@ def chapters(stories: Sequence[Story]) -> tuple[list[Chapter], list[tuple[Story,
 
 
 def unexpected(error: Exception) -> str:
-    """Why a record that could be read cannot be told."""
+    """Why a record that could be read cannot be listed."""
     return f"its record holds what no run writes ({type(error).__name__}: {error})."
 
 

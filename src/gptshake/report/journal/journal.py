@@ -20,7 +20,7 @@ class Written:
     kept: Kept
     entries: int  # in the file now
     drawn: int  # pictures
-    problems: int  # records that cannot be told
+    problems: int  # records that cannot be read
     left_out: int  # debug= runs
 
 

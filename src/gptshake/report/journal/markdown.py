@@ -52,7 +52,7 @@ def entry(chapter: Chapter, pictures: Sequence[Picture], home: Path) -> str:
 
 
 def unreadable(problems: Sequence[tuple[Path, str]], home: Path) -> str:
-    """The list of records that cannot be told; empty if all can."""
+    """The list of records that cannot be read; empty if all can."""
     lines = [f"- {code(os.path.relpath(path, home))}: {prose(why)}" for path, why in problems]
     return "\n".join(["## Records that cannot be read", "", *lines]) if lines else ""
 

@@ -40,7 +40,7 @@ class Gathered:
     """Everything that some folders hold."""
 
     stories: list[Story]  # the oldest first
-    problems: list[tuple[Path, str]]  # what cannot be told, and why
+    problems: list[tuple[Path, str]]  # what cannot be listed, and why
     left_out: int  # debug= runs
 
 
@@ -93,7 +93,7 @@ def _rows(folder: Path) -> tuple[Rows | None, str]:
     except RecordError as error:
         return None, str(error)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        return None, f"study.json holds what no study writes ({type(error).__name__}: {error}); its runs are told without it."
+        return None, f"study.json holds what no study writes ({type(error).__name__}: {error}); its runs are listed without it."
     return rows, ""
 
 
@@ -124,7 +124,7 @@ def _each_once(found: Iterable[Story], problems: list[tuple[Path, str]]) -> list
         if not math.isfinite(story.started):
             problems.append((story.folder, "run.json has no time at which the run began."))
         elif story.id in stories:
-            problems.append((story.folder, f"this has the id of {stories[story.id].folder}: a copy, which is told once."))
+            problems.append((story.folder, f"this has the id of {stories[story.id].folder}: a copy, which is listed once."))
         else:
             stories[story.id] = story
     return list(stories.values())
