@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gptshake.config.again import stored_overrides
+from gptshake.config.again import freeze, refuse_code, resumed_overrides, stored_overrides
+from gptshake.config.suggest import checked_compose
 from gptshake.errors import RecordError
 
 MAKE = "import os\nos.makedirs(os.environ['MARKER'], exist_ok=True)\n"
@@ -253,7 +254,23 @@ def test_no_entry_point_loads_them_and_files_of_the_users_own_are_found_all_the_
 def test_places_in_a_record_are_not_written_to(run: Path, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tamper(run, f"paths.run_dir={marker}", f"paths.cache={marker}", f"++data.documents.cache={marker}", f"paths.runs={marker}")
-    assert not any(str(marker) in text for text in stored_overrides(run))
+    places = {"paths.run_dir": str(marker), "paths.cache": str(marker), "data.documents.cache": str(marker)}
+    tamper(run, f"data.documents={{cache:{marker}}}", resolved=places, extended=places)
+    assert not any(str(marker) in text for text in resumed_overrides(run))
+    cfg = checked_compose(["model=tiny", "data=text_char", "data.path=book.txt"])
+    freeze(cfg, run)
+    assert str(marker) not in str(cfg)
+    with pytest.raises(RecordError, match="where a run writes is not taken from its files"):
+        refuse_code([f"paths.cache={marker}"], run, ())
+
+
+@pytest.mark.parametrize("line", ["callbacks: {x: {_target_: os.mkdir}}", "note: ${oc.env:HOME}", "paths: {cache: /marker}"])
+def test_the_best_yaml_of_a_study_holds_values_only(line: str, light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
+    (tmp_path / "best.yaml").write_text(f"optimizer: {{lr: 1e-3}}\n{line}\n")
+    words = ("model=tiny", "data=wiki_char", f"experiment={tmp_path}/best.yaml")
+    done = light_commands(tmp_path, *words)
+    assert done.code == 2 and "From a record come values only" in done.error
 
 
 @pytest.mark.parametrize(

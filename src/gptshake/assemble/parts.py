@@ -14,6 +14,7 @@ def make(node: DictConfig, **objects: Any) -> Any:
 
     Raises:
         ConfigError: what the node names as its target cannot be imported.
+        GptshakeError: it cannot be built.
     """
     try:
         return instantiate(node, **objects)
@@ -25,7 +26,9 @@ def make(node: DictConfig, **objects: Any) -> Any:
             raise ConfigError(
                 f"_target_: {node.get('_target_')} cannot be imported ({reason}). A file of your own is looked for in the folder where you type."
             ) from error
-        raise
+        raise GptshakeError(
+            f"{node.get('_target_')} cannot be built with its keys: {' '.join(str(error.__cause__ or error).split())}"
+        ) from error
 
 
 def builder(node: DictConfig) -> Any:

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from gptshake.config.argv import key_of, override_value, quote
 from gptshake.config.suggest import checked_compose, parse_overrides
-from gptshake.config.values import more_than_a_value
+from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free
@@ -22,8 +22,6 @@ from gptshake.record.catalogue import flat
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.record.seal import is_made_here
 from gptshake.redaction import SECRET, redacted
-
-_PLACES = ("paths", "data.documents.cache")  # where a run writes
 
 _CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
 
@@ -77,17 +75,17 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
     kept = []
     for text in map(str, record["overrides"]):
         key = key_of(text)
-        if key in ("dirty", "resume", "paths.run_dir") or (key.startswith(_PLACES) and not ours):
+        if key in ("dirty", "resume", "paths.run_dir"):
             continue
         if (group := key.partition(".")[0]) in ("callbacks", "logger") and group in again and key != group:
             continue  # another option of the group may not have the key
         if SECRET in text:
             if key not in again and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
-        elif trusted or _is_value(text, run_dir, again, resolvers=ours):
+        elif trusted or ((ours or not names_place(text)) and _is_value(text, run_dir, again, resolvers=ours)):
             kept.append(text)
     frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
-    return kept + [text for text in frozen if trusted or _is_value(text, run_dir, again)]
+    return kept + [text for text in frozen if trusted or (_is_value(text, run_dir, again) and not names_place(text))]
 
 
 def extended(run_dir: Path) -> list[str]:
@@ -97,7 +95,8 @@ def extended(run_dir: Path) -> list[str]:
         RecordError: one of them is more than a value.
     """
     later = _record(run_dir).get("extended") or {}
-    return [text for key, value in later.items() if _is_value(text := f"{key}={override_value(value)}", run_dir, ())]
+    texts = [f"{key}={override_value(value)}" for key, value in later.items()]
+    return [text for text in texts if _is_value(text, run_dir, ()) and not names_place(text)]
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
@@ -147,8 +146,8 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
         RecordError: naming the first.
     """
     for text in overrides:
-        if text not in typed:
-            _is_value(text, folder, ())
+        if text not in typed and _is_value(text, folder, ()) and names_place(text):
+            raise RecordError(f"The study {folder.name} has {text}, which was not typed: where a run writes is not taken from its files.")
 
 
 def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
@@ -174,7 +173,8 @@ def freeze(cfg: DictConfig, run_dir: Path) -> None:
         RecordError: one of them is more than a value.
     """
     for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
-        if SECRET not in str(value) and _is_value(f"{key}={override_value(value)}", run_dir, ()):
+        text = f"{key}={override_value(value)}"
+        if SECRET not in str(value) and _is_value(text, run_dir, ()) and not names_place(text):
             OmegaConf.update(cfg, key, value)
 
 

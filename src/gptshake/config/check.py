@@ -3,14 +3,17 @@
 Takes the composed config; raises on the first thing that is wrong. What needs the corpus is checked when it is opened.
 """
 
+import re
+import sys
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gptshake.config.layout import packaged_conf
+from gptshake.config.layout import GROUPS, packaged_conf
 from gptshake.config.machine import check_machine
 from gptshake.config.mistakes import VALUES, meant, nearest
 from gptshake.config.parameters import parameters
@@ -18,13 +21,16 @@ from gptshake.config.ranges import NULL, RULES, WORDS
 from gptshake.config.suggest import keys, list_options
 from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
-from gptshake.estimate.budget import parse_max_time
+from gptshake.estimate.budget import parse_max_time, whole_sequences
 from gptshake.estimate.words import parse_bytes
 from gptshake.hardware import check_precision
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 _NULL: Any = object()
+_PARTS = ("sampler", "pruner", "executor")
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_OF_HYDRA = ("_partial_", "_args_", "_recursive_", "_convert_")
 WORDED = {"data": "a data set"}
 
 
@@ -57,10 +63,12 @@ def check(cfg: DictConfig) -> None:
         ConfigError: one sentence about the first of them.
     """
     _check_missing(cfg)
-    for key, fits, advice in RULES:
-        value = _value(cfg, key)
-        if value is not None and not fits(value):
-            raise ConfigError(f"{key}={'null' if value is _NULL else value} cannot work: {advice}.")
+    _check_parts(cfg)
+    for rule, fits, advice in RULES:
+        for key in (rule, f"data.documents.{rule[5:]}") if rule.startswith("data.") else (rule,):
+            value = _value(cfg, key)
+            if value is not None and not fits(value):
+                raise ConfigError(f"{key}={'null' if value is _NULL else value} cannot work: {advice}.")
     for key, words in WORDS.items():
         value = _value(cfg, key)
         if value is not None and value not in words:
@@ -72,6 +80,26 @@ def check(cfg: DictConfig) -> None:
     _check_combinations(cfg)
     if trains(cfg):
         check_machine(cfg)
+
+
+def _check_parts(cfg: DictConfig) -> None:
+    """Refuse a part that names nothing to build, and Hydra's own keys (``_partial_``) where a packaged part has them otherwise."""
+    lists = [(path, OmegaConf.select(cfg, path)) for path in ("callbacks", "hydra.sweeper")]
+    parts = {f"{path}.{name}" for path, node in lists if node for name in node if path == "callbacks" or name in _PARTS}
+    for path in (*(name for name in GROUPS if OmegaConf.is_dict(cfg.get(name))), *sorted(parts), "data.documents"):
+        node = OmegaConf.select(cfg, path)
+        if node is None or not (path in parts or "_target_" in node):
+            continue
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            raise ConfigError(f"{path}={node} is no part: it is null, or it has a _target_ that names a class or a function.")
+        target = node.get("_target_")
+        if not isinstance(target, str) or not _DOTTED.fullmatch(target):
+            raise ConfigError(f"{path}._target_={target} names nothing to call: write package.module.name.")
+        schema = OmegaConf.get_type(node)
+        defaults = {field.name: field.default for field in fields(schema)} if is_dataclass(schema) else {}
+        for key in _OF_HYDRA if defaults.get("_target_") == target else ():
+            if key in node and node[key] != defaults.get(key):
+                raise ConfigError(f"{path}.{key}={node[key]}: this key is Hydra's, and cannot be changed for {target}.")
 
 
 def _check_missing(cfg: DictConfig) -> None:
@@ -99,7 +127,19 @@ def _value(cfg: DictConfig, key: str) -> Any:
     if not isinstance(node, DictConfig) or name not in node:
         return None
     value = node.get(name)
-    return _NULL if value is None and key not in NULL else value
+    return _NULL if value is None and key.replace("data.documents.", "data.") not in NULL else value
+
+
+def check_modules(cfg: DictConfig) -> None:
+    """Refuse a ``_target_`` in a module that is not there, before a run begins that would find out late.
+
+    Raises:
+        ConfigError: naming the key and the module.
+    """
+    for key in keys(cfg):
+        module = str(OmegaConf.select(cfg, key)).partition(".")[0] if key.endswith("._target_") else "sys"
+        if module not in sys.modules and find_spec(module) is None:
+            raise ConfigError(f"{key}: there is no module {module!r}. A file of your own is looked for in the folder where you type.")
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -181,6 +221,9 @@ def _check_combinations(cfg: DictConfig) -> None:
     val, test = OmegaConf.select(cfg, "data.val_fraction", default=0), OmegaConf.select(cfg, "data.test_fraction", default=0)
     if val + test >= 1:
         raise ConfigError(f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on: make their sum less than 1.")
+    batch_tokens, block_size = (OmegaConf.select(cfg, key) for key in ("data.batch_tokens", "model.block_size"))
+    if isinstance(batch_tokens, int) and isinstance(block_size, int):
+        whole_sequences(batch_tokens, block_size)
     check_precision(OmegaConf.select(cfg, "trainer.accelerator"), OmegaConf.select(cfg, "trainer.precision"))
     max_time = OmegaConf.select(cfg, "trainer.max_time")
     if max_time is not None:

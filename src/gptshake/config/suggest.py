@@ -28,10 +28,33 @@ from gptshake.sweep.space import is_declared_range, texts_of
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
 
 
+# Beginnings of OmegaConf's reasons, and what they mean for whoever typed the value.
+_PLAIN = {
+    "is not a valid bool": "it is true or false.",
+    "is not Optional": "it cannot be null.",
+    "to string: ": "it is a text.",
+    "is not a ListConfig, list or tuple": "it is a list, in brackets.",
+    "is not in struct": "there is no such key.",
+    "is not a subclass of|incompatible type|is not a DictConfig": "it has another shape.",
+}
 _KEPT = "{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is."
 MIXED = ("callbacks", "search_space", "experiment", "debug")  # groups whose options may be mixed, as in callbacks=[default,mine]
 # Groups with a default, which Hydra does not set to null.
-NEVER_NULL = ("optimizer", "scheduler", "trainer", "logger", "callbacks", "task", "paths", "search_space", "pruner", "executor")
+NEVER_NULL = (
+    "model",
+    "data",
+    "tokenizer",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "logger",
+    "callbacks",
+    "task",
+    "paths",
+    "search_space",
+    "pruner",
+    "executor",
+)
 SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperConfig))
 
 
@@ -73,6 +96,10 @@ def check_swept_options(parsed: list[Override]) -> None:
         key = key_of(override.input_line or "")
         if override.is_choice_sweep() and key in GROUPS and not is_declared_range(override):
             for option in texts_of(override):
+                if option == "null":
+                    raise ConfigError(
+                        f"{key}=null cannot be one of several options: name one for each run. {list_options(key).capitalize()}"
+                    )
                 if sentence := _wrong_option(f"{key}={option}"):
                     raise ConfigError(sentence)
 
@@ -93,7 +120,18 @@ def checked_compose(overrides: list[str]) -> DictConfig:
         raise _explain(overrides, error) from error
     for text in overrides:
         _refuse_removed(text, cfg)
+    for override in parse_overrides(overrides):
+        number = override.value()
+        if type(number) in (int, float) and number not in (0, 1) and isinstance(_selected(cfg, override.key_or_group), bool):
+            raise ConfigError(f"{override.input_line}: it is true or false.")  # OmegaConf takes every whole number for true
     return cfg
+
+
+def _selected(cfg: DictConfig, key: str) -> Any:
+    try:
+        return OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+    except OmegaConfBaseException:
+        return None
 
 
 def _refuse_several(text: str) -> None:
@@ -181,7 +219,7 @@ def came_from(sentence: str, overrides: list[str]) -> str:
 def _wrong_option(text: str) -> str | None:
     group, name = key_of(text), text.partition("=")[2]
     there = options(group)
-    if text.startswith("~") or name.startswith("[") or name in (*there, ""):
+    if text.startswith("~") or name.startswith("[") or re.sub(r"\.ya?ml$", "", name.removeprefix("./").lstrip("/")) in (*there, ""):
         return None
     if name == "null":
         return f"{text}: it needs an option. {list_options(group).capitalize()}" if group in NEVER_NULL else None
@@ -228,8 +266,10 @@ def _siblings(cfg: DictConfig, key: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    """What OmegaConf says of a value, in words that need no knowledge of it."""
     text = first_line(error.__cause__ or error)
-    return f"{text[0].lower()}{text[1:]}."
+    plain = next((words for pattern, words in _PLAIN.items() if re.search(pattern, text)), text)
+    return f"{plain[0].lower()}{plain[1:].rstrip('.')}."
 
 
 def missing_groups(cfg: DictConfig, wanted: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import OverrideType
 from gptshake.config.layout import local_confs, options, packaged_conf
 from gptshake.config.suggest import parse_overrides
 
+_PLACES = ("paths", "data.documents.cache")  # where a run writes
 _CALL = re.compile(r"_(target|args|partial|recursive|convert)_")
 _RESOLVER = re.compile(r"\$\{[^}]*:")  # ${oc.env:NAME}; ${data.path} only points to another value
 _TARGET = re.compile(r"^\s*_target_:\s*[\"']?([\w.]+)", re.MULTILINE)
@@ -49,6 +50,16 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
         return "a task takes texts only from the command line"
     found = (_wrong(root, path, leaf, resolvers) for path, leaf in _leaves(key, value))
     return next(filter(None, found), "")
+
+
+def names_place(text: str) -> bool:
+    """Whether an override says where a run writes.
+
+    Raises:
+        ConfigError: it cannot be parsed.
+    """
+    override = parse_overrides([text])[0]
+    return any(path.startswith(_PLACES) for path, _ in _leaves(override.key_or_group, override.value()))
 
 
 def _wrong(root: str, path: str, value: Any, resolvers: bool) -> str:

@@ -8,7 +8,7 @@ To add one: a function here or in a file of one's own, and its yaml.
 import inspect
 from collections.abc import Callable
 from functools import partial
-from math import ceil, cos, pi, sqrt
+from math import ceil, cos, inf, nan, pi, sqrt
 from typing import Any, NamedTuple
 
 from gptshake.errors import ConfigError
@@ -201,9 +201,11 @@ def _length(key: str, amount: float | str, total: int) -> float:
     if isinstance(amount, Tokens):
         return amount
     try:
-        value = float(amount)
-    except ValueError:
-        raise ConfigError(f"scheduler.{key}={amount} is not a number: write a fraction of the run (0.02), or tokens (1e6).") from None
-    if not 0 <= value <= total:
+        value = nan if isinstance(amount, bool) else float(amount)
+    except (TypeError, ValueError):
+        value = nan
+    if not 0 <= value < inf:
+        raise ConfigError(f"scheduler.{key}={amount} is no length: write a fraction of the run (0.02), or tokens (1e6).")
+    if value > total:
         raise ConfigError(f"scheduler.{key}={amount} does not fit a run of {total:,} tokens: write a fraction (below 1) or fewer tokens.")
     return value * total if value < 1 else value
