@@ -25,8 +25,8 @@ from gptshake.config.argv import OF_A_SWEEP, Arguments, check_flags, key_of, quo
 from gptshake.config.check import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, trains
 from gptshake.config.compose import choices, prepare, snapshot, with_hydra
 from gptshake.config.found import found_rates, other_terms
-from gptshake.config.layout import GROUPS, add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
-from gptshake.config.recipe import written_out
+from gptshake.config.layout import GROUPS, add_folder, add_recipes, local_code, local_confs, local_files, packaged_conf, shadowed
+from gptshake.config.recipe import SUFFIXES, as_options, written_out
 from gptshake.config.suggest import COMPOSITION_ERRORS, came_from, check_swept_options, checked_compose, first_choice, parse_overrides
 from gptshake.config.swept import check_points, plain_options, starting_options
 from gptshake.errors import ConfigError, GptshakeError, RecordError
@@ -55,6 +55,16 @@ def start(arguments: Arguments) -> None:
     Raises:
         GptshakeError: what is wrong, or what failed.
     """
+    if not arguments.multirun:
+        _start(arguments)
+        return
+    with TemporaryDirectory(prefix="gptshake-recipes-") as folder:  # files are options like others in a sweep
+        arguments.overrides = as_options(arguments.overrides, Path(folder))
+        add_recipes(Path(folder))
+        _start(arguments)
+
+
+def _start(arguments: Arguments) -> None:
     add_folder(arguments.config_dir)
     check_flags(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
@@ -217,8 +227,13 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
 
     lists = {override.key_or_group: "_".join(texts_of(override)[:3]) for override in parsed if override.is_choice_sweep()}
     chosen = choices(single) | {group: lists[group] for group in lists if group in GROUPS}
+    experiments = [
+        text for override in parsed if override.is_choice_sweep() and override.key_or_group == "experiment" for text in texts_of(override)
+    ]
+    recipes = {f"experiment={text}": written_out([f"experiment={text}"]) for text in experiments if text.endswith(SUFFIXES)}
+    lists |= {"experiment": "_".join(Path(text).stem for text in experiments[:3])} if recipes else {}
     named, provenance = lists.get("experiment") or names(chosen), collect(code) | arguments.origin
-    trials = Trials(named, label, provenance, code, _own_files(cfg), dirty=_exempt(cfg, single))
+    trials = Trials(named, label, provenance, code, _own_files(cfg), recipes, dirty=_exempt(cfg, single))
     with snapshot() as conf:
         _hydra(arguments.argv(), trials, conf)
 

@@ -50,11 +50,23 @@ class Trials:
         provenance: collected once for all trials.
         code: that they run.
         local_conf: the user's own files: config that they compose from, Python that it names.
+        recipes: files of ``experiment=`` that are swept: override -> what it means, for the record.
         dirty: whether a study may go on with other code.
     """
 
-    def __init__(self, name: str, label: str, provenance: dict[str, Any], code: Code, local_conf: dict[str, bytes], *, dirty: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        label: str,
+        provenance: dict[str, Any],
+        code: Code,
+        local_conf: dict[str, bytes],
+        recipes: dict[str, list[str]],
+        *,
+        dirty: bool,
+    ) -> None:
         self.name, self.label, self.provenance, self.dirty = name, label, provenance, dirty
+        self.recipes = recipes
         self.uncommitted, self.local_conf = code, local_conf
 
     def modules(self) -> list[str]:
@@ -116,6 +128,7 @@ class Trials:
                 "tokens_per_step": budget.tokens_per_step,
             },
             "ranges": _law_range(cfg, shape, budget, store.bytes_per_token),
+            "schedule": assemble.schedule_words(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,
@@ -160,7 +173,8 @@ class Trials:
     def _launch(self, path: Path, trial: dict[str, Any], resumes: bool) -> Launch:
         hydra_cfg = HydraConfig.get()
         typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
-        overrides = [text for text in typed if key_of(text) != "paths.run_dir"]
+        said = [line for text in typed for line in self.recipes.get(text, ())]
+        overrides = said + [text for text in typed if key_of(text) != "paths.run_dir" and text not in self.recipes]
         chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
         identity = new_id()
         changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in ("model", "data")]

@@ -135,3 +135,8 @@ def test_the_key_of_an_override_has_no_signs(override: str) -> None:
 )
 def test_words_of_a_sweep_are_rewritten_as_hydra_takes_them(typed: str, rewritten: str) -> None:
     assert parse([typed]).overrides == [rewritten]
+
+
+def test_null_takes_an_experiment_a_debugging_or_a_sampler_back() -> None:
+    assert parse(["debug=null", "model=tiny", "experiment=null"]).overrides == ["model=tiny"]
+    assert parse(["debug=smoke", "debug=null", "sampler=null", "debug=overfit"]).overrides == ["debug=overfit"]

@@ -52,6 +52,7 @@ ELSEWHERE = {
 def composed(group: str, option: str) -> DictConfig:
     source, _, tokenizer = option.partition("_") if group == "data" else ("", "", option)
     more = NAMED.get(source, []) + ([] if tokenizer else ["tokenizer=char"])
+    more += ["task=plan"] if group == "model" else []  # a run is refused where the weights exceed this machine's memory
     return compose(["model=tiny", "data=wiki_char", f"{group}={option}", *more])
 
 

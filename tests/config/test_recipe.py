@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
-from gptshake.config.recipe import written_out
+from gptshake.config.recipe import as_options, written_out
 from gptshake.errors import ConfigError
 from gptshake.report.answer import best
 from gptshake.report.recipe import best_yaml
@@ -64,3 +64,31 @@ def test_what_is_no_recipe_is_one_sentence(content: str | None, part: str, tmp_p
     with pytest.raises(ConfigError) as error:
         written_out([f"experiment={tmp_path / 'x.yaml'}"])
     assert part in str(error.value)
+
+
+def test_files_in_a_list_become_options_under_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for name in ("x.yaml", "sub/y.yaml"):
+        (tmp_path / name).write_text("optimizer: {lr: 0.5}\n")
+    folder = tmp_path / "options"
+    assert as_options(["seed=1", "experiment=x.yaml,demo,sub/y.yaml"], folder) == [
+        "seed=1",
+        "experiment=choice('x.yaml',demo,'sub/y.yaml')",
+    ]
+    assert (folder / "experiment/sub/y.yaml").read_text().startswith("# @package _global_\n")
+    assert as_options(["experiment=x.yaml"], folder) == ["experiment=x.yaml"]  # one file is written out
+    outside = as_options([f"experiment=choice(sub/../x.yaml,{tmp_path}/sub/y.yaml)"], folder)
+    assert outside == [f"experiment=choice('{tmp_path}/sub/../x.yaml','{tmp_path}/sub/y.yaml')"]
+    with pytest.raises(ConfigError, match="there is no such file"):
+        as_options(["experiment=x.yaml,nope.yaml"], folder)
+
+
+def test_a_file_may_build_on_another_but_not_on_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best.yaml").write_text("defaults:\n  - /experiment/x.yaml\n  - override /model: tiny\n")
+    (tmp_path / "x.yaml").write_text("optimizer: {lr: 0.5}\n")
+    assert written_out(["experiment=best.yaml"]) == ["optimizer.lr=0.5", "model=tiny"]
+    (tmp_path / "x.yaml").write_text("defaults:\n  - /experiment/best.yaml\n")
+    with pytest.raises(ConfigError, match="includes itself"):
+        written_out(["experiment=best.yaml"])

@@ -52,7 +52,7 @@ MISTAKES = {
     (*RUN, "task=tran"): ["there is no such task; did you mean train?"],
     (*RUN, "scheduler=null"): ["scheduler=null: it needs an option. Scheduler is one of constant, cosine"],
     (*RUN, "~trainer"): ["trainer= needs an option: trainer is one of auto, cpu, ddp, fsdp, gpu"],
-    ("task=sample",): ["Say which run: task.run="],
+    ("task=sample",): ["Choose a run: task.run="],
     ("model=tny", "data=wiki_char", "--cfg", "job"): ["there is no such model; did you mean tiny?"],
     ("-m", "model=tiny,bbaby", "data=wiki_char"): ["model=bbaby: there is no such model; did you mean baby?"],
 }

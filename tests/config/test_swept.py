@@ -47,6 +47,8 @@ BASE = ("model=tiny", "data=wiki_char")
         (("data.batch_size=range(0,8,4)",), "data.batch_size=0"),
         (("optimizer.lr=range", "enqueue=[{optimizer.lr:-1}]"), "optimizer.lr=-1"),
         (("optimizer.lr=range", "enqueue=[{optimizer.lr:1e-3},{optimizer.lr:fast}]"), "optimizer.lr=fast"),
+        (("data.batch_tokens=128,100", "model.block_size=64"), "data.batch_tokens=100 is not a multiple of model.block_size=64"),
+        (("model.block_size=32,60", "data.batch_tokens=128"), "data.batch_tokens=128 is not a multiple of model.block_size=60"),
         (("seed=range(5,2)",), "seed=range(5,2) holds no value"),
         (("seed=range(1,9,0)",), "a step that is not 0"),
         (("seed=range(1,inf)",), "two finite ends"),

@@ -189,7 +189,7 @@ def test_what_was_safe_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mon
     source = Parts(PARTS)
     open_corpus(source, tmp_path, said.append)
     assert source.starts[-1] == Position(part=2, inside=1, documents=4, n_bytes=6)
-    assert "going on with parts after 4 documents" in said
+    assert "resuming parts after 4 documents" in said
 
 
 def partial(cache: Path) -> Path:

@@ -252,7 +252,7 @@ def test_a_builder_killed_again_and_again_gets_there(texts: Path, tmp_path: Path
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
     said = finish(start(texts, tmp_path / "killed", "never", 2))
-    assert "going on with what an earlier process tokenized" in said
+    assert "resuming the tokenization of an earlier process" in said
     assert store_files(tmp_path / "killed") == store_files(tmp_path / "expected")
 
 

@@ -40,7 +40,7 @@ def test_it_lists_and_removes_only_what_is_named_and_agreed_to(light_commands: A
     lease = Lease(folder / "runs/xbbbbbbb")
     done = light_commands(folder, "task=clean", cache, "task.remove=[checkpoints/*]", "task.yes=true")
     lease.release()
-    assert done.code == 0 and "in use: xbbbbbbb is at work" in done.out and weights(folder) == ["xbbbbbbb"], done.err
+    assert done.code == 0 and "in use: xbbbbbbb is running" in done.out and weights(folder) == ["xbbbbbbb"], done.err
     assert (folder / "runs/xaaaaaaa/run.json").exists() and "freed" in done.out
 
 

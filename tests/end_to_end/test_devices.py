@@ -22,6 +22,17 @@ def training_step(self, batch, number, own=GPTModule.training_step):
     return own(self, batch, number)
 GPTModule.training_step = training_step
 """
+IN_EVALUATION = """
+import os
+from gptshake.training import evaluation
+calls = []
+def evaluate(*rest, own=evaluation.evaluate, **more):
+    calls.append(0)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), {signum})
+    return own(*rest, **more)
+evaluation.evaluate = evaluate
+"""
 THE_OTHER = "int(open('/proc/%d/task/%d/children' % (os.getpid(), os.getpid())).read().split()[0])"
 NO_DROPOUT = ("model.dropout=0", "callbacks=default", "data.test_fraction=0.05", "trainer.limit_val_batches=null")
 
@@ -77,6 +88,26 @@ def test_slices_learn_the_same_stop_at_a_signal_and_go_on_as_a_whole(
     run = the_run(tmp_path)
     assert run.info["devices"] == {"count": 1, "strategy": None}
     assert same_curve(run, alone)
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_stopped_in_a_validation_and_in_the_test_end_as_undisturbed_ones(
+    commands: Any, tmp_path: Path, text: tuple[str, ...], alone: Any, the_run: Callable[[Path], Any]
+) -> None:
+    ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    in_validation, in_test = (IN_EVALUATION.format(call=call, signum=int(signal.SIGTERM)) for call in (1, 4))
+    done = commands(tmp_path, *text, *ddp, before=in_validation)
+    assert done.code == 128 + signal.SIGTERM, done.err
+    stopped = the_run(tmp_path)
+    assert stopped.info["status"] == "interrupted" and stopped.steps[-1] == 4
+    done = commands(tmp_path, f"resume={stopped.info['id']}", before=in_test)
+    assert done.code == 128 + signal.SIGTERM, done.err
+    assert the_run(tmp_path).info["status"] == "interrupted" and same_curve(the_run(tmp_path), alone)
+    done = commands(tmp_path, f"resume={stopped.info['id']}")
+    assert done.code == 0, done.err
+    run = the_run(tmp_path)
+    assert run.info["status"] == "ok" and same_curve(run, alone) and run.saved() == alone.saved()
+    assert run.info["summary"]["test/loss"] == pytest.approx(alone.info["summary"]["test/loss"], abs=1e-5)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the other process by Linux's list of them")

@@ -174,7 +174,7 @@ def refused(commands: Any, folder: Path, *words: str) -> str:
 
 def test_what_cannot_be_reproduced_is_told_at_once(place: Path, light_commands: Any, tmp_path: Path) -> None:
     run, info = copied(place, tmp_path)
-    assert "Say which run" in refused(light_commands, tmp_path)
+    assert "Choose a run" in refused(light_commands, tmp_path)
     assert "There is no run 'nothing'" in refused(light_commands, tmp_path, "task.run=nothing")
     assert "task.steps=0 cannot work" in refused(light_commands, tmp_path, f"task.run={run}", "task.steps=0")
     (run / "run.json").write_text(json.dumps(info | {"task": "find_lr"}))

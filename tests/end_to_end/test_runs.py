@@ -74,6 +74,27 @@ def test_a_run_starts_from_the_weights_of_another(commands: Any, small: Any, par
     assert abs(first - last) < 0.3 < origin.numbers()[0][2] - first or first < origin.numbers()[0][2]
 
 
+def test_a_run_from_weights_of_a_relative_path_goes_on_in_another_folder_before_its_first_checkpoint(
+    commands: Any, small: Any, parent: Path, tmp_path: Path, the_run: Any
+) -> None:
+    origin, started = the_run(parent), tmp_path / "started"
+    kill = (
+        "import os\nfrom gptshake.training.module import GPTModule\n"
+        "def training_step(self, *rest):\n    os.kill(os.getpid(), 9)\n"
+        "GPTModule.training_step = training_step\n"
+    )
+    words = (f"init_from=runs/{origin.path.name}", f"paths.run_dir={started}", "trainer.max_steps=4")
+    assert commands(parent, *small, *words, before=kill).code == -9
+    done = commands(tmp_path, f"resume={started}")
+    assert done.code == 0, done.err
+    assert f"weights from {origin.info['name']}" in done.out
+
+
+def test_weights_that_are_not_there_are_refused_before_anything_is_written(commands: Any, small: Any, tmp_path: Path) -> None:
+    done = commands(tmp_path, *small, "init_from=nope")
+    assert done.code != 0 and "There is no run 'nope'" in done.error and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("change", ["model.n_layer=2", "model.n_embd=32", "tokenizer.vocab_size=9"])
 def test_weights_of_another_shape_or_tokenizer_are_refused(
     change: str, commands: Any, small: Any, parent: Path, tmp_path: Path, the_run: Any

@@ -226,9 +226,24 @@ def test_a_study_in_which_every_trial_diverged_says_so_and_fails(commands: Any, 
 
 
 def test_a_trial_that_fails_costs_itself_alone(commands: Any, small: Any, tmp_path: Path) -> None:
-    done = commands(tmp_path, "-m", *small, *STEPS, "data.batch_tokens=128,100,64")
-    assert done.code == 1 and "1 of 3 trials failed" in done.err and "data.batch_tokens=100 is not a multiple" in done.err
+    fails = "import gptshake.assemble.run as run\ndef data_module(cfg, *rest, own=run.data_module):\n    assert cfg.seed != 2, 'two'\n"
+    done = commands(
+        tmp_path, "-m", *small, *STEPS, "seed=1,2,3", before=fails + "    return own(cfg, *rest)\nrun.data_module = data_module\n"
+    )
+    assert done.code == 1 and "1 of 3 trials failed" in done.err and "AssertionError: two" in done.err
     assert "Traceback" not in done.err and Study(tmp_path).states() == ["ok", "failed", "ok"]
+
+
+def test_files_of_experiments_are_swept_like_names_and_the_records_do_without_them(commands: Any, small: Any, tmp_path: Path) -> None:
+    for name, rate in (("x", 1e-3), ("y", 2e-3)):
+        (tmp_path / f"{name}.yaml").write_text(f"optimizer: {{lr: {rate}}}\n")
+    done = commands(tmp_path, "-m", *small, *STEPS, "experiment=x.yaml,y.yaml")
+    assert done.code == 0, done.err
+    study = Study(tmp_path)
+    records = [json.loads((study.folder / str(number) / "run.json").read_text()) for number in (0, 1)]
+    assert [record["overrides"][0] for record in records] == ["optimizer.lr=0.001", "optimizer.lr=0.002"]
+    assert not any(text.startswith("experiment=") for record in records for text in record["overrides"])
+    assert "tokens (cosine, no warm-up)" in done.out and done.out.count("| cosine, no warm-up") == 1
 
 
 def test_a_trial_that_diverges_is_no_failure_and_never_wins(commands: Any, small: Any, tmp_path: Path) -> None:

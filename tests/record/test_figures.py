@@ -40,6 +40,13 @@ def test_the_time_is_that_of_all_sittings_if_it_is_known_else_up_to_the_last_ste
     assert figures(run, {"started": 1000.0}, "killed")["time"] == 20.0
 
 
+@pytest.mark.parametrize("status", ["running", "killed"])
+def test_the_time_of_a_run_that_has_not_ended_follows_no_clock_that_is_set(run: Path, status: str) -> None:
+    sittings = [{"started": 10.0, "ended": 40.0}, {"started": 1000.0}]
+    assert figures(run, {"started": 10.0, "wall_s": 30.0, "sittings": sittings}, status)["time"] == 30 + 20
+    assert figures(run, {"started": 10.0, "sittings": [{"started": 1.8e9}]}, status)["time"] == 0  # no row of this sitting yet
+
+
 @pytest.mark.parametrize("info", [{}, {"summary": 3, "started": "yesterday"}, {"summary": {"val/bpb": float("nan")}, "wall_s": True}])
 def test_a_damaged_record_has_the_figures_of_its_rows(run: Path, info: dict[str, object]) -> None:
     assert figures(run, info, "broken")["val/bpb"] == 6.0

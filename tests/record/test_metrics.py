@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_row, last_values, read_columns, read_rows
+from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_row, last_values, read_columns, read_history, read_rows
 
 KILLED_WRITER = """
 import sys
@@ -245,5 +246,16 @@ def test_columns_of_a_damaged_file_are_refused(tmp_path: Path, content: str) -> 
         read_columns(tmp_path / "metrics.csv", ["step", "train/loss"])
 
 
+def test_a_long_history_is_thinned_evenly_and_keeps_every_validation(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = MetricsWriter(path)
+    for step in range(1, 101):
+        writer.append({"step": step, "train/tokens": step} | ({"val/loss": 2.0} if step in (7, 100) else {}))
+    writer.close()
+    assert [row["step"] for row in read_history(path, 20, 1000)] == [7, 20, 40, 60, 80, 100]
+    assert [row["step"] for row in read_history(path, 10, 4)] == [7, 30, 60, 90, 100]  # every third of those that are due
+    assert read_history(path, 1, 1000) == read_rows(path) and read_history(tmp_path / "none.csv", 10, 4) == []
+
+
 def test_a_file_that_is_not_there_has_empty_columns(tmp_path: Path) -> None:
-    assert read_columns(tmp_path / "metrics.csv", ["step"]) == {"step": []}
+    assert read_columns(tmp_path / "metrics.csv", ["step"]) == {"step": array("d")}

@@ -32,3 +32,36 @@ def test_a_sweep_may_be_of_the_basic_sweeper(multirun: Path) -> None:
 @pytest.mark.parametrize("text", ["", ".", "nothing", "nowhere", "20261124-0031/0", ".."])
 def test_what_holds_no_runs_is_no_sweep(multirun: Path, text: str) -> None:
     assert find_sweep(text, multirun) is None
+
+
+RUN = {"path": "0", "repeat": 0, "state": "ok", "value": 2.0, "tokens_per_s": None}
+TRIAL = {"number": 0, "state": "ok", "params": {"lr": 0.1}, "overrides": ["lr=0.1"], "value": 2.0, "runs": [RUN]}
+AXIS = {"key": "lr", "low": 0.01, "high": 1.0, "log": True}
+STUDY = {"name": "a", "objective": "val/bpb", "state": "done", "fixed": [], "axes": [AXIS], "trials": [TRIAL]}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "why"),
+    [
+        ([], "is not the record of a study"),
+        (STUDY | {"trials": {}}, "trials is not a list"),
+        (STUDY | {"trials": [3]}, "trials, entry 0 is not a mapping"),
+        (STUDY | {"trials": [TRIAL | {"params": {}}]}, "a trial lacks a value of lr"),
+        (STUDY | {"trials": [TRIAL | {"params": {"lr": "x"}}]}, "a trial lacks a value of lr"),
+        (STUDY | {"trials": [TRIAL | {"number": True}]}, "number is not a count"),
+        (STUDY | {"trials": [TRIAL | {"runs": [RUN | {"path": "../1"}]}]}, "path is not a path inside of the study"),
+        (STUDY | {"trials": [TRIAL | {"runs": [{**RUN, "value": "low"}]}]}, "value is not a number"),
+        (STUDY | {"axes": [{"key": "lr"}]}, "axes, entry 0 lacks high"),
+        (STUDY | {"confirm": [3]}, "confirm is not a list of trials"),
+        (STUDY | {"ablate": {"labels": ["base"]}}, "ablate is no axis"),
+        (STUDY | {"started": 1e18}, "started is not a time in seconds since 1970"),
+        (STUDY | {"tokens": 10**400}, "a number that is too large"),
+    ],
+)
+def test_a_malformed_study_is_one_sentence_that_names_the_place(damaged: object, why: str, tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text(json.dumps(STUDY))
+    assert read_rows_of(tmp_path)["trials"] == [TRIAL]
+    (tmp_path / "study.json").write_text(json.dumps(damaged))
+    with pytest.raises(RecordError, match=why) as raised:
+        read_rows_of(tmp_path)
+    assert "\n" not in str(raised.value)

@@ -1,6 +1,9 @@
 import itertools
 import math
+import subprocess
+import sys
 import time
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gptshake.errors import RecordError
+from gptshake.record.metrics import COLUMNS, DRAWN, Columns
 from gptshake.record.run import Run
 from gptshake.report.curves import draw, plot_run, spread
 from gptshake.report.smoothing import smooth, thin
@@ -32,9 +36,13 @@ def rows(n: int, validations: int = 4) -> list[dict[str, Any]]:
     return made
 
 
+def columns(these: list[dict[str, Any]]) -> Columns:
+    return {name: array("d", [row.get(name, math.nan) for row in these]) for name in DRAWN}
+
+
 def drawn(these: list[dict[str, Any]], **info: Any) -> Figure:
     with look():
-        return draw({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, these)
+        return draw({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, columns(these))
 
 
 def recorded(path: Path, these: list[dict[str, Any]]) -> Path:
@@ -147,3 +155,20 @@ def test_labels_never_overlap(heights: list[float], gap: float) -> None:
     placed = spread(heights, gap)
     assert all(upper - lower >= gap * (1 - 1e-6) - 1e-9 for upper, lower in itertools.pairwise(placed))
     assert all(new <= old for new, old in zip(placed, heights, strict=True))
+
+
+def test_a_million_rows_are_drawn_in_little_memory(tmp_path: Path) -> None:
+    line = "{step},{tokens},2.5,0.001,,0.5,1.0,0.1,1000.0,0.1,,,1800000000.0\n"
+    body = "".join(line.format(step=step, tokens=64 * step) for step in range(1, 1_000_001))
+    (recorded(tmp_path / "run", rows(1)) / "metrics.csv").write_text(",".join(COLUMNS) + "\n" + body)
+    code = (
+        "import resource, sys, pathlib\n"
+        "from gptshake.report.curves import plot_run\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "plot_run(pathlib.Path(sys.argv[1]))\n"
+        "after = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(after.ru_utime - before.ru_utime, (after.ru_maxrss - before.ru_maxrss) / 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True, check=True)
+    seconds, mebibytes = map(float, done.stdout.split())
+    assert seconds < 5 and mebibytes < 300

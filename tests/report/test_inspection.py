@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gptshake.console import width
 from gptshake.report.inspection import draw, text
 
 SPLIT = {"n_documents": 3, "n_tokens": 4000, "n_characters": 5000, "n_bytes": 6000, "bytes_per_token": 1.5, "unknown": 0.0}
@@ -45,6 +46,11 @@ def test_everything_is_said_and_the_verdict_last() -> None:
     assert said.endswith("no problems found")
     assert text(FACTS | {"warnings": ["Markup is left."]}, None).endswith("warning: Markup is left.")
     assert "steps" not in text(FACTS, None)
+
+
+def test_columns_of_wide_letters_are_aligned_on_a_terminal() -> None:
+    table = text(FACTS | {"splits": [{"name": "訓練", **SPLIT}, {"name": "val", **SPLIT}]}, None).split("\n\n")[1]
+    assert len({width(line.rsplit("  ", 1)[0]) for line in table.splitlines()}) == 1
 
 
 def test_a_sample_is_called_one() -> None:

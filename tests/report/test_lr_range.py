@@ -64,6 +64,10 @@ def test_the_answer_is_told_as_a_ratio_because_exponents_are_misread() -> None:
     assert "0.017 x the preset (6e-4) and 2 x the last run of this model and data (5e-6, y0000001)" in text
 
 
+def test_the_answer_names_schedule_and_warm_up() -> None:
+    assert "It is the peak of this run's schedule: cosine, warm-up 5 steps." in sentences(record(schedule="cosine, warm-up 5 steps"), [])
+
+
 def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() -> None:
     text = "\n".join(sentences(record(**RUNS), ["model=tiny", "data.path='it is'"]))
     assert (
@@ -79,7 +83,7 @@ def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() ->
     [
         ({"still_falls": True}, "The loss still fell at the end of the range test, 1e-1"),
         ({"rules": {}, "start": None} | RUNS, "The loss did not fall at any rate of the range test"),
-        (RUNS | {"edge": "high"}, "The best lies at the high end of what was run: task.confirm=7 looks further."),
+        (RUNS | {"edge": "high"}, "The best is at the high end of what was run: task.confirm=7 looks further."),
         (RUNS | {"steps": 200}, "Runs of 200 steps want less than long ones"),
     ],
 )

@@ -36,6 +36,7 @@ def facts() -> dict[str, Any]:
         "price_per_hour": 1.6,
         "checkpoint_bytes": 130_000_000,
         "lr": 1e-3,
+        "schedule": "cosine, warm-up 12 steps",
         "bytes_per_token": 1.02,
         "within": {"hours": 1.0, "steps": 30_000, "epoch_tokens": 2.46e6, "documents": 91, "presets": presets},
     }
@@ -47,6 +48,7 @@ def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
         "attention 3.55M",
         "64 = 2 x 32 sequences of 256 = 16,384 tokens",
         "600 steps = 9.83M tokens = 4 epochs (limit: 4 epochs)",
+        "rate        peak lr 1e-3, cosine, warm-up 12 steps",
         "of 80 GiB",
     ):
         assert part in said

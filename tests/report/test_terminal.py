@@ -114,6 +114,7 @@ def test_batch_sizes_show_their_speed_beside_their_loss(grid: Make) -> None:
 
 def test_the_answer_is_bound_to_its_tokens(line: Make) -> None:
     assert said(line(), "valid") == "This is valid for 1.2M tokens: longer runs may want another value."
+    assert "1.2M tokens (cosine, warm-up 5 steps): longer" in said(line() | {"schedule": "cosine, warm-up 5 steps"}, "valid")
     study = line(tokens=300_000)  # the length itself was swept
     assert "valid for 1.2M tokens" in said(study, "valid")
     for run in [run for trial in study["trials"] for run in trial["runs"]]:

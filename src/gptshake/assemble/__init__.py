@@ -19,7 +19,7 @@ from gptshake.assemble.forecast import (
     stopwatch,
 )
 from gptshake.assemble.noise_scale import measure_checkpoints
-from gptshake.assemble.opening import open_run, outcome
+from gptshake.assemble.opening import open_run, outcome, schedule_words
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, follow, train
 from gptshake.assemble.settle import frozen_source, preflight, resolve, token_store, tokenizer_trainer
@@ -49,6 +49,7 @@ __all__ = [
     "refuse_oversized",
     "resolve",
     "run_range_tests",
+    "schedule_words",
     "stopwatch",
     "token_store",
     "tokenizer_trainer",

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
 from gptshake.assemble.parts import make
-from gptshake.assemble.settle import frozen_source
+from gptshake.assemble.settle import frozen_source, initial_run
 from gptshake.data.entropy import meaning, references
 from gptshake.data.round_trip import round_trip, unknown_warnings
 from gptshake.data.store import Split, TokenStore
@@ -68,6 +68,7 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
 
 def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
     config = recorded(cfg)
+    parent = initial_run(cfg) if cfg.init_from else None
     run = Run.create(
         launch.path,
         id=launch.id,
@@ -102,6 +103,7 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
         },
         data=_about(store),
         hardware=hardware.describe(),
+        **({"parent_path": parent} if parent else {}),
     )
     return run
 
@@ -142,6 +144,8 @@ def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
             f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
         )
     _extend(cfg, run, budget)
+    if (parent := run.info.get("parent_path")) and (Path(parent) / "run.json").exists():
+        cfg.init_from = parent  # what was typed may be relative to the folder where the run began
     if path := frozen_source(cfg).get("data.path"):
         run.update(extended={"data.path": path})  # the text may have moved: the next resume looks here
     run.update(status="running", reason=None)
@@ -282,19 +286,19 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
-        f" | {rate_words(cfg, schedule_of(cfg, frozen_warmup(cfg, run)), budget)} | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
+        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_words(cfg, budget, schedule_of(cfg, frozen_warmup(cfg, run)))}"
+        f" | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
         f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
     )
     if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")
 
 
-def rate_words(cfg: DictConfig, schedule: Schedule, budget: Budget) -> str:
-    """``peak lr 0.002, cosine, warm-up 10 steps``."""
-    steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step)
+def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
+    """``cosine, warm-up 10 steps``; of the options, unless a schedule with another warm-up is given."""
+    steps = warmup_steps(schedule or make(cfg.scheduler), budget.total_tokens, budget.tokens_per_step)
     warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}" if steps else ", no warm-up"
-    name = str(cfg.scheduler._target_).rpartition(".")[2]
-    return f"peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {name}{warmup}"
+    return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
 
 
 def _short_warmup(cfg: DictConfig, budget: Budget) -> str:

@@ -46,9 +46,18 @@ def preflight(cfg: DictConfig) -> str:
         make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
     if cfg.tokenizer is not None:
         trainer_of(cfg)
-    if cfg.init_from and cfg.resume is None:
-        find_run(cfg.init_from, [expanded(cfg.paths.runs), expanded(cfg.paths.multirun)])
+    if cfg.init_from and not cfg.resume:  # a run that goes on knows where it was
+        initial_run(cfg)
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
+
+
+def initial_run(cfg: DictConfig) -> Path:
+    """The directory of the run whose weights ``init_from`` names.
+
+    Raises:
+        RecordError: there is none.
+    """
+    return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
 
 
 def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> TokenStore:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake.assemble.parts import make
-from gptshake.assemble.settle import trainer_of
+from gptshake.assemble.settle import initial_run, trainer_of
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.model.config import GPTConfig
@@ -36,7 +36,7 @@ def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     """The same without a record; gives the run that they come from."""
     from gptshake.training.checkpoint import best_weights, load_weights
 
-    source = find_run(cfg.init_from, run_roots(cfg.paths))
+    source = initial_run(cfg)
     parent = Run.open(source)
     if parent.info["data"]["tokenizer"] != store.tokenizer.digest:
         raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
@@ -59,7 +59,7 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
         RecordError: there is no such run, or it has no checkpoint.
     """
     if not cfg.task.run:
-        raise ConfigError("Say which run: task.run=<name, id or path>.")
+        raise ConfigError("Choose a run: task.run=<name, id or path>.")
     path = find_run(cfg.task.run, run_roots(cfg.paths))
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights

@@ -54,6 +54,7 @@ SWEPT_TEXT_KEYS = (
     "init_from",
 )  # one after the other, with -m
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
+NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no option
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--shell-completion", "-sc")
@@ -132,7 +133,20 @@ def parse(raw: list[str]) -> Arguments:
             raise ConfigError(f"There is a space beside the = of {whole}: leave it out.")
         else:
             arguments.overrides.append(quote_text(sweep_words(word), multirun=multirun))
+    arguments.overrides = _without_none(arguments.overrides)
     return arguments
+
+
+def _without_none(overrides: list[str]) -> list[str]:
+    """The overrides without ``debug=null`` and its like, for which Hydra has no word, and without those that it takes back."""
+    kept: list[str] = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in NONE_BY_DEFAULT and value == "null":
+            kept = [other for other in kept if key_of(other) != key]
+        else:
+            kept.append(text)
+    return kept
 
 
 def _value_of(flag: str, words: Iterator[str]) -> str:
@@ -179,10 +193,10 @@ def sweep_words(override: str) -> str:
 
 def _changes(text: str) -> list[str]:
     """The overrides in ``[a=1,b=[2,3]]``: split at the commas outside of brackets and quotes."""
-    return _split(text.strip().removeprefix("[").removesuffix("]"))
+    return split(text.strip().removeprefix("[").removesuffix("]"))
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """The parts between the commas outside of brackets and quotes."""
     parts, depth, quoted = [""], 0, ""
     for letter in text:
@@ -206,8 +220,8 @@ def quote_text(override: str, *, multirun: bool = False) -> str:
     if not equals or plain not in TEXT_KEYS or value in ("", "null"):
         return override
     inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") and value.endswith(")") else value
-    if multirun and plain in SWEPT_TEXT_KEYS and not _is_there(value) and (inner != value or len(_split(inner)) > 1):
-        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in _split(inner))})"
+    if multirun and plain in SWEPT_TEXT_KEYS and not _is_there(value) and (inner != value or len(split(inner)) > 1):
+        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in split(inner))})"
     return f"{key}={_quoted_text(plain, value)}"
 
 

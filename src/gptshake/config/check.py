@@ -21,7 +21,7 @@ from gptshake.config.ranges import NULL, RULES, WORDS
 from gptshake.config.suggest import keys, list_options
 from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
-from gptshake.estimate.budget import parse_max_time
+from gptshake.estimate.budget import parse_max_time, whole_sequences
 from gptshake.estimate.words import parse_bytes
 from gptshake.hardware import check_precision
 from gptshake.model.config import GPTConfig, check_shape
@@ -221,6 +221,9 @@ def _check_combinations(cfg: DictConfig) -> None:
     val, test = OmegaConf.select(cfg, "data.val_fraction", default=0), OmegaConf.select(cfg, "data.test_fraction", default=0)
     if val + test >= 1:
         raise ConfigError(f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on: make their sum less than 1.")
+    batch_tokens, block_size = (OmegaConf.select(cfg, key) for key in ("data.batch_tokens", "model.block_size"))
+    if isinstance(batch_tokens, int) and isinstance(block_size, int):
+        whole_sequences(batch_tokens, block_size)
     check_precision(OmegaConf.select(cfg, "trainer.accelerator"), OmegaConf.select(cfg, "trainer.precision"))
     max_time = OmegaConf.select(cfg, "trainer.max_time")
     if max_time is not None:

@@ -40,7 +40,21 @@ _PLAIN = {
 _KEPT = "{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is."
 MIXED = ("callbacks", "search_space", "experiment", "debug")  # groups whose options may be mixed, as in callbacks=[default,mine]
 # Groups with a default, which Hydra does not set to null.
-NEVER_NULL = ("optimizer", "scheduler", "trainer", "logger", "callbacks", "task", "paths", "search_space", "pruner", "executor")
+NEVER_NULL = (
+    "model",
+    "data",
+    "tokenizer",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "logger",
+    "callbacks",
+    "task",
+    "paths",
+    "search_space",
+    "pruner",
+    "executor",
+)
 SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperConfig))
 
 
@@ -82,6 +96,10 @@ def check_swept_options(parsed: list[Override]) -> None:
         key = key_of(override.input_line or "")
         if override.is_choice_sweep() and key in GROUPS and not is_declared_range(override):
             for option in texts_of(override):
+                if option == "null":
+                    raise ConfigError(
+                        f"{key}=null cannot be one of several options: name one for each run. {list_options(key).capitalize()}"
+                    )
                 if sentence := _wrong_option(f"{key}={option}"):
                     raise ConfigError(sentence)
 
@@ -201,7 +219,7 @@ def came_from(sentence: str, overrides: list[str]) -> str:
 def _wrong_option(text: str) -> str | None:
     group, name = key_of(text), text.partition("=")[2]
     there = options(group)
-    if text.startswith("~") or name.startswith("[") or name in (*there, ""):
+    if text.startswith("~") or name.startswith("[") or re.sub(r"\.ya?ml$", "", name.removeprefix("./").lstrip("/")) in (*there, ""):
         return None
     if name == "null":
         return f"{text}: it needs an option. {list_options(group).capitalize()}" if group in NEVER_NULL else None

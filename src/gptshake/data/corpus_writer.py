@@ -147,7 +147,7 @@ class _Writer:
             digest = _hash_of_first(self._folder / _TEXT, state.sizes[_TEXT])
             good = all((self._folder / name).stat().st_size >= size for name, size in state.sizes.items())
             if good and digest.hexdigest() == state.digest:
-                self._say(f"going on with {self._label} after {counted(state.written, 'document')}")
+                self._say(f"resuming {self._label} after {counted(state.written, 'document')}")
                 return state, digest
             self._say(f"reading {self._label} from the start: what a stopped process left of it was changed")
         except FileNotFoundError:

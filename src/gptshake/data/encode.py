@@ -85,7 +85,7 @@ def encode(
     found = _taken_over(folder, parts)
     done = sum(encoded.n_bytes for encoded in found)
     if found:
-        say(f"going on with what an earlier process tokenized: {done / corpus.n_bytes:.0%}")
+        say(f"resuming the tokenization of an earlier process: {done / corpus.n_bytes:.0%}")
     processes = processes or (logical_cores() if corpus.n_bytes > FEW_BYTES else 1)
     with Progress(say, "tokenizing", corpus.n_bytes, done=done) as progress:
         for part in _ready(parts[len(found) :], corpus, tokenizer, processes):

@@ -153,7 +153,7 @@ def resolve_batch(
         ConfigError: a size below 1, another word than ``auto``, or tokens that are not whole sequences.
     """
     if batch_tokens is not None:
-        return _whole_sequences(batch_tokens, block_size), None
+        return whole_sequences(batch_tokens, block_size), None
     if not isinstance(batch_size, str):
         _at_least_one("data.batch_size", batch_size)
         return batch_size, None
@@ -190,8 +190,12 @@ def parse_max_time(text: str) -> int:
     return total
 
 
-def _whole_sequences(batch_tokens: int, block_size: int) -> int:
-    """Sequences that make up ``batch_tokens``."""
+def whole_sequences(batch_tokens: int, block_size: int) -> int:
+    """Sequences that make up ``batch_tokens``.
+
+    Raises:
+        ConfigError: it is no multiple of ``block_size``; with the nearest ones.
+    """
     if batch_tokens < 1 or batch_tokens % block_size:
         below = batch_tokens // block_size * block_size
         nearest = " or ".join(str(tokens) for tokens in (below, below + block_size) if tokens > 0)

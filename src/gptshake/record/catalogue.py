@@ -5,6 +5,7 @@ status ``broken`` and a sentence that says why. Files are opened when they are a
 """
 
 import contextlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ import yaml
 from gptshake.errors import RecordError
 from gptshake.files import yaml_text
 from gptshake.record.figures import figures
-from gptshake.record.metrics import Row, read_rows
+from gptshake.record.metrics import DRAWN, Columns, Row, read_columns, read_rows
 from gptshake.record.names import title_of
 from gptshake.record.run import parse_run, run_dirs, status_of
 from gptshake.record.samples import Sample, read_samples
@@ -98,6 +99,13 @@ class Entry:
         with contextlib.suppress(OSError, RecordError):
             return read_rows(self.path / "metrics.csv")
         return []
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Those of metrics.csv that are drawn; empty if it cannot be read."""
+        with contextlib.suppress(OSError, RecordError):
+            return read_columns(self.path / "metrics.csv", DRAWN)
+        return {name: array("d") for name in DRAWN}
 
     @cached_property
     def samples(self) -> list[Sample]:

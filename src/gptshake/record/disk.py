@@ -46,7 +46,7 @@ def items(runs: Path, multirun: Path, cache: Path) -> list[Item]:
 def in_use(item: Item) -> str | None:
     """Who works with it now, in words; None if nobody does."""
     if busy := next((run for run in item.runs if is_alive(run)), None):
-        return f"{busy.name} is at work"
+        return f"{busy.name} is running"
     if item.kind in CACHES and any(_is_locked(path) for path in item.paths):
         return "it is being built"
     if process := _opened_by(item.paths):

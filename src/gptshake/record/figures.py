@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.record.metrics import last_values
+from gptshake.record.sittings import ended, totals
 
 TOKENS, SPEED, SECONDS = "train/tokens", "perf/tokens_per_s", "time"
 _LAST = (TOKENS, "train/loss", "val/loss", "val/bpb", SPEED, "perf/mfu")
@@ -37,8 +38,13 @@ def figures(path: Path, info: Mapping[str, Any], status: str) -> dict[str, float
 
 
 def _seconds(info: Mapping[str, Any], status: str, last: float | None) -> float | None:
-    """Of all sittings together, if the record has it; else from the start to the end or the last step."""
+    """Of all sittings together, up to the last step of a run that has not ended; of an older record from the start to the end.
+
+    Rows and sittings are timed by one clock, which nobody sets; what the system's clock says now is not of it.
+    """
     wall, started, finished = info.get("wall_s"), info.get("started"), info.get("finished")
+    if status in ("running", "killed") and info.get("sittings"):
+        return totals(ended(info["sittings"], now=last or 0.0))["wall_s"]
     if status != "running" and is_number(wall):
         return float(wall or 0)
     end = time.time() if status == "running" else finished if is_number(finished) and status != "killed" else last

@@ -9,6 +9,7 @@ import contextlib
 import io
 import math
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +32,9 @@ COLUMNS = (
     "val/bpb",  # bits per UTF-8 byte of the original text
     "time",  # seconds since 1970
 )
+DRAWN = ("step", "train/tokens", "train/loss", "train/lr", "val/loss", "val/bpb")  # what curves are made of
 Row = dict[str, int | float]
+Columns = dict[str, "array[float]"]  # values of all rows, NaN where a row has none
 _NOTHING = float("nan")
 _TOKENS = "train/tokens"
 _CHUNK_BYTES = 1 << 22
@@ -100,6 +103,16 @@ def read_rows(path: Path) -> list[Row]:
         RecordError: if a line in the midst of the file cannot be read; it names the line.
     """
     return list(_rows(path)) if path.exists() else []
+
+
+def read_history(path: Path, every: int, most: int) -> list[Row]:
+    """The rows of every so many steps, and all with a validation, as a mirror shows a run; of a long run only about ``most``, evenly.
+
+    Raises:
+        RecordError: if a line that is read cannot be.
+    """
+    steps = last_row(path).get("step", 0)
+    return list(_rows(path, every * max(1, math.ceil(steps / every / most)))) if steps else []
 
 
 def last_values(path: Path, names: Iterable[str]) -> Row:
@@ -182,17 +195,17 @@ class Tail:
         return row
 
 
-def read_columns(path: Path, names: Iterable[str]) -> dict[str, list[float]]:
-    """Some columns of all whole rows, NaN where a row has no value; three times as fast as ``read_rows``, and smaller.
+def read_columns(path: Path, names: Iterable[str]) -> Columns:
+    """Some columns of all whole rows; three times as fast as ``read_rows``, and 8 bytes a value.
 
     Raises:
         RecordError: if the file has rows that cannot be read.
     """
     names = list(names)
-    columns: dict[str, list[float]] = {name: [] for name in names}
+    columns = {name: array("d") for name in names}
     for part in column_chunks(path, names):
         for name, values in part.items():
-            columns[name] += values
+            columns[name].extend(values)
     return columns
 
 
@@ -244,14 +257,22 @@ def last_row(path: Path) -> Row:
     return _row(path, _cells(header.decode()), lines[-1].decode(errors="replace"), "the last line") if lines else {}
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path, every: int = 1) -> Iterator[Row]:
     # newline="\n": only the writer's own line ends count, and only a line with its end is whole.
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         header = _cells(file.readline())
         for number, line in enumerate(file, start=2):
             if not line.endswith("\n"):
                 return
-            yield _row(path, header, line, f"line {number}")
+            if every == 1 or _is_due(header, line, every):
+                yield _row(path, header, line, f"line {number}")
+
+
+def _is_due(header: list[str], line: str, every: int) -> bool:
+    """Whether a row's step is a multiple of ``every`` or it has a validation; a line that is no row is, too, for it is to be found."""
+    cells = dict(zip(header, line.split(","), strict=False))
+    step = cells.get("step", "")
+    return not step.isdigit() or int(step) % every == 0 or bool(cells.get("val/loss"))
 
 
 def _row(path: Path, header: list[str], line: str, place: str) -> Row:

@@ -23,7 +23,7 @@ from gptshake.errors import RecordError
 from gptshake.files import expanded, fsync, read_text, sha256, write_atomic
 from gptshake.record import sittings
 from gptshake.record.lease import is_alive
-from gptshake.record.metrics import MetricsWriter, Row, last_row, read_rows
+from gptshake.record.metrics import MetricsWriter, Row, last_row, read_history, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
 from gptshake.record.samples import TITLE, Sample, append_sample, cut_samples, read_samples
@@ -33,6 +33,7 @@ from gptshake.record.shape import malformed
 from gptshake.redaction import redact, redacted
 
 LARGEST_RECORD = 64 << 20  # bytes of a run.json
+MOST_MIRRORED = 10_000  # rows of a history that is mirrored at once, besides validations: what mirrors show has far fewer points
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
@@ -156,6 +157,10 @@ class Run:
     def rows(self) -> list[Row]:
         """All rows so far, exactly as they were appended."""
         return read_rows(self.path / "metrics.csv")
+
+    def history(self, every: int) -> list[Row]:
+        """The rows of every so many steps, and those with a validation, as a mirror that begins in mid-run gets them."""
+        return read_history(self.path / "metrics.csv", every, MOST_MIRRORED)
 
     def last_row(self) -> Row:
         """The last row so far; empty if there is none."""

@@ -1,10 +1,12 @@
-"""What run.json must look like, so that a reader may trust it: a record edited by hand, torn, or by another program is found here.
+"""What run.json and study.json must look like, so that a reader may trust them: what was edited by hand, torn, or is of another program.
 
 A field that is not there, or null, is fine: older records lack some, and runs at work have no end yet.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
@@ -39,9 +41,75 @@ def malformed(info: Mapping[str, Any]) -> str | None:
     if not _is_list(info.get("overrides"), str):
         return "overrides is not a list of texts"
     sittings = info.get("sittings")
-    if not _is_list(sittings, dict) or not all(_is_moment(one.get("started")) for one in sittings or ()):
-        return "sittings is not a list with the start of each"
+    if not _is_list(sittings, dict) or not all(
+        _is_moment(one.get("started")) and _is_moment(one.get("ended", one["started"])) for one in sittings or ()
+    ):
+        return "sittings is not a list with the start and the end of each"
     return _unreadable(info)
+
+
+def malformed_study(rows: Any) -> str | None:
+    """Why it is not what a study's study.json holds, in words; None if it can be read."""
+    return _unreadable(rows) or _misfit(rows, _STUDY, "it") or _inconsistent(rows)
+
+
+def _misfit(node: Any, shape: Any, place: str) -> str | None:
+    """Where a value has not its shape: a mapping of keys, a list of what all entries are, or a test and what it tests for."""
+    if isinstance(shape, dict):
+        if not isinstance(node, dict):
+            return f"{place} is not a mapping"
+        if lacking := sorted(_NEEDED & shape.keys() - node.keys()):
+            return f"{place} lacks {lacking[0]}"
+        return next((why for key, child in shape.items() if (why := _misfit(node.get(key), child, key))), None)
+    if isinstance(shape, list):
+        if not isinstance(node, list):
+            return f"{place} is not a list"
+        return next((why for n, child in enumerate(node) if (why := _misfit(child, shape[0], f"{place}, entry {n}"))), None)
+    fits, kind = shape
+    return None if fits(node) else f"{place} is not {kind}"
+
+
+def _inconsistent(study: Mapping[str, Any]) -> str | None:
+    """Parts that do not go together."""
+    confirm = study.get("confirm") or []
+    if not all(trial["runs"] for trial in confirm):
+        return "a confirmation has no runs"
+    for axis in study["axes"]:
+        values = [trial["params"].get(axis["key"], ...) for trial in (*study["trials"], *confirm)]
+        numeric = axis["low"] is not None or (axis.get("choices") and all(map(_is_number, axis["choices"])))
+        if ... in values or (numeric and not all(map(_is_finite, values))):
+            return f"a trial lacks a value of {axis['key']}"
+        if axis.get("log") and any(_is_number(value) and value <= 0 for value in (*values, axis["low"], axis["high"])):
+            return f"{axis['key']} is on a logarithmic scale, but not above 0"
+    return "ablate is no axis" if study.get("ablate") and [axis["key"] for axis in study["axes"]] != ["ablate"] else None
+
+
+def _or_none(fits: Callable[[Any], bool], kind: str) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value is None or fits(value)), kind
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _is_inside(value: Any) -> bool:
+    return isinstance(value, str) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts
 
 
 def _unreadable(node: Any, depth: int = 0) -> str | None:
@@ -60,3 +128,43 @@ def _is_moment(value: Any) -> bool:
 
 def _is_list(value: Any, kind: type) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(one, kind) for one in value))
+
+
+_TEXT, _MAYBE_TEXT = (_is_text, "a text"), _or_none(_is_text, "a text")
+_COUNT, _MAYBE_COUNT = (_is_count, "a count"), _or_none(_is_count, "a count")
+_MAYBE_NUMBER, _MAYBE_FINITE = _or_none(_is_number, "a number"), _or_none(_is_finite, "a finite number")
+_MAYBE_MOMENT = _or_none(_is_moment, "a time in seconds since 1970")
+_MAYBE_BOOL = _or_none(lambda value: isinstance(value, bool), "true or false")
+_VALUES = (lambda value: isinstance(value, dict) and all(map(_is_plain, value.values())), "a mapping of plain values")
+_LABELS = (
+    lambda value: value is None or (isinstance(value, dict) and bool(value.get("labels")) and _is_list(value["labels"], str)),
+    "a mapping with labels",
+)
+_NEEDED = {"value", "low", "high", "tokens_per_s"}  # may be null, but not left out
+_RUN = {
+    **{"path": (_is_inside, "a path inside of the study"), "repeat": _COUNT, "state": _TEXT, "slot": _MAYBE_COUNT, "value": _MAYBE_NUMBER},
+    **{"started": _MAYBE_MOMENT, "ended": _MAYBE_MOMENT, "tokens": _MAYBE_COUNT, "tokens_per_s": _MAYBE_FINITE, "reason": _MAYBE_TEXT},
+}
+_TRIAL = {
+    **{"number": _COUNT, "state": _TEXT, "params": _VALUES, "overrides": [_TEXT], "runs": [_RUN]},
+    **{"value": _MAYBE_NUMBER, "reason": _MAYBE_TEXT, "at": _MAYBE_COUNT},
+}
+_AXIS = {
+    **{"key": _TEXT, "low": _MAYBE_FINITE, "high": _MAYBE_FINITE, "declared": (_is_plain, "a plain value")},
+    **{"choices": (lambda value: value is None or (isinstance(value, list) and all(map(_is_plain, value))), "a list of plain values")},
+    **dict.fromkeys(("log", "integer", "powers"), _MAYBE_BOOL),
+}
+_STUDY = {
+    **{"name": _TEXT, "objective": _TEXT, "direction": _MAYBE_TEXT, "label": _MAYBE_TEXT, "state": _MAYBE_TEXT, "program": _MAYBE_TEXT},
+    **{
+        "fixed": (lambda value: value is None or _is_list(value, str), "a list of texts"),
+        "axes": [_AXIS],
+        "trials": [_TRIAL],
+        "ablate": _LABELS,
+        "schedule": _MAYBE_TEXT,
+        "device": _MAYBE_TEXT,
+    },
+    **dict.fromkeys(("started", "updated", "deadline"), _MAYBE_MOMENT),
+    **dict.fromkeys(("tokens", "n_trials", "repeats", "slots", "confirm_runs"), _MAYBE_COUNT),
+    **{"seconds": _MAYBE_FINITE, "confirm": (lambda value: value is None or not _misfit(value, [_TRIAL], ""), "a list of trials")},
+}

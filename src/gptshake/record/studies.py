@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import RecordError
-from gptshake.files import expanded
+from gptshake.files import expanded, read_text
+from gptshake.record.run import LARGEST_RECORD
+from gptshake.record.shape import malformed_study
 
 ROWS = "study.json"
+_WITHOUT: dict[str, Any] = {"state": "stopped", "fixed": [], "started": 0.0, "updated": 0.0}  # of a study.json that does not say
 
 
 def read_rows_of(folder: Path) -> dict[str, Any]:
@@ -18,14 +21,18 @@ def read_rows_of(folder: Path) -> dict[str, Any]:
         RecordError: it is missing or damaged.
     """
     try:
-        rows = json.loads((folder / ROWS).read_text(encoding="utf-8"))
+        rows = json.loads(read_text(folder / ROWS, LARGEST_RECORD))
     except OSError as error:
         raise RecordError(f"{folder} is no study: it has no study.json that can be read.") from error
     except ValueError as error:
         raise RecordError(f"{folder / ROWS} is damaged: {error}.") from error
+    except RecursionError as error:
+        raise RecordError(f"{folder / ROWS} is damaged: it is nested too deep.") from error
     if not isinstance(rows, dict) or not {"name", "trials", "axes", "objective"} <= rows.keys():
         raise RecordError(f"{folder / ROWS} is not the record of a study: it lacks name, trials, axes or objective.")
-    return rows
+    if why := malformed_study(rows):
+        raise RecordError(f"{folder / ROWS} is damaged: {why}.")
+    return _WITHOUT | {key: value for key, value in rows.items() if value is not None or key not in _WITHOUT}
 
 
 def find_study(text: str, multirun: Path) -> Path:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, short_count
-from gptshake.record.metrics import Row, read_rows
+from gptshake.record.metrics import DRAWN, Columns, read_columns
 from gptshake.record.names import title_of
 from gptshake.record.run import read_run
 from gptshake.report.smoothing import REFERENCES, column, smooth, spread, thin
@@ -29,36 +29,36 @@ def plot_run(run_dir: Path) -> list[Path]:
     Raises:
         RecordError: if there is no run, or its metrics.csv is damaged.
     """
-    info, rows = read_run(run_dir), read_rows(run_dir / "metrics.csv")
-    if not any(math.isfinite(row.get("train/loss", math.nan)) for row in rows):
+    info, columns = read_run(run_dir), read_columns(run_dir / "metrics.csv", DRAWN)
+    if not len(column(columns, "train/loss")[0]):
         return []
     with look():
-        return save(draw(info, rows), run_dir / "plots", "loss")
+        return save(draw(info, columns), run_dir / "plots", "loss")
 
 
-def draw(info: Mapping[str, Any], rows: list[Row]) -> Figure:
+def draw(info: Mapping[str, Any], columns: Columns) -> Figure:
     """The figure: loss above, learning rate below, over training tokens.
 
     Args:
         info: the run's run.json; ``data.entropy`` (nats) gives the lines.
-        rows: of metrics.csv, in order.
+        columns: of metrics.csv, ``DRAWN``.
     """
     figure = Figure(figsize=(8, 5))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
     figure.subplots_adjust(left=0.075, right=0.865, top=0.815, bottom=0.095, hspace=0.22)
-    heading(figure, title_of(info), _subtitle(info, rows))
-    _draw_loss(upper, rows)
+    heading(figure, title_of(info), _subtitle(info, columns))
+    _draw_loss(upper, columns)
     _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
-    _draw_learning_rate(lower, rows)
+    _draw_learning_rate(lower, columns)
     return figure
 
 
-def _draw_loss(axes: Axes, rows: list[Row]) -> None:
-    tokens, loss = column(rows, "train/loss")
+def _draw_loss(axes: Axes, columns: Columns) -> None:
+    tokens, loss = column(columns, "train/loss")
     axes.plot(*thin(tokens, loss), color=BLUE, alpha=0.22, linewidth=0.8)
     axes.plot(*thin(tokens, smooth(loss)), color=BLUE, linewidth=1.8, label="train")
     lowest = float(smooth(loss).min())
-    tokens, loss = column(rows, "val/loss")
+    tokens, loss = column(columns, "val/loss")
     if len(loss):
         marker = "o" if len(loss) <= 40 else None
         axes.plot(
@@ -94,8 +94,8 @@ def _draw_references(axes: Axes, entropy: Mapping[str, float]) -> None:
         axes.annotate(text, (1.0, y), xytext=(6, 0), xycoords=edge, textcoords="offset points", color=GREY, size=9.5, va="center")
 
 
-def _draw_learning_rate(axes: Axes, rows: list[Row]) -> None:
-    tokens, rate = column(rows, "train/lr")
+def _draw_learning_rate(axes: Axes, columns: Columns) -> None:
+    tokens, rate = column(columns, "train/lr")
     axes.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
     peak = float(rate.max()) if len(rate) else 0.0
     if peak > 0:
@@ -107,16 +107,16 @@ def _draw_learning_rate(axes: Axes, rows: list[Row]) -> None:
     count_axis(axes)
 
 
-def _subtitle(info: Mapping[str, Any], rows: list[Row]) -> str:
+def _subtitle(info: Mapping[str, Any], columns: Columns) -> str:
     def last(name: str) -> float | None:
-        return next((row[name] for row in reversed(rows) if name in row), None)
+        return next((value for value in reversed(columns[name]) if not math.isnan(value)), None)
 
     loss, bpb = last("val/loss"), last("val/bpb")
     parts = [
         f"val loss {loss:.3f}" if loss is not None else None,
         f"{bpb:.3f} bits per byte" if bpb is not None else None,
-        counted(int(rows[-1]["step"]), "step"),
-        f"{short_count(rows[-1]['train/tokens'])} tokens",
+        counted(int(columns["step"][-1]), "step"),
+        f"{short_count(columns['train/tokens'][-1])} tokens",
         str(info["id"]),
     ]
     return "  ·  ".join(part for part in parts if part)

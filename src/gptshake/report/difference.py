@@ -149,7 +149,7 @@ def _state(name: str, entry: Entry) -> str:
     if entry.status == BROKEN:
         return f"{name} is broken, and compared as far as it can be read: {reason(entry)}"
     if entry.status == "running":
-        return f"{name} is at work: its figures are those so far."
+        return f"{name} is still running: its figures are not final."
     why = f": {reason(entry)}" if reason(entry) else ""
     return f"{name} did not run to its end ({entry.status}{why})."
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, short_count
 from gptshake.report.style import BLUE, GREY, ORANGE, VERMILION, caption, count_axis, heading, look, save
+from gptshake.report.terminal import aligned
 
 Facts = Mapping[str, Any]
 _COLOURS = {"train": BLUE, "val": ORANGE, "test": VERMILION}
@@ -88,23 +89,18 @@ def _head(facts: Facts) -> str:
 
 
 def _table(facts: Facts) -> str:
-    names = ("split", "documents", "tokens", "characters", "bytes", "bytes/token", "unknown")
-    rows = [names] + [
-        (
+    head = ["split", "documents", "tokens", "characters", "bytes", "bytes/token", "unknown"]
+    rows = [
+        [
             split["name"],
             *(f"{split[key]:,}" for key in ("n_documents", "n_tokens", "n_characters", "n_bytes")),
             f"{split['bytes_per_token']:.3f}",
             f"{split['unknown']:.3%}",
-        )
+        ]
         for split in facts["splits"]
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
-    lines = [
-        "  ".join(cell.ljust(width) if not n else cell.rjust(width) for n, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
     sampled = f"\n(frequencies: of {short_count(facts['sampled'])} tokens spread over a split)" if facts["sampled"] else ""
-    return "\n".join(lines) + sampled
+    return aligned([head, *rows], left=(0,)) + sampled
 
 
 def _numbers(facts: Facts, batch_size: int | None) -> str:

@@ -69,7 +69,7 @@ class Live:
 
     def _renew(self, study: Rows) -> None:
         size = self._console.size()
-        lines = [cut(line, size.columns - 1) for line in frame(study, size.lines - 1, time.time())]
+        lines = [cut(line, size.columns - 1) for line in frame(study, size.lines - 1, study["updated"])]
         upward = f"\x1b[{self._height}A\r\x1b[J" if self._height else ""
         self._console.write(upward + "".join(f"{line}\n" for line in lines))
         self._height, self._renewed, self._late = len(lines), time.monotonic(), None

@@ -196,6 +196,7 @@ def sentences(info: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
         *table,
         f"  scaling law: {found['law_says'].removeprefix('law says ')}",
         f"optimizer.lr={short_rate(found['lr'])} is the peak to train with{_interval(found)}: {_reason(found)}.",
+        *([f"It is the peak of this run's schedule: {found['schedule']}."] if "schedule" in found else []),  # older records lack it
         *_ratios(found),
         *_doubts(found),
         f"  picture: {Path('plots') / 'lr_range.png'} in the record",
@@ -235,14 +236,14 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
     """Why the answer may be off, and what would settle it."""
     doubts = []
     if not found.get("rules"):
-        doubts.append("The loss did not fall at any rate of the range test, so the runs began at what the law says.")
+        doubts.append("The loss did not fall at any rate of the range test, so the runs began at the rate of the scaling law.")
     if found.get("still_falls"):
         doubts.append(
             f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
             "a higher task.high looks further, a higher task.steps more slowly."
         )
     if found.get("edge"):
-        doubts.append(f"The best lies at the {found['edge']} end of what was run: task.confirm={len(found['confirm']) + 3} looks further.")
+        doubts.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(found['confirm']) + 3} looks further.")
     if found.get("confirm") and found["steps"] < min(800, found["of_steps"]):
         doubts.append(
             f"Runs of {found['steps']} steps want less than long ones (200 steps a third): task.confirm_steps=800 carries further."

@@ -73,7 +73,7 @@ def _draw_legend(axes: Axes) -> None:
 def _draw_run(axes: Axes, entry: Entry, colour: str, label: str, *, bits: bool, width: float) -> tuple[float, float]:
     """Both curves; gives the lowest value and the last one."""
     tokens, loss = _train(entry, bits=bits)
-    val_tokens, val = column(entry.rows, "val/bpb" if bits else "val/loss")
+    val_tokens, val = column(entry.columns, "val/bpb" if bits else "val/loss")
     axes.plot(*thin(tokens, smooth(loss)), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
     if len(val):
         marker = "o" if len(val) <= 40 else None
@@ -133,7 +133,7 @@ def _end_of(text: str, most: int = 24) -> str:
 
 
 def _train(entry: Entry, *, bits: bool) -> tuple[Floats, Floats]:
-    tokens, loss = column(entry.rows, "train/loss")
+    tokens, loss = column(entry.columns, "train/loss")
     hidden = ((_data(entry, "unknown") or {}).get("train") or {}).get("nats_per_token", 0.0)
     return tokens, (loss + hidden) / (math.log(2) * float(_data(entry, "bytes_per_token"))) if bits else loss
 

@@ -57,6 +57,7 @@ def rows(facts: Facts) -> list[tuple[str, str]]:
             "length",
             f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})",
         ),
+        ("rate", (f"peak lr {short_rate(facts['lr'])}, " if facts["lr"] else "") + facts["schedule"]),
         ("memory", f"{' + '.join(f'{name} {short_bytes(size)}' for name, size in memory_parts(memory).items())}"),
         ("peak", f"{short_bytes(memory.total)} of {short_bytes(facts['memory_there'])}"),
         ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),

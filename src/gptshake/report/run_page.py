@@ -27,7 +27,7 @@ def run_page(entry: Entry) -> str:
         entry: of ``record.catalogue``; what it lacks, the page leaves out.
     """
     title = source(entry) or entry.id
-    svg = sketch(entry.info, entry.rows)
+    svg = sketch(entry.info, entry.columns)
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="below">{escape(" · ".join(_below(entry)))}</p>',

@@ -7,6 +7,7 @@ thinned to 400 points a run, the lowest among them, so a hundred runs are about 
 
 import contextlib
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from gptshake.errors import RecordError
 from gptshake.estimate.words import duration, short_count
 from gptshake.record.catalogue import Entry
 from gptshake.record.figures import SECONDS, SPEED, TOKENS
-from gptshake.record.metrics import read_columns
+from gptshake.record.metrics import Columns, read_columns
 from gptshake.report.changes import changed_keys, value_text
 from gptshake.report.colours import SERIES
 from gptshake.report.html import document
@@ -125,10 +126,10 @@ def _cells(entry: Entry, name: str) -> list[Cell]:
 def _metrics(entry: Entry) -> dict[str, Floats]:
     """Columns of metrics.csv as arrays, and ``seconds`` of training: the steps alone, without validations and pauses."""
     names = ("step", "train/tokens", "perf/step_ms", *CURVES)
-    columns: dict[str, list[float]] = {name: [] for name in names}
+    columns: Columns = {name: array("d") for name in names}
     with contextlib.suppress(OSError, RecordError):
         columns = read_columns(entry.path / "metrics.csv", names)
-    arrays = {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
     return arrays | {"seconds": np.cumsum(np.nan_to_num(arrays["perf/step_ms"])) / 1e3}
 
 

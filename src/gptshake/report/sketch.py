@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gptshake.estimate.words import short_count, short_rate
-from gptshake.record.metrics import Row
+from gptshake.record.metrics import Columns
 from gptshake.report.colours import BLUE, GREEN, GREY, INK, LINE, VERMILION
 from gptshake.report.smoothing import REFERENCES, Floats, column, smooth, spread, thin
 
@@ -22,14 +22,14 @@ LOSS, RATE = (34, 246), (282, 330)  # top and bottom of each
 INTERVALS = 200  # a curve has the lowest and the highest point of each
 
 
-def sketch(info: Mapping[str, Any], rows: Sequence[Row]) -> str | None:
+def sketch(info: Mapping[str, Any], columns: Columns) -> str | None:
     """The picture; None for a run without a finite training loss.
 
     Args:
         info: the run's run.json; ``data.entropy`` (nats) gives the reference lines.
-        rows: of metrics.csv, in order.
+        columns: of metrics.csv, ``DRAWN``.
     """
-    train, val, rate = (column(rows, name) for name in ("train/loss", "val/loss", "train/lr"))
+    train, val, rate = (column(columns, name) for name in ("train/loss", "val/loss", "train/lr"))
     if not len(train[0]):
         return None
     end = max(1.0, float(train[0][-1]))

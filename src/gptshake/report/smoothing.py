@@ -4,13 +4,12 @@ Takes and gives arrays. Beside ``curves.py`` because a page without pictures nee
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gptshake.record.metrics import Row
+from gptshake.record.metrics import Columns
 
 Floats = NDArray[np.float64]
 REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))  # of data.entropy: what needs no model
@@ -44,11 +43,11 @@ def thin(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
     return x[kept], y[kept]
 
 
-def column(rows: Sequence[Row], name: str) -> tuple[Floats, Floats]:
+def column(columns: Columns, name: str) -> tuple[Floats, Floats]:
     """Tokens and values of the rows in which the value is there and finite."""
-    points = [(row["train/tokens"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
-    both = np.array(points, dtype=np.float64).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
+    tokens, values = np.asarray(columns["train/tokens"]), np.asarray(columns[name])
+    known = np.isfinite(tokens) & np.isfinite(values)
+    return tokens[known], values[known]
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gptshake.errors import RecordError
 from gptshake.files import write_atomic
-from gptshake.record.metrics import COLUMNS, Row, read_rows
+from gptshake.record.metrics import COLUMNS, read_columns
 from gptshake.record.studies import read_rows_of
 from gptshake.report.answer import Rows, best
 from gptshake.report.figures import basin_figure
@@ -71,13 +71,9 @@ def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
 
 
 def _curve(run_dir: Path, column: str) -> list[tuple[float, float]]:
-    return [
-        (row["train/tokens"], row[column]) for row in _rows(run_dir) if "train/tokens" in row and math.isfinite(row.get(column, math.nan))
-    ]
-
-
-def _rows(run_dir: Path) -> list[Row]:
     try:
-        return read_rows(run_dir / "metrics.csv")
+        columns = read_columns(run_dir / "metrics.csv", ("train/tokens", column))
     except (RecordError, OSError):  # another app's file of this name, or one that is being replaced: the study is not less for it
         return []
+    points = zip(columns["train/tokens"], columns[column], strict=True)
+    return [(tokens, value) for tokens, value in points if math.isfinite(tokens) and math.isfinite(value)]

@@ -181,7 +181,8 @@ def _at_speed(trial: Rows) -> str:
 
 def _validity(study: Rows, winner: Best) -> list[str]:
     tokens = tokens_of(study, winner.trial)
-    return [f"This is valid for {short_count(tokens)} tokens: longer runs may want another value."] if tokens else []
+    schedule = f" ({study['schedule']})" if study.get("schedule") else ""
+    return [f"This is valid for {short_count(tokens)} tokens{schedule}: longer runs may want another value."] if tokens else []
 
 
 def _losses(study: Rows) -> list[str]:

@@ -19,7 +19,6 @@ from gptshake.errors import Stop, TrainingError
 from gptshake.processes import Outcome, is_running, read_outcome
 from gptshake.record.lease import ask_to_stop
 from gptshake.record.metrics import Tail
-from gptshake.record.sittings import Clock
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.protocol import Executor, Running
 from gptshake.sweep.rows import NUMBER, RunRow, TrialRow
@@ -81,7 +80,6 @@ class Controller:
         self.study, self.search, self.executor, self.limits = study, search, executor, limits
         self._overrides, self._seed, self._sampler, self._show = overrides, seed, sampler, show
         self._first, self._sequence = list(first), sequence
-        self._clock = Clock()  # run times are differences, which a system clock that is set must not change
         self._pending: list[tuple[TrialRow, RunRow]] = []
         self._running: list[tuple[TrialRow, RunRow, Running, Tail]] = []
         self._old_failures = {number for number, trial in study.trials.items() if trial.state == "failed"}
@@ -95,7 +93,7 @@ class Controller:
             Stop: a signal came; running trials are checkpointed and go on with the same command.
         """
         if self.limits.timeout is not None:
-            self.study.deadline = time.time() + self.limits.timeout
+            self.study.deadline = self.study.now() + self.limits.timeout
         try:
             with SIGNALS.deferred():
                 self._recover()
@@ -201,7 +199,7 @@ class Controller:
         running = self.executor.start(self.study.task(trial, run), self.study.folder / run.path)
         if running is None:
             raise RuntimeError("a slot was thought to be free")
-        run.state, run.slot, run.started, run.ended = "running", running.slot, self._clock.now(), None
+        run.state, run.slot, run.started, run.ended = "running", running.slot, self.study.now(), None
         self._running.append((trial, run, running, Tail(running.folder / "metrics.csv")))
         self.study.changed = True
 
@@ -274,7 +272,7 @@ class Controller:
 
     def _apply(self, run: RunRow, outcome: Outcome) -> None:
         """How a run ended, in the words of a study."""
-        run.ended, run.reason = self._clock.now(), outcome.reason or None
+        run.ended, run.reason = self.study.now(), outcome.reason or None
         if outcome.status == "stopped" and SIGNALS.received is not None:
             run.state = "stopped"
         elif outcome.status == "ok":

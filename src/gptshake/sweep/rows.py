@@ -11,6 +11,7 @@ from typing import Any
 
 from gptshake.errors import RecordError
 from gptshake.keys import STUDY, about
+from gptshake.record.shape import malformed_study
 from gptshake.redaction import redacted
 from gptshake.sweep.space import Params
 
@@ -77,6 +78,7 @@ class Header:
     frozen: list[str]  # what ``auto`` meant when the study began
     code: dict[str, Any]  # version of the code
     started: float = field(default_factory=time.time)
+    schedule: str = ""  # of the learning rate in every run, in words; nothing where it varies
     confirm_runs: int = 0  # with fresh seeds, once the trials are through
 
     def identity(self) -> dict[str, Any]:
@@ -104,6 +106,8 @@ def read_study(folder: Path) -> dict[str, Any] | None:
         rows: dict[str, Any] = json.loads(text)
     except ValueError as error:
         raise RecordError(f"{folder / ROWS} is damaged: {error}.") from error
+    if why := malformed_study(rows):
+        raise RecordError(f"{folder / ROWS} is damaged: {why}.")
     return rows
 
 

@@ -136,6 +136,7 @@ def _controller(
         seed_key=options.seed_key,
         frozen=frozen,
         code=app.host.code() if app.host else {},
+        schedule=_schedule([*(axis.key for axis in axes), *map(str, options.ablate)], prepared),
         confirm_runs=options.confirm * min(CONFIRMED, total or CONFIRMED),
     )
     study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
@@ -258,6 +259,15 @@ def _overrides(
     return overrides
 
 
+def _schedule(varied: Sequence[str], prepared: Prepared) -> str:
+    """The schedule of all runs, in words; nothing if it varies itself, and how far it holds if their batches or lengths do."""
+    keys = [text.lstrip("+~") for text in varied]
+    if not prepared.schedule or any(key.startswith("scheduler") for key in keys):
+        return ""
+    moves = any(key.startswith(("data.batch_", "model.block_size", "trainer.max_")) for key in keys)
+    return prepared.schedule + (" at the starting values" if moves else "")
+
+
 def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepared], options: SweeperConfig, folder: Path) -> None:
     """What the study will cost, before it begins; where options are swept, a run of each."""
     n_trials = header.n_trials or N_TRIALS
@@ -266,7 +276,8 @@ def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepa
     repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
     line = f"study: {header.name} | {header.search} over {', '.join(axis['key'] for axis in header.axes) or 'nothing'}"
     usual = ", usually 4 to 7" if most else ""
-    print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}", flush=True)
+    schedule = f" | {header.schedule}" if header.schedule else ""
+    print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}{schedule}", flush=True)
     for point, part in parts.items() if len(parts) > 1 else ():
         if part.seconds is not None:
             print(f"  {' '.join(f'{key}={value}' for key, value in point)}: about {duration(part.seconds)} a run", flush=True)

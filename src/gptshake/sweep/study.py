@@ -6,7 +6,6 @@ study survives whoever dies.
 """
 
 import json
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from gptshake.files import write_atomic
+from gptshake.record.sittings import Clock
 from gptshake.redaction import redacted
 from gptshake.sweep.rows import ROWS, Header, RunRow, TrialRow, read_study, refuse_differences, refuse_other_code, trial_row
 from gptshake.sweep.search import Point, readable, start_of
@@ -55,6 +55,7 @@ class Study:
         self.confirm: list[TrialRow] = []
         self.state = "running"
         self.changed = False  # since study.json was written
+        self.now = Clock().now  # for whatever is subtracted: a system clock that is set must not change it
         self.deadline: float | None = None  # seconds since 1970 after which no trial begins
         self._start = start_of(axes)
         stored = read_study(folder)
@@ -185,7 +186,7 @@ class Study:
         return asdict(self.header) | {
             "state": self.state,
             "deadline": self.deadline,
-            "updated": time.time(),
+            "updated": self.now(),
             "trials": [asdict(self.trials[number]) for number in sorted(self.trials)],
             "confirm": [asdict(row) for row in self.confirm],
         }

@@ -47,7 +47,7 @@ def _entries(cfg: DictConfig) -> list[Entry]:
     named = cfg.task.runs
     wanted = list(named) if isinstance(named, ListConfig) else [text.strip() for text in str(named or "").split(",") if text.strip()]
     if len(wanted) < 2:
-        raise ConfigError("Say which runs to compare, two or more: task.runs=[<name, id or path>,<another>].")
+        raise ConfigError("Choose two or more runs to compare: task.runs=[<name, id or path>,<another>].")
     roots = run_roots(cfg.paths)
     paths = [find_run(str(text), roots) for text in wanted]
     twice = next((text for place, text in enumerate(wanted) if paths[place].resolve() in [path.resolve() for path in paths[:place]]), None)

@@ -119,6 +119,7 @@ def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Bud
         "diverged": ramps.rates[min(broken) - 1] if broken else None,
         "declared": float(cfg.optimizer.lr),
         "preset": OmegaConf.select(cfg, "preset.lr"),
+        "schedule": assemble.schedule_words(cfg, budget),
         "law": law,
         "law_says": law_sentence(*of_the_run, characters=characters),
         "ramps": {

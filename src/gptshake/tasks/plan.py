@@ -89,6 +89,7 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
         "price_per_hour": None if price is None else price * budget.devices,
         "checkpoint_bytes": around.checkpoint_bytes,
         "lr": cfg.optimizer.get("lr"),
+        "schedule": assemble.schedule_words(cfg, budget),
         "bytes_per_token": store.bytes_per_token,
     }
     if cfg.task.hours is not None:

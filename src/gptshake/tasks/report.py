@@ -29,7 +29,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     targets = {key: OmegaConf.select(cfg, key) for key in ("task.csv", "task.latex")}
     check_targets(targets)
     if bool(name) == bool(wanted):
-        raise ConfigError("Say which study, or which run: task=report study=<name or path>, or task=report task.run=<name, id or path>.")
+        raise ConfigError("Choose a study or a run: task=report study=<name or path>, or task=report task.run=<name, id or path>.")
     if wanted:
         if any(targets.values()):
             raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")

@@ -44,7 +44,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     """
     del launch  # the repetition has a record of its own
     if not cfg.task.run:
-        raise ConfigError("Say which run: task=reproduce task.run=<name, id or path>.")
+        raise ConfigError("Choose a run: task=reproduce task.run=<name, id or path>.")
     original = find_run(cfg.task.run, run_roots(cfg.paths))
     info = read_run(original)
     _refuse_foreign_code(original, info, trust=cfg.task.trust)

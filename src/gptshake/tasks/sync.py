@@ -54,7 +54,7 @@ def _needless(entry: Entry) -> str:
     if entry.status == BROKEN:
         return f"broken: {entry.problem}"
     if entry.status == "running":
-        return "at work; upload it when it has ended"
+        return "still running; upload it when it has ended"
     mirror = entry.info.get("wandb") or {}
     return f"there already {mirror.get('url') or ''}".strip() if upload.is_uploaded(Run.open(entry.path)) else ""
 

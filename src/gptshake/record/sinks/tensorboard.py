@@ -46,7 +46,7 @@ class TensorBoardSink:
             raise ConfigError("logger=tensorboard needs its package: pip install 'gptshake[tensorboard]'.") from error
         shutil.rmtree(run.path / FOLDER, ignore_errors=True)
         self._writer = EventFileWriter(str(run.path / FOLDER))
-        for row in run.rows():
+        for row in run.history(self.every):
             self.row(row)
         for sample in run.samples():
             self.sample(sample.step, sample.tokens, sample.text, sample.title)

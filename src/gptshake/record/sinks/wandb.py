@@ -64,7 +64,7 @@ class WandbSink:
         self._mirror = mirror = self.mirror(run)
         self._introduced = False
         courier = self._courier = Courier()
-        rows, samples = run.rows(), run.samples()
+        rows, samples = run.history(self.every), run.samples()
         courier.do(mirror.open)
         if not courier.wait(START_SECONDS):
             run.say(f"W&B has not answered in {START_SECONDS:.0f} s; the run goes on and does not wait for it.")

@@ -79,7 +79,7 @@ def _key_in(path: Path) -> str:
 def _drawn(story: Story) -> str | None:
     """The picture of a story as SVG; None where it has nothing to show."""
     if story.study is None:
-        return sketch(story.main.info, story.main.rows)
+        return sketch(story.main.info, story.main.columns)
     from gptshake.report.style import drawn, look
 
     with look():
