@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptshake.sweep.search import MOST, Grid, Line, Point, Sampled, Search, readable, search_for
+from gptshake.sweep.search import start_of as starting_values
 from gptshake.sweep.space import Axis, Params
+from gptshake.sweep.storage import decode, encode
 
 LR = Axis("lr", 1e-5, 3e-2, log=True, declared=1e-3)
 Loss = Callable[[float], float]
@@ -368,3 +370,16 @@ def test_a_long_range_is_begun_around_its_declared_value() -> None:
     rates = [float(point["lr"]) for point in points]
     assert rates[0] == 2e-3 and all(2e-3 / 8 * 0.99 <= rate <= 2e-3 * 8 * 1.01 for rate in rates)
     assert max(float(point["p"]) for point in points) > 0.4
+
+
+@pytest.mark.parametrize(("low", "high", "declared", "first"), [(8, 13, 12, 8), (9, 40, 10, 16), (8, 64, 12, 16), (8, 64, 32, 32)])
+def test_a_search_over_powers_of_two_starts_inside_its_range(low: int, high: int, declared: int, first: int) -> None:
+    batch = Axis("data.batch_size", low, high, log=True, integer=True, powers=True, declared=declared)
+    assert starting_values([batch]) == {"data.batch_size": first}
+
+
+@pytest.mark.parametrize(("low", "high"), [(8, 256), (1e-3, 2.0), (1e-3, 1e-2)])
+def test_powers_of_two_are_stored_as_exponents_below_one_too(low: float, high: float) -> None:
+    axis = Axis("x", low, high, log=True, integer=True, powers=True)
+    assert [decode(axis, encode(axis, value)) for value in axis.finite or []] == axis.finite
+    assert all(low <= float(value) <= high for value in axis.finite or [])

@@ -18,7 +18,7 @@ def check_machine(cfg: DictConfig) -> None:
         ConfigError: weights that do not fit into main memory, or more threads or processes than the cores can serve.
     """
     most = MOST_PER_CORE * logical_cores()
-    for key in ("data.workers", "trainer.threads", "trainer.devices"):
+    for key in ("data.workers", "trainer.threads", "trainer.devices", "hydra.sweeper.executor.threads"):
         wanted = OmegaConf.select(cfg, key)
         if isinstance(wanted, int) and wanted > most:
             raise ConfigError(f"{key}={wanted} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")

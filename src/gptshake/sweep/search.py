@@ -246,13 +246,14 @@ def _loss(point: Point) -> float:
 
 
 def _declared(axis: Axis) -> Value | None:
-    """The declared value if the axis has it, of powers of two the nearest; None if it lies outside."""
+    """The declared value if the axis has it, of powers of two the nearest in the range; None if it lies outside."""
     if not axis.numeric:
         return axis.declared if axis.declared in axis.choices else None
     low, high = axis.bounds
     if not isinstance(axis.declared, (int, float)) or not low <= axis.declared <= high:
         return None
-    return 2 ** round(math.log2(axis.declared)) if axis.powers else axis.declared
+    declared = axis.declared
+    return min(axis.finite or [], key=lambda power: abs(math.log2(float(power) / declared))) if axis.powers else declared
 
 
 def start_of(axes: Sequence[Axis]) -> Params | None:

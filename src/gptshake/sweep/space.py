@@ -7,7 +7,7 @@ for its key, in the shell's own grammar. A swept value is written back in that g
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, isfinite, log2
+from math import ceil, floor, isfinite, log2
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,8 +48,8 @@ class Axis:
             return list(self.choices)
         low, high = self.bounds
         if self.powers:
-            return [2**exponent for exponent in range(ceil(log2(low)), int(log2(high)) + 1)]
-        integers = range(ceil(low), int(high) + 1)
+            return [2**exponent for exponent in range(ceil(log2(low)), floor(log2(high)) + 1)]
+        integers = range(ceil(low), floor(high) + 1)
         return list(integers) if self.integer and len(integers) <= MOST_INTEGERS else None
 
     @property

@@ -1,7 +1,7 @@
 """Optuna's side of a study: where it is kept, and an axis in Optuna's words."""
 
 import os
-from math import ceil, log2
+from math import ceil, floor, log2
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,15 @@ def distribution(axis: Axis, value: Value | None = None) -> BaseDistribution:
     if isinstance(value, (int, float)):
         low, high = min(low, value), max(high, value)
     if axis.powers:
-        return IntDistribution(ceil(log2(low)), int(log2(high)))
+        return IntDistribution(ceil(log2(low)), floor(log2(high)))
     if axis.integer:
-        return IntDistribution(ceil(low), int(high), log=axis.log)
+        return IntDistribution(ceil(low), floor(high), log=axis.log)
     return FloatDistribution(low, high, log=axis.log)
 
 
 def encode(axis: Axis, value: Value) -> Value:
     """A value as Optuna keeps it."""
-    return int(value).bit_length() - 1 if axis.powers else value
+    return round(log2(float(value))) if axis.powers else value
 
 
 def decode(axis: Axis, value: Any) -> Value:
