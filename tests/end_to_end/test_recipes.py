@@ -15,7 +15,7 @@ LITTLE = (
     *(
         "trainer.val_check_interval=2",
         "trainer.limit_val_batches=1",
-        "++callbacks.samples.n_tokens=4",
+        "++callbacks.samples=null",
         "++callbacks.plots=null",
         "logger=none",
     ),
