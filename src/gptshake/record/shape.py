@@ -77,7 +77,7 @@ def _inconsistent(study: Mapping[str, Any]) -> str | None:
     for axis in study["axes"]:
         values = [trial["params"].get(axis["key"], ...) for trial in (*study["trials"], *confirm)]
         numeric = axis["low"] is not None or (axis.get("choices") and all(map(_is_number, axis["choices"])))
-        if ... in values or (numeric and not all(map(_is_finite, values))):
+        if ... in values or (numeric and not all(map(_is_number, values))):
             return f"a trial lacks a value of {axis['key']}"
         if axis.get("log") and any(_is_number(value) and value <= 0 for value in (*values, axis["low"], axis["high"])):
             return f"{axis['key']} is on a logarithmic scale, but not above 0"
