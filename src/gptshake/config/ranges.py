@@ -30,6 +30,10 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63
 
 
+def _text_length(value: Any) -> bool:
+    return _count(value) and value <= 10**6
+
+
 def _count_or_auto(value: Any) -> bool:
     return value == AUTO or _count(value)
 
@@ -129,7 +133,7 @@ RULES: tuple[Rule, ...] = (
     ("logger.every", _count, "it counts optimizer steps: a whole number from 1 up"),
     ("callbacks.progress.every_s", _positive, "it counts seconds between lines: a number above 0"),
     ("callbacks.samples.prompts", _prompts, "it is a list of texts, such as ['The ','In ']"),
-    ("callbacks.samples.n_tokens", _count, "it counts generated tokens: a whole number from 1 up"),
+    ("callbacks.samples.n_tokens", _text_length, "it counts generated tokens: a whole number from 1 to a million"),
     ("callbacks.samples.temperature", _not_negative, "it is a number from 0 up, such as 0.8"),
     ("callbacks.samples.top_k", _count, "it counts tokens to choose from: a whole number from 1 up, or null"),
     ("callbacks.samples.top_p", _part, "it is a probability above 0 and at most 1, such as 0.9, or null"),
@@ -161,7 +165,7 @@ RULES: tuple[Rule, ...] = (
     ("task.temperature", _not_negative, "it is a number from 0 up, such as 0.8"),
     ("task.top_k", _count, "it counts tokens to choose from: a whole number from 1 up, or null"),
     ("task.top_p", _part, "it is a probability above 0 and at most 1, such as 0.9, or null"),
-    ("task.n_tokens", _count, "it counts tokens: a whole number from 1 up"),
+    ("task.n_tokens", _text_length, "it counts tokens: a whole number from 1 to a million"),
     ("task.block_size", _count, "it is the context length in tokens: a whole number from 1 up"),
     ("task.n_blocks", _natural, "it counts blocks: a whole number from 0 up"),
     ("hydra.sweeper.pruner.patience", _count, "it counts validations: a whole number from 1 up"),

@@ -78,14 +78,13 @@ class NoiseScale(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """The step is through: its two numbers."""
-        if pl_module.micro_batches == 0 and self._passed:
-            values = torch.stack((torch.stack(self._passed).mean(), pl_module.grad_norm.float().square()))
-            self._held.append((pl_module.steps, pl_module.tokens, values))
-            if len(self._held) >= HELD:
-                self._write(pl_module)
+        self._hold(pl_module)
+        if len(self._held) >= HELD:
+            self._write(pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """What the checkpoint's steps gave is on the disk before it."""
+        """What the checkpoint's steps gave is on the disk before it; that of a validated step is written before this callback's turn."""
+        self._hold(pl_module)
         self._write(pl_module)
         self._writer.flush()
 
@@ -98,6 +97,13 @@ class NoiseScale(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
         """Keep what there is."""
         self._write(pl_module)
+
+    def _hold(self, module: GPTModule) -> None:
+        """Keep the numbers of the step that has just ended, once."""
+        if module.micro_batches == 0 and self._passed:
+            values = torch.stack((torch.stack(self._passed).mean(), module.grad_norm.float().square()))
+            self._held.append((module.steps, module.tokens, values))
+            self._passed.clear()
 
     def _write(self, module: GPTModule) -> None:
         if not self._held:
