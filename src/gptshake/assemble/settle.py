@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from gptshake import hardware, ranks
 from gptshake.assemble.fit import AutoFit, auto_fit
@@ -24,7 +26,7 @@ from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, plan
 from gptshake.estimate.forecast import interval_of, run_seconds, steps_within
 from gptshake.estimate.words import duration
-from gptshake.files import expanded
+from gptshake.files import expanded, yaml_text
 from gptshake.model.config import GPTConfig
 from gptshake.record.run import find_run, run_roots
 from gptshake.redaction import redact
@@ -47,8 +49,20 @@ def preflight(cfg: DictConfig) -> str:
     if cfg.tokenizer is not None:
         trainer_of(cfg)
     if cfg.init_from and not cfg.resume:  # a run that goes on knows where it was
-        initial_run(cfg)
+        _refuse_another_shape(cfg, initial_run(cfg))
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
+
+
+def _refuse_another_shape(cfg: DictConfig, parent: Path) -> None:
+    """Hold the sizes of the network against those of the run whose weights it is to begin with; a record without them is asked later."""
+    try:
+        theirs = yaml.safe_load(yaml_text(parent / "config.yaml"))["model"]
+        differing = [key for key in ("n_layer", "n_head", "n_embd", "block_size", "bias") if key in theirs and theirs[key] != cfg.model[key]]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, OmegaConfBaseException):
+        return
+    if differing:
+        shape = " ".join(f"model.{key}={theirs[key]}" for key in differing)
+        raise ConfigError(f"init_from={parent.name} has another shape; its weights fit with {shape}.")
 
 
 def initial_run(cfg: DictConfig) -> Path:
