@@ -57,7 +57,9 @@ def _refuse_another_shape(cfg: DictConfig, parent: Path) -> None:
     """Hold the sizes of the network against those of the run whose weights it is to begin with; a record without them is asked later."""
     try:
         theirs = yaml.safe_load(yaml_text(parent / "config.yaml"))["model"]
-        differing = [key for key in ("n_layer", "n_head", "n_embd", "block_size", "bias") if key in theirs and theirs[key] != cfg.model[key]]
+        differing = [
+            key for key in ("n_layer", "n_head", "n_embd", "block_size", "bias") if key in theirs and theirs[key] != cfg.model[key]
+        ]
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, OmegaConfBaseException):
         return
     if differing:

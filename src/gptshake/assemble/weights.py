@@ -44,7 +44,9 @@ def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     try:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
-        raise ConfigError(f"init_from={parent.name} has another shape, and its weights do not fit this network: make the sizes of model= equal.") from error
+        raise ConfigError(
+            f"init_from={parent.name} has another shape, and its weights do not fit this network: make the sizes of model= equal."
+        ) from error
     return parent
 
 
