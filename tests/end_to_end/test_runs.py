@@ -43,10 +43,13 @@ def test_a_multirun_of_the_missions_data(excerpt: None, commands: Any, tmp_path:
 
 
 def test_one_failing_run_does_not_stop_the_others(commands: Any, small: Any, tmp_path: Path) -> None:
-    done = commands(tmp_path, "-m", *small, "trainer.max_steps=3", "data.batch_tokens=128,100,64")
+    fails = "import gptshake.assemble.run as run\ndef data_module(cfg, *rest, own=run.data_module):\n    assert cfg.seed != 2, 'two'\n"
+    before = fails + "    return own(cfg, *rest)\nrun.data_module = data_module\n"
+    done = commands(tmp_path, "-m", *small, "trainer.max_steps=3", "seed=1,2,3", before=before)
     assert done.code == 1
-    assert "1 of 3 trials failed" in done.err and "data.batch_tokens=100 is not a multiple" in done.err and "Traceback" not in done.err
-    assert sorted(file.parent.name for file in tmp_path.glob("multirun/*/*/run.json")) == ["0", "2"]
+    assert "1 of 3 trials failed" in done.err and "AssertionError: two" in done.err and "Traceback" not in done.err
+    records = sorted(tmp_path.glob("multirun/*/*/run.json"))
+    assert [json.loads(file.read_text())["status"] for file in records] == ["ok", "failed", "ok"]
 
 
 def test_a_run_of_a_multirun_is_resumed_by_its_id(commands: Any, small: Any, tmp_path: Path) -> None:

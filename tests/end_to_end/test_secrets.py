@@ -47,7 +47,7 @@ def test_no_secret_is_in_a_run_its_output_or_wandb(folder: Path, commands: Any, 
     assert (record.path / "conf/callbacks/mine.yaml").read_text() == f"mine:\n  password: {SECRET}\n  why: ${{oc.env:OTHER}}\n"
     assert "conf/callbacks/mine.yaml" in record.info["local_conf"]
     assert "${oc.env:OTHER}" in (record.path / "overrides").read_text()
-    again = commands(folder, f"resume={record.info['id']}", "logger=none", **PLANTED)
+    again = commands(folder, f"resume={record.info['id']}", "logger=none", words[-1], **PLANTED)
     assert again.code == 0, again.err
     assert found(folder / "runs") == [] and "planted" not in again.out + again.err
 

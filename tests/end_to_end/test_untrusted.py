@@ -206,7 +206,7 @@ def test_a_foreign_study_runs_nothing_of_its_own(marker: Path, commands: Any, tm
     rows["trials"][0]["runs"][0]["path"] = "../../theirs"
     (study / "study.json").write_text(json.dumps(rows))
     done = commands(tmp_path, *words)
-    assert done.code == 2 and "lies outside of the study" in done.error
+    assert done.code == 2 and "not a path inside of the study" in done.error
 
 
 @pytest.fixture

@@ -90,6 +90,8 @@ def _check_parts(cfg: DictConfig) -> None:
         node = OmegaConf.select(cfg, path)
         if node is None or not (path in parts or "_target_" in node):
             continue
+        if path.startswith("callbacks.") and isinstance(node, DictConfig) and "_target_" not in node:
+            continue  # keys that a recipe sets for a callback that is left out
         if not isinstance(node, DictConfig) or "_target_" not in node:
             raise ConfigError(f"{path}={node} is no part: it is null, or it has a _target_ that names a class or a function.")
         target = node.get("_target_")

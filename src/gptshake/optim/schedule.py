@@ -45,10 +45,15 @@ def warmup_steps(schedule: Schedule, total: int, tokens_per_step: int) -> int | 
     return None if tokens is None else 0 if tokens <= tokens_per_step else ceil(tokens / tokens_per_step)
 
 
+def bare(schedule: Schedule) -> Schedule:
+    """The function itself with its options: Hydra's partials go through its target policy at every call, half a millisecond a step."""
+    return partial(bare(schedule.func), *schedule.args, **schedule.keywords) if isinstance(schedule, partial) else schedule
+
+
 def _options(schedule: Schedule) -> dict[str, Any]:
     """Options of a schedule of this file, with their values; none of any other."""
-    function = schedule.func if isinstance(schedule, partial) else schedule
-    ours = getattr(function, "__module__", None) == __name__
+    function = bare(schedule)
+    ours = getattr(function.func if isinstance(function, partial) else function, "__module__", None) == __name__
     return {name: option.default for name, option in inspect.signature(schedule).parameters.items()} if ours else {}
 
 

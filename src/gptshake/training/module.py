@@ -6,7 +6,6 @@ device: values stay tensors until ``callbacks/recorder.py`` reads them.
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
-from gptshake.optim.schedule import Factors
+from gptshake.optim.schedule import Factors, bare
 from gptshake.ranks import ALONE
 from gptshake.training.bench import Bench
 from gptshake.training.compiling import Loss, compiled_loss
@@ -62,7 +61,7 @@ class GPTModule(pl.LightningModule):
         self.lr = 0.0
         self.beta1: float | None = None  # where the schedule moves it
         self.scaler: torch.amp.GradScaler | None = None  # of 16-mixed
-        self._optimizer, self._schedule = optimizer, _bare(schedule)
+        self._optimizer, self._schedule = optimizer, bare(schedule)
         self._seed, self._clip = seed, clip
         self._ranks = bench.ranks if bench else ALONE  # a range test has no bench
         self._dropout = model.config.dropout > 0
@@ -150,8 +149,3 @@ class GPTModule(pl.LightningModule):
 def state_of(module: GPTModule, extra: dict[str, Any]) -> dict[str, Any]:
     """Our own part of a checkpoint: how far the run is, and what callbacks must know to go on."""
     return {"steps": module.steps, "tokens": module.tokens, **extra}
-
-
-def _bare(schedule: Schedule) -> Schedule:
-    """The function itself: Hydra's partial goes through its target policy at every call, half a millisecond a step."""
-    return partial(schedule.func, *schedule.args, **schedule.keywords) if isinstance(schedule, partial) else schedule
