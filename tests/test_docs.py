@@ -268,7 +268,7 @@ def test_a_network_that_does_not_say_its_sizes_is_refused(commands: Any, tmp_pat
     assert done.code == 2 and done.error.startswith("The model does not say n_head:")
 
 
-# --- how the house is read ---
+# --- how the pages are read ---
 
 
 def _names(file: Path) -> set[str]:

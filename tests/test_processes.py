@@ -142,7 +142,7 @@ def test_a_child_that_is_not_quiet_speaks_to_the_terminal(tmp_path: Path) -> Non
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "hello\n"
 
 
-def test_its_room_is_its_own(server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_folder_is_its_own(server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ["CUDA_VISIBLE_DEVICES", "HOME", "OMP_NUM_THREADS"]
     seen = run(server, tmp_path, "look", keys, env={"CUDA_VISIBLE_DEVICES": "2", "HOME": None}, threads=3).value
     assert seen == {"CUDA_VISIBLE_DEVICES": "2", "HOME": None, "OMP_NUM_THREADS": "3", "session": True}

@@ -271,8 +271,8 @@ class _Server:
 
 
 def _live(spec: Spec, target: Callable[[Any], Any], lifelines: tuple[int, ...]) -> NoReturn:
-    """A child's life: its room, the target, the outcome."""
-    outcome = Outcome("failed", reason="its room could not be made")
+    """A child's life: its folder, the target, the outcome."""
+    outcome = Outcome("failed", reason="its folder could not be made")
     try:
         atexit._clear()
         lock = _enter(spec)

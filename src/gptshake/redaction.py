@@ -24,7 +24,7 @@ SHORTEST = 6  # characters of a value that can be distinguished from ordinary te
 _VARIABLE = re.compile(
     r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|TOKEN\d*(?=_|$)|(KEY|AUTH|PASS|PAT|COOKIE|DSN|_PWD)S?\d*$"
 )
-# Names in texts, where "token" and "key" are everyday words of this house.
+# Names in texts, where "token" and "key" are everyday words of this project.
 _NAME = (
     r"(?:(?:api|access|secret|private|auth|signing|encryption|wandb)[_-]?key|secret|passwd|password|passphrase|credentials?"
     r"|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"

@@ -70,10 +70,10 @@ class Trials:
         self.uncommitted, self.local_conf = code, local_conf
 
     def modules(self) -> list[str]:
-        """Everything of the house, so that an edit of tomorrow is not imported by a trial of tomorrow."""
-        house = [name for _, name, _ in pkgutil.walk_packages(gptshake.__path__, "gptshake.") if name != "gptshake.__main__"]
+        """Every module of the package, so that an edit of tomorrow is not imported by a trial of tomorrow."""
+        ours = [name for _, name, _ in pkgutil.walk_packages(gptshake.__path__, "gptshake.") if name != "gptshake.__main__"]
         own = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in self.local_conf if name.endswith(".py")]
-        return [*house, "torch.utils.data", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", *own]
+        return [*ours, "torch.utils.data", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", *own]
 
     def study_name(self) -> str:
         """``<model>-<data>``."""

@@ -89,7 +89,7 @@ def test_a_build_goes_on_from_the_last_whole_part(
     _stop_after(parts, tmp_path / "stopped", corpus, cut, processes)
     done: list[str] = []
     join = encode_module._join
-    monkeypatch.setattr(encode_module, "_join", lambda folder, part: done.append(part.room.name) or join(folder, part))
+    monkeypatch.setattr(encode_module, "_join", lambda folder, part: done.append(part.folder.name) or join(folder, part))
     assert encoded(tmp_path / "stopped", corpus, cut) == expected
     assert len(done) == len(list((tmp_path / "stopped" / "parts").iterdir())) - parts > 0
 
@@ -97,11 +97,11 @@ def test_a_build_goes_on_from_the_last_whole_part(
 def _stop_after(parts: int, folder: Path, corpus: Corpus, cut: Any, processes: int = 1) -> None:
     join, joined = encode_module._join, []
 
-    def stop(room: Path, part: Any) -> Any:
+    def stop(folder: Path, part: Any) -> Any:
         if len(joined) == parts:
             raise Interrupted
         joined.append(part)
-        return join(room, part)
+        return join(folder, part)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(encode_module, "_join", stop)
@@ -200,7 +200,7 @@ print(found.key)
 """
 MOMENTS = [
     *("encode:_join:1", "encode:_join:4", "unlink", "encode:_taken_over:1"),
-    *("store:encode:1", "store:described:2", "store:entropies:1", "store:remove_rooms:1"),
+    *("store:encode:1", "store:described:2", "store:entropies:1", "store:remove_folders:1"),
 ]
 
 

@@ -72,7 +72,7 @@ def test_on_a_machine_with_gpus_cpu_runs_take_the_cores(monkeypatch: pytest.Monk
     assert LocalSlots().allot(None, None, None) == 1  # an app of which nothing is known
 
 
-def test_a_full_house_takes_nobody_and_a_free_slot_the_next(opened: Any, tmp_path: Path) -> None:
+def test_when_all_slots_are_taken_nobody_is_taken_and_a_free_slot_the_next(opened: Any, tmp_path: Path) -> None:
     slots = opened(slots=1)
     slots.allot("cpu", None, None)
     first = slots.start("HOME", tmp_path / "0")

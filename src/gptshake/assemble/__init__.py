@@ -1,4 +1,4 @@
-"""The one room where config becomes objects; below it travel plain values only. torch is imported late.
+"""The one package where config becomes objects; below it travel plain values only. torch is imported late.
 
 In the order of a run: ``settle`` (what it is about), ``opening`` (its record), ``run`` (training), ``weights`` (what came out).
 ``finding`` and ``confirming`` advise before it.

@@ -1,7 +1,7 @@
 """Documents to flat files of ids, by one process or by one per core, and onward from where a killed build stopped.
 
 The documents of all splits are cut into parts of about ``PART`` characters, whatever the number of processes, and each part is
-encoded by itself into a room of its own; the finished ones are appended to their split's file in order. So the bytes are the
+encoded by itself into a folder of its own; the finished ones are appended to their split's file in order. So the bytes are the
 same for any number of processes, memory stays flat, and what is joined stays joined: a build that goes on checks it by a CRC
 (after a power cut the disk may lack the last seconds) and begins with the first part that is not whole.
 """
@@ -39,7 +39,7 @@ class Part:
 
     split: str
     number: int  # within the split; between documents stands an end of text, and so before the first one of a part but the first
-    room: Path
+    folder: Path
     pieces: Pieces
 
 
@@ -95,7 +95,7 @@ def encode(
     return {name: _close(folder, name, [pair for pair in zip(parts, found, strict=True) if pair[0].split == name]) for name in cut}
 
 
-def remove_rooms(folder: Path) -> None:
+def remove_folders(folder: Path) -> None:
     """Remove what only a build that goes on needs; to be called when everything else is written."""
     shutil.rmtree(folder / _PARTS, ignore_errors=True)
 
@@ -115,12 +115,12 @@ def _taken_over(folder: Path, parts: list[Part]) -> list[Encoded]:
     sizes = dict.fromkeys((part.split for part in parts), 0)
     for part in parts:
         encoded = _read(part)
-        if encoded is None or (part.room / _IDS).exists() or _crc(_bin(folder, part), sizes[part.split], encoded.size) != encoded.crc:
+        if encoded is None or (part.folder / _IDS).exists() or _crc(_bin(folder, part), sizes[part.split], encoded.size) != encoded.crc:
             break
         found.append(encoded)
         sizes[part.split] += encoded.size
     for part in parts[len(found) :]:
-        shutil.rmtree(part.room, ignore_errors=True)
+        shutil.rmtree(part.folder, ignore_errors=True)
     for name, size in sizes.items():
         with (folder / f"{name}.bin").open("ab") as file:
             file.truncate(size)
@@ -128,7 +128,7 @@ def _taken_over(folder: Path, parts: list[Part]) -> list[Encoded]:
 
 
 def _ready(parts: list[Part], corpus: Corpus, tokenizer: Tokenizer, processes: int) -> Iterator[Part]:
-    """Encode the parts; gives each when it lies in its room, in order."""
+    """Encode the parts; gives each when it lies in its folder, in order."""
 
     def work(number: int) -> None:
         _encode(parts[number], corpus, tokenizer)
@@ -154,7 +154,7 @@ def _by_processes(parts: list[Part], work: Callable[[int], None], processes: int
     try:
         while finished < len(parts):
             while begun < min(len(parts), finished + 2 * processes) and len(alive) < processes:
-                alive[begun] = server.start(Spec(begun, parts[begun].room))
+                alive[begun] = server.start(Spec(begun, parts[begun].folder))
                 begun += 1
             if finished in ended:
                 yield parts[finished]
@@ -180,14 +180,14 @@ def _whole(number: int, child: Child) -> int:
 
 
 def _encode(part: Part, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Fill the room of a part; ``part.json`` comes last."""
-    part.room.mkdir(parents=True, exist_ok=True)
+    """Fill the folder of a part; ``part.json`` comes last."""
+    part.folder.mkdir(parents=True, exist_ok=True)
     dtype = tokenizer.encode("").dtype.newbyteorder("<")
     end_of_text = np.array([tokenizer.eot_id], dtype).tobytes()
     starts = np.zeros(len(part.pieces), "<u8")
     size = n_bytes = n_characters = n_unknown = crc = begun = 0
     lost: Counter[str] = Counter()
-    with (part.room / _IDS).open("wb", buffering=1 << 20) as file:
+    with (part.folder / _IDS).open("wb", buffering=1 << 20) as file:
         for number, text in corpus.parts(part.pieces, boundary(tokenizer)):
             ids = tokenizer.encode(text)
             n_characters += len(text)
@@ -208,9 +208,9 @@ def _encode(part: Part, corpus: Corpus, tokenizer: Tokenizer) -> None:
             file.write(data)
             crc = zlib.crc32(data, crc)
             size += len(data)
-    np.save(part.room / _STARTS, starts)
+    np.save(part.folder / _STARTS, starts)
     encoded = Encoded(size // dtype.itemsize, n_bytes, n_characters, n_unknown, dict(lost), size, crc)
-    (part.room / _PART).write_text(json.dumps(asdict(encoded)))
+    (part.folder / _PART).write_text(json.dumps(asdict(encoded)))
 
 
 def _first_bytes(tokenizer: Tokenizer, ids: npt.NDArray[Any], text: str) -> int:
@@ -226,16 +226,16 @@ def _join(folder: Path, part: Part) -> Encoded:
     """Append a part to its split's file. Its ids are removed last: where they are, it is not joined."""
     encoded = _read(part)
     if encoded is None:
-        raise GptshakeError(f"{part.room / _PART} cannot be read back: is the disk full? The same command goes on from there.")
-    with (part.room / _IDS).open("rb") as ids, _bin(folder, part).open("ab") as file:
+        raise GptshakeError(f"{part.folder / _PART} cannot be read back: is the disk full? The same command goes on from there.")
+    with (part.folder / _IDS).open("rb") as ids, _bin(folder, part).open("ab") as file:
         shutil.copyfileobj(ids, file, 1 << 20)
-    (part.room / _IDS).unlink()
+    (part.folder / _IDS).unlink()
     return encoded
 
 
 def _read(part: Part) -> Encoded | None:
     try:
-        return Encoded(**json.loads((part.room / _PART).read_bytes()))
+        return Encoded(**json.loads((part.folder / _PART).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -260,7 +260,7 @@ def _crc(path: Path, start: int, size: int) -> int | None:
 def _close(folder: Path, name: str, parts: list[tuple[Part, Encoded]]) -> Encoded:
     """Write the positions of a split's documents, from those within its parts; gives the sums of the parts."""
     firsts = np.cumsum([0, *(encoded.n_tokens for _, encoded in parts)], dtype=np.uint64)
-    starts = [np.load(part.room / _STARTS) + first for (part, _), first in zip(parts, firsts[:-1], strict=True)]
+    starts = [np.load(part.folder / _STARTS) + first for (part, _), first in zip(parts, firsts[:-1], strict=True)]
     np.save(folder / f"{name}.documents.npy", np.concatenate(starts))
     sums = ("n_tokens", "n_bytes", "n_characters", "n_unknown", "size")
     lost: Counter[str] = Counter()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gptshake.data.corpus import Corpus, open_corpus
 from gptshake.data.digests import damage, described, fingerprint
-from gptshake.data.encode import Encoded, encode, remove_rooms
+from gptshake.data.encode import Encoded, encode, remove_folders
 from gptshake.data.entropy import entropies, windows
 from gptshake.data.progress import Say
 from gptshake.data.source.protocol import Source
@@ -278,7 +278,7 @@ def _write(folder: Path, corpus: Corpus, cut: dict[str, Pieces], tokenizer: Toke
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     (folder / BEGUN).unlink()
-    remove_rooms(folder)
+    remove_folders(folder)
 
 
 def _begin(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:

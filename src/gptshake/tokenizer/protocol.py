@@ -1,4 +1,4 @@
-"""What a tokenizer is to the rest of the house, and how a saved one is found again.
+"""What a tokenizer is to the other packages, and how a saved one is found again.
 
 A tokenizer turns text into ids and back; a trainer makes one from the documents of the training split. A new kind is one
 module with these two and a function ``load(data)``: ``gptshake.tokenizer.<kind>``, which a saved file names, or a user's own,

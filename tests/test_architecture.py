@@ -1,4 +1,4 @@
-"""What a machine can keep of the house's order: floors, rooms for heavy libraries, no config below assemble, heads.
+"""What a machine can keep of the architecture: layers, packages for heavy libraries, no config below assemble, heads.
 
 The tables say what is allowed; everything else is read from the sources without importing them.
 """
@@ -17,8 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "gptshake"
 
-# From the roof to the ground. A room may use the floors below it, never its own floor's other rooms, never a floor above.
-FLOORS = [
+# From top to bottom. A package may import from the layers below it, never from its own layer's other packages or a layer above.
+LAYERS = [
     {"__main__"},
     {"start"},
     {"tasks", "trials"},
@@ -29,7 +29,7 @@ FLOORS = [
     {"hardware", "files", "signals", "ranks", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]
-# A room's schema holds plain values only: its neighbours on the same floor may read it too.
+# A package's schema holds plain values only: its neighbours on the same layer may read it too.
 SCHEMA = "*.config"
 
 # Heavy library -> modules that may name it. Everything else stays quick to import and testable without it.
@@ -76,8 +76,8 @@ def imports(name: str) -> Iterator[str]:
             yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
-def house_imports(name: str) -> set[str]:
-    """Modules of the house that a module imports."""
+def own_imports(name: str) -> set[str]:
+    """Our own modules that a module imports."""
     found = set()
     for target in imports(name):
         if target.split(".")[0] == "gptshake":
@@ -87,30 +87,30 @@ def house_imports(name: str) -> set[str]:
     return found
 
 
-def floor(name: str) -> int:
-    """Number of the floor a module is on; the roof is 0."""
-    heights = [height for height, rooms in enumerate(FLOORS) if name.split(".")[0] in rooms]
-    assert heights, f"{name} is not there, or its room stands on none of the FLOORS"
+def layer(name: str) -> int:
+    """Number of the layer a module is on; the top one is 0."""
+    heights = [height for height, packages in enumerate(LAYERS) if name.split(".")[0] in packages]
+    assert heights, f"{name} is not there, or its package is in none of the LAYERS"
     return heights[0]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_only_downward(name: str) -> None:
-    for target in house_imports(name):
-        same_room = name.split(".")[0] == target.split(".")[0] != "tasks"  # tasks never import each other
-        neighbours_schema = floor(target) == floor(name) and fnmatch(target, SCHEMA)
-        assert floor(target) > floor(name) or same_room or neighbours_schema, f"{name} must not import {target}"
+    for target in own_imports(name):
+        same_package = name.split(".")[0] == target.split(".")[0] != "tasks"  # tasks never import each other
+        neighbours_schema = layer(target) == layer(name) and fnmatch(target, SCHEMA)
+        assert layer(target) > layer(name) or same_package or neighbours_schema, f"{name} must not import {target}"
 
 
 def test_no_import_goes_in_a_circle() -> None:
-    graphlib.TopologicalSorter({name: house_imports(name) for name in TREES}).prepare()
+    graphlib.TopologicalSorter({name: own_imports(name) for name in TREES}).prepare()
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_heavy_libraries_stay_in_their_rooms(name: str) -> None:
+def test_heavy_libraries_stay_in_their_packages(name: str) -> None:
     light = name.endswith("__init__") or fnmatch(name, SCHEMA)
     for library in {target.split(".")[0] for target in imports(name)} & set(HEAVY):
-        assert not light and any(fnmatch(name, room) for room in HEAVY[library]), f"{name} must not import {library}"
+        assert not light and any(fnmatch(name, package) for package in HEAVY[library]), f"{name} must not import {library}"
 
 
 def test_the_command_starts_without_torch() -> None:
@@ -130,7 +130,7 @@ def test_a_task_that_only_reads_records_imports_neither_assemble_nor_torch(task:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_config_dies_in_assemble(name: str) -> None:
-    if floor(name) <= floor("assemble"):
+    if layer(name) <= layer("assemble"):
         return
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.arg):
@@ -151,17 +151,17 @@ def test_every_yaml_explains_itself(file: Path) -> None:
     assert comments, f"{file.name} has not one comment"
 
 
-def test_the_house_is_drawn_as_it_stands() -> None:
+def test_the_layers_are_drawn_as_they_are() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    floors = [{room.strip("/") for room in line.split()} for line in re.findall(r"^ *│(.+?)│", text, re.MULTILINE)]
-    assert floors == [rooms - {"__init__"} for rooms in FLOORS]
-    for height, rooms in enumerate(floors):
-        for room in rooms:
-            assert (ROOT / "src/gptshake" / room).is_dir() == (f"{room}/" in text), f"{room} on floor {height}"
+    layers = [{package.strip("/") for package in line.split()} for line in re.findall(r"^ *│(.+?)│", text, re.MULTILINE)]
+    assert layers == [packages - {"__init__"} for packages in LAYERS]
+    for height, packages in enumerate(layers):
+        for package in packages:
+            assert (ROOT / "src/gptshake" / package).is_dir() == (f"{package}/" in text), f"{package} on layer {height}"
 
 
-def test_the_rooms_of_heavy_libraries_are_those_that_the_tests_allow() -> None:
+def test_the_packages_of_heavy_libraries_are_those_that_the_tests_allow() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", text, re.MULTILINE))
-    allowed = {library: {room.partition(".")[0] for room in rooms} for library, rooms in HEAVY.items() if rooms}
-    assert {library: set(re.findall(r"`(\w+)/?`", rooms)) for library, rooms in rows.items()} == allowed
+    allowed = {library: {package.partition(".")[0] for package in packages} for library, packages in HEAVY.items() if packages}
+    assert {library: set(re.findall(r"`(\w+)/?`", packages)) for library, packages in rows.items()} == allowed
