@@ -30,6 +30,8 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # Val
 
 # Beginnings of OmegaConf's reasons, and what they mean for whoever typed the value.
 _PLAIN = {
+    r"could not be converted to Integer": "it is a whole number",
+    r"could not be converted to Float": "it is a number",
     "is not a valid bool": "it is true or false.",
     "is not Optional": "it cannot be null.",
     "to string: ": "it is a text.",
