@@ -147,6 +147,8 @@ RULES: tuple[Rule, ...] = (
     ("task.trains", _bool, "it is true or false"),
     ("task.sweeps", _bool, "it is true or false"),
     ("task.run", _text, "it is the name, id or path of a run, or latest"),
+    ("task.remove", _texts, "it names lines of the list, as checkpoints/x3k9a2pq, or several in brackets"),
+    ("task.text", lambda value: value == "" or _text(value), "it is a text"),
     ("task.runs", _texts, "it names two or more runs, as in [first,second]"),
     ("task.folder", _text, "it is a folder"),
     ("task.file", _text, "it is a file, such as JOURNAL.md"),
@@ -218,6 +220,6 @@ NULL = {
     *("trainer.extend", "trainer.gradient_clip_val", "trainer.patience", "trainer.price_per_hour"),
     *("callbacks.samples.top_k", "callbacks.samples.top_p", "logger.project"),
     *("task.run", "task.runs", "task.html", "task.data_path", "task.filter", "task.limit", "task.steps", "task.top_k", "task.top_p"),
-    *("task.csv", "task.json", "task.latex", "task.device", "task.hours", "task.price_per_hour", "task.prompt", "study"),
+    *("task.csv", "task.json", "task.latex", "task.device", "task.hours", "task.price_per_hour", "task.prompt", "study", "task.remove"),
     *("hydra.sweeper.n_trials", "hydra.sweeper.hours", "hydra.sweeper.timeout", "hydra.sweeper.trial_timeout"),
 }

@@ -152,8 +152,10 @@ def one_cycle(
     """
     if not 0 < pct_start < 1:
         raise ConfigError(f"scheduler.pct_start={pct_start} is not inside the run: write a fraction between 0 and 1, such as 0.3.")
-    if not (div_factor >= 1 and final_div_factor >= 1):
-        raise ConfigError(f"scheduler.div_factor={div_factor} and final_div_factor={final_div_factor} divide the peak: write 1 or more.")
+    if not (1 <= div_factor < inf and 1 <= final_div_factor < inf):
+        raise ConfigError(
+            f"scheduler.div_factor={div_factor} and final_div_factor={final_div_factor} divide the peak: write numbers from 1 up."
+        )
     if not 0 <= beta1_min <= beta1_max < 1:
         raise ConfigError(f"scheduler.beta1_min={beta1_min} and beta1_max={beta1_max} must be in this order, from 0 and below 1.")
     initial = 1 / div_factor
