@@ -27,7 +27,7 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 THREADS = "OMP_NUM_THREADS"
 OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has begun this process, and holds its standard input
 DEVICE = "GPTSHAKE_DEVICE"  # of the processes that rank 0 begins: whether they need NCCL
-GONE = "Another rank ended early, and this one cannot go on without it; the last checkpoint is kept."
+GONE = "Another rank ended early, and this one cannot continue without it; the last checkpoint is kept."
 SILENT = "Another rank has not answered for {minutes:.0f} minutes; the last checkpoint is kept."
 MEETING = timedelta(days=1)  # that ranks of torchrun's wait for rank 0, which may build a corpus first; one that is gone is noticed at once
 PATIENCE = timedelta(minutes=30)  # from then on; rank 0 may write a large checkpoint meanwhile
@@ -212,7 +212,7 @@ def _lost(others: "list[subprocess.Popen[bytes]]", patience: float = 0.0) -> str
         for rank, process in enumerate(others, 1):
             if code := process.poll():
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                return f"Rank {rank} of {len(others) + 1} {how}, and the others cannot go on without it; the last checkpoint is kept."
+                return f"Rank {rank} of {len(others) + 1} {how}, and the others cannot continue without it; the last checkpoint is kept."
         if time.monotonic() >= until:
             return ""
         time.sleep(0.05)

@@ -75,7 +75,7 @@ def test_a_killed_and_a_stopped_sitting_count_with_the_rest(commands: Any, small
     edited += "code = git.Code({'commit': 'abcdef0123', 'dirty': True, 'diff_sha256': 'd'}, [], b'a patch', {'src/new.py': b'new'})\n"
     edited += "gptshake.start.read_code = lambda: code\n"
     done = commands(tmp_path, f"resume={path.name}", before=edited + kill(9, signal.SIGTERM))
-    assert done.code == 143 and "goes on with commit abcdef01 and uncommitted changes" in done.out
+    assert done.code == 143 and "is resumed with commit abcdef01 and uncommitted changes" in done.out
     assert (path / "sitting-2/diff.patch").read_text() == "a patch" and (path / "sitting-2/untracked/src/new.py").read_text() == "new"
     stopped = read_run(path)
     assert (stopped["status"], stopped["reason"]) == ("interrupted", "signal 15")

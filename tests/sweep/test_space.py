@@ -73,7 +73,7 @@ def test_a_declared_value_that_is_no_number_is_none(declared: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("model.bias=choice(range)", "model.bias=range: no range is declared for model.bias"),
+        ("model.bias=choice(range)", "model.bias=range: search_space has no range for model.bias"),
         ("odd=choice(range)", "which is no range"),
         ("x=range(1e-5,1e-2)", "x=interval(1e-5,1e-2), on a log scale x=tag(log,interval(1e-5,1e-2))"),
         ("x=interval(2,1)", "from a smaller number to a larger one"),

@@ -163,4 +163,4 @@ def test_what_cannot_be_compiled_is_trained_without_with_the_reason(
 
     monkeypatch.setattr(torch, "compile", lambda function: refuse)
     assert losses(training(compile=True, dropout=0.1).fit()) == losses(training(dropout=0.1).fit())
-    assert "torch.compile failed, training goes on without it: no compiler for this\n" in capsys.readouterr().out
+    assert "torch.compile failed, training continues without it: no compiler for this\n" in capsys.readouterr().out

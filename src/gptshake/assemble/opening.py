@@ -175,7 +175,7 @@ def _tell_other_code(run: Run, launch: Launch) -> None:
         folder.mkdir(exist_ok=True)
         launch.code.save(folder)
     if any(began.get(key) != now.get(key) for key in ("commit", "diff_sha256", "code_sha256")):
-        run.say(f"note: this run began with {_code(began)} and goes on with {_code(now)}")
+        run.say(f"note: this run began with {_code(began)} and is resumed with {_code(now)}")
 
 
 def _code(git: Mapping[str, Any]) -> str:

@@ -105,8 +105,8 @@ def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
     if key not in ranges:
         known = ", ".join(sorted(ranges)) or "none"
         raise ConfigError(
-            f"{key}=range: no range is declared for {key} (declared: {known}). Write one, as {key}=interval(1,10), {key}=tag(log,interval(1e-5,1e-2)) "
-            f"or {key}=choice(a,b), or declare it: search_space: {{{key}: 'interval(1,10)'}} in an experiment or in conf/search_space/."
+            f"{key}=range: search_space has no range for {key} (it has: {known}). Write one, as {key}=interval(1,10), {key}=tag(log,interval(1e-5,1e-2)) "
+            f"or {key}=choice(a,b), or add one to search_space, as search_space: {{{key}: 'interval(1,10)'}} in an experiment or in conf/search_space/."
         )
     text = f"{override.get_key_element()}={ranges[key]}"
     try:

@@ -29,7 +29,7 @@ def compiled_loss(model: GPT, batch: Tensor) -> tuple[Loss, str]:
     except Exception as error:  # whatever the compiler stumbles over, the run can go on without it
         if out_of_memory(error):
             raise
-        return model.loss, f"torch.compile failed, training goes on without it: {first_line(error)}"
+        return model.loss, f"torch.compile failed, training continues without it: {first_line(error)}"
     return compiled, f"torch.compile took {time.perf_counter() - began:.1f} s ({_cache_use()})"
 
 
