@@ -294,7 +294,7 @@ processes.Child.ended = lambda child, status: ended(child, status) if len(writte
 def test_a_full_disk_is_told_in_one_sentence_and_the_same_command_goes_on(commands: Any, small: Any, tmp_path: Path) -> None:
     words = ("-m", *small, *LONG, *LIST)
     done = commands(tmp_path, *words, before=FULL)
-    assert done.code == 1 and "cannot be written ([Errno 28] No space left on device). Make room" in done.error
+    assert done.code == 1 and "cannot be written. The disk is full" in done.error and "The same command again resumes it" in done.error
     assert not running_pids(tmp_path)
     again = commands(tmp_path, *words)
     assert again.code == 0, again.err

@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override
 
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted, duration
+from gptshake.files import storage_error
 from gptshake.keys import STUDY, about
 from gptshake.processes import raised
 from gptshake.record.lease import Lease
@@ -90,9 +91,8 @@ def _told(folder: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise  # the reader of our output has gone, not the disk
     except OSError as error:
-        raise GptshakeError(
-            f"The study in {folder} cannot be written ({error}). Make room, and run the same command again: it goes on from here."
-        ) from error
+        reason = storage_error(error, folder) or error
+        raise GptshakeError(f"The study in {folder} cannot be written. {reason} The same command again resumes it.") from error
 
 
 def _controller(
