@@ -40,7 +40,7 @@ def test_a_line_gives_basin_curves_timeline_page_and_recipe(tmp_path: Path, line
 
 
 def test_two_axes_give_a_map_too(tmp_path: Path, grid: Make, lay: Lay) -> None:
-    assert pictures("basin", "map") < names(report(lay(tmp_path / "study", grid())))
+    assert pictures("basin", "map", "time") < names(report(lay(tmp_path / "study", grid())))
 
 
 def test_a_comparison_gives_a_forest_and_no_basin(tmp_path: Path, compared: Make, lay: Lay) -> None:
@@ -86,7 +86,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path, grid: Make, lay: Lay)
     page = (folder / "report.html").read_text()
     links = Links()
     links.feed(page)
-    assert links.open == [] and page.count("<svg") == 4
+    assert links.open == [] and page.count("<svg") == 5
     assert len(links.ids) == len(set(links.ids))
     assert {target[0] for target in links.targets} == {"#"} and {target[1:] for target in links.targets} <= set(links.ids)
     assert set(re.findall(r"url\(#([^)]*)\)", page)) <= set(links.ids)
@@ -142,7 +142,7 @@ def test_words_and_numbers_swept_together_are_drawn(tmp_path: Path, lay: Lay, ro
 def test_very_many_settings_of_another_axis_are_one_cloud(tmp_path: Path, lay: Lay, rows: SimpleNamespace) -> None:
     axes = [rows.LR, rows.axis("optimizer.weight_decay", low=0.0, high=1.0)]
     trials = [rows.trial(n, {"optimizer.lr": 1e-4 * 1.3**n, "optimizer.weight_decay": 0.017 * n}, [3.0 + n]) for n in range(50)]
-    assert pictures("basin", "map") < names(report(lay(tmp_path / "study", rows.study(axes, trials))))
+    assert pictures("basin", "map", "time") < names(report(lay(tmp_path / "study", rows.study(axes, trials))))
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"name": "x"}'])

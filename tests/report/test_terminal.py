@@ -1,15 +1,16 @@
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gptshake.estimate.basin import Basin
 from gptshake.report import answer
 from gptshake.report.answer import best, differences, digits, scales, short
+from gptshake.report.batch_time import at_equal_time
 from gptshake.report.letters import WIDTH
 from gptshake.report.terminal import basin_text, table_text, verdict
 
@@ -87,7 +88,7 @@ def test_a_best_at_the_end_of_the_range_is_a_warning_with_a_wider_range(
 ) -> None:
     sure(1e-5, 1e-1, edge, at=at)
     sentence = said(line(), "Warning")
-    assert f"at the {'upper' if edge == 'high' else 'lower'} end of the range: widen it, e.g. {wider}" in sentence
+    assert f"at the {'upper' if edge == 'high' else 'lower'} end of its range: widen it, e.g. {wider}" in sentence
 
 
 def test_a_larger_value_that_diverged_has_been_tried(line: Make, rows: SimpleNamespace) -> None:
@@ -110,6 +111,46 @@ def test_a_best_at_the_end_of_what_was_tried_only_needs_more_trials(line: Make, 
 def test_batch_sizes_show_their_speed_beside_their_loss(grid: Make) -> None:
     sentence = said(grid(), "tokens/s")
     assert "16: 2.2500 at 4k tokens/s; 32: 2.2825 at 5.66k tokens/s; 64: 2.2900 at 8k tokens/s" in sentence
+
+
+def plane(rows: SimpleNamespace, batches: Sequence[int], losses: Sequence[float], **fields: Any) -> dict[str, Any]:
+    """A study over rates and batches in which each batch has another rate, so that no axis has a basin."""
+    trials = [
+        rows.trial(n, {"optimizer.lr": 1e-3 * 1.5**n, "data.batch_size": batch}, [loss], run_ended=rows.BEGIN + 480 / batch)
+        for n, (batch, loss) in enumerate(zip(batches, losses, strict=True))
+    ]
+    batch = rows.axis("data.batch_size", low=4, high=64, log=True, integer=True, powers=True, declared=16)
+    return cast("dict[str, Any]", rows.study([rows.LR, batch | fields], trials, search="plane"))
+
+
+def test_the_best_batch_at_the_end_of_its_range_is_said_without_a_basin_too(rows: SimpleNamespace) -> None:
+    wider = "'data.batch_size=tag(log,powers_of_two,int(interval(1,64)))'"
+    expected = f"Warning: the best data.batch_size lies at the lower end of its range: widen it, e.g. {wider}."
+    assert said(plane(rows, (16, 8, 4), (2.4, 2.3, 2.2)), "batch_size lies") == expected
+    assert (
+        said(plane(rows, (16, 8), (2.4, 2.3)), "no smaller data")
+        == "Warning: no smaller data.batch_size than the best, 8, has been tried to the end."
+    )
+    assert said(plane(rows, (16, 1), (2.4, 2.3), low=1), "smallest") == "The best data.batch_size is 1, the smallest there is."
+    assert not [
+        sentence
+        for sentence in verdict(plane(rows, (16, 8, 4), (2.4, 2.2, 2.3)))
+        if "data.batch_size than" in sentence or "range" in sentence
+    ]
+
+
+def test_a_batch_that_is_better_at_equal_time_is_said(rows: SimpleNamespace) -> None:
+    """Batch 8 takes twice the time of 16. Its curve falls by 5 % for twice the tokens, so after half of its time it is at 2.3 x 2^0.074."""
+    curve = [(tokens * 1e6, 3 * tokens**-0.074) for tokens in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)]
+    expected = (
+        "At equal time data.batch_size=16 is the better one: 8 takes 2 x its time. In 30 s it gets to about val/bpb 2.4000, 8 to 2.4211, "
+        "judged by the slopes of their curves."
+    )
+    study = plane(rows, (16, 8), (2.4, 2.3))
+    assert at_equal_time(study, {0: [curve], 1: [curve]}) == [expected]
+    assert at_equal_time(study, {0: [curve]}) == []  # no curve, no slope
+    assert at_equal_time(plane(rows, (16, 8), (2.4, 2.2)), {0: [curve], 1: [curve]}) == []
+    assert at_equal_time(plane(rows, (16, 8), (2.3, 2.4)), {0: [curve], 1: [curve]}) == []
 
 
 def test_the_answer_is_bound_to_its_tokens(line: Make) -> None:

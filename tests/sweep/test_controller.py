@@ -20,6 +20,7 @@ from gptshake.sweep.app import Prepared
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import Controller, Limits
 from gptshake.sweep.options import number_of_trials, sampler_for, sequence_of
+from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import Header
 from gptshake.sweep.search import search_for, start_of
 from gptshake.sweep.space import Axis, Params
@@ -234,6 +235,21 @@ def test_no_pruner_ends_a_trial_in_its_warm_up_nor_by_rank_without_a_finished_tr
     assert not pruned(POINT) and not pruned(POINT, finished=[501])
     assert not pruned({"lr": 1e-2, "dropout": 0.1}, finished=[400])
     assert pruned(POINT, pruner=optuna.pruners.ThresholdPruner(upper=5.0))  # a limit is no rank
+
+
+@pytest.mark.parametrize(("search", "expected"), [("sampled", True), ("plane", False)])
+def test_a_fitted_surface_wants_losses_so_only_divergence_is_pruned(search: str, expected: bool, tmp_path: Path) -> None:
+    axes = [LR, DROPOUT]
+    rows = [axis.plain() for axis in axes]
+    header = Header("mine", "app.py", "value", "minimize", "", [], rows, search, None, 1, 1000, 1, "", None, None, "seed", [], {})
+    study = Study(tmp_path, header, axes, pruner=Patient())
+    curve = dict.fromkeys((600, 700, 800, 900), 2.0)
+    for _ in range(4):
+        study._study.add_trial(optuna.trial.create_trial(value=2.0, intermediate_values=curve))
+    number, _ = study.ask(POINT)
+    study.trials[number] = module.TrialRow(number, POINT, [], [])
+    assert any(study.report(number, 2.1, tokens) for tokens in curve) is expected
+    assert study.report(number, math.inf, 950)
 
 
 def test_the_starting_values_are_those_of_the_config_where_every_axis_has_one() -> None:

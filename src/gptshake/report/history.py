@@ -1,5 +1,6 @@
 """How a study went, as pictures: learning curves, the slots' timeline, and the forest of paired differences."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -8,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, duration
-from gptshake.report.answer import Difference, Rows, best, cost, differences, minimizes, params_text
-from gptshake.report.figures import limit, subtitle, title
+from gptshake.report.answer import Difference, Rows, best, cost, differences, minimizes, names, params_text, short
+from gptshake.report.batch_time import Points, batch_scale, best_of_each, seconds_of_run
+from gptshake.report.figures import COLOURS, limit, subtitle, title
 from gptshake.report.style import BLUE, GREEN, GREY, INK, LINE, ORANGE, VERMILION, caption, count_axis, heading
 
 STATE_COLOURS = {"ok": BLUE, "running": GREEN, "pruned": "#B4BAC4", "diverged": ORANGE, "failed": VERMILION, "stopped": "#D9DCE1"}
-Points = Sequence[tuple[float, float]]
 
 
 def curves_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | None:
@@ -73,6 +74,40 @@ def _label_ends(axes: Axes, study: Rows, found: Sequence[tuple[Rows, Sequence[Po
         weight, colour = ("bold", VERMILION) if trial["number"] == best_number else ("normal", GREY)
         place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center", "size": 8.5}
         axes.annotate(params_text(study, trial["params"])[:28], (1.0, value), xytext=(5, 0), color=colour, weight=weight, **place)
+
+
+def time_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | None:
+    """The learning curve of the best trial of each batch size, over tokens and over wall time; None with fewer than two sizes.
+
+    The time of a row is its share of the run's tokens times what the run took.
+    """
+    scale = batch_scale(study)
+    found = [
+        (batch, rows[trial["number"]][0], seconds)
+        for batch, trial in (best_of_each(study, scale).items() if scale else ())
+        if (seconds := seconds_of_run(trial)) and rows.get(trial["number"])
+    ]
+    if scale is None or len(found) < 2:
+        return None
+    figure = Figure(figsize=(8, 3.6))
+    left, right = figure.subplots(1, 2, sharey=True)
+    figure.subplots_adjust(left=0.075, right=0.97, top=0.75, bottom=0.145, wspace=0.08)
+    heading(figure, title(study), subtitle(study))
+    caption(left, f"{study['objective']} of the best trial of each {names(study)[scale.key]}")
+    unit, name = _unit(max(seconds for _, _, seconds in found))
+    for colour, (batch, points, seconds) in zip(itertools.cycle(COLOURS), found, strict=False):
+        tokens, values = zip(*points, strict=True)
+        left.plot(tokens, values, color=colour, linewidth=1.4, label=short(batch))
+        right.plot([seconds / unit * share / tokens[-1] for share in tokens], values, color=colour, linewidth=1.4)
+        right.plot([seconds / unit], values[-1:], color=colour, marker="o", markersize=5)
+    limit(left, study, _late([points for _, points, _ in found]))
+    for axes in (left, right):
+        axes.set_xlim(left=0)
+    count_axis(left)
+    left.set_xlabel("training tokens")
+    right.set_xlabel(f"{name} of training")
+    figure.legend(loc="upper right", bbox_to_anchor=(0.975, 0.845), ncols=len(found), handlelength=1.2, columnspacing=1.2, fontsize=9)
+    return figure
 
 
 def timeline_figure(study: Rows) -> Figure | None:

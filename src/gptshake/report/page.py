@@ -17,6 +17,7 @@ CAPTIONS = {
     "ablate": "Each change against the base, same seeds.",
     "map": "Two axes together; darker is better.",
     "curves": "Learning curves of all trials; grey: not run to the end.",
+    "time": "The best trial of each batch size: at equal tokens, and at equal time.",
     "timeline": "What each slot did.",
 }
 

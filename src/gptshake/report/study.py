@@ -4,18 +4,16 @@ Takes a study's folder (study.json and the run directories below it). A study at
 metrics.csv have a report too; it shows what is there.
 """
 
-import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from gptshake.errors import RecordError
 from gptshake.files import write_atomic
-from gptshake.record.metrics import COLUMNS, read_columns
 from gptshake.record.studies import read_rows_of
 from gptshake.report.answer import Rows, best
+from gptshake.report.batch_time import learning_curves
 from gptshake.report.figures import basin_figure
-from gptshake.report.history import Points, ablate_figure, curves_figure, timeline_figure
+from gptshake.report.history import ablate_figure, curves_figure, time_figure, timeline_figure
 from gptshake.report.page import page
 from gptshake.report.plane import map_figure
 from gptshake.report.recipe import best_yaml
@@ -52,28 +50,13 @@ def _shown(folder: Path) -> Path:
 
 
 def _figures(study: Rows, folder: Path) -> dict[str, Figure]:
+    curves = learning_curves(study, folder)
     drawn = {
         "basin": None if study.get("ablate") else basin_figure(study),
         "map": None if study.get("ablate") else map_figure(study),
         "ablate": ablate_figure(study),
-        "curves": curves_figure(study, learning_curves(study, folder)),
+        "curves": curves_figure(study, curves),
+        "time": time_figure(study, curves),
         "timeline": timeline_figure(study),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
-
-
-def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
-    """Number of a trial -> tokens and objective of each of its runs that has a metrics.csv."""
-    column = study["objective"] if study["objective"] in COLUMNS else "val/bpb"
-    return {
-        trial["number"]: [points for run in trial["runs"] if (points := _curve(folder / run["path"], column))] for trial in study["trials"]
-    }
-
-
-def _curve(run_dir: Path, column: str) -> list[tuple[float, float]]:
-    try:
-        columns = read_columns(run_dir / "metrics.csv", ("train/tokens", column))
-    except (RecordError, OSError):  # another app's file of this name, or one that is being replaced: the study is not less for it
-        return []
-    points = zip(columns["train/tokens"], columns[column], strict=True)
-    return [(tokens, value) for tokens, value in points if math.isfinite(tokens) and math.isfinite(value)]

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 
 from gptshake.console import pad, width
-from gptshake.estimate.basin import Basin
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.report.answer import (
     ENDED_EARLY,
@@ -17,12 +16,10 @@ from gptshake.report.answer import (
     Difference,
     Rows,
     Scale,
-    along,
     basin_of,
     best,
     best_curve,
     confirmation_open,
-    cost,
     differences,
     digits,
     finished,
@@ -38,6 +35,7 @@ from gptshake.report.answer import (
     tokens_of,
     unconfirmed,
 )
+from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each, learning_curves
 from gptshake.report.letters import basin_text as basin_text
 from gptshake.report.recipe import command, overrides_of, use
 
@@ -55,7 +53,7 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     found = (
         _compared(study, winner)
         if study.get("ablate")
-        else [_winner(study, winner), *_confirmation(study, winner), *_sureness(study), *_speeds(study)]
+        else [_winner(study, winner), *_confirmation(study, winner), *_sureness(study), *_speeds(study, folder)]
     )
     return [*_progress(study), *found, *_validity(study, winner), *_losses(study), *_next(study, winner, folder)]
 
@@ -123,14 +121,28 @@ def _sureness(study: Rows) -> list[str]:
     for scale in scales(study):
         found = basin_of(study, scale)
         if found is None:
+            sentences += _outermost(study, scale)
             continue
         how = "assuming 0.5 % between seeds; repeats=3 measures it" if found.assumed else f"measured: seeds move it by ± {found.sd:.2g}"
         low, high = map(short, scale.inside(found, [value for value, _ in best_curve(study, scale)]))
         between = f"from {low} to {high}" if low != high else f"near {low} only"
         sentences.append(f"{scale.key.lstrip('+')} {between} is within seed noise of the best{_partners(study, scale)} ({how}).")
         if found.edge:
-            sentences.append(_at_the_edge(scale, found))
+            sentences.append(_at_the_edge(scale, found.best, upper=found.edge == "high"))
     return sentences
+
+
+def _outermost(study: Rows, scale: Scale) -> list[str]:
+    """Where too few trials share the best one's other values for a basin: whether the best value of a range is the outermost one."""
+    winner = best(study)
+    ranges = [axis["key"] for axis in study["axes"] if axis.get("low") is not None]
+    if winner is None or scale.key not in ranges or scale.key not in winner.trial["params"]:
+        return []
+    value = winner.trial["params"][scale.key]
+    tried = [trial["params"][scale.key] for trial in study["trials"] if trial["state"] in ("ok", "pruned", "diverged")]
+    if min(tried) == max(tried) or min(tried) < value < max(tried):
+        return []
+    return [_at_the_edge(scale, value, upper=value == max(tried))]
 
 
 def _partners(study: Rows, scale: Scale) -> str:
@@ -140,38 +152,35 @@ def _partners(study: Rows, scale: Scale) -> str:
     return f" at {params_text(study, others)}" if others else ""
 
 
-def _at_the_edge(scale: Scale, found: Basin) -> str:
-    upper = found.edge == "high"
+def _at_the_edge(scale: Scale, value: float, *, upper: bool) -> str:
     low, high = scale.ends
-    if (upper and found.best < high) or (not upper and found.best > low):
-        return f"Warning: no {'larger' if upper else 'smaller'} {scale.key.lstrip('+')} than the best, {short(found.best)}, has been tried to the end."
+    key = scale.key.lstrip("+")
+    if (upper and value < high) or (not upper and value > low):
+        return f"Warning: no {'larger' if upper else 'smaller'} {key} than the best, {short(value)}, has been tried to the end."
+    if scale.integer and scale.log and not upper and low <= 1:
+        return f"The best {key} is 1, the smallest there is."
     factor = (4 if scale.powers else 10) if scale.log else 2
     low, high = (low, high * factor) if upper else (low / factor, high)
     interval = f"interval({_typed(scale, low)},{_typed(scale, high)})"
     interval = f"int({interval})" if scale.integer else interval
     tags = "log,powers_of_two," if scale.powers else "log,"
     wider = f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
-    return f"Warning: the best lies at the {'upper' if upper else 'lower'} end of the range: widen it, e.g. '{wider}'."
+    return f"Warning: the best {key} lies at the {'upper' if upper else 'lower'} end of its range: widen it, e.g. '{wider}'."
 
 
 def _typed(scale: Scale, value: float) -> str:
     return str(max(1, round(value)) if scale.log else round(value)) if scale.integer else short(float(value))
 
 
-def _speeds(study: Rows) -> list[str]:
-    """For batch sizes the speed beside the loss: the better of two equal losses is the faster one."""
-    sentences = []
-    for scale in scales(study):
-        if not scale.name.startswith("batch"):
-            continue
-        seen: dict[float, Rows] = {}
-        for trial in sorted(along(study, scale), key=lambda row: -cost(study, row["value"])):
-            seen[trial["params"][scale.key]] = trial  # the best one comes last
-        parts = [f"{short(value)}: {digits(seen[value]['value'])}{_at_speed(seen[value])}" for value in sorted(seen)]
-        sentences += (
-            [f"{study['objective']} by {scale.key.lstrip('+')}, each with its best partner: {'; '.join(parts)}."] if len(parts) > 1 else []
-        )
-    return sentences
+def _speeds(study: Rows, folder: Path | None) -> list[str]:
+    """For batch sizes the speed beside the loss: the better of two equal losses is the faster one, and which one is at equal time."""
+    scale = batch_scale(study)
+    found = best_of_each(study, scale) if scale else {}
+    if scale is None or len(found) < 2:
+        return []
+    parts = [f"{short(value)}: {digits(trial['value'])}{_at_speed(trial)}" for value, trial in found.items()]
+    sentence = f"{study['objective']} by {scale.key.lstrip('+')}, each with its best partner: {'; '.join(parts)}."
+    return [sentence, *(at_equal_time(study, learning_curves(study, folder)) if folder else [])]
 
 
 def _at_speed(trial: Rows) -> str:

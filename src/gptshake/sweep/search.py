@@ -7,10 +7,13 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from gptshake.estimate.basin import Parabola, fit
+from gptshake.sweep.plane import Plane, is_plane, ordered
+from gptshake.sweep.points import Point as Point
+from gptshake.sweep.points import readable as readable
 from gptshake.sweep.space import Axis, Params, Value
 
 MOST = 20  # points of a search along one axis
@@ -23,16 +26,6 @@ USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 %
 NEAR = 8  # factor around the declared value within which a search over several axes begins
 FEW = 12  # trials up to which quasi-random points do better than a sampler that learns from them
 STEPS = 8  # on a linear axis, from end to end
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point that was tried, or is being tried."""
-
-    number: int
-    params: Params
-    value: float | None  # lower is better
-    state: str  # running, ok, pruned, diverged, failed
 
 
 class Search(Protocol):
@@ -231,6 +224,8 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
     if len(axes) == 1 and not sampler:
         waits = deterministic or slots <= 2  # guessing ahead spends a fifth more runs; from three slots on it buys time with them
         return Line(axes[0], n_trials=n_trials, slots=1 if waits else slots)
+    if is_plane(axes) and not sampler:
+        return Plane(*ordered(axes), n_trials=n_trials, slots=slots, deterministic=deterministic)
     number = n_trials or MOST
     return Sampled(axes, n_startup=number if number <= FEW and not sampler else number // 4, seed=seed)
 
@@ -278,16 +273,3 @@ def spread(axis: Axis, place: float) -> Value:
         return values[min(int(place * len(values)), len(values) - 1)]
     low, high = axis.bounds
     return readable(axis, low * (high / low) ** place if axis.log else low + place * (high - low))
-
-
-def readable(axis: Axis, exact: Value) -> Value:
-    """A value in three digits, which are enough for people and for losses; values of lists stay as they are.
-
-    On a linear axis at least three digits of the range: from 1000 to 1010 it has a value every 0.01.
-    """
-    if not axis.numeric or axis.powers or isinstance(exact, str):
-        return exact
-    low, high = axis.bounds
-    decimals = 2 - math.floor(math.log10(abs(exact))) if exact else 0
-    inside = min(max(round(exact, decimals if axis.log else max(decimals, 3 - math.ceil(math.log10(high - low)))), low), high)
-    return min(max(round(inside), math.ceil(low)), math.floor(high)) if axis.integer else float(inside)

@@ -28,6 +28,7 @@ from gptshake.sweep.controller import CONFIRMED, Controller
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
 from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for, sequence_of
+from gptshake.sweep.plane import MOST, Plane
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
 from gptshake.sweep.search import Line, Sampled, search_for
@@ -115,7 +116,7 @@ def _controller(
         axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=options.sampler is not None
     )
     n_trials = N_TRIALS if wished is None and search.size is None else wished
-    total = wished if isinstance(search, Line) else min(filter(None, (search.size, n_trials)))
+    total = wished if isinstance(search, (Line, Plane)) else min(filter(None, (search.size, n_trials)))
     frozen = _unswept(prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else []), axes)
     header = Header(
         name=folder.name,
@@ -270,12 +271,12 @@ def _schedule(varied: Sequence[str], prepared: Prepared) -> str:
 
 def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepared], options: SweeperConfig, folder: Path) -> None:
     """What the study will cost, before it begins; where options are swept, a run of each."""
-    n_trials = header.n_trials or N_TRIALS
+    n_trials = header.n_trials or (MOST if header.search == "plane" else N_TRIALS)
     runs, confirm = n_trials * header.repeats, header.confirm_runs
     most = "up to " if header.n_trials is None else ""
     repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
     line = f"study: {header.name} | {header.search} over {', '.join(axis['key'] for axis in header.axes) or 'nothing'}"
-    usual = ", usually 4 to 7" if most else ""
+    usual = f", usually {'8 to 12' if header.search == 'plane' else '4 to 7'}" if most else ""
     schedule = f" | {header.schedule}" if header.schedule else ""
     print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}{schedule}", flush=True)
     for point, part in parts.items() if len(parts) > 1 else ():

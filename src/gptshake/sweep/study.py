@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gptshake.files import write_atomic
 from gptshake.record.sittings import Clock
 from gptshake.redaction import redacted
+from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import ROWS, Header, RunRow, TrialRow, read_study, refuse_differences, refuse_other_code, trial_row
 from gptshake.sweep.search import Point, readable, start_of
 from gptshake.sweep.space import Axis, Params
@@ -114,7 +115,7 @@ class Study:
         """Keep a value that a running trial has reached; returns whether the trial should be pruned.
 
         The pruner has no say while the learning rate rises, for a spike passes; none over the starting values, which the others are
-        compared with; and no rank counts before a trial has come to its end that reported by then.
+        compared with; and no rank counts before a trial has come to its end that reported by then, nor where a surface is fitted.
         """
         trial_id = self._id(number)
         self._storage.set_trial_intermediate_value(trial_id, tokens, value)
@@ -122,7 +123,10 @@ class Study:
             return False
         if not isinstance(self._study.pruner, optuna.pruners.ThresholdPruner) and not self._has_finished(tokens):
             return False
-        return self._study.pruner.prune(self._study, self._storage.get_trial(trial_id))
+        pruner = self._study.pruner
+        if self.header.search == "plane" and isinstance(pruner, Patient):
+            pruner = RUNAWAYS  # the surface is fitted to losses, not to ranks
+        return pruner.prune(self._study, self._storage.get_trial(trial_id))
 
     def _has_finished(self, tokens: int) -> bool:
         """Whether a finished trial has reported by then, so that there is a rank."""

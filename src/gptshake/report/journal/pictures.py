@@ -107,9 +107,9 @@ def _rounded(number: re.Match[str]) -> str:
 
 def _of_study(study: Rows, folder: Path) -> "Figure | None":
     """The basin, or the comparison; the learning curves of a study that has no axis of numbers."""
+    from gptshake.report.batch_time import learning_curves
     from gptshake.report.figures import basin_figure
     from gptshake.report.history import ablate_figure, curves_figure
-    from gptshake.report.study import learning_curves
 
     found = ablate_figure(study) if study.get("ablate") else basin_figure(study)
     return found or curves_figure(study, learning_curves(study, folder))
