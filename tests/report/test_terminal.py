@@ -143,8 +143,8 @@ def test_a_batch_that_is_better_at_equal_time_is_said(rows: SimpleNamespace) -> 
     """Batch 8 takes twice the time of 16. Its curve falls by 5 % for twice the tokens, so after half of its time it is at 2.3 x 2^0.074."""
     curve = [(tokens * 1e6, 3 * tokens**-0.074) for tokens in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)]
     expected = (
-        "At equal time data.batch_size=16 is the better one: 8 takes 2 x its time. In 30 s it gets to about val/bpb 2.4000, 8 to 2.4211, "
-        "judged by the slopes of their curves."
+        "At equal time data.batch_size=16 is the better one: 8 takes 2 x its time. After 30 s batch_size 16 would be at about val/bpb 2.4000, "
+        "8 at 2.4211, judged by the slopes of their curves."
     )
     study = plane(rows, (16, 8), (2.4, 2.3))
     assert at_equal_time(study, {0: [curve], 1: [curve]}) == [expected]

@@ -75,8 +75,8 @@ def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[s
     took = (times[winner] or 0.0) / (times[other] or 1.0)
     key, objective = scale.key.lstrip("+"), study["objective"]
     return [
-        f"At equal time {key}={short(other)} is the better one: {short(winner)} takes {took:.2g} x its time. In {duration(budget)} it gets to "
-        f"about {objective} {digits(reached[other])}, {short(winner)} to {digits(reached[winner])}, judged by the slopes of their curves."
+        f"At equal time {key}={short(other)} is the better one: {short(winner)} takes {took:.2g} x its time. After {duration(budget)} "
+        f"{scale.name} {short(other)} would be at about {objective} {digits(reached[other])}, {short(winner)} at {digits(reached[winner])}, judged by the slopes of their curves."
     ]
 
 
