@@ -264,7 +264,7 @@ def _schedule(varied: Sequence[str], prepared: Prepared) -> str:
     keys = [text.lstrip("+~") for text in varied]
     if not prepared.schedule or any(key.startswith("scheduler") for key in keys):
         return ""
-    moves = any(key.startswith(("data.batch_", "model.block_size", "trainer.max_")) for key in keys)
+    moves = any(key.startswith(("data.batch_", "model", "trainer.max_")) or key in ("optimizer", "optimizer.beta2") for key in keys)
     return prepared.schedule + (" at the starting values" if moves else "")
 
 
