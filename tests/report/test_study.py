@@ -142,7 +142,7 @@ def test_words_and_numbers_swept_together_are_drawn(tmp_path: Path, lay: Lay, ro
 def test_very_many_settings_of_another_axis_are_one_cloud(tmp_path: Path, lay: Lay, rows: SimpleNamespace) -> None:
     axes = [rows.LR, rows.axis("optimizer.weight_decay", low=0.0, high=1.0)]
     trials = [rows.trial(n, {"optimizer.lr": 1e-4 * 1.3**n, "optimizer.weight_decay": 0.017 * n}, [3.0 + n]) for n in range(50)]
-    assert pictures("basin", "map", "time") < names(report(lay(tmp_path / "study", rows.study(axes, trials))))
+    assert pictures("basin", "map") < names(report(lay(tmp_path / "study", rows.study(axes, trials))))
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"name": "x"}'])

@@ -76,7 +76,8 @@ def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[s
     key, objective = scale.key.lstrip("+"), study["objective"]
     return [
         f"At equal time {key}={short(other)} is the better one: {short(winner)} takes {took:.2g} x its time. After {duration(budget)} "
-        f"{scale.name} {short(other)} would be at about {objective} {digits(reached[other])}, {short(winner)} at {digits(reached[winner])}, judged by the slopes of their curves."
+        f"{scale.name} {short(other)} would be at about {objective} {digits(reached[other])}, "
+        f"{short(winner)} at {digits(reached[winner])}, judged by the slopes of their curves."
     ]
 
 
