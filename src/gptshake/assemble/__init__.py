@@ -19,7 +19,7 @@ from gptshake.assemble.forecast import (
     stopwatch,
 )
 from gptshake.assemble.noise_scale import measure_checkpoints
-from gptshake.assemble.opening import open_run, outcome, schedule_words
+from gptshake.assemble.opening import longer_warmup, open_run, outcome, schedule_words
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, follow, train
 from gptshake.assemble.settle import frozen_source, preflight, resolve, token_store, tokenizer_trainer
@@ -35,6 +35,7 @@ __all__ = [
     "fitter",
     "follow",
     "frozen_source",
+    "longer_warmup",
     "make",
     "may_be_tried",
     "measure_checkpoints",

@@ -6,6 +6,7 @@ only once a value stops falling, and a loss never does.
 """
 
 import math
+import sys
 from statistics import median
 
 from optuna.pruners import BasePruner
@@ -55,3 +56,6 @@ def _value_at(trial: FrozenTrial, tokens: int) -> float | None:
     """What a trial had reported by then: batch sizes report at different tokens."""
     before = [step for step, value in trial.intermediate_values.items() if step <= tokens and math.isfinite(value)]
     return trial.intermediate_values[max(before)] if before else None
+
+
+RUNAWAYS = Patient(n_startup_trials=sys.maxsize)  # prunes what diverged, nothing by its rank

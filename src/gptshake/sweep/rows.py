@@ -80,6 +80,8 @@ class Header:
     started: float = field(default_factory=time.time)
     schedule: str = ""  # of the learning rate in every run, in words; nothing where it varies
     confirm_runs: int = 0  # with fresh seeds, once the trials are through
+    noise: bool = False  # these runs are second seeds that measure the noise between seeds, no confirmation
+    warmer: str = ""  # an override that makes the warm-up longer; nothing where there is none, or it is long
 
     def identity(self) -> dict[str, Any]:
         """What may not change under a study's name."""
