@@ -21,7 +21,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "smoke.json"
 RENEW = "GPTSHAKE_RENEW_GOLDEN"
 ELSEWHERE = 1e-5  # relative; SSE2 instead of AVX512 changes these by 2e-7
 LOSSES = ("train/loss", "val/loss", "val/bpb")
-RUN = ("model=tiny", "data=text_char", "debug=smoke", "trainer=cpu", "trainer.threads=1", "trainer.precision=32-true")
+RECIPE = ("scheduler=gpt3", "scheduler.warmup=0.01", "optimizer.lr=2e-3")  # recommendations may change, these numbers do not
+RUN = ("model=tiny", "data=text_char", "debug=smoke", "trainer=cpu", "trainer.threads=1", "trainer.precision=32-true", *RECIPE)
 
 
 def kind() -> dict[str, str]:

@@ -14,11 +14,13 @@ from gptshake.optim.schedule import (
     Factors,
     Schedule,
     Tokens,
+    auto_warmup,
     constant,
     cosine,
     gpt3,
     linear,
     one_cycle,
+    planned_warmup,
     warmup_steps,
     warmup_tokens,
     wsd,
@@ -199,7 +201,7 @@ def test_values_out_of_sense_are_refused(schedule: Callable[[int, int], Factors]
 @pytest.mark.parametrize(
     ("schedule", "tokens", "steps"),
     [
-        (cosine, 20, 2),  # 2 % of 1,000 tokens, at 10 a step
+        (partial(cosine, warmup=0.02), 20, 2),  # 2 % of 1,000 tokens, at 10 a step
         (partial(cosine, warmup=0.99), 990, 99),
         (partial(linear, warmup=1), 1, 0),  # from 1 on tokens; the first step has the peak
         (partial(constant, warmup=25), 25, 3),
@@ -217,3 +219,45 @@ def test_a_settled_warm_up_stays_whatever_the_length_of_the_run() -> None:
     for total in (100, 10_000):
         assert [constant(tokens, total, warmup=Tokens(0.5)).lr for tokens in (1, 50)] == [1.0, 1.0]
         assert wsd(5, total, warmup=Tokens(10.0)).lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("steps_of_run", "per_step", "beta2", "expected"),
+    [
+        (1_000, 2_048, 0.95, 160 * 2_048),  # four times 2 / (1 - beta2) steps
+        (1_000, 32_768, 0.95, 160 * 32_768),  # steps of the run's own batch, whatever it is
+        (5_000, 2_048, 0.99, 800 * 2_048),
+        (50_000, 2_048, 0.999, 8_000 * 2_048),
+        (500, 2_048, 0.95, 0.3 * 500 * 2_048),  # at most 30 % of the run
+        (125, 2_048, 0.95, 0.3 * 125 * 2_048),
+        (1, 2_048, 0.95, 0.3 * 2_048),
+        (1_000, 2_048, None, 160 * 2_048),  # no beta2: as many as with 0.95
+        (572_205, 524_288, 0.95, 375e6),  # GPT-3's 300e9 tokens
+        (2_385, 524_288, 0.95, 375e6),  # 375e6 tokens are 30 % of the run and fit
+        (2_384, 524_288, 0.95, 160 * 524_288),  # now they do not
+    ],
+)
+def test_the_automatic_warm_up(steps_of_run: int, per_step: int, beta2: float | None, expected: float) -> None:
+    total = steps_of_run * per_step
+    assert auto_warmup(total, per_step, beta2) == pytest.approx(expected, rel=1e-12)
+    assert min(2 / (1 - (beta2 or 0.95)) * per_step, 0.3 * total) <= expected <= 0.3 * total
+    for schedule in (gpt3, cosine, constant, linear, wsd):
+        settled = planned_warmup(schedule, total, per_step, beta2)
+        assert settled == pytest.approx(expected, rel=1e-12)
+        assert partial(schedule, warmup=settled)(max(1, round(settled or 0)), total).lr == pytest.approx(1.0, abs=1e-3)
+
+
+@given(total=st.integers(1, 10**13), per_step=st.integers(1, 10**7), beta2=st.none() | st.floats(0, 0.99999))
+def test_the_automatic_warm_up_is_at_most_30_percent_and_ends_before_every_decay(total: int, per_step: int, beta2: float | None) -> None:
+    assert 0 < auto_warmup(total, per_step, beta2) <= 0.3 * total
+    for cooldown in (0.1, 0.4, 0.65, 0.95):
+        schedule = partial(wsd, cooldown=cooldown)
+        settled = planned_warmup(schedule, total, per_step, beta2)
+        assert 0 <= partial(schedule, warmup=settled)(total, total).lr <= 1
+
+
+def test_a_typed_warm_up_wins_and_a_schedule_without_one_or_of_a_users_own_is_left_alone() -> None:
+    assert planned_warmup(partial(cosine, warmup=0.02), 1_000_000, 2_048, 0.95) == 20_000
+    assert planned_warmup(partial(wsd, warmup=3e4), 1_000_000, 2_048, 0.95) == 30_000
+    assert planned_warmup(one_cycle, 1_000_000, 2_048, 0.95) is None
+    assert planned_warmup(lambda tokens, total, warmup="auto": Factors(1.0), 1_000_000, 2_048, 0.95) is None

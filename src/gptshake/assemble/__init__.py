@@ -19,9 +19,10 @@ from gptshake.assemble.forecast import (
     stopwatch,
 )
 from gptshake.assemble.noise_scale import measure_checkpoints
-from gptshake.assemble.opening import longer_warmup, open_run, outcome, schedule_words
+from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, follow, train
+from gptshake.assemble.schedule import longer_warmup, planned_schedule, schedule_words
 from gptshake.assemble.settle import frozen_source, preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
@@ -46,6 +47,7 @@ __all__ = [
     "model_shape",
     "open_run",
     "outcome",
+    "planned_schedule",
     "preflight",
     "refuse_oversized",
     "resolve",

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gptshake.assemble.forecast import device_of, set_torch
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import data_module
+from gptshake.assemble.schedule import planned_schedule
 from gptshake.assemble.weights import give_initial_weights
 from gptshake.console import Console
 from gptshake.data.store import TokenStore
@@ -136,7 +137,7 @@ def _held_out(data: Any, budget: Budget) -> list[Tensor]:
 
 def _beta1_at_peak(cfg: DictConfig, budget: Budget) -> float | None:
     """The momentum that the schedule has at its peak, if it changes it."""
-    schedule, total = make(cfg.scheduler), budget.total_tokens
+    schedule, total = planned_schedule(cfg, budget), budget.total_tokens
     factors = [schedule(max(1, total * part // PEAK), total) for part in range(1, PEAK + 1)]
     beta1: float | None = max(factors, key=lambda factor: factor.lr).beta1
     return beta1

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
-from gptshake.assemble.parts import make
+from gptshake.assemble.schedule import frozen_warmup, schedule_of, schedule_words, settled_warmup, short_warmup
 from gptshake.assemble.settle import frozen_source, initial_run
 from gptshake.data.entropy import meaning, references
 from gptshake.data.round_trip import round_trip, unknown_warnings
@@ -28,7 +27,7 @@ from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds, step_seconds
 from gptshake.estimate.words import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
-from gptshake.optim.schedule import Schedule, Tokens, warmup_steps, warmup_tokens
+from gptshake.optim.schedule import Schedule
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
@@ -99,7 +98,7 @@ def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
             "tokens": budget.total_tokens,
             "tokens_per_step": budget.tokens_per_step,
             "stop_rule": budget.stop_rule,
-            "warmup_tokens": warmup_tokens(make(cfg.scheduler), budget.total_tokens),
+            "warmup_tokens": settled_warmup(cfg, budget.total_tokens, budget.tokens_per_step),
         },
         data=_about(store),
         hardware=hardware.describe(),
@@ -185,20 +184,6 @@ def _code(git: Mapping[str, Any]) -> str:
     return f"commit {str(git['commit'])[:8]}{' and uncommitted changes' if git.get('dirty') else ''}"
 
 
-def frozen_warmup(cfg: DictConfig, run: Run) -> float | None:
-    """Tokens of warm-up that the run had when it began, so that a longer limit does not change it; None without such an option."""
-    began = run.info["budget"]
-    if "warmup_tokens" in began:
-        return None if began["warmup_tokens"] is None else float(began["warmup_tokens"])
-    return warmup_tokens(make(cfg.scheduler), int(began["tokens"]))  # a run of an earlier version
-
-
-def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
-    """The schedule with a warm-up in tokens."""
-    schedule: Any = make(cfg.scheduler)
-    return schedule if warmup is None else partial(schedule, warmup=Tokens(warmup))
-
-
 def _extend(cfg: DictConfig, run: Run, budget: Budget) -> None:
     """Keep another length of the run. Both plans must ask for the same rate where the run goes on, which may be an earlier checkpoint.
 
@@ -276,7 +261,7 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
     seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
     peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, memory_there(cfg)
-    short = _short_warmup(cfg, budget)
+    short = short_warmup(cfg, budget)
     for note in (*budget.notes, *([short] if short else []), *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
@@ -292,35 +277,6 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     )
     if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")
-
-
-def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
-    """``cosine, warm-up 10 steps``; of the options, unless a schedule with another warm-up is given."""
-    steps = warmup_steps(schedule or make(cfg.scheduler), budget.total_tokens, budget.tokens_per_step)
-    warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}" if steps else ", no warm-up"
-    return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
-
-
-def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
-    """An override that doubles the warm-up, to 10 % of the run at least and 30 % at most (50 % of one cycle); nothing where it is as long."""
-    steps = warmup_steps(make(cfg.scheduler), budget.total_tokens, budget.tokens_per_step)
-    key, most = ("pct_start", 0.5) if "pct_start" in cfg.scheduler else ("warmup", 0.3)
-    if steps is None or key not in cfg.scheduler:
-        return ""
-    share = steps * budget.tokens_per_step / budget.total_tokens
-    longer = min(max(2 * share, 0.1), most)
-    return f"scheduler.{key}={longer:.2g}" if longer > 1.2 * share else ""
-
-
-def _short_warmup(cfg: DictConfig, budget: Budget) -> str:
-    """A sentence about a warm-up in tokens that is shorter than a step."""
-    warmup = cfg.scheduler.get("warmup")
-    if not isinstance(warmup, int | float) or not 1 <= warmup < budget.tokens_per_step:
-        return ""
-    return (
-        f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
-        f"{budget.tokens_per_step:,}: nothing is warmed up"
-    )
 
 
 def rate_at(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> float:

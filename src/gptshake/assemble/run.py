@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
 from gptshake.assemble.forecast import device_of, refuse_oversized, set_torch
-from gptshake.assemble.opening import frozen_warmup, hidden_nats, open_run, outcome, rate_at, say_end, say_plan, schedule_of, show_data
+from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
+from gptshake.assemble.schedule import frozen_warmup, schedule_of
 from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
 from gptshake.assemble.weights import give_initial_weights, load_initial_weights
 from gptshake.data.store import TokenStore

@@ -18,6 +18,7 @@ from gptshake import hardware, ranks
 from gptshake.assemble.fit import AutoFit, auto_fit
 from gptshake.assemble.forecast import Measure, around, device_of, memory_there, model_shape, stopwatch
 from gptshake.assemble.parts import make
+from gptshake.assemble.schedule import planned_schedule, schedule_of, settled_warmup
 from gptshake.console import printable
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
@@ -45,7 +46,7 @@ def preflight(cfg: DictConfig) -> str:
         GptshakeError: what is wrong.
     """
     if cfg.scheduler is not None:
-        make(cfg.scheduler)(1, 10**15)  # warm-ups in tokens are held against the real length later
+        schedule_of(cfg, settled_warmup(cfg, 10**15, 1))(1, 10**15)  # warm-ups in tokens are held against the real length later
     if cfg.tokenizer is not None:
         trainer_of(cfg)
     if cfg.init_from and not cfg.resume:  # a run that goes on knows where it was
@@ -183,7 +184,7 @@ def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: h
     if measure is not None and trainer.hours is not None:
         budget = _within_hours(cfg, store, shape, planned, budget, measure)
     if cfg.scheduler is not None:
-        make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens)
+        planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens)
     frozen = {
         "data.batch_size": budget.batch_size,
         "data.micro_batch_size": budget.micro_batch_size,

@@ -151,9 +151,25 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
 
 
 def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
-    """``stored_overrides``, with what the run got on a resume, and the version of the cleaning that it began with."""
+    """``stored_overrides``, with what the run got on a resume, and what it began with where today's defaults may be others."""
     cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
-    return [*stored_overrides(run_dir, new), *extended(run_dir), *cleaning]
+    return [*_defaults_of_its_time(run_dir, new), *stored_overrides(run_dir, new), *extended(run_dir), *cleaning]
+
+
+def _defaults_of_its_time(run_dir: Path, new: Sequence[str]) -> list[str]:
+    """Optimizer and schedule that a run had, and the preset's values: recommendations change, a run that began under them does not."""
+    again = {key_of(text) for text in new}
+    kept = [group for group in ("optimizer", "scheduler") if group not in again]
+    try:
+        choices, stored = _record(run_dir).get("choices") or {}, stored_config(run_dir)
+    except RecordError:
+        return []  # said where the config is compared
+    texts = [f"{group}={override_value(choices[group])}" for group in kept if choices.get(group) is not None]
+    for key, value in stored.items():
+        group, _, name = key.partition(".")
+        if group in (*kept, "preset") and isinstance(value, str | int | float) and not name.startswith("_") and SECRET not in str(value):
+            texts.append(f"{key}={override_value(value)}")
+    return [text for text in texts if _is_value(text, run_dir, again) and not names_place(text)]
 
 
 def _cleaning(run_dir: Path) -> dict[str, int]:

@@ -68,7 +68,7 @@ class OneCycleConfig:
 class CosineConfig:
     """Warm-up, then a cosine to the end of the run."""
 
-    warmup: float = 0.02  # a fraction of the run (below 1) or tokens (from 1 on)
+    warmup: Any = "auto"  # auto, a fraction of the run (below 1) or tokens (from 1 on)
     floor: float = 0.1  # fraction of the peak at the end
     _target_: str = "gptshake.optim.schedule.cosine"
     _partial_: bool = True
@@ -78,7 +78,7 @@ class CosineConfig:
 class ConstantConfig:
     """Warm-up, then the peak for as long as the run lasts."""
 
-    warmup: float = 0.02  # a fraction of the run (below 1) or tokens (from 1 on)
+    warmup: Any = "auto"  # auto, a fraction of the run (below 1) or tokens (from 1 on)
     _target_: str = "gptshake.optim.schedule.constant"
     _partial_: bool = True
 
@@ -87,7 +87,7 @@ class ConstantConfig:
 class LinearConfig:
     """Warm-up, then a straight line to the end of the run."""
 
-    warmup: float = 0.02  # a fraction of the run (below 1) or tokens (from 1 on)
+    warmup: Any = "auto"  # auto, a fraction of the run (below 1) or tokens (from 1 on)
     floor: float = 0.0  # fraction of the peak at the end
     _target_: str = "gptshake.optim.schedule.linear"
     _partial_: bool = True
@@ -97,7 +97,7 @@ class LinearConfig:
 class WSDConfig:
     """Warm-up, stable, decay."""
 
-    warmup: float = 0.02  # a fraction of the run (below 1) or tokens (from 1 on)
+    warmup: Any = "auto"  # auto, a fraction of the run (below 1) or tokens (from 1 on)
     cooldown: float = 0.4  # likewise; length of the decay at the end
     shape: str = "sqrt"  # sqrt or linear
     floor: float = 0.0  # fraction of the peak at the end

@@ -15,6 +15,9 @@ from gptshake.errors import ConfigError
 
 PAPER_WARMUP = 375_000_000  # tokens of linear warm-up (Brown et al. 2020, appendix B)
 PAPER_DECAY = 260 / 300  # the cosine ends at 260e9 of the paper's 300e9 tokens
+LONGEST_WARMUP = 0.3  # of the run, for ``auto``; one_cycle's share
+STEPS_TIMES = 4  # times 2 / (1 - beta2) steps: docs/decisions/warm-up.md has the measurements
+USUAL_BETA2 = 0.95  # stands in for an optimizer that has none, such as SGD
 
 
 class Factors(NamedTuple):
@@ -31,10 +34,42 @@ class Tokens(float):
     """A length that is settled: tokens, however few."""
 
 
+Length = float | str  # below 1 a fraction of the run, from 1 on tokens; or ``auto``
+
+
+def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before: float = inf) -> Tokens:
+    """Length of ``warmup: auto``: four times the 2 / (1 - beta2) steps that Adam's second moment needs, at most 30 % of the run.
+
+    Sources: Ma and Yarats 2021, section 5, whose 2 / (1 - beta2) steps are the least; Kalra and Barkeshli 2024: a longer warm-up makes higher
+    rates usable, which is what four times as many steps gained here; Brown et al. 2020, appendix B, for the 375e6 tokens, which count where
+    they are more and fit.
+
+    Args:
+        total: tokens of the run.
+        tokens_per_step: of its own batch.
+        beta2: of the optimizer; None if it has none: as many steps as with 0.95.
+        before: tokens up to the schedule's decay, of which it takes half at most.
+    Returns:
+        Tokens.
+    """
+    longest = min(LONGEST_WARMUP * total, before / 2)
+    steps = STEPS_TIMES * ceil(round(2 / (1 - (USUAL_BETA2 if beta2 is None else beta2)), 6))
+    return Tokens(min(max(steps * tokens_per_step, PAPER_WARMUP if PAPER_WARMUP <= longest else 0), longest))
+
+
 def warmup_tokens(schedule: Schedule, total: int) -> Tokens | None:
     """Warm-up of a run of ``total`` tokens; None for a schedule without one, and for a user's own, where ``warmup`` may mean anything."""
     option = _options(schedule).get("warmup")
     return None if option is None else Tokens(_warmup(option, total))
+
+
+def planned_warmup(schedule: Schedule, total: int, tokens_per_step: int, beta2: float | None) -> Tokens | None:
+    """``warmup_tokens`` of a run that is about to begin: ``auto`` is ``auto_warmup``, whose steps the schedule alone does not know."""
+    options = _options(schedule)
+    if options.get("warmup") != "auto":
+        return warmup_tokens(schedule, total)
+    before = total - _length("cooldown", options["cooldown"], total) if "cooldown" in options else total
+    return auto_warmup(total, tokens_per_step, beta2, before=before)
 
 
 def warmup_steps(schedule: Schedule, total: int, tokens_per_step: int) -> int | None:
@@ -57,7 +92,7 @@ def _options(schedule: Schedule) -> dict[str, Any]:
     return {name: option.default for name, option in inspect.signature(schedule).parameters.items()} if ours else {}
 
 
-def gpt3(tokens: int, total: int, *, warmup: float | str = "auto", decay: float | str = "auto", floor: float = 0.1) -> Factors:
+def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "auto", floor: float = 0.1) -> Factors:
     """Linear warm-up, cosine to ``floor`` at ``decay``, then flat.
 
     Source: Brown et al. 2020, appendix B (375e6 tokens of warm-up, cosine to 10 % at 260e9 of 300e9). In shorter runs it keeps its shape.
@@ -65,7 +100,8 @@ def gpt3(tokens: int, total: int, *, warmup: float | str = "auto", decay: float 
     Args:
         tokens: tokens seen after the step; > 0.
         total: tokens of the whole run.
-        warmup: below 1 a fraction of the run, from 1 on tokens; ``auto``: the paper's 375e6, but at most 1 % of the run.
+        warmup: below 1 a fraction of the run, from 1 on tokens; ``auto``: the paper's 375e6, at most
+            1 % of the run; a run settles it by ``planned_warmup`` instead, which knows the steps.
         decay: where the floor is reached, likewise, counted from the start of the run; ``auto``: 260/300 of the run.
         floor: fraction of the peak, from 0 to 1.
     Raises:
@@ -76,7 +112,7 @@ def gpt3(tokens: int, total: int, *, warmup: float | str = "auto", decay: float 
     return Factors(_warmup_cosine(tokens, rise, end, floor))
 
 
-def cosine(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.1) -> Factors:
+def cosine(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0.1) -> Factors:
     """Linear warm-up, then a cosine to ``floor`` at the end of the run (Loshchilov and Hutter 2017, one period).
 
     Args and errors as in ``gpt3``.
@@ -84,7 +120,7 @@ def cosine(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.1)
     return Factors(_warmup_cosine(tokens, _warmup(warmup, total), total, floor))
 
 
-def constant(tokens: int, total: int, *, warmup: float = 0.02) -> Factors:
+def constant(tokens: int, total: int, *, warmup: Length = "auto") -> Factors:
     """Linear warm-up, then the peak; which a longer run merely continues.
 
     Args and errors as in ``gpt3``.
@@ -92,7 +128,7 @@ def constant(tokens: int, total: int, *, warmup: float = 0.02) -> Factors:
     return Factors(_rise(tokens, _warmup(warmup, total)))
 
 
-def linear(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.0) -> Factors:
+def linear(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0.0) -> Factors:
     """Linear warm-up, then a straight line to ``floor`` at the end of the run; to zero it beats a floor of 10 % (Bergsma et al. 2025).
 
     Args and errors as in ``gpt3``.
@@ -102,7 +138,7 @@ def linear(tokens: int, total: int, *, warmup: float = 0.02, floor: float = 0.0)
     return Factors(_rise(tokens, rise) if tokens < rise else floor + (1 - floor) * (1 - _progress(tokens, rise, total)))
 
 
-def wsd(tokens: int, total: int, *, warmup: float = 0.02, cooldown: float = 0.4, shape: str = "sqrt", floor: float = 0.0) -> Factors:
+def wsd(tokens: int, total: int, *, warmup: Length = "auto", cooldown: float = 0.4, shape: str = "sqrt", floor: float = 0.0) -> Factors:
     """Warm-up, stable, decay: the peak for most of the run, then down; a longer run goes on from before the cooldown.
 
     Sources: Hu et al. 2024 (MiniCPM, section 4); Hägele et al. 2024, equation 1 and the 1-sqrt shape of section 4.
@@ -110,7 +146,7 @@ def wsd(tokens: int, total: int, *, warmup: float = 0.02, cooldown: float = 0.4,
     Args:
         tokens: tokens seen after the step; > 0.
         total: tokens of the whole run.
-        warmup: below 1 a fraction of the run, from 1 on tokens.
+        warmup: as in ``gpt3``.
         cooldown: length of the decay at the end of the run, likewise.
         shape: ``linear``, or ``sqrt``: 1 - sqrt(share of the cooldown that is over).
         floor: fraction of the peak at the end, from 0 to 1.
@@ -199,11 +235,11 @@ def _half_cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) / 2 * (1 + cos(pi * progress))
 
 
-def _warmup(amount: float | str, total: int) -> float:
+def _warmup(amount: Length, total: int) -> float:
     return min(PAPER_WARMUP, 0.01 * total) if amount == "auto" else _length("warmup", amount, total)
 
 
-def _length(key: str, amount: float | str, total: int) -> float:
+def _length(key: str, amount: Length, total: int) -> float:
     """Tokens that an option means: below 1 a fraction of the run, from 1 on tokens, never longer than the run."""
     if isinstance(amount, Tokens):
         return amount

@@ -267,7 +267,7 @@ def _schedule(varied: Sequence[str], prepared: Prepared) -> str:
     """The schedule of all runs, in words; nothing if it varies itself, and how far it holds if their batches or lengths do."""
     if not prepared.schedule or _varies(varied, "scheduler"):
         return ""
-    moves = _varies(varied, "data.batch_", "model.block_size", "trainer.max_")
+    moves = _varies(varied, "data.batch_", "model", "trainer.max_", "optimizer.beta2") or "optimizer" in varied
     return prepared.schedule + (" at the starting values" if moves else "")
 
 

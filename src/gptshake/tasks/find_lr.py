@@ -110,7 +110,7 @@ def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Bud
     characters = store.bytes_per_token < CHARACTERS
     broken = [len(losses) for losses in ramps.losses if has_diverged(losses)]
     law = advised_lr(*of_the_run, characters=characters).lr
-    one_cycle = assemble.make(cfg.scheduler)(budget.tokens_per_step, budget.total_tokens).beta1 is not None
+    one_cycle = assemble.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None
     return {
         "rules": vars(read) if read else {},
         "start": _start(read, law, float(cfg.optimizer.lr), one_cycle=one_cycle),

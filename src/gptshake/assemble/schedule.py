@@ -1,0 +1,73 @@
+"""A run's schedule: its ``auto`` warm-up settled when the run begins, and frozen in tokens from then on."""
+
+from functools import partial
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from gptshake.assemble.parts import make
+from gptshake.estimate.budget import Budget
+from gptshake.estimate.words import counted
+from gptshake.optim.schedule import Schedule, Tokens, planned_warmup, warmup_steps, warmup_tokens
+from gptshake.record.run import Run
+
+
+def settled_warmup(cfg: DictConfig, total: int, tokens_per_step: int) -> Tokens | None:
+    """Tokens of warm-up that the config asks for; None without such an option."""
+    return planned_warmup(make(cfg.scheduler), total, tokens_per_step, beta2_of(cfg.optimizer))
+
+
+def beta2_of(optimizer: DictConfig) -> float | None:
+    """The decay of the second moment, as our optimizers or torch's own write it; None without one."""
+    beta2 = optimizer.get("beta2")
+    if beta2 is None and isinstance(betas := optimizer.get("betas"), ListConfig) and len(betas) > 1:
+        beta2 = betas[1]
+    return float(beta2) if isinstance(beta2, int | float) and 0 <= beta2 < 1 else None
+
+
+def frozen_warmup(cfg: DictConfig, run: Run) -> float | None:
+    """Tokens of warm-up that the run had when it began, so that a longer limit does not change it; None without such an option."""
+    began = run.info["budget"]
+    if "warmup_tokens" in began:
+        return None if began["warmup_tokens"] is None else float(began["warmup_tokens"])
+    return warmup_tokens(make(cfg.scheduler), int(began["tokens"]))  # a run of an earlier version, whose auto knew no steps
+
+
+def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
+    """The schedule with a warm-up in tokens."""
+    schedule: Any = make(cfg.scheduler)
+    return schedule if warmup is None else partial(schedule, warmup=Tokens(warmup))
+
+
+def planned_schedule(cfg: DictConfig, budget: Budget) -> Schedule:
+    """The schedule that a run of this plan begins with."""
+    return schedule_of(cfg, settled_warmup(cfg, budget.total_tokens, budget.tokens_per_step))
+
+
+def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
+    """``cosine, warm-up 40 steps, 8 % of the run``; of the options, unless a schedule with another warm-up is given."""
+    steps = warmup_steps(schedule or planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+    share = f", {100 * steps / budget.steps:.2g} % of the run" if steps else ""
+    warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}{share}" if steps else ", no warm-up"
+    return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
+
+
+def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
+    """An override that doubles the warm-up, to 10 % of the run at least and 30 % at most (50 % of one cycle); nothing where it is as long."""
+    steps = warmup_steps(planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+    key, most = ("pct_start", 0.5) if "pct_start" in cfg.scheduler else ("warmup", 0.3)
+    if steps is None or key not in cfg.scheduler:
+        return ""
+    longer = min(max(2 * steps / budget.steps, 0.1), most)
+    return f"scheduler.{key}={longer:.2g}" if longer > 1.2 * steps / budget.steps else ""
+
+
+def short_warmup(cfg: DictConfig, budget: Budget) -> str:
+    """A sentence about a warm-up in tokens that is shorter than a step."""
+    warmup = cfg.scheduler.get("warmup")
+    if not isinstance(warmup, int | float) or not 1 <= warmup < budget.tokens_per_step:
+        return ""
+    return (
+        f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
+        f"{budget.tokens_per_step:,}: nothing is warmed up"
+    )
