@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from gptshake.report import answer
+from gptshake.sweep.rows import AGAIN
 from gptshake.sweep.search import Line, Point, second_seeds
 from gptshake.sweep.space import Axis
 
@@ -65,20 +66,21 @@ def curve(rates: Sequence[float], losses: Sequence[float | None]) -> Loss:
     return loss
 
 
-def smoothed(land: Landscape) -> Loss:
+def smoothed(points: Sequence[tuple[float, float]], rate: float) -> float:
+    """Local quadratic regression of the loss at a rate."""
+    x, y = np.array([math.log2(other / rate) for other, _ in points]), np.array([loss for _, loss in points])
+    weight = np.exp(-((x / WIDTH) ** 2) / 2)
+    columns = np.stack([np.ones_like(x), x, x**2], axis=1)[:, : min(3, len(points) - 1) or 1] * weight[:, None]
+    return float(np.linalg.lstsq(columns, y * weight, rcond=None)[0][0])
+
+
+def truth_of(land: Landscape) -> Loss:
     """Mean over seeds, smoothed among rates within 5 % of the best."""
     means = [None if None in column else statistics.fmean(column) for column in zip(*land["losses"], strict=True)]
     lowest = min(mean for mean in means if mean is not None)
     near = [(rate, mean) for rate, mean in zip(land["rates"], means, strict=True) if mean is not None and mean < 1.05 * lowest]
-
-    def local(rate: float) -> float:
-        x, y = np.array([math.log2(other / rate) for other, _ in near]), np.array([mean for _, mean in near])
-        weight = np.exp(-((x / WIDTH) ** 2) / 2)
-        columns = np.stack([np.ones_like(x), x, x**2], axis=1)[:, : min(3, len(near) - 1) or 1] * weight[:, None]
-        return float(np.linalg.lstsq(columns, y * weight, rcond=None)[0][0])
-
     inside = {rate for rate, _ in near}
-    return curve(land["rates"], [local(rate) if rate in inside else mean for rate, mean in zip(land["rates"], means, strict=True)])
+    return curve(land["rates"], [smoothed(near, rate) if rate in inside else mean for rate, mean in zip(land["rates"], means, strict=True)])
 
 
 def search(loss: Loss, start: float, low: float, high: float) -> list[Point]:
@@ -94,24 +96,26 @@ def search(loss: Loss, start: float, low: float, high: float) -> list[Point]:
 def as_study(points: Sequence[Point], low: float, high: float, again: Loss | None) -> answer.Rows:
     """Rows of study.json, with a second seed of the best and of its better neighbour."""
 
-    def row(number: int, params: Any, value: float | None, state: str) -> dict[str, Any]:
-        return {"number": number, "params": params, "value": value, "state": state, "runs": [{"state": state, "value": value, "repeat": 0}]}
+    def row(number: int, params: Any, value: float | None, state: str, folder: str = "") -> dict[str, Any]:
+        run = {"state": state, "value": value, "repeat": 0, "path": f"{folder}{number}"}
+        return {"number": number, "params": params, "value": value, "state": state, "runs": [run]}
 
     first = {float(point.params[LR]): point for point in points if point.value is not None}
     seconds: dict[float, float] = {}
     while again and (wanted := second_seeds([(rate, point.value or 0.0) for rate, point in first.items()], seconds)):
         seconds |= {rate: again(rate) for rate in wanted}
     confirm = [
-        row(first[rate].number, first[rate].params, value, "ok" if math.isfinite(value) else "diverged") for rate, value in seconds.items()
+        row(first[rate].number, first[rate].params, value, "ok" if math.isfinite(value) else "diverged", AGAIN)
+        for rate, value in seconds.items()
     ]
     axis = {"key": LR, "low": low, "high": high, "log": True, "powers": False, "choices": [], "declared": None}
     trials = [row(point.number, point.params, point.value, point.state) for point in points]
-    return {"direction": "minimize", "axes": [axis], "trials": trials, "confirm": confirm, "noise": bool(confirm), "repeats": 1}
+    return {"direction": "minimize", "axes": [axis], "trials": trials, "confirm": confirm, "repeats": 1}
 
 
 def replay(land: Landscape) -> list[dict[str, float]]:
     """Every start with every seed."""
-    rates, truth = land["rates"], smoothed(land)
+    rates, truth = land["rates"], truth_of(land)
     low, high = land.get("range") or (rates[0] / BEYOND, rates[-1] * BEYOND)
     fine = [float(rate) for rate in np.geomspace(max(rates[0], low), min(rates[-1], high), 400)]
     best = min(fine, key=truth)
@@ -121,14 +125,14 @@ def replay(land: Landscape) -> list[dict[str, float]]:
         again = seeds[(index + 1) % len(seeds)] if len(seeds) > 1 else None
         for start in (min(max(best * off, low), high) for off in OFF):
             points = search(loss, float(f"{start:.3g}"), low, high)
-            study = as_study(points, low, high, again)
-            results.append({"runs": len(points), "more": len(study["confirm"]), **judged(study, truth, best)})
+            rows = as_study(points, low, high, again)
+            results.append({"runs": len(points), "more": len(rows["confirm"]), **judged(rows, truth, best)})
     return results
 
 
-def judged(study: answer.Rows, truth: Loss, best: float) -> dict[str, float]:
+def judged(rows: answer.Rows, truth: Loss, best: float) -> dict[str, float]:
     """How far the answer lies above the best, and whether the interval holds it; without an interval it does not."""
-    winner, found = answer.best(study), answer.basin_of(study, answer.scales(study)[0])
+    winner, found = answer.best(rows), answer.basin_of(rows, answer.scales(rows)[0])
     if winner is None:
         return {"above": math.inf, "holds": 0.0}
     above = truth(float(winner.trial["params"][LR])) / truth(best) - 1
@@ -158,33 +162,39 @@ def synthetic(seed: int) -> list[Landscape]:
 
 def keep(folder: Path) -> Landscape:
     """A study of listed rates as a landscape; its folder's name is the landscape's."""
-    study = json.loads((folder / "study.json").read_text())
-    trials = sorted(study["trials"], key=lambda trial: trial["params"][LR])
+    rows = json.loads((folder / "study.json").read_text())
+    trials = sorted(rows["trials"], key=lambda trial: trial["params"][LR])
     runs = [[run["value"] if run["state"] == "ok" else None for run in trial["runs"]] for trial in trials]
-    whole = [(trial, values) for trial, values in zip(trials, runs, strict=True) if len(values) == study["repeats"]]
+    whole = [(trial, values) for trial, values in zip(trials, runs, strict=True) if len(values) == rows["repeats"]]
     return {
         "name": folder.resolve().name,
-        "command": shlex.join(["gptshake", "-m", *study["fixed"]]),
-        "commit": study["code"].get("commit"),
-        "steps": next((int(text.partition("=")[2]) for text in study["fixed"] if text.startswith("trainer.max_steps=")), None),
-        "tokens": study["tokens"],
+        "command": shlex.join(["gptshake", "-m", *rows["fixed"]]),
+        "commit": rows["code"].get("commit"),
+        "steps": next((int(text.partition("=")[2]) for text in rows["fixed"] if text.startswith("trainer.max_steps=")), None),
+        "tokens": rows["tokens"],
         "rates": [trial["params"][LR] for trial, _ in whole],
         "losses": [list(losses) for losses in zip(*(values for _, values in whole), strict=True)],
     }
 
 
+def study(folder: Path, name: str, *words: str, model: Sequence[str] = ()) -> dict[str, Any]:
+    """Run a study in ``folder``, or go on with it; its rows."""
+    command = [sys.executable, "-m", "gptshake", "-m", *model, *words, f"study={name}"]
+    subprocess.run(command, cwd=folder, env=os.environ | {"GPTSHAKE_DIRTY": "1"}, check=True, stdout=subprocess.DEVNULL)
+    rows: dict[str, Any] = json.loads((folder / "multirun" / name / "study.json").read_text())
+    return rows
+
+
 def real(land: Landscape, folder: Path) -> list[dict[str, float]]:
     """Sweeps that really run, from the best rate, and from four times less and more."""
-    truth = smoothed(land)
+    truth = truth_of(land)
     best = min(map(float, np.geomspace(land["rates"][0], land["rates"][-1], 400)), key=truth)
     results = []
     for off in (1.0, 0.25, 4.0):
         name = f"{land['name']}-from-{off:g}"
-        start = [f"{LR}={best * off:.3g}", f"{LR}=range", f"study={name}"]
-        command = [sys.executable, "-m", *shlex.split(land["command"]), *start]
-        subprocess.run(command, cwd=folder, env=os.environ | {"GPTSHAKE_DIRTY": "1"}, check=True, stdout=subprocess.DEVNULL)
-        study = json.loads((folder / "multirun" / name / "study.json").read_text())
-        results.append({"runs": len(study["trials"]), "more": len(study["confirm"]), **judged(study, truth, best)})
+        words = [*shlex.split(land["command"])[2:], f"{LR}={best * off:.3g}", f"{LR}=range"]
+        rows = study(folder, name, *words)
+        results.append({"runs": len(rows["trials"]), "more": len(rows["confirm"]), **judged(rows, truth, best)})
     return results
 
 

@@ -79,10 +79,16 @@ def test_without_measured_noise_the_values_that_were_tried_hold_the_best(line: M
     assert "The best optimizer.lr lies between 1e-3 and 4e-3 (values that were tried" in said(line(), "lies between")
 
 
+def second(rows: SimpleNamespace, number: int, rate: float, value: float | None, state: str = "ok") -> dict[str, Any]:
+    row: dict[str, Any] = rows.trial(number, {"optimizer.lr": rate}, [value], state)
+    row["runs"][0] |= {"path": f"noise/{number}.1", "repeat": 1}
+    return row
+
+
 def test_a_second_seed_measures_the_noise_and_the_mean_of_both_decides(line: Make, rows: SimpleNamespace) -> None:
     """Trial 4 (2e-3) has 2.25 and 2.33, trial 5 (4e-3) 2.30 and 2.24."""
-    again = [rows.trial(4, {"optimizer.lr": 2e-3}, [2.33]), rows.trial(5, {"optimizer.lr": 4e-3}, [2.24])]
-    study = line(confirm=again, noise=True)
+    again = [second(rows, 4, 2e-3, 2.33), second(rows, 5, 4e-3, 2.24)]
+    study = line(confirm=again)
     winner = best(study)
     assert winner is not None and (winner.trial["number"], winner.seeds, winner.confirmed) == (5, 2, False)
     assert winner.value == pytest.approx(2.27) and winner.error == pytest.approx(0.03)
@@ -95,8 +101,8 @@ def test_a_second_seed_measures_the_noise_and_the_mean_of_both_decides(line: Mak
 def test_a_best_that_is_unstable_with_the_second_seed_is_a_cliff_beside_the_next(
     line: Make, rows: SimpleNamespace, value: float | None, state: str
 ) -> None:
-    again = [rows.trial(4, {"optimizer.lr": 2e-3}, [value], state), rows.trial(3, {"optimizer.lr": 1e-3}, [2.31])]
-    study = line(confirm=again, noise=True)
+    again = [second(rows, 4, 2e-3, value, state), second(rows, 3, 1e-3, 2.31)]
+    study = line(confirm=again)
     winner = best(study)
     assert winner is not None and winner.trial["number"] == 3
     assert f"trial 4 {'2.6000' if value else 'diverged'}, which is unstable; trial 3 2.3100" in said(study, "second seed")
@@ -104,8 +110,8 @@ def test_a_best_that_is_unstable_with_the_second_seed_is_a_cliff_beside_the_next
 
 
 def test_noise_that_is_yet_to_be_measured_changes_nothing(line: Make, rows: SimpleNamespace) -> None:
-    again = [rows.trial(4, {"optimizer.lr": 2e-3}, [None], "running"), rows.trial(5, {"optimizer.lr": 4e-3}, [2.24])]
-    winner = best(line(confirm=again, noise=True, state="running"))
+    again = [second(rows, 4, 2e-3, None, "running"), second(rows, 5, 4e-3, 2.24)]
+    winner = best(line(confirm=again, state="running"))
     assert winner is not None and (winner.trial["number"], winner.seeds) == (4, 1)
 
 

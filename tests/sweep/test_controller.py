@@ -169,7 +169,7 @@ def test_a_best_that_diverges_with_the_second_seed_makes_the_next_ones_run_again
 
     study, _ = run(result, [LR], noise=True)
     states = [row.state for row in study.confirm]
-    winner = best(study.rows() | {"noise": True})
+    winner = best(study.rows())
     assert "diverged" in states and states[-1] == "ok" and len(states) <= 4
     assert winner is not None and winner.seeds == 2 and winner.trial["params"]["lr"] <= 1e-2
 

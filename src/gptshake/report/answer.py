@@ -114,45 +114,52 @@ def best(study: Rows) -> Best | None:
     diverged in its confirmation wins only if nothing else finished. A change that is compared with a base wins only if it is better
     beyond the noise; else the base stays.
     """
-    confirmed = [] if confirmation_open(study) or study.get("noise") else [row for row in fresh(study) if unconfirmed(row) is None]
+    confirmed = [] if confirmation_open(study) else [row for row in fresh(study) if unconfirmed(row) is None]
     steady = [trial for trial in finished(study) if trial["number"] not in unstable(study)]
     candidates = _unless_noise(study, confirmed or steady or finished(study))
     if not candidates:
         return None
     trial = min(candidates, key=lambda row: (cost(study, _value(row)), row["number"]))
     values = run_values(trial)
-    again = {} if confirmation_open(study) else second_seeds(study)
-    if trial["number"] in again:
-        pair = [row for row in candidates if row["number"] in again]
-        trial = min(pair, key=lambda row: cost(study, fmean(again[row["number"]])))
-        values = again[trial["number"]]
+    seconds = {} if confirmed or confirmation_open(study) else second_seeds(study)
+    if trial["number"] in seconds:
+        pair = [row for row in candidates if row["number"] in seconds]
+        trial = min(pair, key=lambda row: cost(study, fmean(seconds[row["number"]])))
+        values = seconds[trial["number"]]
         return Best(trial, fmean(values), standard_error(values), len(values), False)
     return Best(trial, _value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
 
 
 def fresh(study: Rows) -> list[Rows]:
-    """Rows of the runs with fresh seeds: of a confirmation, or those that measure the noise."""
-    return list(study.get("confirm") or [])
+    """Rows of the confirmation."""
+    return [row for row in study.get("confirm") or [] if not _measures_noise(row)]
+
+
+def again(study: Rows) -> list[Rows]:
+    """Rows of the second seeds that measure the noise."""
+    return [row for row in study.get("confirm") or [] if _measures_noise(row)]
+
+
+def _measures_noise(row: Rows) -> bool:
+    return any(str(run.get("path")).startswith("noise/") for run in row["runs"])
 
 
 def second_seeds(study: Rows) -> dict[int, list[float]]:
     """Number of a trial -> its value with each seed, where a second one measured the noise."""
-    if not study.get("noise"):
-        return {}
     first = {trial["number"]: run_values(trial) for trial in study["trials"]}
-    return {row["number"]: [*first.get(row["number"], []), *run_values(row)] for row in fresh(study) if run_values(row)}
+    return {row["number"]: [*first.get(row["number"], []), *run_values(row)] for row in again(study) if run_values(row)}
 
 
 def unstable(study: Rows) -> set[int]:
     """Numbers of trials that diverged with a fresh seed, or lost more than 5 % with a second one: they stand on a cliff."""
-    diverged = {row["number"] for row in fresh(study) if any(run["state"] == "diverged" for run in row["runs"])}
+    diverged = {row["number"] for row in [*fresh(study), *again(study)] if any(run["state"] == "diverged" for run in row["runs"])}
     pairs = second_seeds(study).items()
     return diverged | {number for number, values in pairs if on_a_cliff(values)}
 
 
 def confirmation_open(study: Rows) -> bool:
     """Whether runs of the confirmation are still to come."""
-    return any(run["state"] in ("running", "waiting", "stopped") for row in fresh(study) for run in row["runs"])
+    return any(run["state"] in ("running", "waiting", "stopped") for row in study.get("confirm") or [] for run in row["runs"])
 
 
 def unconfirmed(row: Rows) -> str | None:
@@ -347,7 +354,7 @@ def _seed_noise(study: Rows) -> tuple[float | None, int]:
     """Standard deviation between seeds of one run, and its degrees of freedom; what stands on a cliff is left out."""
     pairs, loose = second_seeds(study), unstable(study)
     rows = [pairs.get(trial["number"], run_values(trial)) for trial in study["trials"] if trial["number"] not in loose]
-    values = rows + [run_values(row) for row in fresh(study) if not pairs]
+    values = rows + [run_values(row) for row in fresh(study)]
     return noise(values), freedom_of(values)
 
 

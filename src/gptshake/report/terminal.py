@@ -18,6 +18,7 @@ from gptshake.report.answer import (
     Difference,
     Rows,
     Scale,
+    again,
     along,
     basin_of,
     best,
@@ -102,7 +103,7 @@ def _winner(study: Rows, winner: Best) -> str:
 
 def _confirmation(study: Rows, winner: Best) -> list[str]:
     """The means over fresh seeds, which alone decide, and why a point is not confirmed; or what a second seed gave."""
-    if study.get("noise"):
+    if not fresh(study) and (again(study) or study.get("noise")):
         return _second_seeds(study)
     parts = []
     for row in fresh(study):
@@ -122,7 +123,7 @@ def _confirmation(study: Rows, winner: Best) -> list[str]:
 
 
 def _second_seeds(study: Rows) -> list[str]:
-    rows = [f"trial {row['number']} {_again(study, row)}" for row in fresh(study) if row["state"] != "running"]
+    rows = [f"trial {row['number']} {_again(study, row)}" for row in again(study) if row["state"] != "running"]
     if rows:
         return [f"With a second seed: {'; '.join(rows)}."]
     return ["The noise between seeds was not measured (hydra.sweeper.timeout)."] if study["state"] == "done" and best(study) else []

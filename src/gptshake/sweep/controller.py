@@ -21,7 +21,7 @@ from gptshake.record.lease import ask_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.protocol import Executor, Running
-from gptshake.sweep.rows import NUMBER, RunRow, TrialRow
+from gptshake.sweep.rows import AGAIN, NUMBER, RunRow, TrialRow
 from gptshake.sweep.search import Search
 from gptshake.sweep.space import Params
 from gptshake.sweep.study import Study
@@ -206,13 +206,16 @@ class Controller:
 
     def _confirm(self) -> None:
         """Queue fresh seeds: for the best trials to confirm them, or for two of a line to measure the noise between seeds."""
-        if self._seed is None or (self.limits.confirm and self.study.confirm):
+        confirmed = any(not row.measures_noise for row in self.study.confirm)
+        if self._seed is None or (self.limits.confirm and confirmed):
             return
-        again = self.limits.confirm or 1
-        best = self.study.ranking()[:CONFIRMED] if self.limits.confirm else self.study.second_seeds() if self.limits.noise else []
+        if self.limits.confirm:
+            again, best, folder = self.limits.confirm, self.study.ranking()[:CONFIRMED], "confirm/"
+        else:
+            again, best, folder = 1, self.study.second_seeds() if self.limits.noise else [], AGAIN
         for trial in best:
             first = self.limits.repeats
-            runs = [RunRow(f"confirm/{trial.number}.{repeat}", repeat, self._seed + repeat) for repeat in range(first, first + again)]
+            runs = [RunRow(f"{folder}{trial.number}.{repeat}", repeat, self._seed + repeat) for repeat in range(first, first + again)]
             row = TrialRow(trial.number, trial.params, trial.overrides, runs)
             self.study.confirm.append(row)
             self._pending += [(row, run) for run in runs]

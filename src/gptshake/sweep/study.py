@@ -185,7 +185,7 @@ class Study:
         """Trials of a line that a second seed is wanted of."""
         key, sign = self.axes[0].key, -1.0 if self.header.direction == "maximize" else 1.0
         first = {float(trial.params[key]): trial for trial in self.ranking()}
-        again = {float(row.params[key]): math.inf if row.value is None else sign * row.value for row in self.confirm}
+        again = {float(row.params[key]): math.inf if row.value is None else sign * row.value for row in self.confirm if row.measures_noise}
         wanted = second_seeds([(place, sign * (trial.value or 0.0)) for place, trial in first.items()], again)
         return [first[place] for place in wanted]
 
