@@ -33,14 +33,14 @@ def test_the_range_test_leaves_a_record_a_picture_and_a_command(found: tuple[Pat
     path, info = record(folder)
     result = info["find_lr"]
     assert info["status"] == "ok" and info["summary"] == {"find_lr/lr": result["lr"]}
-    assert {"steep", "valley", "minimum", "middle"} <= result["rules"].keys() and result["preset"] == 2e-3 and result["confirm"] == []
+    assert {"steep", "valley", "minimum", "middle"} <= result["rules"].keys() and result["preset"] == 8e-3 and result["confirm"] == []
     witnesses = sorted([result["rules"]["middle"], result["law"], result["declared"]])
     assert result["start"] == witnesses[1] and result["lr"] == float(f"{witnesses[1]:.2g}")
     assert [len(losses) for losses in result["ramps"]["losses"]] == [40, 40] and result["ramps"]["losses"][0] != result["ramps"]["losses"][
         1
     ]
     assert (path / "plots/lr_range.png").exists() and (path / "plots/lr_range.svg").exists()
-    assert f"optimizer.lr=from:{info['id']}" in done.out and "the preset (2e-3)" in done.out and "scaling law: lr" in done.out
+    assert f"optimizer.lr=from:{info['id']}" in done.out and "the preset (8e-3)" in done.out and "scaling law: lr" in done.out
     assert "\x1b" not in done.out and "no run has confirmed it" in done.out
 
 
@@ -54,10 +54,11 @@ def test_finding_and_then_training_is_training_bit_for_bit(commands: Any, small:
 
 
 def test_short_real_runs_decide_and_the_rate_is_reused(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
-    done = commands(tmp_path, *small, *QUICK[:3], "task.confirm=3", "task.confirm_steps=8", "optimizer.lr=1e-3", "note=a 'note'")
+    done = commands(tmp_path, *small, "task=find_lr", "task.confirm=3", "task.confirm_steps=8", "optimizer.lr=1e-3", "note=a 'note'")
     assert done.code == 0, done.err
     path, info = record(tmp_path)
     found = info["find_lr"]
+    assert "ramps" not in found and "range test" not in done.out and (path / "plots/lr_range.png").exists()
     study = json.loads((tmp_path / "multirun" / f"find_lr-{info['id']}" / "study.json").read_text())
     assert [run["lr"] for run in found["confirm"]] == sorted(trial["params"]["optimizer.lr"] for trial in study["trials"])
     assert len(found["confirm"]) == 3 and found["steps"] == 8 and found["objective"] == "val/bpb"

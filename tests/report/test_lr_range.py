@@ -98,7 +98,14 @@ def test_who_says_nothing_is_not_listed_and_a_typed_rate_is_no_preset() -> None:
     assert "optimizer.lr" in names and "preset" not in names and "high, for one cycle" in names
 
 
-@pytest.mark.parametrize("more", [{}, RUNS, {"lr": None, "rules": {}, "start": None}], ids=["range test", "with runs", "before the answer"])
+ALONE = RUNS | {"ramps": None, "rules": None, "start": 6e-4, "diverged": None}  # without a range test
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, RUNS, {"lr": None, "rules": {}, "start": None}, ALONE],
+    ids=["range test", "with runs", "before the answer", "runs alone"],
+)
 def test_every_stage_is_drawn_and_the_same_record_gives_the_same_bytes(tmp_path: Path, more: dict[str, Any]) -> None:
     first = [file.read_bytes() for file in plot(record(**more), tmp_path / "a")]
     assert first == [file.read_bytes() for file in plot(record(**more), tmp_path / "b")]

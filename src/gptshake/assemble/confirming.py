@@ -30,7 +30,7 @@ class Confirmed:
     state: str  # ok, pruned, diverged, failed
 
 
-def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int) -> tuple[list[Confirmed], str]:
+def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int | None) -> tuple[list[Confirmed], str]:
     """Run the study, or go on with it.
 
     Args:
@@ -38,7 +38,7 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
         study: its folder.
         start: the rate to begin with.
         highest: no rate above is tried.
-        n: runs.
+        n: runs; None: until the search is over.
     Returns:
         Its runs by rate, and the name of what they are compared by.
     Raises:
@@ -50,7 +50,8 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
         *overrides,
         *(f"paths.multirun={study.parent}", f"study={study.name}"),
         *(f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"),
-        *(f"hydra.sweeper.n_trials={n}", "hydra.sweeper.keep=1"),
+        *([f"hydra.sweeper.n_trials={n}"] if n else []),
+        "hydra.sweeper.keep=1",
     ]
     code = _gptshake(["-m", *words])
     rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}

@@ -54,7 +54,7 @@ def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before
     """
     longest = min(LONGEST_WARMUP * total, before / 2)
     steps = STEPS_TIMES * ceil(round(2 / (1 - (USUAL_BETA2 if beta2 is None else beta2)), 6))
-    return Tokens(min(max(steps * tokens_per_step, PAPER_WARMUP if PAPER_WARMUP <= longest else 0), longest))
+    return Tokens(min(max(steps * tokens_per_step, PAPER_WARMUP if longest >= PAPER_WARMUP else 0), longest))
 
 
 def warmup_tokens(schedule: Schedule, total: int) -> Tokens | None:

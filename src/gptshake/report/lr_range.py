@@ -43,20 +43,25 @@ def plot(info: Mapping[str, Any], run_dir: Path) -> list[Path]:
 def draw(info: Mapping[str, Any]) -> Figure:
     """The figure: ramps, advice, and, as far as they are there, the runs that decided."""
     found = info["find_lr"]
-    runs = found.get("confirm") or []
+    runs, ramps = found.get("confirm") or [], found.get("ramps")
     advice = said(found)
-    heights = [3.2, 0.24 * len(advice) + 0.1, *([2.0] if runs else [])]
+    heights = [*([3.2] if ramps else []), 0.24 * len(advice) + 0.1, *([2.0 if ramps else 3.2] if runs else [])]
     figure = Figure(figsize=(8, 1.5 + sum(heights) + 0.35 * len(heights)))
-    rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    rows = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     inches = figure.get_figheight()
     figure.subplots_adjust(left=0.085, right=0.975, top=1 - 0.85 / inches, bottom=0.5 / inches, hspace=0.22)
     heading(figure, f"Learning rate of {' · '.join(title_of(info).split(' · ')[:3])}", _subtitle(info))
-    _draw_ramps(rows[0], found)
-    shown = [found["ramps"]["rates"][0], found["ramps"]["rates"][-1], *(rate for _, rate, _ in advice), *(run["lr"] for run in runs)]
+    ends = [ramps["rates"][0], ramps["rates"][-1]] if ramps else []
+    shown = [*ends, *(rate for _, rate, _ in advice), *(run["lr"] for run in runs)]
+    rows[0].set_xscale("log")
+    rows[0].xaxis.set_major_locator(LogLocator(numticks=12))
+    rows[0].xaxis.set_minor_locator(NullLocator())
+    if ramps:
+        _draw_ramps(rows[0], found)
     rows[0].set_xlim(min(shown) / 2, max(shown) * 2)
-    _draw_advice(rows[1], advice)
+    _draw_advice(rows[1 if ramps else 0], advice)
     if runs:
-        _draw_runs(rows[2], found)
+        _draw_runs(rows[-1], found)
     for axes in rows:
         if found.get("lr") is not None:
             if found.get("low") is not None:
@@ -86,7 +91,6 @@ def _declared(found: Mapping[str, Any]) -> tuple[str, float | None, str]:
 def _draw_ramps(axes: Axes, found: Mapping[str, Any]) -> None:
     ramps = found["ramps"]
     quick, rates = _finite(ramps["quick"]), ramps["rates"]
-    axes.set_xscale("log")
     axes.plot(ramps["quick_rates"][: len(quick)], smooth(quick), color=GREY, linewidth=1.0, linestyle=(0, (4, 2)), label="quick ramp")
     curves = [_finite(losses) for losses in ramps["losses"]]
     each = [smooth(curve) for curve in curves]
@@ -104,8 +108,6 @@ def _draw_ramps(axes: Axes, found: Mapping[str, Any]) -> None:
     _draw_divergence(axes, found.get("diverged"))
     caption(axes, "held-out loss, nats per token")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.985), ncols=2, handlelength=1.6, borderpad=0.1, fontsize=9)
-    axes.xaxis.set_major_locator(LogLocator(numticks=12))
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_divergence(axes: Axes, rate: float | None) -> None:
@@ -235,7 +237,7 @@ def _times(ratio: float) -> str:
 def _doubts(found: Mapping[str, Any]) -> list[str]:
     """Why the answer may be off, and what would settle it."""
     doubts = []
-    if not found.get("rules"):
+    if found.get("ramps") and not found.get("rules"):
         doubts.append("The loss did not fall at any rate of the range test, so the runs began at the rate of the scaling law.")
     if found.get("still_falls"):
         doubts.append(

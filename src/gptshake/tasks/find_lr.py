@@ -1,7 +1,7 @@
 """``task=find_lr``: the peak learning rate for a model and its data, before a run is spent on a wrong one.
 
-Range tests say where to look, short real runs decide. Leaves a record with the answer, which ``optimizer.lr=from:<run>`` reads; training
-itself is never touched.
+Short real runs decide: with a warm-up that is long enough their best rate is nearly that of runs many times as long. Range tests say where
+to begin, on request. Leaves a record with the answer, which ``optimizer.lr=from:<run>`` reads; training itself is never touched.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError, TrainingError
 from gptshake.estimate import cost
 from gptshake.estimate.basin import basin
-from gptshake.estimate.budget import Budget
+from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
 from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
@@ -30,6 +30,7 @@ from gptshake.record.run import Run
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL = "trainer.val_check_interval"
+SHORT, LEAST_STEPS = 8, 125  # a short run is this part of the run, or so many steps if that is more: docs/benchmarks.md
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
 
 
@@ -75,19 +76,24 @@ def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, re
     from gptshake.report.lr_range import plot, sentences
 
     found: dict[str, Any] = record.info.get("find_lr") or {}
+    task = cfg.task
     if not found:
-        task = cfg.task
-        record.say(
-            f"range test: up to {task.steps // 2} + {task.repeats} x {task.steps} steps of {budget.batch_size} x {budget.block_size} tokens, "
-            f"rates from {task.low:g} to {task.high:g}"
-        )
-        found = _read(assemble.run_range_tests(cfg, store, budget), cfg, store, budget)
+        found = _known(cfg, store, budget)
+        if task.range_test or task.confirm == 0:
+            record.say(
+                f"range test: up to {task.steps // 2} + {task.repeats} x {task.steps} steps of {budget.batch_size} x {budget.block_size} tokens, "
+                f"rates from {task.low:g} to {task.high:g}"
+            )
+            found |= _read(assemble.run_range_tests(cfg, store, budget), found)
+            record.update(find_lr=found)
+            plot(record.info, record.path)  # to look at meanwhile
         record.update(find_lr=found)
-    if cfg.task.confirm:
-        plot(record.info, record.path)  # to look at meanwhile
+    if task.confirm != 0:
         found |= _confirmed(cfg, launch, budget, record, found)
     elif found["start"] is None:
-        raise TrainingError("The loss did not fall at any rate of the range test; try another task.low and task.high, or task.confirm=5.")
+        raise TrainingError(
+            "The loss did not fall at any rate of the range test; try another task.low and task.high, or task.confirm=auto."
+        )
     else:
         found |= {"lr": float(f"{found['start']:.2g}"), "low": None, "high": None, "confirm": []}
     record.update(find_lr=found | {"last": _last_run(cfg, launch, record)})
@@ -100,28 +106,34 @@ def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, re
     return summary
 
 
-def _read(ramps: assemble.Ramps, cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
-    """What the range test says, beside what is known without it; plain values for the record."""
-    curve = smooth(mean_curve(ramps.losses))
-    read = rules(ramps.rates, curve, len(ramps.rates))
+def _known(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
+    """What is known without a step; plain values for the record."""
     shape, vocabulary = assemble.model_shape(cfg), store.tokenizer.vocab_size
     n = cost.n_parameters(shape, vocabulary) - (vocabulary + shape.block_size) * shape.n_embd
     of_the_run: tuple[float, float, float] = (n, budget.total_tokens, budget.tokens_per_step)
     characters = store.bytes_per_token < CHARACTERS
-    broken = [len(losses) for losses in ramps.losses if has_diverged(losses)]
-    law = advised_lr(*of_the_run, characters=characters).lr
-    one_cycle = assemble.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None
+    declared = float(cfg.optimizer.lr)
     return {
-        "rules": vars(read) if read else {},
-        "start": _start(read, law, float(cfg.optimizer.lr), one_cycle=one_cycle),
-        "one_cycle": one_cycle,
-        "still_falls": still_falls(curve),
-        "diverged": ramps.rates[min(broken) - 1] if broken else None,
-        "declared": float(cfg.optimizer.lr),
+        "start": declared,
+        "one_cycle": assemble.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
+        "declared": declared,
         "preset": OmegaConf.select(cfg, "preset.lr"),
         "schedule": assemble.schedule_words(cfg, budget),
-        "law": law,
+        "law": advised_lr(*of_the_run, characters=characters).lr,
         "law_says": law_sentence(*of_the_run, characters=characters),
+    }
+
+
+def _read(ramps: assemble.Ramps, known: dict[str, Any]) -> dict[str, Any]:
+    """What the range test says beside that."""
+    curve = smooth(mean_curve(ramps.losses))
+    read = rules(ramps.rates, curve, len(ramps.rates))
+    broken = [len(losses) for losses in ramps.losses if has_diverged(losses)]
+    return {
+        "rules": vars(read) if read else {},
+        "start": _start(read, known["law"], known["declared"], one_cycle=known["one_cycle"]),
+        "still_falls": still_falls(curve),
+        "diverged": ramps.rates[min(broken) - 1] if broken else None,
         "ramps": {
             "quick_rates": [_short(rate) for rate in ramps.quick_rates],
             "quick": [_short(loss) for loss in ramps.quick],
@@ -142,16 +154,18 @@ def _short(value: float) -> float:
 
 def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, found: dict[str, Any]) -> dict[str, Any]:
     """The answer of the runs that decide."""
-    steps = min(budget.steps, cfg.task.confirm_steps)
+    wish = cfg.task.confirm_steps
+    steps = min(budget.steps, max(budget.steps // SHORT, LEAST_STEPS) if wish == AUTO else wish)
     study = expanded(cfg.paths.multirun) / f"find_lr-{record.id}"
     start = found["start"] or found["law"]
-    record.say(f"{cfg.task.confirm} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
-    highest = found["diverged"] or float("inf")
+    number = None if cfg.task.confirm == AUTO else cfg.task.confirm
+    record.say(f"{number or 'a few'} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
+    highest = found.get("diverged") or float("inf")
     words = found.get("overrides") or [*_training(launch.overrides), f"trainer.max_steps={steps}"]
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
-    runs, objective = assemble.confirm(words, study, start=start, highest=highest, n=cfg.task.confirm)
+    runs, objective = assemble.confirm(words, study, start=start, highest=highest, n=number)
     bowl = basin([(run.lr, run.value if run.value is not None else float("inf")) for run in runs], log=True, sd=None)
     assert bowl is not None  # one of them came to an end
     return {
