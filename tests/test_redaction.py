@@ -39,6 +39,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "SENTRY_DSN",
         "MY_SECRET_THING",
         "KEY1",
+        "JWT",
+        "SMTP_PW",
+        "CHAT_WEBHOOK_URL",
     ],
 )
 def test_a_variable_whose_name_says_secret_is_hidden_wherever_its_value_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +55,11 @@ def test_a_variable_whose_name_says_secret_is_hidden_wherever_its_value_stands(n
 def test_other_variables_are_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "disabled")
     assert redact("W&B is disabled") == "W&B is disabled"
+
+
+def test_a_password_within_an_address_in_a_variable_is_hidden_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres://user:hunter22@db:5432/x")
+    assert redact("log in at db with hunter22") == f"log in at db with {SECRET}"
 
 
 def test_short_values_and_paths_of_key_files_are_shown(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +108,13 @@ def test_keys_that_others_keep_at_home_are_hidden(nowhere: Path) -> None:
         ("password=hunter22, note", "password=<secret>, note"),
         ("+logger.api_key=abcdef1", "+logger.api_key=<secret>"),
         ('{"client_secret": "abcdef1"}', '{"client_secret": "<secret>"}'),
+        ("the password is hunter22 and the api key abcdef12", "the password is <secret> and the api key <secret>"),
+        ("token: 1a2b3c4d, my_token=abcdef12", "token: <secret>, my_token=<secret>"),
+        ("--token abcdef12 Authorization: token abcdef12", "--token <secret> Authorization: token <secret>"),
+        ("machine host login me password hunter22", "machine host login me password <secret>"),
+        ("mysql pwd=hunter22 AccountKey=abcdef12", "mysql pwd=<secret> AccountKey=<secret>"),
+        ("sk_live_abcdefghijklmnop0123", "<secret>"),
+        ("https://hooks.slack.com/services/T000/B000/abcdefgh", "https://hooks.slack.com/services/<secret>"),
     ],
 )
 def test_a_secret_is_known_by_its_shape_or_its_name(text: str, clean: str) -> None:
@@ -123,6 +138,8 @@ def test_a_secret_is_known_by_its_shape_or_its_name(text: str, clean: str) -> No
         "note='${oc.env:OTHER}' logger.api_key=${oc.env:OTHER}",
         "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq",
         "No secret: a password is needed",
+        "nats per token: 1.2345e-05, bytes per token: 4.8232000, token: end-of-text, one pass: 1,234,567",
+        "the token 20261124-0031 and the token char_v2_wiki",
     ],
 )
 def test_what_explains_a_run_is_shown(text: str) -> None:
@@ -174,7 +191,24 @@ def test_lines_of_a_patch_keep_their_places_and_programs_their_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a.", "a+", "x", "?token", "https://", "secret", "https://a:b", "-----BEGIN PRIVATE KEY", " \n", "=", "sk-", "eyJ", "&sig"]
+    "piece",
+    [
+        "a.",
+        "a+",
+        "x",
+        "?token",
+        "https://",
+        "secret",
+        "https://a:b",
+        "-----BEGIN PRIVATE KEY",
+        " \n",
+        "=",
+        "sk-",
+        "eyJ",
+        "&sig",
+        "token:",
+        "password a1",
+    ],
 )
 def test_a_large_file_takes_a_moment_whatever_is_in_it(piece: str) -> None:
     content = (piece * ((1 << 18) // len(piece))).encode()

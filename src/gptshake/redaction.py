@@ -22,24 +22,33 @@ SHORTEST = 6  # characters of a value that can be distinguished from ordinary te
 
 # Names of variables: words that say secret wherever they stand, and words that do at the end of a name.
 _VARIABLE = re.compile(
-    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|TOKEN\d*(?=_|$)|(KEY|AUTH|PASS|PAT|COOKIE|DSN|_PWD)S?\d*$"
+    r"SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|WEBHOOK|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|TOKEN\d*(?=_|$)|(KEY|AUTH|PASS|PAT|COOKIE|DSN|JWT|_PWD?)S?\d*$"
 )
 # Names in texts, where "token" and "key" are everyday words of this project.
 _NAME = (
-    r"(?:(?:api|access|secret|private|auth|signing|encryption|wandb)[_-]?key|secret|passwd|password|passphrase|credentials?"
+    r"(?:(?:api|access|account|secret|private|auth|signing|encryption|wandb)[_-]?key|secret|passwd|password|passphrase|credentials?"
     r"|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"
 )
 _VALUE = r"(?![$<\[])[^\s'\",;}&]{6,}"
 _NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?|--{_NAME}\s+)({_VALUE})")
+# What is hidden only if it looks made up, with letters and digits and no number: behind an everyday word, or a name without = or :.
+_MADE_UP = r"(?![+-]?[\d.,_]+(?:e[+-]?\d+)?(?![\w.]))(?=[\w~+/.=-]{0,60}\d)(?=[\w~+/.=-]{0,60}[a-z])[\w~+/.=-]{8,}"
+_TOLD = re.compile(
+    rf"(?i)((?:(?<![a-z])(?:token|pass|pwd?)['\"]?\s{{0,9}}[=:]\s*|(?:{_NAME}|(?:api|access) key|(?:-|authorization: )token)\s+(?:is\s+)?"
+    rf"|(?:api|access) key:\s*)['\"]?)({_MADE_UP})"
+)
 _NAMED_LITERAL = re.compile(
     rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\"])({_VALUE})(?=['\"])"
 )  # in a program a bare word is no value
 _QUERY = re.compile(r"(?i)([?&;][\w-]{0,40}(?:token|key|secret|passw(?:or)?d|pwd|signature|sig|auth|credential)[\w-]{0,40}=)[^&#\s'\"]+")
 _ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)(?!git@|<secret>@)(?:[^\s/'\"]{1,999}|[^\s/:@'\"]{1,99}:[^\s@'\"]{1,999})@")
+_PASSWORD = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@]{0,99}:([^\s/@]{1,999})@")  # of an address, by itself
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{16,}"
     r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}"
-    r"|wandb_v\d+_[A-Za-z0-9_-]{16,}|pypi-[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{5,})"
+    r"|wandb_v\d+_[A-Za-z0-9_-]{16,}|pypi-[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{5,}"
+    r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|(?:npm|r8)_[A-Za-z0-9]{30,}|dop_v1_[0-9a-f]{32,}|ya29\.[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,})"
+    r"|(?<=hooks\.slack\.com/services/)[A-Za-z0-9/]{16,}"
     r"|(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/=-]{16,}"
 )
 _HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&B; or a commit, if a word before it says so
@@ -127,7 +136,8 @@ def _clean(text: str, known: re.Pattern[str] | None, named: re.Pattern[str] = _N
     text = _ADDRESS.sub(rf"\1{SECRET}@", text)
     text = _QUERY.sub(rf"\1{SECRET}", text)
     text = _HEX.sub(lambda found: found[0] if _COMMIT.search(_line_before(before + text, len(before) + found.start())) else SECRET, text)
-    return named.sub(rf"\1{SECRET}", text)
+    text = named.sub(rf"\1{SECRET}", text)
+    return _TOLD.sub(rf"\1{SECRET}", text) if named is _NAMED else text
 
 
 def _line_before(text: str, position: int) -> str:
@@ -154,6 +164,7 @@ def _of_environment() -> Iterator[str]:
     for name, value in os.environ.items():
         if _VARIABLE.search(name.upper()) and not _is_path(value):
             yield value
+        yield from _PASSWORD.findall(value)
 
 
 def _of_dotenv() -> Iterator[str]:

@@ -50,7 +50,9 @@ def test_a_resumed_run_keeps_its_cleaning(tmp_path: Path, overrides: list[str], 
 
 def test_a_resumed_run_keeps_the_schedule_rate_and_warm_up_that_were_the_defaults_of_its_time(tmp_path: Path) -> None:
     asked = ["model=tiny", "data=shakespeare_char"]
-    run = began(tmp_path / "run", [*asked, "scheduler=cosine", "scheduler.warmup=0.02", "optimizer.lr=3e-3", "preset.lr=2e-3"], cleaning=True)
+    run = began(
+        tmp_path / "run", [*asked, "scheduler=cosine", "scheduler.warmup=0.02", "optimizer.lr=3e-3", "preset.lr=2e-3"], cleaning=True
+    )
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(record | {"overrides": asked, "choices": {"scheduler": "cosine", "optimizer": "adamw"}}))
     resumed = checked_compose(resumed_overrides(run))
@@ -59,6 +61,8 @@ def test_a_resumed_run_keeps_the_schedule_rate_and_warm_up_that_were_the_default
     refuse_differences(resumed, run)
     with pytest.raises(RecordError, match=r"optimizer\.lr: was 0\.003, would be 0\.01"):
         refuse_differences(checked_compose([*resumed_overrides(run), "optimizer.lr=1e-2"]), run)
-    with pytest.raises(RecordError, match=r"scheduler\._target_: was gptshake\.optim\.schedule\.cosine, would be gptshake\.optim\.schedule\.wsd"):
+    with pytest.raises(
+        RecordError, match=r"scheduler\._target_: was gptshake\.optim\.schedule\.cosine, would be gptshake\.optim\.schedule\.wsd"
+    ):
         typed = ["scheduler=wsd"]
         refuse_differences(checked_compose([*resumed_overrides(run, typed), *typed]), run)

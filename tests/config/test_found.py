@@ -44,6 +44,62 @@ def test_runs_are_looked_for_where_the_command_keeps_them(finder: Any, tmp_path:
     assert overrides[-1] == "optimizer.lr=0.5"
 
 
+def study(folder: Path, key: str = "optimizer.lr", **more: Any) -> None:
+    """A study of three rates, of which the second is best."""
+    trials = [
+        {"number": i, "params": {key: lr}, "state": "ok", "value": value, "runs": [run_row(i, value)], "overrides": []}
+        for i, (lr, value) in enumerate(((1e-3, 2.2), (4e-3, 2.0), (1.6e-2, 2.1)))
+    ]
+    rows = {
+        "name": folder.name,
+        "trials": trials,
+        "axes": [{"key": key, "low": 1e-4, "high": 1e-1, "log": True, "powers": False, "choices": [], "declared": None}],
+        "objective": "val/bpb",
+        "direction": "minimize",
+    } | more
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text(json.dumps(rows))
+    for trial in trials:
+        (folder / str(trial["number"])).mkdir()
+        (folder / str(trial["number"]) / "run.json").write_text(json.dumps({"id": f"t{trial['number']}", "name": "a", "status": "ok"}))
+
+
+def run_row(number: int, value: float) -> dict[str, Any]:
+    return {
+        "path": str(number),
+        "repeat": 0,
+        "seed": 1,
+        "state": "ok",
+        "value": value,
+        "tokens": 256_000,
+        "slot": 0,
+        "reason": None,
+        "started": 1.0,
+        "ended": 2.0,
+        "tokens_per_s": 1.0,
+    }
+
+
+@pytest.mark.parametrize("typed", ["from:mine", "from:multirun/mine"])
+def test_a_study_gives_the_rate_of_its_best_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    study(tmp_path / "multirun" / "mine")
+    overrides, origin = found_rates([f"optimizer.lr={typed}"])
+    assert overrides == ["optimizer.lr=0.004"]
+    assert (origin["lr_from"]["run"], origin["lr_from"]["tokens"]) == ("t1", 256_000)
+    assert Path(origin["lr_from"]["path"]).resolve() == tmp_path / "multirun" / "mine" / "1"
+
+
+def test_a_study_without_a_rate_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study(tmp_path / "multirun" / "other", "model.n_layer")
+    study(tmp_path / "multirun" / "begun", trials=[])
+    with pytest.raises(RecordError, match=r"other: that study did not vary optimizer\.lr"):
+        found_rates(["optimizer.lr=from:other"])
+    with pytest.raises(RecordError, match="begun: no trial of that study has ended yet"):
+        found_rates(["optimizer.lr=from:begun"])
+
+
 @pytest.mark.parametrize("text", ["optimizer.lr=1e-3", "optimizer.lr=choice(range)", "note='from:x'", "~optimizer.lr"])
 def test_everything_else_is_left_alone(text: str) -> None:
     assert found_rates([text]) == ([text], {})

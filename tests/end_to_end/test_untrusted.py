@@ -14,6 +14,9 @@ import pytest
 from gptshake.config.again import freeze, refuse_code, resumed_overrides, stored_overrides
 from gptshake.config.suggest import checked_compose
 from gptshake.errors import RecordError
+from gptshake.record.disk import items
+from gptshake.record.run import Run
+from gptshake.tasks.sync import _whole_folder
 
 MAKE = "import os\nos.makedirs(os.environ['MARKER'], exist_ok=True)\n"
 
@@ -345,3 +348,21 @@ def test_a_record_that_never_ends_is_broken_and_not_waited_for(run: Path, light_
         (run / name).unlink()
         os.mkfifo(run / name)
         assert light_commands(tmp_path, "task=runs").code == 0
+
+
+def test_what_a_link_of_a_record_points_to_is_not_uploaded(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "id_rsa").write_text("mine")
+    (run / "plots").mkdir(exist_ok=True)
+    (run / "plots/x.png").symlink_to(tmp_path / "id_rsa")
+    with pytest.raises(RecordError, match=r"x\.png is a link"):
+        _whole_folder(Run.open(run))
+
+
+def test_a_run_that_is_linked_to_is_not_offered_for_removal(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/theirs").symlink_to(run)
+    assert items(tmp_path / "runs", tmp_path / "multirun", tmp_path / "cache") == []
+    shutil.copytree(run, tmp_path / "runs/own")
+    assert [item.paths for item in items(tmp_path / "runs", tmp_path / "multirun", tmp_path / "cache")] == [
+        (tmp_path / "runs/own/checkpoints",)
+    ]

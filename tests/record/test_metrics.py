@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record.metrics import COLUMNS, MetricsWriter, Tail, last_row, last_values, read_columns, read_history, read_rows
+from gptshake.record.metrics import COLUMNS, DRAWN, MetricsWriter, Tail, last_row, last_values, read_columns, read_history, read_rows
 
 KILLED_WRITER = """
 import sys
@@ -244,6 +244,16 @@ def test_columns_of_a_damaged_file_are_refused(tmp_path: Path, content: str) -> 
     (tmp_path / "metrics.csv").write_text(content)
     with pytest.raises(RecordError, match=r"metrics\.csv"):
         read_columns(tmp_path / "metrics.csv", ["step", "train/loss"])
+
+
+def test_a_resume_of_a_million_rows_reads_their_columns_in_seconds(tmp_path: Path) -> None:
+    path, n_rows = tmp_path / "metrics.csv", 100_000
+    row = "7,896,5.421,1.2e-05,,1.3566409349441528,15.807229000017742,0.328345999,8097.560932397218,0.0003626783,,,1795951469.3365238\n"
+    path.write_text(",".join(COLUMNS) + "\n" + n_rows * row)
+    start = time.process_time()
+    columns = read_columns(path, DRAWN)
+    assert time.process_time() - start < 1.0  # of a tenth of them; 0.25 measured
+    assert len(columns["step"]) == n_rows and columns["train/loss"][-1] == 5.421 and math.isnan(columns["val/bpb"][-1])
 
 
 def test_a_long_history_is_thinned_evenly_and_keeps_every_validation(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``optimizer.lr=from:<run>``: the rate that a run of ``task=find_lr`` found, written out as the number that it is.
+"""``optimizer.lr=from:<run or study>``: the rate that ``task=find_lr`` or a sweep found, written out as the number that it is.
 
 So every run, trial and resume has the number, and goes on without the record that it came from; where it came from is kept beside it.
 """
@@ -8,10 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.again import locate
+from gptshake.config.again import locate, typed
 from gptshake.errors import RecordError
+from gptshake.files import expanded
 from gptshake.record.catalogue import flat, read_entry
 from gptshake.record.run import read_run
+from gptshake.record.studies import ROWS, read_rows_of
+from gptshake.report.answer import best
 
 KEY, WORD = "optimizer.lr", "from:"
 # What a rate depends on; lengths do, too, but little from some hundred steps on.
@@ -38,20 +41,40 @@ def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
     for text in overrides:
         key, _, value = text.partition("=")
         if key.lstrip("+") == KEY and value.strip("'\"").startswith(WORD):
-            path = locate(value.strip("'\"").removeprefix(WORD), overrides)
-            rate = _rate(path)
-            text, origin = f"{key}={rate:g}", {"lr_from": {"run": read_run(path)["id"], "path": str(path)}}
+            name = value.strip("'\"").removeprefix(WORD)
+            rate, path, tokens = _of_study(folder) if (folder := _study(name, overrides)) else _of_run(locate(name, overrides))
+            text, origin = f"{key}={rate:g}", {"lr_from": {"run": read_run(path)["id"], "path": str(path), "tokens": tokens}}
         written.append(text)
     return written, origin
 
 
-def _rate(path: Path) -> float:
+def _study(name: str, overrides: list[str]) -> Path | None:
+    """The folder of a study, by path or by its name below the folder of sweeps; None if it is no study's."""
+    places = (expanded(name), expanded(typed(overrides, "paths.multirun") or "multirun") / name)
+    return next((place for place in places if name and (place / ROWS).exists()), None)
+
+
+def _of_study(folder: Path) -> tuple[float, Path, int | None]:
+    """Rate of its best trial, the directory of that trial's first run, and the tokens of the run."""
+    study = read_rows_of(folder)
+    winner = best(study)
+    if winner is None:
+        raise RecordError(f"{KEY}={WORD}{folder.name}: no trial of that study has ended yet.")
+    if KEY not in winner.trial["params"]:
+        raise RecordError(f"{KEY}={WORD}{folder.name}: that study did not vary {KEY}.")
+    run = winner.trial["runs"][0]
+    return float(winner.trial["params"][KEY]), folder / run["path"], run.get("tokens")
+
+
+def _of_run(path: Path) -> tuple[float, Path, int | None]:
+    """Rate that a finder's run recommends, its directory, and the tokens of the runs that decided."""
     info = read_run(path)
     found = info.get("find_lr") or {}
     if found.get("lr") is None:
         why = "is no run of task=find_lr" if not found else f"has not found a rate ({info['status']})"
         raise RecordError(f"{KEY}={WORD}{info['id']}: {path.name} {why}. Find one with: gptshake task=find_lr model=... data=...")
-    return float(found["lr"])
+    per_step = (info.get("budget") or {}).get("tokens_per_step")
+    return float(found["lr"]), path, found["steps"] * per_step if found.get("steps") and per_step else None
 
 
 def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:

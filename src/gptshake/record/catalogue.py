@@ -68,13 +68,13 @@ class Entry:
         trial = self.info.get("trial")
         return str(trial["study"]) if isinstance(trial, dict) and trial.get("study") else None
 
-    @property
+    @cached_property
     def summary(self) -> Mapping[str, Any]:
         """Final figures, such as ``val/bpb``; empty before the end."""
         summary = self.info.get("summary")
         return summary if isinstance(summary, dict) else {}
 
-    @property
+    @cached_property
     def old_rule(self) -> bool:
         """Whether its bits per byte may be too low: an earlier version left out what unknown tokens hide."""
         data, choices = self.info.get("data"), self.info.get("choices")

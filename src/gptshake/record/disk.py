@@ -38,7 +38,8 @@ class Item:
 
 def items(runs: Path, multirun: Path, cache: Path) -> list[Item]:
     """Everything, the largest first."""
-    entries = catalogue([runs, multirun])
+    roots = [root.resolve() for root in (runs, multirun)]
+    entries = [entry for entry in catalogue([runs, multirun]) if any(entry.path.resolve().is_relative_to(root) for root in roots)]
     found = [*_caches(cache, entries), *_checkpoints(entries), *_studies(multirun, entries)]
     return sorted(found, key=lambda item: (-item.size, item.name))
 

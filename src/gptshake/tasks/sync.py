@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from gptshake.errors import OutOfReach
+from gptshake.files import refuse_links
 from gptshake.record.catalogue import BROKEN, Entry, catalogue, read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
@@ -87,7 +88,8 @@ def _upload(entries: list[Entry]) -> tuple[dict[Path, str], dict[Path, str]]:
 
 
 def _whole_folder(run: Run) -> Path:
-    """The run's W&B folder, written anew if it is not whole, with the options that the run had."""
+    """The run's W&B folder, written anew if it is not whole, with the options that the run had; not with what a link in it points to."""
+    refuse_links(run.path)
     if folder := upload.folder_of(run):
         return folder
     known = (config_of(run).get("logger") or {}) | {key: value for key, value in (run.info.get("wandb") or {}).items() if value}
