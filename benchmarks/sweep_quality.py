@@ -1,46 +1,183 @@
-"""Is the answer of a sweep right? The default search against a smoothed fine grid of learning rates, all run to the end.
+"""Is the answer of a sweep right? The search of one range against measured landscapes: fine grids of learning rates, two seeds each.
 
-The grid (16 rates, several seeds) is a study, too, so it can be interrupted. Its means over seeds are smoothed by a local quadratic in log
-rate, because the bare minimum of a fine grid is seed noise. 2,500 steps are enough for every good rate to have learned more than pairs of
-letters: while some seeds have and others have not, seeds differ by percents and no curve is smooth. Then the default search runs once for
-every seed, from declared values that are off by up to a factor of four. Reported: tokens as a share of the grid's, how far the smoothed
-loss at the answer lies above the smoothed best, and how often the stated interval holds the smoothed best rate.
+Without options the present rule is replayed in seconds on ``benchmarks/landscapes/*.json`` and on synthetic bowls. A seed's losses are
+interpolated in log rate (monotone cubic, Fritsch and Butland 1984); the search sees one seed, the other one is its second seed; it begins
+at the best rate times 1/8 to 8. An answer is judged by the mean over seeds, smoothed by a local quadratic among rates within 5 % of the
+best, because the bare minimum of a grid is seed noise, and a cliff is no noise. The table: runs of the search, then two more of a second
+seed; how far the loss at the answer lies above the smoothed best; how often the stated interval holds the best.
 
-    python benchmarks/sweep_quality.py [--seeds N] [--steps N] [--folder DIR] [--json FILE]
+    python benchmarks/sweep_quality.py [NAME ...]
+    python benchmarks/sweep_quality.py --keep multirun/<study>   make a landscape of a study (optimizer.lr=<list> repeats=2 pruner=none)
+    python benchmarks/sweep_quality.py --real NAME [--folder DIR]   real sweeps from three starts
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
+import random
+import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gptshake.estimate.basin import basin
+from gptshake.report import answer
+from gptshake.sweep.rows import AGAIN
+from gptshake.sweep.search import Line, Point, second_seeds
+from gptshake.sweep.space import Axis
 
-RATES = [float(f"{5e-4 * (6e-2 / 5e-4) ** (number / 15):.3g}") for number in range(16)]
-MODEL = [
-    "model=tiny",
-    "model.n_layer=2",
-    "model.n_embd=64",
-    "data=shakespeare_char",
-    "scheduler=cosine",
-    "scheduler.warmup=0.1",
-    "scheduler.floor=0",
-]
-REST = ["data.batch_size=16", "trainer.limit_val_batches=200", "callbacks=none", "logger=none"]
-DECLARED = (2e-3, 8e-3, 5e-4)  # what the search is told: the preset, and four times more and less
-BATCHES = (8, 16, 32, 64)
-WIDTH = 0.6  # of the smoothing kernel, in factors of two: about the distance between two rates of the grid
+LANDSCAPES = Path(__file__).parent / "landscapes"
+LR = "optimizer.lr"
+OFF = [2.0**power for power in (-3, -2, -1, -0.5, 0, 0.5, 1, 2, 3)]
+WIDTH = 0.6  # of the smoothing kernel, in factors of two
+BEYOND = 64  # factor by which the range of the search is wider than the grid
+PLATEAU, SLOPE = 0.03, -0.02  # of the loss for a factor of two: what is assumed above the grid, and at least below it
+Landscape = dict[str, Any]  # name, command, commit, steps, tokens, rates, losses (a list for each seed, null: diverged), perhaps range
+Loss = Callable[[float], float]
 
 
-def study(folder: Path, name: str, *words: str, model: Sequence[str] = (*MODEL, *REST)) -> dict[str, Any]:
+def curve(rates: Sequence[float], losses: Sequence[float | None]) -> Loss:
+    """Loss at any rate; a rate nearest to one that diverged diverges."""
+    x, y = zip(*((math.log2(rate), loss) for rate, loss in zip(rates, losses, strict=True) if loss is not None), strict=True)
+    slopes = np.diff(y) / np.diff(x)
+    inner = [0.0 if left * right <= 0 else 2 * left * right / (left + right) for left, right in itertools.pairwise(slopes)]
+    tangents = [slopes[0], *inner, slopes[-1]]
+
+    def loss(rate: float) -> float:
+        at = math.log2(rate)
+        if losses[min(range(len(rates)), key=lambda index: abs(math.log2(rates[index] / rate)))] is None:
+            return math.inf
+        if at <= x[0]:
+            return min(y[0] + min(slopes[0], SLOPE * y[0]) * (at - x[0]), 2 * y[0])
+        if at >= x[-1]:
+            return y[-1] * (1 + PLATEAU * (at - x[-1]))
+        i = int(np.searchsorted(x, at)) - 1
+        h = x[i + 1] - x[i]
+        t = (at - x[i]) / h
+        ends = (1 + 2 * t) * (1 - t) ** 2 * y[i] + t * t * (3 - 2 * t) * y[i + 1]
+        return float(ends + h * (t * (1 - t) ** 2 * tangents[i] + t * t * (t - 1) * tangents[i + 1]))
+
+    return loss
+
+
+def smoothed(points: Sequence[tuple[float, float]], rate: float) -> float:
+    """Local quadratic regression of the loss at a rate."""
+    x, y = np.array([math.log2(other / rate) for other, _ in points]), np.array([loss for _, loss in points])
+    weight = np.exp(-((x / WIDTH) ** 2) / 2)
+    columns = np.stack([np.ones_like(x), x, x**2], axis=1)[:, : min(3, len(points) - 1) or 1] * weight[:, None]
+    return float(np.linalg.lstsq(columns, y * weight, rcond=None)[0][0])
+
+
+def truth_of(land: Landscape) -> Loss:
+    """Mean over seeds, smoothed among rates within 5 % of the best."""
+    means = [None if None in column else statistics.fmean(column) for column in zip(*land["losses"], strict=True)]
+    lowest = min(mean for mean in means if mean is not None)
+    near = [(rate, mean) for rate, mean in zip(land["rates"], means, strict=True) if mean is not None and mean < 1.05 * lowest]
+    inside = {rate for rate, _ in near}
+    return curve(land["rates"], [smoothed(near, rate) if rate in inside else mean for rate, mean in zip(land["rates"], means, strict=True)])
+
+
+def search(loss: Loss, start: float, low: float, high: float) -> list[Point]:
+    """The points that the default search tries."""
+    line = Line(Axis(LR, low, high, log=True, declared=start), n_trials=None, slots=1)
+    points: list[Point] = []
+    while (params := line.propose(points)) is not None:
+        value = loss(float(params[LR]))
+        points.append(Point(len(points), params, value, "ok") if math.isfinite(value) else Point(len(points), params, None, "diverged"))
+    return points
+
+
+def as_study(points: Sequence[Point], low: float, high: float, again: Loss | None) -> answer.Rows:
+    """Rows of study.json, with a second seed of the best and of its better neighbour."""
+
+    def row(number: int, params: Any, value: float | None, state: str, folder: str = "") -> dict[str, Any]:
+        run = {"state": state, "value": value, "repeat": 0, "path": f"{folder}{number}"}
+        return {"number": number, "params": params, "value": value, "state": state, "runs": [run]}
+
+    first = {float(point.params[LR]): point for point in points if point.value is not None}
+    seconds: dict[float, float] = {}
+    while again and (wanted := second_seeds([(rate, point.value or 0.0) for rate, point in first.items()], seconds)):
+        seconds |= {rate: again(rate) for rate in wanted}
+    confirm = [
+        row(first[rate].number, first[rate].params, value, "ok" if math.isfinite(value) else "diverged", AGAIN)
+        for rate, value in seconds.items()
+    ]
+    axis = {"key": LR, "low": low, "high": high, "log": True, "powers": False, "choices": [], "declared": None}
+    trials = [row(point.number, point.params, point.value, point.state) for point in points]
+    return {"direction": "minimize", "axes": [axis], "trials": trials, "confirm": confirm, "repeats": 1}
+
+
+def replay(land: Landscape) -> list[dict[str, float]]:
+    """Every start with every seed."""
+    rates, truth = land["rates"], truth_of(land)
+    low, high = land.get("range") or (rates[0] / BEYOND, rates[-1] * BEYOND)
+    fine = [float(rate) for rate in np.geomspace(max(rates[0], low), min(rates[-1], high), 400)]
+    best = min(fine, key=truth)
+    seeds = [curve(rates, losses) for losses in land["losses"]]
+    results = []
+    for index, loss in enumerate(seeds):
+        again = seeds[(index + 1) % len(seeds)] if len(seeds) > 1 else None
+        for start in (min(max(best * off, low), high) for off in OFF):
+            points = search(loss, float(f"{start:.3g}"), low, high)
+            rows = as_study(points, low, high, again)
+            results.append({"runs": len(points), "more": len(rows["confirm"]), **judged(rows, truth, best)})
+    return results
+
+
+def judged(rows: answer.Rows, truth: Loss, best: float) -> dict[str, float]:
+    """How far the answer lies above the best, and whether the interval holds it; without an interval it does not."""
+    winner, found = answer.best(rows), answer.basin_of(rows, answer.scales(rows)[0])
+    if winner is None:
+        return {"above": math.inf, "holds": 0.0}
+    above = truth(float(winner.trial["params"][LR])) / truth(best) - 1
+    return {"above": above, "holds": float(found is not None and found.low <= best * 1.01 and best <= found.high * 1.01)}
+
+
+def synthetic(seed: int) -> list[Landscape]:
+    """Bowls with seed noise of 0.1 to 1 %: round, steep on the right, with a cliff and a plateau, a double bottom, the best at the edge."""
+    rates = [float(f"{2.5e-4 * 2 ** (number / 2):.3g}") for number in range(19)]
+    draw = random.Random(seed)
+
+    def land(name: str, shape: Loss, **more: Any) -> Landscape:
+        sd = draw.choice([0.001, 0.003, 0.005, 0.01])
+        losses = [[2.5 * (1 + shape(math.log2(rate / 8e-3))) * (1 + draw.gauss(0, sd)) for rate in rates] for _ in range(2)]
+        return {"name": f"synthetic {name}", "rates": rates, "losses": losses} | more
+
+    bend = draw.choice([0.004, 0.008, 0.015, 0.025])
+    cliffs = [(f"cliff at {at}x", at) for at in (1.2, 2, 4)]
+    return [
+        land("round", lambda x: bend * x * x),
+        land("steep", lambda x: bend * x * x * (5 if x > 0 else 1)),
+        *(land(name, lambda x, at=at: 0.2 + 0.02 * x if x > math.log2(at) else bend * x * x) for name, at in cliffs),
+        land("double bottom", lambda x: min(bend * x * x + 0.008, bend * (x + 3) ** 2)),
+        land("edge", lambda x: bend * x * x, range=(2.5e-4, 4e-3)),
+    ]
+
+
+def keep(folder: Path) -> Landscape:
+    """A study of listed rates as a landscape; its folder's name is the landscape's."""
+    rows = json.loads((folder / "study.json").read_text())
+    trials = sorted(rows["trials"], key=lambda trial: trial["params"][LR])
+    runs = [[run["value"] if run["state"] == "ok" else None for run in trial["runs"]] for trial in trials]
+    whole = [(trial, values) for trial, values in zip(trials, runs, strict=True) if len(values) == rows["repeats"]]
+    return {
+        "name": folder.resolve().name,
+        "command": shlex.join(["gptshake", "-m", *rows["fixed"]]),
+        "commit": rows["code"].get("commit"),
+        "steps": next((int(text.partition("=")[2]) for text in rows["fixed"] if text.startswith("trainer.max_steps=")), None),
+        "tokens": rows["tokens"],
+        "rates": [trial["params"][LR] for trial, _ in whole],
+        "losses": [list(losses) for losses in zip(*(values for _, values in whole), strict=True)],
+    }
+
+
+def study(folder: Path, name: str, *words: str, model: Sequence[str] = ()) -> dict[str, Any]:
     """Run a study in ``folder``, or go on with it; its rows."""
     command = [sys.executable, "-m", "gptshake", "-m", *model, *words, f"study={name}"]
     subprocess.run(command, cwd=folder, env=os.environ | {"GPTSHAKE_DIRTY": "1"}, check=True, stdout=subprocess.DEVNULL)
@@ -48,96 +185,57 @@ def study(folder: Path, name: str, *words: str, model: Sequence[str] = (*MODEL, 
     return rows
 
 
-def smoothed(points: list[tuple[float, float]], rate: float) -> float:
-    """Local quadratic regression of the loss at a rate."""
-    x = np.array([math.log2(value / rate) for value, _ in points])
-    y = np.array([loss for _, loss in points])
-    weight = np.exp(-((x / WIDTH) ** 2) / 2)
-    columns = np.stack([np.ones_like(x), x, x**2], axis=1) * weight[:, None]
-    return float(np.linalg.lstsq(columns, y * weight, rcond=None)[0][0])
+def real(land: Landscape, folder: Path) -> list[dict[str, float]]:
+    """Sweeps that really run, from the best rate, and from four times less and more."""
+    truth = truth_of(land)
+    best = min(map(float, np.geomspace(land["rates"][0], land["rates"][-1], 400)), key=truth)
+    results = []
+    for off in (1.0, 0.25, 4.0):
+        name = f"{land['name']}-from-{off:g}"
+        words = [*shlex.split(land["command"])[2:], f"{LR}={best * off:.3g}", f"{LR}=range"]
+        rows = study(folder, name, *words)
+        results.append({"runs": len(rows["trials"]), "more": len(rows["confirm"]), **judged(rows, truth, best)})
+    return results
 
 
-def plane(folder: Path, length: list[str]) -> dict[str, float]:
-    """Learning rate and batch size together: nine trials against a grid of 12 rates and 4 batch sizes at equal tokens."""
-    rates = [float(f"{1e-3 * 60 ** (number / 11):.3g}") for number in range(12)]
-    lists = [f"optimizer.lr={','.join(map(str, rates))}", f"data.batch_size={','.join(map(str, BATCHES))}"]
-    grid = study(folder, "plane", *length, *lists, "pruner=none", "seed=1")
-    finished = [trial for trial in grid["trials"] if trial["value"] is not None]
-    by_batch = {
-        batch: [(t["params"]["optimizer.lr"], t["value"]) for t in finished if t["params"]["data.batch_size"] == batch] for batch in BATCHES
-    }
-    best = min(smoothed(points, rate) for points in by_batch.values() for rate in np.geomspace(rates[0], rates[-1], 200))
-    ranges = ["optimizer.lr=range", f"data.batch_size=tag(powers_of_two,interval({BATCHES[0]},{BATCHES[-1]}))"]
-    above, share = [], []
-    for proposals in range(2):
-        rows = study(
-            folder, f"plane-search-{proposals}", *length, *ranges, "hydra.sweeper.n_trials=9", f"hydra.sweeper.seed={proposals}", "seed=1"
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    lines = [f"{'landscape':<28}{'runs':>5}{'most':>6}{'more':>6}{'above, median':>15}{'p95':>8}{'worst':>8}{'holds':>8}"]
+    for name, results in rows.items():
+        runs, above = [result["runs"] for result in results], sorted(100 * result["above"] for result in results)
+        holds, p95 = 100 * statistics.fmean(result["holds"] for result in results), above[int(0.95 * (len(above) - 1))]
+        figures = f"{statistics.median(above):>13.2f} %{p95:>6.2f} %{above[-1]:>6.2f} %{holds:>6.0f} %"
+        lines.append(
+            f"{name:<28}{statistics.median(runs):>5.0f}{max(runs):>6.0f}{statistics.fmean(r['more'] for r in results):>6.1f}{figures}"
         )
-        answer = min((t for t in rows["trials"] if t["value"] is not None), key=lambda trial: trial["value"])["params"]
-        above.append(smoothed(by_batch[answer["data.batch_size"]], answer["optimizer.lr"]) / best - 1)
-        share.append(tokens(rows) / tokens(grid))
-        print(json.dumps(answer | {"above": above[-1], "tokens": share[-1]}), flush=True)
-    return {
-        "rate x batch: tokens, share of the grid's (mean)": statistics.mean(share),
-        "rate x batch: loss at the answer above the best (mean)": statistics.mean(above),
-    }
-
-
-def tokens(rows: dict[str, Any]) -> int:
-    return sum(run["tokens"] or 0 for trial in rows["trials"] for run in trial["runs"])
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("names", nargs="*", help="landscapes; all without")
+    parser.add_argument("--keep", type=Path, metavar="STUDY")
+    parser.add_argument("--real", metavar="NAME")
     parser.add_argument("--folder", type=Path, default=Path("sweep-quality"))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--landscapes", type=Path, default=LANDSCAPES)
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    length = [f"trainer.max_steps={options.steps}", f"trainer.val_check_interval={options.steps // 5}"]
-    grid = study(
-        options.folder, "grid", *length, f"optimizer.lr={','.join(map(str, RATES))}", f"repeats={options.seeds}", "pruner=none", "seed=1"
-    )
-    finished = [trial for trial in grid["trials"] if trial["value"] is not None]
-    points = [(trial["params"]["optimizer.lr"], trial["value"]) for trial in finished]
-    fine = np.geomspace(RATES[0], RATES[-1], 400)
-    losses = [smoothed(points, rate) for rate in fine]
-    best, best_rate = min(losses), float(fine[int(np.argmin(losses))])
-    noise = [statistics.stdev(run["value"] for run in trial["runs"]) / trial["value"] for trial in finished if options.seeds > 1]
-    per_seed = tokens(grid) / options.seeds
-    print(f"grid: best {best:.4f} at {best_rate:.2e}; sd between seeds {100 * statistics.median(noise or [0]):.2f} %", flush=True)
-    answers = []
-    for seed in range(1, options.seeds + 1):
-        for declared in DECLARED:
-            rows = study(
-                options.folder, f"search-{declared:g}-{seed}", *length, f"optimizer.lr={declared}", "optimizer.lr=range", f"seed={seed}"
-            )
-            tried = [(t["params"]["optimizer.lr"], math.inf if t["value"] is None else t["value"]) for t in rows["trials"]]
-            answer = min(tried, key=lambda point: point[1])[0]
-            found = basin(tried, log=True, sd=None)
-            answers.append(
-                {
-                    "declared": declared,
-                    "seed": seed,
-                    "answer": answer,
-                    "runs": len(tried),
-                    "tokens": tokens(rows) / per_seed,
-                    "above": smoothed(points, answer) / best - 1,
-                    "holds": found is not None and found.low <= best_rate <= found.high,
-                }
-            )
-            print(json.dumps(answers[-1]), flush=True)
-    figures = {
-        "tokens, share of the grid's (mean)": statistics.mean(answer["tokens"] for answer in answers),
-        "loss at the answer above the best (mean)": statistics.mean(answer["above"] for answer in answers),
-        "loss at the answer above the best (worst)": max(answer["above"] for answer in answers),
-        "interval holds the best": statistics.mean(answer["holds"] for answer in answers),
-    } | plane(options.folder, length)
-    for name, value in figures.items():
-        print(f"{name:<60}{100 * value:.2f} %")
-    if options.json:
-        options.json.write_text(json.dumps({"grid": points, "best": [best_rate, best], "answers": answers} | figures, indent=1) + "\n")
+    if options.keep:
+        options.landscapes.mkdir(exist_ok=True)
+        land = keep(options.keep)
+        (options.landscapes / f"{land['name']}.json").write_text(json.dumps(land, indent=1) + "\n")
+        return
+    lands = [json.loads(path.read_text()) for path in sorted(options.landscapes.glob("*.json"))]
+    if options.real:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        print(table({land["name"]: real(land, options.folder) for land in lands if land["name"] == options.real}))
+        return
+    rows = {land["name"]: replay(land) for land in lands}
+    for seed in range(20):
+        for land in synthetic(seed):
+            rows.setdefault(land["name"], []).extend(replay(land))
+    chosen = {name: results for name, results in rows.items() if not options.names or name in options.names}
+    measured = [result for land in lands for result in chosen.get(land["name"], [])]
+    made = [result for name, results in chosen.items() if name.startswith("synthetic") for result in results]
+    print(table(chosen | ({"all measured": measured} if measured else {}) | ({"all synthetic": made} if made else {})))
 
 
 if __name__ == "__main__":

@@ -129,6 +129,7 @@ class Trials:
             },
             "ranges": _law_range(cfg, shape, budget, store.bytes_per_token),
             "schedule": assemble.schedule_words(cfg, budget),
+            "warmer": assemble.longer_warmup(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,

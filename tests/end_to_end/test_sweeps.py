@@ -73,9 +73,11 @@ def test_a_learning_rate_is_found_by_the_word_range(commands: Any, small: Any, t
     study = Study(tmp_path)
     assert study.rows["search"] == "line" and study.rows["state"] == "done" and 3 <= len(study.trials) <= 20
     rates = [trial["params"]["optimizer.lr"] for trial in study.trials]
-    assert rates[0] == 2e-3 and all(1e-5 <= rate <= 3e-2 for rate in rates) and len(set(rates)) == len(rates)
-    assert done.out.index("estimated cost:") < done.out.index("trial 0 begins")
-    assert "The best is trial" in done.out and "Repeat it:  python -m gptshake" in done.out and "\x1b" not in done.out
+    assert rates[0] == 8e-3 and all(1e-5 <= rate <= 3e-2 for rate in rates) and len(set(rates)) == len(rates)
+    assert done.out.index("20 runs and 2 of a second seed x") < done.out.index("trial 0 begins")
+    assert len(study.rows["confirm"]) >= 2 and {run["seed"] for row in study.rows["confirm"] for run in row["runs"]} == {1338}
+    assert "The best is trial" in done.out and "With a second seed: trial" in done.out
+    assert "Repeat it:  python -m gptshake" in done.out and "\x1b" not in done.out
     names = {path.relative_to(study.folder).as_posix() for path in study.folder.rglob("*")}
     assert {"journal.log", "report.html", "best.yaml", "plots/basin.png", "plots/basin.svg", "plots/curves.png"} <= names
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.basin import LEAST_SD, Parabola, basin, fit, freedom_of, noise
+from gptshake.estimate.basin import LEAST_SD, Parabola, basin, fit, freedom_of, noise, on_a_cliff, pooled
 
 PAIR = 1.959964 * math.sqrt(2)  # standard deviations by which two values differ at 5 %
 
@@ -65,24 +65,36 @@ def test_runs_that_only_noise_tells_from_the_best_count_too() -> None:
 
 
 def test_the_interval_ends_where_the_parabola_leaves_the_noise() -> None:
-    found = basin(bowl(0.01, 0.5, 2.0), log=True, sd=0.04 / PAIR)  # 0.04 = 0.01 * 2^2
+    exact = Parabola(0.01, 0.5, 2.0)
+    found = basin([(2.0**x, exact(x)) for x in (-3.0, -1.0, 0.5, 2.0, 3.5)], log=True, sd=0.015 / PAIR)  # 0.015 = 0.01 * 1.22^2
     assert found is not None and found.edge is None and not found.assumed
     assert math.log2(found.best) == pytest.approx(0.5, abs=1e-6)
-    assert math.log2(found.low) == pytest.approx(-1.5, abs=1e-6)
-    assert math.log2(found.high) == pytest.approx(2.5, abs=1e-6)
+    assert math.log2(found.low) == pytest.approx(0.5 - math.sqrt(1.5), abs=1e-6)
+    assert math.log2(found.high) == pytest.approx(0.5 + math.sqrt(1.5), abs=1e-6)
 
 
-def test_without_repeats_half_a_percent_is_assumed() -> None:
-    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=None)
+@pytest.mark.parametrize(("curvature", "reach"), [(0.01, 2.0), (0.003, 4.0)])
+def test_without_measured_noise_the_interval_reaches_to_values_that_are_clearly_worse(curvature: float, reach: float) -> None:
+    """0.5 % of 2.0 is assumed, so a loss of 0.028 above the best is clearly worse: 0.04 is, 0.012 is not."""
+    found = basin(bowl(curvature, 0.0, 2.0), log=True, sd=None)
     assert found is not None and found.assumed and found.sd == pytest.approx(0.01)
-    assert math.log2(found.high) == pytest.approx(math.sqrt(PAIR * 0.01 / 0.01), abs=1e-6)
+    assert (math.log2(found.low), math.log2(found.high)) == (-reach, reach)
 
 
-@pytest.mark.parametrize(("freedom", "t"), [(2, 4.302653), (4, 2.776445), (30, 2.042272), (math.inf, 1.959964)])
+def test_few_measured_seeds_are_pooled_with_what_is_usual() -> None:
+    """Two degrees of freedom at 1 % and two at 0.5 % of the level: the root of the mean of the squares, with four."""
+    assert pooled(0.02, 2, 2.0) == (pytest.approx(math.sqrt((0.02**2 + 0.01**2) / 2)), 4)
+    assert pooled(0.02, 1e9, 2.0)[0] == pytest.approx(0.02)
+    assert pooled(0.02, math.inf, 2.0) == (0.02, math.inf)
+
+
+@pytest.mark.parametrize(("freedom", "t"), [(2, 2.776445), (4, 2.446912), (28, 2.042272), (math.inf, 1.959964)])
 def test_an_interval_is_wider_where_few_seeds_measured_its_noise(freedom: float, t: float) -> None:
-    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.005, freedom=freedom)
+    """The sd is as usual, so only the degrees of freedom count: two more than were measured."""
+    exact = Parabola(0.02, 0.0, 1.0)
+    found = basin([(2.0**x, exact(x)) for x in (-3.0, -1.5, 0.0, 1.5, 3.0)], log=True, sd=0.005, freedom=freedom)
     assert found is not None and not found.assumed
-    assert math.log2(found.high) == pytest.approx(math.sqrt(t * math.sqrt(2) * 0.005 / 0.01), abs=1e-5)
+    assert math.log2(found.low) == pytest.approx(-math.sqrt(t * math.sqrt(2) * 0.005 / 0.02), abs=1e-5)
 
 
 def test_two_seeds_measure_no_noise() -> None:
@@ -90,15 +102,31 @@ def test_two_seeds_measure_no_noise() -> None:
     assert found == assumed
 
 
+def test_the_mean_of_four_runs_has_half_the_noise_of_one() -> None:
+    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.02, runs=4)
+    assert found is not None and found.sd == pytest.approx(0.01)
+
+
 def test_still_seeds_do_not_make_a_skewed_bowl_surer_than_its_parabola() -> None:
     found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.0)
     assert found is not None and found.sd == 0
-    assert math.log2(found.high) == pytest.approx(math.sqrt(PAIR * LEAST_SD * 2.0 / 0.01), abs=1e-6)
+    assert math.log2(found.low) == pytest.approx(-math.sqrt(PAIR * LEAST_SD * 2.0 / 0.01), abs=1e-6)
+
+
+@pytest.mark.parametrize(("beyond", "reaches"), [(2.2, True), (math.inf, True), (2.05, False)])
+def test_where_a_cliff_follows_the_interval_reaches_to_it_for_it_may_begin_anywhere(beyond: float, reaches: bool) -> None:
+    found = basin([(2.0**-2, 2.04), (1.0, 2.0), (2.0**2, beyond), (2.0**4, 2.5)], log=True, sd=0.001)
+    assert found is not None and (found.high == 2.0**2) is reaches and found.low > 2.0**-2
+
+
+def test_a_seed_that_diverged_or_lost_5_percent_stands_on_a_cliff() -> None:
+    assert on_a_cliff([3.713, 3.027]) and on_a_cliff([2.0, math.inf]) and on_a_cliff([2.0, math.nan])
+    assert not on_a_cliff([2.0, 2.09]) and not on_a_cliff([2.0])
 
 
 def test_a_linear_axis_stays_linear() -> None:
     exact = Parabola(4.0, 0.3, 1.0)
-    found = basin([(x, exact(x)) for x in (0.1, 0.25, 0.5)], log=False, sd=0.04 / PAIR)
+    found = basin([(x, exact(x)) for x in (0.1, 0.2, 0.3, 0.41, 0.5)], log=False, sd=0.04 / PAIR)
     assert found is not None
     assert (found.best, found.low, found.high) == pytest.approx((0.3, 0.2, 0.4), abs=1e-6)
 

@@ -93,7 +93,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
             executor,  # type: ignore[arg-type]
             Limits(1, **limits),
             overrides=lambda params: [f"{key}={value}" for key, value in params.items()],
-            seed=0 if limits.get("confirm") else None,
+            seed=0 if limits.get("confirm") or limits.get("noise") else None,
             sampler=lambda number: sampler_for(options, number),
             first=[],
             sequence=sequence_of(options, axes),
@@ -106,6 +106,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
 
 def value(task: Mapping[str, Any]) -> float:
     return float(task["params"]["lr"])
+
+
+def bowl(task: Mapping[str, Any]) -> float:
+    return 2.0 * (1 + 0.01 * math.log2(task["params"]["lr"] / 1.1e-2) ** 2)
 
 
 # Limits
@@ -146,6 +150,33 @@ def test_one_seed_that_diverged_keeps_a_point_from_being_confirmed(run: Begin) -
     )
     winner = best(study.rows())
     assert winner is not None and winner.confirmed and winner.trial["params"] == {"lr": 2e-3}
+
+
+def test_a_settled_line_runs_the_best_and_its_better_neighbour_with_a_second_seed_which_are_no_trials(run: Begin) -> None:
+    study, executor = run(bowl, [LR], noise=True)
+    best_rate, beside = (float(row.params["lr"]) for row in study.confirm)
+    rates = sorted(float(trial.params["lr"]) for trial in study.ranking())
+    assert best_rate == study.ranking()[0].params["lr"] and abs(rates.index(best_rate) - rates.index(beside)) == 1
+    assert [[run.seed for run in row.runs] for row in study.confirm] == [[1], [1]]
+    assert len(executor.tasks) == len(study.trials) + 2 and len(study.points()) == len(study._study.trials) == len(study.trials)
+    study, executor = run(bowl, [LR], noise=True)
+    assert executor.tasks == []
+
+
+def test_a_best_that_diverges_with_the_second_seed_makes_the_next_ones_run_again(run: Begin) -> None:
+    def result(task: Mapping[str, Any]) -> float:
+        return math.nan if task["repeat"] and task["params"]["lr"] > 1e-2 else bowl(task)
+
+    study, _ = run(result, [LR], noise=True)
+    states = [row.state for row in study.confirm]
+    winner = best(study.rows())
+    assert "diverged" in states and states[-1] == "ok" and len(states) <= 4
+    assert winner is not None and winner.seeds == 2 and winner.trial["params"]["lr"] <= 1e-2
+
+
+def test_no_second_seed_is_run_after_the_timeout(run: Begin) -> None:
+    study, _ = run(bowl, [LR], noise=True, timeout=2.5)
+    assert study.confirm == []
 
 
 def test_whatever_ends_a_study_its_record_does_not_stay_at_work(run: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -224,6 +255,20 @@ def pruned(tmp_path: Path) -> Callable[..., bool]:
 class Always(optuna.pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
         return True
+
+
+def test_along_a_line_no_rank_counts_within_a_factor_of_four_of_the_best_but_divergence_does(tmp_path: Path) -> None:
+    header = Header("mine", "app.py", "value", "minimize", "", [], [LR.plain()], "line", None, 1, 1000, 1, "", None, None, "seed", [], {})
+    study = Study(tmp_path, header, [LR], pruner=Patient(patience=1, n_startup_trials=1))
+    other = optuna.trial.create_trial
+    best_row = module.TrialRow(0, {"lr": 3e-3}, [], [], "ok", 1.0)
+    study._study.add_trial(other(value=1.0, intermediate_values={400: 1.0}))
+    study.trials[0] = best_row
+    for rate, last, expected in ((1.2e-2, 1.2, False), (1.3e-2, 1.2, True), (1.2e-2, math.nan, True), (1.2e-2, 9.0, True)):
+        number, params = study.ask({"lr": rate})
+        study.trials[number] = module.TrialRow(number, params, [], [])
+        study.report(number, 1.2, 500)
+        assert study.report(number, last, 600) is expected, (rate, last)
 
 
 POINT: Params = {"lr": 2e-2, "dropout": 0.1}

@@ -4,13 +4,14 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptshake.sweep.search import MOST, Grid, Line, Point, Sampled, Search, readable, search_for
+from gptshake.sweep.search import MOST, Grid, Line, Point, Sampled, Search, lower_bound, readable, search_for, second_seeds
 from gptshake.sweep.search import start_of as starting_values
 from gptshake.sweep.space import Axis, Params
 from gptshake.sweep.storage import decode, encode
@@ -107,7 +108,7 @@ def test_a_declared_value_at_the_minimum_takes_three_runs() -> None:
     assert len(drive(Line(LR, n_trials=None, slots=1), bowl(1e-3))) == 3
 
 
-def test_a_vertex_between_two_points_takes_a_fourth_run_there() -> None:
+def test_a_minimum_half_way_between_two_points_takes_a_fourth_run_there() -> None:
     points = drive(Line(LR, n_trials=None, slots=1), bowl(2e-3))
     assert values(points)[3:] == [2e-3]
 
@@ -132,9 +133,14 @@ def test_everything_diverged_leads_down_to_the_end_of_the_range() -> None:
 
 
 def test_a_pruned_point_never_counts_as_the_best() -> None:
+    """It is a wall: the search goes on between the neighbours of the best, never beyond."""
     points = [Point(0, {"lr": 1e-3}, 2.0, "ok"), Point(1, {"lr": 4e-3}, 1.0, "pruned"), Point(2, {"lr": 2.5e-4}, 2.1, "ok")]
-    proposed = Line(LR, n_trials=None, slots=1).propose(points)
-    assert proposed is not None and 1e-3 < float(proposed["lr"]) < 4e-3
+    line, tried = Line(LR, n_trials=None, slots=1), set[float]()
+    while (proposed := line.propose(points)) is not None:
+        rate = float(proposed["lr"])
+        tried.add(rate)
+        points.append(Point(len(points), proposed, bowl(1e-3)(rate), "ok"))
+    assert tried and all(2.5e-4 < rate < 4e-3 for rate in tried)
 
 
 @pytest.mark.parametrize("failed", [[0], [1], [2], [3], [0, 1], [1, 3]])
@@ -354,7 +360,82 @@ def test_a_narrow_bottom_beside_a_cliff_is_found(declared: float) -> None:
         return y + (above - y) * math.log(rate / x) / math.log(right / x)
 
     points = drive(Line(Axis("lr", 1e-4, 3e-2, log=True, declared=declared), n_trials=None, slots=1), measured)
-    assert len(points) <= 7 and min(point.value for point in points if point.value) < 1.01 * 3.301
+    assert len(points) <= 8 and min(point.value for point in points if point.value) < 1.01 * 3.301
+
+
+# Bits per byte over learning rates of short runs with a warm-up of 1 % or of 40 steps: the best stands beside a cliff.
+CLIFFS = {
+    "500 steps, 1 %": [(1e-3, 3.224), (2e-3, 2.995), (2.83e-3, 2.928), (4e-3, 3.466), (8e-3, 3.583)],
+    "500 steps, 40": [(4e-3, 2.800), (8e-3, 2.729), (1.6e-2, 3.634)],
+    "250 steps, 1 %": [(1e-3, 3.491), (2e-3, 3.425), (4e-3, 3.618), (8e-3, 3.836)],
+    "250 steps, 40": [(2e-3, 3.349), (4e-3, 3.212), (8e-3, 3.185), (1.6e-2, 3.700)],
+    "1,000 steps, 1 %": [(1e-3, 2.766), (2e-3, 2.607), (4e-3, 2.996), (8e-3, 3.330)],
+    "1,000 steps, 40": [(2e-3, 2.569), (4e-3, 2.459), (8e-3, 2.397), (1.6e-2, 3.515)],
+}
+
+
+def between(points: list[tuple[float, float]], rate: float) -> float:
+    """Straight lines through the points in log rate; the plateau goes on to the right, the slope to the left."""
+    x, y = [math.log2(rate / 1e-3) for rate, _ in points], [loss for _, loss in points]
+    at = math.log2(rate / 1e-3)
+    if at >= x[-1]:
+        return y[-1] + 0.05 * (at - x[-1])
+    i = max(0, sum(place <= at for place in x) - 1)
+    return y[i] + (y[i + 1] - y[i]) * (at - x[i]) / (x[i + 1] - x[i])
+
+
+@pytest.mark.parametrize("name", CLIFFS)
+@pytest.mark.parametrize("off", [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8])
+def test_the_best_beside_a_cliff_is_found_from_starts_that_are_far_off(name: str, off: float) -> None:
+    best, lowest = min(CLIFFS[name], key=lambda point: point[1])
+    declared = float(f"{best * off:.3g}")
+    points = drive(Line(replace(LR, high=0.3, declared=declared), n_trials=None, slots=1), lambda rate: between(CLIFFS[name], rate))
+    assert len(points) <= 8
+    assert min(point.value for point in points if point.value) <= 1.01 * lowest
+
+
+def test_a_start_on_the_plateau_above_a_cliff_comes_down_from_it() -> None:
+    """Losses measured with one seed: the plateau is flat, and its own lowest point is no minimum."""
+    plateau = [(4e-3, 3.079), (5.66e-3, 3.024), (8e-3, 3.713), (1.6e-2, 3.600), (3.2e-2, 3.706)]
+    axis = replace(LR, high=0.3, declared=8e-3)
+    points = drive(Line(axis, n_trials=None, slots=1), lambda rate: between(plateau, rate))
+    assert len(points) <= 8 and min(point.value for point in points if point.value) <= 1.01 * 3.024
+
+
+def test_below_the_best_a_gap_is_bounded_by_its_chord_however_steep_the_cliff_is() -> None:
+    """2.1 - 0.1 x - 0.8 x (1 - x) is lowest at x = 9/16."""
+    assert lower_bound([(-1, 2.1), (0, 2.0), (1, math.inf)], 0) == pytest.approx(2.1 - 0.9 * 0.5625 + 0.8 * 0.5625**2)
+
+
+@pytest.mark.parametrize("cliff", [[(1, math.inf)], [(1, 2.3)], [(1, 2.3), (2, 2.35)], [(1, 2.05), (2, 3.0)]])
+def test_before_a_cliff_the_slope_on_this_side_bounds_a_gap(cliff: list[tuple[float, float]]) -> None:
+    assert lower_bound([(-1, 2.1), (0, 2.0), *cliff], 1) == pytest.approx(1.9)
+
+
+def test_a_bowl_lies_above_the_lines_of_both_sides() -> None:
+    """2 - 0.1 x and 2.01 - 0.19 (1 - x) cross at x = 0.62."""
+    assert lower_bound([(-1, 2.1), (0, 2.0), (1, 2.01), (2, 2.2)], 1) == pytest.approx(2 - 0.1 * 0.18 / 0.29, abs=0.002)
+
+
+@pytest.mark.parametrize("start", [-2.0, -1.0, 0.0, 1.0, 2.0])
+def test_a_round_bowl_of_noise_free_losses_takes_six_runs_at_most(start: float) -> None:
+    points = drive(Line(replace(LR, declared=1e-3 * 2**start), n_trials=None, slots=1), bowl(1e-3))
+    assert len(points) <= 6
+
+
+def test_the_best_and_its_better_neighbour_get_a_second_seed() -> None:
+    first = [(1.0, 2.2), (2.0, 2.0), (3.0, 2.1), (9.0, 2.05)]
+    assert second_seeds(first, {}) == [2.0, 3.0]
+    assert second_seeds(first, {2.0: 2.02, 3.0: 2.08}) == []
+    assert second_seeds(first[1:2], {}) == [2.0] and second_seeds([], {}) == []
+
+
+@pytest.mark.parametrize("again", [math.inf, 2.4])
+def test_a_best_that_stands_on_a_cliff_with_the_second_seed_makes_room_for_others(again: float) -> None:
+    first = [(1.0, 2.2), (2.0, 2.1), (3.0, 2.0), (4.0, 3.0)]
+    assert second_seeds(first, {3.0: again, 2.0: 2.1}) == [1.0]
+    assert second_seeds(first, {3.0: again, 2.0: again, 1.0: again}) == [4.0]
+    assert second_seeds(first, dict.fromkeys((5.0, 6.0, 7.0, 8.0), 2.0)) == []  # four in all
 
 
 @pytest.mark.parametrize(("declared", "first"), [(12, 16), (11, 8), (32, 32), (500, 32)])

@@ -22,7 +22,7 @@ from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, follow, train
-from gptshake.assemble.schedule import planned_schedule, schedule_words
+from gptshake.assemble.schedule import longer_warmup, planned_schedule, schedule_words
 from gptshake.assemble.settle import frozen_source, preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
@@ -36,6 +36,7 @@ __all__ = [
     "fitter",
     "follow",
     "frozen_source",
+    "longer_warmup",
     "make",
     "may_be_tried",
     "measure_checkpoints",

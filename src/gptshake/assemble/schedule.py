@@ -52,6 +52,16 @@ def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = 
     return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
 
 
+def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
+    """An override that doubles the warm-up, to 10 % of the run at least and 30 % at most (50 % of one cycle); nothing where it is as long."""
+    steps = warmup_steps(planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+    key, most = ("pct_start", 0.5) if "pct_start" in cfg.scheduler else ("warmup", 0.3)
+    if steps is None or key not in cfg.scheduler:
+        return ""
+    longer = min(max(2 * steps / budget.steps, 0.1), most)
+    return f"scheduler.{key}={longer:.2g}" if longer > 1.2 * steps / budget.steps else ""
+
+
 def short_warmup(cfg: DictConfig, budget: Budget) -> str:
     """A sentence about a warm-up in tokens that is shorter than a step."""
     warmup = cfg.scheduler.get("warmup")

@@ -1,4 +1,4 @@
-"""The bottom of a bowl: the parabola through the best of measured points, and how far around it seeds decide. Pure arithmetic.
+"""The bottom of a bowl: the parabola through the best of measured points, and between which values the best one lies. Pure arithmetic.
 
 The loss over the logarithm of a learning rate is a bowl that is steep on the right and ends in divergence; near its bottom a
 parabola fits. So the best point and its two neighbours count in full, for they hold the bottom between them, and the others the
@@ -12,8 +12,10 @@ from statistics import variance
 
 from gptshake.estimate.significance import FEWEST, least_difference
 
-ASSUMED_SD = 0.005  # of the loss, between seeds, where no repeats say it: 0.3 to 0.8 % measured at 200 to 3,200 steps
+ASSUMED_SD = 0.005  # of the loss, between seeds, where nobody measured it: 0.3 to 0.8 % measured at 200 to 3,200 steps
+ASSUMED_FREEDOM = 2  # degrees of freedom for which the assumption counts where some were measured
 LEAST_SD = 0.0025  # of the loss, for the interval: bowls are skewed, so a parabola's vertex is no truer, however still the seeds
+CLIFF = 0.05  # of the loss: what a neighbour is worse by if it may stand on a cliff, which can begin anywhere before it
 NARROWEST = 0.25  # half a width in units of log2 below which no interval is claimed
 Points = Sequence[tuple[float, float]]  # place, loss
 
@@ -33,14 +35,14 @@ class Parabola:
 
 @dataclass(frozen=True)
 class Basin:
-    """Where the best value lies, and which values are indistinguishable from it."""
+    """Where the best value lies, and between which values it surely does."""
 
     best: float
     low: float
     high: float
     edge: str | None  # "low" or "high": the best lies at the end of what was tried
-    sd: float  # between seeds, of the loss
-    assumed: bool  # nobody measured the sd
+    sd: float  # between seeds, of the loss, as the interval takes it
+    assumed: bool  # nobody measured the sd, so the interval reaches to the nearest values that are clearly worse
 
 
 def fit(points: Points) -> Parabola | None:
@@ -66,6 +68,11 @@ def fit(points: Points) -> Parabola | None:
     return Parabola(bend / unit**2, middle + unit * vertex, level - bend * vertex**2)
 
 
+def on_a_cliff(values: Sequence[float]) -> bool:
+    """Whether a point's values with several seeds differ by more than seeds do: one diverged, or lost 5 %."""
+    return not all(map(math.isfinite, values)) or max(values) - min(values) > CLIFF * abs(min(values))
+
+
 def noise(values: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation between seeds, pooled over points that have several; None if none has."""
     freedom = freedom_of(values)
@@ -77,15 +84,20 @@ def freedom_of(values: Sequence[Sequence[float]]) -> int:
     return sum(len(point) - 1 for point in values if point)
 
 
-def basin(points: Points, *, log: bool, sd: float | None, freedom: float = math.inf) -> Basin | None:
-    """The best value and the interval around it whose loss is indistinguishable from the bottom, by ``least_difference``.
+def basin(points: Points, *, log: bool, sd: float | None, freedom: float = math.inf, runs: int = 1) -> Basin | None:
+    """The best value and the interval that holds it.
+
+    Values whose loss seeds alone may have made, by ``least_difference``, lie inside. Where the noise was measured, the interval ends
+    where the parabola through the best points leaves it, or where a cliff may hide the bottom, at the neighbour that is 5 % worse;
+    where nobody measured it, at the nearest values on both sides that are clearly worse, which is never narrower than the neighbours.
 
     Args:
         points: (value, loss), lower is better; a loss that is not finite bounds the interval.
         log: whether the values belong on a log scale.
-        sd: of a point's loss between seeds; with None, or where two seeds are all that measured it, 0.5 % of the best loss is
-            assumed. The interval takes 0.25 % at least.
+        sd: of one run's loss between seeds, pooled with the usual 0.5 % of the loss as if that had two degrees of freedom; with
+            None, or with fewer than two degrees of freedom, 0.5 % is assumed. The interval takes 0.25 % at least.
         freedom: degrees of freedom with which the sd was measured.
+        runs: of whose mean each loss is.
     Returns:
         None without a finite loss.
     """
@@ -95,30 +107,30 @@ def basin(points: Points, *, log: bool, sd: float | None, freedom: float = math.
         return None
     at, lowest = min(finite, key=lambda point: point[1])
     assumed = sd is None or freedom < FEWEST - 1
-    spread, freedom = (ASSUMED_SD * abs(lowest), math.inf) if sd is None or assumed else (sd, freedom)
-    below, above = [x for x, _ in place if x < at], [x for x, _ in place if x > at]
-    left, right = max(below, default=at), min(above, default=at)
+    spread, freedom = pooled(sd, freedom, abs(lowest)) if sd is not None and not assumed else (ASSUMED_SD * abs(lowest), math.inf)
+    spread /= math.sqrt(runs)
+    margin = least_difference(max(spread, LEAST_SD * abs(lowest)), freedom)
+    inside = [x for x, y in place if y <= lowest + margin]
+    low, _ = next((point for point in reversed(place) if point[0] < min(inside)), (min(inside), 0.0))
+    high, beyond = next((point for point in place if point[0] > max(inside)), (max(inside), 0.0))
+    left, right = max((x for x, _ in place if x < at), default=at), min((x for x, _ in place if x > at), default=at)
     parabola = fit(finite)
-    best = min(max(parabola.vertex, left), right) if parabola and below and above else at
-    bottom = min(lowest, parabola.bottom if parabola else lowest)
-    low, high = _interval(place, best, parabola, bottom + least_difference(max(spread, LEAST_SD * abs(lowest)), freedom))
-    if log:
-        low, high = min(low, best - NARROWEST), max(high, best + NARROWEST)
-    low, high = max(low, place[0][0]), min(high, place[-1][0])
-    edge = None if below and above else "low" if above else "high" if below else None
+    best = min(max(parabola.vertex, left), right) if parabola and left < at < right else at
+    if parabola and not assumed:
+        reach = max(math.sqrt(margin / parabola.curvature), NARROWEST if log else 0.0)
+        low = max(low, min(*inside, best - reach))
+        high = high if beyond > lowest + CLIFF * abs(lowest) else min(high, max(*inside, best + reach))
+    edge = None if left < at < right else "low" if at < right else "high" if left < at else None
     back = (lambda x: 2.0**x) if log else float
-    return Basin(back(best), back(min(low, at)), back(max(high, at)), edge, spread, assumed)
+    return Basin(back(best), back(low), back(high), edge, spread, assumed)
 
 
-def _interval(place: Points, best: float, parabola: Parabola | None, ceiling: float) -> tuple[float, float]:
-    """Where the loss stays below the ceiling: by the parabola, and on each side as far as measured points below it lie."""
-    inside = [x for x, y in place if y <= ceiling]
-    low, high = min([*inside, best]), max([*inside, best])
-    if parabola and parabola.curvature > 0 and ceiling > parabola.bottom:
-        reach = math.sqrt((ceiling - parabola.bottom) / parabola.curvature)
-        low, high = min(low, best - reach), max(high, best + reach)
-    above = [x for x, y in place if x > high and not math.isfinite(y)]
-    return low, min([high, *above])
+def pooled(sd: float, freedom: float, level: float) -> tuple[float, float]:
+    """A measured standard deviation between seeds together with the usual one, 0.5 % of the level, and their degrees of freedom."""
+    if math.isinf(freedom):
+        return sd, freedom
+    total = freedom + ASSUMED_FREEDOM
+    return math.sqrt((freedom * sd**2 + ASSUMED_FREEDOM * (ASSUMED_SD * level) ** 2) / total), total
 
 
 def _weight(loss: float, lowest: float) -> float:

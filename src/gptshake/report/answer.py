@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from gptshake.estimate.basin import Basin, basin, freedom_of, noise
+from gptshake.estimate.basin import CLIFF, Basin, basin, freedom_of, noise, on_a_cliff
 from gptshake.estimate.significance import FEWEST, Comparison, holm, paired
 from gptshake.estimate.words import counted
 from gptshake.record.figures import is_number
@@ -109,19 +109,52 @@ def finished(study: Rows) -> list[Rows]:
 def best(study: Rows) -> Best | None:
     """The winner: of the confirmation once it is over, else of the trials that finished; None if there is none.
 
+    Where a second seed of the best and of its better neighbour measured the noise, the mean of both seeds decides between these two.
     Only a point whose every fresh seed came to the end is confirmed, or the lucky seeds of an unstable point would win; one that
     diverged in its confirmation wins only if nothing else finished. A change that is compared with a base wins only if it is better
     beyond the noise; else the base stays.
     """
-    confirmed = [] if confirmation_open(study) else [row for row in study.get("confirm") or [] if unconfirmed(row) is None]
-    unstable = {row["number"] for row in study.get("confirm") or [] if any(run["state"] == "diverged" for run in row["runs"])}
-    steady = [trial for trial in finished(study) if trial["number"] not in unstable]
+    confirmed = [] if confirmation_open(study) else [row for row in fresh(study) if unconfirmed(row) is None]
+    steady = [trial for trial in finished(study) if trial["number"] not in unstable(study)]
     candidates = _unless_noise(study, confirmed or steady or finished(study))
     if not candidates:
         return None
     trial = min(candidates, key=lambda row: (cost(study, _value(row)), row["number"]))
     values = run_values(trial)
+    seconds = {} if confirmed or confirmation_open(study) else second_seeds(study)
+    if trial["number"] in seconds:
+        pair = [row for row in candidates if row["number"] in seconds]
+        trial = min(pair, key=lambda row: cost(study, fmean(seconds[row["number"]])))
+        values = seconds[trial["number"]]
+        return Best(trial, fmean(values), standard_error(values), len(values), False)
     return Best(trial, _value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
+
+
+def fresh(study: Rows) -> list[Rows]:
+    """Rows of the confirmation."""
+    return [row for row in study.get("confirm") or [] if not _measures_noise(row)]
+
+
+def again(study: Rows) -> list[Rows]:
+    """Rows of the second seeds that measure the noise."""
+    return [row for row in study.get("confirm") or [] if _measures_noise(row)]
+
+
+def _measures_noise(row: Rows) -> bool:
+    return any(str(run.get("path")).startswith("noise/") for run in row["runs"])
+
+
+def second_seeds(study: Rows) -> dict[int, list[float]]:
+    """Number of a trial -> its value with each seed, where a second one measured the noise."""
+    first = {trial["number"]: run_values(trial) for trial in study["trials"]}
+    return {row["number"]: [*first.get(row["number"], []), *run_values(row)] for row in again(study) if run_values(row)}
+
+
+def unstable(study: Rows) -> set[int]:
+    """Numbers of trials that diverged with a fresh seed, or lost more than 5 % with a second one: they stand on a cliff."""
+    diverged = {row["number"] for row in [*fresh(study), *again(study)] if any(run["state"] == "diverged" for run in row["runs"])}
+    pairs = second_seeds(study).items()
+    return diverged | {number for number, values in pairs if on_a_cliff(values)}
 
 
 def confirmation_open(study: Rows) -> bool:
@@ -262,14 +295,25 @@ def _others(trial: Rows, scale: Scale) -> tuple[tuple[str, Any], ...]:
 
 
 def best_curve(study: Rows, scale: Scale) -> list[tuple[float, float]]:
-    """Value on the axis and cost of the trials that differ from the best one in this axis alone; infinite for those that were lost."""
+    """Value on the axis and cost of the trials that differ from the best one in this axis alone; infinite for the lost and the unstable."""
     winner = best(study)
     if winner is None:
         return []
-    own = _others(winner.trial, scale)
+    own, loose = _others(winner.trial, scale), unstable(study) - {winner.trial["number"]}
     rows = [trial for trial in [*along(study, scale), *lost(study, scale)] if _others(trial, scale) == own]
-    costs = [cost(study, _value(trial)) if trial["state"] == "ok" else math.inf for trial in rows]
+    costs = [cost(study, _value(trial)) if trial["state"] == "ok" and trial["number"] not in loose else math.inf for trial in rows]
     return sorted((float(trial["params"][scale.key]), value) for trial, value in zip(rows, costs, strict=True))
+
+
+def cliff(study: Rows, scale: Scale) -> tuple[float, float] | None:
+    """Value and cost of the next larger value than the best, where it is at most twice as large and more than 5 % worse, or was lost."""
+    winner = best(study)
+    if winner is None or not scale.log or scale.powers:
+        return None
+    value, curve = winner.trial["params"][scale.key], best_curve(study, scale)
+    place, loss = next((point for point in curve if point[0] > value), (math.inf, 0.0))
+    lowest = min(loss for _, loss in curve)
+    return (place, loss) if place <= 2.02 * value and loss > lowest + CLIFF * abs(lowest) else None
 
 
 def ceiling(values: Sequence[float]) -> float:
@@ -303,14 +347,15 @@ def basin_of(study: Rows, scale: Scale) -> Basin | None:
     if len({value for value, loss in points if math.isfinite(loss)}) < 3:
         return None
     sd, freedom = _seed_noise(study)
-    return basin(points, log=scale.log, sd=sd, freedom=freedom)
+    return basin(points, log=scale.log, sd=sd, freedom=freedom, runs=max(1, study.get("repeats") or 1))
 
 
 def _seed_noise(study: Rows) -> tuple[float | None, int]:
-    """Standard deviation between seeds of what a trial is judged by, the mean of its runs, and its degrees of freedom."""
-    values = [run_values(row) for row in [*study["trials"], *(study.get("confirm") or [])]]
-    sd = noise(values)
-    return None if sd is None else sd / math.sqrt(max(1, study.get("repeats") or 1)), freedom_of(values)
+    """Standard deviation between seeds of one run, and its degrees of freedom; what stands on a cliff is left out."""
+    pairs, loose = second_seeds(study), unstable(study)
+    rows = [pairs.get(trial["number"], run_values(trial)) for trial in study["trials"] if trial["number"] not in loose]
+    values = rows + [run_values(row) for row in fresh(study)]
+    return noise(values), freedom_of(values)
 
 
 def differences(study: Rows) -> list[Difference]:

@@ -152,7 +152,7 @@ def limit(axes: Axes, study: Rows, values: Sequence[float]) -> None:
 
 
 def _draw_sureness(axes: Axes, study: Rows, scale: Scale) -> None:
-    """The interval that is indistinguishable from the best, and the parabola through the best points."""
+    """The interval that holds the best, and the parabola through the best points."""
     found = basin_of(study, scale)
     if found is None:
         return

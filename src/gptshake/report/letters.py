@@ -67,7 +67,7 @@ class _Drawing:
         parts = ["* best"]
         parts += [f"{letter} {curve.label}" for letter, curve in zip(self._letters(), self.curves, strict=True) if curve.label]
         parts += ["x pruned or diverged"] if self.lost else []
-        parts += ["= within seed noise of the best"] if self.basin else []
+        parts += ["= where the best lies"] if self.basin else []
         bound = [part.replace(" ", "\0") for part in parts]  # lines break between parts only
         lines = textwrap.wrap("   ".join(bound), WIDTH + 11, initial_indent=" " * 11, subsequent_indent=" " * 11)
         return [line.replace("\0", " ") for line in lines]

@@ -13,7 +13,7 @@ from gptshake.report.terminal import DIFFERENCE_HEAD, difference_rows
 from gptshake.report.terminal import table as trials
 
 CAPTIONS = {
-    "basin": "The objective along the first axis; green: what is indistinguishable from the best.",
+    "basin": "The objective along the first axis; green: where the best lies.",
     "ablate": "Each change against the base, same seeds.",
     "map": "Two axes together; darker is better.",
     "curves": "Learning curves of all trials; grey: not run to the end.",

@@ -3,6 +3,7 @@
 Everything is text made from study.json; the sentences are the report's, too.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +17,17 @@ from gptshake.report.answer import (
     Difference,
     Rows,
     Scale,
+    again,
     basin_of,
     best,
     best_curve,
+    cliff,
     confirmation_open,
+    cost,
     differences,
     digits,
     finished,
+    fresh,
     names,
     not_ok,
     params_text,
@@ -34,10 +39,13 @@ from gptshake.report.answer import (
     standard_error,
     tokens_of,
     unconfirmed,
+    unstable,
 )
 from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each, learning_curves
 from gptshake.report.letters import basin_text as basin_text
 from gptshake.report.recipe import command, overrides_of, use
+
+UNMEASURED = "values that were tried; the noise between seeds was not measured: repeats=3 measures it"
 
 
 def verdict(study: Rows, folder: Path | None = None) -> list[str]:
@@ -93,9 +101,11 @@ def _winner(study: Rows, winner: Best) -> str:
 
 
 def _confirmation(study: Rows, winner: Best) -> list[str]:
-    """The means over fresh seeds, which alone decide, and why a point is not confirmed."""
+    """The means over fresh seeds, which alone decide, and why a point is not confirmed; or what a second seed gave."""
+    if not fresh(study) and (again(study) or study.get("noise")):
+        return _second_seeds(study)
     parts = []
-    for row in study.get("confirm") or []:
+    for row in fresh(study):
         values, error = run_values(row), standard_error(run_values(row))
         if why := unconfirmed(row):
             parts.append(f"trial {row['number']} is not confirmed ({why})")
@@ -111,23 +121,36 @@ def _confirmation(study: Rows, winner: Best) -> list[str]:
     return [f"The best is not confirmed: {'; '.join(parts)}.{_how_to_confirm(study)}"]
 
 
+def _second_seeds(study: Rows) -> list[str]:
+    rows = [f"trial {row['number']} {_again(study, row)}" for row in again(study) if row["state"] != "running"]
+    if rows:
+        return [f"With a second seed: {'; '.join(rows)}."]
+    return ["The noise between seeds was not measured (hydra.sweeper.timeout)."] if study["state"] == "done" and best(study) else []
+
+
+def _again(study: Rows, row: Rows) -> str:
+    value = digits(fmean(run_values(row))) if run_values(row) else row["state"]
+    return f"{value}, which is unstable" if row["number"] in unstable(study) else value
+
+
 def _how_to_confirm(study: Rows) -> str:
     return " The same command resumes the confirmation." if study["state"] != "running" and confirmation_open(study) else ""
 
 
 def _sureness(study: Rows) -> list[str]:
-    """For every axis of numbers: the interval that is indistinguishable from the best, and whether the range was wide enough."""
+    """For every axis of numbers: between which values the best lies, whether a cliff is beside it, whether the range was wide enough."""
     sentences = []
     for scale in scales(study):
         found = basin_of(study, scale)
+        if found is not None:
+            low, high = map(short, scale.inside(found, [value for value, _ in best_curve(study, scale)]))
+            where = f"between {low} and {high}" if low != high else f"near {low} only"
+            how = f"seeds move {study['objective']} by ± {found.sd:.2g}, measured" if not found.assumed else UNMEASURED
+            sentences.append(f"The best {scale.key.lstrip('+')}{_partners(study, scale)} lies {where} ({how}).")
+        sentences += _beside_a_cliff(study, scale)
         if found is None:
             sentences += _outermost(study, scale)
-            continue
-        how = "assuming 0.5 % between seeds; repeats=3 measures it" if found.assumed else f"measured: seeds move it by ± {found.sd:.2g}"
-        low, high = map(short, scale.inside(found, [value for value, _ in best_curve(study, scale)]))
-        between = f"from {low} to {high}" if low != high else f"near {low} only"
-        sentences.append(f"{scale.key.lstrip('+')} {between} is within seed noise of the best{_partners(study, scale)} ({how}).")
-        if found.edge:
+        elif found.edge:
             sentences.append(_at_the_edge(scale, found.best, upper=found.edge == "high"))
     return sentences
 
@@ -143,6 +166,22 @@ def _outermost(study: Rows, scale: Scale) -> list[str]:
     if min(tried) == max(tried) or min(tried) < value < max(tried):
         return []
     return [_at_the_edge(scale, value, upper=value == max(tried))]
+
+
+def _beside_a_cliff(study: Rows, scale: Scale) -> list[str]:
+    """That the next larger value is far worse, and the command that looks again with a longer warm-up."""
+    found, winner = cliff(study, scale), best(study)
+    if found is None or winner is None:
+        return []
+    place, loss = found
+    level = cost(study, winner.value)
+    how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
+    text = f"Warning: the best lies beside a cliff: at {short(place)} {how}"
+    if scale.name != "lr" or not study.get("warmer"):
+        return [f"{text}."]
+    low, high = scale.ends
+    again = [*study["fixed"], f"{scale.key}=tag(log,interval({short(float(low))},{short(float(high))}))", study["warmer"]]
+    return [f"{text}. A longer warm-up moves it away and often gains:  {command(study, ['-m', *again])}"]
 
 
 def _partners(study: Rows, scale: Scale) -> str:

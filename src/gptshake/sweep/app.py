@@ -15,6 +15,7 @@ class Prepared:
     declared: dict[str, Any] = field(default_factory=dict)  # values that were ``auto``: key -> number
     ranges: dict[str, str] = field(default_factory=dict)  # declared ranges that depend on what was found out: key -> the shell's grammar
     schedule: str = ""  # of the learning rate, in words
+    warmer: str = ""  # an override that makes its warm-up longer
     label: str = ""  # what the runs are about, for titles
     device: str | None = None  # cuda, mps, cpu
     tokens: int | None = None  # of one run
@@ -37,6 +38,7 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
         frozen=[text for text in first.frozen if all(text in part.frozen for part in parts)],
         declared={key: value for key, value in first.declared.items() if all(part.declared.get(key) == value for part in parts)},
         ranges={key: text for key, text in first.ranges.items() if all(part.ranges.get(key) == text for part in parts)},
+        warmer=first.warmer if all(part.warmer == first.warmer for part in parts) else "",
         schedule=first.schedule if all(part.schedule == first.schedule for part in parts) else "",
         label=" · ".join(dict.fromkeys(word for part in parts for word in part.label.split(" · "))),
         tokens=first.tokens if all(part.tokens == first.tokens for part in parts) else None,

@@ -21,6 +21,7 @@ class SweeperConfig:
     repeats: int = 1  # runs of every point, with seeds that are the same for all points
     seed_key: str = "seed"  # the app's key for a run's seed, used by repeats and confirm
     confirm: int = 0  # runs with fresh seeds for each of the best points, before a winner is named
+    noise: bool = True  # where one axis is searched until it is settled: a second seed of the best and of its better neighbour
     enqueue: list[Any] = field(default_factory=list)  # points to try first, such as [{optimizer.lr: 3e-4}]
     ablate: list[str] = field(default_factory=list)  # changes to compare with the base: each alone, then all together
     keep: int = 3  # best trials whose weights are kept

@@ -21,7 +21,7 @@ from gptshake.record.lease import ask_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.protocol import Executor, Running
-from gptshake.sweep.rows import NUMBER, RunRow, TrialRow
+from gptshake.sweep.rows import AGAIN, NUMBER, RunRow, TrialRow
 from gptshake.sweep.search import Search
 from gptshake.sweep.space import Params
 from gptshake.sweep.study import Study
@@ -43,6 +43,7 @@ class Limits:
     max_failures: int = 5
     repeats: int = 1
     confirm: int = 0
+    noise: bool = False  # run the best of a line and its better neighbour with a second seed
     keep: int = 3
     deterministic: bool = False
 
@@ -139,7 +140,7 @@ class Controller:
             params = self._propose()
             if params is not None:
                 self._add(params)
-            elif not self._running and not self.study.confirm and not self._is_late():
+            elif not self._running and not self._is_late():
                 self._confirm()
         work = next((entry for entry in self._pending if not (self._is_late() and self._confirms(entry[0]))), None)
         if work:
@@ -204,15 +205,17 @@ class Controller:
         self.study.changed = True
 
     def _confirm(self) -> None:
-        """Queue fresh seeds for the best trials."""
-        if not self.limits.confirm or self._seed is None:
+        """Queue fresh seeds: for the best trials to confirm them, or for two of a line to measure the noise between seeds."""
+        confirmed = any(not row.measures_noise for row in self.study.confirm)
+        if self._seed is None or (self.limits.confirm and confirmed):
             return
-        for trial in self.study.ranking()[:CONFIRMED]:
+        if self.limits.confirm:
+            again, best, folder = self.limits.confirm, self.study.ranking()[:CONFIRMED], "confirm/"
+        else:
+            again, best, folder = 1, self.study.second_seeds() if self.limits.noise else [], AGAIN
+        for trial in best:
             first = self.limits.repeats
-            runs = [
-                RunRow(f"confirm/{trial.number}.{repeat}", repeat, self._seed + repeat)
-                for repeat in range(first, first + self.limits.confirm)
-            ]
+            runs = [RunRow(f"{folder}{trial.number}.{repeat}", repeat, self._seed + repeat) for repeat in range(first, first + again)]
             row = TrialRow(trial.number, trial.params, trial.overrides, runs)
             self.study.confirm.append(row)
             self._pending += [(row, run) for run in runs]

@@ -12,7 +12,7 @@ from gptshake.errors import ConfigError
 from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED, Limits
-from gptshake.sweep.search import spread
+from gptshake.sweep.search import Line, Search, spread
 from gptshake.sweep.space import Axis, Params
 
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}  # Optuna imports them only when a trial is wanted
@@ -46,7 +46,7 @@ def _check_sampler(options: SweeperConfig) -> None:
         raise ConfigError(f"The sampler {kind} needs the package {package}, which is not installed: pip install 'gptshake[samplers]'")
 
 
-def limits(options: SweeperConfig, n_trials: int | None, slots: int) -> Limits:
+def limits(options: SweeperConfig, n_trials: int | None, slots: int, *, noise: bool) -> Limits:
     """When to stop, and how many runs make a trial."""
     return Limits(
         slots=slots,
@@ -56,6 +56,7 @@ def limits(options: SweeperConfig, n_trials: int | None, slots: int) -> Limits:
         max_failures=options.max_failures,
         repeats=options.repeats,
         confirm=options.confirm,
+        noise=noise,
         keep=options.keep,
         deterministic=options.deterministic,
     )
@@ -79,6 +80,12 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
                 raise ConfigError(f"enqueue: {key}={value} is no value to try; give one of its range.")
         points.append({key: value for key, value in point.items() if value is not None})
     return points
+
+
+def measures_noise(options: SweeperConfig, search: Search, n_trials: int | None, axes: list[Axis], app: App) -> bool:
+    """Whether two second seeds follow: of a line that ends by itself, where nothing else measures the noise and the app has a seed."""
+    alone = isinstance(search, Line) and n_trials is None and options.repeats == 1 and not options.confirm
+    return options.noise and alone and axes[0].key != options.seed_key and type(app.declared(options.seed_key)[0]) is int
 
 
 def first_seed(options: SweeperConfig, axes: list[Axis], app: App) -> int | None:

@@ -17,6 +17,7 @@ from gptshake.sweep.space import Params
 
 NUMBER = "value"  # the objective of a task that returns a number without a name
 ROWS = "study.json"
+AGAIN = "noise/"  # how paths of runs with a second seed begin, which measure the noise and confirm nothing
 
 
 @dataclass
@@ -54,6 +55,11 @@ class TrialRow:
     reason: str | None = None
     at: int | None = None  # tokens at which it ended early
 
+    @property
+    def measures_noise(self) -> bool:
+        """Whether its runs are second seeds of a trial, no confirmation."""
+        return any(run.path.startswith(AGAIN) for run in self.runs)
+
 
 @dataclass
 class Header:
@@ -80,6 +86,8 @@ class Header:
     started: float = field(default_factory=time.time)
     schedule: str = ""  # of the learning rate in every run, in words; nothing where it varies
     confirm_runs: int = 0  # with fresh seeds, once the trials are through
+    noise: bool = False  # these runs measure the noise between seeds, and confirm nothing
+    warmer: str = ""  # an override that makes the warm-up longer; nothing where there is none, or it is long
 
     def identity(self) -> dict[str, Any]:
         """What may not change under a study's name."""

@@ -6,20 +6,26 @@ A search has no memory of its own, so a study that is continued goes on as if no
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from gptshake.estimate.basin import Parabola, fit
+from gptshake.estimate.basin import Parabola, fit, on_a_cliff
 from gptshake.sweep.plane import Plane, is_plane, ordered
 from gptshake.sweep.points import Point as Point
 from gptshake.sweep.points import readable as readable
 from gptshake.sweep.space import Axis, Params, Value
 
 MOST = 20  # points of a search along one axis
+ENOUGH = 8  # points from which on a search that was given no number of them only goes outwards
+SECONDS = 4  # runs with a second seed at most; two, unless the best stands on a cliff
 SAME = 0.035  # closer than that, in steps, two points are one: a factor of 1.05
-CLOSE = 0.25  # the vertex is settled if a point lies this near, in steps: a factor of 1.4
-STEEP = 0.02  # of the loss: a neighbour that is so much worse wants a closer look, half way to it
+CLOSE = 0.25  # in steps: a factor of 1.4
+FLAT = 0.01  # of the loss: two points that differ by less may lie on the plateau above a cliff, so a lower one is wanted
+PARTS = 32  # of a gap, at whose ends its bound is worked out
+NARROW = 0.125  # in steps, a factor of 1.19: a narrower gap beside the best is not looked into
+WORTH = 0.02  # of the loss: what a gap must promise, and how much worse a neighbour above may be before it could stand on a cliff
+KINK = 0.4  # of the loss a step, 20 % for a factor of 2: how far slopes in a gap may differ from its chord's; measured ones reach 11 %
 STEP_BITS = 2.0  # log2 of a step on a log axis: a factor of 4
 COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps from the start
 USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
@@ -57,14 +63,15 @@ class Grid:
 
 
 class Line:
-    """One numeric axis: a coarse grid around the declared value, grown until it holds the minimum, then the vertex of a parabola.
+    """One numeric axis: steps away from the declared value until the best lies inside, then half-way in gaps that may hide a lower loss.
 
-    A step is a factor of 4 on a log axis: learning rates half or twice the best cost 0.4 %, so a point within a step of the best
-    is close enough for a parabola to name it.
+    A step is a factor of 4 on a log axis. A gap beside the best is looked into while the loss in it may lie 2 % below the best by
+    ``lower_bound`` and it is wider than a factor of 1.19. So a bowl that is round takes three or four runs, and a cliff beside the
+    best is approached until the slope on this side of it promises no more.
 
     Args:
         axis: what varies.
-        n_trials: go on refining up to so many points; None: stop when the vertex is settled.
+        n_trials: go on refining up to so many points; None: stop when no gap promises more.
         slots: with more than one, a free slot gets at once what the outstanding results would call for if they came as
             expected; with one the proposals do not depend on the order in which points finish.
     """
@@ -87,7 +94,7 @@ class Line:
         known = sorted((self._at(point), _loss(point)) for point in points if point.state not in ("running", "failed"))
         taken = [*running, *(place for place, _ in known)]
         waits = bool(running) and self._slots == 1  # for the whole round, so that the order of its ends is no matter
-        wishes = self._coarse(3 if known else self._slots) + ([] if waits else self._decided(taken, known, running))
+        wishes = self._coarse(2 if known else self._slots) + ([] if waits else self._decided(taken, known, running))
         for wish in wishes:
             for place in [wish] if waits else self._ways(wish, taken, failed):
                 if all(abs(self._place(float(self._value(place))) - other) > SAME for other in [*taken, *failed]):
@@ -96,7 +103,7 @@ class Line:
 
     def _coarse(self, slots: int) -> list[float]:
         """The start and its neighbours, with more slots what likely comes after; the ends of the range where they would lie outside."""
-        inside = [min(max(self._start + step, self._low), self._high) for step in COARSE[: max(3, slots)]]
+        inside = [min(max(self._start + step, self._low), self._high) for step in COARSE[: max(2, slots)]]
         return [place for index, place in enumerate(inside) if all(abs(place - other) > CLOSE for other in inside[:index])]
 
     def _decided(self, taken: list[float], known: list[tuple[float, float]], running: list[float]) -> list[float]:
@@ -123,26 +130,19 @@ class Line:
         return Parabola(bend, vertex, lowest - bend * (best - vertex) ** 2)
 
     def _narrower(self, known: list[tuple[float, float]]) -> list[float]:
-        """Outwards where the best lies at the edge of what is known, else the vertex unless a point is close to it."""
+        """Outwards where the best lies at the end of what is known, else half-way in the gaps beside it, the most promising first."""
         best, lowest = min(known, key=lambda entry: (entry[1], abs(entry[0] - self._start)))
         if math.isinf(lowest):  # all of them diverged: down
             return [max(known[0][0] - 1, self._low)]
-        below, above = [entry for entry in known if entry[0] < best], [entry for entry in known if entry[0] > best]
-        outward = [min(best + 1, self._high)] if not above and best < self._high - SAME else []
-        outward += [max(best - 1, self._low)] if not below and best > self._low + SAME else []
-        if outward:
-            return outward
-        left, right = (_inner(best, side) for side in (below[-1] if below else (best, lowest), above[0] if above else (best, lowest)))
-        parabola = fit(known)
-        if parabola is None:
-            halves = [(best + side[0]) / 2 for side in [*above[:1], *below[-1:]]]
-            return [place for place in halves if abs(place - best) > CLOSE]
-        vertex = min(max(parabola.vertex, left), right)
-        if all(abs(vertex - place) > CLOSE for place, loss in known if math.isfinite(loss)):
-            return [vertex]
-        # Where the sides are steep, the parabola is a guess: a cliff may hide the bottom between two points.
-        steep = [(loss, place) for place, loss in [*above[:1], *below[-1:]] if loss > lowest + STEEP * abs(lowest)]
-        return [(best + place) / 2 for _, place in sorted(steep) if abs(place - best) > 2 * CLOSE + SAME]
+        at = known.index((best, lowest))
+        if at == len(known) - 1 and best < self._high - SAME:
+            return [min(best + 1, self._high)]
+        lower, least = known[0]
+        if lower > self._low + SAME and (at == 0 or (at == 1 and least < lowest + FLAT * abs(lowest))):
+            return [max(lower - 1, self._low)]
+        gaps = [left for left in (at - 1, at) if 0 <= left < len(known) - 1 and known[left + 1][0] - known[left][0] > NARROW]
+        bounds = sorted((lower_bound(known, left), left) for left in gaps if len(known) < ENOUGH)
+        return [(known[left][0] + known[left + 1][0]) / 2 for bound, left in bounds if bound < lowest - WORTH * abs(lowest)]
 
     def _refined(self, taken: list[float], known: list[tuple[float, float]]) -> list[float]:
         """Middles of the gaps between points, the widest first; the further from the best, the narrower a gap looks."""
@@ -230,9 +230,60 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
     return Sampled(axes, n_startup=number if number <= FEW and not sampler else number // 4, seed=seed)
 
 
-def _inner(best: float, side: tuple[float, float]) -> float:
-    """How far towards its neighbour the vertex may lie: half of the way if that diverged."""
-    return side[0] if math.isfinite(side[1]) else (best + side[0]) / 2
+def second_seeds(first: Sequence[tuple[float, float]], again: Mapping[float, float]) -> list[float]:
+    """Where a second seed is wanted once a line is settled: at the best and at the better one of its neighbours.
+
+    A point that stands on a cliff with one seed and not with the other is no answer; then those that follow it are asked for, up to
+    ``SECONDS`` in all.
+
+    Args:
+        first: (place, loss) of the points that came to their end.
+        again: place -> loss with the second seed, infinite if it diverged.
+    """
+    steady = sorted(point for point in first if point[0] not in again or not on_a_cliff([point[1], again[point[0]]]))
+    if not steady:
+        return []
+    at = steady.index(min(steady, key=lambda point: point[1]))
+    beside = sorted(steady[max(at - 1, 0) : at] + steady[at + 1 : at + 2], key=lambda point: point[1])
+    wanted = [place for place, _ in [steady[at], *beside[:1]] if place not in again]
+    return wanted[: max(0, SECONDS - len(again))]
+
+
+def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
+    """How low the loss may be in a gap beside the best point.
+
+    A bowl lies above the lines through its neighbours: the two points left of the gap, and the two right of it. Such a line counts
+    only on a side that bends upwards there. Above the best a neighbour that is more than 2 % worse may stand on a cliff, which can
+    begin anywhere and ends in a plateau, so its line does not count. Below the best no slope differs from the gap's chord by more than
+    ``KINK``, or the slope of that cliff would promise everything there.
+
+    Args:
+        known: (place in steps, loss), in order of places; an infinite loss is a wall.
+        left: index of the point at the gap's left end; this or the next one is the best.
+    """
+    (start, a), (end, b) = known[left], known[left + 1]
+    unit, width = abs(min(a, b)) or 1.0, end - start
+    slope, before, after = (b - a) / width, _slope(known, left - 1), _slope(known, left + 1)
+    best_is_left = a < b
+    bounds: list[Callable[[float], float]] = []
+    if before is not None and before <= slope:
+        bounds.append(lambda x: a + before * x)
+    if after is not None and after >= slope and not (best_is_left and b > a + WORTH * unit):
+        bounds.append(lambda x: b - after * (width - x))
+    if not best_is_left:
+        chord = slope if math.isfinite(a) else 0.0
+        bounds.append(lambda x: b - (chord + KINK * unit * x / width) * (width - x))
+    elif not bounds:  # the best lies at the lower end of the range
+        bounds.append(lambda x: a - USUAL * unit * x)
+    return min(max(bound(width * part / PARTS) for bound in bounds) for part in range(1, PARTS + 1))
+
+
+def _slope(known: Sequence[tuple[float, float]], left: int) -> float | None:
+    """Of the line through two neighbours, a step; None where one is missing or infinite."""
+    if not 0 <= left < len(known) - 1:
+        return None
+    (start, a), (end, b) = known[left], known[left + 1]
+    return (b - a) / (end - start) if math.isfinite(a) and math.isfinite(b) else None
 
 
 def _loss(point: Point) -> float:

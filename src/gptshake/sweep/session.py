@@ -27,7 +27,7 @@ from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED, Controller
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
-from gptshake.sweep.options import check, first_points, first_seed, limits, number_of_trials, sampler_for, sequence_of
+from gptshake.sweep.options import check, first_points, first_seed, limits, measures_noise, number_of_trials, sampler_for, sequence_of
 from gptshake.sweep.plane import MOST, Plane
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
@@ -108,7 +108,7 @@ def _controller(
     show: Show,
 ) -> Controller:
     """Open the study, tell its price, and make ready to run it."""
-    seed, first = first_seed(options, axes, app), first_points(options, axes)
+    first = first_points(options, axes)
     most = math.prod(len(axis.finite or [None] * N_TRIALS) for axis in axes) * options.repeats
     slots = executor.allot(prepared.device, prepared.memory, most)
     wished = number_of_trials(options, prepared, slots)
@@ -116,8 +116,10 @@ def _controller(
         axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=options.sampler is not None
     )
     n_trials = N_TRIALS if wished is None and search.size is None else wished
+    noise = measures_noise(options, search, wished, axes, app)
     total = wished if isinstance(search, (Line, Plane)) else min(filter(None, (search.size, n_trials)))
     frozen = _unswept(prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else []), axes)
+    varied = [*(axis.key for axis in axes), *map(str, options.ablate)]
     header = Header(
         name=folder.name,
         program=app.program,
@@ -137,8 +139,10 @@ def _controller(
         seed_key=options.seed_key,
         frozen=frozen,
         code=app.host.code() if app.host else {},
-        schedule=_schedule([*(axis.key for axis in axes), *map(str, options.ablate)], prepared),
-        confirm_runs=options.confirm * min(CONFIRMED, total or CONFIRMED),
+        schedule=_schedule(varied, prepared),
+        warmer="" if _varies(varied, "scheduler") else prepared.warmer,
+        confirm_runs=2 if noise else options.confirm * min(CONFIRMED, total or CONFIRMED),
+        noise=noise,
     )
     study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
     _say_price(header, prepared, parts, options, folder)
@@ -146,9 +150,9 @@ def _controller(
         study,
         search,
         executor,
-        limits(options, n_trials, slots),
+        limits(options, n_trials, slots, noise=noise),
         overrides=_overrides(options, axes, app, prepared, parts),
-        seed=seed,
+        seed=app.declared(options.seed_key)[0] if noise else first_seed(options, axes, app),
         sampler=lambda number: sampler_for(options, number),
         first=first,
         sequence=sequence_of(options, axes) if isinstance(search, Sampled) else None,
@@ -262,11 +266,14 @@ def _overrides(
 
 def _schedule(varied: Sequence[str], prepared: Prepared) -> str:
     """The schedule of all runs, in words; nothing if it varies itself, and how far it holds if their batches or lengths do."""
-    keys = [text.lstrip("+~") for text in varied]
-    if not prepared.schedule or any(key.startswith("scheduler") for key in keys):
+    if not prepared.schedule or _varies(varied, "scheduler"):
         return ""
-    moves = any(key.startswith(("data.batch_", "model", "trainer.max_")) or key in ("optimizer", "optimizer.beta2") for key in keys)
+    moves = _varies(varied, "data.batch_", "model", "trainer.max_", "optimizer.beta2") or "optimizer" in varied
     return prepared.schedule + (" at the starting values" if moves else "")
+
+
+def _varies(varied: Sequence[str], *starts: str) -> bool:
+    return any(text.lstrip("+~").startswith(starts) for text in varied)
 
 
 def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepared], options: SweeperConfig, folder: Path) -> None:
@@ -276,7 +283,7 @@ def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepa
     most = "up to " if header.n_trials is None else ""
     repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
     line = f"study: {header.name} | {header.search} over {', '.join(axis['key'] for axis in header.axes) or 'nothing'}"
-    usual = f", usually {'8 to 12' if header.search == 'plane' else '4 to 7'}" if most else ""
+    usual = f", usually {'8 to 12' if header.search == 'plane' else '4 to 8'}" if most else ""
     schedule = f" | {header.schedule}" if header.schedule else ""
     print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}{schedule}", flush=True)
     for point, part in parts.items() if len(parts) > 1 else ():
@@ -285,7 +292,8 @@ def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepa
     if prepared.seconds is not None and prepared.disk is not None:
         total = prepared.seconds * (math.ceil(runs / header.slots) + math.ceil(confirm / header.slots))
         disk = prepared.disk * (options.keep * header.repeats + 2 * header.slots) / 1e6
-        each = f"{counted(runs, 'run')}{f' and {confirm} to confirm' if confirm else ''} x {duration(prepared.seconds)}"
+        why = "of a second seed" if header.noise else "to confirm"
+        each = f"{counted(runs, 'run')}{f' and {confirm} {why}' if confirm else ''} x {duration(prepared.seconds)}"
         price = f"{each} on {counted(header.slots, 'slot')} = {most}about {duration(total)}"
         print(f"estimated cost: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
 

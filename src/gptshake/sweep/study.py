@@ -6,6 +6,7 @@ study survives whoever dies.
 """
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,10 +21,11 @@ from gptshake.record.sittings import Clock
 from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import ROWS, Header, RunRow, TrialRow, read_study, refuse_differences, refuse_other_code, trial_row
-from gptshake.sweep.search import Point, readable, start_of
+from gptshake.sweep.search import Point, readable, second_seeds, start_of
 from gptshake.sweep.space import Axis, Params
 from gptshake.sweep.storage import decode, distribution, encode, name_of, open_storage
 
+BESIDE = 2.1  # log2 of a factor of 4, and of its rounding
 _STATES = {TrialState.COMPLETE: "ok", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
 
 
@@ -115,18 +117,29 @@ class Study:
         """Keep a value that a running trial has reached; returns whether the trial should be pruned.
 
         The pruner has no say while the learning rate rises, for a spike passes; none over the starting values, which the others are
-        compared with; and no rank counts before a trial has come to its end that reported by then, nor where a surface is fitted.
+        compared with; and no rank counts before a trial has come to its end that reported by then, nor beside the best of a line
+        or where a surface is fitted.
         """
         trial_id = self._id(number)
         self._storage.set_trial_intermediate_value(trial_id, tokens, value)
         if warming or (self._start and self.trials[number].params == self._start):
             return False
-        if not isinstance(self._study.pruner, optuna.pruners.ThresholdPruner) and not self._has_finished(tokens):
-            return False
         pruner = self._study.pruner
-        if self.header.search == "plane" and isinstance(pruner, Patient):
-            pruner = RUNAWAYS  # the surface is fitted to losses, not to ranks
+        if not isinstance(pruner, optuna.pruners.ThresholdPruner):
+            if not self._has_finished(tokens):
+                return False
+            if self._is_beside_the_best(number):
+                pruner = RUNAWAYS if isinstance(pruner, Patient) else optuna.pruners.NopPruner()
         return pruner.prune(self._study, self._storage.get_trial(trial_id))
+
+    def _is_beside_the_best(self, number: int) -> bool:
+        """Whether a trial's loss is wanted, not its rank: in a plane, and along a line within a factor of 4 of the best."""
+        if self.header.search != "line":
+            return self.header.search == "plane"
+        axis, ranking = self.axes[0], self.ranking()
+        if not axis.log or not ranking:
+            return True
+        return abs(math.log2(float(self.trials[number].params[axis.key]) / float(ranking[0].params[axis.key]))) < BESIDE
 
     def _has_finished(self, tokens: int) -> bool:
         """Whether a finished trial has reported by then, so that there is a rank."""
@@ -168,6 +181,14 @@ class Study:
         """Finished trials, the best first."""
         finished = [trial for trial in self.trials.values() if trial.state == "ok" and trial.value is not None]
         return sorted(finished, key=lambda trial: (trial.value or 0.0) * (-1 if self.header.direction == "maximize" else 1))
+
+    def second_seeds(self) -> list[TrialRow]:
+        """Trials of a line that a second seed is wanted of."""
+        key, sign = self.axes[0].key, -1.0 if self.header.direction == "maximize" else 1.0
+        first = {float(trial.params[key]): trial for trial in self.ranking()}
+        again = {float(row.params[key]): math.inf if row.value is None else sign * row.value for row in self.confirm if row.measures_noise}
+        wanted = second_seeds([(place, sign * (trial.value or 0.0)) for place, trial in first.items()], again)
+        return [first[place] for place in wanted]
 
     def failures(self) -> str | None:
         """A sentence about the points whose last trial failed, or that none has come to its end; else None."""
