@@ -67,7 +67,7 @@ def test_short_real_runs_decide_and_the_rate_is_reused(commands: Any, small: Any
     assert found["low"] <= found["lr"] * 1.05 and found["lr"] <= found["high"] * 1.05
     trial = json.loads((tmp_path / "multirun" / study["name"] / "0" / "run.json").read_text())
     assert trial["task"] == "train" and trial["budget"]["steps"] == 8 and trial["resolved"]["trainer.val_check_interval"] == 4
-    assert "optimizer.lr (1e-3)" in done.out and "Runs of 8 steps" in done.out
+    assert "optimizer.lr (1e-3)" in done.out
     path.rename(tmp_path / "finder")
     used = commands(tmp_path, *small, f"optimizer.lr=from:{tmp_path / 'finder'}", "model.n_layer=2")
     assert used.code == 0, used.err

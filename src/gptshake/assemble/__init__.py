@@ -4,7 +4,7 @@ In the order of a run: ``settle`` (what it is about), ``opening`` (its record), 
 ``finding`` and ``confirming`` advise before it.
 """
 
-from gptshake.assemble.confirming import Confirmed, confirm
+from gptshake.assemble.confirming import confirm
 from gptshake.assemble.finding import Ramps, run_range_tests
 from gptshake.assemble.fit import fitter, memory_limit
 from gptshake.assemble.forecast import (
@@ -22,13 +22,12 @@ from gptshake.assemble.noise_scale import measure_checkpoints
 from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, follow, train
-from gptshake.assemble.schedule import longer_warmup, planned_schedule, schedule_words
+from gptshake.assemble.schedule import longer_warmup, planned_schedule, planned_warmup_steps, schedule_words
 from gptshake.assemble.settle import frozen_source, preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
 __all__ = [
     "OURS",
-    "Confirmed",
     "Ramps",
     "around",
     "confirm",
@@ -48,6 +47,7 @@ __all__ = [
     "open_run",
     "outcome",
     "planned_schedule",
+    "planned_warmup_steps",
     "preflight",
     "refuse_oversized",
     "resolve",

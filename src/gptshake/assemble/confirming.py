@@ -5,12 +5,10 @@ places them: around the start, outwards while the best lies at an edge, then whe
 """
 
 import json
-import math
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,7 @@ from gptshake.signals import SIGNALS
 REACH = 64.0  # the study looks as far as this factor from the start
 
 
-@dataclass(frozen=True)
-class Confirmed:
-    """What a run of the study came to."""
-
-    lr: float
-    value: float | None  # of the objective; None: diverged, or given up
-    state: str  # ok, pruned, diverged, failed
-
-
-def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int | None) -> tuple[list[Confirmed], str]:
+def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int | None) -> dict[str, Any]:
     """Run the study, or go on with it.
 
     Args:
@@ -40,7 +29,7 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
         highest: no rate above is tried.
         n: runs; None: until the search is over.
     Returns:
-        Its runs by rate, and the name of what they are compared by.
+        What its study.json holds.
     Raises:
         GptshakeError: no run came to an end.
         Stop: a signal came; what ran is saved, and the study goes on with the same name.
@@ -51,18 +40,15 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
         *(f"paths.multirun={study.parent}", f"study={study.name}"),
         *(f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"),
         *([f"hydra.sweeper.n_trials={n}"] if n else []),
-        "hydra.sweeper.keep=1",
+        *("hydra.sweeper.keep=1", "hydra.sweeper.noise=false"),
     ]
     code = _gptshake(["-m", *words])
     rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
-    found = sorted(
-        (Confirmed(float(t["params"]["optimizer.lr"]), t["value"], t["state"]) for t in rows.get("trials", ())), key=lambda run: run.lr
-    )
     if SIGNALS.received is not None or code > 128:
         raise Stop(SIGNALS.received or code - 128)
-    if not any(run.value is not None and math.isfinite(run.value) for run in found):
+    if not any(trial["state"] == "ok" for trial in rows.get("trials", ())):
         raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
-    return found, str(rows["objective"])
+    return rows
 
 
 def _gptshake(words: list[str]) -> int:

@@ -44,6 +44,11 @@ def planned_schedule(cfg: DictConfig, budget: Budget) -> Schedule:
     return schedule_of(cfg, settled_warmup(cfg, budget.total_tokens, budget.tokens_per_step))
 
 
+def planned_warmup_steps(cfg: DictConfig, budget: Budget) -> int | None:
+    """Steps until the peak of a run of this plan; None for a schedule of the user's own."""
+    return warmup_steps(planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+
+
 def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
     """``cosine, warm-up 40 steps, 8 % of the run``; of the options, unless a schedule with another warm-up is given."""
     steps = warmup_steps(schedule or planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)

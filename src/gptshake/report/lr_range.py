@@ -176,12 +176,8 @@ def _subtitle(info: Mapping[str, Any]) -> str:
     found = info["find_lr"]
     if found.get("lr") is None:
         return f"range test  ·  {info['id']}"
-    interval = (
-        f"{short_rate(found['low'])} to {short_rate(found['high'])} are as good"
-        if found.get("low") is not None
-        else "no run has confirmed it"
-    )
-    return f"recommended {short_rate(found['lr'])}  ·  {interval}  ·  {info['id']}"
+    interval = _between(found) if found.get("low") is not None else "" if found.get("confirm") else "no run has confirmed it"
+    return "  ·  ".join(filter(None, (f"recommended {short_rate(found['lr'])}", interval, info["id"])))
 
 
 def sentences(info: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -207,16 +203,18 @@ def sentences(info: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
 
 
 def _interval(found: Mapping[str, Any]) -> str:
-    return (
-        f" ({short_rate(found['low'])} to {short_rate(found['high'])} are indistinguishable from it)"
-        if found.get("low") is not None
-        else ""
-    )
+    return f" ({_between(found)})" if found.get("low") is not None else ""
+
+
+def _between(found: Mapping[str, Any]) -> str:
+    """The interval in words: without measured noise it ends at rates that were tried."""
+    low, high = short_rate(found["low"]), short_rate(found["high"])
+    return f"the best is from {low} to {high}" if found.get("assumed") else f"{low} to {high} are indistinguishable from it"
 
 
 def _reason(found: Mapping[str, Any]) -> str:
     if found.get("confirm"):
-        return f"minimum of a parabola through {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule"
+        return f"best of {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule"
     return "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
 
 
@@ -246,8 +244,4 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
         )
     if found.get("edge"):
         doubts.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(found['confirm']) + 3} looks further.")
-    if found.get("confirm") and found["steps"] < min(800, found["of_steps"]):
-        doubts.append(
-            f"Runs of {found['steps']} steps want less than long ones (200 steps a third): task.confirm_steps=800 carries further."
-        )
     return doubts

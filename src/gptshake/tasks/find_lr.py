@@ -1,9 +1,10 @@
 """``task=find_lr``: the peak learning rate for a model and its data, before a run is spent on a wrong one.
 
-Short real runs decide: with a warm-up that is long enough their best rate is nearly that of runs many times as long. Range tests say where
+Short real runs decide: with the warm-up of the whole run their best rate is nearly that of runs many times as long. Range tests say where
 to begin, on request. Leaves a record with the answer, which ``optimizer.lr=from:<run>`` reads; training itself is never touched.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -18,7 +19,6 @@ from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError, TrainingError
 from gptshake.estimate import cost
-from gptshake.estimate.basin import basin
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
 from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
@@ -27,10 +27,13 @@ from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
+from gptshake.report import answer
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL = "trainer.val_check_interval"
-SHORT, LEAST_STEPS = 8, 125  # a short run is this part of the run, or so many steps if that is more: docs/benchmarks.md
+SHORT, WARM = 8, 0.75  # a short run is an eighth of the run, or so long that its warm-up takes three quarters of it
+WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule says no warm-up
+COOLS = 0.96  # of what is left after the warm-up, at most
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
 
 
@@ -154,31 +157,61 @@ def _short(value: float) -> float:
 
 def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, found: dict[str, Any]) -> dict[str, Any]:
     """The answer of the runs that decide."""
-    wish = cfg.task.confirm_steps
-    steps = min(budget.steps, max(budget.steps // SHORT, LEAST_STEPS) if wish == AUTO else wish)
+    steps = _short_steps(cfg, budget)
     study = expanded(cfg.paths.multirun) / f"find_lr-{record.id}"
     start = found["start"] or found["law"]
     number = None if cfg.task.confirm == AUTO else cfg.task.confirm
     record.say(f"{number or 'a few'} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     highest = found.get("diverged") or float("inf")
-    words = found.get("overrides") or [*_training(launch.overrides), f"trainer.max_steps={steps}"]
+    words = found.get("overrides") or [*_training(launch.overrides), f"trainer.max_steps={steps}", *_same_warmup(cfg, budget, steps)]
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
-    runs, objective = assemble.confirm(words, study, start=start, highest=highest, n=number)
-    bowl = basin([(run.lr, run.value if run.value is not None else float("inf")) for run in runs], log=True, sd=None)
-    assert bowl is not None  # one of them came to an end
+    rows = assemble.confirm(words, study, start=start, highest=highest, n=number)
+    winner, scale = answer.best(rows), answer.scales(rows)[0]
+    assert winner is not None  # one of them came to an end
+    bowl = answer.basin_of(rows, scale)
+    low, high = scale.inside(bowl, []) if bowl else (None, None)
+    runs = [{"lr": float(t["params"][scale.key]), "value": t["value"], "state": t["state"]} for t in rows["trials"]]
     return {
-        "lr": float(f"{bowl.best:.2g}"),
-        "low": bowl.low,
-        "high": bowl.high,
-        "edge": bowl.edge,
-        "confirm": [vars(run) for run in runs],
-        "objective": objective,
+        "lr": float(winner.trial["params"][scale.key]),
+        "low": low,
+        "high": high,
+        "edge": bowl.edge if bowl else None,
+        "assumed": bowl.assumed if bowl else None,
+        "confirm": sorted(runs, key=lambda run: run["lr"]),
+        "objective": str(rows["objective"]),
         "study": study.name,
         "steps": steps,
         "of_steps": budget.steps,
     }
+
+
+def _short_steps(cfg: DictConfig, budget: Budget) -> int:
+    """Steps of a short run: with the whole warm-up of the run, for it decides which rates are too high."""
+    if cfg.task.confirm_steps != AUTO:
+        return min(budget.steps, int(cfg.task.confirm_steps))
+    warm = assemble.planned_warmup_steps(cfg, budget)
+    least = WITHOUT_WARMUP if warm is None else math.ceil(warm / WARM)
+    return min(budget.steps, max(math.ceil(budget.steps / SHORT), least))
+
+
+def _same_warmup(cfg: DictConfig, budget: Budget, steps: int) -> list[str]:
+    """Overrides that give a run of so many steps the warm-up of the whole one, and a cooldown that fits behind it."""
+    warm = assemble.planned_warmup_steps(cfg, budget)
+    if not warm or warm >= steps:
+        return []
+    left = 1 - warm / steps
+    if "pct_start" in cfg.scheduler:
+        return [f"scheduler.pct_start={warm / steps:.3g}"]
+    cooldown = cfg.scheduler.get("cooldown")
+    fits = [] if cooldown is None else [f"scheduler.cooldown={min(_share(cooldown, budget), COOLS * left):.3g}"]
+    return [f"scheduler.warmup={warm * budget.tokens_per_step}", *fits]
+
+
+def _share(length: float, budget: Budget) -> float:
+    """A length of a schedule as a share of the run."""
+    return float(length) if length < 1 else float(length) / budget.total_tokens
 
 
 def _training(overrides: Sequence[str]) -> list[str]:
