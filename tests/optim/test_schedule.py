@@ -261,3 +261,12 @@ def test_a_typed_warm_up_wins_and_a_schedule_without_one_or_of_a_users_own_is_le
     assert planned_warmup(partial(wsd, warmup=3e4), 1_000_000, 2_048, 0.95) == 30_000
     assert planned_warmup(one_cycle, 1_000_000, 2_048, 0.95) is None
     assert planned_warmup(lambda tokens, total, warmup="auto": Factors(1.0), 1_000_000, 2_048, 0.95) is None
+
+
+@pytest.mark.parametrize("decay", [0.25, 2e5])
+def test_the_automatic_warm_up_of_gpt3_ends_half_way_to_a_typed_decay(decay: float) -> None:
+    """A fifth to a quarter of the run is less than the 30 % that its steps would take."""
+    schedule = partial(gpt3, decay=decay)
+    settled = planned_warmup(schedule, 1_000_000, 10_000, 0.95)
+    assert settled == (decay if decay > 1 else 250_000) / 2
+    assert partial(schedule, warmup=settled)(int(settled), 1_000_000).lr == 1.0

@@ -127,6 +127,17 @@ def test_beside_a_cliff_the_report_offers_a_longer_warm_up(line: Make) -> None:
     assert not [sentence for sentence in verdict(far) if "cliff" in sentence]
 
 
+@pytest.mark.parametrize(("declared", "offers"), [(32, True), (16, True), (8, False)])
+def test_the_command_beside_a_cliff_sweeps_every_axis_again(rows: SimpleNamespace, declared: int, offers: bool) -> None:
+    """Not where the best batch is larger than the declared one: its warm-up, in steps, is a larger share of its run already."""
+    batch = rows.axis("data.batch_size", low=8, high=64, log=True, integer=True, powers=True, declared=declared)
+    points = [(2e-3, 16, 2.25), (4e-3, 16, 2.75), (2e-3, 32, 2.3)]
+    trials = [rows.trial(n, {"optimizer.lr": lr, "data.batch_size": size}, [loss]) for n, (lr, size, loss) in enumerate(points)]
+    sentence = said(rows.study([rows.LR, batch], trials, search="plane", warmer="scheduler.warmup=0.16"), "cliff")
+    swept = "optimizer.lr='tag(log,interval(1e-5,0.1))' data.batch_size='tag(log,powers_of_two,int(interval(8,64)))'"
+    assert sentence.endswith(f"wiki_char {swept} scheduler.warmup=0.16" if offers else "val/bpb is 22 % worse.")
+
+
 def test_whole_numbers_have_an_interval_of_values_that_were_tried(grid: Make, sure: Callable[..., None]) -> None:
     sure(12.0, 40.0, at=16)
     assert "lies between 16 and 32 (" in said(grid(), "The best data.batch_size")

@@ -464,3 +464,15 @@ def test_powers_of_two_are_stored_as_exponents_below_one_too(low: float, high: f
     axis = Axis("x", low, high, log=True, integer=True, powers=True)
     assert [decode(axis, encode(axis, value)) for value in axis.finite or []] == axis.finite
     assert all(low <= float(value) <= high for value in axis.finite or [])
+
+
+@pytest.mark.parametrize(("slots", "mostly", "most"), [(1, 6, 8), (3, 7, 10), (4, 7, 11), (8, 9, 15)])
+def test_a_line_takes_no_more_points_than_it_says(slots: int, mostly: int, most: int) -> None:
+    for best in (3e-5, 1e-3, 8e-3, 2.5e-2):
+        line = Line(Axis("lr", 1e-5, 3e-2, log=True, declared=8e-3), n_trials=None, slots=slots)
+        assert line.expected() == (mostly, most)
+        assert len(drive(line, bowl(best), slots=slots)) <= most
+
+
+def test_a_linear_line_may_need_a_point_at_each_of_its_nine_places() -> None:
+    assert Line(Axis("p", 0.0, 0.5), n_trials=None, slots=1).expected() == (6, 9)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig
 from gptshake.assemble.parts import make
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.words import counted
-from gptshake.optim.schedule import Schedule, Tokens, planned_warmup, warmup_steps, warmup_tokens
+from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, Tokens, before_decay, planned_warmup, warmup_steps, warmup_tokens
 from gptshake.record.run import Run
 
 
@@ -58,11 +58,16 @@ def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = 
 
 
 def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
-    """An override that doubles the warm-up, to 10 % of the run at least and 30 % at most (50 % of one cycle); nothing where it is as long."""
-    steps = warmup_steps(planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
-    key, most = ("pct_start", 0.5) if "pct_start" in cfg.scheduler else ("warmup", 0.3)
+    """An override that doubles the warm-up, to 10 % of the run at least; nothing where it is as long.
+
+    It is 30 % at most (50 % of one cycle), and half of what comes before the decay.
+    """
+    schedule = planned_schedule(cfg, budget)
+    steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step)
+    key, most = ("pct_start", 0.5) if "pct_start" in cfg.scheduler else ("warmup", LONGEST_WARMUP)
     if steps is None or key not in cfg.scheduler:
         return ""
+    most = min(most, before_decay(schedule, budget.total_tokens) / 2 / budget.total_tokens)
     longer = min(max(2 * steps / budget.steps, 0.1), most)
     return f"scheduler.{key}={longer:.2g}" if longer > 1.2 * steps / budget.steps else ""
 

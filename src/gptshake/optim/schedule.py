@@ -48,7 +48,7 @@ def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before
         total: tokens of the run.
         tokens_per_step: of its own batch.
         beta2: of the optimizer; None if it has none: as many steps as with 0.95.
-        before: tokens up to the schedule's decay, of which it takes half at most.
+        before: tokens within which it must end (``before_decay``), of which it takes half at most.
     Returns:
         Tokens.
     """
@@ -68,8 +68,16 @@ def planned_warmup(schedule: Schedule, total: int, tokens_per_step: int, beta2: 
     options = _options(schedule)
     if options.get("warmup") != "auto":
         return warmup_tokens(schedule, total)
-    before = total - _length("cooldown", options["cooldown"], total) if "cooldown" in options else total
-    return auto_warmup(total, tokens_per_step, beta2, before=before)
+    return auto_warmup(total, tokens_per_step, beta2, before=before_decay(schedule, total))
+
+
+def before_decay(schedule: Schedule, total: int) -> float:
+    """Tokens within which a warm-up must end: those up to wsd's cooldown, or up to where gpt3 reaches its floor; else the whole run."""
+    options = _options(schedule)
+    if "cooldown" in options:
+        return total - _length("cooldown", options["cooldown"], total)
+    decay = options.get("decay", total)
+    return PAPER_DECAY * total if decay == "auto" else _length("decay", decay, total)
 
 
 def warmup_steps(schedule: Schedule, total: int, tokens_per_step: int) -> int | None:

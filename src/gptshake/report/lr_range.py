@@ -1,6 +1,7 @@
 """What ``task=find_lr`` found, as one picture and a few sentences, from the record alone.
 
-Above the losses of the ramps, in the middle what every rule, law and habit says, below the runs that decided; all over one axis of rates.
+Above the losses of the ramps if a range test was asked for, in the middle what every rule, law and habit says, below the runs that
+decided; all over one axis of rates.
 """
 
 import math
@@ -15,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from gptshake.estimate.basin import fit
 from gptshake.estimate.lr_range import mean_curve, smooth
+from gptshake.estimate.words import counted
 from gptshake.record.names import title_of
 from gptshake.report.recipe import quoted
 from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save, short_rate
@@ -163,7 +165,9 @@ def _draw_runs(axes: Axes, found: Mapping[str, Any]) -> None:
         axes.annotate(
             "gave up", (lost[-1], 0.93), xytext=(7, 0), xycoords=place, textcoords="offset points", color=GREY, size=8.5, va="center"
         )
-    caption(axes, f"{found['objective']} of {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule")
+    caption(
+        axes, f"{found['objective']} of {len(found['confirm'])} runs of {counted(found['steps'], 'step')}, each with its whole schedule"
+    )
 
 
 def _finite(losses: Sequence[float | None]) -> list[float]:
@@ -214,7 +218,7 @@ def _between(found: Mapping[str, Any]) -> str:
 
 def _reason(found: Mapping[str, Any]) -> str:
     if found.get("confirm"):
-        return f"best of {len(found['confirm'])} runs of {found['steps']:,} steps, each with its whole schedule"
+        return f"best of {len(found['confirm'])} runs of {counted(found['steps'], 'step')}, each with its whole schedule"
     return "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
 
 

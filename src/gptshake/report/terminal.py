@@ -177,11 +177,33 @@ def _beside_a_cliff(study: Rows, scale: Scale) -> list[str]:
     level = cost(study, winner.value)
     how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
     text = f"Warning: the best lies beside a cliff: at {short(place)} {how}"
-    if scale.name != "lr" or not study.get("warmer"):
+    if scale.name != "lr" or not study.get("warmer") or _has_a_larger_batch(study, winner):
         return [f"{text}."]
-    low, high = scale.ends
-    again = [*study["fixed"], f"{scale.key}=tag(log,interval({short(float(low))},{short(float(high))}))", study["warmer"]]
+    swept = [_range(scale, *scale.ends) if axis["key"] == scale.key else _swept(study, axis) for axis in study["axes"]]
+    again = [*study["fixed"], *swept, study["warmer"]]
     return [f"{text}. A longer warm-up moves it away and often gains:  {command(study, ['-m', *again])}"]
+
+
+def _has_a_larger_batch(study: Rows, winner: Best) -> bool:
+    """Whether the best batch is larger than the declared one: its warm-up is a larger share of its run than the one that was doubled."""
+    scale = batch_scale(study)
+    return scale is not None and scale.declared is not None and winner.trial["params"].get(scale.key, 0) > scale.declared
+
+
+def _swept(study: Rows, axis: Rows) -> str:
+    """The override that sweeps an axis once more."""
+    scale = next((scale for scale in scales(study) if scale.key == axis["key"]), None)
+    if axis.get("low") is None or scale is None:
+        return f"{axis['key']}={','.join(map(short, axis['choices']))}"
+    return _range(scale, *scale.ends)
+
+
+def _range(scale: Scale, low: float, high: float) -> str:
+    """The override that sweeps an axis from one end to the other."""
+    interval = f"interval({_typed(scale, low)},{_typed(scale, high)})"
+    interval = f"int({interval})" if scale.integer else interval
+    tags = "log,powers_of_two," if scale.powers else "log,"
+    return f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
 
 
 def _partners(study: Rows, scale: Scale) -> str:
@@ -200,11 +222,7 @@ def _at_the_edge(scale: Scale, value: float, *, upper: bool) -> str:
         return f"The best {key} is 1, the smallest there is."
     factor = (4 if scale.powers else 10) if scale.log else 2
     low, high = (low, high * factor) if upper else (low / factor, high)
-    interval = f"interval({_typed(scale, low)},{_typed(scale, high)})"
-    interval = f"int({interval})" if scale.integer else interval
-    tags = "log,powers_of_two," if scale.powers else "log,"
-    wider = f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
-    return f"Warning: the best {key} lies at the {'upper' if upper else 'lower'} end of its range: widen it, e.g. '{wider}'."
+    return f"Warning: the best {key} lies at the {'upper' if upper else 'lower'} end of its range: widen it, e.g. '{_range(scale, low, high)}'."
 
 
 def _typed(scale: Scale, value: float) -> str:

@@ -18,6 +18,7 @@ from gptshake.sweep.space import Axis, Params, Value
 Floats = NDArray[np.float64]
 Place = tuple[float, float]  # log2 of rate and of batch, from the start
 MOST = 14  # points, if the user does not say how many
+MOSTLY = 11  # that it takes then, with one slot (docs/decisions/rate-and-batch.md)
 GRID = 0.25  # log2 of the distance between two rates that may be proposed: a factor of 1.19
 FINER = 3  # times that the grid is halved when all of it was tried
 REACH = 1.25  # log2: so far from the best, in u, the surface is believed
@@ -117,6 +118,10 @@ class Plane:
         self._batches = sizes(batch)
         wish = _number(batch.declared) or math.sqrt(batch.bounds[0] * batch.bounds[1])
         self._middle = min(range(len(self._batches)), key=lambda n: abs(math.log2(self._batches[n] / wish)))
+
+    def expected(self) -> tuple[int, int]:
+        """How many points it takes if it ends by itself: mostly, and at most."""
+        return min(MOSTLY + self._slots // 2, MOST), MOST
 
     def propose(self, points: Sequence[Point]) -> Params | None:
         """The next point."""

@@ -28,6 +28,7 @@ WORTH = 0.02  # of the loss: what a gap must promise, and how much worse a neigh
 KINK = 0.4  # of the loss a step, 20 % for a factor of 2: how far slopes in a gap may differ from its chord's; measured ones reach 11 %
 STEP_BITS = 2.0  # log2 of a step on a log axis: a factor of 4
 COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps from the start
+MOSTLY = 6  # points that a search along one axis takes: 5.6 on average (docs/decisions/line-search.md)
 USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
 NEAR = 8  # factor around the declared value within which a search over several axes begins
 FEW = 12  # trials up to which quasi-random points do better than a sampler that learns from them
@@ -84,6 +85,12 @@ class Line:
         start = axis.declared if isinstance(axis.declared, (int, float)) else None
         wish = self._place(start) if start is not None and (start > 0 or not axis.log) else (self._low + self._high) / 2
         self._start = min(max(wish, self._low), self._high)
+
+    def expected(self) -> tuple[int, int]:
+        """How many points it takes if it ends by itself: mostly, and at most. Slots that guess ahead take more."""
+        guesses = self._slots - 1
+        most = max(ENOUGH, math.ceil(self._high - self._low) + 1) + guesses
+        return min(MOSTLY + guesses // 2, most, MOST), min(most, MOST)
 
     def propose(self, points: Sequence[Point]) -> Params | None:
         """The next value."""

@@ -28,10 +28,10 @@ from gptshake.sweep.controller import CONFIRMED, Controller
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
 from gptshake.sweep.options import check, first_points, first_seed, limits, measures_noise, number_of_trials, sampler_for, sequence_of
-from gptshake.sweep.plane import MOST, Plane
+from gptshake.sweep.plane import Plane
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
-from gptshake.sweep.search import Line, Sampled, search_for
+from gptshake.sweep.search import SECONDS, Line, Sampled, search_for
 from gptshake.sweep.space import Axis, Params, Value, axis_of, overrides_of
 from gptshake.sweep.study import Study
 
@@ -145,7 +145,8 @@ def _controller(
         noise=noise,
     )
     study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
-    _say_price(header, prepared, parts, options, folder)
+    open_ended = search.expected() if isinstance(search, (Line, Plane)) and total is None else None
+    _say_price(header, prepared, parts, options, folder, open_ended)
     return Controller(
         study,
         search,
@@ -276,25 +277,40 @@ def _varies(varied: Sequence[str], *starts: str) -> bool:
     return any(text.lstrip("+~").startswith(starts) for text in varied)
 
 
-def _say_price(header: Header, prepared: Prepared, parts: Mapping[Options, Prepared], options: SweeperConfig, folder: Path) -> None:
-    """What the study will cost, before it begins; where options are swept, a run of each."""
-    n_trials = header.n_trials or (MOST if header.search == "plane" else N_TRIALS)
-    runs, confirm = n_trials * header.repeats, header.confirm_runs
-    most = "up to " if header.n_trials is None else ""
+def _say_price(
+    header: Header,
+    prepared: Prepared,
+    parts: Mapping[Options, Prepared],
+    options: SweeperConfig,
+    folder: Path,
+    open_ended: tuple[int, int] | None,
+) -> None:
+    """What the study will cost, before it begins; where options are swept, a run of each.
+
+    Args:
+        open_ended: trials of a search that ends by itself, mostly and at most.
+    """
+    mostly, at_most = open_ended or (header.n_trials or N_TRIALS,) * 2
+    runs, confirm = mostly * header.repeats, header.confirm_runs
     repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
     line = f"study: {header.name} | {header.search} over {', '.join(axis['key'] for axis in header.axes) or 'nothing'}"
-    usual = f", usually {'8 to 12' if header.search == 'plane' else '4 to 8'}" if most else ""
+    trials = f"usually {mostly} trials, at most {at_most}" if open_ended else counted(mostly, "trial")
     schedule = f" | {header.schedule}" if header.schedule else ""
-    print(f"{line} | {most}{n_trials} trial{'s' if n_trials > 1 else ''}{usual}{repeats} on {header.device}{schedule}", flush=True)
+    print(f"{line} | {trials}{repeats} on {header.device}{schedule}", flush=True)
     for point, part in parts.items() if len(parts) > 1 else ():
         if part.seconds is not None:
             print(f"  {' '.join(f'{key}={value}' for key, value in point)}: about {duration(part.seconds)} a run", flush=True)
     if prepared.seconds is not None and prepared.disk is not None:
-        total = prepared.seconds * (math.ceil(runs / header.slots) + math.ceil(confirm / header.slots))
+        again = SECONDS if header.noise else confirm
+        total, longest = (
+            prepared.seconds * (math.ceil(n / header.slots) + math.ceil(seeds / header.slots))
+            for n, seeds in ((runs, confirm), (at_most * header.repeats, again))
+        )
+        limit = f", at most {duration(longest)}" if open_ended else ""
         disk = prepared.disk * (options.keep * header.repeats + 2 * header.slots) / 1e6
         why = "of a second seed" if header.noise else "to confirm"
         each = f"{counted(runs, 'run')}{f' and {confirm} {why}' if confirm else ''} x {duration(prepared.seconds)}"
-        price = f"{each} on {counted(header.slots, 'slot')} = {most}about {duration(total)}"
+        price = f"{each} on {counted(header.slots, 'slot')} = about {duration(total)}{limit}"
         print(f"estimated cost: {price} | disk: about {max(disk, 1):,.0f} MB in {folder}", flush=True)
 
 

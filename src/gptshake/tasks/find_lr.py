@@ -32,7 +32,7 @@ from gptshake.report import answer
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL = "trainer.val_check_interval"
 SHORT, WARM = 8, 0.75  # a short run is an eighth of the run, or so long that its warm-up takes three quarters of it
-WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule says no warm-up
+WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule has no warm-up, or is the user's own
 COOLS = 0.96  # of what is left after the warm-up, at most
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
 
@@ -192,21 +192,24 @@ def _short_steps(cfg: DictConfig, budget: Budget) -> int:
     if cfg.task.confirm_steps != AUTO:
         return min(budget.steps, int(cfg.task.confirm_steps))
     warm = assemble.planned_warmup_steps(cfg, budget)
-    least = WITHOUT_WARMUP if warm is None else math.ceil(warm / WARM)
+    least = math.ceil(warm / WARM) if warm else WITHOUT_WARMUP
     return min(budget.steps, max(math.ceil(budget.steps / SHORT), least))
 
 
 def _same_warmup(cfg: DictConfig, budget: Budget, steps: int) -> list[str]:
-    """Overrides that give a run of so many steps the warm-up of the whole one, and a cooldown that fits behind it."""
+    """Overrides that give a run of so many steps the warm-up of the whole one, and a decay that fits behind it."""
     warm = assemble.planned_warmup_steps(cfg, budget)
-    if not warm or warm >= steps:
+    if warm is None or warm >= steps:
         return []
-    left = 1 - warm / steps
     if "pct_start" in cfg.scheduler:
-        return [f"scheduler.pct_start={warm / steps:.3g}"]
-    cooldown = cfg.scheduler.get("cooldown")
-    fits = [] if cooldown is None else [f"scheduler.cooldown={min(_share(cooldown, budget), COOLS * left):.3g}"]
-    return [f"scheduler.warmup={warm * budget.tokens_per_step}", *fits]
+        return [f"scheduler.pct_start={warm / steps:.3g}"] if warm else []
+    left, words = 1 - warm / steps, [f"scheduler.warmup={warm * budget.tokens_per_step}"]
+    if (cooldown := cfg.scheduler.get("cooldown")) is not None:
+        words.append(f"scheduler.cooldown={min(_share(cooldown, budget), COOLS * left):.3g}")
+    if (decay := cfg.scheduler.get("decay", AUTO)) != AUTO:  # as far behind the warm-up as in the run, of what is left
+        flat = left * (1 - _share(decay, budget)) / (1 - warm / budget.steps)
+        words.append(f"scheduler.decay={round((1 - flat) * steps * budget.tokens_per_step)}")
+    return words
 
 
 def _share(length: float, budget: Budget) -> float:

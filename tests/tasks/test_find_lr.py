@@ -1,0 +1,44 @@
+"""How long the finder's short runs are, and with which schedule."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gptshake.config.suggest import checked_compose
+from gptshake.tasks import find_lr
+
+PER_STEP = 2_048
+
+
+def short(steps: int, *words: str) -> tuple[int, list[str]]:
+    """Steps of a short run for a run of so many, and the overrides of its schedule."""
+    cfg = checked_compose(["task=find_lr", "model=tiny", "data=wiki_char", *words])
+    budget: Any = SimpleNamespace(steps=steps, tokens_per_step=PER_STEP, total_tokens=steps * PER_STEP)
+    length = find_lr._short_steps(cfg, budget)
+    return length, find_lr._same_warmup(cfg, budget, length)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words", "length", "schedule"),
+    [
+        (500, (), 200, [f"warmup={150 * PER_STEP}", "cooldown=0.24"]),
+        (4_000, (), 500, [f"warmup={160 * PER_STEP}", "cooldown=0.4"]),
+        (500, ("scheduler=cosine",), 200, [f"warmup={150 * PER_STEP}"]),
+        (500, ("scheduler=one_cycle",), 200, ["pct_start=0.75"]),
+        (2_000, ("scheduler.warmup=0", "scheduler.cooldown=409600"), 250, ["warmup=0", "cooldown=0.1"]),
+        (500, ("scheduler.warmup=0",), 125, ["warmup=0", "cooldown=0.4"]),  # not an eighth: 62 steps
+        (1_600, ("scheduler=gpt3", "scheduler.decay=0.5"), 214, [f"warmup={160 * PER_STEP}", f"decay={184 * PER_STEP}"]),
+        (1, (), 1, ["warmup=0", "cooldown=0.4"]),
+        (1, ("scheduler=one_cycle",), 1, []),
+    ],
+)
+def test_short_runs_have_the_warm_up_of_the_run_and_a_decay_that_fits_behind_it(
+    steps: int, words: tuple[str, ...], length: int, schedule: list[str]
+) -> None:
+    assert short(steps, *words) == (length, [f"scheduler.{text}" for text in schedule])
+
+
+def test_a_schedule_of_the_users_own_is_left_as_it_is() -> None:
+    """Any function that is not ours: nobody knows what its options mean."""
+    assert short(500, "scheduler=constant", "scheduler._target_=math.pow") == (125, [])
