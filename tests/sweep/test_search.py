@@ -402,6 +402,14 @@ def test_a_start_on_the_plateau_above_a_cliff_comes_down_from_it() -> None:
     assert len(points) <= 8 and min(point.value for point in points if point.value) <= 1.01 * 3.024
 
 
+def test_a_plateau_whose_losses_differ_by_percents_is_left_downwards_too() -> None:
+    """Bytes, 125 steps, one seed: the best rate of those on the plateau is 4 % better than the start, and 13 % worse than the best of all."""
+    measured = [(1e-3, 3.859), (2e-3, 3.670), (4e-3, 3.775), (8e-3, 4.330), (1.6e-2, 4.163), (3.2e-2, 4.148), (6.4e-2, 4.27), (0.128, 4.4)]
+    axis = replace(LR, high=0.5, declared=8e-3)
+    points = drive(Line(axis, n_trials=None, slots=1), lambda rate: between(measured, rate))
+    assert len(points) <= 8 and min(point.value for point in points if point.value) <= 1.01 * 3.670
+
+
 def test_below_the_best_a_gap_is_bounded_by_its_chord_however_steep_the_cliff_is() -> None:
     """2.1 - 0.1 x - 0.8 x (1 - x) is lowest at x = 9/16."""
     assert lower_bound([(-1, 2.1), (0, 2.0), (1, math.inf)], 0) == pytest.approx(2.1 - 0.9 * 0.5625 + 0.8 * 0.5625**2)

@@ -22,6 +22,7 @@ SECONDS = 4  # runs with a second seed at most; two, unless the best stands on a
 SAME = 0.035  # closer than that, in steps, two points are one: a factor of 1.05
 CLOSE = 0.25  # in steps: a factor of 1.4
 FLAT = 0.01  # of the loss: two points that differ by less may lie on the plateau above a cliff, so a lower one is wanted
+UNEVEN = 0.05  # the same where the best lies above the start: seeds differ by percents on a plateau, and nothing below was tried
 PARTS = 32  # of a gap, at whose ends its bound is worked out
 NARROW = 0.125  # in steps, a factor of 1.19: a narrower gap beside the best is not looked into
 WORTH = 0.02  # of the loss: what a gap must promise, and how much worse a neighbour above may be before it could stand on a cliff
@@ -145,7 +146,8 @@ class Line:
         if at == len(known) - 1 and best < self._high - SAME:
             return [min(best + 1, self._high)]
         lower, least = known[0]
-        if lower > self._low + SAME and (at == 0 or (at == 1 and least < lowest + FLAT * abs(lowest))):
+        flat = UNEVEN if best > self._start + SAME else FLAT
+        if lower > self._low + SAME and (at == 0 or (at == 1 and least < lowest + flat * abs(lowest))):
             return [max(lower - 1, self._low)]
         gaps = [left for left in (at - 1, at) if 0 <= left < len(known) - 1 and known[left + 1][0] - known[left][0] > NARROW]
         bounds = sorted((lower_bound(known, left), left) for left in gaps if len(known) < ENOUGH)
