@@ -8,6 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from gptshake.config import found
 from gptshake.config.found import found_rates, other_terms
 from gptshake.errors import RecordError
 
@@ -125,3 +126,10 @@ def test_a_rate_that_was_found_for_something_else_is_told(finder: Any) -> None:
     assert other_terms(origin, cfg) is None
     cfg.model.n_layer = 4
     assert other_terms(origin, cfg) == "note: optimizer.lr=0.002 was found by x0000001 for other terms: model.n_layer 2, here 4."
+
+
+@pytest.mark.parametrize(
+    ("key", "now", "same"), [("data.path", "t.txt", True), ("data.path", "u.txt", False), ("model.name", "t.txt", False)]
+)
+def test_a_text_is_the_same_by_its_absolute_path(key: str, now: str, same: bool) -> None:
+    assert found._is_same(key, str(Path("t.txt").absolute()), now) is same

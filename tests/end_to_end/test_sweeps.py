@@ -74,7 +74,7 @@ def test_a_learning_rate_is_found_by_the_word_range(commands: Any, small: Any, t
     assert study.rows["search"] == "line" and study.rows["state"] == "done" and 3 <= len(study.trials) <= 20
     rates = [trial["params"]["optimizer.lr"] for trial in study.trials]
     assert rates[0] == 8e-3 and all(1e-5 <= rate <= 3e-2 for rate in rates) and len(set(rates)) == len(rates)
-    assert "line over optimizer.lr | usually 6 trials, at most 8 on cpu" in done.out
+    assert "line over optimizer.lr | usually 6 trials, at most 8 on " in done.out
     assert done.out.index("6 runs and 2 of a second seed x") < done.out.index("trial 0 begins")
     assert len(study.rows["confirm"]) >= 2 and {run["seed"] for row in study.rows["confirm"] for run in row["runs"]} == {1338}
     assert "The best is trial" in done.out and "With a second seed: trial" in done.out

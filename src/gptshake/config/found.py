@@ -84,9 +84,16 @@ def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:
     path = Path(origin["lr_from"]["path"])
     then, now = read_entry(path).config, flat(OmegaConf.to_container(cfg, resolve=True))
     keys = [key for key in sorted({*then, *now}) if key.startswith(ABOUT) and key not in (KEY, "data.documents.cache")]
-    differing = [key for key in keys if then.get(key) != now.get(key) and now.get(key) != "auto"]
+    differing = [key for key in keys if not _is_same(key, then.get(key), now.get(key)) and now.get(key) != "auto"]
     if not differing:
         return None
     shown = ", ".join(f"{key} {then.get(key)}, here {now.get(key)}" for key in differing[:3])
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     return f"note: {KEY}={now[KEY]:g} was found by {origin['lr_from']['run']} for other terms: {shown}{more}."
+
+
+def _is_same(key: str, then: Any, now: Any) -> bool:
+    """Whether two values mean the same: a study keeps a path as an absolute one."""
+    if key.endswith(".path") and isinstance(then, str) and isinstance(now, str):
+        return expanded(then).absolute() == expanded(now).absolute()
+    return bool(then == now)
