@@ -97,8 +97,14 @@ def fake(words):
         return 130
     name = [word for word in words if word.startswith("study=")][0].removeprefix("study=")
     room.Path("multirun", name).mkdir(parents=True)
-    trials = [{"params": {"optimizer.lr": lr}, "value": value, "state": "ok"} for lr, value in ((1e-3, 2.2), (4e-3, 2.0), (1.6e-2, 2.2))]
-    room.Path("multirun", name, "study.json").write_text(json.dumps({"trials": trials, "objective": "val/bpb"}))
+    runs = lambda value: [{"state": "ok", "value": value, "repeat": 0, "path": "0"}]
+    trials = [
+        {"number": n, "params": {"optimizer.lr": lr}, "value": value, "state": "ok", "runs": runs(value)}
+        for n, (lr, value) in enumerate(((1e-3, 2.2), (4e-3, 2.0), (1.6e-2, 2.2)))
+    ]
+    axis = {"key": "optimizer.lr", "low": 1e-4, "high": 1.0, "log": True, "powers": False, "choices": [], "declared": 4e-3}
+    rows = {"trials": trials, "axes": [axis], "objective": "val/bpb", "direction": "minimize", "repeats": 1, "confirm": []}
+    room.Path("multirun", name, "study.json").write_text(json.dumps(rows))
     return 0
 room._gptshake = fake
 """

@@ -14,7 +14,7 @@ SHORT = ("trainer.max_steps=4", "trainer.val_check_interval=2")
 def folder(commands: Any, small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs, the second from the first one's weights, and a torn record."""
     path = tmp_path_factory.mktemp("lists")
-    for change in ("note=it's (first)", "optimizer.lr=3e-3"):
+    for change in ("note=it's (first)", "optimizer.lr=3e-2"):
         more = ["init_from=latest"] if change.startswith("optimizer") else []
         done = commands(path, *small, *SHORT, change, *more)
         assert done.code == 0, done.err
@@ -36,7 +36,7 @@ def test_runs_are_listed_with_their_figures_and_notes(light_commands: Any, folde
     table = done.out.split("\n\n")[0].splitlines()
     assert table[0].split()[:3] == ["id", "started", "status"]
     assert [line.split()[0] for line in table[1:]] == [second, first, "torn"]
-    assert "lr 3e-3" in table[1] and "it's (first)" in table[2] and "broken" in table[3]
+    assert "lr 3e-2" in table[1] and "it's (first)" in table[2] and "broken" in table[3]
     assert "3 runs: 2 ok, 1 broken" in done.out and "runs/torn/run.json is damaged" in done.out
 
 

@@ -115,7 +115,7 @@ def test_the_same_command_again_runs_nothing_and_more_trials_are_more(commands: 
     assert commands(tmp_path, *words[:-1], "hydra.sweeper.n_trials=5").code == 0
     after = Study(tmp_path)
     assert len(after.trials) == 5 and before.items() <= after.values().items()
-    assert after.trials[0]["params"] == {"optimizer.lr": 2e-3, "model.dropout": 0.2}
+    assert after.trials[0]["params"] == {"optimizer.lr": 8e-3, "model.dropout": 0.2}
 
 
 def test_the_report_is_drawn_again_by_name_without_torch(commands: Any, light_commands: Any, small: Any, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_files_of_experiments_are_swept_like_names_and_the_records_do_without_th
     records = [json.loads((study.folder / str(number) / "run.json").read_text()) for number in (0, 1)]
     assert [record["overrides"][0] for record in records] == ["optimizer.lr=0.001", "optimizer.lr=0.002"]
     assert not any(text.startswith("experiment=") for record in records for text in record["overrides"])
-    assert "tokens (cosine, no warm-up)" in done.out and done.out.count("| cosine, no warm-up") == 1
+    assert "tokens (cosine, warm-up 2 steps, 25 % of the run)" in done.out and done.out.count("| cosine, warm-up 2 steps") == 1
 
 
 def test_a_trial_that_diverges_is_no_failure_and_never_wins(commands: Any, small: Any, tmp_path: Path) -> None:

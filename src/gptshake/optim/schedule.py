@@ -50,11 +50,11 @@ def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before
         beta2: of the optimizer; None if it has none: as many steps as with 0.95.
         before: tokens within which it must end (``before_decay``), of which it takes half at most.
     Returns:
-        Tokens.
+        Tokens of whole steps; none in a run of three steps or fewer.
     """
-    longest = min(LONGEST_WARMUP * total, before / 2)
-    steps = STEPS_TIMES * ceil(round(2 / (1 - (USUAL_BETA2 if beta2 is None else beta2)), 6))
-    return Tokens(min(max(steps * tokens_per_step, PAPER_WARMUP if longest >= PAPER_WARMUP else 0), longest))
+    longest = int(min(LONGEST_WARMUP * total, before / 2) / tokens_per_step + 1e-9)
+    steps = min(STEPS_TIMES * ceil(round(2 / (1 - (USUAL_BETA2 if beta2 is None else beta2)), 6)), longest)
+    return Tokens(max(steps * tokens_per_step, PAPER_WARMUP if longest * tokens_per_step >= PAPER_WARMUP else 0))
 
 
 def warmup_tokens(schedule: Schedule, total: int) -> Tokens | None:
