@@ -62,7 +62,9 @@ def study(folder: Path, key: str = "optimizer.lr", **more: Any) -> None:
     (folder / "study.json").write_text(json.dumps(rows))
     for trial in trials:
         (folder / str(trial["number"])).mkdir()
-        (folder / str(trial["number"]) / "run.json").write_text(json.dumps({"id": f"t{trial['number']}", "name": "a", "status": "ok"}))
+        (folder / str(trial["number"]) / "run.json").write_text(
+            json.dumps({"id": f"t{trial['number']}", "name": "a", "status": "ok", "budget": {"tokens": 256_000, "warmup_tokens": 75_776.0}})
+        )
 
 
 def run_row(number: int, value: float) -> dict[str, Any]:
@@ -87,7 +89,8 @@ def test_a_study_gives_the_rate_of_its_best_trial(tmp_path: Path, monkeypatch: p
     study(tmp_path / "multirun" / "mine")
     overrides, origin = found_rates([f"optimizer.lr={typed}"])
     assert overrides == ["optimizer.lr=0.004"]
-    assert (origin["lr_from"]["run"], origin["lr_from"]["tokens"]) == ("t1", 256_000)
+    found = origin["lr_from"]
+    assert (found["run"], found["tokens"], found["warmup_tokens"]) == ("t1", 256_000, 75_776.0)
     assert Path(origin["lr_from"]["path"]).resolve() == tmp_path / "multirun" / "mine" / "1"
 
 

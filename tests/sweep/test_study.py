@@ -99,6 +99,16 @@ def test_a_study_about_something_else_is_refused_with_the_difference(changes: An
     assert part in str(error.value) and "study=<name>" in str(error.value)
 
 
+def test_a_study_whose_schedule_would_be_another_by_todays_defaults_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    study(tmp_path / "old", AXES)  # it does not say
+    study(tmp_path / "old", AXES, schedule="wsd, warm-up 160 steps, 16 % of the run")
+    study(tmp_path / "new", AXES, schedule="gpt3, warm-up 10 steps, 1 % of the run")
+    with pytest.raises(RecordError, match="study's schedule: was gpt3, warm-up 10 steps, 1 % of the run, would be wsd, warm-up 160 steps"):
+        study(tmp_path / "new", AXES, schedule="wsd, warm-up 160 steps, 16 % of the run")
+
+
 def test_where_it_is_kept_and_shown_and_how_long_it_lasts_may_change(tmp_path: Path) -> None:
     study(tmp_path)
     again = study(

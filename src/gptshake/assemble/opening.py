@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
-from gptshake.assemble.schedule import frozen_warmup, schedule_of, schedule_words, settled_warmup, short_warmup
+from gptshake.assemble.schedule import carry_note, frozen_warmup, schedule_of, schedule_words, settled_warmup, short_warmup
 from gptshake.assemble.settle import frozen_source, initial_run
 from gptshake.data.entropy import meaning, references
 from gptshake.data.round_trip import round_trip, unknown_warnings
@@ -261,8 +261,8 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
     seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
     peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, memory_there(cfg)
-    short = short_warmup(cfg, budget)
-    for note in (*budget.notes, *([short] if short else []), *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
+    lengths = filter(None, (short_warmup(cfg, budget), carry_note(run.info.get("lr_from"), budget)))
+    for note in (*budget.notes, *lengths, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
         run.say(f"note: files of your own: {', '.join(local)}")

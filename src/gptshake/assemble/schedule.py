@@ -1,5 +1,6 @@
 """A run's schedule: its ``auto`` warm-up settled when the run begins, and frozen in tokens from then on."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -7,9 +8,13 @@ from omegaconf import DictConfig, ListConfig
 
 from gptshake.assemble.parts import make
 from gptshake.estimate.budget import Budget
-from gptshake.estimate.words import counted
+from gptshake.estimate.words import counted, short_count
 from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, Tokens, before_decay, planned_warmup, warmup_steps, warmup_tokens
 from gptshake.record.run import Run
+
+SAME_LENGTH = 0.02  # lengths that differ by no more count as one
+CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
+CARRIES = 8  # factor in length to which the best rate was seen to stay within a factor of 2: docs/benchmarks.md
 
 
 def settled_warmup(cfg: DictConfig, total: int, tokens_per_step: int) -> Tokens | None:
@@ -70,6 +75,20 @@ def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
     most = min(most, before_decay(schedule, budget.total_tokens) / 2 / budget.total_tokens)
     longer = min(max(2 * steps / budget.steps, 0.1), most)
     return f"scheduler.{key}={longer:.2g}" if longer > 1.2 * steps / budget.steps else ""
+
+
+def carry_note(origin: Mapping[str, Any] | None, budget: Budget) -> str:
+    """A sentence about a rate that was found for another length (docs/find-lr.md#how-far-an-answer-carries); nothing for the same."""
+    tokens, warmup = (origin or {}).get("tokens"), (origin or {}).get("warmup_tokens")
+    if not origin or not tokens or abs(budget.total_tokens / tokens - 1) < SAME_LENGTH:
+        return ""
+    longer = budget.total_tokens / tokens
+    found = f"optimizer.lr was found by {origin['run']} for {short_count(tokens)} tokens, this run has {short_count(budget.total_tokens)}"
+    if warmup and warmup > CUT * tokens and longer > 1:
+        return f"{found}: its warm-up is longer than that one's, which was cut to 30 % of the run, and takes a higher rate"
+    if 1 / CARRIES <= longer <= CARRIES:
+        return f"{found}: within a factor of {CARRIES} in length it was seen to carry"
+    return f"{found}: that it carries was measured to a factor of {CARRIES} in length only"
 
 
 def short_warmup(cfg: DictConfig, budget: Budget) -> str:

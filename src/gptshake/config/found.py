@@ -42,8 +42,10 @@ def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
         key, _, value = text.partition("=")
         if key.lstrip("+") == KEY and value.strip("'\"").startswith(WORD):
             name = value.strip("'\"").removeprefix(WORD)
-            rate, path, tokens = _of_study(folder) if (folder := _study(name, overrides)) else _of_run(locate(name, overrides))
-            text, origin = f"{key}={rate:g}", {"lr_from": {"run": read_run(path)["id"], "path": str(path), "tokens": tokens}}
+            rate, path = _of_study(folder) if (folder := _study(name, overrides)) else _of_run(locate(name, overrides))
+            info = read_run(path)
+            length = {key: (info.get("budget") or {}).get(key) for key in ("tokens", "warmup_tokens")}
+            text, origin = f"{key}={rate:g}", {"lr_from": {"run": info["id"], "path": str(path), **length}}
         written.append(text)
     return written, origin
 
@@ -54,27 +56,25 @@ def _study(name: str, overrides: list[str]) -> Path | None:
     return next((place for place in places if name and (place / ROWS).exists()), None)
 
 
-def _of_study(folder: Path) -> tuple[float, Path, int | None]:
-    """Rate of its best trial, the directory of that trial's first run, and the tokens of the run."""
+def _of_study(folder: Path) -> tuple[float, Path]:
+    """Rate of its best trial, and the directory of that trial's first run."""
     study = read_rows_of(folder)
     winner = best(study)
     if winner is None:
         raise RecordError(f"{KEY}={WORD}{folder.name}: no trial of that study has ended yet.")
     if KEY not in winner.trial["params"]:
         raise RecordError(f"{KEY}={WORD}{folder.name}: that study did not vary {KEY}.")
-    run = winner.trial["runs"][0]
-    return float(winner.trial["params"][KEY]), folder / run["path"], run.get("tokens")
+    return float(winner.trial["params"][KEY]), folder / winner.trial["runs"][0]["path"]
 
 
-def _of_run(path: Path) -> tuple[float, Path, int | None]:
-    """Rate that a finder's run recommends, its directory, and the tokens of the runs that decided."""
+def _of_run(path: Path) -> tuple[float, Path]:
+    """Rate that a finder's run recommends for runs of its own length, and its directory."""
     info = read_run(path)
     found = info.get("find_lr") or {}
     if found.get("lr") is None:
         why = "is no run of task=find_lr" if not found else f"has not found a rate ({info['status']})"
         raise RecordError(f"{KEY}={WORD}{info['id']}: {path.name} {why}. Find one with: gptshake task=find_lr model=... data=...")
-    per_step = (info.get("budget") or {}).get("tokens_per_step")
-    return float(found["lr"]), path, found["steps"] * per_step if found.get("steps") and per_step else None
+    return float(found["lr"]), path
 
 
 def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:

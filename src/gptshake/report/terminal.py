@@ -4,6 +4,7 @@ Everything is text made from study.json; the sentences are the report's, too.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each,
 from gptshake.report.letters import basin_text as basin_text
 from gptshake.report.recipe import command, overrides_of, use
 
+CUT = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
 UNMEASURED = "values that were tried; the noise between seeds was not measured: repeats=3 measures it"
 
 
@@ -247,8 +249,10 @@ def _at_speed(trial: Rows) -> str:
 
 def _validity(study: Rows, winner: Best) -> list[str]:
     tokens = tokens_of(study, winner.trial)
-    schedule = f" ({study['schedule']})" if study.get("schedule") else ""
-    return [f"This is valid for {short_count(tokens)} tokens{schedule}: longer runs may want another value."] if tokens else []
+    words = study.get("schedule") or ""
+    share = re.search(r"([\d.]+) % of the run", words)
+    other = "a longer warm-up takes a higher rate" if share and float(share[1]) >= CUT else "longer runs may want another value"
+    return [f"This is valid for {short_count(tokens)} tokens{f' ({words})' if words else ''}: {other}."] if tokens else []
 
 
 def _losses(study: Rows) -> list[str]:

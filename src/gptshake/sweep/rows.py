@@ -96,7 +96,12 @@ class Header:
         return {
             "range of ": space,
             "": fixed,
-            "study's ": {"objective": self.objective, "direction": self.direction, "repeats": self.repeats},
+            "study's ": {
+                "objective": self.objective,
+                "direction": self.direction,
+                "repeats": self.repeats,
+                **({"schedule": self.schedule} if self.schedule else {}),  # the defaults of another version may give another one
+            },
         }
 
 
@@ -130,7 +135,7 @@ def refuse_differences(folder: Path, stored: dict[str, Any], header: Header) -> 
     lines = []
     for kind, now in redacted(header.identity()).items():
         for key in sorted({*now, *old[kind]}):
-            if now.get(key) != old[kind].get(key):
+            if now.get(key) != old[kind].get(key) and not (key == "schedule" and key not in old[kind]):
                 lines.append(f"  {kind}{key}: was {_shown(old[kind].get(key))}, would be {_shown(now.get(key))}")
     if lines:
         raise RecordError(

@@ -1,0 +1,34 @@
+"""What is said of a rate that was found for runs of another length."""
+
+import pytest
+
+from gptshake.assemble.schedule import carry_note
+from gptshake.estimate.budget import plan
+
+
+@pytest.mark.parametrize(
+    ("found", "steps", "said"),
+    [
+        (None, 500, ""),
+        ({"run": "x1", "tokens": None}, 500, ""),
+        ({"run": "x1", "tokens": 1_024_000, "warmup_tokens": 307_200.0}, 500, ""),
+        (
+            {"run": "x1", "tokens": 256_000, "warmup_tokens": 75_776.0},
+            500,
+            "its warm-up is longer than that one's, which was cut to 30 % of the run",
+        ),
+        (
+            {"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0},
+            2_000,
+            "found by x1 for 1.23M tokens, this run has 4.1M: within a factor of 8",
+        ),
+        ({"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0}, 20_000, "was measured to a factor of 8 in length only"),
+        ({"run": "x1", "tokens": 4_096_000, "warmup_tokens": None}, 1_000, "within a factor of 8"),
+    ],
+)
+def test_a_rate_from_runs_of_another_length_says_how_far_it_carries(found: dict[str, object] | None, steps: int, said: str) -> None:
+    budget = plan(
+        n_parameters=10_000, epoch_tokens=2_048_000, block_size=64, batch_size=32, micro_batch_size=32, micro_batch_wish=32, max_steps=steps
+    )
+    note = carry_note(found, budget)
+    assert said in note and bool(note) == bool(said)
