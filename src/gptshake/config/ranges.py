@@ -157,6 +157,7 @@ RULES: tuple[Rule, ...] = (
     ("task.csv", _text, "it is a file, such as runs.csv, or - for the screen"),
     ("task.json", _text, "it is a file, such as runs.json, or - for the screen"),
     ("task.latex", _text, "it is a file, such as runs.tex, or - for the screen"),
+    ("task.range_test", _bool, "it is true or false"),
     ("task.trust", _bool, "it is true or false"),
     ("task.yes", _bool, "it is true or false"),
     ("task.data_path", _text, "it is a file or a folder"),
