@@ -20,10 +20,10 @@ from gptshake.estimate.budget import plan
         (
             {"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0},
             2_000,
-            "found by x1 for 1.23M tokens, this run has 4.1M: within a factor of 8",
+            "found by x1 for 1.23M tokens, this run has 4.1M: within a factor of 4",
         ),
-        ({"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0}, 20_000, "was measured to a factor of 8 in length only"),
-        ({"run": "x1", "tokens": 4_096_000, "warmup_tokens": None}, 1_000, "within a factor of 8"),
+        ({"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0}, 20_000, "was measured to a factor of 4 in length only"),
+        ({"run": "x1", "tokens": 4_096_000, "warmup_tokens": None}, 1_000, "within a factor of 4"),
     ],
 )
 def test_a_rate_from_runs_of_another_length_says_how_far_it_carries(found: dict[str, object] | None, steps: int, said: str) -> None:

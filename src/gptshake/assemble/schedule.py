@@ -14,7 +14,7 @@ from gptshake.record.run import Run
 
 SAME_LENGTH = 0.02  # lengths that differ by no more count as one
 CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
-CARRIES = 8  # factor in length to which the best rate was seen to stay within a factor of 2: docs/benchmarks.md
+CARRIES = 4  # factor in length to which the best rate was seen to stay: docs/benchmarks.md
 
 
 def settled_warmup(cfg: DictConfig, total: int, tokens_per_step: int) -> Tokens | None:
