@@ -372,7 +372,7 @@ def test_a_config_that_is_edited_while_the_sweep_runs_changes_nothing(commands: 
     done = command.wait()
     assert done.code == 0, done.err
     last = [read_rows(Study(tmp_path).folder / str(number) / "metrics.csv")[-1]["train/lr"] for number in range(4)]
-    assert last == [pytest.approx(2e-3)] * 4
+    assert last == [pytest.approx(8e-3)] * 4
 
 
 def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def _controller(
     )
     n_trials = N_TRIALS if wished is None and search.size is None else wished
     noise = measures_noise(options, search, wished, axes, app)
+    seed = app.declared(options.seed_key)[0] if noise else first_seed(options, axes, app)
     total = wished if isinstance(search, (Line, Plane)) else min(filter(None, (search.size, n_trials)))
     frozen = _unswept(prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else []), axes)
     varied = [*(axis.key for axis in axes), *map(str, options.ablate)]
@@ -153,7 +154,7 @@ def _controller(
         executor,
         limits(options, n_trials, slots, noise=noise),
         overrides=_overrides(options, axes, app, prepared, parts),
-        seed=app.declared(options.seed_key)[0] if noise else first_seed(options, axes, app),
+        seed=seed,
         sampler=lambda number: sampler_for(options, number),
         first=first,
         sequence=sequence_of(options, axes) if isinstance(search, Sampled) else None,
