@@ -28,12 +28,13 @@ STAMP = .venv/installed
 
 RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
 
-.PHONY: help demo demo-lr test venv lint types build bench clean
+.PHONY: help demo demo-lr test test-slow venv lint types build bench clean
 
 help:
 	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
 	@echo "make demo-lr only the second: eight learning rates side by side, the curve, the winner"
-	@echo "make test    set up, then run the tests"
+	@echo "make test    set up, then run the tests (about five minutes on two CPU cores)"
+	@echo "make test-slow  the rest: whole sweeps, kills, resumes, reproductions (about as long again)"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
 	@echo "make build   build the wheel into dist/        make bench   run the benchmarks"
@@ -48,6 +49,9 @@ demo-lr: venv
 
 test: venv
 	$(VENV) -m nox --session tests
+
+test-slow: venv
+	$(VENV) -m nox --session slow
 
 lint types build bench: venv
 	$(VENV) -m nox --session $@

@@ -1,4 +1,4 @@
-"""The checks of the house as nox sessions: ``make test`` is ``nox --session tests``.
+"""Checks as nox sessions: ``make test`` is ``nox --session tests``.
 
 All sessions run in the one environment that ``make venv`` builds (.venv); nox makes none of its own, because torch and
 its companions are large and a second copy would prove nothing. Words after ``--`` go to the tool of the session.
@@ -11,7 +11,9 @@ import nox
 ROOT = Path(__file__).parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 
-nox.options.sessions = ["lint", "types", "tests"]
+WORKERS = ("-n", "2", "--dist", "loadfile")  # two test files at a time; `-- -n 8` after the session's name takes more
+
+nox.options.sessions = ["lint", "types", "tests", "slow"]
 nox.options.default_venv_backend = "none"
 
 
@@ -24,8 +26,14 @@ def run(session: nox.Session, *command: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite."""
-    run(session, "-m", "pytest")
+    """Run the tests, but for those marked slow."""
+    run(session, "-m", "pytest", *WORKERS, "-m", "not slow")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests marked slow: whole sweeps, kills, resumes, reproductions."""
+    run(session, "-m", "pytest", *WORKERS, "-m", "slow")
 
 
 @nox.session

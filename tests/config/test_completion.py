@@ -1,8 +1,7 @@
-"""Tab: what a shell is answered, in its own way, and how soon."""
+"""Tab: what a shell is answered, in its own way."""
 
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -60,15 +59,12 @@ def test_a_shell_is_told_options_and_keys_yours_among_them(shell: str, press: st
 @pytest.mark.parametrize(
     "line", ["gptshake model=", "gptshake optimizer.", "gptshake ", "gptshake -m model=tiny,baby optimizer.lr=range model.n_"]
 )
-def test_tab_is_answered_in_less_than_a_second_and_without_a_word_beside(line: str, folder: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_tab_prints_proposals_and_nothing_else(line: str, folder: Path) -> None:
     done = subprocess.run(
         ["gptshake", "-sc", "query=bash"], cwd=folder, env={**os.environ, "COMP_LINE": line}, capture_output=True, text=True
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = done.stdout.split()
     assert done.stderr == "" and words and all(word.startswith(line.rpartition(" ")[2]) for word in words)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_nothing_is_said_about_a_line_that_cannot_be_completed(light_commands: Any, tmp_path: Path) -> None:
