@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from gptshake.report import answer
+from gptshake.report import study_stats
 from gptshake.sweep.rows import AGAIN
 from gptshake.sweep.search import Line, Point, second_seeds
 from gptshake.sweep.space import Axis
@@ -93,7 +93,7 @@ def search(loss: Loss, start: float, low: float, high: float) -> list[Point]:
     return points
 
 
-def as_study(points: Sequence[Point], low: float, high: float, again: Loss | None) -> answer.Rows:
+def as_study(points: Sequence[Point], low: float, high: float, again: Loss | None) -> study_stats.Rows:
     """Rows of study.json, with a second seed of the best and of its better neighbour."""
 
     def row(number: int, params: Any, value: float | None, state: str, folder: str = "") -> dict[str, Any]:
@@ -130,9 +130,9 @@ def replay(land: Landscape) -> list[dict[str, float]]:
     return results
 
 
-def judged(rows: answer.Rows, truth: Loss, best: float) -> dict[str, float]:
+def judged(rows: study_stats.Rows, truth: Loss, best: float) -> dict[str, float]:
     """How far the answer lies above the best, and whether the interval holds it; without an interval it does not."""
-    winner, found = answer.best(rows), answer.basin_of(rows, answer.scales(rows)[0])
+    winner, found = study_stats.best(rows), study_stats.basin_of(rows, study_stats.scales(rows)[0])
     if winner is None:
         return {"above": math.inf, "holds": 0.0}
     above = truth(float(winner.trial["params"][LR])) / truth(best) - 1

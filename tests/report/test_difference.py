@@ -19,7 +19,7 @@ from gptshake.report.difference import (
     value_at,
     varying,
 )
-from gptshake.report.overlay import overlay
+from gptshake.report.plots_compare import overlay
 
 Make = Callable[..., Entry]
 CHAR = "tokenizer: {_target_: a.Char}\noptimizer: {lr: 0.002}\n"

@@ -14,7 +14,7 @@ import pytest
 
 from gptshake.processes import Outcome
 from gptshake.record.metrics import Tail
-from gptshake.report.answer import best
+from gptshake.report.study_stats import best
 from gptshake.sweep import controller as module
 from gptshake.sweep.app import Prepared
 from gptshake.sweep.config import SweeperConfig

@@ -14,7 +14,7 @@ from gptshake.files import expanded
 from gptshake.record.catalogue import flat, read_entry
 from gptshake.record.run import read_run
 from gptshake.record.studies import ROWS, read_rows_of
-from gptshake.report.answer import best
+from gptshake.report.study_stats import best
 
 KEY, WORD = "optimizer.lr", "from:"
 # What a rate depends on; lengths do, too, but little from some hundred steps on.

@@ -11,7 +11,7 @@ from pathlib import Path
 from gptshake.errors import RecordError
 from gptshake.estimate.words import duration
 from gptshake.record.metrics import COLUMNS, read_columns
-from gptshake.report.answer import Rows, Scale, along, cost, digits, minimizes, scales, seconds_of, short
+from gptshake.report.study_stats import Rows, Scale, along, cost, digits, minimizes, scales, seconds_of, short
 
 Points = Sequence[tuple[float, float]]  # tokens and objective
 MIDDLE = (0.2, 0.6)  # shares of a run between which the slope is taken

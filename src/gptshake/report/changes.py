@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptshake.keys import RESULT, is_free
-from gptshake.report.answer import short
+from gptshake.report.study_stats import short
 
 # What ``auto`` settles by the size of a run and by the machine: of no interest between the runs of a journal.
 SETTLED = ("data.micro_batch_size", "trainer.val_check_interval", "trainer.threads")

@@ -15,7 +15,7 @@ from gptshake.record.metrics import Row
 from gptshake.report.changes import changed_keys, value_text
 from gptshake.report.listing import lines
 from gptshake.report.outcome import note, one_line, reason
-from gptshake.report.terminal import aligned
+from gptshake.report.tables import aligned
 
 _HEAD = ("id", "started", "status", "trained", "note")
 _RESULTS: tuple[tuple[str, Callable[[float], str]], ...] = (

@@ -17,10 +17,10 @@ from gptshake.errors import ConfigError, RecordError
 from gptshake.files import expanded, write_atomic
 from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import Entry
-from gptshake.report.answer import Rows, best, differences, seconds_of, speed_of
 from gptshake.report.outcome import note, reason
-from gptshake.report.terminal import DIFFERENCE_HEAD, difference_rows
-from gptshake.report.terminal import table as trials
+from gptshake.report.study_stats import Rows, best, differences, seconds_of, speed_of
+from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows
+from gptshake.report.study_text import table as trials
 
 STDOUT = "-"
 ABOUT = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has

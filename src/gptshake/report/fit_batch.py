@@ -17,8 +17,8 @@ from gptshake.estimate.budget import micro_batch
 from gptshake.estimate.fit import Tried, fastest, largest
 from gptshake.estimate.words import counted, short_bytes, short_count
 from gptshake.files import write_atomic
-from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, heading, look, save
-from gptshake.report.terminal import aligned
+from gptshake.report.frame import BLUE, GREEN, GREY, VERMILION, caption, heading, look, save
+from gptshake.report.tables import aligned
 
 Facts = Mapping[str, Any]
 MARKED = 11  # sizes written below the axis

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, duration
-from gptshake.report.answer import Difference, Rows, best, cost, differences, minimizes, names, params_text, short
 from gptshake.report.batch_time import Points, batch_scale, best_of_each, seconds_of_run
-from gptshake.report.figures import COLOURS, limit, subtitle, title
-from gptshake.report.style import BLUE, GREEN, GREY, INK, LINE, ORANGE, VERMILION, caption, count_axis, heading
+from gptshake.report.frame import BLUE, GREEN, GREY, INK, LINE, ORANGE, VERMILION, caption, count_axis, heading
+from gptshake.report.plots_study import COLOURS, limit, subtitle, title
+from gptshake.report.study_stats import Difference, Rows, best, cost, differences, minimizes, names, params_text, short
 
 STATE_COLOURS = {"ok": BLUE, "running": GREEN, "pruned": "#B4BAC4", "diverged": ORANGE, "failed": VERMILION, "stopped": "#D9DCE1"}
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, short_count
-from gptshake.report.style import BLUE, GREY, ORANGE, VERMILION, caption, count_axis, heading, look, save
-from gptshake.report.terminal import aligned
+from gptshake.report.frame import BLUE, GREY, ORANGE, VERMILION, caption, count_axis, heading, look, save
+from gptshake.report.tables import aligned
 
 Facts = Mapping[str, Any]
 _COLOURS = {"train": BLUE, "val": ORANGE, "test": VERMILION}

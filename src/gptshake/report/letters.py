@@ -3,7 +3,7 @@
 import math
 import textwrap
 
-from gptshake.report.answer import Curve, Rows, Scale, basin_of, best, curves, lost, round_values, scales, short, view
+from gptshake.report.study_stats import Curve, Rows, Scale, basin_of, best, curves, lost, round_values, scales, short, view
 
 WIDTH, HEIGHT = 60, 13  # of the drawing, in letters, without its labels
 

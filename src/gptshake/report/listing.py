@@ -16,7 +16,7 @@ from gptshake.record.catalogue import BROKEN, Entry
 from gptshake.record.figures import SECONDS, SPEED, TOKENS
 from gptshake.report.changes import key_text, value_text
 from gptshake.report.outcome import note, one_line, reason, source
-from gptshake.report.terminal import aligned
+from gptshake.report.tables import aligned
 
 COLUMNS = ("id", "started", "status", "trained", "changed", "val/bpb", "val/loss", "tokens", "time", "tokens/s", "note")
 _LEFT = ("id", "started", "status", "trained", "changed")

@@ -12,8 +12,8 @@ from typing import TextIO
 
 from gptshake.console import Console, cut
 from gptshake.estimate.words import counted, duration, short_count
-from gptshake.report.answer import Rows, best, digits, names, params_text, run_values, seconds_of, short
-from gptshake.report.terminal import aligned
+from gptshake.report.study_stats import Rows, best, digits, names, params_text, run_values, seconds_of, short
+from gptshake.report.tables import aligned
 
 RENEW_S = 0.33  # between renewals of a terminal
 MOST_ROWS = 24  # of the table, however high the terminal

@@ -18,8 +18,8 @@ from gptshake.estimate.basin import fit
 from gptshake.estimate.lr_range import mean_curve, smooth
 from gptshake.estimate.words import counted
 from gptshake.record.names import title_of
-from gptshake.report.recipe import quoted
-from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save, short_rate
+from gptshake.report.frame import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save, short_rate
+from gptshake.report.rerun import quoted
 
 NAMES = {"steep": "steepest fall", "valley": "valley", "minimum": "minimum / 10", "slide": "slide", "middle": "middle of the basin"}
 PAPER = {

@@ -19,8 +19,8 @@ from gptshake.estimate.words import short_count
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import read_measurements
 from gptshake.record.run import read_run
-from gptshake.report.smoothing import spread
-from gptshake.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, caption, count_axis, heading, look, save
+from gptshake.report.frame import BLUE, GREEN, GREY, ORANGE, VERMILION, caption, count_axis, heading, look, save
+from gptshake.report.series import spread
 
 POINTS = 400  # of a curve: the average moves slowly
 

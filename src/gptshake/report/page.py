@@ -6,11 +6,11 @@ Takes what the terminal says and the pictures as SVG; every text is escaped.
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from gptshake.report.answer import Rows, best
 from gptshake.report.html import document, figure, row, table
-from gptshake.report.recipe import command, overrides_of
-from gptshake.report.terminal import DIFFERENCE_HEAD, difference_rows
-from gptshake.report.terminal import table as trials
+from gptshake.report.rerun import command, overrides_of
+from gptshake.report.study_stats import Rows, best
+from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows
+from gptshake.report.study_text import table as trials
 
 CAPTIONS = {
     "basin": "The objective along the first axis; green: where the best lies.",

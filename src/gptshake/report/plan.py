@@ -15,8 +15,8 @@ from gptshake.estimate.budget import Budget
 from gptshake.estimate.cost import Memory
 from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
 from gptshake.estimate.words import counted, duration, short_bytes, short_count, short_rate
-from gptshake.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, caption, heading, look, save
-from gptshake.report.terminal import aligned
+from gptshake.report.frame import BLUE, GREEN, GREY, ORANGE, VERMILION, caption, heading, look, save
+from gptshake.report.tables import aligned
 
 Facts = Mapping[str, Any]
 COLOURS = (GREY, BLUE, "#56B4E9", GREEN, ORANGE, "#CC79A7")

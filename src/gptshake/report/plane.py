@@ -10,9 +10,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
-from gptshake.report.answer import Rows, along, best, cost, digits, minimizes, scales, view
-from gptshake.report.figures import HALO, draw_scale, subtitle, title
-from gptshake.report.style import INK, VERMILION, caption, heading
+from gptshake.report.frame import INK, VERMILION, caption, heading
+from gptshake.report.plots_study import HALO, draw_scale, subtitle, title
+from gptshake.report.study_stats import Rows, along, best, cost, digits, minimizes, scales, view
 
 LARGE, SMALL = 34.0, 11.0  # diameters of the circles, in points; figures fit into the large ones
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from gptshake.estimate.words import counted, percent, short_count, three_digits
 from gptshake.files import write_atomic
 from gptshake.record.names import title
-from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save
-from gptshake.report.terminal import aligned
+from gptshake.report.frame import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading, look, save
+from gptshake.report.tables import aligned
 
 Facts = Mapping[str, Any]
 NAMES = {

@@ -17,8 +17,8 @@ from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row
 from gptshake.record.names import title_of
 from gptshake.report.compare import COLUMNS, Comparison
-from gptshake.report.smoothing import Floats, thin
-from gptshake.report.style import BLUE, GREEN, GREY, INK, VERMILION, caption, count_axis, heading, look, save
+from gptshake.report.frame import BLUE, GREEN, GREY, INK, VERMILION, caption, count_axis, heading, look, save
+from gptshake.report.series import Floats, thin
 
 SMALLEST = 1e-16  # half the distance between neighbouring doubles at 1
 COLOURS = dict(zip(COLUMNS, (BLUE, VERMILION), strict=True))

@@ -17,7 +17,7 @@ from gptshake.report.changes import value_text
 from gptshake.report.html import document, figure, row, table
 from gptshake.report.listing import changes_of
 from gptshake.report.outcome import note, reason, source
-from gptshake.report.sketch import sketch
+from gptshake.report.small_plots import sketch
 
 
 def run_page(entry: Entry) -> str:

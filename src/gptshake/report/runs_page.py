@@ -21,11 +21,10 @@ from gptshake.record.catalogue import Entry
 from gptshake.record.figures import SECONDS, SPEED, TOKENS
 from gptshake.record.metrics import Columns, read_columns
 from gptshake.report.changes import changed_keys, value_text
-from gptshake.report.colours import SERIES
 from gptshake.report.html import document
 from gptshake.report.listing import OLD, changes_of, changes_text, old_rule, shared
 from gptshake.report.outcome import note, reason, source
-from gptshake.report.smoothing import Floats, extremes, smooth
+from gptshake.report.series import SERIES, Floats, extremes, smooth
 
 COLUMNS = ("run", "id", "status", "started", "val/bpb", "val/loss", "tokens", "time", "tokens/s", "note")
 CURVES = ("val/bpb", "val/loss", "train/loss")  # the training loss smoothed

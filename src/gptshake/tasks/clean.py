@@ -14,7 +14,7 @@ from gptshake.files import expanded
 from gptshake.record.disk import CHECKPOINTS, STUDIES, Item, in_use, items, remove
 from gptshake.record.launch import Launch
 from gptshake.report.outcome import one_line
-from gptshake.report.terminal import aligned
+from gptshake.report.tables import aligned
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:

@@ -35,7 +35,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     }
     for title, lines in sections.items():
         print(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n", flush=True)
-    from gptshake.report.overlay import overlay
+    from gptshake.report.plots_compare import overlay
 
     called = [Path(name).name for name in names(entries)]
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []

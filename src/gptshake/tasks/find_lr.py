@@ -27,7 +27,7 @@ from gptshake.record.catalogue import catalogue
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
-from gptshake.report import answer
+from gptshake.report import study_stats
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL = "trainer.val_check_interval"
@@ -168,9 +168,9 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
     rows = assemble.confirm(words, study, start=start, highest=highest, n=number)
-    winner, scale = answer.best(rows), answer.scales(rows)[0]
+    winner, scale = study_stats.best(rows), study_stats.scales(rows)[0]
     assert winner is not None  # one of them came to an end
-    bowl = answer.basin_of(rows, scale)
+    bowl = study_stats.basin_of(rows, scale)
     low, high = scale.inside(bowl, []) if bowl else (None, None)
     runs = [{"lr": float(t["params"][scale.key]), "value": t["value"], "state": t["state"]} for t in rows["trials"]]
     return {

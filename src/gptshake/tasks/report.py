@@ -11,10 +11,10 @@ from gptshake.record.catalogue import read_entry
 from gptshake.record.launch import Launch
 from gptshake.record.run import find_run, run_roots
 from gptshake.record.studies import find_study, read_rows_of
-from gptshake.report.answer import best
 from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
 from gptshake.report.outcome import written
-from gptshake.report.terminal import basin_text, table_text, verdict
+from gptshake.report.study_stats import best
+from gptshake.report.study_text import basin_text, table_text, verdict
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -59,7 +59,7 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
         RecordError: there is no study, or its record is damaged.
     """
     refuse_links(folder)
-    from gptshake.report.study import report  # brings matplotlib
+    from gptshake.report.study_page import report  # brings matplotlib
 
     study = read_rows_of(folder)
     files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))

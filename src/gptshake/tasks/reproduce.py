@@ -203,7 +203,7 @@ def _refuse_another_text(info: Info, new: Info) -> None:
 
 
 def _say_environment(info: Info, new: Info) -> None:
-    from gptshake.report.terminal import aligned
+    from gptshake.report.tables import aligned
 
     rows = environment_differences(info, new)
     if rows:

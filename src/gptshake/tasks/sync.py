@@ -14,7 +14,7 @@ from gptshake.record.sinks import upload
 from gptshake.record.sinks.about import config_of
 from gptshake.record.sinks.reach import short
 from gptshake.record.sinks.wandb import WandbSink
-from gptshake.report.terminal import aligned
+from gptshake.report.tables import aligned
 
 OPTIONS = ("project", "entity", "every", "artifacts")  # of the sink, as the run had them
 

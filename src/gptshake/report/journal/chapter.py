@@ -19,11 +19,11 @@ from gptshake.record.catalogue import Entry
 from gptshake.record.figures import is_number
 from gptshake.record.history import History
 from gptshake.record.notes import read_notes
-from gptshake.report.answer import best, run_values
 from gptshake.report.changes import SETTLED, changed_keys, key_text, value_text
 from gptshake.report.journal.figures import Figures, figures_of, settings_of
 from gptshake.report.journal.stories import Story
 from gptshake.report.outcome import note, reason, source
+from gptshake.report.study_stats import best, run_values
 
 UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
 _TO_DO = re.compile(r"TODO:? +(\S.*)", re.DOTALL)  # a note that is a box

@@ -13,8 +13,8 @@ from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import Entry
 from gptshake.record.figures import is_number
-from gptshake.report.answer import Rows, best
 from gptshake.report.changes import value_text
+from gptshake.report.study_stats import Rows, best
 
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "bias")
 

@@ -16,7 +16,7 @@ from gptshake.report.journal.boxes import box_line
 from gptshake.report.journal.chapter import Chapter, Other, commit_of
 from gptshake.report.journal.escape import cell, code, fenced, item, prose
 from gptshake.report.journal.figures import Figures
-from gptshake.report.terminal import table, verdict
+from gptshake.report.study_text import table, verdict
 
 _MOST = {"changes": 20, "commits": 12, "trials": 24, "letters": 300, "lines": 8}  # shown of each
 _AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptshake.files import sha256_text, write_atomic
-from gptshake.report.answer import Rows
 from gptshake.report.journal.chapter import Chapter
 from gptshake.report.journal.stories import Story
-from gptshake.report.sketch import sketch
+from gptshake.report.small_plots import sketch
+from gptshake.report.study_stats import Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def _drawn(story: Story) -> str | None:
     """The picture of a story as SVG; None where it has nothing to show."""
     if story.study is None:
         return sketch(story.main.info, story.main.columns)
-    from gptshake.report.style import drawn, look
+    from gptshake.report.frame import drawn, look
 
     with look():
         figure = _of_study(story.study, story.folder)
@@ -108,8 +108,8 @@ def _rounded(number: re.Match[str]) -> str:
 def _of_study(study: Rows, folder: Path) -> "Figure | None":
     """The basin, or the comparison; the learning curves of a study that has no axis of numbers."""
     from gptshake.report.batch_time import learning_curves
-    from gptshake.report.figures import basin_figure
     from gptshake.report.history import ablate_figure, curves_figure
+    from gptshake.report.plots_study import basin_figure
 
     found = ablate_figure(study) if study.get("ablate") else basin_figure(study)
     return found or curves_figure(study, learning_curves(study, folder))

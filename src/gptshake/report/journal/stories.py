@@ -15,7 +15,7 @@ from gptshake.record.catalogue import BROKEN, Entry
 from gptshake.record.figures import is_number
 from gptshake.record.run import debugs
 from gptshake.record.studies import ROWS, read_rows_of
-from gptshake.report.answer import Rows, best
+from gptshake.report.study_stats import Rows, best
 
 
 @dataclass(frozen=True)

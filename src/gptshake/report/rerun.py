@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.estimate.words import short_count
-from gptshake.report.answer import Best, Rows, digits, tokens_of
+from gptshake.report.study_stats import Best, Rows, digits, tokens_of
 
 GROUPS = ("task", "model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 WHOLE = ("experiment", "debug")  # groups of recipes; a recipe is built upon them

@@ -14,9 +14,9 @@ from PIL import Image
 from gptshake.config.compose import compose
 from gptshake.errors import ConfigError, RecordError
 from gptshake.record.launch import Launch
-from gptshake.report.answer import differences
-from gptshake.report.recipe import Reader
-from gptshake.report.study import report
+from gptshake.report.rerun import Reader
+from gptshake.report.study_page import report
+from gptshake.report.study_stats import differences
 from gptshake.tasks import report as task
 
 Make = Callable[..., dict[str, Any]]

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gptshake.report.figures import basin_figure
+from gptshake.report.frame import FAMILY, _fallbacks, _letters, drawn, findfont, fontManager, look
 from gptshake.report.inspection import figure as tokens_figure
-from gptshake.report.style import FAMILY, _fallbacks, _letters, drawn, findfont, fontManager, look
+from gptshake.report.plots_study import basin_figure
 
 RATES = {
     "even": [2.5e-4 * 2**n for n in range(8)],

@@ -9,7 +9,7 @@ from array import array
 import pytest
 
 from gptshake.record.metrics import DRAWN, Columns
-from gptshake.report.sketch import HEIGHT, WIDTH, sketch
+from gptshake.report.small_plots import HEIGHT, WIDTH, sketch
 
 ENTROPY = {"data": {"entropy": {"uniform": 4.0, "unigram": 3.0, "bigram": 2.98}}}
 

@@ -17,9 +17,9 @@ from PIL import Image
 from gptshake.errors import RecordError
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns
 from gptshake.record.run import Run
-from gptshake.report.curves import draw, plot_run, spread
-from gptshake.report.smoothing import smooth, thin
-from gptshake.report.style import look
+from gptshake.report.frame import look
+from gptshake.report.plots_run import draw, plot_run, spread
+from gptshake.report.series import smooth, thin
 
 ENTROPY = {"uniform": 4.8, "unigram": 3.05, "bigram": 2.42}
 NAME = "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq"
@@ -163,7 +163,7 @@ def test_a_million_rows_are_drawn_in_little_memory(tmp_path: Path) -> None:
     (recorded(tmp_path / "run", rows(1)) / "metrics.csv").write_text(",".join(COLUMNS) + "\n" + body)
     code = (
         "import resource, sys, pathlib\n"
-        "from gptshake.report.curves import plot_run\n"
+        "from gptshake.report.plots_run import plot_run\n"
         "before = resource.getrusage(resource.RUSAGE_SELF)\n"
         "plot_run(pathlib.Path(sys.argv[1]))\n"
         "after = resource.getrusage(resource.RUSAGE_SELF)\n"

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 
 from gptshake.files import write_atomic
 from gptshake.record.studies import read_rows_of
-from gptshake.report.answer import Rows, best
 from gptshake.report.batch_time import learning_curves
-from gptshake.report.figures import basin_figure
+from gptshake.report.frame import look, save
 from gptshake.report.history import ablate_figure, curves_figure, time_figure, timeline_figure
 from gptshake.report.page import page
 from gptshake.report.plane import map_figure
-from gptshake.report.recipe import best_yaml
-from gptshake.report.style import look, save
-from gptshake.report.terminal import verdict
+from gptshake.report.plots_study import basin_figure
+from gptshake.report.rerun import best_yaml
+from gptshake.report.study_stats import Rows, best
+from gptshake.report.study_text import verdict
 
 
 def report(folder: Path) -> list[Path]:

@@ -13,8 +13,7 @@ import numpy as np
 
 from gptshake.estimate.words import short_count, short_rate
 from gptshake.record.metrics import Columns
-from gptshake.report.colours import BLUE, GREEN, GREY, INK, LINE, VERMILION
-from gptshake.report.smoothing import REFERENCES, Floats, column, smooth, spread, thin
+from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, REFERENCES, VERMILION, Floats, column, smooth, spread, thin
 
 WIDTH, HEIGHT = 800, 360
 LEFT, RIGHT = 60, 690  # of both panels

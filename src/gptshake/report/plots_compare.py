@@ -17,10 +17,10 @@ from gptshake.estimate.words import short_count
 from gptshake.record.catalogue import Entry
 from gptshake.report.changes import key_text
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
-from gptshake.report.figures import COLOURS
+from gptshake.report.frame import GREY, caption, count_axis, heading, look, save
 from gptshake.report.outcome import source
-from gptshake.report.smoothing import Floats, column, smooth, spread, thin
-from gptshake.report.style import GREY, caption, count_axis, heading, look, save
+from gptshake.report.plots_study import COLOURS
+from gptshake.report.series import Floats, column, smooth, spread, thin
 
 _MOST_NAMED, _MOST_VALUES = 3, 4  # changed keys in a label, runs in the subtitle
 

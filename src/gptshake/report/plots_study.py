@@ -12,7 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gptshake.estimate.basin import fit
 from gptshake.estimate.words import counted, short_count
-from gptshake.report.answer import (
+from gptshake.report.frame import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading
+from gptshake.report.study_stats import (
     Curve,
     Rows,
     Scale,
@@ -32,7 +33,6 @@ from gptshake.report.answer import (
     tokens_of,
     view,
 )
-from gptshake.report.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, caption, heading
 
 COLOURS = (BLUE, ORANGE, "#CC79A7", "#56B4E9", GREEN, "#8B6F47", INK, GREY)  # VERMILION is the best
 LETTER = 6.4  # points that a letter of a tick's label takes

@@ -17,8 +17,8 @@ from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import DRAWN, Columns, read_columns
 from gptshake.record.names import title_of
 from gptshake.record.run import read_run
-from gptshake.report.smoothing import REFERENCES, column, smooth, spread, thin
-from gptshake.report.style import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
+from gptshake.report.frame import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
+from gptshake.report.series import REFERENCES, column, smooth, spread, thin
 
 
 def plot_run(run_dir: Path) -> list[Path]:

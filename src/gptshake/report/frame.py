@@ -23,13 +23,13 @@ from gptshake.console import width
 from gptshake.estimate.words import short_count
 from gptshake.estimate.words import short_rate as short_rate
 from gptshake.files import write_atomic
-from gptshake.report.colours import BLUE as BLUE
-from gptshake.report.colours import GREEN as GREEN
-from gptshake.report.colours import GREY as GREY
-from gptshake.report.colours import INK as INK
-from gptshake.report.colours import LINE as LINE
-from gptshake.report.colours import ORANGE as ORANGE
-from gptshake.report.colours import VERMILION as VERMILION
+from gptshake.report.series import BLUE as BLUE
+from gptshake.report.series import GREEN as GREEN
+from gptshake.report.series import GREY as GREY
+from gptshake.report.series import INK as INK
+from gptshake.report.series import LINE as LINE
+from gptshake.report.series import ORANGE as ORANGE
+from gptshake.report.series import VERMILION as VERMILION
 
 PIXELS_PER_INCH = 200
 FAMILY = "DejaVu Sans"

@@ -6,13 +6,14 @@ Everything is text made from study.json; the sentences are the report's, too.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from gptshake.console import pad, width
 from gptshake.estimate.words import counted, duration, short_count
-from gptshake.report.answer import (
+from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each, learning_curves
+from gptshake.report.letters import basin_text as basin_text
+from gptshake.report.rerun import command, overrides_of, use
+from gptshake.report.study_stats import (
     ENDED_EARLY,
     Best,
     Difference,
@@ -42,9 +43,7 @@ from gptshake.report.answer import (
     unconfirmed,
     unstable,
 )
-from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each, learning_curves
-from gptshake.report.letters import basin_text as basin_text
-from gptshake.report.recipe import command, overrides_of, use
+from gptshake.report.tables import aligned
 
 CUT = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
 UNMEASURED = "values that were tried; the noise between seeds was not measured: repeats=3 measures it"
@@ -349,15 +348,3 @@ def _results(trial: Rows) -> list[str]:
         duration(seconds) if seconds is not None else "",
         " ".join(why.split())[:80],
     ]
-
-
-def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
-    """Cells in columns: numbers to the right, the columns ``left`` and the last one to the left; empty columns are left out."""
-    last = len(rows[0]) - 1
-    used = [column for column in range(last + 1) if any(row[column] for row in rows[1:])]
-    widths = {column: max(width(row[column]) for row in rows) for column in used}
-    lines = []
-    for row in rows:
-        cells = [pad(row[c], widths[c], left=c in left or c == last) for c in used]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 
 from gptshake.estimate.basin import Basin
-from gptshake.report import answer
-from gptshake.report.answer import best, differences, digits, scales, short
+from gptshake.report import study_stats
 from gptshake.report.batch_time import at_equal_time
 from gptshake.report.letters import WIDTH
-from gptshake.report.terminal import basin_text, table_text, verdict
+from gptshake.report.study_stats import best, differences, digits, scales, short
+from gptshake.report.study_text import basin_text, table_text, verdict
 
 Make = Callable[..., dict[str, Any]]
 
@@ -28,7 +28,7 @@ def sure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Replace the basin's arithmetic by a given answer."""
 
     def give(low: float, high: float, edge: str | None = None, *, at: float = 2e-3, assumed: bool = True) -> None:
-        monkeypatch.setattr(answer, "basin", lambda points, log, sd, freedom, runs: Basin(at, low, high, edge, 0.0113, assumed))  # type: ignore[arg-type]
+        monkeypatch.setattr(study_stats, "basin", lambda points, log, sd, freedom, runs: Basin(at, low, high, edge, 0.0113, assumed))  # type: ignore[arg-type]
 
     return give
 

@@ -1,6 +1,7 @@
-"""Curves of many thousand steps made ready to be drawn: a mean without lag, and fewer points that look the same.
+"""Curves made ready to be drawn (a running mean without lag, fewer points that look the same), and the colours of every picture and page.
 
-Takes and gives arrays. Beside ``curves.py`` because a page without pictures needs no matplotlib.
+Takes and gives arrays; needs no matplotlib. The colours are of Okabe and Ito's palette (2008), made for colour-blind readers; its
+yellow is left out, for it is lost on white.
 """
 
 import itertools
@@ -13,6 +14,10 @@ from gptshake.record.metrics import Columns
 
 Floats = NDArray[np.float64]
 REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))  # of data.entropy: what needs no model
+
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+INK, GREY, LINE = "#1F2328", "#6B7280", "#E5E7EB"
+SERIES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)  # for curves in one picture, in this order
 
 
 def smooth(values: Floats) -> Floats:
