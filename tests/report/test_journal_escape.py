@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.report.journal.escape import MARK, cell, code, fenced, item, prose, visible
+from gptshake.console import visible
+from gptshake.report.journal.markdown import MARKER, cell, code, fenced, item, prose
 
 HOSTILE = st.text(alphabet=st.one_of(st.sampled_from("`|<>\\\n\r*_[]()#!-~$&\x1b\u202e\u2028\x00 ab1."), st.characters()), max_size=60)
 
@@ -58,7 +59,7 @@ def test_a_fence_is_closed_by_its_own_line_only(text: str) -> None:
 
 @pytest.mark.parametrize("line", ["<!-- gptshake:end x -->", "   <!-- gptshake:begin x 1 -->", "<!--gptshake:known", "<!-- gptshake : x"])
 def test_a_model_cannot_write_the_journals_marks(line: str) -> None:
-    assert not any(re.match(MARK, shown) for shown in fenced(f"a\n{line}\nb").split("\n"))
+    assert not any(re.match(MARKER, shown) for shown in fenced(f"a\n{line}\nb").split("\n"))
 
 
 def test_what_has_no_shape_is_written_out() -> None:

@@ -5,31 +5,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.report.journal.keep import START, Block, Kept, Page
+from gptshake.files import sha256_text
+from gptshake.report.journal.journal import START, Block, Page, Written
 
-OLD, NEW, NEWEST = Block("old", "## old\n\n- [ ] try lr 3e-3", 10), Block("new", "## new", 20), Block("newest", "## newest", 30)
+OLD, NEW, NEWEST = Block("old", "## old", 10), Block("new", "## new", 20), Block("newest", "## newest", 30)
 
 
-def merged(text: str, *blocks: Block, broken: str = "") -> Kept:
+def merged(text: str, *blocks: Block, broken: str = "") -> Written:
     kept = Page(text).merged(blocks, broken)
     assert Page(kept.text).merged(blocks, broken).text == kept.text, "a second time changes it"
     return kept
 
 
 def order(text: str) -> list[str]:
-    return re.findall(r"begin (\S+)", text)
+    return re.findall(r"begin ([^\s;]+)", text)
 
 
-def test_a_new_journal_has_the_newest_first_and_what_is_open_above() -> None:
+def test_a_new_journal_has_the_newest_first_and_its_markers_say_who_writes() -> None:
     kept = merged("", OLD, NEW)
-    assert kept.text.startswith(START) and order(kept.text) == ["~todo", "new", "old"]
+    assert kept.text.startswith(START) and order(kept.text) == ["new", "old"]
     assert kept.added == ["old", "new"] and not kept.changed
-    assert "- [ ] try lr 3e-3 · [old](#old)" in kept.text
+    assert "<!-- gptshake:begin old 10; task=journal overwrites this block, so write outside of it -->" in kept.text
 
 
 def test_a_new_entry_changes_nothing_else() -> None:
     before, after = merged("", OLD, NEW).text, merged(merged("", OLD, NEW).text, OLD, NEW, NEWEST)
-    assert order(after.text) == ["~todo", "newest", "new", "old"] and after.added == ["newest"] and not after.changed
+    assert order(after.text) == ["newest", "new", "old"] and after.added == ["newest"] and not after.changed
     left = after.text.replace(f"{NEWEST}\n", "").replace("newest\n", "", 1)
     assert left == before
 
@@ -52,57 +53,45 @@ def test_prose_comes_through_byte_for_byte(texts: list[str]) -> None:
 def test_blocks_stay_where_people_moved_them() -> None:
     text = f"# Mine\n\n{OLD}\nBelow old.\n\n{NEW}\nBelow new.\n"
     kept = merged(text, OLD, NEW, NEWEST)
-    assert order(kept.text) == ["~todo", "newest", "old", "new"]
+    assert order(kept.text) == ["newest", "old", "new"]
     assert kept.text.index("Below old.") < kept.text.index("begin new ") < kept.text.index("Below new.")
 
 
 def test_an_entry_that_was_deleted_stays_away() -> None:
     text = merged("", OLD, NEW).text.replace(f"{NEW}\n", "")
-    assert order(merged(text, OLD, NEW, NEWEST).text) == ["~todo", "newest", "old"]
+    assert order(merged(text, OLD, NEW, NEWEST).text) == ["newest", "old"]
     assert not Page(text).wants("new") and Page(text).wants("old") and Page(text).wants("newest")
     again = merged(text.replace("new\nold\n", "old\n"), OLD, NEW)
-    assert order(again.text) == ["~todo", "new", "old"]
+    assert order(again.text) == ["new", "old"]
 
 
 def test_an_entry_whose_run_is_gone_stays() -> None:
-    assert order(merged(merged("", OLD, NEW).text, NEW).text) == ["~todo", "new", "old"]
+    assert order(merged(merged("", OLD, NEW).text, NEW).text) == ["new", "old"]
 
 
-def test_a_block_that_people_edited_is_theirs() -> None:
+def test_what_is_inside_of_a_block_is_overwritten() -> None:
     text = merged("", NEW).text.replace("## new", "## new\n\nMy own words.")
-    kept = merged(text, Block("new", "## new, said otherwise", 20))
-    assert kept.edited == ["new"] and kept.text == text and not Page(text).wants("new")
+    kept = merged(text, NEW)
+    assert kept.changed == ["new"] and "My own words." not in kept.text
+
+
+def sealed(block: Block, body: str) -> str:
+    """A block as earlier versions wrote it, with what is in it now."""
+    marker = f"<!-- gptshake:begin {block.id} {block.started} {sha256_text(block.body)[:8]} -->"
+    return f"{marker}\n\n{body}\n\n<!-- gptshake:end {block.id} -->\n"
+
+
+def test_what_people_wrote_into_a_journal_of_an_earlier_version_becomes_prose() -> None:
+    todo = "<!-- gptshake:begin ~todo -->\n\n## To do\n\n- [ ] buy a GPU\n- [x] rates · [old](#old)\n\n<!-- gptshake:end ~todo -->\n"
+    old = f"# Mine\n\n{todo}\n{sealed(NEW, NEW.body)}\n{sealed(OLD, '## old, and my own words')}"
+    kept = merged(old, Block("new", "## new, written otherwise", 20), OLD)
+    assert "## To do\n\n- [ ] buy a GPU\n- [x] rates · [old](#old)\n" in kept.text and "## old, and my own words\n" in kept.text
+    assert order(kept.text) == ["new"] and kept.changed == ["new"] and "old\n-->" in kept.text, "the edited block is the user's from now on"
 
 
 def test_an_entry_that_says_something_else_is_written_anew() -> None:
     kept = merged(merged("", OLD, NEW).text, OLD, Block("new", "## new, said otherwise", 20))
     assert kept.changed == ["new"] and "said otherwise" in kept.text and "## new\n" not in kept.text
-
-
-def test_a_box_is_carried_until_it_is_ticked() -> None:
-    text = merged("", OLD).text
-    in_list = merged(text.replace("- [ ] try lr 3e-3 ·", "- [x] try lr 3e-3 ·"), OLD, NEW).text
-    in_entry = merged(text.replace("- [ ] try lr 3e-3\n", "- [X] try lr 3e-3\n"), OLD, NEW).text
-    assert in_list == in_entry
-    assert "- [x] try lr 3e-3\n" in in_list and "· [old]" not in in_list and "Nothing is open." in in_list
-    opened = merged(in_list.replace("- [x] try", "- [ ] try"), OLD, NEW).text
-    assert "- [ ] try lr 3e-3 · [old](#old)" in opened
-
-
-def test_boxes_in_prose_are_carried_and_never_touched() -> None:
-    mine = "Some words.\n\n* [ ] warm up longer\n\n```\n- [ ] code\n```\n"
-    text = merged(f"{merged('', OLD, NEW).text}{mine}", OLD, NEW).text
-    assert mine in text and "- [ ] warm up longer · [old](#old)" in text and "code · " not in text
-    ticked = merged(text.replace("- [ ] warm up longer ·", "- [x] warm up longer ·"), OLD, NEW).text
-    assert mine in ticked and "- [x] warm up longer · [old](#old)" in ticked  # their line is not ours to change
-    done = merged(ticked.replace("* [ ] warm", "* [x] warm"), OLD, NEW).text
-    assert "warm up longer ·" not in done
-
-
-def test_what_people_write_into_the_list_stays_there() -> None:
-    text = merged("", OLD).text.replace("## To do\n", "## To do\n\n- [ ] buy a GPU\n- [x] sell the old one\n")
-    kept = merged(text, OLD).text
-    assert "- [ ] buy a GPU\n- [x] sell the old one\n- [ ] try lr 3e-3 · [old](#old)" in kept
 
 
 def test_line_ends_of_another_system_are_kept() -> None:
@@ -113,7 +102,7 @@ def test_line_ends_of_another_system_are_kept() -> None:
 
 def test_records_that_cannot_be_read_are_listed_last() -> None:
     kept = merged("", OLD, broken="## Records that cannot be read\n\n- x")
-    assert order(kept.text) == ["~todo", "old", "~broken"]
+    assert order(kept.text) == ["old", "~broken"]
     assert "All records can be read." in merged(kept.text, OLD).text
 
 
@@ -129,9 +118,9 @@ GOOD = f"# Journal\n\n{NEW}\nProse.\n\n{OLD}"
         (lambda text: text.replace("end new -->", "end new ->"), 3, "the block new that begins here has no end before"),
         (lambda text: re.sub("<!-- gptshake:begin new.*\n", "", text), 6, "ends a block that has not begun"),
         (lambda text: text.replace("gptshake:end new", "gptshake:end old"), 3, "has no end before"),
-        (lambda text: text + f"\n{NEW}", 19, "the block new comes a second time"),
-        (lambda text: text + "<!-- gptshake:known\nnew\n", 18, "is damaged"),
-        (lambda text: text + "<!-- gptshake:known\nnew\nsome prose that got here\n-->\n", 18, "is damaged"),
+        (lambda text: text + f"\n{NEW}", 17, "the block new comes a second time"),
+        (lambda text: text + "<!-- gptshake:known\nnew\n", 16, "is damaged"),
+        (lambda text: text + "<!-- gptshake:known\nnew\nsome prose that got here\n-->\n", 16, "is damaged"),
         (lambda text: text.replace("<!-- gptshake:begin old", " <!-- gptshake:begin old"), 11, "is damaged"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The research journal, made from records and kept in git beside what people write into it."""
+"""The research journal: sections generated from records, kept in git beside what people write around them."""

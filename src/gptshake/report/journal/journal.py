@@ -1,31 +1,153 @@
-"""JOURNAL.md brought up to date with all runs: the way from records to the file, without whose say nothing in it changes."""
+"""JOURNAL.md brought up to date with all runs: generated blocks between markers, and people's prose, which comes through byte for byte.
 
-from dataclasses import dataclass
+What is inside of a block is overwritten, as its marker says. A block stays where people moved it, and one that they deleted stays away,
+for the ids of all that were ever written are in a comment at the end. A new block comes before the first older one. Markers that do not
+pair are refused. Earlier versions sealed their blocks: what people edited in one of those, and their list of to-dos, becomes prose.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptshake.errors import RecordError
-from gptshake.files import write_atomic
+from gptshake.files import sha256_text, write_atomic
 from gptshake.record.catalogue import catalogue
-from gptshake.report.journal.chapter import UNEXPECTED, chapters, unexpected
-from gptshake.report.journal.keep import Block, Kept, Page
-from gptshake.report.journal.markdown import entry, unreadable
-from gptshake.report.journal.pictures import pictures
-from gptshake.report.journal.stories import gather
+from gptshake.report.journal.experiments import UNEXPECTED, Experiment, Section, find_experiments, sections, unexpected
+from gptshake.report.journal.markdown import MARKER, entry, unreadable
+from gptshake.report.small_plots import sketch
+from gptshake.report.study_stats import Rows
+
+DRAWN_AS = 2  # raise it when the pictures shall look otherwise
+LARGEST_PICTURE = 1 << 22  # bytes of a finder's picture that is copied
+BROKEN, OLD_TO_DO = "~broken", "~todo"  # no id of an entry has a tilde
+_MARKER = re.compile(rf"^{MARKER}[^\n]*$", re.MULTILINE)
+_BEGIN = re.compile(r"<!-- gptshake:begin (\S+?)(?: (\d+))?(?: (?P<seal>[0-9a-f]{8}))?(?:; [^\n]*)? -->\r?")
+_END = re.compile(r"<!-- gptshake:end (\S+) -->\r?")
+_KNOWN = re.compile(r"<!-- gptshake:known\r?\n((?:[\w.-]+\r?\n)*)-->\r?$\n?", re.MULTILINE)
+_OVERWRITTEN = "task=journal overwrites this block, so write outside of it"
+START = """# Journal
+
+<!-- gptshake task=journal overwrites the blocks between its markers. Write above, below and between them. -->
+
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A generated piece of the file."""
+
+    id: str
+    body: str  # Markdown without its markers, without blank lines at its ends
+    started: int = 0  # seconds since 1970; the order in which blocks come
+
+    def __str__(self) -> str:
+        about = "" if self.id == BROKEN else f" {self.started}"
+        return f"<!-- gptshake:begin {self.id}{about}; {_OVERWRITTEN} -->\n\n{self.body}\n\n<!-- gptshake:end {self.id} -->\n"
 
 
 @dataclass(frozen=True)
 class Written:
     """What was done."""
 
-    kept: Kept
+    text: str
+    added: list[str]  # ids of entries
+    changed: list[str]
     entries: int  # in the file now
-    drawn: int  # pictures
-    problems: int  # records that cannot be read
-    left_out: int  # debug= runs
+    drawn: int = 0  # pictures
+    problems: int = 0  # records that cannot be read
+    left_out: int = 0  # debug= runs
+
+
+class Page:
+    """A journal's file as pieces in order: prose as text, blocks as ``Block``.
+
+    Args:
+        text: the file; empty for a new one.
+        name: of the file, for errors.
+    Raises:
+        RecordError: a marker lacks its partner, is damaged, or comes twice; names the line.
+    """
+
+    def __init__(self, text: str, name: str = "JOURNAL.md") -> None:
+        self._newline = "\r\n" if 0 < text.count("\n") == text.count("\r\n") else "\n"
+        self._pieces, self._known = _parse(text.replace(self._newline, "\n") or START, name)
+        self.blocks = {piece.id: piece for piece in self._pieces if isinstance(piece, Block)}
+
+    def wants(self, id: str) -> bool:
+        """Whether an entry is to be written: not where people deleted it."""
+        return id in self.blocks or id not in self._known
+
+    def merged(self, fresh: Sequence[Block], broken: str) -> Written:
+        """The file with these entries in it.
+
+        Args:
+            fresh: entries as they are now, in any order; those that are in the file alone stay as they are.
+            broken: Markdown about records that cannot be read; empty if there are none.
+        """
+        new = {block.id: block for block in fresh if self.wants(block.id)}
+        if broken or BROKEN in self.blocks:
+            new[BROKEN] = Block(BROKEN, broken or "All records can be read.")
+        pieces = [piece if isinstance(piece, str) else new.get(piece.id, piece) for piece in self._pieces]
+        added = sorted((block for id, block in new.items() if id not in self.blocks), key=lambda block: (block.started, block.id))
+        for block in added:
+            _insert(pieces, block)
+        entries = {piece.id: piece for piece in pieces if isinstance(piece, Block) and piece.id != BROKEN}
+        text = "".join(map(str, pieces))
+        if known := sorted(self._known | entries.keys()):
+            text += "\n".join(["<!-- gptshake:known", *known, "-->", ""])
+        changed = [id for id, block in self.blocks.items() if id in entries and entries[id].body != block.body]
+        return Written(text.replace("\n", self._newline), [block.id for block in added if block.id != BROKEN], changed, len(entries))
+
+
+def _parse(text: str, name: str) -> tuple[list[str | Block], set[str]]:
+    """Prose and blocks in order, and the ids of all entries that were ever written."""
+    pieces, known, seen, at = list[str | Block](), set[str](), set[str](), 0
+    markers = iter(_MARKER.finditer(text))
+
+    def refusal(marker: re.Match[str], why: str) -> RecordError:
+        line = text.count("\n", 0, marker.start()) + 1
+        return RecordError(f"{name}, line {line}: {why}. Nothing was written; mend the mark, or delete its block from mark to mark.")
+
+    for marker in markers:
+        pieces.append(text[at : marker.start()])
+        begin, listed = _BEGIN.fullmatch(marker[0]), _KNOWN.match(text, marker.start())
+        if listed:
+            known |= set(listed[1].split())
+            at = listed.end()
+            continue
+        if begin is None:
+            what = "ends a block that has not begun" if _END.fullmatch(marker[0]) else "is damaged"
+            raise refusal(marker, f"{marker[0].strip()} {what}")
+        last, (id, started, seal) = next(markers, None), begin.groups()
+        end = _END.fullmatch(last[0]) if last else None
+        if last is None or end is None or end[1] != id:
+            raise refusal(marker, f"the block {id} that begins here has no end" + (f" before {last[0].strip()}" if last else ""))
+        if id in seen:
+            raise refusal(marker, f"the block {id} comes a second time")
+        seen.add(id)
+        body = text[marker.end() : last.start()].replace("\r\n", "\n").strip("\n")
+        peoples = id == OLD_TO_DO or (seal and sha256_text(body)[:8] != seal)
+        pieces.append(f"{body}\n" if peoples else Block(id, body, int(started or 0)))
+        known |= {id} - {OLD_TO_DO, BROKEN}
+        at = min(last.end() + 1, len(text))
+    rest = text[at:]
+    pieces.append(f"{rest}\n" if rest and not rest.endswith("\n") else rest)
+    return [piece for piece in pieces if piece], known
+
+
+def _insert(pieces: list[str | Block], block: Block) -> None:
+    """Put a block before the first older one, or at the end, with a blank line around it."""
+    older = (n for n, piece in enumerate(pieces) if isinstance(piece, Block) and piece.started < block.started)
+    at = next(older, len(pieces))
+    before = pieces[at - 1] if at else ""
+    blank = isinstance(before, Block) or (before and not before.endswith("\n\n") and before != "\n")
+    pieces[at:at] = ["\n", block, "\n"] if blank else [block, "\n"]
 
 
 def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Written:
-    """Tell every run and sweep that there is.
+    """Write every run and sweep that there is into the journal.
 
     Args:
         file: the journal; made if it is not there, left alone if nothing changes.
@@ -33,34 +155,96 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
         runs: folder of runs.
         multirun: folder of sweeps.
     Raises:
-        RecordError: the file holds damaged marks or is no UTF-8 text; it is left as it is.
+        RecordError: the file holds damaged markers, or is no UTF-8 text or regular file; it is left as it is.
     """
     target = file.resolve()  # a link stays a link
-    page = Page(_read(target), file.name)
-    found = gather(catalogue([runs, multirun]), multirun)
-    told, strange = chapters(found.stories)
-    problems = [*found.problems, *((story.folder, why) for story, why in strange)]
+    before = _content(target)
+    page = Page(before.decode(), file.name)
+    experiments, problems, left_out = find_experiments(catalogue([runs, multirun]), multirun)
+    found, strange = sections(experiments)
+    problems += strange
     fresh, drawn = [], 0
-    for chapter in told:
-        if page.wants(chapter.story.id):
+    for section in found:
+        experiment = section.experiment
+        if page.wants(experiment.id):
             try:
-                shown, new = pictures(chapter, drawings)
-                fresh.append(Block(chapter.story.id, entry(chapter, shown, file.parent), int(chapter.story.started)))
+                shown, new = _pictures(section, drawings)
+                fresh.append(Block(experiment.id, entry(section, shown, file.parent), int(experiment.started)))
                 drawn += new
             except UNEXPECTED as error:
-                problems.append((chapter.story.folder, unexpected(error)))
-    kept = page.merged(fresh, unreadable(problems, file.parent))
-    if (fresh or problems or page.blocks) and kept.text.encode() != (target.read_bytes() if target.exists() else b""):
+                problems.append((experiment.folder, unexpected(error)))
+    done = page.merged(fresh, unreadable(problems, file.parent))
+    if (fresh or problems or page.blocks) and done.text.encode() != before:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, kept.text)
-    entries = sum(block.is_entry for block in page.blocks.values()) + len(kept.added)
-    return Written(kept, entries, drawn, len(problems), found.left_out)
+        write_atomic(target, done.text)
+    return replace(done, drawn=drawn, problems=len(problems), left_out=left_out)
 
 
-def _read(file: Path) -> str:
-    if not file.exists():
-        return ""
+def _content(file: Path) -> bytes:
+    if file.exists() and not file.is_file():
+        raise RecordError(f"{file} is no regular file. Name another with task.file=.")
     try:
-        return file.read_bytes().decode("utf-8")
+        content = file.read_bytes() if file.exists() else b""
+        content.decode()
     except UnicodeDecodeError as error:
         raise RecordError(f"{file.name} is no UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
+    return content
+
+
+def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], int]:
+    """What each picture of a section shows and where it lies, and how many were drawn now: those that were missing or have changed.
+
+    A picture carries the key of what it shows in its last line. matplotlib is imported for a study only.
+    """
+    one = section.experiment
+    if one.study is None and one.main.info.get("task", "train") != "train":
+        return _copied(one, folder)
+    path, what = folder / f"{one.id}.svg", f"{section.title}: {'what the sweep found' if one.study else 'loss and learning rate'}"
+    metrics = one.main.path / "metrics.csv"
+    of_run = [one.main.id, one.main.info.get("finished"), metrics.stat().st_size if metrics.exists() else 0]
+    key = sha256_text(f"{DRAWN_AS} {json.dumps(one.study, sort_keys=True) if one.study else of_run}")[:16]
+    end = f"<!-- {key} -->\n"
+    if path.is_file() and path.read_bytes().endswith(end.encode()):
+        return [(what, path)], 0
+    svg = _study_svg(one.study, one.folder) if one.study else sketch(one.main.info, one.main.columns)
+    if svg is None:
+        return [], 0
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{svg}{end}", encoding="utf-8")  # a torn one lacks its key, and is drawn anew
+    return [(what, path)], 1
+
+
+def _copied(experiment: Experiment, folder: Path) -> tuple[list[tuple[str, Path]], int]:
+    """What a finder drew itself."""
+    found, copied = [], 0
+    for drawing in sorted((experiment.folder / "plots").glob("*.svg")):
+        if drawing.is_symlink() or not drawing.is_file() or drawing.stat().st_size > LARGEST_PICTURE:
+            continue
+        target, content = folder / f"{experiment.id}-{drawing.name}", drawing.read_bytes()
+        if not target.exists() or target.read_bytes() != content:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(target, content)
+            copied += 1
+        found.append((drawing.stem.replace("_", " "), target))
+    return found, copied
+
+
+def _study_svg(study: Rows, folder: Path) -> str | None:
+    """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers. Rounded, so a third smaller."""
+    from gptshake.report.batch_time import learning_curves
+    from gptshake.report.frame import drawn, look
+    from gptshake.report.history import ablate_figure, curves_figure
+    from gptshake.report.plots_study import basin_figure
+
+    with look():
+        figure = ablate_figure(study) if study.get("ablate") else basin_figure(study)
+        figure = figure or curves_figure(study, learning_curves(study, folder))
+        if figure is None:
+            return None
+        svg = re.sub(r"<metadata>.*?</metadata>\s*", "", drawn(figure, "svg").decode(), flags=re.DOTALL)
+    svg = re.sub(r'(?<= [dxy]=")[^"]+', lambda found: re.sub(r"-?\d+\.\d+", _rounded, found[0]), svg)
+    return re.sub(r"^ +|\n(?=[LQCz\"])|(?<=\d) +(?=\n)", "", svg, flags=re.MULTILINE)
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.1f}".removesuffix(".0")
