@@ -22,10 +22,21 @@ from gptshake.training.callbacks.keeper import Keeper
 from gptshake.training.callbacks.recorder import Recorder
 from gptshake.training.evaluation import Evaluation
 from gptshake.training.module import GPTModule
+from gptshake.training.step import Step
 from gptshake.training.trainer import build_trainer
 
 VOCABULARY, BLOCK = 11, 8
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
+
+
+class Distorted(GPT):
+    """A network whose losses a test may change."""
+
+    def distort(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+    def loss(self, *args: Any, **options: Any) -> torch.Tensor:
+        return self.distort(super().loss(*args, **options))
 
 
 class Training:
@@ -39,12 +50,14 @@ class Training:
         self.val_losses: list[float] = options.pop("val_losses", [2.5])
         self.micro, self.steps = micro, steps
         torch.manual_seed(0)
-        self.model = GPT(n_layer=1, n_head=2, n_embd=8, block_size=BLOCK, vocab_size=VOCABULARY, dropout=dropout)
+        self.model = Distorted(n_layer=1, n_head=2, n_embd=8, block_size=BLOCK, vocab_size=VOCABULARY, dropout=dropout)
         self.bench = Bench(self.run, None, {"unigram": 2.0}, self._validate, lambda folder: [], [], 1.0, 1.0)  # type: ignore[arg-type]
         optimizer = partial(adamw, lr=lr, fused=options.pop("fused", "auto"))
-        schedule = options.pop("schedule", cosine)
-        clip, compile = options.pop("clip", 1.0), options.pop("compile", False)
-        self.module = GPTModule(self.model, optimizer, schedule, self.budget, self.bench, seed=1, clip=clip, compile=compile)
+        how = {"seed": 1, "clip": 1.0, "say": self.run.say} | {
+            key: options.pop(key) for key in ("seed", "clip", "compile") if key in options
+        }
+        self.step = Step(self.model, optimizer, options.pop("schedule", cosine), self.budget, **how)
+        self.module = GPTModule(self.step, self.bench)
         self.recorder = Recorder(options.pop("interval", 2), options.pop("max_seconds", None))
         self.patience = options.pop("patience", None)
         assert not options

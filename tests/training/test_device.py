@@ -16,11 +16,10 @@ from gptshake.errors import TrainingError
 from gptshake.model.generate import generate
 from gptshake.training import device as devices
 from gptshake.training.callbacks import recorder
-from gptshake.training.callbacks.noise_scale import NoiseScale
+from gptshake.training.callbacks.noise_scale import NoiseScale, measure
 from gptshake.training.checkpoint import load_weights
 from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
 from gptshake.training.evaluation import evaluate
-from gptshake.training.gradients import measure
 from gptshake.training.trainer import build_trainer
 
 
@@ -70,7 +69,7 @@ class Watch(pl.Callback):
         self.weights: list[torch.Tensor] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.scales.append(pl_module.scaler.get_scale())
+        self.scales.append(pl_module.step.scaler.get_scale())
         self.weights.append(next(pl_module.parameters()).detach().clone())
 
 
@@ -129,7 +128,7 @@ def test_no_part_of_a_training_needs_float64(training: Callable[..., Any]) -> No
     with NoDoubles():
         assert evaluate(job.model, batches, 1.0).tokens == 3 * batches[0][:, 1:].numel()
         generate(job.model, batches[0][:1, :1], 4, top_p=0.9)
-        list(measure(job.model, batches, 1, 3, steps=0, tokens=0))
+        list(measure(job.step, batches, 1, 3, steps=0, tokens=0))
         assert len(job.fit(NoiseScale(split_every=2))) == 4
 
 
@@ -230,8 +229,7 @@ def test_a_network_that_runs_out_of_memory_while_it_is_compiled_says_so(
 
 @pytest.mark.parametrize("seed", [2_260_000_001, 2**63 - 1])
 def test_every_seed_that_is_accepted_drops_out(training: Callable[..., Any], seed: int) -> None:
-    job = training(dropout=0.2)
-    job.module._seed = seed
+    job = training(dropout=0.2, seed=seed)
     assert len(job.fit()) == 4
 
 

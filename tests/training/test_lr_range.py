@@ -13,16 +13,18 @@ from gptshake.errors import TrainingError
 from gptshake.model.gpt import GPT
 from gptshake.optim.adamw import adamw
 from gptshake.optim.schedule import Factors
+from gptshake.training.lr_range import ramp as ramp_schedule
 from gptshake.training.lr_range import range_test
+from gptshake.training.step import Step
 
 RATES = [1e-3, 2e-3, 4e-3, 8e-3]
 BLOCK = 8
 
 
-def ramp(job: Any, rates: list[float] = RATES, **options: Any) -> list[float]:
-    given: dict[str, Any] = {"lr": 1e-2, "beta1": None, "seed": 1, "clip": 1.0, "device": "cpu", "precision": "32-true"} | options
-    optimizer = given.pop("optimizer", partial(adamw, lr=given["lr"]))
-    return range_test(job.model, optimizer, job.batches(), list(islice(job.batches(), 2)), rates, job.budget, **given)
+def ramp(job: Any, rates: list[float] = RATES, *, lr: float = 1e-2, optimizer: Any = None, **options: Any) -> list[float]:
+    schedule = ramp_schedule(rates, job.budget.tokens_per_step, lr=lr, beta1=None)
+    step = Step(job.model, optimizer or partial(adamw, lr=lr), schedule, job.budget, **({"seed": 1, "clip": 1.0} | options))
+    return range_test(step, job.batches(), list(islice(job.batches(), 2)), len(rates))
 
 
 @pytest.mark.parametrize("options", [{}, {"micro": 2}, {"dropout": 0.3}, {"micro": 4, "dropout": 0.2}])

@@ -91,8 +91,7 @@ def test_clipping_bounds_what_the_optimizer_sees(training: Any) -> None:
 @pytest.mark.parametrize("micro", [8, 4])
 def test_a_loss_that_is_not_finite_changes_no_weight_and_names_its_step(training: Any, fused: bool, micro: int) -> None:
     job, weights = training(steps=6, fused=fused, micro=micro), Weights()
-    healthy = job.module._loss
-    job.module._loss = lambda ids, targets: healthy(ids, targets) * (math.nan if job.module.steps == 2 else 1.0)
+    job.model.distort = lambda loss: loss * (math.nan if job.step.steps == 2 else 1.0)
     with pytest.raises(TrainingError, match=r"^Step 3: the loss is not finite .*its update was not applied"):
         job.fit(weights)
     first_of_third = 2 * job.budget.accumulation

@@ -60,7 +60,7 @@ def deferred() -> Iterator[None]:
 
 
 def several(job: Any, ranks: Ranks) -> Any:
-    job.bench.ranks = job.module._ranks = ranks
+    job.bench.ranks = job.step.ranks = ranks
     return job
 
 

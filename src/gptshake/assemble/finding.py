@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gptshake.assemble.forecast import device_of, set_torch
+from gptshake.assemble.forecast import device_of, set_torch, step_of
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import data_module
 from gptshake.assemble.schedule import planned_schedule
@@ -96,7 +96,7 @@ def _ramp(cfg: DictConfig, store: TokenStore, budget: Budget, repeat: int, rates
     """One ramp on a new network; repeat 0 has the seed of the run."""
     import torch
 
-    from gptshake.training.lr_range import range_test
+    from gptshake.training.lr_range import ramp, range_test
 
     own = cfg.copy()
     with open_dict(own):
@@ -107,20 +107,14 @@ def _ramp(cfg: DictConfig, store: TokenStore, budget: Budget, repeat: int, rates
         give_initial_weights(cfg, model, store)
     data = data_module(own, store, budget)
     alone = replace(budget, accumulation=budget.batch_size // budget.micro_batch_size)  # one device does the work of all
+    lr = OmegaConf.select(cfg, "optimizer.lr")
+    schedule = ramp(rates, alone.tokens_per_step, lr=lr, beta1=_beta1_at_peak(cfg, budget))
     losses = range_test(
-        model,
-        make(cfg.optimizer),
+        step_of(own, model.to(device_of(cfg)), alone, schedule, compile=False),
         data.train_dataloader(),
         _held_out(data, alone),
-        rates,
-        alone,
-        lr=OmegaConf.select(cfg, "optimizer.lr"),
-        beta1=_beta1_at_peak(cfg, budget),
-        seed=own.seed,
-        clip=cfg.trainer.gradient_clip_val,
-        device=device_of(cfg),
-        precision=cfg.trainer.precision,
-        told=lambda step, loss: progress(repeat, step, len(rates), rates[step - 1], loss),
+        len(rates),
+        lambda step, loss: progress(repeat, step, len(rates), rates[step - 1], loss),
     )
     progress.skip(len(rates) - len(losses))
     return losses

@@ -4,6 +4,8 @@ Speed is measured in a child process that is thrown away, so that nothing of the
 the probe alone. Its server is forked before CUDA can have begun in this process, which a child would not survive.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import tempfile
@@ -14,7 +16,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,6 +31,9 @@ from gptshake.files import free_disk
 from gptshake.model.config import GPTConfig
 from gptshake.processes import ForkServer, Outcome, Spec
 from gptshake.signals import SIGNALS
+
+if TYPE_CHECKING:
+    from gptshake.training.step import Step
 
 Measure = Callable[[DictConfig, Budget], Speed]
 Ask = Callable[..., Outcome]  # a task, threads and, if it may not take long, a time of time.monotonic()
@@ -93,11 +98,21 @@ def measured(store: TokenStore, cfg: DictConfig, budget: Budget, typical: Callab
     from gptshake.training.probe import measure
 
     set_torch(cfg)
-    trainer = cfg.trainer
-    model = partial(make, cfg.model, vocab_size=store.tokenizer.vocab_size)
-    device = device_of(cfg)
-    clip, compile = trainer.gradient_clip_val, trainer.compile
-    return measure(model, make(cfg.optimizer), budget, device, trainer.precision, clip, typical, compile)
+    return measure(lambda: step_of(cfg, make(cfg.model, vocab_size=store.tokenizer.vocab_size), budget), device_of(cfg), typical)
+
+
+def step_of(cfg: DictConfig, model: Any, budget: Budget, schedule: Any = None, **options: Any) -> Step:
+    """The training step of a settled config; without a schedule at the peak rate."""
+    from gptshake.optim.schedule import Factors
+    from gptshake.training.step import Step
+
+    options = {
+        "seed": cfg.seed,
+        "clip": cfg.trainer.gradient_clip_val,
+        "precision": cfg.trainer.precision,
+        "compile": cfg.trainer.compile,
+    } | options
+    return Step(model, make(cfg.optimizer), schedule or (lambda tokens, total: Factors(1.0)), budget, **options)
 
 
 def set_torch(cfg: DictConfig) -> None:

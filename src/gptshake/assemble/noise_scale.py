@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from gptshake.assemble.forecast import device_of, set_torch
+from gptshake.assemble.forecast import device_of, set_torch, step_of
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.settle import offset_rule, resolve, token_store
 from gptshake.errors import CheckpointError, RecordError
@@ -38,12 +38,14 @@ def measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int, say: Callab
     budget = resolve(cfg, store)
     import torch
 
+    from gptshake.training.callbacks.noise_scale import measure
     from gptshake.training.checkpoint import load_weights, our_state, verify
-    from gptshake.training.gradients import measure
 
     set_torch(cfg)
     device = device_of(cfg)
     model = make(cfg.model, vocab_size=store.tokenizer.vocab_size).to(device)
+    precision = "32-true" if cfg.trainer.precision == "16-mixed" else cfg.trainer.precision  # small gradients would need its loss scale
+    training_step = step_of(cfg, model, budget, precision=precision, compile=False)
     rows = min(budget.micro_batch_size, ROWS)
     data = builder(cfg.data)(
         store=store, block_size=cfg.model.block_size, batch_size=rows, micro_batch_size=rows, seed=cfg.seed, offset=offset_rule(cfg)
@@ -60,8 +62,7 @@ def measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int, say: Callab
         model.load_state_dict(load_weights(folder / "model.safetensors", device))
         torch.manual_seed(cfg.seed)  # dropout
         source, tokens = islice(data.train_dataloader(), passes), our_state(folder)["tokens"]
-        precision = cfg.trainer.precision
-        found.append(list(measure(model, source, LEAST, passes // LEAST, steps=step, tokens=tokens, precision=precision)))
+        found.append(list(measure(training_step, source, LEAST, passes // LEAST, steps=step, tokens=tokens)))
     if not found:
         raise RecordError(f"No checkpoint of {run_dir.name} is whole.")
     return found

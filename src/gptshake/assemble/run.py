@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
-from gptshake.assemble.forecast import device_of, refuse_oversized, set_torch
+from gptshake.assemble.forecast import device_of, refuse_oversized, set_torch, step_of
 from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.schedule import frozen_warmup, schedule_of
@@ -240,16 +240,8 @@ def _bench(
 def _module(order: _Order, model: Any, bench: Bench) -> GPTModule:
     from gptshake.training.module import GPTModule
 
-    return GPTModule(
-        model,
-        make(order.cfg.optimizer),
-        schedule_of(order.cfg, order.warmup),
-        order.budget,
-        bench,
-        seed=order.cfg.seed,
-        clip=order.cfg.trainer.gradient_clip_val,
-        compile=order.cfg.trainer.compile,
-    )
+    schedule = schedule_of(order.cfg, order.warmup)
+    return GPTModule(step_of(order.cfg, model, order.budget, schedule, ranks=bench.ranks, say=bench.run.say), bench)
 
 
 def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: Lease, module: GPTModule, profiler: Profiler | None) -> None:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from gptshake.errors import ConfigError, TrainingError
 from gptshake.record.noise_scale import COLUMNS, NAME, read_measurements
-from gptshake.training.callbacks.noise_scale import HELD, NoiseScale
-from gptshake.training.gradients import measure
+from gptshake.training.callbacks.noise_scale import HELD, NoiseScale, measure
 
 
 def gradient2(model: Any, batch: Tensor) -> float:
@@ -58,7 +57,7 @@ def test_signal_and_noise_are_mean_and_variance_of_the_sequences_gradients(train
     batches = list(islice(job.batches(), 400))
     gradients = torch.stack([_flat(job.model, batch) for batch in batches])
     noise, signal = float(gradients.var(0).sum()), float(gradients.mean(0).square().sum())
-    (one,) = measure(job.model, iter(batches), 1, 400, steps=0, tokens=0)
+    (one,) = measure(job.step, iter(batches), 1, 400, steps=0, tokens=0)
     assert one.noise == pytest.approx(noise, rel=1e-3)
     assert one.signal == pytest.approx(signal - noise / 400, rel=1e-2)
 
@@ -70,7 +69,7 @@ def _flat(model: Any, batch: Tensor) -> Tensor:
 def test_a_measurement_leaves_weights_gradients_and_random_numbers_alone(training: Any) -> None:
     job = training(dropout=0.5, steps=1)
     before = [one.clone() for one in job.model.parameters()]
-    list(measure(job.model, job.batches(), 2, 2, steps=0, tokens=0))
+    list(measure(job.step, job.batches(), 2, 2, steps=0, tokens=0))
     assert all(torch.equal(*pair) for pair in zip(before, job.model.parameters(), strict=True))
     assert all(one.grad is None for one in job.model.parameters())
 
@@ -98,8 +97,7 @@ def test_a_broken_off_step_leaves_nothing_behind(training: Any) -> None:
 
 def test_a_step_that_is_not_finite_is_no_measurement(training: Any) -> None:
     job = training(batch=8, micro=2, steps=4)
-    healthy = job.module._loss
-    job.module._loss = lambda ids, targets: healthy(ids, targets) * (float("nan") if job.module.steps == 2 else 1.0)
+    job.model.distort = lambda loss: loss * (float("nan") if job.step.steps == 2 else 1.0)
     with pytest.raises(TrainingError):
         job.fit(NoiseScale())
     assert [one.step for one in read_measurements(job.run.path)] == [1, 2]

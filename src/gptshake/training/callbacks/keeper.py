@@ -16,7 +16,7 @@ from gptshake.record.lease import Lease
 from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.recorder import Recorder
 from gptshake.training.checkpoint import OURS, folder_of, keep_only
-from gptshake.training.module import GPTModule, state_of
+from gptshake.training.module import GPTModule
 from gptshake.training.rewind import rewrite_counters
 
 ASK_SECONDS = 0.2  # between looks at whether a sweep wishes the run to end
@@ -81,7 +81,7 @@ class Keeper(pl.Callback):
             trainer.should_stop = True
         if validated and trainer.is_global_zero:
             keep_only(bench.run.path, bench.best_step, stable_step=self._stable_step)
-        if trainer.should_stop or save or module.plateau_ends:
+        if trainer.should_stop or save or module.step.plateau_ends:
             self.save(trainer, module)
         if pruned:
             raise Pruned(wish or "")
@@ -104,25 +104,24 @@ class Keeper(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Our own state, and Lightning's counters as of the last finished step."""
         bench = pl_module.bench
-        checkpoint[OURS] = state_of(
-            pl_module,
-            {
-                "elapsed_s": self.recorder.elapsed(pl_module),
-                "best_step": bench.best_step,
-                "best_loss": bench.best_loss if bench.best_step else None,
-                "validations_since_best": bench.validations_since_best,
-                "validation_due": self.recorder.due,
-                "stable_step": self._stable_step,
-                "skipped_steps": bench.skipped_steps,
-            },
-        )
+        checkpoint[OURS] = {
+            "steps": pl_module.steps,
+            "tokens": pl_module.tokens,
+            "elapsed_s": self.recorder.elapsed(pl_module),
+            "best_step": bench.best_step,
+            "best_loss": bench.best_loss if bench.best_step else None,
+            "validations_since_best": bench.validations_since_best,
+            "validation_due": self.recorder.due,
+            "stable_step": self._stable_step,
+            "skipped_steps": bench.skipped_steps,
+        }
         rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Go on from what ``on_save_checkpoint`` wrote, perhaps with other devices, which share a step in another way."""
         ours, bench = checkpoint[OURS], pl_module.bench
         rewrite_counters(checkpoint, ours["steps"], pl_module.budget.accumulation)
-        pl_module.steps = ours["steps"]
+        pl_module.step.steps = ours["steps"]
         bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
         bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
         bench.validations_since_best = ours["validations_since_best"]
@@ -137,7 +136,7 @@ class Keeper(pl.Callback):
             return
         with SIGNALS.saving(), trainer.profiler.profile("[Callback]Keeper.save"):  # type: ignore[attr-defined]  # not the recorder's time
             module.bench.run.flush()
-            if module.plateau_ends:
+            if module.step.plateau_ends:
                 self._stable_step = module.steps
             trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
             self._saved_step, self._saved_at = module.steps, time.monotonic()

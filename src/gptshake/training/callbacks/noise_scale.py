@@ -5,6 +5,7 @@ step is one pass, each ``split_every``-th batch goes through once more, in quart
 on the device for ``HELD`` measurements, so a GPU is not waited for.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from gptshake.errors import ConfigError
 from gptshake.estimate.noise_scale import Measurement, running, sentence
 from gptshake.record.noise_scale import NoiseScaleWriter, read_measurements
-from gptshake.training.gradients import norm2, part_norms2
+from gptshake.training.device import fork_rng, to_device
 from gptshake.training.module import GPTModule
+from gptshake.training.step import Step
 
 HELD = 50  # measurements between two looks at the device
 PARTS = 4  # of a batch that is one pass
@@ -64,8 +66,10 @@ class NoiseScale(pl.Callback):
         if pl_module.micro_batches == 0:
             self._passed.clear()
         if pl_module.budget.accumulation == 1 and (pl_module.steps + 1) % self.split_every == 0:
-            parts = batch.split(_part_size(pl_module))
-            self._passed += part_norms2(pl_module.model, parts, seed=pl_module.steps, precision=str(trainer.precision))
+            with fork_rng(batch.device):
+                torch.manual_seed(pl_module.steps)  # of dropout
+                whole = [part for part in batch.split(_part_size(pl_module)) if len(part) == _part_size(pl_module)]
+                self._passed += [_norm2(map(torch.linalg.vector_norm, pl_module.step.gradient(part))) for part in whole]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """A new pass."""
@@ -74,7 +78,7 @@ class NoiseScale(pl.Callback):
     def on_after_backward(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """The pass is through; Lightning has divided its loss by their number."""
         if self._passing:
-            self._passed.append(norm2(self._passing) * pl_module.budget.accumulation**2)
+            self._passed.append(_norm2(self._passing) * pl_module.budget.accumulation**2)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """The step is through: its two numbers."""
@@ -101,7 +105,7 @@ class NoiseScale(pl.Callback):
     def _hold(self, module: GPTModule) -> None:
         """Keep the numbers of the step that has just ended, once."""
         if module.micro_batches == 0 and self._passed:
-            values = torch.stack((torch.stack(self._passed).mean(), module.grad_norm.float().square()))
+            values = torch.stack((torch.stack(self._passed).mean(), module.step.grad_norm.float().square()))
             self._held.append((module.steps, module.tokens, values))
             self._passed.clear()
 
@@ -123,3 +127,31 @@ def _keep_norm(norms: list[Tensor], gradient: Tensor) -> None:
 
 def _part_size(module: GPTModule) -> int:
     return max(1, module.budget.batch_size // PARTS)
+
+
+def _norm2(norms: Iterable[Tensor]) -> Tensor:
+    """Squared global norm, a scalar, from the norms of the tensors that it is made of."""
+    return torch.stack([norm.float() for norm in norms]).square().sum()
+
+
+def measure(step: Step, batches: Iterable[Tensor], groups: int, parts: int, *, steps: int, tokens: int) -> Iterator[Measurement]:
+    """Measurements at the weights as they are: each compares ``parts`` gradients with their mean.
+
+    Args:
+        step: of the network, in the mode (dropout) in which it was trained; without a loss scale, which small gradients would need.
+        batches: token ids (rows, T + 1), endless, all of one size.
+        groups: measurements.
+        parts: batches of one measurement, at least 2.
+        steps, tokens: how far the training was.
+    """
+    source, device = iter(batches), next(step.model.parameters()).device
+    for _ in range(groups):
+        total: Sequence[Tensor] = ()
+        norms: list[float] = []
+        for _ in range(parts):
+            batch = to_device(next(source), device)
+            gradient = step.gradient(batch)
+            norms.append(_norm2(map(torch.linalg.vector_norm, gradient)).item())
+            total = [old + new for old, new in zip(total, gradient, strict=True)] if total else gradient
+        whole = _norm2(torch.linalg.vector_norm(one / parts) for one in total).item()
+        yield Measurement(steps, tokens, len(batch), parts * len(batch), sum(norms) / parts, whole)

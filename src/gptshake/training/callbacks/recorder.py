@@ -74,10 +74,8 @@ class Recorder(pl.Callback):
             TrainingError: the loss or the gradient of a step is not finite.
         """
         module = _ours(pl_module)
-        module.micro_batches += 1
-        if module.micro_batches < module.budget.accumulation:
+        if module.micro_batches:
             return
-        module.steps, module.micro_batches = module.steps + 1, 0
         self.drain(module)
         pending = self._measure(module)
         if self.max_seconds and any(module.bench.ranks.agreed(self.elapsed(module) >= self.max_seconds)):
@@ -139,9 +137,10 @@ class Recorder(pl.Callback):
             _write(module, self._read(module, pending), module.bench.sinks)
 
     def _measure(self, module: GPTModule) -> _Pending:
-        values = torch.stack((module.step_loss, module.grad_norm.to(module.step_loss.dtype)))
-        if module.scaler is not None:
-            values = torch.cat((values, module.scaler.scale(values.new_ones(1))))
+        step = module.step
+        values = torch.stack((step.loss, step.grad_norm.to(step.loss.dtype)))
+        if step.scaler is not None:
+            values = torch.cat((values, step.scaler.scale(values.new_ones(1))))
         if self._late(module):
             read: Tensor | list[float] = torch.empty(len(values), pin_memory=values.is_cuda).copy_(values, non_blocking=True)
         else:
@@ -149,10 +148,10 @@ class Recorder(pl.Callback):
         row = {
             "step": module.steps,
             "train/tokens": module.tokens,
-            "train/lr": module.lr,
+            "train/lr": step.lr,
             "perf/data_ms": 1e3 * self._data_s,
             "time": module.bench.run.now(),
-        } | ({} if module.beta1 is None else {"train/beta1": module.beta1})
+        } | ({} if step.beta1 is None else {"train/beta1": step.beta1})
         return _Pending(read, self._step_began, self._stamp(module), row)
 
     def _late(self, module: GPTModule) -> bool:
@@ -166,7 +165,7 @@ class Recorder(pl.Callback):
         """The row of a step whose values have arrived; one that is not finite is written at once."""
         pending.ended.wait()
         loss_sum, grad_norm, *scale = map(float, pending.values)
-        skipped = bool(scale) and module.overflowed(loss_sum, grad_norm, scale[0])
+        skipped = bool(scale) and module.step.overflowed(loss_sum, grad_norm, scale[0])
         finite = skipped or (math.isfinite(loss_sum) and math.isfinite(grad_norm))
         seconds = pending.began.until(pending.ended)
         rate = module.budget.tokens_per_step / seconds
