@@ -160,7 +160,7 @@ class Commands:
 @pytest.fixture(scope="session")
 def light_commands() -> Iterator[Commands]:
     """Command lines that are refused before torch is imported; the parent has not imported it either."""
-    commands = Commands("gptshake.start", "gptshake.config.help")
+    commands = Commands("gptshake.cli", "gptshake.config.help")
     yield commands
     commands.close()
 

@@ -20,7 +20,7 @@ SOURCES = ROOT / "src" / "gptshake"
 # From top to bottom. A package may import from the layers below it, never from its own layer's other packages or a layer above.
 LAYERS = [
     {"__main__"},
-    {"start"},
+    {"cli"},
     {"tasks", "trials"},
     {"assemble", "config"},
     {"data", "training", "sweep", "report"},
@@ -36,8 +36,8 @@ SCHEMA = "*.config"
 HEAVY = {
     "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "assemble.*", "tasks.*"],
     "pytorch_lightning": ["training.*", "data.module", "assemble.*"],
-    "hydra": ["start", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session"],
-    "omegaconf": ["start", "config.*", "assemble.*", "tasks.*", "trials"],
+    "hydra": ["cli", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session"],
+    "omegaconf": ["cli", "config.*", "assemble.*", "tasks.*", "trials"],
     "wandb": ["record.sinks.*"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
@@ -121,7 +121,7 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
 
 def test_the_command_starts_without_torch() -> None:
     heavy = "{'torch', 'pytorch_lightning', 'wandb', 'matplotlib', 'datasets', 'tiktoken', 'tokenizers', 'sentencepiece', 'regex'}"
-    code = f"import sys, gptshake.__main__, gptshake.start; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, gptshake.__main__, gptshake.cli; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

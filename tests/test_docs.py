@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from gptshake import assemble
-from gptshake.config.argv import parse
-from gptshake.config.check import check, check_groups, trains
+from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
+from gptshake.config.compose_errors import checked_compose, first_choice, parse_overrides
 from gptshake.config.layout import GROUPS, options
-from gptshake.config.suggest import checked_compose, first_choice, parse_overrides
+from gptshake.config.validate import check, check_groups, trains
 from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig

@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import gptshake
 from gptshake import assemble, hardware
-from gptshake.config import again
-from gptshake.config.argv import key_of, override_value
-from gptshake.config.check import check, check_one_device
+from gptshake.config import overrides
+from gptshake.config.arguments import key_of, override_value
+from gptshake.config.validate import check, check_one_device
 from gptshake.estimate import cost, laws
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
@@ -162,8 +162,8 @@ class Trials:
         with open_dict(cfg):
             cfg.paths.run_dir = str(path)
         if resumes:
-            again.freeze(cfg, path)
-            again.refuse_differences(cfg, path)
+            overrides.freeze(cfg, path)
+            overrides.refuse_differences(cfg, path)
         else:
             _clear(path)
         _one_sample(cfg, hydra_cfg.overrides.task)

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from gptshake import hardware, ranks
 from gptshake.assemble.settle import _devices
-from gptshake.config.check import check_one_device, check_torchrun
+from gptshake.config.validate import check_one_device, check_torchrun
 from gptshake.errors import ConfigError
 
 HERE = {"cpu": 4, "cuda": 2, "mps": 1}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from gptshake.config.again import freeze, refuse_differences, resumed_overrides
-from gptshake.config.suggest import checked_compose
+from gptshake.config.compose_errors import checked_compose
+from gptshake.config.overrides import freeze, refuse_differences, resumed_overrides
 from gptshake.errors import RecordError
 from gptshake.redaction import redacted
 

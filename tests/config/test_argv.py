@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from gptshake.config.argv import TEXT_KEYS, key_of, parse, quote_text
+from gptshake.config.arguments import TEXT_KEYS, key_of, parse, quote_text
 from gptshake.errors import ConfigError
 
 TYPABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)

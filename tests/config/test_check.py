@@ -8,10 +8,10 @@ import pytest
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
-from gptshake.config.check import check, check_groups
 from gptshake.config.compose import compose
 from gptshake.config.layout import options, packaged_conf
 from gptshake.config.ranges import RULES, WORDS
+from gptshake.config.validate import check, check_groups
 from gptshake.errors import ConfigError
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 

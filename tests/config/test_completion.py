@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.config.argv import parse
+from gptshake.config.arguments import parse
 from gptshake.config.completion import asked, readable, shown
 from gptshake.config.layout import options
 

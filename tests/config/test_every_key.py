@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptshake import assemble
-from gptshake.config.argv import TEXT_KEYS
-from gptshake.config.check import check, trains
-from gptshake.config.compose import with_hydra
+from gptshake.config.arguments import TEXT_KEYS
+from gptshake.config.compose import compose
 from gptshake.config.layout import options
+from gptshake.config.validate import check, trains
 from gptshake.errors import GptshakeError
 
 MISTAKES: dict[str, Any] = {
@@ -34,7 +34,7 @@ TEXTS = {*TEXT_KEYS, "data.config", "logger.project", "logger.entity", "callback
 @cache
 def base(group: str, option: str) -> DictConfig:
     more = {"text_char": [f"data.path={__file__}"], "hf_char": ["data.dataset=user/name"]}.get(option, [])
-    return with_hydra(["model=tiny", "data=wiki_char", f"{group}={option}", *more])
+    return compose(["model=tiny", "data=wiki_char", f"{group}={option}", *more], with_hydra=True)
 
 
 def leaves(node: Any, prefix: str) -> Iterator[str]:

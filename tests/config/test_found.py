@@ -8,8 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from gptshake.config import found
-from gptshake.config.found import found_rates, other_terms
+from gptshake.config.overrides import found_rates, other_terms
 from gptshake.errors import RecordError
 
 CONFIG = {"model": {"n_layer": 2}, "data": {"batch_size": 8, "documents": {"path": "a.txt", "cache": "here"}}, "optimizer": {"lr": 1e-3}}
@@ -131,8 +130,11 @@ def test_a_rate_that_was_found_for_something_else_is_told(finder: Any) -> None:
     assert other_terms(origin, cfg) == "note: optimizer.lr=0.002 was found by x0000001 for other terms: model.n_layer 2, here 4."
 
 
-@pytest.mark.parametrize(
-    ("key", "now", "same"), [("data.path", "t.txt", True), ("data.path", "u.txt", False), ("model.name", "t.txt", False)]
-)
-def test_a_text_is_the_same_by_its_absolute_path(key: str, now: str, same: bool) -> None:
-    assert found._is_same(key, str(Path("t.txt").absolute()), now) is same
+def test_a_text_is_the_same_by_its_absolute_path(finder: Any) -> None:
+    path = finder("x0000001", find_lr={"lr": 2e-3})
+    origin = {"lr_from": {"run": "x0000001", "path": str(path)}}
+    cfg = OmegaConf.create(CONFIG | {"optimizer": {"lr": 2e-3}})
+    cfg.data.documents.path = str(Path("a.txt").absolute())
+    assert other_terms(origin, cfg) is None
+    cfg.data.documents.path = "b.txt"
+    assert "data.documents.path a.txt, here b.txt" in str(other_terms(origin, cfg))

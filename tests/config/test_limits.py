@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.config.compose import compose
-from gptshake.config.recipe import LIMITS, written_out
+from gptshake.config.overrides import LIMITS, written_out
 
 RUN = ["model=tiny", "data=wiki_char"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.describe import pages
+from gptshake.config.compose_errors import SWEEPER_KEYS
+from gptshake.config.help import pages
 from gptshake.config.layout import GROUPS, options, packaged_conf
-from gptshake.config.mistakes import KEYS, OPTIONS, VALUES
-from gptshake.config.suggest import SWEEPER_KEYS
+from gptshake.config.suggestions import KEYS, OPTIONS, VALUES
 
 NO_TORCH = "import sys; sys.modules['torch'] = sys.modules['pytorch_lightning'] = None"
 RUN = ("model=tiny", "data=wiki_char")

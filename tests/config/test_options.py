@@ -12,11 +12,11 @@ from hydra.utils import get_method, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import assemble
-from gptshake.config.check import check, check_groups
 from gptshake.config.compose import SCHEMAS, compose
 from gptshake.config.help import help_page
 from gptshake.config.layout import GROUPS, options, packaged_conf
-from gptshake.config.root import RootConfig
+from gptshake.config.schemas import RootConfig
+from gptshake.config.validate import check, check_groups
 from gptshake.estimate.budget import Budget
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.executor.local import LocalSlots
@@ -93,7 +93,7 @@ def test_every_part_of_the_sweeper_instantiates(group: str, option: str) -> None
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_passes_the_checks_and_instantiates(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptshake.config.machine.memory_bytes", lambda: 1 << 50)  # the largest models fit into few machines
+    monkeypatch.setattr("gptshake.config.validate.memory_bytes", lambda: 1 << 50)  # the largest models fit into few machines
     cfg = composed(group, option)
     OmegaConf.resolve(cfg)
     check_groups(cfg)

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
-from gptshake.config.recipe import as_options, written_out
+from gptshake.config.overrides import as_options, written_out
 from gptshake.errors import ConfigError
 from gptshake.report.rerun import best_yaml
 from gptshake.report.study_stats import best

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.config.repeat import refuse_another_config, repeated
+from gptshake.config.overrides import refuse_another_config, repeated
 from gptshake.errors import RecordError
 
 CONFIG = "seed: 1\ninit_from: runs/a\noptimizer: {lr: 0.001}\ndata: {path: book.txt}\nlogger: {key: <secret>}\nmodel: {token: <secret>}\n"

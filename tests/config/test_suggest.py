@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gptshake.config.compose import compose
-from gptshake.config.suggest import checked_compose, first_choice, keys, nearest, parse_overrides
+from gptshake.config.compose_errors import checked_compose, first_choice, keys, nearest, parse_overrides
 from gptshake.errors import ConfigError
 
 NO_TORCH = "import sys; sys.modules['torch'] = sys.modules['pytorch_lightning'] = None"  # importing it would be a failure

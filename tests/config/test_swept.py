@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from gptshake.config.argv import parse
-from gptshake.config.check import check
+from gptshake.cli import _single
+from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
-from gptshake.config.suggest import checked_compose, parse_overrides
+from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.swept import check_points, plain_options, starting_options
+from gptshake.config.validate import check
 from gptshake.errors import ConfigError
-from gptshake.start import _single
 
 
 def seen(*words: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """The real command in real processes: the mission's command, help, errors, the guard, a kill from outside."""
 
+import json
 import os
 import resource
 import shutil
@@ -200,3 +201,30 @@ def test_a_sweep_and_a_run_that_goes_on_are_guarded_too_and_a_dirty_one_keeps_it
 def test_a_change_outside_sources_and_config_is_nobodys_business(guarded: Any, checkout: Path) -> None:
     (checkout / "notes.md").write_text("thoughts")
     assert PASSED not in guarded().stderr
+
+
+CALLBACK = """
+import json
+import os
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+
+class Mine(Callback):
+    def on_run_start(self, config, **options): print("run start")
+    def on_job_start(self, config, **options): print("job", os.environ["MINE"], HydraConfig.get().runtime.output_dir)
+    def on_job_end(self, config, job_return, **options): raise ValueError("no harm")
+    def on_run_end(self, config, job_return, **options): print("run end", job_return.status.name)
+"""
+
+
+def test_a_single_run_keeps_what_hydra_promises(tmp_path: Path, small: tuple[str, ...], commands: Any) -> None:
+    (tmp_path / "mine.py").write_text(CALLBACK)
+    words = ("+hydra.callbacks.mine._target_=mine.Mine", "+hydra.job.env_set.MINE=yes", "hydra.run.dir=here", "note='${hydra:job.name}'")
+    done = commands(tmp_path, *small, "trainer.max_steps=1", *words)
+    assert done.code == 0, done.err
+    for line in ("run start", f"job yes {tmp_path / 'here'}", "run end COMPLETED"):
+        assert line in done.out.splitlines(), done.out
+    assert "no harm" in done.err
+    assert json.loads((tmp_path / "here" / "run.json").read_text())["note"] == "gptshake"
+    refused = commands(tmp_path, *small, "hydra.mode=MULTIRUN")
+    assert refused.code == 2 and "-m" in refused.err

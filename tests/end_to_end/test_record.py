@@ -71,9 +71,9 @@ def test_a_killed_and_a_stopped_sitting_count_with_the_rest(commands: Any, small
     assert commands(tmp_path, *small, before=kill(6, signal.SIGKILL)).code == -signal.SIGKILL
     path = the_run(tmp_path).path
     assert status_of(path) == "killed" and "wall_s" not in read_run(path)
-    edited = "import gptshake.start, gptshake.record.git as git\n"
+    edited = "import gptshake.cli, gptshake.record.git as git\n"
     edited += "code = git.Code({'commit': 'abcdef0123', 'dirty': True, 'diff_sha256': 'd'}, [], b'a patch', {'src/new.py': b'new'})\n"
-    edited += "gptshake.start.read_code = lambda: code\n"
+    edited += "gptshake.cli.read_code = lambda: code\n"
     done = commands(tmp_path, f"resume={path.name}", before=edited + kill(9, signal.SIGTERM))
     assert done.code == 143 and "is resumed with commit abcdef01 and uncommitted changes" in done.out
     assert (path / "sitting-2/diff.patch").read_text() == "a patch" and (path / "sitting-2/untracked/src/new.py").read_text() == "new"

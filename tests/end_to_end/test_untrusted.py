@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gptshake.config.again import freeze, refuse_code, resumed_overrides, stored_overrides
-from gptshake.config.suggest import checked_compose
+from gptshake.config.compose_errors import checked_compose
+from gptshake.config.overrides import freeze, refuse_code, resumed_overrides, stored_overrides
 from gptshake.errors import RecordError
 from gptshake.record.disk import items
 from gptshake.record.run import Run

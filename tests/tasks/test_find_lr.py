@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.config.suggest import checked_compose
+from gptshake.config.compose_errors import checked_compose
 from gptshake.tasks import find_lr
 
 PER_STEP = 2_048

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,19 +17,23 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, configure_log
+from hydra.experimental.callback import Callback
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.resolvers.oc import env
 from yaml import YAMLError
 
 from gptshake.config.layout import local_confs, packaged_conf
-from gptshake.config.root import RootConfig
-from gptshake.config.schemas import SCHEMAS as SCHEMAS
+from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.errors import ConfigError
 from gptshake.files import yaml_text
 from gptshake.redaction import learn
 
 
+@lru_cache
 def register_schemas() -> None:
     """Put every schema into Hydra's store; to be called before any composition."""
     store = ConfigStore.instance()
@@ -112,25 +117,64 @@ def _env(key: str, default: Any = ...) -> str | None:
     return value
 
 
-def compose(overrides: list[str]) -> DictConfig:
-    """Compose the config that these overrides give, as the run will see it (without Hydra's own node)."""
-    return _compose(overrides)
+def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    """Compose the config that these overrides give, as the run will see it; with Hydra's own node if asked for."""
+    prepare(overrides)
+    if GlobalHydra.instance().is_initialized():  # a task at work composes the config of another run
+        return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
+    with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
+        return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
 
 
-def with_hydra(overrides: list[str]) -> DictConfig:
-    """The config that these overrides give, with Hydra's own node, where a sweep has its options."""
-    return _compose(overrides, return_hydra_config=True)
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """A copy of a config without Hydra's own node."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
-def choices(overrides: list[str]) -> dict[str, str]:
-    """Which option each group has: group -> option, groups without one left out."""
-    cfg = _compose(overrides, return_hydra_config=True)
+def choices(cfg: DictConfig) -> dict[str, str]:
+    """Which option each group of a config with Hydra's node has: group -> option, groups without one left out."""
     return {str(group): str(name) for group, name in cfg.hydra.runtime.choices.items() if name is not None and "/" not in str(group)}
 
 
-def _compose(overrides: list[str], **options: bool) -> DictConfig:
-    prepare(overrides)
-    if GlobalHydra.instance().is_initialized():  # a task at work composes the config of another run
-        return hydra_compose("config", overrides=overrides, **options)
+@contextmanager
+def single_job(cfg: DictConfig) -> Iterator[HydraContext]:
+    """What Hydra does around the only job of a command, for a config that is composed already: mode, logging, callbacks.
+
+    Gives the context for ``run_job``, which does the rest: directory, HydraConfig, environment, callbacks of the job.
+    """
+    with read_write(cfg.hydra):
+        cfg.hydra.mode = RunMode.RUN
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    callbacks = _Callbacks(cfg)
+    callbacks.on_run_start(cfg, config_name="config")
     with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
-        return hydra_compose("config", overrides=overrides, **options)
+        yield HydraContext(GlobalHydra.instance().config_loader(), callbacks)  # type: ignore[arg-type]
+    callbacks.on_run_end(cfg, config_name="config", job_return=callbacks.job)
+
+
+class _Callbacks(Callback):
+    """All of ``hydra.callbacks``; what one of them raises is a warning, as in Hydra."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._parts = [instantiate(node) for node in (cfg.hydra.callbacks or {}).values()]
+        self.job = JobReturn()
+
+    def _call(self, hook: str, *arguments: Any, **options: Any) -> None:
+        for part in self._parts:
+            try:
+                getattr(part, hook)(*arguments, **options)
+            except Exception as error:
+                warnings.warn(f"Callback {type(part).__name__}.{hook} raised {type(error).__name__}: {error}", stacklevel=2)
+
+    def on_run_start(self, config: DictConfig, **options: Any) -> None:
+        self._call("on_run_start", config=config, **options)
+
+    def on_run_end(self, config: DictConfig, **options: Any) -> None:
+        self._call("on_run_end", config=config, **options)
+
+    def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **options: Any) -> None:
+        self._call("on_job_start", config=config, task_function=task_function, **options)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **options: Any) -> None:
+        self.job = job_return
+        self._call("on_job_end", config=config, job_return=job_return, **options)

@@ -3,6 +3,7 @@
 A key is null only where its option is null by default or the advice says so; what combinations of keys mean is in ``check``.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,40 +15,30 @@ from gptshake.hardware import KNOWN_GPUS
 Rule = tuple[str, Callable[[Any], bool], str]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(low: float, high: float = math.inf, *, open: str = "", whole: bool = False, auto: bool = False) -> Callable[[Any], bool]:
+    """Whether a value is a number from ``low`` to ``high`` and finite; an end in ``open`` (``low``, ``high``) does not belong to it."""
+
+    def fits(value: Any) -> bool:
+        if auto and value == AUTO:
+            return True
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value < math.inf:
+            return False
+        return (value > low if "low" in open else value >= low) and (value < high if "high" in open else value <= high)
+
+    return fits
 
 
-def _positive(value: Any) -> bool:
-    return _is_number(value) and 0 < value < float("inf")
-
-
-def _not_negative(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < float("inf")
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63
-
-
-def _text_length(value: Any) -> bool:
-    return _count(value) and value <= 10**6
-
-
-def _count_or_auto(value: Any) -> bool:
-    return value == AUTO or _count(value)
-
-
-def _natural(value: Any) -> bool:
-    return _count(value) or (value == 0 and type(value) is int)
-
-
-def _part(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= 1
-
-
-def _part_or_none(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
+_positive = _number(0, open="low")
+_not_negative = _number(0)
+_share = _number(0, 1, open="high")  # of a whole that something must be left of
+_inside = _number(0, 1, open="low high")
+_part = _number(0, 1, open="low")
+_part_or_none = _number(0, 1)
+_natural = _number(0, 2**63 - 1, whole=True)
+_natural_or_auto = _number(0, 2**63 - 1, whole=True, auto=True)
+_count = _number(1, 2**63 - 1, whole=True)
+_count_or_auto = _number(1, 2**63 - 1, whole=True, auto=True)
+_text_length = _number(1, 10**6, whole=True)
 
 
 def _bool(value: Any) -> bool:
@@ -59,7 +50,7 @@ def _bool_or_auto(value: Any) -> bool:
 
 
 def _text(value: Any) -> bool:
-    return (isinstance(value, str) and bool(value.strip())) or (_is_number(value) and value == value)
+    return (isinstance(value, str) and bool(value.strip())) or (isinstance(value, int | float) and not _bool(value) and value == value)
 
 
 def _texts(value: Any) -> bool:
@@ -68,14 +59,6 @@ def _texts(value: Any) -> bool:
 
 def _prompts(value: Any) -> bool:
     return isinstance(value, ListConfig) and all(isinstance(text, str) for text in value)
-
-
-def _share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
-
-
-def _inside(value: Any) -> bool:
-    return _share(value) and value > 0
 
 
 RULES: tuple[Rule, ...] = (
@@ -87,14 +70,14 @@ RULES: tuple[Rule, ...] = (
     ("data.batch_size", _count_or_auto, "it counts sequences per optimizer step: a whole number from 1 up, or auto"),
     ("data.batch_tokens", _count, "it counts tokens per optimizer step: a whole number from 1 up"),
     ("data.micro_batch_size", _count_or_auto, "it counts sequences per forward pass: a whole number from 1 up, or auto"),
-    ("data.workers", lambda value: value == AUTO or _natural(value), "it counts processes: a whole number from 0 up, or auto"),
+    ("data.workers", _natural_or_auto, "it counts processes: a whole number from 0 up, or auto"),
     ("data.limit_blocks", _count, "it counts training blocks: a whole number from 1 up"),
     ("data.n_documents", _count, "it counts documents: a whole number from 1 up"),
     ("data.max_bytes", _count, "it counts bytes of text: a whole number from 1 up, such as 100000000"),
     ("data.order_seed", _natural, "it is a whole number from 0 up"),
     ("data.val_fraction", _inside, "validation needs a share of the text above 0 and below 1, such as 0.05"),
     ("data.test_fraction", _share, "the test's share of the text lies between 0 and 1, such as 0.05"),
-    ("task.passes", lambda value: _count(value) and value >= 16, "it counts passes at each checkpoint: a whole number from 16 up"),
+    ("task.passes", _number(16, whole=True), "it counts passes at each checkpoint: a whole number from 16 up"),
     ("trainer.devices", _count_or_auto, "it counts devices: a whole number from 1 up, or auto"),
     ("trainer.threads", _count_or_auto, "it counts CPU threads: a whole number from 1 up, or auto"),
     ("trainer.max_steps", _count, "it counts optimizer steps: a whole number from 1 up"),
@@ -119,7 +102,7 @@ RULES: tuple[Rule, ...] = (
     ("task.repeats", _count, "it counts seeds: a whole number from 1 up"),
     ("task.low", _positive, "it is the learning rate with which the range test begins, such as 1e-6"),
     ("task.high", _positive, "it is the learning rate at which the range test ends, such as 1"),
-    ("task.confirm", lambda value: value == AUTO or _natural(value), "it counts runs: a whole number from 0 up, or auto"),
+    ("task.confirm", _natural_or_auto, "it counts runs: a whole number from 0 up, or auto"),
     ("task.confirm_steps", _count_or_auto, "it counts optimizer steps of a run: a whole number from 1 up, or auto"),
     ("seed", _natural, "it is a whole number from 0 up"),
     ("optimizer.momentum", _share, "it lies between 0 and 1, such as 0.9"),
@@ -177,7 +160,7 @@ RULES: tuple[Rule, ...] = (
     ("hydra.sweeper.pruner.n_warmup_steps", _natural, "it counts tokens: a whole number from 0 up"),
     ("hydra.sweeper.pruner.min_resource", _count_or_auto, "it counts tokens: a whole number from 1 up, or auto"),
     ("hydra.sweeper.pruner.max_resource", _count_or_auto, "it counts tokens: a whole number from 1 up, or auto"),
-    ("hydra.sweeper.pruner.reduction_factor", lambda value: _count(value) and value > 1, "it is a whole number from 2 up"),
+    ("hydra.sweeper.pruner.reduction_factor", _number(2, whole=True), "it is a whole number from 2 up"),
     ("hydra.sweeper.sampler.n_startup_trials", _natural, "it counts trials: a whole number from 0 up"),
     ("hydra.sweeper.sampler.multivariate", _bool, "it is true or false"),
     ("hydra.sweeper.sampler.constant_liar", _bool, "it is true or false"),

@@ -10,9 +10,9 @@ from typing import Any
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.argv import SWEPT_TEXT_KEYS, key_of
+from gptshake.config.arguments import SWEPT_TEXT_KEYS, key_of
+from gptshake.config.compose_errors import COMPOSITION_ERRORS, checked_compose, first_choice, parse_overrides
 from gptshake.config.layout import GROUPS, options
-from gptshake.config.suggest import COMPOSITION_ERRORS, checked_compose, first_choice, parse_overrides
 from gptshake.errors import ConfigError
 from gptshake.sweep.space import Axis, axis_of, is_declared_range, texts_of
 

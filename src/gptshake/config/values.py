@@ -11,8 +11,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import OverrideType
 
+from gptshake.config.compose_errors import parse_overrides
 from gptshake.config.layout import local_confs, options, packaged_conf
-from gptshake.config.suggest import parse_overrides
 
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
 _CALL = re.compile(r"_(target|args|partial|recursive|convert)_")

@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import assemble
-from gptshake.config.argv import key_of
-from gptshake.config.check import check_groups, check_one_device
+from gptshake.config.arguments import key_of
+from gptshake.config.validate import check_groups, check_one_device
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError, TrainingError

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
-from gptshake.config.check import check_groups
+from gptshake.config.validate import check_groups
 from gptshake.estimate.fit import Tried
 from gptshake.estimate.words import parse_bytes
 from gptshake.files import expanded

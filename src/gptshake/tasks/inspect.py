@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from gptshake import assemble
-from gptshake.config.check import check_groups
+from gptshake.config.validate import check_groups
 from gptshake.console import printable
 from gptshake.data.inspection import inspect
 from gptshake.files import expanded

@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from gptshake import assemble
-from gptshake.config.again import recomposed
+from gptshake.config.overrides import recomposed
 from gptshake.estimate.noise_scale import Estimate, running, sentence
 from gptshake.files import expanded, refuse_links
 from gptshake.record.launch import Launch

@@ -7,8 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import assemble, hardware
-from gptshake.config.check import check_groups
 from gptshake.config.layout import packaged_conf
+from gptshake.config.validate import check_groups
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.estimate import cost

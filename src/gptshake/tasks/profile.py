@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
-from gptshake.config.check import check_groups
+from gptshake.config.validate import check_groups
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError
 from gptshake.estimate import bottleneck

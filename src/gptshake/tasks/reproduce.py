@@ -14,8 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gptshake.config.again import stored_config
-from gptshake.config.repeat import refuse_another_config, repeated
+from gptshake.config.overrides import refuse_another_config, repeated, stored_config
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted

@@ -5,7 +5,7 @@ import sys
 from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
-from gptshake.config.again import recomposed
+from gptshake.config.overrides import recomposed
 from gptshake.console import Console, printable
 from gptshake.record.launch import Launch
 from gptshake.tokenizer.streaming import texts

@@ -12,7 +12,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, Node, OmegaConf, open_dict, read_write
 
-from gptshake.config.again import refuse_code, typed_values
+from gptshake.config.overrides import refuse_code, typed_values
 from gptshake.errors import GptshakeError, Stop
 from gptshake.files import expanded
 from gptshake.processes import ASKED_BY, read_outcome

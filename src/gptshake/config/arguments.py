@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptshake.config.mistakes import of_a_flag
+from gptshake.config.suggestions import of_a_flag
 from gptshake.errors import ConfigError
 
 TEXT_KEYS = (

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.argv import key_of
+from gptshake.config.arguments import key_of
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, local, options, shown
-from gptshake.config.mistakes import known_key, known_option, meant, nearest, of_a_word
+from gptshake.config.suggestions import known_key, known_option, meant, nearest, of_a_word
 from gptshake.errors import ConfigError, first_line
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.space import is_declared_range, texts_of
@@ -106,8 +106,8 @@ def check_swept_options(parsed: list[Override]) -> None:
                     raise ConfigError(sentence)
 
 
-def checked_compose(overrides: list[str]) -> DictConfig:
-    """Compose, and explain a failure.
+def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    """Compose, as ``compose`` does, and explain a failure.
 
     Raises:
         ConfigError: one sentence about the first thing that is wrong.
@@ -115,7 +115,7 @@ def checked_compose(overrides: list[str]) -> DictConfig:
     for text in overrides:
         _refuse_several(text)
     try:
-        cfg = compose(overrides)
+        cfg = compose(overrides, with_hydra=with_hydra)
     except (*COMPOSITION_ERRORS, YAMLError, RecursionError) as error:
         if sentence := _wrong_file(error):
             raise ConfigError(sentence) from error
@@ -235,6 +235,8 @@ def _wrong_value(text: str, base: DictConfig, groups: list[str]) -> str | None:
         key, value = key_of(text), text.partition("=")[2]
         if text.startswith("~") and not _absent(base, key):
             return _KEPT.format(text=text, key=key)
+        if key.startswith(("sampler.", "pruner.", "executor.")):  # groups whose keys are the sweeper's
+            return f"{text}: there is no such key; did you mean hydra.sweeper.{key}={value}?"
         if missing := missing_groups(base, (key.split(".")[0],)):
             return f"{text} needs {missing[0]}=; {list_options(missing[0])}"
         settable = [*(name for name in keys(base) if not name.startswith("preset.")), *SWEEPER_KEYS]  # lr is optimizer.lr

@@ -1,13 +1,13 @@
-"""From parsed arguments to running tasks: compose once for checks, guard, name, then hand over to ``hydra.main``.
+"""From parsed arguments to running tasks: compose once, check, guard, name, run.
 
-Hydra prints its own text for a failed task and returns nothing, so the task function puts exceptions into a box that is
-opened afterwards.
+One composition serves the checks and the task of a single run. ``hydra.main`` acts only where it must: ``-m``, ``--cfg``, ``--info`` and
+completion. It prints its own text for a failed task and returns nothing, so exceptions of a task are kept and raised afterwards.
 """
 
 import io
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,19 +16,37 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import run_job
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake import ranks
-from gptshake.config import again, completion
-from gptshake.config.argv import OF_A_SWEEP, Arguments, check_flags, key_of, quote
-from gptshake.config.check import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, trains
-from gptshake.config.compose import choices, prepare, snapshot, with_hydra
-from gptshake.config.found import found_rates, other_terms
+from gptshake.config import completion
+from gptshake.config.arguments import OF_A_SWEEP, Arguments, check_flags, key_of, quote
+from gptshake.config.compose import choices, prepare, single_job, snapshot, without_hydra
+from gptshake.config.compose_errors import (
+    COMPOSITION_ERRORS,
+    came_from,
+    check_swept_options,
+    checked_compose,
+    first_choice,
+    parse_overrides,
+)
 from gptshake.config.layout import GROUPS, add_folder, add_recipes, local_code, local_confs, local_files, packaged_conf, shadowed
-from gptshake.config.recipe import SUFFIXES, as_options, written_out
-from gptshake.config.suggest import COMPOSITION_ERRORS, came_from, check_swept_options, checked_compose, first_choice, parse_overrides
+from gptshake.config.overrides import (
+    SUFFIXES,
+    as_options,
+    found_rates,
+    locate,
+    other_terms,
+    refuse_differences,
+    resumed_overrides,
+    typed,
+    without_latest,
+    written_out,
+)
 from gptshake.config.swept import check_points, plain_options, starting_options
+from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, trains
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free
@@ -41,84 +59,92 @@ from gptshake.redaction import redact, redacted
 from gptshake.signals import stop_behind
 from gptshake.sweep.space import texts_of
 
-# What lets Hydra's basic sweeper, or another, do several jobs: it knows none of the parts of ours.
 SWEEPER = "hydra/sweeper"
-PARTS = ("pruner", "executor")
+PARTS = ("pruner", "executor")  # of our sweeper; Hydra's own knows none of them
 UNNAMED = ("model", "data", "trainer", "callbacks", "experiment", "debug")  # groups that a run's name does not repeat
 _MOST_LISTED = 20  # uncommitted files that are named
 ONE_AFTER_THE_OTHER = [*(f"~{part}" for part in PARTS), "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
 
 
-def start(arguments: Arguments) -> None:
+def run(arguments: Arguments) -> None:
     """Check what was asked for and run it.
 
     Raises:
         GptshakeError: what is wrong, or what failed.
     """
-    if not arguments.multirun:
-        _start(arguments)
-        return
-    with TemporaryDirectory(prefix="gptshake-recipes-") as folder:  # files are options like others in a sweep
-        arguments.overrides = as_options(arguments.overrides, Path(folder))
-        add_recipes(Path(folder))
-        _start(arguments)
+    with ExitStack() as stack:
+        add_folder(arguments.config_dir)
+        check_flags(arguments)
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
+        if arguments.multirun:  # experiment files are options like others in a sweep
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="gptshake-recipes-")))
+            arguments.overrides = as_options(arguments.overrides, folder)
+            add_recipes(folder)
+        arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
+        if arguments.shows_only:
+            _show(arguments)
+            return
+        arguments.overrides = without_latest(arguments.overrides)
+        resumed = _resumed(arguments)
+        if arguments.multirun:
+            arguments.overrides = plain_options(arguments.overrides)
+            arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
+        single = _single(arguments)
+        full = checked_compose(single, with_hydra=True)
+        HydraConfig.instance().set_config(full)  # for ${hydra:...}
+        cfg = without_hydra(full)
+        label = _validate(arguments, single, full, resumed)
+        training = trains(cfg)
+        code = read_code() if training else Code()
+        _guard(cfg, single, code)
+        if note := other_terms(arguments.origin, cfg):
+            print(note, flush=True)
+        chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
+        if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
+            _sweep(arguments, full, single, label, code)
+            return
+        jobs = _Jobs(arguments, label, resumed, code, records=training)
+        if arguments.multirun:
+            arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
+            if not training:  # what only reads or prints leaves no directory of its own
+                scratch = stack.enter_context(TemporaryDirectory(prefix="gptshake-"))
+                arguments.overrides += ["hydra.run.dir=.", f"hydra.sweep.dir={quote(scratch)}"]
+            _hydra(arguments.argv(), jobs.run)
+        else:
+            sys.argv[1:] = arguments.argv()  # child ranks read it again
+            jobs.place(full)
+            with single_job(full) as context:
+                run_job(jobs.run, full, "hydra.run.dir", None, context)
+        jobs.raise_failures()
 
 
-def _start(arguments: Arguments) -> None:
-    add_folder(arguments.config_dir)
-    check_flags(arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own wish
-    arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
-    if arguments.shows_only:
-        _show(arguments)
-        return
-    arguments.overrides = again.without_latest(arguments.overrides)
-    resumed = _resumed(arguments)
-    if arguments.multirun:
-        arguments.overrides = plain_options(arguments.overrides)
-        arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
-    single = _single(arguments)
-    cfg = checked_compose(single)
+def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed: Path | None) -> str:
+    """Refuse what cannot work, before anything heavy is imported; gives the label of the data's source."""
+    cfg, training = without_hydra(full), trains(full)
     try:
-        check(cfg)
+        check(full)
         if local_confs() or any(text.startswith("+") for text in single):
             check_keys(cfg)
     except ConfigError as error:
         raise ConfigError(f"{error}{came_from(str(error), single)}") from error
-    if arguments.multirun:
-        check(with_hydra(single))
     check_torchrun(cfg, ranks.launched(), multirun=arguments.multirun)
-    if trains(cfg):
+    if not arguments.multirun and str(full.hydra.mode).endswith("MULTIRUN"):
+        raise ConfigError("hydra.mode=MULTIRUN: several runs are asked for with -m.")
+    if training:
         check_groups(cfg)
-    if trains(cfg) and arguments.multirun:
-        check_one_device(cfg, "Each run of -m")
+        if arguments.multirun:
+            check_one_device(cfg, "Each run of -m")
     if resumed:
-        again.refuse_differences(cfg, resumed)
+        refuse_differences(cfg, resumed)
     check_modules(cfg)
     if shadowed() and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
-    if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
+    if training and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
     label = _preflight(cfg)
     if arguments.multirun:
-        check_points(single, parse_overrides(arguments.overrides), cfg, _look)
-    code = read_code() if trains(cfg) else Code()
-    _guard(cfg, single, code)
-    if note := other_terms(arguments.origin, cfg):
-        print(note, flush=True)
-    chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
-    if arguments.multirun and trains(cfg) and cfg.task.get("sweeps", True) and not chosen:
-        _sweep(arguments, cfg, single, label, code)
-        return
-    if arguments.multirun:
-        arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
-    session = _Session(arguments, label, resumed, code, records=trains(cfg))
-    if trains(cfg):
-        session.run(single)
-        return
-    with TemporaryDirectory(prefix="gptshake-") as scratch:  # what only reads or prints leaves no directory of its own
-        arguments.overrides += ["hydra.run.dir=.", f"hydra.sweep.dir={quote(scratch)}"]
-        session.run(single)
+        check_points(single, parse_overrides(arguments.overrides), cfg, _check_job)
+    return label
 
 
 def _refuse_used_folder(folder: Path) -> None:
@@ -136,7 +162,7 @@ def _refuse_used_folder(folder: Path) -> None:
         )
 
 
-def _look(cfg: DictConfig) -> None:
+def _check_job(cfg: DictConfig) -> None:
     """Check the config of one run of several."""
     check(cfg)
     check_modules(cfg)
@@ -157,14 +183,14 @@ def _preflight(cfg: DictConfig) -> str:
 
 def _resumed(arguments: Arguments) -> Path | None:
     """The run that ``resume=`` names; its stored overrides are put before the new ones."""
-    name = again.typed(arguments.overrides, "resume")
+    name = typed(arguments.overrides, "resume")
     if not name:
         return None
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
-    run_dir = again.locate(name, arguments.overrides)
+    run_dir = locate(name, arguments.overrides)
     refuse_links(run_dir)
-    arguments.overrides[:0] = again.resumed_overrides(run_dir, arguments.overrides)
+    arguments.overrides[:0] = resumed_overrides(run_dir, arguments.overrides)
     return run_dir
 
 
@@ -222,11 +248,11 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
         changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
         texts = [str(change) for change in changes] if isinstance(changes, list) else []
         for together in [*([text] for text in texts), *([texts] if len(texts) > 1 else [])]:
-            _look(checked_compose([*single, *together]))
+            _check_job(checked_compose([*single, *together]))
     from gptshake.trials import Trials, names
 
     lists = {override.key_or_group: "_".join(texts_of(override)[:3]) for override in parsed if override.is_choice_sweep()}
-    chosen = choices(single) | {group: lists[group] for group in lists if group in GROUPS}
+    chosen = choices(cfg) | {group: lists[group] for group in lists if group in GROUPS}
     experiments = [
         text for override in parsed if override.is_choice_sweep() and override.key_or_group == "experiment" for text in texts_of(override)
     ]
@@ -263,8 +289,8 @@ def _exempt(cfg: DictConfig, overrides: list[str]) -> bool:
     return bool(cfg.dirty) or os.environ.get("GPTSHAKE_DIRTY") == "1" or debugged
 
 
-class _Session:
-    """The runs of one command: names them, calls their task, keeps what they raise."""
+class _Jobs:
+    """The runs of one command that is no study: each gets its name and its task; what they raise is kept for the end."""
 
     def __init__(self, arguments: Arguments, label: str, resumed: Path | None, code: Code, *, records: bool) -> None:
         self.arguments = arguments
@@ -275,47 +301,49 @@ class _Session:
         self.code = code
         self.provenance = collect(code) | arguments.origin if code.git else {}  # a task that trains nothing keeps no record
         self.failures: list[tuple[str, Exception]] = []
-        self.jobs = 0
+        self.done = 0
 
-    def run(self, single: list[str]) -> None:
-        """Let Hydra run every job; afterwards raise what failed."""
-        argv = self.arguments.argv()
-        if self.records and not self.arguments.multirun and not any(key_of(text) == "paths.run_dir" for text in argv):
-            directory = self.resumed or Path("${paths.runs}") / self._name(choices(single), self.arguments.overrides, self.identity)
-            argv = [*argv, f"paths.run_dir={quote(str(directory))}"]
-        _hydra(argv, self._job)
-        if self.failures and self.jobs == 1:
-            raise self.failures[0][1]
-        if self.failures:
-            lines = "\n".join(f"  {path}: {error}" for path, error in self.failures)
-            raise GptshakeError(f"{len(self.failures)} of {self.jobs} runs failed:\n{lines}")
+    def place(self, cfg: DictConfig) -> None:
+        """Give the only run of a command its directory; the working directory, if its task leaves no record."""
+        with read_write(cfg.hydra):
+            if not self.records:
+                cfg.hydra.run.dir = "."
+            elif not any(key_of(text) == "paths.run_dir" for text in self.arguments.overrides):
+                cfg.paths.run_dir = str(self.resumed or Path(cfg.paths.runs) / self._name(choices(cfg), self.arguments.overrides, self.identity))
 
-    def _job(self, cfg: DictConfig) -> None:
-        self.jobs += 1
-        hydra_cfg = HydraConfig.get()
+    def run(self, cfg: DictConfig) -> None:
+        """Run the task of one job; called by Hydra."""
+        self.done += 1
+        multirun, hydra_cfg = self.arguments.multirun, HydraConfig.get()
         path = Path(hydra_cfg.runtime.output_dir)
         if self.records:
             with open_dict(cfg):
                 cfg.paths.run_dir = str(path)
-        if self.arguments.multirun and self.jobs == 1:
+        if multirun and self.done == 1:
             _hide_secrets(path.parent / "multirun.yaml")
         try:
             launch = self._launch(path, hydra_cfg, _own_files(cfg))
-            check(cfg)
-            print(
-                f"[{hydra_cfg.job.num}] {redact(' '.join(launch.overrides))}" if self.arguments.multirun else "",
-                end="\n" if self.arguments.multirun else "",
-            )
+            if multirun:
+                check(cfg)
+                print(f"[{hydra_cfg.job.num}] {redact(' '.join(launch.overrides))}")
             hydra.utils.get_method(cfg.task._target_)(cfg, launch)
         except Exception as error:  # kept for the end: the other runs of a multirun go on
             if stop := stop_behind(error):
                 raise stop from None
             self.failures.append((str(path), error))
-            if self.arguments.multirun:
+            if multirun:
                 print(f"error: {redact(str(error))}", file=sys.stderr)
         finally:
             if self.records:
                 _remove_if_empty(path, path.parent)
+
+    def raise_failures(self) -> None:
+        """Raise what the only run raised, or the list of those that failed."""
+        if self.failures and self.done == 1:
+            raise self.failures[0][1]
+        if self.failures:
+            lines = "\n".join(f"  {path}: {error}" for path, error in self.failures)
+            raise GptshakeError(f"{len(self.failures)} of {self.done} runs failed:\n{lines}")
 
     def _launch(self, path: Path, hydra_cfg: Any, own: dict[str, bytes]) -> Launch:
         without = {"paths.run_dir", *(f"~{part}" for part in PARTS)}

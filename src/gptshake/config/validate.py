@@ -1,29 +1,31 @@
-"""Values that cannot work, told before anything heavy is imported: ranges, words, and combinations of keys.
+"""Refuses values that cannot work before anything heavy is imported: ranges, words, combinations of keys, this machine's limits.
 
 Takes the composed config; raises on the first thing that is wrong. What needs the corpus is checked when it is opened.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from gptshake.config.compose_errors import keys, list_options
 from gptshake.config.layout import GROUPS, packaged_conf
-from gptshake.config.machine import check_machine
-from gptshake.config.mistakes import VALUES, meant, nearest
-from gptshake.config.parameters import parameters
 from gptshake.config.ranges import NULL, RULES, WORDS
-from gptshake.config.suggest import keys, list_options
+from gptshake.config.suggestions import VALUES, meant, nearest
 from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time, whole_sequences
-from gptshake.estimate.words import parse_bytes
-from gptshake.hardware import check_precision
+from gptshake.estimate.cost import n_parameters
+from gptshake.estimate.words import parse_bytes, short_bytes
+from gptshake.hardware import check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
@@ -32,6 +34,7 @@ _PARTS = ("sampler", "pruner", "executor")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _OF_HYDRA = ("_partial_", "_args_", "_recursive_", "_convert_")
 WORDED = {"data": "a data set"}
+MOST_PER_CORE = 16  # threads or processes; a record from a larger machine may ask for more than there are
 
 
 def trains(cfg: DictConfig) -> bool:
@@ -79,7 +82,7 @@ def check(cfg: DictConfig) -> None:
     _check_passed_on(cfg)
     _check_combinations(cfg)
     if trains(cfg):
-        check_machine(cfg)
+        _check_machine(cfg)
 
 
 def _check_parts(cfg: DictConfig) -> None:
@@ -169,8 +172,32 @@ def _taken(path: str, target: str, node: DictConfig) -> set[str] | None:
     schema = OmegaConf.get_type(node)
     own = {field.name for field in fields(schema)} if is_dataclass(schema) else set[str]()
     shared = {"data": {field.name for field in fields(DataConfig)}, "tokenizer": {"path"}}.get(path, set())
-    known = parameters(target)
+    known = _parameters(target)
     return None if known is None else own | known | shared
+
+
+@lru_cache
+def _parameters(target: str) -> frozenset[str] | None:
+    """Names of the parameters of a module's own class or function, read from its source; None where that does not say them all."""
+    module, _, name = target.rpartition(".")
+    top, *rest = module.split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    place = Path(next(iter(spec.submodule_search_locations)), *rest)
+    file = next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+    tree = ast.parse(file.read_text(encoding="utf-8")) if file else ast.Module([], [])
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    node = next((node for node in tree.body if isinstance(node, kinds) and node.name == name), None)
+    if isinstance(node, ast.ClassDef):
+        init = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+        if init is None:
+            fields = [one.target.id for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
+            return frozenset(fields if node.decorator_list else ())
+        node = init
+    if node is None or node.args.kwarg:
+        return None
+    return frozenset(argument.arg for argument in (*node.args.args, *node.args.kwonlyargs))
 
 
 def check_one_device(cfg: DictConfig, who: str) -> None:
@@ -238,3 +265,21 @@ def _check_combinations(cfg: DictConfig) -> None:
             raise ConfigError(f"{group}= needs an option: {list_options(group)}")
     if "_target_" not in cfg.task:
         raise ConfigError(f"task= needs an option: {list_options('task')}")
+
+
+def _check_machine(cfg: DictConfig) -> None:
+    """Refuse weights that do not fit into main memory, and more threads or processes than the cores can serve: a mistyped number."""
+    most = MOST_PER_CORE * logical_cores()
+    for key in ("data.workers", "trainer.threads", "trainer.devices", "hydra.sweeper.executor.threads"):
+        wanted = OmegaConf.select(cfg, key)
+        if isinstance(wanted, int) and wanted > most:
+            raise ConfigError(f"{key}={wanted} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")
+    if cfg.model is None or OmegaConf.get_type(cfg.model) is not GPTConfig:
+        return
+    shape = GPTConfig(**{str(key): value for key, value in cfg.model.items()})
+    weights, there = 4 * n_parameters(shape, 0), memory_bytes()
+    if weights > there:
+        raise ConfigError(
+            f"The weights of this model alone take {short_bytes(weights)} and this machine has {short_bytes(there)} of memory: "
+            "choose a smaller model, or see what it needs with task=plan."
+        )

@@ -1,0 +1,460 @@
+"""An earlier run, a study or an experiment file becomes overrides, which today's config files compose.
+
+    resume=<run>              the stored overrides and frozen ``auto`` values of the run, before the new ones
+    optimizer.lr=from:<run>   the rate that ``task=find_lr`` or a sweep found, as a number; its origin is kept in the record
+    experiment=<path>.yaml    what the file says, so that the run can be repeated without it
+    task.run=<run>            the config of a run, for a task that reads it or runs it once more
+
+A stored config.yaml is only compared with the result, never instantiated. From a record come values only (``values.py``).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from gptshake.config.arguments import key_of, override_value, quote, split
+from gptshake.config.compose_errors import checked_compose, parse_overrides
+from gptshake.config.values import more_than_a_value, names_place
+from gptshake.errors import ConfigError, RecordError, first_line
+from gptshake.files import expanded, yaml_text
+from gptshake.keys import RESUME, is_free
+from gptshake.record.catalogue import flat, read_entry
+from gptshake.record.run import LATEST, find_run, read_run
+from gptshake.record.seal import is_made_here
+from gptshake.record.studies import ROWS, read_rows_of
+from gptshake.redaction import SECRET, redacted
+from gptshake.report.study_stats import best
+
+EXPERIMENT = "experiment"
+SUFFIXES = (".yaml", ".yml")
+LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
+LR, FROM = "optimizer.lr", "from:"
+# What a rate depends on; lengths do, too, but little from some hundred steps on.
+ABOUT_LR = (
+    *("model", "tokenizer", "scheduler", "optimizer", "data.batch_size", "data.batch_tokens", "data.documents", "data.path"),
+    "trainer.gradient_clip_val",
+)
+# A repetition takes these from today: places, trackers, remarks, what is about a sweep as a whole, a limit in seconds.
+NOT_REPEATED = ("paths", "logger", "note", "study", "sampler", "pruner", "executor", "trainer.max_time")
+# Where something lies may differ as long as it is the same thing, which its fingerprint says.
+MOVED = ("init_from", "tokenizer.path", "data.path", "data.documents.path")
+_CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
+
+
+def typed(overrides: list[str], key: str) -> str:
+    """What was typed for a key of free text, without Hydra's quotes; empty if nothing was, or ``null``."""
+    texts = [text for text in overrides if key_of(text) == key]
+    return str(parse_overrides(texts[-1:])[0].value() or "") if texts else ""
+
+
+def locate(name: str, overrides: list[str]) -> Path:
+    """The directory of a run by name, id or path; looked up in the folders of runs that the overrides name.
+
+    Raises:
+        RecordError: no such run.
+    """
+    return find_run(name, [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")])
+
+
+def without_latest(overrides: list[str]) -> list[str]:
+    """The overrides with the id of the run that ``latest`` names now: the new run would soon be the latest, and its record must say which.
+
+    Raises:
+        RecordError: there is no run yet.
+    """
+    return [
+        f"{text.partition('=')[0]}={read_run(locate(LATEST, overrides))['id']}"
+        if key_of(text) in ("init_from", "tokenizer.path") and text.partition("=")[2] in (LATEST, quote(LATEST))
+        else text
+        for text in overrides
+    ]
+
+
+# --- a run
+
+
+def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = False) -> list[str]:
+    """The overrides that give a run's config again, its ``auto`` values frozen to what they were.
+
+    What runs code is refused by name unless it is among the new ones, and so is, in a record that was not made by this user on this
+    machine, what reads the environment; where such a record would write is left out.
+
+    Args:
+        run_dir: of the run.
+        new: overrides, or keys, that will be put behind them.
+        trusted: take everything, as the code of the record is run anyway.
+    Raises:
+        RecordError: the record is not readable, or something in it must be typed again and is not among the new ones.
+    """
+    record = _record(run_dir)
+    ours = trusted or is_made_here(record)
+    new_keys = {key_of(text) for text in new}
+    kept = []
+    for text in map(str, record["overrides"]):
+        key = key_of(text)
+        if key in ("dirty", "resume", "paths.run_dir"):
+            continue
+        if (group := key.partition(".")[0]) in ("callbacks", "logger") and group in new_keys and key != group:
+            continue  # another option of the group may not have the key
+        if SECRET in text:
+            if key not in new_keys and (not is_free(key, RESUME) or key.startswith("data.")):
+                raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
+        elif trusted or ((ours or not names_place(text)) and _is_value(text, run_dir, new_keys, resolvers=ours)):
+            kept.append(text)
+    frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
+    return kept + (frozen if trusted else _values(frozen, run_dir, new_keys))
+
+
+def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
+    """``stored_overrides`` between what the run began with, where today's defaults may be others, and what it got on a resume.
+
+    Recommendations for optimizer, schedule and presets change; a run that began under them keeps its own.
+    """
+    new_keys = {key_of(text) for text in new}
+    kept = [group for group in ("optimizer", "scheduler") if group not in new_keys]
+    began: list[str] = []
+    try:
+        chosen, stored = _record(run_dir).get("choices") or {}, stored_config(run_dir)
+    except RecordError:
+        pass  # reported where the config is compared
+    else:
+        began = [f"{group}={override_value(chosen[group])}" for group in kept if chosen.get(group) is not None]
+        for key, value in stored.items():
+            group, _, name = key.partition(".")
+            if group in (*kept, "preset") and isinstance(value, str | int | float) and not name.startswith("_") and SECRET not in str(value):
+                began.append(f"{key}={override_value(value)}")
+    later = [f"{key}={override_value(value)}" for key, value in (_record(run_dir).get("extended") or {}).items()]
+    cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
+    return [*_values(began, run_dir, new_keys), *stored_overrides(run_dir, new), *_values(later, run_dir), *cleaning]
+
+
+def recomposed(run_dir: Path, own: Sequence[str]) -> DictConfig:
+    """The config of a run, composed from today's files for a task that reads it.
+
+    Args:
+        run_dir: of the run.
+        own: overrides of the task; those that are not about the task itself have the last word.
+    Raises:
+        RecordError, ConfigError: as ``stored_overrides``, or the config cannot be composed any more.
+    """
+    new = [text for text in own if key_of(text).partition(".")[0] not in ("task", "paths")]
+    return checked_compose([*resumed_overrides(run_dir, new), *new])
+
+
+def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
+    """The overrides that give a run once more, in another place and without trackers; whoever calls trusts its record.
+
+    Args:
+        run_dir: of the run to repeat.
+        own: what the repetition says itself, as plain text: key -> value.
+    Raises:
+        RecordError: the record is not readable.
+    """
+    kept = [text for text in stored_overrides(run_dir, list(own), trusted=True) if not _is_one_of(key_of(text), NOT_REPEATED)]
+    return [*kept, "logger=none", "trainer.max_time=null", *(f"{key}={override_value(value)}" for key, value in own.items())]
+
+
+def freeze(cfg: DictConfig, run_dir: Path) -> None:
+    """Give a composed config the values that ``auto`` meant when the run began, and its version of the cleaning.
+
+    Raises:
+        RecordError: one of them is more than a value.
+    """
+    for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
+        if SECRET not in str(value) and _values([f"{key}={override_value(value)}"], run_dir):
+            OmegaConf.update(cfg, key, value)
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    try:
+        record = read_run(run_dir)
+        record["overrides"], record["resolved"] = list(record["overrides"]), record.get("resolved") or {}
+    except (RecordError, KeyError, TypeError) as error:
+        raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
+    return record
+
+
+def _cleaning(run_dir: Path) -> dict[str, int]:
+    """The version of the cleaning of a run whose text may be cleaned; 1 before there was a key for it."""
+    try:
+        stored = stored_config(run_dir)
+        cleans = stored.get("data.documents._target_") in _CLEANING_SOURCES
+        return {"data.cleaning": int(stored.get("data.cleaning") or 1)} if cleans else {}
+    except (RecordError, ValueError, TypeError):
+        return {}  # reported where the config is compared
+
+
+def _values(texts: Iterable[str], run_dir: Path, typed_keys: Collection[str] = ()) -> list[str]:
+    """Those overrides of a record that are plain values and do not say where a run writes; raises as ``_is_value``."""
+    return [text for text in texts if _is_value(text, run_dir, typed_keys) and not names_place(text)]
+
+
+def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolvers: bool = False) -> bool:
+    """Whether an override of a record is a plain value or a known option; False if it is not, but its key was typed again.
+
+    Raises:
+        RecordError: it is not, and nobody typed it again.
+    """
+    why = more_than_a_value(text, resolvers=resolvers)
+    if why and key_of(text) not in typed_keys:
+        raise RecordError(
+            f"The record of {run_dir.name} has {text}: {why}. From a record come values only. If you trust this one, type it again to use it."
+        )
+    return not why
+
+
+# --- comparison with the stored config
+
+
+def stored_config(run_dir: Path) -> dict[str, Any]:
+    """A run's config.yaml as dotted keys and plain values.
+
+    Raises:
+        RecordError: it cannot be read.
+    """
+    try:
+        return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({first_line(error)}).") from error
+
+
+def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
+    """Compare the recomposed config with the stored one.
+
+    Raises:
+        RecordError: listing what differs outside the free keys; or config.yaml cannot be read.
+    """
+    try:
+        stored = stored_config(run_dir)
+    except RecordError as error:
+        raise RecordError(
+            f"{str(error).rstrip('.')}, so {run_dir.name} cannot be resumed. "
+            f"Put the file back, or start a new run from its weights: init_from={run_dir.name}"
+        ) from error
+    stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
+    if listed := _differences(stored, flat(redacted(OmegaConf.to_container(cfg, resolve=True)))):
+        raise RecordError(
+            f"{run_dir.name} cannot be continued with another config:\n{listed}\n"
+            f"Leave these as they were, or start a new run from its weights: init_from={run_dir.name}"
+        )
+
+
+def refuse_another_config(run_dir: Path, repetition: Path) -> None:
+    """Compare the config that a run had with that of its repetition.
+
+    Raises:
+        RecordError: listing what differs, outside of what cannot change a number.
+    """
+    then = stored_config(run_dir)
+    secret = [key for key, value in then.items() if SECRET in str(value)]
+    if listed := _differences(then, stored_config(repetition), but=(*MOVED, *secret)):
+        raise RecordError(
+            f"The overrides of {run_dir.name} do not give the config that it had; nothing was trained:\n{listed}\n"
+            "Did your ./conf or a variable of the environment change since?"
+        )
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], but: tuple[str, ...] = ()) -> str:
+    """One line for each key that may not change on a resume and has another value; ``but`` are left out."""
+    keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _is_one_of(key, but)]
+    return "\n".join(f"  {key}: was {then.get(key)}, would be {now.get(key)}" for key in keys if not is_free(key, RESUME, then, now))
+
+
+def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
+
+
+# --- a study's trials
+
+
+def typed_values(overrides: Sequence[Override], changes: Sequence[str]) -> set[str]:
+    """Every override that a sweep's command line itself says, one for each value of a list.
+
+    Args:
+        overrides: of the command, parsed.
+        changes: of ``ablate=``.
+    """
+    texts = set(changes)
+    for override in overrides:
+        key = override.get_key_element()
+        if override.is_choice_sweep():
+            texts |= {f"{key}={value}" for value in override.sweep_string_iterator()}
+        elif not override.is_sweep_override():
+            texts |= {override.input_line or "", f"{key}={override.get_value_element_as_str()}"}
+    return texts
+
+
+def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) -> None:
+    """Refuse overrides of a study's trial that are more than values, unless they were typed.
+
+    Raises:
+        RecordError: naming the first.
+    """
+    for text in overrides:
+        if text not in typed and _is_value(text, folder, ()) and names_place(text):
+            raise RecordError(f"The study {folder.name} has {text}, which was not typed: where a run writes is not taken from its files.")
+
+
+# --- a learning rate that was found
+
+
+def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The overrides with the number in the place of ``from:<run or study>``, and for the record where it is from: nothing, or ``lr_from``.
+
+    Raises:
+        RecordError: there is no such run, or it found no rate.
+    """
+    written, origin = [], dict[str, Any]()
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key.lstrip("+") == LR and value.strip("'\"").startswith(FROM):
+            name = value.strip("'\"").removeprefix(FROM)
+            places = (expanded(name), expanded(typed(overrides, "paths.multirun") or "multirun") / name)
+            study = next((place for place in places if name and (place / ROWS).exists()), None)
+            rate, path = _rate_of_study(study) if study else _rate_of_run(locate(name, overrides))
+            info = read_run(path)
+            length = {key: (info.get("budget") or {}).get(key) for key in ("tokens", "warmup_tokens")}
+            text, origin = f"{key}={rate:g}", {"lr_from": {"run": info["id"], "path": str(path), **length}}
+        written.append(text)
+    return written, origin
+
+
+def _rate_of_study(folder: Path) -> tuple[float, Path]:
+    """Rate of its best trial, and the directory of that trial's first run."""
+    winner = best(read_rows_of(folder))
+    if winner is None:
+        raise RecordError(f"{LR}={FROM}{folder.name}: no trial of that study has ended yet.")
+    if LR not in winner.trial["params"]:
+        raise RecordError(f"{LR}={FROM}{folder.name}: that study did not vary {LR}.")
+    return float(winner.trial["params"][LR]), folder / winner.trial["runs"][0]["path"]
+
+
+def _rate_of_run(path: Path) -> tuple[float, Path]:
+    """Rate that a finder's run recommends for runs of its own length, and its directory."""
+    info = read_run(path)
+    found = info.get("find_lr") or {}
+    if found.get("lr") is None:
+        why = "is no run of task=find_lr" if not found else f"has not found a rate ({info['status']})"
+        raise RecordError(f"{LR}={FROM}{info['id']}: {path.name} {why}. Find one with: gptshake task=find_lr model=... data=...")
+    return float(found["lr"]), path
+
+
+def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:
+    """A sentence if the rate was found for another model, data or optimizer than what is to be trained; None if for the same."""
+    if not origin:
+        return None
+
+    def plain(key: str, value: Any) -> Any:  # a study keeps a path as an absolute one
+        return expanded(value).absolute() if key.endswith(".path") and isinstance(value, str) else value
+
+    then, now = read_entry(Path(origin["lr_from"]["path"])).config, flat(OmegaConf.to_container(cfg, resolve=True))
+    keys = [key for key in sorted({*then, *now}) if key.startswith(ABOUT_LR) and key not in (LR, "data.documents.cache")]
+    differing = [key for key in keys if plain(key, then.get(key)) != plain(key, now.get(key)) and now.get(key) != "auto"]
+    if not differing:
+        return None
+    shown = ", ".join(f"{key} {then.get(key)}, here {now.get(key)}" for key in differing[:3])
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return f"note: {LR}={now[LR]:g} was found by {origin['lr_from']['run']} for other terms: {shown}{more}."
+
+
+# --- an experiment file by its path
+
+
+def written_out(overrides: list[str]) -> list[str]:
+    """The overrides with every ``experiment=<path>.yaml`` replaced by what the file says; other experiments stay.
+
+    A limit that was typed replaces the limits of the files.
+
+    Raises:
+        ConfigError: a file that is not there, or says more than groups and values.
+        RecordError: one in the folder of a study that says more than plain values.
+    """
+    files = [text for text in overrides if key_of(text) == EXPERIMENT and text.endswith(SUFFIXES) and len(_several(text)) < 2]
+    rest = [text for text in overrides if text not in files]
+    lines = [line for text in files for line in _lines(expanded(text.partition("=")[2]))]
+    limits = {key_of(text) for text in rest if key_of(text) in LIMITS and not text.endswith("=null")}
+    if limits:
+        lines = [line for line in lines if key_of(line) not in LIMITS]
+        if any(key_of(text) == EXPERIMENT and not text.endswith("=null") for text in rest):
+            lines += [f"{limit}=null" for limit in LIMITS if limit not in limits]
+    return lines + rest
+
+
+def as_options(overrides: list[str], folder: Path) -> list[str]:
+    """The overrides of a multirun with the files that ``experiment=`` names in a list as options of the group, under their paths.
+
+    Args:
+        overrides: as typed.
+        folder: of config, which gets a copy of each.
+    Raises:
+        ConfigError: as ``written_out``.
+    """
+    found = []
+    for text in overrides:
+        names = _several(text) if key_of(text) == EXPERIMENT else []
+        if any(name.endswith(SUFFIXES) for name in names):
+            text = f"{EXPERIMENT}=choice({','.join(_option(name, folder) if name.endswith(SUFFIXES) else name for name in names)})"
+        found.append(text)
+    return found
+
+
+def _several(text: str) -> list[str]:
+    """The values of a list that is swept; one or none where there is none, or a file that is called so."""
+    value = text.partition("=")[2]
+    inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") else value
+    names = [name.strip("'\"") for name in split(inner)]
+    return names if (inner != value or len(names) > 1) and not Path(value).exists() else []
+
+
+def _option(name: str, folder: Path) -> str:
+    path = expanded(name)
+    _lines(path)
+    plain = str(path.absolute()) if name.startswith("~") or ".." in Path(name).parts else name
+    copy = folder / EXPERIMENT / plain.lstrip("/")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text(f"# @package _global_\n{yaml_text(path)}", encoding="utf-8")
+    return quote(plain)
+
+
+def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
+    """A file as overrides: its groups, then its keys."""
+    if path in via:
+        raise ConfigError(f"{EXPERIMENT}={path} includes itself by its defaults list.")
+    try:
+        node = OmegaConf.create(yaml_text(path))
+    except OSError as error:
+        raise ConfigError(f"{EXPERIMENT}={path}: there is no such file.") from error
+    except Exception as error:  # whatever the reader of YAML makes of a file that is none
+        raise ConfigError(f"{EXPERIMENT}={path} is no config: {first_line(error)}.") from error
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{EXPERIMENT}={path} is no config: it holds no keys.")
+    content = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(content, dict)
+    lines = []
+    for text in [_group(path, entry) for entry in content.pop("defaults", []) if entry != "_self_"]:
+        nested = key_of(text) == EXPERIMENT and text.endswith(SUFFIXES)  # in the best.yaml of a study over such files
+        lines += _lines(expanded(text.partition("=")[2]), (*via, path)) if nested else [text]
+    lines += [f"{key}={override_value(value)}" for key, value in flat(content).items()]
+    if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
+        for text in lines:
+            if why := more_than_a_value(text) or (names_place(text) and "it says where a run writes"):
+                raise RecordError(
+                    f"{path} has {text}: {why}. From a record come values only. If you trust this one, copy the file elsewhere."
+                )
+    return lines
+
+
+def _group(path: Path, entry: Any) -> str:
+    if isinstance(entry, str) and entry.startswith("/") and (entry.count("/") == 2 or entry.endswith(SUFFIXES)):
+        return entry[1:].replace("/", "=", 1)
+    (name, option), *more = entry.items() if isinstance(entry, dict) else [("", entry)]
+    if more or not str(name).startswith("override /"):
+        raise ConfigError(
+            f"{EXPERIMENT}={path}: in a file given by its path, defaults are written `override /group: option` or `/group/option`, not {entry}."
+        )
+    return f"{str(name).removeprefix('override /')}={option}"
