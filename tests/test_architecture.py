@@ -36,7 +36,7 @@ SCHEMA = "*.config"
 HEAVY = {
     "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "assemble.*", "tasks.*"],
     "pytorch_lightning": ["training.*", "data.module", "assemble.*"],
-    "hydra": ["cli", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session"],
+    "hydra": ["cli", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
     "omegaconf": ["cli", "config.*", "assemble.*", "tasks.*", "trials"],
     "wandb": ["record.sinks.*"],
     "optuna": ["sweep.*"],

@@ -19,7 +19,7 @@ from gptshake.report.difference import (
     value_at,
     varying,
 )
-from gptshake.report.plots_compare import overlay
+from gptshake.report.plots_compare import comparison_plot
 
 Make = Callable[..., Entry]
 CHAR = "tokenizer: {_target_: a.Char}\noptimizer: {lr: 0.002}\n"
@@ -112,7 +112,7 @@ def test_broken_and_unfinished_runs_are_compared_as_far_as_they_can_be_read(reco
     assert f"config.yaml of {b.path.name} cannot be read." in config_differences(runs)
     assert data_differences(runs[:2]) == ["There are not two records that say what they were trained on."]
     assert machine_differences(runs) and "3.3903" in "".join(result_differences(runs))
-    assert result_differences([runs[2]]) == ["No run has a figure yet."] and overlay([runs[2]], tmp_path, "none") == []
+    assert result_differences([runs[2]]) == ["No run has a figure yet."] and comparison_plot([runs[2]], tmp_path, "none") == []
 
 
 def test_two_broken_records_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_picture_is_in_bits_where_tokenizers_differ_and_the_same_bytes_each_
         record("k0000000", config=CHAR, data=data("1", "a")),
         record("l0000000", config=BYTE, data=data("2", "b"), losses=(3.0, 2.0, math.nan)),
     )
-    first, second = (overlay([a, b], tmp_path / folder, "curves") for folder in ("one", "two"))
+    first, second = (comparison_plot([a, b], tmp_path / folder, "curves") for folder in ("one", "two"))
     assert [file.name for file in first] == ["curves.png", "curves.svg"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-    assert overlay([a, record("m0000000", data=data("1", "a"))], tmp_path / "three", "curves")[1].read_bytes() != first[1].read_bytes()
+    assert comparison_plot([a, record("m0000000", data=data("1", "a"))], tmp_path / "three", "curves")[1].read_bytes() != first[1].read_bytes()

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from gptshake.estimate.fit import Tried
-from gptshake.report.fit_batch import draw, row_text, sentence, text
+from gptshake.report.plots_tasks import draw_fit_batch as draw
+from gptshake.report.tasks_text import fit_batch_row as row_text
+from gptshake.report.tasks_text import fit_batch_sentence as sentence
+from gptshake.report.tasks_text import fit_batch_text as text
 
 MIB = 1 << 20
 

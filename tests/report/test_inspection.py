@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gptshake.console import width
-from gptshake.report.inspection import draw, text
+from gptshake.report.plots_tasks import draw_inspection as draw
+from gptshake.report.tasks_text import inspection_text as text
 
 SPLIT = {"n_documents": 3, "n_tokens": 4000, "n_characters": 5000, "n_bytes": 6000, "bytes_per_token": 1.5, "unknown": 0.0}
 FACTS: dict[str, Any] = {

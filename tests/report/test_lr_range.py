@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from gptshake.estimate.lr_range import geometric
-from gptshake.report.lr_range import plot, said, sentences
+from gptshake.report.plots_tasks import plot_find_lr as plot
+from gptshake.report.tasks_text import find_lr_text as sentences
+from gptshake.report.tasks_text import lr_estimates as said
 
 
 def losses(rates: list[float], shift: float = 0.0) -> list[float | None]:

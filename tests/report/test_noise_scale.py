@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from gptshake.estimate.noise_scale import Estimate, Measurement, running
 from gptshake.record.noise_scale import NoiseScaleWriter
-from gptshake.report.noise_scale import Batch, batch_of, draw, figure, plot_noise_scale
+from gptshake.report.plots_run import Batch, batch_of, draw_noise_scale, noise_figure, plot_noise_scale
 
 INFO: dict[str, Any] = {
     "id": "x1234567",
@@ -31,7 +31,7 @@ def texts(picture: Figure) -> str:
 
 
 def test_the_picture_names_the_noise_scale_the_batch_and_what_they_mean() -> None:
-    picture = figure(estimates(300), Batch(8, 64), "a run")
+    picture = noise_figure(estimates(300), Batch(8, 64), "a run")
     last = estimates(300)[-1]
     assert f"noise scale {last.scale:.0f} sequences ({last.low:.0f} to {last.high:.0f})" in texts(picture)
     assert "batch 8" in texts(picture) and "floor of the critical batch" in texts(picture)
@@ -39,7 +39,7 @@ def test_the_picture_names_the_noise_scale_the_batch_and_what_they_mean() -> Non
 
 def test_what_cannot_be_told_is_not_drawn() -> None:
     hidden = [Estimate(step, 512 * step, step, 0.1, 1.0, 20.0) for step in range(1, 30)]
-    picture = figure(hidden, Batch(8, 64), "a run")
+    picture = noise_figure(hidden, Batch(8, 64), "a run")
     assert "it cannot be estimated yet" in texts(picture) and "cannot be estimated at the end" in texts(picture)
     (band,) = picture.axes[0].collections
     assert not any(len(path.vertices) for path in band.get_paths())
@@ -47,7 +47,7 @@ def test_what_cannot_be_told_is_not_drawn() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9, 2000])
 def test_any_number_of_estimates_is_drawn(n: int, tmp_path: Path) -> None:
-    files = draw(estimates(n), Batch(8, 64), "a run", tmp_path)
+    files = draw_noise_scale(estimates(n), Batch(8, 64), "a run", tmp_path)
     assert [file.name for file in files] == ["noise_scale.png", "noise_scale.svg"] and files[1].stat().st_size < 120_000
 
 
@@ -57,7 +57,7 @@ def test_the_band_that_has_no_end_does_not_squeeze_the_rest() -> None:
 
 
 def picture_top(shown: list[Estimate]) -> float:
-    return float(figure(shown, Batch(8, 64), "a run").axes[0].get_ylim()[1])
+    return float(noise_figure(shown, Batch(8, 64), "a run").axes[0].get_ylim()[1])
 
 
 def test_a_run_with_measurements_gets_its_picture_and_one_without_none(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget
 from gptshake.model.config import GPTConfig
-from gptshake.report.plan import draw, memory_parts, text
+from gptshake.report.plots_tasks import draw_plan as draw
+from gptshake.report.tasks_text import memory_parts
+from gptshake.report.tasks_text import plan_text as text
 
 SHAPE = GPTConfig(6, 6, 384, 256)
 BUDGET = Budget(64, 32, 2, 256, 600, 16384, 9_830_400, 4.0, "4 epochs", ("a note",))

@@ -18,8 +18,8 @@ from gptshake.errors import RecordError
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns
 from gptshake.record.run import Run
 from gptshake.report.frame import look
-from gptshake.report.plots_run import draw, plot_run, spread
-from gptshake.report.series import smooth, thin
+from gptshake.report.plots_run import loss_figure, plot_run
+from gptshake.report.series import smooth, spread, thin
 
 ENTROPY = {"uniform": 4.8, "unigram": 3.05, "bigram": 2.42}
 NAME = "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq"
@@ -42,7 +42,7 @@ def columns(these: list[dict[str, Any]]) -> Columns:
 
 def drawn(these: list[dict[str, Any]], **info: Any) -> Figure:
     with look():
-        return draw({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, columns(these))
+        return loss_figure({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, columns(these))
 
 
 def recorded(path: Path, these: list[dict[str, Any]]) -> Path:

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gptshake.report.frame import FAMILY, _fallbacks, _letters, drawn, findfont, fontManager, look
-from gptshake.report.inspection import figure as tokens_figure
 from gptshake.report.plots_study import basin_figure
+from gptshake.report.plots_tasks import inspection_figure
 
 RATES = {
     "even": [2.5e-4 * 2**n for n in range(8)],
@@ -87,7 +87,7 @@ def test_the_legend_covers_no_bar(seed: int) -> None:
         **{"splits": [{"n_tokens": 1e6, "n_documents": 100, "bytes_per_token": 1.0}], "most": [{"text": "e", "share": 0.7}]},
     }
     with look():
-        figure = tokens_figure(facts)
+        figure = inspection_figure(facts)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         axes = figure.axes[1]

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from gptshake.report.profile import NAMES, draw, text
+from gptshake.report.plots_tasks import draw_profile as draw
+from gptshake.report.tasks_text import STEP_PARTS
+from gptshake.report.tasks_text import profile_text as text
 
 SHARES = {"data": 0.62, "transfer": 0.0, "forward": 0.12, "backward": 0.2, "optimizer": 0.04, "logging": 0.01, "other": 0.01}
 
@@ -36,7 +38,7 @@ def test_the_text_has_every_part_and_ends_with_the_verdict(facts: dict[str, Any]
     lines = text(facts).splitlines()
     assert lines[-2:] == facts["verdict"]
     assert "measured: 2 steps of 64 sequences = 8 micro-batches, estimated from 4 of them" in lines
-    (data,) = [line for line in lines if line.startswith(NAMES["data"])]
+    (data,) = [line for line in lines if line.startswith(STEP_PARTS["data"])]
     assert data.split()[-4:] == ["620.00", "1,240.00", "62.0", "%"]
     assert any(line.startswith("a validation takes 3.25 s (2 seen)") for line in lines)
     assert "measuring costs 0.4 %" in lines[0] and "2,000 ms" in lines[0]

@@ -9,7 +9,7 @@ from array import array
 import pytest
 
 from gptshake.record.metrics import DRAWN, Columns
-from gptshake.report.small_plots import HEIGHT, WIDTH, sketch
+from gptshake.report.small_plots import HEIGHT, WIDTH, loss_svg
 
 ENTROPY = {"data": {"entropy": {"uniform": 4.0, "unigram": 3.0, "bigram": 2.98}}}
 
@@ -30,17 +30,17 @@ def texts(svg: str) -> list[str]:
     "losses", [[3.0], [3.0, 3.0], [4 - 0.001 * n for n in range(3000)], [3.0, math.inf, 1e30, 2.0], [1e-9, 2e-9], [0.0], [-1.0, 5.0]]
 )
 def test_every_run_with_a_finite_loss_has_a_picture_inside_its_frame(losses: list[float]) -> None:
-    svg = sketch(ENTROPY, columns(losses))
+    svg = loss_svg(ENTROPY, columns(losses))
     assert svg is not None and {"train", "unigram 3.00", "learning rate"} <= set(texts(svg)) and "nan" not in svg
     points = [float(number) for found in re.findall(r'points="([^"]*)"', svg) for number in re.split("[ ,]", found)]
     assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in zip(points[::2], points[1::2], strict=True)) and len(svg) < 40_000
 
 
 def test_a_run_without_a_finite_loss_has_none() -> None:
-    assert sketch({}, columns([])) is None and sketch({}, columns([math.nan])) is None
+    assert loss_svg({}, columns([])) is None and loss_svg({}, columns([math.nan])) is None
 
 
 def test_labels_of_close_lines_do_not_lie_over_each_other() -> None:
-    svg = sketch(ENTROPY, columns([4.0, 3.5, 3.2]))
+    svg = loss_svg(ENTROPY, columns([4.0, 3.5, 3.2]))
     heights = sorted(float(y) for y, text in re.findall(r'y="([\d.]+)"[^>]*>([^<]+)<', svg or "") if re.match("ln V|unigram|bigram", text))
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 13

@@ -8,15 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
 from gptshake.config.compose import compose
 from gptshake.errors import ConfigError, RecordError
 from gptshake.record.launch import Launch
-from gptshake.report.rerun import Reader
+from gptshake.report.rerun import best_yaml
 from gptshake.report.study_page import report
-from gptshake.report.study_stats import differences
+from gptshake.report.study_stats import best, differences
 from gptshake.tasks import report as task
 
 Make = Callable[..., dict[str, Any]]
@@ -236,13 +237,16 @@ def test_the_recipe_is_an_experiment_of_hydras(tmp_path: Path, line: Make, lay: 
         ("[]", []),
         ("[1, a,'b,]',null]", [1, "a", "b,]", None]),
         ("[[1,2],[3]]", [[1, 2], [3]]),
-        ("{a:1,b: [2,x],'c d':{e:f}}", {"a": 1, "b": [2, "x"], "c d": {"e": "f"}}),
+        ("{a:1,b: [2,x],c:{e:f}}", {"a": 1, "b": [2, "x"], "c": {"e": "f"}}),
         ("${a.b}", "${a.b}"),
         ("[${oc.env:A,'x'},2]", ["${oc.env:A,'x'}", 2]),
     ],
 )
-def test_values_are_read_as_hydra_reads_them(text: str, value: Any) -> None:
-    read = Reader(text).value()
+def test_the_recipe_holds_values_as_hydra_reads_them(text: str, value: Any, line: Make) -> None:
+    study = line(fixed=[f"x={text}"])
+    winner = best(study)
+    assert winner is not None
+    read = yaml.safe_load(best_yaml(study, winner))["x"]
     assert read == value and type(read) is type(value)
 
 

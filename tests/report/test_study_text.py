@@ -10,9 +10,9 @@ import pytest
 from gptshake.estimate.basin import Basin
 from gptshake.report import study_stats
 from gptshake.report.batch_time import at_equal_time
-from gptshake.report.letters import WIDTH
+from gptshake.report.small_plots import ASCII_WIDTH, ascii_plot
 from gptshake.report.study_stats import best, differences, digits, scales, short
-from gptshake.report.study_text import basin_text, table_text, verdict
+from gptshake.report.study_text import table_text, verdict
 
 Make = Callable[..., dict[str, Any]]
 
@@ -258,7 +258,7 @@ def test_the_way_to_build_on_it_names_the_file(line: Make) -> None:
 def test_a_study_without_a_finished_trial_says_so(rows: SimpleNamespace) -> None:
     empty = rows.study([rows.LR], [])
     assert verdict(empty) == ["No trial has finished yet, so there is no answer."]
-    assert table_text(empty) == basin_text(empty) == ""
+    assert table_text(empty) == ascii_plot(empty) == ""
 
 
 def test_a_study_at_work_says_how_far_it_is(line: Make) -> None:
@@ -394,37 +394,37 @@ def test_a_comparison_is_told_as_a_table_of_differences(compared: Make) -> None:
 
 def test_the_drawing_is_a_bowl_with_its_best_at_the_bottom(line: Make, sure: Callable[..., None]) -> None:
     sure(1e-3, 4e-3)
-    title, *body = basin_text(line()).splitlines()
+    title, *body = ascii_plot(line()).splitlines()
     grid = [text[11:] for text in body if text[9:].startswith(" |")]
-    assert title == "val/bpb" and 10 <= len(grid) <= 16 and max(map(len, body)) <= WIDTH + 40
+    assert title == "val/bpb" and 10 <= len(grid) <= 16 and max(map(len, body)) <= ASCII_WIDTH + 40
     columns = {letter: [(text.index(letter), n) for n, text in enumerate(grid) if letter in text] for letter in "*o"}
     ((column, row),) = columns["*"]
     assert row == len(grid) - 1 and 25 < column < 40
     axis = body[len(grid)]
-    assert axis[11 + column] == "=" and axis.count("=") == pytest.approx(2 / 7 * WIDTH, abs=2)
+    assert axis[11 + column] == "=" and axis.count("=") == pytest.approx(2 / 7 * ASCII_WIDTH, abs=2)
     assert "1.25e-4" in body[-2] and "optimizer.lr" in body[-2] and "* best" in body[-1]
     assert body[0].split()[0] == "3.050"
 
 
 def test_each_batch_size_has_its_letter(grid: Make) -> None:
-    drawing = basin_text(grid())
+    drawing = ascii_plot(grid())
     assert "a batch_size 16   b batch_size 32   c batch_size 64" in drawing
 
 
 def test_pruned_trials_stand_at_the_upper_edge(line: Make, rows: SimpleNamespace) -> None:
     more = [rows.trial(8, {"optimizer.lr": 5e-2}, [None], "diverged")]
-    drawing = basin_text(line(more=more)).splitlines()
+    drawing = ascii_plot(line(more=more)).splitlines()
     assert drawing[1].endswith("x") and any("x pruned or diverged" in text for text in drawing[-2:])
 
 
 def test_there_is_no_drawing_without_numbers_or_with_too_few(line: Make, rows: SimpleNamespace) -> None:
-    assert basin_text(line(rates=[1e-3, 2e-3])) == ""
+    assert ascii_plot(line(rates=[1e-3, 2e-3])) == ""
     words = rows.study([rows.axis("scheduler", choices=["gpt3", "cosine"])], [rows.trial(0, {"scheduler": "gpt3"}, [2.0])])
-    assert basin_text(words) == ""
+    assert ascii_plot(words) == ""
 
 
 def test_flat_losses_are_drawn(line: Make) -> None:
-    assert basin_text(line(loss=lambda _: 2.0)).count("o") >= 7
+    assert ascii_plot(line(loss=lambda _: 2.0)).count("o") >= 7
 
 
 @pytest.mark.parametrize(

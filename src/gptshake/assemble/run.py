@@ -217,8 +217,7 @@ def _bench(
     peak: float,
     group: Ranks,
 ) -> Bench:
-    from gptshake.report.noise_scale import plot_noise_scale
-    from gptshake.report.plots_run import plot_run
+    from gptshake.report.plots_run import plot_noise_scale, plot_run
     from gptshake.training.bench import Bench
     from gptshake.training.evaluation import Evaluation, evaluate
 

@@ -1,6 +1,6 @@
 """What a model will see of a store, as plain rows: counts, first blocks, frequencies, lengths, and what looks wrong.
 
-Takes an opened store; gives a dictionary for ``report.inspection`` to print and draw. Meant to take seconds on a store of any
+Takes an opened store; gives a dictionary for ``report.tasks_text`` to print and draw. Meant to take seconds on a store of any
 size, so it looks at ``TOKENS`` ids spread evenly over each split and at the first ``DOCUMENTS`` documents; what was left out
 is said. numpy and the tokenizer only.
 """
@@ -43,7 +43,7 @@ def inspect(
         seed, offset: of the training order, as in a run.
         n_listed: how many of the most and of the least frequent tokens to name.
     Returns:
-        JSON-able, see ``report.inspection``.
+        JSON-able, see ``report.tasks_text``.
     Raises:
         DataError: if the training split has not one block.
     """

@@ -11,28 +11,26 @@ from pathlib import Path
 from gptshake.errors import RecordError
 from gptshake.estimate.words import duration
 from gptshake.record.metrics import COLUMNS, read_columns
-from gptshake.report.study_stats import Rows, Scale, along, cost, digits, minimizes, scales, seconds_of, short
+from gptshake.report.study_stats import Rows, Scale, cost, digits, finished, minimizes, scales, seconds_of_run, short
 
 Points = Sequence[tuple[float, float]]  # tokens and objective
-MIDDLE = (0.2, 0.6)  # shares of a run between which the slope is taken
-APART = 1.03  # factor in time below which two batches took equally long
+MIDDLE = (0.2, 0.6)  # shares of a run between which a learning curve's slope is taken
+SAME_TIME = 1.03  # factor in time below which two batches took equally long
 
 
 def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
     """Number of a trial -> tokens and objective of each of its runs that has a metrics.csv."""
-    column = study["objective"] if study["objective"] in COLUMNS else "val/bpb"
-    return {
-        trial["number"]: [points for run in trial["runs"] if (points := _curve(folder / run["path"], column))] for trial in study["trials"]
-    }
+    name = study["objective"] if study["objective"] in COLUMNS else "val/bpb"
 
+    def curve(path: str) -> list[tuple[float, float]]:
+        try:
+            columns = read_columns(folder / path / "metrics.csv", ("train/tokens", name))
+        except (RecordError, OSError):  # another app's file of this name, or one that is being replaced
+            return []
+        points = zip(columns["train/tokens"], columns[name], strict=True)
+        return [(tokens, value) for tokens, value in points if math.isfinite(tokens) and math.isfinite(value)]
 
-def _curve(run_dir: Path, column: str) -> list[tuple[float, float]]:
-    try:
-        columns = read_columns(run_dir / "metrics.csv", ("train/tokens", column))
-    except (RecordError, OSError):  # another app's file of this name, or one that is being replaced: the study is not less for it
-        return []
-    points = zip(columns["train/tokens"], columns[column], strict=True)
-    return [(tokens, value) for tokens, value in points if math.isfinite(tokens) and math.isfinite(value)]
+    return {trial["number"]: [points for run in trial["runs"] if (points := curve(run["path"]))] for trial in study["trials"]}
 
 
 def batch_scale(study: Rows) -> Scale | None:
@@ -42,16 +40,8 @@ def batch_scale(study: Rows) -> Scale | None:
 
 def best_of_each(study: Rows, scale: Scale) -> dict[float, Rows]:
     """Value on the axis, in order -> the best trial that has it."""
-    found: dict[float, Rows] = {}
-    for trial in sorted(along(study, scale), key=lambda row: -cost(study, row["value"])):
-        found[trial["params"][scale.key]] = trial  # the best one comes last
-    return dict(sorted(found.items()))
-
-
-def seconds_of_run(trial: Rows) -> float | None:
-    """Mean time of a trial's runs."""
-    total = seconds_of(trial)
-    return total / len(trial["runs"]) if total else None
+    by_cost = sorted(finished(study, scale), key=lambda row: -cost(study, row["value"]))
+    return dict(sorted({trial["params"][scale.key]: trial for trial in by_cost}.items()))
 
 
 def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[str]:
@@ -62,11 +52,11 @@ def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[s
     found = best_of_each(study, scale)
     times = {batch: seconds_of_run(trial) for batch, trial in found.items()}
     budget = min((seconds for seconds in times.values() if seconds), default=0.0)
-    reached = {
-        batch: value
-        for batch, trial in found.items()
-        if (seconds := times[batch]) and (value := _after(trial, budget / seconds, curves.get(trial["number"], ()))) is not None
-    }
+    reached = {}
+    for batch, trial in found.items():
+        seconds = times[batch]
+        if seconds and (value := _after(trial, budget / seconds, curves.get(trial["number"], ()))) is not None:
+            reached[batch] = value
     if len(reached) < 2:
         return []
     winner, other = min(found, key=lambda batch: found[batch]["value"]), min(reached, key=lambda batch: reached[batch])
@@ -82,18 +72,18 @@ def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[s
 
 
 def _after(trial: Rows, share: float, curves: Sequence[Points]) -> float | None:
-    """What a trial would have reached in a share of its time; None where its curve is too short to say."""
+    """The objective that a trial would have reached in a share of its time, by the slope of log objective over log tokens in mid-run.
+
+    None where its curve is too short to say.
+    """
     value = float(trial["value"])
-    if share > 1 / APART:
+    if share > 1 / SAME_TIME:
         return value
-    slope = _slope(curves[0]) if curves else None
-    return None if slope is None or value <= 0 else value * share**slope
-
-
-def _slope(points: Points) -> float | None:
-    """Of the logarithm of the objective over that of the tokens, in the middle of the run; at most 0."""
-    end = points[-1][0]
-    middle = [(math.log(tokens), math.log(value)) for tokens, value in points if MIDDLE[0] * end <= tokens <= MIDDLE[1] * end and value > 0]
+    if not curves or value <= 0:
+        return None
+    low, high = (end * curves[0][-1][0] for end in MIDDLE)
+    middle = [(math.log(tokens), math.log(loss)) for tokens, loss in curves[0] if low <= tokens <= high and loss > 0]
     if len(middle) < 2 or middle[-1][0] <= middle[0][0]:
         return None
-    return min(0.0, (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0]))
+    slope = (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
+    return float(value * share ** min(0.0, slope))

@@ -19,8 +19,7 @@ from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import Entry
 from gptshake.report.outcome import note, reason
 from gptshake.report.study_stats import Rows, best, differences, seconds_of, speed_of
-from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows
-from gptshake.report.study_text import table as trials
+from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows, trial_table
 
 STDOUT = "-"
 ABOUT = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has
@@ -112,7 +111,7 @@ def study_latex(study: Rows) -> str:
     if study.get("ablate"):
         head, rows = DIFFERENCE_HEAD, [["", *cells] for cells in difference_rows(study)]
     else:
-        head, rows = trials(study)
+        head, rows = trial_table(study)
     used = [n for n, name in enumerate(head) if name in DIFFERENCE_HEAD or any(row[n + 1] for row in rows)]
     lines = [_latex_row([head[n] for n in used]), r"\midrule"]
     lines += [_latex_row([row[n + 1] for n in used], bold=bool(row[0])) for row in rows]

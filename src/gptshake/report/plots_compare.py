@@ -1,4 +1,4 @@
-"""Curves of several runs in one picture: training thin, validation thick, over training tokens.
+"""The comparison plot: curves of several runs in one picture, training thin, validation thick, over training tokens.
 
 Takes entries; gives ``<name>.png`` and ``.svg``. Runs with different tokenizers are drawn in bits per byte, which compare; others
 in nats per token, as everywhere else. Runs without a finite loss are left out.
@@ -17,15 +17,15 @@ from gptshake.estimate.words import short_count
 from gptshake.record.catalogue import Entry
 from gptshake.report.changes import key_text
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
-from gptshake.report.frame import GREY, caption, count_axis, heading, look, save
+from gptshake.report.frame import caption, edge_labels, frame, look, save, token_axis
 from gptshake.report.outcome import source
 from gptshake.report.plots_study import COLOURS
-from gptshake.report.series import Floats, column, smooth, spread, thin
+from gptshake.report.series import GREY, Floats, column, smooth, thin
 
-_MOST_NAMED, _MOST_VALUES = 3, 4  # changed keys in a label, runs in the subtitle
+_MOST_NAMED, _MOST_VALUES, _MOST_LETTERS = 3, 4, 24  # changed keys in a label, runs in the subtitle, letters of a value
 
 
-def overlay(entries: Sequence[Entry], folder: Path, name: str) -> list[Path]:
+def comparison_plot(entries: Sequence[Entry], folder: Path, name: str) -> list[Path]:
     """Draw the curves of some runs.
 
     Returns:
@@ -37,73 +37,43 @@ def overlay(entries: Sequence[Entry], folder: Path, name: str) -> list[Path]:
     if not drawn:
         return []
     with look():
-        return save(draw(drawn), folder, name)
+        return save(comparison_figure(drawn), folder, name)
 
 
-def draw(entries: Sequence[Entry]) -> Figure:
+def comparison_figure(entries: Sequence[Entry]) -> Figure:
     """The figure; every entry has a finite training loss."""
     bits = len({_data(entry, "tokenizer") for entry in entries}) > 1 and all(_data(entry, "bytes_per_token") for entry in entries)
-    figure = Figure(figsize=(8, 4.6))
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.075, right=0.885, top=0.80, bottom=0.11)
-    heading(figure, _title(entries), _subtitle(entries))
+    sources = {source(entry) for entry in entries}
+    title = f"{len(entries)} runs of {sources.pop()}" if len(sources) == 1 else ", ".join(names(entries)[:6])
+    figure, (axes,) = frame(title, _subtitle(entries), 4.6)
     caption(axes, "bits per byte" if bits else "loss, nats per token")
-    floors, ends = [], []
-    for colour, label, entry in zip(_colours(len(entries)), _labels(entries), entries, strict=True):
-        low, end = _draw_run(axes, entry, colour, label, bits=bits, width=2.2 if len(entries) <= 4 else 1.6)
-        floors.append(low)
-        ends.append((end, colour))
-    _limit(axes, entries, floors, bits=bits)
-    _name_ends(axes, ends)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("training tokens")
-    count_axis(axes)
-    _draw_legend(axes)
+    lowest, ends, smoothed = [], [], []
+    colours = [*COLOURS[: len(entries)], *[GREY] * (len(entries) - len(COLOURS))]
+    for colour, label, entry in zip(colours, _labels(entries), entries, strict=True):
+        tokens, loss = _train(entry, bits=bits)
+        val_tokens, val = column(entry.columns, "val/bpb" if bits else "val/loss")
+        smoothed.append(smooth(loss))
+        axes.plot(*thin(tokens, smoothed[-1]), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
+        if len(val):
+            marks: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markeredgecolor": "white"} if len(val) <= 40 else {}
+            axes.plot(val_tokens, val, color=colour, linewidth=2.2 if len(entries) <= 4 else 1.6, label=label, **marks)
+        lowest.append(float(min(smoothed[-1].min(), *val)) if len(val) else float(smoothed[-1].min()))
+        end = float(val[-1] if len(val) else loss[-1])
+        ends.append((end, f"{end:.4f}", colour))
+    _limit(axes, min(lowest), smoothed)
+    edge_labels(axes, ends)
+    token_axis(axes)
+    frame_of: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "white", "alignment": "left", "handlelength": 1.4}
+    legend = axes.legend(loc="upper right", fontsize=9, title="thick: validation, thin: training", title_fontsize=9, **frame_of)
+    legend.get_title().set_color(GREY)
     return figure
 
 
-def _draw_legend(axes: Axes) -> None:
-    look_of_it: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "white", "alignment": "left"}
-    legend = axes.legend(
-        loc="upper right", handlelength=1.4, fontsize=9, title="thick: validation, thin: training", title_fontsize=9, **look_of_it
-    )
-    legend.get_title().set_color(GREY)
-
-
-def _draw_run(axes: Axes, entry: Entry, colour: str, label: str, *, bits: bool, width: float) -> tuple[float, float]:
-    """Both curves; gives the lowest value and the last one."""
-    tokens, loss = _train(entry, bits=bits)
-    val_tokens, val = column(entry.columns, "val/bpb" if bits else "val/loss")
-    axes.plot(*thin(tokens, smooth(loss)), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
-    if len(val):
-        marker = "o" if len(val) <= 40 else None
-        axes.plot(val_tokens, val, color=colour, linewidth=width, marker=marker, markersize=4.5, markeredgecolor="white", label=label)
-    return float(min(smooth(loss).min(), *val)) if len(val) else float(smooth(loss).min()), float(val[-1] if len(val) else loss[-1])
-
-
-def _limit(axes: Axes, entries: Sequence[Entry], floors: Sequence[float], *, bits: bool) -> None:
+def _limit(axes: Axes, low: float, losses: Sequence[Floats]) -> None:
     """From below the lowest curve to where the first steps have been left behind; a run that diverged shows at the edge."""
-    losses = [smooth(_train(entry, bits=bits)[1]) for entry in entries]
-    low, high = min(floors), min(max(float(np.quantile(loss, 0.97)) for loss in losses), max(float(loss[0]) for loss in losses))
+    high = min(max(float(np.quantile(loss, 0.97)) for loss in losses), max(float(loss[0]) for loss in losses))
     room = (high - low) or 1.0
     axes.set_ylim(low - 0.06 * room, high + 0.06 * room)
-
-
-def _name_ends(axes: Axes, ends: Sequence[tuple[float, str]]) -> None:
-    """The last value of each curve at the right edge, in its colour."""
-    bottom, top = axes.get_ylim()
-    ordered = sorted(ends, reverse=True)
-    gap = min(0.05, 1 / len(ends)) * (top - bottom)
-    sunk = spread([min(value, top) for value, _ in ordered], gap)
-    heights = [-height for height in spread([-max(height, bottom) for height in reversed(sunk)], gap)][::-1]  # none below the axis
-    for (value, colour), y in zip(ordered, heights, strict=True):
-        place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-        axes.annotate(f"{value:.4f}", (1.0, y), xytext=(6, 0), color=colour, size=9.5, va="center", **place)
-
-
-def _title(entries: Sequence[Entry]) -> str:
-    sources = {source(entry) for entry in entries}
-    return f"{len(entries)} runs of {sources.pop()}" if len(sources) == 1 else ", ".join(names(entries)[:6])
 
 
 def _subtitle(entries: Sequence[Entry]) -> str:
@@ -114,22 +84,19 @@ def _subtitle(entries: Sequence[Entry]) -> str:
     if not known:
         return "no validation in common"
     best = f"  (the best of {len(known)})" if len(known) > _MOST_VALUES else ""
-    said = "  ·  ".join(f"{name} {value:.4f}" for value, name in (known[:1] if best else known))
-    return f"bits per byte at {short_count(tokens)} tokens:  {said}{best}"
+    shown = "  ·  ".join(f"{name} {value:.4f}" for value, name in (known[:1] if best else known))
+    return f"bits per byte at {short_count(tokens)} tokens:  {shown}{best}"
 
 
 def _labels(entries: Sequence[Entry]) -> list[str]:
-    """The id and what sets the run apart."""
+    """The id and what differs between the runs; of a long value the end, where paths differ."""
     keys = varying([entry for entry in entries if entry.config])[:_MOST_NAMED]
-    return [
-        "  ".join([name, *(f"{key_text(key)} {_end_of(setting(entry, key))}" for key in keys if entry.config)])
-        for name, entry in zip(names(entries), entries, strict=True)
-    ]
-
-
-def _end_of(text: str, most: int = 24) -> str:
-    """A long value by its end, where paths differ."""
-    return text if len(text) <= most else f"…{text[-most:]}"
+    labels = []
+    for name, entry in zip(names(entries), entries, strict=True):
+        values = {key: setting(entry, key) for key in keys} if entry.config else {}
+        ends = {key: text if len(text) <= _MOST_LETTERS else f"…{text[-_MOST_LETTERS:]}" for key, text in values.items()}
+        labels.append("  ".join([name, *(f"{key_text(key)} {text}" for key, text in ends.items())]))
+    return labels
 
 
 def _train(entry: Entry, *, bits: bool) -> tuple[Floats, Floats]:
@@ -141,8 +108,3 @@ def _train(entry: Entry, *, bits: bool) -> tuple[Floats, Floats]:
 def _data(entry: Entry, key: str) -> Any:
     node = entry.info.get("data")
     return node.get(key) if isinstance(node, dict) else None
-
-
-def _colours(n: int) -> list[str]:
-    """One for each run; those that come after the palette's end are grey."""
-    return [*COLOURS[:n], *[GREY] * (n - len(COLOURS))]

@@ -1,28 +1,34 @@
-"""A run's curves: loss over tokens with the three lines every language model is measured against, and the learning rate.
+"""The plots of a run: loss over tokens with the three lines every language model is measured against, and the noise scale.
 
-ln V is what guessing gives, the unigram line what letter frequencies give, the bigram line what the last token alone
-gives: a model above the unigram line ignores context. Takes a run directory, reads its metrics.csv and run.json, and
-gives ``plots/loss.png`` and ``.svg``. Long runs are thin to the extremes of 1,000 intervals, which look the same.
+ln V is what guessing gives, the unigram line what letter frequencies give, the bigram line what the last token alone gives: a model
+above the unigram line ignores context. Takes a run directory, reads metrics.csv (or noise_scale.csv) and run.json, and writes PNG and
+SVG into ``plots/``. Long runs are reduced to the extremes of 1,000 intervals, which look the same.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gptshake.estimate.words import counted, short_count
+from gptshake.estimate.noise_scale import Estimate, running, short
+from gptshake.estimate.words import counted, short_count, short_rate
 from gptshake.record.metrics import DRAWN, Columns, read_columns
 from gptshake.record.names import title_of
+from gptshake.record.noise_scale import read_measurements
 from gptshake.record.run import read_run
-from gptshake.report.frame import BLUE, GREEN, GREY, VERMILION, caption, count_axis, heading, look, save, short_rate
-from gptshake.report.series import REFERENCES, column, smooth, spread, thin
+from gptshake.report.frame import DASHED, caption, edge_labels, frame, legend_above, look, save, token_axis
+from gptshake.report.series import BLUE, GREEN, GREY, ORANGE, REFERENCES, VERMILION, column, smooth, thin
+
+POINTS = 400  # of the noise scale's curve: the average moves slowly
 
 
 def plot_run(run_dir: Path) -> list[Path]:
-    """Draw a run's loss and learning rate.
+    """Draw ``plots/loss.png`` and ``.svg``: loss and learning rate.
 
     Returns:
         The files written; none for a run without a finite training loss.
@@ -33,23 +39,35 @@ def plot_run(run_dir: Path) -> list[Path]:
     if not len(column(columns, "train/loss")[0]):
         return []
     with look():
-        return save(draw(info, columns), run_dir / "plots", "loss")
+        return save(loss_figure(info, columns), run_dir / "plots", "loss")
 
 
-def draw(info: Mapping[str, Any], columns: Columns) -> Figure:
-    """The figure: loss above, learning rate below, over training tokens.
+def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
+    """Loss above, learning rate below, over training tokens.
 
     Args:
         info: the run's run.json; ``data.entropy`` (nats) gives the lines.
         columns: of metrics.csv, ``DRAWN``.
     """
-    figure = Figure(figsize=(8, 5))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
-    figure.subplots_adjust(left=0.075, right=0.865, top=0.815, bottom=0.095, hspace=0.22)
-    heading(figure, title_of(info), _subtitle(info, columns))
+
+    def last(name: str) -> float | None:
+        return next((value for value in reversed(columns[name]) if not math.isnan(value)), None)
+
+    loss, bpb = last("val/loss"), last("val/bpb")
+    parts = [f"val loss {loss:.3f}" if loss is not None else "", f"{bpb:.3f} bits per byte" if bpb is not None else ""]
+    parts += [counted(int(columns["step"][-1]), "step"), f"{short_count(columns['train/tokens'][-1])} tokens", str(info["id"])]
+    figure, (upper, lower) = frame(title_of(info), "  ·  ".join(filter(None, parts)), 5, 2, sharex=True, height_ratios=(5, 1))
     _draw_loss(upper, columns)
     _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
-    _draw_learning_rate(lower, columns)
+    tokens, rate = column(columns, "train/lr")
+    lower.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
+    peak = float(rate.max()) if len(rate) else 0.0
+    if peak > 0:
+        lower.fill_between(*thin(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
+        lower.set_ylim(0, 1.15 * peak)
+        lower.set_yticks([0, peak], ["0", short_rate(peak)])
+    caption(lower, "learning rate")
+    token_axis(lower)
     return figure
 
 
@@ -60,63 +78,128 @@ def _draw_loss(axes: Axes, columns: Columns) -> None:
     lowest = float(smooth(loss).min())
     tokens, loss = column(columns, "val/loss")
     if len(loss):
-        marker = "o" if len(loss) <= 40 else None
-        axes.plot(
-            *thin(tokens, loss),
-            color=VERMILION,
-            linewidth=1.8,
-            marker=marker,
-            markersize=5,
-            markeredgecolor="white",
-            label="val",
-        )
+        marks: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgecolor": "white"} if len(loss) <= 40 else {}
+        axes.plot(*thin(tokens, loss), color=VERMILION, linewidth=1.8, label="val", **marks)
         lowest = min(lowest, float(loss.min()))
     caption(axes, "loss, nats per token")
     axes.set_xlim(left=0)
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom=max(bottom, lowest - 0.08 * (top - lowest)), top=top)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=2, handlelength=1.4, borderpad=0.2)
+    legend_above(axes, fontsize=10)
 
 
 def _draw_references(axes: Axes, entropy: Mapping[str, float]) -> None:
     """The closed-form lines, named at the right edge; the axis grows to hold them all."""
-    known = [(name, float(entropy[key])) for key, name in REFERENCES if entropy.get(key) is not None]
+    known = [(float(entropy[key]), name) for key, name in REFERENCES if entropy.get(key) is not None]
     if not known:
         return
     bottom, top = axes.get_ylim()
-    span = max(top, *(value for _, value in known)) - bottom
-    axes.set_ylim(min(bottom, *(value - 0.05 * span for _, value in known)), max(top, *(value + 0.05 * span for _, value in known)))
-    labels = spread([value for _, value in known], gap=0.05 * (axes.get_ylim()[1] - axes.get_ylim()[0]))
-    edge = axes.get_yaxis_transform()
-    for (name, value), y in zip(known, labels, strict=True):
-        axes.axhline(value, color=GREY, linewidth=1.0, linestyle=(0, (5, 3)), zorder=1.5)
-        text = f"{name} {value:.2f}"
-        axes.annotate(text, (1.0, y), xytext=(6, 0), xycoords=edge, textcoords="offset points", color=GREY, size=9.5, va="center")
+    values = [value for value, _ in known]
+    room = 0.05 * (max([top, *values]) - bottom)
+    axes.set_ylim(min([bottom, *(value - room for value in values)]), max([top, *(value + room for value in values)]))
+    for value in values:
+        axes.axhline(value, color=GREY, linewidth=1.0, linestyle=DASHED, zorder=1.5)
+    edge_labels(axes, [(value, f"{name} {value:.2f}", GREY) for value, name in known])
 
 
-def _draw_learning_rate(axes: Axes, columns: Columns) -> None:
-    tokens, rate = column(columns, "train/lr")
-    axes.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
-    peak = float(rate.max()) if len(rate) else 0.0
-    if peak > 0:
-        axes.fill_between(*thin(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
-        axes.set_ylim(0, 1.15 * peak)
-        axes.set_yticks([0, peak], ["0", short_rate(peak)])
-    caption(axes, "learning rate")
-    axes.set_xlabel("training tokens")
-    count_axis(axes)
+class Batch(NamedTuple):
+    """A run's batch, which the noise scale is compared with."""
+
+    sequences: int
+    block_size: int  # tokens of a sequence
 
 
-def _subtitle(info: Mapping[str, Any], columns: Columns) -> str:
-    def last(name: str) -> float | None:
-        return next((value for value in reversed(columns[name]) if not math.isnan(value)), None)
+def batch_of(info: Mapping[str, Any]) -> Batch:
+    """A run's batch from its run.json."""
+    sequences = int(info["resolved"]["data.batch_size"])
+    return Batch(sequences, int(info["budget"]["tokens_per_step"]) // sequences)
 
-    loss, bpb = last("val/loss"), last("val/bpb")
-    parts = [
-        f"val loss {loss:.3f}" if loss is not None else None,
-        f"{bpb:.3f} bits per byte" if bpb is not None else None,
-        counted(int(columns["step"][-1]), "step"),
-        f"{short_count(columns['train/tokens'][-1])} tokens",
-        str(info["id"]),
-    ]
-    return "  ·  ".join(part for part in parts if part)
+
+def plot_noise_scale(run_dir: Path) -> list[Path]:
+    """Draw ``plots/noise_scale.png`` and ``.svg`` of what a run measured.
+
+    Returns:
+        The files written; none for a run without measurements.
+    Raises:
+        RecordError: if there is no run, or its noise_scale.csv is damaged.
+    """
+    estimates = running(read_measurements(run_dir))
+    if not estimates:
+        return []
+    info = read_run(run_dir)
+    return draw_noise_scale(estimates, batch_of(info), title_of(info), run_dir / "plots")
+
+
+def draw_noise_scale(estimates: Sequence[Estimate], batch: Batch, name: str, folder: Path) -> list[Path]:
+    """Write ``noise_scale.png`` and ``.svg``; gives their paths."""
+    with look():
+        return save(noise_figure(estimates, batch, name), folder, "noise_scale")
+
+
+def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figure:
+    """Noise scale above, signal and noise of a step's gradient below, over training tokens.
+
+    Args:
+        estimates: in order of tokens; few are drawn as points with bars.
+        batch: of the run.
+        name: of the run, for people.
+    """
+    last = estimates[-1]
+    about = "noise scale cannot be estimated at the end"
+    if last.scale is not None and last.low is not None and last.high is not None:
+        about = (
+            f"noise scale {short(last.scale)} sequences ({short(last.low)} to {short(last.high)})"
+            f"  ·  {short_count(last.scale * batch.block_size)} tokens  ·  batch is {batch.sequences / last.scale:.2g} x"
+        )
+    figure, (upper, lower) = frame(name, f"{about}  ·  under Adam a floor of the critical batch", 5, 2, sharex=True, height_ratios=(5, 2))
+    shown = [*estimates[:: max(1, len(estimates) // POINTS)][:-1], last]
+    _draw_scale(upper, shown, batch)
+    _draw_parts(lower, shown, batch)
+    return figure
+
+
+def _draw_scale(axes: Axes, estimates: Sequence[Estimate], batch: Batch) -> None:
+    tokens = np.array([one.tokens for one in estimates], float)
+    scale, low, high = np.array(
+        [[np.nan if value is None else value for value in (one.scale, one.low, one.high)] for one in estimates], float
+    ).T
+    if len(estimates) <= 5:
+        axes.errorbar(tokens, scale, (scale - low, high - scale), color=BLUE, fmt="o", markersize=6, capsize=4, linewidth=1.4)
+    else:
+        axes.fill_between(tokens, low, high, color=BLUE, alpha=0.18, linewidth=0)
+        axes.plot(tokens, scale, color=BLUE, linewidth=1.8)
+    axes.axhline(batch.sequences, color=VERMILION, linewidth=1.4, linestyle=DASHED)
+    known = np.isfinite(scale)
+    seen, centre = [*scale[known], *low[known], *high[known], batch.sequences], [*scale[known], batch.sequences]
+    _log_limits(axes, max(min(seen), min(centre) / 4), min(max(seen), 4 * max(centre)))
+    named = [(float(batch.sequences), f"batch {short(batch.sequences)}", VERMILION)]
+    edge_labels(axes, [*named, *([(float(scale[-1]), f"noise scale {short(scale[-1])}", BLUE)] if known[-1] else [])])
+    if not known.any():
+        axes.text(0.5, 0.6, "it cannot be estimated yet", transform=axes.transAxes, ha="center", color=GREY, size=11)
+    caption(axes, f"noise scale, sequences of {batch.block_size} tokens; the band is ± 2 standard errors")
+
+
+def _draw_parts(axes: Axes, estimates: Sequence[Estimate], batch: Batch) -> None:
+    tokens = [one.tokens for one in estimates]
+    signal = [one.signal if one.signal > 2 * one.signal_error < math.inf else np.nan for one in estimates]
+    noise = [one.noise / batch.sequences if one.noise > 0 else np.nan for one in estimates]
+    for values, colour in ((signal, GREEN), (noise, ORANGE)):
+        axes.plot(tokens, values, color=colour, linewidth=1.6, marker="o" if len(estimates) <= 5 else None)
+    finite = [value for value in (*signal, *noise) if np.isfinite(value)]
+    if finite:
+        _log_limits(axes, min(finite), max(finite))
+        ends = ((signal[-1], "signal", GREEN), (noise[-1], "noise", ORANGE))
+        edge_labels(axes, [(value, f"{name} {short(value)}", colour) for value, name, colour in ends if np.isfinite(value)])
+    caption(axes, "a step's squared gradient: signal |G|², and noise S / batch")
+    token_axis(axes)
+
+
+def _log_limits(axes: Axes, low: float, high: float) -> None:
+    """A log axis with room, and as many ticks as are easily read."""
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.4, high * 1.4)
+    decades = math.log10(high / low * 2)
+    subs = (1, 2, 5) if decades < 2.7 else (1, 3) if decades < 4 else (1,)
+    axes.yaxis.set_major_locator(MaxNLocator(3) if decades < 0.7 else LogLocator(subs=subs, numticks=20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -17,8 +17,8 @@ from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row
 from gptshake.record.names import title_of
 from gptshake.report.compare import COLUMNS, Comparison
-from gptshake.report.frame import BLUE, GREEN, GREY, INK, VERMILION, caption, count_axis, heading, look, save
-from gptshake.report.series import Floats, thin
+from gptshake.report.frame import DASHED, caption, frame, label, legend_above, look, save, token_axis
+from gptshake.report.series import BLUE, GREEN, GREY, INK, VERMILION, Floats, thin
 
 SMALLEST = 1e-16  # half the distance between neighbouring doubles at 1
 COLOURS = dict(zip(COLUMNS, (BLUE, VERMILION), strict=True))
@@ -42,10 +42,7 @@ def plot(
 
 
 def _draw(info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], found: Comparison, tolerance: float) -> Figure:
-    figure = Figure(figsize=(8, 5))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
-    figure.subplots_adjust(left=0.085, right=0.97, top=0.8, bottom=0.1, hspace=0.28)
-    heading(figure, title_of(info), _subtitle(info, then, found))
+    figure, (upper, lower) = frame(title_of(info), _subtitle(info, then, found), 5, 2, sharex=True, height_ratios=(3, 1.3))
     _draw_losses(upper, then, now)
     _draw_difference(lower, then, found, tolerance)
     return figure
@@ -57,14 +54,12 @@ def _draw_losses(axes: Axes, then: Sequence[Row], now: Sequence[Row]) -> None:
             line = _thinned((row["train/tokens"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan)))
             axes.plot(*line, color=COLOURS[column], label=f"{name}, {which}", alpha=alpha, linewidth=width)
     caption(axes, "loss, nats per token")
-    axes.set_xlim(left=0)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=4, handlelength=1.4, borderpad=0.2, columnspacing=1.2)
+    legend_above(axes, fontsize=10)
 
 
 def _draw_difference(axes: Axes, then: Sequence[Row], found: Comparison, tolerance: float) -> None:
     caption(axes, "relative deviation of each loss")
-    axes.set_xlabel("training tokens")
-    count_axis(axes)
+    token_axis(axes)
     tokens = {row["step"]: row["train/tokens"] for row in then}
     finite = [deviation for deviation in found.deviations if math.isfinite(deviation.relative)]
     if not finite:
@@ -78,11 +73,10 @@ def _draw_difference(axes: Axes, then: Sequence[Row], found: Comparison, toleran
         points = _thinned((tokens[d.step], max(d.relative, SMALLEST)) for d in finite if d.column == column)
         axes.plot(*points, "o", color=COLOURS[column], markersize=size, markeredgewidth=0)
     axes.set_yscale("log")
-    axes.axhline(tolerance or SMALLEST, color=GREY, linewidth=1.0, linestyle=(0, (5, 3)))
+    axes.axhline(tolerance or SMALLEST, color=GREY, linewidth=1.0, linestyle=DASHED)
     lows, highs = min(max(d.relative, SMALLEST) for d in finite), max(tolerance, *(d.relative for d in finite))
     axes.set_ylim(lows / 4, highs * 12)
-    edge: dict[str, Any] = {"xytext": (-2, 3), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(f"tolerance {tolerance:g}", (1.0, tolerance or SMALLEST), color=GREY, size=8.5, ha="right", **edge)
+    label(axes, f"tolerance {tolerance:g}", (1.0, tolerance or SMALLEST), (-2, 3), "x", color=GREY, size=8.5, ha="right", in_layout=False)
 
 
 def _thinned(points: Iterable[tuple[float, float]]) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ from gptshake.report.changes import value_text
 from gptshake.report.html import document, figure, row, table
 from gptshake.report.listing import changes_of
 from gptshake.report.outcome import note, reason, source
-from gptshake.report.small_plots import sketch
+from gptshake.report.small_plots import loss_svg
 
 
 def run_page(entry: Entry) -> str:
@@ -27,7 +27,7 @@ def run_page(entry: Entry) -> str:
         entry: of ``record.catalogue``; what it lacks, the page leaves out.
     """
     title = source(entry) or entry.id
-    svg = sketch(entry.info, entry.columns)
+    svg = loss_svg(entry.info, entry.columns)
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="below">{escape(" · ".join(_below(entry)))}</p>',

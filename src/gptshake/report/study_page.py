@@ -1,41 +1,49 @@
-"""The report of a study: pictures, ``report.html`` and ``best.yaml``, drawn from its folder alone, at any time.
+"""The report of a study: plots, ``report.html`` and ``best.yaml``, made from its folder alone, at any time.
 
-Takes a study's folder (study.json and the run directories below it). A study at work, one without trials and runs without
-metrics.csv have a report too; it shows what is there.
+Takes a study's folder (study.json and the run directories below it). A study that is running, one without trials and runs without
+metrics.csv have a report too; it shows what is there. The page needs nothing but itself: no scripts, no fonts, no files beside it.
 """
 
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from gptshake.files import write_atomic
 from gptshake.record.studies import read_rows_of
-from gptshake.report.batch_time import learning_curves
 from gptshake.report.frame import look, save
-from gptshake.report.history import ablate_figure, curves_figure, time_figure, timeline_figure
-from gptshake.report.page import page
-from gptshake.report.plane import map_figure
-from gptshake.report.plots_study import basin_figure
-from gptshake.report.rerun import best_yaml
+from gptshake.report.html import document, figure, row, table
+from gptshake.report.plots_study import figures
+from gptshake.report.rerun import best_yaml, command, overrides_of
 from gptshake.report.study_stats import Rows, best
-from gptshake.report.study_text import verdict
+from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows, trial_table, verdict
+
+CAPTIONS = {
+    "basin": "The objective along the first axis; green: where the best lies.",
+    "ablate": "Each change against the base, same seeds.",
+    "map": "Two axes together; darker is better.",
+    "curves": "Learning curves of all trials; grey: not run to the end.",
+    "time": "The best trial of each batch size: at equal tokens, and at equal time.",
+    "timeline": "What each slot did.",
+}
 
 
 def report(folder: Path) -> list[Path]:
-    """Draw a study anew.
+    """Write the report of a study anew.
 
     Returns:
-        The files written: pictures, report.html, and best.yaml once a trial has finished.
+        The files written: plots, report.html, and best.yaml once a trial has finished.
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
     study = read_rows_of(folder)
     files: list[Path] = []
     with look():
-        for name, figure in _figures(study, folder).items():
-            files += save(figure, folder / "plots", name)
+        for name, picture in figures(study, folder).items():
+            files += save(picture, folder / "plots", name)
     pictures = {path.stem: path.read_text(encoding="utf-8") for path in files if path.suffix == ".svg"}
-    texts = {"report.html": page(study, verdict(study, _shown(folder)), pictures)}
+    here, there = Path.cwd(), folder.resolve()
+    typed = there.relative_to(here) if there.is_relative_to(here) else folder  # as a person would type it here
+    texts = {"report.html": page(study, verdict(study, typed), pictures)}
     if (winner := best(study)) and study.get("program") == "gptshake":
         texts["best.yaml"] = best_yaml(study, winner)
     for name, text in texts.items():
@@ -43,20 +51,30 @@ def report(folder: Path) -> list[Path]:
     return [*files, *(folder / name for name in texts)]
 
 
-def _shown(folder: Path) -> Path:
-    """The folder as a person would type it here."""
-    here = Path.cwd()
-    return folder.resolve().relative_to(here) if folder.resolve().is_relative_to(here) else folder
+def page(study: Rows, sentences: Sequence[str], pictures: Mapping[str, str]) -> str:
+    """The whole page; every text is escaped.
 
-
-def _figures(study: Rows, folder: Path) -> dict[str, Figure]:
-    curves = learning_curves(study, folder)
-    drawn = {
-        "basin": None if study.get("ablate") else basin_figure(study),
-        "map": None if study.get("ablate") else map_figure(study),
-        "ablate": ablate_figure(study),
-        "curves": curves_figure(study, curves),
-        "time": time_figure(study, curves),
-        "timeline": timeline_figure(study),
-    }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    Args:
+        study: study.json.
+        sentences: the verdict; what follows a colon and two spaces is a shell command.
+        pictures: name -> SVG.
+    """
+    title = str(study.get("label") or study["name"])
+    below = f"study {study['name']} · {study['state']} · {study['objective']}, {study['direction']}"
+    items = []
+    for sentence in sentences:
+        words, gap, line = sentence.partition(":  ")
+        items.append(f"<li>{escape(words)}:<pre>{escape(line)}</pre></li>" if gap else f"<li>{escape(sentence)}</li>")
+    parts = [f"<h1>{escape(title)}</h1>", f'<p class="below">{escape(below)}</p>', f"<ul>{''.join(items)}</ul>"]
+    parts += [figure(pictures[name], name, caption) for name, caption in CAPTIONS.items() if name in pictures]
+    if study.get("ablate"):
+        parts += ["<h2>Paired differences</h2>", table(DIFFERENCE_HEAD, [row(cells) for cells in difference_rows(study)])]
+    else:
+        head, rows = trial_table(study)
+        trials = table(head, [row(cells[1:], f"{cells[2]}{' best' if cells[0] else ''}") for cells in rows])
+        parts += ["<h2>Trials</h2>", trials] if rows else []
+    fixed = "\n".join(study["fixed"]) or "(nothing)"
+    parts += ["<h2>The same for all trials</h2>", f"<pre>{escape(fixed)}</pre>"]
+    if winner := best(study):
+        parts += ["<h2>The best trial again</h2>", f"<pre>{escape(command(study, overrides_of(study, winner)))}</pre>"]
+    return document(title, parts)

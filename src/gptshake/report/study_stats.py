@@ -1,7 +1,7 @@
-"""What the rows of a study say, as numbers: its best trial, its curves and their basin, the paired differences.
+"""Statistics of a study: its best trial, curves along an axis and the near-optimal interval, paired differences.
 
-Takes study.json as it was read (rows may be missing, for the study may be at work) and gives small values that the
-terminal, the pictures and the page word and draw. Pruned trials never win: they were not trained to the end.
+Takes study.json as it was read (rows may be missing while the study runs) and gives small values for text, plots and pages. Pruned
+trials never win: they were not trained to the end.
 """
 
 import itertools
@@ -46,11 +46,11 @@ class Scale:
     declared: float | None
 
     def at(self, value: float) -> float:
-        """Where the value lies on the scale."""
+        """Position of a value on the scale."""
         return math.log2(value) if self.log else value
 
     def inside(self, found: Basin, tried: Sequence[float]) -> tuple[float, float]:
-        """Ends of a basin that can be typed: two digits, or whole numbers that were tried."""
+        """Ends of an interval that can be typed: two digits, or whole numbers that were tried."""
         if self.integer:
             nearest = min(tried, key=lambda value: abs(value - found.best))
             whole = [value for value in tried if found.low <= value <= found.high] or [nearest]
@@ -68,14 +68,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Difference:
-    """One change against the base, paired by seed; no figures where a seed of either has not come to the end."""
+    """One change against the base, paired by seed; no numbers where a seed of either has not finished."""
 
     label: str
     trial: Rows
     level: float | None  # mean of the base
     mean: float | None  # change minus base
     error: float | None  # standard error of the mean
-    reach: float | None  # half the interval that holds the true difference in 95 of 100 cases
+    reach: float | None  # half of the 95 % confidence interval
     speed: float | None  # tokens per second against the base's
     seeds: int  # pairs
     verdict: str
@@ -87,12 +87,11 @@ class Difference:
 
 
 def minimizes(study: Rows) -> bool:
-    """Whether lower values are better."""
     return bool(study.get("direction", "minimize") == "minimize")
 
 
 def cost(study: Rows, value: float) -> float:
-    """The objective turned so that lower is better."""
+    """The objective with its sign such that lower is better."""
     return value if minimizes(study) else -value
 
 
@@ -101,60 +100,98 @@ def run_values(trial: Rows) -> list[float]:
     return [run["value"] for run in trial.get("runs", []) if run["state"] == "ok" and is_number(run["value"])]
 
 
-def finished(study: Rows) -> list[Rows]:
-    """Trials that ran to the end and have a value."""
-    return [trial for trial in study["trials"] if trial["state"] == "ok" and is_number(trial["value"])]
+def trial_value(trial: Rows) -> float:
+    return float(trial["value"]) if is_number(trial.get("value")) else fmean(run_values(trial))
+
+
+def finished(study: Rows, *scales: Scale) -> list[Rows]:
+    """Trials that finished and have an objective, and a value on each of the scales."""
+    done = [trial for trial in study["trials"] if trial["state"] == "ok" and is_number(trial["value"])]
+    return [trial for trial in done if all(scale.key in trial["params"] for scale in scales)]
+
+
+def incomplete(study: Rows, scale: Scale) -> list[Rows]:
+    """Trials on the scale that were pruned or diverged, so that they have no final value."""
+    return [trial for trial in study["trials"] if trial["state"] in ("pruned", "diverged") and scale.key in trial["params"]]
+
+
+def speed_of(trial: Rows) -> float | None:
+    """Mean tokens per second of a trial's runs."""
+    rates = [run["tokens_per_s"] for run in trial["runs"] if run.get("tokens_per_s")]
+    return fmean(rates) if rates else None
+
+
+def tokens_of(study: Rows, trial: Rows) -> int | None:
+    """Tokens of a trial's runs, which differ between trials where the length of a run is swept; else what the study declares."""
+    return max((run["tokens"] for run in trial["runs"] if run.get("tokens")), default=study.get("tokens"))
+
+
+def seconds_of(trial: Rows) -> float | None:
+    """Total time of a trial's ended runs."""
+    spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
+    return sum(spans) if spans else None
+
+
+def seconds_of_run(trial: Rows) -> float | None:
+    """Mean time of a trial's runs."""
+    total = seconds_of(trial)
+    return total / len(trial["runs"]) if total else None
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean; None for fewer than two values."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+# The best trial, its confirmation with fresh seeds, and the noise between seeds.
 
 
 def best(study: Rows) -> Best | None:
-    """The winner: of the confirmation once it is over, else of the trials that finished; None if there is none.
+    """The winner: of the confirmation once it has finished, else of the trials that finished; None if there is none.
 
     Where a second seed of the best and of its better neighbour measured the noise, the mean of both seeds decides between these two.
-    Only a point whose every fresh seed came to the end is confirmed, or the lucky seeds of an unstable point would win; one that
+    Only a point whose every fresh seed finished is confirmed, or the lucky seeds of an unstable point would win; one that
     diverged in its confirmation wins only if nothing else finished. A change that is compared with a base wins only if it is better
     beyond the noise; else the base stays.
     """
-    confirmed = [] if confirmation_open(study) else [row for row in fresh(study) if unconfirmed(row) is None]
-    steady = [trial for trial in finished(study) if trial["number"] not in unstable(study)]
-    candidates = _unless_noise(study, confirmed or steady or finished(study))
+    is_open = confirmation_open(study)
+    confirmed = [] if is_open else [row for row in confirmation_rows(study) if unconfirmed(row) is None]
+    stable = [trial for trial in finished(study) if trial["number"] not in unstable(study)]
+    candidates = confirmed or stable or finished(study)
+    if study.get("ablate"):
+        better = {row.label for row in differences(study) if row.verdict == "better"} | {study["ablate"]["labels"][0]}
+        candidates = [trial for trial in candidates if trial["params"].get("ablate") in better]
     if not candidates:
         return None
-    trial = min(candidates, key=lambda row: (cost(study, _value(row)), row["number"]))
+    trial = min(candidates, key=lambda row: (cost(study, trial_value(row)), row["number"]))
     values = run_values(trial)
-    seconds = {} if confirmed or confirmation_open(study) else second_seeds(study)
-    if trial["number"] in seconds:
-        pair = [row for row in candidates if row["number"] in seconds]
-        trial = min(pair, key=lambda row: cost(study, fmean(seconds[row["number"]])))
-        values = seconds[trial["number"]]
+    repeated = {} if confirmed or is_open else repeated_values(study)
+    if trial["number"] in repeated:
+        trial = min(
+            (row for row in candidates if row["number"] in repeated), key=lambda row: cost(study, fmean(repeated[row["number"]]))
+        )
+        values = repeated[trial["number"]]
         return Best(trial, fmean(values), standard_error(values), len(values), False)
-    return Best(trial, _value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
+    return Best(trial, trial_value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
 
 
-def fresh(study: Rows) -> list[Rows]:
-    """Rows of the confirmation."""
-    return [row for row in study.get("confirm") or [] if not _measures_noise(row)]
+def confirmation_rows(study: Rows, *, noise: bool = False) -> list[Rows]:
+    """Rows of the confirmation; with ``noise`` those of the second seeds that measure the noise."""
+    rows = study.get("confirm") or []
+    return [row for row in rows if any(str(run.get("path")).startswith("noise/") for run in row["runs"]) is noise]
 
 
-def again(study: Rows) -> list[Rows]:
-    """Rows of the second seeds that measure the noise."""
-    return [row for row in study.get("confirm") or [] if _measures_noise(row)]
-
-
-def _measures_noise(row: Rows) -> bool:
-    return any(str(run.get("path")).startswith("noise/") for run in row["runs"])
-
-
-def second_seeds(study: Rows) -> dict[int, list[float]]:
+def repeated_values(study: Rows) -> dict[int, list[float]]:
     """Number of a trial -> its value with each seed, where a second one measured the noise."""
     first = {trial["number"]: run_values(trial) for trial in study["trials"]}
-    return {row["number"]: [*first.get(row["number"], []), *run_values(row)] for row in again(study) if run_values(row)}
+    rows = confirmation_rows(study, noise=True)
+    return {row["number"]: [*first.get(row["number"], []), *run_values(row)] for row in rows if run_values(row)}
 
 
 def unstable(study: Rows) -> set[int]:
-    """Numbers of trials that diverged with a fresh seed, or lost more than 5 % with a second one: they stand on a cliff."""
-    diverged = {row["number"] for row in [*fresh(study), *again(study)] if any(run["state"] == "diverged" for run in row["runs"])}
-    pairs = second_seeds(study).items()
-    return diverged | {number for number, values in pairs if on_a_cliff(values)}
+    """Numbers of trials that diverged with a fresh seed, or lost more than 5 % with a second one: they are beside a cliff."""
+    diverged = {row["number"] for row in study.get("confirm") or [] if any(run["state"] == "diverged" for run in row["runs"])}
+    return diverged | {number for number, values in repeated_values(study).items() if on_a_cliff(values)}
 
 
 def confirmation_open(study: Rows) -> bool:
@@ -163,40 +200,20 @@ def confirmation_open(study: Rows) -> bool:
 
 
 def unconfirmed(row: Rows) -> str | None:
-    """Why a point is not confirmed, as in ``1 of 3 seeds diverged``; None if every seed came to the end."""
-    return not_ok(row) or (None if len(run_values(row)) == len(row["runs"]) else _of_seeds(len(run_values(row)), row, "ended"))
+    """Why a point is not confirmed, as in ``1 of 3 seeds diverged``; None if every seed finished."""
+    done = len(run_values(row))
+    return not_ok(row) or (None if done == len(row["runs"]) else f"{done} of {counted(len(row['runs']), 'seed')} ended")
 
 
 def not_ok(row: Rows) -> str | None:
     """``1 of 3 seeds diverged``; None if no run of the row ended early."""
     states = [run["state"] for run in row["runs"]]
     early = [state for state in ("diverged", "failed", "stopped", "pruned") if state in states]  # the last may be what the first caused
-    return (
-        _of_seeds(states.count(early[0]), row, early[0]) + "".join(f", {states.count(state)} {state}" for state in early[1:])
-        if early
-        else None
-    )
+    of = f" of {counted(len(states), 'seed')}"
+    return ", ".join(f"{states.count(state)}{of if n == 0 else ''} {state}" for n, state in enumerate(early)) or None
 
 
-def _of_seeds(count: int, row: Rows, how: str) -> str:
-    return f"{count} of {counted(len(row['runs']), 'seed')} {how}"
-
-
-def _unless_noise(study: Rows, trials: list[Rows]) -> list[Rows]:
-    if not study.get("ablate"):
-        return trials
-    proven = {difference.label for difference in differences(study) if difference.verdict == "better"}
-    base = study["ablate"]["labels"][0]
-    return [trial for trial in trials if trial["params"].get("ablate") in {base, *proven}]
-
-
-def _value(trial: Rows) -> float:
-    return float(trial["value"]) if is_number(trial.get("value")) else fmean(run_values(trial))
-
-
-def standard_error(values: Sequence[float]) -> float | None:
-    """Of the mean; None for fewer than two values."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+# Texts of values and parameters.
 
 
 def digits(value: float, like: float | None = None, sign: str = "") -> str:
@@ -204,7 +221,7 @@ def digits(value: float, like: float | None = None, sign: str = "") -> str:
 
     Args:
         value: the objective, or a difference of two.
-        like: of this size is the objective, if the value is a difference.
+        like: the size of the objective, if the value is a difference.
         sign: ``+`` shows the sign of positive values, too.
     """
     size = abs(value if like is None else like)
@@ -220,8 +237,8 @@ def short(value: Any) -> str:
         return str(value)
     if value == 0 or 0.05 <= abs(value) < 1000 or not math.isfinite(value):
         return f"{value:.3g}"
-    digits, power = f"{value:.2e}".split("e")
-    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+    mantissa, power = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
 
 
 def names(study: Rows) -> dict[str, str]:
@@ -234,6 +251,9 @@ def params_text(study: Rows, params: Rows) -> str:
     """``lr 2e-3, batch_size 32``."""
     called = names(study)
     return ", ".join(short(value) if key == "ablate" else f"{called.get(key, key)} {short(value)}" for key, value in params.items())
+
+
+# Axes of numbers, the curves along them, and the interval in which the best value lies.
 
 
 def scales(study: Rows) -> list[Scale]:
@@ -249,8 +269,8 @@ def _scale(study: Rows, axis: Rows) -> Scale | None:
         return None
     log = min(numbers) > 0 and bool(axis.get("log") or axis.get("powers") or _geometric(sorted(set(numbers))))
     ends = (axis["low"], axis["high"]) if axis.get("low") is not None else (min(numbers), max(numbers))
-    said = axis.get("declared")
-    declared = float(said) if said is not None and is_number(said) and (said > 0 or not log) else None
+    declared = axis.get("declared")
+    declared = float(declared) if declared is not None and is_number(declared) and (declared > 0 or not log) else None
     whole = all(isinstance(value, int) for value in values if value is not None)
     return Scale(axis["key"], names(study)[axis["key"]], log, bool(axis.get("powers")), whole, ends, declared)
 
@@ -264,29 +284,19 @@ def _geometric(values: Sequence[float]) -> bool:
     return max(ratios) / min(ratios) < max(gaps) / min(gaps)
 
 
-def along(study: Rows, *scales: Scale) -> list[Rows]:
-    """Finished trials that have a value on each of the scales."""
-    return [trial for trial in finished(study) if all(scale.key in trial["params"] for scale in scales)]
-
-
-def lost(study: Rows, scale: Scale) -> list[Rows]:
-    """Trials on the scale that were pruned or diverged, so that they have no final value."""
-    return [trial for trial in study["trials"] if trial["state"] in ("pruned", "diverged") and scale.key in trial["params"]]
-
-
 def curves(study: Rows, scale: Scale) -> list[Curve]:
-    """Finished trials along an axis, one curve for each setting of the other axes; one nameless cloud if they are too many."""
+    """Finished trials along an axis, one curve for each setting of the other axes; a single one without a label if they are too many."""
     groups: dict[tuple[Any, ...], list[tuple[float, float, Rows]]] = {}
-    for trial in along(study, scale):
-        groups.setdefault(_others(trial, scale), []).append((trial["params"][scale.key], _value(trial), trial))
+    for trial in finished(study, scale):
+        groups.setdefault(_others(trial, scale), []).append((trial["params"][scale.key], trial_value(trial), trial))
     if len(groups) > MOST_CURVES or (len(groups) > 1 and len(groups) * 2 > sum(map(len, groups.values()))):
         groups = {(): [point for points in groups.values() for point in points]}
     listed = {axis["key"]: list(axis.get("choices") or []) for axis in study["axes"]}
 
-    def place(group: tuple[tuple[str, Any], ...]) -> list[float]:
+    def order(group: tuple[tuple[str, Any], ...]) -> list[float]:
         return [listed[key].index(value) if isinstance(value, str) and value in listed[key] else value for key, value in group]
 
-    ordered = sorted(groups.items(), key=lambda item: place(item[0]))
+    ordered = sorted(groups.items(), key=lambda item: order(item[0]))
     return [Curve(params_text(study, dict(key)), sorted(points, key=lambda point: point[:2])) for key, points in ordered]
 
 
@@ -295,43 +305,51 @@ def _others(trial: Rows, scale: Scale) -> tuple[tuple[str, Any], ...]:
 
 
 def best_curve(study: Rows, scale: Scale) -> list[tuple[float, float]]:
-    """Value on the axis and cost of the trials that differ from the best one in this axis alone; infinite for the lost and the unstable."""
+    """Value on the axis and cost of the trials that differ from the best one in this axis alone; infinite for incomplete and unstable ones."""
     winner = best(study)
     if winner is None:
         return []
-    own, loose = _others(winner.trial, scale), unstable(study) - {winner.trial["number"]}
-    rows = [trial for trial in [*along(study, scale), *lost(study, scale)] if _others(trial, scale) == own]
-    costs = [cost(study, _value(trial)) if trial["state"] == "ok" and trial["number"] not in loose else math.inf for trial in rows]
+    others, no_value = _others(winner.trial, scale), unstable(study) - {winner.trial["number"]}
+    rows = [trial for trial in [*finished(study, scale), *incomplete(study, scale)] if _others(trial, scale) == others]
+    costs = [cost(study, trial_value(trial)) if trial["state"] == "ok" and trial["number"] not in no_value else math.inf for trial in rows]
     return sorted((float(trial["params"][scale.key]), value) for trial, value in zip(rows, costs, strict=True))
 
 
 def cliff(study: Rows, scale: Scale) -> tuple[float, float] | None:
-    """Value and cost of the next larger value than the best, where it is at most twice as large and more than 5 % worse, or was lost."""
+    """Value and cost of the next larger value than the best, where it is at most twice as large and more than 5 % worse, or incomplete."""
     winner = best(study)
     if winner is None or not scale.log or scale.powers:
         return None
     value, curve = winner.trial["params"][scale.key], best_curve(study, scale)
-    place, loss = next((point for point in curve if point[0] > value), (math.inf, 0.0))
+    next_value, loss = next((point for point in curve if point[0] > value), (math.inf, 0.0))
     lowest = min(loss for _, loss in curve)
-    return (place, loss) if place <= 2.02 * value and loss > lowest + CLIFF * abs(lowest) else None
+    return (next_value, loss) if next_value <= 2.02 * value and loss > lowest + CLIFF * abs(lowest) else None
 
 
-def ceiling(values: Sequence[float]) -> float:
-    """Where a drawing of losses may end, so that a few runaways do not flatten the rest; higher ones go to its upper edge."""
-    ordered = sorted(values)
+def basin_of(study: Rows, scale: Scale) -> Basin | None:
+    """The near-optimal interval on an axis; None with fewer than three values along the best trial's curve."""
+    points = best_curve(study, scale)
+    if len({value for value, loss in points if math.isfinite(loss)}) < 3:
+        return None
+    repeated, excluded = repeated_values(study), unstable(study)
+    rows = [repeated.get(trial["number"], run_values(trial)) for trial in study["trials"] if trial["number"] not in excluded]
+    rows += [run_values(row) for row in confirmation_rows(study)]
+    return basin(points, log=scale.log, sd=noise(rows), freedom=freedom_of(rows), runs=max(1, study.get("repeats") or 1))
+
+
+# Limits and ticks that plots share.
+
+
+def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest objective that a plot shows, such that a few runaways do not flatten the rest."""
+    ordered = sorted(cost(study, value) for value in values)
     quarter = ordered[(3 * (len(ordered) - 1)) // 4]
-    return min(ordered[-1], max(quarter, ordered[0] + 3 * (quarter - ordered[0])))
-
-
-def view(study: Rows, values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest value that a drawing of the objective shows."""
-    costs = [cost(study, value) for value in values]
-    ends = (min(costs), ceiling(costs))
+    ends = (ordered[0], min(ordered[-1], max(quarter, ordered[0] + 3 * (quarter - ordered[0]))))
     return ends if minimizes(study) else (-ends[1], -ends[0])
 
 
 def round_values(values: Sequence[float]) -> list[float]:
-    """Places for labels on a log scale: 1, 2, 5 of each decade, or the values themselves if they are few, or powers of two."""
+    """Ticks of a log scale: 1, 2, 5 of each decade, or the values themselves if they are few, or powers of two."""
     low, high = min(values), max(values)
     steps = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3e4 else (1,)
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
@@ -341,21 +359,7 @@ def round_values(values: Sequence[float]) -> list[float]:
     return sorted(set(values)) if powers or few else decades
 
 
-def basin_of(study: Rows, scale: Scale) -> Basin | None:
-    """What is sure about an axis; None with fewer than three values along the best trial's curve."""
-    points = best_curve(study, scale)
-    if len({value for value, loss in points if math.isfinite(loss)}) < 3:
-        return None
-    sd, freedom = _seed_noise(study)
-    return basin(points, log=scale.log, sd=sd, freedom=freedom, runs=max(1, study.get("repeats") or 1))
-
-
-def _seed_noise(study: Rows) -> tuple[float | None, int]:
-    """Standard deviation between seeds of one run, and its degrees of freedom; what stands on a cliff is left out."""
-    pairs, loose = second_seeds(study), unstable(study)
-    rows = [pairs.get(trial["number"], run_values(trial)) for trial in study["trials"] if trial["number"] not in loose]
-    values = rows + [run_values(row) for row in fresh(study)]
-    return noise(values), freedom_of(values)
+# Changes against a base.
 
 
 def differences(study: Rows) -> list[Difference]:
@@ -369,84 +373,45 @@ def differences(study: Rows) -> list[Difference]:
     if base is None:
         return []
     changes = [trials[label] for label in labels[1:] if label in trials]
-    undecided = [_undecided(trial, base) for trial in changes]
-    tests = [None if why else paired(_gaps(trial, base)) for trial, why in zip(changes, undecided, strict=True)]
+    pairs = [_pairs(trial, base) for trial in changes]
+    undecided = [_undecided(trial, base, len(those)) for trial, those in zip(changes, pairs, strict=True)]
+    tests = [None if why else paired([a["value"] - b["value"] for a, b in those]) for those, why in zip(pairs, undecided, strict=True)]
     unread = len(labels) - 1 - len(changes)  # each counts as the comparison that it will be
     significant = holm([*(test.p if test else 1.0 for test in tests), *[1.0] * unread])
-    return [
-        _difference(trial, base, test, why or _judged(study, test, clear))
-        for trial, why, test, clear in zip(changes, undecided, tests, significant, strict=False)
-    ]
+    found = []
+    for trial, those, test, why, clear in zip(changes, pairs, tests, undecided, significant, strict=False):
+        verdict = why or "within noise"
+        if test and clear and not why:
+            verdict = "better" if cost(study, test.mean) < 0 else "worse"
+        found.append(_difference(trial, those, test, verdict, complete=bool(those) and not (not_ok(trial) or not_ok(base))))
+    return found
 
 
-def _undecided(trial: Rows, base: Rows) -> str | None:
+def _difference(trial: Rows, pairs: Sequence[tuple[Rows, Rows]], test: Comparison | None, verdict: str, *, complete: bool) -> Difference:
+    gaps = [run["value"] - base["value"] for run, base in pairs]
+    timed = [(run, base) for run, base in pairs if run.get("tokens_per_s") and base.get("tokens_per_s")]
+    speed = sum(run["tokens_per_s"] for run, _ in timed) / sum(base["tokens_per_s"] for _, base in timed) if timed else None
+    level = fmean(base["value"] for _, base in pairs) if complete else None
+    mean, error = (fmean(gaps), standard_error(gaps)) if complete else (None, None)
+    return Difference(str(trial["params"]["ablate"]), trial, level, mean, error, test.reach if test else None, speed, len(gaps), verdict)
+
+
+def _undecided(trial: Rows, base: Rows, pairs: int) -> str | None:
     """Why a change and the base cannot be compared; None if they can."""
     if why := not_ok(base):
         return f"the base is incomplete: {why}"
     if why := not_ok(trial):
         return why
-    pairs = len(_gaps(trial, base))
     if pairs < len(trial["runs"]):
-        return _of_seeds(pairs, trial, "ended")
+        return f"{pairs} of {counted(len(trial['runs']), 'seed')} ended"
     if pairs < FEWEST:
         return "one seed: no verdict" if pairs == 1 else "no verdict: two seeds cannot decide"
     return None
 
 
-def _judged(study: Rows, test: Comparison | None, significant: bool) -> str:
-    if test is None or not significant:
-        return "within noise"
-    return "better" if cost(study, test.mean) < 0 else "worse"
-
-
-def _difference(trial: Rows, base: Rows, test: Comparison | None, verdict: str) -> Difference:
-    gaps, pairs = _gaps(trial, base), _pairs(trial, base)
-    complete = bool(gaps) and not (not_ok(trial) or not_ok(base))
-    return Difference(
-        label=str(trial["params"]["ablate"]),
-        trial=trial,
-        level=fmean(reference["value"] for _, reference in pairs) if complete else None,
-        mean=fmean(gaps) if complete else None,
-        error=standard_error(gaps) if complete else None,
-        reach=test.reach if test else None,
-        speed=_speed(pairs),
-        seeds=len(gaps),
-        verdict=verdict,
-    )
-
-
-def _gaps(trial: Rows, base: Rows) -> list[float]:
-    return [run["value"] - reference["value"] for run, reference in _pairs(trial, base)]
-
-
 def _pairs(trial: Rows, base: Rows) -> list[tuple[Rows, Rows]]:
     """Finished runs of a change and of the base that have the same seed."""
-    ours, theirs = _by_repeat(trial), _by_repeat(base)
+    ours, theirs = (
+        {run["repeat"]: run for run in row["runs"] if run["state"] == "ok" and is_number(run["value"])} for row in (trial, base)
+    )
     return [(ours[repeat], theirs[repeat]) for repeat in sorted(ours.keys() & theirs.keys())]
-
-
-def _by_repeat(trial: Rows) -> dict[int, Rows]:
-    return {run["repeat"]: run for run in trial["runs"] if run["state"] == "ok" and is_number(run["value"])}
-
-
-def _speed(pairs: Sequence[tuple[Rows, Rows]]) -> float | None:
-    known = [(run["tokens_per_s"], reference["tokens_per_s"]) for run, reference in pairs if run.get("tokens_per_s")]
-    known = [(ours, theirs) for ours, theirs in known if theirs]
-    return sum(ours for ours, _ in known) / sum(theirs for _, theirs in known) if known else None
-
-
-def speed_of(trial: Rows) -> float | None:
-    """Mean tokens per second of a trial's runs."""
-    rates = [run["tokens_per_s"] for run in trial["runs"] if run.get("tokens_per_s")]
-    return fmean(rates) if rates else None
-
-
-def tokens_of(study: Rows, trial: Rows) -> int | None:
-    """Tokens of a trial's runs, which differ between trials where the length of a run is swept; else what the study declares."""
-    return max((run["tokens"] for run in trial["runs"] if run.get("tokens")), default=study.get("tokens"))
-
-
-def seconds_of(trial: Rows) -> float | None:
-    """How long a trial's ended runs took together."""
-    spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
-    return sum(spans) if spans else None

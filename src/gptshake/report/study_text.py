@@ -1,7 +1,4 @@
-"""A study in words and letters, for people behind ssh: what it found and how sure that is, its table, its basin.
-
-Everything is text made from study.json; the sentences are the report's, too.
-"""
+"""A study in words: what it found and how sure that is, and its table. The sentences are those of the terminal and of the report."""
 
 import math
 import re
@@ -11,7 +8,6 @@ from statistics import fmean
 
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each, learning_curves
-from gptshake.report.letters import basin_text as basin_text
 from gptshake.report.rerun import command, overrides_of, use
 from gptshake.report.study_stats import (
     ENDED_EARLY,
@@ -19,17 +15,16 @@ from gptshake.report.study_stats import (
     Difference,
     Rows,
     Scale,
-    again,
     basin_of,
     best,
     best_curve,
     cliff,
     confirmation_open,
+    confirmation_rows,
     cost,
     differences,
     digits,
     finished,
-    fresh,
     names,
     not_ok,
     params_text,
@@ -45,8 +40,9 @@ from gptshake.report.study_stats import (
 )
 from gptshake.report.tables import aligned
 
-CUT = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
+LONG_WARMUP = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
 UNMEASURED = "values that were tried; the noise between seeds was not measured: repeats=3 measures it"
+DIFFERENCE_HEAD = ["change", "difference", "± error", "percent", "speed", "seeds", "verdict"]
 
 
 def verdict(study: Rows, folder: Path | None = None) -> list[str]:
@@ -58,13 +54,19 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     """
     winner = best(study)
     if winner is None:
-        return [*_progress(study), _no_answer(study), *_losses(study)]
-    found = (
-        _compared(study, winner)
-        if study.get("ablate")
-        else [_winner(study, winner), *_confirmation(study, winner), *_sureness(study), *_speeds(study, folder)]
-    )
-    return [*_progress(study), *found, *_validity(study, winner), *_losses(study), *_next(study, winner, folder)]
+        return [*_progress(study), _no_winner(study), *_ended_early(study)]
+    if study.get("ablate"):
+        found = _compared(study, winner)
+    else:
+        found = [_winner(study, winner), *_confirmation(study, winner), *_intervals(study, winner), *_speeds(study, folder)]
+    tokens, schedule = tokens_of(study, winner.trial), study.get("schedule") or ""
+    share = re.search(r"([\d.]+) % of the run", schedule)
+    other = "a longer warm-up takes a higher rate" if share and float(share[1]) >= LONG_WARMUP else "longer runs may want another value"
+    valid = [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {other}."] if tokens else []
+    place = folder or Path("multirun") / study["name"]
+    build = [f"Build on it:  {use(study, place)}"] if study.get("program") == "gptshake" else []  # another app has no experiment=
+    repeat = f"Repeat it:  {command(study, overrides_of(study, winner))}"
+    return [*_progress(study), *found, *valid, *_ended_early(study), repeat, *build]
 
 
 def _progress(study: Rows) -> list[str]:
@@ -76,20 +78,18 @@ def _progress(study: Rows) -> list[str]:
     return [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
 
 
-def _no_answer(study: Rows) -> str:
-    base = next(
-        (trial for trial in study["trials"] if study.get("ablate") and trial["params"].get("ablate") == study["ablate"]["labels"][0]), None
-    )
+def _no_winner(study: Rows) -> str:
+    trials, labels = study["trials"], (study.get("ablate") or {}).get("labels")
+    base = next((trial for trial in trials if labels and trial["params"].get("ablate") == labels[0]), None)
     if base and (why := not_ok(base)):
         return f"The base is incomplete ({why}), so there is nothing to compare with and no answer."
-    if (total := len(study["trials"])) and all(trial["state"] in ENDED_EARLY for trial in study["trials"]) and study["state"] == "done":
-        how = "diverged" if all(trial["state"] == "diverged" for trial in study["trials"]) else "ended early"
-        return (
-            f"All {counted(total, 'trial')} {how}, so there is no answer: try smaller learning rates, or other values."
-            if total > 1
-            else (f"The only trial {how}, so there is no answer: try a smaller learning rate, or another value.")
-        )
-    return "No trial has finished yet, so there is no answer."
+    states = {trial["state"] for trial in trials}
+    if not trials or not states <= set(ENDED_EARLY) or study["state"] != "done":
+        return "No trial has finished yet, so there is no answer."
+    how = "diverged" if states == {"diverged"} else "ended early"
+    if len(trials) == 1:
+        return f"The only trial {how}, so there is no answer: try a smaller learning rate, or another value."
+    return f"All {counted(len(trials), 'trial')} {how}, so there is no answer: try smaller learning rates, or other values."
 
 
 def _winner(study: Rows, winner: Best) -> str:
@@ -103,42 +103,33 @@ def _winner(study: Rows, winner: Best) -> str:
 
 def _confirmation(study: Rows, winner: Best) -> list[str]:
     """The means over fresh seeds, which alone decide, and why a point is not confirmed; or what a second seed gave."""
-    if not fresh(study) and (again(study) or study.get("noise")):
-        return _second_seeds(study)
+    fresh, second, done = confirmation_rows(study), confirmation_rows(study, noise=True), study["state"] == "done"
+    if not fresh and (second or study.get("noise")):
+        parts = []
+        for row in second:
+            if row["state"] != "running":
+                value = digits(fmean(run_values(row))) if run_values(row) else row["state"]
+                parts.append(f"trial {row['number']} {value}{', which is unstable' if row['number'] in unstable(study) else ''}")
+        if parts:
+            return [f"With a second seed: {'; '.join(parts)}."]
+        return ["The noise between seeds was not measured (hydra.sweeper.timeout)."] if done else []
+    if not fresh:
+        return ["The confirmation has not begun (hydra.sweeper.timeout)."] if done and study.get("confirm_runs") else []
     parts = []
-    for row in fresh(study):
+    for row in fresh:
         values, error = run_values(row), standard_error(run_values(row))
         if why := unconfirmed(row):
             parts.append(f"trial {row['number']} is not confirmed ({why})")
         else:
-            parts.append(
-                f"trial {row['number']} {digits(fmean(values))}" + (f" ± {digits(error, fmean(values))}" if error is not None else "")
-            )
-    if not parts:
-        late = study["state"] == "done" and study.get("confirm_runs")
-        return ["The confirmation has not begun (hydra.sweeper.timeout)."] if late else []
+            mean = fmean(values)
+            parts.append(f"trial {row['number']} {digits(mean)}" + (f" ± {digits(error, mean)}" if error is not None else ""))
     if winner.confirmed:
         return [f"The confirmation: {'; '.join(parts)}."]
-    return [f"The best is not confirmed: {'; '.join(parts)}.{_how_to_confirm(study)}"]
+    resume = " The same command resumes the confirmation." if study["state"] != "running" and confirmation_open(study) else ""
+    return [f"The best is not confirmed: {'; '.join(parts)}.{resume}"]
 
 
-def _second_seeds(study: Rows) -> list[str]:
-    rows = [f"trial {row['number']} {_again(study, row)}" for row in again(study) if row["state"] != "running"]
-    if rows:
-        return [f"With a second seed: {'; '.join(rows)}."]
-    return ["The noise between seeds was not measured (hydra.sweeper.timeout)."] if study["state"] == "done" and best(study) else []
-
-
-def _again(study: Rows, row: Rows) -> str:
-    value = digits(fmean(run_values(row))) if run_values(row) else row["state"]
-    return f"{value}, which is unstable" if row["number"] in unstable(study) else value
-
-
-def _how_to_confirm(study: Rows) -> str:
-    return " The same command resumes the confirmation." if study["state"] != "running" and confirmation_open(study) else ""
-
-
-def _sureness(study: Rows) -> list[str]:
+def _intervals(study: Rows, winner: Best) -> list[str]:
     """For every axis of numbers: between which values the best lies, whether a cliff is beside it, whether the range was wide enough."""
     sentences = []
     for scale in scales(study):
@@ -147,71 +138,51 @@ def _sureness(study: Rows) -> list[str]:
             low, high = map(short, scale.inside(found, [value for value, _ in best_curve(study, scale)]))
             where = f"between {low} and {high}" if low != high else f"near {low} only"
             how = f"seeds move {study['objective']} by ± {found.sd:.2g}, measured" if not found.assumed else UNMEASURED
-            sentences.append(f"The best {scale.key.lstrip('+')}{_partners(study, scale)} lies {where} ({how}).")
-        sentences += _beside_a_cliff(study, scale)
+            others = {key: value for key, value in winner.trial["params"].items() if key != scale.key}
+            partners = f" at {params_text(study, others)}" if others else ""
+            sentences.append(f"The best {scale.key.lstrip('+')}{partners} lies {where} ({how}).")
+        sentences += _beside_a_cliff(study, winner, scale)
         if found is None:
-            sentences += _outermost(study, scale)
+            sentences += _outermost(study, winner, scale)
         elif found.edge:
             sentences.append(_at_the_edge(scale, found.best, upper=found.edge == "high"))
     return sentences
 
 
-def _outermost(study: Rows, scale: Scale) -> list[str]:
-    """Where too few trials share the best one's other values for a basin: whether the best value of a range is the outermost one."""
-    winner = best(study)
+def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
+    """That the next larger value is far worse, and the command that searches again with a longer warm-up."""
+    found = cliff(study, scale)
+    if found is None:
+        return []
+    value, loss = found
+    level = cost(study, winner.value)
+    how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
+    text = f"Warning: the best lies beside a cliff: at {short(value)} {how}"
+    batch = batch_scale(study)  # a larger batch than the declared one has a larger share of warm-up than the one that was doubled
+    larger = batch is not None and batch.declared is not None and winner.trial["params"].get(batch.key, 0) > batch.declared
+    if scale.name != "lr" or not study.get("warmer") or larger:
+        return [f"{text}."]
+    known = {scale.key: scale for scale in scales(study)}
+    swept = [
+        _range(known[axis["key"]], *known[axis["key"]].ends)
+        if axis["key"] == scale.key or (axis.get("low") is not None and axis["key"] in known)
+        else f"{axis['key']}={','.join(map(short, axis['choices']))}"
+        for axis in study["axes"]
+    ]
+    again = command(study, ["-m", *study["fixed"], *swept, study["warmer"]])
+    return [f"{text}. A longer warm-up moves it away and often gains:  {again}"]
+
+
+def _outermost(study: Rows, winner: Best, scale: Scale) -> list[str]:
+    """Whether the best value of a range is the outermost one, where too few trials share its other values for an interval."""
     ranges = [axis["key"] for axis in study["axes"] if axis.get("low") is not None]
-    if winner is None or scale.key not in ranges or scale.key not in winner.trial["params"]:
+    if scale.key not in ranges or scale.key not in winner.trial["params"]:
         return []
     value = winner.trial["params"][scale.key]
     tried = [trial["params"][scale.key] for trial in study["trials"] if trial["state"] in ("ok", "pruned", "diverged")]
     if min(tried) == max(tried) or min(tried) < value < max(tried):
         return []
     return [_at_the_edge(scale, value, upper=value == max(tried))]
-
-
-def _beside_a_cliff(study: Rows, scale: Scale) -> list[str]:
-    """That the next larger value is far worse, and the command that looks again with a longer warm-up."""
-    found, winner = cliff(study, scale), best(study)
-    if found is None or winner is None:
-        return []
-    place, loss = found
-    level = cost(study, winner.value)
-    how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
-    text = f"Warning: the best lies beside a cliff: at {short(place)} {how}"
-    if scale.name != "lr" or not study.get("warmer") or _has_a_larger_batch(study, winner):
-        return [f"{text}."]
-    swept = [_range(scale, *scale.ends) if axis["key"] == scale.key else _swept(study, axis) for axis in study["axes"]]
-    again = [*study["fixed"], *swept, study["warmer"]]
-    return [f"{text}. A longer warm-up moves it away and often gains:  {command(study, ['-m', *again])}"]
-
-
-def _has_a_larger_batch(study: Rows, winner: Best) -> bool:
-    """Whether the best batch is larger than the declared one: its warm-up is a larger share of its run than the one that was doubled."""
-    scale = batch_scale(study)
-    return scale is not None and scale.declared is not None and winner.trial["params"].get(scale.key, 0) > scale.declared
-
-
-def _swept(study: Rows, axis: Rows) -> str:
-    """The override that sweeps an axis once more."""
-    scale = next((scale for scale in scales(study) if scale.key == axis["key"]), None)
-    if axis.get("low") is None or scale is None:
-        return f"{axis['key']}={','.join(map(short, axis['choices']))}"
-    return _range(scale, *scale.ends)
-
-
-def _range(scale: Scale, low: float, high: float) -> str:
-    """The override that sweeps an axis from one end to the other."""
-    interval = f"interval({_typed(scale, low)},{_typed(scale, high)})"
-    interval = f"int({interval})" if scale.integer else interval
-    tags = "log,powers_of_two," if scale.powers else "log,"
-    return f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
-
-
-def _partners(study: Rows, scale: Scale) -> str:
-    """The best trial's values of the other axes, for which the interval holds."""
-    winner = best(study)
-    others = {key: value for key, value in winner.trial["params"].items() if key != scale.key} if winner else {}
-    return f" at {params_text(study, others)}" if others else ""
 
 
 def _at_the_edge(scale: Scale, value: float, *, upper: bool) -> str:
@@ -226,8 +197,15 @@ def _at_the_edge(scale: Scale, value: float, *, upper: bool) -> str:
     return f"Warning: the best {key} lies at the {'upper' if upper else 'lower'} end of its range: widen it, e.g. '{_range(scale, low, high)}'."
 
 
-def _typed(scale: Scale, value: float) -> str:
-    return str(max(1, round(value)) if scale.log else round(value)) if scale.integer else short(float(value))
+def _range(scale: Scale, low: float, high: float) -> str:
+    """The override that sweeps an axis from one end to the other."""
+    if scale.integer:
+        least = 1 if scale.log else -math.inf
+        interval = f"int(interval({','.join(str(max(least, round(end))) for end in (low, high))}))"
+    else:
+        interval = f"interval({short(float(low))},{short(float(high))})"
+    tags = "log,powers_of_two," if scale.powers else "log,"
+    return f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
 
 
 def _speeds(study: Rows, folder: Path | None) -> list[str]:
@@ -236,41 +214,24 @@ def _speeds(study: Rows, folder: Path | None) -> list[str]:
     found = best_of_each(study, scale) if scale else {}
     if scale is None or len(found) < 2:
         return []
-    parts = [f"{short(value)}: {digits(trial['value'])}{_at_speed(trial)}" for value, trial in found.items()]
+    parts = []
+    for value, trial in found.items():
+        speed = speed_of(trial)
+        parts.append(f"{short(value)}: {digits(trial['value'])}{f' at {short_count(speed)} tokens/s' if speed else ''}")
     sentence = f"{study['objective']} by {scale.key.lstrip('+')}, each with its best partner: {'; '.join(parts)}."
     return [sentence, *(at_equal_time(study, learning_curves(study, folder)) if folder else [])]
 
 
-def _at_speed(trial: Rows) -> str:
-    speed = speed_of(trial)
-    return f" at {short_count(speed)} tokens/s" if speed else ""
-
-
-def _validity(study: Rows, winner: Best) -> list[str]:
-    tokens = tokens_of(study, winner.trial)
-    words = study.get("schedule") or ""
-    share = re.search(r"([\d.]+) % of the run", words)
-    other = "a longer warm-up takes a higher rate" if share and float(share[1]) >= CUT else "longer runs may want another value"
-    return [f"This is valid for {short_count(tokens)} tokens{f' ({words})' if words else ''}: {other}."] if tokens else []
-
-
-def _losses(study: Rows) -> list[str]:
-    """Which trials did not come to the end, and why those failed that did."""
+def _ended_early(study: Rows) -> list[str]:
+    """How many trials ended early, how, and why those failed that did."""
     counts = Counter(trial["state"] for trial in study["trials"] if trial["state"] in ENDED_EARLY)
     if not counts:
         return []
     parts = [f"{counts[state]} {state}" for state in ENDED_EARLY if counts[state]]
     why = [f"trial {trial['number']}: {trial['reason']}" for trial in study["trials"] if trial["state"] == "failed" and trial.get("reason")]
     more = f"; {len(why) - 3} more" if len(why) > 3 else ""
-    total = len(study["trials"])
-    end = f" ({'; '.join(why[:3])}{more})" if why else ""
-    return [f"{sum(counts.values())} of {total} trials ended early: {', '.join(parts)}{end}."]
-
-
-def _next(study: Rows, winner: Best, folder: Path | None) -> list[str]:
-    place = folder or Path("multirun") / study["name"]
-    build = [f"Build on it:  {use(study, place)}"] if study.get("program") == "gptshake" else []  # another app has no experiment=
-    return [f"Repeat it:  {command(study, overrides_of(study, winner))}", *build]
+    reasons = f" ({'; '.join(why[:3])}{more})" if why else ""
+    return [f"{counts.total()} of {len(study['trials'])} trials ended early: {', '.join(parts)}{reasons}."]
 
 
 def _compared(study: Rows, winner: Best) -> list[str]:
@@ -302,11 +263,8 @@ def table_text(study: Rows) -> str:
     """The trials in order of their numbers, the best marked; for a comparison with a base its paired differences."""
     if study.get("ablate"):
         return aligned([DIFFERENCE_HEAD, *difference_rows(study)], left=(0,))
-    head, rows = table(study)
+    head, rows = trial_table(study)
     return aligned([["", *head], *rows], left=(0, 2, len(head))) if rows else ""
-
-
-DIFFERENCE_HEAD = ["change", "difference", "± error", "percent", "speed", "seeds", "verdict"]
 
 
 def difference_rows(study: Rows) -> list[list[str]]:
@@ -323,28 +281,26 @@ def difference_rows(study: Rows) -> list[list[str]]:
     return rows
 
 
-def table(study: Rows) -> tuple[list[str], list[list[str]]]:
+def trial_table(study: Rows) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of trials; a row begins with ``*`` if it is the best."""
-    winner = best(study)
-    called = names(study)
+    winner, called = best(study), names(study)
     keys = [axis["key"] for axis in study["axes"]]
-    head = ["trial", "state", *(called[key] for key in keys), study["objective"], "tokens/s", "took", "why"]
     rows = []
     for trial in sorted(study["trials"], key=lambda row: row["number"]):
         mark = "*" if winner and trial["number"] == winner.trial["number"] else ""
-        cells = [short(trial["params"].get(key, "")) for key in keys]
-        rows.append([mark, str(trial["number"]), trial["state"], *cells, *_results(trial)])
-    return head, rows
-
-
-def _results(trial: Rows) -> list[str]:
-    value, speed, seconds = trial["value"], speed_of(trial), seconds_of(trial)
-    reason, at = trial.get("reason") or "", trial.get("at")
-    place = f"at {short_count(at)} tokens" if at is not None and trial["state"] != "ok" and f"{at:,}" not in reason else ""
-    why = ", ".join(filter(None, [reason, place]))
-    return [
-        digits(value) if value is not None else "",
-        short_count(speed) if speed else "",
-        duration(seconds) if seconds is not None else "",
-        " ".join(why.split())[:80],
-    ]
+        value, speed, seconds = trial["value"], speed_of(trial), seconds_of(trial)
+        reason, at = trial.get("reason") or "", trial.get("at")
+        place = f"at {short_count(at)} tokens" if at is not None and trial["state"] != "ok" and f"{at:,}" not in reason else ""
+        rows.append(
+            [
+                mark,
+                str(trial["number"]),
+                trial["state"],
+                *(short(trial["params"].get(key, "")) for key in keys),
+                digits(value) if value is not None else "",
+                short_count(speed) if speed else "",
+                duration(seconds) if seconds is not None else "",
+                " ".join(", ".join(filter(None, [reason, place])).split())[:80],
+            ]
+        )
+    return ["trial", "state", *(called[key] for key in keys), study["objective"], "tokens/s", "took", "why"], rows

@@ -35,12 +35,12 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     }
     for title, lines in sections.items():
         print(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n", flush=True)
-    from gptshake.report.plots_compare import overlay
+    from gptshake.report.plots_compare import comparison_plot
 
     called = [Path(name).name for name in names(entries)]
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []
     name = "-".join([*called[:_MOST_NAMED], *more])
-    print(written(lambda: overlay(entries, expanded(cfg.task.folder), name)) or "  No run has a curve to draw yet.")
+    print(written(lambda: comparison_plot(entries, expanded(cfg.task.folder), name)) or "  No run has a curve to draw yet.")
 
 
 def _entries(cfg: DictConfig) -> list[Entry]:

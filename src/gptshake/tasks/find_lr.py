@@ -76,7 +76,8 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, record: Run) -> dict[str, float]:
-    from gptshake.report.lr_range import plot, sentences
+    from gptshake.report.plots_tasks import plot_find_lr
+    from gptshake.report.tasks_text import find_lr_text
 
     found: dict[str, Any] = record.info.get("find_lr") or {}
     task = cfg.task
@@ -89,7 +90,7 @@ def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, re
             )
             found |= _read(assemble.run_range_tests(cfg, store, budget), found)
             record.update(find_lr=found)
-            plot(record.info, record.path)  # to look at meanwhile
+            plot_find_lr(record.info, record.path)  # to look at meanwhile
         record.update(find_lr=found)
     if task.confirm != 0:
         found |= _confirmed(cfg, launch, budget, record, found)
@@ -100,10 +101,10 @@ def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, re
     else:
         found |= {"lr": float(f"{found['start']:.2g}"), "low": None, "high": None, "confirm": []}
     record.update(find_lr=found | {"last": _last_run(cfg, launch, record)})
-    pictures = plot(record.info, record.path)
+    pictures = plot_find_lr(record.info, record.path)
     summary = {"find_lr/lr": found["lr"]}
     record.finish("ok", None, summary)
-    for line in sentences(record.info, _training(launch.overrides)):
+    for line in find_lr_text(record.info, _training(launch.overrides)):
         record.say(line)
     _mirror(cfg, record, pictures)
     return summary

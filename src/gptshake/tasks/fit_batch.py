@@ -24,7 +24,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     with assemble.fitter(cfg, store) as fitter:  # before this process asks for a GPU
         cfg.data.micro_batch_size = 1  # it is what is looked for
         budget = assemble.resolve(cfg, store)
-        from gptshake.report.fit_batch import draw, row_text, text
+        from gptshake.report.plots_tasks import draw_fit_batch
+        from gptshake.report.tasks_text import fit_batch_row, fit_batch_text
 
         device, precision, threads = assemble.device_of(cfg), cfg.trainer.precision, cfg.trainer.threads
         limit = assemble.memory_limit(device)
@@ -48,12 +49,12 @@ def run(cfg: DictConfig, launch: Launch) -> None:
             limit,
             tried=tried,
             saturates=not to_the_limit,
-            say=lambda row: print(f"  {row_text(row, batch, budget.block_size)}", flush=True),
+            say=lambda row: print(f"  {fit_batch_row(row, batch, budget.block_size)}", flush=True),
         )
         if device == "cuda" and cfg.task.memory is None:
             fitter.keep(tried)
-    print(text(facts))
-    print(written(lambda: draw(facts, expanded(cfg.task.folder) / names)))
+    print(fit_batch_text(facts))
+    print(written(lambda: draw_fit_batch(facts, expanded(cfg.task.folder) / names)))
 
 
 def _name(device: str) -> str:

@@ -24,12 +24,13 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     block_size = cfg.model.block_size if cfg.model is not None else cfg.task.block_size
     offset = cfg.data.get("offset", "none")
     facts = inspect(store, block_size, n_shown=cfg.task.n_blocks, n_listed=cfg.task.n_tokens, seed=cfg.seed, offset=offset)
-    from gptshake.report.inspection import draw, text
     from gptshake.report.outcome import written
+    from gptshake.report.plots_tasks import draw_inspection
+    from gptshake.report.tasks_text import inspection_text
 
-    print(printable(text(facts, _batch_size(cfg, block_size))))
+    print(printable(inspection_text(facts, _batch_size(cfg, block_size))))
     name = f"{safe(store.label) or 'text'}-{store.tokenizer.name}{store.tokenizer.vocab_size}"
-    print(written(lambda: draw(facts, expanded(cfg.task.folder) / name)))
+    print(written(lambda: draw_inspection(facts, expanded(cfg.task.folder) / name)))
 
 
 def _batch_size(cfg: DictConfig, block_size: int) -> int | None:

@@ -31,7 +31,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         _name([launch.path / "plots" / "noise_scale.png"])
         return
     run_dir = find_run(cfg.task.run, run_roots(cfg.paths))
-    from gptshake.report.noise_scale import batch_of, draw, plot_noise_scale
+    from gptshake.report.plots_run import batch_of, draw_noise_scale, plot_noise_scale
 
     info = read_run(run_dir)
     batch = batch_of(info)
@@ -45,7 +45,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     print(sentence(estimates, *batch))
     if estimates[-1].scale is None:
         print(f"More passes make it surer: task.passes={4 * cfg.task.passes}.")
-    _name(draw(estimates, batch, title_of(info), folder))
+    _name(draw_noise_scale(estimates, batch, title_of(info), folder))
 
 
 def _at_checkpoints(run_dir: Path, typed: list[str], passes: int, folder: Path) -> list[Estimate]:

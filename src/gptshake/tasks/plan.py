@@ -33,14 +33,15 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     store = assemble.token_store(cfg, [])
     facts = plan(cfg, store, f"{names.replace('-', ' · ')} · {store.label}")
     from gptshake.report.outcome import written
-    from gptshake.report.plan import draw, text
+    from gptshake.report.plots_tasks import draw_plan
+    from gptshake.report.tasks_text import plan_text
 
-    print(text(facts))
-    print(written(lambda: draw(facts, expanded(cfg.task.folder) / f"{names}-{cfg.task.device or 'here'}")))
+    print(plan_text(facts))
+    print(written(lambda: draw_plan(facts, expanded(cfg.task.folder) / f"{names}-{cfg.task.device or 'here'}")))
 
 
 def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
-    """Settle the config, find the speed, and work everything out; as ``report.plan`` shows it."""
+    """Settle the config, find the speed, and work everything out; as ``report.tasks_text`` shows it."""
     gpu = hardware.KNOWN_GPUS[cfg.task.device] if cfg.task.device else None
     asked, vocabulary, shape = cfg.trainer.val_check_interval, store.tokenizer.vocab_size, assemble.model_shape(cfg)
     with ExitStack() as stack:

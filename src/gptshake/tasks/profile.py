@@ -66,7 +66,8 @@ def run(cfg: DictConfig, launch: Launch) -> None:
 
 def _profile(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, start: "Phases", folder: Path) -> None:
     """Measure, print, and fill the folder."""
-    from gptshake.report.profile import draw, text
+    from gptshake.report.plots_tasks import draw_profile
+    from gptshake.report.tasks_text import profile_text
     from gptshake.training.callbacks.profiler import Profiler
 
     profiler = Profiler(warmup=cfg.task.warmup, steps=cfg.task.steps, seconds=cfg.task.seconds, trace=folder / "trace.json")
@@ -79,8 +80,8 @@ def _profile(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget,
         )
     facts = _facts(cfg, launch, store, budget, passes, profiler) | {"start": start.seconds}
     facts["verdict"] = [*facts["verdict"], bottleneck.start_verdict(start.seconds)]
-    draw(facts, folder)
-    print(text(facts))
+    draw_profile(facts, folder)
+    print(profile_text(facts))
 
 
 class Phases:

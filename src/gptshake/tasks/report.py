@@ -13,8 +13,9 @@ from gptshake.record.run import find_run, run_roots
 from gptshake.record.studies import find_study, read_rows_of
 from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
 from gptshake.report.outcome import written
+from gptshake.report.small_plots import ascii_plot
 from gptshake.report.study_stats import best
-from gptshake.report.study_text import basin_text, table_text, verdict
+from gptshake.report.study_text import table_text, verdict
 
 
 def run(cfg: DictConfig, launch: Launch) -> None:
@@ -65,6 +66,6 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
     files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))
     if not aloud and best(study):
         return
-    parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), basin_text(study)]
+    parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), ascii_plot(study)]
     print("\n\n".join(part for part in parts if part))
     print(f"\n{files}")

@@ -16,7 +16,7 @@ from gptshake.files import sha256_text, write_atomic
 from gptshake.record.catalogue import catalogue
 from gptshake.report.journal.experiments import UNEXPECTED, Experiment, Section, find_experiments, sections, unexpected
 from gptshake.report.journal.markdown import MARKER, entry, unreadable
-from gptshake.report.small_plots import sketch
+from gptshake.report.small_plots import loss_svg
 from gptshake.report.study_stats import Rows
 
 DRAWN_AS = 2  # raise it when the pictures shall look otherwise
@@ -206,7 +206,7 @@ def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], i
     end = f"<!-- {key} -->\n"
     if path.is_file() and path.read_bytes().endswith(end.encode()):
         return [(what, path)], 0
-    svg = _study_svg(one.study, one.folder) if one.study else sketch(one.main.info, one.main.columns)
+    svg = _study_svg(one.study, one.folder) if one.study else loss_svg(one.main.info, one.main.columns)
     if svg is None:
         return [], 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,8 +233,7 @@ def _study_svg(study: Rows, folder: Path) -> str | None:
     """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers. Rounded, so a third smaller."""
     from gptshake.report.batch_time import learning_curves
     from gptshake.report.frame import drawn, look
-    from gptshake.report.history import ablate_figure, curves_figure
-    from gptshake.report.plots_study import basin_figure
+    from gptshake.report.plots_study import ablate_figure, basin_figure, curves_figure
 
     with look():
         figure = ablate_figure(study) if study.get("ablate") else basin_figure(study)

@@ -1,0 +1,328 @@
+"""What the tasks find_lr, fit_batch, plan, profile and inspect print: tables, and last, where the eye is, what to do.
+
+Takes the plain values of each task and gives text; ``plots_tasks.py`` draws the same values.
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gptshake.estimate import laws
+from gptshake.estimate.budget import Budget, micro_batch
+from gptshake.estimate.cost import Memory
+from gptshake.estimate.fit import Tried, fastest, largest
+from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
+from gptshake.estimate.words import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
+from gptshake.report.rerun import quoted
+from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
+from gptshake.report.tables import aligned
+
+Facts = Mapping[str, Any]
+LR_RULES = {"steep": "steepest fall", "valley": "valley", "minimum": "minimum / 10", "slide": "slide", "middle": "middle of the basin"}
+STEP_PARTS = {
+    "data": "waiting for data",
+    "transfer": "copying to device",
+    "forward": "forward",
+    "backward": "backward",
+    "optimizer": "optimizer",
+    "logging": "record, callbacks",
+    "other": "the loop",
+}
+LINE = 118  # letters of a line on the terminal
+LEAST_START_S = 0.005  # shorter phases of the start are not shown
+BEYOND = 2  # models named that no longer fit
+KEPT = 3  # checkpoints: the newest two and the best
+
+
+# find_lr
+
+
+def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
+    """The estimates, then the recommendation and why.
+
+    Args:
+        info: run.json of the run.
+        overrides: of the training that it is for.
+    """
+    found = info["find_lr"]
+    interval = f" ({lr_interval(found)})" if found.get("low") is not None else ""
+    reason = "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
+    if found.get("confirm"):
+        reason = f"best of {len(found['confirm'])} runs of {counted(found['steps'], 'step')}, each with its whole schedule"
+    name, rate, _ = _declared_lr(found)
+    assert rate is not None
+    ratios = [f"{_times(found['lr'] / rate)} {name if name != 'preset' else 'the preset'} ({short_rate(rate)})"]
+    if last := found.get("last"):
+        ratios.append(f"{_times(found['lr'] / last['lr'])} the last run of this model and data ({short_rate(last['lr'])}, {last['id']})")
+    return [
+        "estimates:",
+        *(f"  {name:<22}{short_rate(rate)}" for name, rate, _ in lr_estimates(found)[:-1]),
+        f"  scaling law: {found['law_says'].removeprefix('law says ')}",
+        f"optimizer.lr={short_rate(found['lr'])} is the peak to train with{interval}: {reason}.",
+        *([f"It is the peak of this run's schedule: {found['schedule']}."] if "schedule" in found else []),  # older records lack it
+        f"That is {' and '.join(ratios)}.",  # an exponent is easily misread
+        *_lr_doubts(found),
+        f"  picture: {Path('plots') / 'lr_range.png'} in the record",
+        f"  next:    gptshake {' '.join(map(quoted, overrides))} optimizer.lr=from:{info['id']}",
+    ]
+
+
+def lr_estimates(found: Facts) -> list[tuple[str, float, str]]:
+    """Name, rate and colour of every estimate; the recommendation last."""
+    rules = found.get("rules") or {}
+    rows = [(name, rules.get(rule), BLUE) for rule, name in LR_RULES.items()]
+    rows += [("high, for one cycle", rules.get("one_cycle"), BLUE)] if found.get("one_cycle") else []
+    last = found.get("last") or {}
+    rows += [("published laws", found.get("law"), ORANGE), _declared_lr(found), (f"last run {last.get('id', '')}", last.get("lr"), INK)]
+    rows += [("recommended", found.get("lr"), VERMILION)]
+    return [(name, rate, colour) for name, rate, colour in rows if rate is not None]
+
+
+def _declared_lr(found: Facts) -> tuple[str, float | None, str]:
+    """The rate that the command would train with: the preset's, unless another was typed."""
+    typed = found.get("preset") is None or not math.isclose(found["preset"], found["declared"], rel_tol=1e-6)
+    return ("optimizer.lr", found["declared"], INK) if typed else ("preset", found["preset"], INK)
+
+
+def lr_interval(found: Facts) -> str:
+    """The near-optimal interval in words: without measured noise it ends at rates that were tried."""
+    low, high = short_rate(found["low"]), short_rate(found["high"])
+    return f"the best is from {low} to {high}" if found.get("assumed") else f"{low} to {high} are indistinguishable from it"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g} x" if ratio >= 1 else f"{ratio:.2f} x" if ratio >= 0.1 else f"{ratio:.2g} x"
+
+
+def _lr_doubts(found: Facts) -> list[str]:
+    """Why the recommendation may be off, and what would settle it."""
+    lines = []
+    if found.get("ramps") and not found.get("rules"):
+        lines.append("The loss did not fall at any rate of the range test, so the runs began at the rate of the scaling law.")
+    if found.get("still_falls"):
+        lines.append(
+            f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
+            "a higher task.high looks further, a higher task.steps more slowly."
+        )
+    if found.get("edge"):
+        lines.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(found['confirm']) + 3} looks further.")
+    return lines
+
+
+# fit_batch
+
+
+def fit_batch_row(row: Tried, batch: int, block_size: int) -> str:
+    """One trial as a line, while others go on."""
+    size = f"{row.size:>5} sequence{'s' if row.size > 1 else ' '}"
+    if not row.fits:
+        return f"{size}  {'do' if row.size > 1 else 'does'} not fit: {row.why}"
+    return f"{size}  {short_count(row.rate(batch) * block_size):>6} tokens/s  {short_bytes(row.peak or 0):>8}"
+
+
+def fit_batch_text(facts: Facts) -> str:
+    """The table, and what to do."""
+    tried, batch, block = sorted(facts["tried"], key=lambda row: row.size), facts["batch_size"], facts["block_size"]
+    best, beyond, most = fastest(tried, batch), fastest(tried, batch, beyond=True), largest(tried)
+    fast = "fastest" if beyond.size <= batch else f"fastest for steps of {batch}"
+    marks = ((fast, best), ("fastest of all", beyond if beyond.size > batch else None), ("largest that fits", most))
+    table = [["micro-batch", "tokens/s", "ms a pass", "peak memory", ""]]
+    for row in tried:
+        numbers = [short_count(row.rate(batch) * block), f"{1000 * row.micro_batch:.3g}"] if row.fits else ["", ""]
+        note = ", ".join(word for word, marked in marks if row is marked)
+        if not row.fits:
+            note = "does not fit" if row.peak else f"does not fit: {row.why}"
+        table.append([str(row.size), *numbers, short_bytes(row.peak) if row.peak else "", note])
+    return f"\n{aligned(table)}\n\n{fit_batch_sentence(facts)}"
+
+
+def fit_batch_sentence(facts: Facts) -> str:
+    """What to write into the next command, and what else there is room for."""
+    tried, batch, block = sorted(facts["tried"], key=lambda row: row.size), facts["batch_size"], facts["block_size"]
+    best, beyond, most = fastest(tried, batch), fastest(tried, batch, beyond=True), largest(tried)
+    use = micro_batch(batch, best.size)
+    divided = f" (it divides the batch of {batch}; {best.size} was tried)" if use != best.size else ""
+    where, more = "here", ""
+    if beyond.size > batch:
+        where = f"for steps of {counted(batch, 'sequence')}"
+        more = f" (larger steps go up to {short_count(beyond.rate(batch) * block)}, {beyond.size} at once)"
+    full = any(not row.fits for row in tried)
+    end = f"{most.size} {'is the largest that fits' if full else 'still fits, and more is no faster'}."
+    speed = f"{best.rate(batch) * block:,.0f} tokens/s with {short_bytes(best.peak or 0)} of {short_bytes(facts['limit'])}"
+    return f"data.micro_batch_size={use}{divided} is the fastest {where}: {speed}{more}; {end}"
+
+
+# plan
+
+
+def plan_text(facts: Facts) -> str:
+    """All of it but the picture, doubts last."""
+    head = f"{facts['title']}\non {facts['device']}, {facts['settings']}; speed {facts['how']}"
+    table = "\n".join(f"{name:<11} {value}" for name, value in [*_plan_rows(facts), *_law_rows(facts)])
+    within = [_within(facts)] if "within" in facts else []
+    budget: Budget = facts["budget"]
+    warnings = doubts(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
+    if within and not too_often(budget.epochs):
+        warnings += too_often(_epochs_within(facts), hours_text(facts["within"]))
+    last = [f"note: {note}" for note in budget.notes] + ([f"warning: {warning}" for warning in warnings] or ["no problems found"])
+    return "\n\n".join([head, table, *within, "\n".join(last)])
+
+
+def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
+    budget: Budget = facts["budget"]
+    parts = " + ".join(f"{name} {short_count(count)}" for name, count in facts["parameters"].items())
+    flops, spent, price = facts["flops_per_token"], sum(facts["seconds"].values()), facts["price_per_hour"]
+    took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
+    epochs = counted(budget.epochs, "epoch", ".3g")
+    checkpoint = facts["checkpoint_bytes"]
+    return [
+        ("parameters", f"{short_count(sum(facts['parameters'].values()))} = {parts}"),
+        ("work", f"{short_count(flops)} FLOPs per token, {short_rate(flops * budget.total_tokens)} in all"),
+        ("step", f"{budget.batch_in_words} of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
+        ("length", f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {epochs} (limit: {budget.limit})"),
+        ("rate", (f"peak lr {short_rate(facts['lr'])}, " if facts["lr"] else "") + facts["schedule"]),
+        ("memory", " + ".join(f"{name} {short_bytes(size)}" for name, size in memory_parts(facts["memory"]).items())),
+        ("peak", f"{short_bytes(facts['memory'].total)} of {short_bytes(facts['memory_there'])}"),
+        ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),
+        ("time", f"{duration(spent)} = {took}"),
+        *([("cost", f"{price * spent / 3600:.2f} at {price:.2f} per hour")] if price is not None else []),
+        ("disk", f"{short_bytes(checkpoint)} a checkpoint, {short_bytes(KEPT * checkpoint)} for the {KEPT} kept"),
+    ]
+
+
+def memory_parts(memory: Memory) -> dict[str, int]:
+    """The parts that make up the peak."""
+    last = ("activations", memory.activations) if memory.activations >= memory.saving else ("saving a checkpoint", memory.saving)
+    return {"process": memory.base, "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer} | dict([last])
+
+
+def _law_rows(facts: Facts) -> list[tuple[str, str]]:
+    budget: Budget = facts["budget"]
+    n, d, batch = facts["n_blocks"], budget.total_tokens, budget.tokens_per_step
+    advice = lr_advice(facts)
+    ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / advice.lr:.2g} x that" if facts["lr"] else ""
+    interval = f"{short_rate(advice.low)},{short_rate(advice.high)}"
+    decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, advice.lr):.2g}, " if d > n else ""  # nobody fitted it to less
+    return [
+        ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
+        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({interval}))'"),
+        ("", f"{laws.deepseek_sentence(facts['flops_per_token'] * d)}; {laws.kaplan_sentence(n)}"),
+        ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
+    ]
+
+
+def lr_advice(facts: Facts) -> laws.Advice:
+    """The learning rate that published laws give for a plan."""
+    budget: Budget = facts["budget"]
+    characters = facts["bytes_per_token"] < laws.CHARACTERS
+    return laws.advised_lr(facts["n_blocks"], budget.total_tokens, budget.tokens_per_step, characters=characters)
+
+
+def _within(facts: Facts) -> str:
+    """What fits into the hours asked for: of this model, of text, and which other models."""
+    within, epochs = facts["within"], _epochs_within(facts)
+    tokens = within["steps"] * facts["budget"].tokens_per_step
+    documents = f" ({epochs * within['documents']:,.0f} documents like these)" if within["documents"] > 1 else ""
+    steps = f"In {hours_text(within)}: {counted(within['steps'], 'step')} = {short_count(tokens)} tokens"
+    text = f"{steps} = {epochs_in_words(epochs)} of this text, or one epoch of {short_bytes(tokens * facts['bytes_per_token'])}{documents}."
+    presets = sorted(within["presets"], key=lambda row: (row["seconds"], row["name"]))
+    fits = [row["name"] for row in presets if row["seconds"] <= 3600 * within["hours"] and row["memory"] <= facts["memory_there"]]
+    largest = f"The largest model that fits is {fits[-1]}" if fits else "No model of ours fits"
+    table = [["model", "parameters", "tokens", "time", "memory"]]
+    for row in presets[: len(fits) + BEYOND]:
+        sizes = (short_count(row["parameters"]), short_count(row["tokens"]), duration(row["seconds"]), short_bytes(row["memory"]))
+        table.append([row["name"], *sizes])
+    rule = f"{largest}, if each gets 20 tokens per parameter, one sequence at a time, and multiplies as fast as this one:"
+    return "\n".join([text, rule, aligned(table, left=(0,))])
+
+
+def _epochs_within(facts: Facts) -> float:
+    return float(facts["within"]["steps"] * facts["budget"].tokens_per_step / facts["within"]["epoch_tokens"])
+
+
+def hours_text(within: Facts) -> str:
+    return "1 hour" if within["hours"] == 1 else f"{within['hours']:g} hours"
+
+
+# profile
+
+
+def profile_text(facts: Facts) -> str:
+    """Tables, and the verdict last."""
+    step = [["a step", "median ms", "mean ms", "share", ""]]
+    for part in facts["parts"]:
+        numbers = (f"{1e3 * part['median_s']:,.2f}", f"{1e3 * part['mean_s']:,.2f}", f"{100 * part['share']:.1f} %")
+        step.append([STEP_PARTS[part["name"]], *numbers, ""])
+    step.append(["all", "", f"{1e3 * facts['step_s']:,.2f}", "", ""])
+    batch, n_steps = facts["batch"], counted(len(facts["steps"]["measured_s"]), "step")
+    accumulated = f" = {batch['accumulation']} micro-batches" if batch["accumulation"] > 1 else ""
+    from_few = f", estimated from {batch['measured']} of them" if batch["measured"] < batch["accumulation"] else ""
+    head = f"{profile_numbers(facts)}\nmeasured: {n_steps} of {counted(batch['size'], 'sequence')}{accumulated}{from_few}"
+    slow = [f"{name} {1e3 * seconds:.2g} ms" for name, seconds in list(facts["callbacks"].items())[:3]]
+    beside = [f"slowest callbacks, a step: {', '.join(slow)}"] if slow else []
+    for name, row in facts["occasions"].items():
+        beside.append(f"a {name} takes {three_digits(row['seconds'])} s ({row['times']} seen); it is no part of the step above")
+    total = sum(facts["start"].values())
+    start = [["the start", "seconds", "share", ""]]
+    start += [[name, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %", ""] for name, seconds in start_phases(facts).items()]
+    start.append(["all", f"{total:.2f}", "", ""])
+    verdict = [textwrap.fill(sentence, LINE, break_on_hyphens=False, break_long_words=False) for sentence in facts["verdict"]]
+    parts = [head, aligned(step, left=(0,)), "\n".join(beside), aligned(start, left=(0,)), "\n".join(verdict)]
+    return "\n\n".join(filter(None, parts))
+
+
+def profile_numbers(facts: Facts) -> str:
+    """Time of a step, speed, and where it was measured, in one line."""
+    cost = facts["measuring"]
+    parts = [
+        f"a step takes {three_digits(1e3 * facts['step_s'])} ms",
+        f"{short_count(facts['tokens_per_s'])} tokens/s",
+        f"MFU {facts['mfu']:.2g}",
+        f"{facts['data']}, {facts['device']}",
+        f"measuring costs {percent(cost)}" if cost >= 0.0005 else "measuring costs less than the noise",
+    ]
+    return "  ·  ".join(parts)
+
+
+def start_phases(facts: Facts) -> dict[str, float]:
+    return {name: seconds for name, seconds in facts["start"].items() if seconds >= LEAST_START_S}
+
+
+# inspect
+
+
+def inspection_text(facts: Facts, batch_size: int | None) -> str:
+    """Counts, tokens and blocks of a token store, warnings last.
+
+    Args:
+        facts: of the store.
+        batch_size: sequences per optimizer step, for the steps of an epoch; None if a run decides it.
+    """
+    head = f"{facts['label']}, {facts['tokenizer']} tokenizer with {facts['vocab_size']:,} ids ({facts['licence']})"
+    steps = f" = {facts['n_blocks'] / batch_size:,.1f} steps of {batch_size:,}" if batch_size else ""
+    entropy = ", ".join(f"{name} {value:.3f}" for name, value in facts["entropy"].items())
+    most = "  ".join(f"{token['text']!r} {token['share']:.2%}" for token in facts["most"])
+    least = "  ".join(f"{token['text']!r} {token['n']:,}x" for token in facts["least"])
+    unused = f"; {facts['unused']:,} ids never occur in training" if facts["unused"] else ""
+    parts = [
+        f"{head}\nstore {facts['key']} in {facts['path']}",
+        _splits(facts),
+        f"an epoch: {counted(facts['n_blocks'], 'block')} of {facts['block_size']:,} tokens{steps}\n"
+        f"entropy in nats per token: {entropy} (what a model that knows nothing, frequencies, one token of context would reach)",
+        f"most frequent: {most}\nleast frequent: {least}{unused}",
+    ]
+    for number, block in enumerate(facts["blocks"], 1):  # each line behind a bar, so that nothing of it is taken for ours
+        lines = "\n".join(f"  | {line}" for line in block.splitlines() or [""])
+        parts.append(f"training block {number}, as a run with this seed reads it:\n{lines}")
+    return "\n\n".join([*parts, "\n".join(f"warning: {sentence}" for sentence in facts["warnings"]) or "no problems found"])
+
+
+def _splits(facts: Facts) -> str:
+    rows = [["split", "documents", "tokens", "characters", "bytes", "bytes/token", "unknown"]]
+    for split in facts["splits"]:
+        counts = (f"{split[key]:,}" for key in ("n_documents", "n_tokens", "n_characters", "n_bytes"))
+        rows.append([split["name"], *counts, f"{split['bytes_per_token']:.3f}", f"{split['unknown']:.3%}"])
+    sampled = f"\n(frequencies: of {short_count(facts['sampled'])} tokens spread over a split)" if facts["sampled"] else ""
+    return aligned(rows, left=(0,)) + sampled
