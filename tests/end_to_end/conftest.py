@@ -1,12 +1,14 @@
 """A run of half a second: one small block, four micro-batches a step, dropout on, every number reproducible."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gptshake import hardware
 from gptshake.record.metrics import read_rows
 
 SMALL = (
@@ -52,3 +54,19 @@ def the_run() -> Callable[[Path], Record]:
         return Record(file.parent)
 
     return find
+
+
+def kind() -> dict[str, str]:
+    """What decides how sums are rounded: torch, the processor (a cloud gives two of them one name, so with its numbers), its instructions."""
+    import torch
+
+    text = hardware.CPU_INFO.read_text() if hardware.CPU_INFO.exists() else ""
+    found = {name: re.search(rf"^{name}\s*: (.+)$", text, re.M) for name in ("cpu family", "model", "stepping")}
+    processor = ", ".join([hardware.cpu_name(), *(f"{name} {match[1]}" for name, match in found.items() if match)])
+    return {"torch": torch.__version__, "processor": processor, "instructions": torch.backends.cpu.get_cpu_capability()}
+
+
+@pytest.fixture(scope="session")
+def machine_kind() -> dict[str, str]:
+    """The kind of machine that the tests run on."""
+    return kind()
