@@ -109,7 +109,7 @@ def test_what_an_earlier_controller_ended_is_one_line(line: Make) -> None:
     live = Live(out)
     live.update(study)
     live.update(study)
-    assert out.getvalue() == "going on: 8 trials ended before | best so far trial 4, lr 2e-3, val/bpb 2.2500\n"
+    assert out.getvalue() == "resuming: 8 trials ended before | best so far trial 4, lr 2e-3, val/bpb 2.2500\n"
 
 
 def test_repeats_are_one_trial(rows: SimpleNamespace) -> None:
@@ -149,6 +149,15 @@ def test_before_the_first_end_the_estimate_counts_and_without_one_nothing_is_sai
     assert left(study, 0.0) == pytest.approx(8 * 45 / 2)
     assert left(study | {"seconds": None}, 0.0) is None and left(study | {"n_trials": None}, 0.0) is None
     assert "left" not in headline(study | {"seconds": None}, 0.0)
+
+
+def test_a_search_that_ends_by_itself_says_how_many_trials_it_usually_takes(at_work: Make) -> None:
+    study = at_work(2) | {"n_trials": None, "expected": [6, 8], "seconds": 45.0}
+    for trial in study["trials"]:
+        trial["runs"][0] |= {"started": 0.5, "ended": 30.5}
+    assert left(study, 100.0) == pytest.approx(4 * 30 / 2)
+    assert headline(study, 100.0).startswith("2 trials | about 4 more trials, 1 min 00 s | ")
+    assert "more" not in headline(at_work(7) | {"n_trials": None, "expected": [6, 8]}, time.time())
 
 
 def test_repeats_multiply_what_is_left(rows: SimpleNamespace) -> None:

@@ -22,3 +22,9 @@ def test_samplers_that_need_nothing_pass(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(options, "find_spec", lambda name: None)
     for sampler in (None, optuna.samplers.RandomSampler, optuna.samplers.TPESampler, optuna.samplers.RandomSampler(seed=1)):
         options.check(SweeperConfig(sampler=sampler))
+
+
+def test_options_that_were_typed_are_overrides_again() -> None:
+    assert options.typed_options(SweeperConfig()) == []
+    wish = SweeperConfig(n_trials=9, noise=False, timeout=60.0, study="mine")
+    assert options.typed_options(wish) == ["hydra.sweeper.n_trials=9", "hydra.sweeper.timeout=60.0", "hydra.sweeper.noise=false"]

@@ -1,7 +1,7 @@
-"""A study while it is at work: a table that renews itself on a terminal, single lines anywhere else.
+"""A running study: a table that is renewed on a terminal, single lines anywhere else.
 
-Is given study.json's rows again and again, compares them with what it said before, and says what is new. A terminal that is
-gone, or knows fewer letters, stops nobody.
+Takes study.json's rows again and again, compares them with what was printed before, and prints what is new. A terminal that is
+gone, or knows fewer letters, stops nothing.
 """
 
 import math
@@ -17,7 +17,7 @@ from gptshake.report.tables import aligned
 
 RENEW_S = 0.33  # between renewals of a terminal
 MOST_ROWS = 24  # of the table, however high the terminal
-THROUGH = ("ok", "pruned", "diverged")  # what n_trials counts
+DONE = ("ok", "pruned", "diverged")  # what n_trials counts
 
 
 class Live:
@@ -30,15 +30,15 @@ class Live:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._console = Console(stream)
         self._began = time.time()
-        self._said: dict[str, str] | None = None  # row -> its state when it was last spoken of
+        self._states: dict[str, str] | None = None  # row -> its state when it was last printed
         self._height = 0  # lines on the terminal that are ours
         self._renewed = float("-inf")
         self._late: Rows | None = None  # not shown yet
 
     def update(self, study: Rows) -> None:
-        """Show what is new; the same rows again say nothing new."""
+        """Show what is new; the same rows again print nothing."""
         if not self._console.renews:
-            self._say(study)
+            self._print_news(study)
         elif time.monotonic() - self._renewed >= RENEW_S:
             self._renew(study)
         else:
@@ -50,22 +50,18 @@ class Live:
             self._renew(self._late)
         self._height = 0
 
-    def _say(self, study: Rows) -> None:
-        """A line for every row that began or ended since the last time."""
-        if self._said is None:
-            self._said = self._greet(study)
+    def _print_news(self, study: Rows) -> None:
+        """A line for every row that began or ended since the last time; one for all that an earlier controller has ended."""
+        if self._states is None:
+            self._states = {name: state_of(row) for name, row in _rows(study) if _ended_before(row, self._began)}
+            if self._states:
+                so_far = f" | best so far {best_text(study)}" if best(study) else ""
+                self._console.write(f"resuming: {counted(len(self._states), 'trial')} ended before{so_far}\n")
         for name, row in _rows(study):
             state = state_of(row)
-            if state != "waiting" and self._said.get(name) != state:
-                self._said[name] = state
+            if state != "waiting" and self._states.get(name) != state:
+                self._states[name] = state
                 self._console.write(f"{begin_line(study, name, row) if state == 'running' else end_line(study, name, row)}\n")
-
-    def _greet(self, study: Rows) -> dict[str, str]:
-        """Pass over what an earlier controller has ended, in one line."""
-        ended = {name: state_of(row) for name, row in _rows(study) if _ended_before(row, self._began)}
-        if ended:
-            self._console.write(f"going on: {counted(len(ended), 'trial')} ended before{_best_so_far(study)}\n")
-        return ended
 
     def _renew(self, study: Rows) -> None:
         size = self._console.size()
@@ -87,17 +83,19 @@ def frame(study: Rows, height: int, now: float) -> list[str]:
     shown = _shown(study, min(MOST_ROWS, height - len(head) - 1))
     if not shown:
         return head[: max(1, height)]
-    return [*head, *aligned([_head(study), *(_cells(study, name, row, now) for name, row in shown)], left=(0, 1)).splitlines()]
+    called = names(study)
+    columns = ["", "", *(called[axis["key"]] for axis in study["axes"]), study["objective"], "tokens", "tokens/s", "time"]
+    return [*head, *aligned([columns, *(_cells(study, name, row, now) for name, row in shown)], left=(0, 1)).splitlines()]
 
 
 def headline(study: Rows, now: float) -> str:
     """``3 of 8 trials | 2 running on 2 slots | left about 45 s | tiny · wiki_char``: what a narrow terminal cuts away comes last."""
-    through = sum(trial["state"] in THROUGH for trial in study["trials"])
+    done = sum(trial["state"] in DONE for trial in study["trials"])
     running = sum(run["state"] == "running" for _, row in _rows(study) for run in row["runs"])
     failed = sum(trial["state"] == "failed" for trial in study["trials"])
     parts = [
-        f"{through} of {study['n_trials']} trials" if study.get("n_trials") else counted(through, "trial"),
-        f"{running} running on {study['slots']} slot{'s' if study['slots'] != 1 else ''}" if running else "",
+        f"{done} of {study['n_trials']} trials" if study.get("n_trials") else counted(done, "trial"),
+        f"{running} running on {counted(study['slots'], 'slot')}" if running else "",
         f"{failed} failed" if failed else "",
         _left_text(study, now),
         str(study.get("label") or study["name"]),
@@ -113,14 +111,12 @@ def begin_line(study: Rows, name: str, row: Rows) -> str:
 
 def end_line(study: Rows, name: str, row: Rows) -> str:
     """``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
-    value = _value(row)
+    value, seconds, winner = _value(row), seconds_of(row), best(study)
     result = f" -> {study['objective']} {digits(value)}" if value is not None else ""
-    reason = " ".join((row.get("reason") or "").split())
-    seconds = seconds_of(row)
     parts = [
         f"{name} {row['state']}: {params_text(study, row['params'])}{result}",
-        reason if row["state"] != "ok" else "",
-        f"best {digits(winner.value)} (trial {winner.trial['number']})" if (winner := best(study)) else "",
+        " ".join((row.get("reason") or "").split()) if row["state"] != "ok" else "",
+        f"best {digits(winner.value)} (trial {winner.trial['number']})" if winner else "",
         duration(seconds) if seconds is not None else "",
         _left_text(study, study["updated"]),
     ]
@@ -136,43 +132,47 @@ def best_text(study: Rows) -> str:
 
 
 def left(study: Rows, now: float) -> float | None:
-    """Seconds until all runs are through, those of the confirmation too, if they go on taking what they took; None if that cannot be known.
+    """Seconds until all runs have ended, those of the confirmation too, if they take what runs took so far; None if that is not known.
 
-    Before a run has ended the study's own estimate counts. Runs that are at work count for what they have left; after the study's
-    deadline only those, and the waiting seeds of trials that have begun.
+    Before a run has ended the study's own estimate counts. Running runs count for what they have left; after the study's
+    deadline only those, and the waiting seeds of trials that have begun. A search that ends by itself has as many trials as usual.
     """
     rows = [row for _, row in _rows(study)]
     runs = [run for row in rows for run in row["runs"]]
-    spans = [run["ended"] - run["started"] for run in runs if run["state"] in THROUGH and run.get("ended") and run.get("started")]
+    spans = [run["ended"] - run["started"] for run in runs if run["state"] in DONE and run.get("ended") and run.get("started")]
     typical = fmean(spans) if spans else study.get("seconds")
     confirms = bool(study.get("confirm"))
-    if typical is None or not (study.get("n_trials") or confirms):
+    if typical is None or not (study.get("n_trials") or study.get("expected") or confirms):
         return None
     deadline = study.get("deadline") or math.inf
-    at_work = [max(0.0, typical - (now - run["started"])) for run in runs if run["state"] == "running"]
+    running = [max(0.0, typical - (now - run["started"])) for run in runs if run["state"] == "running"]
     begun = [run for row in (rows if now < deadline else study["trials"]) for run in row["runs"] if run["state"] in ("waiting", "stopped")]
-    to_come = 0 if confirms or now >= deadline else _trials_to_come(study) * (study.get("repeats") or 1) + (study.get("confirm_runs") or 0)
-    count = len(at_work) + len(begun) + to_come
-    seconds = (sum(at_work) + (len(begun) + to_come) * typical) / max(1, min(study["slots"], count))
+    to_come = 0 if confirms or now >= deadline else trials_to_come(study) * (study.get("repeats") or 1) + (study.get("confirm_runs") or 0)
+    count = len(running) + len(begun) + to_come
+    seconds = (sum(running) + (len(begun) + to_come) * typical) / max(1, min(study["slots"], count))
     last = deadline - now + typical * (study.get("repeats") or 1)  # a trial that begins just before the deadline
     return float(min(seconds, last) if now < deadline else seconds)
 
 
-def _trials_to_come(study: Rows) -> int:
+def trials_to_come(study: Rows) -> int:
     """Trials that have not begun; a combination of lists that failed is not tried again, a point of a search gives its place to another."""
-    begun = [trial for trial in study["trials"] if trial["state"] != "failed"]
-    if study.get("search") == "grid":
-        return max(0, int(study["n_trials"]) - len({str(trial["params"]) for trial in study["trials"]}))
-    return max(0, int(study["n_trials"]) - len(begun))
+    total = int(study.get("n_trials") or (study.get("expected") or [0])[0])
+    begun = [str(trial["params"]) for trial in study["trials"] if trial["state"] != "failed" or study.get("search") == "grid"]
+    return max(0, total - len(set(begun) if study.get("search") == "grid" else begun))
 
 
 def _left_text(study: Rows, now: float) -> str:
+    """``left about 45 s``; of a search that ends by itself ``about 4 more trials, 45 s``."""
     seconds = left(study, now)
-    return f"left about {duration(seconds)}" if seconds and seconds >= 0.5 else ""
+    more = trials_to_come(study) if study.get("expected") and not study.get("confirm") else 0
+    time_text = duration(seconds) if seconds and seconds >= 0.5 else ""
+    if more:
+        return ", ".join(filter(None, [f"about {counted(more, 'more trial')}", time_text]))
+    return f"left about {time_text}" if time_text else ""
 
 
 def state_of(row: Rows) -> str:
-    """A row's state as it is now: an open trial none of whose runs is at work is ``waiting``."""
+    """A row's state as it is now: an open trial none of whose runs is running is ``waiting``."""
     if any(run["state"] == "running" for run in row["runs"]):
         return "running"
     return "waiting" if row["state"] == "running" else str(row["state"])
@@ -190,12 +190,8 @@ def _ended_before(row: Rows, moment: float) -> bool:
     return state_of(row) not in ("running", "waiting") and (not ends or max(ends) < moment)
 
 
-def _best_so_far(study: Rows) -> str:
-    return f" | best so far {best_text(study)}" if best(study) else ""
-
-
 def _value(row: Rows) -> float | None:
-    """The row's value, or the mean of the runs that have ended, or the last value of one at work."""
+    """The row's value, or the mean of the runs that have ended, or the last value of a running one."""
     values = run_values(row) or [run["value"] for run in row["runs"] if run.get("value") is not None]
     if row.get("value") is not None:
         return float(row["value"])
@@ -203,7 +199,7 @@ def _value(row: Rows) -> float | None:
 
 
 def _shown(study: Rows, count: int) -> list[tuple[str, Rows]]:
-    """The rows that fit: those at work, then the best ended one, then the latest; in order."""
+    """The rows that fit: those running, then the best ended one, then the latest; in order."""
     rows = list(_rows(study))
     winner = best(study)
 
@@ -214,11 +210,6 @@ def _shown(study: Rows, count: int) -> list[tuple[str, Rows]]:
 
     kept = sorted(sorted(range(len(rows)), key=rank)[: max(0, count)])
     return [rows[place] for place in kept]
-
-
-def _head(study: Rows) -> list[str]:
-    called = names(study)
-    return ["", "", *(called[axis["key"]] for axis in study["axes"]), study["objective"], "tokens", "tokens/s", "time"]
 
 
 def _cells(study: Rows, name: str, row: Rows, now: float) -> list[str]:

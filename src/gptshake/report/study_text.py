@@ -169,7 +169,7 @@ def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
         else f"{axis['key']}={','.join(map(short, axis['choices']))}"
         for axis in study["axes"]
     ]
-    again = command(study, ["-m", *study["fixed"], *swept, study["warmer"]])
+    again = command(study, ["-m", *study["fixed"], *swept, *study.get("options", []), study["warmer"]])
     return [f"{text}. A longer warm-up moves it away and often gains:  {again}"]
 
 

@@ -88,6 +88,8 @@ class Header:
     confirm_runs: int = 0  # with fresh seeds, once the trials are through
     noise: bool = False  # these runs measure the noise between seeds, and confirm nothing
     warmer: str = ""  # an override that makes the warm-up longer; nothing where there is none, or it is long
+    options: list[str] = field(default_factory=list)  # overrides of the sweeper that are not at their defaults
+    expected: list[int] | None = None  # trials of a search that ends by itself: usually, and at most
 
     def identity(self) -> dict[str, Any]:
         """What may not change under a study's name."""

@@ -27,7 +27,17 @@ from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED, Controller
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
-from gptshake.sweep.options import check, first_points, first_seed, limits, measures_noise, number_of_trials, sampler_for, sequence_of
+from gptshake.sweep.options import (
+    check,
+    first_points,
+    first_seed,
+    limits,
+    measures_noise,
+    number_of_trials,
+    sampler_for,
+    sequence_of,
+    typed_options,
+)
 from gptshake.sweep.plane import Plane
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
@@ -121,6 +131,7 @@ def _controller(
     total = wished if isinstance(search, (Line, Plane)) else min(filter(None, (search.size, n_trials)))
     frozen = _unswept(prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else []), axes)
     varied = [*(axis.key for axis in axes), *map(str, options.ablate)]
+    open_ended = search.expected() if isinstance(search, (Line, Plane)) and total is None else None
     header = Header(
         name=folder.name,
         program=app.program,
@@ -144,9 +155,10 @@ def _controller(
         warmer="" if _varies(varied, "scheduler") else prepared.warmer,
         confirm_runs=2 if noise else options.confirm * min(CONFIRMED, total or CONFIRMED),
         noise=noise,
+        options=typed_options(options),
+        expected=list(open_ended) if open_ended else None,
     )
     study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
-    open_ended = search.expected() if isinstance(search, (Line, Plane)) and total is None else None
     _say_price(header, prepared, parts, options, folder, open_ended)
     return Controller(
         study,
