@@ -24,6 +24,7 @@ LAYERS = [
     {"tasks", "trials"},
     {"assemble", "config"},
     {"data", "training", "sweep", "report"},
+    {"context"},
     {"tokenizer", "record", "processes"},
     {"model", "optim", "estimate"},
     {"hardware", "files", "signals", "ranks", "energy", "redaction", "console", "keys"},

@@ -47,7 +47,9 @@ from gptshake.config.overrides import (
 )
 from gptshake.config.swept import check_points, plain_options, starting_options
 from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, trains
+from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.estimate.budget import Budget
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free
 from gptshake.record.catalogue import flat
@@ -326,7 +328,7 @@ class _Jobs:
             if multirun:
                 check(cfg)
                 print(f"[{hydra_cfg.job.num}] {redact(' '.join(launch.overrides))}")
-            hydra.utils.get_method(cfg.task._target_)(cfg, launch)
+            hydra.utils.get_method(cfg.task._target_)(Context(cfg, launch, _open_store, _make_plan))
         except Exception as error:  # kept for the end: the other runs of a multirun go on
             if stop := stop_behind(error):
                 raise stop from None
@@ -363,6 +365,18 @@ class _Jobs:
             and not text.endswith("=null")  # nothing was chosen
         ]
         return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
+
+
+def _open_store(context: Context) -> Any:
+    from gptshake import assemble  # torch and numpy come with it, which tasks that only read records do without
+
+    return assemble.open_store_of(context)
+
+
+def _make_plan(context: Context) -> Budget:
+    from gptshake import assemble
+
+    return assemble.plan_of(context)
 
 
 def _own_files(cfg: DictConfig) -> dict[str, bytes]:

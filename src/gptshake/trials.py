@@ -21,6 +21,7 @@ from gptshake import assemble, hardware
 from gptshake.config import overrides
 from gptshake.config.arguments import key_of, override_value
 from gptshake.config.validate import check, check_one_device
+from gptshake.context import Context
 from gptshake.estimate import cost, laws
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
@@ -169,7 +170,8 @@ class Trials:
         _one_sample(cfg, hydra_cfg.overrides.task)
         check(cfg)
         check_one_device(cfg, "A trial of a sweep")
-        return get_method(cfg.task._target_)(cfg, self._launch(path, trial, resumes))
+        context = Context(cfg, self._launch(path, trial, resumes), assemble.open_store_of, assemble.plan_of)
+        return get_method(cfg.task._target_)(context)
 
     def _launch(self, path: Path, trial: dict[str, Any], resumes: bool) -> Launch:
         hydra_cfg = HydraConfig.get()

@@ -247,7 +247,7 @@ def test_plugins_in_the_working_directory_are_never_loaded(
 def test_no_entry_point_loads_them_and_files_of_the_users_own_are_found_all_the_same(
     python: list[str], plugins: Path, marker: Path
 ) -> None:
-    (plugins / "mine.py").write_text("def run(cfg, launch):\n    print('mine ran')\n")
+    (plugins / "mine.py").write_text("def run(context):\n    print('mine ran')\n")
     (plugins / "conf/task").mkdir(parents=True)
     (plugins / "conf/task/mine.yaml").write_text("_target_: mine.run\ntrains: false\n")
     done = subprocess.run([*python, "task=mine"], cwd=plugins, capture_output=True, text=True, timeout=100)

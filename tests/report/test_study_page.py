@@ -5,7 +5,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -14,7 +14,6 @@ from PIL import Image
 
 from gptshake.config.compose import compose
 from gptshake.errors import ConfigError, RecordError
-from gptshake.record.launch import Launch
 from gptshake.report.rerun import best_yaml
 from gptshake.report.study_page import report
 from gptshake.report.study_stats import best, differences
@@ -257,7 +256,7 @@ def asked(tmp_path: Path, line: Make, lay: Lay) -> Callable[[Any], None]:
         lay(tmp_path / name, line(name=name))
 
     def ask(name: Any) -> None:
-        task.run(OmegaConf.create({"study": name, "paths": {"multirun": str(tmp_path)}}), Launch("", "", tmp_path, [], {}))
+        task.run(cast(Any, SimpleNamespace(config=OmegaConf.create({"study": name, "paths": {"multirun": str(tmp_path)}}))))
 
     return ask
 

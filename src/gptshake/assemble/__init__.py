@@ -23,7 +23,7 @@ from gptshake.assemble.opening import open_run, outcome
 from gptshake.assemble.parts import make
 from gptshake.assemble.run import OURS, follow, train
 from gptshake.assemble.schedule import longer_warmup, planned_schedule, planned_warmup_steps, schedule_words
-from gptshake.assemble.settle import frozen_source, preflight, resolve, token_store, tokenizer_trainer
+from gptshake.assemble.settle import frozen_source, open_store_of, plan_of, preflight, resolve, token_store, tokenizer_trainer
 from gptshake.assemble.weights import trained
 
 __all__ = [
@@ -45,7 +45,9 @@ __all__ = [
     "memory_there",
     "model_shape",
     "open_run",
+    "open_store_of",
     "outcome",
+    "plan_of",
     "planned_schedule",
     "planned_warmup_steps",
     "preflight",

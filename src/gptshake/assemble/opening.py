@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
 from gptshake.assemble.forecast import around, memory, memory_there, model_shape
-from gptshake.assemble.schedule import carry_note, frozen_warmup, schedule_of, schedule_words, settled_warmup, short_warmup
+from gptshake.assemble.schedule import carry_note, frozen_warmup, length_notes, schedule_of, schedule_words, settled_warmup
 from gptshake.assemble.settle import frozen_source, initial_run
+from gptshake.context import Context
 from gptshake.data.entropy import meaning, references
 from gptshake.data.round_trip import round_trip, unknown_warnings
 from gptshake.data.store import Split, TokenStore
@@ -50,14 +51,15 @@ FROZEN = (
 )
 
 
-def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
+def open_run(context: Context) -> Run:
     """Begin the record of a new run, or open that of the run to go on with.
 
     Raises:
         ConfigError: a longer schedule than the one that the run began with.
         RecordError: the text is not the one that the run began with.
     """
-    run = _go_on(cfg, launch, store, budget) if launch.resumes else _begin(cfg, launch, store, budget)
+    cfg, launch = context.config, context.launch
+    run = _resume(context) if launch.resumes else _begin(context)
     run.update(devices={"count": cfg.trainer.devices, "strategy": cfg.trainer.get("strategy") if cfg.trainer.devices > 1 else None})
     run.sit(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if launch.resumes:
@@ -65,7 +67,8 @@ def open_run(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget)
     return run
 
 
-def _begin(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
+def _begin(context: Context) -> Run:
+    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
     config = recorded(cfg)
     parent = initial_run(cfg) if cfg.init_from else None
     run = Run.create(
@@ -127,8 +130,9 @@ def hidden_nats(run: Run, split: Split) -> float:
     return split.hidden_nats if "unknown" in run.info.get("data", {}) else 0.0
 
 
-def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -> Run:
-    run = Run.open(launch.path)
+def _resume(context: Context) -> Run:
+    cfg, store = context.config, context.store
+    run = Run.open(context.launch.path)
     try:
         known = run.info["data"]["fingerprint"]
         planned_tokens(run)
@@ -142,7 +146,7 @@ def _go_on(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget) -
             f"The text of {store.label} is not the one that {run.name} began with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
             f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
         )
-    _extend(cfg, run, budget)
+    _extend(cfg, run, context.plan)
     if (parent := run.info.get("parent_path")) and (Path(parent) / "run.json").exists():
         cfg.init_from = parent  # what was typed may be relative to the folder where the run began
     if path := frozen_source(cfg).get("data.path"):
@@ -261,7 +265,7 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
     seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
     peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, memory_there(cfg)
-    lengths = filter(None, (short_warmup(cfg, budget), carry_note(run.info.get("lr_from"), budget)))
+    lengths = [*length_notes(cfg, budget), *filter(None, [carry_note(run.info.get("lr_from"), budget)])]
     for note in (*budget.notes, *lengths, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,14 @@ from gptshake.assemble.forecast import device_of, refuse_oversized, set_torch, s
 from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
 from gptshake.assemble.parts import builder, make
 from gptshake.assemble.schedule import frozen_warmup, schedule_of
-from gptshake.assemble.settle import offset_rule, resolve, token_store, workers
+from gptshake.assemble.settle import offset_rule, workers
 from gptshake.assemble.weights import give_initial_weights, load_initial_weights
+from gptshake.context import Context
 from gptshake.data.store import TokenStore
 from gptshake.errors import Pruned, Stop, TrainingError
 from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.ranks import Ranks, together
-from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.metrics import Row, column_chunks
 from gptshake.record.run import Run
@@ -57,35 +58,6 @@ OURS = (
 )
 
 
-def train(cfg: DictConfig, launch: Launch, profiler: Profiler | None = None) -> dict[str, float]:
-    """Train, or go on training; everything ends up in the run directory.
-
-    Args:
-        cfg: the composed config; what was left to ``auto`` is resolved in it.
-        launch: the run as it was asked for.
-        profiler: measures the training, and ends it early.
-    Returns:
-        Summary: final losses, bpb, tokens.
-    Raises:
-        GptshakeError: what failed; the record says so too.
-        Stop: a signal ended the run; its last finished step is saved.
-    """
-    lines: list[str] = []
-    store = token_store(cfg, lines, launch.path / "tokenizer" if launch.resumes else None)
-    budget = resolve(cfg, store)
-    refuse_oversized(cfg, store, budget, launch.path)
-    sinks: list[Sink] = [make(cfg.logger)] if cfg.logger else []
-    lease = Lease(launch.path)
-    try:
-        run = open_run(cfg, launch, store, budget)
-        with outcome(run):
-            return _train(cfg, launch, store, budget, run, lease, lines, sinks, profiler)
-    finally:
-        for sink in sinks:
-            sink.finish()
-        lease.release()
-
-
 @dataclass(frozen=True)
 class _Order:
     """What rank 0 tells the others: everything that is settled."""
@@ -100,53 +72,64 @@ class _Order:
     tests: bool  # at the end; not a trial of a sweep, or the winner would be chosen by the test
 
 
-def _train(
-    cfg: DictConfig,
-    launch: Launch,
-    store: TokenStore,
-    budget: Budget,
-    run: Run,
-    lease: Lease,
-    lines: list[str],
-    sinks: list[Sink],
-    profiler: Profiler | None,
-) -> dict[str, float]:
-    """The heavy half: torch from here on."""
-    from gptshake.training.rewind import rewind
+def train(context: Context, profiler: Profiler | None = None) -> dict[str, float]:
+    """Train, or resume a training; everything ends up in the run directory.
 
-    device, devices = device_of(cfg), cfg.trainer.devices
-    with together(devices, cfg.trainer.threads, device, lambda: SIGNALS.received) as group:
-        set_torch(cfg)
-        for line in lines:
-            run.log(line)
-        if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
-            run.meter = energy.Meter(energy.counters_of(device, devices))
-        base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
-        model = _network(cfg, store)
-        data = data_module(cfg, store, budget, group)
-        flops = cost.flops_per_token(model.config, store.tokenizer.vocab_size)
-        gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
-        peak = devices * hardware.peak_flops(device, cfg.trainer.precision)
-        n_parameters = sum(parameter.numel() for parameter in model.parameters())
-        run.update(model={"parameters": n_parameters, "flops_per_token": flops})
-        say_plan(cfg, run, store, budget, base, gemm)
-        start = rewind(run) if launch.resumes else None
-        show_data(run, store, data, begins=start is None)
-        if cfg.init_from and start is None:
-            load_initial_weights(cfg, model, store, run)
-        for sink in sinks:
-            sink.start(run)
-        order = _Order(cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None)
-        group.told(order)
-        bench = _bench(cfg, run, store, data, model, sinks, flops, peak, group)
-        if device == "cpu" and cfg.trainer.threads > 1:
-            bench.expected_rate = rate_at(cfg, store, budget, gemm)
-        module = _module(order, model, bench)
-        _fit(order, data, bench, lease, module, profiler)
-        summary = summary_of(module, bench) | _test(order, data, bench, module)
-    run.finish("ok", None, summary)
-    limit = cfg.trainer.limit_val_batches
-    say_end(run, summary, budget.steps, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
+    Args:
+        context: of the run.
+        profiler: measures the training, and ends it early.
+    Returns:
+        Summary: final losses, bpb, tokens.
+    Raises:
+        GptshakeError: what failed; the record says so too.
+        Stop: a signal ended the run; its last finished step is saved.
+    """
+    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
+    refuse_oversized(cfg, store, budget, launch.path)
+    with ExitStack() as ends:
+        lease = Lease(launch.path)
+        ends.callback(lease.release)
+        sinks: list[Sink] = [make(cfg.logger)] if cfg.logger else []
+        for sink in reversed(sinks):
+            ends.callback(sink.finish)
+        run = open_run(context)
+        ends.enter_context(outcome(run))
+        device, devices = context.device, cfg.trainer.devices
+        with together(devices, cfg.trainer.threads, device, lambda: SIGNALS.received) as group:  # torch from here on
+            from gptshake.training.rewind import rewind
+
+            set_torch(cfg)
+            for line in context.lines:
+                run.log(line)
+            if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
+                run.meter = energy.Meter(energy.counters_of(device, devices))
+            base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
+            model = _network(cfg, store)
+            data = data_module(cfg, store, budget, group)
+            flops = cost.flops_per_token(model.config, store.tokenizer.vocab_size)
+            gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
+            peak = devices * hardware.peak_flops(device, cfg.trainer.precision)
+            n_parameters = sum(parameter.numel() for parameter in model.parameters())
+            run.update(model={"parameters": n_parameters, "flops_per_token": flops})
+            say_plan(cfg, run, store, budget, base, gemm)
+            start = rewind(run) if launch.resumes else None
+            show_data(run, store, data, begins=start is None)
+            if cfg.init_from and start is None:
+                load_initial_weights(cfg, model, store, run)
+            for sink in sinks:
+                sink.start(run)
+            order = _Order(cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None)
+            group.told(order)
+            bench = _bench(order, run, data, model, group)
+            bench.sinks, bench.flops_per_token, bench.peak_flops = sinks, flops, peak
+            if device == "cpu" and cfg.trainer.threads > 1:
+                bench.expected_rate = rate_at(cfg, store, budget, gemm)
+            module = _module(order, model, bench)
+            _fit(order, data, bench, lease, module, profiler)
+            summary = summary_of(module, bench) | _test(order, data, bench, module)
+        run.finish("ok", None, summary)
+        limit = cfg.trainer.limit_val_batches
+        say_end(run, summary, budget.steps, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
     return summary
 
 
@@ -166,7 +149,7 @@ def follow() -> None:
     data = data_module(cfg, store, budget, group)
     if cfg.init_from and order.start is None:
         give_initial_weights(cfg, model, store)
-    bench = _bench(cfg, SilentRun(order.run_dir), store, data, model, [], 1.0, 1.0, group)
+    bench = _bench(order, SilentRun(order.run_dir), data, model, group)
     module = _module(order, model, bench)
     try:
         _fit(order, data, bench, NoLease(), module, None)
@@ -206,20 +189,13 @@ def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: Ranks
     return module
 
 
-def _bench(
-    cfg: DictConfig,
-    run: Run,
-    store: TokenStore,
-    data: TokenDataModule,
-    model: Any,
-    sinks: list[Sink],
-    flops: float,
-    peak: float,
-    group: Ranks,
-) -> Bench:
+def _bench(order: _Order, run: Run, data: TokenDataModule, model: Any, group: Ranks) -> Bench:
+    """What callbacks find around the training; rank 0 adds its trackers and its machine's figures."""
     from gptshake.report.plots_run import plot_noise_scale, plot_run
     from gptshake.training.bench import Bench
     from gptshake.training.evaluation import Evaluation, evaluate
+
+    store = order.store
 
     def between() -> None:
         (signum,) = group.agreed(SIGNALS.received or 0)
@@ -227,13 +203,13 @@ def _bench(
             raise Stop(signum)  # the checkpoint is written already, and says that the validation is due
 
     def validate() -> Evaluation:
-        hidden, most = hidden_nats(run, store.val), cfg.trainer.limit_val_batches
+        hidden, most = hidden_nats(run, store.val), order.cfg.trainer.limit_val_batches
         return evaluate(model, data.val_dataloader(), store.val.bytes_per_target, hidden, most=most, between=between, ranks=group)
 
     def draw(path: Path) -> list[Path]:
         return [*plot_run(path), *plot_noise_scale(path)]
 
-    return Bench(run, store.tokenizer, store.entropy, validate, draw, sinks, flops, peak, group)
+    return Bench(run, store.tokenizer, store.entropy, validate, draw, [], 1.0, 1.0, group)
 
 
 def _module(order: _Order, model: Any, bench: Bench) -> GPTModule:

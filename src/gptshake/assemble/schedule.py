@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from math import ceil
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -91,12 +92,23 @@ def carry_note(origin: Mapping[str, Any] | None, budget: Budget) -> str:
     return f"{found}: that it carries was measured to a factor of {CARRIES} in length only"
 
 
-def short_warmup(cfg: DictConfig, budget: Budget) -> str:
-    """A sentence about a warm-up in tokens that is shorter than a step."""
-    warmup = cfg.scheduler.get("warmup")
-    if not isinstance(warmup, int | float) or not 1 <= warmup < budget.tokens_per_step:
-        return ""
-    return (
-        f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
-        f"{budget.tokens_per_step:,}: nothing is warmed up"
-    )
+def length_notes(cfg: DictConfig, budget: Budget) -> list[str]:
+    """Sentences about a warm-up that is shorter than a step or than AdamW's memory, and about an only step with a rate of 0."""
+    schedule, warmup, notes = planned_schedule(cfg, budget), cfg.scheduler.get("warmup"), list[str]()
+    if isinstance(warmup, int | float) and warmup > 0:
+        steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step) or 0
+        beta2 = beta2_of(cfg.optimizer)
+        memory = 0 if beta2 is None else ceil(round(2 / (1 - beta2), 6))
+        if 1 <= warmup < budget.tokens_per_step:
+            notes.append(
+                f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
+                f"{budget.tokens_per_step:,}: nothing is warmed up"
+            )
+        elif steps < min(memory, LONGEST_WARMUP * budget.steps):
+            notes.append(
+                f"scheduler.warmup={warmup:g} is {counted(steps, 'step')}, and optimizer.beta2={beta2:g} averages over {memory} (2 / (1 - beta2)): "
+                "a high rate may diverge; scheduler.warmup=auto is longer"
+            )
+    if budget.steps == 1 and schedule(budget.total_tokens, budget.total_tokens).lr == 0:
+        notes.append("the schedule ends at a rate of 0, which the only step of this run has: nothing is trained; scheduler=constant has no such end")
+    return notes

@@ -20,6 +20,7 @@ from gptshake.assemble.forecast import Measure, around, device_of, memory_there,
 from gptshake.assemble.parts import make
 from gptshake.assemble.schedule import planned_schedule, schedule_of, settled_warmup
 from gptshake.console import printable
+from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
@@ -98,6 +99,17 @@ def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> T
         verify=data.get("verify", False),
         say=say,
     )
+
+
+def open_store_of(context: Context) -> TokenStore:
+    """The token store of a run; one that is resumed keeps its own tokenizer."""
+    launch = context.launch
+    return token_store(context.config, context.lines, launch.path / "tokenizer" if launch.resumes else None)
+
+
+def plan_of(context: Context) -> Budget:
+    """The plan of a run, frozen in its config."""
+    return resolve(context.config, context.store)
 
 
 def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrainer:

@@ -15,44 +15,14 @@ from gptshake.config.suggestions import of_a_flag
 from gptshake.errors import ConfigError
 
 TEXT_KEYS = (
-    "note",
-    "resume",
-    "init_from",
-    "study",
-    "data.path",
-    "tokenizer.path",
-    "data.dataset",
-    "data.revision",
-    "data.text_key",
-    "paths.runs",
-    "paths.multirun",
-    "paths.cache",
-    "paths.run_dir",
-    "task.text",
-    "task.file",
-    "task.pictures",
-    "task.run",
-    "task.runs",
-    "task.data_path",
-    "task.prompt",
-    "task.filter",
-    "task.sort",
-    "task.html",
-    "task.csv",
-    "task.json",
-    "task.latex",
-    "task.remove",
-    "task.folder",
+    *("note", "resume", "init_from", "study", "tokenizer.path", "data.path", "data.dataset", "data.revision", "data.text_key"),
+    *("paths.runs", "paths.multirun", "paths.cache", "paths.run_dir"),
+    *("task.text", "task.file", "task.pictures", "task.run", "task.runs", "task.data_path", "task.prompt", "task.filter", "task.sort"),
+    *("task.html", "task.csv", "task.json", "task.latex", "task.remove", "task.folder"),
 )
 LIST_KEYS = ("data.path", "task.runs", "task.remove")  # take several texts, in brackets
-SWEPT_TEXT_KEYS = (
-    "data.path",
-    "data.dataset",
-    "data.revision",
-    "data.text_key",
-    "tokenizer.path",
-    "init_from",
-)  # one after the other, with -m
+# One after the other, with -m.
+SWEPT_TEXT_KEYS = ("data.path", "data.dataset", "data.revision", "data.text_key", "tokenizer.path", "init_from")
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
 NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no option
 OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
@@ -187,17 +157,13 @@ def sweep_words(override: str) -> str:
     if key not in SWEEP_KEYS:
         return override
     if key == "ablate":
-        value = f"[{','.join(quote(change) for change in _changes(value))}]"
+        changes = split(value.strip().removeprefix("[").removesuffix("]"))
+        value = f"[{','.join(map(quote, changes))}]"
     return f"hydra.sweeper.{key}={value}"
 
 
-def _changes(text: str) -> list[str]:
-    """The overrides in ``[a=1,b=[2,3]]``: split at the commas outside of brackets and quotes."""
-    return split(text.strip().removeprefix("[").removesuffix("]"))
-
-
 def split(text: str) -> list[str]:
-    """The parts between the commas outside of brackets and quotes."""
+    """The parts of ``a=1,b=[2,3]`` between the commas outside of brackets and quotes."""
     parts, depth, quoted = [""], 0, ""
     for letter in text:
         depth += (letter in "[{(") - (letter in "]})")
@@ -235,7 +201,7 @@ def _quoted_text(key: str, value: str) -> str:
     if _QUOTED.fullmatch(value):
         return value
     if key in LIST_KEYS and value.startswith("[") and value.endswith("]"):
-        return f"[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in _changes(value))}]"
+        return f"[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in split(value[1:-1]))}]"
     return quote(value)
 
 

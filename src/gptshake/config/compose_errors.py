@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.arguments import key_of
+from gptshake.config.arguments import NONE_BY_DEFAULT, key_of
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, local, options, shown
 from gptshake.config.suggestions import known_key, known_option, meant, nearest, of_a_word
@@ -42,21 +42,7 @@ _PLAIN = {
 _KEPT = "{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is."
 MIXED = ("callbacks", "search_space", "experiment", "debug")  # groups whose options may be mixed, as in callbacks=[default,mine]
 # Groups with a default, which Hydra does not set to null.
-NEVER_NULL = (
-    "model",
-    "data",
-    "tokenizer",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "logger",
-    "callbacks",
-    "task",
-    "paths",
-    "search_space",
-    "pruner",
-    "executor",
-)
+NEVER_NULL = tuple(group for group in GROUPS if group not in NONE_BY_DEFAULT)
 SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperConfig))
 
 

@@ -6,25 +6,23 @@ from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from omegaconf import DictConfig
-
+from gptshake.context import Context
 from gptshake.errors import ConfigError, RecordError
 from gptshake.estimate.words import short_bytes
 from gptshake.files import expanded
 from gptshake.record.disk import CHECKPOINTS, STUDIES, Item, in_use, items, remove
-from gptshake.record.launch import Launch
 from gptshake.report.outcome import one_line
 from gptshake.report.tables import aligned
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """List everything, or remove what ``task.remove`` names.
 
     Raises:
         ConfigError: a name that nothing has.
         RecordError: something cannot be removed.
     """
-    del launch  # leaves no record
+    cfg = context.config
     runs, multirun, cache = (expanded(cfg.paths[key]) for key in ("runs", "multirun", "cache"))
     found = items(runs, multirun, cache)
     wanted = cfg.task.remove

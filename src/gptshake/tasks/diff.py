@@ -4,10 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import expanded
 from gptshake.record.catalogue import Entry, read_entry
-from gptshake.record.launch import Launch
 from gptshake.record.run import find_run, run_roots
 from gptshake.report.code_difference import code_differences
 from gptshake.report.difference import config_differences, data_differences, head, machine_differences, names, result_differences
@@ -16,14 +16,14 @@ from gptshake.report.outcome import written
 _MOST_NAMED = 6  # runs in a picture's file name
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print the differences of ``task.runs`` and draw their curves into ``task.folder``; leaves no record.
 
     Raises:
         ConfigError: fewer than two runs were named, or one of them twice.
         RecordError: there is no such run.
     """
-    del launch
+    cfg = context.config
     entries = _entries(cfg)
     sections = {
         "Runs": head(entries),

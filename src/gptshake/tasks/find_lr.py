@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import assemble
 from gptshake.config.arguments import key_of
 from gptshake.config.validate import check_groups, check_one_device
+from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError, TrainingError
@@ -37,27 +38,26 @@ COOLS = 0.96  # of what is left after the warm-up, at most
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
 
 
-def run(cfg: DictConfig, launch: Launch) -> dict[str, float]:
+def run(context: Context) -> dict[str, float]:
     """Find the rate; everything ends up in the run directory.
 
     Raises:
         GptshakeError: what cannot work, or what failed; the record says so too.
         Stop: a signal ended it; ``resume=`` goes on.
     """
+    cfg = context.config
     _check(cfg)
-    lines: list[str] = []
-    store = assemble.token_store(cfg, lines, launch.path / "tokenizer" if launch.resumes else None)
-    budget = assemble.resolve(cfg, store)
+    store, _ = context.store, context.plan
     if n_blocks(store.train.n_tokens, cfg.model.block_size) == 1:
         raise DataError(
             f"The training text is one block of {cfg.model.block_size} tokens, which every step would read again; no learning rate can be "
             "judged by that. Give more text or a smaller model.block_size."
         )
-    lease = Lease(launch.path)
+    lease = Lease(context.launch.path)
     try:
-        record = assemble.open_run(cfg, launch, store, budget)
+        record = assemble.open_run(context)
         with assemble.outcome(record):
-            return _find(cfg, launch, store, budget, record)
+            return _find(context, record)
     finally:
         lease.release()
 
@@ -75,7 +75,8 @@ def _check(cfg: DictConfig) -> None:
         raise ConfigError(f"task.steps={steps} cannot work: a range test needs {FEWEST_STEPS} steps or more; 200 are a good choice.")
 
 
-def _find(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, record: Run) -> dict[str, float]:
+def _find(context: Context, record: Run) -> dict[str, float]:
+    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
     from gptshake.report.plots_tasks import plot_find_lr
     from gptshake.report.tasks_text import find_lr_text
 

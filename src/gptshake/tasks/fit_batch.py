@@ -1,33 +1,32 @@
 """``task=fit_batch``: the largest micro-batch that fits the device, and the fastest one, from real steps in child processes."""
 
-from omegaconf import DictConfig
-
 from gptshake import assemble, hardware
 from gptshake.config.validate import check_groups
+from gptshake.context import Context
 from gptshake.estimate.fit import Tried
 from gptshake.estimate.words import parse_bytes
 from gptshake.files import expanded
-from gptshake.record.launch import Launch
 from gptshake.report.outcome import written
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Try sizes, say which to take, and put table and picture into ``task.folder``. Leaves no record.
 
     Raises:
         ConfigError: no model or no data was named, a device that cannot be had, or a memory in which not even one sequence fits.
         GptshakeError: a step that failed for another reason than memory.
     """
+    cfg, launch = context.config, context.launch
     check_groups(cfg)
-    store = assemble.token_store(cfg, [])
+    store = context.store
     names = f"{launch.choices['model']}-{launch.choices['data']}"
     with assemble.fitter(cfg, store) as fitter:  # before this process asks for a GPU
         cfg.data.micro_batch_size = 1  # it is what is looked for
-        budget = assemble.resolve(cfg, store)
+        budget = context.plan
         from gptshake.report.plots_tasks import draw_fit_batch
         from gptshake.report.tasks_text import fit_batch_row, fit_batch_text
 
-        device, precision, threads = assemble.device_of(cfg), cfg.trainer.precision, cfg.trainer.threads
+        device, precision, threads = context.device, cfg.trainer.precision, cfg.trainer.threads
         limit = assemble.memory_limit(device)
         if cfg.task.memory is not None:
             limit = min(limit, parse_bytes("task.memory", str(cfg.task.memory)))

@@ -2,25 +2,24 @@
 
 from omegaconf import DictConfig
 
-from gptshake import assemble
 from gptshake.config.validate import check_groups
 from gptshake.console import printable
+from gptshake.context import Context
 from gptshake.data.inspection import inspect
 from gptshake.files import expanded
-from gptshake.record.launch import Launch
 from gptshake.record.names import safe
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print counts, first blocks and warnings; write a picture into ``task.folder``. Leaves no record.
 
     Raises:
         ConfigError: no data or no tokenizer was named.
         DataError: there is no text, or not enough for a block.
     """
-    del launch
+    cfg = context.config
     check_groups(cfg, needed=("data", "tokenizer"))
-    store = assemble.token_store(cfg, [])
+    store = context.store
     block_size = cfg.model.block_size if cfg.model is not None else cfg.task.block_size
     offset = cfg.data.get("offset", "none")
     facts = inspect(store, block_size, n_shown=cfg.task.n_blocks, n_listed=cfg.task.n_tokens, seed=cfg.seed, offset=offset)

@@ -1,20 +1,18 @@
 """``task=journal``: bring the research journal up to date with all runs and sweeps. Reads records only."""
 
-from omegaconf import DictConfig
-
+from gptshake.context import Context
 from gptshake.files import expanded
-from gptshake.record.launch import Launch
 from gptshake.record.run import run_roots
 from gptshake.report.journal.journal import write_journal
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Write ``task.file`` and the pictures beside it. Leaves no record.
 
     Raises:
         RecordError: the file holds damaged marks; it is left as it is.
     """
-    del launch
+    cfg = context.config
     file, pictures = expanded(cfg.task.file), expanded(cfg.task.pictures)
     done = write_journal(file, pictures, *run_roots(cfg.paths))
     if not done.entries and not done.problems:

@@ -7,27 +7,26 @@ import os
 from math import inf
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from gptshake import assemble
 from gptshake.config.overrides import recomposed
+from gptshake.context import Context
 from gptshake.estimate.noise_scale import Estimate, running, sentence
 from gptshake.files import expanded, refuse_links
-from gptshake.record.launch import Launch
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
 from gptshake.record.run import find_run, read_run, run_roots
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print the sentence about the run's batch, and draw the picture.
 
     Raises:
         ConfigError: no model or no data was named, or the batch has no parts.
         RecordError: there is no such run, or it has no checkpoint.
     """
+    cfg, launch = context.config, context.launch
     if cfg.task.run is None:
-        assemble.train(cfg, launch)
+        assemble.train(context)
         _name([launch.path / "plots" / "noise_scale.png"])
         return
     run_dir = find_run(cfg.task.run, run_roots(cfg.paths))

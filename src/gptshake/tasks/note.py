@@ -2,24 +2,22 @@
 
 import os
 
-from omegaconf import DictConfig
-
+from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import refuse_links
-from gptshake.record.launch import Launch
 from gptshake.record.notes import add_note
 from gptshake.record.run import find_run, run_roots
 from gptshake.record.studies import find_sweep
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Add ``task.text`` to the notes of ``task.run``. Leaves no record of its own.
 
     Raises:
         ConfigError: no run or no text was given.
         RecordError: there is no such run.
     """
-    del launch
+    cfg = context.config
     name, text = str(cfg.task.run or "").strip(), str(cfg.task.text or "").strip()
     if not name or not text:
         raise ConfigError("Say what to note of which run: task=note task.run=latest task.text='what came of it'.")

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import assemble, hardware
 from gptshake.config.layout import packaged_conf
 from gptshake.config.validate import check_groups
+from gptshake.context import Context
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.estimate import cost
@@ -16,21 +17,21 @@ from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.estimate.words import counted
 from gptshake.files import expanded
-from gptshake.record.launch import Launch
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print the plan and draw it into ``task.folder``. Leaves no record.
 
     Raises:
         ConfigError: no model or no data was named, or a batch, a length or a device that cannot be had.
         GptshakeError: the trial step ended early, as for want of memory.
     """
+    cfg, launch = context.config, context.launch
     check_groups(cfg)
     names = f"{launch.choices['model']}-{launch.choices['data']}"
-    store = assemble.token_store(cfg, [])
+    store = context.store
     facts = plan(cfg, store, f"{names.replace('-', ' · ')} · {store.label}")
     from gptshake.report.outcome import written
     from gptshake.report.plots_tasks import draw_plan

@@ -19,14 +19,13 @@ from omegaconf import DictConfig
 
 from gptshake import assemble, hardware
 from gptshake.config.validate import check_groups
-from gptshake.data.store import TokenStore
+from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError
 from gptshake.estimate import bottleneck
 from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.words import counted
 from gptshake.files import expanded, write_folder_atomic
-from gptshake.record.launch import Launch
 
 if TYPE_CHECKING:
     from gptshake.training.callbacks.profiler import Profiler
@@ -35,13 +34,14 @@ MOST_PASSES = 4  # micro-batches of a step that is profiled: a GPT-3-sized step 
 SPARE_STEPS = 16  # beyond the measured ones: first, traced, and some
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print table and verdict; write picture, trace and numbers into ``task.folder``.
 
     Raises:
         ConfigError: no model or no data was named, a run to resume, or several devices.
         DataError: the data ended before a step was measured.
     """
+    cfg, launch = context.config, context.launch
     check_groups(cfg)
     if launch.resumes or cfg.trainer.devices != 1:
         what = "resume" if launch.resumes else "trainer.devices"
@@ -52,20 +52,21 @@ def run(cfg: DictConfig, launch: Launch) -> None:
     with start("import pytorch_lightning"):
         from gptshake.training.callbacks import profiler  # noqa: F401  # Lightning comes with it
     with start("token store"):
-        store = assemble.token_store(cfg, [])
-    budget = assemble.resolve(cfg, store)
+        _ = context.store
+    _ = context.plan
     print(
         f"profiling {counted(cfg.task.warmup, 'step')} of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them",
         flush=True,
     )
     target = expanded(cfg.task.folder) / launch.name
-    write_folder_atomic(target, lambda folder: _profile(cfg, launch, store, budget, start, folder))
+    write_folder_atomic(target, lambda folder: _profile(context, start, folder))
     for name in ("profile.png", "profile.json", "trace.json"):
         print(f"  {os.path.relpath(target / name)}")
 
 
-def _profile(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, start: "Phases", folder: Path) -> None:
+def _profile(context: Context, start: "Phases", folder: Path) -> None:
     """Measure, print, and fill the folder."""
+    cfg, budget = context.config, context.plan
     from gptshake.report.plots_tasks import draw_profile
     from gptshake.report.tasks_text import profile_text
     from gptshake.training.callbacks.profiler import Profiler
@@ -73,12 +74,12 @@ def _profile(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget,
     profiler = Profiler(warmup=cfg.task.warmup, steps=cfg.task.steps, seconds=cfg.task.seconds, trace=folder / "trace.json")
     passes = min(budget.accumulation, MOST_PASSES)
     _shorten(cfg, budget, passes)
-    start.seconds |= _train(cfg, launch, profiler, folder)
+    start.seconds |= _train(context, profiler, folder)
     if not profiler.measured:
         raise DataError(
             f"The data ended before a step was measured, with task.warmup={cfg.task.warmup}: give a longer text or a shorter warm-up."
         )
-    facts = _facts(cfg, launch, store, budget, passes, profiler) | {"start": start.seconds}
+    facts = _facts(context, passes, profiler) | {"start": start.seconds}
     facts["verdict"] = [*facts["verdict"], bottleneck.start_verdict(start.seconds)]
     draw_profile(facts, folder)
     print(profile_text(facts))
@@ -103,15 +104,15 @@ class Phases:
         self.seconds[name] = time.perf_counter() - began
 
 
-def _train(cfg: DictConfig, launch: Launch, profiler: "Profiler", folder: Path) -> dict[str, float]:
+def _train(context: Context, profiler: "Profiler", folder: Path) -> dict[str, float]:
     """The training until the profiler ends it, its own words into ``log``; gives the seconds of its start."""
     from gptshake.training.callbacks.profiler import Measured
 
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
-        cfg.paths.run_dir = scratch
+        context.config.paths.run_dir = scratch
         began = time.perf_counter()
         with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
-            assemble.train(cfg, dataclasses.replace(launch, path=Path(scratch)), profiler)
+            assemble.train(dataclasses.replace(context, launch=dataclasses.replace(context.launch, path=Path(scratch))), profiler)
     callbacks = bottleneck.callbacks_of([profiler.start])
     batch, own = profiler.start.get("data", 0.0), sum(callbacks.values())
     return {
@@ -133,8 +134,9 @@ def _shorten(cfg: DictConfig, budget: Budget, passes: int) -> None:
     cfg.trainer.val_check_interval = max(1, round(cfg.trainer.val_check_interval * factor))
 
 
-def _facts(cfg: DictConfig, launch: Launch, store: TokenStore, budget: Budget, passes: int, profiler: "Profiler") -> dict[str, Any]:
+def _facts(context: Context, passes: int, profiler: "Profiler") -> dict[str, Any]:
     """Everything that was measured, and what is concluded, as plain values."""
+    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
     parts = bottleneck.parts_of(profiler.measured, passes, budget.accumulation)
     callbacks, step = bottleneck.callbacks_of(profiler.measured), sum(part.mean_s for part in parts)
     speed = budget.tokens_per_step / step

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import expanded, refuse_links
 from gptshake.record.catalogue import read_entry
-from gptshake.record.launch import Launch
 from gptshake.record.run import find_run, run_roots
 from gptshake.record.studies import find_study, read_rows_of
 from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
@@ -18,14 +18,14 @@ from gptshake.report.study_stats import best
 from gptshake.report.study_text import table_text, verdict
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print what ``study`` found and write its pictures, ``report.html``, ``best.yaml`` and tables; or write the page of ``task.run``.
 
     Raises:
         ConfigError: no study and no run was named, or both.
         RecordError: there is no such study or run.
     """
-    del launch  # leaves no record
+    cfg = context.config
     name, wanted = OmegaConf.select(cfg, "study"), OmegaConf.select(cfg, "task.run")
     targets = {key: OmegaConf.select(cfg, key) for key in ("task.csv", "task.latex")}
     check_targets(targets)

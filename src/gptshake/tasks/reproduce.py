@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 
 from gptshake.config.overrides import refuse_another_config, repeated, stored_config
 from gptshake.config.values import more_than_a_value
+from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted
 from gptshake.files import expanded
-from gptshake.record.launch import Launch
 from gptshake.record.metrics import Row, read_rows
 from gptshake.record.repeat import repeat
 from gptshake.record.restore import PATCH, Code, changed_files, is_unchanged, restored, untracked_files
@@ -33,7 +33,7 @@ from gptshake.report.outcome import one_line
 Info = dict[str, Any]
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Reproduce the run ``task.run``; prints the verdict, draws both curves and their difference.
 
     Raises:
@@ -41,7 +41,7 @@ def run(cfg: DictConfig, launch: Launch) -> None:
         RecordError: something of it is not here any more, or is another thing now.
         GptshakeError: it was not reproduced.
     """
-    del launch  # the repetition has a record of its own
+    cfg = context.config
     if not cfg.task.run:
         raise ConfigError("Choose a run: task=reproduce task.run=<name, id or path>.")
     original = find_run(cfg.task.run, run_roots(cfg.paths))

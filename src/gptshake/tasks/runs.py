@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from gptshake.console import Console
+from gptshake.context import Context
 from gptshake.record.catalogue import Entry, catalogue
-from gptshake.record.launch import Launch
 from gptshake.record.run import run_roots
 from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_json
 from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
 from gptshake.report.query import in_order, select
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print the runs below ``paths.runs`` and ``paths.multirun``; leaves no record.
 
     Raises:
         ConfigError: a filter or a sort by a key that no run has, or by a value that cannot be compared.
     """
-    del launch
+    cfg = context.config
     options = cfg.task
     targets = {"task.csv": options.csv, "task.json": options.json, "task.html": options.html}
     check_targets(targets)

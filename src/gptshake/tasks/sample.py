@@ -2,23 +2,22 @@
 
 import sys
 
-from omegaconf import DictConfig
-
 from gptshake import assemble, hardware
 from gptshake.config.overrides import recomposed
 from gptshake.console import Console, printable
-from gptshake.record.launch import Launch
+from gptshake.context import Context
 from gptshake.tokenizer.streaming import texts
 from gptshake.tokenizer.unknown import as_read
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Print continuations of ``task.prompt``, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text.
 
     Raises:
         ConfigError: no run was named, or an option is out of its range.
         RecordError: there is no such run.
     """
+    cfg, launch = context.config, context.launch
     model, tokenizer = assemble.trained(cfg, lambda path: recomposed(path, launch.overrides))
     import torch
 

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
+from gptshake.context import Context
 from gptshake.errors import OutOfReach
 from gptshake.files import refuse_links
 from gptshake.record.catalogue import BROKEN, Entry, catalogue, read_entry
-from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.record.sinks import upload
@@ -19,14 +17,14 @@ from gptshake.report.tables import aligned
 OPTIONS = ("project", "entity", "every", "artifacts")  # of the sink, as the run had them
 
 
-def run(cfg: DictConfig, launch: Launch) -> None:
+def run(context: Context) -> None:
     """Upload ``task.run``, or all runs that W&B is to have and has not, and print a table of what became of each.
 
     Raises:
         RecordError: there is no such run.
         OutOfReach: no key, no network, or a run that was not taken; nothing is lost, and the same command tries again.
     """
-    del launch  # leaves no record of its own
+    cfg = context.config
     roots = run_roots(cfg.paths)
     found = [read_entry(find_run(cfg.task.run, roots))] if cfg.task.run else [entry for entry in catalogue(roots) if _is_mirrored(entry)]
     needless = {entry.path: why for entry in found if (why := _needless(entry))}
