@@ -47,17 +47,17 @@ def clock(kind: str, output: str) -> Any:
 
 def predict(words: list[str], kind: str) -> dict[str, float]:
     """Seconds and bytes, in this process; the samples before the first step are not counted."""
-    from gptshake import assemble
     from gptshake.config.compose import compose
+    from gptshake.setup import forecast, resolve
     from gptshake.tasks.plan import plan
     from gptshake.training import probe
 
     probe.time.perf_counter = CLOCKS[kind]  # the forked child has it, too
     cfg = compose(["task=plan", *words])
-    facts: Any = plan(cfg, assemble.token_store(cfg, []), "")
+    facts: Any = plan(cfg, resolve.token_store(cfg, []), "")
     seconds = facts["seconds"]
     fit = seconds["steps"] + seconds["validations"] + seconds["checkpoints"] + seconds["samples"] / 2
-    formula = assemble.memory(cfg, assemble.model_shape(cfg), 281, facts["budget"].micro_batch_size, probe.BASE_BYTES).total
+    formula = forecast.memory(cfg, forecast.model_shape(cfg), 281, facts["budget"].micro_batch_size, probe.BASE_BYTES).total
     return {"seconds": fit, "bytes": facts["memory"].total, "formula": formula}
 
 

@@ -1,4 +1,4 @@
-"""What a machine can keep of the architecture: layers, packages for heavy libraries, no config below assemble, heads.
+"""What a machine can keep of the architecture: layers, packages for heavy libraries, no config below setup, heads.
 
 The tables say what is allowed; everything else is read from the sources without importing them.
 """
@@ -22,7 +22,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"tasks", "trials"},
-    {"assemble", "config"},
+    {"setup", "config"},
     {"data", "training", "sweep", "report"},
     {"context"},
     {"tokenizer", "record", "processes"},
@@ -35,10 +35,10 @@ SCHEMA = "*.config"
 
 # Heavy library -> modules that may name it. Everything else stays quick to import and testable without it.
 HEAVY = {
-    "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "assemble.*", "tasks.*"],
-    "pytorch_lightning": ["training.*", "data.module", "assemble.*"],
-    "hydra": ["cli", "config.*", "assemble.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
-    "omegaconf": ["cli", "config.*", "assemble.*", "tasks.*", "trials"],
+    "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "setup.*", "tasks.*"],
+    "pytorch_lightning": ["training.*", "data.module", "setup.*"],
+    "hydra": ["cli", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
+    "omegaconf": ["cli", "config.*", "setup.*", "tasks.*", "trials"],
     "wandb": ["record.sinks.*"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
@@ -128,17 +128,17 @@ def test_the_command_starts_without_torch() -> None:
 
 
 @pytest.mark.parametrize("task", ["runs", "diff", "journal", "note", "report"])
-def test_a_task_that_only_reads_records_imports_neither_assemble_nor_torch(task: str) -> None:
-    heavy = "{'torch', 'gptshake.assemble', 'wandb'} | ({'matplotlib'} if task == 'runs' else set())"
+def test_a_task_that_only_reads_records_imports_neither_setup_nor_torch(task: str) -> None:
+    heavy = "{'torch', 'gptshake.setup', 'wandb'} | ({'matplotlib'} if task == 'runs' else set())"
     code = f"import sys; task = '{task}'; import gptshake.tasks.{task}; print(*({heavy}) & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
-def test_config_ends_in_assemble() -> None:
+def test_config_ends_in_setup() -> None:
     offenders = []
     for name, tree in TREES.items():
-        if layer(name) <= layer("assemble"):
+        if layer(name) <= layer("setup"):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.arg):

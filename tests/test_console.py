@@ -103,7 +103,7 @@ def training() -> Callable[[], None]:
 
 
 def ramps() -> Callable[[], None]:
-    from gptshake.assemble.finding import _Progress
+    from gptshake.setup.lr_finder import _Progress
 
     progress = _Progress(1000)
     return lambda: progress(0, 123, 200, 1.2e-3, 10.1234)

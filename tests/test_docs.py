@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from gptshake import assemble
 from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, first_choice, parse_overrides
@@ -27,6 +26,7 @@ from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.metrics import COLUMNS, read_rows
+from gptshake.setup import resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -116,7 +116,7 @@ def test_a_documented_command_is_accepted(command: str, book: Path, tmp_path: Pa
     if cfg.resume is None and trains(cfg):
         check_groups(cfg)
         cfg.init_from = None  # names a run of the reader's
-        assemble.preflight(cfg)
+        resolve.preflight(cfg)
 
 
 def _check_other(words: list[str]) -> None:

@@ -28,7 +28,7 @@ def main() -> NoReturn:
         if ranks.follows():
             if not (arguments.version or arguments.help or arguments.shows_only):  # rank 0 alone prints
                 ranks.quiet()
-                from gptshake.assemble import follow
+                from gptshake.setup.run import follow
 
                 follow()
         elif arguments.version:

@@ -178,9 +178,9 @@ def _preflight(cfg: DictConfig) -> str:
     """Look at source, tokenizer and schedule; a task that only reads records has none of them, and need not wait for their imports."""
     if cfg.data is None and not trains(cfg):
         return ""
-    from gptshake import assemble  # numpy comes with it, which `--cfg job` need not wait for
+    from gptshake.setup import resolve  # numpy comes with it, which `--cfg job` need not wait for
 
-    return assemble.preflight(cfg)
+    return resolve.preflight(cfg)
 
 
 def _resumed(arguments: Arguments) -> Path | None:
@@ -368,15 +368,15 @@ class _Jobs:
 
 
 def _open_store(context: Context) -> Any:
-    from gptshake import assemble  # torch and numpy come with it, which tasks that only read records do without
+    from gptshake.setup import resolve  # torch and numpy come with it, which tasks that only read records do without
 
-    return assemble.open_store_of(context)
+    return resolve.open_store_of(context)
 
 
 def _make_plan(context: Context) -> Budget:
-    from gptshake import assemble
+    from gptshake.setup import resolve
 
-    return assemble.plan_of(context)
+    return resolve.plan_of(context)
 
 
 def _own_files(cfg: DictConfig) -> dict[str, bytes]:

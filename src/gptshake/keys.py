@@ -42,7 +42,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "trainer.devices": (RESUME,),  # these three change rounding
     "trainer.strategy": (RESUME,),
     "trainer.threads": (RESUME,),
-    "trainer.max_steps": (RESUME,),  # assemble/opening.py refuses what would bend the schedule
+    "trainer.max_steps": (RESUME,),  # setup/lifecycle.py refuses what would bend the schedule
     "trainer.max_epochs": (RESUME,),
     "trainer.max_tokens": (RESUME,),
     "trainer.max_time": (RESUME,),

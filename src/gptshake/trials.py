@@ -17,7 +17,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import gptshake
-from gptshake import assemble, hardware
+from gptshake import hardware
 from gptshake.config import overrides
 from gptshake.config.arguments import key_of, override_value
 from gptshake.config.validate import check, check_one_device
@@ -30,6 +30,7 @@ from gptshake.model.config import GPTConfig
 from gptshake.record.git import Code
 from gptshake.record.launch import Launch
 from gptshake.record.run import new_id, run_name
+from gptshake.setup import forecast, resolve
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
@@ -107,19 +108,19 @@ class Trials:
         check(cfg)
         _one_sample(cfg, composed.hydra.overrides.task)
         base, interval = hardware.resident_bytes(), cfg.trainer.val_check_interval
-        store = assemble.token_store(cfg, [])
-        measure = partial(assemble.measured, store)
-        budget = assemble.resolve(cfg, store, measure)
-        assemble.refuse_oversized(cfg, store, budget, expanded(cfg.paths.multirun))
-        shape, vocabulary, trainer = assemble.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
-        parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), assemble.around(cfg, store, shape, budget))
-        frozen = assemble.frozen_source(cfg) | {
+        store = resolve.token_store(cfg, [])
+        measure = partial(forecast.measured, store)
+        budget = resolve.resolve(cfg, store, measure)
+        forecast.refuse_oversized(cfg, store, budget, expanded(cfg.paths.multirun))
+        shape, vocabulary, trainer = forecast.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
+        parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), forecast.around(cfg, store, shape, budget))
+        frozen = resolve.frozen_source(cfg) | {
             "trainer.accelerator": trainer.accelerator,
             "trainer.precision": trainer.precision,
         }
         if budget.measured:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
-        device = assemble.device_of(cfg)
+        device = forecast.device_of(cfg)
         return {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
             "declared": {
@@ -129,13 +130,13 @@ class Trials:
                 "tokens_per_step": budget.tokens_per_step,
             },
             "ranges": _law_range(cfg, shape, budget, store.bytes_per_token),
-            "schedule": assemble.schedule_words(cfg, budget),
-            "warmer": assemble.longer_warmup(cfg, budget),
+            "schedule": resolve.schedule_words(cfg, budget),
+            "warmer": resolve.longer_warmup(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,
             "seconds": sum(parts.values()) - parts["start"] - parts["test"] + TRIAL_START,
-            "memory": assemble.memory(
+            "memory": forecast.memory(
                 cfg, shape, vocabulary, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base
             ).total,
             "disk": cost.checkpoint_bytes(shape, vocabulary),
@@ -170,7 +171,7 @@ class Trials:
         _one_sample(cfg, hydra_cfg.overrides.task)
         check(cfg)
         check_one_device(cfg, "A trial of a sweep")
-        context = Context(cfg, self._launch(path, trial, resumes), assemble.open_store_of, assemble.plan_of)
+        context = Context(cfg, self._launch(path, trial, resumes), resolve.open_store_of, resolve.plan_of)
         return get_method(cfg.task._target_)(context)
 
     def _launch(self, path: Path, trial: dict[str, Any], resumes: bool) -> Launch:

@@ -9,12 +9,12 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gptshake import assemble
 from gptshake.config.arguments import TEXT_KEYS
 from gptshake.config.compose import compose
 from gptshake.config.layout import options
 from gptshake.config.validate import check, trains
 from gptshake.errors import GptshakeError
+from gptshake.setup import resolve
 
 MISTAKES: dict[str, Any] = {
     "a word": "abc",
@@ -52,7 +52,7 @@ def passes(cfg: DictConfig, key: str, value: Any) -> bool:
         OmegaConf.update(changed, key, value)
         check(changed)
         if trains(changed):
-            assemble.preflight(changed)
+            resolve.preflight(changed)
     except OmegaConfBaseException:
         return False  # refused by its type, when it is composed
     except GptshakeError as error:

@@ -11,13 +11,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_method, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake import assemble
 from gptshake.config.compose import SCHEMAS, compose
 from gptshake.config.help import help_page
 from gptshake.config.layout import GROUPS, options, packaged_conf
 from gptshake.config.schemas import RootConfig
 from gptshake.config.validate import check, check_groups
 from gptshake.estimate.budget import Budget
+from gptshake.setup import resolve
+from gptshake.setup.instantiate import make
+from gptshake.setup.run import OURS
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.options import sampler_for
@@ -42,10 +44,10 @@ GIVEN = {
     "gptshake.optim.sgd.sgd": {"named_parameters"},
     "gptshake.training.trainer.build_trainer": {"budget", "callbacks", "lightning"},
 }
-# Keys of a node that are not its target's: the source of the documents is a node of its own, assemble reads the trainer's limits.
+# Keys of a node that are not its target's: the source of the documents is a node of its own, setup reads the trainer's limits.
 ELSEWHERE = {
     "gptshake.data.module.TokenDataModule": {"documents", "split", "val_fraction", "test_fraction", "batch_tokens", "verify"},
-    "gptshake.training.trainer.build_trainer": set(assemble.OURS),
+    "gptshake.training.trainer.build_trainer": set(OURS),
 }
 
 
@@ -61,24 +63,24 @@ def build(group: str, cfg: DictConfig) -> Any:
     node = cfg[group]
     if group == "model":
         with torch.device("meta"):
-            return assemble.make(node, vocab_size=256)
+            return make(node, vocab_size=256)
     if group == "data":
-        return assemble.make(node.documents)
+        return make(node.documents)
     if group == "optimizer":
-        return assemble.make(node)(torch.nn.Linear(2, 2).named_parameters())
+        return make(node)(torch.nn.Linear(2, 2).named_parameters())
     if group == "scheduler":
-        return assemble.make(node)(5 * 10**8, 10**9)
+        return make(node)(5 * 10**8, 10**9)
     if group == "trainer":
-        own = {str(key): value for key, value in node.items() if key not in assemble.OURS and key != "_target_"}
+        own = {str(key): value for key, value in node.items() if key not in OURS and key != "_target_"}
         own |= {"accelerator": "cpu", "precision": "32-true"} | ({"devices": 2} if own["devices"] == "auto" else {})
         return instantiate({"_target_": node._target_, "_partial_": True})(budget=BUDGET, callbacks=[], **own)
     if group == "tokenizer":
-        return assemble.tokenizer_trainer(cfg)
+        return resolve.tokenizer_trainer(cfg)
     if group == "search_space":
         parser = OverridesParser.create()
         swept = [parser.parse_override(f"{key}={text}") for key, text in node.items()]
         return [axis_of(override, {}, lambda key: (OmegaConf.select(cfg, key), False)) for override in swept]
-    return get_method(node._target_) if group == "task" else assemble.make(node)
+    return get_method(node._target_) if group == "task" else make(node)
 
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group, option in OPTIONS if group in OF_THE_SWEEPER])
@@ -157,7 +159,7 @@ def test_yaml_keys_are_schema_fields_are_parameters(group: str, name: str, schem
         assert sources <= in_schema
         in_schema, in_yaml = in_schema - sources, in_yaml - sources
     assert in_yaml == in_schema
-    in_schema -= {"path"} if group == "tokenizer" else set()  # assemble reads it
+    in_schema -= {"path"} if group == "tokenizer" else set()  # setup reads it
     assert in_schema - ELSEWHERE.get(target, set()) == parameters - GIVEN.get(target, set()) - positions
 
 

@@ -11,12 +11,12 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from gptshake.assemble import tokenizer_trainer
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.hub import Hub
 from gptshake.data.source.shakespeare import Shakespeare
 from gptshake.data.source.wiki import CONFIG, REVISION, Wiki
+from gptshake.setup.resolve import tokenizer_trainer
 from gptshake.tokenizer.char import CharTrainer
 from gptshake.tokenizer.config import CharConfig
 

@@ -89,7 +89,7 @@ def test_a_stopped_finder_goes_on(commands: Any, small: Any, tmp_path: Path) -> 
 
 
 FAKE_STUDY = """
-import json, gptshake.assemble.confirming as room
+import json, gptshake.setup.lr_finder as room
 def fake(words):
     with open("words", "a") as file:
         file.write(json.dumps(words) + "\\n")

@@ -9,7 +9,7 @@ import pytest
 QUICK = "import gptshake.training.probe as probe; probe.SECONDS = 0.0\n"
 GPU = QUICK + (
     "from gptshake import hardware; hardware.gpus = lambda: [{'name': 'Imagined', 'memory_gb': 1.0}]\n"
-    "from gptshake.assemble import fit; fit.AUTO_DEVICES = ('cpu',)\n"
+    "from gptshake.setup import batch_finder; batch_finder.AUTO_DEVICES = ('cpu',)\n"
 )
 AUTO = ("data.micro_batch_size=auto", "trainer.accelerator=auto")
 
@@ -25,7 +25,7 @@ def test_sizes_are_tried_and_nothing_but_the_answer_is_left(commands: Any, small
 def test_an_artificial_limit_is_kept_and_passed_by_the_next_size(commands: Any, small: Any, tmp_path: Path) -> None:
     """The machine is made to have 150 MiB more than a training begins with; more than there is cannot be asked for."""
     wide = ("model.block_size=128", "model.n_embd=64", "model.dropout=0", "task.memory=1TiB")
-    machine = QUICK + "from gptshake import assemble; assemble.memory_limit = lambda device: probe.BASE_BYTES + (150 << 20)"
+    machine = QUICK + "from gptshake.setup import batch_finder; batch_finder.memory_limit = lambda device: probe.BASE_BYTES + (150 << 20)"
     done = commands(tmp_path, "task=fit_batch", *small, *wide, before=machine)
     assert done.code == 0, done.err
     found = json.loads(next(tmp_path.glob("fits/*/fit_batch.json")).read_text())

@@ -8,8 +8,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from gptshake import assemble
 from gptshake.model.gpt import GPT
+from gptshake.setup import instantiate
 from gptshake.tasks import sample
 from gptshake.tokenizer.byte import ByteTokenizer
 
@@ -37,7 +37,7 @@ def written(monkeypatch: pytest.MonkeyPatch, stream: Stream, prompt: str | None,
     """What the stream had shown after each flush; the network writes bytes at random, control characters among them."""
     torch.manual_seed(0)
     model = GPT(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=257)
-    monkeypatch.setattr(assemble, "trained", lambda cfg, again: (model, ByteTokenizer()))
+    monkeypatch.setattr(instantiate, "trained", lambda cfg, again: (model, ByteTokenizer()))
     monkeypatch.setattr("sys.stdout", stream)
     task = {"prompt": prompt, "n_tokens": 200, "num_samples": 1, "temperature": 1.0, "top_k": None, "top_p": None, "run": "x"} | options
     cfg = OmegaConf.create({"task": task, "seed": 3, "trainer": {"accelerator": "cpu"}})

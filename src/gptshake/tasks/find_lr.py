@@ -12,7 +12,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake import assemble
 from gptshake.config.arguments import key_of
 from gptshake.config.validate import check_groups, check_one_device
 from gptshake.context import Context
@@ -29,6 +28,8 @@ from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
 from gptshake.report import study_stats
+from gptshake.setup import forecast, lifecycle, lr_finder, resolve
+from gptshake.setup.instantiate import make
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL = "trainer.val_check_interval"
@@ -55,8 +56,8 @@ def run(context: Context) -> dict[str, float]:
         )
     lease = Lease(context.launch.path)
     try:
-        record = assemble.open_run(context)
-        with assemble.outcome(record):
+        record = lifecycle.open_run(context)
+        with lifecycle.outcome(record):
             return _find(context, record)
     finally:
         lease.release()
@@ -89,7 +90,7 @@ def _find(context: Context, record: Run) -> dict[str, float]:
                 f"range test: up to {task.steps // 2} + {task.repeats} x {task.steps} steps of {budget.batch_size} x {budget.block_size} tokens, "
                 f"rates from {task.low:g} to {task.high:g}"
             )
-            found |= _read(assemble.run_range_tests(cfg, store, budget), found)
+            found |= _read(lr_finder.run_range_tests(cfg, store, budget), found)
             record.update(find_lr=found)
             plot_find_lr(record.info, record.path)  # to look at meanwhile
         record.update(find_lr=found)
@@ -113,23 +114,23 @@ def _find(context: Context, record: Run) -> dict[str, float]:
 
 def _known(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
     """What is known without a step; plain values for the record."""
-    shape, vocabulary = assemble.model_shape(cfg), store.tokenizer.vocab_size
+    shape, vocabulary = forecast.model_shape(cfg), store.tokenizer.vocab_size
     n = cost.n_parameters(shape, vocabulary) - (vocabulary + shape.block_size) * shape.n_embd
     of_the_run: tuple[float, float, float] = (n, budget.total_tokens, budget.tokens_per_step)
     characters = store.bytes_per_token < CHARACTERS
     declared = float(cfg.optimizer.lr)
     return {
         "start": declared,
-        "one_cycle": assemble.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
+        "one_cycle": resolve.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
         "declared": declared,
         "preset": OmegaConf.select(cfg, "preset.lr"),
-        "schedule": assemble.schedule_words(cfg, budget),
+        "schedule": resolve.schedule_words(cfg, budget),
         "law": advised_lr(*of_the_run, characters=characters).lr,
         "law_says": law_sentence(*of_the_run, characters=characters),
     }
 
 
-def _read(ramps: assemble.Ramps, known: dict[str, Any]) -> dict[str, Any]:
+def _read(ramps: lr_finder.Ramps, known: dict[str, Any]) -> dict[str, Any]:
     """What the range test says beside that."""
     curve = smooth(mean_curve(ramps.losses))
     read = rules(ramps.rates, curve, len(ramps.rates))
@@ -169,7 +170,7 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
-    rows = assemble.confirm(words, study, start=start, highest=highest, n=number)
+    rows = lr_finder.confirm(words, study, start=start, highest=highest, n=number)
     winner, scale = study_stats.best(rows), study_stats.scales(rows)[0]
     assert winner is not None  # one of them came to an end
     bowl = study_stats.basin_of(rows, scale)
@@ -193,14 +194,14 @@ def _short_steps(cfg: DictConfig, budget: Budget) -> int:
     """Steps of a short run: with the whole warm-up of the run, for it decides which rates are too high."""
     if cfg.task.confirm_steps != AUTO:
         return min(budget.steps, int(cfg.task.confirm_steps))
-    warm = assemble.planned_warmup_steps(cfg, budget)
+    warm = resolve.planned_warmup_steps(cfg, budget)
     least = math.ceil(warm / WARM) if warm else WITHOUT_WARMUP
     return min(budget.steps, max(math.ceil(budget.steps / SHORT), least))
 
 
 def _same_warmup(cfg: DictConfig, budget: Budget, steps: int) -> list[str]:
     """Overrides that give a run of so many steps the warm-up of the whole one, and a decay that fits behind it."""
-    warm = assemble.planned_warmup_steps(cfg, budget)
+    warm = resolve.planned_warmup_steps(cfg, budget)
     if warm is None or warm >= steps:
         return []
     if "pct_start" in cfg.scheduler:
@@ -239,7 +240,7 @@ def _mirror(cfg: DictConfig, record: Run, pictures: list[Path]) -> None:
     """Show the result to the logger, all at once: there is nothing to see before."""
     if not cfg.logger:
         return
-    sink = assemble.make(cfg.logger)
+    sink = make(cfg.logger)
     sink.start(record)
     for picture in pictures:
         sink.image(picture.stem, picture)

@@ -1,12 +1,13 @@
 """``task=fit_batch``: the largest micro-batch that fits the device, and the fastest one, from real steps in child processes."""
 
-from gptshake import assemble, hardware
+from gptshake import hardware
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.estimate.fit import Tried
 from gptshake.estimate.words import parse_bytes
 from gptshake.files import expanded
 from gptshake.report.outcome import written
+from gptshake.setup import batch_finder, forecast
 
 
 def run(context: Context) -> None:
@@ -20,14 +21,14 @@ def run(context: Context) -> None:
     check_groups(cfg)
     store = context.store
     names = f"{launch.choices['model']}-{launch.choices['data']}"
-    with assemble.fitter(cfg, store) as fitter:  # before this process asks for a GPU
+    with batch_finder.fitter(cfg, store) as fitter:  # before this process asks for a GPU
         cfg.data.micro_batch_size = 1  # it is what is looked for
         budget = context.plan
         from gptshake.report.plots_tasks import draw_fit_batch
         from gptshake.report.tasks_text import fit_batch_row, fit_batch_text
 
         device, precision, threads = context.device, cfg.trainer.precision, cfg.trainer.threads
-        limit = assemble.memory_limit(device)
+        limit = batch_finder.memory_limit(device)
         if cfg.task.memory is not None:
             limit = min(limit, parse_bytes("task.memory", str(cfg.task.memory)))
         to_the_limit = device == "cuda" or cfg.task.memory is not None  # a slow device would need very long to fill a large memory
@@ -43,7 +44,7 @@ def run(context: Context) -> None:
         print(f"Trying real steps of {facts['title']} on {facts['settings']} ...", flush=True)
         fitter.search(
             cfg,
-            assemble.model_shape(cfg),
+            forecast.model_shape(cfg),
             budget,
             limit,
             tried=tried,

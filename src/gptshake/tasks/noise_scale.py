@@ -7,7 +7,6 @@ import os
 from math import inf
 from pathlib import Path
 
-from gptshake import assemble
 from gptshake.config.overrides import recomposed
 from gptshake.context import Context
 from gptshake.estimate.noise_scale import Estimate, running, sentence
@@ -15,6 +14,8 @@ from gptshake.files import expanded, refuse_links
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
 from gptshake.record.run import find_run, read_run, run_roots
+from gptshake.setup import noise_scale
+from gptshake.setup.run import train
 
 
 def run(context: Context) -> None:
@@ -26,7 +27,7 @@ def run(context: Context) -> None:
     """
     cfg, launch = context.config, context.launch
     if cfg.task.run is None:
-        assemble.train(context)
+        train(context)
         _name([launch.path / "plots" / "noise_scale.png"])
         return
     run_dir = find_run(cfg.task.run, run_roots(cfg.paths))
@@ -50,7 +51,7 @@ def run(context: Context) -> None:
 def _at_checkpoints(run_dir: Path, typed: list[str], passes: int, folder: Path) -> list[Estimate]:
     """Measure, keep the numbers in ``folder``, and give one estimate for each checkpoint."""
     own = recomposed(run_dir, typed)
-    found = assemble.measure_checkpoints(own, run_dir, passes, print)
+    found = noise_scale.measure_checkpoints(own, run_dir, passes, print)
     folder.mkdir(parents=True, exist_ok=True)
     writer = NoiseScaleWriter(folder)
     for one in [one for group in found for one in group]:

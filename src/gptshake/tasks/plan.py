@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake import assemble, hardware
+from gptshake import hardware
 from gptshake.config.layout import packaged_conf
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
@@ -17,6 +17,7 @@ from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.estimate.words import counted
 from gptshake.files import expanded
+from gptshake.setup import forecast, resolve
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
 
@@ -44,16 +45,16 @@ def run(context: Context) -> None:
 def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
     """Settle the config, find the speed, and work everything out; as ``report.tasks_text`` shows it."""
     gpu = hardware.KNOWN_GPUS[cfg.task.device] if cfg.task.device else None
-    asked, vocabulary, shape = cfg.trainer.val_check_interval, store.tokenizer.vocab_size, assemble.model_shape(cfg)
+    asked, vocabulary, shape = cfg.trainer.val_check_interval, store.tokenizer.vocab_size, forecast.model_shape(cfg)
     with ExitStack() as stack:
-        measure = None if gpu else stack.enter_context(assemble.stopwatch(store))  # before this process asks for a GPU
+        measure = None if gpu else stack.enter_context(forecast.stopwatch(store))  # before this process asks for a GPU
         if gpu and cfg.trainer.hours:
             raise ConfigError("trainer.hours is measured where a run trains: to plan for another device, say task.hours.")
-        budget = assemble.resolve(cfg, store, measure, gpu)
+        budget = resolve.resolve(cfg, store, measure, gpu)
         precision = cfg.trainer.precision
         peak_flops = hardware.known_peak(gpu.name, precision) if gpu else None
-        device = assemble.device_of(cfg)
-        if measure is not None and assemble.may_be_tried(cfg, store, budget):
+        device = forecast.device_of(cfg)
+        if measure is not None and forecast.may_be_tried(cfg, store, budget):
             speed, how = measure(cfg, budget), "measured in a few trial steps"
         elif gpu:
             reached = cfg.task.mfu * (peak_flops or 0.0)
@@ -67,9 +68,9 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
                 assumed_speed(shape, vocabulary, budget.micro_batch_size, reached),
                 "guessed from a matrix product: a step would not fit",
             )
-    around = assemble.around(cfg, store, shape, budget)
+    around = forecast.around(cfg, store, shape, budget)
     base = hardware.CUDA_CONTEXT if device == "cuda" else speed.base_bytes
-    memory = assemble.memory(cfg, shape, vocabulary, budget.micro_batch_size, base)
+    memory = forecast.memory(cfg, shape, vocabulary, budget.micro_batch_size, base)
     if speed.held_bytes is not None:
         memory = memory.holding(speed.held_bytes)
     flops, step = cost.flops_per_token(shape, vocabulary), step_seconds(budget.accumulation, speed)
@@ -85,13 +86,13 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
         "flops_per_token": flops,
         "budget": budget,
         "memory": memory,
-        "memory_there": gpu.memory if gpu else assemble.memory_there(cfg),
+        "memory_there": gpu.memory if gpu else forecast.memory_there(cfg),
         "tokens_per_s": budget.tokens_per_step / step,
         "seconds": run_seconds(budget.steps, budget.accumulation, speed, around),
         "price_per_hour": None if price is None else price * budget.devices,
         "checkpoint_bytes": around.checkpoint_bytes,
         "lr": cfg.optimizer.get("lr"),
-        "schedule": assemble.schedule_words(cfg, budget),
+        "schedule": resolve.schedule_words(cfg, budget),
         "bytes_per_token": store.bytes_per_token,
     }
     if cfg.task.hours is not None:
@@ -112,7 +113,7 @@ def _preset(cfg: DictConfig, file: Path, vocab_size: int, base: int, flops: floa
     """A packaged model with as many tokens as suit its size, one sequence at a time, at the FLOPs per second of this plan."""
     preset = OmegaConf.load(file)
     assert isinstance(preset, DictConfig)
-    shape = assemble.model_shape(preset)
+    shape = forecast.model_shape(preset)
     n_parameters = cost.n_parameters(shape, vocab_size)
     tokens = TOKENS_PER_PARAMETER * n_parameters
     return {
@@ -120,5 +121,5 @@ def _preset(cfg: DictConfig, file: Path, vocab_size: int, base: int, flops: floa
         "parameters": n_parameters,
         "tokens": tokens,
         "seconds": tokens * cost.flops_per_token(shape, vocab_size) / flops,
-        "memory": assemble.memory(cfg, shape, vocab_size, 1, base).total,
+        "memory": forecast.memory(cfg, shape, vocab_size, 1, base).total,
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from gptshake import assemble, hardware
+from gptshake import hardware
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError
@@ -26,6 +26,8 @@ from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.words import counted
 from gptshake.files import expanded, write_folder_atomic
+from gptshake.setup import forecast
+from gptshake.setup.run import train
 
 if TYPE_CHECKING:
     from gptshake.training.callbacks.profiler import Profiler
@@ -112,7 +114,7 @@ def _train(context: Context, profiler: "Profiler", folder: Path) -> dict[str, fl
         context.config.paths.run_dir = scratch
         began = time.perf_counter()
         with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
-            assemble.train(dataclasses.replace(context, launch=dataclasses.replace(context.launch, path=Path(scratch))), profiler)
+            train(dataclasses.replace(context, launch=dataclasses.replace(context.launch, path=Path(scratch))), profiler)
     callbacks = bottleneck.callbacks_of([profiler.start])
     batch, own = profiler.start.get("data", 0.0), sum(callbacks.values())
     return {
@@ -167,7 +169,7 @@ def _facts(context: Context, passes: int, profiler: "Profiler") -> dict[str, Any
 
 
 def _situation(cfg: DictConfig, budget: Budget, profiler: "Profiler", speed: float, callback: str) -> Situation:
-    device = assemble.device_of(cfg)
+    device = forecast.device_of(cfg)
     measured = profiler.peak_flops == hardware.measured_gemm_flops(device, cfg.trainer.precision)
     return Situation(
         device=device,

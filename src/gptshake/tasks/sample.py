@@ -2,10 +2,11 @@
 
 import sys
 
-from gptshake import assemble, hardware
+from gptshake import hardware
 from gptshake.config.overrides import recomposed
 from gptshake.console import Console, printable
 from gptshake.context import Context
+from gptshake.setup import instantiate
 from gptshake.tokenizer.streaming import texts
 from gptshake.tokenizer.unknown import as_read
 
@@ -18,7 +19,7 @@ def run(context: Context) -> None:
         RecordError: there is no such run.
     """
     cfg, launch = context.config, context.launch
-    model, tokenizer = assemble.trained(cfg, lambda path: recomposed(path, launch.overrides))
+    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, launch.overrides))
     import torch
 
     from gptshake.model.generate import stream

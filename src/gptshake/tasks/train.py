@@ -1,5 +1,5 @@
 """``task=train``: train a model, the default task."""
 
-from gptshake.assemble import train as run
+from gptshake.setup.run import train as run
 
 __all__ = ["run"]

@@ -1,6 +1,6 @@
 """Schemas of the ``tokenizer`` group: the keys of its yaml files with their types. Imports nothing heavy.
 
-``path`` is read in ``assemble``: a saved tokenizer instead of one that is made from the text.
+``path`` is read in ``setup``: a saved tokenizer instead of one that is made from the text.
 """
 
 from dataclasses import dataclass

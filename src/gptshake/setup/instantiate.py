@@ -1,4 +1,7 @@
-"""Weights of an earlier run: to begin from, or to write text with. Only values are taken from its record."""
+"""A node of the config becomes an object: the one place that instantiates; and a run becomes a network with its weights.
+
+From the record of an earlier run only values are taken.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,69 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
-from gptshake.assemble.parts import make
-from gptshake.assemble.settle import initial_run, trainer_of
 from gptshake.data.store import TokenStore
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, GptshakeError
 from gptshake.model.config import GPTConfig
 from gptshake.record.catalogue import read_entry
 from gptshake.record.run import Run, find_run, run_roots
-from gptshake.tokenizer.protocol import Tokenizer, load_tokenizer
+from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
 
 if TYPE_CHECKING:
     from gptshake.model.gpt import GPT
+
+
+def make(node: DictConfig, **objects: Any) -> Any:
+    """Instantiate a config node; our own errors come out as they were raised, not in Hydra's wrapping.
+
+    Raises:
+        ConfigError: what the node names as its target cannot be imported.
+        GptshakeError: it cannot be built.
+    """
+    try:
+        return instantiate(node, **objects)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, GptshakeError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, ImportError):
+            reason = error.__cause__.__cause__ or error.__cause__
+            raise ConfigError(
+                f"_target_: {node.get('_target_')} cannot be imported ({reason}). A file of your own is looked for in the folder where you type."
+            ) from error
+        raise GptshakeError(
+            f"{node.get('_target_')} cannot be built with its keys: {' '.join(str(error.__cause__ or error).split())}"
+        ) from error
+
+
+def builder(node: DictConfig) -> Any:
+    """The node's target alone, to be called with objects (Hydra would turn dataclasses among them into config)."""
+    return instantiate({"_target_": node._target_, "_partial_": True})
+
+
+def initial_run(cfg: DictConfig) -> Path:
+    """The directory of the run whose weights ``init_from`` names.
+
+    Raises:
+        RecordError: there is none.
+    """
+    return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
+
+
+def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
+    """The trainer of the chosen option, whatever ``tokenizer.path`` says.
+
+    Raises:
+        ConfigError: a trainer of the user's own does not name its kind.
+    """
+    options: Any = OmegaConf.to_container(cfg.tokenizer, resolve=True)
+    options.pop("path", None)
+    trainer: TokenizerTrainer = make(OmegaConf.create(options))
+    if "kind" not in trainer.settings():
+        raise ConfigError(f"{options['_target_']}: settings() must name the tokenizer's kind, as {{'kind': 'mine'}}: one word, its name.")
+    return trainer
 
 
 def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore, run: Run) -> None:

@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from gptshake import hardware, ranks
-from gptshake.assemble.settle import _devices
 from gptshake.config.validate import check_one_device, check_torchrun
 from gptshake.errors import ConfigError
+from gptshake.setup.resolve import _devices
 
 HERE = {"cpu": 4, "cuda": 2, "mps": 1}
 

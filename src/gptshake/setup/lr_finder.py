@@ -1,14 +1,20 @@
-"""The range tests of ``task=find_lr``, in a child process: networks, optimizers and batches that no training ever sees.
+"""The measurements of ``task=find_lr``: range tests in a child process, and short real runs around a rate as a study of the sweep's own.
 
-A quick ramp over all rates first, then a slow one over the part that moves for each repeat, with initial weights and an order of data
-of its own. So a crash or an exhausted memory ends the child alone, and a training afterwards is bit for bit what it would have been.
+Range tests train networks that no training ever sees: a quick ramp over all rates first, then a slow one over the part that moves for each
+repeat. So a crash ends the child alone, and a training afterwards is bit for bit what it would have been. The short runs measure the loss at
+their end; the line search of ``-m optimizer.lr=range`` places them.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -17,22 +23,22 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gptshake.assemble.forecast import device_of, set_torch, step_of
-from gptshake.assemble.parts import make
-from gptshake.assemble.run import data_module
-from gptshake.assemble.schedule import planned_schedule
-from gptshake.assemble.weights import give_initial_weights
 from gptshake.console import Console
 from gptshake.data.store import TokenStore
-from gptshake.errors import Stop, TrainingError
+from gptshake.errors import GptshakeError, Stop, TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.lr_range import geometric, moves, smooth
 from gptshake.estimate.words import duration
-from gptshake.processes import ForkServer, Spec, raised
+from gptshake.processes import ASKED_BY, ForkServer, Spec, raised
+from gptshake.setup.forecast import device_of, set_torch, step_of
+from gptshake.setup.instantiate import give_initial_weights, make
+from gptshake.setup.resolve import planned_schedule
+from gptshake.setup.run import data_module
 from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 HELD_OUT = 16_384  # tokens at most on which the loss is taken after every step
 TICK_S = 0.25  # between looks at signals
@@ -165,3 +171,53 @@ class _Progress:
     def close(self) -> None:
         """Leave a clean line."""
         self._console.clear()
+
+
+REACH = 64.0  # the study looks as far as this factor from the start
+
+
+def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int | None) -> dict[str, Any]:
+    """Run the study, or go on with it.
+
+    Args:
+        overrides: of its runs, length included.
+        study: its folder.
+        start: the rate to begin with.
+        highest: no rate above is tried.
+        n: runs; None: until the search is over.
+    Returns:
+        What its study.json holds.
+    Raises:
+        GptshakeError: no run came to an end.
+        Stop: a signal came; what ran is saved, and the study goes on with the same name.
+    """
+    low, high = start / REACH, max(min(start * REACH, highest), start)
+    words = [
+        *overrides,
+        *(f"paths.multirun={study.parent}", f"study={study.name}"),
+        *(f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"),
+        *([f"hydra.sweeper.n_trials={n}"] if n else []),
+        *("hydra.sweeper.keep=1", "hydra.sweeper.noise=false"),
+    ]
+    code = _gptshake(["-m", *words])
+    rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
+    if SIGNALS.received is not None or code > 128:
+        raise Stop(SIGNALS.received or code - 128)
+    if not any(trial["state"] == "ok" for trial in rows.get("trials", ())):
+        raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
+    return rows
+
+
+def _gptshake(words: list[str]) -> int:
+    """Run a command of ours in a process of its own, its output shown but for the study's own conclusion; returns its exit code."""
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | {
+        ASKED_BY: "find_lr"
+    }  # ours, not the user's
+    sys.stdout.flush()
+    process = subprocess.Popen([sys.executable, "-m", "gptshake", *words], env=environment)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise

@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble.forecast import around, memory, memory_there, model_shape
-from gptshake.assemble.schedule import carry_note, frozen_warmup, length_notes, schedule_of, schedule_words, settled_warmup
-from gptshake.assemble.settle import frozen_source, initial_run
 from gptshake.context import Context
 from gptshake.data.entropy import meaning, references
 from gptshake.data.round_trip import round_trip, unknown_warnings
@@ -33,6 +30,9 @@ from gptshake.record.launch import Launch
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted
+from gptshake.setup.forecast import around, memory, memory_there, model_shape
+from gptshake.setup.instantiate import initial_run
+from gptshake.setup.resolve import carry_note, frozen_source, frozen_warmup, length_notes, schedule_of, schedule_words, settled_warmup
 from gptshake.signals import stop_behind
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble.forecast import Ask, children, device_of, measured, memory
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.budget import AUTO, Budget
@@ -29,6 +28,7 @@ from gptshake.estimate.forecast import Speed
 from gptshake.estimate.words import counted, duration, short_bytes
 from gptshake.files import expanded, sha256_text, write_atomic
 from gptshake.model.config import GPTConfig
+from gptshake.setup.forecast import Ask, children, device_of, measured, memory
 
 GPU_SHARE = 0.9  # of a GPU's free memory: the rest is for fragments, validation and the libraries' buffers
 AUTO_SECONDS = 60.0  # that a run may take to find its micro-batch

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble.parts import make
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Stop
 from gptshake.estimate import cost
@@ -30,6 +29,7 @@ from gptshake.estimate.forecast import CHECKPOINTS, Around, Speed, refuse_what_c
 from gptshake.files import free_disk
 from gptshake.model.config import GPTConfig
 from gptshake.processes import ForkServer, Outcome, Spec
+from gptshake.setup.instantiate import make
 from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:

@@ -14,12 +14,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import energy, hardware, ranks
-from gptshake.assemble.forecast import device_of, refuse_oversized, set_torch, step_of
-from gptshake.assemble.opening import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
-from gptshake.assemble.parts import builder, make
-from gptshake.assemble.schedule import frozen_warmup, schedule_of
-from gptshake.assemble.settle import offset_rule, workers
-from gptshake.assemble.weights import give_initial_weights, load_initial_weights
 from gptshake.context import Context
 from gptshake.data.store import TokenStore
 from gptshake.errors import Pruned, Stop, TrainingError
@@ -31,6 +25,10 @@ from gptshake.record.metrics import Row, column_chunks
 from gptshake.record.run import Run
 from gptshake.record.silent import NoLease, SilentRun
 from gptshake.record.sinks.protocol import Sink
+from gptshake.setup.forecast import device_of, refuse_oversized, set_torch, step_of
+from gptshake.setup.instantiate import builder, give_initial_weights, load_initial_weights, make
+from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
+from gptshake.setup.resolve import frozen_warmup, offset_rule, schedule_of, workers
 from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:

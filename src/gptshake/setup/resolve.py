@@ -1,24 +1,23 @@
 """What a run is about, settled before torch is imported: source, tokenizer, token store, shape, budget, device.
 
-So a wrong path or an impossible plan is told at once. ``resolve`` freezes everything that was left to ``auto``.
+So a wrong path or an impossible plan is reported at once. ``resolve`` freezes everything that was left to ``auto``, the warm-up of the
+schedule in tokens.
 """
 
-from collections.abc import Callable
+
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gptshake import hardware, ranks
-from gptshake.assemble.fit import AutoFit, auto_fit
-from gptshake.assemble.forecast import Measure, around, device_of, memory_there, model_shape, stopwatch
-from gptshake.assemble.parts import make
-from gptshake.assemble.schedule import planned_schedule, schedule_of, settled_warmup
 from gptshake.console import printable
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
@@ -27,11 +26,15 @@ from gptshake.errors import ConfigError, RecordError
 from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, plan
 from gptshake.estimate.forecast import interval_of, run_seconds, steps_within
-from gptshake.estimate.words import duration
+from gptshake.estimate.words import counted, duration, short_count
 from gptshake.files import expanded, yaml_text
 from gptshake.model.config import GPTConfig
-from gptshake.record.run import find_run, run_roots
+from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, Tokens, before_decay, planned_warmup, warmup_steps, warmup_tokens
+from gptshake.record.run import Run, find_run, run_roots
 from gptshake.redaction import redact
+from gptshake.setup.batch_finder import AutoFit, auto_fit
+from gptshake.setup.forecast import Measure, around, device_of, memory_there, model_shape, stopwatch
+from gptshake.setup.instantiate import initial_run, make, trainer_of
 from gptshake.tokenizer.protocol import TokenizerTrainer
 from gptshake.tokenizer.saved import SavedTrainer
 
@@ -67,15 +70,6 @@ def _refuse_another_shape(cfg: DictConfig, parent: Path) -> None:
     if differing:
         shape = " ".join(f"model.{key}={theirs[key]}" for key in differing)
         raise ConfigError(f"init_from={parent.name} has another shape; its weights fit with {shape}.")
-
-
-def initial_run(cfg: DictConfig) -> Path:
-    """The directory of the run whose weights ``init_from`` names.
-
-    Raises:
-        RecordError: there is none.
-    """
-    return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
 
 
 def token_store(cfg: DictConfig, lines: list[str], own: Path | None = None) -> TokenStore:
@@ -129,20 +123,6 @@ def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrai
         except RecordError as error:
             raise ConfigError(f"tokenizer.path={wanted} is no file, no folder and no run. {error}") from error
     return SavedTrainer(path, trainer)
-
-
-def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
-    """The trainer of the chosen option, whatever ``tokenizer.path`` says.
-
-    Raises:
-        ConfigError: a trainer of the user's own does not name its kind.
-    """
-    options: Any = OmegaConf.to_container(cfg.tokenizer, resolve=True)
-    options.pop("path", None)
-    trainer: TokenizerTrainer = make(OmegaConf.create(options))
-    if "kind" not in trainer.settings():
-        raise ConfigError(f"{options['_target_']}: settings() must name the tokenizer's kind, as {{'kind': 'mine'}}: one word, its name.")
-    return trainer
 
 
 def frozen_source(cfg: DictConfig) -> dict[str, Any]:
@@ -294,3 +274,104 @@ def _micro_batch_wish(cfg: DictConfig, shape: GPTConfig, vocab_size: int, gpu: h
         value_bytes=4 if cfg.trainer.precision == hardware.FP32 else 2,
         on_cpu=device == "cpu",
     )
+
+
+SAME_LENGTH = 0.02  # lengths that differ by no more count as one
+CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
+CARRIES = 4  # factor in length to which the best rate was seen to stay: docs/benchmarks.md
+
+
+def settled_warmup(cfg: DictConfig, total: int, tokens_per_step: int) -> Tokens | None:
+    """Tokens of warm-up that the config asks for; None without such an option."""
+    return planned_warmup(make(cfg.scheduler), total, tokens_per_step, beta2_of(cfg.optimizer))
+
+
+def beta2_of(optimizer: DictConfig) -> float | None:
+    """The decay of the second moment, as our optimizers or torch's own write it; None without one."""
+    beta2 = optimizer.get("beta2")
+    if beta2 is None and isinstance(betas := optimizer.get("betas"), ListConfig) and len(betas) > 1:
+        beta2 = betas[1]
+    return float(beta2) if isinstance(beta2, int | float) and 0 <= beta2 < 1 else None
+
+
+def frozen_warmup(cfg: DictConfig, run: Run) -> float | None:
+    """Tokens of warm-up that the run had when it began, so that a longer limit does not change it; None without such an option."""
+    began = run.info["budget"]
+    if "warmup_tokens" in began:
+        return None if began["warmup_tokens"] is None else float(began["warmup_tokens"])
+    return warmup_tokens(make(cfg.scheduler), int(began["tokens"]))  # a run of an earlier version, whose auto knew no steps
+
+
+def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
+    """The schedule with a warm-up in tokens."""
+    schedule: Any = make(cfg.scheduler)
+    return schedule if warmup is None else partial(schedule, warmup=Tokens(warmup))
+
+
+def planned_schedule(cfg: DictConfig, budget: Budget) -> Schedule:
+    """The schedule that a run of this plan begins with."""
+    return schedule_of(cfg, settled_warmup(cfg, budget.total_tokens, budget.tokens_per_step))
+
+
+def planned_warmup_steps(cfg: DictConfig, budget: Budget) -> int | None:
+    """Steps until the peak of a run of this plan; None for a schedule of the user's own."""
+    return warmup_steps(planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+
+
+def schedule_words(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
+    """``cosine, warm-up 40 steps, 8 % of the run``; of the options, unless a schedule with another warm-up is given."""
+    steps = warmup_steps(schedule or planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+    share = f", {100 * steps / budget.steps:.2g} % of the run" if steps else ""
+    warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}{share}" if steps else ", no warm-up"
+    return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
+
+
+def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
+    """An override that doubles the warm-up, to 10 % of the run at least; nothing where it is as long.
+
+    It is 30 % at most (50 % of one cycle), and half of what comes before the decay.
+    """
+    schedule = planned_schedule(cfg, budget)
+    steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step)
+    key, most = ("pct_start", 0.5) if "pct_start" in cfg.scheduler else ("warmup", LONGEST_WARMUP)
+    if steps is None or key not in cfg.scheduler:
+        return ""
+    most = min(most, before_decay(schedule, budget.total_tokens) / 2 / budget.total_tokens)
+    longer = min(max(2 * steps / budget.steps, 0.1), most)
+    return f"scheduler.{key}={longer:.2g}" if longer > 1.2 * steps / budget.steps else ""
+
+
+def carry_note(origin: Mapping[str, Any] | None, budget: Budget) -> str:
+    """A sentence about a rate that was found for another length (docs/find-lr.md#how-far-an-answer-carries); nothing for the same."""
+    tokens, warmup = (origin or {}).get("tokens"), (origin or {}).get("warmup_tokens")
+    if not origin or not tokens or abs(budget.total_tokens / tokens - 1) < SAME_LENGTH:
+        return ""
+    longer = budget.total_tokens / tokens
+    found = f"optimizer.lr was found by {origin['run']} for {short_count(tokens)} tokens, this run has {short_count(budget.total_tokens)}"
+    if warmup and warmup > CUT * tokens and longer > 1:
+        return f"{found}: its warm-up is longer than that one's, which was cut to 30 % of the run, and takes a higher rate"
+    if 1 / CARRIES <= longer <= CARRIES:
+        return f"{found}: within a factor of {CARRIES} in length it was seen to carry"
+    return f"{found}: that it carries was measured to a factor of {CARRIES} in length only"
+
+
+def length_notes(cfg: DictConfig, budget: Budget) -> list[str]:
+    """Sentences about a warm-up that is shorter than a step or than AdamW's memory, and about an only step with a rate of 0."""
+    schedule, warmup, notes = planned_schedule(cfg, budget), cfg.scheduler.get("warmup"), list[str]()
+    if isinstance(warmup, int | float) and warmup > 0:
+        steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step) or 0
+        beta2 = beta2_of(cfg.optimizer)
+        memory = 0 if beta2 is None else ceil(round(2 / (1 - beta2), 6))
+        if 1 <= warmup < budget.tokens_per_step:
+            notes.append(
+                f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
+                f"{budget.tokens_per_step:,}: nothing is warmed up"
+            )
+        elif steps < min(memory, LONGEST_WARMUP * budget.steps):
+            notes.append(
+                f"scheduler.warmup={warmup:g} is {counted(steps, 'step')}, and optimizer.beta2={beta2:g} averages over {memory} (2 / (1 - beta2)): "
+                "a high rate may diverge; scheduler.warmup=auto is longer"
+            )
+    if budget.steps == 1 and schedule(budget.total_tokens, budget.total_tokens).lr == 0:
+        notes.append("the schedule ends at a rate of 0, which the only step of this run has: nothing is trained; scheduler=constant has no such end")
+    return notes

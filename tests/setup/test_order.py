@@ -9,10 +9,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from gptshake import assemble, hardware, processes
-from gptshake.assemble.run import data_module
+from gptshake import hardware, processes
 from gptshake.config.compose import compose
 from gptshake.errors import GptshakeError
+from gptshake.setup import lr_finder, resolve
+from gptshake.setup.run import data_module
 
 TOOL = {"compute_cap": "7.5", "memory.total": "15360", "memory.free": "15000", "name": "Tesla T4, 15360"}
 STARTS = ("_lazy_init", "get_device_capability", "get_device_properties", "mem_get_info", "get_device_name", "current_device")
@@ -57,8 +58,8 @@ def settled(book: Path, tmp_path: Path) -> Callable[..., Any]:
         cfg = compose(["model=tiny", *shape, "data=text_char", f"data.path={book}", "trainer=gpu", "data.batch_size=8", *overrides])
         OmegaConf.set_struct(cfg, False)
         cfg.paths.cache = str(tmp_path / "cache")
-        store = assemble.token_store(cfg, [])
-        return cfg, store, assemble.resolve(cfg, store)
+        store = resolve.token_store(cfg, [])
+        return cfg, store, resolve.resolve(cfg, store)
 
     return settle
 
@@ -67,7 +68,7 @@ def test_the_range_test_is_forked_before_cuda_starts_and_trains_on_the_gpu(forks
     cfg, store, budget = settled("task=find_lr", "data.micro_batch_size=4")
     assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "16-mixed")
     with pytest.raises(GptshakeError, match=r"CUDA was started by|not compiled with CUDA"):  # in the child
-        assemble.run_range_tests(cfg, store, budget)
+        lr_finder.run_range_tests(cfg, store, budget)
     assert forks and not any(forks)
 
 

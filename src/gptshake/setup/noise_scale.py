@@ -8,12 +8,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from gptshake.assemble.forecast import device_of, set_torch, step_of
-from gptshake.assemble.parts import builder, make
-from gptshake.assemble.settle import offset_rule, resolve, token_store
 from gptshake.errors import CheckpointError, RecordError
 from gptshake.estimate.noise_scale import LEAST, Measurement
 from gptshake.estimate.words import counted
+from gptshake.setup.forecast import device_of, set_torch, step_of
+from gptshake.setup.instantiate import builder, make
+from gptshake.setup.resolve import offset_rule, resolve, token_store
 
 ROWS = 4  # most sequences of a pass: many small gradients tell more than a few large ones
 

@@ -14,14 +14,14 @@ import torch
 from omegaconf import OmegaConf
 
 from gptshake import hardware
-from gptshake.assemble import fit
-from gptshake.assemble.fit import Fitter
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.fit import Tried
 from gptshake.estimate.forecast import Speed
 from gptshake.model.config import GPTConfig
 from gptshake.processes import ForkServer, Outcome, Spec
+from gptshake.setup import batch_finder as fit
+from gptshake.setup.batch_finder import Fitter
 from gptshake.training.probe import BASE_BYTES, within
 
 SHAPE = GPTConfig(1, 1, 32, 16)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gptshake.assemble.schedule import carry_note
 from gptshake.estimate.budget import plan
+from gptshake.setup.resolve import carry_note
 
 
 @pytest.mark.parametrize(
