@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from gptshake.config.compose import compose
 from gptshake.config.layout import options
 from gptshake.keys import CALLBACKS, RESULT, RESUME, STUDY, TABLE, about, is_free
-from gptshake.record.catalogue import flat
+from gptshake.record.index import flat
 from gptshake.record.provenance import config_sha256
 from gptshake.report.changes import changed_keys
 

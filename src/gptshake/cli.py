@@ -52,8 +52,8 @@ from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import Budget
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free
-from gptshake.record.catalogue import flat
 from gptshake.record.git import Code, read_code
+from gptshake.record.index import flat
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import collect
 from gptshake.record.run import new_id, run_name

@@ -116,6 +116,11 @@ def visible(text: str, keep: str = "") -> str:
     return "".join(letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def one_line(text: str) -> str:
+    """A text on one line that cannot move a terminal's cursor: spaces for breaks, ``?`` for what cannot be printed."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
 def fit(parts: Sequence[str], columns: int, spare: Sequence[int] = ()) -> str:
     """The parts in one line of at most so many columns.
 

@@ -266,6 +266,14 @@ def _remove_leftovers(target: Path, but: Path | None) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def written(write: Callable[[], Iterable[Path]]) -> str:
+    """Write files and name them, a line each; where they cannot be written, say so: what was printed is not lost by that."""
+    try:
+        return "\n".join(f"  {os.path.relpath(file)}" for file in write())
+    except OSError as error:
+        return f"  note: no file was written: {error.filename or 'the folder'}: {error.strerror or error}"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

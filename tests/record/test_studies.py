@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.errors import RecordError
-from gptshake.record.studies import find_study, find_sweep, read_rows_of
+from gptshake.record.index import find_study, find_sweep, read_study
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def multirun(tmp_path: Path) -> Path:
 
 def test_a_study_is_found_by_its_name_and_its_path(multirun: Path) -> None:
     assert find_study("night1", multirun) == find_study(str(multirun / "night1/"), multirun) == multirun / "night1"
-    assert read_rows_of(multirun / "night1")["name"] == "night1"
+    assert read_study(multirun / "night1")["name"] == "night1"
     with pytest.raises(RecordError, match="did you mean night1"):
         find_study("nigth1", multirun)
 
@@ -60,8 +60,8 @@ STUDY = {"name": "a", "objective": "val/bpb", "state": "done", "fixed": [], "axe
 )
 def test_a_malformed_study_is_one_sentence_that_names_the_place(damaged: object, why: str, tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(json.dumps(STUDY))
-    assert read_rows_of(tmp_path)["trials"] == [TRIAL]
+    assert read_study(tmp_path)["trials"] == [TRIAL]
     (tmp_path / "study.json").write_text(json.dumps(damaged))
     with pytest.raises(RecordError, match=why) as raised:
-        read_rows_of(tmp_path)
+        read_study(tmp_path)
     assert "\n" not in str(raised.value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.record.catalogue import Entry, read_entry
+from gptshake.record.index import Entry, read_entry
 from gptshake.record.run import Run
 
 BEGIN = 1_800_000_000.0

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gptshake.record import commits
-from gptshake.record.catalogue import Entry, read_entry
-from gptshake.report.code_difference import code_differences
+from gptshake.record.index import Entry, read_entry
+from gptshake.report.difference import code_differences
 
 Make = Callable[..., Entry]
 PATCH = """diff --git a/src/model.py b/src/model.py

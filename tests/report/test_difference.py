@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.record.catalogue import Entry, read_entry
+from gptshake.record.index import Entry, read_entry
 from gptshake.report.difference import (
     config_differences,
     data_differences,

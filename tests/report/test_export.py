@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gptshake.errors import ConfigError
-from gptshake.record.catalogue import Entry, read_entry
-from gptshake.report.export import ABOUT, check_targets, deliver, runs_csv, runs_json, study_csv, study_latex
+from gptshake.record.index import ABOUT, Entry, read_entry
+from gptshake.report.export import check_targets, deliver, runs_csv, runs_json, study_csv, study_latex
 from gptshake.report.study_stats import differences
 
 EVIL = 'a "quoted", note\nwith 50 % & _under_ {braces} \\ ~^ # $ 日本語'

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gptshake.record.catalogue import Entry, catalogue
+from gptshake.record.index import Entry, read_index
 from gptshake.report.difference import result_differences
-from gptshake.report.listing import COLUMNS, age, lines, old_rule, shared, table, tally
+from gptshake.report.runs_table import COLUMNS, age, lines, old_rule, shared, table, tally
 
 Make = Callable[..., Entry]
 
@@ -80,7 +80,7 @@ def test_a_pipe_gets_every_column(some: list[Entry]) -> None:
 
 def test_a_broken_record_has_a_line_and_its_reason_below(some: list[Entry], tmp_path: Path) -> None:
     (some[0].path / "run.json").write_text('{"id": ')
-    found = catalogue([tmp_path / "runs", tmp_path / "multirun"])
+    found = read_index([tmp_path / "runs", tmp_path / "multirun"])
     assert any(line["status"] == "broken" and "damaged" in line["note"] for line in lines(found))
     assert tally(found).startswith("4 runs: 2 ok, ") and f"broken: {some[0].path}: " in tally(found)
 

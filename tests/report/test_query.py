@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import ConfigError
-from gptshake.record.catalogue import Entry
-from gptshake.report.query import in_order, select, value_of
+from gptshake.record.index import Entry
+from gptshake.report.runs_table import in_order, select
 
 Make = Callable[..., Entry]
 
@@ -142,7 +142,6 @@ def test_a_broken_record_is_found_by_its_status_and_matches_no_comparison(runs: 
     broken = Entry(runs[0].path, "broken", problem="torn")
     assert select([*runs, broken], "status=broken") == [broken]
     assert broken not in select([*runs, broken], "model=tiny") and in_order([broken, *runs], "model")[-1] == broken
-    assert value_of(broken, "study") is None
 
 
 @given(st.text(max_size=30))

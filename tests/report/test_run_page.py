@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gptshake.record.catalogue import Entry, read_entry
+from gptshake.record.index import Entry, read_entry
 from gptshake.record.run import Run
 from gptshake.report.run_page import run_page, write_run_page
 

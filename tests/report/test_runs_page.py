@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.record.catalogue import Entry, catalogue
+from gptshake.record.index import Entry, read_index
 from gptshake.record.metrics import COLUMNS
 from gptshake.record.run import Run
 from gptshake.report.runs_page import INTERVALS, runs_page
@@ -155,7 +155,7 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     (root / "runs/torn").mkdir()
     (root / "runs/torn/run.json").write_text("{<b>")
     os.utime(root / "runs/torn", (1e8, 1e8))
-    return catalogue([root / "runs", root / "multirun"])
+    return read_index([root / "runs", root / "multirun"])
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +366,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_lowest_point(tmp_path: Path) -> N
     made(tmp_path / "run", "raaaaaaa", 2.5)
     rows = [f"{n},{64 * n},{3.0 if n != 777 else 1.25},{3.0 if n != 778 else 1.5}" for n in range(1, 5001)]
     (tmp_path / "run/metrics.csv").write_text("\n".join(["step,train/tokens,val/loss,val/bpb", *rows]) + "\n")
-    curves = data_of(runs_page(catalogue([tmp_path])))["runs"][0]["curves"]
+    curves = data_of(runs_page(read_index([tmp_path])))["runs"][0]["curves"]
     assert set(curves) == {"val/loss", "val/bpb"} and len(curves["val/loss"]["y"]) <= 2 * INTERVALS
     assert min(curves["val/loss"]["y"]) == 1.25 and min(curves["val/bpb"]["y"]) == 1.5
 
@@ -377,7 +377,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_lowest_point(tmp_path: Path) -> N
 def test_damaged_metrics_are_a_run_without_curves(tmp_path: Path, content: str) -> None:
     made(tmp_path / "run", "raaaaaaa", 2.5)
     (tmp_path / "run/metrics.csv").write_text(content)
-    assert data_of(runs_page(catalogue([tmp_path])))["runs"][0]["curves"] == {}
+    assert data_of(runs_page(read_index([tmp_path])))["runs"][0]["curves"] == {}
 
 
 @pytest.mark.parametrize("junk", [None, 1, "x", [], {}, {"a": [1]}, float("nan"), 1e300, True, "\ud800"])
@@ -387,16 +387,16 @@ def test_a_record_with_odd_values_has_its_row(tmp_path: Path, junk: Any) -> None
     info = json.loads(file.read_text())
     for key in ("started", "finished", "wall_s", "summary", "choices", "git", "data", "hardware", "note", "reason", "version", "trial"):
         file.write_text(json.dumps(info | {key: junk}))
-        (run,) = data_of(runs_page(catalogue([tmp_path])))["runs"]
+        (run,) = data_of(runs_page(read_index([tmp_path])))["runs"]
         assert run["id"] == "raaaaaaa" and len(run["cells"]) == 10
     (tmp_path / "run/config.yaml").write_text("a: 2026-01-01\nb: .nan\n1: {2: .inf}\n")
-    assert data_of(runs_page(catalogue([tmp_path])))["runs"][0]["id"] == "raaaaaaa"
+    assert data_of(runs_page(read_index([tmp_path])))["runs"][0]["id"] == "raaaaaaa"
 
 
 def test_what_all_runs_have_in_common_is_told_once(tmp_path: Path) -> None:
     for n, rate in enumerate((1e-3, 2e-3)):
         made(tmp_path / str(n), f"r{n}aaaaaa", 2.5, lr=rate, overrides=["model=tiny", "seed=7", f"optimizer.lr={rate}"])
-    data = data_of(runs_page(catalogue([tmp_path])))
+    data = data_of(runs_page(read_index([tmp_path])))
     assert data["common"] == "seed 7" and {run["below"] for run in data["runs"]} == {"lr 0.001", "lr 0.002"}
     assert data["shared"]["model.n_layer"] == "4" and all("model.n_layer" not in run["config"] for run in data["runs"])
 

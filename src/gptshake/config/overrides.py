@@ -23,10 +23,9 @@ from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free
-from gptshake.record.catalogue import flat, read_entry
+from gptshake.record.index import STUDY_FILE, flat, read_entry, read_study
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.record.seal import is_made_here
-from gptshake.record.studies import ROWS, read_rows_of
 from gptshake.redaction import SECRET, redacted
 from gptshake.report.study_stats import best
 
@@ -315,7 +314,7 @@ def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
         if key.lstrip("+") == LR and value.strip("'\"").startswith(FROM):
             name = value.strip("'\"").removeprefix(FROM)
             places = (expanded(name), expanded(typed(overrides, "paths.multirun") or "multirun") / name)
-            study = next((place for place in places if name and (place / ROWS).exists()), None)
+            study = next((place for place in places if name and (place / STUDY_FILE).exists()), None)
             rate, path = _rate_of_study(study) if study else _rate_of_run(locate(name, overrides))
             info = read_run(path)
             length = {key: (info.get("budget") or {}).get(key) for key in ("tokens", "warmup_tokens")}
@@ -326,7 +325,7 @@ def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
 
 def _rate_of_study(folder: Path) -> tuple[float, Path]:
     """Rate of its best trial, and the directory of that trial's first run."""
-    winner = best(read_rows_of(folder))
+    winner = best(read_study(folder))
     if winner is None:
         raise RecordError(f"{LR}={FROM}{folder.name}: no trial of that study has ended yet.")
     if LR not in winner.trial["params"]:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gptshake.record.catalogue import Entry, catalogue
+from gptshake.record.index import STUDY_FILE, Entry, read_index
 from gptshake.record.lease import is_alive
-from gptshake.record.studies import ROWS
 
 CACHES = ("stores", "corpora", "tokenizers", "fits")  # folders of the cache; all of it can be made again
 CHECKPOINTS, STUDIES = "checkpoints", "studies"
@@ -39,7 +38,7 @@ class Item:
 def items(runs: Path, multirun: Path, cache: Path) -> list[Item]:
     """Everything, the largest first."""
     roots = [root.resolve() for root in (runs, multirun)]
-    entries = [entry for entry in catalogue([runs, multirun]) if any(entry.path.resolve().is_relative_to(root) for root in roots)]
+    entries = [entry for entry in read_index([runs, multirun]) if any(entry.path.resolve().is_relative_to(root) for root in roots)]
     found = [*_caches(cache, entries), *_checkpoints(entries), *_studies(multirun, entries)]
     return sorted(found, key=lambda item: (-item.size, item.name))
 
@@ -97,7 +96,7 @@ def _checkpoints(entries: Iterable[Entry]) -> Iterator[Item]:
 def _studies(multirun: Path, entries: Sequence[Entry]) -> Iterator[Item]:
     for folder in _children(multirun):
         trials = tuple(entry.path for entry in entries if entry.path.is_relative_to(folder))
-        if folder.is_dir() and (trials or (folder / ROWS).is_file()):
+        if folder.is_dir() and (trials or (folder / STUDY_FILE).is_file()):
             yield Item(f"{STUDIES}/{folder.name}", (folder,), size_of(folder), f"{len(trials)} runs with their records", (folder, *trials))
 
 

@@ -17,8 +17,8 @@ from gptshake.energy import driver
 from gptshake.files import sha256, sha256_text
 from gptshake.hardware import cpu_name
 from gptshake.keys import RESULT, is_free
-from gptshake.record.catalogue import flat
 from gptshake.record.git import Code, read_workspace
+from gptshake.record.index import flat
 
 _DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 CONFIG_HASH = 2  # version of ``config_sha256``; a record without one has that of an earlier choice of keys

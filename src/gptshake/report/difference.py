@@ -1,35 +1,33 @@
-"""What differs between runs, as text: how they were asked for, their data, their machine, what came out.
+"""What differs between runs, as text: how they were asked for, their code, their data, their machine, what came out.
 
-Takes entries, the first being the one that the others are held against; gives sections of lines. A record that is broken or at
-work is compared as far as it can be read, and a sentence says so.
+Takes entries, the first being the one that the others are compared with; gives sections of lines. A record that is broken or at work
+is compared as far as it can be read, and a sentence says so. What two runs share is dropped from a table with a row for each run.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from gptshake.estimate.words import duration, short_count
-from gptshake.record.catalogue import BROKEN, Entry, flat
-from gptshake.record.figures import SECONDS, SPEED, TOKENS
+from gptshake.console import one_line, visible
+from gptshake.estimate.words import counted, duration, short_count
+from gptshake.files import sha256
+from gptshake.record.commits import commits_between, stat_between
+from gptshake.record.index import BROKEN, SECONDS, SPEED, TOKENS, Entry, flat
 from gptshake.record.metrics import Row
 from gptshake.report.changes import changed_keys, value_text
-from gptshake.report.listing import lines
-from gptshake.report.outcome import note, one_line, reason
+from gptshake.report.runs_table import lines
 from gptshake.report.tables import aligned
 
+MOST_COMMITS, MOST_LINES = 20, 12  # shown of a list of commits, of a file's changes
+LARGEST_KEPT = 1 << 24  # bytes of a patch or a copied file that are compared line by line
 _HEAD = ("id", "started", "status", "trained", "note")
-_RESULTS: tuple[tuple[str, Callable[[float], str]], ...] = (
-    ("val/bpb", "{:.4f}".format),
-    ("val/loss", "{:.4f}".format),
-    ("test/bpb", "{:.4f}".format),
-    ("train/loss", "{:.4f}".format),
-    (TOKENS, short_count),
-    (SECONDS, duration),
-    (SPEED, short_count),
-    ("perf/mfu", "{:.3f}".format),
-)
-_SHARES = (TOKENS, SECONDS, SPEED, "perf/mfu")  # their difference is told in percent
-_AT_EQUAL_TOKENS = ("val/bpb", "val/loss")
+_RESULTS: dict[str, Callable[[float], str]] = {
+    **dict.fromkeys(("val/bpb", "val/loss", "test/bpb", "train/loss"), "{:.4f}".format),
+    **{TOKENS: short_count, SECONDS: duration, SPEED: short_count, "perf/mfu": "{:.3f}".format},
+}
+_RATIOS = (TOKENS, SECONDS, SPEED, "perf/mfu")  # their difference is in percent
 _MACHINE = (
     "trainer.accelerator",
     "trainer.precision",
@@ -49,21 +47,29 @@ def names(entries: Sequence[Entry]) -> list[str]:
 def head(entries: Sequence[Entry]) -> list[str]:
     """The runs, one a line, and what has to be known about their state."""
     rows = [
-        [(line | {"note": note(entry)})[column] for column in _HEAD]
+        [(line | {"note": entry.note})[column] for column in _HEAD]
         for line, entry in zip(lines(entries, trials=True), entries, strict=True)
     ]
-    table = aligned([list(_HEAD), *rows], left=range(len(_HEAD))).splitlines()
-    return table + [_state(name, entry) for name, entry in zip(names(entries), entries, strict=True) if entry.status != "ok"]
+    states = [_state(name, entry) for name, entry in zip(names(entries), entries, strict=True) if entry.status != "ok"]
+    return [*aligned([list(_HEAD), *rows], left=range(len(_HEAD))).splitlines(), *states]
+
+
+def _state(name: str, entry: Entry) -> str:
+    if entry.status == BROKEN:
+        return f"{name} is broken, and compared as far as it can be read: {entry.reason}"
+    if entry.status == "running":
+        return f"{name} is still running: its figures are not final."
+    return f"{name} did not run to its end ({entry.status}{f': {entry.reason}' if entry.reason else ''})."
 
 
 def config_differences(entries: Sequence[Entry]) -> list[str]:
     """A table of the config keys that differ, as far as they can change a result."""
     readable = [entry for entry in entries if entry.config]
-    blind = [f"config.yaml of {name} cannot be read." for name, entry in zip(names(entries), entries, strict=True) if not entry.config]
+    unread = [f"config.yaml of {name} cannot be read." for name, entry in zip(names(entries), entries, strict=True) if not entry.config]
     if len(readable) < 2:
-        return blind
+        return unread
     rows = {key.removesuffix("._target_"): [setting(entry, key) for entry in entries] for key in varying(readable)}
-    return _table(entries, rows) + blind or ["no difference"]
+    return _table(entries, rows) + unread or ["no difference"]
 
 
 def varying(entries: Sequence[Entry]) -> list[str]:
@@ -74,47 +80,50 @@ def varying(entries: Sequence[Entry]) -> list[str]:
 
 def setting(entry: Entry, key: str) -> str:
     """What a run had for a key: for a group the name of its option; blank if config.yaml cannot be read."""
-    option = _part(entry, "choices").get(key.removesuffix("._target_")) if key.endswith("._target_") else None
+    option = entry.part("choices").get(key.removesuffix("._target_")) if key.endswith("._target_") else None
     return str(option or value_text(entry.config.get(key))) if entry.config else ""
 
 
 def data_differences(entries: Sequence[Entry]) -> list[str]:
     """Source, content (of the tokens) and tokenizer by fingerprint where they differ, and what that means for a comparison."""
-    facts = [{said: _brief(data.get(key)) for key, said in _DATA.items()} if (data := _part(entry, "data")) else {} for entry in entries]
+    facts = [{name: _brief(entry.part("data").get(key)) for key, name in _DATA.items()} if entry.part("data") else {} for entry in entries]
     known = [fact for fact in facts if fact]
     if len(known) < 2:
         return ["There are not two records that say what they were trained on."]
-    retokenized = _differ(fact["tokenizer"] for fact in known)
+    differ = {name for name in _DATA.values() if any(fact[name] != known[0][name] for fact in known)}
     chosen = any(key.startswith("tokenizer.") for key in varying([entry for entry in entries if entry.config]))
-    meaning = ["Their tokenizers differ: compare bits per byte, not losses."] if retokenized else []
-    # The content is of tokens: only of one tokenizer does it tell texts apart. A tokenizer that nobody changed learned from another text.
-    if _differ(fact["source"] for fact in known) or (_differ(fact["content"] for fact in known) and not chosen):
+    meaning = ["Their tokenizers differ: compare bits per byte, not losses."] if "tokenizer" in differ else []
+    # The content is of tokens: only with one tokenizer does it identify a text. A tokenizer that nobody changed learned from another text.
+    if "source" in differ or ("content" in differ and not chosen):
         meaning = ["Their texts differ, so neither losses nor bits per byte compare exactly."]
-    return _facts_table(entries, facts) + meaning or [
-        one_line("the same: {source}, content {content}, tokenizer {tokenizer} of {vocabulary} tokens".format(**known[0]))
-    ]
+    same = one_line("the same: {source}, content {content}, tokenizer {tokenizer} of {vocabulary} tokens".format(**known[0]))
+    return _facts_table(entries, facts) + meaning or [same]
 
 
 def machine_differences(entries: Sequence[Entry]) -> list[str]:
     """Version, interpreter, packages, hardware and what ``auto`` became, where they differ."""
-    return _facts_table(entries, list(map(_machine, entries))) or ["no difference"]
+    facts: list[Mapping[str, Any]] = []
+    for entry in entries:
+        resolved = {key: value for key, value in entry.part("resolved").items() if key in _MACHINE}
+        found = flat(entry.part("environment")) | flat(entry.part("hardware")) | resolved
+        packages = {key.removeprefix("packages."): value for key, value in found.items()}
+        facts.append({"gptshake": entry.info.get("version")} | packages if entry.info else {})
+    return _facts_table(entries, facts) or ["no difference"]
 
 
 def result_differences(entries: Sequence[Entry]) -> list[str]:
     """Figures at the end and at equal tokens, each with its difference to the first run's; whether the losses are the same bits."""
-    found = [entry.figures for entry in entries]
-    rows = {name: _against([node.get(name) for node in found], say, share=name in _SHARES) for name, say in _RESULTS}
-    tokens = equal_tokens(entries)
-    for name in _AT_EQUAL_TOKENS if tokens else ():
+    called, tokens = names(entries), equal_tokens(entries)
+    rows = {name: _against([entry.figures.get(name) for entry in entries], text, ratio=name in _RATIOS) for name, text in _RESULTS.items()}
+    for name in ("val/bpb", "val/loss") if tokens else ():
         values = [value_at(entry.rows, name, tokens) for entry in entries]
-        if values != [node.get(name) for node in found]:
-            rows[f"{name} at {short_count(tokens)} tokens"] = _against(values, "{:.4f}".format)
-    kept = {name: cells for name, cells in rows.items() if any(cells)}
-    texts = [["", *names(entries)], *([name, *cells] for name, cells in kept.items())]
-    table = aligned(texts, left=range(len(texts[0]))).splitlines() if kept else ["No run has a figure yet."]
-    marked = [name for name, entry in zip(names(entries), entries, strict=True) if entry.old_rule and "val/bpb" in entry.figures]
+        if values != [entry.figures.get(name) for entry in entries]:
+            rows[f"{name} at {short_count(tokens)} tokens"] = _against(values, "{:.4f}".format, ratio=False)
+    table = _table(entries, {name: cells for name, cells in rows.items() if any(cells)})
+    marked = [name for name, entry in zip(called, entries, strict=True) if entry.old_rule and "val/bpb" in entry.figures]
     old = [f"Bits per byte of {', '.join(marked)} by the old rule: what unknown tokens hide is left out."] if marked else []
-    return table + old + [same for entry in entries[1:] if (same := _sameness(entries[0], entry))]
+    equal = [_equal_losses(entries[0], entry) for entry in entries[1:]]
+    return [*(table or ["No run has a figure yet."]), *old, *filter(None, equal)]
 
 
 def equal_tokens(entries: Sequence[Entry]) -> float:
@@ -134,50 +143,39 @@ def value_at(rows: Sequence[Row], name: str, tokens: float) -> float | None:
     return None
 
 
-def _machine(entry: Entry) -> dict[str, Any]:
-    """Facts by their names; empty for a record that cannot be read."""
-    resolved = {key: value for key, value in _part(entry, "resolved").items() if key in _MACHINE}
-    facts = flat(_part(entry, "environment")) | flat(_part(entry, "hardware")) | resolved
-    return (
-        {"gptshake": entry.info.get("version")} | {key.removeprefix("packages."): value for key, value in facts.items()}
-        if entry.info
-        else {}
-    )
-
-
-def _state(name: str, entry: Entry) -> str:
-    if entry.status == BROKEN:
-        return f"{name} is broken, and compared as far as it can be read: {reason(entry)}"
-    if entry.status == "running":
-        return f"{name} is still running: its figures are not final."
-    why = f": {reason(entry)}" if reason(entry) else ""
-    return f"{name} did not run to its end ({entry.status}{why})."
-
-
-def _sameness(first: Entry, other: Entry) -> str:
+def _equal_losses(first: Entry, other: Entry) -> str:
     """How long two runs had the same losses, to the last bit; empty if they never had."""
-    equal = steps = 0
-    for a, b in zip(first.rows, other.rows, strict=False):
-        steps += 1
-        equal += steps == equal + 1 and all(a.get(name) == b.get(name) for name in ("step", "train/loss", "val/loss"))
-    ids = f"{one_line(first.id)} and {one_line(other.id)}"
+    pairs = list(zip(first.rows, other.rows, strict=False))
+    differ = [n for n, (a, b) in enumerate(pairs) if any(a.get(name) != b.get(name) for name in ("step", "train/loss", "val/loss"))]
+    equal = differ[0] if differ else len(pairs)
     if not equal:
         return ""
-    if equal == steps:
-        return f"The losses of {ids} are the same, bit for bit, in all {steps} common steps."
-    return f"The losses of {ids} are the same, bit for bit, up to step {int(first.rows[equal - 1]['step'])}."
+    where = f", in all {equal} common steps" if equal == len(pairs) else f" up to step {int(first.rows[equal - 1]['step'])}"
+    between = "," if not where.startswith(",") else ""
+    return f"The losses of {one_line(first.id)} and {one_line(other.id)} are the same, bit for bit{between}{where}."
 
 
-def _against(values: Sequence[float | None], say: Callable[[float], str], *, share: bool = False) -> list[str]:
+def _against(values: Sequence[float | None], text: Callable[[float], str], *, ratio: bool) -> list[str]:
     """The first as it is, the others with the difference to it."""
     first = values[0]
-    cells = []
-    for place, value in enumerate(values):
-        text = "" if value is None else say(value)
-        if place and value is not None and first is not None:
-            text += f"  ({100 * (value / first - 1):+.1f} %)" if share and first else f"  ({value - first:+.4f})" if not share else ""
-        cells.append(text)
+    cells = ["" if first is None else text(first)]
+    for value in values[1:]:
+        gap = ""
+        if value is not None and first is not None:
+            gap = f"  ({value - first:+.4f})" if not ratio else f"  ({100 * (value / first - 1):+.1f} %)" if first else ""
+        cells.append("" if value is None else f"{text(value)}{gap}")
     return cells
+
+
+def _facts_table(entries: Sequence[Entry], facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The facts that differ; runs without any, for their records are broken, stay blank."""
+    import pandas as pd  # late: a third of a second
+
+    known = [n for n, fact in enumerate(facts) if fact]
+    keys = dict.fromkeys(itertools.chain.from_iterable(facts))
+    frame = pd.DataFrame([{key: value_text(facts[n].get(key)) for key in keys} for n in known], index=known)
+    different = frame.loc[:, frame.nunique(dropna=False) > 1].T.reindex(columns=range(len(entries)), fill_value="")
+    return _table(entries, {key: list(row) for key, row in zip(different.index, different.to_numpy(), strict=True)})
 
 
 def _table(entries: Sequence[Entry], rows: Mapping[str, Sequence[str]]) -> list[str]:
@@ -185,23 +183,90 @@ def _table(entries: Sequence[Entry], rows: Mapping[str, Sequence[str]]) -> list[
     return aligned([["", *names(entries)], *cells], left=range(len(entries) + 1)).splitlines() if cells else []
 
 
-def _facts_table(entries: Sequence[Entry], facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The facts that differ; runs without any, for their records are broken, stay blank."""
-    keys = [key for key in dict.fromkeys(itertools.chain.from_iterable(facts)) if _differ(fact.get(key) for fact in facts if fact)]
-    return _table(entries, {key: [value_text(fact.get(key)) if fact else "" for fact in facts] for key in keys})
-
-
-def _differ(values: Iterable[Any]) -> bool:
-    """Whether there are different ones among the values."""
-    said = list(values)
-    return any(value != said[0] for value in said)
-
-
 def _brief(value: Any) -> Any:
     """A hash by its beginning."""
     return value[:12] if isinstance(value, str) and len(value) == 64 else value
 
 
-def _part(entry: Entry, name: str) -> dict[str, Any]:
-    node = entry.info.get(name)
-    return node if isinstance(node, dict) else {}
+def code_differences(a: Entry, b: Entry) -> list[str]:
+    """Lines that lead from the code of ``a`` to that of ``b``: the commits between, the files they touch, the uncommitted changes of each."""
+    return [*_committed(a, b), *_uncommitted(a, b)]
+
+
+def _committed(a: Entry, b: Entry) -> list[str]:
+    old, new = (entry.part("git").get("commit") for entry in (a, b))
+    if not a.info or not b.info:
+        return ["unknown: the record cannot be read"]
+    if not old or not new:
+        return [_unversioned(a, b)]
+    if old == new:
+        return [f"the same commit {old[:8]}"]
+    there, back, stat = commits_between(old, new), commits_between(new, old), stat_between(old, new)
+    if there is None or back is None or stat is None:
+        return [f"{old[:8]} and {new[:8]}; this checkout does not know both, so the commits between cannot be listed."]
+    return [
+        f"{old[:8]} → {new[:8]}" + ("" if there or back or stat else "; no commit between them touches source or config"),
+        *_listed(there, f"{counted(len(there), 'commit')} more"),
+        *_listed(back, f"and without {len(back)}"),
+        *(f"  {one_line(line)}" for line in stat),
+    ]
+
+
+def _unversioned(a: Entry, b: Entry) -> str:
+    """Without two commits the version, and the hash of the package's files if it was kept."""
+    texts, hashes = [], [entry.part("git").get("code_sha256") for entry in (a, b)]
+    for entry in (a, b):
+        git = entry.part("git")
+        code, why = git.get("commit") or git.get("code_sha256"), git.get("unversioned")
+        texts.append(f"version {entry.info.get('version', 'unknown')}{f', {str(code)[:8]}' if code else ''}{f' ({why})' if why else ''}")
+    same = "the same files: " if hashes[0] and hashes[0] == hashes[1] else ""
+    return one_line(same + " → ".join(dict.fromkeys(texts)))
+
+
+def _listed(commits: list[str], title: str) -> list[str]:
+    more = [f"    … and {len(commits) - MOST_COMMITS} more"] if len(commits) > MOST_COMMITS else []
+    return [f"  {title}:", *(f"    {one_line(commit)}" for commit in commits[:MOST_COMMITS]), *more] if commits else []
+
+
+def _uncommitted(a: Entry, b: Entry) -> list[str]:
+    """The files whose uncommitted changes are not the same, with the lines that only one of the runs has."""
+    one, two = _changes_kept(a), _changes_kept(b)
+    if one == two:
+        return [f"the same uncommitted changes in {', '.join(map(one_line, one))}" if one else "nothing uncommitted"]
+    found = []
+    for file in sorted(file for file in {*one, *two} if one.get(file) != two.get(file)):
+        found.append(f"uncommitted in {one_line(file)}:")
+        for entry, own, other in ((a, one.get(file), two.get(file)), (b, two.get(file), one.get(file))):
+            name = one_line(entry.id)
+            only = [line for line in own if line not in set(other or ())] if own is not None else []
+            found += [f"  {name}: {visible(line.expandtabs(1))}" for line in only[:MOST_LINES]]
+            found += [f"  {name}: … and {len(only) - MOST_LINES} more lines"] if len(only) > MOST_LINES else []
+            found += [f"  {name}: unchanged"] if own is None else []
+    return found
+
+
+def _changes_kept(entry: Entry) -> dict[str, list[str]]:
+    """What a run directory keeps of uncommitted changes: of diff.patch the lines, of untracked files the lines or, if binary, the hash."""
+    found: dict[str, list[str]] = {}
+    patch, folder = entry.path / "diff.patch", entry.path / "untracked"
+    if patch.is_file() and patch.stat().st_size <= LARGEST_KEPT:
+        text = patch.read_text(encoding="utf-8", errors="replace")
+        for part in re.split(r"^diff --git (?=.* b/.*$)", text, flags=re.MULTILINE)[1:]:
+            line, _, body = part.partition("\n")
+            changes = re.findall(r"^(?:[+-](?!\+\+ |-- ).*|Binary files .*|GIT binary patch)$", body, re.MULTILINE)
+            found[line.rpartition(" b/")[2]] = changes
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            found[file.relative_to(folder).as_posix()] = _lines_of(file)
+    for name, digest in (entry.part("git").get("untracked") or {}).items():  # too large to be copied
+        found.setdefault(str(name), [f"+ a file of SHA-256 {str(digest)[:12]}"])
+    return found
+
+
+def _lines_of(file: Path) -> list[str]:
+    try:
+        if file.stat().st_size <= LARGEST_KEPT:
+            return [f"+{line}" for line in file.read_text(encoding="utf-8").splitlines()]
+    except ValueError:
+        pass
+    return [f"+ a file of SHA-256 {sha256(file)[:12]}"]

@@ -9,20 +9,17 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError, RecordError
 from gptshake.files import expanded, write_atomic
 from gptshake.keys import RESULT, is_free
-from gptshake.record.catalogue import Entry
-from gptshake.report.outcome import note, reason
+from gptshake.record.index import ABOUT, Entry, frame
 from gptshake.report.study_stats import Rows, best, differences, seconds_of, speed_of
 from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows, trial_table
 
 STDOUT = "-"
-ABOUT = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has
 _LATEX = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\n": " "}
@@ -61,25 +58,23 @@ def deliver(text: str, target: str) -> Path | None:
 
 def runs_json(entries: Sequence[Entry]) -> str:
     """A list with one object a run: what the record says, its options, figures, and config by dotted keys."""
-    rows = [{**_about(entry), "choices": _choices(entry), "figures": entry.figures, "config": entry.config} for entry in entries]
-    return json.dumps([_plain(row) for row in rows], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    about = frame(entries, config=False)[[*ABOUT]].to_dict("records")
+    parts = [{"choices": entry.part("choices"), "figures": entry.figures, "config": entry.config} for entry in entries]
+    rows = [_plain(own | part) for own, part in zip(about, parts, strict=True)]
+    return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def runs_csv(entries: Sequence[Entry]) -> str:
     """A line for each run: what the record says, its options, figures, and the keys that can change a result."""
-    rows = [
-        {
-            **_about(entry),
-            **_choices(entry),
-            **entry.figures,
-            **{key: value for key, value in entry.config.items() if not is_free(key, RESULT, entry.config)},
-        }
-        for entry in entries
-    ]
-    return _csv(
-        list(dict.fromkeys([*ABOUT, *(key for row in rows for key in row)])),
-        [{key: _plain(value) for key, value in row.items()} for row in rows],
-    )
+    free = [{key for key in entry.config if is_free(key, RESULT, entry.config)} for entry in entries]
+    others = {
+        key
+        for n, entry in enumerate(entries)
+        for part in (entry.part("choices"), entry.figures, entry.config.keys() - free[n])
+        for key in part
+    }
+    table = frame(entries)
+    return str(table[[name for name in table if name in others or name in ABOUT]].map(_plain).to_csv(index=False, lineterminator="\n"))
 
 
 def study_csv(study: Rows) -> str:
@@ -130,16 +125,6 @@ def _csv(head: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
-
-
-def _about(entry: Entry) -> dict[str, Any]:
-    started = datetime.fromtimestamp(entry.started).astimezone().isoformat("T", "seconds")
-    values = (entry.id, entry.name, entry.status, started, entry.info.get("task"), entry.study, note(entry), reason(entry), str(entry.path))
-    return dict(zip(ABOUT, values, strict=True))
-
-
-def _choices(entry: Entry) -> dict[str, Any]:
-    return entry.info.get("choices") or {}
 
 
 def _plain(value: Any) -> Any:

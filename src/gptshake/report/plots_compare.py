@@ -14,11 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gptshake.estimate.words import short_count
-from gptshake.record.catalogue import Entry
+from gptshake.record.index import Entry
 from gptshake.report.changes import key_text
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
 from gptshake.report.frame import caption, edge_labels, frame, look, save, token_axis
-from gptshake.report.outcome import source
 from gptshake.report.plots_study import COLOURS
 from gptshake.report.series import GREY, Floats, column, smooth, thin
 
@@ -43,7 +42,7 @@ def comparison_plot(entries: Sequence[Entry], folder: Path, name: str) -> list[P
 def comparison_figure(entries: Sequence[Entry]) -> Figure:
     """The figure; every entry has a finite training loss."""
     bits = len({_data(entry, "tokenizer") for entry in entries}) > 1 and all(_data(entry, "bytes_per_token") for entry in entries)
-    sources = {source(entry) for entry in entries}
+    sources = {entry.source for entry in entries}
     title = f"{len(entries)} runs of {sources.pop()}" if len(sources) == 1 else ", ".join(names(entries)[:6])
     figure, (axes,) = frame(title, _subtitle(entries), 4.6)
     caption(axes, "bits per byte" if bits else "loss, nats per token")

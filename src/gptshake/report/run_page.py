@@ -11,12 +11,10 @@ from typing import Any
 
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.files import write_atomic
-from gptshake.record.catalogue import Entry
-from gptshake.record.figures import SECONDS
+from gptshake.record.index import SECONDS, Entry
 from gptshake.report.changes import value_text
 from gptshake.report.html import document, figure, row, table
-from gptshake.report.listing import changes_of
-from gptshake.report.outcome import note, reason, source
+from gptshake.report.runs_table import changes_of
 from gptshake.report.small_plots import loss_svg
 
 
@@ -24,14 +22,14 @@ def run_page(entry: Entry) -> str:
     """The whole page.
 
     Args:
-        entry: of ``record.catalogue``; what it lacks, the page leaves out.
+        entry: of ``record.index``; what it lacks, the page leaves out.
     """
-    title = source(entry) or entry.id
+    title = entry.source or entry.id
     svg = loss_svg(entry.info, entry.columns)
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="below">{escape(" · ".join(_below(entry)))}</p>',
-        *(f"<p>{escape(text)}</p>" for text in (note(entry), reason(entry)) if text),
+        *(f"<p>{escape(text)}</p>" for text in (entry.note, entry.reason) if text),
         *(
             ["<h2>Curves</h2>", figure(svg, "curves", "Loss and learning rate over training tokens; dashed: what needs no model.")]
             if svg

@@ -17,13 +17,11 @@ import numpy as np
 
 from gptshake.errors import RecordError
 from gptshake.estimate.words import duration, short_count
-from gptshake.record.catalogue import Entry
-from gptshake.record.figures import SECONDS, SPEED, TOKENS
+from gptshake.record.index import SECONDS, SPEED, TOKENS, Entry
 from gptshake.record.metrics import Columns, read_columns
 from gptshake.report.changes import changed_keys, value_text
 from gptshake.report.html import document
-from gptshake.report.listing import OLD, changes_of, changes_text, old_rule, shared
-from gptshake.report.outcome import note, reason, source
+from gptshake.report.runs_table import OLD, changes_of, changes_text, old_rule, shared
 from gptshake.report.series import SERIES, Floats, extremes, smooth
 
 COLUMNS = ("run", "id", "status", "started", "val/bpb", "val/loss", "tokens", "time", "tokens/s", "note")
@@ -61,7 +59,7 @@ def runs_page(entries: Sequence[Entry]) -> str:
     """The whole page.
 
     Args:
-        entries: of ``record.catalogue``, in the order in which they are shown first.
+        entries: of ``record.index``, in the order in which they are shown first.
     """
     common = shared(entries)
     runs = [_run(entry, common) for entry in entries]
@@ -83,12 +81,12 @@ def runs_page(entries: Sequence[Entry]) -> str:
 def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:
     """A run as the script takes it."""
     metrics = _metrics(entry)
-    name = _trial(entry) if entry.study else source(entry) or entry.id
+    name = _trial(entry) if entry.study else entry.source or entry.id
     changes = changes_text({key: value for key, value in changes_of(entry).items() if key not in common})
     return {
         "name": name,
         "below": entry.problem or changes,
-        "words": " ".join([entry.name, str(entry.path), source(entry)]),
+        "words": " ".join([entry.name, str(entry.path), entry.source]),
         "id": entry.id,
         "status": entry.status,
         "study": entry.study,
@@ -107,7 +105,7 @@ def _trial(entry: Entry) -> str:
 
 def _cells(entry: Entry, name: str) -> list[Cell]:
     bpb, loss, tokens, time, speed = (entry.figures.get(key) for key in ("val/bpb", "val/loss", TOKENS, SECONDS, SPEED))
-    said = " · ".join(filter(None, ["" if entry.problem else reason(entry), note(entry)]))
+    said = " · ".join(filter(None, ["" if entry.problem else entry.reason, entry.note]))
     return [
         (name, name),
         (entry.id, entry.id),

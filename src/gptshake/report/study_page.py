@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from gptshake.files import write_atomic
-from gptshake.record.studies import read_rows_of
+from gptshake.record.index import read_study
 from gptshake.report.frame import look, save
 from gptshake.report.html import document, figure, row, table
 from gptshake.report.plots_study import figures
@@ -35,7 +35,7 @@ def report(folder: Path) -> list[Path]:
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
-    study = read_rows_of(folder)
+    study = read_study(folder)
     files: list[Path] = []
     with look():
         for name, picture in figures(study, folder).items():

@@ -14,7 +14,7 @@ from typing import Any
 from gptshake.estimate.basin import CLIFF, Basin, basin, freedom_of, noise, on_a_cliff
 from gptshake.estimate.significance import FEWEST, Comparison, holm, paired
 from gptshake.estimate.words import counted
-from gptshake.record.figures import is_number
+from gptshake.record.index import is_number
 
 Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
 MOST_CURVES = 8  # values of the other axes that get a curve of their own

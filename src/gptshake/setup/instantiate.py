@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.model.config import GPTConfig
-from gptshake.record.catalogue import read_entry
+from gptshake.record.index import read_entry
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
 

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from gptshake.console import one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, RecordError
 from gptshake.estimate.words import short_bytes
 from gptshake.files import expanded
 from gptshake.record.disk import CHECKPOINTS, STUDIES, Item, in_use, items, remove
-from gptshake.report.outcome import one_line
 from gptshake.report.tables import aligned
 
 

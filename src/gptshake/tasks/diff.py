@@ -6,12 +6,18 @@ from omegaconf import DictConfig, ListConfig
 
 from gptshake.context import Context
 from gptshake.errors import ConfigError
-from gptshake.files import expanded
-from gptshake.record.catalogue import Entry, read_entry
+from gptshake.files import expanded, written
+from gptshake.record.index import Entry, read_entry
 from gptshake.record.run import find_run, run_roots
-from gptshake.report.code_difference import code_differences
-from gptshake.report.difference import config_differences, data_differences, head, machine_differences, names, result_differences
-from gptshake.report.outcome import written
+from gptshake.report.difference import (
+    code_differences,
+    config_differences,
+    data_differences,
+    head,
+    machine_differences,
+    names,
+    result_differences,
+)
 
 _MOST_NAMED = 6  # runs in a picture's file name
 

@@ -23,7 +23,7 @@ from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
 from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
-from gptshake.record.catalogue import catalogue
+from gptshake.record.index import read_index
 from gptshake.record.launch import Launch
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
@@ -228,7 +228,7 @@ def _training(overrides: Sequence[str]) -> list[str]:
 
 def _last_run(cfg: DictConfig, launch: Launch, record: Run) -> dict[str, Any] | None:
     """The newest finished training of this model and data, and its rate."""
-    for entry in catalogue([expanded(cfg.paths.runs)]):
+    for entry in read_index([expanded(cfg.paths.runs)]):
         choices = entry.info.get("choices") or {}
         same = all(choices.get(group) == launch.choices.get(group) for group in ("model", "data", "debug"))
         if entry.id != record.id and entry.status == "ok" and entry.info.get("task") == "train" and same and "optimizer.lr" in entry.config:

@@ -5,8 +5,7 @@ from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.estimate.fit import Tried
 from gptshake.estimate.words import parse_bytes
-from gptshake.files import expanded
-from gptshake.report.outcome import written
+from gptshake.files import expanded, written
 from gptshake.setup import batch_finder, forecast
 
 

@@ -23,7 +23,7 @@ def run(context: Context) -> None:
     block_size = cfg.model.block_size if cfg.model is not None else cfg.task.block_size
     offset = cfg.data.get("offset", "none")
     facts = inspect(store, block_size, n_shown=cfg.task.n_blocks, n_listed=cfg.task.n_tokens, seed=cfg.seed, offset=offset)
-    from gptshake.report.outcome import written
+    from gptshake.files import written
     from gptshake.report.plots_tasks import draw_inspection
     from gptshake.report.tasks_text import inspection_text
 

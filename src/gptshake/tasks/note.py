@@ -5,9 +5,9 @@ import os
 from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import refuse_links
+from gptshake.record.index import find_sweep
 from gptshake.record.notes import add_note
 from gptshake.record.run import find_run, run_roots
-from gptshake.record.studies import find_sweep
 
 
 def run(context: Context) -> None:

@@ -34,7 +34,7 @@ def run(context: Context) -> None:
     names = f"{launch.choices['model']}-{launch.choices['data']}"
     store = context.store
     facts = plan(cfg, store, f"{names.replace('-', ' · ')} · {store.label}")
-    from gptshake.report.outcome import written
+    from gptshake.files import written
     from gptshake.report.plots_tasks import draw_plan
     from gptshake.report.tasks_text import plan_text
 

@@ -7,12 +7,10 @@ from omegaconf import OmegaConf
 
 from gptshake.context import Context
 from gptshake.errors import ConfigError
-from gptshake.files import expanded, refuse_links
-from gptshake.record.catalogue import read_entry
+from gptshake.files import expanded, refuse_links, written
+from gptshake.record.index import find_study, read_entry, read_study
 from gptshake.record.run import find_run, run_roots
-from gptshake.record.studies import find_study, read_rows_of
 from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
-from gptshake.report.outcome import written
 from gptshake.report.small_plots import ascii_plot
 from gptshake.report.study_stats import best
 from gptshake.report.study_text import table_text, verdict
@@ -40,7 +38,7 @@ def run(context: Context) -> None:
     if STDOUT not in targets.values():
         conclude(folder)
     for target, make in zip(targets.values(), (study_csv, study_latex), strict=True):
-        if target and (file := deliver(make(read_rows_of(folder)), str(target))) and STDOUT not in targets.values():
+        if target and (file := deliver(make(read_study(folder)), str(target))) and STDOUT not in targets.values():
             print(f"  {file}")
 
 
@@ -62,7 +60,7 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
     refuse_links(folder)
     from gptshake.report.study_page import report  # brings matplotlib
 
-    study = read_rows_of(folder)
+    study = read_study(folder)
     files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))
     if not aloud and best(study):
         return

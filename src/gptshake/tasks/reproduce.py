@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from gptshake.config.overrides import refuse_another_config, repeated, stored_config
 from gptshake.config.values import more_than_a_value
+from gptshake.console import one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted
@@ -28,7 +29,6 @@ from gptshake.record.seal import is_made_here
 from gptshake.redaction import redact_code
 from gptshake.report.compare import Comparison, compare, steps_of_first_code, verdict
 from gptshake.report.environment import environment_differences, same_machine
-from gptshake.report.outcome import one_line
 
 Info = dict[str, Any]
 

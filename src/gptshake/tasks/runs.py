@@ -6,11 +6,10 @@ from omegaconf import DictConfig
 
 from gptshake.console import Console
 from gptshake.context import Context
-from gptshake.record.catalogue import Entry, catalogue
+from gptshake.record.index import Entry, read_index
 from gptshake.record.run import run_roots
 from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_json
-from gptshake.report.listing import changes_text, lines, old_rule, shared, table, tally
-from gptshake.report.query import in_order, select
+from gptshake.report.runs_table import changes_text, in_order, lines, old_rule, select, shared, table, tally
 
 
 def run(context: Context) -> None:
@@ -24,7 +23,7 @@ def run(context: Context) -> None:
     targets = {"task.csv": options.csv, "task.json": options.json, "task.html": options.html}
     check_targets(targets)
     roots = run_roots(cfg.paths)
-    entries = in_order(select(catalogue(roots), str(options.filter or "")), str(options.sort))
+    entries = in_order(select(read_index(roots), str(options.filter or "")), str(options.sort))
     if STDOUT not in targets.values():
         _print(entries, cfg, " or ".join(map(str, roots)))
     for target, make in ((options.csv, runs_csv), (options.json, runs_json), (options.html, _page)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from gptshake.context import Context
 from gptshake.errors import OutOfReach
 from gptshake.files import refuse_links
-from gptshake.record.catalogue import BROKEN, Entry, catalogue, read_entry
+from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.record.sinks import upload
@@ -26,7 +26,7 @@ def run(context: Context) -> None:
     """
     cfg = context.config
     roots = run_roots(cfg.paths)
-    found = [read_entry(find_run(cfg.task.run, roots))] if cfg.task.run else [entry for entry in catalogue(roots) if _is_mirrored(entry)]
+    found = [read_entry(find_run(cfg.task.run, roots))] if cfg.task.run else [entry for entry in read_index(roots) if _is_mirrored(entry)]
     needless = {entry.path: why for entry in found if (why := _needless(entry))}
     waiting = [entry for entry in found if entry.path not in needless]
     if waiting and (problem := upload.out_of_reach()):

@@ -17,14 +17,11 @@ from gptshake.errors import RecordError
 from gptshake.estimate.basin import ASSUMED_SD, LEAST_SD
 from gptshake.estimate.significance import FEWEST, least_difference, welch
 from gptshake.estimate.words import counted, short_count
-from gptshake.record.catalogue import BROKEN, Entry
-from gptshake.record.figures import SECONDS, SPEED, TOKENS, is_number
 from gptshake.record.history import History
+from gptshake.record.index import BROKEN, SECONDS, SPEED, STUDY_FILE, TOKENS, Entry, is_number, read_study
 from gptshake.record.notes import read_notes
 from gptshake.record.run import debugs
-from gptshake.record.studies import ROWS, read_rows_of
 from gptshake.report.changes import SETTLED, changed_keys, key_text, value_text
-from gptshake.report.outcome import note, reason, source
 from gptshake.report.study_stats import Rows, best, run_values
 
 UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
@@ -96,7 +93,7 @@ def find_experiments(entries: Sequence[Entry], multirun: Path) -> tuple[list[Exp
     problems = [(entry.path, entry.problem) for entry in entries if entry.status == BROKEN]
     whole = [entry for entry in reversed(entries) if entry.status != BROKEN]
     meant = [entry for entry in whole if not debugs(entry.info)]
-    sweeps: dict[Path, list[Entry]] = {file.parent: [] for file in sorted(multirun.glob(f"*/{ROWS}"))}
+    sweeps: dict[Path, list[Entry]] = {file.parent: [] for file in sorted(multirun.glob(f"*/{STUDY_FILE}"))}
     found = []
     for entry in meant:
         parts = entry.path.relative_to(multirun).parts if entry.path.is_relative_to(multirun) else ()
@@ -126,7 +123,7 @@ def _safe_id(name: str) -> str:
 def _study_of(folder: Path) -> tuple[Rows | None, str]:
     """study.json, or why it cannot be used; neither where there is none."""
     try:
-        return (read_rows_of(folder), "") if (folder / ROWS).exists() else (None, "")
+        return (read_study(folder), "") if (folder / STUDY_FILE).exists() else (None, "")
     except RecordError as error:
         return None, str(error)
 
@@ -187,7 +184,7 @@ class Timeline:
             _title(experiment, changes),
             _verdict(experiment, results, rival, spread),
             results,
-            [*([("", text)] if (text := note(main)) else []), *_later_notes(experiment)],
+            [*([("", text)] if (text := main.note) else []), *_later_notes(experiment)],
             self._commits(main),
             changes,
             against,
@@ -274,7 +271,7 @@ def _date(experiment: Experiment) -> str:
 
 def _title(experiment: Experiment, changes: Mapping[str, tuple[Any, Any]]) -> str:
     """``tiny · wiki_char · excerpt106``, and what was swept, or what is new if that is little."""
-    what = source(experiment.main)[:_LONGEST] or experiment.id
+    what = experiment.main.source[:_LONGEST] or experiment.id
     if experiment.study is not None:
         return f"{what} · sweep of {', '.join(key_text(str(axis['key']).lstrip('+')) for axis in experiment.study['axes'])}"
     if experiment.is_sweep:
@@ -303,7 +300,7 @@ def _verdict(experiment: Experiment, results: Results, rival: Section | None, sp
     """One sentence that says how it ended and how it compares; a difference that seeds may have made is called none."""
     main, bpb, tokens = experiment.main, results["val/bpb"], results["tokens"]
     if experiment.study is None and main.status != "ok":
-        why = reason(main)
+        why = main.reason
         place = f" after {short_count(tokens)} tokens" if tokens else " before the first step"
         return f"{main.status}{place}{f': {why}' if why else ''}".rstrip(".") + "."
     if bpb is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256_text, write_atomic
-from gptshake.record.catalogue import catalogue
+from gptshake.record.index import read_index
 from gptshake.report.journal.experiments import UNEXPECTED, Experiment, Section, find_experiments, sections, unexpected
 from gptshake.report.journal.markdown import MARKER, entry, unreadable
 from gptshake.report.small_plots import loss_svg
@@ -160,7 +160,7 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
     target = file.resolve()  # a link stays a link
     before = _content(target)
     page = Page(before.decode(), file.name)
-    experiments, problems, left_out = find_experiments(catalogue([runs, multirun]), multirun)
+    experiments, problems, left_out = find_experiments(read_index([runs, multirun]), multirun)
     found, strange = sections(experiments)
     problems += strange
     fresh, drawn = [], 0

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from gptshake.record.catalogue import catalogue, flat, read_entry
+from gptshake.console import one_line
+from gptshake.record.index import flat, read_entry, read_index
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run, find_run
-from gptshake.report.listing import lines, table, tally
-from gptshake.report.outcome import one_line
 from gptshake.report.runs_page import runs_page
+from gptshake.report.runs_table import lines, table, tally
 
 
 def made(path: Path, id: str, **fields: object) -> Run:
@@ -24,7 +24,7 @@ def test_runs_and_trials_come_newest_first(tmp_path: Path) -> None:
     made(tmp_path / "runs/old", "old00000", started=1.0).finish("ok", None, {"val/bpb": 2.5})
     made(tmp_path / "multirun/study/3/0", "trial000", started=3.0, trial={"study": "study", "number": 3}).finish("failed", "reason")
     made(tmp_path / "runs/new", "new00000", started=2.0)
-    found = catalogue([tmp_path / "runs", tmp_path / "multirun", tmp_path / "nowhere"])
+    found = read_index([tmp_path / "runs", tmp_path / "multirun", tmp_path / "nowhere"])
     assert [(entry.id, entry.status, entry.study) for entry in found] == [
         ("trial000", "failed", "study"),
         ("new00000", "killed", None),  # nobody is at work in it
@@ -49,7 +49,7 @@ def test_a_broken_record_is_listed_as_such(tmp_path: Path, content: bytes) -> No
     made(tmp_path / "whole", "whole000")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn/run.json").write_bytes(content)
-    torn = next(entry for entry in catalogue([tmp_path]) if entry.path.name == "torn")
+    torn = next(entry for entry in read_index([tmp_path]) if entry.path.name == "torn")
     assert torn.status == "broken" and "run.json" in torn.problem
     assert (torn.id, torn.summary, torn.config, torn.rows, torn.samples) == ("torn", {}, {}, [], [])
 
@@ -98,7 +98,7 @@ def test_a_malformed_record_is_one_broken_line_with_its_reason(tmp_path: Path, f
         made(tmp_path / f"odd{number}", f"odd{number:05}").finish("ok")
         file = tmp_path / f"odd{number}/run.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {field: junk}))
-    found = catalogue([tmp_path])
+    found = read_index([tmp_path])
     broken = [entry for entry in found if entry.status == "broken"]
     assert len(found) == len(JUNK) + 1 and broken and all(field in entry.problem or "too large" in entry.problem for entry in broken)
     assert all(one_line(str(entry.path)) in tally(found) for entry in broken)
@@ -114,9 +114,9 @@ def test_a_deeply_nested_record_is_broken(tmp_path: Path, content: str) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/run.json").write_text(content)
     (tmp_path / "whole/config.yaml").write_text("{a: " * 3000 + "1" + "}" * 3000)
-    (deep,) = (entry for entry in catalogue([tmp_path]) if entry.path.name == "deep")
+    (deep,) = (entry for entry in read_index([tmp_path]) if entry.path.name == "deep")
     assert deep.status == "broken" and "nested" in deep.problem
-    assert runs_page(catalogue([tmp_path]))
+    assert runs_page(read_index([tmp_path]))
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_latest_is_no_debugging_run_unless_there_is_no_other(tmp_path: Path) -> 
     assert find_run("latest", [tmp_path / "runs"]) == tmp_path / "runs/smoke"
     made(tmp_path / "runs/meant", "meant000", started=1.0, choices={"model": "tiny"})
     assert find_run("latest", [tmp_path / "runs"]) == tmp_path / "runs/meant"
-    assert "debug=smoke · tiny · wiki_char" in table(lines(catalogue([tmp_path / "runs"])))
+    assert "debug=smoke · tiny · wiki_char" in table(lines(read_index([tmp_path / "runs"])))

@@ -1,0 +1,347 @@
+"""Which runs, in which order, as a table for a terminal: a filter of words and comparisons, a sort, one line a run.
+
+``model=tiny status=ok,failed lr>1e-3 seed!=1 overfit``: all of them must hold. A comparison is over whatever the run index has under
+that name (option, figure, config key or its end); a bare word is looked for in names, ids, studies and notes. The table fits a width:
+the middle columns are shortened first, then the least needed ones are left out.
+"""
+
+import difflib
+import math
+import operator
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatch
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gptshake import console
+from gptshake.console import one_line
+from gptshake.errors import ConfigError
+from gptshake.estimate.words import counted, duration, short_count
+from gptshake.keys import RESULT, is_free
+from gptshake.record.index import ABOUT, BROKEN, SECONDS, SPEED, TOKENS, Entry, frame
+from gptshake.record.metrics import COLUMNS as METRICS
+from gptshake.record.shape import STATUSES
+from gptshake.report.changes import key_text, value_text
+from gptshake.report.tables import aligned
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEWEST = "started"
+OLD = "*"  # behind bits per byte of an earlier version
+COLUMNS = ("id", "started", "status", "trained", "changed", "val/bpb", "val/loss", "tokens", "time", "tokens/s", "note")
+_LEFT = ("id", "started", "status", "trained", "changed")
+_SHRINKS = {"trained": 18, "changed": 16, "note": 12}  # letters that must stay
+_WIDEST = {"trained": 50, "changed": 60, "note": 50}
+_SPARED_FIRST = ("note", "tokens/s", "val/loss", "time", "tokens", "started", "changed", "trained")
+_GAP = 2
+_IN_TITLE = ("model", "data", "tokenizer.path", "trainer", "trainer.accelerator", "trainer.precision")  # or of the machine
+_SHORT = {"tokens": TOKENS, "tokens/s": SPEED, "bpb": "val/bpb", "loss": "val/loss", "mfu": "perf/mfu"}
+_KNOWN = (*ABOUT, *_SHORT, *METRICS)  # no mistake, even where no run has it yet
+_COMPARISON = re.compile(r"([^=<>!]+)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
+_ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_UNITS = {"k": 1e3, "M": 1e6, "B": 1e9}
+_PERIODS = {  # how a time may be written -> how long it is; days that surely lead into the next month, or year
+    "%Y-%m-%d": timedelta(days=1),
+    "%Y-%m-%dT%H:%M": timedelta(minutes=1),
+    "%Y-%m-%dT%H": timedelta(hours=1),
+    "%Y-%m": timedelta(days=31),
+    "%Y": timedelta(days=366),
+}
+Line = dict[str, str]  # column -> text
+
+
+def select(entries: Sequence[Entry], text: str) -> list[Entry]:
+    """The entries for which every part of the filter holds, in their order.
+
+    Args:
+        entries: all runs.
+        text: words and comparisons, split at spaces; empty for all.
+    Raises:
+        ConfigError: a comparison with a key that no run has (names the nearest), or with a value that cannot be compared.
+    """
+    words = text.split()
+    comparisons = [found.groups() for word in words if (found := _COMPARISON.fullmatch(word))]
+    kept = [True] * len(entries)
+    for word in words:
+        if not _COMPARISON.fullmatch(word):
+            if re.search("[=<>]", word):
+                raise ConfigError(f"{word!r} compares nothing: write a key first, as in lr>1e-3, without spaces.")
+            kept = [keep and word.lower() in _words(entry) for keep, entry in zip(kept, entries, strict=True)]
+    if comparisons and entries:
+        mask = _holds(entries, comparisons)
+        kept = [keep and bool(holds) for keep, holds in zip(kept, mask, strict=True)]
+    return [entry for keep, entry in zip(kept, entries, strict=True) if keep]
+
+
+def in_order(entries: Sequence[Entry], key: str) -> list[Entry]:
+    """The entries by a figure or key, the smallest first; ``-key`` the largest first; those without it at the end.
+
+    Raises:
+        ConfigError: a key that no run has; names the nearest.
+    """
+    name = key.removeprefix("-")
+    if name == NEWEST or not entries:
+        return sorted(entries, key=lambda entry: entry.started, reverse=key == NEWEST)
+    values = list(zip(_column(_frame(entries, [name]), name), entries, strict=True))
+    there = sorted((pair for pair in values if pair[0] is not None), key=lambda pair: _rank(pair[0]), reverse=key != name)
+    return [entry for _, entry in there] + [entry for value, entry in values if value is None]
+
+
+def _words(entry: Entry) -> str:
+    return " ".join([entry.name, entry.id, entry.source, entry.status, entry.study or "", entry.note]).lower()
+
+
+def _holds(entries: Sequence[Entry], comparisons: Sequence[tuple[str, ...]]) -> "pd.Series[bool]":
+    """For which runs all comparisons hold."""
+    import pandas as pd  # late: a third of a second
+
+    mask, table = pd.Series(True, index=range(len(entries))), _frame(entries, [key for key, _, _ in comparisons])
+    for key, sign, wanted in comparisons:
+        if key == NEWEST:
+            mask &= _in_time(pd.Series([entry.started for entry in entries]), sign, wanted)
+            continue
+        values = _column(table, key)
+        numbers = values.map(_number).astype(float)
+        _refuse_incomparable(values[values.notna()].tolist(), key, sign, wanted)
+        if sign in _ORDER:
+            mask &= _ORDER[sign](numbers, _number(wanted) or 0.0)  # it is a number, or refused
+            continue
+        same_number = numbers.isin([number for word in wanted.split(",") if (number := _number(word)) is not None])
+        equal = same_number | values.map(partial(_matches, words=wanted.lower().split(","))).astype(bool)
+        mask &= ~equal if sign == "!=" else equal
+    return mask
+
+
+def _matches(value: Any, words: Sequence[str]) -> bool:
+    """Whether a value, as it may be written in a filter, fits one of the words or patterns."""
+    texts = {str(value).lower(), value_text(value).lower()} | ({"null"} if value is None else set())
+    return any(fnmatch(text, word) for text in texts for word in words)
+
+
+def _in_time(started: "pd.Series[float]", sign: str, wanted: str) -> "pd.Series[bool]":
+    """``>`` and ``>=`` from the beginning of the day, or minute, that was named; ``<`` before it, ``<=`` up to its end; ``=`` inside."""
+    if sign not in _ORDER:
+        periods = [(first <= started) & (started < after) for first, after in map(period, wanted.split(","))]
+        inside = sum(periods[1:], periods[0])
+        return ~inside if sign == "!=" else inside
+    first, after = period(wanted)
+    return first <= started if sign in (">", ">=") else started < (first if sign == "<" else after)
+
+
+def period(text: str) -> tuple[float, float]:
+    """The beginning of a day, month, year, hour or minute and of the next one, in seconds since 1970.
+
+    Args:
+        text: ``today``, ``yesterday``, ``2026-11-20``, ``2026-11``, ``2026``, ``2026-11-20T18`` or ``2026-11-20T18:30``, local time.
+    Raises:
+        ConfigError: anything else.
+    """
+    if text.lower() in ("today", "yesterday"):
+        today = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        first = today - timedelta(days=int(text.lower() == "yesterday"))
+        return first.timestamp(), (first + timedelta(days=1)).timestamp()
+    for form, step in _PERIODS.items():
+        try:
+            first = datetime.strptime(text, form)
+            after = first + step
+            if step.days > 1:
+                after = after.replace(day=1, month=1 if form == "%Y" else after.month)
+            return first.timestamp(), after.timestamp()
+        except (ValueError, OverflowError):  # another form, or outside of the calendar
+            continue
+    raise ConfigError(f"started: {text!r} is no time: write today, yesterday, a date such as 2026-11-20, or 2026-11-20T18:30.")
+
+
+def _frame(entries: Sequence[Entry], keys: Sequence[str]) -> "pd.DataFrame":
+    """The run index; without the configs, which are slow to read, where no key is one of theirs."""
+    table = frame(entries, config=False)
+    return table if all(_SHORT.get(key, key) in table for key in keys) else frame(entries)
+
+
+def _column(table: "pd.DataFrame", key: str) -> "pd.Series[Any]":
+    """What each run has under a name: of the record itself, an option, a figure, a config key or the end of just one; None if nothing.
+
+    Raises:
+        ConfigError: no run has it, and none could have it; names the nearest.
+    """
+    name = _SHORT.get(key, key)
+    if name in table:
+        return table[name]
+    ends = [end for end in table if end.endswith(f".{name}") and not is_free(end, RESULT) and not end.startswith("data.documents.")]
+    found = [[value for value in row if value is not None] for row in table[ends].to_numpy(dtype=object)]
+    column = table["id"].copy()
+    column[:] = [values[0] if len(values) == 1 else None for values in found]
+    if key not in _KNOWN and column.isna().all():
+        names = [*_KNOWN, *table.columns]
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.6) or [end for end in names if end.endswith(f".{key}")][:1]
+        otherwise = "it takes options (model), figures (val/bpb, tokens, time) and config keys (optimizer.lr)."
+        raise ConfigError(f"No run has {key!r}: {f'did you mean {near[0]}?' if near else otherwise}")
+    return column
+
+
+def _refuse_incomparable(values: Sequence[Any], key: str, sign: str, wanted: str) -> None:
+    """Refuse a value that no run could hold for, whatever it has."""
+    words = [wanted] if sign in _ORDER else wanted.split(",")
+    states = (*STATUSES, "killed", BROKEN)
+    if key == "status" and (strange := [word for word in words if not any(fnmatch(state, word.lower()) for state in states)]):
+        raise ConfigError(f"{key}{sign}{wanted}: no run can be {strange[0] or 'nothing'!r}; a status is one of {', '.join(states)}.")
+    numeric = [_number(value) is not None for value in values]
+    if sign in _ORDER and values and not any(numeric):
+        raise ConfigError(f"{key}{sign}{wanted}: {key} is a text such as {value_text(values[0])}, which has no order; use = or !=.")
+    for word in words:
+        pattern = any(mark in word for mark in "*?[") or word in ("null", "none")
+        if _number(word) is None and (sign in _ORDER or not (pattern or not all(numeric) or not values)):
+            raise ConfigError(f"{key}{sign}{wanted}: {key} is a number, and {word or 'nothing'!r} is none; write 1e-3 or 20M.")
+
+
+def _number(value: Any) -> float | None:
+    """A number, also as people type it: 1e-3, 20M."""
+    if isinstance(value, bool) or value is None:
+        return None
+    text = str(value)
+    unit = _UNITS.get(text[-1:], 1.0)
+    try:
+        number = float(text[:-1] if unit > 1 else text) * unit
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    number = _number(value)
+    return (False, number) if number is not None else (True, str(value).lower())
+
+
+def lines(entries: Sequence[Entry], *, trials: bool = False) -> list[Line]:
+    """One line for each run, in the entries' order.
+
+    Args:
+        entries: runs.
+        trials: a line for each trial of a sweep, too; else a study has one line, where its first trial would stand.
+    """
+    now, common = time.time(), shared(entries)
+    groups: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.path if trials or not entry.study else entry.study, []).append(entry)
+    return [_study(key, group, common, now) if isinstance(key, str) else _run(group[0], common, now) for key, group in groups.items()]
+
+
+def table(rows: Sequence[Line], width: int | None = None) -> str:
+    """The lines in columns.
+
+    Args:
+        rows: from ``lines``.
+        width: letters in a line of the terminal; None for no limit.
+    """
+    kept = [name for name in COLUMNS if any(row[name] for row in rows)]
+    natural = {name: min(max(len(name), *(console.width(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
+    tries = (_fitted(natural, _SPARED_FIRST[:spared], width) for spared in range(len(_SPARED_FIRST) + 1))
+    widths = next((fitted for fitted in tries if width is None or _total(fitted) <= width), {"id": natural["id"]})
+    head = {name: name for name in COLUMNS}
+    cells = [[console.cut(row[name], widths[name], "…") for name in widths] for row in [head, *rows]]
+    return aligned(cells, left=[place for place, name in enumerate(widths) if name in _LEFT])
+
+
+def tally(entries: Sequence[Entry]) -> str:
+    """``12 runs: 9 ok, 2 failed, 1 broken``, then a line for each broken record and what is wrong with it."""
+    states = ", ".join(f"{number} {status}" for status, number in Counter(entry.status for entry in entries).most_common())
+    broken = [f"  broken: {one_line(str(entry.path))}: {entry.reason}" for entry in entries if entry.status == BROKEN]
+    return "\n".join([f"{counted(len(entries), 'run', '')}{f': {states}' if states else ''}", *broken])
+
+
+def old_rule(entries: Sequence[Entry]) -> str:
+    """What the mark means, if one of the runs has it."""
+    marked = any(entry.old_rule and "val/bpb" in entry.figures for entry in entries)
+    return f"{OLD} bits per byte by the old rule: what unknown tokens hide is left out, so do not compare them." if marked else ""
+
+
+def shared(entries: Sequence[Entry]) -> dict[str, str]:
+    """Changes that all runs have in common, so that they are shown once; a single run has none."""
+    changes = [changes_of(entry).items() for entry in entries if entry.status != BROKEN]
+    return {key: value for key, value in changes[0] if all((key, value) in other for other in changes)} if len(changes) > 1 else {}
+
+
+def changes_text(changes: Mapping[str, str]) -> str:
+    """``lr 3e-4, seed 2``."""
+    return one_line(", ".join(f"{key_text(key)} {value}" for key, value in changes.items()))
+
+
+def changes_of(entry: Entry) -> dict[str, str]:
+    """What was asked for beyond model and data, key -> value: a trial's point, or a run's overrides; the last of a key counts."""
+    params, overrides = entry.part("trial").get("params"), entry.info.get("overrides")
+    if isinstance(params, dict) and params:
+        return {str(key).lstrip("+"): value_text(value) for key, value in params.items()}
+    pairs = (str(text).lstrip("+~").partition("=") for text in (overrides if isinstance(overrides, list) else ()))
+    return {key: value.strip("'\"") for key, _, value in pairs if not is_free(key, RESULT) and key not in _IN_TITLE}
+
+
+def _own(entry: Entry, common: Mapping[str, str]) -> str:
+    return changes_text({key: value for key, value in changes_of(entry).items() if key not in common})
+
+
+def _run(entry: Entry, common: Mapping[str, str], now: float) -> Line:
+    return _cells([entry], entry, now) | {
+        "id": one_line(entry.id),
+        "status": entry.status,
+        "changed": _own(entry, common),
+        "note": entry.note if entry.status in ("ok", "running") else entry.note or entry.reason,
+    }
+
+
+def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: float) -> Line:
+    """A sweep: the figures of its best run, the time from its first start to its last end."""
+    best = min(entries, key=lambda entry: entry.figures.get("val/bpb", math.inf) if entry.status == "ok" else math.inf)
+    states = Counter(entry.status for entry in entries)
+    why = _own(best, common)
+    return _cells(entries, best, now) | {
+        "id": one_line(name),
+        "status": ", ".join(f"{number} {state}" for state, number in states.items())
+        if set(states) != {"ok"}
+        else counted(len(entries), "trial"),
+        "changed": f"best {why}" if why and best.status == "ok" else why,
+        "note": next(filter(None, (entry.note for entry in entries)), ""),
+    }
+
+
+def _cells(entries: Sequence[Entry], shown: Entry, now: float) -> dict[str, str]:
+    figures = shown.figures
+    tokens = sum(entry.figures.get(TOKENS, 0.0) for entry in entries)
+    ends = [entry.started + entry.figures[SECONDS] for entry in entries if SECONDS in entry.figures]
+    span = max(ends) - min(entry.started for entry in entries) if len(entries) > 1 and ends else figures.get(SECONDS)
+    return {
+        "started": age(min(entry.started for entry in entries), now),
+        "trained": shown.source,
+        "val/bpb": f"{figures['val/bpb']:.4f}{OLD if shown.old_rule else ''}" if "val/bpb" in figures else "",
+        "val/loss": f"{figures['val/loss']:.4f}" if "val/loss" in figures else "",
+        "tokens": short_count(tokens) if tokens else "",
+        "time": duration(span) if span is not None else "",
+        "tokens/s": short_count(figures[SPEED]) if SPEED in figures else "",
+    }
+
+
+def age(began: float, now: float) -> str:
+    """When, for people: ``just now``, ``5 min ago``, ``3 h ago``, ``21 Nov 2026``."""
+    passed = now - began
+    if not 0 <= passed < 86400:
+        return time.strftime("%d %b %Y", time.localtime(began))
+    return "just now" if passed < 60 else f"{passed // 60:.0f} min ago" if passed < 3600 else f"{passed // 3600:.0f} h ago"
+
+
+def _fitted(natural: Mapping[str, int], without: Sequence[str], width: int | None) -> dict[str, int]:
+    """Widths of the columns but some, letters taken from the widest that may be shortened until the line fits or none can give more."""
+    widths = {name: wide for name, wide in natural.items() if name not in without}
+    while width is not None and _total(widths) > width:
+        able = [name for name, least in _SHRINKS.items() if widths.get(name, 0) > least]
+        if not able:
+            break
+        widths[max(able, key=lambda name: widths[name])] -= 1
+    return widths
+
+
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + _GAP * (len(widths) - 1)
