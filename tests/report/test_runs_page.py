@@ -1,13 +1,13 @@
-"""The page of all runs, opened in a real browser and used as a person would: with the pointer and with the keyboard."""
+"""The page of all runs: what it embeds parses back and cannot end its script; and what a browser makes of it, where Chromium is installed."""
 
+import base64
+import hashlib
 import json
 import os
 import re
-import select
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -19,101 +19,19 @@ from gptshake.record.run import Run
 from gptshake.report.runs_page import INTERVALS, runs_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"))), None)
-EVIL = "<img src=x onerror='window.hacked=1'></script><script>window.hacked=1</script>&amp;\u202e\u0000"
-
-
-class Browser:
-    """A page in headless Chromium, over its debugging pipe: pointer, keys, what is visible, and everything that went wrong."""
-
-    def __init__(self, profile: Path) -> None:
-        flags = (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--remote-debugging-pipe",
-            f"--user-data-dir={profile}",
-        )
-        pipe = ("sh", "-c", 'exec "$@" 3<&0 4>&1 >/dev/null', "sh", str(CHROMIUM), *flags, "about:blank")
-        self._process = subprocess.Popen(pipe, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self._n, self._rest, self._session = 0, b"", ""
-        self.events: list[dict[str, Any]] = []
-        page = next(target for target in self.send("Target.getTargets")["targetInfos"] if target["type"] == "page")
-        self._session = self.send("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.send(f"{domain}.enable")
-
-    def send(self, method: str, **params: Any) -> dict[str, Any]:
-        self._n += 1
-        message = {"id": self._n, "method": method, "params": params} | ({"sessionId": self._session} if self._session else {})
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message).encode() + b"\0")
-        self._process.stdin.flush()
-        while (answer := self._read()).get("id") != self._n:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        while b"\0" not in self._rest:
-            assert select.select([self._process.stdout], [], [], 60)[0], "the browser does not answer"
-            more = self._process.stdout.read1()
-            assert more, "the browser is gone"
-            self._rest += more
-        message, _, self._rest = self._rest.partition(b"\0")
-        answer: dict[str, Any] = json.loads(message)
-        return answer
-
-    def open(self, page: Path, width: int = 1280) -> None:
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=1400, deviceScaleFactor=1, mobile=width < 600)
-        self.events.clear()
-        self.send("Page.navigate", url=page.as_uri())
-        limit = time.monotonic() + 60
-        while self.js("document.readyState") != "complete":
-            assert time.monotonic() < limit
-        self.js("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # it knows its width by then
-
-    def js(self, expression: str) -> Any:
-        done = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in done, done["exceptionDetails"]
-        return done["result"].get("value")
-
-    def click(self, selector: str) -> None:
-        """Press the pointer in the middle of the first visible element that matches."""
-        found = f"[...document.querySelectorAll({json.dumps(selector)})].find((node) => node.offsetParent)"
-        self.js(f"{found}.scrollIntoView({{block: 'center'}})")
-        place = self.js(f"(({{x, y, width, height}}) => ({{x: x + width / 2, y: y + height / 2}}))({found}.getBoundingClientRect())")
-        for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
-
-    def press(self, key: str, code: int) -> None:
-        text = {"text": " "} if key == " " else {}
-        for kind in ("keyDown", "keyUp"):
-            self.send(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {})
-            )
-
-    def fill(self, selector: str, text: str) -> None:
-        self.js(f"document.querySelector({json.dumps(selector)}).select()")
-        self.send("Input.insertText", text=text) if text else self.press("Backspace", 8)
-
-    def choose(self, selector: str, value: str) -> None:
-        node = f"document.querySelector({json.dumps(selector)})"
-        self.js(f"{node}.value = {json.dumps(value)}; {node}.dispatchEvent(new Event('change'))")
-
-    def texts(self, selector: str) -> list[str]:
-        """The visible text of every visible element that matches."""
-        found: list[str] = self.js(
-            f"[...document.querySelectorAll({json.dumps(selector)})].filter((node) => node.getClientRects().length)"
-            ".map((node) => node.innerText ?? node.textContent)"
-        )
-        return found
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+EVIL = "<img src=x onerror='window.hacked=1'></script><script>window.hacked=1</script><!--<script>&amp;\u202e\u0000"
+FILTERS = {
+    "": ["raaaaaaa", "rbbbbbbb", "rccccccc", "t0tttttt", "t1tttttt", "t2tttttt", "torn"],
+    "BASE": ["raaaaaaa"],
+    "status=ok excerpt106": ["raaaaaaa", "rbbbbbbb", "t0tttttt", "t2tttttt"],
+    "optimizer.lr=2e-3": ["rbbbbbbb"],
+    "model=TINY status=failed": ["rccccccc"],
+    "t1tt": ["t1tttttt"],
+    "study=rates n_layer=4": ["t0tttttt", "t1tttttt", "t2tttttt"],
+    "status=broken": ["torn"],
+    "nothing-has-this": [],
+    "__proto__ constructor": [],
+}
 
 
 def made(
@@ -158,204 +76,147 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     return read_index([root / "runs", root / "multirun"])
 
 
-@pytest.fixture(scope="module")
-def page(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("page") / "runs.html"
-    file.write_text(runs_page(entries), encoding="utf-8")
-    return file
+HELPERS = """
+const texts = (selector) => [...document.querySelectorAll(selector)].filter((node) => node.getClientRects().length)
+  .map((node) => node.innerText ?? node.textContent);
+const column = (name) => {
+  const n = texts("#runs thead th").map((head) => head.replace(/[\\u2191\\u2193\\s]/g, "")).indexOf(name) + 1;
+  return texts(`#runs tbody tr:not([hidden]) > :nth-child(${n})`);
+};
+const click = (selector) => [...document.querySelectorAll(selector)].find((node) => node.getClientRects().length).click();
+const filter = (text) => { $("filter").value = text; $("filter").dispatchEvent(new Event("input")); };
+const choose = (id, value) => { $(id).value = value; $(id).dispatchEvent(new Event("change")); };
+"""
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def seen(page: str, script: str, folder: Path, width: int = 1280) -> dict[str, Any]:
+    """What a script sees that runs after the page's own in headless Chromium: its ``see`` as JSON."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def browser(chromium: Browser, page: Path) -> Iterator[Browser]:
-    chromium.open(page)
-    yield chromium
-    assert wrong(chromium) == []
-
-
-SHOWN = "#runs tbody tr:not([hidden])"
-
-
-def column(browser: Browser, name: str) -> list[str]:
-    """Cells of the table's visible rows."""
-    n = [head.strip("↑↓ ") for head in browser.texts("#runs thead th")].index(name) + 1
-    return browser.texts(f"{SHOWN} > :nth-child({n})")
-
-
-def wrong(browser: Browser) -> list[dict[str, Any]]:
-    """Errors of the script, and requests for anything but the page itself."""
-    bad = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-    requests = [event for event in browser.events if event["method"] == "Network.requestWillBeSent"]
-    return [event for event in browser.events if event["method"] in bad] + requests[1:]
-
-
-def test_the_table_holds_every_run_the_newest_first_and_folds_trials(browser: Browser) -> None:
-    assert [text for text in column(browser, "id") if text] == ["rccccccc", "rbbbbbbb", "raaaaaaa", "torn"]
-    assert column(browser, "status") == ["failed", "", "ok", "ok", "broken"]
-    (study,) = browser.texts("tr.study th")
-    assert study.startswith("rates <img src=x") and "3 trials · 2 ok, 1 pruned" in study
-    assert browser.texts("tr.study td.number")[0] == "2.0000", "a pruned trial is not the best"
-    assert browser.texts("tr.broken small")[0].endswith(
-        "is damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)."
+    page = re.sub(
+        '<meta http-equiv="Content-Security-Policy"[^>]*>', "<script>const errors = []; onerror = (e) => errors.push(e);</script>", page
     )
-    assert browser.texts("tr.failed td.why") == ["It went wrong."]
-    assert browser.texts("tr.ok .name small") == ["lr 0.002", "lr 0.001"]
-    assert browser.texts("#count")[0].startswith("7 runs · 1 study · as of 20")
-    browser.click(".fold")
-    assert browser.texts("tr.trial .name span") == ["trial 2", "trial 1", "trial 0"]
-    browser.click(".fold")
-    assert browser.texts("tr.trial") == []
+    report = "see.errors = errors; see.requests = performance.getEntriesByType('resource').map((entry) => entry.name);"
+    last = f"<script>const see = {{}};{HELPERS}{script};{report} document.body.replaceChildren(JSON.stringify(see));</script>"
+    (folder / "runs.html").write_text(page.replace("</body>", f"{last}</body>"), encoding="utf-8")
+    flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--dump-dom")
+    command = [CHROMIUM, *flags, f"--window-size={width},1400", (folder / "runs.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    found: dict[str, Any] = json.loads(unescape(re.findall(r"<body>(.*)</body>", done.stdout, re.DOTALL)[0]))
+    assert found["errors"] == [] and found["requests"] == []
+    return found
 
 
-def test_a_head_sorts_and_sorts_back(browser: Browser) -> None:
-    browser.click("#runs thead th:nth-child(5) button")
-    assert column(browser, "val/bpb") == ["2.0000", "2.1000", "2.5000", "3.0000", ""]
-    assert browser.js("document.querySelector('#runs thead th:nth-child(5)').ariaSort") == "ascending"
-    browser.click("#runs thead th:nth-child(5) button")
-    assert column(browser, "val/bpb") == ["3.0000", "2.5000", "2.1000", "2.0000", ""], "what has no value stays last"
-    browser.click(".fold")
-    assert [text for text in column(browser, "val/bpb") if text not in ("3.0000", "2.5000", "2.1000")] == [
-        "2.0000",
-        "2.3000",
-        "2.0000",
-        "1.9000",
-        "",
-    ]
+SCRIPT = """
+see.ids = column("id"); see.states = column("status"); see.study = texts("tr.study th")[0]; see.best = texts("tr.study td.number")[0];
+see.broken = texts("tr.broken small")[0]; see.why = texts("tr.failed td.why"); see.below = texts("tr.ok .name small");
+see.count = texts("#count")[0]; see.readings = texts("#legend li output"); see.lines = texts("#plot .curve").length;
+see.some = document.querySelector(".study input").indeterminate;
+click(".fold"); see.trials = texts("tr.trial .name span"); click(".fold"); see.folded = texts("tr.trial");
+click("#runs thead th:nth-child(5) button"); see.rising = column("val/bpb");
+see.sorted = document.querySelector("#runs thead th:nth-child(5)").ariaSort;
+click("#runs thead th:nth-child(5) button"); see.falling = column("val/bpb"); click(".fold"); see.inside = column("val/bpb");
+see.filtered = Object.fromEntries(FILTERS.map((text) => { filter(text); return [text, [column("id").filter(Boolean).sort(), texts("#count")[0]]]; }));
+filter("");
+see.axes = Object.fromEntries(["tokens", "steps", "time"].map((axis) => { choose("x", axis); return [axis, texts("#plot .xtick").at(-1)]; }));
+choose("y", "train/loss"); click("#logx"); click("#logy");
+see.logarithmic = [texts("#plot .curve").length, texts("#plot .ytick").length > 1, $("plot").outerHTML.includes("NaN")];
+click("#logx"); click("#logy"); choose("y", "val/bpb"); choose("x", "tokens");
+const box = $("plot").getBoundingClientRect();
+$("plot").dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + 50 + (box.width - 64) * 0.41, clientY: box.top + 100 }));
+see.pointed = [texts("#legend li output"), $("legend").dataset.at];
+click("#clear"); see.empty = [texts("#plot text"), texts("#legend li")];
+for (const id of ["raaaaaaa", "rbbbbbbb", "torn"]) click(`input[aria-label$="${id}"]`);
+const strokes = [...document.querySelectorAll("#plot .curve")].map((line) => line.getAttribute("stroke"));
+see.ticked = [strokes.length, texts("#legend output"), new Set(strokes).size];
+click("tr.study input"); see.all = texts("#plot .curve").length; click("#legend li button");
+see.less = [texts("#plot .curve").length, document.querySelector("input[aria-label$=raaaaaaa]").checked];
+click("#clear"); for (const id of ["raaaaaaa", "rbbbbbbb"]) click(`input[aria-label$="${id}"]`);
+see.differences = Object.fromEntries(texts("#differences tbody tr").map((row) => [row.split("\\t")[0], row.split("\\t").slice(1)]));
+see.least = texts("#differences td.least"); see.samples = texts("#samples pre"); choose("when", "0"); see.first = texts("#samples pre");
+see.evil = [texts("tr.ok td.why").some((text) => text.includes("<img src=x")), window.hacked ?? null, document.images.length];
+see.unreached = [...document.querySelectorAll("button, input, select, [tabindex]")].filter((node) => {
+  node.focus(); return node.getClientRects().length && !node.disabled && document.activeElement !== node;
+}).length;
+""".replace("FILTERS", json.dumps([*FILTERS])).replace("\\\\", "\\")
 
 
-@pytest.mark.parametrize(
-    ("text", "ids"),
-    [
-        ("", ["raaaaaaa", "rbbbbbbb", "rccccccc", "t0tttttt", "t1tttttt", "t2tttttt", "torn"]),
-        ("BASE", ["raaaaaaa"]),
-        ("note=the*", ["raaaaaaa"]),
-        ("status=ok excerpt106", ["raaaaaaa", "rbbbbbbb", "t0tttttt", "t2tttttt"]),
-        ("optimizer.lr>1e-2", ["rccccccc", "t0tttttt", "t1tttttt"]),
-        ("lr=0.002", ["rbbbbbbb"]),
-        ("val/bpb<=2.1 status!=pruned", ["rbbbbbbb", "t2tttttt"]),
-        ("model=TINY lr=1", ["t0tttttt"]),
-        ("status=failed,pruned tokens>1k", ["rccccccc", "t1tttttt"]),
-        ("started>2002 study=null", ["rbbbbbbb", "rccccccc"]),
-        ("status=ok lr=", ["raaaaaaa", "rbbbbbbb", "t0tttttt", "t2tttttt"]),
-        ("status=broken", ["torn"]),
-        ("nothing-has-this", []),
-        ("__proto__=1 constructor=x", []),
-    ],
-)
-def test_the_filter_asks_words_config_and_figures(browser: Browser, text: str, ids: list[str]) -> None:
-    if browser.texts(".fold"):
-        browser.click(".fold")
-    browser.fill("#filter", text)
-    assert sorted(filter(None, column(browser, "id"))) == ids
-    assert (f"{len(ids)} of 7 runs" if text else "7 runs") in browser.texts("#count")[0]
+@pytest.fixture(scope="module")
+def page(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a person sees who uses the page from top to bottom."""
+    return seen(runs_page(entries), SCRIPT, tmp_path_factory.mktemp("page"))
 
 
-def test_the_best_and_the_newest_run_are_compared_at_first(browser: Browser) -> None:
-    assert browser.texts("#legend li output") == ["2.0000", "3.0000"]
-    assert len(browser.texts("#plot .curve")) == 2
-    assert browser.js("document.querySelector('.study input').indeterminate") is True
+def test_the_table_holds_every_run_the_newest_first_and_folds_trials(page: dict[str, Any]) -> None:
+    assert [text for text in page["ids"] if text] == ["rccccccc", "rbbbbbbb", "raaaaaaa", "torn"]
+    assert page["states"] == ["failed", "", "ok", "ok", "broken"]
+    assert page["study"].startswith("rates <img src=x") and "3 trials · 2 ok, 1 pruned" in page["study"]
+    assert page["best"] == "2.0000", "a pruned trial is not the best"
+    assert page["broken"].endswith("is damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1).")
+    assert page["why"] == ["It went wrong."] and page["below"] == ["lr 0.002", "lr 0.001"]
+    assert page["count"].startswith("7 runs · 1 study · as of 20")
+    assert page["trials"] == ["trial 2", "trial 1", "trial 0"] and page["folded"] == []
 
 
-def test_ticked_runs_are_laid_over_each_other(browser: Browser) -> None:
-    browser.click("#clear")
-    assert (
-        browser.texts("#plot text") == ["Tick runs in the table to lay their curves over each other."] and browser.texts("#legend li") == []
-    )
-    for name in ("raaaaaaa", "rbbbbbbb", "torn"):
-        browser.click(f'input[aria-label$="{name}"]')
-    assert len(browser.texts("#plot .curve")) == 2 and browser.texts("#legend output") == ["2.5000", "2.1000", "no curve"]
-    assert browser.js("new Set([...document.querySelectorAll('#plot .curve')].map((line) => line.getAttribute('stroke'))).size") == 2
-    browser.click("tr.study input")
-    assert len(browser.texts("#plot .curve")) == 5
-    browser.click("#legend li button")
-    assert len(browser.texts("#plot .curve")) == 4 and not browser.js("document.querySelector('input[aria-label$=raaaaaaa]').checked")
+def test_a_head_sorts_and_sorts_back(page: dict[str, Any]) -> None:
+    assert page["rising"] == ["2.0000", "2.1000", "2.5000", "3.0000", ""] and page["sorted"] == "ascending"
+    assert page["falling"] == ["3.0000", "2.5000", "2.1000", "2.0000", ""], "what has no value stays last"
+    assert page["inside"] == ["3.0000", "2.5000", "2.1000", "2.0000", "2.3000", "2.0000", "1.9000", ""]
 
 
-@pytest.mark.parametrize(("axis", "last"), [("tokens", "3k"), ("steps", "50"), ("time", "5 s")])
-def test_curves_go_over_tokens_steps_and_time(browser: Browser, axis: str, last: str) -> None:
-    browser.choose("#x", axis)
-    assert browser.texts("#plot .xtick")[-1] == last
-    browser.choose("#y", "train/loss")
-    for box in ("#logx", "#logy"):
-        browser.click(box)
-    assert len(browser.texts("#plot .curve")) == 2 and len(browser.texts("#plot .ytick")) > 1
-    assert "NaN" not in browser.js("document.getElementById('plot').outerHTML")
+def test_the_filter_looks_for_words_in_names_notes_and_settings(page: dict[str, Any]) -> None:
+    assert {text: ids for text, (ids, _) in page["filtered"].items()} == FILTERS
+    assert all((f"{len(ids)} of 7 runs" if text else "7 runs") in page["filtered"][text][1] for text, ids in FILTERS.items())
 
 
-def test_the_pointer_reads_the_curves(browser: Browser) -> None:
-    place = browser.js(
-        "$('plot').scrollIntoView(); (({left, top, width}) => ({x: left + 50 + (width - 64) * 0.41, y: top + 100}))($('plot').getBoundingClientRect())"
-    )
-    browser.send("Input.dispatchMouseEvent", type="mouseMoved", **place)
-    assert browser.texts("#legend li output") == ["2.6000", "3.6000"]
-    assert browser.js("document.getElementById('legend').dataset.at") == "at 1.28k"
+def test_ticked_runs_are_laid_over_each_other(page: dict[str, Any]) -> None:
+    assert page["readings"] == ["2.0000", "3.0000"] and page["lines"] == 2 and page["some"], "the best and the newest run at first"
+    assert page["empty"] == [["Tick runs in the table to lay their curves over each other."], []]
+    assert page["ticked"] == [2, ["2.5000", "2.1000", "no curve"], 2]
+    assert page["all"] == 5 and page["less"] == [4, False]
 
 
-def test_only_the_keys_that_differ_are_told(browser: Browser) -> None:
-    browser.click("#clear")
-    for name in ("raaaaaaa", "rbbbbbbb"):
-        browser.click(f'input[aria-label$="{name}"]')
-    rows = {row.split("\t")[0]: row.split("\t")[1:] for row in browser.texts("#differences tbody tr")}
-    assert rows["val/bpb"] == ["2.5000", "2.1000"] and browser.texts("#differences td.least") == ["2.1000", "2.1200"]
+def test_curves_go_over_tokens_steps_and_time_and_the_pointer_reads_them(page: dict[str, Any]) -> None:
+    assert page["axes"] == {"tokens": "3k", "steps": "50", "time": "5 s"} and page["logarithmic"] == [2, True, False]
+    assert page["pointed"] == [["2.6000", "3.6000"], "at 1.28k"]
+
+
+def test_only_the_keys_that_differ_are_listed(page: dict[str, Any]) -> None:
+    rows = page["differences"]
+    assert rows["val/bpb"] == ["2.5000", "2.1000"] and page["least"] == ["2.1000", "2.1200"]
     assert {key: rows[key] for key in rows.keys() - {"val/bpb", "val/loss", "tokens", "time", "tokens/s"}} == {
         "optimizer.lr": ["1e-3", "2e-3"],
         "code": ["–", "9.9"],
     }
 
 
-def test_samples_stand_side_by_side(browser: Browser) -> None:
-    assert browser.texts("#samples pre") == ["Text. After 50.", "Text. After 50."]
-    browser.choose("#when", "0")
-    assert browser.texts("#samples pre") == ["Text. After 0.", "Text. After 0."]
+def test_samples_stand_side_by_side_and_texts_that_want_to_be_html_stay_texts(page: dict[str, Any]) -> None:
+    assert page["samples"][0] == "Text. After 50." and page["first"][0] == "Text. After 0."
+    assert page["samples"][1].startswith(EVIL[:40]) and page["evil"] == [True, None, 0]
 
 
-def test_the_keyboard_reaches_everything(browser: Browser) -> None:
-    browser.click("#clear")
-    reached = []
-    browser.js("document.getElementById('filter').focus()")
-    for _ in range(40):
-        browser.press("Tab", 9)
-        reached.append(browser.js("(({id, ariaLabel, textContent}) => id || ariaLabel || textContent)(document.activeElement)"))
-    assert {"frame", "val/bpb", "Compare tiny · wiki_char · excerpt106 raaaaaaa", "y", "x", "logx", "logy", "when"} <= set(reached)
-    browser.js("document.querySelector('input[aria-label$=raaaaaaa]').focus()")
-    browser.press(" ", 32)
-    assert browser.texts("#legend output") == ["2.5000"]
-    browser.js("document.querySelector('.fold').focus()")
-    browser.press(" ", 32)
-    assert len(browser.texts("tr.trial")) == 3
+def test_everything_can_have_the_focus(page: dict[str, Any]) -> None:
+    assert page["unreached"] == 0
 
 
-def test_texts_that_want_to_be_html_stay_texts(browser: Browser) -> None:
-    for name in ("#clear", "tr.study input", 'input[aria-label$="rbbbbbbb"]', ".fold"):
-        browser.click(name)
-    assert EVIL[:40] in browser.texts("#samples pre")[-1] and EVIL[:40] in browser.texts("tr.ok td.why")[-2]
-    assert browser.js("window.hacked") is None and browser.js("document.querySelectorAll('img').length") == 0
-    assert browser.js("document.scripts.length") == 2
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_page_fits_its_window(entries: list[Entry], tmp_path: Path, width: int) -> None:
+    script = "see.fits = [document.documentElement.scrollWidth <= innerWidth, $('plot').getBoundingClientRect().width > innerWidth / 2]"
+    assert seen(runs_page(entries), script, tmp_path, width)["fits"] == [True, True]
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_a_page_asks_for_nothing_and_fits_its_window(chromium: Browser, page: Path, width: int) -> None:
-    chromium.open(page, width)
-    assert wrong(chromium) == []
-    assert chromium.js("document.documentElement.scrollWidth") <= width
-    assert chromium.js("document.getElementById('plot').getBoundingClientRect().width") > width / 2
-    assert chromium.js(
-        "[...document.querySelectorAll('#plot .axis, #plot .curve')].every((line) => getComputedStyle(line).fill === 'none')"
-    )
+def test_without_runs_the_page_says_so(tmp_path: Path) -> None:
+    assert seen(runs_page([]), "see.count = texts('#count')[0]", tmp_path)["count"].startswith("0 runs")
 
 
-def test_without_runs_the_page_says_so(chromium: Browser, tmp_path: Path) -> None:
-    (tmp_path / "runs.html").write_text(runs_page([]), encoding="utf-8")
-    chromium.open(tmp_path / "runs.html")
-    assert chromium.texts("#count")[0].startswith("0 runs") and wrong(chromium) == []
+def test_what_is_embedded_parses_back_and_ends_no_script(entries: list[Entry]) -> None:
+    html = runs_page(entries)
+    notes = [run["cells"][-1][0] for run in data_of(html)["runs"]]
+    assert any(note.startswith("<img src=x onerror=") for note in notes) and "<img" not in html
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
+    assert len(scripts) == html.count("<script") == html.count("</script") == 2 and "<!--" not in html
+    digest = base64.b64encode(hashlib.sha256(scripts[1].encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html, "no other script runs"
 
 
 def data_of(html: str) -> Any:

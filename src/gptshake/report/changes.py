@@ -1,6 +1,6 @@
 """What two configs differ in, as far as it can change a result. Pure.
 
-Takes config.yaml as dotted keys (``catalogue.Entry.config``) and gives the keys that differ with both values. Left out is
+Takes config.yaml as dotted keys (``index.Entry.config``) and gives the keys that differ with both values. Left out is
 where a run is kept, shown and watched, and what follows from other keys; so two runs of one experiment have no difference.
 """
 
@@ -26,6 +26,11 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
         if not is_free(key, RESULT, old, new) and not _is_copy(key, old, new) and not _belongs_to_another(key, old, new)
     ]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def counting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config that can change a result, without copies."""
+    return {key: value for key, value in config.items() if not is_free(key, RESULT, config) and not _is_copy(key, config)}
 
 
 def key_text(key: str) -> str:

@@ -6,8 +6,10 @@ const $ = (id) => document.getElementById(id);
 const UNITS = { "train/loss": "nats per token, smoothed", "val/loss": "nats per token", "val/bpb": "bits per byte" };
 const AXES = { steps: "optimizer steps", tokens: "training tokens", time: "training time, without validations" };
 const OF_TIME = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400]; // seconds between ticks
+const COUNTS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"], [0, ""]], TIMES = [[172800, " d", 86400], [7200, " h", 3600], [120, " min", 60], [0, " s"]];
 const least = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
 const most = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
+const nearest = (values, distance) => values.reduce((a, b) => (distance(b) < distance(a) ? b : a));
 const plotWidth = () => Math.max(280, $("plot").parentNode.clientWidth);
 
 function draw(tag, attributes, ...children) {
@@ -17,23 +19,19 @@ function draw(tag, attributes, ...children) {
   return node;
 }
 
-function short(value) {
-  const [size, unit] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => Math.abs(value) >= size) ?? [1, ""];
+// 12.8k, 3 h: a number in the largest of its units.
+function short(value, units) {
+  const [from, unit, size = from || 1] = units.find(([from]) => Math.abs(value) >= from);
   return `${Number((value / size).toPrecision(3))}${unit}`;
 }
 
-function seconds(value) {
-  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"]].find(([size]) => value >= 2 * size) ?? [1, "s"];
-  return `${Number((value / size).toPrecision(3))} ${unit}`;
-}
-
-// About `wish` round numbers between two: 1, 2 and 5 times powers of ten, or of `steps`.
-function ticks(low, high, log, wish, steps = []) {
+// About `count` round numbers between two: 1, 2 and 5 times powers of ten, or of `steps`.
+function ticks(low, high, log, count, steps = []) {
   const decade = Math.floor(Math.log10(low)), decades = log ? Math.ceil(Math.log10(high / low)) + 2 : 0;
   const powers = Array.from({ length: decades }, (_, n) => 10 ** (decade + n));
   const inside = powers.flatMap((power) => [power, 2 * power, 5 * power]).filter((value) => value >= low * 0.999 && value <= high * 1.001);
-  if (inside.length >= 2) return inside.length > wish + 3 ? inside.filter((value) => powers.includes(value)) : inside;
-  const rough = (high - low) / wish || 1, size = 10 ** Math.floor(Math.log10(rough));
+  if (inside.length >= 2) return inside.length > count + 3 ? inside.filter((value) => powers.includes(value)) : inside;
+  const rough = (high - low) / count || 1, size = 10 ** Math.floor(Math.log10(rough));
   const step = steps.find((value) => value >= rough) ?? [1, 2, 5, 10].map((digit) => digit * size).find((value) => value >= rough * 0.999);
   const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
   return Array.from({ length: last - first + 1 }, (_, n) => Number(((first + n) * step).toPrecision(12)));
@@ -67,28 +65,22 @@ function drawNothing(why) {
 }
 
 function drawCurves(lines, x, y, logx, logy) {
-  const frame = clear(`${y} over ${x} of ${lines.length} runs`);
+  const frame = clear(`${y} over ${x} of ${lines.length} runs`), { left, right, top, bottom, width, height } = frame, plot = $("plot");
   const xs = lines.flatMap((line) => line.x), xr = [logx ? least(xs) : Math.min(0, least(xs)), most(xs)], yr = limits(lines, logx);
-  const px = scale(logx, xr, frame.left, frame.right), py = scale(logy, yr, frame.bottom, frame.top);
-  const tell = x === "time" ? seconds : short;
-  drawAxes(frame, ticks(...xr, logx, frame.width < 500 ? 3 : 6, x === "time" ? OF_TIME : []), ticks(...yr, logy, 7), px, py, tell);
-  $("plot").append(draw("text", { x: frame.left, y: 12 }, `${y}, ${UNITS[y]}`));
-  $("plot").append(draw("text", { x: frame.right, y: frame.height - 4, "text-anchor": "end" }, AXES[x]));
-  drawLines(frame, lines, px, py);
-  follow(frame, lines, px, tell);
-}
-
-function drawAxes(frame, xticks, yticks, px, py, tell) {
-  const { left, right, top, bottom } = frame, plot = $("plot");
-  for (const value of yticks) {
+  const px = scale(logx, xr, left, right), py = scale(logy, yr, bottom, top), text = (value) => short(value, x === "time" ? TIMES : COUNTS);
+  for (const value of ticks(...yr, logy, 7)) {
     plot.append(draw("line", { class: "grid", x1: left, x2: right, y1: py(value), y2: py(value) }));
     plot.append(draw("text", { class: "ytick", x: left - 8, y: py(value) }, String(Number(value.toPrecision(4)))));
   }
-  for (const value of xticks) {
+  for (const value of ticks(...xr, logx, width < 500 ? 3 : 6, x === "time" ? OF_TIME : [])) {
     plot.append(draw("line", { class: "grid", x1: px(value), x2: px(value), y1: top, y2: bottom }));
-    plot.append(draw("text", { class: "xtick", x: px(value), y: bottom + 17 }, tell(value)));
+    plot.append(draw("text", { class: "xtick", x: px(value), y: bottom + 17 }, text(value)));
   }
   plot.append(draw("path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` }));
+  plot.append(draw("text", { x: left, y: 12 }, `${y}, ${UNITS[y]}`));
+  plot.append(draw("text", { x: right, y: height - 4, "text-anchor": "end" }, AXES[x]));
+  drawLines(frame, lines, px, py);
+  follow(frame, lines, px, text);
 }
 
 function drawLines({ left, right, top, bottom }, lines, px, py) {
@@ -104,17 +96,17 @@ function drawLines({ left, right, top, bottom }, lines, px, py) {
 }
 
 // The values at the pointer, each run's nearest point; without a pointer the last ones.
-function follow({ top, bottom, width }, lines, px, tell) {
+function follow({ top, bottom, width }, lines, px, text) {
   const plot = $("plot"), cursor = draw("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" });
   plot.append(cursor);
   plot.onpointermove = (event) => {
     const box = plot.getBoundingClientRect(), at = ((event.clientX - box.left) * width) / box.width;
     const value = nearest(lines.flatMap((line) => line.x), (x) => Math.abs(px(x) - at));
-    for (const [name, text] of [["visibility", "visible"], ["x1", px(value)], ["x2", px(value)]]) cursor.setAttribute(name, text);
+    for (const [name, place] of [["visibility", "visible"], ["x1", px(value)], ["x2", px(value)]]) cursor.setAttribute(name, place);
     for (const { run, x, y } of lines) {
       run.reading.textContent = value > x.at(-1) ? "ended" : y[x.indexOf(nearest(x, (other) => Math.abs(other - value)))].toFixed(4);
     }
-    $("legend").dataset.at = `at ${tell(value)}`;
+    $("legend").dataset.at = `at ${text(value)}`;
   };
   plot.onpointerleave = () => {
     cursor.setAttribute("visibility", "hidden");
@@ -123,5 +115,3 @@ function follow({ top, bottom, width }, lines, px, tell) {
   };
   plot.onpointerleave();
 }
-
-const nearest = (values, distance) => values.reduce((a, b) => (distance(b) < distance(a) ? b : a));

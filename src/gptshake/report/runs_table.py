@@ -45,13 +45,6 @@ _KNOWN = (*ABOUT, *_SHORT, *METRICS)  # no mistake, even where no run has it yet
 _COMPARISON = re.compile(r"([^=<>!]+)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _UNITS = {"k": 1e3, "M": 1e6, "B": 1e9}
-_PERIODS = {  # how a time may be written -> how long it is; days that surely lead into the next month, or year
-    "%Y-%m-%d": timedelta(days=1),
-    "%Y-%m-%dT%H:%M": timedelta(minutes=1),
-    "%Y-%m-%dT%H": timedelta(hours=1),
-    "%Y-%m": timedelta(days=31),
-    "%Y": timedelta(days=366),
-}
 Line = dict[str, str]  # column -> text
 
 
@@ -141,20 +134,21 @@ def period(text: str) -> tuple[float, float]:
     Raises:
         ConfigError: anything else.
     """
-    if text.lower() in ("today", "yesterday"):
-        today = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
-        first = today - timedelta(days=int(text.lower() == "yesterday"))
-        return first.timestamp(), (first + timedelta(days=1)).timestamp()
-    for form, step in _PERIODS.items():
-        try:
-            first = datetime.strptime(text, form)
-            after = first + step
-            if step.days > 1:
-                after = after.replace(day=1, month=1 if form == "%Y" else after.month)
-            return first.timestamp(), after.timestamp()
-        except (ValueError, OverflowError):  # another form, or outside of the calendar
-            continue
-    raise ConfigError(f"started: {text!r} is no time: write today, yesterday, a date such as 2026-11-20, or 2026-11-20T18:30.")
+    import pandas as pd
+
+    days = {"today": 0, "yesterday": 1}
+    try:
+        if text.lower() in days:
+            found = pd.Period(datetime.now() - timedelta(days=days[text.lower()]), "D")
+        elif re.fullmatch(r"\d{4}(-\d\d(-\d\d(T\d\d(:\d\d)?)?)?)?", text):
+            found = pd.Period(text)
+        else:
+            raise ValueError(text)
+        first, after = ((one.start_time).to_pydatetime().timestamp() for one in (found, found + 1))
+    except (ValueError, OverflowError) as error:  # another form, or outside of the calendar
+        said = f"started: {text!r} is no time: write today, yesterday, a date such as 2026-11-20, or 2026-11-20T18:30."
+        raise ConfigError(said) from error
+    return first, after
 
 
 def _frame(entries: Sequence[Entry], keys: Sequence[str]) -> "pd.DataFrame":
@@ -285,43 +279,42 @@ def _own(entry: Entry, common: Mapping[str, str]) -> str:
 
 
 def _run(entry: Entry, common: Mapping[str, str], now: float) -> Line:
-    return _cells([entry], entry, now) | {
-        "id": one_line(entry.id),
-        "status": entry.status,
-        "changed": _own(entry, common),
-        "note": entry.note if entry.status in ("ok", "running") else entry.note or entry.reason,
-    }
+    note = entry.note if entry.status in ("ok", "running") else entry.note or entry.reason
+    own = {"id": one_line(entry.id), "started": age(entry.started, now), "status": entry.status, "trained": entry.source}
+    return own | {"changed": _own(entry, common), **figure_texts(entry), "note": note}
 
 
 def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: float) -> Line:
     """A sweep: the figures of its best run, the time from its first start to its last end."""
     best = min(entries, key=lambda entry: entry.figures.get("val/bpb", math.inf) if entry.status == "ok" else math.inf)
     states = Counter(entry.status for entry in entries)
-    why = _own(best, common)
-    return _cells(entries, best, now) | {
+    tokens, began = sum(entry.figures.get(TOKENS, 0.0) for entry in entries), min(entry.started for entry in entries)
+    ends = [entry.started + entry.figures[SECONDS] for entry in entries if SECONDS in entry.figures]
+    line = _run(best, common, now)
+    return line | {
         "id": one_line(name),
+        "started": age(began, now),
         "status": ", ".join(f"{number} {state}" for state, number in states.items())
         if set(states) != {"ok"}
         else counted(len(entries), "trial"),
-        "changed": f"best {why}" if why and best.status == "ok" else why,
+        "changed": f"best {line['changed']}" if line["changed"] and best.status == "ok" else line["changed"],
+        "tokens": short_count(tokens) if tokens else "",
+        "time": duration(max(ends) - began) if ends else "",
         "note": next(filter(None, (entry.note for entry in entries)), ""),
     }
 
 
-def _cells(entries: Sequence[Entry], shown: Entry, now: float) -> dict[str, str]:
-    figures = shown.figures
-    tokens = sum(entry.figures.get(TOKENS, 0.0) for entry in entries)
-    ends = [entry.started + entry.figures[SECONDS] for entry in entries if SECONDS in entry.figures]
-    span = max(ends) - min(entry.started for entry in entries) if len(entries) > 1 and ends else figures.get(SECONDS)
-    return {
-        "started": age(min(entry.started for entry in entries), now),
-        "trained": shown.source,
-        "val/bpb": f"{figures['val/bpb']:.4f}{OLD if shown.old_rule else ''}" if "val/bpb" in figures else "",
-        "val/loss": f"{figures['val/loss']:.4f}" if "val/loss" in figures else "",
-        "tokens": short_count(tokens) if tokens else "",
-        "time": duration(span) if span is not None else "",
-        "tokens/s": short_count(figures[SPEED]) if SPEED in figures else "",
+def figure_texts(entry: Entry) -> dict[str, str]:
+    """The figures that tables show, as people read them; empty where there is none."""
+    figures, mark = entry.figures, OLD if entry.old_rule else ""
+    texts = {
+        "val/bpb": ("val/bpb", lambda value: f"{value:.4f}{mark}"),
+        "val/loss": ("val/loss", "{:.4f}".format),
+        "tokens": (TOKENS, short_count),
+        "time": (SECONDS, duration),
+        "tokens/s": (SPEED, short_count),
     }
+    return {name: text(figures[figure]) if figure in figures else "" for name, (figure, text) in texts.items()}
 
 
 def age(began: float, now: float) -> str:

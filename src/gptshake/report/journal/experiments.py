@@ -21,7 +21,7 @@ from gptshake.record.history import History
 from gptshake.record.index import BROKEN, SECONDS, SPEED, STUDY_FILE, TOKENS, Entry, is_number, read_study
 from gptshake.record.notes import read_notes
 from gptshake.record.run import debugs
-from gptshake.report.changes import SETTLED, changed_keys, key_text, value_text
+from gptshake.report.changes import SETTLED, changed_keys, counting, key_text, value_text
 from gptshake.report.study_stats import Rows, best, run_values
 
 UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
@@ -223,9 +223,8 @@ class Timeline:
             if [axis["key"] for axis in study["axes"]] == [study.get("seed_key")]:
                 values = [trial["value"] for trial in study["trials"]]
         elif main.config and main.status == "ok":
-            settings = changed_keys({}, main.config).items()
-            settings_text = repr(sorted((key, repr(new)) for key, (_, new) in settings if key not in ("seed", *SETTLED)))
-            by_seed = self._seeds.setdefault(settings_text, {})
+            settings = {key: value for key, value in counting(main.config).items() if key not in ("seed", *SETTLED)}
+            by_seed = self._seeds.setdefault(repr(sorted(settings.items())), {})
             by_seed[main.config.get("seed")] = main.summary.get("val/bpb")
             values = list(by_seed.values())
         values = [value for value in values if is_number(value)]
