@@ -11,7 +11,7 @@ import operator
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatch
 from functools import partial
@@ -307,7 +307,7 @@ def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: 
 def figure_texts(entry: Entry) -> dict[str, str]:
     """The figures that tables show, as people read them; empty where there is none."""
     figures, mark = entry.figures, OLD if entry.old_rule else ""
-    texts = {
+    texts: dict[str, tuple[str, Callable[[float], str]]] = {
         "val/bpb": ("val/bpb", lambda value: f"{value:.4f}{mark}"),
         "val/loss": ("val/loss", "{:.4f}".format),
         "tokens": (TOKENS, short_count),

@@ -17,7 +17,7 @@ from gptshake.record.index import Entry, is_number
 from gptshake.record.samples import Sample
 from gptshake.report.changes import value_text
 from gptshake.report.journal.experiments import LOSSES, RESULTS, Experiment, Problem, Section, commit_of
-from gptshake.report.study_text import table, verdict
+from gptshake.report.study_text import trial_table, verdict
 
 MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own markers
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|!(?=\[)")
@@ -169,7 +169,7 @@ def _study(experiment: Experiment, home: Path) -> list[str]:
     for text in verdict(study, Path(os.path.relpath(experiment.folder, home))):
         words, gap, command = text.partition(":  ")
         sentences.append(f"- {item(words)}: {code(command)}" if gap else f"- {item(text)}")
-    head, rows = table(study)
+    head, rows = trial_table(study)
     cells = [[f"**{prose(text)}**" if row[0] and text else prose(text) for text in row[1:]] for row in rows]
     return ["\n".join(sentences), _folded("trial", list(map(prose, head)), cells)]
 
