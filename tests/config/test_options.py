@@ -42,7 +42,7 @@ GIVEN = {
     "gptshake.data.module.TokenDataModule": {"store", "block_size", "seed", "rank", "world_size"},
     "gptshake.optim.adamw.adamw": {"named_parameters"},
     "gptshake.optim.sgd.sgd": {"named_parameters"},
-    "gptshake.training.trainer.build_trainer": {"budget", "callbacks", "lightning"},
+    "gptshake.training.trainer.build_trainer": {"budget", "callbacks", "record", "lightning"},
 }
 # Keys of a node that are not its target's: the source of the documents is a node of its own, setup reads the trainer's limits.
 ELSEWHERE = {

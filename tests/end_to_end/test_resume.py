@@ -26,12 +26,12 @@ GPTModule.training_step = training_step
 """
 AFTER_CHECKPOINT = """
 import os
-from gptshake.training.callbacks.keeper import Keeper
-def save(self, trainer, module, own=Keeper.save):
+from gptshake.training.callbacks.checkpoint import Checkpoint
+def save(self, trainer, module, own=Checkpoint.save):
     own(self, trainer, module)
     if module.steps == {step}:
         os.kill(os.getpid(), {signum})
-Keeper.save = save
+Checkpoint.save = save
 """
 WITHIN_CHECKPOINT = """
 import os
@@ -55,12 +55,12 @@ evaluation.evaluate = evaluate
 """
 AFTER_VALIDATION = """
 import os
-from gptshake.training.callbacks.recorder import Recorder
-def complete(self, module, own=Recorder.complete):
-    own(self, module)
+from gptshake.training.callbacks.checkpoint import Checkpoint
+def complete(self, trainer, module, own=Checkpoint.complete):
+    own(self, trainer, module)
     if module.steps == {step}:
         os.kill(os.getpid(), {signum})
-Recorder.complete = complete
+Checkpoint.complete = complete
 """
 IN_SAMPLE = """
 import os

@@ -118,11 +118,11 @@ def test_so_many_workers_do_keep_up(wait: float, rest: float) -> None:
 
 
 def test_parts_add_up_and_come_again_with_every_micro_batch() -> None:
-    steps = [{"data": 1.0, "forward": 2.0, "optimizer": 4.0, "logging/Samples": 1.0, "logging/Keeper": 2.0, "validation": 99.0}] * 3
+    steps = [{"data": 1.0, "forward": 2.0, "optimizer": 4.0, "logging/Samples": 1.0, "logging/Checkpoint": 2.0, "validation": 99.0}] * 3
     parts = {part.name: part for part in parts_of(steps, passes=2, accumulation=6)}
     assert [parts[name].mean_s for name in ("data", "forward", "optimizer", "logging")] == [3.0, 6.0, 4.0, 3.0]
     assert sum(part.share for part in parts.values()) == pytest.approx(1.0) and list(parts) == list(PARTS)
-    assert callbacks_of(steps) == {"Keeper": 2.0, "Samples": 1.0}
+    assert callbacks_of(steps) == {"Checkpoint": 2.0, "Samples": 1.0}
 
 
 def test_a_loader_that_stalls_now_and_then_shows_in_the_mean_only() -> None:

@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record.metrics import COLUMNS, DRAWN, MetricsWriter, Tail, last_row, last_values, read_columns, read_history, read_rows
+from gptshake.record.metrics import (
+    COLUMNS,
+    DRAWN,
+    MetricsWriter,
+    Tail,
+    last_row,
+    last_values,
+    other_columns,
+    read_columns,
+    read_history,
+    read_rows,
+)
 
 KILLED_WRITER = """
 import sys
@@ -56,9 +67,41 @@ def test_a_column_without_a_value_is_empty_and_absent_when_read(tmp_path: Path) 
     assert read_rows(tmp_path / "metrics.csv") == [{"step": 1}]
 
 
-def test_an_unknown_column_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="train/los"):
-        MetricsWriter(tmp_path / "metrics.csv").append({"step": 1, "train/los": 2.0})
+def test_a_new_name_becomes_a_column_behind_the_old_ones_and_old_rows_stay(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = MetricsWriter(path)
+    before = [full_row(1), {"step": 2}]
+    for row in before:
+        writer.append(row)
+    tail = Tail(path)
+    tail.new()
+    writer.append({"step": 3, "mine/b": 0.5, "mine/a": 1.5})
+    writer.append({"step": 4, "mine/a": 2.5})
+    assert path.read_text().splitlines()[0] == ",".join((*COLUMNS, "mine/b", "mine/a"))
+    rows = [*before, {"step": 3, "mine/b": 0.5, "mine/a": 1.5}, {"step": 4, "mine/a": 2.5}]
+    assert read_rows(path) == rows and other_columns(path) == ["mine/b", "mine/a"] and last_row(path) == rows[-1]
+    assert [row["step"] for row in tail.new()] == [1]  # all again; rows without tokens are none to it
+    writer.cut(3)
+    writer.close()
+    again = MetricsWriter(path)
+    again.append({"step": 4, "mine/a": 2.5})
+    assert again.n_rows == 4 and read_rows(path) == rows
+
+
+def test_a_run_of_a_version_with_fewer_columns_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/tokens,train/loss\n1,8,2.5\n")
+    MetricsWriter(path).append({"step": 2, "train/tokens": 16, "train/loss": 2.25, "train/lr": 0.5})
+    assert read_rows(path) == [
+        {"step": 1, "train/tokens": 8, "train/loss": 2.5},
+        {"step": 2, "train/tokens": 16, "train/loss": 2.25, "train/lr": 0.5},
+    ]
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\nb", ""])
+def test_a_name_that_cannot_be_a_column_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecordError, match="cannot be the name of a metric"):
+        MetricsWriter(tmp_path / "metrics.csv").append({"step": 1, name: 2.0})
 
 
 def test_a_row_is_there_for_others_as_soon_as_it_is_appended(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def facts() -> dict[str, Any]:
         "tokens_per_s": 2048.0,
         "mfu": 0.034,
         "parts": [{"name": name, "median_s": share, "mean_s": 2 * share, "share": share} for name, share in SHARES.items()],
-        "callbacks": {"Samples": 0.01, "Keeper": 0.001},
+        "callbacks": {"Samples": 0.01, "Checkpoint": 0.001},
         "occasions": {"validation": {"times": 2, "seconds": 3.25}},
         "measuring": 0.004,
         "steps": {"measured_s": [2.0, 2.1], "plain_s": [2.0, 2.0], "parts": []},

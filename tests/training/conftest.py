@@ -1,6 +1,6 @@
 """A whole training in memory: a network of a few hundred parameters, a stream of numbers for tokens, a real record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from gptshake.optim.schedule import cosine
 from gptshake.record.lease import Lease
 from gptshake.record.run import Run
 from gptshake.training.bench import Bench
-from gptshake.training.callbacks.keeper import Keeper
-from gptshake.training.callbacks.recorder import Recorder
+from gptshake.training.callbacks.checkpoint import Checkpoint
+from gptshake.training.callbacks.metrics import Metrics
 from gptshake.training.evaluation import Evaluation
 from gptshake.training.module import GPTModule
 from gptshake.training.step import Step
-from gptshake.training.trainer import build_trainer
+from gptshake.training.trainer import RecordLogger, build_trainer
 
 VOCABULARY, BLOCK = 11, 8
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
@@ -58,25 +58,33 @@ class Training:
         }
         self.step = Step(self.model, optimizer, options.pop("schedule", cosine), self.budget, **how)
         self.module = GPTModule(self.step, self.bench)
-        self.recorder = Recorder(options.pop("interval", 2), options.pop("max_seconds", None))
+        self.interval, self.max_seconds = options.pop("interval", 2), options.pop("max_seconds", None)
         self.patience = options.pop("patience", None)
         assert not options
 
     def fit(self, *callbacks: pl.Callback) -> list[dict[str, Any]]:
         """Train to the end; the rows of metrics.csv."""
-        keeper = self.keeper()
-        trainer = build_trainer(
-            budget=self.budget, callbacks=[self.recorder, *callbacks, keeper], accelerator="cpu", devices=1, precision="32-true"
+        return self.train(callbacks)
+
+    def train(self, callbacks: Sequence[pl.Callback] = (), precision: str = "32-true", resume: Path | None = None) -> list[dict[str, Any]]:
+        """The same, in another precision or from a checkpoint."""
+        metrics, lease = Metrics(), Lease(self.run.path)
+        limits: Any = {"val_check_interval": self.interval, "max_seconds": self.max_seconds, "patience": self.patience}
+        last = Checkpoint(metrics, lease, save_minutes=10, saved_step=None, **limits)
+        self.trainer = build_trainer(
+            budget=self.budget,
+            callbacks=[metrics, *callbacks, last],
+            accelerator="cpu",
+            devices=1,
+            precision=precision,
+            record=RecordLogger(self.bench),
         )
         try:
-            trainer.fit(self.module, train_dataloaders=self.batches())
-            keeper.save(trainer, self.module)
+            self.trainer.fit(self.module, train_dataloaders=self.batches(), ckpt_path=resume, weights_only=True)
+            last.save(self.trainer, self.module)
         finally:
-            keeper.lease.release()
+            lease.release()
         return self.run.rows()
-
-    def keeper(self) -> Keeper:
-        return Keeper(self.recorder, Lease(self.run.path), save_minutes=10, patience=self.patience, saved_step=None)
 
     def batches(self) -> TrainBatches:
         return TrainBatches(TOKENS, BLOCK, self.micro, seed=1)

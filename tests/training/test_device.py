@@ -15,12 +15,11 @@ from torch.utils._pytree import tree_leaves
 from gptshake.errors import TrainingError
 from gptshake.model.generate import generate
 from gptshake.training import device as devices
-from gptshake.training.callbacks import recorder
+from gptshake.training.callbacks import metrics
 from gptshake.training.callbacks.noise_scale import NoiseScale, measure
 from gptshake.training.checkpoint import load_weights
 from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
 from gptshake.training.evaluation import evaluate
-from gptshake.training.trainer import build_trainer
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
@@ -43,11 +42,7 @@ def test_no_autocast_in_the_tree_is_held_over_more_than_a_pass() -> None:
 
 def scaled(job: Any, *callbacks: pl.Callback) -> list[dict[str, Any]]:
     """Train with a loss scale, as on a GPU without bf16."""
-    trainer = build_trainer(
-        budget=job.budget, callbacks=[job.recorder, *callbacks, job.keeper()], accelerator="cpu", devices=1, precision="16-mixed"
-    )
-    trainer.fit(job.module, train_dataloaders=job.batches())
-    return job.run.rows()  # type: ignore[no-any-return]
+    return job.train(callbacks, "16-mixed")  # type: ignore[no-any-return]
 
 
 class Spoil(pl.Callback):
@@ -102,12 +97,8 @@ def test_the_loss_scale_comes_back_exactly(training: Callable[..., Any]) -> None
     first = training(steps=6)
     scaled(first, Spoil({1}))
     again, watch = training(steps=8), Watch()
-    trainer = build_trainer(
-        budget=again.budget, callbacks=[again.recorder, watch, again.keeper()], accelerator="cpu", devices=1, precision="16-mixed"
-    )
-    folder = first.run.path / "checkpoints" / "step-00000006"
-    trainer.fit(again.module, train_dataloaders=again.batches(), ckpt_path=folder, weights_only=True)
-    state = trainer.precision_plugin.state_dict()
+    again.train([watch], "16-mixed", first.run.path / "checkpoints" / "step-00000006")
+    state = again.trainer.precision_plugin.state_dict()
     assert watch.scales == [32768, 32768]
     assert (state["scale"], state["_growth_tracker"]) == (32768, 4 + 2)
     assert again.bench.skipped_steps == 1
@@ -178,7 +169,7 @@ def test_every_step_of_an_asynchronous_device_has_its_own_time_and_few_are_waite
 ) -> None:
     device = FakeDevice()
     monkeypatch.setattr(devices, "_events", lambda: {"cpu": device.event})
-    monkeypatch.setattr(recorder, "LATE", {"cpu"})
+    monkeypatch.setattr(metrics, "LATE", {"cpu"})
     job = training(steps=9, interval=3)
 
     def validate(real: Any = job.bench.validate) -> Any:

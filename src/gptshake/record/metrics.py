@@ -2,7 +2,7 @@
 
 A row reaches the kernel in one write as soon as it is appended (about 5 us), so a killed process loses none of them; only
 ``flush`` waits for the disk, and only it survives a power cut. A last line that a kill tore is ignored by readers and
-cut away by the next writer. Not here: what is measured, and when; see ``training/callbacks``.
+cut away by the next writer. Columns are open: a row with a new name adds one behind the others. Not here: what is measured, and when.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ Columns = dict[str, "array[float]"]  # values of all rows, NaN where a row has n
 _NOTHING = float("nan")
 _TOKENS = "train/tokens"
 _CHUNK_BYTES = 1 << 22
-_LONGEST_ROW = 1 << 13  # bytes, more than any has
+_LONGEST_ROW = 1 << 16  # bytes, more than any has
 
 
 class MetricsWriter:
@@ -46,27 +46,41 @@ class MetricsWriter:
 
     Args:
         path: the file; made with its header if it is not there yet.
-        columns: its header, in order.
+        columns: its header, in order; a file that is there may have others behind the first two.
     Raises:
-        RecordError: if the file has another header, as one of another version may.
+        RecordError: if the file is not one of rows by step and tokens.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
-        self._path, self._columns, self._known = path, columns, frozenset(columns)
-        self.n_rows = _mend(path, ",".join(columns) + "\n")
+        self._path = path
+        self._columns, self.n_rows = _mend(path, list(columns))
+        self._known = frozenset(self._columns)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND)  # appending: right after a cut, too
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Write one row; columns that are missing (or None) stay empty.
+        """Write one row; columns that are missing (or None) stay empty, and new names become columns.
 
         Raises:
-            RecordError: if a key is not one of the columns.
+            RecordError: if a name cannot be that of a column.
         """
         if not row.keys() <= self._known:
-            unknown = ", ".join(sorted(row.keys() - self._known))
-            raise RecordError(f"{self._path.name} has no column {unknown}; its columns are {', '.join(self._columns)}.")
+            self._add([name for name in row if name not in self._known])
         os.write(self._handle, (",".join([_text(name, row.get(name)) for name in self._columns]) + "\n").encode())
         self.n_rows += 1
+
+    def _add(self, names: list[str]) -> None:
+        """Rewrite the file, all at once, with columns behind the old ones."""
+        for name in names:
+            if not name or not name.isprintable() or "," in name:
+                raise RecordError(
+                    f"{name!r} cannot be the name of a metric: it is a column of {self._path.name}, in one line without commas."
+                )
+        self._columns += names
+        self._known = frozenset(self._columns)
+        rows = self._path.read_bytes().partition(b"\n")[2]
+        write_atomic(self._path, ",".join(self._columns).encode() + b"\n" + rows.replace(b"\n", b"," * len(names) + b"\n"))
+        os.close(self._handle)
+        self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def flush(self) -> None:
         """Return once every row is on the disk."""
@@ -136,7 +150,7 @@ def last_values(path: Path, names: Iterable[str]) -> Row:
 
 
 class Tail:
-    """Reads a metrics.csv that another process is writing: every whole row once, all of them again if the file was cut.
+    """Reads a metrics.csv that another process is writing: every whole row once, all of them again if it was cut or got more columns.
 
     A file of another program, without our column of tokens, has no rows; neither has a row without its tokens.
     """
@@ -151,6 +165,8 @@ class Tail:
             if self._path.stat().st_size < self._offset:  # cut back to a checkpoint
                 self._restart()
             with self._path.open("rb") as file:
+                if self._header and _cells(file.readline().decode(errors="replace")) != self._header:
+                    self._restart()
                 file.seek(self._offset)
                 content = file.read()
         except OSError:
@@ -309,24 +325,32 @@ def _number(name: str, cell: str) -> int | float:
     return int(cell) if name in WHOLE_NUMBERS else float(cell)
 
 
-def _mend(path: Path, header: str) -> int:
-    """Make the file end with a whole line, beginning with the header; returns its number of rows."""
+def _mend(path: Path, columns: list[str]) -> tuple[list[str], int]:
+    """Make the file end with a whole line, beginning with a header; returns its columns and its number of rows."""
     size, lines, whole, crlf = 0, 0, 0, False
     with path.open("rb") if path.exists() else io.BytesIO() as file:
-        first = file.readline()
+        first = _cells(file.readline().decode(errors="replace"))
         file.seek(0)
         while chunk := file.read(_CHUNK_BYTES):
             if count := chunk.count(b"\n"):
                 lines, whole = lines + count, size + chunk.rindex(b"\n") + 1
             size, crlf = size + len(chunk), crlf or b"\r" in chunk
     if not whole:  # new, or killed within its header
-        path.write_text(header, encoding="utf-8")
+        path.write_text(",".join(columns) + "\n", encoding="utf-8")
         fsync(path.parent)
-        return 0
-    if first.replace(b"\r\n", b"\n") != header.encode():
+        return columns, 0
+    if first[:2] != columns[:2] or len(set(first)) < len(first):
         raise RecordError(f"{path} has other columns than this version of gptshake writes, so the run cannot go on in it.")
     if whole < size:
         os.truncate(path, whole)
     if crlf:
         write_atomic(path, path.read_bytes().replace(b"\r\n", b"\n"))
-    return lines - 1
+    return first, lines - 1
+
+
+def other_columns(path: Path) -> list[str]:
+    """The columns that callbacks have added, in order; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        return [name for name in _cells(file.readline()) if name and name not in COLUMNS]

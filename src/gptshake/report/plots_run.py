@@ -2,7 +2,7 @@
 
 ln V is what guessing gives, the unigram line what letter frequencies give, the bigram line what the last token alone gives: a model
 above the unigram line ignores context. Takes a run directory, reads metrics.csv (or noise_scale.csv) and run.json, and writes PNG and
-SVG into ``plots/``. Long runs are reduced to the extremes of 1,000 intervals, which look the same.
+SVG into ``plots/``; ``metrics`` is what callbacks logged. Long runs are reduced to the extremes of 1,000 intervals, which look the same.
 """
 
 import math
@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from gptshake.estimate.noise_scale import Estimate, running, short
 from gptshake.estimate.words import counted, short_count, short_rate
-from gptshake.record.metrics import DRAWN, Columns, read_columns
+from gptshake.record.metrics import DRAWN, Columns, other_columns, read_columns
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import read_measurements
 from gptshake.record.run import read_run
@@ -28,18 +28,21 @@ POINTS = 400  # of the noise scale's curve: the average moves slowly
 
 
 def plot_run(run_dir: Path) -> list[Path]:
-    """Draw ``plots/loss.png`` and ``.svg``: loss and learning rate.
+    """Draw ``plots/loss.png`` and ``.svg``: loss and learning rate; ``plots/metrics``: what callbacks have added.
 
     Returns:
         The files written; none for a run without a finite training loss.
     Raises:
         RecordError: if there is no run, or its metrics.csv is damaged.
     """
-    info, columns = read_run(run_dir), read_columns(run_dir / "metrics.csv", DRAWN)
+    others = other_columns(run_dir / "metrics.csv")
+    info, columns = read_run(run_dir), read_columns(run_dir / "metrics.csv", (*DRAWN, *others))
     if not len(column(columns, "train/loss")[0]):
         return []
     with look():
-        return save(loss_figure(info, columns), run_dir / "plots", "loss")
+        files = save(loss_figure(info, columns), run_dir / "plots", "loss")
+        shown = [name for name in others if len(column(columns, name)[0])]
+        return files + (save(_draw_others(info, columns, shown), run_dir / "plots", "metrics") if shown else [])
 
 
 def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
@@ -68,6 +71,21 @@ def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
         lower.set_yticks([0, peak], ["0", short_rate(peak)])
     caption(lower, "learning rate")
     token_axis(lower)
+    return figure
+
+
+def _draw_others(info: Mapping[str, Any], columns: Columns, names: Sequence[str]) -> Figure:
+    """One small plot for each metric, over training tokens."""
+    across = min(3, len(names))
+    down = math.ceil(len(names) / across)
+    figure, cells = frame(title_of(info), str(info["id"]), 1.2 + 1.7 * down, down, across)
+    for axes, name in zip(cells, names, strict=False):
+        tokens, values = column(columns, name)
+        axes.plot(*thin(tokens, values), color=BLUE, linewidth=1.4, marker="o" if len(values) <= 40 else None, markersize=3)
+        caption(axes, name[-40:])
+        token_axis(axes)
+    for axes in cells[len(names) :]:
+        axes.axis("off")
     return figure
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Measure = Callable[[DictConfig, Budget], Speed]
 Ask = Callable[..., Outcome]  # a task, threads and, if it may not take long, a time of time.monotonic()
-_MODULES = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.training.callbacks.keeper", "gptshake.data.module")
+_MODULES = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.training.callbacks.checkpoint", "gptshake.data.module")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.ranks import Ranks, together
 from gptshake.record.lease import Lease
-from gptshake.record.metrics import Row, column_chunks
+from gptshake.record.metrics import COLUMNS, Row, column_chunks
 from gptshake.record.run import Run
 from gptshake.record.silent import NoLease, SilentRun
 from gptshake.record.sinks.protocol import Sink
@@ -94,7 +94,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         ends.enter_context(outcome(run))
         device, devices = context.device, cfg.trainer.devices
         with together(devices, cfg.trainer.threads, device, lambda: SIGNALS.received) as group:  # torch from here on
-            from gptshake.training.rewind import rewind
+            from gptshake.training.checkpoint import resume_from
 
             set_torch(cfg)
             for line in context.lines:
@@ -110,7 +110,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             n_parameters = sum(parameter.numel() for parameter in model.parameters())
             run.update(model={"parameters": n_parameters, "flops_per_token": flops})
             say_plan(cfg, run, store, budget, base, gemm)
-            start = rewind(run) if launch.resumes else None
+            start = resume_from(run) if launch.resumes else None
             show_data(run, store, data, begins=start is None)
             if cfg.init_from and start is None:
                 load_initial_weights(cfg, model, store, run)
@@ -224,22 +224,31 @@ def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: Lease, modul
         Stop: a signal came; the last finished step is saved.
     """
     from gptshake.training import checkpoint
-    from gptshake.training.callbacks.keeper import Keeper
-    from gptshake.training.callbacks.recorder import Recorder
+    from gptshake.training.callbacks.checkpoint import Checkpoint
+    from gptshake.training.callbacks.metrics import Metrics
     from gptshake.training.device import no_memory, out_of_memory
+    from gptshake.training.trainer import RecordLogger
 
     cfg, start, options = order.cfg, order.start, order.cfg.trainer
-    recorder = Recorder(options.val_check_interval, parse_max_time(options.max_time) if options.max_time else None)
     saved_step = checkpoint.our_state(start)["steps"] if start else None
     bench.row = order.row
-    keeper = Keeper(recorder, lease, save_minutes=options.save_minutes, patience=options.patience, saved_step=saved_step)
+    metrics = Metrics()
+    last = Checkpoint(
+        metrics,
+        lease,
+        val_check_interval=options.val_check_interval,
+        max_seconds=parse_max_time(options.max_time) if options.max_time else None,
+        save_minutes=options.save_minutes,
+        patience=options.patience,
+        saved_step=saved_step,
+    )
     # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
     chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
-    if bench.ranks.rank:  # the others look, draw and write
-        chosen = [callback for callback in chosen if getattr(callback, "on_every_rank", False)]
+    if bench.ranks.rank:
+        chosen = [callback for callback in chosen if not getattr(callback, "rank_zero_only", False)]
     lightning = {str(key): value for key, value in options.items() if key not in OURS and key != "_target_"}
-    callbacks = [recorder, *chosen, keeper, *([profiler] if profiler else [])]
-    trainer = builder(options)(budget=module.budget, callbacks=callbacks, **lightning)
+    callbacks = [metrics, *chosen, last, *([profiler] if profiler else [])]
+    trainer = builder(options)(budget=module.budget, callbacks=callbacks, record=RecordLogger(bench), **lightning)
     batches = profiler.timed(data.train_dataloader()) if profiler else data.train_dataloader()
     try:
         with SIGNALS.deferred():
@@ -247,8 +256,8 @@ def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: Lease, modul
             if saved_step and saved_step >= module.budget.steps:  # Lightning found no step to take, and called nobody
                 module.to(device_of(cfg))
                 for callback in callbacks:
-                    getattr(callback, "complete", lambda module: None)(module)
-            keeper.save(trainer, module)
+                    getattr(callback, "complete", lambda trainer, module: None)(trainer, module)
+            last.save(trainer, module)
         (signum,) = bench.ranks.agreed(SIGNALS.received or 0)
         if signum:
             raise Stop(signum)  # after the last step; resume runs the test
@@ -296,6 +305,8 @@ def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:
         "best/step": bench.best_step or 0,
     } | ({"skipped_steps": bench.skipped_steps} if bench.skipped_steps else {})
     summary |= {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
+    logged = {key: value for key, value in row.items() if key not in COLUMNS} | bench.logged  # by callbacks, also after the last step
+    summary |= {key: float(value) for key, value in logged.items()}
     seconds = 0.0
     for part in column_chunks(bench.run.path / "metrics.csv", ("step", "val/bpb", "perf/step_ms")):
         seconds += sum(part["perf/step_ms"]) / 1e3

@@ -1,11 +1,14 @@
 """What stands around a training: the run record, the tokenizer, the sinks. Callbacks find it as ``module.bench``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
+from gptshake.errors import ConfigError
 from gptshake.ranks import ALONE, Ranks
-from gptshake.record.metrics import Row
+from gptshake.record.metrics import COLUMNS, Row
 from gptshake.record.run import Run
 from gptshake.record.sinks.protocol import Sink
 from gptshake.tokenizer.protocol import Tokenizer
@@ -25,10 +28,27 @@ class Bench:
     flops_per_token: float
     peak_flops: float  # of all devices in the run's precision
     ranks: Ranks = ALONE  # this process among those that train together
-    row: Row = field(default_factory=dict)  # the last finished row of metrics.csv
+    row: Row = field(default_factory=dict)  # of the last step whose values have arrived; on a GPU that is the step before
+    logged: dict[str, float | Tensor] = field(default_factory=dict)  # what the row of the step at work gets besides our own columns
     best_step: int | None = None
     best_loss: float = float("inf")
     validations_since_best: int = 0
     skipped_steps: int = 0  # by 16-mixed, whose loss scale was too large
     expected_rate: float | None = None  # tokens per second, roughly; None where several processors do not share one process's work
     elapsed_s: float = 0.0  # training time of earlier sittings of a resumed run
+
+    def log(self, metrics: Mapping[str, float | Tensor]) -> None:
+        """Add numbers to the row of the step at work; a tensor of one number stays where it is, and nobody waits for it.
+
+        Raises:
+            ConfigError: a name that the row has already, or more than one number.
+        """
+        for name, value in metrics.items():
+            if name in COLUMNS:
+                raise ConfigError(f"{name} is measured by gptshake; log it under another name.")
+            if isinstance(value, Tensor):
+                if value.numel() != 1:
+                    raise ConfigError(f"{name} has {value.numel()} values, and a metric is one number: log its mean, for one.")
+                self.logged[name] = value.detach()
+            else:
+                self.logged[name] = float(value)

@@ -19,6 +19,7 @@ from torch import Tensor
 from gptshake.errors import CheckpointError
 from gptshake.files import sha256, write_folder_atomic
 from gptshake.record.metrics import validations
+from gptshake.record.run import Run
 
 FILES = ("model.safetensors", "state.safetensors", "state.json")
 _NAME = re.compile(r"step-\d{8,}", re.ASCII)
@@ -134,6 +135,55 @@ def drop_after(run_dir: Path, step: int) -> None:
     for later in steps_saved(run_dir):
         if later > step:
             shutil.rmtree(folder_of(run_dir, later), ignore_errors=True)
+
+
+def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) -> None:
+    """Make a Lightning checkpoint say: ``steps`` steps of ``accumulation`` micro-batches are done, the epoch has begun.
+
+    It is written while Lightning is inside a batch, or after a step was broken off; its own counters would then repeat or skip
+    batches. The key names are Lightning 2.6's; a test pins them.
+    """
+    done = steps * accumulation
+    fit = checkpoint["loops"]["fit_loop"]
+    counts = {"ready": done, "started": done, "processed": done, "completed": done}
+    fit["epoch_loop.batch_progress"]["total"].update(counts)
+    fit["epoch_loop.batch_progress"]["current"].update(counts)
+    fit["epoch_loop.batch_progress"]["is_last_batch"] = False
+    for part in ("total", "current"):
+        fit["epoch_progress"][part].update({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+    fit["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
+    fit["state_dict"]["combined_loader"] = [{"micro_batches": done}]
+    checkpoint["global_step"] = steps
+
+
+def resume_from(run: Run) -> Path | None:
+    """Cut the record back to the newest whole checkpoint, which is given; a run that was killed before its first one starts over.
+
+    A run that is extended after its decay began goes back to the last checkpoint before that.
+    """
+    most = run.info.get("redecay")
+    if not steps_saved(run.path):
+        drop_after(run.path, 0)
+        run.cut_rows(0)
+        (run.path / "samples.md").unlink(missing_ok=True)  # what the untrained model wrote comes again
+        run.sits_from(0)
+        run.say("no checkpoint yet: starting over from step 0")
+        return None
+    folder, complaints = newest(run.path, most)
+    for complaint in complaints:
+        run.say(complaint)
+    state = our_state(folder)
+    step = state["steps"]
+    drop_after(run.path, step)
+    run.cut_rows(min(step, run.n_rows) if state.get("validation_due") else step)
+    if state.get("validation_due") and "val/loss" not in run.last_row():  # the row is in the checkpoint, and is completed first
+        run.cut_rows(step - 1)
+    run.sits_from(step)
+    if most is not None:
+        run.update(redecay=None)
+        run.say(f"going back to step {step:,}, the last checkpoint before the decay (trainer.extend=redecay)")
+    run.say(f"resuming after step {step:,}")
+    return folder
 
 
 def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], rest: Any) -> None:

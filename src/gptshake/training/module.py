@@ -40,6 +40,23 @@ class GPTModule(pl.LightningModule):
         """Batch and length of the run."""
         return self.step.budget
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, as callbacks that average weights make one, has the weights alone."""
+        return super().__getstate__() | {"step": None, "bench": None}
+
+    def log(self, name: str, value: Any, *args: Any, logger: bool | None = None, sync_dist: bool = False, **options: Any) -> None:
+        """Lightning's ``self.log``, in any hook of the module or a callback: the value is in the row of the step at work.
+
+        There is no epoch to average over, and no progress bar of Lightning's, so its other options change nothing.
+        """
+        if hasattr(value, "compute"):  # a metric of torchmetrics
+            value = value.compute()
+        if sync_dist:
+            value = self.bench.ranks.mean(torch.as_tensor(value, device=self.device).detach().clone())
+        self.trainer.callback_metrics[name] = torch.as_tensor(value).detach()
+        if logger is not False:
+            self.bench.log({name: value})
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.step.make_optimizer()
 

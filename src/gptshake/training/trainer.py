@@ -1,22 +1,51 @@
-"""Lightning's Trainer as this project needs it: one endless epoch, our own checkpoints, records and signals.
+"""Lightning's Trainer as this project needs it: one endless epoch, our own checkpoints, validations and signals, the record as its logger.
 
 Our keys of ``conf/trainer`` (limits, precision words, threads) are resolved before; what Lightning knows goes to it unchanged.
 """
 
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from gptshake.estimate.budget import Budget
+from gptshake.training.bench import Bench
 from gptshake.training.checkpoint import FolderCheckpointIO
 from gptshake.training.config import REPLACED
 from gptshake.training.device import ScaledPrecision
 
 DEVICES = {"gpu": "cuda"}  # torch's words for Lightning's
+
+
+class RecordLogger(Logger):
+    """The run record as Lightning's callbacks know a logger: what they log is in the row of the step at work."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self._bench = bench
+
+    @property
+    def name(self) -> str:
+        return self._bench.run.name
+
+    @property
+    def version(self) -> str:
+        return self._bench.run.id
+
+    @property
+    def save_dir(self) -> str:
+        return str(self._bench.run.path)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        self._bench.log(metrics)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the record holds the whole config."""
 
 
 def build_trainer(
@@ -27,13 +56,14 @@ def build_trainer(
     devices: int,
     precision: str,
     strategy: str | None = None,
+    record: Logger | None = None,
     **lightning: Any,
 ) -> pl.Trainer:
     """A Trainer that runs ``budget.steps`` optimizer steps of ``budget.accumulation`` micro-batches.
 
-    Lightning sees one epoch without end (order is a function of the batch number); it neither logs, nor checkpoints, nor
-    validates by itself: ``callbacks/recorder.py`` and ``callbacks/keeper.py`` do, at the end of a step. With several ``devices`` this
-    process is one of a group that has met (``ranks``), and ``strategy`` is ``ddp`` or ``fsdp``.
+    Lightning sees one epoch without end (order is a function of the batch number); it neither checkpoints nor validates by itself:
+    ``callbacks/checkpoint.py`` does, at the end of a step. With several ``devices`` this process is one of a group (``ranks``), and
+    ``strategy`` is ``ddp`` or ``fsdp``.
     """
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -50,7 +80,8 @@ def build_trainer(
         callbacks=callbacks,
         strategy="auto" if devices == 1 or strategy is None else _several(strategy),
         plugins=[FolderCheckpointIO(), *scaled, *([LightningEnvironment()] if devices > 1 else [])],
-        logger=False,
+        logger=record or False,
+        log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

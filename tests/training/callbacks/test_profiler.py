@@ -72,7 +72,7 @@ def test_the_parts_of_a_step_are_all_of_it(training: Callable[..., Any], tmp_pat
     assert len(found.measured) == len(found.measured_s) == len(found.plain_s) == 3
     for parts, whole_s in zip(found.measured, found.measured_s, strict=True):
         assert sum(parts.values()) == pytest.approx(whole_s, rel=0.05)
-        assert {"data", "transfer", "forward", "backward", "optimizer", "logging/Recorder"} <= parts.keys()
+        assert {"data", "transfer", "forward", "backward", "optimizer", "logging/Metrics"} <= parts.keys()
 
 
 def test_a_profiled_training_has_the_losses_of_one_without(training: Callable[..., Any], tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_validations_and_checkpoints_are_timed_by_themselves(training: Callable[
     one.bench.validate = lambda validate=one.bench.validate: (time.sleep(0.02), validate())[1]
     found = profiled(one, tmp_path, SlowCallback())
     assert min(found.announcer.occasions["validation"]) >= 0.02
-    assert shares(found)["logging"] > 0.5 and sum(step.get("logging/Recorder", 0) for step in found.measured) < 0.02
+    assert shares(found)["logging"] > 0.5 and sum(step.get("logging/Metrics", 0) for step in found.measured) < 0.02
 
 
 def test_the_trace_names_the_parts(training: Callable[..., Any], tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ def lines(training: Any, capsys: pytest.CaptureFixture[str], **options: Any) -> 
 
 def test_lines_in_a_log_are_whole_and_without_control_characters(training: Any, capsys: pytest.CaptureFixture[str]) -> None:
     shown = lines(training, capsys, steps=4, interval=2)
-    assert len(shown) == 4
+    assert len(shown) == 4 + 2
     pattern = r"step +1 of 4 \| +25\.0 % \| loss \d\.\d{4} \| lr \d\.\d\de-\d\d \| [\d,]+ tokens/s \| left .+"
     assert re.fullmatch(pattern, shown[0]), shown[0]
-    assert "val loss 2.5000 | 2.500 bpb" in shown[1]
+    assert "val loss 2.5000 | 2.500 bpb" in shown[2]
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", "".join(shown))
 
 

@@ -87,7 +87,7 @@ class NoiseScale(pl.Callback):
             self._write(pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """What the checkpoint's steps gave is on the disk before it; that of a validated step is written before this callback's turn."""
+        """What the checkpoint's steps gave is on the disk before it."""
         self._hold(pl_module)
         self._write(pl_module)
         self._writer.flush()

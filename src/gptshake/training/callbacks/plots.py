@@ -8,6 +8,8 @@ from gptshake.training.module import GPTModule
 class Plots(pl.Callback):
     """plots/loss.png and plots/loss.svg, shown to the sinks too."""
 
+    rank_zero_only = True
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """Draw."""
         self._draw(pl_module)
@@ -16,7 +18,7 @@ class Plots(pl.Callback):
         """Draw what there is."""
         self._draw(pl_module)
 
-    def complete(self, module: GPTModule) -> None:
+    def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Draw for a run that was stopped between its last step and its end."""
         self._draw(module)
 

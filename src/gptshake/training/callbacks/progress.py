@@ -23,6 +23,8 @@ class Progress(pl.Callback):
         every_s: seconds between lines when the output is not a terminal (a terminal is renewed five times a second).
     """
 
+    rank_zero_only = True
+
     def __init__(self, every_s: float = 10.0) -> None:
         self._console = Console()
         self.every_s = 0.2 if self._console.renews else every_s
@@ -36,19 +38,20 @@ class Progress(pl.Callback):
         self._first = self._done(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """Show the state if the last showing is long enough ago; validations in a line of their own."""
-        row, now = pl_module.bench.row, time.monotonic()
-        validated = pl_module.micro_batches == 0 and row.get("step") == pl_module.steps and "val/loss" in row
-        if validated:
-            self._console.clear()
-            pl_module.bench.run.say(
-                f"step {pl_module.steps:>6,} of {pl_module.budget.steps:,} | val loss {row['val/loss']:.4f} | {row['val/bpb']:.3f} bpb"
-                f" | train {row['train/loss']:.4f} | lr {row['train/lr']:.2e} | {row['perf/tokens_per_s']:,.0f} tokens/s | left {self._left(pl_module, now)}"
-            )
-        elif now - self._shown_at >= self.every_s:
+        """Show the state if the last time is long enough ago."""
+        now = time.monotonic()
+        if now - self._shown_at >= self.every_s:
             self._console.show(self._parts(pl_module, now), _SPARE)
-        else:
-            return
+            self._shown_at = now
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """A line of its own."""
+        row, now = pl_module.bench.row, time.monotonic()
+        self._console.clear()
+        pl_module.bench.run.say(
+            f"step {pl_module.steps:>6,} of {pl_module.budget.steps:,} | val loss {row['val/loss']:.4f} | {row['val/bpb']:.3f} bpb"
+            f" | train {row['train/loss']:.4f} | lr {row['train/lr']:.2e} | {row['perf/tokens_per_s']:,.0f} tokens/s | left {self._left(pl_module, now)}"
+        )
         self._shown_at = now
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

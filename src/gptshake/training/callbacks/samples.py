@@ -13,14 +13,14 @@ from gptshake.record.samples import TITLE
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS
 from gptshake.tokenizer.unknown import as_read
-from gptshake.training.callbacks.recorder import not_finite
+from gptshake.training.callbacks.metrics import not_finite
 from gptshake.training.module import GPTModule
 
 
 class Samples(pl.Callback):
     """Samples to the terminal, samples.md and the sinks.
 
-    With several devices every rank writes them, to a record that keeps nothing on all but one: they may share one network.
+    With several devices every rank draws them, as they may share one network; one writes.
 
     Args:
         prompts: texts to continue, or one; none: no samples.
@@ -28,8 +28,6 @@ class Samples(pl.Callback):
         temperature, top_k, top_p: as in ``model.generate``.
         times: samples in a run, evenly spread, the first before the first step and the last after the last; one is at the end.
     """
-
-    on_every_rank = True
 
     def __init__(
         self,
@@ -54,14 +52,14 @@ class Samples(pl.Callback):
         """What the untrained model writes, and what it cannot read of a prompt."""
         for note in filter(None, (as_read(pl_module.bench.tokenizer, prompt) for prompt in self.prompts)):
             pl_module.bench.run.say(f"note: {note}")
-        self.complete(pl_module)
+        self.complete(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """A sample when one is due."""
         if pl_module.micro_batches == 0 and pl_module.steps in self.due(pl_module.budget.steps):
             self._sample(pl_module)
 
-    def complete(self, module: GPTModule) -> None:
+    def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Draw the sample of the last step if the record lacks it: a resumed run may have been stopped before it."""
         written = {sample.step for sample in module.bench.run.samples() if sample.title == TITLE}
         if module.steps in self.due(module.budget.steps) - written:

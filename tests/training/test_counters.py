@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gptshake.training.rewind import rewrite_counters
+from gptshake.training.callbacks.metrics import Metrics
+from gptshake.training.checkpoint import rewrite_counters
 from gptshake.training.trainer import build_trainer
 
 # What Lightning says differently at a fit's end: the epoch is over, and one batch more was fetched.
@@ -23,7 +24,7 @@ def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
 def lightnings(training: Any) -> dict[str, Any]:
     """Lightning's own checkpoint after four steps of two micro-batches; ours is taken out."""
     job = training(steps=4, micro=4)
-    trainer = build_trainer(budget=job.budget, callbacks=[job.recorder], accelerator="cpu", devices=1, precision="32-true")
+    trainer = build_trainer(budget=job.budget, callbacks=[Metrics()], accelerator="cpu", devices=1, precision="32-true")
     trainer.fit(job.module, train_dataloaders=job.batches())
     checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     return checkpoint

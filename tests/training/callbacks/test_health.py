@@ -2,7 +2,7 @@
 
 import pytest
 
-from gptshake.training.callbacks.advice import Advice, advice
+from gptshake.training.callbacks.health import HealthChecks, advice
 
 UNIGRAM = 3.0
 
@@ -36,10 +36,10 @@ def test_the_sentences_name_the_rate_and_the_next_commands() -> None:
 
 
 def test_a_run_says_each_thing_once(training, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
-    training(steps=120, interval=5, val_losses=[2.5]).fit(Advice())
+    training(steps=120, interval=5, val_losses=[2.5]).fit(HealthChecks())
     assert "ignores context" in (said := capsys.readouterr().out) and said.count("note:") == 1
 
 
 def test_a_short_run_is_left_in_peace(training, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
-    training(steps=20, interval=2, val_losses=[9.0]).fit(Advice())
+    training(steps=20, interval=2, val_losses=[9.0]).fit(HealthChecks())
     assert "note:" not in capsys.readouterr().out

@@ -3,8 +3,6 @@
 The reference lines are closed forms of the training split: a model at the unigram entropy knows only how frequent tokens are.
 """
 
-from typing import Any
-
 import pytorch_lightning as pl
 
 from gptshake.training.module import GPTModule
@@ -13,18 +11,18 @@ PATIENT_FRACTION = 0.25  # of the run, before the unigram line is held against i
 PATIENT_STEPS = 100  # and so many steps
 
 
-class Advice(pl.Callback):
+class HealthChecks(pl.Callback):
     """Looks at every validation; says each thing once."""
+
+    rank_zero_only = True
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.said: set[str] = set()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """After a validation, compare it with the unigram line and with those before."""
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """Compare it with the unigram line and with those before."""
         row = pl_module.bench.row
-        if pl_module.micro_batches or row.get("step") != pl_module.steps or "val/loss" not in row:
-            return
         self.losses.append(row["val/loss"])
         unigram = pl_module.bench.entropy["unigram"]
         sentence = advice(self.losses, unigram, pl_module.steps / pl_module.budget.steps, row["train/lr"])

@@ -1,0 +1,237 @@
+"""Ends each step, when all other callbacks are done with it: its row, the validation, the checkpoint, and the ways a run ends.
+
+The last of the callbacks. A checkpoint is written before every validation, every few minutes, before the rate falls, at the end, and
+when a signal came. It holds the step's row while the validation is missing, so one that was cut off is repeated first on resume. A
+signal inside a step drops the unfinished step (its weights are unchanged, and randomness depends on the position only, so this is
+exact) and saves the last finished one. Ranks that train together agree on all of it at the end of a step.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+
+from gptshake.errors import Pruned, Stop, TrainingError
+from gptshake.estimate.words import counted
+from gptshake.record.lease import Lease
+from gptshake.record.metrics import Row
+from gptshake.signals import SIGNALS
+from gptshake.training.callbacks.metrics import Metrics, monitor, not_finite, write_row
+from gptshake.training.checkpoint import OURS, folder_of, keep_only, rewrite_counters
+from gptshake.training.module import GPTModule
+
+ASK_SECONDS = 0.2  # between looks at whether a sweep asks the run to end
+
+
+class Checkpoint(pl.Callback):
+    """Rows, validations, checkpoints, signals.
+
+    Args:
+        metrics: measures the steps.
+        lease: shows that the run is alive.
+        val_check_interval: optimizer steps between validations; the last step is always validated.
+        max_seconds: training time after which the run ends, or None.
+        save_minutes: most minutes between checkpoints.
+        patience: validations without a better loss before the run ends, or None.
+        saved_step: step of the checkpoint that this session started from, or None.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        lease: Lease,
+        *,
+        val_check_interval: int,
+        max_seconds: int | None,
+        save_minutes: float,
+        patience: int | None,
+        saved_step: int | None,
+    ) -> None:
+        self.metrics, self.lease = metrics, lease
+        self.interval, self.max_seconds = val_check_interval, max_seconds
+        self.save_s, self.patience = 60 * save_minutes, patience
+        self.due: Row | None = None  # the row of the last step while its validation is missing
+        self._saved_step = saved_step
+        self._stable_step: int | None = None  # the last one before the rate fell, kept for a longer run that continues from there
+        self._saved_at = self._asked_at = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """Complete a step whose validation was cut off; a run that had nothing left but that takes no step."""
+        self._saved_at = time.monotonic()
+        self.complete(trainer, pl_module)
+        over = self.max_seconds is not None and pl_module.bench.elapsed_s >= self.max_seconds
+        if "val/loss" in pl_module.bench.row and (over or self._impatient(pl_module)):
+            trainer.should_stop = True
+        self.metrics.tick(pl_module)  # what the other callbacks did until now is no part of the first step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """After every micro-batch the signals; after every step the row, and validation and checkpoint if due.
+
+        Raises:
+            Stop: a signal came; the last finished step is saved.
+            Pruned: the sweep asks the run to end.
+            TrainingError: a loss is not finite.
+        """
+        bench = pl_module.bench
+        signum = (SIGNALS.received or 0) if bench.ranks.size == 1 else 0
+        if pl_module.micro_batches == 0:
+            signum = self._end_step(trainer, pl_module)
+        self.lease.beat(step=pl_module.steps, value=bench.row.get("val/loss"))
+        if signum:
+            self.save(trainer, pl_module)
+            raise Stop(signum)
+        self.metrics.tick(pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
+        """Write the row of a step that another callback has broken off; where a signal did (in a sample), the step is saved, too."""
+        self._close_row(trainer, pl_module)
+        if isinstance(exception, Stop) and pl_module.micro_batches == 0:
+            self.save(trainer, pl_module)
+        if self.due and pl_module.bench.run.last_row().get("step") != self.due["step"]:
+            write_row(pl_module, self.due, [])
+
+    def _end_step(self, trainer: pl.Trainer, module: GPTModule) -> int:
+        """Gives the signal that came to any rank, or 0."""
+        bench, steps = module.bench, module.steps
+        if self.max_seconds and any(bench.ranks.agreed(self.metrics.elapsed(module) >= self.max_seconds)):
+            trainer.should_stop = True
+            if steps < module.budget.steps:
+                bench.run.say(f"the time limit is reached: stopping after step {steps:,} (trainer.max_time)")
+        self._close_row(trainer, module)
+        if validated := self.due is not None:
+            self.save(trainer, module)
+            self.complete(trainer, module)
+        asked = self._asked_to_end()
+        overdue = time.monotonic() - self._saved_at >= self.save_s
+        signum, save, pruned = bench.ranks.agreed(SIGNALS.received or 0, overdue, asked is not None)
+        if validated and self._impatient(module):
+            trainer.should_stop = True
+        if validated and trainer.is_global_zero:
+            keep_only(bench.run.path, bench.best_step, stable_step=self._stable_step)
+        if trainer.should_stop or save or module.step.plateau_ends:
+            self.save(trainer, module)
+        if pruned:
+            raise Pruned(asked or "")
+        return signum
+
+    def _close_row(self, trainer: pl.Trainer, module: GPTModule) -> None:
+        """Collect what was logged in the step that has ended; its row is written, or due where a validation comes first."""
+        if not self.metrics.is_open(module):
+            return
+        self.metrics.collect(module)
+        if module.steps >= module.budget.steps or trainer.should_stop or module.steps % self.interval == 0:
+            self.due = self.metrics.take(module)
+        elif not self.metrics.is_late(module):
+            self.metrics.write(module)
+
+    def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
+        """Validate if the last step's validation is due, and write its row; a resumed run may have the row already.
+
+        Raises:
+            TrainingError: the validation loss is not finite.
+            Stop: a signal ended the validation; the row is written without it.
+        """
+        if self.due is None:
+            return
+        bench, row, known = module.bench, self.due, module.bench.row
+        is_written = known.get("step") == row["step"] and "val/loss" in known
+        monitor(module, row)
+        with _validation(trainer, module):
+            if not is_written:
+                try:
+                    result = bench.validate()
+                except BaseException:
+                    write_row(module, row, [])
+                    raise
+                row = row | {"val/loss": result.loss, "val/bpb": result.bpb}
+            monitor(module, known if is_written else row)
+        row, bench.logged = bench.row | {name: float(value) for name, value in bench.logged.items()}, {}
+        if not is_written:
+            write_row(module, row, bench.sinks)
+        self.due = None
+        if not math.isfinite(row["val/loss"]):
+            raise TrainingError(not_finite(row, "validation loss"))
+        bench.validations_since_best += 1
+        if row["val/loss"] < bench.best_loss:
+            bench.best_step, bench.best_loss, bench.validations_since_best = int(row["step"]), row["val/loss"], 0
+
+    def _impatient(self, module: GPTModule) -> bool:
+        """Whether the validations have been without a better loss for too long; says so."""
+        if not self.patience or module.bench.validations_since_best < self.patience:
+            return False
+        module.bench.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
+        return True
+
+    def _asked_to_end(self) -> str | None:
+        """Why the sweep asks the run to end, looked at now and then."""
+        if time.monotonic() - self._asked_at < ASK_SECONDS:
+            return None
+        self._asked_at = time.monotonic()
+        return self.lease.wish()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Our own state, and Lightning's counters as of the last finished step."""
+        bench = pl_module.bench
+        checkpoint[OURS] = {
+            "steps": pl_module.steps,
+            "tokens": pl_module.tokens,
+            "elapsed_s": self.metrics.elapsed(pl_module),
+            "best_step": bench.best_step,
+            "best_loss": bench.best_loss if bench.best_step else None,
+            "validations_since_best": bench.validations_since_best,
+            "validation_due": self.due,
+            "stable_step": self._stable_step,
+            "skipped_steps": bench.skipped_steps,
+        }
+        rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Continue from what ``on_save_checkpoint`` wrote, perhaps with other devices, which share a step in another way."""
+        ours, bench = checkpoint[OURS], pl_module.bench
+        rewrite_counters(checkpoint, ours["steps"], pl_module.budget.accumulation)
+        pl_module.step.steps = ours["steps"]
+        bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
+        bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
+        bench.validations_since_best = ours["validations_since_best"]
+        self._stable_step = ours.get("stable_step")
+        self.due = ours.get("validation_due")  # a checkpoint from before 2026-12 was written after its validation
+        bench.skipped_steps = ours.get("skipped_steps", 0)
+
+    def save(self, trainer: pl.Trainer, module: GPTModule) -> None:
+        """Checkpoint the last finished step, unless it is saved already or none is finished."""
+        self._close_row(trainer, module)
+        self.metrics.write(module)
+        if module.steps in (0, self._saved_step):
+            return
+        with SIGNALS.saving(), trainer.profiler.profile("[Callback]Checkpoint.save"):  # type: ignore[attr-defined]
+            module.bench.run.flush()
+            if module.step.plateau_ends:
+                self._stable_step = module.steps
+            trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
+            self._saved_step, self._saved_at = module.steps, time.monotonic()
+            if trainer.is_global_zero:
+                keep_only(module.bench.run.path, module.bench.best_step, stable_step=self._stable_step)
+
+
+@contextmanager
+def _validation(trainer: pl.Trainer, module: GPTModule) -> Iterator[None]:
+    """Call Lightning's hooks around our validation, in its order: callbacks, then the module."""
+
+    def call(hook: str) -> None:
+        for receiver in trainer.callbacks:  # type: ignore[attr-defined]
+            getattr(receiver, hook)(trainer, module)
+        getattr(module, hook)()
+
+    trainer.validating = True
+    try:
+        call("on_validation_start")
+        call("on_validation_epoch_start")
+        with trainer.profiler.profile("validation"):  # type: ignore[attr-defined]
+            yield
+        call("on_validation_epoch_end")
+        call("on_validation_end")
+    finally:
+        trainer.training = True

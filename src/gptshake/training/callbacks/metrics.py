@@ -1,0 +1,217 @@
+"""Measures every optimizer step, and writes its row: loss, rate, gradient norm, times, and whatever anybody logged.
+
+The first of the callbacks, so that a step's time ends where theirs begins; ``checkpoint.py``, the last, closes the row. On a GPU a
+step's values are copied without waiting and read one step later, and its beginning and end are moments of the GPU's own time, so the
+loop never stands still for the record.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from gptshake.errors import TrainingError
+from gptshake.record.metrics import Row
+from gptshake.record.sinks.protocol import Sink
+from gptshake.signals import SIGNALS
+from gptshake.training.device import Stamp
+from gptshake.training.module import GPTModule
+
+LATE = {"cuda"}  # devices whose values are read one step late
+WATCHED = 5  # steps after the first that are compared with the expected speed
+SLOW = 5  # times slower than expected gives a note
+MONITORED = ("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/bpb")  # in ``trainer.callback_metrics``
+
+
+@dataclass
+class _Step:
+    """A finished step whose values may still be on their way from the device."""
+
+    values: Tensor | list[float]  # summed loss of the micro-batches, gradient norm and, in 16-mixed, the next step's loss scale
+    began: Stamp
+    ended: Stamp  # values are there
+    row: Row
+    logged: Tensor | list[float] = field(default_factory=list)  # by others, as tensors
+    names: list[str] = field(default_factory=list)  # of these
+    arrived: Stamp | None = None  # these are there
+    read: bool = False
+
+
+class Metrics(pl.Callback):
+    """The rows of metrics.csv."""
+
+    def __init__(self) -> None:
+        self._step: _Step | None = None  # whose row is not written
+        self._began = self._data_s = self._batch_ended = 0.0
+        self._step_began = Stamp("cpu")
+        self._rates: list[float] = []  # tokens per second of this session's first steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
+        """Put our signal handler in front of Lightning's again, and start the clocks."""
+        SIGNALS.install()
+        self._began = time.perf_counter()
+        self.tick(pl_module)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._data_s += time.perf_counter() - self._batch_ended  # fetching, and everything that is not the step itself
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        """At the end of a step: write the row before, and measure.
+
+        Raises:
+            TrainingError: the loss or the gradient of a step is not finite.
+        """
+        if pl_module.micro_batches:
+            return
+        self.write(pl_module)
+        self._step = self._measure(pl_module)
+        if not self.is_late(pl_module):
+            self._read(pl_module, self._step)
+
+    def tick(self, module: GPTModule) -> None:
+        """Start the clock of the next micro-batch; called when all callbacks are done, so that their time is nobody's step."""
+        self._batch_ended = time.perf_counter()
+        if module.micro_batches == 0:
+            self._data_s, self._step_began = 0.0, self._stamp(module)
+
+    def elapsed(self, module: GPTModule) -> float:
+        """Seconds of training over all sessions of this run."""
+        return module.bench.elapsed_s + time.perf_counter() - self._began
+
+    def is_late(self, module: GPTModule) -> bool:
+        """Whether values are read one step late."""
+        return module.device.type in LATE
+
+    def is_open(self, module: GPTModule) -> bool:
+        """Whether the row of the last step waits to be written."""
+        return self._step is not None and self._step.row["step"] == module.steps
+
+    def collect(self, module: GPTModule) -> None:
+        """Take what was logged in the step that has ended into its row; tensors begin their way from the device."""
+        step, logged = self._step, module.bench.logged
+        if step is None or not logged:
+            return
+        module.bench.logged = {}
+        step.row |= {name: value for name, value in logged.items() if not isinstance(value, Tensor)}
+        tensors = {name: value for name, value in logged.items() if isinstance(value, Tensor)}
+        if tensors and self.is_late(module):
+            step.names = list(tensors)
+            step.logged = _copied(torch.stack([value.to(module.device, torch.float32).reshape(()) for value in tensors.values()]))
+            step.arrived = self._stamp(module)
+        else:
+            step.row |= {name: float(value) for name, value in tensors.items()}
+
+    def take(self, module: GPTModule) -> Row:
+        """The row of the last step when its values have arrived; who takes it writes it.
+
+        Raises:
+            TrainingError: the loss or the gradient of its step is not finite; its row is written.
+        """
+        step, self._step = self._step, None
+        assert step is not None
+        self._read(module, step)
+        if step.arrived is not None:
+            step.arrived.wait()
+            step.row |= dict(zip(step.names, map(float, step.logged), strict=True))
+        return step.row
+
+    def write(self, module: GPTModule) -> None:
+        """Write the row that is still on its way, if there is one; to be called before a checkpoint.
+
+        Raises:
+            TrainingError: the loss or the gradient of its step is not finite.
+        """
+        if self._step is not None:
+            write_row(module, self.take(module), module.bench.sinks)
+
+    def _measure(self, module: GPTModule) -> _Step:
+        step = module.step
+        values = torch.stack((step.loss, step.grad_norm.to(step.loss.dtype)))
+        if step.scaler is not None:
+            values = torch.cat((values, step.scaler.scale(values.new_ones(1))))
+        read = _copied(values) if self.is_late(module) else values.tolist()  # which waits for the device, and so its clock is the host's
+        row: Row = {
+            "step": module.steps,
+            "train/tokens": module.tokens,
+            "train/lr": step.lr,
+            "perf/data_ms": 1e3 * self._data_s,
+            "time": module.bench.run.now(),
+        }
+        if step.beta1 is not None:
+            row["train/beta1"] = step.beta1
+        return _Step(read, self._step_began, self._stamp(module), row)
+
+    def _stamp(self, module: GPTModule) -> Stamp:
+        return Stamp(module.device.type if self.is_late(module) else "cpu")
+
+    def _read(self, module: GPTModule, step: _Step) -> None:
+        """Once: complete the row with the values that have arrived; one that is not finite is written at once."""
+        if step.read:
+            return
+        step.read, bench, row = True, module.bench, step.row
+        step.ended.wait()
+        loss_sum, grad_norm, *scale = map(float, step.values)
+        skipped = bool(scale) and module.step.overflowed(loss_sum, grad_norm, scale[0])
+        seconds = step.began.until(step.ended)
+        rate = module.budget.tokens_per_step / seconds
+        row |= {
+            "train/loss": loss_sum / module.budget.accumulation,
+            "perf/step_ms": 1e3 * seconds,
+            "perf/tokens_per_s": rate,
+            "perf/mfu": rate * bench.flops_per_token / bench.peak_flops,
+        }
+        if skipped:
+            bench.skipped_steps += 1
+        else:
+            row["train/grad_norm"] = grad_norm
+        monitor(module, row)
+        self._note_slow(module, rate)
+        if not (skipped or (math.isfinite(loss_sum) and math.isfinite(grad_norm))):
+            self._step = None
+            write_row(module, row, bench.sinks)
+            raise TrainingError(not_finite(row, "gradient" if math.isfinite(loss_sum) else "loss", "; its update was not applied"))
+
+    def _note_slow(self, module: GPTModule, rate: float) -> None:
+        """Once, after the first steps: say so if several threads are far slower than they should be, as they are where cores are shared."""
+        expected = module.bench.expected_rate
+        if expected is None or len(self._rates) > WATCHED:
+            return
+        self._rates.append(rate)
+        if len(self._rates) > WATCHED and (typical := median(self._rates[1:])) < expected / SLOW:
+            module.bench.run.say(
+                f"note: {typical:,.0f} tokens/s, where about {expected:,.0f} were expected: "
+                "if another process uses the cores, try trainer.threads=1"
+            )
+
+
+def monitor(module: GPTModule, row: Row) -> None:
+    """Show a row to callbacks, ours and Lightning's."""
+    module.bench.row = row
+    module.trainer.callback_metrics.update({name: torch.tensor(row[name]) for name in MONITORED if name in row})
+
+
+def write_row(module: GPTModule, row: Row, sinks: Sequence[Sink]) -> None:
+    """Write a row into the record and to these sinks."""
+    module.bench.row = row
+    module.bench.run.append_row(row)
+    for sink in sinks:
+        sink.row(row)
+
+
+def not_finite(row: Row, what: str, effect: str = "") -> str:
+    """The sentence that ends a diverging run."""
+    return (
+        f"Step {row['step']}: the {what} is not finite (learning rate {row['train/lr']:.3g}){effect}. "
+        "Try a lower optimizer.lr, a longer warm-up or a tighter trainer.gradient_clip_val."
+    )
+
+
+def _copied(values: Tensor) -> Tensor:
+    """Values on their way to the host; nobody waits for them."""
+    return torch.empty(len(values), pin_memory=values.is_cuda).copy_(values, non_blocking=True)

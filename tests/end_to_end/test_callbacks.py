@@ -1,0 +1,191 @@
+"""Metrics that callbacks log, ours, Lightning's and a user's own, through the command line: in the record, the plots and the trackers."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from gptshake.record.metrics import read_rows
+
+YAML = """
+early:
+  _target_: pytorch_lightning.callbacks.EarlyStopping
+  monitor: val/loss
+  patience: 1
+  min_delta: 100.0
+rates:
+  _target_: pytorch_lightning.callbacks.LearningRateMonitor
+stats:
+  _target_: pytorch_lightning.callbacks.DeviceStatsMonitor
+timer:
+  _target_: pytorch_lightning.callbacks.Timer
+  duration: "00:01:00:00"
+  interval: step
+average:
+  _target_: pytorch_lightning.callbacks.EMAWeightAveraging
+  decay: 0.5
+mine:
+  _target_: watch.Watch
+plots:
+  _target_: gptshake.training.callbacks.plots.Plots
+"""
+WATCH = '''
+import torch
+import pytorch_lightning as pl
+
+
+class Watch(pl.Callback):
+    """Logs in every way there is."""
+
+    def __init__(self):
+        self.gains = 0.0
+
+    def state_dict(self):
+        return {"gains": self.gains}
+
+    def load_state_dict(self, state):
+        self.gains = state["gains"]
+
+    def on_after_backward(self, trainer, pl_module):
+        self.log("mine/wte_grad", pl_module.model.wte.weight.grad.norm(), prog_bar=True)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if pl_module.micro_batches == 0:
+            self.gains += 1.0
+            self.log_dict({"mine/steps": self.gains, "mine/hidden": 1.0}, logger=False)
+            pl_module.bench.log({"mine/half": trainer.callback_metrics["mine/steps"] / 2})
+            trainer.logger.log_metrics({"mine/direct": 7})
+
+    def on_validation_start(self, trainer, pl_module):
+        assert trainer.validating and "train/loss" in trainer.callback_metrics
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        self.log("mine/val_twice", 2 * trainer.callback_metrics["val/loss"])
+
+
+class Tracker:
+    def start(self, run):
+        self.file = (run.path / "tracked").open("w")
+
+    def row(self, row):
+        print(*row, file=self.file, flush=True)
+
+    def sample(self, *args, **options): pass
+
+    def image(self, name, path):
+        print("image", name, file=self.file, flush=True)
+
+    def finish(self): pass
+'''
+PSUTIL = """
+import sys
+from types import SimpleNamespace
+memory = lambda: SimpleNamespace(percent=5.0)
+sys.modules["psutil"] = SimpleNamespace(cpu_percent=lambda: 50.0, virtual_memory=memory, swap_memory=memory)
+from pytorch_lightning.accelerators import cpu
+from pytorch_lightning.callbacks import device_stats_monitor
+cpu._PSUTIL_AVAILABLE = device_stats_monitor._PSUTIL_AVAILABLE = True
+"""
+IN_STEP = """
+import os
+from gptshake.training.module import GPTModule
+def training_step(self, batch, number, own=GPTModule.training_step):
+    if (self.steps, self.micro_batches) == (6, 1):
+        os.kill(os.getpid(), {signum})
+    return own(self, batch, number)
+GPTModule.training_step = training_step
+"""
+IN_VALIDATION = """
+import os
+from gptshake.training import evaluation
+calls = []
+def evaluate(model, batches, *rest, own=evaluation.evaluate, **more):
+    calls.append(0)
+    if len(calls) == 2:
+        os.kill(os.getpid(), {signum})
+    return own(model, batches, *rest, **more)
+evaluation.evaluate = evaluate
+"""
+AFTER_VALIDATION = """
+import os
+from gptshake.training.callbacks.checkpoint import Checkpoint
+def complete(self, trainer, module, own=Checkpoint.complete):
+    own(self, trainer, module)
+    if module.steps == 8:
+        os.kill(os.getpid(), {signum})
+Checkpoint.complete = complete
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "conf" / "callbacks").mkdir(parents=True)
+    (tmp_path / "conf" / "callbacks" / "mine.yaml").write_text("# Callbacks of a test.\n" + YAML)
+    (tmp_path / "watch.py").write_text(WATCH)
+    return tmp_path
+
+
+def rows(folder: Path, the_run: Any) -> list[dict[str, float]]:
+    return read_rows(the_run(folder).path / "metrics.csv")  # type: ignore[return-value]
+
+
+def exact(found: list[dict[str, float]]) -> list[dict[str, float]]:
+    """What must be equal bit for bit: all but what a clock says."""
+    return [{key: value for key, value in row.items() if key != "time" and not key.startswith("perf/")} for row in found]
+
+
+def test_five_callbacks_of_lightnings_and_one_of_the_users_work_as_documented(
+    commands: Any, small: Any, folder: Path, the_run: Any
+) -> None:
+    argv = [text for text in small if not text.startswith(("callbacks=", "logger="))]
+    done = commands(
+        folder, *argv, "callbacks=mine", "logger=none", "+logger={_target_: watch.Tracker}", "trainer.max_steps=40", before=PSUTIL
+    )
+    assert done.code == 0, done.err
+    found, path = rows(folder, the_run), the_run(folder).path
+    assert [row["step"] for row in found] == list(range(1, 9)) and "ended early, after step 8" in done.out  # EarlyStopping
+    assert all(row["lr-AdamW/pg1"] == row["train/lr"] for row in found)
+    assert all(row["DeviceStatsMonitor.on_train_batch_end/cpu_percent"] == 50.0 for row in found)
+    assert [row["mine/half"] for row in found] == [step / 2 for step in range(1, 9)]
+    assert all(row["mine/direct"] == 7 and row["mine/wte_grad"] > 0 for row in found)
+    assert not any("mine/hidden" in row or "mine/steps" in row for row in found)
+    assert [row["mine/val_twice"] / row["val/loss"] for row in found if "val/loss" in row] == pytest.approx([2.0, 2.0], rel=1e-6)
+    assert [row["step"] for row in found if "mine/val_twice" in row] == [4, 8]
+    newest = path / "checkpoints" / "step-00000008"
+    average, state = load_file(newest / "model.safetensors"), load_file(newest / "state.safetensors")
+    assert not average["wte.weight"].equal(state["/current_model_state/model.wte.weight"])  # EMAWeightAveraging
+    tracked = (path / "tracked").read_text()
+    assert tracked.count("mine/half") == 8 and "image loss" in tracked and "image metrics" in tracked
+    assert (path / "plots" / "metrics.png").stat().st_size > 0
+    assert the_run(folder).info["summary"]["mine/half"] == 4.0
+
+
+@pytest.mark.parametrize("when", [IN_STEP, IN_VALIDATION, AFTER_VALIDATION])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_logged_is_the_same_after_a_resume(when: str, signum: int, commands: Any, small: Any, folder: Path, the_run: Any) -> None:
+    argv = [text for text in small if not text.startswith("callbacks=")]
+    argv += ["callbacks=mine", "~callbacks.stats", "~callbacks.plots", "callbacks.early.min_delta=-100"]
+    whole, stopped = folder / "whole", folder / "stopped"
+    for place in (whole, stopped):
+        shutil.copytree(folder / "conf", place / "conf")
+        shutil.copy(folder / "watch.py", place)
+    assert commands(whole, *argv).code == 0
+    assert commands(stopped, *argv, before=when.format(signum=int(signum))).code == (143 if signum == signal.SIGTERM else -signum)
+    done = commands(stopped, f"resume={the_run(stopped).info['id']}")
+    assert done.code == 0, done.err
+    assert exact(rows(stopped, the_run)) == exact(rows(whole, the_run)) and len(rows(whole, the_run)) == 12
+    for name in ("model.safetensors", "state.safetensors"):
+        ours, theirs = (load_file(the_run(place).path / "checkpoints" / "step-00000012" / name) for place in (whole, stopped))
+        assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours), name
+
+
+def test_a_metric_with_the_name_of_ours_or_of_several_values_is_refused(commands: Any, small: Any, folder: Path) -> None:
+    argv = [*small, "+callbacks.mine={_target_: bad.Bad}"]
+    for value, said in (("{'val/loss': 1.0}", "val/loss is measured by gptshake"), ("{'a': torch.ones(3)}", "a has 3 values")):
+        code = f"import torch, pytorch_lightning as pl\nclass Bad(pl.Callback):\n    def on_train_batch_end(self, *_):\n        self.log_dict({value})\n"
+        (folder / "bad.py").write_text(code)
+        done = commands(folder, *argv, f"paths.runs={folder}/{len(said)}")
+        assert done.code != 0 and said in done.error, done.err
