@@ -192,19 +192,20 @@ def test_every_group_is_described() -> None:
 
 
 def test_the_parts_on_the_page_train_from_a_folder_of_ones_own(commands: Any, tmp_path: Path) -> None:
-    """One run with all five, by a parent whose path of imports, like a console script's, lacks the folder."""
+    """One run with all of them, by a parent whose path of imports, like a console script's, lacks the folder."""
     written(ROOT / "docs" / "extending.md", tmp_path)
     parts = ("model=gru", "data=sums", "tokenizer=wordbook", "tokenizer.n_words=10", "scheduler=inverse_sqrt", "optimizer=adagrad")
     length = ("trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.threads=1", "trainer=cpu", "~callbacks.plots", "logger=none")
+    parts += ("callbacks=weights",)
     done = commands(tmp_path, *parts, *length, "callbacks.samples.n_tokens=20", "data.batch_size=4")
     assert done.code == 0 and done.err == "", done.err
     (run,) = (tmp_path / "runs").iterdir()
     info, rows = json.loads((run / "run.json").read_text()), read_rows(run / "metrics.csv")
     assert [row["train/lr"] for row in rows] == pytest.approx([0.01 * (0.4 / step) ** 0.5 for step in (1, 2, 3, 4)])
-    assert rows[3]["val/loss"] < rows[1]["val/loss"]
+    assert rows[3]["val/loss"] < rows[1]["val/loss"] and all(row["weights/norm"] > 0 for row in rows)
     counted = 266 * 64 + 2 * 3 * 64 * 65 + 266 * 65  # embedding, GRU, head
     assert info["model"]["parameters"] == counted and f"plan: {short_count(counted)} parameters" in done.out
-    assert {"gru.py", "sums.py", "wordbook.py", "adagrad.py", "inverse_sqrt.py", "conf/model/gru.yaml"} <= set(info["local_conf"])
+    assert {"gru.py", "sums.py", "wordbook.py", "adagrad.py", "inverse_sqrt.py", "weights.py", "conf/model/gru.yaml"} <= set(info["local_conf"])
     assert (run / "code" / "gru.py").read_text() == (tmp_path / "gru.py").read_text()
     again = commands(tmp_path, f"resume={info['id']}")
     assert again.code == 0, again.err

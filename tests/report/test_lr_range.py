@@ -83,6 +83,10 @@ def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() ->
         ({"still_falls": True}, "The loss still fell at the end of the range test, 1e-1"),
         ({"rules": {}, "start": None} | RUNS, "The loss did not fall at any rate of the range test"),
         (RUNS | {"edge": "high"}, "The best is at the high end of what was run: task.confirm=7 looks further."),
+        (
+            RUNS | {"confirm": RUNS["confirm"][:2], "low": None, "high": None},  # type: ignore[index]
+            "2 runs of 2 ended with a loss, and an interval needs three",
+        ),
     ],
 )
 def test_doubts_are_told_with_what_settles_them(more: dict[str, Any], words: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gptshake.config.compose_errors import checked_compose
+from gptshake.errors import ConfigError
 from gptshake.tasks import find_lr
 
 PER_STEP = 2_048
@@ -42,3 +43,15 @@ def test_short_runs_have_the_warm_up_of_the_run_and_a_decay_that_fits_behind_it(
 def test_a_schedule_of_the_users_own_is_left_as_it_is() -> None:
     """Any function that is not ours: nobody knows what its options mean."""
     assert short(500, "scheduler=constant", "scheduler._target_=math.pow") == (125, [])
+
+
+def test_short_runs_that_would_end_in_their_warm_up_are_refused() -> None:
+    def check(*words: str) -> None:
+        cfg = checked_compose(["task=find_lr", "model=tiny", "data=wiki_char", *words])
+        budget: Any = SimpleNamespace(steps=4_000, tokens_per_step=PER_STEP, total_tokens=4_000 * PER_STEP)
+        find_lr._check_length(cfg, budget)
+
+    with pytest.raises(ConfigError, match=r"no longer than the warm-up of the run, 160 steps.*take 214 steps"):
+        check("task.confirm_steps=160")
+    for words in (("task.confirm_steps=161",), ("task.confirm_steps=9", "scheduler.warmup=0"), ("task.confirm_steps=9", "task.confirm=0"), ()):
+        check(*words)

@@ -106,6 +106,13 @@ def _lr_doubts(found: Facts) -> list[str]:
             f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
             "a higher task.high looks further, a higher task.steps more slowly."
         )
+    runs = found.get("confirm") or []
+    ended = sum(run["value"] is not None and math.isfinite(run["value"]) for run in runs)
+    if runs and ended < 3:
+        lines.append(
+            f"{counted(ended, 'run')} of {len(runs)} ended with a loss, and an interval needs three: how far the best reaches, and whether it lies "
+            f"beyond what was run, is not known. task.confirm={max(4, len(runs) + 3)} looks further."
+        )
     if found.get("edge"):
         lines.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(found['confirm']) + 3} looks further.")
     return lines

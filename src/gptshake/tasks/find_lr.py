@@ -54,6 +54,7 @@ def run(context: Context) -> dict[str, float]:
             f"The training text is one block of {cfg.model.block_size} tokens, which every step would read again; no learning rate can be "
             "judged by that. Give more text or a smaller model.block_size."
         )
+    _check_length(cfg, context.plan)
     lease = Lease(context.launch.path)
     try:
         record = lifecycle.open_run(context)
@@ -74,6 +75,16 @@ def _check(cfg: DictConfig) -> None:
         )
     if not (isinstance(steps, int) and steps >= FEWEST_STEPS):
         raise ConfigError(f"task.steps={steps} cannot work: a range test needs {FEWEST_STEPS} steps or more; 200 are a good choice.")
+
+
+def _check_length(cfg: DictConfig, budget: Budget) -> None:
+    """Refuse short runs that would end within their warm-up."""
+    warm, steps = assemble.planned_warmup_steps(cfg, budget), cfg.task.confirm_steps
+    if cfg.task.confirm != 0 and steps != AUTO and warm and steps <= warm and steps < budget.steps:
+        raise ConfigError(
+            f"task.confirm_steps={steps} is no longer than the warm-up of the run, {warm} steps, which each of the short runs keeps: "
+            f"take {min(budget.steps, math.ceil(warm / WARM))} steps, or task.confirm_steps=auto."
+        )
 
 
 def _find(context: Context, record: Run) -> dict[str, float]:
