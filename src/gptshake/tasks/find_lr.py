@@ -79,7 +79,7 @@ def _check(cfg: DictConfig) -> None:
 
 def _check_length(cfg: DictConfig, budget: Budget) -> None:
     """Refuse short runs that would end within their warm-up."""
-    warm, steps = assemble.planned_warmup_steps(cfg, budget), cfg.task.confirm_steps
+    warm, steps = resolve.planned_warmup_steps(cfg, budget), cfg.task.confirm_steps
     if cfg.task.confirm != 0 and steps != AUTO and warm and steps <= warm and steps < budget.steps:
         raise ConfigError(
             f"task.confirm_steps={steps} is no longer than the warm-up of the run, {warm} steps, which each of the short runs keeps: "
