@@ -57,7 +57,7 @@ def predict(words: list[str], kind: str) -> dict[str, float]:
     facts: Any = plan(cfg, resolve.token_store(cfg, []), "")
     seconds = facts["seconds"]
     fit = seconds["steps"] + seconds["validations"] + seconds["checkpoints"] + seconds["samples"] / 2
-    formula = forecast.memory(cfg, forecast.model_shape(cfg), 281, facts["budget"].micro_batch_size, probe.BASE_BYTES).total
+    formula = forecast.memory(cfg, forecast.model_costs(cfg, 281), facts["budget"].micro_batch_size, probe.BASE_BYTES).total
     return {"seconds": fit, "bytes": facts["memory"].total, "formula": formula}
 
 

@@ -22,7 +22,6 @@ from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, first_choice, parse_overrides
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.validate import check, check_groups, trains
-from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.metrics import COLUMNS, read_rows
@@ -170,11 +169,11 @@ def test_the_table_of_models_is_true(option: str) -> None:
     assert row, f"docs/models.md does not list {option}"
     layers, heads, width, block, dropout, parameters, lr, batch = (cell.replace(",", "") for cell in row[1].split(" | "))
     cfg = compose([f"model={option}"])
-    shape = GPTConfig(**{field.name: cfg.model[field.name] for field in fields(GPTConfig)})
-    assert [int(layers), int(heads), int(width), int(block)] == [shape.n_layer, shape.n_head, shape.n_embd, shape.block_size]
-    assert float(dropout) == shape.dropout and float(lr) == float(cfg.preset.lr)
+    model = GPTConfig(**{field.name: cfg.model[field.name] for field in fields(GPTConfig)} | {"vocab_size": VOCABULARY})
+    assert [int(layers), int(heads), int(width), int(block)] == [model.n_layer, model.n_head, model.n_embd, model.block_size]
+    assert float(dropout) == model.dropout and float(lr) == float(cfg.preset.lr)
     assert int(batch.split()[0]) == cfg.preset[{"sequences": "batch_size", "tokens": "batch_tokens"}[batch.split()[1]]]
-    assert float(parameters[:-1]) * {"M": 1e6, "B": 1e9}[parameters[-1]] == pytest.approx(n_parameters(shape, VOCABULARY), rel=6e-3)
+    assert float(parameters[:-1]) * {"M": 1e6, "B": 1e9}[parameters[-1]] == pytest.approx(model.num_params(), rel=6e-3)
 
 
 def test_every_column_of_the_record_is_described() -> None:
@@ -205,7 +204,9 @@ def test_the_parts_on_the_page_train_from_a_folder_of_ones_own(commands: Any, tm
     assert rows[3]["val/loss"] < rows[1]["val/loss"] and all(row["weights/norm"] > 0 for row in rows)
     counted = 266 * 64 + 2 * 3 * 64 * 65 + 266 * 65  # embedding, GRU, head
     assert info["model"]["parameters"] == counted and f"plan: {short_count(counted)} parameters" in done.out
-    assert {"gru.py", "sums.py", "wordbook.py", "adagrad.py", "inverse_sqrt.py", "weights.py", "conf/model/gru.yaml"} <= set(info["local_conf"])
+    assert {"gru.py", "sums.py", "wordbook.py", "adagrad.py", "inverse_sqrt.py", "weights.py", "conf/model/gru.yaml"} <= set(
+        info["local_conf"]
+    )
     assert (run / "code" / "gru.py").read_text() == (tmp_path / "gru.py").read_text()
     again = commands(tmp_path, f"resume={info['id']}")
     assert again.code == 0, again.err
@@ -265,8 +266,8 @@ def test_a_part_that_cannot_be_imported_is_told_in_a_sentence(light_commands: An
 
 def test_a_network_that_does_not_say_its_sizes_is_refused(commands: Any, tmp_path: Path) -> None:
     written(ROOT / "docs" / "extending.md", tmp_path)
-    done = commands(tmp_path, "model=gru", "data=sums", "tokenizer=char", "~model.n_head", "logger=none")
-    assert done.code == 2 and done.error.startswith("The model does not say n_head:")
+    done = commands(tmp_path, "model=gru", "data=sums", "tokenizer=char", "~model.block_size", "logger=none")
+    assert done.code == 2 and "block_size" in done.error
 
 
 # --- how the pages are read ---

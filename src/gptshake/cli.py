@@ -311,7 +311,9 @@ class _Jobs:
             if not self.records:
                 cfg.hydra.run.dir = "."
             elif not any(key_of(text) == "paths.run_dir" for text in self.arguments.overrides):
-                cfg.paths.run_dir = str(self.resumed or Path(cfg.paths.runs) / self._name(choices(cfg), self.arguments.overrides, self.identity))
+                cfg.paths.run_dir = str(
+                    self.resumed or Path(cfg.paths.runs) / self._name(choices(cfg), self.arguments.overrides, self.identity)
+                )
 
     def run(self, cfg: DictConfig) -> None:
         """Run the task of one job; called by Hydra."""

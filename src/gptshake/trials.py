@@ -22,11 +22,12 @@ from gptshake.config import overrides
 from gptshake.config.arguments import key_of, override_value
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context
-from gptshake.estimate import cost, laws
+from gptshake.estimate import laws
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
+from gptshake.estimate.memory import checkpoint_bytes
 from gptshake.files import expanded
-from gptshake.model.config import GPTConfig
+from gptshake.model.config import Costs
 from gptshake.record.git import Code
 from gptshake.record.launch import Launch
 from gptshake.record.run import new_id, run_name
@@ -112,8 +113,8 @@ class Trials:
         measure = partial(forecast.measured, store)
         budget = resolve.resolve(cfg, store, measure)
         forecast.refuse_oversized(cfg, store, budget, expanded(cfg.paths.multirun))
-        shape, vocabulary, trainer = forecast.model_shape(cfg), store.tokenizer.vocab_size, cfg.trainer
-        parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), forecast.around(cfg, store, shape, budget))
+        model, trainer = forecast.model_costs(cfg, store.tokenizer.vocab_size), cfg.trainer
+        parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), forecast.around(cfg, store, model, budget))
         frozen = resolve.frozen_source(cfg) | {
             "trainer.accelerator": trainer.accelerator,
             "trainer.precision": trainer.precision,
@@ -121,6 +122,7 @@ class Trials:
         if budget.measured:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
         device = forecast.device_of(cfg)
+        expected = forecast.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
         return {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
             "declared": {
@@ -129,17 +131,15 @@ class Trials:
                 INTERVAL: interval if isinstance(interval, int) else None,
                 "tokens_per_step": budget.tokens_per_step,
             },
-            "ranges": _law_range(cfg, shape, budget, store.bytes_per_token),
+            "ranges": _law_range(cfg, model, budget, store.bytes_per_token),
             "schedule": resolve.schedule_words(cfg, budget),
             "warmer": resolve.longer_warmup(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,
             "seconds": sum(parts.values()) - parts["start"] - parts["test"] + TRIAL_START,
-            "memory": forecast.memory(
-                cfg, shape, vocabulary, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base
-            ).total,
-            "disk": cost.checkpoint_bytes(shape, vocabulary),
+            "memory": expected.total or expected.least,
+            "disk": checkpoint_bytes(model),
         }
 
     def equalised(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
@@ -198,11 +198,11 @@ class Trials:
         )
 
 
-def _law_range(cfg: DictConfig, shape: GPTConfig, budget: Budget, bytes_per_token: float) -> dict[str, str]:
+def _law_range(cfg: DictConfig, model: Costs, budget: Budget, bytes_per_token: float) -> dict[str, str]:
     """The range of the learning rate by published laws, where ``search_space`` asks for it with the tag ``law``."""
     if "tag(law" not in str((cfg.search_space or {}).get(LR, "")):
         return {}
-    n = cost.n_matmul_parameters(shape, 0)
+    n = model.num_params(non_embedding=True)
     advice = laws.advised_lr(n, budget.total_tokens, budget.tokens_per_step, characters=bytes_per_token < laws.CHARACTERS)
     return {LR: f"tag(log,interval({advice.low:.2g},{advice.high:.2g}))"}
 

@@ -34,7 +34,10 @@ RUNS = {  # name of the golden file -> what is typed, and what is typed to resum
     "accumulation": ((*SMALL, *RECIPE, "model.dropout=0.2", "data.micro_batch_size=2"),),
     "one_cycle": ((*SMALL, "scheduler=one_cycle"),),
     "two_ranks": ((*SMALL, *RECIPE, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.micro_batch_size=2"),),
-    "resume": ((*SMALL, "scheduler=constant", "scheduler.warmup=3", "trainer.max_steps=4", "model.dropout=0.2"), ("resume=latest", "trainer.max_steps=6")),
+    "resume": (
+        (*SMALL, "scheduler=constant", "scheduler.warmup=3", "trainer.max_steps=4", "model.dropout=0.2"),
+        ("resume=latest", "trainer.max_steps=6"),
+    ),
 }
 SAMPLE = ("task=sample", "task.run=latest", "task.prompt=the ", "task.n_tokens=60", "trainer=cpu", "trainer.threads=1")
 

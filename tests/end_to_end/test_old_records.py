@@ -161,7 +161,9 @@ def test_the_command_of_a_finished_study_runs_nothing_and_that_of_a_stopped_one_
 def test_two_runs_are_compared(old: Old, commands: Any) -> None:
     done = commands(old.folder, "task=diff", f"task.runs=[{old.info('char')['id']},{old.info('child')['id']},{old.info('bpe')['id']}]")
     assert done.code == 0, done.out + done.err
-    assert all(key in done.out for key in ("model.dropout", "optimizer.lr", "tokenizer", "val/bpb")) and list((old.folder / "diff").iterdir())
+    assert all(key in done.out for key in ("model.dropout", "optimizer.lr", "tokenizer", "val/bpb")) and list(
+        (old.folder / "diff").iterdir()
+    )
 
 
 def test_runs_and_trials_are_listed_with_their_figures(old: Old, commands: Any) -> None:
@@ -217,7 +219,9 @@ def test_the_journal_tells_of_new_runs_and_keeps_the_prose(old: Old, commands: A
     after = file.read_text(encoding="utf-8")
     told = re.findall(r"<!-- gptshake:begin ([\w.-]+)", after)
     assert later in told and len(told) == len(set(told)) and set(re.findall(r"<!-- gptshake:begin ([\w.-]+)", before)) < set(told)
-    to_do = re.findall(r"<!-- gptshake:begin ~todo -->\s*(.*?)\s*<!-- gptshake:end ~todo -->", before, re.DOTALL)[0]  # a block then, text now
+    to_do = re.findall(r"<!-- gptshake:begin ~todo -->\s*(.*?)\s*<!-- gptshake:end ~todo -->", before, re.DOTALL)[
+        0
+    ]  # a block then, text now
     prose, kept = (re.sub(r"\n{2,}", "\n\n", BLOCK.sub("", text).replace(to_do, "")).strip("\n") for text in (before, after))
     assert kept == prose and "Prose between: 日本, `code` and a trailing blank \n" in after and "Prose below, without a line end" in after
     assert all((old.folder / picture).exists() for picture in re.findall(r"\]\((docs/journal/[^)]+)\)", after))
@@ -237,7 +241,8 @@ def test_weights_and_tokenizer_of_an_old_run_begin_a_new_one_typed_with_old_name
 
 
 @pytest.mark.parametrize(
-    "names", [("hf_bpe", "hf_byte"), ("shakespeare_byte", "shakespeare_gpt2"), ("text_gpt2", "text_bpe"), ("wiki_sentencepiece", "wiki_bpe")]
+    "names",
+    [("hf_bpe", "hf_byte"), ("shakespeare_byte", "shakespeare_gpt2"), ("text_gpt2", "text_bpe"), ("wiki_sentencepiece", "wiki_bpe")],
 )
 def test_old_names_of_data_are_understood(names: tuple[str, str], light_commands: Any, tmp_path: Path) -> None:
     for name in names:

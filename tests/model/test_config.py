@@ -92,7 +92,7 @@ def test_impossible_shapes_are_refused(change: dict[str, float], sentence: str) 
 
 
 def test_schemas_schedules_and_arithmetic_import_no_torch() -> None:
-    parts = ["model.config", "optim.config", "optim.schedule", "optim.groups", "estimate.budget", "estimate.cost", "hardware"]
+    parts = ["model.config", "optim.config", "optim.schedule", "optim.groups", "estimate.budget", "estimate.memory", "hardware"]
     imports = ", ".join(f"gptshake.{part}" for part in parts)
     code = f"import sys, {imports}; gptshake.hardware.describe(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

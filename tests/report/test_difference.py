@@ -140,4 +140,6 @@ def test_the_picture_is_in_bits_where_tokenizers_differ_and_the_same_bytes_each_
     first, second = (comparison_plot([a, b], tmp_path / folder, "curves") for folder in ("one", "two"))
     assert [file.name for file in first] == ["curves.png", "curves.svg"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-    assert comparison_plot([a, record("m0000000", data=data("1", "a"))], tmp_path / "three", "curves")[1].read_bytes() != first[1].read_bytes()
+    assert (
+        comparison_plot([a, record("m0000000", data=data("1", "a"))], tmp_path / "three", "curves")[1].read_bytes() != first[1].read_bytes()
+    )

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget
+from gptshake.estimate.memory import train_memory
 from gptshake.model.config import GPTConfig
 from gptshake.report.plots_tasks import draw_plan as draw
 from gptshake.report.tasks_text import memory_parts
 from gptshake.report.tasks_text import plan_text as text
 
-SHAPE = GPTConfig(6, 6, 384, 256)
+MODEL = GPTConfig(6, 6, 384, 256, 281)
 BUDGET = Budget(64, 32, 2, 256, 600, 16384, 9_830_400, 4.0, "4 epochs", ("a note",))
 
 
@@ -27,11 +27,11 @@ def facts() -> dict[str, Any]:
         "device": "A100",
         "how": "assumed, 30% of its peak",
         "settings": "bf16-mixed",
-        "parameters": cost.parameters_by_part(SHAPE, 281),
-        "n_blocks": cost.n_matmul_parameters(SHAPE, 0),
-        "flops_per_token": cost.flops_per_token(SHAPE, 281),
+        "parameters": MODEL.params_by_part(),
+        "non_embedding": MODEL.num_params(non_embedding=True),
+        "flops_per_token": MODEL.flops_per_token(),
         "budget": BUDGET,
-        "memory": cost.train_memory(SHAPE, 281, 32, base=1 << 29),
+        "memory": train_memory(MODEL, 32, base=1 << 29),
         "memory_there": 80 << 30,
         "tokens_per_s": 250_000.0,
         "seconds": {"start": 5.0, "steps": 39.0, "validations": 10.0, "checkpoints": 5.0, "samples": 1.0, "test": 0.0},
@@ -59,7 +59,7 @@ def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
         "1 min 00 s = ",
         "cost        0.03 at 1.60 per hour",
         "124 MiB a checkpoint",
-        "lr 2.5e-3",
+        "lr 2.4e-3",
         "0.41 x that",
         "note: a note",
     ):
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_doubted_and_without_a_price_there_is_no_cost(facts
 
 def test_the_parts_of_the_memory_are_its_peak(facts: dict[str, Any]) -> None:
     for micro, cpu in ((1, True), (64, True), (64, False)):
-        memory = cost.train_memory(SHAPE, 281, micro, on_cpu=cpu, base=1 << 28)
+        memory = train_memory(MODEL, micro, on_cpu=cpu, base=1 << 28)
         assert sum(memory_parts(memory).values()) == memory.total
 
 

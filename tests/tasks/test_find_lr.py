@@ -53,5 +53,10 @@ def test_short_runs_that_would_end_in_their_warm_up_are_refused() -> None:
 
     with pytest.raises(ConfigError, match=r"no longer than the warm-up of the run, 160 steps.*take 214 steps"):
         check("task.confirm_steps=160")
-    for words in (("task.confirm_steps=161",), ("task.confirm_steps=9", "scheduler.warmup=0"), ("task.confirm_steps=9", "task.confirm=0"), ()):
+    for words in (
+        ("task.confirm_steps=161",),
+        ("task.confirm_steps=9", "scheduler.warmup=0"),
+        ("task.confirm_steps=9", "task.confirm=0"),
+        (),
+    ):
         check(*words)

@@ -125,7 +125,12 @@ def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
         began = [f"{group}={override_value(chosen[group])}" for group in kept if chosen.get(group) is not None]
         for key, value in stored.items():
             group, _, name = key.partition(".")
-            if group in (*kept, "preset") and isinstance(value, str | int | float) and not name.startswith("_") and SECRET not in str(value):
+            if (
+                group in (*kept, "preset")
+                and isinstance(value, str | int | float)
+                and not name.startswith("_")
+                and SECRET not in str(value)
+            ):
                 began.append(f"{key}={override_value(value)}")
     later = [f"{key}={override_value(value)}" for key, value in (_record(run_dir).get("extended") or {}).items()]
     cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]

@@ -23,7 +23,6 @@ from gptshake.config.suggestions import VALUES, meant, nearest
 from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time, whole_sequences
-from gptshake.estimate.cost import n_parameters
 from gptshake.estimate.words import parse_bytes, short_bytes
 from gptshake.hardware import check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
@@ -277,7 +276,7 @@ def _check_machine(cfg: DictConfig) -> None:
     if cfg.model is None or OmegaConf.get_type(cfg.model) is not GPTConfig:
         return
     shape = GPTConfig(**{str(key): value for key, value in cfg.model.items()})
-    weights, there = 4 * n_parameters(shape, 0), memory_bytes()
+    weights, there = 4 * shape.num_params(), memory_bytes()
     if weights > there:
         raise ConfigError(
             f"The weights of this model alone take {short_bytes(weights)} and this machine has {short_bytes(there)} of memory: "

@@ -32,7 +32,7 @@ class Situation:
     accumulation: int  # micro-batches of a step
     batch_size: int  # sequences of a step
     callback: str  # the slowest of them
-    mfu: float  # share of ``peak`` that the step makes use of
+    mfu: float | None  # share of ``peak`` that the step makes use of
     peak: str  # what the share is of, in words
     computing: float | None = None  # share of the data's seconds in which this process computed; None: workers fetch
 
@@ -180,10 +180,12 @@ def _optimizer(parts: Mapping[str, float], total: float, now: Situation) -> str:
 
 def _compute(parts: Mapping[str, float], total: float, now: Situation) -> str:
     share = (parts["forward"] + parts["backward"]) / total
-    head = f"compute-bound: forward and backward are {percent(share)} of the step; MFU {now.mfu:.2g} of {now.peak}"
+    head = f"compute-bound: forward and backward are {percent(share)} of the step; " + (
+        "MFU not known" if now.mfu is None else f"MFU {now.mfu:.2g} of {now.peak}"
+    )
     if now.device == "cuda" and now.precision == "32-true":
         return f"{head}; trainer.precision=bf16-mixed (16-mixed before Ampere) multiplies faster."
-    if now.mfu < LOW_MFU:
+    if now.mfu is not None and now.mfu < LOW_MFU:
         larger = "data.micro_batch_size" if now.accumulation > 1 else "data.batch_size"
         compiling = "" if now.compiled else ", and trainer.compile=true joins small operations"
         return f"{head}: the device is not filled; a larger {larger} makes larger passes{compiling}."

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import ceil
 
 from gptshake.errors import ConfigError
-from gptshake.estimate import cost
 from gptshake.estimate.words import counted, short_bytes
 
 GEMM_SHARE = 0.35  # of a machine's matrix-product speed that a step reaches: 0.33 to 0.38 measured from 4/4/128 to 12/12/768 on 2 cores
@@ -85,38 +84,35 @@ def steps_within(seconds: float, accumulation: int, speed: Speed, around: Around
     return low
 
 
-def assumed_speed(shape: cost.Shape, vocab_size: int, micro_batch_size: int, flops: float, *, launch: float = 0.0) -> Speed:
+def assumed_speed(flops_per_token: float, tokens: int, flops: float, *, launch: float = 0.0) -> Speed:
     """The speed of a device that multiplies at ``flops`` FLOPs per second in a training step.
 
     Args:
-        shape: of the network.
-        vocab_size: of the tokenizer.
-        micro_batch_size: sequences in one pass.
+        flops_per_token: of the model, forward and backward.
+        tokens: of one pass.
         flops: peak times the share of it that is reached.
-        launch: seconds that the host needs to start the kernels of one block, forward and backward; a GPU with little to
-            multiply waits for them.
+        launch: seconds that the host needs to start all kernels of a pass, forward and backward; a GPU with little to multiply waits for them.
     """
-    work = cost.flops_per_token(shape, vocab_size) * micro_batch_size * shape.block_size
-    forward = max(work / flops / (1 + BACKWARD), launch * shape.n_layer / (1 + BACKWARD))
+    forward = max(flops_per_token * tokens / flops, launch) / (1 + BACKWARD)
     return Speed(
         micro_batch=(1 + BACKWARD) * forward,
-        update=launch * shape.n_layer / 2,
+        update=launch / 2,
         evaluation=forward,
-        sampled_token=max(launch * shape.n_layer / (1 + BACKWARD), forward / (micro_batch_size * shape.block_size)),
+        sampled_token=max(launch / (1 + BACKWARD), forward / tokens),
     )
 
 
-def doubts(epochs: float, peak_bytes: float, memory_bytes: float, micro_batch_size: int) -> list[str]:
+def doubts(epochs: float, peak_bytes: float | None, memory_bytes: float, micro_batch_size: int) -> list[str]:
     """What looks wrong before a run begins, as sentences that say what to change.
 
     Args:
         epochs: passes over the training split.
-        peak_bytes: of memory, expected.
+        peak_bytes: of memory, expected; None: not known.
         memory_bytes: of the device.
         micro_batch_size: sequences in one pass.
     """
     said = []
-    if peak_bytes > FULL * memory_bytes:
+    if peak_bytes is not None and peak_bytes > FULL * memory_bytes:
         way_out = f"data.micro_batch_size={micro_batch_size // 2}" if micro_batch_size > 1 else "a smaller model or model.block_size"
         said.append(
             f"this needs about {short_bytes(peak_bytes)} at its peak and there are {short_bytes(memory_bytes)}: it will probably not fit; try {way_out}"

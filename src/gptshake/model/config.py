@@ -1,11 +1,45 @@
-"""The shape of a GPT: the one schema that Hydra, the network and the checkpoint share. Imports no torch.
+"""The shape of a GPT and what it costs: the one schema that Hydra, the network and the checkpoint share. Imports no torch.
 
-Takes the keys of ``conf/model``; gives typed values and, through ``check_shape``, a sentence for a shape that cannot be built.
+Takes the keys of ``conf/model``; gives typed values, a sentence for a shape that cannot be built, and closed forms of parameters,
+FLOPs and activation memory. Another architecture brings a dataclass with the methods of ``Costs`` (docs/extending.md).
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from gptshake.errors import ConfigError
+
+# Values that a block keeps for the backward pass, per token and channel: two of the residual stream, which stay in fp32, and 15 in the
+# precision of the products (two norms, q, k, v, attention's sum, 4 + 4 of the MLP). Held against measured peaks in tests/model/test_config.py.
+STREAM_VALUES, PRODUCT_VALUES = 2, 15
+BACKWARD_VALUES = 10  # of one block, once, in fp32: gradients in flight
+LOGIT_BYTES = 12  # per token and entry of the vocabulary: logits, log-probabilities and their gradient
+DROPOUT_VALUES = 7  # more of a block on a CPU: masks of its activations' dtype, and q, k, v copied
+DROPOUT_SQUARES = 3  # T x T matrices of each head in fp32, where attention with dropout is not fused; in bf16 half of one, in bytes
+
+
+class Costs(Protocol):
+    """What the config of a network says about its costs; nothing outside ``model/`` knows a closed form of an architecture."""
+
+    block_size: int
+
+    def num_params(self, non_embedding: bool = False) -> int:
+        """Trained values, a tied matrix once; with ``non_embedding`` without the tables of tokens and positions."""
+        ...
+
+    def flops_per_token(self) -> int | None:
+        """Floating-point operations per training token, forward and backward, at full context; None: not known."""
+        ...
+
+    def activation_bytes(self, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False) -> int | None:
+        """Bytes held for the backward pass of so many sequences, logits included; None: not known.
+
+        Args:
+            micro_batch_size: sequences in one forward pass.
+            value_bytes: of one activation: 2 under bf16 autocast, 4 in fp32.
+            on_cpu: attention with dropout is not fused there.
+        """
+        ...
 
 
 @dataclass
@@ -20,6 +54,41 @@ class GPTConfig:
     dropout: float = 0.0  # on the embedding, the attention weights and both residual branches; 0 <= dropout < 1
     bias: bool = True  # biases in linear layers and norms, as GPT-2 has them
     _target_: str = "gptshake.model.gpt.GPT"
+
+    def num_params(self, non_embedding: bool = False) -> int:
+        """All trained values; the head is the token embedding and counts once."""
+        parts = self.params_by_part()
+        return sum(n for part, n in parts.items() if not (non_embedding and part in ("token embedding and head", "positions")))
+
+    def params_by_part(self) -> dict[str, int]:
+        """Trained values of the embedding (the head too), positions, attention, MLP and norms."""
+        layers, width, bias = self.n_layer, self.n_embd, int(self.bias)
+        return {
+            "token embedding and head": (self.vocab_size or 0) * width,
+            "positions": self.block_size * width,
+            "attention": layers * (4 * width * width + bias * 4 * width),
+            "MLP": layers * (8 * width * width + bias * 5 * width),
+            "norms": (2 * layers + 1) * (1 + bias) * width,
+        }
+
+    def flops_per_token(self) -> int:
+        """6 per value of a matrix (the head's too) and 12 n_layer n_embd T for attention, T = block_size without the causal half.
+
+        Source: Chowdhery et al. 2022 (PaLM), appendix B.
+        """
+        matrices = 12 * self.n_layer * self.n_embd**2 + (self.vocab_size or 0) * self.n_embd
+        return 6 * matrices + 12 * self.n_layer * self.n_embd * self.block_size
+
+    def activation_bytes(self, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False) -> int:
+        """As in ``Costs``. Attention is taken to be fused (no T x T matrix is kept), but on a CPU not with dropout in fp32."""
+        width, squares = float(STREAM_VALUES * 4 + PRODUCT_VALUES * value_bytes), 0.0
+        if self.dropout and on_cpu:
+            square = DROPOUT_SQUARES * 4 if value_bytes == 4 else 0.5
+            width, squares = width + DROPOUT_VALUES * value_bytes, square * self.n_head * self.block_size
+        elif self.dropout:
+            width += 2  # two masks of a byte
+        per_token = self.n_layer * (self.n_embd * width + squares) + 4 * BACKWARD_VALUES * self.n_embd
+        return int(micro_batch_size * self.block_size * (per_token + LOGIT_BYTES * (self.vocab_size or 0)))
 
 
 def check_shape(config: GPTConfig) -> None:

@@ -100,7 +100,7 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
 
 
 def _empty_cache(model: GPT) -> Cache:
-    return Cache(model.config.n_layer, model.config.block_size)
+    return Cache(getattr(model.config, "n_layer", 0), model.config.block_size)  # a network without layers of keys fills none
 
 
 def _check(prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -99,7 +99,9 @@ def caption(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", size=9.5, color=GREY, pad=5)
 
 
-def label(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], edge: Literal["", "x", "y"] = "", **look: Any) -> None:
+def label(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], edge: Literal["", "x", "y"] = "", **look: Any
+) -> None:
     """Text ``offset`` points away from a point; with ``edge`` x or y that coordinate is a share of the axes.
 
     Args:

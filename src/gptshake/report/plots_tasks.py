@@ -31,6 +31,7 @@ from gptshake.report.tasks_text import (
     lr_estimates,
     lr_interval,
     memory_parts,
+    peak_of,
     profile_numbers,
     start_phases,
 )
@@ -40,7 +41,12 @@ MARKED = 11  # micro-batch sizes written below the axis
 PARTS = (GREY, BLUE, SKY, GREEN, ORANGE, PURPLE)  # of a stacked bar
 SPLITS = {"train": BLUE, "val": ORANGE, "test": VERMILION}
 STEP = {"data": VERMILION, "transfer": ORANGE, "forward": BLUE, "backward": BLUE, "optimizer": GREEN}  # the rest is grey
-PAPER = {"facecolor": "white", "alpha": 0.85, "pad": 1.0, "linewidth": 0}  # behind letters that cross lines; outlines make an SVG 20 times larger
+PAPER = {
+    "facecolor": "white",
+    "alpha": 0.85,
+    "pad": 1.0,
+    "linewidth": 0,
+}  # behind letters that cross lines; outlines make an SVG 20 times larger
 
 
 # find_lr
@@ -227,8 +233,8 @@ def draw_plan(facts: Facts, folder: Path) -> list[Path]:
     with look():
         subtitle = f"on {facts['device']}, {facts['settings']}  ·  speed {facts['how']}"
         figure, (above, middle, below) = frame(facts["title"], subtitle, 3.9, 3, height_ratios=(1, 1, 2.4))
-        peak, there, spent = facts["memory"].total, facts["memory_there"], sum(facts["seconds"].values())
-        _stacked_bar(above, memory_parts(facts["memory"]), short_bytes, f"peak of memory: {short_bytes(peak)} of {short_bytes(there)}", there)
+        there, spent = facts["memory_there"], sum(facts["seconds"].values())
+        _stacked_bar(above, memory_parts(facts["memory"]), short_bytes, f"peak of memory: {peak_of(facts)}", there)
         hours = facts["within"]["hours"] if "within" in facts else None
         asked = f" of {hours_text(facts['within'])}" if hours else ""
         _stacked_bar(middle, facts["seconds"], duration, f"time: {duration(spent)}{asked}", 3600 * hours if hours else None)
@@ -261,7 +267,7 @@ def _draw_numbers(axes: Axes, facts: Facts) -> None:
         ("tokens", f"{short_count(budget.total_tokens)}, {counted(budget.epochs, 'epoch', '.3g')}"),
         ("steps", f"{budget.steps:,} of {short_count(budget.tokens_per_step)} tokens"),
         ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),
-        ("FLOPs", short_rate(facts["flops_per_token"] * budget.total_tokens)),
+        ("FLOPs", short_rate(flops * budget.total_tokens) if (flops := facts["flops_per_token"]) else "not known"),
         ("cost", f"{price * sum(facts['seconds'].values()) / 3600:.2f}" if price is not None else "no price given"),
         ("a checkpoint", short_bytes(facts["checkpoint_bytes"])),
         ("scaling law", f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))}"),

@@ -167,9 +167,7 @@ def best(study: Rows) -> Best | None:
     values = run_values(trial)
     repeated = {} if confirmed or is_open else repeated_values(study)
     if trial["number"] in repeated:
-        trial = min(
-            (row for row in candidates if row["number"] in repeated), key=lambda row: cost(study, fmean(repeated[row["number"]]))
-        )
+        trial = min((row for row in candidates if row["number"] in repeated), key=lambda row: cost(study, fmean(repeated[row["number"]])))
         values = repeated[trial["number"]]
         return Best(trial, fmean(values), standard_error(values), len(values), False)
     return Best(trial, trial_value(trial), standard_error(values), max(1, len(values)), bool(confirmed))

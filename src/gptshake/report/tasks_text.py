@@ -11,9 +11,9 @@ from typing import Any
 
 from gptshake.estimate import laws
 from gptshake.estimate.budget import Budget, micro_batch
-from gptshake.estimate.cost import Memory
 from gptshake.estimate.fit import Tried, fastest, largest
 from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
+from gptshake.estimate.memory import Memory
 from gptshake.estimate.words import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.report.rerun import quoted
 from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
@@ -186,12 +186,12 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
     checkpoint = facts["checkpoint_bytes"]
     return [
         ("parameters", f"{short_count(sum(facts['parameters'].values()))} = {parts}"),
-        ("work", f"{short_count(flops)} FLOPs per token, {short_rate(flops * budget.total_tokens)} in all"),
+        ("work", f"{short_count(flops)} FLOPs per token, {short_rate(flops * budget.total_tokens)} in all" if flops else "FLOPs not known"),
         ("step", f"{budget.batch_in_words} of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
         ("length", f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {epochs} (limit: {budget.limit})"),
         ("rate", (f"peak lr {short_rate(facts['lr'])}, " if facts["lr"] else "") + facts["schedule"]),
         ("memory", " + ".join(f"{name} {short_bytes(size)}" for name, size in memory_parts(facts["memory"]).items())),
-        ("peak", f"{short_bytes(facts['memory'].total)} of {short_bytes(facts['memory_there'])}"),
+        ("peak", peak_of(facts)),
         ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),
         ("time", f"{duration(spent)} = {took}"),
         *([("cost", f"{price * spent / 3600:.2f} at {price:.2f} per hour")] if price is not None else []),
@@ -201,13 +201,21 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
 
 def memory_parts(memory: Memory) -> dict[str, int]:
     """The parts that make up the peak."""
-    last = ("activations", memory.activations) if memory.activations >= memory.saving else ("saving a checkpoint", memory.saving)
+    held = memory.activations or 0
+    last = ("activations", held) if held >= memory.saving else ("saving a checkpoint", memory.saving)
     return {"process": memory.base, "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer} | dict([last])
+
+
+def peak_of(facts: Facts) -> str:
+    """The peak of memory against the device's."""
+    peak = facts["memory"].total
+    known = f"at least {short_bytes(facts['memory'].least)}, activations not known," if peak is None else short_bytes(peak)
+    return f"{known} of {short_bytes(facts['memory_there'])}"
 
 
 def _law_rows(facts: Facts) -> list[tuple[str, str]]:
     budget: Budget = facts["budget"]
-    n, d, batch = facts["n_blocks"], budget.total_tokens, budget.tokens_per_step
+    n, d, batch = facts["non_embedding"], budget.total_tokens, budget.tokens_per_step
     advice = lr_advice(facts)
     ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / advice.lr:.2g} x that" if facts["lr"] else ""
     interval = f"{short_rate(advice.low)},{short_rate(advice.high)}"
@@ -215,7 +223,7 @@ def _law_rows(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
         ("", f"to sweep it: -m optimizer.lr='tag(log,interval({interval}))'"),
-        ("", f"{laws.deepseek_sentence(facts['flops_per_token'] * d)}; {laws.kaplan_sentence(n)}"),
+        ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if (flops := facts["flops_per_token"]) else []), laws.kaplan_sentence(n)])),
         ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
     ]
 
@@ -224,7 +232,7 @@ def lr_advice(facts: Facts) -> laws.Advice:
     """The learning rate that published laws give for a plan."""
     budget: Budget = facts["budget"]
     characters = facts["bytes_per_token"] < laws.CHARACTERS
-    return laws.advised_lr(facts["n_blocks"], budget.total_tokens, budget.tokens_per_step, characters=characters)
+    return laws.advised_lr(facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, characters=characters)
 
 
 def _within(facts: Facts) -> str:
@@ -286,7 +294,7 @@ def profile_numbers(facts: Facts) -> str:
     parts = [
         f"a step takes {three_digits(1e3 * facts['step_s'])} ms",
         f"{short_count(facts['tokens_per_s'])} tokens/s",
-        f"MFU {facts['mfu']:.2g}",
+        "MFU not known" if facts["mfu"] is None else f"MFU {facts['mfu']:.2g}",
         f"{facts['data']}, {facts['device']}",
         f"measuring costs {percent(cost)}" if cost >= 0.0005 else "measuring costs less than the noise",
     ]

@@ -1,7 +1,7 @@
 """Micro-batch sizes tried for real, each in a child process of its own, so that running out of memory ends the trial alone.
 
 For ``task=fit_batch``, and for ``data.micro_batch_size=auto`` on a GPU, where what was found is kept for the next runs of the same
-shape, device, precision and versions. On a CPU ``auto`` stays the closed form of ``estimate/cost.py``, measured or not: equal
+shape, device, precision and versions. On a CPU ``auto`` stays the closed form of ``estimate/memory.py``, measured or not: equal
 commands shall make equal plans there.
 """
 
@@ -22,12 +22,12 @@ from gptshake import hardware
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.budget import AUTO, Budget
-from gptshake.estimate.cost import MEMORY_SHARE
 from gptshake.estimate.fit import Tried, fastest, next_size
 from gptshake.estimate.forecast import Speed
+from gptshake.estimate.memory import MEMORY_SHARE
 from gptshake.estimate.words import counted, duration, short_bytes
 from gptshake.files import expanded, sha256_text, write_atomic
-from gptshake.model.config import GPTConfig
+from gptshake.model.config import Costs
 from gptshake.setup.forecast import Ask, children, device_of, measured, memory
 
 GPU_SHARE = 0.9  # of a GPU's free memory: the rest is for fragments, validation and the libraries' buffers
@@ -35,7 +35,7 @@ AUTO_SECONDS = 60.0  # that a run may take to find its micro-batch
 COMPILING = 5  # times as long where each size must be compiled
 AUTO_DEVICES = ("cuda",)  # where it does
 
-AutoFit = Callable[[DictConfig, GPTConfig, Budget], tuple[int, str]]
+AutoFit = Callable[[DictConfig, Costs, Budget], tuple[int, str]]
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Fitter:
     def search(
         self,
         cfg: DictConfig,
-        shape: GPTConfig,
+        model: Costs,
         budget: Budget,
         limit: int,
         *,
@@ -73,15 +73,15 @@ class Fitter:
         """
         batch = per_device(budget)
         while (size := next_size(tried, batch, most=most, saturates=saturates)) is not None:
-            row = self._try(cfg, shape, replace(budget, micro_batch_size=size, accumulation=1), limit, until)
+            row = self._try(cfg, model, replace(budget, micro_batch_size=size, accumulation=1), limit, until)
             if row is None:
                 return
             tried.append(row)
             say(row)
         if not any(row.fits for row in tried):
-            raise ConfigError(_nothing_fits(cfg, shape, limit, tried[0].why))
+            raise ConfigError(_nothing_fits(cfg, model, limit, tried[0].why))
 
-    def _try(self, cfg: DictConfig, shape: GPTConfig, budget: Budget, limit: int, until: float) -> Tried | None:
+    def _try(self, cfg: DictConfig, model: Costs, budget: Budget, limit: int, until: float) -> Tried | None:
         """One size in a child; None when time is up."""
         size, device = budget.micro_batch_size, device_of(cfg)
         outcome = self.ask((cfg, budget, limit), cfg.trainer.threads, until)
@@ -95,7 +95,7 @@ class Fitter:
             return Tried(size, fits=False, why=outcome.value)
         speed = Speed(**outcome.value)
         base = hardware.CUDA_CONTEXT if device == "cuda" else speed.base_bytes
-        peak = memory(cfg, shape, self.store.tokenizer.vocab_size, size, base).holding(speed.held_bytes or 0).total
+        peak = memory(cfg, model, size, base).holding(speed.held_bytes or 0).total or 0
         why = f"took {short_bytes(peak)}" if peak > limit else ""
         return Tried(size, not why, peak, speed.micro_batch, speed.update, why)
 
@@ -131,14 +131,14 @@ def auto_fit(cfg: DictConfig, store: TokenStore) -> Iterator[AutoFit | None]:
         yield partial(_auto, ours, until)
 
 
-def _auto(ours: Fitter, until: float, cfg: DictConfig, shape: GPTConfig, budget: Budget) -> tuple[int, str]:
+def _auto(ours: Fitter, until: float, cfg: DictConfig, model: Costs, budget: Budget) -> tuple[int, str]:
     device, batch, begun = device_of(cfg), per_device(budget), time.monotonic()
     if device not in AUTO_DEVICES:
         return budget.micro_batch_size, ""
     tried = ours.kept()
     known = len(tried)
     try:
-        ours.search(cfg, shape, budget, memory_limit(device), tried=tried, most=batch, saturates=True, until=until)
+        ours.search(cfg, model, budget, memory_limit(device), tried=tried, most=batch, saturates=True, until=until)
         if not tried:
             raise GptshakeError(f"{_seconds(cfg):.0f} s were not enough")
     except ConfigError:
@@ -175,12 +175,12 @@ def per_device(budget: Budget) -> int:
     return budget.accumulation * budget.micro_batch_size
 
 
-def _nothing_fits(cfg: DictConfig, shape: GPTConfig, limit: int, why: str) -> str:
+def _nothing_fits(cfg: DictConfig, model: Costs, limit: int, why: str) -> str:
     halved = ", trainer.precision=bf16-mixed" if cfg.trainer.precision == hardware.FP32 else ""
     more = "a device with more memory" if OmegaConf.select(cfg, "task.memory") is None else "a larger task.memory"
     return (
-        f"Not even one sequence of {shape.block_size:,} tokens fits into {short_bytes(limit)} of memory: {why}. "
-        f"Take a smaller model, a smaller model.block_size than {shape.block_size}{halved}, or {more}."
+        f"Not even one sequence of {model.block_size:,} tokens fits into {short_bytes(limit)} of memory: {why}. "
+        f"Take a smaller model, a smaller model.block_size than {model.block_size}{halved}, or {more}."
     )
 
 

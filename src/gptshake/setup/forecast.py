@@ -23,11 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Stop
-from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import CHECKPOINTS, Around, Speed, refuse_what_cannot_fit
+from gptshake.estimate.memory import Memory, checkpoint_bytes, train_memory
 from gptshake.files import free_disk
-from gptshake.model.config import GPTConfig
+from gptshake.model.config import Costs
 from gptshake.processes import ForkServer, Outcome, Spec
 from gptshake.setup.instantiate import make
 from gptshake.signals import SIGNALS
@@ -89,8 +89,8 @@ def stopwatch(store: TokenStore) -> Iterator[Measure]:
 
 def may_be_tried(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
     """Whether a trial step fits by the formula; a step that surely does not would make the system end other programs, too."""
-    expected = memory(cfg, model_shape(cfg), store.tokenizer.vocab_size, budget.micro_batch_size, 0)
-    return expected.total < memory_there(cfg)
+    expected = memory(cfg, model_costs(cfg, store.tokenizer.vocab_size), budget.micro_batch_size, 0)
+    return (expected.total or expected.least) < memory_there(cfg)
 
 
 def measured(store: TokenStore, cfg: DictConfig, budget: Budget, typical: Callable[[list[float]], float] = median) -> Speed:
@@ -134,22 +134,24 @@ def device_of(cfg: DictConfig) -> str:
     return {"gpu": "cuda"}.get(cfg.trainer.accelerator, str(cfg.trainer.accelerator))
 
 
-def model_shape(cfg: DictConfig) -> GPTConfig:
-    """The shape that the config asks for, vocabulary left open; of another network, that of the GPT by which its costs are reckoned.
+def model_costs(cfg: DictConfig, vocab_size: int) -> Costs:
+    """What the network costs by its config's closed forms, without torch; that of the user's own is asked or counted on the meta device.
 
     Raises:
-        ConfigError: a network of the user's own does not say its sizes.
+        ConfigError: a network of the user's own does not say its context length.
     """
-    known = {str(key): value for key, value in cfg.model.items() if key in GPTConfig.__dataclass_fields__}
-    if missing := [key for key in ("n_layer", "n_head", "n_embd", "block_size") if key not in known]:
-        raise ConfigError(
-            f"The model does not say {' and '.join(missing)}: its yaml needs the sizes of a GPT of about its cost, by which memory, time "
-            "and length are reckoned (n_head: 1 where it has no heads)."
-        )
-    return GPTConfig(**known)
+    schema: Any = OmegaConf.get_type(cfg.model)
+    if hasattr(schema, "num_params") and cfg.model.get("_target_") == schema._target_:
+        costs: Costs = schema(**{str(key): value for key, value in cfg.model.items()} | {"vocab_size": vocab_size})
+        return costs
+    if cfg.model.get("block_size") is None:
+        raise ConfigError("The model does not say model.block_size: its yaml needs the length of its context in tokens.")
+    from gptshake.model.measured import costs_of
+
+    return costs_of(partial(make, cfg.model, vocab_size=vocab_size), cfg.model.block_size)
 
 
-def around(cfg: DictConfig, store: TokenStore, shape: GPTConfig, budget: Budget) -> Around:
+def around(cfg: DictConfig, store: TokenStore, model: Costs, budget: Budget) -> Around:
     """What the run does beside its steps."""
     trainer, samples = cfg.trainer, OmegaConf.select(cfg, "callbacks.samples")
     most = trainer.limit_val_batches
@@ -159,15 +161,15 @@ def around(cfg: DictConfig, store: TokenStore, shape: GPTConfig, budget: Budget)
         val_batches=-(-(min(batches, most) if most else batches) // devices),
         test_batches=_eval_batches(store.test, budget) if store.test is not None and most is None else 0,
         sampled_tokens=len(samples.prompts) * samples.n_tokens * samples.times if samples and "_target_" in samples else 0,
-        checkpoint_bytes=cost.checkpoint_bytes(shape, store.tokenizer.vocab_size),
+        checkpoint_bytes=checkpoint_bytes(model),
     )
 
 
-def memory(cfg: DictConfig, shape: GPTConfig, vocab_size: int, micro_batch_size: int, base: int) -> cost.Memory:
-    """The expected peak on the device that the config is settled on; ``base`` as in ``cost.train_memory``."""
+def memory(cfg: DictConfig, model: Costs, micro_batch_size: int, base: int) -> Memory:
+    """The expected peak on the device that the config is settled on; ``base`` as in ``train_memory``."""
     value_bytes = 4 if cfg.trainer.precision == hardware.FP32 else 2
     cpu = device_of(cfg) == "cpu"
-    return cost.train_memory(shape, vocab_size, micro_batch_size, value_bytes=value_bytes, on_cpu=cpu, base=base)
+    return train_memory(model, micro_batch_size, value_bytes=value_bytes, on_cpu=cpu, base=base)
 
 
 def memory_there(cfg: DictConfig) -> int:
@@ -182,11 +184,11 @@ def refuse_oversized(cfg: DictConfig, store: TokenStore, budget: Budget, folder:
     Raises:
         ConfigError: what does not fit.
     """
-    shape, vocabulary = model_shape(cfg), store.tokenizer.vocab_size
-    peak = memory(cfg, shape, vocabulary, budget.micro_batch_size, 0).total
+    model = model_costs(cfg, store.tokenizer.vocab_size)
+    expected = memory(cfg, model, budget.micro_batch_size, 0)
     missing = max(1, CHECKPOINTS - len(list(folder.glob("checkpoints/step-*"))))
-    disk = missing * cost.checkpoint_bytes(shape, vocabulary)
-    refuse_what_cannot_fit(peak, memory_there(cfg), disk, free_disk(folder))
+    disk = missing * checkpoint_bytes(model)
+    refuse_what_cannot_fit(expected.total or expected.least, memory_there(cfg), disk, free_disk(folder))
 
 
 def _eval_batches(split: Split, budget: Budget) -> int:

@@ -22,7 +22,7 @@ from gptshake.data.round_trip import round_trip, unknown_warnings
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
-from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, doubts, run_seconds, step_seconds
+from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, doubts, run_seconds, step_seconds
 from gptshake.estimate.words import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
 from gptshake.optim.schedule import Schedule
@@ -30,7 +30,7 @@ from gptshake.record.launch import Launch
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted
-from gptshake.setup.forecast import around, memory, memory_there, model_shape
+from gptshake.setup.forecast import around, memory, memory_there, model_costs
 from gptshake.setup.instantiate import initial_run
 from gptshake.setup.resolve import carry_note, frozen_source, frozen_warmup, length_notes, schedule_of, schedule_words, settled_warmup
 from gptshake.signals import stop_behind
@@ -261,10 +261,11 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         base: bytes that the process held before there was a network.
         gemm: FLOPs per second of a matrix product here.
     """
-    shape, vocabulary = model_shape(cfg), store.tokenizer.vocab_size
-    speed = assumed_speed(shape, vocabulary, budget.micro_batch_size, gemm * GEMM_SHARE)
-    seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, shape, budget)).values())
-    peak, there = memory(cfg, shape, vocabulary, budget.micro_batch_size, base).total, memory_there(cfg)
+    vocabulary = store.tokenizer.vocab_size
+    model, speed, seconds = model_costs(cfg, vocabulary), _speed(cfg, store, budget, gemm), None
+    if speed is not None:
+        seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, model, budget)).values())
+    peak, there = memory(cfg, model, budget.micro_batch_size, base).total, memory_there(cfg)
     lengths = [*length_notes(cfg, budget), *filter(None, [carry_note(run.info.get("lr_from"), budget)])]
     for note in (*budget.notes, *lengths, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
@@ -277,16 +278,22 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
         f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_words(cfg, budget, schedule_of(cfg, frozen_warmup(cfg, run)))}"
         f" | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
-        f" {counted(cfg.trainer.threads, 'thread')}, about {short_bytes(peak)} of {short_bytes(there)} | roughly {duration(seconds)}"
+        f" {counted(cfg.trainer.threads, 'thread')}, memory {'not known' if peak is None else f'about {short_bytes(peak)}'} of {short_bytes(there)}"
+        f" | {'time not known' if seconds is None else f'roughly {duration(seconds)}'}"
     )
-    if cfg.trainer.max_time and parse_max_time(cfg.trainer.max_time) < seconds:
+    if cfg.trainer.max_time and seconds is not None and parse_max_time(cfg.trainer.max_time) < seconds:
         run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")
 
 
-def rate_at(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> float:
-    """Tokens per second that one process should reach, roughly; arguments as above."""
-    speed = assumed_speed(model_shape(cfg), store.tokenizer.vocab_size, budget.micro_batch_size, gemm * GEMM_SHARE)
-    return budget.tokens_per_step / step_seconds(budget.accumulation, speed)
+def rate_at(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> float | None:
+    """Tokens per second that one process should reach, roughly; None: not known. Arguments as above."""
+    speed = _speed(cfg, store, budget, gemm)
+    return None if speed is None else budget.tokens_per_step / step_seconds(budget.accumulation, speed)
+
+
+def _speed(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> Speed | None:
+    flops = model_costs(cfg, store.tokenizer.vocab_size).flops_per_token()
+    return None if flops is None else assumed_speed(flops, budget.micro_batch_size * budget.block_size, gemm * GEMM_SHARE)
 
 
 def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: bool) -> None:

@@ -4,7 +4,6 @@ So a wrong path or an impossible plan is reported at once. ``resolve`` freezes e
 schedule in tokens.
 """
 
-
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,17 +22,17 @@ from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
-from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget, plan
 from gptshake.estimate.forecast import interval_of, run_seconds, steps_within
+from gptshake.estimate.memory import largest_micro_batch
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.files import expanded, yaml_text
-from gptshake.model.config import GPTConfig
+from gptshake.model.config import Costs
 from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, Tokens, before_decay, planned_warmup, warmup_steps, warmup_tokens
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.redaction import redact
 from gptshake.setup.batch_finder import AutoFit, auto_fit
-from gptshake.setup.forecast import Measure, around, device_of, memory_there, model_shape, stopwatch
+from gptshake.setup.forecast import Measure, around, device_of, memory_there, model_costs, stopwatch
 from gptshake.setup.instantiate import initial_run, make, trainer_of
 from gptshake.tokenizer.protocol import TokenizerTrainer
 from gptshake.tokenizer.saved import SavedTrainer
@@ -149,19 +148,19 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None = None, 
 
 
 def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: hardware.Gpu | None, fit: AutoFit | None) -> Budget:
-    trainer, shape, vocabulary = cfg.trainer, model_shape(cfg), store.tokenizer.vocab_size
+    trainer, model = cfg.trainer, model_costs(cfg, store.tokenizer.vocab_size)
     _settle_device(cfg, gpu)
     limit = cfg.data.get("limit_blocks")
-    blocks = n_blocks(store.train.n_tokens, shape.block_size, random_offset=offset_rule(cfg) == "random", limit=limit)
+    blocks = n_blocks(store.train.n_tokens, model.block_size, random_offset=offset_rule(cfg) == "random", limit=limit)
     planned = partial(
         plan,
-        n_parameters=cost.n_parameters(shape, vocabulary),
-        epoch_tokens=blocks * shape.block_size,
-        block_size=shape.block_size,
+        n_parameters=model.num_params(),
+        epoch_tokens=blocks * model.block_size,
+        block_size=model.block_size,
         batch_size=cfg.data.batch_size,
         batch_tokens=cfg.data.batch_tokens,
         micro_batch_size=cfg.data.micro_batch_size,
-        micro_batch_wish=_micro_batch_wish(cfg, shape, vocabulary, gpu),
+        micro_batch_wish=_micro_batch_wish(cfg, model, gpu),
         preset_tokens=OmegaConf.select(cfg, "preset.batch_tokens"),
         devices=trainer.devices,
         max_steps=trainer.max_steps,
@@ -170,11 +169,11 @@ def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: h
     )
     budget, said = planned(), ""
     if fit:
-        size, said = fit(cfg, shape, budget)
+        size, said = fit(cfg, model, budget)
         planned = partial(planned, micro_batch_wish=size)
         budget = planned()
     if measure is not None and trainer.hours is not None:
-        budget = _within_hours(cfg, store, shape, planned, budget, measure)
+        budget = _within_hours(cfg, store, model, planned, budget, measure)
     if cfg.scheduler is not None:
         planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens)
     frozen = {
@@ -231,16 +230,16 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
 
 
 def _within_hours(
-    cfg: DictConfig, store: TokenStore, shape: GPTConfig, planned: Callable[..., Budget], guess: Budget, measure: Measure
+    cfg: DictConfig, store: TokenStore, model: Costs, planned: Callable[..., Budget], guess: Budget, measure: Measure
 ) -> Budget:
     """The budget of ``trainer.hours``, frozen as steps; an automatic batch looks at the length, so it is settled in between."""
     trainer, hours = cfg.trainer, cfg.trainer.hours
     speed = measure(cfg, guess)
-    limit = steps_within(3600 * hours, guess.accumulation, speed, around(cfg, store, shape, guess)) * guess.tokens_per_step
+    limit = steps_within(3600 * hours, guess.accumulation, speed, around(cfg, store, model, guess)) * guess.tokens_per_step
     budget = planned(max_steps=None, max_tokens=max(1, min(limit, trainer.max_tokens or limit)))
     if budget.micro_batch_size != guess.micro_batch_size:
         speed = measure(cfg, budget)
-    beside = around(cfg, store, shape, budget)
+    beside = around(cfg, store, model, budget)
     steps = steps_within(3600 * hours, budget.accumulation, speed, beside)
     one = run_seconds(1, budget.accumulation, speed, beside)
     if steps < 1:
@@ -264,11 +263,10 @@ def offset_rule(cfg: DictConfig) -> str:
     return str(cfg.data.get("offset", "none"))
 
 
-def _micro_batch_wish(cfg: DictConfig, shape: GPTConfig, vocab_size: int, gpu: hardware.Gpu | None) -> int:
+def _micro_batch_wish(cfg: DictConfig, model: Costs, gpu: hardware.Gpu | None) -> int:
     device = device_of(cfg)
-    return cost.micro_batch_wish(
-        shape,
-        vocab_size,
+    return largest_micro_batch(
+        model,
         memory_bytes=gpu.memory if gpu else memory_there(cfg),
         max_flops=_MAX_PASS_FLOPS[device],
         value_bytes=4 if cfg.trainer.precision == hardware.FP32 else 2,
@@ -373,5 +371,7 @@ def length_notes(cfg: DictConfig, budget: Budget) -> list[str]:
                 "a high rate may diverge; scheduler.warmup=auto is longer"
             )
     if budget.steps == 1 and schedule(budget.total_tokens, budget.total_tokens).lr == 0:
-        notes.append("the schedule ends at a rate of 0, which the only step of this run has: nothing is trained; scheduler=constant has no such end")
+        notes.append(
+            "the schedule ends at a rate of 0, which the only step of this run has: nothing is trained; scheduler=constant has no such end"
+        )
     return notes

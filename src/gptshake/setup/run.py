@@ -17,7 +17,6 @@ from gptshake import energy, hardware, ranks
 from gptshake.context import Context
 from gptshake.data.store import TokenStore
 from gptshake.errors import Pruned, Stop, TrainingError
-from gptshake.estimate import cost
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.ranks import Ranks, together
 from gptshake.record.lease import Lease
@@ -25,7 +24,7 @@ from gptshake.record.metrics import COLUMNS, Row, column_chunks
 from gptshake.record.run import Run
 from gptshake.record.silent import NoLease, SilentRun
 from gptshake.record.sinks.protocol import Sink
-from gptshake.setup.forecast import device_of, refuse_oversized, set_torch, step_of
+from gptshake.setup.forecast import device_of, model_costs, refuse_oversized, set_torch, step_of
 from gptshake.setup.instantiate import builder, give_initial_weights, load_initial_weights, make
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
 from gptshake.setup.resolve import frozen_warmup, offset_rule, schedule_of, workers
@@ -104,7 +103,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
             model = _network(cfg, store)
             data = data_module(cfg, store, budget, group)
-            flops = cost.flops_per_token(model.config, store.tokenizer.vocab_size)
+            flops = model_costs(cfg, store.tokenizer.vocab_size).flops_per_token()
             gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
             peak = devices * hardware.peak_flops(device, cfg.trainer.precision)
             n_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -116,7 +115,9 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
                 load_initial_weights(cfg, model, store, run)
             for sink in sinks:
                 sink.start(run)
-            order = _Order(cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None)
+            order = _Order(
+                cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None
+            )
             group.told(order)
             bench = _bench(order, run, data, model, group)
             bench.sinks, bench.flops_per_token, bench.peak_flops = sinks, flops, peak
@@ -314,5 +315,7 @@ def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:
             summary["best/val/bpb"] = part["val/bpb"][part["step"].index(bench.best_step)]
     if seconds:
         rate = row["train/tokens"] / seconds
-        summary |= {"perf/tokens_per_s": rate, "perf/mfu": rate * bench.flops_per_token / bench.peak_flops}
+        summary["perf/tokens_per_s"] = rate
+        if bench.flops_per_token is not None:
+            summary["perf/mfu"] = rate * bench.flops_per_token / bench.peak_flops
     return summary

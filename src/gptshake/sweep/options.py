@@ -149,6 +149,18 @@ def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> 
 
 def typed_options(options: SweeperConfig) -> list[str]:
     """How long and how often the study runs, as overrides, where that is not at its default."""
-    names = ("n_trials", "hours", "timeout", "trial_timeout", "seed", "deterministic", "repeats", "confirm", "noise", "keep", "max_failures")
+    names = (
+        "n_trials",
+        "hours",
+        "timeout",
+        "trial_timeout",
+        "seed",
+        "deterministic",
+        "repeats",
+        "confirm",
+        "noise",
+        "keep",
+        "max_failures",
+    )
     values = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(SweeperConfig, name)}
     return [f"hydra.sweeper.{name}={'null' if value is None else str(value).lower()}" for name, value in values.items()]

@@ -18,7 +18,6 @@ from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError, TrainingError
-from gptshake.estimate import cost
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
 from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
@@ -125,8 +124,7 @@ def _find(context: Context, record: Run) -> dict[str, float]:
 
 def _known(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
     """What is known without a step; plain values for the record."""
-    shape, vocabulary = forecast.model_shape(cfg), store.tokenizer.vocab_size
-    n = cost.n_parameters(shape, vocabulary) - (vocabulary + shape.block_size) * shape.n_embd
+    n = forecast.model_costs(cfg, store.tokenizer.vocab_size).num_params(non_embedding=True)
     of_the_run: tuple[float, float, float] = (n, budget.total_tokens, budget.tokens_per_step)
     characters = store.bytes_per_token < CHARACTERS
     declared = float(cfg.optimizer.lr)

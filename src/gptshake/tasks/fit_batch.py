@@ -43,7 +43,7 @@ def run(context: Context) -> None:
         print(f"Trying real steps of {facts['title']} on {facts['settings']} ...", flush=True)
         fitter.search(
             cfg,
-            forecast.model_shape(cfg),
+            forecast.model_costs(cfg, store.tokenizer.vocab_size),
             budget,
             limit,
             tried=tried,

@@ -180,7 +180,7 @@ def _situation(cfg: DictConfig, budget: Budget, profiler: "Profiler", speed: flo
         accumulation=budget.accumulation,
         batch_size=budget.batch_size,
         callback=callback,
-        mfu=speed * profiler.flops_per_token / profiler.peak_flops,
+        mfu=None if profiler.flops_per_token is None else speed * profiler.flops_per_token / profiler.peak_flops,
         peak="this machine's measured matrix speed" if measured else "the device's dense peak",
         computing=profiler.computing if cfg.data.get("workers", 0) == 0 else None,
     )

@@ -25,7 +25,7 @@ class Bench:
     validate: Callable[[], Evaluation]
     draw: Callable[[Path], list[Path]]  # run directory -> pictures
     sinks: list[Sink]
-    flops_per_token: float
+    flops_per_token: float | None  # None: not known
     peak_flops: float  # of all devices in the run's precision
     ranks: Ranks = ALONE  # this process among those that train together
     row: Row = field(default_factory=dict)  # of the last step whose values have arrived; on a GPU that is the step before

@@ -43,7 +43,7 @@ def measure(make: Callable[[], Step], device: str, typical: Callable[[list[float
     step = make()
     network, budget = step.model.to(device), step.budget
     rows = (budget.micro_batch_size, budget.block_size + 1)
-    tokens = torch.randint(network.config.vocab_size or 1, rows, generator=torch.Generator().manual_seed(0)).to(device)
+    tokens = torch.randint(getattr(network.config, "vocab_size", None) or 1, rows, generator=torch.Generator().manual_seed(0)).to(device)
     compiling = seconds(lambda: step.compile(tokens))
     step.prepare()
     passes, updates = [seconds(lambda: step.micro_batch(tokens))], [seconds(step.update)]  # the first of each takes memory and makes state

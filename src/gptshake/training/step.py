@@ -73,7 +73,7 @@ class Step:
         self.scaler: torch.amp.GradScaler | None = None
         self._make_optimizer, self._schedule, self._factors = optimizer, bare(schedule), Factors(1.0)
         self._seed, self._clip, self._precision, self._say = seed, clip, precision, say
-        self._dropout = model.config.dropout > 0
+        self._dropout = getattr(model.config, "dropout", 1.0) > 0  # not said: it may drop
         self._compile = compile
         self._loss: Loss = model.loss
 

@@ -164,8 +164,9 @@ class Metrics(pl.Callback):
             "train/loss": loss_sum / module.budget.accumulation,
             "perf/step_ms": 1e3 * seconds,
             "perf/tokens_per_s": rate,
-            "perf/mfu": rate * bench.flops_per_token / bench.peak_flops,
         }
+        if bench.flops_per_token is not None:
+            row["perf/mfu"] = rate * bench.flops_per_token / bench.peak_flops
         if skipped:
             bench.skipped_steps += 1
         else:

@@ -170,7 +170,8 @@ class Profiler(pl.Callback):
     def __init__(self, *, warmup: int, steps: int, seconds: float, trace: Path) -> None:
         self.warmup, self.steps, self.seconds, self.trace = warmup, steps, seconds, trace
         self.start: dict[str, float] = {}  # seconds from ``setup`` to the first step, by part
-        self.first_step_s = self.flops_per_token = self.peak_flops = 0.0
+        self.first_step_s = self.peak_flops = 0.0
+        self.flops_per_token: float | None = None
         self.measured: list[dict[str, float]] = []  # seconds by part of each measured step
         self.measured_s: list[float] = []  # and as a whole, on the clock
         self.plain_s: list[float] = []  # of the steps between them

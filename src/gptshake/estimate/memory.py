@@ -1,0 +1,80 @@
+"""Memory and disk of a training, from what the model's config says about its costs. Pure arithmetic, and an estimate that says so."""
+
+from dataclasses import dataclass, replace
+
+from gptshake.model.config import Costs
+
+HEAP = 1.15  # what the C library's heap holds over what is in use, when a step's tensors come and go
+LIBRARIES = 50 << 20  # buffers of the products' libraries, W&B and the plot at the end
+MEMORY_SHARE = 0.8  # of a device's memory that a plan may fill: the rest is for the allocator, the libraries and other programs
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak of a training process by part, in bytes."""
+
+    base: int  # the process, its libraries and, on a GPU, the driver
+    weights: int
+    gradients: int
+    optimizer: int  # Adam's two moments
+    activations: int | None  # what the backward pass needs, logits included; None: the model does not say
+    saving: int  # copies while a checkpoint is written, when no activations are held
+
+    @property
+    def total(self) -> int | None:
+        """The peak (activations and a checkpoint's copies are never held at once); None: not known."""
+        return None if self.activations is None else self.least + max(0, self.activations - self.saving)
+
+    @property
+    def least(self) -> int:
+        """What is needed whatever the activations take."""
+        return self.base + self.weights + self.gradients + self.optimizer + self.saving
+
+    def holding(self, measured: int) -> "Memory":
+        """The same with activations from a measured peak, given without the base."""
+        return replace(self, activations=max(0, measured - self.weights - self.gradients - self.optimizer))
+
+
+def train_memory(model: Costs, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False, base: int = 0) -> Memory:
+    """The peak of a training, estimated: weights, gradients and Adam's moments in fp32, activations, and what is around.
+
+    Args:
+        model: its config.
+        micro_batch_size, value_bytes: as in ``Costs.activation_bytes``.
+        on_cpu: whether main memory is what is meant, in which the heap is never tight and checkpoints are made ready.
+        base: bytes that the process holds before there is a network, or that a GPU's driver takes.
+    """
+    values = model.num_params()
+    bytes_of = getattr(model, "activation_bytes", None)  # a config need not have it
+    activations = bytes_of(micro_batch_size, value_bytes=value_bytes, on_cpu=on_cpu) if bytes_of else None
+    if activations is not None:
+        cast = 2 * values if value_bytes < 4 else 0  # autocast keeps a copy of the weights for the backward pass
+        activations = int((activations + cast) * (HEAP if on_cpu else 1))
+    return Memory(base + (LIBRARIES if on_cpu else 0), 4 * values, 4 * values, 8 * values, activations, saving=8 * values if on_cpu else 0)
+
+
+def checkpoint_bytes(model: Costs) -> int:
+    """Disk that one checkpoint takes: weights and Adam's two moments in fp32."""
+    return 12 * model.num_params()
+
+
+def largest_micro_batch(model: Costs, *, memory_bytes: int, max_flops: float, value_bytes: int = 2, on_cpu: bool = False) -> int:
+    """The most sequences that one forward and backward pass should hold: what memory allows, and no more work than ``max_flops``.
+
+    The bound on work keeps a pass short, so that a slow machine shows progress and answers Ctrl-C. A device saturates well below it.
+    Never less than 1: whether a single sequence fits is found out by running. A bound that the model does not know is no bound.
+
+    Args:
+        model: its config.
+        memory_bytes: of the device, of which ``MEMORY_SHARE`` is used.
+        max_flops: FLOPs of one pass; a constant, not a measurement, so that equal commands make equal plans.
+        value_bytes, on_cpu: as in ``train_memory``.
+    """
+    none, one = (train_memory(model, size, value_bytes=value_bytes, on_cpu=on_cpu) for size in (0, 1))
+    bounds, flops = [], model.flops_per_token()
+    if none.activations is not None and one.activations is not None:
+        fixed = none.base + none.weights + none.gradients + none.optimizer + none.activations
+        bounds.append(int(MEMORY_SHARE * memory_bytes - fixed) // (one.activations - none.activations))
+    if flops is not None:
+        bounds.append(int(max_flops // (flops * model.block_size)))
+    return max(1, min(bounds, default=1))

@@ -1,0 +1,62 @@
+"""Costs of a network whose config does not say them: built on the meta device, without memory, and counted there.
+
+Parameters are exact. FLOPs are what torch counts in one forward pass; a network that torch cannot follow there, or in which it sees
+fewer operations than two per parameter and token, has costs that are "not known". Memory of activations is not known.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gptshake.model.config import Costs, GPTConfig
+
+LEAST = 0.9  # of 6 FLOPs per value: fewer are a sign that torch did not see them (gains and biases are no products)
+
+
+def costs_of(build: Callable[[], nn.Module], block_size: int) -> Costs:
+    """The network's own ``config``, if that says what it costs, else what is counted.
+
+    Args:
+        build: makes the network; called once, under ``torch.device("meta")``.
+        block_size: context length, in tokens.
+    """
+    with torch.device("meta"):
+        network = build()
+    config: Any = getattr(network, "config", None)
+    return config if hasattr(config, "num_params") and not isinstance(config, GPTConfig) else MeasuredCosts(network, block_size)
+
+
+class MeasuredCosts:
+    """``model.config.Costs`` of any network on the meta device that gives logits of token ids."""
+
+    def __init__(self, network: nn.Module, block_size: int) -> None:
+        self.block_size = block_size
+        self._params = sum(parameter.numel() for parameter in network.parameters())
+        tables = {id(module.weight): module.weight.numel() for module in network.modules() if isinstance(module, nn.Embedding)}
+        self._embedding = sum(tables.values())
+        self._flops = self._count(network)
+
+    def num_params(self, non_embedding: bool = False) -> int:
+        """Trained values; ``non_embedding`` leaves out the weights of every ``nn.Embedding``."""
+        return self._params - (self._embedding if non_embedding else 0)
+
+    def flops_per_token(self) -> int | None:
+        """Three forward passes, or None."""
+        return self._flops
+
+    def activation_bytes(self, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False) -> int | None:
+        """Not known."""
+        return None
+
+    def _count(self, network: nn.Module) -> int | None:
+        idx = torch.zeros(1, self.block_size, dtype=torch.int64, device="meta")
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network(idx)
+        except (RuntimeError, NotImplementedError):  # an operation without a meta kernel, or a value that is asked for
+            return None
+        flops = 3 * counter.get_total_flops() // self.block_size
+        return flops if flops >= 6 * LEAST * self.num_params(non_embedding=True) else None
