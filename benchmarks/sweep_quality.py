@@ -132,7 +132,7 @@ def replay(land: Landscape) -> list[dict[str, float]]:
 
 def judged(rows: study_stats.Rows, truth: Loss, best: float) -> dict[str, float]:
     """How far the answer lies above the best, and whether the interval holds it; without an interval it does not."""
-    winner, found = study_stats.best(rows), study_stats.basin_of(rows, study_stats.scales(rows)[0])
+    winner, found = study_stats.best(rows), study_stats.near_optimal(rows, study_stats.scales(rows)[0])
     if winner is None:
         return {"above": math.inf, "holds": 0.0}
     above = truth(float(winner.trial["params"][LR])) / truth(best) - 1

@@ -150,12 +150,6 @@ def cut(text: str, columns: int, end: str = "") -> str:
     return "".join(kept).rstrip() + end if end else "".join(kept)
 
 
-def pad(text: str, columns: int, *, left: bool = True) -> str:
-    """The text with spaces up to so many columns, behind it (``left``) or in front of it."""
-    spaces = " " * (columns - width(text))
-    return text + spaces if left else spaces + text
-
-
 def width(text: str) -> int:
     """Columns that a text takes on a terminal: two for wide letters (Chinese, Japanese, Korean, emoji), none for combining marks."""
     return len(text) if text.isascii() else sum(map(_columns, text))

@@ -79,26 +79,20 @@ def runs_csv(entries: Sequence[Entry]) -> str:
 
 def study_csv(study: Rows) -> str:
     """A line for each trial; for a comparison with a base its paired differences."""
+    winner, objective, rows = best(study), study["objective"], []
     if study.get("ablate"):
-        return _differences_csv(study)
-    keys, winner = [axis["key"] for axis in study["axes"]], best(study)
-    head = ["trial", "state", *(key.lstrip("+") for key in keys), study["objective"], "tokens_per_s", "seconds", "reason", "best"]
-    rows = []
+        base, values = study["ablate"]["labels"][0], {trial["params"].get("ablate"): trial["value"] for trial in study["trials"]}
+        head = ("change", objective, "difference", "error", "percent", "speed", "seeds", "verdict")
+        lines = [(one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict) for one in differences(study)]
+        return _csv([{"change": base, objective: values.get(base)}, *(dict(zip(head, line, strict=True)) for line in lines)], head)
+    keys = [axis["key"] for axis in study["axes"]]
+    head = ("trial", "state", *(key.lstrip("+") for key in keys), objective, "tokens_per_s", "seconds", "reason", "best")
     for trial in sorted(study["trials"], key=lambda row: row["number"]):
-        own = bool(winner and winner.trial["number"] == trial["number"])
+        is_best = bool(winner and winner.trial["number"] == trial["number"])
         params = [trial["params"].get(key) for key in keys]
-        cells = (trial["number"], trial["state"], *params, trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason"), own)
-        rows.append(dict(zip(head, map(_plain, cells), strict=True)))
-    return _csv(head, rows)
-
-
-def _differences_csv(study: Rows) -> str:
-    base, values = study["ablate"]["labels"][0], {trial["params"].get("ablate"): trial["value"] for trial in study["trials"]}
-    head = ["change", study["objective"], "difference", "error", "percent", "speed", "seeds", "verdict"]
-    rows = [[base, values.get(base), *[None] * 6]]
-    for one in differences(study):
-        rows.append([one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict])
-    return _csv(head, [dict(zip(head, map(_plain, cells), strict=True)) for cells in rows])
+        cells = (trial["number"], trial["state"], *params, trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason"), is_best)
+        rows.append(dict(zip(head, cells, strict=True)))
+    return _csv(rows, head)
 
 
 def study_latex(study: Rows) -> str:
@@ -119,11 +113,11 @@ def _latex_row(cells: Sequence[str], *, bold: bool = False) -> str:
     return " & ".join(rf"\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
 
 
-def _csv(head: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]], head: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, head, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 

@@ -20,34 +20,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gptshake.estimate.basin import fit
 from gptshake.estimate.words import counted, duration, short_count
+from gptshake.report import study_stats as stats
 from gptshake.report.batch_time import Points, batch_scale, best_of_each, learning_curves
 from gptshake.report.frame import HALO, POINT, caption, frame, label, legend_above, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION
-from gptshake.report.study_stats import (
-    Curve,
-    Difference,
-    Rows,
-    Scale,
-    basin_of,
-    best,
-    best_curve,
-    cost,
-    curves,
-    differences,
-    digits,
-    finished,
-    incomplete,
-    minimizes,
-    names,
-    params_text,
-    round_values,
-    run_values,
-    scales,
-    seconds_of_run,
-    short,
-    tokens_of,
-    value_limits,
-)
+from gptshake.report.study_stats import Curve, Difference, Rows, Scale
 
 COLOURS = (BLUE, ORANGE, PURPLE, SKY, GREEN, "#8B6F47", INK, GREY)  # VERMILION is the best
 STATE_COLOURS = {"ok": BLUE, "running": GREEN, "pruned": "#B4BAC4", "diverged": ORANGE, "failed": VERMILION, "stopped": "#D9DCE1"}
@@ -57,13 +34,13 @@ LARGE, SMALL = 34.0, 11.0  # diameters of the map's circles, in points; numbers 
 
 def figures(study: Rows, folder: Path) -> dict[str, Figure]:
     """Name -> figure, of all that there is to draw of a study in its folder."""
-    curves, compared = learning_curves(study, folder), bool(study.get("ablate"))
+    rows, compared = learning_curves(study, folder), bool(study.get("ablate"))
     drawn = {
         "basin": None if compared else basin_figure(study),
         "map": None if compared else map_figure(study),
         "ablate": ablate_figure(study),
-        "curves": curves_figure(study, curves),
-        "time": time_figure(study, curves),
+        "curves": curves_figure(study, rows),
+        "time": time_figure(study, rows),
         "timeline": timeline_figure(study),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
@@ -75,19 +52,19 @@ def title(study: Rows) -> str:
 
 def subtitle(study: Rows) -> str:
     """The best trial and how it was found, in one line."""
-    winner = best(study)
+    winner = stats.best(study)
     parts = [counted(len(study["trials"]), "trial")]
     if winner:
-        error = f" ± {digits(winner.error, winner.value)}" if winner.error is not None else ""
-        parts = [f"best {params_text(study, winner.trial['params'])}", f"{study['objective']} {digits(winner.value)}{error}", *parts]
-    lengths = {short_count(tokens) for trial in finished(study) if (tokens := tokens_of(study, trial))}
+        error = f" ± {stats.digits(winner.error, winner.value)}" if winner.error is not None else ""
+        parts = [f"best {stats.params_text(study, winner.trial['params'])}", f"{study['objective']} {stats.digits(winner.value)}{error}", *parts]
+    lengths = {short_count(tokens) for trial in stats.finished(study) if (tokens := stats.tokens_of(study, trial))}
     parts += [f"{lengths.pop()} tokens each"] if len(lengths) == 1 else []
     return "  ·  ".join(parts)
 
 
 def limit(axes: Axes, study: Rows, values: Sequence[float]) -> None:
     """Room for the objective's values; runaways are left out and show at the edge."""
-    low, high = value_limits(study, values)
+    low, high = stats.value_limits(study, values)
     room = (high - low) or abs(high) * 0.01 or 1.0
     axes.set_ylim(low - 0.12 * room, high + 0.14 * room)
 
@@ -105,7 +82,7 @@ def draw_scale(axes: Axes, which: Literal["x", "y"], scale: Scale, values: Seque
     axes.set(**{f"{which}scale": "log", f"{which}lim": ends})
     extent = axes.get_window_extent()
     points = (extent.width if which == "x" else extent.height) * 72 / axes.figure.dpi
-    inside = [float(tick) for tick in round_values(values) if ends[0] <= tick <= ends[1]]
+    inside = [float(tick) for tick in stats.round_values(values) if ends[0] <= tick <= ends[1]]
     kept: list[tuple[float, float, float]] = []  # tick, position of its label, and half of its length: labels must not overlap
     for tick in [*inside[:1], *inside[-1:], *inside[1:-1]]:
         at = points * math.log(tick / ends[0]) / math.log(ends[1] / ends[0])
@@ -118,7 +95,7 @@ def draw_scale(axes: Axes, which: Literal["x", "y"], scale: Scale, values: Seque
 
 
 def _tick(value: float) -> str:
-    return short(int(value) if value >= 1 and value == int(value) else float(value))
+    return stats.short(int(value) if value >= 1 and value == int(value) else float(value))
 
 
 def _time_unit(seconds: float) -> tuple[float, str]:
@@ -137,15 +114,15 @@ def _late(runs: Sequence[Points]) -> list[float]:
 
 def basin_figure(study: Rows) -> Figure | None:
     """The objective along the first axis of numbers, one curve for each setting of the others; None without values."""
-    scale = next(iter(scales(study)), None)
-    found = curves(study, scale) if scale else []
+    scale = next(iter(stats.scales(study)), None)
+    found = stats.curves(study, scale) if scale else []
     if scale is None or not found:
         return None
     figure, (axes,) = frame(title(study), subtitle(study), 4.6)
     caption(axes, study["objective"])
-    ends = [trial["params"][scale.key] for trial in incomplete(study, scale)]
+    ends = [trial["params"][scale.key] for trial in stats.incomplete(study, scale)]
     draw_scale(axes, "x", scale, [*ends, *(value for curve in found for value, _, _ in curve.points)])
-    winner = best(study)  # its mean over fresh seeds may lie apart from all curves
+    winner = stats.best(study)  # its mean over fresh seeds may lie apart from all curves
     limit(axes, study, [value for curve in found for _, value, _ in curve.points] + ([winner.value] if winner else []))
     _draw_interval(axes, study, scale)
     labels = [curve.label for curve in found]
@@ -167,7 +144,7 @@ def basin_figure(study: Rows) -> Figure | None:
 
 def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
     """The near-optimal interval, and the parabola around it; further away that says nothing."""
-    found = basin_of(study, scale)
+    found = stats.near_optimal(study, scale)
     if found is None:
         return
     low, high = found.low, found.high
@@ -175,16 +152,16 @@ def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
         low, high = (low / 1.02, low * 1.02) if scale.log else (low - 0.01 * abs(low), low + 0.01 * abs(low))
     axes.axvspan(low, high, color=GREEN, alpha=0.13, linewidth=0, zorder=0.5)
     middle = math.sqrt(low * high) if scale.log else (low + high) / 2
-    points = best_curve(study, scale)
-    first, last = map(short, scale.inside(found, [value for value, _ in points]))
-    text = f"basin {first} to {last}" if first != last else f"basin {first}"
+    points = stats.best_curve(study, scale)
+    first, last = map(stats.short, scale.inside(found, [value for value, _ in points]))
+    text = f"near-optimal {first} to {last}" if first != last else f"near-optimal {first}"
     look: dict[str, Any] = {"ha": _inward(axes, scale, middle), "color": GREEN, "weight": "bold", "path_effects": HALO}
     label(axes, text, (middle, 0), (0, 4), "y", va="bottom", **look)
     parabola = fit([(scale.at(value), loss) for value, loss in points])
     if parabola:
         left, right = scale.at(low), scale.at(high)
         x = np.linspace(left - (right - left), right + (right - left), 300)
-        y = np.array([cost(study, parabola(float(at))) for at in x])
+        y = np.array([stats.cost(study, parabola(float(at))) for at in x])
         look = {"color": GREEN, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 2.2, "label": "parabola"}
         axes.plot(2**x if scale.log else x, y, scalex=False, scaley=False, **look)
 
@@ -203,7 +180,7 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, name: str, joined: bool) 
     look = POINT | {"color": colour, "linewidth": 1.6 if joined else 0, "zorder": 2.5, "clip_on": False}
     axes.plot(x, y, label=name or None, **look)
     for value, loss, trial in curve.points:
-        runs = run_values(trial)
+        runs = stats.run_values(trial)
         if len(runs) > 1 and loss <= top:
             axes.plot([value] * len(runs), runs, color=colour, marker="_", markersize=7, linewidth=0.8, alpha=0.6, zorder=2)
         if not bottom <= loss <= top:
@@ -216,20 +193,20 @@ def _draw_incomplete(axes: Axes, study: Rows, scale: Scale) -> None:
     """Trials without a final value, at the upper edge."""
     bottom, top = axes.get_ylim()
     for state, marker, colour in (("pruned", "v", GREY), ("diverged", "X", INK)):
-        x = [trial["params"][scale.key] for trial in incomplete(study, scale) if trial["state"] == state]
+        x = [trial["params"][scale.key] for trial in stats.incomplete(study, scale) if trial["state"] == state]
         if x:
             look = POINT | {"color": colour, "marker": marker, "markersize": 8, "linewidth": 0, "zorder": 3}
             axes.plot(x, [top - 0.03 * (top - bottom)] * len(x), label=state, **look)
 
 
 def _draw_best(axes: Axes, study: Rows, scale: Scale) -> None:
-    winner = best(study)
+    winner = stats.best(study)
     if winner is None or scale.key not in winner.trial["params"]:
         return
     x, y = winner.trial["params"][scale.key], winner.value
     axes.plot([x], [y], **POINT | {"color": VERMILION, "marker": "*", "markersize": 15, "linewidth": 0, "zorder": 4, "clip_on": False})
     look: dict[str, Any] = {"color": VERMILION, "weight": "bold", "size": 10, "zorder": 5, "path_effects": HALO}
-    label(axes, f"best: {scale.name} {short(x)}", (x, y), (0, 11), ha=_inward(axes, scale, x), **look)
+    label(axes, f"best: {scale.name} {stats.short(x)}", (x, y), (0, 11), ha=_inward(axes, scale, x), **look)
 
 
 def _draw_declared(axes: Axes, study: Rows, scale: Scale) -> None:
@@ -237,7 +214,7 @@ def _draw_declared(axes: Axes, study: Rows, scale: Scale) -> None:
     low, high = axes.get_xlim()
     if scale.declared is None or not low <= scale.declared <= high:
         return
-    winner = best(study)
+    winner = stats.best(study)
     at = winner.trial["params"].get(scale.key) if winner else None
     axes.axvline(scale.declared, color=INK, linewidth=1.0, linestyle=":", zorder=1.2)
     left = at is not None and at > scale.declared and _inward(axes, scale, scale.declared) != "left"
@@ -250,8 +227,8 @@ def _draw_declared(axes: Axes, study: Rows, scale: Scale) -> None:
 
 def map_figure(study: Rows) -> Figure | None:
     """A heatmap of the objective at the trials over the first two axes of numbers, the best marked; None with fewer axes."""
-    found = scales(study)[:2]
-    trials = sorted(finished(study, *found), key=lambda trial: -cost(study, trial["value"]))  # the best on top
+    found = stats.scales(study)[:2]
+    trials = sorted(stats.finished(study, *found), key=lambda trial: -stats.cost(study, trial["value"]))  # the best on top
     if len(found) < 2 or not trials:
         return None
     figure, (axes,) = frame(title(study), subtitle(study), 4.8)
@@ -270,9 +247,9 @@ def map_figure(study: Rows) -> Figure | None:
 
 def _draw_circles(axes: Axes, study: Rows, values: list[float], places: list[tuple[float, float]], crowded: bool) -> None:
     """Circles with their values inside, or small ones with a colour bar; a ring around the best."""
-    low, high = value_limits(study, values)
+    low, high = stats.value_limits(study, values)
     norm = Normalize(low, high if high > low else low + 1)
-    palette = matplotlib.colormaps["viridis_r" if minimizes(study) else "viridis"]
+    palette = matplotlib.colormaps["viridis_r" if stats.minimizes(study) else "viridis"]
     colours = ListedColormap([palette(0.06 + 0.86 * n / 255) for n in range(256)])  # without the ends: numbers stay readable
     size = SMALL if crowded else LARGE
     x, y = zip(*places, strict=True)
@@ -281,15 +258,15 @@ def _draw_circles(axes: Axes, study: Rows, values: list[float], places: list[tup
         axes.figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02, fraction=0.04, aspect=30)
     decimals = 3 if max(values) - min(values) < 0.2 else 2
     for value, at in zip(values, places, strict=True) if not crowded else ():
-        dark = (norm(value) > 0.5) == minimizes(study)
+        dark = (norm(value) > 0.5) == stats.minimizes(study)
         text = f"{value:.{decimals}f}" if 0.1 <= abs(value) < 100 else f"{value:.3g}"
         label(axes, text, at, (0, 0), ha="center", va="center", size=8, color="white" if dark else INK, zorder=3)
-    winner, keys = best(study), [scale.key for scale in scales(study)[:2]]
+    winner, keys = stats.best(study), [scale.key for scale in stats.scales(study)[:2]]
     if winner and set(keys) <= winner.trial["params"].keys():
         at = (winner.trial["params"][keys[0]], winner.trial["params"][keys[1]])
         axes.scatter([at[0]], [at[1]], s=(size + 6) ** 2, facecolors="none", edgecolors=VERMILION, linewidths=2.2, zorder=4)
         look: dict[str, Any] = {"color": VERMILION, "weight": "bold", "ha": "center", "zorder": 5, "path_effects": HALO}
-        label(axes, f"best {digits(winner.value)}" if crowded else "best", at, (0, size / 2 + 5), **look)
+        label(axes, f"best {stats.digits(winner.value)}" if crowded else "best", at, (0, size / 2 + 5), **look)
 
 
 # Learning curves.
@@ -307,7 +284,7 @@ def curves_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure |
         return None
     figure, (axes,) = frame(title(study), subtitle(study), 4.6)
     caption(axes, f"{study['objective']} of every trial; grey: not run to the end, green: running")
-    winner = best(study)
+    winner = stats.best(study)
     number = winner.trial["number"] if winner else None
     for trial in trials:
         runs = rows[trial["number"]]
@@ -331,12 +308,12 @@ def _name_curves(axes: Axes, study: Rows, found: Sequence[tuple[Rows, Sequence[P
     ends = [(fmean(points[-1][1] for points in runs if points), trial) for trial, runs in found if trial["state"] == "ok"]
     bottom, top = axes.get_ylim()
     taken: list[float] = []
-    for value, trial in sorted(ends, key=lambda end: (end[1]["number"] != best_number, cost(study, end[0]))):
+    for value, trial in sorted(ends, key=lambda end: (end[1]["number"] != best_number, stats.cost(study, end[0]))):
         if not bottom <= value <= top or any(abs(value - other) < 0.05 * (top - bottom) for other in taken):
             continue
         taken.append(value)
         weight, colour = ("bold", VERMILION) if trial["number"] == best_number else ("normal", GREY)
-        text = params_text(study, trial["params"])[:34]
+        text = stats.params_text(study, trial["params"])[:34]
         label(axes, text, (1.0, value), (5, 0), "x", color=colour, weight=weight, size=8.5, va="center")
 
 
@@ -349,17 +326,17 @@ def time_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | N
     found = [
         (batch, rows[trial["number"]][0], seconds)
         for batch, trial in (best_of_each(study, scale).items() if scale else ())
-        if (seconds := seconds_of_run(trial)) and rows.get(trial["number"])
+        if (seconds := stats.seconds_of_run(trial)) and rows.get(trial["number"])
     ]
     if scale is None or len(found) < 2:
         return None
     figure, (left, right) = frame(title(study), subtitle(study), 3.6, 1, 2, sharey=True)
-    caption(left, f"{study['objective']} of the best trial of each {names(study)[scale.key]}")
+    caption(left, f"{study['objective']} of the best trial of each {stats.names(study)[scale.key]}")
     unit, name = _time_unit(max(seconds for _, _, seconds in found))
     for colour, (batch, points, seconds) in zip(itertools.cycle(COLOURS), found, strict=False):
         tokens, values = zip(*points, strict=True)
         left.plot(tokens, values, color=colour, linewidth=1.4)
-        right.plot([seconds / unit * share / tokens[-1] for share in tokens], values, color=colour, linewidth=1.4, label=short(batch))
+        right.plot([seconds / unit * share / tokens[-1] for share in tokens], values, color=colour, linewidth=1.4, label=stats.short(batch))
         right.plot([seconds / unit], values[-1:], color=colour, marker="o", markersize=5)
     limit(left, study, _late([points for _, points, _ in found]))
     token_axis(left)
@@ -404,7 +381,7 @@ def timeline_figure(study: Rows) -> Figure | None:
 
 def ablate_figure(study: Rows) -> Figure | None:
     """Paired differences against the base with their 95 % interval; None without a finished pair."""
-    found = differences(study)
+    found = stats.differences(study)
     if all(difference.mean is None for difference in found):
         return None
     seeds = max(row.seeds for row in found)
@@ -417,7 +394,7 @@ def ablate_figure(study: Rows) -> Figure | None:
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("better  ←        →  worse" if minimizes(study) else "worse  ←        →  better")
+    axes.set_xlabel("better  ←        →  worse" if stats.minimizes(study) else "worse  ←        →  better")
     return figure
 
 

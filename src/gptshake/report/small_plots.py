@@ -16,7 +16,7 @@ import numpy as np
 from gptshake.estimate.words import short_count, short_rate
 from gptshake.record.metrics import Columns
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, REFERENCES, VERMILION, Floats, column, smooth, spread, thin
-from gptshake.report.study_stats import Rows, basin_of, best, curves, incomplete, round_values, scales, short, value_limits
+from gptshake.report.study_stats import Rows, best, curves, incomplete, near_optimal, round_values, scales, short, value_limits
 
 ASCII_WIDTH, ASCII_HEIGHT = 60, 13  # of the drawing, in letters, without its labels
 WIDTH, HEIGHT = 800, 360
@@ -52,7 +52,7 @@ def ascii_plot(study: Rows) -> str:
         grid[ASCII_HEIGHT - 1 - min(ASCII_HEIGHT - 1, max(0, row))][column_of(x)] = mark
     named = {0: _value(top), ASCII_HEIGHT // 2: _value((top + bottom) / 2), ASCII_HEIGHT - 1: _value(bottom)}
     lines = [study["objective"], *(f"{named.get(n, ''):>9} |{''.join(row).rstrip()}" for n, row in enumerate(grid))]
-    rule, labels, interval = ["-"] * ASCII_WIDTH, [" "] * (ASCII_WIDTH + 8), basin_of(study, scale)
+    rule, labels, interval = ["-"] * ASCII_WIDTH, [" "] * (ASCII_WIDTH + 8), near_optimal(study, scale)
     if interval:
         low, high = column_of(interval.low), column_of(interval.high)
         rule[low : high + 1] = "=" * (high + 1 - low)

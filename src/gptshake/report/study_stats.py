@@ -324,7 +324,7 @@ def cliff(study: Rows, scale: Scale) -> tuple[float, float] | None:
     return (next_value, loss) if next_value <= 2.02 * value and loss > lowest + CLIFF * abs(lowest) else None
 
 
-def basin_of(study: Rows, scale: Scale) -> Basin | None:
+def near_optimal(study: Rows, scale: Scale) -> Basin | None:
     """The near-optimal interval on an axis; None with fewer than three values along the best trial's curve."""
     points = best_curve(study, scale)
     if len({value for value, loss in points if math.isfinite(loss)}) < 3:

@@ -182,7 +182,7 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
     rows = lr_finder.confirm(words, study, start=start, highest=highest, n=number)
     winner, scale = study_stats.best(rows), study_stats.scales(rows)[0]
     assert winner is not None  # one of them came to an end
-    bowl = study_stats.basin_of(rows, scale)
+    bowl = study_stats.near_optimal(rows, scale)
     low, high = scale.inside(bowl, []) if bowl else (None, None)
     runs = [{"lr": float(t["params"][scale.key]), "value": t["value"], "state": t["state"]} for t in rows["trials"]]
     return {
