@@ -35,7 +35,10 @@ SCHEMA = "*.config"
 
 # Heavy library -> modules that may name it. Everything else stays quick to import and testable without it.
 HEAVY = {
-    "torch": ["model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "setup.*", "tasks.*"],
+    "torch": [
+        *("model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "setup.*", "tasks.*"),
+        "record.sinks.tensorboard",
+    ],
     "pytorch_lightning": ["training.*", "data.module", "setup.*"],
     "hydra": ["cli", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
     "omegaconf": ["cli", "config.*", "setup.*", "tasks.*", "trials"],
@@ -46,7 +49,6 @@ HEAVY = {
     "tiktoken": ["tokenizer.*"],
     "tokenizers": ["tokenizer.hf_bpe", "tokenizer.exchange"],
     "sentencepiece": ["tokenizer.sentencepiece"],
-    "tensorboard": ["record.sinks.tensorboard"],
     "regex": ["tokenizer.words"],
     "gensim": [],
     "pandas": ["record.*", "report.*", "tasks.*"],

@@ -9,6 +9,7 @@ import ctypes
 import re
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,17 @@ def _nvidia(uuid: str) -> list[Counter]:
 
 
 def _rapl() -> list[Counter]:
-    counters = []
+    counters: list[Counter] = []
     for folder in sorted(RAPL.glob("intel-rapl:*")):  # AMD's processors stand there, too
         with contextlib.suppress(OSError, ValueError):
             if (folder / "name").read_text().startswith("package"):
-                counters.append(_rapl_counter(folder / "energy_uj", float((folder / "max_energy_range_uj").read_text()) / 1e6))
+                whole = float((folder / "max_energy_range_uj").read_text()) / 1e6
+                counters.append((partial(_joules, folder / "energy_uj"), whole))
     return counters
 
 
-def _rapl_counter(file: Path, whole: float) -> Counter:
-    return lambda: float(file.read_text()) / 1e6, whole
+def _joules(file: Path) -> float:
+    return float(file.read_text()) / 1e6
 
 
 def _library() -> Any:

@@ -7,6 +7,7 @@ content or the new one, never half of either.
 
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -27,35 +28,46 @@ _NESTED = re.compile(r"(?:[\[{]\s*){20}|(?:- ){20}|^ {100}|(?:\? ){20}", re.MULT
 def refuse_links(folder: Path) -> None:
     """Refuse a folder to be written to in which a link leads out of it: what is written or removed through it is somebody else's.
 
+    Nor is anything written to a FIFO or a device: that would never end.
+
     Raises:
-        RecordError: naming the first link.
+        RecordError: naming the first one.
     """
     inside = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for entry in (Path(parent) / name for name in (*folders, *files)):
-            if entry.is_symlink() and not entry.resolve().is_relative_to(inside) and not _is_wandbs(entry.relative_to(folder)):
+            name = entry.name if "wandb" in entry.relative_to(folder).parts else ""  # W&B makes such links and leaves them alone later
+            wandbs = name == "latest-run" or re.fullmatch(r"debug.*\.log", name)
+            if entry.is_symlink() and not entry.resolve().is_relative_to(inside) and not wandbs:
                 raise RecordError(
                     f"{entry} is a link to {entry.readlink()}: nothing is written or removed through links. Put what it points to in its place."
                 )
+            if not (entry.is_symlink() or entry.is_file() or entry.is_dir()):
+                raise RecordError(f"{entry} is neither a file nor a folder: it is none of gptshake's. Remove it, or choose another directory.")
 
 
-def _is_wandbs(entry: Path) -> bool:
-    """Whether W&B makes such a link, in folders that it leaves alone later."""
-    return "wandb" in entry.parts and (entry.name == "latest-run" or re.fullmatch(r"debug.*\.log", entry.name) is not None)
-
-
-def read_text(path: Path, limit: int) -> str:
-    """The text of a regular file of at most ``limit`` bytes.
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is larger, no file (a FIFO never ends), or no UTF-8.
+        ValueError: it is larger, or no file: a FIFO or a device never ends.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path.name} is no regular file")
     if (size := path.stat().st_size) > limit:
         raise ValueError(f"{path.name} has {size:,} bytes, more than {limit:,}")
-    return path.read_text(encoding="utf-8")
+    return path.read_bytes()
+
+
+def read_text(path: Path, limit: int) -> str:
+    """As ``read_bytes``, for UTF-8; with its line ends as ``\\n``.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, no file, or no UTF-8.
+    """
+    return io.TextIOWrapper(io.BytesIO(read_bytes(path, limit)), encoding="utf-8").read()
 
 
 def yaml_text(path: Path) -> str:
@@ -109,17 +121,12 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
         number = behind.errno if isinstance(behind, OSError) else int(match[1]) if (match := _OS_ERROR.search(str(behind))) else None
         place = Path(str(named)) if (named := getattr(behind, "filename", None)) else path
         if number in (errno.ENOSPC, errno.EDQUOT):
-            return StorageError(f"The disk is full{_room(place)}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
+            room = f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there" if place else ""
+            return StorageError(f"The disk is full{room}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
         if number in (errno.EROFS, errno.EACCES, errno.EPERM):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
         behind = behind.__cause__ or behind.__context__
     return None
-
-
-def _room(place: Path | None) -> str:
-    if place is None:
-        return ""
-    return f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there"
 
 
 def free_disk(place: Path) -> int:
@@ -228,42 +235,31 @@ def build_once(
     if valid(target):
         return False
     with storing(target):
-        return _build_locked(target, valid, build, waiting, resumes=resumes)
-
-
-def _build_locked(
-    target: Path, valid: Callable[[Path], bool], build: Callable[[Path], None], waiting: Callable[[], None], *, resumes: bool
-) -> bool:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f".{target.name}.lock"))  # held by the kernel: a killed builder lets go of it
-    try:
-        lock.acquire(timeout=0.1)
-    except Timeout:
-        waiting()
-        lock.acquire()
-    try:
-        if valid(target):
-            return False
-        partial = target.with_name(f".{target.name}.partial")
-        _remove_leftovers(target, but=partial if resumes else None)
-        partial.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(f".{target.name}.lock"))  # held by the kernel: a killed builder lets go of it
         try:
-            build(partial)
-        except BaseException:
-            if not resumes:
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
-        _put(partial, target)
-        return True
-    finally:
-        lock.release()
-
-
-def _remove_leftovers(target: Path, but: Path | None) -> None:
-    """Remove half-built folders of killed builders; called under the lock, so nobody is writing them."""
-    for folder in target.parent.glob(f".{target.name}.*"):
-        if folder.is_dir() and folder != but:
-            shutil.rmtree(folder, ignore_errors=True)
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            if valid(target):
+                return False
+            partial = target.with_name(f".{target.name}.partial")
+            for folder in target.parent.glob(f".{target.name}.*"):  # of killed builders; nobody else writes here under the lock
+                if folder.is_dir() and not (resumes and folder == partial):
+                    shutil.rmtree(folder, ignore_errors=True)
+            partial.mkdir(exist_ok=True)
+            try:
+                build(partial)
+            except BaseException:
+                if not resumes:
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise
+            _put(partial, target)
+            return True
+        finally:
+            lock.release()
 
 
 def written(write: Callable[[], Iterable[Path]]) -> str:

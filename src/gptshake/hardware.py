@@ -88,10 +88,7 @@ KNOWN_GPUS = {
 
 
 def describe() -> dict[str, Any]:
-    """The machine, for the run's record: ``cpu``, ``cores`` (physical), ``threads`` (logical), ``ram_gb``, ``gpus``, ``platform``.
-
-    GPUs are asked of the driver's own tool, so that no torch is needed; each has a ``name`` and, where known, ``memory_gb``.
-    """
+    """The machine, for the run's record: ``cpu``, ``cores`` (physical), ``threads`` (logical), ``ram_gb``, ``gpus``, ``platform``."""
     return {
         "cpu": cpu_name(),
         "cores": physical_cores(),
@@ -122,14 +119,20 @@ def cpu_name() -> str:
 def logical_cores() -> int:
     """Hardware threads that this process may use: its affinity and its container's quota are respected."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, _cgroup_cores() or allowed))
+    quota, _, period = (_cgroup_value("cpu.max") or "max").partition(" ")
+    return max(1, min(allowed, -(-int(quota) // int(period)))) if quota.isdigit() and period.isdigit() else allowed
 
 
 def physical_cores() -> int:
     """Cores behind those threads; two threads of one core multiply no faster than one."""
     if not CPU_INFO.exists():
         return min(int(_output("sysctl", "-n", "hw.physicalcpu") or logical_cores()), logical_cores())
-    return max(1, min(len(_cores_of(CPU_INFO.read_text(), os.sched_getaffinity(0))) or logical_cores(), logical_cores()))
+    allowed, cores = os.sched_getaffinity(0), set()
+    for entry in CPU_INFO.read_text().split("\n\n"):
+        fields = dict(re.findall(r"^(processor|physical id|core id)\s*:\s*(\d+)$", entry, re.MULTILINE))
+        if len(fields) == 3 and int(fields["processor"]) in allowed:
+            cores.add((fields["physical id"], fields["core id"]))
+    return max(1, min(len(cores) or logical_cores(), logical_cores()))
 
 
 def default_threads() -> int:
@@ -147,7 +150,9 @@ def memory_bytes() -> int:
 def free_bytes(device: str) -> int:
     """Memory of ``device`` that nobody uses now, in bytes; for ``cpu`` and ``mps`` of the main memory, where the system says so, else all of it."""
     if device == "cuda":
-        return _mib("memory.free") or int(_cuda().mem_get_info()[0])
+        import torch
+
+        return _mib("memory.free") or int(torch.cuda.mem_get_info()[0])
     found = re.search(r"^MemAvailable:\s*(\d+) kB$", MEM_INFO.read_text(), re.MULTILINE) if MEM_INFO.exists() else None
     free = 1024 * int(found[1]) if found else memory_bytes()
     limit, used, stat = (_cgroup_value(f"memory.{name}") or "" for name in ("max", "current", "stat"))
@@ -183,14 +188,10 @@ def resident_bytes() -> int:
 
 def peak_bytes(device: str) -> int:
     """The most memory that this process has held so far: of the GPU for ``cuda`` (without the driver's) and ``mps``, else of the main memory."""
-    if device == "cuda":
+    if device in ("cuda", "mps"):
         import torch
 
-        return int(torch.cuda.max_memory_reserved())
-    if device == "mps":
-        import torch
-
-        return int(torch.mps.driver_allocated_memory())
+        return int(torch.cuda.max_memory_reserved() if device == "cuda" else torch.mps.driver_allocated_memory())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
@@ -198,7 +199,9 @@ def device_memory(device: str) -> int:
     """Memory in which ``device`` (``cpu``, ``cuda``, ``mps``) trains, in bytes; Apple's GPUs share the main memory."""
     if device != "cuda":
         return memory_bytes()
-    return _mib("memory.total") or int(_cuda().get_device_properties(0).total_memory)
+    import torch
+
+    return _mib("memory.total") or int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def device_count(device: str) -> int:
@@ -214,15 +217,22 @@ def pick_device(accelerator: str) -> str:
     """``cuda``, ``mps`` or ``cpu``.
 
     Args:
-        accelerator: ``auto`` (the first of these that is there), ``gpu`` (CUDA or MPS), ``cuda``, ``mps`` or ``cpu``.
+        accelerator: ``auto`` (the first that is there), ``gpu`` (CUDA or MPS), ``cuda``, ``mps`` or ``cpu``.
     Raises:
         ConfigError: an unknown word, or a device that is not there.
     """
     choices = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps"), "cuda": ("cuda",), "mps": ("mps",), "cpu": ("cpu",)}
     if accelerator not in choices:
         raise ConfigError(f"trainer.accelerator={accelerator} is unknown: write one of {', '.join(choices)}.")
+    if accelerator == "cpu":
+        return "cpu"
+    import torch
+
+    darwin = platform.system() == "Darwin"  # where torch would start Metal to see whether it can
+    mps = torch.backends.mps.is_built() and platform.machine() == "arm64" if darwin else torch.backends.mps.is_available()
+    there = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     for device in choices[accelerator]:
-        if _is_there(device):
+        if there[device]:
             return device
     raise ConfigError(
         f"trainer.accelerator={accelerator} is asked for, but torch sees no such device here: try trainer=auto or trainer=cpu."
@@ -235,9 +245,15 @@ def pick_precision(device: str) -> str:
     bf16, that is: CUDA from compute capability 8 (Ampere) on, x86 processors with AMX, and AMD's from Zen 4 on (docs/benchmarks.md).
     """
     if device == "cuda":
-        said = re.fullmatch(r"(\d+)\.\d+", _first_gpu("compute_cap"))
-        return BF16 if (int(said[1]) if said else _cuda().get_device_capability()[0]) >= 8 else FP16
-    return BF16 if device == "cpu" and any(flags <= _cpu_flags() for flags in BF16_FLAGS) else FP32
+        import torch
+
+        known = re.fullmatch(r"(\d+)\.\d+", _first_gpu("compute_cap"))  # torch starts CUDA when it is asked
+        return BF16 if (int(known[1]) if known else torch.cuda.get_device_capability()[0]) >= 8 else FP16
+    if device == "cpu" and CPU_INFO.exists():
+        first = CPU_INFO.read_text().partition("\n\n")[0]
+        words = {word for line in re.findall(r"^(?:flags|vendor_id)\s*:(.+)$", first, re.MULTILINE) for word in line.lower().split()}
+        return BF16 if any(flags <= words for flags in BF16_FLAGS) else FP32
+    return FP32
 
 
 def check_precision(device: str | None, precision: str | None) -> None:
@@ -314,25 +330,6 @@ def wait(device: str) -> None:
         {"cuda": torch.cuda, "mps": torch.mps}[device].synchronize()
 
 
-def _is_there(device: str) -> bool:
-    if device == "cpu":
-        return True
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.is_available()
-    if platform.system() == "Darwin":  # torch would start Metal to see whether it can
-        return torch.backends.mps.is_built() and platform.machine() == "arm64"
-    return torch.backends.mps.is_available()
-
-
-def _cuda() -> Any:
-    """torch's CUDA, which starts when it is asked: where the driver's tool does not answer."""
-    import torch
-
-    return torch.cuda
-
-
 def _mib(field: str) -> int:
     """Bytes of a size that the driver's tool gives in MiB; 0 if it does not."""
     said = _first_gpu(field)
@@ -346,28 +343,6 @@ def _first_gpu(field: str) -> str:
     rows = _output("nvidia-smi", f"--query-gpu={field},mig.mode.current", "--format=csv,noheader,nounits", *which).splitlines()
     value, _, parted = (rows[0] if rows else "").partition(",")
     return "" if parted.strip() == "Enabled" else value.strip()
-
-
-def _cpu_flags() -> set[str]:
-    """Instruction sets and maker that Linux names for the first processor, in small letters; empty elsewhere."""
-    text = CPU_INFO.read_text().partition("\n\n")[0] if CPU_INFO.exists() else ""
-    return {word for line in re.findall(r"^(?:flags|vendor_id)\s*:(.+)$", text, re.MULTILINE) for word in line.lower().split()}
-
-
-def _cores_of(cpu_info: str, processors: set[int]) -> set[tuple[int, int]]:
-    """(socket, core) of the given processors, as far as the text of /proc/cpuinfo names them."""
-    cores = set()
-    for entry in cpu_info.split("\n\n"):
-        fields = dict(re.findall(r"^(processor|physical id|core id)\s*:\s*(\d+)$", entry, re.MULTILINE))
-        if len(fields) == 3 and int(fields["processor"]) in processors:
-            cores.add((int(fields["physical id"]), int(fields["core id"])))
-    return cores
-
-
-def _cgroup_cores() -> int | None:
-    """Processors that a container's quota allows, rounded up; None without a quota."""
-    quota, _, period = (_cgroup_value("cpu.max") or "max").partition(" ")
-    return -(-int(quota) // int(period)) if quota.isdigit() and period.isdigit() else None
 
 
 def _cgroup_value(name: str) -> str | None:

@@ -7,10 +7,11 @@ in a text, and now and then something harmless is hidden. The environment is rea
 """
 
 import codecs
+import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -27,30 +28,44 @@ _VARIABLE = re.compile(
 # Names in texts, where "token" and "key" are everyday words of this project.
 _NAME = (
     r"(?:(?:api|access|account|secret|private|auth|signing|encryption|wandb)[_-]?key|secret|passwd|password|passphrase|credentials?"
-    r"|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"
+    r"|SharedAccessSignature|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"
 )
 _VALUE = r"(?![$<\[])[^\s'\",;}&]{6,}"
-_NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?|--{_NAME}\s+)({_VALUE})")
 # What is hidden only if it looks made up, with letters and digits and no number: behind an everyday word, or a name without = or :.
 _MADE_UP = r"(?![+-]?[\d.,_]+(?:e[+-]?\d+)?(?![\w.]))(?=[\w~+/.=-]{0,60}\d)(?=[\w~+/.=-]{0,60}[a-z])[\w~+/.=-]{8,}"
-_TOLD = re.compile(
-    rf"(?i)((?:(?<![a-z])(?:token|pass|pwd?)['\"]?\s{{0,9}}[=:]\s*|(?:{_NAME}|(?:api|access) key|(?:-|authorization: )token)\s+(?:is\s+)?"
-    rf"|(?:api|access) key:\s*)['\"]?)({_MADE_UP})"
+_NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?|--{_NAME}\s+)({_VALUE})")
+# One row for each kind of secret: what is kept of a match is its first group.
+_ANYWHERE = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"((?<![A-Za-z0-9]))(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{16,}"
+        r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}"
+        r"|wandb_v\d+_[A-Za-z0-9_-]{16,}|pypi-[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{5,}"
+        r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|(?:npm|r8)_[A-Za-z0-9]{30,}|dop_v1_[0-9a-f]{32,}|ya29\.[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,})",
+        r"(hooks\.slack\.com/services/)[A-Za-z0-9/]{16,}",
+        r"(?i)(bearer |basic )[A-Za-z0-9._~+/=-]{16,}",
+        r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)(?!git@|<secret>@)(?:[^\s/'\"]{1,999}|[^\s/:@'\"]{1,99}:[^\s@'\"]{1,999})(?=@)",
+        r"(?i)([?&;][\w-]{0,40}(?:token|key|secret|passw(?:or)?d|pwd|signature|sig|auth|credential)[\w-]{0,40}=)[^&#\s'\"]+",
+    )
 )
-_NAMED_LITERAL = re.compile(
-    rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\"])({_VALUE})(?=['\"])"
-)  # in a program a bare word is no value
-_QUERY = re.compile(r"(?i)([?&;][\w-]{0,40}(?:token|key|secret|passw(?:or)?d|pwd|signature|sig|auth|credential)[\w-]{0,40}=)[^&#\s'\"]+")
-_ADDRESS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)(?!git@|<secret>@)(?:[^\s/'\"]{1,999}|[^\s/:@'\"]{1,99}:[^\s@'\"]{1,999})@")
+_IN_TEXTS = (
+    _NAMED,
+    *(
+        re.compile(pattern)
+        for pattern in (
+            rf"(?i)((?:(?<![a-z])(?:token|pass|pwd?)['\"]?\s{{0,9}}[=:]\s*|(?:{_NAME}|(?:api|access) key|(?:-|authorization: )token)\s+(?:is\s+)?"
+            rf"|(?:api|access) key:\s*)['\"]?){_MADE_UP}",
+            r"(?i)((?<![\w-])token\s+(?:is\s+)?['\"]?)(?=[a-z]{0,60}\d)(?=\d{0,60}[a-z])[a-z0-9]{16,}(?![\w-])",
+            r"(?i)((?<![\w-])(?:-u|--user|--proxy-user)[ =]?['\"]?[\w.@-]{1,60}:)(?![$<])[^\s'\":]{3,}",  # curl -u user:password
+            r"(?i)(\b(?:mysql|mariadb|sshpass|mongo|docker login|podman login|redis-cli)\w*\b[^\n|;&]{0,200}?\s-[pa]\s?['\"]?)(?![$<-])[^\s'\"]{3,}",
+            r"((?<![\w@:./-])[A-Za-z][\w.-]{0,60}:)(?![$<])(?=[^\s/:@'\"]{0,60}\d)[^\s/:@'\"]{6,}(?=@(?!sha256)[A-Za-z0-9][\w.-]{1,99}:)",  # user:pw@host:
+            r"(?i)((?<![\w-])(?:set-)?cookie:\s{0,9}(?=[\w.-]{1,60}=))(?!<secret>)[^\n'\"]+",
+        )
+    ),
+)
+# In a program a bare word is no value.
+_IN_PROGRAMS = (re.compile(rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\"]){_VALUE}(?=['\"])"),)
 _PASSWORD = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@]{0,99}:([^\s/@]{1,999})@")  # of an address, by itself
-_SHAPES = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{16,}"
-    r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}"
-    r"|wandb_v\d+_[A-Za-z0-9_-]{16,}|pypi-[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{5,}"
-    r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|(?:npm|r8)_[A-Za-z0-9]{30,}|dop_v1_[0-9a-f]{32,}|ya29\.[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,})"
-    r"|(?<=hooks\.slack\.com/services/)[A-Za-z0-9/]{16,}"
-    r"|(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/=-]{16,}"
-)
 _HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&B; or a commit, if a word before it says so
 _COMMIT = re.compile(r"(?i)(?:commit|version|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END|\Z)", re.DOTALL)
@@ -88,7 +103,7 @@ def redact_code(content: bytes, path: str) -> bytes:
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
     text = content.decode(encoding, errors)
     if path.endswith((".py", ".js")):
-        clean = _clean(text, _known(), _NAMED_LITERAL)
+        clean = _clean(text, _known(), _IN_PROGRAMS)
         strings = _ONE_LINE if text.startswith("diff --git ") else _STRING  # a piece of a file may begin within a string
         clean = strings.sub(lambda found: _NAMED.sub(rf"\1{SECRET}", found[0]), clean)
     else:
@@ -128,20 +143,22 @@ def _walk(node: Any, name: str, known: re.Pattern[str] | None) -> Any:
     return _clean(node, known, before=f"{name} ")
 
 
-def _clean(text: str, known: re.Pattern[str] | None, named: re.Pattern[str] = _NAMED, before: str = "") -> str:
+def _clean(text: str, known: re.Pattern[str] | None, patterns: Sequence[re.Pattern[str]] = _IN_TEXTS, before: str = "") -> str:
     """``before`` is what stands in front of the text, as far as it tells a commit from a key."""
     text = known.sub(SECRET, text) if known else text
     text = _PRIVATE_KEY.sub(lambda found: _KEY_LINE.sub(SECRET, found[0]), text)
-    text = _SHAPES.sub(SECRET, text)
-    text = _ADDRESS.sub(rf"\1{SECRET}@", text)
-    text = _QUERY.sub(rf"\1{SECRET}", text)
-    text = _HEX.sub(lambda found: found[0] if _COMMIT.search(_line_before(before + text, len(before) + found.start())) else SECRET, text)
-    text = named.sub(rf"\1{SECRET}", text)
-    return _TOLD.sub(rf"\1{SECRET}", text) if named is _NAMED else text
+    for pattern in _ANYWHERE:
+        text = pattern.sub(rf"\1{SECRET}", text)
+    whole = before + text
 
+    def hide(found: re.Match[str]) -> str:
+        position = len(before) + found.start()
+        return found[0] if _COMMIT.search(whole[max(0, position - 80) : position].rpartition("\n")[2]) else SECRET
 
-def _line_before(text: str, position: int) -> str:
-    return text[max(0, position - 80) : position].rpartition("\n")[2]
+    text = _HEX.sub(hide, text)
+    for pattern in patterns:
+        text = pattern.sub(rf"\1{SECRET}", text)
+    return text
 
 
 def _known() -> re.Pattern[str] | None:
@@ -186,10 +203,12 @@ def _at_home() -> Iterator[str]:
 
 
 def _read(file: Path) -> str:
+    """Up to a megabyte; nothing of what is not there, no regular file (a FIFO never ends), or not ours to read."""
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        with file.open(encoding="utf-8", errors="replace") if file.is_file() else io.StringIO() as opened:
+            return opened.read(1 << 20)
     except OSError:
-        return ""  # not there, a folder, or not ours to read
+        return ""
 
 
 def _is_ordinary(value: str) -> bool:

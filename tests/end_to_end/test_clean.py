@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 
 
@@ -37,7 +37,7 @@ def test_it_lists_and_removes_only_what_is_named_and_agreed_to(light_commands: A
     for mistake in ("checkpoints/xaaaaaab", "nothing", "stores/*"):
         refused = light_commands(folder, "task=clean", cache, f"task.remove={mistake}", "task.yes=true")
         assert refused.code == 2 and "nothing on the disk has this name" in refused.error
-    lease = Lease(folder / "runs/xbbbbbbb")
+    lease = RunLock(folder / "runs/xbbbbbbb")
     done = light_commands(folder, "task=clean", cache, "task.remove=[checkpoints/*]", "task.yes=true")
     lease.release()
     assert done.code == 0 and "in use: xbbbbbbb is running" in done.out and weights(folder) == ["xbbbbbbb"], done.err

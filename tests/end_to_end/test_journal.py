@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gptshake.record.lease import Lease
-from gptshake.record.notes import read_notes
+from gptshake.record.lock import RunLock
+from gptshake.record.texts import read_notes
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_runs_and_a_sweep_are_told_and_told_the_same_again(lab: Path, commands: 
 
 def test_notes_are_taken_at_any_time(lab: Path, light_commands: Any) -> None:
     run = next(path for path in (lab / "runs").iterdir() if "lr1e-3" not in path.name)
-    lease = Lease(run)  # somebody is at work in it
+    lease = RunLock(run)  # somebody is at work in it
     assert light_commands(lab, "task=note", f"task.run={run.name[-8:]}", "task.text=it's #1, (really)! a=b").code == 0
     lease.release()
     assert light_commands(lab, "task=note", "task.run=rates", "task.text=TODO three seeds").code == 0

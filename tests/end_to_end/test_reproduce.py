@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...], book
 def reproduce(place: Path, commands: Any, tmp_path: Path) -> Any:
     """``task=reproduce`` from another folder, as if this gptshake were the checkout's."""
     root = (
-        f"from pathlib import Path; from gptshake.record import restore; restore.checkout_root = lambda: Path({str(place / 'checkout')!r})"
+        f"from pathlib import Path; from gptshake.record import worktree; worktree.checkout_root = lambda: Path({str(place / 'checkout')!r})"
     )
 
     def command(run: Path, *words: str, before: str = "") -> Any:

@@ -16,7 +16,7 @@ from gptshake.config.overrides import freeze, refuse_code, resumed_overrides, st
 from gptshake.errors import RecordError
 from gptshake.record.disk import items
 from gptshake.record.run import Run
-from gptshake.tasks.sync import _whole_folder
+from gptshake.tasks.sync import folder_to_upload
 
 MAKE = "import os\nos.makedirs(os.environ['MARKER'], exist_ok=True)\n"
 
@@ -175,7 +175,6 @@ def test_a_record_of_another_user_is_told_by_the_key(run: Path, light_commands: 
 
 
 def test_somebody_elses_record_does_not_become_the_users_own_by_going_on(original: Path, tmp_path: Path) -> None:
-    from gptshake.record.run import Run
     from gptshake.record.seal import is_made_here
 
     own, theirs = (Path(shutil.copytree(original, tmp_path / name)) for name in ("own", "theirs"))
@@ -350,12 +349,26 @@ def test_a_record_that_never_ends_is_broken_and_not_waited_for(run: Path, light_
         assert light_commands(tmp_path, "task=runs").code == 0
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_a_record_is_neither_waited_for_nor_a_traceback(make: Any, run: Path, light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    run = run.rename(tmp_path / "runs/one")
+    for name in ("notes.jsonl", "samples.md", "metrics.csv", "lease.json", "run.lock", "diff.patch"):
+        (run / name).unlink(missing_ok=True)
+        make(run / name)
+    for words in (("task=runs",), ("task=journal",), ("task=diff", "task.runs=[one,one]"), ("task=report", "task.run=one")):
+        done = light_commands(tmp_path, *words)
+        assert "Traceback" not in done.err, done.err
+    done = light_commands(tmp_path, "task=note", "task.run=one", "note=x")
+    assert done.code != 0 and "Traceback" not in done.err
+
+
 def test_what_a_link_of_a_record_points_to_is_not_uploaded(run: Path, tmp_path: Path) -> None:
     (tmp_path / "id_rsa").write_text("mine")
     (run / "plots").mkdir(exist_ok=True)
     (run / "plots/x.png").symlink_to(tmp_path / "id_rsa")
     with pytest.raises(RecordError, match=r"x\.png is a link"):
-        _whole_folder(Run.open(run))
+        folder_to_upload(run)
 
 
 def test_a_run_that_is_linked_to_is_not_offered_for_removal(run: Path, tmp_path: Path) -> None:

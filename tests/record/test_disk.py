@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from gptshake.record.disk import Item, in_use, items, remove, size_of
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 
 
@@ -66,14 +66,14 @@ def test_what_is_named_is_removed_and_nothing_beside_it(place: Place) -> None:
 
 def test_what_a_run_at_work_uses_is_in_use(place: Place) -> None:
     assert not any(map(in_use, place.items().values()))
-    lease = Lease(place.runs / "a")
+    lease = RunLock(place.runs / "a")
     used = {name for name, item in place.items().items() if in_use(item)}
     assert used == {"stores/abc", "checkpoints/aaaaaaaa"}
     lease.release()
-    trial = Lease(place.multirun / "night/0")
+    trial = RunLock(place.multirun / "night/0")
     assert {name for name, item in place.items().items() if in_use(item)} == {"checkpoints/tttttttt", "studies/night"}
     trial.release()
-    controller = Lease(place.multirun / "night")
+    controller = RunLock(place.multirun / "night")
     assert {name for name, item in place.items().items() if in_use(item)} == {"studies/night"}
     controller.release()
 

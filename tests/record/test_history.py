@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from gptshake.record import commits
-from gptshake.record.history import History
+from gptshake.record import git as git_module
+from gptshake.record.git import History
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     git("commit", "-q", "--allow-empty", "-m", "aside")
     git("checkout", "-q", "main")
     git("merge", "-q", "--no-ff", "-m", "joined", "side")
-    monkeypatch.setattr(commits, "_ask", lambda *command: git(*command))
+    monkeypatch.setattr(git_module, "checkout_root", lambda: tmp_path)
     return {line[41:]: line[:40] for line in git("log", "--format=%H %s").splitlines()}
 
 
@@ -42,5 +42,5 @@ def test_a_commit_that_is_not_known_counts_for_nothing(checkout: dict[str, str],
 
 
 def test_without_a_checkout_there_is_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "_ask", lambda *command: None)
+    monkeypatch.setattr(git_module, "checkout_root", lambda: None)
     assert History(["a" * 40, "b" * 40]).between("a" * 40, "b" * 40) == []

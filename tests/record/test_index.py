@@ -5,7 +5,7 @@ import pytest
 
 from gptshake.console import one_line
 from gptshake.record.index import flat, read_entry, read_index
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run
 from gptshake.report.runs_page import runs_page
 from gptshake.report.runs_table import lines, table, tally
@@ -34,7 +34,7 @@ def test_runs_and_trials_come_newest_first(tmp_path: Path) -> None:
 
 
 def test_an_entry_reads_what_the_run_wrote(tmp_path: Path) -> None:
-    lease = Lease(tmp_path)
+    lease = RunLock(tmp_path)
     made(tmp_path, "x3k9a2pq")
     entry = read_entry(tmp_path)
     assert entry.status == "running"
@@ -123,7 +123,7 @@ def test_a_deeply_nested_record_is_broken(tmp_path: Path, content: str) -> None:
     "beat", [{"host": 5}, {"host": "elsewhere", "time": "x", "pid": 1}, [], None, "x", {"pid": 1, "host": [], "time": 1}]
 )
 def test_a_malformed_heartbeat_is_none(tmp_path: Path, beat: object) -> None:
-    Lease(tmp_path).release()
+    RunLock(tmp_path).release()
     made(tmp_path, "x3k9a2pq")
     (tmp_path / "lease.json").write_text(json.dumps(beat))
     assert read_entry(tmp_path).status == "killed"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gptshake.record.notes import add_note, read_notes
+from gptshake.record.texts import add_note, read_notes
 
 
 def texts(path: Path) -> list[str]:

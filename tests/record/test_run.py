@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gptshake.errors import RecordError
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run, read_run, status_of
 
 UPDATING = """
@@ -47,7 +47,7 @@ def test_a_new_record_holds_what_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_lease_may_be_taken_before_the_record_is_made(tmp_path: Path) -> None:
-    held = Lease(tmp_path / "run")
+    held = RunLock(tmp_path / "run")
     new_run(tmp_path / "run")
     assert status_of(tmp_path / "run") == "running"
     held.release()
@@ -98,7 +98,7 @@ def test_run_json_is_whole_at_whatever_moment_its_writer_is_killed(tmp_path: Pat
 
 def test_running_without_anybody_at_work_is_killed(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
-    held = Lease(run.path)
+    held = RunLock(run.path)
     assert status_of(run.path) == "running"
     held.release()
     assert status_of(run.path) == "killed"

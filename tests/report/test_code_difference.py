@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gptshake.record import commits
+from gptshake.record import git as git_module
 from gptshake.record.index import Entry, read_entry
 from gptshake.report.difference import code_differences
 
@@ -36,7 +36,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         git(root, "add", ".")
         git(root, "commit", "-q", "-m", subject)
         found.append(git(root, "rev-parse", "HEAD"))
-    monkeypatch.setattr(commits.git, "checkout_root", lambda: root)
+    monkeypatch.setattr(git_module, "checkout_root", lambda: root)
     return found
 
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
-from gptshake.record import commits
-from gptshake.record.notes import add_note
+from gptshake.record import git as git_module
 from gptshake.record.run import Run
+from gptshake.record.texts import add_note
 from gptshake.report.journal.experiments import Spread, difference
 from gptshake.report.journal.journal import Written, write_journal
 
@@ -87,7 +87,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commits, "_ask", lambda *command: None)  # these runs' commits are in no checkout
+    monkeypatch.setattr(git_module, "checkout_root", lambda: None)  # these runs' commits are in no checkout
     return Place(tmp_path)
 
 

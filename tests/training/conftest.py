@@ -15,7 +15,7 @@ from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.adamw import adamw
 from gptshake.optim.schedule import cosine
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 from gptshake.training.bench import Bench
 from gptshake.training.callbacks.checkpoint import Checkpoint
@@ -68,7 +68,7 @@ class Training:
 
     def train(self, callbacks: Sequence[pl.Callback] = (), precision: str = "32-true", resume: Path | None = None) -> list[dict[str, Any]]:
         """The same, in another precision or from a checkpoint."""
-        metrics, lease = Metrics(), Lease(self.run.path)
+        metrics, lease = Metrics(), RunLock(self.run.path)
         limits: Any = {"val_check_interval": self.interval, "max_seconds": self.max_seconds, "patience": self.patience}
         last = Checkpoint(metrics, lease, save_minutes=10, saved_step=None, **limits)
         self.trainer = build_trainer(

@@ -12,7 +12,8 @@ import torch
 
 from gptshake.errors import Pruned, Stop
 from gptshake.ranks import Ranks
-from gptshake.record.silent import NoLease, SilentRun
+from gptshake.record.lock import NullLock
+from gptshake.record.run import NullRun
 from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.noise_scale import NoiseScale
 from gptshake.training.checkpoint import steps_saved
@@ -93,15 +94,15 @@ def test_ranks_agree_once_a_step(training: Callable[..., Any], deferred: None) -
 
 
 def test_a_rank_that_follows_writes_nothing(training: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, lease = SilentRun(tmp_path), NoLease()
+    run, lease = NullRun(tmp_path), NullLock()
     run.say("words")
     run.log("words")
     run.append_row({"step": 1})
     run.flush()
     run.sample(1, 1, "text")
     run.update(status="ok")
-    lease.beat(1, 2.0)
-    assert (run.rows(), lease.wish()) == ([], None)
+    lease.heartbeat(1, 2.0)
+    assert (run.rows(), lease.stop_requested()) == ([], None)
     lease.release()
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gptshake.record.index import STUDY_FILE, Entry, read_index
-from gptshake.record.lease import is_alive
+from gptshake.record.lock import is_alive
 
 CACHES = ("stores", "corpora", "tokenizers", "fits")  # folders of the cache; all of it can be made again
 CHECKPOINTS, STUDIES = "checkpoints", "studies"

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,32 @@ from gptshake.redaction import redact_code
 GUARDED = ("src", "conf", "pyproject.toml", "constraints.txt")  # what decides the numbers of a run
 MAX_COPY = 1 << 20  # bytes of an untracked file that is still copied
 MAX_COPIES = 16 << 20  # bytes of all of them together
+_PLAIN = ("--no-ext-diff", "--no-textconv", "--no-color")  # whatever the user's git is set to
 
 
-class _Refused(Exception):
+class GitRefused(Exception):
     """Git is missing, or did not do what it was asked; the text says why."""
+
+
+def run_git(folder: Path, *command: str, seconds: float = 10.0) -> bytes:
+    """What git prints. It takes no lock to read, asks nothing, runs no hook or helper of the user's, and no variable points elsewhere.
+
+    Raises:
+        GitRefused: with the line that says why.
+    """
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith("GIT_CONFIG")}
+    env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    settings = ("core.fsmonitor=false", "core.quotePath=false", f"core.hooksPath={os.devnull}")
+    arguments = ["git", *(word for setting in settings for word in ("-c", setting)), *command]
+    try:
+        done = subprocess.run(arguments, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise GitRefused("git is not installed" if isinstance(error, FileNotFoundError) else f"git did not answer: {error}") from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = next((line for line in lines if line.startswith("fatal: ")), lines[-1] if lines else f"exit code {done.returncode}")
+        raise GitRefused(f"git refused: {reason.removeprefix('error: ').rstrip('.')}")
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -61,12 +83,30 @@ def read_code() -> Code:
     """Ask git about the package's own checkout."""
     try:
         root = _checkout()
-    except _Refused as refusal:
+    except GitRefused as refusal:
         return Code({"unversioned": str(refusal)})
     try:
         return _read(root)
-    except _Refused as refusal:
+    except GitRefused as refusal:
         return Code({"unversioned": str(refusal)}, unread=str(refusal))
+
+
+def checkout_root() -> Path | None:
+    """The checkout that this package runs from; None for a wheel, without git, or where git refuses."""
+    try:
+        return _checkout()
+    except GitRefused:
+        return None
+
+
+def _checkout() -> Path:
+    sources, root = Path(__file__).resolve().parents[2:4]
+    if sources.name != "src":
+        raise GitRefused("installed from a wheel, not run from a checkout")
+    top = os.fsdecode(run_git(root, "rev-parse", "--show-toplevel").rstrip(b"\n"))
+    if not top or Path(top).resolve() != root:
+        raise GitRefused("the package's folder is no git checkout of its own")
+    return root
 
 
 def read_workspace() -> dict[str, Any] | None:
@@ -78,12 +118,12 @@ def read_workspace() -> dict[str, Any] | None:
     """
     here = Path.cwd()
     try:
-        root = Path(os.fsdecode(_git(here, "rev-parse", "--show-toplevel").rstrip(b"\n")))
+        root = Path(os.fsdecode(run_git(here, "rev-parse", "--show-toplevel").rstrip(b"\n")))
         if root.resolve() == checkout_root():
             return None
         filters = _answer(root, "config", "--local", "--includes", "--get-regexp", r"^filter\.")
-        status = None if filters else _git(root, "status", "--porcelain", "--ignore-submodules=all")
-    except _Refused:
+        status = None if filters else run_git(root, "status", "--porcelain", "--ignore-submodules=all")
+    except GitRefused:
         return None
     return {
         "commit": _answer(root, "rev-parse", "--verify", "--quiet", "HEAD"),
@@ -91,14 +131,6 @@ def read_workspace() -> dict[str, Any] | None:
         "remote": without_credentials(_answer(root, "remote", "get-url", "origin") or "") or None,
         "dirty": None if status is None else bool(status),
     }
-
-
-def checkout_root() -> Path | None:
-    """The checkout that this package runs from; None for a wheel, without git, or where git refuses."""
-    try:
-        return _checkout()
-    except _Refused:
-        return None
 
 
 def without_credentials(remote: str) -> str:
@@ -110,21 +142,15 @@ def without_credentials(remote: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _checkout() -> Path:
-    sources, root = Path(__file__).resolve().parents[2:4]
-    if sources.name != "src":
-        raise _Refused("installed from a wheel, not run from a checkout")
-    top = os.fsdecode(_git(root, "rev-parse", "--show-toplevel").rstrip(b"\n"))
-    if not top or Path(top).resolve() != root:
-        raise _Refused("the package's folder is no git checkout of its own")
-    return root
-
-
 def _read(root: Path) -> Code:
-    commit, files = _answer(root, "rev-parse", "--verify", "--quiet", "HEAD"), _uncommitted(root)
+    commit = _answer(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    # --no-renames: a renamed file is one removed and one added, so every entry has one path
+    status = run_git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *GUARDED).split(b"\0")
+    files = sorted(_text(entry[3:]) for entry in status if entry)
     patch, hidden = _without_secrets(_patch(root, commit), root)
     copies, hashes, left_out = dict[str, bytes](), dict[str, str | None](), [name for name in files if _is_dotenv(name)]
-    for name in _untracked(root) if files else ():
+    others = run_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *GUARDED).split(b"\0") if files else []
+    for name in sorted(name for name in map(_text, filter(None, others)) if not _is_dotenv(name)):
         content, hashes[name] = _content(root / name, MAX_COPIES - sum(map(len, copies.values())))
         if content is None:
             left_out.append(name)
@@ -147,9 +173,9 @@ def _read(root: Path) -> Code:
 
 
 def _content(file: Path, room: int) -> tuple[bytes | None, str | None]:
-    """A file's content if it is to be copied, and its hash. A link counts as the path that it holds and is never followed."""
+    """A file's content if it is to be copied, and its hash."""
     if file.is_symlink():
-        return None, hashlib.sha256(os.fsencode(file.readlink())).hexdigest()
+        return None, link_sha256(file)
     if not file.is_file():  # a repository within the checkout
         return None, None
     if file.stat().st_size > min(MAX_COPY, room):
@@ -186,46 +212,87 @@ def changes_sha256(patch: bytes, untracked: Mapping[str, str | None]) -> str:
     return digest.hexdigest()
 
 
+def link_sha256(file: Path) -> str:
+    """A link counts as the path that it holds and is never followed."""
+    return hashlib.sha256(os.fsencode(file.readlink())).hexdigest()
+
+
 def _answer(root: Path, *command: str) -> str | None:
     """One line, or None where git has no answer, as with a detached HEAD or no commit yet."""
     try:
-        return _git(root, *command).decode(errors="replace").strip() or None
-    except _Refused:
+        return run_git(root, *command).decode(errors="replace").strip() or None
+    except GitRefused:
         return None
 
 
-def _uncommitted(root: Path) -> list[str]:
-    # --no-renames: a renamed file is one removed and one added, so every entry has one path.
-    entries = _git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *GUARDED).split(b"\0")
-    return sorted(_text(entry[3:]) for entry in entries if entry)
-
-
-def _untracked(root: Path) -> list[str]:
-    names = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *GUARDED).split(b"\0")
-    return sorted(name for name in map(_text, filter(None, names)) if not _is_dotenv(name))
-
-
 def _patch(root: Path, commit: str | None) -> bytes:
-    base = commit or _git(root, "hash-object", "-t", "tree", os.devnull).decode().strip()  # before the first commit: the empty tree
+    base = commit or run_git(root, "hash-object", "-t", "tree", os.devnull).decode().strip()  # before the first commit: the empty tree
     paths = (*GUARDED, ":(exclude,glob)**/.env*", ":(exclude,glob)**/.env*/**")
     prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's own git writes
-    return _git(root, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", *prefixes, base, "--", *paths)
-
-
-def _git(root: Path, *command: str) -> bytes:
-    # A hook's GIT_DIR would point elsewhere; a read must take no lock and start no helper of the user's.
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith("GIT_CONFIG")}
-    env |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    arguments = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", *command]
-    try:
-        done = subprocess.run(arguments, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Refused("git is not installed" if isinstance(error, FileNotFoundError) else f"git did not answer: {error}") from error
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _Refused(f"git refused: {lines[0] if lines else f'exit code {done.returncode}'}")
-    return done.stdout
+    return run_git(root, "diff", "--binary", *_PLAIN, "--no-renames", *prefixes, base, "--", *paths)
 
 
 def _text(path: bytes) -> str:
     return path.decode(errors="backslashreplace")
+
+
+def is_commit(text: str) -> bool:
+    """Whether a text out of a record is a commit's hash; anything else might be an option of git's."""
+    return re.fullmatch("[0-9a-f]{7,64}", text) is not None
+
+
+def commits_between(old: str, new: str) -> list[str] | None:
+    """``1a2b3c4 subject`` of every commit that ``new`` has, ``old`` has not, and that touches source or config; the newest first.
+
+    Returns:
+        None if there is no checkout, or it does not hold both commits.
+    """
+    return _lines("log", "--format=%h %s", f"{old}..{new}", "--", *GUARDED) if is_commit(old) and is_commit(new) else None
+
+
+def stat_between(old: str, new: str) -> list[str] | None:
+    """``git diff --stat`` of source and config from one commit to another, with the line of sums at the end; None as above."""
+    stat = ("diff", "--stat=100", *_PLAIN, old, new, "--", *GUARDED)
+    lines = _lines(*stat) if is_commit(old) and is_commit(new) else None
+    return None if lines is None else [line.strip() for line in lines]
+
+
+class History:
+    """Subjects of all commits that lead to some, read with one call of git, so that many questions about them cost nothing.
+
+    Args:
+        ends: commits as run.json holds them; those that this checkout does not know, and what is no commit, count for nothing.
+    """
+
+    def __init__(self, ends: Iterable[str]) -> None:
+        hashes = sorted(set(filter(is_commit, ends)))
+        found = _lines("log", "--ignore-missing", "--format=%H%x09%P%x09%s", *hashes, "--") if hashes else None
+        lines = [line.split("\t", 2) for line in found or () if line.count("\t") >= 2]
+        self._parents = {commit: parents.split() for commit, parents, _ in lines}
+        self._subjects = {commit: subject for commit, _, subject in lines}
+
+    def between(self, old: str, new: str) -> list[str]:
+        """Subjects of the commits that ``new`` has and ``old`` has not, the newest first; none where one of them is not known."""
+        if old not in self._parents or new not in self._parents:
+            return []
+        ours = self._ancestors(new, without=self._ancestors(old))
+        return [subject for commit, subject in self._subjects.items() if commit in ours]
+
+    def _ancestors(self, commit: str, without: Iterable[str] = ()) -> set[str]:
+        """The commit and all before it, except for those of ``without``."""
+        found, stop, waiting = set[str](), set(without), [commit]
+        while waiting:
+            one = waiting.pop()
+            if one not in found and one not in stop:
+                found.add(one)
+                waiting += self._parents.get(one, [])
+        return found
+
+
+def _lines(*command: str) -> list[str] | None:
+    """What git says of the package's own checkout; None without one, or where git refuses."""
+    root = checkout_root()
+    try:
+        return None if root is None else run_git(root, *command).decode(errors="replace").splitlines()
+    except GitRefused:
+        return None

@@ -26,9 +26,9 @@ from gptshake.files import expanded, read_text, yaml_text
 from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
 from gptshake.record.names import title_of
 from gptshake.record.run import LARGEST_RECORD, debugs, parse_run, run_dirs, status_of
-from gptshake.record.samples import Sample, read_samples
+from gptshake.record.sessions import end_session, totals
 from gptshake.record.shape import malformed, malformed_study
-from gptshake.record.sittings import ended, totals
+from gptshake.record.texts import Sample, read_samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +137,7 @@ class Entry:
         """
         wall, started, finished = (self.info.get(key) for key in ("wall_s", "started", "finished"))
         if self.status in ("running", "killed") and self.info.get("sittings"):
-            return totals(ended(self.info["sittings"], now=last or 0.0))["wall_s"]
+            return totals(end_session(self.info["sittings"], now=last or 0.0))["wall_s"]
         if self.status != "running" and is_number(wall):
             return float(wall or 0)
         end = time.time() if self.status == "running" else finished if is_number(finished) and self.status != "killed" else last

@@ -116,7 +116,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         RecordError: if a line in the midst of the file cannot be read; it names the line.
     """
-    return list(_rows(path)) if path.exists() else []
+    return list(_rows(path)) if path.is_file() else []
 
 
 def read_history(path: Path, every: int, most: int) -> list[Row]:
@@ -231,7 +231,7 @@ def column_chunks(path: Path, names: Sequence[str]) -> Iterator[dict[str, list[f
     Raises:
         RecordError: if the file has rows that cannot be read.
     """
-    if not path.exists():
+    if not path.is_file():  # a FIFO would never end
         return
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         there = file.readline().rstrip("\r\n").split(",")
@@ -275,7 +275,7 @@ def last_row(path: Path) -> Row:
     Raises:
         RecordError: if it cannot be read.
     """
-    if not path.exists():
+    if not path.is_file():
         return {}
     with path.open("rb") as file:
         header = file.readline()

@@ -18,18 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gptshake.energy import Meter
 from gptshake.errors import RecordError
-from gptshake.files import expanded, fsync, read_text, sha256, write_atomic
-from gptshake.record import sittings
-from gptshake.record.lease import is_alive
+from gptshake.files import expanded, fsync, read_text, sha256, write_atomic, yaml_text
+from gptshake.record.lock import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, last_row, read_history, read_rows
 from gptshake.record.names import new_id as new_id
 from gptshake.record.names import run_name as run_name
-from gptshake.record.samples import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.record.seal import SEAL, is_made_here, seal
+from gptshake.record.sessions import Clock, end_session, start_session, totals
 from gptshake.record.shape import STATUSES as STATUSES
 from gptshake.record.shape import malformed
+from gptshake.record.texts import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.redaction import redact, redacted
 
 LARGEST_RECORD = 64 << 20  # bytes of a run.json
@@ -39,13 +41,13 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@
 
 
 class Run:
-    """One run's record, open for writing. Hold the directory's ``Lease`` while you use it.
+    """One run's record, open for writing. Hold the directory's ``RunLock`` while you use it.
 
     Attributes:
         path: the run directory.
         id: eight characters, the same in W&B.
         name: readable, holds the id.
-        meter: of the energy of this sitting, if somebody measures it.
+        meter: of the energy of this session, if somebody measures it.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
@@ -55,7 +57,7 @@ class Run:
         self._info = info
         self._made_here = is_made_here(info)
         self.meter: Meter | None = None
-        self.now = sittings.Clock().now  # for whatever is subtracted: a system clock that is set must not change wall time and price
+        self.now = Clock().now  # for whatever is subtracted: a system clock that is set must not change wall time and price
         self._writer: MetricsWriter | None = None
 
     @classmethod
@@ -92,6 +94,14 @@ class Run:
         """What run.json holds; change it through ``update``."""
         return self._info
 
+    def config(self) -> dict[str, Any]:
+        """config.yaml as plain values.
+
+        Raises:
+            OSError, ValueError, yaml.YAMLError: it cannot be read.
+        """
+        return yaml.safe_load(yaml_text(self.path / "config.yaml")) or {}
+
     @property
     def n_rows(self) -> int:
         """Rows of metrics.csv so far; a checkpoint keeps this number for ``cut_rows``."""
@@ -110,15 +120,15 @@ class Run:
             self._info[SEAL] = seal(self._info)
         write_atomic(self.path / "run.json", json.dumps(self._info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def sit(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
-        """Begin a sitting, with the first or after a resume; ``sittings.begun`` says of what."""
+    def start_session(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
+        """Note the start of a session, the first or one after a resume."""
         row, before = self.last_row(), self._info.get("sittings", [])
-        own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier sitting say nothing of the last
+        own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier session say nothing of the last
         last_seen = row.get("time") if own else None
-        self.update(sittings=sittings.begun(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
+        self.update(sittings=start_session(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
 
-    def sits_from(self, step: int) -> None:
-        """Say after which step this sitting goes on."""
+    def session_starts_from(self, step: int) -> None:
+        """Note after which step this session goes on."""
         if known := self._info.get("sittings"):
             self.update(sittings=[*known[:-1], known[-1] | {"from_step": step}])
 
@@ -190,8 +200,8 @@ class Run:
                 fsync(self.path / name)
         now = self.now()
         energy = self.meter.close() if self.meter else None
-        done = sittings.ended(self._info.get("sittings", []), now=now, energy_kwh=energy)
-        took = {key: value for key, value in sittings.totals(done).items() if value is not None or key in self._info} if done else {}
+        done = end_session(self._info.get("sittings", []), now=now, energy_kwh=energy)
+        took = {key: value for key, value in totals(done).items() if value is not None or key in self._info} if done else {}
         self._info.pop("checkpoints", None)  # it would be merged, and earlier ones are gone
         kept = {"sittings": done, "checkpoints": self._checkpoints(), **took}
         self.update(status=status, reason=reason, finished=now, summary=dict(summary or {}), **kept)
@@ -206,6 +216,38 @@ class Run:
         if self._writer is None:
             self._writer = MetricsWriter(self.path / "metrics.csv")
         return self._writer
+
+
+class NullRun(Run):
+    """Takes what a run takes while it trains, and writes nothing: what ranks have that train along and leave all writing to rank 0.
+
+    Args:
+        path: the run directory, which rank 0 writes; checkpoints are read from it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, {"id": "", "name": ""})
+
+    def update(self, **fields: Any) -> None:
+        pass
+
+    def log(self, text: str) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def append_row(self, row: Mapping[str, float]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def sample(self, step: int, tokens: int, text: str, title: str = TITLE) -> None:
+        pass
+
+    def rows(self) -> list[Row]:
+        return []
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -274,7 +316,8 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
         RecordError: if there is none, with the nearest names; or several, with their paths.
     """
     wanted = str(text).strip().rstrip("/")
-    for direct in [expanded(wanted), *(root / wanted for root in roots)]:
+    below = [root / wanted for root in roots if ".." not in Path(wanted).parts]  # an id leads nowhere else; a path may
+    for direct in [expanded(wanted), *below]:
         if wanted and (direct / "run.json").exists():
             return direct
     if wanted == LATEST and (begun := list(filter(None, map(_begun, run_dirs(roots))))):
@@ -285,7 +328,9 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
         return found[0]
     if found:
         raise RecordError(f"{wanted!r} names several runs; give the path of one: {', '.join(map(str, found))}.")
-    raise RecordError(f"There is no run {wanted!r}{_nearest(wanted, [name for name, _ in names], roots)}")
+    near = difflib.get_close_matches(wanted, [name for name, _ in names], n=3, cutoff=0.5)
+    where = f"; did you mean {' or '.join(near)}?" if near else f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
+    raise RecordError(f"There is no run {wanted!r}{where}")
 
 
 def run_dirs(roots: Sequence[Path]) -> Iterator[Path]:
@@ -293,13 +338,6 @@ def run_dirs(roots: Sequence[Path]) -> Iterator[Path]:
     for root in roots:
         for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json"):
             yield from (file.parent for file in root.glob(pattern))
-
-
-def _nearest(wanted: str, names: list[str], roots: Sequence[Path]) -> str:
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
 
 
 def _begun(path: Path) -> tuple[bool, float, Path] | None:

@@ -1,7 +1,8 @@
-"""Two runs step by step: how many values are equal bit for bit, and where they differ the most. Pure; takes rows of metrics.csv.
+"""A run and its repetition: how many losses are equal bit for bit, where they differ the most, and in what their environments differ.
 
-metrics.csv holds every number so that it reads back exactly, so equal texts are equal bits. A value that only one of them
-has is not compared: a run that was stopped early validated at its last step, and its repetition need not.
+Pure; takes rows of metrics.csv and two run.json. metrics.csv holds every number so that it reads back exactly, so equal texts are
+equal bits. A loss that only one of them has is not compared: a run that was stopped early validated at its last step, and its
+repetition need not. Of the environments what only one record holds is a difference: a newer version began to write it.
 """
 
 import math
@@ -13,6 +14,7 @@ from gptshake.estimate.words import counted
 from gptshake.record.metrics import Row
 
 COLUMNS = ("train/loss", "val/loss")
+Info = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,42 @@ def verdict(found: Comparison, *, same: bool, tolerance: float) -> tuple[bool, s
     holds = found.holds(tolerance)
     limit = f"{'within' if holds else 'above'} the tolerance of {tolerance:g} for another machine"
     return holds, f"{'Reproduced' if holds else 'Not reproduced'}, {limit}. {told}."
+
+
+def environment_differences(then: Info, now: Info) -> list[tuple[str, str, str]]:
+    """(what, value then, value now) of everything that differs; ``-`` stands for nothing."""
+    before, after = _facts(then), _facts(now)
+    rows = [(what, before.get(what, "-"), after.get(what, "-")) for what in dict.fromkeys([*before, *after])]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def same_machine(then: Info, now: Info) -> bool:
+    """Whether the same bits can be asked for: device, torch and threads are the same.
+
+    A GPU that was not trained on does not count. Processors are told apart by their names only.
+    """
+    device = (then.get("resolved") or {}).get("trainer.accelerator")
+    keys = ["torch", "threads of torch", "device", "precision", "processor" if device == "cpu" else "GPU"]
+    before, after = _facts(then), _facts(now)
+    return all(key in before and before[key] == after.get(key) for key in keys)
+
+
+def _facts(info: Info) -> dict[str, str]:
+    environment, hardware, resolved = (info.get(key) or {} for key in ("environment", "hardware", "resolved"))
+    gpus = hardware.get("gpus") or []
+    facts = {
+        "python": environment.get("python"),
+        "system": environment.get("platform"),
+        "processor": hardware.get("cpu") or environment.get("cpu"),
+        "cores": hardware.get("cores"),
+        "hardware threads": hardware.get("threads"),
+        "memory, GB": hardware.get("ram_gb"),
+        "GPU": ", ".join(str(gpu.get("name")) for gpu in gpus) or None,
+        "driver": environment.get("driver"),
+        "CUDA": environment.get("cuda"),
+        "device": resolved.get("trainer.accelerator"),
+        "precision": resolved.get("trainer.precision"),
+        "threads of torch": resolved.get("trainer.threads"),
+        **(environment.get("packages") or {}),
+    }
+    return {what: str(value) for what, value in facts.items() if value is not None}

@@ -13,7 +13,7 @@ from typing import Any
 from gptshake.console import one_line, visible
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.files import sha256
-from gptshake.record.commits import commits_between, stat_between
+from gptshake.record.git import commits_between, stat_between
 from gptshake.record.index import BROKEN, SECONDS, SPEED, TOKENS, Entry, flat
 from gptshake.record.metrics import Row
 from gptshake.report.changes import changed_keys, value_text

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gptshake.estimate.words import counted, short_count
 from gptshake.record.metrics import Row
@@ -27,25 +26,24 @@ COLOURS = dict(zip(COLUMNS, (BLUE, VERMILION), strict=True))
 def plot(
     info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], found: Comparison, folder: Path, *, tolerance: float
 ) -> list[Path]:
-    """Draw ``reproduction.png`` and ``.svg`` into a folder; returns their paths.
+    """Draw ``reproduction.png`` and ``.svg`` into a folder, which is made if needed; returns their paths.
 
     Args:
         info: run.json of the first run.
-        then: its rows.
-        now: the rows of its reproduction.
+        then, now: the rows of the run, and of its reproduction.
         found: how they compare.
-        folder: where to; made if needed.
+        folder: where to.
         tolerance: drawn as a line where values differ.
     """
+    worst = found.largest
+    deviation = f"largest deviation {worst.relative:.1e} at step {worst.step:,}" if worst else "nothing to compare"
+    length = f"{counted(found.steps, 'step')}, {short_count(then[-1]['train/tokens'])} tokens"
+    subtitle = f"{'bit-identical' if found.identical else deviation}  ·  {length}  ·  {info['id']} and its reproduction"
     with look():
-        return save(_draw(info, then, now, found, tolerance), folder, "reproduction")
-
-
-def _draw(info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], found: Comparison, tolerance: float) -> Figure:
-    figure, (upper, lower) = frame(title_of(info), _subtitle(info, then, found), 5, 2, sharex=True, height_ratios=(3, 1.3))
-    _draw_losses(upper, then, now)
-    _draw_difference(lower, then, found, tolerance)
-    return figure
+        figure, (upper, lower) = frame(title_of(info), subtitle, 5, 2, sharex=True, height_ratios=(3, 1.3))
+        _draw_losses(upper, then, now)
+        _draw_difference(lower, then, found, tolerance)
+        return save(figure, folder, "reproduction")
 
 
 def _draw_losses(axes: Axes, then: Sequence[Row], now: Sequence[Row]) -> None:
@@ -82,15 +80,3 @@ def _draw_difference(axes: Axes, then: Sequence[Row], found: Comparison, toleran
 def _thinned(points: Iterable[tuple[float, float]]) -> tuple[Floats, Floats]:
     both = np.array(list(points), dtype=np.float64).reshape(-1, 2)
     return thin(both[:, 0], both[:, 1])
-
-
-def _subtitle(info: Mapping[str, Any], then: Sequence[Row], found: Comparison) -> str:
-    worst = found.largest
-    outcome = (
-        "bit-identical"
-        if found.identical
-        else f"largest deviation {worst.relative:.1e} at step {worst.step:,}"
-        if worst
-        else "nothing to compare"
-    )
-    return f"{outcome}  ·  {counted(found.steps, 'step')}, {short_count(then[-1]['train/tokens'])} tokens  ·  {info['id']} and its reproduction"

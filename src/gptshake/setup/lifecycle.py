@@ -61,7 +61,7 @@ def open_run(context: Context) -> Run:
     cfg, launch = context.config, context.launch
     run = _resume(context) if launch.resumes else _begin(context)
     run.update(devices={"count": cfg.trainer.devices, "strategy": cfg.trainer.get("strategy") if cfg.trainer.devices > 1 else None})
-    run.sit(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
+    run.start_session(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if launch.resumes:
         _tell_other_code(run, launch)
     return run

@@ -19,10 +19,10 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import Pruned, Stop, TrainingError
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.ranks import Ranks, together
-from gptshake.record.lease import Lease
+from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, Row, column_chunks
-from gptshake.record.run import Run
-from gptshake.record.silent import NoLease, SilentRun
+from gptshake.record.run import NullRun, Run
+from gptshake.record.sinks.lightning import as_sink
 from gptshake.record.sinks.protocol import Sink
 from gptshake.setup.forecast import device_of, model_costs, refuse_oversized, set_torch, step_of
 from gptshake.setup.instantiate import builder, give_initial_weights, load_initial_weights, make
@@ -84,9 +84,9 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
     refuse_oversized(cfg, store, budget, launch.path)
     with ExitStack() as ends:
-        lease = Lease(launch.path)
+        lease = RunLock(launch.path)
         ends.callback(lease.release)
-        sinks: list[Sink] = [make(cfg.logger)] if cfg.logger else []
+        sinks: list[Sink] = [as_sink(make(cfg.logger))] if cfg.logger else []
         for sink in reversed(sinks):
             ends.callback(sink.finish)
         run = open_run(context)
@@ -148,10 +148,10 @@ def follow() -> None:
     data = data_module(cfg, store, budget, group)
     if cfg.init_from and order.start is None:
         give_initial_weights(cfg, model, store)
-    bench = _bench(order, SilentRun(order.run_dir), data, model, group)
+    bench = _bench(order, NullRun(order.run_dir), data, model, group)
     module = _module(order, model, bench)
     try:
-        _fit(order, data, bench, NoLease(), module, None)
+        _fit(order, data, bench, NullLock(), module, None)
         _test(order, data, bench, module)
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
@@ -218,7 +218,7 @@ def _module(order: _Order, model: Any, bench: Bench) -> GPTModule:
     return GPTModule(step_of(order.cfg, model, order.budget, schedule, ranks=bench.ranks, say=bench.run.say), bench)
 
 
-def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: Lease, module: GPTModule, profiler: Profiler | None) -> None:
+def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: RunLock, module: GPTModule, profiler: Profiler | None) -> None:
     """Build callbacks and Trainer, and train until the end.
 
     Raises:

@@ -17,7 +17,7 @@ import optuna
 
 from gptshake.errors import Stop, TrainingError
 from gptshake.processes import Outcome, is_running, read_outcome
-from gptshake.record.lease import ask_to_stop
+from gptshake.record.lock import ask_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.protocol import Executor, Running

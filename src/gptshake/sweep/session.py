@@ -21,7 +21,7 @@ from gptshake.estimate.words import counted, duration
 from gptshake.files import storage_error
 from gptshake.keys import STUDY, about
 from gptshake.processes import raised
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.sweep.app import App, Prepared, joined
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED, Controller
@@ -185,7 +185,7 @@ def _held(folder: Path) -> Iterator[None]:
     if others := sorted(found - _BEFORE_ROWS) if ROWS not in found else []:
         raise RecordError(f"{folder} is neither empty nor a study: it holds {others[0]}. Give the study another name: study=<name>.")
     try:
-        lease = Lease(folder)
+        lease = RunLock(folder)
     except RecordError as error:
         raise RecordError(f"The study {folder.name} is running already: {error} To look at it: task=report study={folder.name}") from error
     try:

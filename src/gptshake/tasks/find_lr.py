@@ -24,7 +24,7 @@ from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, s
 from gptshake.files import expanded
 from gptshake.record.index import read_index
 from gptshake.record.launch import Launch
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 from gptshake.report import study_stats
 from gptshake.setup import forecast, lifecycle, lr_finder, resolve
@@ -54,7 +54,7 @@ def run(context: Context) -> dict[str, float]:
             "judged by that. Give more text or a smaller model.block_size."
         )
     _check_length(cfg, context.plan)
-    lease = Lease(context.launch.path)
+    lease = RunLock(context.launch.path)
     try:
         record = lifecycle.open_run(context)
         with lifecycle.outcome(record):

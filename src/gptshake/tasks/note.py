@@ -6,8 +6,8 @@ from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import refuse_links
 from gptshake.record.index import find_sweep
-from gptshake.record.notes import add_note
 from gptshake.record.run import find_run, run_roots
+from gptshake.record.texts import add_note
 
 
 def run(context: Context) -> None:

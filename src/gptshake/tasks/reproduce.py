@@ -1,15 +1,23 @@
 """``task=reproduce``: run a run once more with its own code, config, data and tokenizer, and compare the two step by step.
 
-What the new run is about is held against the record before it trains; on the same machine every bit of every loss must then
-be equal. The repetition is a run like any other, whose record says what it reproduces.
+What the new run is about is compared with the record before it trains; on the same machine every bit of every loss must then be equal.
+The repetition is a run like any other in an interpreter of its own, watched through the record that it writes: that is what versions of
+gptshake agree on, so nothing else is asked of old code.
 """
 
+import contextlib
 import hashlib
+import json
 import os
 import re
-from contextlib import suppress
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from omegaconf import DictConfig
@@ -21,16 +29,34 @@ from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.words import counted
 from gptshake.files import expanded
-from gptshake.record.metrics import Row, read_rows
-from gptshake.record.repeat import repeat
-from gptshake.record.restore import PATCH, Code, changed_files, is_unchanged, restored, untracked_files
+from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, read_run, run_roots
 from gptshake.record.seal import is_made_here
+from gptshake.record.worktree import PATCH, Code, changed_files, is_unchanged, restored, untracked_files
 from gptshake.redaction import redact_code
-from gptshake.report.compare import Comparison, compare, steps_of_first_code, verdict
-from gptshake.report.environment import environment_differences, same_machine
+from gptshake.report.compare import compare, environment_differences, same_machine, steps_of_first_code, verdict
 
 Info = dict[str, Any]
+POLL_S = 0.02
+GRACE_S = 60.0  # for saving the last step
+# `python -m gptshake` with a thread that waits for one byte of its caller, after which nothing more is printed, or for its end.
+# The user's own modules join the path after Hydra, whatever its version of gptshake does, has looked for plugins.
+CHILD = f"""
+import os, runpy, signal, sys, threading, time, warnings
+def watch(line):
+    if os.read(line, 1):
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep({GRACE_S})
+    os._exit(128 + signal.SIGTERM)
+threading.Thread(target=watch, args=(int(sys.argv.pop(1)),), daemon=True).start()
+from hydra.core.plugins import Plugins
+with warnings.catch_warnings(action="ignore"):
+    Plugins.instance()
+sys.path.insert(len(list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))), sys.argv.pop(1))
+runpy.run_module("gptshake", run_name="__main__", alter_sys=True)
+"""
 
 
 def run(context: Context) -> None:
@@ -47,12 +73,19 @@ def run(context: Context) -> None:
     original = find_run(cfg.task.run, run_roots(cfg.paths))
     info = read_run(original)
     _refuse_foreign_code(original, info, trust=cfg.task.trust)
-    rows = _rows(original, info, cfg.task.steps)
-    path = _new_directory(expanded(cfg.paths.runs).absolute(), info)
+    rows, planned = _rows(original, info, cfg.task.steps), (info.get("budget") or {}).get("steps")
     folder = _folder(info)
+    # A name like that of any run, with the other's id at its end: <now>-<model>-<data>-<source>-<changes>-again-<id>
+    middle = re.sub(r"^\d{8}-\d{4}-|-[0-9a-z]{8}$", "", str(info["name"])).removesuffix("-again")
+    runs, name = expanded(cfg.paths.runs).absolute(), f"{datetime.now():%Y%m%d-%H%M}-{middle}-again-{info['id']}"
+    taken = len(list(runs.glob(f"{name}*")))
+    path = runs / (f"{name}_{taken + 1}" if taken else name)
     overrides = repeated(original, _own(cfg, original, info, path, folder))
     with restored(original, info) as code:
-        _announce(info, rows, code)
+        part = f" of {planned:,}" if planned and planned != len(rows) else ""
+        print(f"reproducing {info['name']}: {counted(len(rows), 'step')}{part}\ncode: {code.about}", flush=True)
+        for note in code.notes:
+            print(f"note: {note}", flush=True)
         repeat(code, overrides, path, folder, len(rows), lambda new: _refuse_another(original, info, code, path, new))
     _conclude(cfg, info, rows, path)
 
@@ -102,11 +135,12 @@ def _folder(info: Info) -> Path:
     Raises:
         RecordError: a file of the user's own is not there, or Python of theirs is other Python now.
     """
-    told = (info.get("environment") or {}).get("cwd")
-    folder = Path(told) if told and Path(told).is_dir() else Path.cwd()
+    started = (info.get("environment") or {}).get("cwd")
+    folder = Path(started) if started and Path(started).is_dir() else Path.cwd()
     own: dict[str, str] = info.get("local_conf") or {}
     missing = [name for name in own if not (folder / name).is_file()]
-    changed = [name for name in own if name not in missing and _kept_hash(folder / name, name) != own[name]]
+    contents = {name: redact_code((folder / name).read_bytes(), name) for name in own if name not in missing}  # as the record keeps them
+    changed = [name for name, content in contents.items() if hashlib.sha256(content).hexdigest() != own[name]]
     if yamls := [name for name in changed if name.startswith("conf/")]:
         print(f"note: changed since the run: {', '.join(yamls)}; the config that comes of it is compared key by key", flush=True)
     for names, what in ((missing, "are not in"), ([name for name in changed if name not in yamls], "were changed since, in")):
@@ -115,19 +149,6 @@ def _folder(info: Info) -> Path:
                 f"Files of the run's own {what} {folder}: {', '.join(names)}. The run directory keeps them in conf/ and code/: copy them there."
             )
     return folder
-
-
-def _kept_hash(file: Path, name: str) -> str:
-    """As run.json has it: of what the record keeps, in which secrets are hidden."""
-    return hashlib.sha256(redact_code(file.read_bytes(), name)).hexdigest()
-
-
-def _new_directory(runs: Path, info: Info) -> Path:
-    """``<now>-<model>-<data>-<source>-<changes>-again-<id>``: a name like that of any run, with the other's id at its end."""
-    middle = re.sub(r"^\d{8}-\d{4}-|-[0-9a-z]{8}$", "", str(info["name"])).removesuffix("-again")
-    name = f"{datetime.now():%Y%m%d-%H%M}-{middle}-again-{info['id']}"
-    taken = [path.name for path in runs.glob(f"{name}*")]
-    return runs / (f"{name}_{len(taken) + 1}" if taken else name)
 
 
 def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) -> dict[str, Any]:
@@ -149,7 +170,7 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
 def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
     """The run whose weights it began with: under the name that was typed if that is it still, else wherever its id is found."""
     known = info.get("parent")
-    with suppress(RecordError):
+    with contextlib.suppress(RecordError):
         named = find_run(source, run_roots(cfg.paths))
         if known in (None, read_run(named)["id"]):
             return named.absolute()
@@ -159,34 +180,17 @@ def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
         raise RecordError(f"{info['id']} began with the weights of init_from={source}, which is not here. {error}") from error
 
 
-def _announce(info: Info, rows: list[Row], code: Code) -> None:
-    planned = (info.get("budget") or {}).get("steps")
-    print(
-        f"reproducing {info['name']}: {counted(len(rows), 'step')}{f' of {planned:,}' if planned and planned != len(rows) else ''}",
-        flush=True,
-    )
-    print(f"code: {code.about}", flush=True)
-    for note in code.notes:
-        print(f"note: {note}", flush=True)
-
-
 def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Info) -> None:
-    """Hold what is about to train against the record; then say in what the two environments differ.
+    """Compare what is about to train with the record; then print in what the two environments differ.
 
     Raises:
         RecordError: code, config, data, tokenizer or plan are others.
     """
+    from gptshake.report.tables import aligned
+
     if (new.get("git") or {}).get("commit") != code.commit or new.get("version") != info.get("version"):
         raise RecordError(f"{code.about} was to run, but gptshake {new.get('version')} of another place did; is gptshake installed twice?")
     refuse_another_config(original, path)
-    _refuse_another_text(info, new)
-    for key in ("steps", "tokens", "tokens_per_step"):
-        if (info.get("budget") or {}).get(key) != new["budget"][key]:
-            raise RecordError(f"{info['id']} was planned for {info.get('budget')}, and would now be for {new['budget']}.")
-    _say_environment(info, new)
-
-
-def _refuse_another_text(info: Info, new: Info) -> None:
     then, now = info.get("data") or {}, new["data"]
     lines = [
         f"  {what}: was {str(then.get(key))[:16]}, is {str(now[key])[:16]}"
@@ -194,33 +198,101 @@ def _refuse_another_text(info: Info, new: Info) -> None:
         if then.get(key) != now[key]
     ]
     if lines:
-        listed = "\n".join(lines)
         raise RecordError(
-            f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n{listed}\n"
+            f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n" + "\n".join(lines) + "\n"
             "Give it the text that it had; if that lies elsewhere now: task.data_path=<file or folder>."
         )
-
-
-def _say_environment(info: Info, new: Info) -> None:
-    from gptshake.report.tables import aligned
-
-    rows = environment_differences(info, new)
-    if rows:
-        table = aligned([("differs", "then", "now"), *rows], left=(0, 1))
-        print("environment:\n" + "\n".join(f"  {line}" for line in table.splitlines()), flush=True)
+    if any((info.get("budget") or {}).get(key) != new["budget"][key] for key in ("steps", "tokens", "tokens_per_step")):
+        raise RecordError(f"{info['id']} was planned for {info.get('budget')}, and would now be for {new['budget']}.")
+    if rows := environment_differences(info, new):
+        table = aligned([("differs", "then", "now"), *rows], left=(0, 1)).splitlines()
+        print("environment:\n" + "\n".join(f"  {line}" for line in table), flush=True)
     else:
         print("environment: the same in everything that is recorded", flush=True)
 
 
+def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps: int, before: Callable[[Info], None]) -> None:
+    """Run gptshake until it has written ``steps`` rows, and stop it by a signal, which leaves the length of the schedule alone.
+
+    A pipe ties the two: when whoever waits dies, the run stops too, whatever version it is.
+
+    Args:
+        code: what to run.
+        overrides: of the run; its directory is ``path``.
+        path: the new run directory.
+        folder: where to start it: relative paths and ./conf are looked up there. If the ./conf there is not the run's, it starts in an
+            empty folder instead, where no version of gptshake sees it.
+        steps: rows to wait for.
+        before: looks at run.json before anything trains; what it raises ends the run and removes its directory.
+    Raises:
+        GptshakeError: the run ended before; the reason that its record gives.
+    """
+    env = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "GPTSHAKE_CONFIG_DIR")}  # ours
+    sources = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")]))
+    env |= {"PYTHONPATH": os.pathsep.join(sources), "GPTSHAKE_DIRTY": "1"}
+    theirs, line = os.pipe()
+    command = [sys.executable, "-P", "-c", CHILD, str(theirs), str(folder), *overrides]
+    start = folder if code.own_conf or not (folder / "conf").is_dir() else Path(mkdtemp(prefix="gptshake-start-"))
+    child = subprocess.Popen(command, cwd=start, env=env, stdin=subprocess.DEVNULL, pass_fds=(theirs, *code.held))
+    os.close(theirs)
+    enough = False
+    try:
+        info = _info(path)
+        while "data" not in info and child.poll() is None:  # until run.json says what the run is about
+            time.sleep(POLL_S)
+            info = _info(path)
+        if "data" in info:
+            try:
+                before(info)
+            except BaseException:
+                child.kill()  # it has saved nothing yet
+                child.wait()
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+            tail = Tail(path / "metrics.csv")
+            while not enough and child.poll() is None:
+                rows = tail.new()
+                enough = bool(rows) and steps <= rows[-1]["step"] < int(info["budget"]["steps"])
+                time.sleep(POLL_S)
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
+            if enough:
+                os.write(line, b".")
+            else:
+                child.terminate()
+            child.wait(GRACE_S)
+        child.kill()
+        child.wait()
+        os.close(line)
+        if start != folder:
+            shutil.rmtree(start, ignore_errors=True)
+    if (done := int(last_row(path / "metrics.csv").get("step", 0))) < steps:
+        reason = _info(path).get("reason") or "what it said is above."
+        raise GptshakeError(
+            f"The reproduction ended {f'after step {done}, before step {steps}' if done else 'before its first step'}: {reason}"
+        )
+
+
+def _info(path: Path) -> Info:
+    """run.json as far as it is there; the stand-in of a test, or an old version, need not write all of it at once."""
+    with contextlib.suppress(OSError, ValueError):
+        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return info if isinstance(info, dict) else {}
+    return {}
+
+
 def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
-    """Compare, write the outcome into the new record, draw it, say it."""
+    """Compare, write the outcome into the new record, draw it, print it."""
     new = Run.open(path)
     again_rows = new.rows()[: len(rows)]
     found = compare(rows, again_rows)
     holds, sentence = verdict(found, same=same_machine(info, new.info), tolerance=cfg.task.tolerance)
     if new.info["status"] == "interrupted":
         new.update(reason=f"stopped after the {counted(len(rows), 'step')} that {'was' if len(rows) == 1 else 'were'} to be compared")
-    new.update(reproduces=info["id"], reproduction={"holds": holds, "verdict": sentence, **_figures(found)})
+    outcome: Info = {"holds": holds, "verdict": sentence, "steps": found.steps, "identical": found.identical}
+    if worst := found.largest:
+        outcome |= {"deviation": worst.relative, "at_step": worst.step, "column": worst.column}
+    new.update(reproduces=info["id"], reproduction=outcome)
     from gptshake.report.reproduction import plot
 
     files = plot(info, rows, again_rows, found, path / "plots", tolerance=cfg.task.tolerance)
@@ -228,9 +300,3 @@ def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
     print("\n".join(f"  {name + ':':<9}{os.path.relpath(file)}" for name, file in (("record", path), ("picture", files[0]))), flush=True)
     if not holds:
         raise GptshakeError(sentence)
-
-
-def _figures(found: Comparison) -> dict[str, Any]:
-    worst = found.largest
-    figures: dict[str, Any] = {"steps": found.steps, "identical": found.identical}
-    return figures | ({"deviation": worst.relative, "at_step": worst.step, "column": worst.column} if worst else {})

@@ -1,17 +1,27 @@
-"""``task=sync``: upload to W&B, later and under the same ids, the runs that were offline, cut short or not taken in time."""
+"""``task=sync``: upload to W&B, later and under the same ids, the runs that were offline, cut short or not taken in time.
 
+A W&B folder is uploaded with wandb's own ``wandb sync``, and only if it is whole and where it was written: wandb loses the end of an
+offline run with a kill and notes where its files are. Else it is written anew from the record first.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from gptshake.context import Context
 from gptshake.errors import OutOfReach
+from gptshake.estimate.words import counted
 from gptshake.files import refuse_links
 from gptshake.record.index import BROKEN, Entry, read_entry, read_index
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run, run_roots
-from gptshake.record.sinks import upload
-from gptshake.record.sinks.about import config_of
-from gptshake.record.sinks.reach import short
 from gptshake.record.sinks.wandb import WandbSink
+from gptshake.record.sinks.wandb_process import online_problem, short
 from gptshake.report.tables import aligned
 
 OPTIONS = ("project", "entity", "every", "artifacts")  # of the sink, as the run had them
@@ -26,26 +36,21 @@ def run(context: Context) -> None:
     """
     cfg = context.config
     roots = run_roots(cfg.paths)
-    found = [read_entry(find_run(cfg.task.run, roots))] if cfg.task.run else [entry for entry in read_index(roots) if _is_mirrored(entry)]
-    needless = {entry.path: why for entry in found if (why := _needless(entry))}
-    waiting = [entry for entry in found if entry.path not in needless]
-    if waiting and (problem := upload.out_of_reach()):
+    mirrored = (entry for entry in read_index(roots) if (entry.info.get("wandb") or {}).get("mode") in ("online", "offline"))
+    found = [read_entry(find_run(cfg.task.run, roots))] if cfg.task.run else list(mirrored)
+    became = {entry.path: why for entry in found if (why := _needless(entry))}
+    waiting = [entry for entry in found if entry.path not in became]
+    if waiting and (problem := "".join(online_problem(silent=True))):
         raise OutOfReach(
-            f"W&B cannot be reached: {problem}. {_count(len(waiting))} to upload, and nothing is lost: set WANDB_API_KEY or say "
+            f"W&B cannot be reached: {problem}. {counted(len(waiting), 'run')} to upload, and nothing is lost: set WANDB_API_KEY or say "
             "`wandb login`, look at the network, and try again."
         )
-    taken, refused = _upload(waiting) if waiting else ({}, {})
-    became = needless | refused | {path: f"uploaded {address}" for path, address in taken.items()}
+    refused = _upload(waiting, became) if waiting else 0
     shown = [entry for entry in found if cfg.task.run or entry in waiting or entry.status == "running"]
     rows = [[entry.id, entry.title, became[entry.path]] for entry in shown]
     print(aligned([["run", "", "W&B"], *rows], left=(0, 1)) if rows else "W&B has every run.")
     if refused:
-        raise OutOfReach(f"W&B did not take {_count(len(refused))}; nothing is lost, and the same command tries again.")
-
-
-def _is_mirrored(entry: Entry) -> bool:
-    """Whether a run was meant for W&B; others are uploaded only by name."""
-    return (entry.info.get("wandb") or {}).get("mode") in ("online", "offline")
+        raise OutOfReach(f"W&B did not take {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
 
 
 def _needless(entry: Entry) -> str:
@@ -54,46 +59,61 @@ def _needless(entry: Entry) -> str:
         return f"broken: {entry.problem}"
     if entry.status == "running":
         return "still running; upload it when it has ended"
-    mirror = entry.info.get("wandb") or {}
-    return f"there already {mirror.get('url') or ''}".strip() if upload.is_uploaded(Run.open(entry.path)) else ""
+    wandb, folder = entry.info.get("wandb") or {}, _whole_folder(entry.path, entry.info)
+    uploaded = wandb.get("uploaded") or (folder is not None and _is_marked(folder))
+    return f"there already {wandb.get('url') or ''}".strip() if uploaded else ""
 
 
-def _upload(entries: list[Entry]) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Upload runs while nobody else writes into them.
+def _whole_folder(path: Path, info: Mapping[str, Any]) -> Path | None:
+    """The run's W&B folder, if it is whole and where it was written."""
+    wandb = info.get("wandb") or {}
+    folder = Path(wandb.get("folder") or "")
+    return folder if wandb.get("whole") and folder.is_dir() and folder.parent == path.absolute() / "wandb" else None
 
-    Returns:
-        Address of each run that was taken, reason of each that was not; both by run directory.
+
+def _is_marked(folder: Path) -> bool:
+    """Whether ``wandb sync`` has left its mark beside the log: all of it is uploaded."""
+    return any(folder.glob("run-*.wandb.synced"))
+
+
+def folder_to_upload(path: Path) -> Path:
+    """The run's W&B folder, written anew with the options that the run had if it is not whole.
+
+    Raises:
+        RecordError: the record cannot be read, or a link in it leads out of it.
     """
-    print(f"uploading {_count(len(entries))} ...", flush=True)
-    folders, refused = dict[Path, Path](), dict[Path, str]()
-    leases = [Lease(entry.path) for entry in entries]
+    refuse_links(path)
+    record = Run.open(path)
+    known = (record.config().get("logger") or {}) | {key: value for key, value in (record.info.get("wandb") or {}).items() if value}
+    sink = WandbSink(**{key: value for key, value in known.items() if key in OPTIONS}, mode="offline")
+    return _whole_folder(path, record.info) or sink.write_whole(record)
+
+
+def _upload(entries: Sequence[Entry], became: dict[Path, str]) -> int:
+    """Upload runs while nobody else writes into them; notes in ``became`` what became of each, and returns how many were refused."""
+    print(f"uploading {counted(len(entries), 'run')} ...", flush=True)
+    folders: dict[Path, Path] = {}
+    leases = [RunLock(entry.path) for entry in entries]
     try:
-        for entry in entries:
+        for path in (entry.path for entry in entries):
             try:
-                folders[entry.path] = _whole_folder(Run.open(entry.path))
+                folders[path] = folder_to_upload(path)
             except Exception as error:  # wandb's or the record's: the other runs are uploaded all the same
-                refused[entry.path] = f"not taken: {short(error)}"
-        taken = upload.upload(list(folders.values()))
-        for path, folder in folders.items():
-            if folder in taken:
-                Run.open(path).update(wandb={"uploaded": True, "url": taken[folder] or None})
-            else:
-                refused[path] = "not taken"
-        return {path: taken[folder] for path, folder in folders.items() if folder in taken}, refused
+                became[path] = f"not taken: {short(error)}"
+        with TemporaryDirectory(prefix="gptshake-sync-") as scratch:  # wandb writes a log where it is called
+            environment = os.environ | {"WANDB_DIR": scratch, "WANDB_SILENT": "false", "WANDB_MODE": "online"}
+            command = [sys.executable, "-m", "wandb", "sync", "--include-online", *map(str, folders.values())]
+            options: dict[str, Any] = {"env": environment, "cwd": scratch, "stdin": subprocess.DEVNULL, "errors": "replace"}
+            done = subprocess.run(command, **options, capture_output=True, text=True, check=False)
+        taken = [path for path, folder in folders.items() if _is_marked(folder)]
+        for path in taken:
+            run_id = re.escape(folders[path].name.rpartition("-")[2])
+            address = re.search(rf"https?://\S+/runs/{run_id}\b", done.stdout + done.stderr)
+            Run.open(path).update(wandb={"uploaded": True, "url": address and address[0]})
+            became[path] = f"uploaded {address[0] if address else ''}"
+        for path in folders.keys() - set(taken):
+            became[path] = "not taken"
+        return len(entries) - len(taken)
     finally:
         for lease in leases:
             lease.release()
-
-
-def _whole_folder(run: Run) -> Path:
-    """The run's W&B folder, written anew if it is not whole, with the options that the run had; not with what a link in it points to."""
-    refuse_links(run.path)
-    if folder := upload.folder_of(run):
-        return folder
-    known = (config_of(run).get("logger") or {}) | {key: value for key, value in (run.info.get("wandb") or {}).items() if value}
-    options = {key: value for key, value in known.items() if key in OPTIONS}
-    return upload.write_anew(WandbSink(**options, mode="offline").mirror(run))
-
-
-def _count(number: int) -> str:
-    return f"{number} run{'' if number == 1 else 's'}"

@@ -166,7 +166,7 @@ def resume_from(run: Run) -> Path | None:
         drop_after(run.path, 0)
         run.cut_rows(0)
         (run.path / "samples.md").unlink(missing_ok=True)  # what the untrained model wrote comes again
-        run.sits_from(0)
+        run.session_starts_from(0)
         run.say("no checkpoint yet: starting over from step 0")
         return None
     folder, complaints = newest(run.path, most)
@@ -178,7 +178,7 @@ def resume_from(run: Run) -> Path | None:
     run.cut_rows(min(step, run.n_rows) if state.get("validation_due") else step)
     if state.get("validation_due") and "val/loss" not in run.last_row():  # the row is in the checkpoint, and is completed first
         run.cut_rows(step - 1)
-    run.sits_from(step)
+    run.session_starts_from(step)
     if most is not None:
         run.update(redecay=None)
         run.say(f"going back to step {step:,}, the last checkpoint before the decay (trainer.extend=redecay)")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
-from gptshake.record.sinks import session
+from gptshake.record.sinks import wandb as sink_module
 from gptshake.record.sinks.wandb import WandbSink
 
 
@@ -78,7 +78,7 @@ def test_what_is_not_whole_is_written_anew_and_what_cannot_be_holds_up_no_other(
     (broken.path / "run.json").write_text("{")
     bad.update(wandb={"whole": False})
     (bad.path / "metrics.csv").write_text("step\nnonsense\n1\n")
-    lease = Lease(busy.path)
+    lease = RunLock(busy.path)
     done = light_commands(runs.parent, "task=sync")
     lease.release()
     assert done.code == 1 and "did not take 1 run;" in done.error and "metrics.csv, line 2" in done.out and "still running" in done.out
@@ -108,7 +108,7 @@ def test_without_key_or_network_it_says_so_and_loses_nothing(
 def test_a_run_that_the_server_did_not_take_in_time_is_completed(
     runs: Path, server: Any, light_commands: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "UPLOAD_SECONDS", 0.5)
+    monkeypatch.setattr(sink_module, "FINISH_SECONDS", 0.5)
     identity: dict[str, Any] = {"id": "t0000003", "name": "a-name-t0000003"}
     run = Run.create(runs / "a", task="train", config_yaml="logger:\n  every: 1\n", overrides=[], provenance={}, **identity)
     sink = WandbSink(every=1)

@@ -1,4 +1,4 @@
-"""What mirrors a run elsewhere: one protocol, called in this order by whoever trains.
+"""What mirrors a run elsewhere (W&B, TensorBoard, any logger of Lightning's): one base class, called in this order by whoever trains.
 
 A sink is a mirror, not a home: what it is given is on the disk already, and when it fails it says so once and the run
 goes on. The methods return at once; only ``start`` and ``finish`` may take seconds.
@@ -6,13 +6,12 @@ goes on. The methods return at once; only ``start`` and ``finish`` may take seco
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from gptshake.record.run import Run
 
 
-class Sink(Protocol):
-    """A mirror of the run record."""
+class Sink:
+    """A mirror of the run record; what a method is about that a sink does not override, it does not show."""
 
     def start(self, run: Run) -> None:
         """Begin, or begin again after a resume: ``run`` is already cut back to the checkpoint; its rows and samples are history.

@@ -17,10 +17,10 @@ from gptshake.errors import RecordError
 from gptshake.estimate.basin import ASSUMED_SD, LEAST_SD
 from gptshake.estimate.significance import FEWEST, least_difference, welch
 from gptshake.estimate.words import counted, short_count
-from gptshake.record.history import History
+from gptshake.record.git import History
 from gptshake.record.index import BROKEN, SECONDS, SPEED, STUDY_FILE, TOKENS, Entry, is_number, read_study
-from gptshake.record.notes import read_notes
 from gptshake.record.run import debugs
+from gptshake.record.texts import read_notes
 from gptshake.report.changes import SETTLED, changed_keys, counting, key_text, value_text
 from gptshake.report.study_stats import Rows, best, run_values
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from gptshake.console import visible
 from gptshake.estimate.words import counted, duration, short_count
 from gptshake.record.index import Entry, is_number
-from gptshake.record.samples import Sample
+from gptshake.record.texts import Sample
 from gptshake.report.changes import value_text
 from gptshake.report.journal.experiments import LOSSES, RESULTS, Experiment, Problem, Section, commit_of
 from gptshake.report.study_text import trial_table, verdict

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 
 from gptshake.errors import Pruned, Stop, TrainingError
 from gptshake.estimate.words import counted
-from gptshake.record.lease import Lease
+from gptshake.record.lock import RunLock
 from gptshake.record.metrics import Row
 from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.metrics import Metrics, monitor, not_finite, write_row
@@ -42,7 +42,7 @@ class Checkpoint(pl.Callback):
     def __init__(
         self,
         metrics: Metrics,
-        lease: Lease,
+        lease: RunLock,
         *,
         val_check_interval: int,
         max_seconds: int | None,
@@ -79,7 +79,7 @@ class Checkpoint(pl.Callback):
         signum = (SIGNALS.received or 0) if bench.ranks.size == 1 else 0
         if pl_module.micro_batches == 0:
             signum = self._end_step(trainer, pl_module)
-        self.lease.beat(step=pl_module.steps, value=bench.row.get("val/loss"))
+        self.lease.heartbeat(step=pl_module.steps, value=bench.row.get("val/loss"))
         if signum:
             self.save(trainer, pl_module)
             raise Stop(signum)
@@ -170,7 +170,7 @@ class Checkpoint(pl.Callback):
         if time.monotonic() - self._asked_at < ASK_SECONDS:
             return None
         self._asked_at = time.monotonic()
-        return self.lease.wish()
+        return self.lease.stop_requested()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Our own state, and Lightning's counters as of the last finished step."""

@@ -9,7 +9,7 @@ import torch
 from gptshake.console import printable
 from gptshake.errors import TrainingError
 from gptshake.model.generate import generate
-from gptshake.record.samples import TITLE
+from gptshake.record.texts import TITLE
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS
 from gptshake.tokenizer.unknown import as_read

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.record.samples import Sample, append_sample, cut_samples, read_samples
+from gptshake.record.texts import Sample, append_sample, cut_samples, read_samples
 
 WITHOUT_SURROGATES = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -15,9 +15,9 @@ import pytest
 
 from gptshake.errors import GptshakeError, RecordError, Stop
 from gptshake.record.metrics import read_rows
-from gptshake.record.repeat import repeat
-from gptshake.record.restore import Code
+from gptshake.record.worktree import Code
 from gptshake.signals import SIGNALS
+from gptshake.tasks.reproduce import repeat
 
 STAND_IN = """
 import json, os, signal, sys, time
@@ -73,8 +73,8 @@ def test_a_run_is_stopped_after_the_steps_that_were_wanted(code: Code, tmp_path:
 KILLED = """
 import sys
 from pathlib import Path
-from gptshake.record.repeat import repeat
-from gptshake.record.restore import Code
+from gptshake.tasks.reproduce import repeat
+from gptshake.record.worktree import Code
 source, path = map(Path, sys.argv[1:])
 repeat(Code(source, "abc", ""), [f"path={path}", "do=slow", "planned=100000", "wait=0"], path, path.parent, 90000, lambda info: None)
 """

@@ -5,12 +5,9 @@ checkout, index and branches are only read, whatever state they are in. Code tha
 then the installation at hand must have the same hash.
 """
 
-import fcntl
-import hashlib
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,8 +17,8 @@ from typing import Any
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256
-from gptshake.record.commits import is_commit
-from gptshake.record.git import changes_sha256, checkout_root
+from gptshake.record.git import GitRefused, changes_sha256, checkout_root, is_commit, link_sha256, run_git
+from gptshake.record.lock import lock_file
 from gptshake.record.provenance import code_sha256
 
 PATCH, UNTRACKED = "diff.patch", "untracked"
@@ -41,16 +38,12 @@ class Code:
     held: tuple[int, ...] = ()  # descriptors to hand to whoever runs it: while one is open, the folder is in use
 
 
-class _Refused(Exception):
-    """Git did not do what it was asked; the text says why."""
-
-
 @contextmanager
 def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
     """The code that a run was made with.
 
     Args:
-        run_dir: where diff.patch and untracked/ lie.
+        run_dir: where diff.patch and untracked/ are.
         info: the run's run.json.
     Raises:
         RecordError: the commit is not here, the patch does not apply, a file was not kept, or unversioned code is not that of today.
@@ -62,28 +55,32 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
     if not commit:
         yield replace(_installed(info, state), own_conf=own_conf)
         return
-    root = checkout_root()
+    remote, root = state.get("remote"), checkout_root()
     if root is None:
         raise RecordError(
             f"{info['id']} was made by commit {commit[:10]} of a checkout, and this gptshake runs from none: clone "
-            f"{state.get('remote') or 'its repository'}, install it with pip install -e, and say the same again."
+            f"{remote or 'its repository'}, install it with pip install -e, and say the same again."
         )
-    _refuse_unknown(root, commit, info)
+    try:
+        run_git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except GitRefused as refusal:
+        way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
+        raise RecordError(f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and say the same again.") from refusal
     _remove_dead(root)
     with TemporaryDirectory(prefix=PREFIX) as folder:
         tree = Path(folder).resolve() / TREE
-        lock = _lock(Path(folder), os.O_CREAT)
+        lock = lock_file(Path(folder) / "lock")
         try:
             try:
-                _git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
-            except _Refused as refusal:
+                run_git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit, seconds=TIMEOUT_S)
+            except GitRefused as refusal:
                 raise RecordError(f"git cannot restore commit {commit[:10]}: {refusal}.") from refusal
             changed, notes = _put_changes(run_dir, tree, root, state)
             yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf, (lock,))
         finally:
             os.close(lock)
-            with suppress(_Refused):  # twice: also one that was being made
-                _git(root, "worktree", "remove", "--force", "--force", str(tree))
+            with suppress(GitRefused):  # twice: also one that was being made
+                run_git(root, "worktree", "remove", "--force", "--force", str(tree), seconds=TIMEOUT_S)
 
 
 def _remove_dead(root: Path) -> None:
@@ -91,21 +88,10 @@ def _remove_dead(root: Path) -> None:
     for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # another user's, or at work
             if (folder / TREE).is_dir():
-                os.close(_lock(folder))
+                os.close(lock_file(folder / "lock"))
                 shutil.rmtree(folder)
-    with suppress(_Refused):
-        _git(root, "worktree", "prune")
-
-
-def _lock(folder: Path, flags: int = 0) -> int:
-    """A descriptor that holds the folder's lock; BlockingIOError if another process does."""
-    lock = os.open(folder / "lock", os.O_RDWR | flags, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
+    with suppress(GitRefused):
+        run_git(root, "worktree", "prune", seconds=TIMEOUT_S)
 
 
 def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> Code:
@@ -122,33 +108,44 @@ def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> Code:
     )
 
 
-def _refuse_unknown(root: Path, commit: str, info: Mapping[str, Any]) -> None:
-    try:
-        _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except _Refused as refusal:
-        remote = (info.get("git") or {}).get("remote")
-        way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
-        raise RecordError(f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and say the same again.") from refusal
-
-
 def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Bring back what was not committed; returns it in words, and what is doubtful about it."""
-    patch, untracked = run_dir / PATCH, run_dir / UNTRACKED
-    if state.get("dirty") and not patch.exists() and not untracked.exists() and not state.get("untracked"):
+    """Bring back what was not committed.
+
+    Files that were hashed, not copied, are taken from the user's checkout if they are there still.
+    Returns:
+        It in words, and sentences about what is doubtful.
+    Raises:
+        RecordError: the patch does not apply, or files are missing; names them.
+    """
+    patch, kept, missing = run_dir / PATCH, untracked_files(run_dir), list[str]()
+    if state.get("dirty") and not patch.exists() and not (run_dir / UNTRACKED).exists() and not state.get("untracked"):
         raise RecordError(f"{run_dir} was made with uncommitted changes, but holds neither {PATCH} nor {UNTRACKED}/: they are lost.")
+    redacted = ", ".join(state.get("redacted") or ())
     if patch.exists():
         try:
-            _git(tree, "apply", "--whitespace=nowarn", str(patch.absolute()))
-        except _Refused as refusal:
-            hidden = f" (the record hides a secret in {', '.join(state['redacted'])})" if state.get("redacted") else ""
+            run_git(tree, "apply", "--whitespace=nowarn", str(patch.absolute()), seconds=TIMEOUT_S)
+        except GitRefused as refusal:
+            hidden = f" (the record hides a secret in {redacted})" if redacted else ""
             raise RecordError(f"{patch} does not apply to commit {state['commit'][:10]}: {refusal}{hidden}.") from refusal
-    kept = untracked_files(run_dir)
-    for name, file in kept.items():
-        _copy(file, tree, name)
     hashes = _hashes(kept, state)
-    _find_left_out({name: known for name, known in hashes.items() if name not in kept}, tree, root)
+    for name, known in sorted(hashes.items()):
+        source = kept.get(name, root / name)
+        if name in kept or (source.is_file() and (link_sha256(source) if source.is_symlink() else sha256(source)) == known):
+            target = tree / name
+            if not target.resolve().is_relative_to(tree):
+                raise RecordError(f"{name!r}, an untracked file of the record, would leave the restored code: gptshake does not write such records.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        elif known is not None:  # else a repository inside the checkout, of which nothing is known
+            missing.append(f"  {name} (SHA-256 {known[:16]})")
+    if missing:
+        listed = "\n".join(missing)
+        raise RecordError(f"These files were part of the code, but the record kept only their hashes; put them back into {root}:\n{listed}")
     parts = [PATCH] * patch.exists() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
-    return f" with {' and '.join(parts)}" if parts else "", tuple(_doubts(patch, hashes, state))
+    doubts = [f"the record hides a secret in {redacted}: what is restored is not quite what ran"] if redacted else []
+    if state.get("diff_sha256") not in (None, _changes_hash(patch, hashes)):
+        doubts += [f"{PATCH} and {UNTRACKED}/ were changed, or are not complete: they do not have the hash that the run began with"]
+    return f" with {' and '.join(parts)}" if parts else "", tuple(doubts)
 
 
 def untracked_files(run_dir: Path) -> dict[str, Path]:
@@ -175,60 +172,5 @@ def _hashes(kept: Mapping[str, Path], state: Mapping[str, Any]) -> dict[str, str
     return dict(state.get("untracked") or {}) | {name: sha256(file) for name, file in kept.items()}
 
 
-def _doubts(patch: Path, hashes: Mapping[str, str | None], state: Mapping[str, Any]) -> Iterator[str]:
-    if redacted := state.get("redacted"):
-        yield f"the record hides a secret in {', '.join(redacted)}: what is restored is not quite what ran"
-    if state.get("diff_sha256") not in (None, _changes_hash(patch, hashes)):
-        yield f"{PATCH} and {UNTRACKED}/ were changed, or are not complete: they do not have the hash that the run began with"
-
-
-def _find_left_out(hashes: Mapping[str, str | None], tree: Path, root: Path) -> None:
-    """Files that were hashed, not copied: taken from the user's checkout if they are there still.
-
-    Raises:
-        RecordError: naming those that are not.
-    """
-    missing = []
-    for name, known in sorted(hashes.items()):
-        if known is None:
-            continue  # a repository inside the checkout, of which nothing is known
-        if (root / name).is_file() and _hash(root / name) == known:
-            _copy(root / name, tree, name)
-        else:
-            missing.append(f"  {name} (SHA-256 {known[:16]})")
-    if missing:
-        listed = "\n".join(missing)
-        raise RecordError(f"These files were part of the code, but the record kept only their hashes; put them back into {root}:\n{listed}")
-
-
-def _hash(file: Path) -> str:
-    """As records have it: a link counts as the path that it holds."""
-    return hashlib.sha256(os.fsencode(file.readlink())).hexdigest() if file.is_symlink() else sha256(file)
-
-
-def _copy(source: Path, tree: Path, name: str) -> None:
-    target = tree / name
-    if not target.resolve().is_relative_to(tree):
-        raise RecordError(
-            f"{name!r}, an untracked file of the record, would leave the restored code: this record is not as gptshake writes it."
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-
-
 def _changes_hash(patch: Path, untracked: Mapping[str, str | None]) -> str:
     return changes_sha256(patch.read_bytes() if patch.exists() else b"", untracked)
-
-
-def _git(folder: Path, *command: str) -> None:
-    """Run git; no hook of the user's, no question, no variable that points elsewhere."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith("GIT_CONFIG")}
-    env |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    arguments = ["git", "-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false", *command]
-    try:
-        done = subprocess.run(arguments, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Refused(f"git did not answer: {error}") from error
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _Refused(lines[-1].removeprefix("error: ").rstrip(".") if lines else f"exit code {done.returncode}")

@@ -9,8 +9,9 @@ import pytest
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256
-from gptshake.record import restore
-from gptshake.record.restore import restored
+from gptshake.record import worktree
+from gptshake.record.lock import lock_file
+from gptshake.record.worktree import restored
 
 Info = dict[str, Any]
 
@@ -42,7 +43,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(root, "init", "-q", "-b", "main")
     git(root, "add", ".")
     git(root, "commit", "-q", "-m", "first")
-    monkeypatch.setattr(restore, "checkout_root", lambda: root)
+    monkeypatch.setattr(worktree, "checkout_root", lambda: root)
     return root
 
 
@@ -149,7 +150,7 @@ def test_a_record_cannot_write_outside_of_the_restored_code(record: tuple[Path, 
 
 
 def test_unversioned_code_is_that_of_today_only_if_its_hash_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "code_sha256", lambda: "ab" * 32)
+    monkeypatch.setattr(worktree, "code_sha256", lambda: "ab" * 32)
     known = {"unversioned": "installed from a wheel, not run from a checkout", "code_sha256": "ab" * 32}
     with restored(tmp_path, {"id": "x", "version": "0.1.0", "git": known}) as code:
         assert code.source is None and code.commit is None
@@ -159,7 +160,7 @@ def test_unversioned_code_is_that_of_today_only_if_its_hash_is(tmp_path: Path, m
 
 
 def test_a_wheel_cannot_restore_a_commit_and_says_what_can(record: tuple[Path, Info], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "checkout_root", lambda: None)
+    monkeypatch.setattr(worktree, "checkout_root", lambda: None)
     assert "clone its repository" in refusal(record)
 
 
@@ -173,13 +174,13 @@ def test_what_a_killed_reproduction_left_is_removed_by_the_next_but_not_what_is_
         git(checkout, "worktree", "add", "-q", "--detach", str(folder / "code"), "HEAD")
     (dead / "lock").touch()
     other.mkdir()
-    lock = restore._lock(living, os.O_CREAT)
+    lock = lock_file(living / "lock")
     with restored(*record) as code:
         assert code.source is not None and sorted(tmp_path.glob("gptshake-code-*")) == sorted([living, other, code.source.parents[1]])
         assert len(git(checkout, "worktree", "list").splitlines()) == 3
         child = subprocess.Popen(["sleep", "60"], pass_fds=code.held)
         with pytest.raises(BlockingIOError):
-            restore._lock(code.source.parents[1])
+            lock_file(code.source.parents[1] / "lock")
     child.kill()
     child.wait()
     os.close(lock)

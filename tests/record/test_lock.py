@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from gptshake.errors import RecordError
-from gptshake.record import lease
-from gptshake.record.lease import Lease, ask_to_stop, is_alive, read_lease
+from gptshake.record import lock
+from gptshake.record.lock import RunLock, ask_to_stop, is_alive, read_heartbeat
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from gptshake.record.lease import Lease
-held = Lease(Path(sys.argv[1]))
+from gptshake.record.lock import RunLock
+held = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -33,32 +33,32 @@ def test_a_directory_held_by_another_process_is_refused_with_its_number_until_it
     with holder(tmp_path) as child:
         assert is_alive(tmp_path)
         with pytest.raises(RecordError, match=f"process {child.pid} "):
-            Lease(tmp_path)
+            RunLock(tmp_path)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         assert not is_alive(tmp_path)
-        Lease(tmp_path).release()
+        RunLock(tmp_path).release()
 
 
 def test_one_process_cannot_hold_a_directory_twice(tmp_path: Path) -> None:
-    held = Lease(tmp_path)
+    held = RunLock(tmp_path)
     with pytest.raises(RecordError, match=str(os.getpid())):
-        Lease(tmp_path)
+        RunLock(tmp_path)
     held.release()
-    Lease(tmp_path).release()
+    RunLock(tmp_path).release()
 
 
 def test_asking_whether_a_run_is_alive_does_not_end_its_lease(tmp_path: Path) -> None:
-    held = Lease(tmp_path)
+    held = RunLock(tmp_path)
     assert is_alive(tmp_path) and is_alive(tmp_path)
     with pytest.raises(RecordError):
-        Lease(tmp_path)
+        RunLock(tmp_path)
     held.release()
     assert not is_alive(tmp_path)
 
 
 def test_somebody_who_keeps_asking_cannot_keep_a_run_from_starting(tmp_path: Path) -> None:
-    Lease(tmp_path).release()
+    RunLock(tmp_path).release()
     done = threading.Event()
 
     def ask() -> None:
@@ -70,7 +70,7 @@ def test_somebody_who_keeps_asking_cannot_keep_a_run_from_starting(tmp_path: Pat
     asker.start()
     try:
         for _ in range(20):
-            Lease(tmp_path).release()
+            RunLock(tmp_path).release()
     finally:
         done.set()
         asker.join()
@@ -84,28 +84,28 @@ def test_no_directory_and_no_lock_are_not_alive_and_stay_untouched(tmp_path: Pat
 
 def test_beats_are_written_at_most_every_five_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(lease.time, "monotonic", lambda: now[0])
-    held = Lease(tmp_path)
+    monkeypatch.setattr(lock.time, "monotonic", lambda: now[0])
+    held = RunLock(tmp_path)
     now[0] += 4.9
-    held.beat(7, 2.5)
-    assert read_lease(tmp_path)["step"] == 0
+    held.heartbeat(7, 2.5)
+    assert read_heartbeat(tmp_path)["step"] == 0
     now[0] += 0.2
-    held.beat(8, 2.25)
-    beat = read_lease(tmp_path)
+    held.heartbeat(8, 2.25)
+    beat = read_heartbeat(tmp_path)
     assert (beat["step"], beat["value"], beat["pid"]) == (8, 2.25, os.getpid())
 
 
-def test_a_wish_to_stop_is_heard_with_its_reason_and_forgotten_by_the_next_life(tmp_path: Path) -> None:
-    held = Lease(tmp_path)
-    assert held.wish() is None
+def test_a_request_to_stop_is_heard_with_its_reason_and_forgotten_by_the_next_life(tmp_path: Path) -> None:
+    held = RunLock(tmp_path)
+    assert held.stop_requested() is None
     ask_to_stop(tmp_path, "it is behind the others")
-    assert held.wish() == "it is behind the others"
+    assert held.stop_requested() == "it is behind the others"
     held.release()
-    assert Lease(tmp_path).wish() is None
+    assert RunLock(tmp_path).stop_requested() is None
 
 
 def test_a_run_of_another_host_is_alive_while_its_heartbeat_is_fresh(tmp_path: Path) -> None:
-    Lease(tmp_path).release()
+    RunLock(tmp_path).release()
     for age, alive in ((10, True), (70, False)):
         (tmp_path / "lease.json").write_text(json.dumps({"pid": 1, "host": "elsewhere", "time": time.time() - age, "step": 0}))
         assert is_alive(tmp_path) is alive
@@ -113,14 +113,14 @@ def test_a_run_of_another_host_is_alive_while_its_heartbeat_is_fresh(tmp_path: P
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x00"])
 def test_a_heartbeat_that_cannot_be_read_is_no_heartbeat(tmp_path: Path, content: str) -> None:
-    Lease(tmp_path).release()
+    RunLock(tmp_path).release()
     (tmp_path / "lease.json").write_text(content)
-    assert read_lease(tmp_path) is None and not is_alive(tmp_path)
+    assert read_heartbeat(tmp_path) is None and not is_alive(tmp_path)
 
 
 def test_a_beat_between_writes_costs_a_microsecond_or_two(tmp_path: Path) -> None:
-    held = Lease(tmp_path)
+    held = RunLock(tmp_path)
     start = time.perf_counter()
     for step in range(1000):
-        held.beat(step)
+        held.heartbeat(step)
     assert (time.perf_counter() - start) / 1000 < 5e-6

@@ -1,0 +1,142 @@
+"""Who is at work in a run directory: a lock held by the kernel, a heartbeat with the last value, a request to stop.
+
+The lock ends with the process, however it ends, so nothing stale is left to clean up. Each file has one writer: the run
+writes ``lease.json``, others ask for a stop through the file ``stop``; so no heartbeat can undo a request.
+This is all that a run and a sweep's controller know of each other.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import RecordError
+from gptshake.files import read_text, refuse_links, write_atomic
+
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0  # only asked where a lock of another host may be invisible
+_LOCK, _HEARTBEAT, _STOP = "run.lock", "lease.json", "stop"
+_LARGEST = 1 << 16  # bytes of a heartbeat
+
+
+class RunLock:
+    """The right to write into a run directory, held from construction until ``release`` or the end of the process.
+
+    Take it before the run is created or opened. A request to stop from before is forgotten.
+
+    Args:
+        path: the run directory; made if it is not there.
+    Raises:
+        RecordError: if another process holds it; names its number. Or a link in it leads out of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        refuse_links(path)
+        self._path = path
+        try:
+            self._handle = lock_file(path / _LOCK, seconds=0.2)  # somebody who only asks ``is_alive`` holds it for microseconds
+        except BlockingIOError:
+            holder = read_heartbeat(path)
+            who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+            raise RecordError(f"{path} is in use by {who}; wait for it or stop it first.") from None
+        (path / _STOP).unlink(missing_ok=True)
+        self._write(0, None)
+
+    def heartbeat(self, step: int, value: float | None = None) -> None:
+        """Say that the run is alive; call it as often as you like, it writes every ``HEARTBEAT_SECONDS`` at most.
+
+        Args:
+            step: optimizer steps finished.
+            value: the last validation loss.
+        """
+        if time.monotonic() - self._written >= HEARTBEAT_SECONDS:
+            self._write(step, value)
+
+    def stop_requested(self) -> str | None:
+        """Why somebody asks the run to end, or None; costs a look at the disk, so ask once a step at most."""
+        try:
+            return read_text(self._path / _STOP, _LARGEST)
+        except (OSError, ValueError):
+            return None
+
+    def release(self) -> None:
+        """Let go of the directory; its files stay, for removing a lock file would let two processes lock two files."""
+        os.close(self._handle)
+
+    def _write(self, step: int, value: float | None) -> None:
+        beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value}
+        write_atomic(self._path / _HEARTBEAT, json.dumps(beat))
+        self._written = time.monotonic()
+
+
+class NullLock(RunLock):
+    """Holds no directory: what ranks have that train along and leave all writing to rank 0."""
+
+    def __init__(self) -> None:
+        pass
+
+    def heartbeat(self, step: int, value: float | None = None) -> None:
+        pass
+
+    def stop_requested(self) -> str | None:
+        return None
+
+    def release(self) -> None:
+        pass
+
+
+def ask_to_stop(path: Path, reason: str) -> None:
+    """Ask the run in this directory to end as pruned; it looks at the end of each step."""
+    write_atomic(path / _STOP, reason)
+
+
+def read_heartbeat(path: Path) -> dict[str, Any] | None:
+    """The last heartbeat: pid, host, time, step, value; None if there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        beat = json.loads(read_text(path / _HEARTBEAT, _LARGEST))
+        if isinstance(beat, dict) and {"pid", "host"} <= beat.keys() and isinstance(beat.get("time"), int | float):
+            return beat
+    return None
+
+
+def is_alive(path: Path) -> bool:
+    """Whether a process is at work in this run directory.
+
+    The lock answers. Only for a run of another host, whose lock a network file system may not show, does a heartbeat of
+    the last ``STALE_SECONDS`` count as well.
+    """
+    try:
+        handle = os.open(path / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    beat = read_heartbeat(path)
+    return beat is not None and beat["host"] != socket.gethostname() and time.time() - beat["time"] < STALE_SECONDS
+
+
+def lock_file(path: Path, seconds: float = 0.0) -> int:
+    """A descriptor that holds a file's lock until it is closed; the file is made if it is not there.
+
+    Raises:
+        BlockingIOError: another process has it all this time.
+    """
+    handle, until = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            if time.monotonic() >= until:
+                os.close(handle)
+                raise
+            time.sleep(0.02)

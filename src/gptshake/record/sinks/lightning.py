@@ -1,0 +1,62 @@
+"""Any ``Logger`` of Lightning's as a mirror of the run record: MLFlow, Comet, Neptune, CSV or one's own, named by ``logger._target_``.
+
+It gets the config as hyperparameters and the columns of metrics.csv over steps; samples and pictures stay in the record.
+Each start logs the whole history, so that a logger which begins anew with a resume is complete. Takes the object; imports no Lightning.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gptshake.errors import ConfigError
+from gptshake.record.run import Run
+from gptshake.record.sinks.protocol import Sink
+
+
+def as_sink(made: Any) -> Sink:
+    """What ``logger=`` made, as a mirror.
+
+    Raises:
+        ConfigError: it is neither one of ours nor a logger of Lightning's.
+    """
+    if isinstance(made, Sink):
+        return made
+    if not all(hasattr(made, method) for method in ("log_hyperparams", "log_metrics", "finalize")):
+        raise ConfigError(f"logger._target_ gives a {type(made).__name__}, which is neither a gptshake Sink nor a Lightning Logger.")
+    return LightningSink(made)
+
+
+class LightningSink(Sink):
+    """Mirrors rows into a Lightning ``Logger``; after its first error it is left out.
+
+    Args:
+        logger: of Lightning.
+        every: a row is logged every so many steps, and whenever it holds a validation.
+    """
+
+    def __init__(self, logger: Any, every: int = 10) -> None:
+        self._logger, self.every = logger, every
+        self._run: Run | None = None
+
+    def start(self, run: Run) -> None:
+        self._run = run
+        self._call("log_hyperparams", run.config())
+        for row in run.history(self.every):
+            self.row(row)
+
+    def row(self, row: Mapping[str, float]) -> None:
+        if row["step"] % self.every == 0 or "val/loss" in row:
+            self._call("log_metrics", {name: value for name, value in row.items() if name not in ("step", "time")}, int(row["step"]))
+
+    def finish(self) -> None:
+        if self._run:
+            self._call("save")
+            self._call("finalize", "success" if self._run.info["status"] == "ok" else "failed")
+        self._run = None
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        if run := self._run:
+            try:
+                getattr(self._logger, method)(*arguments)
+            except Exception as error:
+                self._run = None
+                run.say(f"{type(self._logger).__name__} failed and is left out; the record has everything ({' '.join(str(error).split())[:200]}).")

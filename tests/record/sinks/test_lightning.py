@@ -1,0 +1,70 @@
+"""A logger of Lightning's as a tracker."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gptshake.errors import ConfigError
+from gptshake.record.run import Run
+from gptshake.record.sinks.lightning import as_sink
+from gptshake.record.sinks.wandb import WandbSink
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    (file,) = folder.rglob("metrics.csv")
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
+def row(step: int, **more: float) -> dict[str, float]:
+    return {"step": step, "train/tokens": 64 * step, "train/loss": 4 / step, "time": 1.8e9} | more
+
+
+def test_a_lightning_logger_gets_config_history_and_rows(run: Run, tmp_path: Path) -> None:
+    from pytorch_lightning.loggers import CSVLogger
+
+    run.append_row(row(3, **{"val/loss": 2.5}))
+    sink = as_sink(CSVLogger(tmp_path / "csv", flush_logs_every_n_steps=1))
+    sink.start(run)
+    for step in (10, 11, 20):
+        sink.row(row(step))
+    run.finish("ok")
+    sink.finish()
+    sink.finish()
+    assert [(one["step"], one["train/loss"]) for one in rows(tmp_path / "csv")] == [("3", str(4 / 3)), ("10", "0.4"), ("20", "0.2")]
+    assert rows(tmp_path / "csv")[0]["val/loss"] == "2.5"
+    (hyperparameters,) = (tmp_path / "csv").rglob("hparams.yaml")
+    assert yaml.safe_load(hyperparameters.read_text())["optimizer"] == {"lr": 0.001}
+
+
+def test_a_lightning_logger_that_fails_is_left_out_with_one_sentence(run: Run) -> None:
+    class Broken:
+        log_hyperparams = finalize = lambda *_: None
+
+        def log_metrics(self, *_: Any) -> None:
+            raise OSError("disk full")
+
+    sink = as_sink(Broken())
+    sink.start(run)
+    for step in (10, 20):
+        sink.row(row(step))
+    sink.finish()
+    assert (run.path / "log").read_text().count("Broken failed and is left out") == 1
+
+
+def test_what_is_no_logger_is_refused_and_ours_stays_itself() -> None:
+    with pytest.raises(ConfigError, match="gives a dict, which is neither"):
+        as_sink({})
+    sink = WandbSink()
+    assert as_sink(sink) is sink
+
+
+def test_a_lightning_logger_is_named_on_the_command_line(commands: Any, book: Path, tmp_path: Path) -> None:
+    small = ("model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16", "trainer=cpu", "trainer.threads=1")
+    logger = ("logger=none", "+logger._target_=pytorch_lightning.loggers.CSVLogger", "+logger.save_dir=csv")
+    steps = ("data.batch_size=8", "trainer.max_steps=10", "callbacks=none")
+    done = commands(tmp_path, "model=tiny", "data=text_char", f"data.path={book}", *small, *steps, *logger)
+    assert done.code == 0, done.err
+    assert [one["step"] for one in rows(tmp_path / "csv")] == ["0", "10"] or [one["step"] for one in rows(tmp_path / "csv")][-1] == "10"
