@@ -1,7 +1,9 @@
 """Every option of every group composes and instantiates; yaml, schema and constructor agree; public keys change on purpose only."""
 
 import inspect
+import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,11 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_method, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.compose import SCHEMAS, compose
+from gptshake.config.compose import SCHEMAS, choices, compose
+from gptshake.config.compose_errors import checked_compose
 from gptshake.config.help import help_page
-from gptshake.config.layout import GROUPS, options, packaged_conf
+from gptshake.config.layout import GROUPS, OLD_OPTIONS, options, packaged_conf
+from gptshake.config.overrides import stored_overrides
 from gptshake.config.schemas import RootConfig
 from gptshake.config.validate import check, check_groups
+from gptshake.errors import ConfigError
 from gptshake.estimate.budget import Budget
 from gptshake.setup import resolve
 from gptshake.setup.instantiate import make
@@ -133,7 +138,8 @@ def test_smoke_makes_every_model_small_in_time_but_not_in_shape() -> None:
 def own_keys(group: str, option: str) -> set[str]:
     file = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
     assert isinstance(file, DictConfig)
-    return {str(key) for key in file.get(group, file)} - {"defaults", "_target_", "_partial_"}
+    common = OmegaConf.load(packaged_conf() / group / "_common.yaml") if "_common" in file.get("defaults", []) else {}
+    return {str(key) for key in (*file.get(group, file), *common)} - {"defaults", "_target_", "_partial_"}
 
 
 SCHEMA_OF = [(group, name, schema) for group, schemas in SCHEMAS.items() for name, schema in schemas.items()]
@@ -159,8 +165,26 @@ def test_yaml_keys_are_schema_fields_are_parameters(group: str, name: str, schem
         assert sources <= in_schema
         in_schema, in_yaml = in_schema - sources, in_yaml - sources
     assert in_yaml == in_schema
-    in_schema -= {"path"} if group == "tokenizer" else set()  # setup reads it
+    if group == "tokenizer":  # a trainer inherits its schema; setup reads path
+        in_schema, parameters = in_schema - {"path"}, parameters - {"_target_", "path"}
     assert in_schema - ELSEWHERE.get(target, set()) == parameters - GIVEN.get(target, set()) - positions
+
+
+@pytest.mark.parametrize(("name", "parts"), OLD_OPTIONS["data"].items())
+def test_the_old_name_of_a_text_and_a_tokenizer_means_both(name: str, parts: tuple[str, str]) -> None:
+    source, tokenizer = parts
+    assert compose(["model=tiny", f"data={name}"]) == compose(["model=tiny", f"data={source}", f"tokenizer={tokenizer}"])
+    assert compose(["model=tiny", f"data={name}", "tokenizer=char"]).tokenizer == compose(["tokenizer=char"]).tokenizer
+
+
+def test_an_old_name_is_taken_from_the_shell_and_from_records_but_never_listed(tmp_path: Path) -> None:
+    assert "wiki_bpe" not in options("data")
+    assert choices(compose(["model=tiny", "data=wiki_bpe"], with_hydra=True))["data"] == "wiki_bpe"  # part of the names of runs and studies
+    with pytest.raises(ConfigError, match=r"^optimizer\.lr=abc"):
+        checked_compose(["model=tiny", "data=wiki_bpe", "optimizer.lr=abc"])
+    record = {"overrides": ["model=tiny", "data=wiki_bpe"], "resolved": {}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert stored_overrides(tmp_path) == record["overrides"]
 
 
 def test_public_root_keys_are_these_and_no_others() -> None:

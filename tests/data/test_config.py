@@ -38,7 +38,9 @@ def composed(*overrides: str) -> Any:
 @pytest.mark.parametrize(("name", "schema"), PAIRS)
 def test_yaml_keys_and_values_are_those_of_the_schema(name: str, schema: type) -> None:
     yaml: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    assert yaml.pop("defaults") == [f"{name.split('/')[1]}_schema", "_self_"]
+    common: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "_common.yaml")) if name.startswith("data/") else {}
+    assert yaml.pop("defaults") == [f"{name.split('/')[1]}_schema", *(["_common"] if common else []), "_self_"]
+    yaml = common | yaml
     assert set(yaml) == {field.name for field in fields(schema)}
     elsewhere = ("documents", "batch_size")  # the source's node, and what the model's preset says
     assert {key: yaml[key] for key in yaml if key not in elsewhere} == {

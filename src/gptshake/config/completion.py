@@ -48,5 +48,5 @@ def readable(line: str) -> str | None:
 def shown(words: str) -> str:
     """Hydra's proposals, separated as they came, without schemas and keys that are not for users."""
     separator = "\n" if "\n" in words.strip() else " "
-    kept = [word for word in words.strip().split(separator) if not word.endswith("_schema") and "._" not in word]
+    kept = [word for word in words.strip().split(separator) if not word.endswith("_schema") and "._" not in word and "=_" not in word]
     return separator.join(kept)

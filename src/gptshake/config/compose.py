@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.resolvers.oc import env
 from yaml import YAMLError
 
-from gptshake.config.layout import local_confs, packaged_conf
+from gptshake.config.layout import OLD_OPTIONS, local_confs, packaged_conf
 from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.errors import ConfigError
 from gptshake.files import yaml_text
@@ -35,12 +35,15 @@ from gptshake.redaction import learn
 
 @lru_cache
 def register_schemas() -> None:
-    """Put every schema into Hydra's store; to be called before any composition."""
+    """Put every schema, and the options of earlier versions, into Hydra's store; to be called before any composition."""
     store = ConfigStore.instance()
     store.store(name="root_schema", node=RootConfig)
     for group, nodes in SCHEMAS.items():
         for name, node in nodes.items():
             store.store(group=group, name=name, node=node)
+    for name, (source, tokenizer) in OLD_OPTIONS["data"].items():
+        defaults = [f"/data/{source}@data", {"override /tokenizer": tokenizer}, "_self_"]
+        store.store(group="data", name=name, node={"defaults": defaults}, package="_global_")
 
 
 class LocalConf(SearchPathPlugin):

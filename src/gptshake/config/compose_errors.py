@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from gptshake.config.arguments import NONE_BY_DEFAULT, key_of
 from gptshake.config.compose import compose
-from gptshake.config.layout import GROUPS, local, options, shown
+from gptshake.config.layout import GROUPS, is_option, local, options, shown
 from gptshake.config.suggestions import known_key, known_option, meant, nearest, of_a_word
 from gptshake.errors import ConfigError, first_line
 from gptshake.sweep.config import SweeperConfig
@@ -206,12 +206,12 @@ def came_from(sentence: str, overrides: list[str]) -> str:
 
 def _wrong_option(text: str) -> str | None:
     group, name = key_of(text), text.partition("=")[2]
-    there = options(group)
-    if text.startswith("~") or name.startswith("[") or re.sub(r"\.ya?ml$", "", name.removeprefix("./").lstrip("/")) in (*there, ""):
+    plain = re.sub(r"\.ya?ml$", "", name.removeprefix("./").lstrip("/"))
+    if text.startswith("~") or name.startswith("[") or not plain or is_option(group, plain):
         return None
     if name == "null":
         return f"{text}: it needs an option. {list_options(group).capitalize()}" if group in NEVER_NULL else None
-    return f"{group}={name}: there is no such {group}{known_option(group, name)} There are: {', '.join(there)}."
+    return f"{group}={name}: there is no such {group}{known_option(group, name)} There are: {', '.join(options(group))}."
 
 
 def _wrong_value(text: str, base: DictConfig, groups: list[str]) -> str | None:

@@ -5,8 +5,9 @@ Read from the config files alone: no Hydra, so it appears at once.
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -30,7 +31,7 @@ _COMMANDS = (
     ("gptshake model=baby data=text_char data.path=book.txt", "train on your own text"),
     ("gptshake task=inspect data=text_char data.path=book.txt", "see what a model would see of it"),
     ("gptshake task=profile model=tiny data=wiki_char", "see where the time of a step goes"),
-    ("gptshake model=tiny data=wiki_bpe tokenizer.vocab_size=8192", "byte pairs instead of characters"),
+    ("gptshake model=tiny data=wiki tokenizer=bpe tokenizer.vocab_size=8192", "byte pairs instead of characters"),
     ("gptshake model=tiny data=wiki_char optimizer.lr=3e-3 scheduler=one_cycle", "change any hyperparameter"),
     ("gptshake model=tiny data=wiki_char trainer.max_steps=500", "or max_epochs, max_tokens, max_time=00:01:00:00"),
     ("gptshake task=plan model=baby data=wiki_char task.hours=8", "what a run would cost; trainer.hours=8 trains that long"),
@@ -141,19 +142,19 @@ def _option_page(group: str, option: str) -> str:
     return "\n".join([title, "", *filter(None, lines)])
 
 
-def _rows(group: str, option: str) -> Iterator[Row]:
+def _rows(group: str, option: str, types: Mapping[str, str] = MappingProxyType({})) -> Iterator[Row]:
     """The keys of an option, those first that it takes over from another one."""
     text = _text(group, option)
     package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
     prefix = {None: f"{group}.", "_global_": ""}.get(package and package[1], f"{package and package[1]}.")
     content = yaml.safe_load(text)
-    types = _types(group, content)
+    types = {**types, **_types(group, content)}
     for entry in content.get("defaults", []) if isinstance(content, dict) else []:
         if isinstance(entry, dict):
             yield from ((str(name).removeprefix("override /"), str(value), "group", "") for name, value in entry.items())
         elif entry != "_self_" and not entry.partition("@")[0].endswith("_schema"):
             other = entry.partition("@")[0].lstrip("/").split("/")
-            yield from _rows(*(other if len(other) == 2 else (group, other[0])))
+            yield from _rows(other[0] if len(other) == 2 else group, other[-1], types)
     parents: list[tuple[int, str]] = []
     for line in text.splitlines():
         found = _LINE.match(line)

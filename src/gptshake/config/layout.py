@@ -12,6 +12,15 @@ GROUPS = (
     *("search_space", "sampler", "pruner", "executor", "experiment", "task", "debug", "paths"),
 )
 
+# Names of earlier versions, still accepted but no longer listed: data=wiki_bpe is data=wiki tokenizer=bpe.
+OLD_OPTIONS = {
+    "data": {
+        f"{source}_{tokenizer}": (source, tokenizer)
+        for source in ("wiki", "shakespeare", "text", "hf")
+        for tokenizer in ("bpe", "byte", "gpt2", "sentencepiece")
+    }
+}
+
 CONFIG_DIR = "GPTSHAKE_CONFIG_DIR"  # variable that hands --config-dir on to processes of ours
 _RECIPES = "GPTSHAKE_RECIPES"  # the same for files of ``experiment=`` that are swept
 
@@ -95,9 +104,15 @@ def shown(file: Path) -> str:
 
 
 def options(group: str) -> list[str]:
-    """Names that ``group=`` accepts, packaged and local, in alphabetical order."""
+    """Names that ``group=`` accepts, packaged and local, in alphabetical order; without files that only others take over (``_common``)."""
     folders = [folder / group for folder in (packaged_conf(), *local_confs())]
-    return sorted({file.relative_to(folder).with_suffix("").as_posix() for folder in folders for file in folder.rglob("*.yaml")})
+    files = {file.relative_to(folder) for folder in folders for file in folder.rglob("*.yaml") if not file.name.startswith("_")}
+    return sorted(file.with_suffix("").as_posix() for file in files)
+
+
+def is_option(group: str, name: str) -> bool:
+    """Whether ``group=name`` can be composed, by an old name too."""
+    return name in options(group) or name in OLD_OPTIONS.get(group, {})
 
 
 def shadowed() -> list[str]:

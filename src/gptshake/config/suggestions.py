@@ -138,8 +138,9 @@ OPTIONS = {
     "model": {"gpt2": "gpt3_small", "gpt": "gpt3_small", "gpt3": "gpt3_small", "small": "gpt3_small", "medium": "gpt3_medium"}
     | {"large": "gpt3_large", "xl": "gpt3_xl", "gpt2-medium": "gpt3_medium", "gpt2-large": "gpt3_large", "gpt2-xl": "gpt3_xl"}
     | {"nano": "tiny", "nanogpt": "baby", "mini": "baby", "gpt-nano": "tiny", "gpt-mini": "baby", "124m": "gpt3_small"},
-    "data": {"wikipedia": "wiki_char", "enwik8": "wiki_byte", "tinyshakespeare": "shakespeare_char", "custom": "text_char"}
-    | {"file": "text_char", "huggingface": "hf_bpe", "hub": "hf_bpe", "openwebtext": "hf_gpt2", "tinystories": "hf_bpe"},
+    "data": {"wikipedia": "wiki_char", "enwik8": "wiki tokenizer=byte", "tinyshakespeare": "shakespeare_char", "custom": "text_char"}
+    | {"file": "text_char", "openwebtext": "hf tokenizer=gpt2"}
+    | dict.fromkeys(("huggingface", "hub", "tinystories"), "hf tokenizer=bpe"),
     "tokenizer": {"tiktoken": "gpt2", "character": "char", "chars": "char", "bytes": "byte", "utf8": "byte", "spm": "sentencepiece"}
     | {"unigram": "sentencepiece", "huggingface": "hf_bpe", "hf": "hf_bpe", "gpt4": "bpe"},
     "optimizer": {"adam": "adamw", "momentum": "sgd", "nesterov": "sgd"},

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import OverrideType
 
 from gptshake.config.compose_errors import parse_overrides
-from gptshake.config.layout import local_confs, options, packaged_conf
+from gptshake.config.layout import is_option, local_confs, packaged_conf
 
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
 _CALL = re.compile(r"_(target|args|partial|recursive|convert)_")
@@ -90,7 +90,7 @@ def _is_option(group: str, name: Any) -> bool:
     """Whether a group has an option; of the tasks those that leave a record."""
     if name is None:
         return True
-    if name not in options(group):
+    if not is_option(group, str(name)):
         return False
     files = [file for folder in _folders() if (file := folder / group / f"{name}.yaml").is_file()]
     return group != "task" or not any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in files)
