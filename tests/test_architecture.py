@@ -49,7 +49,7 @@ HEAVY = {
     "tiktoken": ["tokenizer.*"],
     "tokenizers": ["tokenizer.hf_bpe", "tokenizer.exchange"],
     "sentencepiece": ["tokenizer.sentencepiece"],
-    "regex": ["tokenizer.words"],
+    "regex": ["tokenizer.pretokenizer"],
     "gensim": [],
     "pandas": ["record.*", "report.*", "tasks.*"],
     "rich": ["console", "report.*"],

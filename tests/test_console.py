@@ -110,7 +110,7 @@ def ramps() -> Callable[[], None]:
 
 
 def building() -> Callable[[], None]:
-    from gptshake.data.progress import Progress
+    from gptshake.data.corpus import Progress
 
     progress = Progress(print, "reading 日本語のテキスト.txt", 200_000_000)
     return lambda: progress(50_000_000, "1,234 documents", 200_000_000)

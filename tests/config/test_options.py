@@ -182,7 +182,7 @@ def test_an_old_name_is_taken_from_the_shell_and_from_records_but_never_listed(t
     assert choices(compose(["model=tiny", "data=wiki_bpe"], with_hydra=True))["data"] == "wiki_bpe"  # part of the names of runs and studies
     with pytest.raises(ConfigError, match=r"^optimizer\.lr=abc"):
         checked_compose(["model=tiny", "data=wiki_bpe", "optimizer.lr=abc"])
-    record = {"overrides": ["model=tiny", "data=wiki_bpe"], "resolved": {}}
+    record = {"id": "x", "name": "x", "status": "ok", "overrides": ["model=tiny", "data=wiki_bpe"], "resolved": {}}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert stored_overrides(tmp_path) == record["overrides"]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptshake.data.clean import clean
-from gptshake.data.source.excerpt import Excerpt
+from gptshake.data.source.wiki import Excerpt
 
 CASES = {
     "a<!-- x -->b": "ab",

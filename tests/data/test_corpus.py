@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -18,11 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptshake.data import corpus as corpus_module
-from gptshake.data import corpus_writer
-from gptshake.data.corpus import Corpus, open_corpus
+from gptshake.data.corpus import Corpus, Progress, open_corpus
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.data.split import place
+from gptshake.data.split import id_hash
 from gptshake.errors import DataError, OutOfReach
 
 FILES = ("text.bin", "documents.npy", "ids.jsonl", "corpus.json")
@@ -65,15 +65,15 @@ def content(cache: Path) -> dict[str, bytes]:
 
 def whole(corpus: Corpus) -> list[str]:
     rows = [[number, 0, length] for number, length in enumerate(corpus.characters.tolist())]
-    return list(corpus.texts(np.array(rows, np.int64).reshape(-1, 3)))
+    return [text for _, text in corpus.texts(np.array(rows, np.int64).reshape(-1, 3))]
 
 
-def test_a_corpus_holds_the_documents_with_their_lengths_and_places(tmp_path: Path) -> None:
+def test_a_corpus_holds_the_documents_with_their_lengths_and_hashes(tmp_path: Path) -> None:
     said: list[str] = []
     corpus = open_corpus(Parts(PARTS), tmp_path, said.append)
     kept = {f"{part}:{number}": text for part, texts in enumerate(PARTS) for number, text in enumerate(texts) if text}
     assert whole(corpus) == list(kept.values())
-    assert corpus.places.tolist() == [place(name) for name in kept]
+    assert corpus.hashes.tolist() == [id_hash(name) for name in kept]
     assert [json.loads(line) for line in content(tmp_path)["ids.jsonl"].splitlines()] == list(kept)
     assert said == ["the text of parts: public domain", "a note", "skipped as empty: 2 of 13 documents (0:1, 3:0)"]
 
@@ -97,13 +97,13 @@ def test_a_repeated_id_is_numbered_and_so_every_document_has_one_of_its_own(
 ) -> None:
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus_writer, "STEP_BYTES", 1)
+        patch.setattr(corpus_module, "STEP_BYTES", 1)
         if stop < len(ids):
             with pytest.raises(OutOfReach):
                 open_corpus(Named(ids, stop), cache, print)
         corpus = open_corpus(Named(ids), cache, print)
     found = [json.loads(line) for line in content(cache)["ids.jsonl"].splitlines()]
-    assert len(set(found)) == len(ids) and corpus.places.tolist() == [place(id) for id in found]
+    assert len(set(found)) == len(ids) and corpus.hashes.tolist() == [id_hash(id) for id in found]
     assert [new for number, (old, new) in enumerate(zip(ids, found, strict=True)) if old not in ids[:number]] == list(dict.fromkeys(ids))
     assert all(new == old or new.startswith(f"{old}#") for old, new in zip(ids, found, strict=True))
 
@@ -140,14 +140,14 @@ def test_texts_that_come_and_go_in_chunks_are_the_texts(
         number = data.draw(st.integers(0, len(texts) - 1))
         first = data.draw(st.integers(0, len(texts[number]) - 1))
         last = data.draw(st.integers(first + 1, len(texts[number])))
-        found = list(corpus.parts(np.array([[number, first, last]]), None if boundary is None else re.compile(boundary)))
+        found = list(corpus.texts(np.array([[number, first, last]]), None if boundary is None else re.compile(boundary)))
     assert "".join(text for _, text in found) == texts[number][first:last] and {row for row, _ in found} == {0}
     assert boundary is not None or len(found) == 1
 
 
-def test_pieces_are_cut_by_characters(tmp_path: Path) -> None:
+def test_spans_are_cut_by_characters(tmp_path: Path) -> None:
     corpus = open_corpus(Parts([["äbc水d"]]), tmp_path, print)
-    assert list(corpus.texts(np.array([[0, 1, 4], [0, 0, 1]]))) == ["bc水", "ä"]
+    assert list(corpus.texts(np.array([[0, 1, 4], [0, 0, 1]]))) == [(0, "bc水"), (1, "ä")]
 
 
 def test_an_opened_corpus_is_silent_and_not_read_again(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_build_that_broke_off_anywhere_gives_the_same_bytes(
     folder = tmp_path_factory.mktemp("corpora")
     open_corpus(Parts(parts), folder / "once", lambda line: None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus_writer, "STEP_BYTES", step)
+        patch.setattr(corpus_module, "STEP_BYTES", step)
         for stop in stops:
             try:
                 open_corpus(Parts(parts, stop), folder / "often", lambda line: None)
@@ -182,7 +182,7 @@ def test_a_build_that_broke_off_anywhere_gives_the_same_bytes(
 
 
 def test_what_was_safe_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_writer, "STEP_BYTES", 1)
+    monkeypatch.setattr(corpus_module, "STEP_BYTES", 1)
     with pytest.raises(OutOfReach):
         open_corpus(Parts(PARTS, breaks_after=6), tmp_path, print)
     said: list[str] = []
@@ -212,7 +212,7 @@ def partial(cache: Path) -> Path:
 def test_what_a_stopped_process_left_is_checked_before_it_is_used(
     tmp_path: Path, name: str, damage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus_writer, "STEP_BYTES", 1)
+    monkeypatch.setattr(corpus_module, "STEP_BYTES", 1)
     open_corpus(Parts(PARTS), tmp_path / "once", print)
     with pytest.raises(OutOfReach):
         open_corpus(Parts(PARTS, breaks_after=6), tmp_path / "damaged", print)
@@ -220,17 +220,17 @@ def test_what_a_stopped_process_left_is_checked_before_it_is_used(
     said: list[str] = []
     source = Parts(PARTS)
     open_corpus(source, tmp_path / "damaged", said.append)
-    assert source.starts[-1] == START and not any("going on" in line for line in said)
+    assert source.starts[-1] == START and not any("resuming" in line for line in said)
     assert content(tmp_path / "damaged") == content(tmp_path / "once")
 
 
 BUILD = """
 import sys
 from pathlib import Path
-from gptshake.data import corpus_writer
+from gptshake.data import corpus
 from gptshake.data.corpus import open_corpus
 from gptshake.data.source.files import TextFiles
-corpus_writer.STEP_BYTES = 20_000
+corpus.STEP_BYTES = 20_000
 open_corpus(TextFiles(sys.argv[1]), Path(sys.argv[2]), lambda line: print(line, flush=True))
 """
 
@@ -305,8 +305,32 @@ def test_sizes_are_always_checked_and_contents_of_small_corpora_or_on_request(
 def test_progress_says_how_much_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "some text"}\n' * 3000)
     now = iter(range(10**9))
-    monkeypatch.setattr("gptshake.data.progress.time.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("gptshake.data.corpus.time.monotonic", lambda: float(next(now)))
     said: list[str] = []
     open_corpus(TextFiles(str(tmp_path / "a.jsonl")), tmp_path / "cache", said.append)
     lines = [line for line in said if line.startswith("  reading a: ")]
     assert lines and all("MB/s" in line and "left" in line and "documents" in line for line in lines)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_it_speaks_at_most_as_often_as_asked(clock: list[float]) -> None:
+    said: list[str] = []
+    progress = Progress(said.append, "train", every=5)
+    for second in range(13):
+        clock[0] = float(second)
+        progress(second * 2_000_000)
+    assert said == ["  train: 10 MB | 2.0 MB/s", "  train: 20 MB | 2.0 MB/s"]
+
+
+def test_what_an_earlier_process_did_counts_as_done_but_not_for_the_speed(clock: list[float]) -> None:
+    said: list[str] = []
+    progress = Progress(said.append, "train", 1_000_000_000, done=500_000_000)
+    clock[0] = 10.0
+    progress(600_000_000, "7 documents")
+    assert said == ["  train: 600 of 1,000 MB | 10.0 MB/s | 40 s left | 7 documents"]

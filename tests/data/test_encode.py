@@ -30,7 +30,7 @@ def corpus(tmp_path: Path, memory: Any) -> Corpus:
 
 @pytest.fixture
 def cut(corpus: Corpus) -> dict[str, Any]:
-    return by_documents(corpus.places, corpus.characters, 0.1, 0.1)
+    return by_documents(corpus.hashes, corpus.characters, 0.1, 0.1)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -43,26 +43,26 @@ def encoded(folder: Path, corpus: Corpus, cut: Any, **options: Any) -> dict[str,
     return files(folder)
 
 
-@pytest.mark.parametrize("part", [1, 200, 1000, 1 << 24])
-def test_the_bytes_do_not_depend_on_processes_or_parts(
-    part: int, tmp_path: Path, corpus: Corpus, cut: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [1, 200, 1000, 1 << 24])
+def test_the_bytes_do_not_depend_on_processes_or_shards(
+    size: int, tmp_path: Path, corpus: Corpus, cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = encoded(tmp_path / "whole", corpus, cut, processes=1)
-    monkeypatch.setattr(encode_module, "PART", part)
-    for processes in (1, 3) if part > 1 else (1,):
-        assert encoded(tmp_path / f"{part}-{processes}", corpus, cut, processes=processes) == expected
+    monkeypatch.setattr(encode_module, "SHARD", size)
+    for processes in (1, 3) if size > 1 else (1,):
+        assert encoded(tmp_path / f"{size}-{processes}", corpus, cut, processes=processes) == expected
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), size=st.integers(1, 60))
-def test_parts_are_all_pieces_in_order_and_of_bounded_length(lengths: list[int], size: int, tmp_path: Path) -> None:
-    pieces = np.array([[number, 0, length] for number, length in enumerate(lengths)])
+def test_shards_are_all_spans_in_order_and_of_bounded_length(lengths: list[int], size: int, tmp_path: Path) -> None:
+    spans = np.array([[number, 0, length] for number, length in enumerate(lengths)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_module, "PART", size)
-        parts = list(encode_module._parts(tmp_path, "train", pieces))
-    assert np.array_equal(np.concatenate([part.pieces for part in parts]), pieces)
-    assert [part.number for part in parts] == list(range(len(parts)))
-    assert all(part.pieces[:-1, 2].sum() < size for part in parts)
+        patch.setattr(encode_module, "SHARD", size)
+        shards = list(encode_module._shards(tmp_path, "train", spans))
+    assert np.array_equal(np.concatenate([shard.spans for shard in shards]), spans)
+    assert [shard.number for shard in shards] == list(range(len(shards)))
+    assert all(shard.spans[:-1, 2].sum() < size for shard in shards)
 
 
 def test_an_empty_split_has_no_tokens(tmp_path: Path, corpus: Corpus, cut: Any) -> None:
@@ -71,15 +71,15 @@ def test_an_empty_split_has_no_tokens(tmp_path: Path, corpus: Corpus, cut: Any) 
 
 
 @pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode_module, "PART", 1500)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode_module, "SHARD", 1500)
 
 
 class Interrupted(BaseException):
     """As a kill would end the build, but within this process."""
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("parts", [0, 1, 5, 9])
 def test_a_build_goes_on_from_the_last_whole_part(
@@ -89,7 +89,7 @@ def test_a_build_goes_on_from_the_last_whole_part(
     _stop_after(parts, tmp_path / "stopped", corpus, cut, processes)
     done: list[str] = []
     join = encode_module._join
-    monkeypatch.setattr(encode_module, "_join", lambda folder, part: done.append(part.folder.name) or join(folder, part))
+    monkeypatch.setattr(encode_module, "_join", lambda shard: done.append(shard.folder.name) or join(shard))
     assert encoded(tmp_path / "stopped", corpus, cut) == expected
     assert len(done) == len(list((tmp_path / "stopped" / "parts").iterdir())) - parts > 0
 
@@ -97,11 +97,11 @@ def test_a_build_goes_on_from_the_last_whole_part(
 def _stop_after(parts: int, folder: Path, corpus: Corpus, cut: Any, processes: int = 1) -> None:
     join, joined = encode_module._join, []
 
-    def stop(folder: Path, part: Any) -> Any:
+    def stop(shard: Any) -> Any:
         if len(joined) == parts:
             raise Interrupted
-        joined.append(part)
-        return join(folder, part)
+        joined.append(shard)
+        return join(shard)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(encode_module, "_join", stop)
@@ -114,7 +114,7 @@ def _flip(file: Path, place: int) -> None:
     file.write_bytes(data)
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "missing", "no number", "torn json", "ids there still"])
 def test_what_is_not_whole_is_done_again(damage: str, tmp_path: Path, corpus: Corpus, cut: Any) -> None:
     expected = encoded(tmp_path / "whole", corpus, cut)
@@ -133,26 +133,26 @@ def test_what_is_not_whole_is_done_again(damage: str, tmp_path: Path, corpus: Co
     assert encoded(folder, corpus, cut) == expected
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_a_process_that_dies_is_one_sentence_and_the_rest_is_kept(
     signum: int, tmp_path: Path, corpus: Corpus, cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = encoded(tmp_path / "whole", corpus, cut)
-    work = encode_module._encode
+    work = encode_module.Shard.encode
     with monkeypatch.context() as patch:
-        patch.setattr(encode_module, "_encode", lambda part, *rest: os.kill(os.getpid(), signum) if part.number == 4 else work(part, *rest))
-        with pytest.raises(GptshakeError, match=f"ended early: .*{signal.Signals(signum).name}.*the same command goes on"):
+        patch.setattr(encode_module.Shard, "encode", lambda self, *rest: os.kill(os.getpid(), signum) if self.number == 4 else work(self, *rest))
+        with pytest.raises(GptshakeError, match=f"ended early: .*{signal.Signals(signum).name}.*the same command resumes"):
             encoded(tmp_path / "broken", corpus, cut, processes=2)
     assert encoded(tmp_path / "broken", corpus, cut, processes=2) == expected
 
 
-@pytest.mark.usefixtures("small_parts")
+@pytest.mark.usefixtures("small_shards")
 def test_an_error_of_a_process_is_told(tmp_path: Path, corpus: Corpus, cut: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise MemoryError("too large")
 
-    monkeypatch.setattr(encode_module, "_encode", refuse)
+    monkeypatch.setattr(encode_module.Shard, "encode", refuse)
     with pytest.raises(GptshakeError, match=r"ended early: MemoryError: too large\. What is done is kept"):
         encoded(tmp_path / "broken", corpus, cut, processes=2)
 
@@ -167,7 +167,7 @@ from gptshake.tokenizer.char import CharTokenizer, CharTrainer
 
 texts, cache, moment, processes = sys.argv[1:]
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-e.PART, e.FEW_BYTES = 2000, 0 if int(processes) > 1 else 1 << 30
+e.SHARD, e.FEW_BYTES = 2000, 0 if int(processes) > 1 else 1 << 30
 e.logical_cores = lambda: int(processes)
 
 def after(module, name, calls, before=False):
@@ -199,8 +199,8 @@ found = store.open_store(TextFiles(texts), CharTrainer(), cache=Path(cache), val
 print(found.key)
 """
 MOMENTS = [
-    *("encode:_join:1", "encode:_join:4", "unlink", "encode:_taken_over:1"),
-    *("store:encode:1", "store:described:2", "store:entropies:1", "store:remove_folders:1"),
+    *("encode:_join:1", "encode:_join:4", "unlink", "encode:_resumed:1"),
+    *("store:encode:1", "store:checksums:2", "store:entropies:1", "store:remove_shards:1"),
 ]
 
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
-from gptshake.data.in_order import in_order
+from gptshake.data.source.mediawiki import in_order
 from gptshake.errors import GptshakeError
 
 
@@ -19,6 +20,7 @@ def slow_square(number: int) -> int:
 
 
 def identity(number: int) -> int:
+    time.sleep(0.05)
     return os.getpid()
 
 
@@ -43,13 +45,15 @@ def test_several_processes_work_and_chunks_are_read_only_so_far_ahead() -> None:
     read: list[int] = []
 
     def chunks() -> Iterator[int]:
-        for number in range(20):
+        for number in count():
             read.append(number)
             yield number
 
     results = in_order(identity, chunks(), 2)
     found = {next(results) for _ in range(4)}
-    assert len(found) == 2 and os.getpid() not in found and len(read) <= 7
+    assert os.getpid() not in found and len(read) <= 7
+    while len(found) < 2:  # the first process may be done before the second has started
+        found.add(next(results))
     results.close()
 
 
@@ -61,14 +65,14 @@ def test_an_error_of_the_function_is_raised_in_its_turn() -> None:
 
 
 def test_a_killed_process_is_a_sentence() -> None:
-    with pytest.raises(GptshakeError, match=r"was killed .*goes on where it was"):
+    with pytest.raises(GptshakeError, match=r"was killed .*resumes where it stopped"):
         list(in_order(die_at_three, range(9), 2))
 
 
 def test_processes_end_when_the_first_one_is_killed() -> None:
     code = """
 import itertools, sys
-from gptshake.data.in_order import in_order
+from gptshake.data.source.mediawiki import in_order
 from operator import abs
 for result in in_order(abs, itertools.count(), 2):
     if result == 5:

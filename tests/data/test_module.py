@@ -164,12 +164,19 @@ def test_workers_of_a_process_that_uses_a_gpu_are_not_forked_and_open_the_file_t
 ) -> None:
     TOKENS.tofile(tmp_path / "train.bin")
     tokens = np.memmap(tmp_path / "train.bin", TOKENS.dtype, "r", shape=TOKENS.shape)
-    assert module._start_method() == "fork"
+    used: list[str] = []
+    loader = module.DataLoader
+
+    def seen(*arguments: Any, **options: Any) -> Any:
+        used.append(options["multiprocessing_context"])
+        return loader(*arguments, **options)
+
+    monkeypatch.setattr(module, "DataLoader", seen)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    assert module._start_method() == "forkserver"
     batches = TrainBatches(tokens, 8, 3, 1)
     sent = pickle.dumps(batches)
     assert len(sent) < 2000
     assert torch.equal(pickle.loads(sent).batch(5), batches.batch(5))
     apart = [batch for _, batch in zip(range(4), TrainBatches(tokens, 8, 3, 1, workers=1), strict=False)]
+    assert used == ["forkserver"]
     assert all(torch.equal(ours, batches.batch(number)) for number, ours in enumerate(apart))

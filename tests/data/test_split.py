@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.data.split import NAMES, by_documents, by_position, check, place
+from gptshake.data.split import NAMES, by_documents, by_position, check, id_hash
 from gptshake.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=30).map(lambda lengths: np.array(lengths, np.uint64))
@@ -32,7 +32,7 @@ def test_a_tenth_by_position_is_nanogpts_split(n: int) -> None:
 @given(st.lists(st.text(max_size=5), unique=True, max_size=40), FRACTIONS)
 def test_by_documents_each_is_whole_on_one_side_and_stays_when_the_corpus_grows(ids: list[str], fractions: tuple[float, float]) -> None:
     def sides(names: list[str]) -> dict[str, str]:
-        pieces = by_documents(np.array([place(name) for name in names], np.uint64), np.full(len(names), 7), *fractions)
+        pieces = by_documents(np.array([id_hash(name) for name in names], np.uint64), np.full(len(names), 7), *fractions)
         assert all(rows[:, 1:].tolist() == [[0, 7]] * len(rows) for rows in pieces.values())
         return {names[d]: side for side in NAMES for d in pieces[side][:, 0]}
 
@@ -43,14 +43,14 @@ def test_by_documents_each_is_whole_on_one_side_and_stays_when_the_corpus_grows(
 
 
 def test_by_documents_the_shares_are_those_asked_for() -> None:
-    places = np.array([place(str(number)) for number in range(20_000)], np.uint64)
+    places = np.array([id_hash(str(number)) for number in range(20_000)], np.uint64)
     sizes = {name: len(rows) / 20_000 for name, rows in by_documents(places, np.ones(20_000), 0.05, 0.1).items()}
     assert sizes == pytest.approx({"train": 0.85, "val": 0.05, "test": 0.1}, abs=0.01)
 
 
 def test_the_place_of_an_id_is_frozen() -> None:
-    assert place("") == 0xE3B0C44298FC1C14  # the first 8 bytes of the well-known SHA-256 of nothing
-    assert place("\udcff") != place("?")  # a file name that is no UTF-8
+    assert id_hash("") == 0xE3B0C44298FC1C14  # the first 8 bytes of the well-known SHA-256 of nothing
+    assert id_hash("\udcff") != id_hash("?")  # a file name that is no UTF-8
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptshake.data import digests
+from gptshake import files
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.wiki import Wiki
-from gptshake.data.split import by_documents, by_rank, has_text, place
+from gptshake.data.split import by_documents, by_rank, has_text, id_hash
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError
+from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.char import CharTrainer
 
 BOOK = "Call me Ishmael. Some years ago - never mind how long precisely.\n" * 40
@@ -56,7 +57,7 @@ def test_no_split_of_twenty_documents_or_more_is_without_text(
 
 
 def table(texts: dict[str, str]) -> tuple[Any, Any]:
-    return np.array([place(name) for name in texts], np.uint64), np.array([len(text) for text in texts.values()])
+    return np.array([id_hash(name) for name in texts], np.uint64), np.array([len(text) for text in texts.values()])
 
 
 def test_a_cut_by_rank_has_the_shares_does_not_depend_on_the_order_and_trains_on_the_longest() -> None:
@@ -152,6 +153,14 @@ def test_another_text_is_another_store(opener: Any, memory: Any) -> None:
     assert opener(memory({"a": BOOK})).key != opener(memory({"a": BOOK + "."})).key
 
 
+def test_keys_and_fingerprints_are_those_of_every_version(opener: Any, memory: Any) -> None:
+    """Records and caches of old runs hold them: they never move."""
+    store = opener(memory(MANY), CharTrainer(), test_fraction=0.1)
+    assert (store.key, store.fingerprint) == ("74269621fad3ad35", "49cf31e5aa7f1dea46e7b48ded8f3602f6e4ca0c65e28284f3ed9b6a9ae62c19")
+    store = opener(memory(MANY), BPETrainer(300), test_fraction=0.1)
+    assert (store.key, store.fingerprint) == ("13e9f630c98fcea5", "c682a3055b3f548b61803679967a2586ac0f2e9435499e369742d1a1b531157f")
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -216,8 +225,8 @@ def test_a_damaged_corpus_is_read_again(opener: Any, memory: Any, name: str) -> 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores of a kilobyte count as large: four pieces of their dozens are looked at."""
-    monkeypatch.setattr(digests, "PIECE", 64)
-    monkeypatch.setattr(digests, "CHEAP_BYTES", 256)
+    monkeypatch.setattr(files, "PIECE", 64)
+    monkeypatch.setattr(files, "CHEAP_BYTES", 256)
 
 
 @pytest.mark.usefixtures("large")
@@ -250,8 +259,8 @@ def test_the_cheap_check_reads_little_and_never_refuses_what_is_whole(opener: An
     source = memory({"book": BOOK})
     opener(source)
     read: list[int] = []
-    hashed = digests._hashed
-    monkeypatch.setattr(digests, "_hashed", lambda path, numbers: read.append(len(numbers)) or hashed(path, numbers))
+    hashed = files._hashed
+    monkeypatch.setattr(files, "_hashed", lambda path, numbers: read.append(len(numbers)) or hashed(path, numbers))
     for _ in range(20):
         opener(source)
         assert opener.said == [] and sum(read) == 4

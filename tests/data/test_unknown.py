@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.data.round_trip import unknown_warnings
-from gptshake.data.store import Split
+from gptshake.data.store import Split, round_trip, unknown_warnings
+from gptshake.errors import DataError
 from gptshake.tokenizer.byte import ByteTrainer
 from gptshake.tokenizer.char import CharTokenizer, CharTrainer
 from gptshake.tokenizer.unknown import CODE_POINTS, Unknown, hidden
@@ -118,3 +119,30 @@ def test_one_unknown_token_in_a_thousand_is_no_reason_to_warn_and_two_are() -> N
         return SimpleNamespace(splits=[split], train=split, manifest=recipe, tokenizer=CharTokenizer(["a"]))
 
     assert unknown_warnings(store(1)) == [] and len(unknown_warnings(store(2))) == 1
+
+
+def store_of(tokenizer: Any, *excerpts: str) -> Any:
+    return cast(Any, SimpleNamespace(tokenizer=tokenizer, excerpts=excerpts, path=Path("store")))
+
+
+def test_known_text_comes_back_exactly() -> None:
+    assert round_trip(store_of(CharTrainer().train(["abc"]), "abc", "cab")) == "round trip exact (6 tokens of 2 training documents)"
+
+
+def test_the_share_of_unknown_characters_is_said() -> None:
+    assert "25.00% of them unknown" in round_trip(store_of(CharTrainer().train(["abc"]), "abcz"))
+
+
+def test_a_tokenizer_that_mixes_letters_up_is_noticed() -> None:
+    tokenizer = CharTrainer().train(["abc"])
+    broken = SimpleNamespace(encode=tokenizer.encode, unk_id=tokenizer.unk_id, decode=lambda ids: tokenizer.decode(ids)[::-1])
+    with pytest.raises(DataError, match="does not give back"):
+        round_trip(store_of(broken, "abc"))
+
+
+def test_a_lone_surrogate_is_no_reason_to_refuse_a_text() -> None:
+    assert (
+        round_trip(store_of(ByteTrainer().train([]), "a\ud800b", "c"))
+        == "round trip of 2 training documents: 6 tokens, lone surrogates as \ufffd"
+    )
+    assert round_trip(store_of(CharTrainer().train(["a\ud800b"]), "a\ud800b")) == "round trip exact (3 tokens of 1 training document)"

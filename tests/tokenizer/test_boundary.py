@@ -11,9 +11,9 @@ from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.byte import ByteTrainer
 from gptshake.tokenizer.char import CharTrainer
 from gptshake.tokenizer.hf_bpe import HFBPETrainer
+from gptshake.tokenizer.pretokenizer import PATTERNS, chunks, split_words
 from gptshake.tokenizer.protocol import TokenizerTrainer, boundary
 from gptshake.tokenizer.sentencepiece import SentencePieceTrainer
-from gptshake.tokenizer.words import PATTERNS, parts, words
 
 TEXT = "the cat's hat, and the dog.\n\nthe 2024 cats  sat\n on  a mat。水は\n低きに\r\nthe end\n" * 9
 TRAINERS: dict[str, TokenizerTrainer] = {
@@ -57,4 +57,4 @@ def test_what_is_learned_from_the_parts_is_what_is_learned_from_the_whole(
 @given(text=ODD, least=st.integers(1, 9), pattern=st.sampled_from(sorted(PATTERNS)))
 def test_words_of_the_parts_are_those_of_the_whole(text: str, least: int, pattern: str) -> None:
     text = text.replace("\ud800", "")
-    assert [word for part in parts(text, least) for word in words(part, PATTERNS[pattern])] == words(text, PATTERNS[pattern])
+    assert [word for chunk in chunks(text, least) for word in split_words(chunk, PATTERNS[pattern])] == split_words(text, PATTERNS[pattern])

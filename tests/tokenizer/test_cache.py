@@ -11,9 +11,8 @@ import pytest
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.byte import ByteTrainer
-from gptshake.tokenizer.cache import cached
+from gptshake.tokenizer.cache import SavedTrainer, cached
 from gptshake.tokenizer.protocol import Tokenizer
-from gptshake.tokenizer.saved import SavedTrainer
 
 from .conftest import TEXTS
 

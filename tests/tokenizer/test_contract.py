@@ -27,11 +27,9 @@ ODD = st.lists(st.sampled_from([*BLANKS, *SIGNS, *NAMES]), max_size=30).map(
     "".join
 )  # what splitters, normalizers and fallbacks stumble over
 LONG = 10**6
-ENDLESS = [
-    *(" " * LONG, " " * LONG + "x", "\t" * LONG + "x", " \n" * (LONG // 2) + "x", "\n" * LONG, "\0" * LONG),
-    *("a" * LONG, "7" * LONG, "水" * LONG, "a" + "\u0301" * LONG, "🙂" * (LONG // 3), "ab" * (LONG // 2), "\u2581" * (LONG // 10)),
-    *("\ud800" * LONG, " " * LONG + "\ud800"),
-]
+# What a pattern backtracks over, one endless word, many short ones, characters of several bytes, and what is replaced first.
+ENDLESS = [" " * LONG + "x", " \n" * (LONG // 2) + "x", "a" * LONG, "水" * (LONG // 3), "\u2581" * (LONG // 10), " " * LONG + "\ud800"]
+ENCODERS = ["bpe", "bpe-gpt2", "unigram", "sentencepiece-bpe"]  # the other kinds encode as one of these, or character by character
 ANY = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 KINDS = [kind for kind in TRAINERS if kind != "char"]  # char knows the characters of its text only: see test_char.py
 few = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -45,9 +43,8 @@ def test_any_valid_text_survives_the_round_trip(kind: str, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_texts_of_many_languages_survive(tokenizer: Tokenizer, language: str) -> None:
-    assert tokenizer.decode(tokenizer.encode(LANGUAGES[language])) == LANGUAGES[language]
+def test_texts_of_many_languages_survive(tokenizer: Tokenizer) -> None:
+    assert [tokenizer.decode(tokenizer.encode(text)) for text in LANGUAGES.values()] == [*LANGUAGES.values()]
 
 
 @few
@@ -61,10 +58,10 @@ def test_no_text_is_refused_and_lone_surrogates_become_the_replacement_character
 
 
 @pytest.mark.parametrize("text", ENDLESS, ids=lambda text: f"{text[-2:]!a}")
-def test_a_million_equal_characters_are_encoded(tokenizer: Tokenizer, text: str) -> None:
-    shown = tokenizer.decode(tokenizer.encode(text))
-    assert len(shown) == len(text)
-    assert tokenizer.name == "char" or shown == text.replace("\ud800", "\ufffd")
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_million_equal_characters_are_encoded(kind: str, text: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    assert tokenizer.decode(tokenizer.encode(text)) == text.replace("\ud800", "\ufffd")
 
 
 def test_the_empty_text_has_no_ids(tokenizer: Tokenizer) -> None:
@@ -120,10 +117,11 @@ def test_the_end_of_text_is_shown_as_a_blank_line(tokenizer: Tokenizer) -> None:
     assert 0 <= tokenizer.eot_id < tokenizer.vocab_size
 
 
-@pytest.mark.parametrize("bad", [[-1], [10**6], [0, 10**6], [2**70], [0.5], ["a"], [None]])
-def test_ids_of_no_vocabulary_are_a_sentence(tokenizer: Tokenizer, bad: list[Any]) -> None:
-    with pytest.raises(DataError, match=r"do not belong to a vocabulary of|Ids are whole numbers"):
-        tokenizer.decode(bad)
+def test_ids_of_no_vocabulary_are_a_sentence(tokenizer: Tokenizer) -> None:
+    bad: Any
+    for bad in ([-1], [10**6], [0, 10**6], [2**70], [0.5], ["a"], [None]):
+        with pytest.raises(DataError, match=r"do not belong to a vocabulary of|Ids are whole numbers"):
+            tokenizer.decode(bad)
 
 
 def test_saved_and_loaded_it_is_the_same_to_the_last_byte(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -147,18 +145,20 @@ IN_ANOTHER_PROCESS = """
 import hashlib, json, sys
 sys.path.insert(0, {tests!r})
 from tokenizer.conftest import TEXTS, TRAINERS
-tokenizer = TRAINERS[{kind!r}]().train(TEXTS)
-print(tokenizer.digest, hashlib.sha256(b"".join(tokenizer.encode(text).tobytes() for text in TEXTS)).hexdigest())
+for kind in {kinds}:
+    tokenizer = TRAINERS[kind]().train(TEXTS)
+    print(tokenizer.digest, hashlib.sha256(b"".join(tokenizer.encode(text).tobytes() for text in TEXTS)).hexdigest())
 """
 
 
-def test_another_process_learns_the_same_ids(kind: str) -> None:
-    tokenizer = tokenizer_of(kind)
-    code = IN_ANOTHER_PROCESS.format(tests=str(Path(__file__).parents[1]), kind=kind)
+def test_another_process_learns_the_same_ids() -> None:
+    kinds = [kind for kind in TRAINERS if kind not in ("byte", "gpt2")]  # which learn nothing
+    code = IN_ANOTHER_PROCESS.format(tests=str(Path(__file__).parents[1]), kinds=kinds)
     env = dict(os.environ) | {"PYTHONHASHSEED": "12345", "RAYON_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-    ids = sha256(b"".join(tokenizer.encode(text).tobytes() for text in TEXTS)).hexdigest()
-    assert done.stdout.split() == [tokenizer.digest, ids]
+    ours = [tokenizer_of(kind) for kind in kinds]
+    ids = [sha256(b"".join(tokenizer.encode(text).tobytes() for text in TEXTS)).hexdigest() for tokenizer in ours]
+    assert done.stdout.splitlines() == [f"{tokenizer.digest} {hash}" for tokenizer, hash in zip(ours, ids, strict=True)]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TRAINERS if "sentencepiece" not in kind and kind != "unigram"])
@@ -169,15 +169,16 @@ def test_the_order_of_the_documents_does_not_matter(kind: str) -> None:
 
 def test_settings_say_everything_and_are_json(kind: str) -> None:
     trainer = TRAINERS[kind]()
-    said = trainer.settings()
-    assert json.loads(json.dumps(said)) == said
-    assert said.pop("kind") == tokenizer_of(kind).name
+    options = trainer.settings()
+    assert json.loads(json.dumps(options)) == options
+    assert options.pop("kind") == tokenizer_of(kind).name
     rebuilt: Callable[..., Any] = type(trainer)
-    assert rebuilt(**said).settings() == trainer.settings()
+    assert rebuilt(**options).settings() == trainer.settings()
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["a"], ["\n"], [" "], ["\ud800"], ["a" * 10**5], [" " * 10**5 + "\n" * 10**5]])
+@pytest.mark.parametrize("texts", [[], [""], ["a"], ["\n"], ["\ud800"], ["a" * 10**5], [" " * 10**5 + "\n" * 10**5]])
+@pytest.mark.parametrize("kind", ["char", "bpe", "hf_bpe", "unigram", "sentencepiece-bpe"])
 def test_too_little_text_gives_fewer_ids_and_no_error(kind: str, texts: list[str]) -> None:
     tokenizer = TRAINERS[kind]().train(texts)
-    assert tokenizer.vocab_size <= (700 if kind != "gpt2" else 50257)
+    assert tokenizer.vocab_size <= 700
     assert kind == "char" or tokenizer.decode(tokenizer.encode("über\n")) == "über\n"

@@ -2,8 +2,8 @@
 
 A token stream is cut into blocks that do not overlap. The order of an epoch is a keyed bijection of the block numbers (a
 Feistel network with cycle walking), so the block at position 10 billion costs as much as the first one, nothing is
-stored, and a resumed run reads on exactly. Its price: a permutation from 8 Feistel rounds, not from all n! of them, at
-0.1 to 0.5 us per block. With a random offset the cuts of an epoch lie elsewhere than those of the last one. Everything is a
+stored, and a resumed run continues exactly. The cost: a permutation from 8 Feistel rounds, not from all n! of them, at
+0.1 to 0.5 us per block. With a random offset each epoch cuts the stream at other positions. Everything is a
 pure function of numbers; numpy only.
 """
 

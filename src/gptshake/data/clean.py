@@ -59,21 +59,17 @@ _TEMPLATES = {  # templates that are part of a sentence, and what is read in the
     "ndash": "–", "snd": " – ", "spaced ndash": " – ", "mdash": "—", "mdashb": "—", "nbsp": " ", "spaces": " ", "·": " · ", "!": "|",
 }  # fmt: skip
 _ARGUMENT = re.compile(r"\{(-?\d)\}")
-_PLAIN_LINK, _BAR = re.compile(r"\[\[[^\[\]]*\]\]"), "\1"  # a bar inside a link parts no arguments
-_PLACES = {"1": 0, "2": 1, "3": 2, "text": 0}
+_PLAIN_LINK, _BAR = re.compile(r"\[\[[^\[\]]*\]\]"), "\1"  # a bar inside a link separates no arguments
+_POSITIONS = {"1": 0, "2": 1, "3": 2, "text": 0}
 _RANGES = ("to", "-", "–", "and", "by", "x", "or")
 _REFERENCE_LIST = re.compile(r"^(?:reflist|references|references-small|références|listaref|примечания|notelist|viitteet|notes)\b")
 
 
-def cleaning_version(wanted: int) -> int:
-    """The version that is asked for.
-
-    Raises:
-        ConfigError: there is no such version.
-    """
-    if wanted not in range(1, CLEANING_VERSION + 1):
-        raise ConfigError(f"data.cleaning={wanted}; it is a version of the cleaning, from 1 to {CLEANING_VERSION}.")
-    return wanted
+def cleaning_version(version: int) -> int:
+    """The version that is asked for; ConfigError if there is no such version."""
+    if version not in range(1, CLEANING_VERSION + 1):
+        raise ConfigError(f"data.cleaning={version}; it is a version of the cleaning, from 1 to {CLEANING_VERSION}.")
+    return version
 
 
 def clean(wikitext: str, version: int = CLEANING_VERSION, hidden: Container[str] = HIDDEN) -> str:
@@ -89,7 +85,7 @@ def clean(wikitext: str, version: int = CLEANING_VERSION, hidden: Container[str]
     old = version == 1
     text = _DROPPED_TAG.sub("", _COMMENT.sub("", wikitext))
     text = text if old else _REFERENCES.sub(_MARK, text)
-    text = _fold(text, re.compile(r"(\{\{|\}\})"), _template_1 if old else _template)
+    text = _fold(text, re.compile(r"(\{\{|\}\})"), partial(_template, old=old))
     text = _fold(text, re.compile(r"(^[ \t:]*\{\||^[ \t]*\|\}(?!\}))", re.MULTILINE), lambda _: "")
     text = _URL_LINK.sub(r"\1", text)
     text = _fold(text, re.compile(r"(\[\[|\]\])"), _link_1 if old else partial(_link, hidden))
@@ -114,45 +110,43 @@ def _fold(text: str, marks: re.Pattern[str], render: Callable[[str], str]) -> st
     return "".join(part for level in levels for part in level)
 
 
-def _template_1(inner: str) -> str:
-    name, *arguments = inner.split("|")
+def _template(inner: str, *, old: bool = False) -> str:
+    """What is read in the place of a template: a constant of ours with the arguments put in, which are never patterns themselves.
+
+    Args:
+        inner: what stands between the braces.
+        old: as version 1, which knew no links in arguments and put arguments in with ``str.format``.
+    """
+    if old:
+        name, *arguments = inner.split("|")
+        values = [value.strip() for value in arguments if "=" not in value]
+    else:
+        name, *arguments = _PLAIN_LINK.sub(lambda link: link[0].replace("|", _BAR), inner).split("|")
+        values = _positional([argument.replace(_BAR, "|") for argument in arguments])
     name = name.strip().lower()
-    values = [value.strip() for value in arguments if "=" not in value]
     if name.startswith(("lang-", "ipa-")):
         return values[0] if values else ""
     if name == "convert" and len(values) > 3 and values[1] in _RANGES:
         return " ".join(values[:4])
+    pattern = _TEMPLATES.get(name, "" if old or not _REFERENCE_LIST.search(name) else _MARK)
     try:
-        return _TEMPLATES.get(name, "").replace("{-1}", values[-1] if values else "").format(*values)
+        if old:
+            return pattern.replace("{-1}", values[-1] if values else "").format(*values)
+        return _ARGUMENT.sub(lambda found: values[int(found[1])], pattern)
     except (IndexError, KeyError, ValueError):
         return ""
 
 
-def _template(inner: str) -> str:
-    """What is read in the place of a template: a constant of ours with the arguments put in, which are never patterns themselves."""
-    name, *arguments = _PLAIN_LINK.sub(lambda link: link[0].replace("|", _BAR), inner).split("|")
-    name = name.strip().lower()
-    values = _positional([argument.replace(_BAR, "|") for argument in arguments])
-    if name.startswith(("lang-", "ipa-")):
-        return values[0] if values else ""
-    if name == "convert" and len(values) > 3 and values[1] in _RANGES:
-        return " ".join(values[:4])
-    try:
-        return _ARGUMENT.sub(lambda found: values[int(found[1])], _TEMPLATES.get(name, _MARK if _REFERENCE_LIST.search(name) else ""))
-    except IndexError:
-        return ""
-
-
 def _positional(arguments: list[str]) -> list[str]:
-    """The arguments without names, and those that are named after their place, as in ``1=a = b``."""
+    """The arguments without names, and those that are named after their position, as in ``1=a = b``."""
     values: list[str] = []
     for argument in arguments:
         key, sign, value = argument.partition("=")
         if not sign:
             values.append(argument.strip())
-        elif (place := _PLACES.get(key.strip())) is not None:
-            values += [""] * (place + 1 - len(values))
-            values[place] = value.strip()
+        elif (position := _POSITIONS.get(key.strip())) is not None:
+            values += [""] * (position + 1 - len(values))
+            values[position] = value.strip()
     return values
 
 

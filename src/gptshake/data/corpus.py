@@ -1,29 +1,86 @@
-"""The cleaned documents of a source, written once: text in one file, lengths and places in a small table.
+"""The cleaned documents of a source, written once: text in one file, lengths and hashes of ids in a small table.
 
 Between the source and the token store, so that another tokenizer or another split neither parses nor downloads again.
 Folder ``corpora/<key>`` (key: hash of the source's fingerprint): ``text.bin``, the documents one after the other as UTF-8;
-``documents.npy``, one row each; ``ids.jsonl``; ``corpus.json``. Memory: a megabyte of text, or one document where a tokenizer
-must see it whole, and 24 bytes for each document. When it is opened its sizes are checked, and its SHA-256 up to 64 MB or on request.
+``documents.npy``, one row each; ``ids.jsonl``; ``corpus.json``. Written in steps of 64 MB or 30 s, each safe on the disk: the files are
+flushed, then ``state.json`` says how far they are good and where the source was, so that a build that was killed or cut off resumes
+there, to the same bytes. Memory: a megabyte of text, or one document where a tokenizer must see it whole, and 24 bytes a document.
 """
 
 import json
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256 as new_sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from gptshake.data.corpus_writer import write_corpus
-from gptshake.data.progress import Say
-from gptshake.data.source.protocol import Source
-from gptshake.data.split import Pieces
-from gptshake.files import build_once, sha256, sha256_text
+from gptshake.console import Console, visible
+from gptshake.data.source.protocol import START, Document, Position, Source
+from gptshake.data.split import Spans, id_hash
+from gptshake.errors import DataError
+from gptshake.estimate.words import counted, duration
+from gptshake.files import build_once, fsync, sha256, sha256_text, write_atomic
 
 FORMAT = 2
-HASHED_BYTES = 64 << 20
+HASHED_BYTES = 64 << 20  # up to this size the SHA-256 is checked at every opening, above on request (0.5 s/GB); sizes always
 LONG = 1 << 20  # characters from which a text is cut where it may be
 LOOKAHEAD = 4  # characters that a boundary looks at, at most
+COLUMNS = np.dtype([("end", "<u8"), ("characters", "<u8"), ("place", "<u8")])
+STEP_BYTES, STEP_SECONDS = 64 << 20, 30.0
+_TEXT, _ROWS, _IDS, _STATE = "text.bin", "documents.bin", "ids.jsonl", "state.json"
+
+Say = Callable[[str], None]
+
+
+class Progress:
+    """Shows how far a work of many megabytes is, how fast, and how long still: on a terminal one line that renews itself.
+
+    Use it with ``with``, so that its last line is removed.
+
+    Args:
+        say: prints a line, where the output is not a terminal.
+        what: the work, such as ``train`` or ``reading``.
+        total: bytes in all; None if unknown.
+        done: bytes that were done by an earlier process; they do not count for the speed.
+        every: seconds between lines, and before the first, where the output is not a terminal.
+    """
+
+    SPARE = (3, 1, 2)  # of the parts of a line, if a terminal is narrow
+
+    def __init__(self, say: Say, what: str, total: float | None = None, *, done: int = 0, every: float = 5.0) -> None:
+        self._say, self._what, self._total, self._first = say, what, total, done
+        self._console = Console()
+        self._every = 0.2 if self._console.renews else every
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, more: str = "", total: float | None = None) -> None:
+        """Show ``done`` bytes in all, those of earlier processes included, then ``more``; ``total`` is a better guess of all."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        self._total = self._total if total is None else total
+        speed = (done - self._first) / (now - self._began)
+        of = f" of {self._total / 1e6:,.0f}" if self._total else ""
+        left = f"{duration((self._total - done) / speed)} left" if self._total and speed > 0 else ""
+        parts = (f"  {self._what}: {done / 1e6:,.0f}{of} MB", f"{speed / 1e6:.1f} MB/s", left, more)
+        if self._console.renews:
+            self._console.show(parts, self.SPARE)
+        else:
+            self._say(self._console.line(parts, self.SPARE))
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._console.clear()
 
 
 class Corpus:
@@ -33,32 +90,28 @@ class Corpus:
         n_documents: number of documents, none of them empty.
         n_bytes: UTF-8 bytes of all of them.
         characters: their lengths, shape (n_documents,).
-        places: from ``split.place``, shape (n_documents,).
+        hashes: ``split.id_hash`` of their ids, shape (n_documents,), uint64.
     """
 
     def __init__(self, folder: Path) -> None:
         table = np.load(folder / "documents.npy")
         self.n_documents = len(table)
         self.characters = table["characters"]
-        self.places = table["place"]
+        self.hashes = table["place"]
         self._ends = table["end"]
         self.n_bytes = int(self._ends[-1])
-        self._text = folder / "text.bin"
+        self._text = folder / _TEXT
 
-    def texts(self, pieces: Pieces, boundary: re.Pattern[str] | None = None) -> Iterator[str]:
-        """The texts of pieces as ``parts`` gives them, without their numbers."""
-        return (text for _, text in self.parts(pieces, boundary))
-
-    def parts(self, pieces: Pieces, boundary: re.Pattern[str] | None = None) -> Iterator[tuple[int, str]]:
-        """The texts of pieces, each with the piece's number; a long one in parts, so that memory holds about ``LONG`` characters.
+    def texts(self, spans: Spans, boundary: re.Pattern[str] | None = None) -> Iterator[tuple[int, str]]:
+        """The texts of spans, each with the span's number; a long one in chunks, so that memory holds about ``LONG`` characters.
 
         Args:
-            pieces: rows of document, first character, character after the last.
-            boundary: after its matches a text may be cut; None: nowhere, each piece is one text.
+            spans: shape (n, 3): document, first character, character after the last.
+            boundary: after its matches a text may be cut; None: nowhere, each span is one text.
         """
         with self._text.open("rb") as file:  # read, not mapped: what is mapped counts as memory of the process
-            for first_row in range(0, len(pieces), 1000):  # not all of the rows are made lists at once
-                for number, (document, first, last) in enumerate(pieces[first_row : first_row + 1000].tolist(), first_row):
+            for first_row in range(0, len(spans), 1000):  # not all of the rows become lists at once
+                for number, (document, first, last) in enumerate(spans[first_row : first_row + 1000].tolist(), first_row):
                     yield from ((number, text) for text in cut(self._read(file, document, first, last), boundary))
 
     def _read(self, file: BinaryIO, document: int, first: int, last: int) -> Iterator[str]:
@@ -72,10 +125,14 @@ class Corpus:
         while left and passed < last:
             data = rest + file.read(min(LONG, left))
             left -= len(data) - len(rest)
-            whole = len(data) if not left else _whole(data)
+            whole = len(data)
+            if left:  # the last character may be cut: leave it for the next chunk
+                whole -= 1
+                while whole > 0 and data[whole] & 0xC0 == 0x80:
+                    whole -= 1
             text, rest = data[:whole].decode("utf-8", "surrogatepass"), data[whole:]
-            if wanted := text[max(0, first - passed) : last - passed]:
-                yield wanted
+            if found := text[max(0, first - passed) : last - passed]:
+                yield found
             passed += len(text)
 
 
@@ -94,14 +151,6 @@ def cut(chunks: Iterator[str], boundary: re.Pattern[str] | None) -> Iterator[str
     yield held
 
 
-def _whole(data: bytes) -> int:
-    """How many of these bytes of UTF-8 come before the last character, which may be cut."""
-    last = len(data) - 1
-    while last > 0 and data[last] & 0xC0 == 0x80:
-        last -= 1
-    return last
-
-
 def open_corpus(source: Source, cache: Path, say: Say, verify: bool = False) -> Corpus:
     """The source's documents, read from it only if they are not yet in ``cache`` or were damaged there.
 
@@ -109,10 +158,10 @@ def open_corpus(source: Source, cache: Path, say: Say, verify: bool = False) -> 
         source: where the documents come from.
         cache: folder of all stores and corpora.
         say: prints a line; called while reading the source, never for a corpus that is there.
-        verify: whether to check the SHA-256 of a large corpus too (0.5 s/GB).
+        verify: whether to check the SHA-256 of a large corpus too.
     Raises:
         DataError: if the source has no text, or some that cannot be read.
-        OutOfReach: if it is on a hub that does not answer; what was read is kept, and the next call goes on there.
+        OutOfReach: if it is on a hub that does not answer; what was read is kept, and the next call resumes there.
     """
     fingerprint = source.fingerprint()
     folder = cache / "corpora" / sha256_text(json.dumps([FORMAT, fingerprint], sort_keys=True))[:16]
@@ -124,7 +173,7 @@ def open_corpus(source: Source, cache: Path, say: Say, verify: bool = False) -> 
     build_once(
         folder,
         lambda path: _problem(path, verify) is None,
-        lambda path: write_corpus(path, source, fingerprint, FORMAT, say),
+        lambda path: _write(path, source, fingerprint, say),
         waiting=lambda: say(f"another process is reading {source.label}; waiting for it ..."),
         resumes=True,
     )
@@ -144,3 +193,166 @@ def _problem(folder: Path, verify: bool) -> str | None:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return f"its folder is damaged ({type(error).__name__})"
     return f"{changed[0]} was changed" if changed else None
+
+
+def _write(folder: Path, source: Source, fingerprint: dict[str, Any], say: Say) -> None:
+    """Fill the folder with the source's documents; it is empty, or what an earlier call left when it was stopped.
+
+    Raises:
+        DataError: if the source has no text, or has text that cannot be read; nothing is left for the next time then.
+    """
+    for line in (f"the text of {source.label}: {source.licence}", *source.notes):
+        say(line)
+    try:
+        state = _Writer(folder, source.label, say).write(source)
+        if source.fingerprint() != fingerprint:
+            raise DataError(f"The text of {source.label} was changed while it was read. Run the same command again.")
+        some = ", ".join(visible(name) for name in state.empty) + (", ..." if state.n_empty > 3 else "")
+        if not state.written:
+            raise DataError(f"There is no text in {source.label}" + (f": {some} is empty." if state.n_empty else "."))
+    except DataError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if state.n_empty:
+        say(f"skipped as empty: {state.n_empty} of {state.written + state.n_empty} documents ({some})")
+    table = np.fromfile(folder / _ROWS, COLUMNS)
+    if repeated := _number_repeated(folder, table["place"]):
+        say(f"{counted(repeated, 'document')} with an id that came before: numbered, as in id#2")
+    np.save(folder / "documents.npy", table)
+    digests = {_TEXT: state.digest, "documents.npy": sha256(folder / "documents.npy")}
+    sizes = {name: (folder / name).stat().st_size for name in digests}
+    manifest = {"format": FORMAT, "fingerprint": fingerprint, "sizes": sizes, "sha256": digests}
+    (folder / "corpus.json").write_text(json.dumps(manifest, indent=1))
+    for name in (_ROWS, _STATE):
+        (folder / name).unlink()
+    if repeated:
+        (folder / f"{_IDS}.new").replace(folder / _IDS)  # after the state is gone, which knows the old file
+
+
+@dataclass
+class _State:
+    """How far the files are good."""
+
+    position: Position = START
+    written: int = 0  # documents
+    n_bytes: int = 0  # of text
+    n_empty: int = 0
+    empty: list[str] = field(default_factory=list)  # ids of the first three
+    sizes: dict[str, int] = field(default_factory=lambda: {_TEXT: 0, _ROWS: 0, _IDS: 0})
+    digest: str = new_sha256().hexdigest()  # of the text
+
+    def add(self, document: Document, size: int) -> None:
+        """Count one more document, of ``size`` bytes."""
+        part, inside, documents, n_bytes = self.position
+        if document.part != part:
+            part, inside, documents, n_bytes = document.part, 0, self.written + self.n_empty, self.n_bytes
+        self.position = Position(part, inside + 1, documents, n_bytes)
+        self.written += size > 0
+        self.n_empty += size == 0
+        self.n_bytes += size
+        if not size and len(self.empty) < 3:
+            self.empty.append(document.id)
+
+
+class _Writer:
+    """The files of a corpus while they are written, and the state they are in; what a killed process wrote after its state is cut off."""
+
+    def __init__(self, folder: Path, label: str, say: Say) -> None:
+        self._folder, self._label, self._say = folder, label, say
+        self._state, self._digest = self._kept()
+        for file in folder.iterdir():
+            if file.name not in (*self._state.sizes, _STATE):
+                file.unlink()  # half of a state, or what is made at the end
+        for name, size in self._state.sizes.items():
+            with (folder / name).open("ab") as stream:
+                stream.truncate(size)
+
+    def write(self, source: Source) -> _State:
+        """Append what the source has after the state's position; gives the final state."""
+        state = self._state
+        saved_bytes, saved_at = state.n_bytes, time.monotonic()
+        with (
+            Progress(self._say, f"reading {self._label}", done=state.n_bytes) as progress,
+            (self._folder / _TEXT).open("ab") as text,
+            (self._folder / _ROWS).open("ab") as rows,
+            (self._folder / _IDS).open("ab") as ids,
+        ):
+            size = characters = 0  # of the document's text so far
+            for document in source.documents(state.position):
+                data = document.text.encode("utf-8", "surrogatepass")
+                text.write(data)
+                self._digest.update(data)
+                size, characters = size + len(data), characters + len(document.text)
+                read = state.n_bytes + size
+                progress(read, counted(state.written, "document"), read / document.share if document.share else None)
+                if document.more:
+                    continue
+                state.add(document, size)
+                if size:
+                    rows.write(np.array([state.n_bytes, characters, id_hash(document.id)], "<u8").tobytes())
+                    ids.write(json.dumps(document.id).encode() + b"\n")
+                size = characters = 0
+                if state.n_bytes - saved_bytes >= STEP_BYTES or time.monotonic() - saved_at >= STEP_SECONDS:
+                    self._save(text, rows, ids)
+                    saved_bytes, saved_at = state.n_bytes, time.monotonic()
+            self._save(text, rows, ids)
+        return state
+
+    def _save(self, *files: Any) -> None:
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+            self._state.sizes[Path(file.name).name] = file.tell()
+        self._state.digest = self._digest.hexdigest()
+        fsync(self._folder)
+        write_atomic(self._folder / _STATE, json.dumps(asdict(self._state)))
+
+    def _kept(self) -> tuple[_State, Any]:
+        """The state that an earlier process left, if the text has the hash that it names, and that hash to continue; else the beginning."""
+        try:
+            saved = json.loads((self._folder / _STATE).read_bytes())
+            state = _State(**saved | {"position": Position(*saved["position"])})
+            digest, left = new_sha256(), state.sizes[_TEXT]
+            with (self._folder / _TEXT).open("rb") as stream:
+                while left > 0 and (data := stream.read(min(left, 1 << 20))):
+                    digest.update(data)
+                    left -= len(data)
+            good = all((self._folder / name).stat().st_size >= size for name, size in state.sizes.items())
+            if good and digest.hexdigest() == state.digest:
+                self._say(f"resuming {self._label} after {counted(state.written, 'document')}")
+                return state, digest
+            self._say(f"reading {self._label} from the start: what a stopped process left of it was changed")
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._say(f"reading {self._label} from the start: what a stopped process left of it is damaged ({type(error).__name__})")
+        return _State(), new_sha256()
+
+
+def _number_repeated(folder: Path, hashes: npt.NDArray[np.uint64]) -> int:
+    """Give a document whose id was that of an earlier one an id of its own, ``id#2`` and so on: else all of them would be in one split.
+
+    Ids are compared by their hashes: memory is some 8-byte numbers for each document, no ids.
+
+    Args:
+        folder: ``ids.jsonl`` is read, and if an id occurs twice ``ids.jsonl.new`` written.
+        hashes: of all documents' ids, shape (n_documents,); changed in place.
+    Returns:
+        How many have a new id.
+    """
+    order = np.argsort(hashes, kind="stable")
+    known = hashes[order]
+    first = np.flatnonzero(np.append(True, known[1:] != known[:-1]))  # of each run of equal ones
+    if len(first) == len(hashes):
+        return 0
+    earlier = np.empty(len(hashes), np.int64)  # documents with the same id before each
+    earlier[order] = np.arange(len(hashes)) - np.repeat(first, np.diff(np.append(first, len(hashes))))
+    with (folder / _IDS).open("rb") as lines, (folder / f"{_IDS}.new").open("wb") as file:
+        for row, (line, before) in enumerate(zip(lines, earlier, strict=True)):
+            if before:
+                id, number = json.loads(line), int(before) + 1
+                while known[np.searchsorted(known, new := np.uint64(id_hash(f"{id}#{number}"))) % len(known)] == new:
+                    number += len(hashes)  # there is such an id already
+                hashes[row], line = new, json.dumps(f"{id}#{number}").encode() + b"\n"
+            file.write(line)
+    return len(hashes) - len(first)

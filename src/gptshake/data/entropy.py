@@ -22,11 +22,9 @@ _TABLE = 1 << 22  # pairs of ids up to which a table counts them; sorting is ten
 class Tokens(Protocol):
     """Ids below the vocabulary's size: an array, a memory map, or a file that is read slice by slice."""
 
-    def __len__(self) -> int:
-        """Number of ids."""
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, part: slice) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """A range of them."""
+    def __getitem__(self, part: slice) -> npt.NDArray[np.unsignedinteger[Any]]: ...
 
 
 def counts(tokens: Tokens, vocab_size: int, limit: int | None = None) -> npt.NDArray[np.int64]:
@@ -47,13 +45,14 @@ def entropies(tokens: Tokens, vocab_size: int) -> dict[str, float]:
         ``uniform`` = ln V; ``unigram`` = H(x_t), of all tokens; ``bigram`` = H(x_t | x_{t-1}), over neighbouring pairs of all
         tokens, or of ``PAIRS`` of them in evenly spread windows.
     """
-    pairs = _pairs(tokens, vocab_size)
-    of_first = np.bincount(pairs[0] // vocab_size, weights=pairs[1])
-    return {
-        "uniform": math.log(vocab_size),
-        "unigram": _entropy(counts(tokens, vocab_size)),
-        "bigram": _entropy(pairs[1]) - _entropy(of_first),
-    }
+    def entropy(found: npt.NDArray[Any]) -> float:
+        share = found[found > 0] / found.sum()
+        return max(0.0, float(-(share * np.log(share)).sum()))
+
+    pairs, found = _pairs(tokens, vocab_size)
+    of_first = np.bincount(pairs // vocab_size, weights=found)
+    unigram = entropy(counts(tokens, vocab_size))
+    return {"uniform": math.log(vocab_size), "unigram": unigram, "bigram": entropy(found) - entropy(of_first)}
 
 
 def references(train: Tokens, held_out: Tokens, vocab_size: int) -> dict[str, float]:
@@ -75,9 +74,9 @@ def references(train: Tokens, held_out: Tokens, vocab_size: int) -> dict[str, fl
     for start, stop in windows(len(held_out) - 1, SCORED):
         ids = np.asarray(held_out[start : stop + 1]).astype(np.int64)
         before, target = ids[:-1], ids[1:]
-        wanted = (before * vocab_size + target).astype(pairs.dtype)
-        place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
-        times = np.where(pairs[place] == wanted, found[place], 0)
+        looked_up = (before * vocab_size + target).astype(pairs.dtype)
+        at = np.minimum(np.searchsorted(pairs, looked_up), len(pairs) - 1)
+        times = np.where(pairs[at] == looked_up, found[at], 0)
         bigram = (times + kinds[before] * unigram[target]) / (followed[before] + kinds[before])
         sums -= np.log(unigram[target]).sum(), np.log(bigram).sum()
         n += len(target)
@@ -88,11 +87,10 @@ def meaning(loss: float, lines: dict[str, float]) -> str:
     """A loss in words, beside ``references`` of the same text and tokens: ``val loss 2.30: better than bigram 2.44``."""
     beaten = sorted((name for name in lines if loss < lines[name]), key=lines.__getitem__)
     others = sorted((name for name in lines if loss >= lines[name]), key=lines.__getitem__)
-    said = [f"better than {_NAMES[beaten[0]]} {lines[beaten[0]]:.2f}"] if beaten else []
-    said += [f"worse than {_NAMES[others[-1]]} {lines[others[-1]]:.2f}"] if others else []
-    return (
-        f"val loss {loss:.2f}: {' and '.join(said)} (nats per token on the same text; unigram and bigram are counted in the training text)"
-    )
+    parts = [f"better than {_NAMES[beaten[0]]} {lines[beaten[0]]:.2f}"] if beaten else []
+    parts += [f"worse than {_NAMES[others[-1]]} {lines[others[-1]]:.2f}"] if others else []
+    where = "nats per token on the same text; unigram and bigram are counted in the training text"
+    return f"val loss {loss:.2f}: {' and '.join(parts)} ({where})"
 
 
 def windows(n: int, limit: int) -> Iterator[tuple[int, int]]:
@@ -125,8 +123,3 @@ def _windows_of_pairs(tokens: Tokens, vocab_size: int) -> Iterator[npt.NDArray[n
     for start, stop in windows(len(tokens), PAIRS):
         part = np.asarray(tokens[start : stop + 1]).astype(np.int64)  # one token more: the pair across the border
         yield part[:-1] * vocab_size + part[1:]
-
-
-def _entropy(found: npt.NDArray[Any]) -> float:
-    share = found[found > 0] / found.sum()
-    return max(0.0, float(-(share * np.log(share)).sum()))

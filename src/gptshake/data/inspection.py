@@ -1,8 +1,8 @@
 """What a model will see of a store, as plain rows: counts, first blocks, frequencies, lengths, and what looks wrong.
 
 Takes an opened store; gives a dictionary for ``report.tasks_text`` to print and draw. Meant to take seconds on a store of any
-size, so it looks at ``TOKENS`` ids spread evenly over each split and at the first ``DOCUMENTS`` documents; what was left out
-is said. numpy and the tokenizer only.
+size, so it looks at ``TOKENS`` ids spread evenly over each split and at the first ``DOCUMENTS`` documents; the result names what
+was left out. numpy and the tokenizer only.
 """
 
 import re
@@ -14,14 +14,13 @@ import numpy.typing as npt
 
 from gptshake.data.blocks import block_starts, n_blocks
 from gptshake.data.entropy import counts
-from gptshake.data.round_trip import unknown_warnings
-from gptshake.data.store import Split, TokenStore
+from gptshake.data.store import Split, TokenStore, unknown_warnings
 from gptshake.tokenizer.protocol import Tokenizer
 
 TOKENS = 1 << 26  # 0.3 s
 DOCUMENTS = 200_000  # compared with each other; 0.3 s
 SEARCHED, STRETCH = 400, 5000  # stretches of the training split that are searched for markup, and ids of each
-EDGE = 32  # ids at each end of a document by which it is known again, with its length
+EDGE = 32  # ids at each end of a document that, with its length, identify it
 
 MARKUP = re.compile(
     r"</?[a-zA-Z][^<>\n]{0,200}>"  # tags
@@ -79,13 +78,13 @@ def inspect(
 
 def shown(ids: Ids, tokenizer: Tokenizer) -> str:
     """Ids as text, with ``│`` between tokens that are not single characters; bytes that are no text alone as ``\\\\xe6``."""
-    words = [word(int(number), tokenizer) for number in ids]
+    texts = [token_text(int(number), tokenizer) for number in ids]
     special = {tokenizer.eot_id, tokenizer.unk_id}
-    whole = any(len(text) > 1 and number not in special for text, number in zip(words, ids.tolist(), strict=True))
-    return ("│" if whole else "").join(words)
+    longer = any(len(text) > 1 and number not in special for text, number in zip(texts, ids.tolist(), strict=True))
+    return ("│" if longer else "").join(texts)
 
 
-def word(number: int, tokenizer: Tokenizer) -> str:
+def token_text(number: int, tokenizer: Tokenizer) -> str:
     """One id as text; special ones by name."""
     if number == tokenizer.eot_id:
         return "<|endoftext|>"
@@ -95,7 +94,7 @@ def word(number: int, tokenizer: Tokenizer) -> str:
 
 
 def warnings(facts: dict[str, Any]) -> list[str]:
-    """What looks wrong beside unknown tokens, in words; empty if nothing does."""
+    """What looks wrong beside unknown tokens, as sentences."""
     found = []
     top = facts["most"][0]
     if top["share"] > 0.3:
@@ -135,7 +134,7 @@ def _split(split: Split) -> dict[str, Any]:
 
 def _token(number: int, found: npt.NDArray[np.int64], tokenizer: Tokenizer) -> dict[str, Any]:
     n = int(found[number])
-    return {"id": number, "text": word(number, tokenizer), "n": n, "share": n / int(found.sum())}
+    return {"id": number, "text": token_text(number, tokenizer), "n": n, "share": n / int(found.sum())}
 
 
 def _lengths(split: Split) -> npt.NDArray[np.int64]:
@@ -154,8 +153,8 @@ def _marks(split: Split) -> npt.NDArray[np.uint64]:
     for first in range(0, len(lengths), 4096):
         length, start = lengths[first : first + 4096, None], starts[first : first + 4096, None]
         inside = np.concatenate([np.arange(EDGE), np.arange(-EDGE, 0)])[None]
-        places = start + np.where(inside < 0, np.maximum(length + inside, 0), np.minimum(inside, np.maximum(length - 1, 0)))
-        ids = np.concatenate([length, tokens[np.minimum(places, split.n_tokens - 1)]], axis=1).astype(np.uint64)
+        positions = start + np.where(inside < 0, np.maximum(length + inside, 0), np.minimum(inside, np.maximum(length - 1, 0)))
+        ids = np.concatenate([length, tokens[np.minimum(positions, split.n_tokens - 1)]], axis=1).astype(np.uint64)
         mark = np.zeros(len(ids), np.uint64)
         for column in ids.T:
             mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)

@@ -1,8 +1,8 @@
 """Token store to batches for Lightning: training without end in an order that resumes exactly, evaluation of every token once.
 
 A batch is one int64 tensor of ``block_size + 1`` columns: inputs are [:, :-1], targets [:, 1:]. Training batches are a pure
-function of the number of the micro-batch, so the whole state of the order is that one number, whoever fetches them. That is
-this process: a batch costs 0.02 to 0.03 ms, a worker's hand-over 1 ms. Workers are for a disk that lets a process wait.
+function of the number of the micro-batch, so the whole state of the order is that one number, whoever fetches them. By default this
+process does: a batch costs 0.02 to 0.03 ms, getting it from a worker 1 ms. Workers are for a slow disk.
 """
 
 import platform
@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gptshake.data.blocks import block_starts, gather, n_blocks
-from gptshake.data.store import Split, TokenStore
+from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
 
 _WINDOW = 64  # micro-batches whose order is computed at once: one call costs 0.2 ms however few the blocks
@@ -75,18 +75,13 @@ class TrainBatches:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """As sent."""
         self.__dict__ = state
         if isinstance(state["_tokens"], tuple):
             path, dtype, shape = state["_tokens"]
             self._tokens = np.memmap(path, dtype, "r", shape=shape)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """Goes on after the batches handed out so far, or after those of a loaded state.
-
-        Raises:
-            GptshakeError: a worker was killed.
-        """
+        """The batches after those handed out so far, or after those of a loaded state; GptshakeError: a worker was killed."""
         while True:
             for number, batch in zip(count(self._given), self._from(self._given), strict=False):
                 if number != self._given:
@@ -95,11 +90,11 @@ class TrainBatches:
                 yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many micro-batches this rank has handed out."""
+        """The number of micro-batches that this rank has handed out."""
         return {"micro_batches": self._given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next ``__iter__`` go on after that many; a running iterator goes on there too."""
+        """Continue after that many; a running iterator does so too."""
         self._given = state["micro_batches"]
 
     def _from(self, first: int) -> Iterator[torch.Tensor]:
@@ -107,16 +102,18 @@ class TrainBatches:
         if not self._workers:
             yield from map(self.batch, count(first))
             return
+        # ``fork`` shares everything with the workers at once, but not from a process in which a GPU's driver may be at work.
+        started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         loader = DataLoader(
             _ByNumber(self),
             batch_size=None,
             sampler=count(first),
             num_workers=self._workers,
             worker_init_fn=_leave_signals,
-            multiprocessing_context=_start_method(),
+            multiprocessing_context="forkserver" if started or platform.system() == "Darwin" else "fork",
         )
         try:
-            yield from _without_alarm(loader)
+            yield from _without_handler(loader)
         except RuntimeError as error:
             raise GptshakeError(
                 f"One of the processes of data.workers={self._workers} ended early ({error}). data.workers=0 needs none."
@@ -132,14 +129,8 @@ class TrainBatches:
         return torch.from_numpy(gather(self._tokens, self._starts[inside], self._block_size))
 
 
-def _start_method() -> str:
-    """``fork`` shares everything with the workers at once, but not from a process in which a GPU's driver may be at work."""
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return "forkserver" if started or platform.system() == "Darwin" else "fork"
-
-
 class _ByNumber(Dataset[torch.Tensor]):
-    """Micro-batches by their numbers, as a worker is asked for them."""
+    """Micro-batches by their numbers, for the workers."""
 
     def __init__(self, batches: TrainBatches) -> None:
         self._batches = batches
@@ -148,8 +139,8 @@ class _ByNumber(Dataset[torch.Tensor]):
         return self._batches.batch(number)
 
 
-def _without_alarm(loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The loader's iterator, but a worker's death is told where a batch is asked for, not by a handler in the middle of anything."""
+def _without_handler(loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The loader's iterator, but a worker's death is raised where a batch is fetched, not by torch's signal handler at any other moment."""
     if threading.current_thread() is not threading.main_thread():
         return iter(loader)
     handler = signal.getsignal(signal.SIGCHLD)
@@ -159,7 +150,7 @@ def _without_alarm(loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _leave_signals(worker: int) -> None:
-    """A worker ends when its caller says so, or is gone; signals that ask the run to stop are the caller's to answer."""
+    """A worker ends when its parent says so, or is gone; signals that ask the run to stop are the parent's to answer."""
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -181,11 +172,9 @@ class EvalBatches(Sequence[torch.Tensor]):
         self._n_full, self._rest = divmod(len(tokens) - 1, block_size)
 
     def __len__(self) -> int:
-        """Number of batches."""
         return -(-self._n_full // self._rows) + (self._rest > 0)
 
     def __getitem__(self, number: int) -> torch.Tensor:  # type: ignore[override]  # no slices
-        """A batch by its number, from 0."""
         first = number * self._rows
         if 0 <= first < self._n_full:
             ids = np.arange(first, min(first + self._rows, self._n_full))
@@ -239,7 +228,6 @@ class TokenDataModule(pl.LightningDataModule):
         self._rank, self._world_size = rank, world_size
 
     def train_dataloader(self) -> TrainBatches:
-        """Training batches from the first one; their state is loaded by Lightning."""
         return TrainBatches(
             self.store.train.tokens(),
             self._block_size,
@@ -253,24 +241,16 @@ class TokenDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvalBatches:
-        """The whole validation split."""
-        return self._evaluate(self.store.val)
+        return EvalBatches(self.store.val.tokens(), self._block_size, self._micro_batch_size)
 
     def test_dataloader(self) -> EvalBatches:
-        """The whole test split.
-
-        Raises:
-            ConfigError: if the store has none.
-        """
+        """The whole test split; ConfigError if the store has none."""
         if self.store.test is None:
             raise ConfigError("This text has no test split; give it one with data.test_fraction=0.05.")
-        return self._evaluate(self.store.test)
+        return EvalBatches(self.store.test.tokens(), self._block_size, self._micro_batch_size)
 
     def sample_block(self, i: int = 0) -> npt.NDArray[np.int64]:
         """The i-th training block that the model will read, shape (block_size + 1,)."""
         starts = block_starts(i, 1, self.n_blocks, self._seed, self._block_size, random_offset=self._random_offset)
         block: npt.NDArray[np.int64] = gather(self.store.train.tokens(), starts, self._block_size)[0]
         return block
-
-    def _evaluate(self, split: Split) -> EvalBatches:
-        return EvalBatches(split.tokens(), self._block_size, self._micro_batch_size)

@@ -16,11 +16,11 @@ from gptshake.errors import ConfigError
 
 NAMES = ("train", "val", "test")
 FEWEST_DOCUMENTS = 20  # below this, one document more or less would decide a split by hash
-Pieces = npt.NDArray[np.int64]
+Spans = npt.NDArray[np.int64]  # shape (n, 3): document, first character, character after the last
 
 
-def place(document_id: str) -> int:
-    """A document's place in [0, 2^64), from the first 8 bytes of its id's SHA-256."""
+def id_hash(document_id: str) -> int:
+    """A number in [0, 2^64), from the first 8 bytes of the id's SHA-256."""
     return int.from_bytes(sha256(document_id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
@@ -35,33 +35,36 @@ def check(rule: str, val_fraction: float, test_fraction: float) -> None:
         )
 
 
-def by_documents(places: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Pieces]:
-    """Whole documents by their places: the first share of [0, 2^64) is validation, the next test, the rest training.
+def by_documents(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:
+    """Whole documents by the hashes of their ids: the first share of [0, 2^64) is validation, the next test, the rest training.
 
     Args:
-        places: from ``place``, shape (n_documents,).
+        hashes: from ``id_hash``, shape (n_documents,).
         lengths: in characters, shape (n_documents,).
     Returns:
-        For each of ``NAMES`` its pieces, shape (n, 3): document, first character, character after the last.
+        For each of ``NAMES`` its spans.
     """
-    share = places / 2.0**64
+    share = hashes / 2.0**64
     side = np.where(share < val_fraction, 1, np.where(share < val_fraction + test_fraction, 2, 0))
-    whole = np.column_stack([np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths.astype(np.int64)])
-    return {name: whole[side == number] for number, name in enumerate(NAMES)}
+    return {name: _whole(lengths)[side == number] for number, name in enumerate(NAMES)}
 
 
-def has_text(pieces: Pieces) -> bool:
+def _whole(lengths: npt.NDArray[Any]) -> Spans:
+    return np.column_stack([np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths.astype(np.int64)])
+
+
+def has_text(spans: Spans) -> bool:
     """Whether a split has at least two characters, or documents: with one token there is nothing to predict."""
-    return len(pieces) > 1 or bool(len(pieces) and pieces[0, 2] - pieces[0, 1] > 1)
+    return len(spans) > 1 or bool(len(spans) and spans[0, 2] - spans[0, 1] > 1)
 
 
-def by_rank(places: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Pieces]:
-    """Whole documents in the order of their places: the first are validation, the next test, the rest training.
+def by_rank(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:
+    """Whole documents in the order of their hashes: the first are validation, the next test, the rest training.
 
     Arguments and result as in ``by_documents``, of at least eight documents. Each split gets its share of the documents, rounded, but
     at least one, or two of a single character. The longest is for training: a giant among short texts is no validation.
     """
-    order = np.argsort(places, kind="stable")
+    order = np.argsort(hashes, kind="stable")
     order = np.append(order[order != np.argmax(lengths)], np.argmax(lengths))
 
     def end(start: int, fraction: float, kept: int) -> int:
@@ -71,11 +74,10 @@ def by_rank(places: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fract
     after_val = end(0, val_fraction, kept=4)  # two for each of the other splits
     after_test = end(after_val, test_fraction, kept=2)
     sides = {"train": order[after_test:], "val": order[:after_val], "test": order[after_val:after_test]}
-    whole = np.column_stack([np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths.astype(np.int64)])
-    return {name: whole[np.sort(side)] for name, side in sides.items()}
+    return {name: _whole(lengths)[np.sort(side)] for name, side in sides.items()}
 
 
-def by_position(lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Pieces]:
+def by_position(lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:
     """The characters of all documents in a row, cut into training, validation and test; arguments as in ``by_documents``.
 
     Training ends at character int(n (1 - (val + test))), validation at int(n (1 - test)).
@@ -84,9 +86,9 @@ def by_position(lengths: npt.NDArray[Any], val_fraction: float, test_fraction: f
     starts = ends - lengths.astype(np.int64)
     n = int(ends[-1]) if len(ends) else 0
     cuts = (0, int(n * (1 - (val_fraction + test_fraction))), int(n * (1 - test_fraction)), n)
-    pieces = {}
+    spans = {}
     for number, name in enumerate(NAMES):
         first, last = np.maximum(starts, cuts[number]), np.minimum(ends, cuts[number + 1])
         kept = np.flatnonzero(first < last)
-        pieces[name] = np.column_stack([kept, (first - starts)[kept], (last - starts)[kept]])
-    return pieces
+        spans[name] = np.column_stack([kept, (first - starts)[kept], (last - starts)[kept]])
+    return spans

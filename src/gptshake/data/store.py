@@ -2,8 +2,8 @@
 
 Takes a source, a tokenizer trainer and a split rule; gives ``TokenStore``. The folder ``stores/<key>`` is named by a hash
 of all that decides its content, so a cache never serves tokens of another text, tokenizer or split; it is built beside
-its place and renamed, so it is whole or not there, and a build that was killed is gone on with; what does not match its
-manifest is built again, with the reason. The tokenizer sees the training split alone.
+its final path and renamed, so it is whole or not there, and a build that was killed is resumed; what does not match its
+manifest is built again, with the reason. The tokenizer sees the training split alone, and its round trip is checked on real text.
 """
 
 import json
@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gptshake.data.corpus import Corpus, open_corpus
-from gptshake.data.digests import damage, described, fingerprint
-from gptshake.data.encode import Encoded, encode, remove_folders
+from gptshake.data.corpus import Corpus, Say, open_corpus
+from gptshake.data.encode import encode, remove_shards
 from gptshake.data.entropy import entropies, windows
-from gptshake.data.progress import Say
 from gptshake.data.source.protocol import Source
-from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Pieces, by_documents, by_position, by_rank, check, has_text
+from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Spans, by_documents, by_position, by_rank, check, has_text
 from gptshake.errors import DataError, UserError
-from gptshake.files import build_once, sha256, sha256_text
+from gptshake.estimate.words import counted
+from gptshake.files import build_once, checksums, damage, sha256, sha256_text
 from gptshake.tokenizer.cache import cached
-from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer
+from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer, well_formed
 from gptshake.tokenizer.unknown import ALL_KNOWN, Unknown
 
 FORMAT = 3
 MANIFEST, BEGUN = "manifest.json", "begun.json"
 EXCERPT = 500  # characters of a document kept as text
+NOTABLE = 1e-3  # share of unknown tokens from which a split is warned of
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,6 @@ class TokenStore:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of an id on disk."""
         return np.dtype(self.train.dtype)
 
     @property
@@ -193,17 +192,20 @@ def open_store(
             corpus = open_corpus(source, cache, say, verify)
             cut = _cut(corpus, split, val_fraction, test_fraction, say)
             about = {"source": recipe["source"], **rule}
-            tokenizer = cached(trainer, about, lambda: corpus.texts(cut["train"], boundary(trainer)), cache, say)
+            tokenizer = cached(trainer, about, lambda: (text for _, text in corpus.texts(cut["train"], boundary(trainer))), cache, say)
             head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
             _write(path, corpus, cut, tokenizer, head, say)
         except UserError:
-            shutil.rmtree(path)  # there is nothing to go on with
+            shutil.rmtree(path)  # there is nothing to resume from
             raise
 
-    def waiting() -> None:
-        say(f"another process is building {source.label}; waiting ...")
-
-    build_once(folder, lambda path: _problem(path, key, trainer, verify) is None, build, waiting, resumes=True)
+    build_once(
+        folder,
+        lambda path: _problem(path, key, trainer, verify) is None,
+        build,
+        waiting=lambda: say(f"another process is building {source.label}; waiting ..."),
+        resumes=True,
+    )
     return _open(folder, trainer)
 
 
@@ -238,8 +240,11 @@ def _problem(folder: Path, key: str, trainer: TokenizerTrainer, verify: bool) ->
             return "its manifest belongs to another store"
         if sha256(folder / FILE_NAME) != manifest["tokenizer"]:
             return f"{FILE_NAME} was changed"
-        if "unknown" not in manifest and _has_unknown(folder, manifest, load_tokenizer(folder, trainer).unk_id):
-            return "it does not say what its unknown tokens hide"
+        if "unknown" not in manifest and (unk_id := load_tokenizer(folder, trainer).unk_id) is not None:
+            for name, counts in manifest["splits"].items():
+                ids = Read(folder / f"{name}.bin", manifest["dtype"], counts["n_tokens"])
+                if any((ids[start:stop] == unk_id).any() for start, stop in windows(len(ids), len(ids))):
+                    return "it does not record what its unknown tokens hide"
         return damage(folder, manifest["files"], everything=verify)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -247,83 +252,110 @@ def _problem(folder: Path, key: str, trainer: TokenizerTrainer, verify: bool) ->
         return f"its folder is damaged ({type(error).__name__})"
 
 
-def _has_unknown(folder: Path, manifest: dict[str, Any], unk_id: int | None) -> bool:
-    if unk_id is None:
-        return False
-    reads = [Read(folder / f"{name}.bin", manifest["dtype"], counts["n_tokens"]) for name, counts in manifest["splits"].items()]
-    return any((ids[start:stop] == unk_id).any() for ids in reads for start, stop in windows(len(ids), len(ids)))
-
-
-def _write(folder: Path, corpus: Corpus, cut: dict[str, Pieces], tokenizer: Tokenizer, head: dict[str, Any], say: Say) -> None:
-    _begin(folder, corpus, tokenizer)
-    tokenizer.save(folder)
-    splits = encode(folder, corpus, cut, tokenizer, say)
-    for name, encoded in splits.items():
-        if encoded.n_tokens < 2:
-            raise DataError(_too_little(name, encoded.n_tokens, corpus.n_documents))
-    dtype = tokenizer.encode("").dtype.newbyteorder("<").str
-    files = {name: described(folder / name) for split in splits for name in (f"{split}.bin", f"{split}.documents.npy")}
-    manifest = {
-        **head,
-        "format": FORMAT,
-        "tokenizer": tokenizer.digest,
-        "fingerprint": sha256_text(f"{tokenizer.digest} {fingerprint(files[f'{name}.bin'] for name in splits)}"),
-        "dtype": dtype,
-        "vocab_size": tokenizer.vocab_size,
-        "splits": {name: _counts(encoded, len(cut[name])) for name, encoded in splits.items()},
-        "unknown": {name: asdict(Unknown.of(one.n_unknown, one.hidden, splits["train"].hidden)) for name, one in splits.items()},
-        "files": files,
-        "excerpts": list(corpus.texts(_beginnings(cut["train"][:3]))),
-        "entropy": entropies(Read(folder / "train.bin", dtype, splits["train"].n_tokens), tokenizer.vocab_size),
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    (folder / BEGUN).unlink()
-    remove_folders(folder)
-
-
-def _begin(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Forget what a killed builder left in ``folder`` unless it came from this tokenizer and this text."""
+def _write(folder: Path, corpus: Corpus, cut: dict[str, Spans], tokenizer: Tokenizer, head: dict[str, Any], say: Say) -> None:
+    """Fill the folder of a store; what a killed builder left in it is kept only if it came from this tokenizer and this text."""
     begun = json.dumps([tokenizer.digest, corpus.n_documents, corpus.n_bytes])
     if not (folder / BEGUN).exists() or (folder / BEGUN).read_text() != begun:
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (folder / BEGUN).write_text(begun)
-
-
-def _beginnings(pieces: Pieces) -> Pieces:
-    document, first, last = pieces.T
-    return np.column_stack([document, first, np.minimum(last, first + EXCERPT)])
-
-
-def _counts(encoded: Encoded, n_documents: int) -> dict[str, int]:
-    return {
-        "n_tokens": encoded.n_tokens,
-        "n_bytes": encoded.n_bytes,
-        "n_characters": encoded.n_characters,
-        "n_documents": n_documents,
+    tokenizer.save(folder)
+    splits = encode(folder, corpus, cut, tokenizer, say)
+    for name, counts in splits.items():
+        if counts.n_tokens < 2:
+            raise DataError(_too_little(name, counts.n_tokens, corpus.n_documents))
+    dtype = tokenizer.encode("").dtype.newbyteorder("<").str
+    files = {name: checksums(folder / name) for split in splits for name in (f"{split}.bin", f"{split}.documents.npy")}
+    content = " ".join(digest for name in splits for digest in files[f"{name}.bin"]["sha256"])
+    document, first, last = cut["train"][:3].T
+    manifest = {
+        **head,
+        "format": FORMAT,
+        "tokenizer": tokenizer.digest,
+        "fingerprint": sha256_text(f"{tokenizer.digest} {sha256_text(content)}"),
+        "dtype": dtype,
+        "vocab_size": tokenizer.vocab_size,
+        "splits": {
+            name: {key: getattr(counts, key) for key in ("n_tokens", "n_bytes", "n_characters")} | {"n_documents": len(cut[name])}
+            for name, counts in splits.items()
+        },
+        "unknown": {name: asdict(Unknown.of(counts.n_unknown, counts.hidden, splits["train"].hidden)) for name, counts in splits.items()},
+        "files": files,
+        "excerpts": [text for _, text in corpus.texts(np.column_stack([document, first, np.minimum(last, first + EXCERPT)]))],
+        "entropy": entropies(Read(folder / "train.bin", dtype, splits["train"].n_tokens), tokenizer.vocab_size),
     }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    (folder / BEGUN).unlink()
+    remove_shards(folder)
 
 
-def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, say: Say) -> dict[str, Pieces]:
+def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, say: Say) -> dict[str, Spans]:
     names = NAMES if test_fraction > 0 else NAMES[:2]
     lengths = corpus.characters
     documents = "1 document" if corpus.n_documents == 1 else f"{corpus.n_documents:,} documents"
     if rule == "documents" and corpus.n_documents >= FEWEST_DOCUMENTS:
-        pieces = by_documents(corpus.places, lengths, val_fraction, test_fraction)
-        if not all(has_text(pieces[name]) for name in names):
-            pieces = by_rank(corpus.places, lengths, val_fraction, test_fraction)
-            say(f"{documents}: the hash leaves a split empty; ranked by it and cut {' / '.join(str(len(pieces[name])) for name in names)}")
+        spans = by_documents(corpus.hashes, lengths, val_fraction, test_fraction)
+        if not all(has_text(spans[name]) for name in names):
+            spans = by_rank(corpus.hashes, lengths, val_fraction, test_fraction)
+            say(f"{documents}: the hash leaves a split empty; ranked by it and cut {' / '.join(str(len(spans[name])) for name in names)}")
     else:
         shares = [100 * share for share in (1 - (val_fraction + test_fraction), val_fraction, test_fraction) if share]
         say(f"{documents}: split by position {'/'.join(f'{share:.3g}' for share in shares)}")
-        pieces = by_position(lengths, val_fraction, test_fraction)
-    return {name: pieces[name] for name in names}
+        spans = by_position(lengths, val_fraction, test_fraction)
+    return {name: spans[name] for name in names}
 
 
 def _too_little(name: str, n_tokens: int, n_documents: int) -> str:
     key = "data.val_fraction" if name == "val" else "data.test_fraction"
-    wish = "give more text, or a smaller data.val_fraction" if name == "train" else f"raise {key}, or give more text"
+    advice = "give more text, or a smaller data.val_fraction" if name == "train" else f"raise {key}, or give more text"
     if name == "test":
-        wish += ", or do without with data.test_fraction=0"
+        advice += ", or leave the test out with data.test_fraction=0"
     position = " Or cut the text by position: data.split=position." if n_documents >= FEWEST_DOCUMENTS else ""
-    return f"The split {name} got {n_tokens} tokens of {n_documents:,} documents, but at least 2 are needed: {wish}.{position}"
+    return f"The split {name} got {n_tokens} tokens of {n_documents:,} documents, but at least 2 are needed: {advice}.{position}"
+
+
+def round_trip(store: TokenStore) -> str:
+    """decode(encode(text)) on the beginnings of three training documents, as a sentence.
+
+    Raises:
+        DataError: known characters came back as others.
+    """
+    tokenizer, unknown, total, exact = store.tokenizer, 0, 0, True
+    for text in store.excerpts:
+        ids = tokenizer.encode(text)
+        lost = int((ids == tokenizer.unk_id).sum()) if tokenizer.unk_id is not None else 0
+        unknown, total = unknown + lost, total + len(ids)
+        back = tokenizer.decode(ids.tolist())
+        exact = exact and back == text
+        if not lost and back not in (text, well_formed(text)):
+            raise DataError(
+                f"The tokenizer does not give back {text[:40]!r} as it was: delete {store.path} and start again; "
+                "one of your own must decode what it encodes, or give its unk_id for what it lacks."
+            )
+    of = counted(len(store.excerpts), "training document")
+    if exact:
+        return f"round trip exact ({total:,} tokens of {of})"
+    return f"round trip of {of}: {total:,} tokens, " + (f"{unknown / total:.2%} of them unknown" if unknown else "lone surrogates as �")
+
+
+def unknown_warnings(store: TokenStore) -> list[str]:
+    """A sentence for each split with more than 0.1 % unknown tokens: how many, why, and what helps."""
+    settings = store.manifest["recipe"]["tokenizer"]
+    few = sum(split.n_documents for split in store.splits) < FEWEST_DOCUMENTS
+    by_position = store.manifest["recipe"]["split"] == "position" or few  # the splits are parts of one stretch of text
+    if "saved" in settings:
+        larger = "it was made from another text (tokenizer.path); one made from this text knows more."
+        other = "neither the text that it was made from nor this training text has their characters; take tokenizer=byte, which knows every text."
+    else:
+        whole = store.tokenizer.vocab_size + store.train.unknown.kinds
+        larger = "give it a larger vocabulary, or take tokenizer=byte, which knows every text."
+        if settings["kind"] == "char":
+            larger = f"raise tokenizer.vocab_size, {whole:,} has every character of the training text, or take tokenizer=byte."
+        cut = ", because the text is split by position and changes on the way" if by_position else ""
+        other = f"their characters do not occur in the training text{cut}, so no larger vocabulary has them; take tokenizer=byte, which knows every text."
+    return [
+        f"{split.unknown_share:.1%} of the tokens of {split.name} are unknown to the tokenizer: "
+        + (larger if split.unknown.seen >= split.unknown.unseen else other)
+        for split in store.splits
+        if split.unknown_share > NOTABLE
+    ]

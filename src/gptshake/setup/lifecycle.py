@@ -18,8 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.context import Context
 from gptshake.data.entropy import meaning, references
-from gptshake.data.round_trip import round_trip, unknown_warnings
-from gptshake.data.store import Split, TokenStore
+from gptshake.data.store import Split, TokenStore, round_trip, unknown_warnings
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, doubts, run_seconds, step_seconds

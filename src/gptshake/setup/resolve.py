@@ -34,8 +34,8 @@ from gptshake.redaction import redact
 from gptshake.setup.batch_finder import AutoFit, auto_fit
 from gptshake.setup.forecast import Measure, around, device_of, memory_there, model_costs, stopwatch
 from gptshake.setup.instantiate import initial_run, make, trainer_of
+from gptshake.tokenizer.cache import SavedTrainer
 from gptshake.tokenizer.protocol import TokenizerTrainer
-from gptshake.tokenizer.saved import SavedTrainer
 
 _MAX_PASS_FLOPS = {"cpu": 2.5e11, "cuda": 5e13, "mps": 5e12}  # of one micro-batch: seconds at most, so that progress moves
 

@@ -7,7 +7,7 @@ from gptshake.config.overrides import recomposed
 from gptshake.console import Console, printable
 from gptshake.context import Context
 from gptshake.setup import instantiate
-from gptshake.tokenizer.streaming import texts
+from gptshake.tokenizer.protocol import texts
 from gptshake.tokenizer.unknown import as_read
 
 

@@ -1,27 +1,125 @@
-"""Byte-pair encoding from scratch: how it is learned, and how a word is encoded, in code to read.
+"""Byte-pair encoding: how merges are learned, how a word is encoded, and the tokenizer that merges make, whoever learned them.
 
 A word is first a row of bytes, ids 0 to 255. Learning joins the most frequent pair of neighbours into a new id, again and
 again; of equally frequent pairs the smallest (left id, right id), so equal text gives equal merges in any order of the
-documents (the rule of rustbpe, whose merges these are). ``encode_word`` shows what the merges then make of a word; texts are
-encoded by tiktoken, which gives the same ids 50 times faster (``byte_pairs.py``). 16,000 merges of 6 MB take 2 s.
+documents (the rule of rustbpe, whose merges these are; 16,000 merges of 6 MB take 2 s). Ids: the 256 single bytes, the merges, the
+end of text. ``encode_word`` is the readable reference; texts are encoded by tiktoken, which gives the same ids at 20 to 30 MB/s per
+thread. Any valid text survives the round trip; lone surrogates become U+FFFD. Plain text never becomes the end of text.
 """
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any
 
-from gptshake.tokenizer import byte_pairs
-from gptshake.tokenizer.byte_pairs import BYTES, BytePairTokenizer, check_size
-from gptshake.tokenizer.protocol import beginning
-from gptshake.tokenizer.utf8 import well_formed
-from gptshake.tokenizer.words import BETWEEN_WORDS, parts, pattern_of, words
+import numpy as np
+import numpy.typing as npt
 
-load = byte_pairs.load
+from gptshake.errors import ConfigError, DataError
+from gptshake.tokenizer.config import BPEConfig
+from gptshake.tokenizer.pretokenizer import BETWEEN_WORDS, PATTERNS, chunks, pattern_of, split_words
+from gptshake.tokenizer.protocol import ByteLevel, Ids, beginning, id_type, well_formed
+
+BYTES = 256
+MAX_IDS = 1_000_000  # a symbol is one character while learning, and there are 1,114,112 of these
+EOT = "<|endoftext|>"
+LONG = 1 << 18  # characters; tiktoken's patterns can backtrack 1,000,000 steps and no more; ours backtrack over white space only
+LONG_RUN = re.compile(rf"\s{{{LONG}}}")
+
+Merge = tuple[int, int]
 
 
-class BPETrainer:
+class BytePairTokenizer(ByteLevel):
+    """Byte-pair encoding with given merges.
+
+    Args:
+        name: the kind, such as ``bpe``.
+        pattern: regular expression that cuts a text into words.
+        merges: pairs (left id, right id); merge i makes the id 256 + i of ids below it.
+        alphabet: the byte value of each of the ids 0 to 255.
+    Raises:
+        DataError: if they are not that.
+    """
+
+    def __init__(self, name: str, pattern: str, merges: Sequence[Merge], alphabet: Sequence[int] = range(BYTES)) -> None:
+        if sorted(alphabet) != list(range(BYTES)):
+            raise DataError("The first 256 tokens of byte-pair encoding must be the 256 single bytes.")
+        self.name, self.pattern, self.merges, self.alphabet = name, pattern, list(merges), list(alphabet)
+        pieces = [bytes([value]) for value in alphabet]
+        for left, right in self.merges:
+            if not (0 <= left < len(pieces) and 0 <= right < len(pieces)):
+                raise DataError(f"The merge ({left}, {right}) for the id {len(pieces)} joins ids that do not exist yet.")
+            pieces.append(pieces[left] + pieces[right])
+        self.eot_id = len(pieces)
+        self.pieces = [*pieces, b""]
+        self.vocab_size = len(self.pieces)
+        self.boundary = BETWEEN_WORDS if pattern in PATTERNS.values() else None
+
+    @cached_property
+    def ranks(self) -> dict[bytes, int]:
+        """The id of every token but the end of text, by its bytes; of two with equal bytes the first, as the other never arises."""
+        return {piece: token for token, piece in reversed([*enumerate(self.pieces[:-1])])}
+
+    @cached_property
+    def encoding(self) -> Any:
+        """tiktoken's object for this vocabulary."""
+        return self._encoding(self.pattern)
+
+    @cached_property
+    def _of_one_word(self) -> Any:
+        """The same for a text that is one word, however long."""
+        return self._encoding(r"[\s\S]+")
+
+    def _encoding(self, pattern: str) -> Any:
+        import tiktoken
+
+        return tiktoken.Encoding(self.name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens={EOT: self.eot_id})
+
+    def encode(self, text: str) -> Ids:
+        if len(text) > LONG and (self.boundary is None or LONG_RUN.search(text)):  # tiktoken fails on a million blanks in a row
+            ids = [token for word in split_words(well_formed(text), self.pattern) for token in self._of_one_word.encode_ordinary(word)]
+            return np.array(ids, id_type(self.vocab_size))
+        try:
+            found: npt.NDArray[np.uint32] = self.encoding.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:  # a lone surrogate
+            found = self.encoding.encode_to_numpy(well_formed(text), disallowed_special=())
+        return found.astype(id_type(self.vocab_size))
+
+    def content(self) -> dict[str, Any]:
+        return {"kind": self.name, "pattern": self.pattern, "alphabet": self.alphabet, "merges": self.merges}
+
+
+def load(data: dict[str, Any]) -> BytePairTokenizer:
+    """The tokenizer that was saved as ``data``.
+
+    Raises:
+        DataError: if it is not one.
+    """
+    try:
+        merges = [(int(left), int(right)) for left, right in data["merges"]]
+        return BytePairTokenizer(str(data["kind"]), str(data["pattern"]), merges, [int(value) for value in data["alphabet"]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"A saved byte-pair tokenizer must hold a pattern, an alphabet and merges ({error}).") from error
+
+
+def check_size(vocab_size: Any, least: int, max_characters: Any) -> None:
+    """Refuse a number of ids, or an amount of text to learn from, that is impossible.
+
+    Raises:
+        ConfigError: with the possible values.
+    """
+    if not isinstance(vocab_size, int) or isinstance(vocab_size, bool) or not least <= vocab_size <= MAX_IDS:
+        raise ConfigError(f"tokenizer.vocab_size is {vocab_size!r}; it must be a whole number from {least} to {MAX_IDS:,}.")
+    if max_characters is not None and (not isinstance(max_characters, int) or isinstance(max_characters, bool) or max_characters < 1):
+        raise ConfigError(f"tokenizer.max_characters is {max_characters!r}; it must be a whole number from 1 up, or null for all.")
+
+
+@dataclass
+class BPETrainer(BPEConfig):
     """Learns merges from the words of the training text.
 
     Args:
@@ -34,32 +132,29 @@ class BPETrainer:
 
     boundary = BETWEEN_WORDS
 
-    def __init__(self, vocab_size: int = 4096, pattern: str = "gpt4", max_characters: int | None = 100_000_000) -> None:
-        check_size(vocab_size, BYTES + 1, max_characters)
-        self._regex = pattern_of(pattern)
-        self._vocab_size, self._pattern, self._max_characters = vocab_size, pattern, max_characters
+    def __post_init__(self) -> None:
+        check_size(self.vocab_size, BYTES + 1, self.max_characters)
+        self._regex = pattern_of(self.pattern)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the merges besides the text."""
-        return {"kind": "bpe", "vocab_size": self._vocab_size, "pattern": self._pattern, "max_characters": self._max_characters}
+        return {"kind": "bpe", "vocab_size": self.vocab_size, "pattern": self.pattern, "max_characters": self.max_characters}
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
-        """The tokenizer that these documents teach."""
-        counts = count_words(beginning(documents, self._max_characters), self._regex)
-        return BytePairTokenizer("bpe", self._regex, learn(counts, self._vocab_size - BYTES - 1))
+        counts = count_words(beginning(documents, self.max_characters), self._regex)
+        return BytePairTokenizer("bpe", self._regex, learn(counts, self.vocab_size - BYTES - 1))
 
 
 def count_words(documents: Iterable[str], pattern: str) -> Counter[bytes]:
     """How often each word occurs, as UTF-8. Memory: the distinct words."""
     counts: Counter[str] = Counter()
     for document in documents:
-        for part in parts(well_formed(document)):
-            counts.update(words(part, pattern))
+        for chunk in chunks(well_formed(document)):
+            counts.update(split_words(chunk, pattern))
     return Counter({word.encode(): count for word, count in counts.items()})
 
 
-def learn(counts: Mapping[bytes, int], n_merges: int) -> list[tuple[int, int]]:
-    """The first ``n_merges`` merges of words that occur so often, each as (left id, right id); merge i makes the id 256 + i.
+def learn(counts: Mapping[bytes, int], n_merges: int) -> list[Merge]:
+    """The first ``n_merges`` merges, each as (left id, right id); merge i makes the id 256 + i.
 
     A symbol with the id i is the character ``chr(i)``, a word is a string of symbols and a pair a string of two: so joining a
     pair everywhere in a word is ``str.replace``, from left to right as it must be, and pairs compare as their ids do.
@@ -71,10 +166,15 @@ def learn(counts: Mapping[bytes, int], n_merges: int) -> list[tuple[int, int]]:
     """
     texts = [word.decode("latin-1") for word in counts]
     weights = list(counts.values())
-    pairs, places = _pairs(texts, weights)
+    pairs: dict[str, int] = defaultdict(int)  # pair of neighbours -> how often it occurs
+    words_with: dict[str, list[int]] = defaultdict(list)  # -> words that have it; some twice, or no longer: that harms nothing
+    for word, (text, weight) in enumerate(zip(texts, weights, strict=True)):
+        for left, right in pairwise(text):
+            pairs[left + right] += weight
+            words_with[left + right].append(word)
     queue = [(-count, pair) for pair, count in pairs.items()]
     heapify(queue)
-    merges: list[tuple[int, int]] = []
+    merges: list[Merge] = []
     while queue and len(merges) < n_merges:
         negative, pair = heappop(queue)
         if -negative != pairs[pair]:  # its count has fallen since it was put here (it never rises): back with it, if it is left
@@ -84,12 +184,12 @@ def learn(counts: Mapping[bytes, int], n_merges: int) -> list[tuple[int, int]]:
         symbol = chr(BYTES + len(merges))
         merges.append((ord(pair[0]), ord(pair[1])))
         found: set[str] = set()
-        for place in set(places.pop(pair)):
-            texts[place] = joined = texts[place].replace(pair, symbol)
+        for word in set(words_with.pop(pair)):
+            texts[word] = joined = texts[word].replace(pair, symbol)
             for changed, by in _changes(joined, pair, symbol):
-                pairs[changed] += by * weights[place]
+                pairs[changed] += by * weights[word]
                 if by > 0:
-                    places[changed].append(place)
+                    words_with[changed].append(word)
                     found.add(changed)
         for changed in found:
             if pairs[changed] > 0:
@@ -97,19 +197,8 @@ def learn(counts: Mapping[bytes, int], n_merges: int) -> list[tuple[int, int]]:
     return merges
 
 
-def _pairs(texts: list[str], weights: list[int]) -> tuple[dict[str, int], dict[str, list[int]]]:
-    """How often each pair of neighbours occurs, and in which words (some named twice, or no longer having it: that harms nothing)."""
-    counts: dict[str, int] = defaultdict(int)
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, (text, weight) in enumerate(zip(texts, weights, strict=True)):
-        for left, right in pairwise(text):
-            counts[left + right] += weight
-            places[left + right].append(place)
-    return counts, places
-
-
 def _changes(joined: str, pair: str, symbol: str) -> Iterable[tuple[str, int]]:
-    """Which pairs a word lost (-1) and won (+1) when ``pair`` became ``symbol`` in it."""
+    """Which pairs a word lost (-1) and gained (+1) when ``pair`` became ``symbol`` in it."""
     at = joined.find(symbol)
     while at >= 0:
         yield pair, -1
@@ -118,7 +207,7 @@ def _changes(joined: str, pair: str, symbol: str) -> Iterable[tuple[str, int]]:
             yield (pair[1] if before == symbol else before) + pair[0], -1
             yield before + symbol, 1
         following = joined[at + 1 : at + 2]
-        if following and following != symbol:  # else it is told as what is before the next one
+        if following and following != symbol:  # else it is counted as what is before the next one
             yield pair[1] + following, -1
             yield symbol + following, 1
         at = joined.find(symbol, at + 1)
@@ -130,7 +219,7 @@ def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
     The readable reference of what tiktoken does; its time grows with the square of the word's length.
 
     Args:
-        word: UTF-8 bytes of one of ``words(text, pattern)``.
+        word: UTF-8 bytes of one of ``split_words(text, pattern)``.
         ranks: id of every token, by its bytes; all 256 single bytes are among them.
     """
     if word in ranks:

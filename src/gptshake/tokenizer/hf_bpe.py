@@ -8,22 +8,23 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from gptshake.tokenizer import byte_pairs
-from gptshake.tokenizer.byte_pairs import BYTES, BytePairTokenizer, check_size
+from gptshake.tokenizer.bpe import BYTES, BytePairTokenizer, check_size
+from gptshake.tokenizer.bpe import load as load
+from gptshake.tokenizer.config import HFBPEConfig
 from gptshake.tokenizer.exchange import from_hf
-from gptshake.tokenizer.protocol import beginning
-from gptshake.tokenizer.utf8 import well_formed
-from gptshake.tokenizer.words import pattern_of
+from gptshake.tokenizer.pretokenizer import pattern_of
+from gptshake.tokenizer.protocol import beginning, well_formed
 
-load = byte_pairs.load
 LONGEST = 20_000  # characters of a word; 0.3 s of learning
 ENDLESS_RUN = re.compile(rf"\S{{{LONGEST}}}|\s{{{LONGEST}}}")
 ENDLESS = re.compile(rf"\S{{1,{LONGEST}}}|\s{{1,{LONGEST}}}")
 
 
-class HFBPETrainer:
+@dataclass
+class HFBPETrainer(HFBPEConfig):
     """Learns merges with the library tokenizers.
 
     Args:
@@ -34,17 +35,14 @@ class HFBPETrainer:
         ConfigError: if a value is none of these.
     """
 
-    def __init__(self, vocab_size: int = 4096, pattern: str = "gpt2", max_characters: int | None = 100_000_000) -> None:
-        check_size(vocab_size, BYTES + 1, max_characters)
-        self._regex = pattern_of(pattern)
-        self._vocab_size, self._pattern, self._max_characters = vocab_size, pattern, max_characters
+    def __post_init__(self) -> None:
+        check_size(self.vocab_size, BYTES + 1, self.max_characters)
+        self._regex = pattern_of(self.pattern)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the merges besides the text."""
-        return {"kind": "hf_bpe", "vocab_size": self._vocab_size, "pattern": self._pattern, "max_characters": self._max_characters}
+        return {"kind": "hf_bpe", "vocab_size": self.vocab_size, "pattern": self.pattern, "max_characters": self.max_characters}
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
-        """The tokenizer that these documents teach."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns of every process that is forked afterwards
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
@@ -52,8 +50,8 @@ class HFBPETrainer:
         split = pre_tokenizers.Split(Regex(self._regex), "isolated")
         learner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
         letters = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=self._vocab_size - 1, initial_alphabet=letters, show_progress=False)
-        learner.train_from_iterator(_cut(beginning(documents, self._max_characters)), trainer)
+        trainer = trainers.BpeTrainer(vocab_size=self.vocab_size - 1, initial_alphabet=letters, show_progress=False)
+        learner.train_from_iterator(_cut(beginning(documents, self.max_characters)), trainer)
         return from_hf("hf_bpe", json.loads(learner.to_str()))
 
 

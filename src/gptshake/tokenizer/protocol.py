@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,8 @@ from gptshake.files import write_atomic
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 FILE_NAME = "tokenizer.json"
 ANYWHERE = re.compile("")
+WINDOW = 64  # ids that are decoded again with each new one, as some tokenizers look at neighbours
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer(Protocol):
@@ -101,9 +103,32 @@ class Stored(ABC):
         return (json.dumps(self.content()) + "\n").encode()
 
 
+class ByteLevel(Stored):
+    """A tokenizer whose ids stand for bytes of UTF-8, so nothing is unknown; ``pieces`` has those of every id, none for the end of text."""
+
+    pieces: Sequence[bytes]
+    vocab_size: int
+    eot_id: int
+    unk_id = None
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        parts = (b"\n\n" if token == self.eot_id else self.pieces[token] for token in checked(ids, self.vocab_size))
+        return b"".join(parts).decode("utf-8", "replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.pieces[token_id]
+
+
+def well_formed(text: str) -> str:
+    """The text with each lone surrogate, which UTF-8 cannot write, replaced by U+FFFD; any other text as it is."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
 def boundary(user: Tokenizer | TokenizerTrainer) -> re.Pattern[str] | None:
-    """After whose matches a long text may be cut, so that the ids of its parts, one after the other, or what is learned from them, are
-    those of the whole: what a tokenizer or a trainer may say in its attribute ``boundary``. None: it needs each text whole, in memory.
+    """The attribute ``boundary`` that a tokenizer or a trainer may have: after its matches a long text may be cut.
+
+    The ids of the parts, one after the other, or what is learned from them, are then those of the whole text. None: it needs each text
+    whole, in memory.
     """
     found: re.Pattern[str] | None = getattr(user, "boundary", None)
     return found
@@ -141,6 +166,23 @@ def beginning(documents: Iterable[str], max_characters: int | None) -> Iterator[
             return
 
 
+def texts(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Text of ids that arrive one by one, as soon as it is certain: together ``tokenizer.decode(ids)``; no part is empty or cuts a character."""
+    window: list[int] = []
+    shown = 0
+    for token in ids:
+        window.append(token)
+        text = tokenizer.decode(window)
+        certain = len(text.rstrip("\ufffd"))  # the beginning of a character looks like this
+        if certain > shown:
+            yield text[shown:certain]
+            shown = certain
+        if certain == len(text) and len(window) >= WINDOW:
+            window, shown = [], 0
+    if rest := tokenizer.decode(window)[shown:]:
+        yield rest
+
+
 def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Tokenizer:
     """The tokenizer that was saved in the folder ``place``, or in the file of that name.
 
@@ -158,32 +200,24 @@ def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Toke
         kind = data["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a saved tokenizer ({type(error).__name__}: {error}).") from error
-    if trainer is not None and kind == trainer.settings()["kind"] and (own := _load_beside(trainer)):
-        return _read_by(own, path, data)
+    if trainer is not None and kind == trainer.settings()["kind"]:
+        # A trainer that stands for another one, its ``origin``, has the ``load`` of that one's module.
+        load: Load | None = getattr(sys.modules[type(getattr(trainer, "origin", trainer)).__module__], "load", None)
+        if load is not None:
+            tokenizer = load(data)
+            if tokenizer.digest != sha256(path.read_bytes()).hexdigest():
+                raise DataError(
+                    f"{load.__module__}.load makes another tokenizer of {path} than was saved there: content() must hold all that it needs."
+                )
+            return tokenizer
     # The kind comes from a file: only a plain word of our own package is ever imported.
     if not isinstance(kind, str) or not re.fullmatch("[a-z][a-z0-9_]*", kind):
         raise DataError(f"{path} names the tokenizer kind {kind!r}, which is not a word.")
     try:
-        load = importlib.import_module(f"gptshake.tokenizer.{kind}").load
+        ours: Load = importlib.import_module(f"gptshake.tokenizer.{kind}").load
     except (ModuleNotFoundError, AttributeError) as error:
         raise DataError(
             f"{path} is of the kind {kind!r}, which this version of gptshake does not have. One of your own is read by the function load(data) "
             "in the file of its trainer, and is found by its option: tokenizer=<name>."
         ) from error
-    tokenizer: Tokenizer = load(data)
-    return tokenizer
-
-
-def _load_beside(trainer: TokenizerTrainer) -> Load | None:
-    """The function ``load`` of the module that a trainer is in; a trainer that stands for another one, its ``origin``, has that one's."""
-    load: Load | None = getattr(sys.modules[type(getattr(trainer, "origin", trainer)).__module__], "load", None)
-    return load
-
-
-def _read_by(load: Load, path: Path, data: dict[str, Any]) -> Tokenizer:
-    tokenizer = load(data)
-    if tokenizer.digest != sha256(path.read_bytes()).hexdigest():
-        raise DataError(
-            f"{load.__module__}.load makes another tokenizer of {path} than was saved there: content() must hold all that it needs."
-        )
-    return tokenizer
+    return ours(data)

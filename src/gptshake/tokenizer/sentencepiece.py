@@ -2,7 +2,7 @@
 
 Set up so that every valid text survives the round trip: no normalisation, no blank put in front, blanks kept, characters
 outside the vocabulary as bytes. Ids: 0 is unknown (never given), 1 the end of text, then 256 bytes, then the learned pieces.
-One thing the library cannot tell apart, ``▁`` (U+2581) and a blank, so ``▁`` is always written as its three bytes.
+The library cannot distinguish ``▁`` (U+2581) from a blank, so ``▁`` is always written as its three bytes.
 Lone surrogates become U+FFFD. The result does not depend on how many cores there are, but on the order of the text.
 """
 
@@ -10,16 +10,15 @@ import base64
 import io
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gptshake.errors import ConfigError, DataError
-from gptshake.tokenizer.byte_pairs import check_size
-from gptshake.tokenizer.protocol import Ids, Stored, beginning, checked, id_type
-from gptshake.tokenizer.utf8 import text_of, well_formed
+from gptshake.tokenizer.bpe import check_size
+from gptshake.tokenizer.config import SentencePieceConfig
+from gptshake.tokenizer.protocol import ByteLevel, Ids, beginning, id_type, well_formed
 
 UNK, EOT, FIRST_BYTE = 0, 1, 2
 BLANK = "\u2581"
@@ -29,7 +28,7 @@ THREADS = 4  # always, however many cores there are: its sums depend on it
 TYPES = ("unigram", "bpe")
 
 
-class SentencePieceTokenizer(Stored):
+class SentencePieceTokenizer(ByteLevel):
     """A trained SentencePiece model.
 
     Args:
@@ -40,7 +39,6 @@ class SentencePieceTokenizer(Stored):
 
     name = "sentencepiece"
     eot_id = EOT
-    unk_id = None  # what is not in the vocabulary is written as bytes
 
     def __init__(self, model: bytes) -> None:
         import sentencepiece
@@ -53,11 +51,7 @@ class SentencePieceTokenizer(Stored):
         if self._processor.eos_id() != EOT or not self._processor.is_byte(FIRST_BYTE):
             raise DataError("This model of SentencePiece has no end of text with the id 1, or no tokens for single bytes.")
         self.vocab_size = int(self._processor.get_piece_size())
-
-    @cached_property
-    def pieces(self) -> list[bytes]:
-        """The bytes of every id."""
-        return [self._piece(token) for token in range(self.vocab_size)]
+        self.pieces = [self._piece(token) for token in range(self.vocab_size)]
 
     def _piece(self, token: int) -> bytes:
         if self._processor.is_control(token) or self._processor.is_unknown(token):
@@ -66,23 +60,13 @@ class SentencePieceTokenizer(Stored):
         return bytes([token - FIRST_BYTE]) if self._processor.is_byte(token) else text.replace(BLANK, " ").encode()
 
     def encode(self, text: str) -> Ids:
-        """Ids of a text, shape (n,)."""
         first, *others = well_formed(text).split(BLANK)
         ids: list[int] = self._processor.encode(first)
         for part in others:
             ids += [FIRST_BYTE + value for value in BLANK.encode()] + self._processor.encode(part)
         return np.array(ids, id_type(self.vocab_size))
 
-    def decode(self, ids: npt.ArrayLike) -> str:
-        """Text of ids; DataError if an id is not of this vocabulary."""
-        return text_of(self.pieces, checked(ids, self.vocab_size), EOT)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """What a piece stands for; nothing for the end of text."""
-        return self.pieces[token_id]
-
     def content(self) -> dict[str, Any]:
-        """What is saved: the library's model file."""
         return {"kind": self.name, "model": base64.b64encode(self.model).decode()}
 
 
@@ -98,7 +82,8 @@ def load(data: dict[str, Any]) -> SentencePieceTokenizer:
         raise DataError(f"A saved SentencePiece tokenizer must hold the library's model in base64 ({error}).") from error
 
 
-class SentencePieceTrainer:
+@dataclass
+class SentencePieceTrainer(SentencePieceConfig):
     """Trains a SentencePiece model on the lines of the training text.
 
     Args:
@@ -112,27 +97,19 @@ class SentencePieceTrainer:
 
     boundary = re.compile("\n")  # of what is learned: the library learns from lines; it encodes a text as one
 
-    def __init__(
-        self, vocab_size: int = 4096, model_type: str = "unigram", coverage: float = 0.9995, max_characters: int | None = 10_000_000
-    ) -> None:
-        check_size(vocab_size, LEAST, max_characters)
-        if model_type not in TYPES:
-            raise ConfigError(f"tokenizer.model_type is {model_type!r}; it must be one of {', '.join(TYPES)}.")
-        if not 0.98 <= coverage <= 1:  # the library's own limits
-            raise ConfigError(f"tokenizer.coverage is {coverage}; it is a share of the text's characters, from 0.98 to 1.")
-        self._options: dict[str, Any] = {
-            "vocab_size": vocab_size,
-            "model_type": model_type,
-            "coverage": coverage,
-            "max_characters": max_characters,
-        }
+    def __post_init__(self) -> None:
+        check_size(self.vocab_size, LEAST, self.max_characters)
+        if self.model_type not in TYPES:
+            raise ConfigError(f"tokenizer.model_type is {self.model_type!r}; it must be one of {', '.join(TYPES)}.")
+        if not 0.98 <= self.coverage <= 1:  # the library's own limits
+            raise ConfigError(f"tokenizer.coverage is {self.coverage}; it is a share of the text's characters, from 0.98 to 1.")
 
     def settings(self) -> dict[str, Any]:
-        """What decides the model besides the text."""
-        return {"kind": "sentencepiece", **self._options}
+        options = {key: getattr(self, key) for key in ("vocab_size", "model_type", "coverage", "max_characters")}
+        return {"kind": "sentencepiece", **options}
 
     def train(self, documents: Iterable[str]) -> SentencePieceTokenizer:
-        """The tokenizer that these documents teach.
+        """The tokenizer of these documents.
 
         Raises:
             DataError: if the characters alone need more ids than there are.
@@ -142,12 +119,12 @@ class SentencePieceTrainer:
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_lines(beginning(documents, self._options["max_characters"])),
+                sentence_iterator=_lines(beginning(documents, self.max_characters)),
                 model_writer=model,
-                model_type=self._options["model_type"],
-                vocab_size=self._options["vocab_size"],
+                model_type=self.model_type,
+                vocab_size=self.vocab_size,
                 hard_vocab_limit=False,
-                character_coverage=self._options["coverage"],
+                character_coverage=self.coverage,
                 byte_fallback=True,
                 normalization_rule_name="identity",
                 add_dummy_prefix=False,
@@ -163,7 +140,7 @@ class SentencePieceTrainer:
             )
         except RuntimeError as error:
             raise DataError(
-                f"SentencePiece cannot make {self._options['vocab_size']} ids of this text: {str(error).rpartition('] ')[2]} "
+                f"SentencePiece cannot make {self.vocab_size} ids of this text: {str(error).rpartition('] ')[2]} "
                 "The keys are tokenizer.vocab_size and tokenizer.coverage."
             ) from error
         return SentencePieceTokenizer(model.getvalue())

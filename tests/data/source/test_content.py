@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gptshake.data.source import content
-from gptshake.data.source.content import content_hash
+from gptshake.data.source import files as content
+from gptshake.data.source.files import content_hash
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.data.source import decode
-from gptshake.data.source.decode import decode_part, decoded, known
+from gptshake.data.source import streams
 from gptshake.data.source.files import TextFiles
+from gptshake.data.source.streams import decode_part, decoded, known_encoding
 from gptshake.errors import DataError
 
 SEVERAL_ENCODINGS = [
@@ -99,9 +99,9 @@ def outcome(read: Callable[[], str]) -> str:
     data=st.binary(max_size=30) | st.text(max_size=12).map(str.encode), chunk=st.integers(1, 7), encoding=st.sampled_from(SEVERAL_ENCODINGS)
 )
 def test_a_text_read_in_chunks_is_the_text_read_at_once_and_so_are_its_faults(data: bytes, chunk: int, encoding: str) -> None:
-    length, found = decode.marked(data[:4], encoding)
+    length, found = streams.marked(data[:4], encoding)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "CHUNK", chunk)
+        patch.setattr(streams, "CHUNK", chunk)
         in_chunks = outcome(lambda: "".join(decoded(BufferedReader(BytesIO(data)), encoding, "x")))
     assert in_chunks == outcome(lambda: decode_part(data[length:], found, "x", length))
 
@@ -114,8 +114,8 @@ def test_an_encoding_that_only_the_hook_of_a_package_knows_is_refused() -> None:
     try:
         assert "".encode("no_such_encoding") == b""
         with pytest.raises(DataError, match=r"data\.encoding=no_such_encoding is no text encoding"):
-            known("no_such_encoding")
-        assert [known(name) for name in ("UTF8", "Latin-1", "cp1252", "gb18030")] == ["utf-8", "iso8859-1", "cp1252", "gb18030"]
+            known_encoding("no_such_encoding")
+        assert [known_encoding(name) for name in ("UTF8", "Latin-1", "cp1252", "gb18030")] == ["utf-8", "iso8859-1", "cp1252", "gb18030"]
     finally:
         codecs.unregister(hook)
 

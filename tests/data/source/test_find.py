@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from gptshake.console import visible
-from gptshake.data.source.files import TextFiles
-from gptshake.data.source.find import suffixes
-from gptshake.data.split import place
+from gptshake.data.source.files import TextFiles, suffixes
+from gptshake.data.split import id_hash
 from gptshake.errors import DataError
 
 
@@ -118,7 +117,7 @@ def test_odd_names_are_read_and_can_be_shown_and_placed(folder: Path, name: byte
     Path(os.fsdecode(name)).write_text("x")
     for path in (".", os.fsdecode(name)):
         (document,) = TextFiles(path).documents()
-        assert document.id == os.fsdecode(name) and 0 <= place(document.id) < 1 << 64
+        assert document.id == os.fsdecode(name) and 0 <= id_hash(document.id) < 1 << 64
         assert visible(document.id).isprintable() and visible(document.id).encode()
     assert TextFiles(".").fingerprint()["files"] == 1
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gptshake.data.source import decode, formats, streams
+from gptshake.data.source import formats, streams
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError
@@ -139,7 +139,7 @@ LIST_FAULTS: dict[str, tuple[str, str]] = {
     "cut off": ('[{"text": "a"}, {"text": "b', r"object 2 is not JSON: Unterminated string"),
     "cut off between": ('[{"text": "a"},', r"object 2 is none: the file ends"),
     "no comma": ('[{"text": "a"} {"text": "b"}]', r'object 1 is followed by \{"text": "b"\}\]'),
-    "two lists": ('[{"text": "a"}]\n[{"text": "b"}]', r"goes on after its list"),
+    "two lists": ('[{"text": "a"}]\n[{"text": "b"}]', r"continues after its list"),
     "no such field": ('[{"content": "a"}]', r"object 1 has no field text, but content"),
     "a text that is none": ('[{"text": 3.5}]', r"object 1 has float in text"),
     "nesting without end": ('[{"a": ' + "[" * 200_000, r"object 1 is not JSON"),
@@ -163,7 +163,7 @@ def test_a_json_file_that_is_no_list_of_objects_is_refused_with_the_place(tmp_pa
 )
 def test_a_list_of_objects_is_read_in_chunks_of_any_size(tmp_path: Path, rows: list[Any], chunk: int, indent: int | None) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "CHUNK", chunk)
+        patch.setattr(streams, "CHUNK", chunk)
         found = read(source_of(tmp_path / "a.json", json.dumps(rows, indent=indent).encode()))
     assert found == [(f"a.json:{number}", row["text"]) for number, row in enumerate(rows, 1)]
 
@@ -172,7 +172,7 @@ def test_a_list_of_objects_is_read_in_chunks_of_any_size(tmp_path: Path, rows: l
 @given(text=st.text("ab\r\n水", max_size=30), chunk=st.integers(1, 9))
 def test_a_plain_text_is_the_same_document_in_however_many_chunks_it_is_read(tmp_path: Path, text: str, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "CHUNK", chunk)
+        patch.setattr(streams, "CHUNK", chunk)
         found = list(source_of(tmp_path / "a.txt", text.encode()).documents())
     assert "".join(document.text for document in found) == text.replace("\r\n", "\n")
     assert [document.more for document in found] == [True] * (len(found) - 1) + [False]

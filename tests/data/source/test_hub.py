@@ -1,4 +1,4 @@
-"""Data sets of the hub: what is selected and in which order, going on after a stop, and every refusal as a sentence.
+"""Data sets of the hub: what is selected and in which order, resuming after a stop, and every refusal as a sentence.
 
 The hub itself is never asked here: the data sets are local folders in its layout, its answers are put in.
 """
@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet, table
 
-from gptshake.data.source import hub, selection
-from gptshake.data.source.hub import About, Hub
+from gptshake.data.source import hub
+from gptshake.data.source.hub import About, Hub, Selection
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.data.source.selection import Selection
 from gptshake.errors import ConfigError, DataError, OutOfReach
 
 CARD = "---\nlicense: cc-by-4.0\nconfigs:\n- config_name: 20231101.xx\n  data_files:\n  - split: train\n    path: 20231101.xx/*\n---\n"
@@ -80,7 +79,7 @@ def test_rows_without_ids_are_named_by_shard_and_row(lines: Path) -> None:
 
 PARTS = st.lists(st.lists(st.text(max_size=5), max_size=7), min_size=1, max_size=70)
 SELECTIONS = st.builds(
-    Selection, st.none() | st.integers(1, 40), st.none() | st.integers(1, 90), st.sampled_from(selection.ORDERS), st.integers(0, 3)
+    Selection, st.none() | st.integers(1, 40), st.none() | st.integers(1, 90), st.sampled_from(hub.ORDERS), st.integers(0, 3)
 )
 
 
@@ -216,7 +215,7 @@ def test_a_hub_that_breaks_off_is_out_of_reach_and_what_came_is_kept(local: Path
 
     monkeypatch.setattr(source, "_read", breaks)
     came = []
-    with pytest.raises(OutOfReach, match="the same command goes on there"):
+    with pytest.raises(OutOfReach, match="the same command resumes there"):
         for document in source.documents():
             came.append(document.id)
     assert came == ["0", "1", "2", "3", "4"]

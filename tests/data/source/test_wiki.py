@@ -11,12 +11,11 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from gptshake.data.source import excerpt, hub
-from gptshake.data.source.excerpt import Excerpt
+from gptshake.data.source import hub, wiki
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.mediawiki import articles
 from gptshake.data.source.protocol import Position
-from gptshake.data.source.wiki import REVISION, Wiki
+from gptshake.data.source.wiki import REVISION, Excerpt, Wiki
 from gptshake.errors import ConfigError, DataError, OutOfReach
 
 PAGE = "<page><title>{t}</title><ns>{ns}</ns><id>{i}</id>{r}<revision><id>9</id><text>{x}</text></revision></page>"
@@ -121,11 +120,11 @@ def test_a_changed_excerpt_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     package = tmp_path / "gensim"
     (package / "test/test_data").mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('the carrier must not be imported')")
-    (package / excerpt.FILE).write_bytes(bz2.compress(DUMP))
+    (package / wiki.FILE).write_bytes(bz2.compress(DUMP))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DataError, match="SHA-256 differs"):
         next(Wiki().documents())
-    monkeypatch.setattr(excerpt, "SHA256", excerpt.sha256(package / excerpt.FILE))
+    monkeypatch.setattr(wiki, "SHA256", wiki.sha256(package / wiki.FILE))
     assert [(document.id, document.text) for document in Wiki().documents()] == [("12", "A & b"), ("15", "")]
 
 

@@ -1,7 +1,7 @@
 """The formats of text files, each a function that reads one open file: plain text, JSON, JSON lines, Parquet, MediaWiki dumps.
 
-Each gives ids and texts, streamed, and can leave out the first ``skip`` of them cheaply, for a reader that goes on after
-an interruption. What does not fit is an error with its place (file, line, row, byte); the one thing that is passed over is
+Each gives ids and texts, streamed, and can leave out the first ``skip`` of them cheaply, for a reader that resumes after
+an interruption. What does not fit is an error with its position (file, line, row, byte); the one thing that is skipped is
 a value of null, which is a document without text.
 """
 
@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader, TextIOWrapper
-from itertools import count, islice, starmap
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from gptshake.console import visible
-from gptshake.data.source.decode import decode_part, decoded, marked
 from gptshake.data.source.mediawiki import Site, articles, prose
+from gptshake.data.source.streams import decode_part, decoded, marked
 from gptshake.errors import DataError, first_line
 
 _ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
@@ -29,7 +29,7 @@ LARGE_DUMP = 16 << 20  # bytes on disk from which it pays to start processes
 
 
 class Row(NamedTuple):
-    """A document, or a part of one whose text goes on in the next row."""
+    """A document, or a part of one whose text continues in the next row."""
 
     id: str
     text: str
@@ -45,7 +45,7 @@ class File:
 
     Attributes:
         name: its id, or how those of its documents begin.
-        path: for sentences.
+        path: for messages.
         raw: its bytes on disk.
         stream: the same decompressed; ``raw`` itself below a buffer if ``compression`` is empty.
         text_key: field or column of the text.
@@ -64,7 +64,7 @@ class File:
 
     @property
     def shown(self) -> str:
-        """How sentences call it."""
+        """Its path for messages."""
         return visible(str(self.path))
 
 
@@ -90,8 +90,15 @@ def json_lines(file: File, skip: int) -> Rows:
         if skip:
             skip -= 1
             continue
-        place = f"{file.shown}, line {number:,}"
-        yield _row(_object(line, place), number, place, file)
+        where = f"{file.shown}, line {number:,}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = f"{error.msg} at character {error.pos + 1:,}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise DataError(f"{where} is not JSON: {reason}. A .jsonl file has one object on each line.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where} is a {type(row).__name__}, not an object with a field that holds the text.")
+        yield _row(row, number, where, file)
 
 
 def json_list(file: File, skip: int) -> Rows:
@@ -123,8 +130,9 @@ def parquet(file: File, skip: int) -> Rows:
 def dump(file: File, skip: int) -> Rows:
     """The articles of a MediaWiki export as prose; ids are the page ids."""
     site = Site(file.cleaning)
-    pages = articles(file.stream, file.shown, site)
-    return starmap(Row, prose(pages, skip, parallel=file.path.stat().st_size >= LARGE_DUMP, site=site))
+    parallel = file.path.stat().st_size >= LARGE_DUMP
+    for id, text in prose(articles(file.stream, file.shown, site), skip, parallel=parallel, site=site):
+        yield Row(id, text)
 
 
 READERS: Mapping[str, Callable[[File, int], Rows]] = {
@@ -138,16 +146,12 @@ READERS: Mapping[str, Callable[[File, int], Rows]] = {
 }
 
 
-def text_of(value: Any, place: str, key: str) -> str:
-    """A value as text; null is no text.
-
-    Raises:
-        DataError: for a value of another type.
-    """
+def text_of(value: Any, where: str, key: str) -> str:
+    """A value as text, empty for null; DataError for a value of another type."""
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{place} has {type(value).__name__} in {key}, not text. Say which field is the text: data.text_key=…")
+        raise DataError(f"{where} has {type(value).__name__} in {key}, not text. Say which field is the text: data.text_key=…")
     return value
 
 
@@ -182,21 +186,10 @@ def _lines(file: File) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def _row(row: dict[str, Any], number: int, place: str, file: File) -> Row:
+def _row(row: dict[str, Any], number: int, where: str, file: File) -> Row:
     if file.text_key not in row:
-        raise DataError(f"{place} has no field {file.text_key}, but {some_of(row)}. Say which field is the text: data.text_key=…")
-    return Row(id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], place, file.text_key))
-
-
-def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        where = f"{error.msg} at character {error.pos + 1:,}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DataError(f"{place} is not JSON: {where}. A .jsonl file has one object on each line.") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place} is a {type(row).__name__}, not an object with a field that holds the text.")
-    return row
+        raise DataError(f"{where} has no field {file.text_key}, but {some_of(row)}. Say which field is the text: data.text_key=…")
+    return Row(id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], where, file.text_key))
 
 
 _JSON = json.JSONDecoder()
@@ -211,22 +204,22 @@ def _elements(file: File) -> Iterator[dict[str, Any]]:
         )
     text.at += 1
     for number in count(1):
-        place = f"{file.shown}, object {number:,}"
+        where = f"{file.shown}, object {number:,}"
         if number == 1 and text.next() == "]":
             break
         if text.next() != "{":
-            raise DataError(f"{place} is none: {text.rest() or 'the file ends'}. A .json file is one list of objects.")
-        yield text.object(place)
+            raise DataError(f"{where} is none: {text.rest() or 'the file ends'}. A .json file is one list of objects.")
+        yield text.object(where)
         if text.next() == "]":
             break
         if text.next() != ",":
             raise DataError(
-                f"{place} is followed by {text.rest() or 'the end of the file'}, neither by a comma nor by the end of the list."
+                f"{where} is followed by {text.rest() or 'the end of the file'}, neither by a comma nor by the end of the list."
             )
         text.at += 1
     text.at += 1
     if text.next():
-        raise DataError(f"{file.shown} goes on after its list: {text.rest()}.")
+        raise DataError(f"{file.shown} continues after its list: {text.rest()}.")
 
 
 class _Window:
@@ -249,7 +242,7 @@ class _Window:
         """The beginning of what is here, for a sentence."""
         return visible(self.text[self.at : self.at + 20])
 
-    def object(self, place: str) -> dict[str, Any]:
+    def object(self, where: str) -> dict[str, Any]:
         """The object that begins here, however many chunks it takes."""
         while True:
             try:
@@ -258,9 +251,9 @@ class _Window:
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - _LONGEST
                 if not (cut and self._more()):
-                    raise DataError(f"{place} is not JSON: {error.msg}.") from error
+                    raise DataError(f"{where} is not JSON: {error.msg}.") from error
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{place} is not JSON: {error}.") from error
+                raise DataError(f"{where} is not JSON: {error}.") from error
 
     def _more(self) -> bool:
         """Whether there was more; as much again as there is, so that a long object is not tried for every chunk."""

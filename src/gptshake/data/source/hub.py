@@ -1,27 +1,145 @@
 """Any text data set of the Hugging Face hub, or of a local folder in its layout: streamed, pinned to a commit, never half the text.
 
-Only what is read is downloaded, and the corpus keeps it. Takes the data set's name and what to select of it; gives its
-``train`` split as documents in one of three orders. A shard is a part: an interrupted download goes on in the shard where
-it stopped. Never falls back to another source: out of reach is one sentence, within ten seconds.
+Only what is read is downloaded, and the corpus keeps it. Takes the data set's name and a selection (limits and one of three orders);
+gives its ``train`` split as documents. A document's position depends on the selection alone, and inside a shard on that shard alone, so
+an interrupted download reads one shard again, not all of them; the cost: shuffle mixes the shards and, inside each, stretches of 10,000
+documents, not everything with everything. Never falls back to another source: out of reach is one sentence, within ten seconds.
 """
 
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gptshake.data.source.content import content_hash
-from gptshake.data.source.find import is_hidden
+from gptshake.data.source.files import content_hash, is_hidden
 from gptshake.data.source.formats import id_of, some_of, text_of
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.data.source.selection import Row, Selection
-from gptshake.errors import DataError, GptshakeError, OutOfReach, first_line
+from gptshake.errors import ConfigError, DataError, GptshakeError, OutOfReach, first_line
 from gptshake.files import expanded
 
 REACH_SECONDS = 5.0
 FEW_SHARDS = 16  # below, Parquet is divided further, by row groups, where the order is not the first
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+ORDERS = ("first", "spread", "shuffle")
+SPREAD_PARTS = 64  # that spread reads from at first, of however many
+SHUFFLED, SHUFFLED_CHARACTERS = 10_000, 64 << 20  # documents that are shuffled together, and their length at most
+Row = tuple[str, str]  # id, text
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A choice of documents.
+
+    Attributes:
+        n_documents: how many at most; None: all.
+        max_bytes: UTF-8 bytes of text at most, in whole documents but at least one; None: all.
+        order: ``first``: from the start. ``spread``: the limits shared by all parts (by 64 of them, if there are more), the first
+            documents of each. ``shuffle``: parts in random order, and in each the documents, 10,000 at a time.
+        seed: of ``shuffle``.
+    Raises:
+        ConfigError: for limits below 1 or another order.
+    """
+
+    n_documents: int | None = None
+    max_bytes: int | None = None
+    order: str = "first"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key, limit in (("n_documents", self.n_documents), ("max_bytes", self.max_bytes)):
+            if limit is not None and limit < 1:
+                raise ConfigError(f"data.{key}={limit}; it must be at least 1, or null for all of them.")
+        if self.order not in ORDERS:
+            raise ConfigError(f"data.order={self.order} is none of {', '.join(ORDERS)}.")
+
+    @property
+    def limited(self) -> bool:
+        return self.n_documents is not None or self.max_bytes is not None
+
+    def short_words(self) -> list[str]:
+        """The choice in short words, for labels: how much, and in which order if not the first; ``["10k", "spread"]``."""
+        much = [_short(self.n_documents)] if self.n_documents else []
+        return much + ([f"{_short(self.max_bytes)}b"] if self.max_bytes else []) + ([self.order] if self.order != "first" else [])
+
+    def take(
+        self, read: Callable[[int], Iterable[Row]], n_parts: int, start: Position = START, total: int | None = None
+    ) -> Iterator[Document]:
+        """The documents after ``start``.
+
+        Args:
+            read: gives a part's ids and texts, by its number.
+            n_parts: how many parts there are.
+            start: where to resume; documents' parts are counted in the order of reading.
+            total: documents in all parts, if known; for their ``share``.
+        """
+        order, n_sharing = self._in_order(n_parts)
+        documents, n_bytes = start.documents, start.n_bytes
+        for part in range(start.part, n_parts):
+            sharing = max(n_sharing - part, 1)  # shards that share what is left of the limits
+            most = None if self.n_documents is None else -(-(self.n_documents - documents) // sharing)
+            left = None if self.max_bytes is None else self.max_bytes - n_bytes
+            if most == 0 or (left is not None and left <= 0):
+                return
+            count, size, full = 0, 0, False
+            rows = read(order[part])
+            if self.order == "shuffle":
+                rows = chain.from_iterable(_stretches(rows, f"{self.seed}/{order[part]}"))
+            for id, text in rows:
+                length = len(text.encode("utf-8", "surrogatepass")) if left is not None else 0
+                full = left is not None and size + length > left // sharing and documents + count > 0
+                if full:
+                    break
+                count, size = count + 1, size + length
+                if part > start.part or count > start.inside:
+                    yield Document(id, text, part, self._share(documents + count, n_bytes + size, total))
+                if count == most:
+                    break
+            documents, n_bytes = documents + count, n_bytes + size
+            if full and sharing == 1:
+                return
+
+    def _in_order(self, n: int) -> tuple[list[int], int]:
+        """The shards in the order of reading, and how many of the first of them share the limits evenly."""
+        if self.order == "shuffle":
+            return random.Random(self.seed).sample(range(n), n), 0
+        if self.order == "first" or not self.limited:
+            return list(range(n)), 0
+        sharing = list(dict.fromkeys(number * n // SPREAD_PARTS for number in range(SPREAD_PARTS)))
+        return sharing + sorted({*range(n)} - {*sharing}), len(sharing)
+
+    def _share(self, documents: int, n_bytes: int, total: int | None) -> float | None:
+        expected = min((n for n in (self.n_documents, total) if n), default=None)
+        shares = [documents / expected] if expected else []
+        shares += [n_bytes / self.max_bytes] if self.max_bytes else []
+        return min(1.0, max(shares)) if shares else None
+
+
+def _stretches(rows: Iterable[Row], seed: str) -> Iterator[list[Row]]:
+    """The rows in stretches, each in random order, by a seed of its shard."""
+    draw = random.Random(seed)
+    stretch: list[Row] = []
+    length = 0
+    for row in rows:
+        stretch.append(row)
+        length += len(row[1])
+        if len(stretch) == SHUFFLED or length >= SHUFFLED_CHARACTERS:
+            draw.shuffle(stretch)
+            yield stretch
+            stretch, length = [], 0
+    draw.shuffle(stretch)
+    yield stretch
+
+
+def _short(number: int) -> str:
+    """10000 as ``10k``, 2000000 as ``2m``, others in digits."""
+    for size, letter in ((1_000_000, "m"), (1_000, "k")):
+        if number % size == 0:
+            return f"{number // size}{letter}"
+    return str(number)
 
 
 class About(NamedTuple):
@@ -68,7 +186,7 @@ class Hub:
         self._config, self._revision, self._text_key = config, revision, text_key
         self.selection = Selection(n_documents, max_bytes, order, order_seed)
         self._cache = expanded(cache) if cache else None
-        self.label = "-".join([re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(dataset).name).strip("-.") or "hub", *self.selection.words()])
+        self.label = "-".join([re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(dataset).name).strip("-.") or "hub", *self.selection.short_words()])
 
     @property
     def licence(self) -> str:
@@ -102,7 +220,7 @@ class Hub:
         except GptshakeError:
             raise
         except Exception as error:
-            raise _told(error, name) from error
+            raise _as_sentence(error, name) from error
         try:
             split = (rows.info.splits or {}).get("train")
             total = split.num_examples if split else None
@@ -123,8 +241,8 @@ class Hub:
         for number, row in enumerate(rows.shard(rows.num_shards, shard)):
             if self._text_key not in row:
                 raise DataError(f"{self._dataset} has no column {self._text_key}, but {some_of(row)}. Name the text's: data.text_key=…")
-            place = f"{shard}:{number}"
-            yield id_of(row, place), text_of(row[self._text_key], f"{self._dataset}, row {place},", self._text_key)
+            row_id = f"{shard}:{number}"
+            yield id_of(row, row_id), text_of(row[self._text_key], f"{self._dataset}, row {row_id},", self._text_key)
 
     def _open(self) -> Any:
         """The data set, open for streaming."""
@@ -148,7 +266,7 @@ class Hub:
         try:
             return about(self._dataset, self._revision)
         except Exception as error:
-            raise _told(error, self._dataset) from error
+            raise _as_sentence(error, self._dataset) from error
 
     def _content(self) -> str:
         folder = Path(self._dataset)
@@ -184,7 +302,7 @@ def _licence(card: dict[str, Any]) -> str:
     return f"licence {names}" if names else "licence not stated on its card"
 
 
-def _told(error: Exception, name: str) -> GptshakeError:
+def _as_sentence(error: Exception, name: str) -> GptshakeError:
     """The sentence for an error of the hub's libraries."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -202,5 +320,5 @@ def _told(error: Exception, name: str) -> GptshakeError:
 def _out_of_reach(error: Exception, name: str) -> OutOfReach:
     return OutOfReach(
         f"{name} could not be read from the hub ({type(error).__name__}: {first_line(error)[:300]}). Check the network; what was downloaded "
-        "is kept, and the same command goes on there."
+        "is kept, and the same command resumes there."
     )

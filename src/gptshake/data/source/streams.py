@@ -1,17 +1,22 @@
-"""A file's bytes as a stream, whatever it is compressed with, and every way in which that can fail as one sentence.
+"""A file's bytes as a stream, whatever it is compressed with, then as text: and every way in which that can fail as one sentence.
 
 gz, bz2 and xz come from the standard library, zst from pyarrow; files made of several frames one after the other are read
 whole by all of them, and a file that is cut off is an error, never a shorter text. A file that unpacks to hundreds of times
-its size is no text but a bomb: it is refused before it fills memory or disk.
+its size is no text but a bomb: it is refused before it fills memory or disk. A byte order mark decides the encoding; bytes that do not
+fit are an error with their position, never replaced.
 """
 
 import bz2
+import codecs
+import encodings
 import gzip
 import io
 import lzma
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +24,18 @@ from gptshake.console import visible
 from gptshake.errors import DataError
 
 _BUFFER = 1 << 20
+CHUNK = 1 << 20  # bytes decoded at once
 MOST_TIMES, MOST_FREE = 250, 64 << 20  # how much a file may unpack to: so many times what was read of it, or so many bytes; text: 3 to 20
+_NO_TEXTS = ("idna", "punycode")  # of host names
+_MARKS = (  # the longer mark first: UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_ORDER = "le" if sys.byteorder == "little" else "be"
+_UNMARKED = {"utf-16": f"utf-16-{_ORDER}", "utf-32": f"utf-32-{_ORDER}"}  # read in chunks they would insist on a mark
 
 
 @contextmanager
@@ -53,15 +69,9 @@ class _Unpacked(io.RawIOBase):
         self._stream = _decompressed(raw, compression)
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read some bytes.
-
-        Raises:
-            DataError: they are too many.
-        """
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         self._given += len(data)
@@ -83,3 +93,69 @@ def _decompressed(raw: IO[bytes], compression: str) -> Any:
     import pyarrow
 
     return pyarrow.CompressedInputStream(raw, "zstd")
+
+
+def known_encoding(encoding: str) -> str:
+    """Python's own name of an encoding.
+
+    Only the standard library is asked: installed packages may have codecs of their own for any name (future-typing has).
+
+    Raises:
+        DataError: if there is no such encoding of text.
+    """
+    try:
+        found = encodings.search_function(encoding.lower().replace(" ", "-")) if encoding.isascii() else None
+        if found and found.name not in _NO_TEXTS:
+            "".encode(found.name)  # refuses what turns bytes into bytes, such as hex
+            return found.name
+    except (LookupError, ValueError):
+        pass
+    raise DataError(f"data.encoding={encoding} is no text encoding that Python knows; try utf-8, latin-1, cp1252 or utf-16.")
+
+
+def marked(begin: bytes, encoding: str) -> tuple[int, str]:
+    """Length of the byte order mark at the beginning of a file, and the encoding that it names, else ``encoding``."""
+    return next(((len(mark), name) for mark, name in _MARKS if begin.startswith(mark)), (0, encoding))
+
+
+def decoded(stream: BufferedReader, encoding: str, where: str) -> Iterator[str]:
+    """Text of a stream, in chunks: in the encoding of its byte order mark if it has one, else in ``encoding``.
+
+    Raises:
+        DataError: at the first bytes that do not fit; ``where`` names them in the message.
+    """
+    data = stream.read(4)
+    length, encoding = marked(data, encoding)
+    decoder = codecs.getincrementaldecoder(_UNMARKED.get(encoding, encoding))()
+    read, data, ended = len(data), data[length:], False
+    while not ended:
+        more = stream.read(CHUNK)
+        data, read, ended = data + more, read + len(more), not more
+        try:
+            text = decoder.decode(data, final=ended)
+        except UnicodeError as error:
+            pending = error.object if isinstance(error, UnicodeDecodeError) else data  # with what the decoder had kept
+            raise DataError(_misfit(error, pending, encoding, where, read - len(pending))) from error
+        data = b""
+        if text:
+            yield text
+
+
+def decode_part(data: bytes, encoding: str, where: str, offset: int) -> str:
+    """Text of a part of a file; ``where`` names the part in the message, ``offset`` is its first byte's number in the file.
+
+    Raises:
+        DataError: at the first bytes that do not fit.
+    """
+    try:
+        return data.decode(encoding)
+    except UnicodeError as error:
+        raise DataError(_misfit(error, data, encoding, where, offset)) from error
+
+
+def _misfit(error: UnicodeError, data: bytes, encoding: str, where: str, offset: int) -> str:
+    start = error.start if isinstance(error, UnicodeDecodeError) else 0
+    return (
+        f"{where} is not {encoding} text: byte {offset + start:,} (0x{data[start : start + 1].hex()}) cannot be read. "
+        "Convert the file, or name its encoding: data.encoding=latin-1 reads any bytes."
+    )

@@ -7,21 +7,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptshake.data import digests
-from gptshake.data.digests import damage, described, fingerprint
+from gptshake import files
+from gptshake.files import checksums, damage
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "PIECE", 10)
-    monkeypatch.setattr(digests, "CHEAP_BYTES", 20)
+    monkeypatch.setattr(files, "PIECE", 10)
+    monkeypatch.setattr(files, "CHEAP_BYTES", 20)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=45), place=st.integers(0, 44), bit=st.integers(0, 7))
 def test_the_full_check_finds_every_flipped_bit(content: bytes, place: int, bit: int, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
-    found = {"a": described(tmp_path / "a")}
+    found = {"a": checksums(tmp_path / "a")}
     assert found["a"] == {
         "size": len(content),
         "sha256": [sha256(content[start : start + 10]).hexdigest() for start in range(0, len(content), 10)],
@@ -36,15 +36,8 @@ def test_the_full_check_finds_every_flipped_bit(content: bytes, place: int, bit:
             assert damage(tmp_path, found, everything=False) == "the content of a was changed"
 
 
-def test_the_fingerprint_is_of_contents_in_their_order(tmp_path: Path) -> None:
-    for name, content in (("a", b"x" * 25), ("b", b"y"), ("c", b"x" * 25)):
-        (tmp_path / name).write_bytes(content)
-    a, b, c = (described(tmp_path / name) for name in "abc")
-    assert fingerprint([a, b]) == fingerprint([c, b]) != fingerprint([b, a])
-
-
 def test_a_sample_that_is_drawn_finds_damage_in_the_middle_in_the_end(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(100))
-    found = {"a": described(tmp_path / "a")}
+    found = {"a": checksums(tmp_path / "a")}
     (tmp_path / "a").write_bytes(bytes(45) + b"x" + bytes(54))
     assert any(damage(tmp_path, found, everything=False) for _ in range(500))
