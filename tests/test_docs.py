@@ -235,6 +235,13 @@ def _taken_over_and_lost(commands: Any, folder: Path, info: dict[str, Any], word
         assert done.code == 2 and "wordbook" in done.error and "no module" in done.error.lower()
 
 
+def test_the_task_on_the_page_runs(commands: Any, tmp_path: Path) -> None:
+    written(ROOT / "docs" / "extending.md", tmp_path)
+    done = commands(tmp_path, "task=frequent", "data=sums", "tokenizer=char", "task.n=3")
+    assert done.code == 0, done.err
+    assert len([line for line in done.out.splitlines() if re.match(r" *[\d,]+  '", line)]) == 3
+
+
 def test_a_sweep_runs_the_python_of_the_moment_when_it_began(commands: Any, tmp_path: Path) -> None:
     written(ROOT / "docs" / "extending.md", tmp_path)
     with (tmp_path / "gru.py").open("a") as file:
