@@ -254,7 +254,7 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
     from gptshake.trials import Trials, names
 
     lists = {override.key_or_group: "_".join(texts_of(override)[:3]) for override in parsed if override.is_choice_sweep()}
-    chosen = choices(cfg) | {group: lists[group] for group in lists if group in GROUPS}
+    chosen = choices(cfg.hydra) | {group: lists[group] for group in lists if group in GROUPS}
     experiments = [
         text for override in parsed if override.is_choice_sweep() and override.key_or_group == "experiment" for text in texts_of(override)
     ]
@@ -311,9 +311,8 @@ class _Jobs:
             if not self.records:
                 cfg.hydra.run.dir = "."
             elif not any(key_of(text) == "paths.run_dir" for text in self.arguments.overrides):
-                cfg.paths.run_dir = str(
-                    self.resumed or Path(cfg.paths.runs) / self._name(choices(cfg), self.arguments.overrides, self.identity)
-                )
+                name = self._name(choices(cfg.hydra), self.arguments.overrides, self.identity)
+                cfg.paths.run_dir = str(self.resumed or Path(cfg.paths.runs) / name)
 
     def run(self, cfg: DictConfig) -> None:
         """Run the task of one job; called by Hydra."""
@@ -353,7 +352,7 @@ class _Jobs:
         without = {"paths.run_dir", *(f"~{part}" for part in PARTS)}
         typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
         overrides = [text for text in typed if text.split("=", 1)[0] not in without]
-        chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
+        chosen = choices(hydra_cfg)
         identity = self.identity if not self.arguments.multirun else new_id()
         name = path.name if self.records and not self.arguments.multirun else self._name(chosen, overrides, identity)
         resumes = self.resumed is not None

@@ -127,7 +127,7 @@ def _end(signum: int) -> None:
 def stop_behind(error: BaseException) -> Stop | None:
     """The signal that an error comes from, or None.
 
-    A ``Stop`` may come anywhere, also amidst what a library tidies up; what the library raises then is no failure of the run.
+    A ``Stop`` may come anywhere, also while a library cleans up; what the library raises then is no failure of the run.
     """
     chain: list[BaseException] = []
     link: BaseException | None = error

@@ -20,6 +20,7 @@ import gptshake
 from gptshake import hardware
 from gptshake.config import overrides
 from gptshake.config.arguments import key_of, override_value
+from gptshake.config.compose import choices
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context
 from gptshake.estimate import laws
@@ -54,7 +55,7 @@ class Trials:
         code: that they run.
         local_conf: the user's own files: config that they compose from, Python that it names.
         recipes: files of ``experiment=`` that are swept: override -> what it means, for the record.
-        dirty: whether a study may go on with other code.
+        dirty: whether a study may be resumed with other code.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class Trials:
         return texts
 
     def __call__(self, cfg: DictConfig) -> Any:
-        """Run one trial, or go on with it."""
+        """Run one trial, or resume it."""
         hydra_cfg = HydraConfig.get()
         trial: Any = OmegaConf.to_container(hydra_cfg.sweeper.trial)
         path = Path(hydra_cfg.runtime.output_dir)
@@ -179,7 +180,7 @@ class Trials:
         typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
         said = [line for text in typed for line in self.recipes.get(text, ())]
         overrides = said + [text for text in typed if key_of(text) != "paths.run_dir" and text not in self.recipes]
-        chosen = {str(group): str(name) for group, name in hydra_cfg.runtime.choices.items() if name is not None and "/" not in str(group)}
+        chosen = choices(hydra_cfg)
         identity = new_id()
         changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in ("model", "data")]
         name = run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())

@@ -134,9 +134,9 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
-def choices(cfg: DictConfig) -> dict[str, str]:
-    """Which option each group of a config with Hydra's node has: group -> option, groups without one left out."""
-    return {str(group): str(name) for group, name in cfg.hydra.runtime.choices.items() if name is not None and "/" not in str(group)}
+def choices(hydra: Any) -> dict[str, str]:
+    """Which option each group has, by Hydra's own node: group -> option, groups without one left out."""
+    return {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None and "/" not in str(group)}
 
 
 @contextmanager

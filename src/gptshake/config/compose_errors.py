@@ -28,7 +28,7 @@ from gptshake.sweep.space import is_declared_range, texts_of
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
 
 
-# Beginnings of OmegaConf's reasons, and what they mean for whoever typed the value.
+# Parts of OmegaConf's reasons, and what they mean to a user.
 _PLAIN = {
     r"could not be converted to Integer": "it is a whole number",
     r"could not be converted to Float": "it is a number",
@@ -75,7 +75,7 @@ def first_choice(override: Override) -> str | None:
 
 
 def check_swept_options(parsed: list[Override]) -> None:
-    """Look at every option of a swept group, so that the last job does not fail for what the first could have told.
+    """Look at every option of a swept group, so that a wrong one fails before the first job.
 
     Raises:
         ConfigError: an option that is not there.

@@ -83,7 +83,7 @@ def _columns() -> int:
 
 
 def _commands(columns: int) -> list[str]:
-    """Each with what it does beside it, or below it where both do not fit."""
+    """Each command with what it does, in one line or in two."""
     width = max(len(command) for command, _ in _COMMANDS) + 2
     if columns >= width + max(len(what) for _, what in _COMMANDS) + 2:
         return [f"  {command:<{width}}{what}" for command, what in _COMMANDS]

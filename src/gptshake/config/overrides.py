@@ -151,7 +151,7 @@ def recomposed(run_dir: Path, own: Sequence[str]) -> DictConfig:
 
 
 def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
-    """The overrides that give a run once more, in another place and without trackers; whoever calls trusts its record.
+    """The overrides that give a run once more, in another place and without trackers; the caller trusts its record.
 
     Args:
         run_dir: of the run to repeat.

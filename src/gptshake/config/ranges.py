@@ -1,4 +1,4 @@
-"""What each key of the packaged options may be: ranges and words, each with the advice for whoever typed something else.
+"""What each key of the packaged options may be: ranges and words, each with advice.
 
 A key is null only where its option is null by default or the advice says so; what combinations of keys mean is in ``check``.
 """

@@ -51,7 +51,7 @@ FROZEN = (
 
 
 def open_run(context: Context) -> Run:
-    """Begin the record of a new run, or open that of the run to go on with.
+    """Begin the record of a new run, or open that of a run to resume.
 
     Raises:
         ConfigError: a longer schedule than the one that the run began with.
@@ -62,7 +62,7 @@ def open_run(context: Context) -> Run:
     run.update(devices={"count": cfg.trainer.devices, "strategy": cfg.trainer.get("strategy") if cfg.trainer.devices > 1 else None})
     run.start_session(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if launch.resumes:
-        _tell_other_code(run, launch)
+        _report_other_code(run, launch)
     return run
 
 
@@ -169,8 +169,8 @@ def _save_local_conf(launch: Launch, folder: Path) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()}
 
 
-def _tell_other_code(run: Run, launch: Launch) -> None:
-    """Say if a run goes on with code that it did not begin with, and keep what of it is not committed."""
+def _report_other_code(run: Run, launch: Launch) -> None:
+    """Report a resume with other code than the run began with, and keep its uncommitted changes."""
     began, now = run.info.get("git", {}), launch.provenance.get("git", {})
     if began.get("diff_sha256") != now.get("diff_sha256"):
         folder = run.path / f"sitting-{len(run.info['sittings'])}"

@@ -210,14 +210,14 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
     Raises:
         ConfigError: more than there are, or than the trainer can use.
     """
-    wish, strategy, launched, there = cfg.trainer.devices, cfg.trainer.get("strategy"), ranks.launched(), hardware.device_count(device)
-    if strategy is None and wish not in (1, AUTO):
-        raise ConfigError(f"trainer.devices={wish} needs to know how the devices share the work: say trainer=ddp or trainer=fsdp, too.")
+    wanted, strategy, launched, there = cfg.trainer.devices, cfg.trainer.get("strategy"), ranks.launched(), hardware.device_count(device)
+    if strategy is None and wanted not in (1, AUTO):
+        raise ConfigError(f"trainer.devices={wanted} needs to know how the devices share the work: say trainer=ddp or trainer=fsdp, too.")
     if strategy is None:
         return 1
-    if wish == AUTO and launched == 1 and device == "cpu":
+    if wanted == AUTO and launched == 1 and device == "cpu":
         raise ConfigError("On a CPU say how many processes share the work, as in trainer.devices=2.")
-    count = int(wish) if wish != AUTO else launched if launched > 1 else there
+    count = int(wanted) if wanted != AUTO else launched if launched > 1 else there
     if launched not in (1, count):
         raise ConfigError(f"trainer.devices={count}, but torchrun has begun {launched} processes: leave trainer.devices out.")
     if here and count > there:
@@ -254,8 +254,8 @@ def _within_hours(
 
 def workers(cfg: DictConfig) -> int:
     """``auto`` is none: a batch costs less than handing it over."""
-    wish = cfg.data.get("workers", AUTO)
-    return 0 if wish == AUTO else int(wish)
+    wanted = cfg.data.get("workers", AUTO)
+    return 0 if wanted == AUTO else int(wanted)
 
 
 def offset_rule(cfg: DictConfig) -> str:

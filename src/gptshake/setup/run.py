@@ -1,6 +1,6 @@
 """cfg -> token store, budget, record, network, Lightning module, Trainer, training. Read ``train`` from top to bottom: it is the order of the data.
 
-``follow`` is the same for the ranks beside rank 0, without a record: they are told config, budget and checkpoint, and decide nothing.
+``follow`` is the same for the ranks beside rank 0, without a record: they receive config, plan and checkpoint from it, and decide nothing.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from gptshake.setup import forecast, lifecycle, lr_finder, resolve
 from gptshake.setup.instantiate import make
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
-INTERVAL = "trainer.val_check_interval"
+INTERVAL, STEPS = "trainer.val_check_interval", "trainer.max_steps"
 SHORT, WARM = 8, 0.75  # a short run is an eighth of the run, or so long that its warm-up takes three quarters of it
 WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule has no warm-up, or is the user's own
 COOLS = 0.96  # of what is left after the warm-up, at most
@@ -173,9 +173,10 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
     study = expanded(cfg.paths.multirun) / f"find_lr-{record.id}"
     start = found["start"] or found["law"]
     number = None if cfg.task.confirm == AUTO else cfg.task.confirm
-    record.say(f"{number or 'a few'} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     highest = found.get("diverged") or float("inf")
-    words = found.get("overrides") or [*_training(launch.overrides), f"trainer.max_steps={steps}", *_same_warmup(cfg, budget, steps)]
+    words = found.get("overrides") or [*_training(launch.overrides), f"{STEPS}={steps}", *_same_warmup(cfg, budget, steps)]
+    steps = next((int(text.partition("=")[2]) for text in reversed(words) if key_of(text) == STEPS), steps)  # a finder of an older version
+    record.say(f"{number or 'a few'} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
