@@ -15,7 +15,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import run_job
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -223,8 +222,9 @@ def _single(arguments: Arguments) -> list[str]:
         if override.is_sweep_override():
             text = (override.input_line or "").replace("=choice(range)", "=range")
             raise ConfigError(f"{text} names several values: add -m to run each of them.")
-        if (override.key_or_group or "").startswith("hydra.sweeper."):
-            raise ConfigError(f"{_short(override)}= is about a sweep: add -m, and say what to vary.")
+        if (key := str(override.key_or_group)).startswith("hydra.sweeper."):
+            short = key.removeprefix("hydra.sweeper.") if key in OF_A_SWEEP else key
+            raise ConfigError(f"{short}= is about a sweep: add -m, and say what to vary.")
     if not arguments.multirun:
         return [override.input_line or "" for override in parsed]
     if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
@@ -236,11 +236,6 @@ def _single(arguments: Arguments) -> list[str]:
     check_swept_options(parsed)
     ours = [override for override in parsed if override.key_or_group != SWEEPER]
     return [chosen for override in ours if (chosen := first_choice(override)) is not None]
-
-
-def _short(override: Override) -> str:
-    key = str(override.key_or_group)
-    return key.removeprefix("hydra.sweeper.") if key in OF_A_SWEEP else key
 
 
 def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str, code: Code) -> None:

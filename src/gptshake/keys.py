@@ -79,9 +79,9 @@ def _row(key: str) -> tuple[str, ...]:
 
 def about(overrides: Iterable[str], question: str) -> list[str]:
     """The overrides that are not free with regard to one of the three questions."""
-    return [text for text in overrides if not _is_free_text(text, question)]
-
-
-def _is_free_text(text: str, question: str) -> bool:
-    key, _, value = text.lstrip("+~").partition("=")
-    return is_free(key, question) and (key != "callbacks" or value in CALLBACKS) and not key.endswith("._target_")
+    kept = []
+    for text in overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        if not is_free(key, question) or (key == "callbacks" and value not in CALLBACKS) or key.endswith("._target_"):
+            kept.append(text)
+    return kept

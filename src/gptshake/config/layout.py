@@ -91,11 +91,7 @@ def local_code(targets: Iterable[str]) -> dict[str, bytes]:
     here, found = Path.cwd(), set[Path]()
     for name in {target.partition(".")[0] for target in targets} - {"", "gptshake"}:
         found.update([here / f"{name}.py"] if (here / f"{name}.py").is_file() else (here / name).rglob("*.py"))
-    return _contents(sorted(found))
-
-
-def _contents(files: Iterable[Path]) -> dict[str, bytes]:
-    return {file.relative_to(Path.cwd()).as_posix(): file.read_bytes() for file in files if file.is_file()}
+    return {file.relative_to(here).as_posix(): file.read_bytes() for file in sorted(found) if file.is_file()}
 
 
 def shown(file: Path) -> str:

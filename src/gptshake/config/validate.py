@@ -77,7 +77,8 @@ def check(cfg: DictConfig) -> None:
             word = "null" if value is _NULL else str(value)
             near = meant(VALUES.get(key, {}).get(word)) if word in VALUES.get(key, {}) else nearest(word, words)
             raise ConfigError(f"{key}={word} is not known{near} It is one of {', '.join(words)}.")
-    _check_model(cfg)
+    if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
+        check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))
     _check_passed_on(cfg)
     _check_combinations(cfg)
     if trains(cfg):
@@ -221,11 +222,6 @@ def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
             f"torchrun has begun {processes} processes, which can only train one run together: say trainer=ddp or trainer=fsdp, "
             "without -m and task=, or start gptshake without torchrun."
         )
-
-
-def _check_model(cfg: DictConfig) -> None:
-    if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
-        check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))
 
 
 def _check_passed_on(cfg: DictConfig) -> None:

@@ -42,7 +42,7 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
     if override.is_sweep_override():
         return "it names several values"
     value = override.value()
-    if key == "task" or _is_group(key):
+    if key == "task" or "/" in key or any((folder / key).is_dir() for folder in _folders()):
         if unknown := [name for name in (value if isinstance(value, list) else [value]) if not _is_option(key, name)]:
             return f"{unknown[0]!r} is not a packaged option of {key} nor one in ./conf"
         return ""
@@ -80,10 +80,6 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(path, child)
     else:
         yield path, value
-
-
-def _is_group(key: str) -> bool:
-    return "/" in key or any((folder / key).is_dir() for folder in _folders())
 
 
 def _is_option(group: str, name: Any) -> bool:
