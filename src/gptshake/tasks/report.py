@@ -1,4 +1,4 @@
-"""``task=report``: the report of a study, or the page of a run, drawn anew at any time, while it is at work too. Needs its folder alone."""
+"""``task=report``: the report of a study, or the page of a run, drawn anew at any time, also while it runs. Needs its folder alone."""
 
 import os
 from pathlib import Path
