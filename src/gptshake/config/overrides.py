@@ -23,7 +23,7 @@ from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free
-from gptshake.record.index import STUDY_FILE, flat, read_entry, read_study
+from gptshake.record.index import STUDY_FILE, flat, is_number, read_entry, read_study
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.record.seal import is_made_here
 from gptshake.redaction import SECRET, redacted
@@ -335,17 +335,23 @@ def _rate_of_study(folder: Path) -> tuple[float, Path]:
         raise RecordError(f"{LR}={FROM}{folder.name}: no trial of that study has ended yet.")
     if LR not in winner.trial["params"]:
         raise RecordError(f"{LR}={FROM}{folder.name}: that study did not vary {LR}.")
-    return float(winner.trial["params"][LR]), folder / winner.trial["runs"][0]["path"]
+    return _checked_rate(winner.trial["params"][LR], folder.name), folder / winner.trial["runs"][0]["path"]
 
 
 def _rate_of_run(path: Path) -> tuple[float, Path]:
     """Rate that a finder's run recommends for runs of its own length, and its directory."""
     info = read_run(path)
     found = info.get("find_lr") or {}
-    if found.get("lr") is None:
+    if not isinstance(found, dict) or found.get("lr") is None:
         why = "is no run of task=find_lr" if not found else f"has not found a rate ({info['status']})"
         raise RecordError(f"{LR}={FROM}{info['id']}: {path.name} {why}. Find one with: gptshake task=find_lr model=... data=...")
-    return float(found["lr"]), path
+    return _checked_rate(found["lr"], info["id"]), path
+
+
+def _checked_rate(value: Any, name: str) -> float:
+    if not is_number(value) or value <= 0:
+        raise RecordError(f"{LR}={FROM}{name}: its record holds the rate {str(value)[:40]!r}, which is no number above 0. Give the rate itself.")
+    return float(value)
 
 
 def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:

@@ -138,7 +138,8 @@ def last_values(path: Path, names: Iterable[str]) -> Row:
     """
     wanted, found = set(names), Row()
     with contextlib.suppress(OSError, ValueError):
-        header, *lines = path.read_bytes().decode(errors="replace").replace("\r\n", "\n").split("\n")[:-1]  # a torn last line is none
+        content = path.read_bytes() if path.is_file() else b""  # a FIFO would never end
+        header, *lines = content.decode(errors="replace").replace("\r\n", "\n").split("\n")[:-1]  # a torn last line is none
         places = {name: place for place, name in enumerate(header.split(",")) if name in wanted}
         for line in reversed(lines):
             if not places:

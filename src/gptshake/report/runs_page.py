@@ -28,7 +28,7 @@ NUMBERS = {"val/bpb": "val/bpb", "val/loss": "val/loss", "tokens": TOKENS, "time
 COLUMNS = ("run", "id", "status", "started", *NUMBERS, "note")
 CURVES = ("val/bpb", "val/loss", "train/loss")  # the training loss smoothed
 INTERVALS = 200  # a curve is drawn with the lowest and the highest point of each
-LETTERS = 1500  # of a sample; the rest is in samples.md
+LETTERS = 1500  # of a sample, a note or a reason; the rest is in the run's directory
 
 _HERE = Path(__file__).parent
 _BODY = """
@@ -81,6 +81,7 @@ def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:
     notes = " · ".join(filter(None, ["" if entry.problem else entry.reason, entry.note]))
     texts = figure_texts(entry)
     metrics = _metrics(entry)
+    notes = notes if len(notes) <= LETTERS else f"{notes[:LETTERS]} …"
     return {
         "name": name,
         "below": entry.problem or changes_text({key: value for key, value in changes_of(entry).items() if key not in common}),

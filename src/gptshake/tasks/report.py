@@ -45,7 +45,8 @@ def run(context: Context) -> None:
 def _page(name: str, roots: list[Path]) -> None:
     from gptshake.report.run_page import write_run_page  # its curves need numpy
 
-    print(f"  {os.path.relpath(write_run_page(read_entry(find_run(name, roots))))}")
+    entry = read_entry(find_run(name, roots))
+    print(written(lambda: [write_run_page(entry)]))
 
 
 def conclude(folder: Path, *, aloud: bool = True) -> None:

@@ -23,7 +23,7 @@ MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken fo
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|!(?=\[)")
 _STARTS = re.compile(r"^([-+#=]|\d+(?=[.)]))")  # a list, a heading, a rule
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_MOST = {"changes": 20, "commits": 12, "trials": 24, "letters": 300, "lines": 8}  # shown of each
+_MOST = {"changes": 20, "commits": 12, "trials": 24, "letters": 300, "lines": 8, "note": 4000}  # shown of each
 _AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}
 
 
@@ -218,8 +218,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def prose(text: str) -> str:
     """A text as one line of Markdown that reads as it is."""
-    line = _SPECIAL.sub(lambda found: f"\\{found[0]}", visible(" ".join(text.split())))
+    line = _SPECIAL.sub(lambda found: f"\\{found[0]}", visible(_short_line(text)))
     return re.sub("[&<>]", lambda found: _HTML[found[0]], line)
+
+
+def _short_line(text: str) -> str:
+    line = " ".join(text[: _MOST["note"] + 1].split())
+    return line if len(text) <= _MOST["note"] else f"{line} …"
 
 
 def item(text: str) -> str:
@@ -229,7 +234,7 @@ def item(text: str) -> str:
 
 def code(text: str) -> str:
     """A text as a code span of one line."""
-    line = visible(" ".join(text.split())) or " "
+    line = visible(_short_line(text)) or " "
     ticks, pad = "`" * (_longest_run(line) + 1), " " if "`" in line else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"
 
