@@ -82,6 +82,13 @@ def run_row(number: int, value: float) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("rate", ["text", float("nan"), -1e-3, 0, True, [1e-3], {"lr": 1e-3}])
+def test_a_rate_that_is_none_is_a_sentence(finder: Any, rate: Any) -> None:
+    finder("x0000001", find_lr={"lr": rate})
+    with pytest.raises(RecordError, match=r"optimizer\.lr=from:x0000001: its record holds the rate .*, which is no number above 0"):
+        found_rates(["optimizer.lr=from:x0000001"])
+
+
 @pytest.mark.parametrize("typed", ["from:mine", "from:multirun/mine"])
 def test_a_study_gives_the_rate_of_its_best_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     monkeypatch.chdir(tmp_path)

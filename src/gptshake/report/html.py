@@ -8,7 +8,9 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_markup
+
+from gptshake.console import printable
 
 _STYLE = """
 :root { color-scheme: light }
@@ -25,6 +27,11 @@ tr.failed td, tr.diverged td { color: #b3470a }
 td.why { white-space: normal }
 figure { margin: 1.6rem 0 } figure svg { width: 100%; height: auto }
 """.strip()
+
+
+def escape(text: str) -> str:
+    """A text as HTML that shows it as it is; characters that could command a terminal or turn the direction of writing are written out."""
+    return escape_markup(printable(text))
 
 
 def document(title: str, parts: Sequence[str], style: str = "", script: str = "") -> str:

@@ -5,7 +5,6 @@ The page needs nothing but itself: no scripts, no fonts, no files beside it. Eve
 
 import time
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from gptshake.estimate.words import counted, duration, short_count
 from gptshake.files import write_atomic
 from gptshake.record.index import SECONDS, Entry
 from gptshake.report.changes import value_text
-from gptshake.report.html import document, figure, row, table
+from gptshake.report.html import document, escape, figure, row, table
 from gptshake.report.runs_table import changes_of
 from gptshake.report.small_plots import loss_svg
 
