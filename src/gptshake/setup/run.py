@@ -284,7 +284,7 @@ def _test(order: _Order, data: TokenDataModule, bench: Bench, module: GPTModule)
     weights = checkpoint.load_weights(checkpoint.best_weights(order.run_dir)[0])
     module.model.to(device_of(cfg))
     if cfg.trainer.strategy == "fsdp" and bench.ranks.size > 1:
-        from gptshake.training.sharded import load_whole
+        from gptshake.training.fsdp import load_whole
 
         load_whole(module.model, weights)
     else:

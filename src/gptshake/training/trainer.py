@@ -97,6 +97,6 @@ def _several(strategy: str) -> Strategy:
     """Lightning's strategy for a network that is whole on each device, or in slices."""
     if strategy == "ddp":
         return DDPStrategy()
-    from gptshake.training.sharded import ShardedStrategy
+    from gptshake.training.fsdp import ShardedStrategy
 
     return ShardedStrategy()

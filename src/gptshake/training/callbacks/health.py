@@ -21,7 +21,6 @@ class HealthChecks(pl.Callback):
         self.said: set[str] = set()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """Compare it with the unigram line and with those before."""
         row = pl_module.bench.row
         self.losses.append(row["val/loss"])
         unigram = pl_module.bench.entropy["unigram"]

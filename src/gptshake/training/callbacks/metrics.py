@@ -53,8 +53,7 @@ class Metrics(pl.Callback):
         self._rates: list[float] = []  # tokens per second of this session's first steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """Put our signal handler in front of Lightning's again, and start the clocks."""
-        SIGNALS.install()
+        SIGNALS.install()  # in front of Lightning's own
         self._began = time.perf_counter()
         self.tick(pl_module)
 

@@ -72,7 +72,6 @@ class NoiseScale(pl.Callback):
                 self._passed += [_norm2(map(torch.linalg.vector_norm, pl_module.step.gradient(part))) for part in whole]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """A new pass."""
         self._passing.clear()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
@@ -81,7 +80,6 @@ class NoiseScale(pl.Callback):
             self._passed.append(_norm2(self._passing) * pl_module.budget.accumulation**2)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """The step is through: its two numbers."""
         self._hold(pl_module)
         if len(self._held) >= HELD:
             self._write(pl_module)
@@ -93,13 +91,11 @@ class NoiseScale(pl.Callback):
         self._writer.flush()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """Say what it means."""
         self._write(pl_module)
         estimates = running(read_measurements(pl_module.bench.run.path))
         pl_module.bench.run.say(sentence(estimates, pl_module.budget.batch_size, pl_module.budget.block_size))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
-        """Keep what there is."""
         self._write(pl_module)
 
     def _hold(self, module: GPTModule) -> None:

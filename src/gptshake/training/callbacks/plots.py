@@ -11,11 +11,9 @@ class Plots(pl.Callback):
     rank_zero_only = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """Draw."""
         self._draw(pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
-        """Draw what there is."""
         self._draw(pl_module)
 
     def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:

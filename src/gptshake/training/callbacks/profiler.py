@@ -7,10 +7,10 @@ steps comes after, because tracing is slow. Ends the training when it has seen e
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,7 +18,6 @@ from pytorch_lightning.profilers import Profiler as LightningProfiler
 from torch import Tensor
 
 from gptshake.training.device import Stamp
-from gptshake.training.evaluation import Evaluation
 from gptshake.training.module import GPTModule
 
 OTHER, LOGGING = "other", "logging"
@@ -36,16 +35,6 @@ _ACTIONS = {
 
 class Measured(BaseException):
     """The profile has seen enough, and the training ends here. Like ``Stop`` it passes every ``except Exception``."""
-
-
-class Watcher(Protocol):
-    """Is told where a part of a step begins and ends; parts may lie within each other."""
-
-    def begin(self, part: str) -> None:
-        """A part begins."""
-
-    def end(self) -> None:
-        """The innermost part ends."""
 
 
 @cache
@@ -68,19 +57,16 @@ class Timeline:
     def __init__(self, device: str, *within: str) -> None:
         self._device = device
         self._within = [OTHER, *within]
-        self._marks: list[tuple[str, Stamp]] = [("", Stamp(self._device))]
+        self._marks: list[tuple[str, Stamp]] = [("", Stamp(device))]  # the part that ends at each stamp
 
     def begin(self, part: str) -> None:
-        """What follows belongs to ``part``."""
         self._marks.append((self._within[-1], Stamp(self._device)))
         self._within.append(part)
 
     def end(self) -> None:
-        """What follows belongs to what was before."""
         self._marks.append((self._within.pop(), Stamp(self._device)))
 
     def close(self) -> None:
-        """The step ends."""
         self._marks.append((self._within[-1], Stamp(self._device)))
 
     def seconds(self) -> dict[str, float]:
@@ -99,13 +85,11 @@ class Labels:
         self._open: list[Any] = []
 
     def begin(self, part: str) -> None:
-        """Open a span."""
         self._open.append(torch.profiler.record_function(part))
         self._open[-1].__enter__()
 
     def end(self) -> None:
-        """Close the innermost; the first steps' first end is of a part that was open before."""
-        if self._open:
+        if self._open:  # the first end is of a part that was open before
             self._open.pop().__exit__(None, None, None)
 
 
@@ -114,12 +98,11 @@ class Announcer(LightningProfiler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.watcher: Watcher | None = None
+        self.watcher: Timeline | Labels | None = None
         self.occasions: dict[str, list[float]] = {name: [] for name in OCCASIONAL}
         self._began = 0.0
 
     def start(self, action_name: str) -> None:
-        """An action begins."""
         part = part_of(action_name)
         if part in OCCASIONAL:
             self._began = time.perf_counter()
@@ -127,7 +110,6 @@ class Announcer(LightningProfiler):
             self.watcher.begin(part)
 
     def stop(self, action_name: str) -> None:
-        """It ends."""
         part = part_of(action_name)
         if part and self.watcher:
             self.watcher.end()
@@ -143,15 +125,13 @@ class TimedLoader:
         self.computed_s, self.fetched_s = 0.0, 0.0
 
     def __iter__(self) -> Iterator[Tensor]:
-        """The loader's batches."""
-        batches = iter(self._loader)
+        batches, ended = iter(self._loader), object()
         while True:
             computed, began = time.thread_time(), time.perf_counter()
             with self._announcer.profile("data"):
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
+                batch: Any = next(batches, ended)
+            if batch is ended:
+                return
             self.computed_s += time.thread_time() - computed
             self.fetched_s += time.perf_counter() - began
             yield batch
@@ -179,7 +159,7 @@ class Profiler(pl.Callback):
         self.loader: TimedLoader | None = None
         self.arrived = 0.0  # clock at ``setup``
         self._began = self._ended = Stamp("cpu")
-        self._watching: Iterator[Watcher | None] = iter(())
+        self._watching: Iterator[Timeline | Labels | None] = iter(())
 
     def timed(self, loader: Iterable[Tensor]) -> TimedLoader:
         """The loader to train on in place of this one."""
@@ -196,12 +176,11 @@ class Profiler(pl.Callback):
         self.arrived = time.perf_counter()
         bench = pl_module.bench
         self.flops_per_token, self.peak_flops = bench.flops_per_token, bench.peak_flops
-        bench.validate, bench.draw = self._announced(bench.validate), lambda folder: []
+        bench.draw = lambda folder: []
         trainer.profiler = self.announcer  # type: ignore[attr-defined]  # set by a connector, out of mypy's sight
         self.announcer.watcher = Timeline("cpu")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The start is over."""
         assert isinstance(self.announcer.watcher, Timeline)
         self.announcer.watcher.close()
         self.start = self.announcer.watcher.seconds()
@@ -225,14 +204,9 @@ class Profiler(pl.Callback):
         self._began = Stamp(pl_module.device.type)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The data ended before we did.
+        raise Measured  # the data ended first
 
-        Raises:
-            Measured: always.
-        """
-        raise Measured
-
-    def _watchers(self, device: str) -> Iterator[Watcher | None]:
+    def _watchers(self, device: str) -> Iterator[Timeline | Labels | None]:
         """Who watches the steps from the second on, one after the other; resumed at the end of each."""
         began, warm = time.perf_counter(), 1
         self._ended.wait()
@@ -258,10 +232,3 @@ class Profiler(pl.Callback):
             for _ in range(TRACED):
                 yield Labels()
         trace.export_chrome_trace(str(self.trace))
-
-    def _announced(self, validate: Callable[[], Evaluation]) -> Callable[[], Evaluation]:
-        def announced() -> Evaluation:
-            with self.announcer.profile("validation"):
-                return validate()
-
-        return announced

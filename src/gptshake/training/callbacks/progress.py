@@ -32,20 +32,17 @@ class Progress(pl.Callback):
         self._first = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """Start the clock."""
         self._began = time.monotonic()
         self._shown_at = self._began - max(self.every_s - 2, 0)  # the first line soon
         self._first = self._done(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """Show the state if the last time is long enough ago."""
         now = time.monotonic()
         if now - self._shown_at >= self.every_s:
             self._console.show(self._parts(pl_module, now), _SPARE)
             self._shown_at = now
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """A line of its own."""
         row, now = pl_module.bench.row, time.monotonic()
         self._console.clear()
         pl_module.bench.run.say(
@@ -55,11 +52,9 @@ class Progress(pl.Callback):
         self._shown_at = now
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave a clean line."""
         self._console.clear()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave a clean line."""
         self._console.clear()
 
     def _parts(self, module: GPTModule, now: float) -> list[str]:

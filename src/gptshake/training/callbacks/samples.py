@@ -55,7 +55,6 @@ class Samples(pl.Callback):
         self.complete(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """A sample when one is due."""
         if pl_module.micro_batches == 0 and pl_module.steps in self.due(pl_module.budget.steps):
             self._sample(pl_module)
 

@@ -1,11 +1,11 @@
-"""trainer=fsdp: every rank keeps a slice of each weight, gradient and moment, and borrows the whole of one block while it works on it.
+"""trainer=fsdp: every rank keeps a shard of each weight, gradient and moment, and gathers one block while it works on it.
 
 Lightning's own FSDPStrategy wants a GPU; this one is its DDP strategy with torch's ``fully_shard`` in the place of the wrapper, and
-runs on CPUs, too. Checkpoints are those of one device: weights are loaded into main memory, cut up block by block on the way to the
+runs on CPUs, too. Checkpoints are those of one device: weights are loaded into main memory, sharded block by block on the way to the
 devices, and gathered tensor by tensor into the main memory of rank 0 to be saved.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -28,7 +28,7 @@ class ShardedStrategy(DDPStrategy):
         assert self.lightning_module is not None
         network: Any = self.lightning_module.model
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-        for block in _blocks(network):
+        for block in [block for part in network.modules() if isinstance(part, nn.ModuleList) for block in part]:
             fully_shard(block, mesh=mesh)
         fully_shard(network, mesh=mesh)
         self.lightning_module.to(self.root_device)  # what is not a slice, and the module's own word for where it is
@@ -61,7 +61,7 @@ class ShardedStrategy(DDPStrategy):
         """The whole of which this rank has a slice, in the main memory of rank 0; all ranks must ask, and the others get nothing."""
         if not isinstance(value, Tensor):
             return value
-        gathered = whole(value)
+        gathered = value.full_tensor() if isinstance(value, DTensor) else value
         return gathered.cpu() if self.is_global_zero else None
 
     def teardown(self) -> None:
@@ -72,18 +72,9 @@ class ShardedStrategy(DDPStrategy):
         self.accelerator.teardown()
 
 
-def whole(value: Any) -> Any:
-    """The whole of which this rank has a slice, to be asked for on all ranks at once; anything else as it is."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
-
-
 def load_whole(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a network, in slices or not, its whole weights; all ranks must do it at once."""
     network.load_state_dict({name: _like(part, weights[name]) for name, part in network.state_dict().items()})
-
-
-def _blocks(network: nn.Module) -> Iterable[nn.Module]:
-    return [block for part in network.modules() if isinstance(part, nn.ModuleList) for block in part]
 
 
 def _like(weight: Tensor, value: Any) -> Any:
