@@ -52,7 +52,6 @@ HEAVY = {
     "regex": ["tokenizer.pretokenizer"],
     "gensim": [],
     "pandas": ["record.*", "report.*", "tasks.*"],
-    "rich": ["console", "report.*"],
     "scipy": [],
 }
 
