@@ -53,7 +53,20 @@ hypothesis.settings.load_profile("gptshake")
 
 
 # Under CI everything but these must be there, or a skipped test would pass unseen. The last two are no lack of the machine.
-MAY_BE_MISSING = ("GPU", "CUDA", "MPS", "hub", "Chromium", "zsh", "fish", "C++ compiler", "scipy", "root may read", "continues the first", "shallow")
+MAY_BE_MISSING = (
+    "GPU",
+    "CUDA",
+    "MPS",
+    "hub",
+    "Chromium",
+    "zsh",
+    "fish",
+    "C++ compiler",
+    "scipy",
+    "root may read",
+    "continues the first",
+    "shallow",
+)
 
 
 @pytest.hookimpl(wrapper=True)

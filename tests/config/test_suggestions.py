@@ -78,7 +78,9 @@ def test_every_name_that_is_proposed_exists() -> None:
     }
     there |= {*GROUPS, *SWEEPER_KEYS, "seed", "note", "resume", "init_from", "study"}
     assert {key for key in (*KEYS.values(), *VALUES) if key not in there} == {"hydra.sweeper.executor.slots"} & set(KEYS.values()) - there
-    assert [(group, name) for group, names in OPTIONS.items() for name in names.values() if name.partition(" ")[0] not in options(group)] == []
+    assert [
+        (group, name) for group, names in OPTIONS.items() for name in names.values() if name.partition(" ")[0] not in options(group)
+    ] == []
 
 
 WRONG = {

@@ -141,7 +141,9 @@ def test_a_process_that_dies_is_one_sentence_and_the_rest_is_kept(
     expected = encoded(tmp_path / "whole", corpus, cut)
     work = encode_module.Shard.encode
     with monkeypatch.context() as patch:
-        patch.setattr(encode_module.Shard, "encode", lambda self, *rest: os.kill(os.getpid(), signum) if self.number == 4 else work(self, *rest))
+        patch.setattr(
+            encode_module.Shard, "encode", lambda self, *rest: os.kill(os.getpid(), signum) if self.number == 4 else work(self, *rest)
+        )
         with pytest.raises(GptshakeError, match=f"ended early: .*{signal.Signals(signum).name}.*the same command resumes"):
             encoded(tmp_path / "broken", corpus, cut, processes=2)
     assert encoded(tmp_path / "broken", corpus, cut, processes=2) == expected

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 IN_STEP_6 = """
 import os
 from gptshake.training.module import GPTModule

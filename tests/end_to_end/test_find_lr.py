@@ -10,6 +10,8 @@ import pytest
 
 from gptshake.estimate.words import short_rate
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("task=find_lr", "task.steps=40", "task.repeats=2", "task.confirm=0")
 
 

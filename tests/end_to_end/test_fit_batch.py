@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 QUICK = "import gptshake.training.probe as probe; probe.SECONDS = 0.0\n"
 GPU = QUICK + (
     "from gptshake import hardware; hardware.gpus = lambda: [{'name': 'Imagined', 'memory_gb': 1.0}]\n"

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / "tests/old_records/records.tar.xz"
 AS_MADE = Path("/tmp/gptshake-old-records")  # the folder in which the set was made

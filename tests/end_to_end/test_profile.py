@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FEW = ("task.warmup=1", "task.steps=3")
 SLOW_MAP = """
 import time, gptshake.data.module as module

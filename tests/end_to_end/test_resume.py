@@ -12,6 +12,8 @@ import pytest
 
 from gptshake.files import sha256
 
+pytestmark = pytest.mark.slow
+
 # Each is Python that runs in the child before the command: it ends or signals its own process at an exact moment.
 IN_STEP = """
 import os

@@ -8,6 +8,8 @@ import pytest
 
 from gptshake.redaction import SECRET
 
+pytestmark = pytest.mark.slow
+
 PLANTED = {
     "DATABASE_PASSWORD": "planted-in-environment",
     "OTHER": "planted-through-oc-env",

@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 
 from gptshake.record.metrics import read_rows
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("trainer.max_steps=8", "trainer.val_check_interval=4")
 LONG = ("trainer.max_steps=120", "trainer.val_check_interval=20")
 LIST = ("optimizer.lr=1e-3,3e-3,1e-2,3e-2",)

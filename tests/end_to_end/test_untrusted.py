@@ -18,6 +18,8 @@ from gptshake.record.disk import items
 from gptshake.record.run import Run
 from gptshake.tasks.sync import folder_to_upload
 
+pytestmark = pytest.mark.slow
+
 MAKE = "import os\nos.makedirs(os.environ['MARKER'], exist_ok=True)\n"
 
 
@@ -350,7 +352,9 @@ def test_a_record_that_never_ends_is_broken_and_not_waited_for(run: Path, light_
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_in_a_record_is_neither_waited_for_nor_a_traceback(make: Any, run: Path, light_commands: Any, tmp_path: Path) -> None:
+def test_what_is_no_file_in_a_record_is_neither_waited_for_nor_a_traceback(
+    make: Any, run: Path, light_commands: Any, tmp_path: Path
+) -> None:
     (tmp_path / "runs").mkdir()
     run = run.rename(tmp_path / "runs/one")
     for name in ("notes.jsonl", "samples.md", "metrics.csv", "lease.json", "run.lock", "diff.patch"):

@@ -62,7 +62,6 @@ def test_only_what_the_first_code_made_can_be_asked_of_it() -> None:
     assert steps_of_first_code([one | {"from_step": 0}, one | {"from_step": 40}, other | {"from_step": 60}, one | {"from_step": 80}]) == 60
 
 
-
 def info(
     *, torch: str = "2.13.0", cpu: str = "EPYC", threads: int = 2, gpus: tuple[str, ...] = (), device: str = "cpu", **more: Any
 ) -> Any:
