@@ -29,8 +29,8 @@ import numpy as np
 
 from gptshake.report import study_stats
 from gptshake.sweep.rows import AGAIN
-from gptshake.sweep.search import Line, Point, second_seeds
-from gptshake.sweep.space import Axis
+from gptshake.sweep.search import LineSearch, second_seeds
+from gptshake.sweep.space import Axis, Point
 
 LANDSCAPES = Path(__file__).parent / "landscapes"
 LR = "optimizer.lr"
@@ -85,7 +85,7 @@ def truth_of(land: Landscape) -> Loss:
 
 def search(loss: Loss, start: float, low: float, high: float) -> list[Point]:
     """The points that the default search tries."""
-    line = Line(Axis(LR, low, high, log=True, declared=start), n_trials=None, slots=1)
+    line = LineSearch(Axis(LR, low, high, log=True, declared=start), n_trials=None, slots=1)
     points: list[Point] = []
     while (params := line.propose(points)) is not None:
         value = loss(float(params[LR]))

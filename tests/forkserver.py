@@ -26,8 +26,10 @@ def child(request: dict[str, Any]) -> NoReturn:
         os.environ.clear()
         os.environ.update(request["env"])
         sys.argv[:] = ["gptshake", *request["argv"]]
+        from gptshake import processes
         from gptshake.__main__ import main
 
+        processes.METHOD = "fork"  # everything is imported here, and a fault that is injected reaches the children, too
         exec(compile(request["before"], "<before>", "exec"), {})
         main()
     except SystemExit as ending:

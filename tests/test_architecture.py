@@ -20,10 +20,10 @@ SOURCES = ROOT / "src" / "gptshake"
 # From top to bottom. A package may import from the layers below it, never from its own layer's other packages or a layer above.
 LAYERS = [
     {"__main__"},
-    {"cli"},
+    {"cli", "child"},
     {"tasks", "trials"},
     {"setup", "config"},
-    {"data", "training", "sweep", "report"},
+    {"data", "training", "sweep", "report", "preloaded"},
     {"context"},
     {"tokenizer", "record", "processes"},
     {"model", "optim", "estimate"},
@@ -40,8 +40,8 @@ HEAVY = {
         "record.sinks.tensorboard",
     ],
     "pytorch_lightning": ["training.*", "data.module", "setup.*"],
-    "hydra": ["cli", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
-    "omegaconf": ["cli", "config.*", "setup.*", "tasks.*", "trials"],
+    "hydra": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
+    "omegaconf": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials"],
     "wandb": ["record.sinks.*"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],

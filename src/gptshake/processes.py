@@ -1,45 +1,51 @@
 """The one child runner: a server that has imported everything forks a process for each task, and every end has an outcome.
 
-The server is forked from the caller, so a closure is as good a target as a function, and the code is that of this moment.
-``outcome.json``, written by the child itself, outlives whoever waits for it. Caller, server and children are tied by
-pipes: when the caller or the server dies, children stop as if they had been asked to, or are ended after a grace period.
+The server is that of ``multiprocessing`` (``forkserver``): clean of CUDA, Metal and threads, whatever the caller has started. A target
+is a function of a module, or a ``partial`` of one; it, the task and what it returns are plain values. ``outcome.json``, written by the
+child itself, outlives whoever waits for it. When the caller or the server dies, children stop as if they had been asked to, or are
+ended after a grace period.
 """
 
-import atexit
 import contextlib
 import faulthandler
 import fcntl
-import importlib
 import io
 import json
 import os
-import select
+import pickle
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from functools import cache
+from multiprocessing import connection, forkserver, get_context, parent_process, set_forkserver_preload
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
+import gptshake
 from gptshake import errors
-from gptshake.console import lasting
+from gptshake.console import lasting, protect
 from gptshake.errors import GptshakeError, Pruned, Stop
-from gptshake.files import write_atomic
+from gptshake.files import sha256_text, write_atomic
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS, stop_behind
 
 ASKED_BY = "GPTSHAKE_ASKED_BY"  # in the environment of a command that a task starts: the task reports what came of it
+PRELOAD = "GPTSHAKE_PRELOAD"  # in the environment of the server: JSON, what ``gptshake.preloaded`` imports
+METHOD = "forkserver"  # by which children start; ``fork`` where the caller has imported everything and started no threads
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
-_OUTCOME, _OUTPUT, _LOCK = "outcome.json", "output", "child.lock"
-_WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_POLL_S = 1.0  # between two looks of a child whether the server is alive
+_TASK, _OUTCOME, _OUTPUT, _LOCK = "task.json", "outcome.json", "output", "child.lock"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_LIFELINES: set[int] = set()  # write ends that this process holds; a forked server must not hold them, too
+_LOST = 255  # exit code that ``multiprocessing`` gives where the server has died
+_REFUSED = "refused"  # status of a child that could not do what it was started for
 SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to go on."
+SOURCES_CHANGED = "The source files of gptshake have changed since this command began, so its runs would not compare: run the same command again."
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,11 @@ def raised(outcome: Outcome) -> BaseException:
 class Child:
     """A process at work for a ``Spec``."""
 
-    def __init__(self, pid: int, spec: Spec) -> None:
-        self.pid, self.spec = pid, spec
+    def __init__(self, process: BaseProcess, spec: Spec) -> None:
+        self.process, self.spec, self.pid = process, spec, process.pid or 0
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
-        self._verdict: Outcome | None = None
+        self._killed: Outcome | None = None
 
     def terminate(self) -> None:
         """Ask it to stop; it saves its work."""
@@ -87,199 +93,148 @@ class Child:
 
     def kill(self, reason: str, status: str = "timeout") -> None:
         """End it and what it started, at once."""
-        self._verdict = Outcome(status, reason=reason)
+        self._killed = Outcome(status, reason=reason)
         for kill in (os.killpg, os.kill):  # it has no group of its own yet in its first millisecond
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, signal.SIGKILL)
 
-    def ended(self, status: int) -> None:
-        """Take note of its end, from its wait status."""
+    def ended(self, exit_code: int) -> None:
+        """Take note of its end.
+
+        Raises:
+            GptshakeError: the server has died, or could not import what the child needs, or the sources have changed.
+        """
         written = read_outcome(self.spec.folder)
-        self.outcome = written or self._verdict or _unexplained(status)
+        if written and written.status == _REFUSED:
+            (self.spec.folder / _OUTCOME).unlink()  # the task has not begun, and may be begun again
+            raise GptshakeError(written.reason)
+        if written is None and exit_code == _LOST and self._is_alive():
+            raise GptshakeError(SERVER_DIED)
+        self.outcome = written or self._killed or _unexplained(exit_code)
         if written is None:
             _write_outcome(self.spec.folder, self.outcome)
 
+    def _is_alive(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
-class ForkServer:
-    """Forks children that call ``target`` with a task.
+
+class ChildRunner:
+    """Starts children that call ``target`` with a task.
 
     Args:
         target: called in each child; what it returns must be JSON.
-        preload: modules to import once, in the server, while the caller goes on.
+        preload: modules to import once, in the server, while the caller goes on; those of the process' first runner count.
+        method: ``forkserver``, or ``fork`` where the target needs what lies in the caller's memory, and neither torch nor a GPU.
     """
 
-    def __init__(self, target: Callable[[Any], Any], preload: Sequence[str] = ()) -> None:
-        lifeline, self._lifeline = os.pipe()
-        self._connection, theirs = Pipe()
+    def __init__(self, target: Callable[[Any], Any], preload: Sequence[str] = (), method: str | None = None) -> None:
+        self._target = target
+        self._context: Any = get_context(method or METHOD)
         self._alive: dict[int, Child] = {}
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            for inherited in (*_LIFELINES, self._lifeline):
-                os.close(inherited)
-            _LIFELINES.clear()  # a child may have servers of its own, and the numbers will be those of other files
-            self._connection.close()
-            _Server(theirs, lifeline, target).serve(preload)
-        theirs.close()
-        os.close(lifeline)
-        _LIFELINES.add(self._lifeline)
+        self._sources = None
+        if self._context.get_start_method() == "forkserver":
+            self._sources = source_hash()
+            _start_server(preload)
 
     def start(self, spec: Spec) -> Child:
-        """Begin a child.
+        """Start a child.
 
         Raises:
-            GptshakeError: a module could not be imported, or the server is dead.
+            GptshakeError: the target or the task cannot be sent to another process.
         """
         spec.folder.mkdir(parents=True, exist_ok=True)
         (spec.folder / _OUTCOME).unlink(missing_ok=True)
-        self._send(spec)
-        while True:
-            kind, *content = self._receive()
-            if kind == "started":
-                child = Child(content[0], spec)
-                self._alive[child.pid] = child
-                return child
-            self._note(kind, content)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        process = self._context.Process(target=_live, args=(spec, self._target, dict(os.environ), self._sources))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)  # a child takes them when it is ready to
+        try:
+            process.start()
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise GptshakeError(f"A run needs something that no other process finds, as a function inside of a function is: {error}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        child = Child(process, spec)
+        self._alive[child.pid] = child
+        return child
 
     def wait(self, children: Sequence[Child], seconds: float) -> list[Child]:
         """Those of the children that have ended; waits until there is one, or for so long.
 
         Raises:
-            GptshakeError: the server is dead.
+            GptshakeError: as of ``Child.ended``.
         """
-        until = time.monotonic() + seconds
-        while not (ended := [child for child in children if child.outcome is not None]):
-            left = until - time.monotonic()
-            if left <= 0 or not self._poll(left):
-                return []
-            kind, *content = self._receive()
-            self._note(kind, content)
-        return ended
+        running: dict[Any, Child] = {child.process.sentinel: child for child in children if child.outcome is None}
+        if len(running) == len(children):
+            for sentinel in connection.wait(list(running), max(seconds, 0.0)):
+                child = running[sentinel]
+                child.process.join()
+                self._alive.pop(child.pid, None)
+                child.ended(child.process.exitcode or 0)
+                child.process.close()
+        return [child for child in children if child.outcome is not None]
 
     def close(self, grace: float = 10.0) -> None:
-        """End the server; children that still live are asked to stop, and killed if they do not."""
+        """End the children that still live: they are asked to stop, and killed if they do not."""
         for child in self._alive.values():
             child.terminate()
-        with contextlib.suppress(GptshakeError, OSError):  # a full disk takes no outcome; without one a run is begun or continued again
-            until = time.monotonic() + grace
-            while self._alive and time.monotonic() < until:
-                self.wait(list(self._alive.values()), until - time.monotonic())
-        for child in self._alive.values():
-            child.kill("its caller ended")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)  # it has nothing to save, and may be importing still
-        _LIFELINES.discard(self._lifeline)
-        os.close(self._lifeline)
-        self._connection.close()
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
-
-    def _note(self, kind: str, content: list[Any]) -> None:
-        if kind == "failed":
-            raise GptshakeError(f"What runs need could not be imported: {content[0]}")
-        if kind == "ended" and content[0] in self._alive:
-            self._alive.pop(content[0]).ended(content[1])
-
-    def _send(self, spec: Spec) -> None:
-        try:
-            self._connection.send(spec)
-        except OSError as error:
-            raise GptshakeError(SERVER_DIED) from error
-
-    def _receive(self) -> Any:
-        try:
-            return self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise GptshakeError(SERVER_DIED) from error
-
-    def _poll(self, seconds: float) -> bool:
-        try:
-            return self._connection.poll(seconds)
-        except OSError as error:
-            raise GptshakeError(SERVER_DIED) from error
+        until = time.monotonic() + grace
+        for last in (False, True):
+            with contextlib.suppress(GptshakeError, OSError):  # a full disk takes no outcome; without one a run is begun or continued again
+                while self._alive and time.monotonic() < until:
+                    self.wait(list(self._alive.values()), until - time.monotonic())
+            if not last:
+                for child in self._alive.values():
+                    child.kill("its caller ended")
+                until = time.monotonic() + 5.0
 
 
-class _Server:
-    """The server's side; one thread, no CUDA, nothing of the caller's but its memory."""
-
-    def __init__(self, connection: Connection, lifeline: int, target: Callable[[Any], Any]) -> None:
-        self.connection, self.lifeline, self.target = connection, lifeline, target
-        self.children: set[int] = set()
-        self.own_line, self.own_end = os.pipe()  # children read it: its end is the server's end
-        self.woken, self.wake = os.pipe()
-
-    def serve(self, preload: Sequence[str]) -> NoReturn:
-        """Answer requests until the caller is gone and all children have ended."""
-        try:
-            os.setsid()
-            _default_signals()
-            signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)  # a child takes them when it is ready to; the server ends with its caller
-            self._import(preload)
-            os.set_blocking(self.wake, False)
-            signal.signal(signal.SIGCHLD, lambda *_: None)
-            signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
-            while self._turn():
-                pass
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-
-    def _import(self, preload: Sequence[str]) -> None:
-        try:
-            for name in preload:
-                importlib.import_module(name)
-        except Exception as error:
-            self._tell("failed", f"{type(error).__name__}: {error}")
-
-    def _turn(self) -> bool:
-        sources: list[Any] = [self.woken] if self.connection.closed else [self.woken, self.connection]
-        ready = select.select(sources, [], [])[0]
-        if self.woken in ready:
-            os.read(self.woken, 4096)
-        self._reap()
-        if self.connection in ready:
-            try:
-                self._fork(self.connection.recv())
-            except (EOFError, OSError):
-                self.connection.close()
-        return bool(self.children) or not self.connection.closed
-
-    def _reap(self) -> None:
-        while self.children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            self.children.discard(pid)
-            self._tell("ended", pid, status)
-
-    def _fork(self, spec: Spec) -> None:
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for descriptor in (self.own_end, self.woken, self.wake, self.connection.fileno()):
-                os.close(descriptor)
-            _live(spec, self.target, (self.lifeline, self.own_line))
-        self.children.add(pid)
-        self._tell("started", pid)
-
-    def _tell(self, *message: Any) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the caller is gone; children hear of it themselves
-            self.connection.send(message)
+@cache
+def source_hash() -> str:
+    """Hash of the sources of this package, as they were when this process first asked."""
+    folder = Path(gptshake.__file__).parent
+    return sha256_text("".join(f"{file}\n{file.read_text(encoding='utf-8')}" for file in sorted(folder.rglob("*.py"))))
 
 
-def _live(spec: Spec, target: Callable[[Any], Any], lifelines: tuple[int, ...]) -> NoReturn:
+def _start_server(preload: Sequence[str]) -> None:
+    """Start the server of this process, unless it is at work; it imports while the caller goes on."""
+    main = sys.modules["__main__"]
+    app = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None  # a script: its functions are targets
+    plan = {"path": sys.path, "modules": list(preload), "main": app}
+    own = str(Path(gptshake.__file__).parents[1])
+    extra = {PRELOAD: json.dumps(plan), "PYTHONSAFEPATH": "1"}  # nothing in the working directory comes before the standard library
+    if own == str(Path.cwd()):
+        extra["PYTHONPATH"] = own
+    set_forkserver_preload(["gptshake.preloaded"])
+    with _environment(os.environ | extra):
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str], sources: str | None) -> NoReturn:
     """A child's life: its folder, the target, the outcome."""
     outcome = Outcome("failed", reason="its folder could not be made")
     try:
-        atexit._clear()
-        lock = _enter(spec)
-        outcome = _call(target, spec.task, lifelines)
-        _write_outcome(spec.folder, outcome)
-        atexit._run_exitfuncs()
-        os.close(lock)
+        with _hold(spec.folder):
+            _enter(spec, environment)
+            outcome = _refusal(sources) or _call(target, spec.task, _server_pid(sources))
+            _write_outcome(spec.folder, outcome)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -289,25 +244,57 @@ def _live(spec: Spec, target: Callable[[Any], Any], lifelines: tuple[int, ...]) 
         os._exit(0 if outcome.status == "ok" else 1)
 
 
-def _enter(spec: Spec) -> int:
+def _refusal(sources: str | None) -> Outcome | None:
+    """Why the target may not be called: the server has other sources than the caller, or could not import them."""
+    if sources is None:
+        return None
+    server = sys.modules.get("gptshake.preloaded")  # missing where an app has a server of its own
+    if server and server.failed:
+        return Outcome(_REFUSED, reason=f"What runs need could not be imported: {server.failed}")
+    return Outcome(_REFUSED, reason=SOURCES_CHANGED) if (server.sources if server else source_hash()) != sources else None
+
+
+def _server_pid(sources: str | None) -> int:
+    """Of the process that this one was forked from; it may be dead by now."""
+    caller, server = parent_process(), sys.modules.get("gptshake.preloaded")
+    if sources is None and caller and caller.pid:
+        return caller.pid
+    return server.pid if server else os.getppid()
+
+
+@contextlib.contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Show for this block that somebody is at work in a folder."""
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _enter(spec: Spec, environment: dict[str, str]) -> None:
+    """Make this process the child's own: session, environment, streams, threads, signals."""
     os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
     for name, value in spec.env.items():
         os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
-    lock = os.open(spec.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    fcntl.flock(lock, fcntl.LOCK_EX)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if spec.quiet:
         _redirect(spec.folder / _OUTPUT)
         faulthandler.disable()  # what was inherited may be overridden by a library, and enabling it again would change nothing
         faulthandler.enable()  # where a crash happened is kept in the output, too
+    else:
+        protect()
     if spec.threads is not None:
         os.environ.update(dict.fromkeys(_THREADS, str(spec.threads)))
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(spec.threads)
-    _default_signals()
+    for number in (*WATCHED, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     SIGNALS.reset()
     SIGNALS.install()
-    return lock
 
 
 class _Redacted(io.TextIOWrapper):
@@ -327,18 +314,20 @@ def _redirect(path: Path) -> None:
     sys.stdout, sys.stderr = (_Redacted(stream.detach(), "utf-8", "backslashreplace", line_buffering=True) for stream in streams)
 
 
-def _stop_with(lifelines: tuple[int, ...]) -> None:
-    """Wait for the end of the caller or the server, then end this process, gently first."""
-    select.select(lifelines, [], [])
+def _stop_with_parents(server: int) -> None:
+    """Wait for the end of the caller or the server, whose process id is given, then end this process, gently first."""
+    caller = parent_process()
+    while caller and not connection.wait([caller.sentinel], _POLL_S) and os.getppid() == server:
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(128 + signal.SIGTERM)
 
 
-def _call(target: Callable[[Any], Any], task: Any, lifelines: tuple[int, ...]) -> Outcome:
+def _call(target: Callable[[Any], Any], task: Any, server: int) -> Outcome:
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-        threading.Thread(target=_stop_with, args=(lifelines,), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+        threading.Thread(target=_stop_with_parents, args=(server,), daemon=True).start()
         return Outcome("ok", target(task))
     except BaseException as error:
         return _ending(error)
@@ -355,6 +344,37 @@ def _ending(error: BaseException) -> Outcome:
         return Outcome("failed", reason=f"ended itself with exit code {error.code or 0} before it was done", error="SystemExit")
     print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
+
+
+def here(target: Callable[[Any], Any], folder: Path, task: Any) -> Outcome:
+    """Do a task in this process, which was started for it alone, with the outcome that a child would leave."""
+    SIGNALS.install()
+    with _hold(folder):
+        try:
+            outcome = Outcome("ok", target(task))
+        except BaseException as error:
+            outcome = _ending(error)
+        _write_outcome(folder, outcome)
+    return outcome
+
+
+def write_task(folder: Path, task: Any) -> None:
+    """Leave a task, as JSON, in the folder of the child that will do it; nobody else may read it, as values that were typed may be secrets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / _TASK
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        json.dump(task, stream)
+
+
+def read_task(folder: Path) -> Any:
+    """What ``write_task`` left in a folder."""
+    return json.loads((folder / _TASK).read_text(encoding="utf-8"))
+
+
+def remove_task(folder: Path) -> None:
+    """Take it away once it is done."""
+    (folder / _TASK).unlink(missing_ok=True)
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -380,15 +400,13 @@ def is_running(folder: Path) -> bool:
 
 
 def _write_outcome(folder: Path, outcome: Outcome) -> None:
-    write_atomic(folder / _OUTCOME, json.dumps(asdict(outcome), default=_plain))
+    def plain(value: Any) -> Any:
+        return value.item() if hasattr(value, "item") else repr(value)
+
+    write_atomic(folder / _OUTCOME, json.dumps(asdict(outcome), default=plain))
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else repr(value)
-
-
-def _unexplained(status: int) -> Outcome:
-    code = os.waitstatus_to_exitcode(status)
+def _unexplained(code: int) -> Outcome:
     if code >= 0:
         return Outcome("failed", reason=f"ended itself with exit code {code} before it was done")
     hint = " (out of memory?)" if -code == signal.SIGKILL else ""
@@ -397,8 +415,3 @@ def _unexplained(status: int) -> Outcome:
 
 def _signal_name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-
-
-def _default_signals() -> None:
-    for number in (*_WATCHED, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)

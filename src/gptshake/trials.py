@@ -6,6 +6,7 @@ uncommitted changes of the moment when the sweep began.
 
 import pkgutil
 import shutil
+from base64 import b85decode, b85encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -36,7 +37,7 @@ from gptshake.setup import forecast, resolve
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
-PRICED = (
+COSTS = (
     *("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path", "trainer.accelerator"),
     *("trainer.precision", "trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours"),
 )
@@ -73,6 +74,24 @@ class Trials:
         self.recipes = recipes
         self.uncommitted, self.local_conf = code, local_conf
 
+    def plain(self) -> dict[str, Any]:
+        """Everything as JSON, from which a child makes its own."""
+        code = {"git": self.uncommitted.git, "files": self.uncommitted.files, "patch": _text(self.uncommitted.patch)}
+        return {
+            **{key: getattr(self, key) for key in ("name", "label", "provenance", "recipes", "dirty")},
+            "code": code | {"untracked": {name: _text(content) for name, content in self.uncommitted.untracked.items()}},
+            "local_conf": {name: _text(content) for name, content in self.local_conf.items()},
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "Trials":
+        """What ``plain`` gave."""
+        stored = plain["code"]
+        untracked = {name: b85decode(text) for name, text in stored["untracked"].items()}
+        code = Code(stored["git"], stored["files"], b85decode(stored["patch"]), untracked)
+        local_conf = {name: b85decode(text) for name, text in plain["local_conf"].items()}
+        return cls(**(plain | {"code": code, "local_conf": local_conf}))
+
     def modules(self) -> list[str]:
         """Every module of the package, so that an edit of tomorrow is not imported by a trial of tomorrow."""
         ours = [name for _, name, _ in pkgutil.walk_packages(gptshake.__path__, "gptshake.") if name != "gptshake.__main__"]
@@ -96,13 +115,13 @@ class Trials:
         """Whether the user said ``--dirty``."""
         return self.dirty
 
-    def begun(self, folder: Path) -> None:
+    def on_start(self, folder: Path) -> None:
         """Keep the uncommitted changes of this moment for all trials."""
         self.uncommitted.save(folder)
 
-    def has_price(self, key: str) -> bool:
+    def changes_cost(self, key: str) -> bool:
         """Whether another value is another model, other data, another length or another way to run."""
-        return key in PRICED
+        return key in COSTS
 
     def prepare(self, composed: DictConfig) -> dict[str, Any]:
         """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
@@ -143,7 +162,7 @@ class Trials:
             "disk": checkpoint_bytes(model),
         }
 
-    def equalised(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
+    def comparable(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
         """Equal tokens for every batch: steps become tokens at the declared batch, and so does the interval of validations."""
         if not any(key in params for key in BATCH):
             return []
@@ -199,6 +218,10 @@ class Trials:
         )
 
 
+def _text(content: bytes) -> str:
+    return b85encode(content).decode("ascii")
+
+
 def _law_range(cfg: DictConfig, model: Costs, budget: Budget, bytes_per_token: float) -> dict[str, str]:
     """The range of the learning rate by published laws, where ``search_space`` asks for it with the tag ``law``."""
     if "tag(law" not in str((cfg.search_space or {}).get(LR, "")):
@@ -229,7 +252,7 @@ def _clear(path: Path) -> None:
     if not (path / "run.json").exists():
         return
     for entry in path.iterdir():
-        if entry.name in ("output", "child.lock", "run.lock"):
+        if entry.name in ("task.json", "output", "child.lock", "run.lock"):
             continue
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 

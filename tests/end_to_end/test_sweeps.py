@@ -16,6 +16,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from gptshake.config.layout import packaged_conf
+from gptshake.processes import read_outcome, write_task
 from gptshake.record.metrics import read_rows
 
 pytestmark = pytest.mark.slow
@@ -127,6 +129,23 @@ def test_the_report_is_drawn_again_by_name_without_torch(commands: Any, light_co
     assert done.code == 0 and "The best is trial" in done.out
     assert (tmp_path / "multirun/mine/report.html").exists()
     assert light_commands(tmp_path, "task=report", "study=mne").error == "There is no study 'mne'; did you mean mine?"
+
+
+KEEP = "from gptshake.sweep.executor import local\nlocal.remove_task = lambda folder: None\n"
+
+
+def test_a_trial_is_a_file_that_any_process_can_run(commands: Any, small: Any, tmp_path: Path) -> None:
+    done = commands(tmp_path, "-m", *small, *STEPS, "optimizer.lr=1e-3,1e-2", before=KEEP)
+    assert done.code == 0, done.err
+    study = Study(tmp_path)
+    task = json.loads((study.folder / "1/task.json").read_text())
+    task["shared"]["conf"] = [str(packaged_conf())]  # the sweep's own copy is gone
+    write_task(study.folder / "other", task | {"path": "other"})
+    command = [sys.executable, "-m", "gptshake.child", str(study.folder / "other")]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    outcome = read_outcome(study.folder / "other")
+    assert outcome is not None and outcome.value["val/bpb"] == study.trials[1]["value"]
+    assert study.losses("other") == study.losses("1")
 
 
 # What is compared

@@ -19,7 +19,7 @@ from gptshake.estimate.budget import Budget
 from gptshake.estimate.fit import Tried
 from gptshake.estimate.forecast import Speed
 from gptshake.model.config import GPTConfig
-from gptshake.processes import ForkServer, Outcome, Spec
+from gptshake.processes import ChildRunner, Outcome, Spec
 from gptshake.setup import batch_finder as fit
 from gptshake.setup.batch_finder import Fitter
 from gptshake.training.probe import BASE_BYTES, within
@@ -186,7 +186,7 @@ def in_child(deed: str) -> Any:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux keeps the limit of main memory")
 def test_a_child_cannot_take_more_than_its_limit_and_says_so(tmp_path: Path) -> None:
-    server = ForkServer(in_child)
+    server = ChildRunner(in_child, method="fork")
     try:
 
         def end(deed: str) -> Outcome:

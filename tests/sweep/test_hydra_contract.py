@@ -5,6 +5,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 
+from gptshake import processes
 from hydra_plugins.gptshake_sweeper.sweeper import GptshakeSweeper
 
 OURS = "hydra/sweeper=gptshake"
@@ -14,6 +15,13 @@ def test_hydra_finds_the_sweeper() -> None:
     assert GptshakeSweeper.__name__ in [plugin.__name__ for plugin in Plugins.instance().discover(Sweeper)]
 
 
+@pytest.fixture
+def _forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite's task functions lie inside of functions, where only a forked child finds them."""
+    monkeypatch.setattr(processes, "METHOD", "fork")
+
+
+@pytest.mark.usefixtures("_forks")
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", [OURS])])
 class TestAsEverySweeper(LauncherTestSuite):
     """Sweeps of one job and of several, over values and groups, strict and with resolvers."""

@@ -1,11 +1,11 @@
 """Slots of this machine: how many there are, what each run sees of it, and that a free one is used again."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deeds import environment
 
 from gptshake import hardware
 from gptshake.errors import ConfigError
@@ -26,7 +26,7 @@ def opened() -> Iterator[Any]:
 
     def make(**options: Any) -> LocalSlots:
         slots = LocalSlots(**options)
-        slots.open(lambda key: (os.environ.get(key), os.environ["OMP_NUM_THREADS"]), [])
+        slots.open(environment, [])
         made.append(slots)
         return slots
 

@@ -5,11 +5,11 @@ import random
 from collections.abc import Callable
 
 import pytest
+import sweep_driver
 
-from gptshake.sweep.plane import MOST, Place, Plane, Walls, fit, is_plane, sizes
-from gptshake.sweep.points import Point
-from gptshake.sweep.search import Sampled, search_for
-from gptshake.sweep.space import Axis
+from gptshake.sweep.plane import MOST, Position, SurfaceSearch, Walls, fit, is_rate_and_batch, sizes
+from gptshake.sweep.search import SampledSearch, search_for
+from gptshake.sweep.space import Axis, Params, Point
 
 LR = Axis("optimizer.lr", 1e-5, 3e-2, log=True, declared=2e-3)
 BATCH = Axis("data.batch_size", 1, 512, log=True, integer=True, powers=True, declared=32)
@@ -27,8 +27,8 @@ def surface(c: float, rate: float, batch: int, cliff: float = math.inf, *, plate
     return loss
 
 
-def plane(n_trials: int | None = None, slots: int = 1, *, deterministic: bool = False, lr: Axis = LR, batch: Axis = BATCH) -> Plane:
-    return Plane(lr, batch, n_trials=n_trials, slots=slots, deterministic=deterministic)
+def plane(n_trials: int | None = None, slots: int = 1, *, deterministic: bool = False, lr: Axis = LR, batch: Axis = BATCH) -> SurfaceSearch:
+    return SurfaceSearch(lr, batch, n_trials=n_trials, slots=slots, deterministic=deterministic)
 
 
 def at(point: Point) -> tuple[float, int]:
@@ -36,24 +36,15 @@ def at(point: Point) -> tuple[float, int]:
 
 
 def drive(
-    search: Plane, loss: Loss, *, slots: int = 1, seed: int = 0, noise: float = 0.003, failed: frozenset[int] = frozenset()
+    search: SurfaceSearch, loss: Loss, *, slots: int = 1, seed: int = 0, noise: float = 0.003, failed: frozenset[int] = frozenset()
 ) -> list[Point]:
     """Run a search to its end; which of the running trials ends first is drawn."""
-    points: list[Point] = []
-    order, noises = random.Random(seed), [random.Random(number).gauss(0, noise) for number in range(60)]
-    while len(points) < 60:
-        running = [point for point in points if point.state == "running"]
-        params = search.propose(points) if len(running) < slots else None
-        if params is not None:
-            points.append(Point(len(points), params, None, "running"))
-        elif running:
-            done = order.choice(running)
-            value = loss(*at(done)) * (1 + noises[done.number])
-            state = "failed" if done.number in failed else "ok" if math.isfinite(value) else "diverged"
-            points[done.number] = Point(done.number, done.params, value if state == "ok" else None, state)
-        else:
-            return points
-    raise AssertionError("the search does not end")
+    noises = [random.Random(number).gauss(0, noise) for number in range(60)]
+
+    def measured(params: Params, number: int) -> float:
+        return loss(float(params["optimizer.lr"]), int(params["data.batch_size"])) * (1 + noises[number])
+
+    return sweep_driver.drive(search, measured, slots=slots, states=dict.fromkeys(failed, "failed"), order=random.Random(seed))
 
 
 def above(points: list[Point], loss: Loss) -> float:
@@ -176,7 +167,7 @@ def test_one_point_leaves_c_at_one_half_and_the_bowl_around_it() -> None:
 
 
 def test_a_wall_holds_for_smaller_batches_and_moves_with_the_ridge_for_larger_ones() -> None:
-    ended: list[tuple[Place, float]] = [((0.0, 0.0), 2.0), ((2.0, 0.0), math.inf)]
+    ended: list[tuple[Position, float]] = [((0.0, 0.0), 2.0), ((2.0, 0.0), math.inf)]
     walls = Walls(ended)
     assert [walls.allow((x, 0.0), 0.5) for x in (0.9, 1.1, 2.0)] == [True, False, False]  # half of the way
     assert not walls.allow((2.0, -2.0), 0.5)
@@ -211,8 +202,8 @@ WIDE = Axis("data.batch_size", 8, 256, integer=True, declared=32)
     ],
 )
 def test_one_rate_and_one_batch_are_searched_together_unless_a_sampler_is_named(axes: list[Axis], expected: bool) -> None:
-    assert is_plane(axes) is expected
+    assert is_rate_and_batch(axes) is expected
     search = search_for(axes, n_trials=None, slots=1, seed=0, deterministic=False)
-    assert isinstance(search, Plane) is expected
+    assert isinstance(search, SurfaceSearch) is expected
     named = search_for(axes, n_trials=None, slots=1, seed=0, deterministic=False, sampler=True)
-    assert isinstance(named, Sampled) or not any(axis.numeric for axis in axes)
+    assert isinstance(named, SampledSearch) or not any(axis.numeric for axis in axes)

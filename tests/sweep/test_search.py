@@ -3,18 +3,20 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import sweep_driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptshake.sweep.search import MOST, Grid, Line, Point, Sampled, Search, lower_bound, readable, search_for, second_seeds
+from gptshake.sweep.search import MOST, GridSearch, LineSearch, SampledSearch, Search, lower_bound, search_for, second_seeds
 from gptshake.sweep.search import start_of as starting_values
-from gptshake.sweep.space import Axis, Params
-from gptshake.sweep.storage import decode, encode
+from gptshake.sweep.space import Axis, Params, Point, readable
+from gptshake.sweep.study import decode, encode
 
 LR = Axis("lr", 1e-5, 3e-2, log=True, declared=1e-3)
 Loss = Callable[[float], float]
@@ -25,27 +27,9 @@ def bowl(best: float, cliff: float = math.inf) -> Loss:
     return lambda lr: 2.0 * (1 + 0.005 * math.log2(lr / best) ** 2) if lr < cliff else math.inf
 
 
-def ended(point: Point, loss: float) -> Point:
-    return Point(point.number, point.params, loss, "ok") if math.isfinite(loss) else Point(point.number, point.params, None, "diverged")
-
-
-def drive(
-    search: Search, loss: Loss, *, slots: int = 1, states: Mapping[int, str] | None = None, order: random.Random | None = None
-) -> list[Point]:
-    """Run a search over one axis to its end; ``states`` gives numbers that end otherwise, ``order`` shuffles which run ends first."""
-    points: list[Point] = []
-    while len(points) < 60:
-        running = [point for point in points if point.state == "running"]
-        params = search.propose(points) if len(running) < slots else None
-        if params is not None:
-            points.append(Point(len(points), params, None, "running"))
-        elif running:
-            done = order.choice(running) if order else running[0]
-            other = (states or {}).get(done.number)
-            points[done.number] = Point(done.number, done.params, None, other) if other else ended(done, loss(values([done])[0]))
-        else:
-            return points
-    raise AssertionError("the search does not end")
+def drive(search: Search, loss: Loss, **options: Any) -> list[Point]:
+    """Along one axis; options as of the driver."""
+    return sweep_driver.drive(search, lambda params, _: loss(*map(float, params.values())), **options)
 
 
 def values(points: list[Point]) -> list[float]:
@@ -60,7 +44,7 @@ def best_of(points: list[Point]) -> float:
 
 
 def test_a_grid_is_the_product_in_hydras_order() -> None:
-    grid = Grid([Axis("a", choices=(1, 2)), Axis("b", choices=("x", "y"))])
+    grid = GridSearch([Axis("a", choices=(1, 2)), Axis("b", choices=("x", "y"))])
     points: list[Point] = []
     while (params := grid.propose(points)) is not None:
         points.append(Point(len(points), params, 1.0, "ok"))
@@ -70,7 +54,7 @@ def test_a_grid_is_the_product_in_hydras_order() -> None:
 
 @pytest.mark.parametrize("state", ["running", "ok", "pruned", "diverged", "failed"])
 def test_a_grid_point_is_tried_once_however_it_ended(state: str) -> None:
-    assert Grid([Axis("a", choices=(1, 2))]).propose([Point(0, {"a": 1}, None, state)]) == {"a": 2}
+    assert GridSearch([Axis("a", choices=(1, 2))]).propose([Point(0, {"a": 1}, None, state)]) == {"a": 2}
 
 
 # One numeric axis
@@ -78,64 +62,64 @@ def test_a_grid_point_is_tried_once_however_it_ended(state: str) -> None:
 
 def test_the_declared_value_comes_first_and_exactly_then_its_neighbours() -> None:
     axis = Axis("lr", 1e-5, 3e-2, log=True, declared=1.2345e-3)
-    assert values(drive(Line(axis, n_trials=None, slots=1), bowl(1e-3)))[:3] == [1.2345e-3, 4.94e-3, 3.09e-4]
+    assert values(drive(LineSearch(axis, n_trials=None, slots=1), bowl(1e-3)))[:3] == [1.2345e-3, 4.94e-3, 3.09e-4]
 
 
 def test_without_a_declared_value_the_search_starts_in_the_middle() -> None:
-    assert Line(Axis("lr", 1e-4, 1e-2, log=True), n_trials=None, slots=1).propose([]) == {"lr": 1e-3}
-    assert Line(Axis("p", 0.0, 0.5), n_trials=None, slots=1).propose([]) == {"p": 0.25}
+    assert LineSearch(Axis("lr", 1e-4, 1e-2, log=True), n_trials=None, slots=1).propose([]) == {"lr": 1e-3}
+    assert LineSearch(Axis("p", 0.0, 0.5), n_trials=None, slots=1).propose([]) == {"p": 0.25}
 
 
 @pytest.mark.parametrize(("declared", "start"), [(1.0, 3e-2), (1e-9, 1e-5)])
 def test_a_declared_value_outside_the_range_starts_at_the_nearest_end(declared: float, start: float) -> None:
-    line = Line(Axis("lr", 1e-5, 3e-2, log=True, declared=declared), n_trials=None, slots=1)
+    line = LineSearch(Axis("lr", 1e-5, 3e-2, log=True, declared=declared), n_trials=None, slots=1)
     assert line.propose([]) == {"lr": start}
 
 
 def test_the_search_goes_outwards_until_the_minimum_lies_inside() -> None:
-    tried = values(drive(Line(LR, n_trials=None, slots=1), bowl(3e-5)))
+    tried = values(drive(LineSearch(LR, n_trials=None, slots=1), bowl(3e-5)))
     assert tried[:5] == [1e-3, 4e-3, 2.5e-4, 6.25e-5, 1.56e-5]
     assert len(tried) <= 7
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
 def test_a_minimum_beyond_the_range_ends_the_search_at_its_end(end: str) -> None:
-    points = drive(Line(LR, n_trials=None, slots=1), bowl(1e-8 if end == "low" else 10.0))
+    points = drive(LineSearch(LR, n_trials=None, slots=1), bowl(1e-8 if end == "low" else 10.0))
     assert best_of(points) == (1e-5 if end == "low" else 3e-2)
 
 
 def test_a_declared_value_at_the_minimum_takes_three_runs() -> None:
-    assert len(drive(Line(LR, n_trials=None, slots=1), bowl(1e-3))) == 3
+    assert len(drive(LineSearch(LR, n_trials=None, slots=1), bowl(1e-3))) == 3
 
 
 def test_a_minimum_half_way_between_two_points_takes_a_fourth_run_there() -> None:
-    points = drive(Line(LR, n_trials=None, slots=1), bowl(2e-3))
+    points = drive(LineSearch(LR, n_trials=None, slots=1), bowl(2e-3))
     assert values(points)[3:] == [2e-3]
 
 
 @pytest.mark.parametrize("off", [1 / 32, 1 / 8, 1 / 3, 1, 3, 8])
 def test_the_answer_is_within_half_a_percent_of_the_best_loss(off: float) -> None:
     best = 1e-3 / off
-    points = drive(Line(LR, n_trials=None, slots=1), bowl(best, cliff=8 * best))
+    points = drive(LineSearch(LR, n_trials=None, slots=1), bowl(best, cliff=8 * best))
     assert bowl(best)(best_of(points)) <= 1.005 * bowl(best)(best)
     assert len(points) <= 7
 
 
 def test_a_diverged_neighbour_bounds_the_search() -> None:
-    points = drive(Line(LR, n_trials=None, slots=1), bowl(2e-3, cliff=3e-3))
+    points = drive(LineSearch(LR, n_trials=None, slots=1), bowl(2e-3, cliff=3e-3))
     assert max(values(points)) == 4e-3
     assert best_of(points) == 2e-3
 
 
 def test_everything_diverged_leads_down_to_the_end_of_the_range() -> None:
-    tried = values(drive(Line(LR, n_trials=None, slots=1), lambda lr: math.inf))
+    tried = values(drive(LineSearch(LR, n_trials=None, slots=1), lambda lr: math.inf))
     assert tried[-1] == 1e-5
 
 
 def test_a_pruned_point_never_counts_as_the_best() -> None:
     """It is a wall: the search goes on between the neighbours of the best, never beyond."""
     points = [Point(0, {"lr": 1e-3}, 2.0, "ok"), Point(1, {"lr": 4e-3}, 1.0, "pruned"), Point(2, {"lr": 2.5e-4}, 2.1, "ok")]
-    line, tried = Line(LR, n_trials=None, slots=1), set[float]()
+    line, tried = LineSearch(LR, n_trials=None, slots=1), set[float]()
     while (proposed := line.propose(points)) is not None:
         rate = float(proposed["lr"])
         tried.add(rate)
@@ -145,7 +129,7 @@ def test_a_pruned_point_never_counts_as_the_best() -> None:
 
 @pytest.mark.parametrize("failed", [[0], [1], [2], [3], [0, 1], [1, 3]])
 def test_the_search_goes_around_failed_points(failed: list[int]) -> None:
-    points = drive(Line(LR, n_trials=None, slots=1), bowl(2e-3), states=dict.fromkeys(failed, "failed"))
+    points = drive(LineSearch(LR, n_trials=None, slots=1), bowl(2e-3), states=dict.fromkeys(failed, "failed"))
     alive = [point for point in points if point.state == "ok"]
     assert len(set(values(points))) == len(points)
     assert min(values(alive)) < best_of(points) < max(values(alive))
@@ -153,18 +137,18 @@ def test_the_search_goes_around_failed_points(failed: list[int]) -> None:
 
 
 def test_failed_points_do_not_use_up_the_trials_asked_for() -> None:
-    points = drive(Line(LR, n_trials=8, slots=1), bowl(2e-3), states={1: "failed", 4: "failed"})
+    points = drive(LineSearch(LR, n_trials=8, slots=1), bowl(2e-3), states={1: "failed", 4: "failed"})
     assert sum(point.state == "ok" for point in points) == 8
 
 
 @pytest.mark.parametrize("n_trials", [1, 2, 8, 16, 25])
 def test_an_explicit_number_of_trials_is_used_up(n_trials: int) -> None:
-    points = drive(Line(LR, n_trials=n_trials, slots=1), bowl(2e-3))
+    points = drive(LineSearch(LR, n_trials=n_trials, slots=1), bowl(2e-3))
     assert len(points) == n_trials
 
 
 def test_refinement_is_denser_around_the_best() -> None:
-    tried = sorted(math.log2(value / 2e-3) for value in values(drive(Line(LR, n_trials=12, slots=1), bowl(2e-3))))
+    tried = sorted(math.log2(value / 2e-3) for value in values(drive(LineSearch(LR, n_trials=12, slots=1), bowl(2e-3))))
     near = [right - left for left, right in pairwise(tried) if abs(left + right) < 2]
     assert max(near) <= 0.6 < max(right - left for left, right in pairwise(tried))
 
@@ -172,26 +156,26 @@ def test_refinement_is_denser_around_the_best() -> None:
 @given(seed=st.integers(0, 10**6), best=st.floats(1e-5, 3e-2), slots=st.integers(2, 5))
 @settings(max_examples=40, deadline=None)
 def test_the_finishing_order_changes_nothing_where_the_search_waits(seed: int, best: float, slots: int) -> None:
-    first, other = (drive(Line(LR, n_trials=None, slots=1), bowl(best), slots=slots, order=random.Random(seed + k)) for k in (0, 1))
+    first, other = (drive(LineSearch(LR, n_trials=None, slots=1), bowl(best), slots=slots, order=random.Random(seed + k)) for k in (0, 1))
     assert first == other
 
 
 @given(best=st.floats(3e-5, 1e-2), cut=st.integers(0, 8))
 def test_a_continued_search_proposes_what_the_uninterrupted_one_did(best: float, cut: int) -> None:
-    points = drive(Line(LR, n_trials=8, slots=1), bowl(best))
-    assert Line(LR, n_trials=8, slots=1).propose(points[:cut]) == (points[cut].params if cut < len(points) else None)
+    points = drive(LineSearch(LR, n_trials=8, slots=1), bowl(best))
+    assert LineSearch(LR, n_trials=8, slots=1).propose(points[:cut]) == (points[cut].params if cut < len(points) else None)
 
 
 def test_a_waiting_search_is_silent_while_decisive_runs_are_out_and_a_hurried_one_is_not() -> None:
     points = [Point(0, {"lr": 1e-3}, 2.0, "ok"), Point(1, {"lr": 4e-3}, 1.99, "ok"), Point(2, {"lr": 2.5e-4}, None, "running")]
-    assert Line(LR, n_trials=None, slots=1).propose(points) is None
-    hurried = Line(LR, n_trials=None, slots=2).propose(points)
+    assert LineSearch(LR, n_trials=None, slots=1).propose(points) is None
+    hurried = LineSearch(LR, n_trials=None, slots=2).propose(points)
     assert hurried is not None and float(hurried["lr"]) > 4e-3
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 5, 8])
 def test_every_slot_has_work_at_the_start(slots: int) -> None:
-    line, points = Line(LR, n_trials=None, slots=slots), list[Point]()
+    line, points = LineSearch(LR, n_trials=None, slots=slots), list[Point]()
     for number in range(slots):
         params = line.propose(points)
         assert params is not None
@@ -201,7 +185,7 @@ def test_every_slot_has_work_at_the_start(slots: int) -> None:
 def test_slots_with_trials_to_do_never_idle() -> None:
     running = [Point(3, {"lr": 2e-3}, None, "running")]
     points = [Point(0, {"lr": 1e-3}, 2.0, "ok"), Point(1, {"lr": 4e-3}, 2.01, "ok"), Point(2, {"lr": 2.5e-4}, 2.1, "ok"), *running]
-    assert Line(LR, n_trials=12, slots=2).propose(points) is not None
+    assert LineSearch(LR, n_trials=12, slots=2).propose(points) is not None
 
 
 AXES = [
@@ -223,7 +207,7 @@ def test_no_value_is_proposed_twice_or_outside_the_range(axis: Axis, slots: int,
     ends = dict(enumerate(data.draw(st.lists(STATES, max_size=12))))
     losses = random.Random(data.draw(st.integers(0, 10**6)))
     states = {number: state for number, state in ends.items() if state != "ok"}
-    points = drive(Line(axis, n_trials=n_trials, slots=slots), lambda _: 1 + losses.random(), slots=slots, states=states, order=losses)
+    points = drive(LineSearch(axis, n_trials=n_trials, slots=slots), lambda _: 1 + losses.random(), slots=slots, states=states, order=losses)
     tried, (low, high) = values(points), axis.bounds
     assert all(low <= value <= high for value in tried)
     assert len(set(tried)) == len(tried)
@@ -246,20 +230,20 @@ def start_of(search: Search) -> list[Params]:
 
 
 def test_the_declared_point_comes_first_and_after_the_start_the_sampler_decides() -> None:
-    sampled = Sampled(PLANE, n_startup=6, seed=3)
+    sampled = SampledSearch(PLANE, n_startup=6, seed=3)
     start = start_of(sampled)
     assert start[0] == {"lr": 1e-3, "batch": 32, "schedule": "b"}
     assert len(start) == 7
 
 
 def test_an_axis_without_a_declared_value_starts_in_its_middle() -> None:
-    first = Sampled([Axis("lr", 1e-4, 1e-2, log=True), Axis("p", 0.0, 0.5, declared=0.1)], n_startup=4, seed=0).propose([])
+    first = SampledSearch([Axis("lr", 1e-4, 1e-2, log=True), Axis("p", 0.0, 0.5, declared=0.1)], n_startup=4, seed=0).propose([])
     assert first == {"lr": 1e-3, "p": 0.1}
 
 
 def test_quasi_random_points_step_by_powers_of_the_plastic_number() -> None:
     golden = 1.324717957244746  # g^3 = g + 1
-    start = start_of(Sampled([Axis("a", 0.0, 1.0), Axis("b", 0.0, 1.0)], n_startup=12, seed=0))[1:]
+    start = start_of(SampledSearch([Axis("a", 0.0, 1.0), Axis("b", 0.0, 1.0)], n_startup=12, seed=0))[1:]
     for key, step in (("a", 1 / golden), ("b", 1 / golden**2)):
         moves = [(float(right[key]) - float(left[key])) % 1 for left, right in pairwise(start)]
         assert moves == pytest.approx([step] * 11, abs=2e-3)
@@ -267,29 +251,29 @@ def test_quasi_random_points_step_by_powers_of_the_plastic_number() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_quasi_random_points_leave_no_corner_empty(seed: int) -> None:
-    start = start_of(Sampled([Axis("a", 0.0, 1.0), Axis("b", 0.0, 1.0)], n_startup=32, seed=seed))[1:]
+    start = start_of(SampledSearch([Axis("a", 0.0, 1.0), Axis("b", 0.0, 1.0)], n_startup=32, seed=seed))[1:]
     cells = {(int(4 * float(point["a"])), int(4 * float(point["b"]))) for point in start}
     assert len(cells) >= 15  # of 16; independent random points fill 14 on average
 
 
 def test_the_seed_chooses_the_quasi_random_points() -> None:
-    one, again, other = (start_of(Sampled(PLANE, n_startup=6, seed=seed)) for seed in (0, 0, 1))
+    one, again, other = (start_of(SampledSearch(PLANE, n_startup=6, seed=seed)) for seed in (0, 0, 1))
     assert one == again != other
 
 
 def test_more_points_begin_with_the_fewer() -> None:
-    few, many = (start_of(Sampled(PLANE, n_startup=n, seed=5)) for n in (4, 8))
+    few, many = (start_of(SampledSearch(PLANE, n_startup=n, seed=5)) for n in (4, 8))
     assert many[: len(few)] == few
 
 
 def test_points_tried_first_take_nothing_from_the_start() -> None:
-    sampled = Sampled(PLANE, n_startup=4, seed=0)
+    sampled = SampledSearch(PLANE, n_startup=4, seed=0)
     queued = Point(0, {"lr": 3e-4, "batch": 64, "schedule": "a"}, 2.0, "ok")
     assert sampled.propose([queued]) == sampled.propose([])
 
 
 def test_a_start_that_lost_a_point_makes_it_up_without_repeating_another() -> None:
-    sampled = Sampled(PLANE, n_startup=4, seed=0)
+    sampled = SampledSearch(PLANE, n_startup=4, seed=0)
     start = start_of(sampled)
     left = [Point(number, params, 1.0, "ok") for number, params in enumerate(start) if number != 2]
     assert sampled.propose(left) == start[2]
@@ -298,13 +282,13 @@ def test_a_start_that_lost_a_point_makes_it_up_without_repeating_another() -> No
 @pytest.mark.parametrize(
     ("axes", "kind"),
     [
-        ([Axis("a", choices=(1, 2)), Axis("b", choices=("x",))], Grid),
-        ([Axis("batch", 8, 256, log=True, integer=True, powers=True)], Grid),
-        ([Axis("n_layer", 1, 8, integer=True)], Grid),
-        ([LR], Line),
-        ([Axis("steps", 1, 500, integer=True)], Line),
-        ([LR, Axis("a", choices=(1, 2))], Sampled),
-        ([LR, Axis("p", 0.0, 0.5)], Sampled),
+        ([Axis("a", choices=(1, 2)), Axis("b", choices=("x",))], GridSearch),
+        ([Axis("batch", 8, 256, log=True, integer=True, powers=True)], GridSearch),
+        ([Axis("n_layer", 1, 8, integer=True)], GridSearch),
+        ([LR], LineSearch),
+        ([Axis("steps", 1, 500, integer=True)], LineSearch),
+        ([LR, Axis("a", choices=(1, 2))], SampledSearch),
+        ([LR, Axis("p", 0.0, 0.5)], SampledSearch),
     ],
 )
 def test_the_axes_choose_the_search(axes: list[Axis], kind: type) -> None:
@@ -313,7 +297,7 @@ def test_the_axes_choose_the_search(axes: list[Axis], kind: type) -> None:
 
 def test_a_sampler_that_was_named_searches_one_range_too_and_soon() -> None:
     search = search_for([LR], n_trials=8, slots=2, seed=0, deterministic=False, sampler=True)
-    assert isinstance(search, Sampled) and len(start_of(search)) == 3
+    assert isinstance(search, SampledSearch) and len(start_of(search)) == 3
 
 
 @pytest.mark.parametrize(("n_trials", "startup"), [(None, 5), (8, 8), (12, 12), (40, 10)])
@@ -359,7 +343,7 @@ def test_a_narrow_bottom_beside_a_cliff_is_found(declared: float) -> None:
         (x, y), (right, above) = next(pair for pair in itertools.pairwise(MEASURED) if rate <= pair[1][0])
         return y + (above - y) * math.log(rate / x) / math.log(right / x)
 
-    points = drive(Line(Axis("lr", 1e-4, 3e-2, log=True, declared=declared), n_trials=None, slots=1), measured)
+    points = drive(LineSearch(Axis("lr", 1e-4, 3e-2, log=True, declared=declared), n_trials=None, slots=1), measured)
     assert len(points) <= 8 and min(point.value for point in points if point.value) < 1.01 * 3.301
 
 
@@ -389,7 +373,7 @@ def between(points: list[tuple[float, float]], rate: float) -> float:
 def test_the_best_beside_a_cliff_is_found_from_starts_that_are_far_off(name: str, off: float) -> None:
     best, lowest = min(CLIFFS[name], key=lambda point: point[1])
     declared = float(f"{best * off:.3g}")
-    points = drive(Line(replace(LR, high=0.3, declared=declared), n_trials=None, slots=1), lambda rate: between(CLIFFS[name], rate))
+    points = drive(LineSearch(replace(LR, high=0.3, declared=declared), n_trials=None, slots=1), lambda rate: between(CLIFFS[name], rate))
     assert len(points) <= 8
     assert min(point.value for point in points if point.value) <= 1.01 * lowest
 
@@ -398,7 +382,7 @@ def test_a_start_on_the_plateau_above_a_cliff_comes_down_from_it() -> None:
     """Losses measured with one seed: the plateau is flat, and its own lowest point is no minimum."""
     plateau = [(4e-3, 3.079), (5.66e-3, 3.024), (8e-3, 3.713), (1.6e-2, 3.600), (3.2e-2, 3.706)]
     axis = replace(LR, high=0.3, declared=8e-3)
-    points = drive(Line(axis, n_trials=None, slots=1), lambda rate: between(plateau, rate))
+    points = drive(LineSearch(axis, n_trials=None, slots=1), lambda rate: between(plateau, rate))
     assert len(points) <= 8 and min(point.value for point in points if point.value) <= 1.01 * 3.024
 
 
@@ -406,7 +390,7 @@ def test_a_plateau_whose_losses_differ_by_percents_is_left_downwards_too() -> No
     """Bytes, 125 steps, one seed: the best rate of those on the plateau is 4 % better than the start, and 13 % worse than the best of all."""
     measured = [(1e-3, 3.859), (2e-3, 3.670), (4e-3, 3.775), (8e-3, 4.330), (1.6e-2, 4.163), (3.2e-2, 4.148), (6.4e-2, 4.27), (0.128, 4.4)]
     axis = replace(LR, high=0.5, declared=8e-3)
-    points = drive(Line(axis, n_trials=None, slots=1), lambda rate: between(measured, rate))
+    points = drive(LineSearch(axis, n_trials=None, slots=1), lambda rate: between(measured, rate))
     assert len(points) <= 8 and min(point.value for point in points if point.value) <= 1.01 * 3.670
 
 
@@ -427,7 +411,7 @@ def test_a_bowl_lies_above_the_lines_of_both_sides() -> None:
 
 @pytest.mark.parametrize("start", [-2.0, -1.0, 0.0, 1.0, 2.0])
 def test_a_round_bowl_of_noise_free_losses_takes_six_runs_at_most(start: float) -> None:
-    points = drive(Line(replace(LR, declared=1e-3 * 2**start), n_trials=None, slots=1), bowl(1e-3))
+    points = drive(LineSearch(replace(LR, declared=1e-3 * 2**start), n_trials=None, slots=1), bowl(1e-3))
     assert len(points) <= 6
 
 
@@ -477,10 +461,10 @@ def test_powers_of_two_are_stored_as_exponents_below_one_too(low: float, high: f
 @pytest.mark.parametrize(("slots", "mostly", "most"), [(1, 6, 8), (3, 7, 10), (4, 7, 11), (8, 9, 15)])
 def test_a_line_takes_no_more_points_than_it_says(slots: int, mostly: int, most: int) -> None:
     for best in (3e-5, 1e-3, 8e-3, 2.5e-2):
-        line = Line(Axis("lr", 1e-5, 3e-2, log=True, declared=8e-3), n_trials=None, slots=slots)
+        line = LineSearch(Axis("lr", 1e-5, 3e-2, log=True, declared=8e-3), n_trials=None, slots=slots)
         assert line.expected() == (mostly, most)
         assert len(drive(line, bowl(best), slots=slots)) <= most
 
 
 def test_a_linear_line_may_need_a_point_at_each_of_its_nine_places() -> None:
-    assert Line(Axis("p", 0.0, 0.5), n_trials=None, slots=1).expected() == (6, 9)
+    assert LineSearch(Axis("p", 0.0, 0.5), n_trials=None, slots=1).expected() == (6, 9)

@@ -148,14 +148,14 @@ def single_job(cfg: DictConfig) -> Iterator[HydraContext]:
     with read_write(cfg.hydra):
         cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-    callbacks = _Callbacks(cfg)
+    callbacks = Callbacks(cfg)
     callbacks.on_run_start(cfg, config_name="config")
     with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
         yield HydraContext(GlobalHydra.instance().config_loader(), callbacks)  # type: ignore[arg-type]
     callbacks.on_run_end(cfg, config_name="config", job_return=callbacks.job)
 
 
-class _Callbacks(Callback):
+class Callbacks(Callback):
     """All of ``hydra.callbacks``; what one of them raises is a warning, as in Hydra."""
 
     def __init__(self, cfg: DictConfig) -> None:

@@ -23,7 +23,7 @@ from gptshake.data.corpus import Corpus, Progress, Say
 from gptshake.data.split import Spans
 from gptshake.errors import GptshakeError
 from gptshake.hardware import logical_cores
-from gptshake.processes import Child, ForkServer, Spec
+from gptshake.processes import Child, ChildRunner, Spec
 from gptshake.tokenizer.protocol import Tokenizer, boundary
 from gptshake.tokenizer.unknown import hidden
 
@@ -205,20 +205,20 @@ def _by_processes(shards: list[Shard], work: Callable[[int], None], processes: i
 
     The children do nothing but Python, numpy and the tokenizer, so a caller that has started torch's threads may be forked.
     """
-    server = ForkServer(work)
+    runner = ChildRunner(work, method="fork")  # the corpus and the tokenizer are not copied
     alive: dict[int, Child] = {}
     begun = finished = 0
     ended: set[int] = set()
     try:
         while finished < len(shards):
             while begun < min(len(shards), finished + 2 * processes) and len(alive) < processes:
-                alive[begun] = server.start(Spec(begun, shards[begun].folder))
+                alive[begun] = runner.start(Spec(begun, shards[begun].folder))
                 begun += 1
             if finished in ended:
                 yield shards[finished]
                 finished += 1
                 continue
-            gone = server.wait(list(alive.values()), 60.0)
+            gone = runner.wait(list(alive.values()), 60.0)
             for number, child in [(number, child) for number, child in alive.items() if child in gone]:
                 del alive[number]
                 ended.add(number)
@@ -228,7 +228,7 @@ def _by_processes(shards: list[Shard], work: Callable[[int], None], processes: i
                         f"A process that tokenizes ended early: {reason}. What is done is kept: the same command resumes there."
                     )
     finally:
-        server.close(grace=0.0)  # what is at work has nothing to save
+        runner.close(grace=0.0)  # what is at work has nothing to save
 
 
 def _join(shard: Shard) -> Counts:

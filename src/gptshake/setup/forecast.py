@@ -1,7 +1,7 @@
 """What a run will cost before it begins: how fast its real step is here, what it does around its steps, what memory it takes.
 
 Speed is measured in a child process that is thrown away, so that nothing of the run is disturbed and running out of memory ends
-the probe alone. Its server is forked before CUDA can have begun in this process, which a child would not survive.
+the probe alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gptshake.estimate.forecast import CHECKPOINTS, Around, Speed, refuse_what_c
 from gptshake.estimate.memory import Memory, checkpoint_bytes, train_memory
 from gptshake.files import free_disk
 from gptshake.model.config import Costs
-from gptshake.processes import ForkServer, Outcome, Spec
+from gptshake.processes import ChildRunner, Outcome, Spec
 from gptshake.setup.instantiate import make
 from gptshake.signals import SIGNALS
 
@@ -42,14 +42,14 @@ _MODULES = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.tr
 
 @contextmanager
 def children(work: Callable[[Any], Any]) -> Iterator[Ask]:
-    """Gives what does ``work`` on a task in a child of a server that is begun at once, and waits for its outcome."""
-    server = ForkServer(work, _MODULES)
+    """Gives what does ``work``, a function of a module, on a task in a child, and waits for its outcome; what children import is begun at once."""
+    runner = ChildRunner(work, _MODULES)
     folder = Path(tempfile.mkdtemp(prefix="gptshake-probe-"))
 
     def ask(task: Any, threads: int, until: float = float("inf")) -> Outcome:
-        child = server.start(Spec(task, folder, threads=threads))
+        child = runner.start(Spec(task, folder, threads=threads))
         while child.outcome is None:
-            server.wait([child], 0.2)
+            runner.wait([child], 0.2)
             if SIGNALS.received is not None:
                 raise Stop(SIGNALS.received)
             if time.monotonic() > until:
@@ -59,13 +59,13 @@ def children(work: Callable[[Any], Any]) -> Iterator[Ask]:
     try:
         yield ask
     finally:
-        server.close(grace=1.0)
+        runner.close(grace=1.0)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def stopwatch(store: TokenStore) -> Iterator[Measure]:
-    """Gives what measures the speed of a config with a budget, in children of a server that is begun at once.
+    """Gives what measures the speed of a config with a budget, in children.
 
     Raises:
         ConfigError: the step would not fit into memory.

@@ -29,7 +29,7 @@ from gptshake.errors import GptshakeError, Stop, TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.lr_range import geometric, moves, smooth
 from gptshake.estimate.words import duration
-from gptshake.processes import ASKED_BY, ForkServer, Spec, raised
+from gptshake.processes import ASKED_BY, ChildRunner, Spec, raised
 from gptshake.setup.forecast import device_of, set_torch, step_of
 from gptshake.setup.instantiate import give_initial_weights, make
 from gptshake.setup.resolve import planned_schedule
@@ -64,13 +64,13 @@ def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps
         Stop: a signal came.
     """
     with tempfile.TemporaryDirectory(prefix="gptshake-find_lr-") as folder, SIGNALS.deferred():  # a signal amidst a fork would be lost
-        server = ForkServer(lambda _: asdict(_range_tests(cfg, store, budget)))
+        runner = ChildRunner(_range_tests)
         try:
-            child = server.start(Spec(None, Path(folder), threads=cfg.trainer.threads, quiet=False))
+            child = runner.start(Spec((cfg, store, budget), Path(folder), threads=cfg.trainer.threads, quiet=False))
             while child.outcome is None and SIGNALS.received is None:
-                server.wait([child], TICK_S)
+                runner.wait([child], TICK_S)
         finally:
-            server.close()
+            runner.close()
     if SIGNALS.received is not None or child.outcome is None:
         raise Stop(SIGNALS.received or signal.SIGTERM)
     if child.outcome.status == "killed":
@@ -80,8 +80,9 @@ def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps
     return Ramps(**child.outcome.value)
 
 
-def _range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps:
-    """The quick ramp, then the repeats where it moved; in the child."""
+def _range_tests(plan: tuple[DictConfig, TokenStore, Budget]) -> dict[str, Any]:
+    """The quick ramp, then the repeats where it moved, as the fields of ``Ramps``; in the child."""
+    cfg, store, budget = plan
     set_torch(cfg)
     task = cfg.task
     quick_rates = geometric(task.low, task.high, task.steps // 2)
@@ -95,7 +96,7 @@ def _range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps:
         low, high = moves(quick_rates, smooth(quick)) or (task.low, task.high)
         rates = geometric(low, high, task.steps)
         losses = [_ramp(cfg, store, budget, repeat, rates, progress) for repeat in range(task.repeats)]
-    return Ramps(quick_rates, quick, rates, losses)
+    return asdict(Ramps(quick_rates, quick, rates, losses))
 
 
 def _ramp(cfg: DictConfig, store: TokenStore, budget: Budget, repeat: int, rates: list[float], progress: _Progress) -> list[float]:

@@ -1,6 +1,6 @@
 """What a sweep needs of the app that it sweeps, as protocols: any Hydra app is an ``App``, gptshake's own task is a ``Host``, too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -52,6 +52,9 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
 class Host(Protocol):
     """A task function that knows more about its runs than Hydra does."""
 
+    def plain(self) -> dict[str, Any]:
+        """What all runs share, as JSON, from which a child makes the host again."""
+
     def modules(self) -> Sequence[str]:
         """What to import before runs are forked."""
 
@@ -64,16 +67,16 @@ class Host(Protocol):
     def may_differ(self) -> bool:
         """Whether a study may go on with another version of the code."""
 
-    def begun(self, folder: Path) -> None:
+    def on_start(self, folder: Path) -> None:
         """Called once the study's folder is there and held."""
 
-    def has_price(self, key: str) -> bool:
+    def changes_cost(self, key: str) -> bool:
         """Whether the options of a swept key change what a run costs, so that each is prepared by itself."""
 
     def prepare(self, composed: Any) -> dict[str, Any]:
         """Find out the fields of ``Prepared``; called in a child."""
 
-    def equalised(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
+    def comparable(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
         """Overrides that make a point comparable with the others, such as equal tokens for every batch size."""
 
 
@@ -84,11 +87,14 @@ class App(Protocol):
     folder: Path  # hydra.sweep.dir
     host: Host | None
 
-    def begun(self, folder: Path) -> None:
+    def on_start(self, folder: Path) -> None:
         """Called once the study's folder is there and held."""
 
     def declared(self, key: str) -> tuple[Any, bool]:
         """The value that the config has without the sweep, and whether the key holds integers."""
 
-    def child(self, task: dict[str, Any]) -> Any:
-        """Do a task in a child process: a run, or the host's preparation."""
+    def work(self) -> Callable[[dict[str, Any]], Any]:
+        """What does a task in a child process, a run or the host's preparation: a function of a module, or a ``partial`` of one."""
+
+    def shared(self) -> dict[str, Any]:
+        """What every task holds besides its own point, as JSON."""

@@ -1,7 +1,7 @@
-"""The loop of a study: a free slot gets the next run at once, and whatever ends is told at once. There is no barrier.
+"""The loop of a study: a free slot gets the next run at once, and whatever ends is reported to the study at once. There is no barrier.
 
 The controller alone writes the study. It knows of a run what lies in the run's folder: the outcome at its end, and rows of
-metrics.csv before. So it can die at any moment and take up where it was.
+metrics.csv before. So it can die at any moment, and the next one resumes.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ class Controller:
                     self._stop_all()
                     raise Stop(SIGNALS.received)
             self.study.state = "done"
-            self._tell_everyone(force=True)
+            self._publish(force=True)
         except Exception:
             self.study.state = "stopped"
             with contextlib.suppress(OSError):  # a full disk may be why it ends
@@ -116,39 +116,46 @@ class Controller:
             self._end(ended)
         for entry in self._running:
             self._watch(*entry)
-        self._tell_everyone()
+        self._publish()
 
-    def _tell_everyone(self, force: bool = False) -> None:
+    def _publish(self, force: bool = False) -> None:
+        """Write and show the rows, now and then."""
         if force or time.monotonic() - self._shown >= SHOW_S:
             self._shown = time.monotonic()
             if self.study.changed or force:
                 self.study.write()
             self._show(self.study.rows())
 
-    # What begins
+    # What starts
 
     def _fill(self) -> bool:
-        """Give every free slot something to do; returns whether anything was begun."""
-        begun = False
+        """Give every free slot something to do; returns whether anything was started."""
+        started = False
         while len(self._running) < self.limits.slots and (work := self._next()):
-            self._begin(*work)
-            begun = True
-        return begun
+            self._start(*work)
+            started = True
+        return started
 
     def _next(self) -> tuple[TrialRow, RunRow] | None:
+        """The run to start next, of a new trial or of the confirmation; None if there is nothing to do now."""
+        late = self.limits.timeout is not None and time.monotonic() - self._began >= self.limits.timeout
         if not self._pending:
-            params = self._propose()
+            params = None if late else self._propose()
             if params is not None:
                 self._add(params)
-            elif not self._running and not self._is_late():
+            elif not self._running and not late:
                 self._confirm()
-        work = next((entry for entry in self._pending if not (self._is_late() and self._confirms(entry[0]))), None)
+        work = next((entry for entry in self._pending if not (late and self._confirms(entry[0]))), None)
         if work:
             self._pending.remove(work)
         return work
 
     def _propose(self) -> Params | None:
-        if not self._may_begin():
+        """The point of the next trial: empty if the sampler shall choose, None if no trial may begin now."""
+        new = [trial for number, trial in self.study.trials.items() if number not in self._old_failures]
+        failures = sum(trial.state == "failed" for trial in new)
+        enough = self.limits.n_trials is not None and len(new) - failures >= self.limits.n_trials
+        if enough or failures >= self.limits.max_failures:
             return None
         known = [trial.params for trial in self.study.trials.values()]
         self._first = [params for params in self._first if params not in known]
@@ -156,32 +163,14 @@ class Controller:
             return self._first.pop(0)
         if self._sequence:
             return self._sequence(len(known))
-        points = [point for point in self.study.points() if point.number not in self._old_failures]
-        params = self.search.propose(points)
-        if params == {} and self.study.axes and self.limits.deterministic and not self._round_is_open():
-            return None
+        params = self.search.propose([point for point in self.study.points() if point.number not in self._old_failures])
+        if params == {} and self.study.axes and self.limits.deterministic:  # after as many proposals as slots the sampler waits for all
+            self._round = self._round - 1 if self._running else self.limits.slots - 1
+            return params if self._round >= 0 else None
         return params
-
-    def _may_begin(self) -> bool:
-        states = [trial.state for trial in self.study.trials.values()]
-        failures = sum(trial.state == "failed" for number, trial in self.study.trials.items() if number not in self._old_failures)
-        begun = len(states) - states.count("failed")
-        enough = self.limits.n_trials is not None and begun >= self.limits.n_trials
-        return not (self._is_late() or enough or failures >= self.limits.max_failures)
-
-    def _is_late(self) -> bool:
-        """Whether ``timeout`` has passed, so that neither a trial nor a run of the confirmation begins."""
-        return self.limits.timeout is not None and time.monotonic() - self._began >= self.limits.timeout
 
     def _confirms(self, trial: TrialRow) -> bool:
         return any(trial is row for row in self.study.confirm)
-
-    def _round_is_open(self) -> bool:
-        """Whether a sampler may propose now: after as many proposals as there are slots it waits for all of them."""
-        if not self._running:
-            self._round = self.limits.slots
-        self._round -= 1
-        return self._round >= 0
 
     def _add(self, params: Params) -> None:
         number, params = self.study.ask(params, None if params else self._sampler(len(self.study.trials)))
@@ -196,7 +185,7 @@ class Controller:
             for repeat in range(repeats)
         ]
 
-    def _begin(self, trial: TrialRow, run: RunRow) -> None:
+    def _start(self, trial: TrialRow, run: RunRow) -> None:
         running = self.executor.start(self.study.task(trial, run), self.study.folder / run.path)
         if running is None:
             raise RuntimeError("a slot was thought to be free")
@@ -240,7 +229,7 @@ class Controller:
             at_its_end = self.study.header.tokens is not None and run.tokens >= self.study.header.tokens
             if trial.at is None and not at_its_end and (why := self._why_prune(trial, run, run.value, warming=tail.warming(run.tokens))):
                 trial.at, trial.reason = run.tokens, f"{self.study.header.objective} {why} at {run.tokens:,} tokens"
-                self._drop(trial)
+                self._cancel(trial)
 
     def _why_prune(self, trial: TrialRow, run: RunRow, value: float, *, warming: bool) -> str | None:
         """What is wrong with a value that a run has reached: of every run that it is not finite, of a trial's first one what the pruner says."""
@@ -250,7 +239,7 @@ class Controller:
             return "is not finite"
         return f"{value:.5g}: pruned by {self.study.pruner_name}" if pruned else None
 
-    def _drop(self, trial: TrialRow) -> None:
+    def _cancel(self, trial: TrialRow) -> None:
         """A trial that will not finish: its waiting runs never start, its running ones are asked to end."""
         for other, run in [entry for entry in self._pending if entry[0] is trial]:
             run.state = "pruned"
@@ -270,17 +259,18 @@ class Controller:
         if run.state in ("failed", "diverged", "pruned"):
             trial.reason = trial.reason if run.state == "pruned" else run.reason
             trial.at = trial.at or (run.tokens if run.state != "failed" else None)
-            self._drop(trial)
-        self._settle(trial)
+            self._cancel(trial)
+        self._finish(trial)
 
     def _apply(self, run: RunRow, outcome: Outcome) -> None:
-        """How a run ended, in the words of a study."""
+        """Note how a run ended, in the states of a study."""
         run.ended, run.reason = self.study.now(), outcome.reason or None
         if outcome.status == "stopped" and SIGNALS.received is not None:
             run.state = "stopped"
         elif outcome.status == "ok":
-            objective = self.study.header.objective
-            run.value = _number(outcome.value, objective)
+            objective, value = self.study.header.objective, outcome.value
+            value = value.get(objective) if isinstance(value, dict) else value
+            run.value = float(value) if isinstance(value, (int, float)) else None
             run.state = "diverged" if run.value is not None and not isfinite(run.value) else "ok"
             if run.value is None and objective != NUMBER:
                 run.state, run.reason = "failed", f"returned no {objective} (hydra.sweeper.objective)"
@@ -290,8 +280,8 @@ class Controller:
             run.state = "diverged" if outcome.error == TrainingError.__name__ else "failed"
         self.study.changed = True
 
-    def _settle(self, trial: TrialRow) -> None:
-        """Tell the study of a trial whose last run has ended."""
+    def _finish(self, trial: TrialRow) -> None:
+        """Report a trial whose last run has ended to the study, and remove weights that are not among the best."""
         states = {run.state for run in trial.runs}
         if states & {"running", "waiting", "stopped"}:
             return
@@ -321,12 +311,12 @@ class Controller:
             for ended in self.executor.wait(TICK_S):
                 self._end(ended)
         self.study.state = "stopped"
-        self._tell_everyone(force=True)
+        self._publish(force=True)
 
     # What an earlier controller left
 
     def _recover(self) -> None:
-        """Take up trials that are still open: count what ended without us, wait for what still runs, and queue the rest."""
+        """Resume trials that are still open: count what ended without us, wait for what still runs, and queue the rest."""
         for trial in [*self.study.trials.values(), *self.study.confirm]:
             if trial.state != "running":
                 continue
@@ -335,7 +325,7 @@ class Controller:
             for run in trial.runs:
                 self._recover_run(trial, run)
             if not any(other is trial for other, _ in self._pending):
-                self._settle(trial)
+                self._finish(trial)
 
     def _recover_run(self, trial: TrialRow, run: RunRow) -> None:
         folder = self.study.folder / run.path
@@ -351,9 +341,3 @@ class Controller:
             for row in (tail := Tail(folder / "metrics.csv")).new():
                 run.tokens, run.tokens_per_s = int(row["train/tokens"]), tail.rate
             self._apply(run, outcome)
-
-
-def _number(value: Any, objective: str) -> float | None:
-    """The objective in what a task returned: a number, or a mapping that holds one under its name."""
-    found = value.get(objective) if isinstance(value, dict) else value
-    return float(found) if isinstance(found, (int, float)) else None

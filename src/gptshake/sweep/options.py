@@ -11,8 +11,8 @@ import optuna
 from gptshake.errors import ConfigError
 from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import CONFIRMED, Limits
-from gptshake.sweep.search import Line, Search, spread
+from gptshake.sweep.controller import CONFIRMED
+from gptshake.sweep.search import LineSearch, Search, spread
 from gptshake.sweep.space import Axis, Params
 
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}  # Optuna imports them only when a trial is wanted
@@ -34,32 +34,12 @@ def check(options: SweeperConfig) -> None:
         value = getattr(options, key)
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
             raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
-    _check_sampler(options)
-
-
-def _check_sampler(options: SweeperConfig) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         kind = type(sampler_for(options, 0)).__name__
     package = NEEDS.get(kind)
     if package and find_spec(package) is None:
         raise ConfigError(f"The sampler {kind} needs the package {package}, which is not installed: pip install 'gptshake[samplers]'")
-
-
-def limits(options: SweeperConfig, n_trials: int | None, slots: int, *, noise: bool) -> Limits:
-    """When to stop, and how many runs make a trial."""
-    return Limits(
-        slots=slots,
-        n_trials=n_trials,
-        timeout=options.timeout,
-        trial_timeout=options.trial_timeout,
-        max_failures=options.max_failures,
-        repeats=options.repeats,
-        confirm=options.confirm,
-        noise=noise,
-        keep=options.keep,
-        deterministic=options.deterministic,
-    )
 
 
 def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
@@ -69,11 +49,11 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
         ConfigError: a key that is not swept, or one that is left out and has no declared value.
     """
     points = []
-    for wish in options.enqueue:
-        known = {axis.key: axis for axis in axes}
-        if unknown := set(wish) - set(known):
+    known = {axis.key: axis for axis in axes}
+    for wanted in options.enqueue:
+        if unknown := set(wanted) - set(known):
             raise ConfigError(f"enqueue names {', '.join(sorted(unknown))}, which is not swept here; swept are {', '.join(known)}.")
-        point = {axis.key: wish.get(axis.key, axis.declared) for axis in axes}
+        point = {axis.key: wanted.get(axis.key, axis.declared) for axis in axes}
         for key, value in point.items():
             broken = known[key].powers and isinstance(value, int) and value.bit_count() != 1
             if value is None or broken or (known[key].choices and value not in known[key].choices):
@@ -84,7 +64,7 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
 
 def measures_noise(options: SweeperConfig, search: Search, n_trials: int | None, axes: list[Axis], app: App) -> bool:
     """Whether two second seeds follow: of a line that ends by itself, where nothing else measures the noise and the app has a seed."""
-    alone = isinstance(search, Line) and n_trials is None and options.repeats == 1 and not options.confirm
+    alone = isinstance(search, LineSearch) and n_trials is None and options.repeats == 1 and not options.confirm
     return options.noise and alone and axes[0].key != options.seed_key and type(app.declared(options.seed_key)[0]) is int
 
 
@@ -119,13 +99,13 @@ def sequence_of(options: SweeperConfig, axes: list[Axis]) -> Callable[[int], Par
     """
     if options.sampler is None or not isinstance(sampler := sampler_for(options, 0), optuna.samplers.QMCSampler):
         return None
-    qmc = import_module("scipy.stats.qmc")  # an extra; _check_sampler has found it
+    qmc = import_module("scipy.stats.qmc")  # an extra; check has found it
 
     def point(number: int) -> Params:
         engine = (qmc.Halton if sampler._qmc_type == "halton" else qmc.Sobol)(len(axes), scramble=sampler._scramble, seed=sampler._seed)
         if number:
             engine.fast_forward(number)
-        return {axis.key: spread(axis, float(place)) for axis, place in zip(axes, engine.random(1)[0], strict=True)}
+        return {axis.key: spread(axis, float(fraction)) for axis, fraction in zip(axes, engine.random(1)[0], strict=True)}
 
     return point
 

@@ -1,7 +1,7 @@
 """Learning rate and batch size together: a surface with few parameters, fitted to what was tried, says what to try next.
 
 With u = log2(rate) - c log2(batch) and v = log2(batch) the loss near its bottom is a bowl in u and a bowl in v. Priors stand in for
-points that are not there yet, so a few runs are enough; the price is that the surface is believed only near the points that made
+points that are not there yet, so a few runs are enough; in return the surface is believed only near the points that made
 it: proposals stay within a factor of 2.4 in rate and of 2 in batch of the best, and move on with it.
 """
 
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gptshake.sweep.points import Point, readable
-from gptshake.sweep.space import Axis, Params, Value
+from gptshake.sweep.space import Axis, Params, Point, Value, readable
 
 Floats = NDArray[np.float64]
-Place = tuple[float, float]  # log2 of rate and of batch, from the start
+Position = tuple[float, float]  # log2 of rate and of batch, from the start
 MOST = 14  # points, if the user does not say how many
 MOSTLY = 11  # that it takes then, with one slot (docs/decisions/rate-and-batch.md)
 GRID = 0.25  # log2 of the distance between two rates that may be proposed: a factor of 1.19
@@ -42,7 +41,7 @@ FIRST = 3  # points of the design before the surface has a say
 class Surface:
     """The fitted bowl, averaged over c: the loss above the best, as a share of it."""
 
-    centre: Place
+    centre: Position
     parts: Sequence[tuple[float, float, Floats, Floats]]  # likelihood, c, weights and their covariance
 
     @property
@@ -50,36 +49,36 @@ class Surface:
         """The mean c."""
         return sum(likelihood * c for likelihood, c, _, _ in self.parts)
 
-    def __call__(self, places: Sequence[Place]) -> tuple[Floats, Floats]:
-        """Mean and standard deviation at each place."""
-        first = second = np.zeros(len(places))
+    def __call__(self, positions: Sequence[Position]) -> tuple[Floats, Floats]:
+        """Mean and standard deviation at each position."""
+        first = second = np.zeros(len(positions))
         for likelihood, c, weights, covariance in self.parts:
-            rows = _features(places, self.centre, c)
+            rows = _features(positions, self.centre, c)
             mean = rows @ weights
             first = first + likelihood * mean
             second = second + likelihood * (mean**2 + ((rows @ covariance) * rows).sum(axis=1))
         return first, np.sqrt(np.maximum(second - first**2, 0.0))
 
 
-def fit(points: Sequence[tuple[Place, float]]) -> Surface:
+def fit(points: Sequence[tuple[Position, float]]) -> Surface:
     """The surface that points and priors agree on.
 
     Args:
-        points: place and loss, at least one; lower is better, all finite.
+        points: position and loss, at least one; lower is better, all finite.
     """
     lowest = min(loss for _, loss in points)
     centre = min(points, key=lambda point: point[1])[0]
     above = np.log1p([(loss - lowest) / (abs(lowest) or 1.0) for _, loss in points])
-    fits = [(c, *_solved([place for place, _ in points], above, centre, c)) for c in CS]
+    fits = [(c, *_solved([position for position, _ in points], above, centre, c)) for c in CS]
     misfits = [misfit + ((c - USUAL_C) / SPREAD_C) ** 2 - float(np.linalg.slogdet(covariance)[1]) for c, misfit, _, covariance in fits]
     likely = np.exp(-0.5 * (np.array(misfits) - min(misfits)))
     parts = zip(likely / likely.sum(), fits, strict=True)
     return Surface(centre, [(float(share), c, weights, covariance) for share, (c, _, weights, covariance) in parts])
 
 
-def _solved(places: Sequence[Place], above: Floats, centre: Place, c: float) -> tuple[float, Floats, Floats]:
+def _solved(positions: Sequence[Position], above: Floats, centre: Position, c: float) -> tuple[float, Floats, Floats]:
     """Misfit, weights and their covariance of the least squares with priors."""
-    rows = _features(places, centre, c)
+    rows = _features(positions, centre, c)
     precision = 1 / (NOISE + MISFIT * above) ** 2
     mean, sd = PRIOR_MEAN.copy(), PRIOR_SD.copy()
     while True:
@@ -92,13 +91,13 @@ def _solved(places: Sequence[Place], above: Floats, centre: Place, c: float) -> 
         mean[low], sd[low] = LEAST[low], HELD
 
 
-def _features(places: Sequence[Place], centre: Place, c: float) -> Floats:
-    x, y = (np.array(places, dtype=np.float64) - np.array(centre)).T
+def _features(positions: Sequence[Position], centre: Position, c: float) -> Floats:
+    x, y = (np.array(positions, dtype=np.float64) - np.array(centre)).T
     u = x - c * y
     return np.stack([np.ones_like(u), u, y, u**2, y**2], axis=1)
 
 
-class Plane:
+class SurfaceSearch:
     """One learning rate and one batch size, both on a log scale.
 
     Args:
@@ -109,6 +108,8 @@ class Plane:
         deterministic: propose in rounds of ``slots`` points, so that proposals do not depend on which run ends first.
     """
 
+    name = "plane"
+
     def __init__(self, rate: Axis, batch: Axis, *, n_trials: int | None, slots: int, deterministic: bool) -> None:
         self._rate, self._batch, self._n_trials, self._slots, self._deterministic = rate, batch, n_trials, slots, deterministic
         self.size: int | None = None
@@ -116,15 +117,14 @@ class Plane:
         self._start = min(max(_number(rate.declared) or math.sqrt(low * high), low), high)
         self._ends = math.log2(low / self._start), math.log2(high / self._start)
         self._batches = sizes(batch)
-        wish = _number(batch.declared) or math.sqrt(batch.bounds[0] * batch.bounds[1])
-        self._middle = min(range(len(self._batches)), key=lambda n: abs(math.log2(self._batches[n] / wish)))
+        declared = _number(batch.declared) or math.sqrt(batch.bounds[0] * batch.bounds[1])
+        self._middle = min(range(len(self._batches)), key=lambda n: abs(math.log2(self._batches[n] / declared)))
 
     def expected(self) -> tuple[int, int]:
         """How many points it takes if it ends by itself: mostly, and at most."""
         return min(MOSTLY + self._slots // 2, MOST), MOST
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        """The next point."""
         if len(points) >= MOST if self._n_trials is None else sum(point.state != "failed" for point in points) >= self._n_trials:
             return None
         design = self._design()
@@ -135,61 +135,61 @@ class Plane:
             done, open_round = done[:begun], done[begun:]
             if any(point.state == "running" for point in done):
                 return None
-        place = self._next(design, done, open_round, points)
-        if place is None and open_round and all(point.state != "running" for point in open_round):
-            place = self._next(design, list(points), [], points)  # the round had room, but nothing was to be gained before its results
-        return None if place is None else self._params(place)
+        position = self._next(design, done, open_round, points)
+        if position is None and open_round and all(point.state != "running" for point in open_round):
+            position = self._next(design, list(points), [], points)  # the round had room, but nothing was to be gained before its results
+        return None if position is None else self._params(position)
 
-    def _next(self, design: list[Place], done: Sequence[Point], open_round: Sequence[Point], points: Sequence[Point]) -> Place | None:
+    def _next(self, design: list[Position], done: Sequence[Point], open_round: Sequence[Point], points: Sequence[Point]) -> Position | None:
         """The design first, then what promises most; what runs is believed to come as the surface expects."""
         running = [self._at(point) for point in [*(point for point in done if point.state == "running"), *open_round]]
-        ended = [(self._at(point), _loss(point)) for point in done if point.state not in ("running", "failed")]
+        ended = [(self._at(point), point.loss) for point in done if point.state not in ("running", "failed")]
         taken = [self._at(point) for point in points]
         walls = Walls(ended)
-        for place in design:
-            if walls.allow(place, USUAL_C) and _is_new(place, taken, GRID):
-                return place
-        finite = [(place, loss) for place, loss in ended if math.isfinite(loss)]
+        for position in design:
+            if walls.allow(position, USUAL_C) and _is_new(position, taken, GRID):
+                return position
+        finite = [(position, loss) for position, loss in ended if math.isfinite(loss)]
         if not finite:
-            return self._down([place for place, _ in ended], taken) if ended and not running else None
+            return self._down([position for position, _ in ended], taken) if ended and not running else None
         best, lowest = min(finite, key=lambda entry: entry[1])
         surface = fit(finite)
         if running:
             expected = lowest + (abs(lowest) or 1.0) * np.maximum(surface(running)[0], 0.0)
             surface = fit([*finite, *zip(running, map(float, expected), strict=True)])
         for halved in range(FINER):
-            places = self._near(best, surface.c, GRID / 2**halved)
-            places = [place for place in places if walls.allow(place, surface.c) and _is_new(place, taken, GRID / 2**halved)]
-            if places:
-                return self._promising(places, surface, [place for place, _ in finite], best)
+            positions = self._near(best, surface.c, GRID / 2**halved)
+            positions = [position for position in positions if walls.allow(position, surface.c) and _is_new(position, taken, GRID / 2**halved)]
+            if positions:
+                return self._promising(positions, surface, [position for position, _ in finite], best)
             if self._n_trials is None:
                 break
         return None
 
-    def _promising(self, places: list[Place], surface: Surface, known: list[Place], best: Place) -> Place | None:
-        """The place of the largest expected improvement, of equals the nearest to the best; None if it is too small to go on."""
+    def _promising(self, positions: list[Position], surface: Surface, known: list[Position], best: Position) -> Position | None:
+        """The position of the largest expected improvement, of equals the nearest to the best; None if it is too small to go on."""
         level = float(surface(known)[0].min())
-        gains = [expected_gain(level - float(mean), float(sd)) for mean, sd in zip(*surface(places), strict=True)]
-        most, _, place = max((gain, -math.dist(place, best), place) for gain, place in zip(gains, places, strict=True))
-        return place if most > SETTLED or self._n_trials is not None else None
+        gains = [expected_gain(level - float(mean), float(sd)) for mean, sd in zip(*surface(positions), strict=True)]
+        most, _, position = max((gain, -math.dist(position, best), position) for gain, position in zip(gains, positions, strict=True))
+        return position if most > SETTLED or self._n_trials is not None else None
 
-    def _design(self) -> list[Place]:
+    def _design(self) -> list[Position]:
         """The start, a larger rate, a smaller batch along the ridge, or a larger one if there is none; with more slots the ones around."""
         mirrored = -1 if self._middle == 0 else 1
-        found: list[Place] = []
+        found: list[Position] = []
         for x, step in DESIGN[: max(FIRST, self._slots)]:
             index = min(max(self._middle + mirrored * step, 0), len(self._batches) - 1)
-            place = (min(max(mirrored * x if step else x, self._ends[0]), self._ends[1]), self._size(index))
-            found += [place] if _is_new(place, found, GRID) else []
+            position = (min(max(mirrored * x if step else x, self._ends[0]), self._ends[1]), self._size(index))
+            found += [position] if _is_new(position, found, GRID) else []
         return found
 
-    def _down(self, ended: list[Place], taken: list[Place]) -> Place | None:
+    def _down(self, ended: list[Position], taken: list[Position]) -> Position | None:
         """All have diverged: a quarter of the smallest rate."""
         x, y = min(ended)
-        place = (max(x - 2, self._ends[0]), y)
-        return place if _is_new(place, taken, GRID) else None
+        position = (max(x - 2, self._ends[0]), y)
+        return position if _is_new(position, taken, GRID) else None
 
-    def _near(self, best: Place, c: float, grid: float) -> list[Place]:
+    def _near(self, best: Position, c: float, grid: float) -> list[Position]:
         """What lies in reach of the best: its batch and the neighbours, rates of a grid that holds the start."""
         index = min(range(len(self._batches)), key=lambda n: abs(self._size(n) - best[1]))
         batches = [self._size(n) for n in range(index - 1, index + 2) if 0 <= n < len(self._batches)]
@@ -199,13 +199,13 @@ class Plane:
     def _size(self, index: int) -> float:
         return math.log2(self._batches[index] / self._batches[self._middle])
 
-    def _at(self, point: Point) -> Place:
+    def _at(self, point: Point) -> Position:
         rate, batch = float(point.params[self._rate.key]), float(point.params[self._batch.key])
         return math.log2(rate / self._start), math.log2(batch / self._batches[self._middle])
 
-    def _params(self, place: Place) -> Params:
-        batch = min(self._batches, key=lambda value: abs(math.log2(value / self._batches[self._middle]) - place[1]))
-        rate = self._start if place[0] == 0 else readable(self._rate, self._start * 2.0 ** place[0])
+    def _params(self, position: Position) -> Params:
+        batch = min(self._batches, key=lambda value: abs(math.log2(value / self._batches[self._middle]) - position[1]))
+        rate = self._start if position[0] == 0 else readable(self._rate, self._start * 2.0 ** position[0])
         return {self._rate.key: rate, self._batch.key: batch}
 
 
@@ -217,19 +217,19 @@ class Walls:
     below it.
     """
 
-    def __init__(self, ended: Sequence[tuple[Place, float]]) -> None:
-        self._finite = [place for place, loss in ended if math.isfinite(loss)]
-        self._high: list[tuple[Place, bool]] = []  # place, whether there is a cliff before it
-        self._low: list[tuple[Place, bool]] = []
-        for place, loss in ended:
-            same = [(value, other[0]) for other, value in ended if abs(other[1] - place[1]) < 1e-9 and math.isfinite(value)]
+    def __init__(self, ended: Sequence[tuple[Position, float]]) -> None:
+        self._finite = [position for position, loss in ended if math.isfinite(loss)]
+        self._high: list[tuple[Position, bool]] = []  # position, whether there is a cliff before it
+        self._low: list[tuple[Position, bool]] = []
+        for position, loss in ended:
+            same = [(value, other[0]) for other, value in ended if abs(other[1] - position[1]) < 1e-9 and math.isfinite(value)]
             best, x = min(same, default=(-math.inf, -math.inf))
             if not same or loss > best + WORSE * abs(best):
-                (self._high if x < place[0] else self._low).append((place, not same or loss > best + CLIFF * abs(best)))
+                (self._high if x < position[0] else self._low).append((position, not same or loss > best + CLIFF * abs(best)))
 
-    def allow(self, place: Place, c: float) -> bool:
+    def allow(self, position: Position, c: float) -> bool:
         """Whether nothing says that the rate is wrong for its batch."""
-        x, y = place
+        x, y = position
         known = [other + c * (y - size) for other, size in self._finite]
         for (wall, size), cliff in self._high:
             end = wall + c * max(y - size, 0.0)
@@ -244,7 +244,7 @@ class Walls:
         return True
 
 
-def is_plane(axes: Sequence[Axis]) -> bool:
+def is_rate_and_batch(axes: Sequence[Axis]) -> bool:
     """Whether these are one learning rate and one batch size, in this order or the other, both as ranges."""
     if len(axes) != 2 or not all(axis.numeric for axis in axes):
         return False
@@ -284,13 +284,9 @@ def expected_gain(lead: float, sd: float) -> float:
     return lead * (1 + math.erf(z / math.sqrt(2))) / 2 + sd * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
 
-def _is_new(place: Place, taken: Sequence[Place], grid: float) -> bool:
-    return all(abs(place[0] - x) > 0.8 * grid or abs(place[1] - y) > 0.1 for x, y in taken)
+def _is_new(position: Position, taken: Sequence[Position], grid: float) -> bool:
+    return all(abs(position[0] - x) > 0.8 * grid or abs(position[1] - y) > 0.1 for x, y in taken)
 
 
 def _number(value: Value | None) -> float | None:
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
-
-
-def _loss(point: Point) -> float:
-    return point.value if point.state == "ok" and point.value is not None else math.inf

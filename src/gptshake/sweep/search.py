@@ -1,6 +1,6 @@
 """What to try next, as pure functions of what was tried: a grid of lists, one numeric axis, several axes.
 
-A search has no memory of its own, so a study that is continued goes on as if nothing had happened.
+A search has no memory of its own, so a study that is resumed proposes what it would have proposed anyway.
 """
 
 import itertools
@@ -11,10 +11,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from gptshake.estimate.basin import Parabola, fit, on_a_cliff
-from gptshake.sweep.plane import Plane, is_plane, ordered
-from gptshake.sweep.points import Point as Point
-from gptshake.sweep.points import readable as readable
-from gptshake.sweep.space import Axis, Params, Value
+from gptshake.sweep.plane import SurfaceSearch, is_rate_and_batch, ordered
+from gptshake.sweep.space import Axis, Params, Point, Value, readable
 
 MOST = 20  # points of a search along one axis
 ENOUGH = 8  # points from which on a search that was given no number of them only goes outwards
@@ -39,6 +37,7 @@ STEPS = 8  # on a linear axis, from end to end
 class Search(Protocol):
     """Proposes points."""
 
+    name: str  # as in study.json
     size: int | None  # points in all, if that is known in advance
 
     def propose(self, points: Sequence[Point]) -> Params | None:
@@ -50,8 +49,10 @@ class Search(Protocol):
         """
 
 
-class Grid:
+class GridSearch:
     """Every combination of lists once, the last axis fastest, in Hydra's order."""
+
+    name = "grid"
 
     def __init__(self, axes: Sequence[Axis]) -> None:
         values = [axis.finite or [] for axis in axes]
@@ -59,17 +60,16 @@ class Grid:
         self.size: int | None = len(self._all)
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        """The first combination that was not tried."""
         tried = [point.params for point in points]
         return next((point for point in self._all if point not in tried), None)
 
 
-class Line:
+class LineSearch:
     """One numeric axis: steps away from the declared value until the best lies inside, then half-way in gaps that may hide a lower loss.
 
-    A step is a factor of 4 on a log axis. A gap beside the best is looked into while the loss in it may lie 2 % below the best by
-    ``lower_bound`` and it is wider than a factor of 1.19. So a bowl that is round takes three or four runs, and a cliff beside the
-    best is approached until the slope on this side of it promises no more.
+    A step is a factor of 4 on a log axis; positions ``x`` are in steps. A gap beside the best is looked into while the loss in it may
+    lie 2 % below the best by ``lower_bound`` and it is wider than a factor of 1.19. So a bowl that is round takes three or four runs,
+    and a cliff beside the best is approached until the slope on this side of it promises no more.
 
     Args:
         axis: what varies.
@@ -78,14 +78,16 @@ class Line:
             expected; with one the proposals do not depend on the order in which points finish.
     """
 
+    name = "line"
+
     def __init__(self, axis: Axis, *, n_trials: int | None, slots: int) -> None:
         self._axis, self._n_trials, self._slots = axis, n_trials, slots
         self.size: int | None = None
         low, high = axis.bounds
-        self._low, self._high = self._place(low), self._place(high)
-        start = axis.declared if isinstance(axis.declared, (int, float)) else None
-        wish = self._place(start) if start is not None and (start > 0 or not axis.log) else (self._low + self._high) / 2
-        self._start = min(max(wish, self._low), self._high)
+        self._low, self._high = self._x(low), self._x(high)
+        declared = axis.declared if isinstance(axis.declared, (int, float)) else None
+        start = self._x(declared) if declared is not None and (declared > 0 or not axis.log) else (self._low + self._high) / 2
+        self._start = min(max(start, self._low), self._high)
 
     def expected(self) -> tuple[int, int]:
         """How many points it takes if it ends by itself: mostly, and at most. Slots that guess ahead take more."""
@@ -94,47 +96,56 @@ class Line:
         return min(MOSTLY + guesses // 2, most, MOST), min(most, MOST)
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        """The next value."""
         if len(points) >= MOST if self._n_trials is None else sum(point.state != "failed" for point in points) >= self._n_trials:
             return None
-        failed = [self._at(point) for point in points if point.state == "failed"]
-        running = [self._at(point) for point in points if point.state == "running"]
-        known = sorted((self._at(point), _loss(point)) for point in points if point.state not in ("running", "failed"))
-        taken = [*running, *(place for place, _ in known)]
+        at = [self._x(float(point.params[self._axis.key])) for point in points]
+        failed = [x for x, point in zip(at, points, strict=True) if point.state == "failed"]
+        running = [x for x, point in zip(at, points, strict=True) if point.state == "running"]
+        known = sorted((x, point.loss) for x, point in zip(at, points, strict=True) if point.state not in ("running", "failed"))
+        taken = [*running, *(x for x, _ in known)]
         waits = bool(running) and self._slots == 1  # for the whole round, so that the order of its ends is no matter
-        wishes = self._coarse(2 if known else self._slots) + ([] if waits else self._decided(taken, known, running))
-        for wish in wishes:
-            for place in [wish] if waits else self._ways(wish, taken, failed):
-                if all(abs(self._place(float(self._value(place))) - other) > SAME for other in [*taken, *failed]):
-                    return {self._axis.key: self._value(place)}
+        candidates = self._coarse(2 if known else self._slots)
+        if not waits:
+            candidates += self._next(taken, known, running)
+        for candidate in candidates:
+            for x in [candidate] if waits else self._around_failure(candidate, taken, failed):
+                if all(abs(self._x(float(self._value(x))) - other) > SAME for other in [*taken, *failed]):
+                    return {self._axis.key: self._value(x)}
         return None
 
     def _coarse(self, slots: int) -> list[float]:
         """The start and its neighbours, with more slots what likely comes after; the ends of the range where they would lie outside."""
         inside = [min(max(self._start + step, self._low), self._high) for step in COARSE[: max(2, slots)]]
-        return [place for index, place in enumerate(inside) if all(abs(place - other) > CLOSE for other in inside[:index])]
+        return [x for index, x in enumerate(inside) if all(abs(x - other) > CLOSE for other in inside[:index])]
 
-    def _decided(self, taken: list[float], known: list[tuple[float, float]], running: list[float]) -> list[float]:
-        """What the results call for; then, while some are outstanding, what they would call for if they came as expected."""
-        wishes = self._narrower(known) if known else []
+    def _next(self, taken: list[float], known: list[tuple[float, float]], running: list[float]) -> list[float]:
+        """What the results call for; then, while some are outstanding, what they would call for if they came as expected; then refinement.
+
+        Refinement takes the middles of the gaps between points, the widest first; the further from the best, the narrower a gap looks.
+        """
+        candidates = self._narrower(known) if known else []
         if running and len(running) < self._slots and known:
-            expected = self._expected(known)
-            wishes += self._narrower(sorted([*known, *((place, expected(place)) for place in running)]))
+            expected = self._expected_bowl(known)
+            candidates += self._narrower(sorted([*known, *((x, expected(x)) for x in running)]))
         if self._n_trials is not None:
-            wishes += self._refined(taken, known)
-        return wishes
+            best = min(known, key=lambda entry: entry[1])[0] if known else self._start
+            edges = sorted({*taken, self._low, self._high})
+            gaps = [(right - left, (left + right) / 2) for left, right in itertools.pairwise(edges)]
+            gaps.sort(key=lambda gap: (-gap[0] / (0.5 + abs(gap[1] - best)) ** 1.5, gap[1]))
+            candidates += [middle for _, middle in gaps]
+        return candidates
 
-    def _expected(self, known: list[tuple[float, float]]) -> Parabola:
-        """The basin as far as it is known; with fewer than three points the width that such basins mostly have."""
-        finite = sorted((loss, place) for place, loss in known if math.isfinite(loss))
+    def _expected_bowl(self, known: list[tuple[float, float]]) -> Parabola:
+        """The bowl as far as it is known; with fewer than three points the width that such bowls mostly have."""
+        finite = sorted((loss, x) for x, loss in known if math.isfinite(loss))
         parabola = fit(known)
         if parabola or not finite:
             return parabola or Parabola(1.0, known[0][0] - 1, 0.0)
         (lowest, best), bend = finite[0], USUAL * (abs(finite[0][0]) or 1.0)
         vertex = best
         if len(finite) > 1:
-            loss, place = finite[1]
-            vertex = (best + place) / 2 - (loss - lowest) / (2 * bend * (place - best))
+            loss, x = finite[1]
+            vertex = (best + x) / 2 - (loss - lowest) / (2 * bend * (x - best))
         return Parabola(bend, vertex, lowest - bend * (best - vertex) ** 2)
 
     def _narrower(self, known: list[tuple[float, float]]) -> list[float]:
@@ -153,46 +164,35 @@ class Line:
         bounds = sorted((lower_bound(known, left), left) for left in gaps if len(known) < ENOUGH)
         return [(known[left][0] + known[left + 1][0]) / 2 for bound, left in bounds if bound < lowest - WORTH * abs(lowest)]
 
-    def _refined(self, taken: list[float], known: list[tuple[float, float]]) -> list[float]:
-        """Middles of the gaps between points, the widest first; the further from the best, the narrower a gap looks."""
-        best = min(known, key=lambda entry: entry[1])[0] if known else self._start
-        edges = sorted({*taken, self._low, self._high})
-        gaps = [(right - left, (left + right) / 2) for left, right in itertools.pairwise(edges)]
-        return [middle for _, middle in sorted(gaps, key=lambda gap: (-gap[0] / (0.5 + abs(gap[1] - best)) ** 1.5, gap[1]))]
+    def _around_failure(self, x: float, taken: list[float], failed: list[float]) -> list[float]:
+        """A position, or those beside it if a run has failed there and none beside it has come through."""
+        if all(abs(x - other) > SAME for other in failed):
+            return [x]
+        beside = [min(max(x + way, self._low), self._high) for way in (-CLOSE, CLOSE)]
+        return beside if all(abs(x - other) > CLOSE + SAME for other in taken) else []
 
-    def _ways(self, wish: float, taken: list[float], failed: list[float]) -> list[float]:
-        """A place, or those beside it if a run has failed there and none beside it has come through."""
-        if all(abs(wish - place) > SAME for place in failed):
-            return [wish]
-        beside = [min(max(wish + way, self._low), self._high) for way in (-CLOSE, CLOSE)]
-        return beside if all(abs(wish - place) > CLOSE + SAME for place in taken) else []
-
-    def _at(self, point: Point) -> float:
-        return self._place(float(point.params[self._axis.key]))
-
-    def _place(self, value: float) -> float:
+    def _x(self, value: float) -> float:
         """A value in steps."""
-        if self._axis.log:
-            return math.log2(value) / STEP_BITS
         low, high = self._axis.bounds
-        return STEPS * (value - low) / (high - low)
+        return math.log2(value) / STEP_BITS if self._axis.log else STEPS * (value - low) / (high - low)
 
-    def _value(self, place: float) -> Value:
+    def _value(self, x: float) -> Value:
         low, high = self._axis.bounds
         start = self._axis.declared
-        if isinstance(start, (int, float)) and low <= start <= high and abs(place - self._start) < 1e-9:
+        if isinstance(start, (int, float)) and low <= start <= high and abs(x - self._start) < 1e-9:
             return start
-        exact = 2.0 ** (STEP_BITS * place) if self._axis.log else low + place / STEPS * (high - low)
-        return readable(self._axis, exact)
+        return readable(self._axis, 2.0 ** (STEP_BITS * x) if self._axis.log else low + x / STEPS * (high - low))
 
 
-class Sampled:
+class SampledSearch:
     """Several axes: what the config declares, then quasi-random points, then whatever the study's sampler chooses.
 
     The points are an additive recurrence with the generalised golden ratio (Roberts 2018), shifted by the seed (Cranley and
     Patterson 1976): even over the axes together, and none of them depends on how many there will be. A logarithmic axis is begun
     within a factor of 8 of its declared value, for most of so long a range is far from any use; the sampler has all of it.
     """
+
+    name = "sampled"
 
     def __init__(self, axes: Sequence[Axis], *, n_startup: int, seed: int) -> None:
         self._axes, self._n_startup = list(axes), n_startup
@@ -205,13 +205,12 @@ class Sampled:
         self._alpha = [golden ** -(index + 1) for index in range(len(self._axes))]
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        """The first point of the start that was not tried; after them an empty one for the sampler."""
         tried = [point.params for point in points]
         return next((point for point in map(self._point, range(self._n_startup + 1)) if point not in tried), {})
 
     def _point(self, number: int) -> Params:
-        places = [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
-        point = {axis.key: spread(_near(axis), place) for axis, place in zip(self._axes, places, strict=True)}
+        fractions = [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
+        point = {axis.key: spread(_near(axis), fraction) for axis, fraction in zip(self._axes, fractions, strict=True)}
         start = {axis.key: declared for axis in self._axes if number == 0 and (declared := _declared(axis)) is not None}
         return point | start
 
@@ -229,32 +228,32 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
     """
     numeric = [axis for axis in axes if axis.numeric]
     if not numeric or (len(axes) == 1 and axes[0].finite is not None and not sampler):
-        return Grid(axes)
+        return GridSearch(axes)
     if len(axes) == 1 and not sampler:
         waits = deterministic or slots <= 2  # guessing ahead spends a fifth more runs; from three slots on it buys time with them
-        return Line(axes[0], n_trials=n_trials, slots=1 if waits else slots)
-    if is_plane(axes) and not sampler:
-        return Plane(*ordered(axes), n_trials=n_trials, slots=slots, deterministic=deterministic)
+        return LineSearch(axes[0], n_trials=n_trials, slots=1 if waits else slots)
+    if is_rate_and_batch(axes) and not sampler:
+        return SurfaceSearch(*ordered(axes), n_trials=n_trials, slots=slots, deterministic=deterministic)
     number = n_trials or MOST
-    return Sampled(axes, n_startup=number if number <= FEW and not sampler else number // 4, seed=seed)
+    return SampledSearch(axes, n_startup=number if number <= FEW and not sampler else number // 4, seed=seed)
 
 
 def second_seeds(first: Sequence[tuple[float, float]], again: Mapping[float, float]) -> list[float]:
-    """Where a second seed is wanted once a line is settled: at the best and at the better one of its neighbours.
+    """Where a second seed is wanted once a line search is over: at the best and at the better one of its neighbours.
 
     A point that stands on a cliff with one seed and not with the other is no answer; then those that follow it are asked for, up to
     ``SECONDS`` in all.
 
     Args:
-        first: (place, loss) of the points that came to their end.
-        again: place -> loss with the second seed, infinite if it diverged.
+        first: (value, loss) of the points that came to their end.
+        again: value -> loss with the second seed, infinite if it diverged.
     """
     steady = sorted(point for point in first if point[0] not in again or not on_a_cliff([point[1], again[point[0]]]))
     if not steady:
         return []
     at = steady.index(min(steady, key=lambda point: point[1]))
     beside = sorted(steady[max(at - 1, 0) : at] + steady[at + 1 : at + 2], key=lambda point: point[1])
-    wanted = [place for place, _ in [steady[at], *beside[:1]] if place not in again]
+    wanted = [value for value, _ in [steady[at], *beside[:1]] if value not in again]
     return wanted[: max(0, SECONDS - len(again))]
 
 
@@ -267,12 +266,20 @@ def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
     ``KINK``, or the slope of that cliff would promise everything there.
 
     Args:
-        known: (place in steps, loss), in order of places; an infinite loss is a wall.
+        known: (position in steps, loss), in order of positions; an infinite loss is a wall.
         left: index of the point at the gap's left end; this or the next one is the best.
     """
+
+    def slope_from(index: int) -> float | None:
+        """Of the line through two neighbours, a step; None where one is missing or infinite."""
+        if not 0 <= index < len(known) - 1:
+            return None
+        (start, a), (end, b) = known[index], known[index + 1]
+        return (b - a) / (end - start) if math.isfinite(a) and math.isfinite(b) else None
+
     (start, a), (end, b) = known[left], known[left + 1]
     unit, width = abs(min(a, b)) or 1.0, end - start
-    slope, before, after = (b - a) / width, _slope(known, left - 1), _slope(known, left + 1)
+    slope, before, after = (b - a) / width, slope_from(left - 1), slope_from(left + 1)
     best_is_left = a < b
     bounds: list[Callable[[float], float]] = []
     if before is not None and before <= slope:
@@ -287,17 +294,10 @@ def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
     return min(max(bound(width * part / PARTS) for bound in bounds) for part in range(1, PARTS + 1))
 
 
-def _slope(known: Sequence[tuple[float, float]], left: int) -> float | None:
-    """Of the line through two neighbours, a step; None where one is missing or infinite."""
-    if not 0 <= left < len(known) - 1:
-        return None
-    (start, a), (end, b) = known[left], known[left + 1]
-    return (b - a) / (end - start) if math.isfinite(a) and math.isfinite(b) else None
-
-
-def _loss(point: Point) -> float:
-    """A pruned or diverged point bounds the search on its side."""
-    return point.value if point.state == "ok" and point.value is not None else math.inf
+def start_of(axes: Sequence[Axis]) -> Params | None:
+    """The starting values, where every axis has one."""
+    start = {axis.key: _declared(axis) for axis in axes}
+    return {key: value for key, value in start.items() if value is not None} if axes and None not in start.values() else None
 
 
 def _declared(axis: Axis) -> Value | None:
@@ -305,16 +305,10 @@ def _declared(axis: Axis) -> Value | None:
     if not axis.numeric:
         return axis.declared if axis.declared in axis.choices else None
     low, high = axis.bounds
-    if not isinstance(axis.declared, (int, float)) or not low <= axis.declared <= high:
-        return None
     declared = axis.declared
+    if not isinstance(declared, (int, float)) or not low <= declared <= high:
+        return None
     return min(axis.finite or [], key=lambda power: abs(math.log2(float(power) / declared))) if axis.powers else declared
-
-
-def start_of(axes: Sequence[Axis]) -> Params | None:
-    """The starting values, where every axis has one."""
-    start = {axis.key: _declared(axis) for axis in axes}
-    return {key: value for key, value in start.items() if value is not None} if axes and None not in start.values() else None
 
 
 def _near(axis: Axis) -> Axis:
@@ -326,10 +320,10 @@ def _near(axis: Axis) -> Axis:
     return replace(axis, low=max(low, start / NEAR), high=min(high, start * NEAR))
 
 
-def spread(axis: Axis, place: float) -> Value:
-    """The value at a place from 0 to 1 along an axis."""
+def spread(axis: Axis, fraction: float) -> Value:
+    """The value at a fraction from 0 to 1 of an axis."""
     values = axis.finite
     if values is not None:
-        return values[min(int(place * len(values)), len(values) - 1)]
+        return values[min(int(fraction * len(values)), len(values) - 1)]
     low, high = axis.bounds
-    return readable(axis, low * (high / low) ** place if axis.log else low + place * (high - low))
+    return readable(axis, low * (high / low) ** fraction if axis.log else low + fraction * (high - low))

@@ -1,4 +1,4 @@
-"""One sweep from its command to its end: axes, name, price, study, controller. Read ``sweep`` from top to bottom.
+"""One sweep from its command to its end: axes, name, cost, study, controller. Read ``sweep`` from top to bottom.
 
 The server that runs are forked from begins first, so that it has imported everything by the time it is needed.
 """
@@ -24,30 +24,30 @@ from gptshake.processes import raised
 from gptshake.record.lock import RunLock
 from gptshake.sweep.app import App, Prepared, joined
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import CONFIRMED, Controller
+from gptshake.sweep.controller import CONFIRMED, Controller, Limits
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.protocol import Executor
 from gptshake.sweep.options import (
     check,
     first_points,
     first_seed,
-    limits,
     measures_noise,
     number_of_trials,
     sampler_for,
     sequence_of,
     typed_options,
 )
-from gptshake.sweep.plane import Plane
+from gptshake.sweep.plane import SurfaceSearch
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
-from gptshake.sweep.search import SECONDS, Line, Sampled, search_for
+from gptshake.sweep.search import SECONDS, LineSearch, SampledSearch, search_for
 from gptshake.sweep.space import Axis, Params, Value, axis_of, overrides_of
 from gptshake.sweep.study import Study
 
 N_TRIALS = 20  # of a search that would go on for ever
 OURS = ("study", "sampler", "pruner", "executor")  # keys of the command line that are the sweeper's, no trial's
 ABLATE, BASE, TOGETHER = "ablate", "base", "all together"
+LIMITS = ("timeout", "trial_timeout", "max_failures", "repeats", "confirm", "keep", "deterministic")  # options that are limits as they are
 _BEFORE_ROWS = {"run.lock", "lease.json", "prepare", "journal.log", "journal.log.lock"}  # left by a controller that was killed at once
 Options = tuple[tuple[str, Value], ...]  # of swept groups: (group, option) of each
 Show = Callable[[dict[str, Any]], None]
@@ -72,17 +72,17 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     swept = [override for override in overrides if override.is_sweep_override()]
     fixed = [_text(override) for override in overrides if not override.is_sweep_override()]
     executor: Executor = options.executor if options.executor is not None else LocalSlots()
-    executor.open(app.child, app.host.modules() if app.host else ())
+    executor.open(app.work(), app.host.modules() if app.host else ())
     try:
-        ranges = _ranges(options.search_space)
+        ranges = {str(key): str(value) for key, value in (options.search_space or {}).items()}
         axes = _axes(options, swept, ranges, app, Prepared())
         folder = app.folder / name if (name := options.study or _default_name(options, axes, fixed, app)) else app.folder
-        with _told(folder), _held(folder):
+        with _held(folder):
             parts = {key: _kept(part, folder) for key, part in _prepare(app, executor, fixed, axes, folder).items()}
             prepared = joined(list(parts.values()))
             axes = _axes(options, swept, ranges | prepared.ranges, app, prepared)
             controller = _controller(options, axes, _unswept(fixed, axes), app, executor, prepared, parts, folder, show)
-            app.begun(folder)
+            app.on_start(folder)
             try:
                 controller.run()
             finally:
@@ -90,20 +90,6 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     finally:
         executor.close()
     return controller.study
-
-
-@contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """What the disk or a sampler raises, as a sentence that says how to go on."""
-    try:
-        yield
-    except ImportError as error:  # Optuna's samplers find out only when they are asked
-        raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
-    except BrokenPipeError:
-        raise  # the reader of our output has gone, not the disk
-    except OSError as error:
-        reason = storage_error(error, folder) or error
-        raise GptshakeError(f"The study in {folder} cannot be written. {reason} The same command again resumes it.") from error
 
 
 def _controller(
@@ -117,7 +103,7 @@ def _controller(
     folder: Path,
     show: Show,
 ) -> Controller:
-    """Open the study, tell its price, and make ready to run it."""
+    """Open the study, print its cost, and make ready to run it."""
     first = first_points(options, axes)
     most = math.prod(len(axis.finite or [None] * N_TRIALS) for axis in axes) * options.repeats
     slots = executor.allot(prepared.device, prepared.memory, most)
@@ -128,10 +114,11 @@ def _controller(
     n_trials = N_TRIALS if wished is None and search.size is None else wished
     noise = measures_noise(options, search, wished, axes, app)
     seed = app.declared(options.seed_key)[0] if noise else first_seed(options, axes, app)
-    total = wished if isinstance(search, (Line, Plane)) else min(filter(None, (search.size, n_trials)))
+    total = wished if isinstance(search, (LineSearch, SurfaceSearch)) else min(filter(None, (search.size, n_trials)))
     frozen = _unswept(prepared.frozen + ([f"trainer.threads={executor.threads}"] if app.host else []), axes)
     varied = [*(axis.key for axis in axes), *map(str, options.ablate)]
-    open_ended = search.expected() if isinstance(search, (Line, Plane)) and total is None else None
+    open_ended = search.expected() if isinstance(search, (LineSearch, SurfaceSearch)) and total is None else None
+    schedule, warmer = _schedule(varied, prepared)
     header = Header(
         name=folder.name,
         program=app.program,
@@ -140,10 +127,10 @@ def _controller(
         label=prepared.label,
         fixed=fixed,
         axes=[axis.plain() for axis in axes],
-        search=type(search).__name__.lower(),
+        search=search.name,
         n_trials=total,
         repeats=options.repeats,
-        tokens=None if any(axis.numeric and app.host and app.host.has_price(axis.key) for axis in axes) else prepared.tokens,
+        tokens=None if any(axis.numeric and app.host and app.host.changes_cost(axis.key) for axis in axes) else prepared.tokens,
         slots=slots,
         device=executor.device,
         seconds=prepared.seconds,
@@ -151,25 +138,26 @@ def _controller(
         seed_key=options.seed_key,
         frozen=frozen,
         code=app.host.code() if app.host else {},
-        schedule=_schedule(varied, prepared),
-        warmer="" if _varies(varied, "scheduler") else prepared.warmer,
+        schedule=schedule,
+        warmer=warmer,
         confirm_runs=2 if noise else options.confirm * min(CONFIRMED, total or CONFIRMED),
         noise=noise,
         options=typed_options(options),
         expected=list(open_ended) if open_ended else None,
     )
-    study = Study(folder, header, axes, pruner=options.pruner or Patient(), may_differ=not app.host or app.host.may_differ())
-    _say_price(header, prepared, parts, options, folder, open_ended)
+    pruner, may_differ = options.pruner or Patient(), not app.host or app.host.may_differ()
+    study = Study(folder, header, axes, pruner=pruner, may_differ=may_differ, shared=app.shared())
+    _print_cost(header, prepared, parts, options, folder)
     return Controller(
         study,
         search,
         executor,
-        limits(options, n_trials, slots, noise=noise),
+        Limits(slots, n_trials, noise=noise, **{name: getattr(options, name) for name in LIMITS}),
         overrides=_overrides(options, axes, app, prepared, parts),
         seed=seed,
         sampler=lambda number: sampler_for(options, number),
         first=first,
-        sequence=sequence_of(options, axes) if isinstance(search, Sampled) else None,
+        sequence=sequence_of(options, axes) if isinstance(search, SampledSearch) else None,
         show=show,
     )
 
@@ -180,25 +168,36 @@ def _held(folder: Path) -> Iterator[None]:
 
     Raises:
         RecordError: another controller is at work in it, or it holds something else than a study.
+        GptshakeError: what the disk or a sampler raises, as a sentence that says how to go on.
     """
-    found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if others := sorted(found - _BEFORE_ROWS) if ROWS not in found else []:
-        raise RecordError(f"{folder} is neither empty nor a study: it holds {others[0]}. Give the study another name: study=<name>.")
+    lock = None
     try:
-        lease = RunLock(folder)
-    except RecordError as error:
-        raise RecordError(f"The study {folder.name} is running already: {error} To look at it: task=report study={folder.name}") from error
-    try:
+        found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        if others := sorted(found - _BEFORE_ROWS) if ROWS not in found else []:
+            raise RecordError(f"{folder} is neither empty nor a study: it holds {others[0]}. Give the study another name: study=<name>.")
+        try:
+            lock = RunLock(folder)
+        except RecordError as error:
+            look = f"To look at it: task=report study={folder.name}"
+            raise RecordError(f"The study {folder.name} is running already: {error} {look}") from error
         yield
+    except ImportError as error:  # Optuna's samplers find out only when they are asked
+        raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
+    except BrokenPipeError:
+        raise  # the reader of our output has gone, not the disk
+    except OSError as error:
+        reason = storage_error(error, folder) or error
+        raise GptshakeError(f"The study in {folder} cannot be written. {reason} The same command again resumes it.") from error
     finally:
-        lease.release()
-        if not (folder / ROWS).exists():
-            for name in ("run.lock", "lease.json"):
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "prepare", ignore_errors=True)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                folder.parent.rmdir()
+        if lock:
+            lock.release()
+            if not (folder / ROWS).exists():
+                for name in ("run.lock", "lease.json"):
+                    (folder / name).unlink(missing_ok=True)
+                shutil.rmtree(folder / "prepare", ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    folder.parent.rmdir()
 
 
 def _prepare(app: App, executor: Executor, fixed: list[str], axes: list[Axis], folder: Path) -> dict[Options, Prepared]:
@@ -212,14 +211,15 @@ def _prepare(app: App, executor: Executor, fixed: list[str], axes: list[Axis], f
         return {(): Prepared()}
     found = {}
     for point in itertools.product(
-        *([(axis.key, value) for value in axis.choices] for axis in axes if axis.choices and host.has_price(axis.key))
+        *([(axis.key, value) for value in axis.choices] for axis in axes if axis.choices and host.changes_cost(axis.key))
     ):
         keys = {key for key, _ in point}
         overrides = [
             *(text for text in fixed if text.partition("=")[0].lstrip("+") not in keys),
             *(f"{key}={value}" for key, value in point),
         ]
-        outcome = executor.probe({"prepare": True, "path": "prepare", "overrides": overrides}, folder / "prepare")
+        task = {"prepare": True, "path": "prepare", "folder": str(folder), "overrides": overrides, "shared": app.shared()}
+        outcome = executor.probe(task, folder / "prepare")
         shutil.rmtree(folder / "prepare", ignore_errors=True)
         if outcome.status in ("killed", "timeout"):
             raise GptshakeError(
@@ -273,36 +273,29 @@ def _overrides(
         point = {text.partition("=")[0]: text.partition("=")[2] for text in texts} if changes else params
         own = parts.get(tuple((key, params[key]) for key in keys), prepared)
         frozen = [text for text in own.frozen if text not in prepared.frozen]
-        return texts + frozen + (app.host.equalised(point, own) if app.host else [])
+        return texts + frozen + (app.host.comparable(point, own) if app.host else [])
 
     return overrides
 
 
-def _schedule(varied: Sequence[str], prepared: Prepared) -> str:
-    """The schedule of all runs, in words; nothing if it varies itself, and how far it holds if their batches or lengths do."""
-    if not prepared.schedule or _varies(varied, "scheduler"):
-        return ""
-    moves = _varies(varied, "data.batch_", "model", "trainer.max_", "optimizer.beta2") or "optimizer" in varied
-    return prepared.schedule + (" at the starting values" if moves else "")
+def _schedule(varied: Sequence[str], prepared: Prepared) -> tuple[str, str]:
+    """The schedule of all runs, in words, and the override that makes its warm-up longer; nothing if the schedule varies itself.
 
-
-def _varies(varied: Sequence[str], *starts: str) -> bool:
-    return any(text.lstrip("+~").startswith(starts) for text in varied)
-
-
-def _say_price(
-    header: Header,
-    prepared: Prepared,
-    parts: Mapping[Options, Prepared],
-    options: SweeperConfig,
-    folder: Path,
-    open_ended: tuple[int, int] | None,
-) -> None:
-    """What the study will cost, before it begins; where options are swept, a run of each.
-
-    Args:
-        open_ended: trials of a search that ends by itself, mostly and at most.
+    Where batches or lengths vary it says that it holds at the starting values.
     """
+
+    def varies(*starts: str) -> bool:
+        return any(text.lstrip("+~").startswith(starts) for text in varied)
+
+    if varies("scheduler"):
+        return "", ""
+    moves = varies("data.batch_", "model", "trainer.max_", "optimizer.beta2") or "optimizer" in varied
+    return prepared.schedule and prepared.schedule + (" at the starting values" if moves else ""), prepared.warmer
+
+
+def _print_cost(header: Header, prepared: Prepared, parts: Mapping[Options, Prepared], options: SweeperConfig, folder: Path) -> None:
+    """What the study will cost, before it begins; where options are swept, a run of each."""
+    open_ended = header.expected
     mostly, at_most = open_ended or (header.n_trials or N_TRIALS,) * 2
     runs, confirm = mostly * header.repeats, header.confirm_runs
     repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
@@ -340,10 +333,6 @@ def _unswept(fixed: list[str], axes: list[Axis]) -> list[str]:
     """What all trials share: without overrides of a swept key, which only say where its search begins, and without the sweeper's own."""
     keys = {*OURS, *(axis.key.lstrip("+") for axis in axes)}
     return [text for text in fixed if text.partition("=")[0].lstrip("+") not in keys]
-
-
-def _ranges(search_space: Mapping[str, Any] | None) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (search_space or {}).items()}
 
 
 def _text(override: Override) -> str:

@@ -7,7 +7,7 @@ for its key, in the shell's own grammar. A swept value is written back in that g
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, floor, isfinite, log2
+from math import ceil, floor, inf, isfinite, log2, log10
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -68,7 +68,32 @@ class Axis:
         return asdict(self) | {"choices": list(self.choices)}
 
 
-_HOW = "write interval(1,10) or choice(a,b)"
+@dataclass(frozen=True)
+class Point:
+    """A point that was tried, or is being tried."""
+
+    number: int
+    params: Params
+    value: float | None  # lower is better
+    state: str  # running, ok, pruned, diverged, failed
+
+    @property
+    def loss(self) -> float:
+        """The value; infinite where there is none, as a pruned or diverged point bounds the search on its side."""
+        return self.value if self.state == "ok" and self.value is not None else inf
+
+
+def readable(axis: Axis, exact: Value) -> Value:
+    """A value in three digits, which are enough for people and for losses; values of lists stay as they are.
+
+    On a linear axis at least three digits of the range: from 1000 to 1010 it has a value every 0.01.
+    """
+    if not axis.numeric or axis.powers or isinstance(exact, str):
+        return exact
+    low, high = axis.bounds
+    decimals = 2 - floor(log10(abs(exact))) if exact else 0
+    inside = min(max(round(exact, decimals if axis.log else max(decimals, 3 - ceil(log10(high - low)))), low), high)
+    return min(max(round(inside), ceil(low)), floor(high)) if axis.integer else float(inside)
 
 
 def is_declared_range(override: Override) -> bool:
@@ -91,17 +116,14 @@ def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[s
         override = _declared_range(override, ranges)
     value, integer = declared(key)
     start = value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
-    swept = override.value()
-    if isinstance(swept, IntervalSweep):
+    if isinstance(swept := override.value(), IntervalSweep):
         _check_tags(override, swept)
         return _numeric(override.get_key_element(), swept, integer, start)
-    if isinstance(swept, RangeSweep):
-        _refuse_one_value(override, swept)
     return Axis(override.get_key_element(), choices=_choices(override), declared=start)
 
 
 def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
-    key = override.key_or_group
+    key, how = override.key_or_group, "write interval(1,10) or choice(a,b)"
     if key not in ranges:
         known = ", ".join(sorted(ranges)) or "none"
         raise ConfigError(
@@ -112,9 +134,9 @@ def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
     try:
         parsed = OverridesParser.create(config_loader=override.config_loader).parse_override(text)
     except HydraException as error:
-        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which cannot be read; {_HOW}.") from error
+        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which cannot be read; {how}.") from error
     if not parsed.is_sweep_override():
-        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which is no range; {_HOW}.")
+        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which is no range; {how}.")
     return parsed
 
 
@@ -148,17 +170,6 @@ def _numeric(key: str, swept: IntervalSweep, integer: bool, declared: Value | No
     return axis
 
 
-def _refuse_one_value(override: Override, swept: RangeSweep) -> None:
-    texts = texts_of(override)
-    if len(texts) == 1 and isinstance(swept.start, float):
-        inside = override.get_value_string().split("(", 1)[-1].rstrip(")")
-        key = override.get_key_element()
-        raise ConfigError(
-            f"{key}={override.get_value_string()} steps by 1, so it is the one value {float(texts[0]):g}. For everything between write "
-            f"{key}=interval({inside}), on a log scale {key}=tag(log,interval({inside}))."
-        )
-
-
 def texts_of(override: Override) -> list[str]:
     """The values of a list or a range as the shell would give them, at least one.
 
@@ -180,10 +191,16 @@ def texts_of(override: Override) -> list[str]:
 
 
 def _choices(override: Override) -> tuple[Value, ...]:
-    texts = texts_of(override)
+    swept, key, texts = override.value(), override.get_key_element(), texts_of(override)
+    if isinstance(swept, RangeSweep) and len(texts) == 1 and isinstance(swept.start, float):
+        inside = override.get_value_string().split("(", 1)[-1].rstrip(")")
+        raise ConfigError(
+            f"{key}={override.get_value_string()} steps by 1, so it is the one value {float(texts[0]):g}. For everything between write "
+            f"{key}=interval({inside}), on a log scale {key}=tag(log,interval({inside}))."
+        )
     values = list(override.sweep_iterator())
     if any(value != value for value in values):
-        raise ConfigError(f"{override.get_key_element()}: nan is no value that a run could have.")
+        raise ConfigError(f"{key}: nan is no value that a run could have.")
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return tuple(dict.fromkeys(value for value in values if isinstance(value, (int, float))))
     return tuple(dict.fromkeys(texts))

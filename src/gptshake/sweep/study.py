@@ -6,25 +6,31 @@ study survives whoever dies.
 """
 
 import json
-import math
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import ceil, floor, inf, log2
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
 
+from gptshake.errors import RecordError
 from gptshake.files import write_atomic
 from gptshake.record.sessions import Clock
 from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import ROWS, Header, RunRow, TrialRow, read_study, refuse_differences, refuse_other_code, trial_row
-from gptshake.sweep.search import Point, readable, second_seeds, start_of
-from gptshake.sweep.space import Axis, Params
-from gptshake.sweep.storage import decode, distribution, encode, name_of, open_storage
+from gptshake.sweep.search import second_seeds, start_of
+from gptshake.sweep.space import Axis, Params, Point, Value, readable
 
+JOURNAL = "journal.log"
 BESIDE = 2.1  # log2 of a factor of 4, and of its rounding
 _STATES = {TrialState.COMPLETE: "ok", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
 
@@ -38,6 +44,7 @@ class Study:
         axes: what varies.
         pruner: Optuna's; samplers come with ``ask``.
         may_differ: whether the study may go on with another version of the code.
+        shared: what every run is given besides its own point.
     Raises:
         RecordError: the folder holds a study about something else, or of other code, with the differences; or one without its journal.
     """
@@ -50,10 +57,11 @@ class Study:
         *,
         pruner: optuna.pruners.BasePruner | None = None,
         may_differ: bool = True,
+        shared: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.folder, self.header, self.axes = folder, header, list(axes)
+        self.folder, self.header, self.axes, self._shared = folder, header, list(axes), dict(shared)
         self.trials: dict[int, TrialRow] = {}
         self.confirm: list[TrialRow] = []
         self.state = "running"
@@ -67,7 +75,7 @@ class Study:
             if not may_differ:
                 refuse_other_code(stored, header)
             header.started, header.frozen = stored["started"], stored["frozen"]
-        self._storage = open_storage(folder, begun=stored is not None)
+        self._storage = _open_storage(folder, started=stored is not None)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=next(
@@ -100,10 +108,10 @@ class Study:
         """
         if not params:
             self._study.sampler = sampler or self._study.sampler
-            number = self._study.ask({name_of(axis): distribution(axis) for axis in self.axes}).number
+            number = self._study.ask({_name_of(axis): _distribution(axis) for axis in self.axes}).number
             return number, self._rounded(number)
-        values = {name_of(axis): encode(axis, params[axis.key]) for axis in self.axes}
-        distributions = {name_of(axis): distribution(axis, params[axis.key]) for axis in self.axes}
+        values = {_name_of(axis): encode(axis, params[axis.key]) for axis in self.axes}
+        distributions = {_name_of(axis): _distribution(axis, params[axis.key]) for axis in self.axes}
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=values, distributions=distributions))
         return self._study.get_trials(deepcopy=False)[-1].number, params
 
@@ -126,7 +134,8 @@ class Study:
             return False
         pruner = self._study.pruner
         if not isinstance(pruner, optuna.pruners.ThresholdPruner):
-            if not self._has_finished(tokens):
+            finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if not any(step <= tokens for trial in finished for step in trial.intermediate_values):
                 return False
             if self._is_beside_the_best(number):
                 pruner = RUNAWAYS if isinstance(pruner, Patient) else optuna.pruners.NopPruner()
@@ -139,16 +148,10 @@ class Study:
         axis, ranking = self.axes[0], self.ranking()
         if not axis.log or not ranking:
             return True
-        return abs(math.log2(float(self.trials[number].params[axis.key]) / float(ranking[0].params[axis.key]))) < BESIDE
-
-    def _has_finished(self, tokens: int) -> bool:
-        """Whether a finished trial has reported by then, so that there is a rank."""
-        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return any(step <= tokens for trial in finished for step in trial.intermediate_values)
+        return abs(log2(float(self.trials[number].params[axis.key]) / float(ranking[0].params[axis.key]))) < BESIDE
 
     @property
     def pruner_name(self) -> str:
-        """Class of the pruner, for people."""
         return type(self._study.pruner).__name__
 
     def tell(self, row: TrialRow) -> None:
@@ -175,6 +178,7 @@ class Study:
             "repeat": run.repeat,
             "params": trial.params,
             "overrides": [*swept, *self.header.fixed, *self.header.frozen, *rest, *seed],
+            "shared": self._shared,
         }
 
     def ranking(self) -> list[TrialRow]:
@@ -186,9 +190,9 @@ class Study:
         """Trials of a line that a second seed is wanted of."""
         key, sign = self.axes[0].key, -1.0 if self.header.direction == "maximize" else 1.0
         first = {float(trial.params[key]): trial for trial in self.ranking()}
-        again = {float(row.params[key]): math.inf if row.value is None else sign * row.value for row in self.confirm if row.measures_noise}
-        wanted = second_seeds([(place, sign * (trial.value or 0.0)) for place, trial in first.items()], again)
-        return [first[place] for place in wanted]
+        again = {float(row.params[key]): inf if row.value is None else sign * row.value for row in self.confirm if row.measures_noise}
+        wanted = second_seeds([(value, sign * (trial.value or 0.0)) for value, trial in first.items()], again)
+        return [first[value] for value in wanted]
 
     def failures(self) -> str | None:
         """A sentence about the points whose last trial failed, or that none has come to its end; else None."""
@@ -225,11 +229,11 @@ class Study:
         """What a sampler chose, in as many digits as a person would type; the journal keeps these, too."""
         trial_id = self._id(number)
         chosen = self._storage.get_trial(trial_id).params
-        params = {axis.key: readable(axis, decode(axis, chosen[name_of(axis)])) for axis in self.axes}
+        params = {axis.key: readable(axis, decode(axis, chosen[_name_of(axis)])) for axis in self.axes}
         for axis in self.axes:
-            found = distribution(axis)
+            found = _distribution(axis)
             internal = found.to_internal_repr(encode(axis, params[axis.key]))
-            self._storage.set_trial_param(trial_id, name_of(axis), internal, found)
+            self._storage.set_trial_param(trial_id, _name_of(axis), internal, found)
         return params
 
     def _id(self, number: int) -> int:
@@ -239,21 +243,66 @@ class Study:
         """Take up what an earlier controller left: points and values from the journal, runs from study.json."""
         known = {row["number"]: row for row in stored.get("trials", [])}
         for frozen in self._study.get_trials(deepcopy=False, states=tuple(_STATES)):
-            self.trials[frozen.number] = self._row(frozen, known.get(frozen.number, {}))
+            attributes = {} if frozen.state is TrialState.RUNNING else frozen.user_attrs
+            self.trials[frozen.number] = TrialRow(
+                frozen.number,
+                {axis.key: decode(axis, frozen.params[_name_of(axis)]) for axis in self.axes if _name_of(axis) in frozen.params},
+                list(frozen.user_attrs.get("overrides", [])),
+                [RunRow(**run) for run in known.get(frozen.number, {}).get("runs", [])],
+                attributes.get("state", _STATES[frozen.state]),
+                frozen.value if frozen.state is TrialState.COMPLETE else None,
+                attributes.get("reason"),
+                attributes.get("at"),
+            )
         self.confirm = [trial_row(row) for row in stored.get("confirm", [])]
         self.write()
 
-    def _row(self, frozen: FrozenTrial, known: dict[str, Any]) -> TrialRow:
-        row = TrialRow(
-            frozen.number,
-            {axis.key: decode(axis, frozen.params[name_of(axis)]) for axis in self.axes if name_of(axis) in frozen.params},
-            list(frozen.user_attrs.get("overrides", [])),
-            [RunRow(**run) for run in known.get("runs", [])],
-            frozen.user_attrs.get("state", _STATES[frozen.state]),
-            frozen.value if frozen.state is TrialState.COMPLETE else None,
-            frozen.user_attrs.get("reason"),
-            frozen.user_attrs.get("at"),
+
+def _open_storage(folder: Path, *, started: bool) -> BaseStorage:
+    """The journal file in the study's folder.
+
+    What a killed controller left is mended first: a lock that would stall us for 30 s, a torn last line that would spoil the next one.
+
+    Raises:
+        RecordError: the study has begun, and its journal is not there.
+    """
+    path = folder / JOURNAL
+    if started and not path.exists():
+        raise RecordError(
+            f"The study {folder.name} has no {JOURNAL}: it was kept in another storage (hydra.sweeper.storage, which is no longer there), "
+            f"or the file was removed. Its results stay in {folder}; start a new study with study=<name>."
         )
-        if frozen.state is TrialState.RUNNING:
-            row.state, row.reason, row.at = "running", None, None
-        return row
+    path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+    if path.exists():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+
+
+def _name_of(axis: Axis) -> str:
+    """The axis' name for Optuna: powers of two are searched by their exponent, so that doubling is one step everywhere."""
+    return f"{axis.key}:log2" if axis.powers else axis.key
+
+
+def _distribution(axis: Axis, value: Value | None = None) -> BaseDistribution:
+    """What Optuna may choose from; a point of the user's own outside of the range widens it for this trial."""
+    if not axis.numeric:
+        return CategoricalDistribution(axis.choices)
+    low, high = axis.bounds
+    if isinstance(value, (int, float)):
+        low, high = min(low, value), max(high, value)
+    if axis.powers:
+        return IntDistribution(ceil(log2(low)), floor(log2(high)))
+    if axis.integer:
+        return IntDistribution(ceil(low), floor(high), log=axis.log)
+    return FloatDistribution(low, high, log=axis.log)
+
+
+def encode(axis: Axis, value: Value) -> Value:
+    """A value as Optuna keeps it."""
+    return round(log2(float(value))) if axis.powers else value
+
+
+def decode(axis: Axis, value: Any) -> Value:
+    """What Optuna keeps, as the value that it means."""
+    plain: Value = 2**value if axis.powers else value
+    return plain

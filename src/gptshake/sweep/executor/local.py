@@ -7,12 +7,13 @@ import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gptshake import hardware
 from gptshake.errors import ConfigError
-from gptshake.processes import Child, ForkServer, Outcome, Spec
+from gptshake.processes import Child, ChildRunner, Outcome, Spec, read_task, remove_task, write_task
 
 MEMORY_SHARE = 0.8  # of the main memory that runs side by side may fill
 MOST_SLOTS = 64
@@ -63,15 +64,15 @@ class LocalSlots:
                 raise ConfigError(f"hydra.sweeper.executor.{key}={value} cannot work: it is a whole number from 1 up, or auto.")
         self._wish, self._per_gpu, self._threads_wish = slots, slots_per_gpu, threads
         self._slots: list[_Slot] = []
-        self._server: ForkServer | None = None
+        self._server: ChildRunner | None = None
         self.threads, self.device = 1, ""
 
     def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
-        """Fork the server that runs are forked from."""
-        self._server = ForkServer(target, preload=modules)
+        """Start the server that runs are forked from."""
+        self._server = ChildRunner(partial(_do, target), preload=modules)
 
     @property
-    def server(self) -> ForkServer:
+    def server(self) -> ChildRunner:
         """The server, once it is open."""
         if self._server is None:
             raise RuntimeError("open the executor first")
@@ -80,10 +81,12 @@ class LocalSlots:
     def probe(self, task: Any, folder: Path) -> Outcome:
         """Do one task with the threads and the GPU that a run would have."""
         gpus = visible_gpus()
-        spec = Spec(task, folder, env=_environment(gpus[0] if gpus else None), threads=self._share(len(gpus), None), quiet=False)
+        write_task(folder, task)
+        spec = Spec(str(folder), folder, env=_environment(gpus[0] if gpus else None), threads=self._share(len(gpus), None), quiet=False)
         child = self.server.start(spec)
         while child.outcome is None:
             self.server.wait([child], 60.0)
+        remove_task(folder)
         return child.outcome
 
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
@@ -104,7 +107,8 @@ class LocalSlots:
         slot = next((slot for slot in self._slots if slot.child is None), None)
         if slot is None:
             return None
-        slot.child = self.server.start(Spec(task, folder, env=_environment(slot.gpu), threads=self.threads))
+        write_task(folder, task)
+        slot.child = self.server.start(Spec(str(folder), folder, env=_environment(slot.gpu), threads=self.threads))
         return SlotRun(slot, slot.child)
 
     def wait(self, seconds: float) -> list[SlotRun]:
@@ -113,6 +117,7 @@ class LocalSlots:
         ended = self.server.wait([slot.child for slot in taken.values() if slot.child is not None], seconds)
         for child in ended:
             taken[child.pid].child = None
+            remove_task(child.spec.folder)
         return [SlotRun(taken[child.pid], child) for child in ended]
 
     def close(self) -> None:
@@ -130,6 +135,10 @@ class LocalSlots:
     def _share(self, n_gpus: int, number: int | None) -> int:
         slots = number if number is not None else self._wanted(n_gpus, None)
         return int(self._threads_wish) if self._threads_wish != "auto" else max(1, hardware.physical_cores() // slots)
+
+
+def _do(target: Callable[[Any], Any], folder: str) -> Any:
+    return target(read_task(Path(folder)))
 
 
 def visible_gpus() -> list[str]:

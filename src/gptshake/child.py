@@ -1,0 +1,59 @@
+"""One run of a sweep from the ``task.json`` that the controller wrote into its folder: the same wherever it runs.
+
+``python -m gptshake.child <folder>`` does it in a process of its own, and leaves ``outcome.json`` there. The file holds overrides, point,
+seed and what all runs of the study share (provenance, uncommitted code, the user's own files), so nothing else is asked.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from gptshake.processes import here, read_task
+from gptshake.redaction import redact
+
+
+def run(task: dict[str, Any]) -> Any:
+    """Do a task: a run, or the preparation of a study. What it shares with others is under ``shared``, from ``Trials.plain`` and the sweeper."""
+    from gptshake.config.compose import Callbacks, LocalConf, prepare
+    from gptshake.config.overrides import refuse_code
+    from gptshake.trials import Trials
+
+    shared = task["shared"]
+    refuse_code(task["overrides"], Path(task["folder"]), set(shared["typed"]))  # a study's files may be somebody else's
+    packaged, *own = map(Path, shared["conf"])
+    LocalConf.copies[:] = own
+    prepare(task["overrides"])
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(packaged), version_base="1.3", job_name="gptshake"):
+        cfg = compose("config", [*shared["hydra"], *task["overrides"]], return_hydra_config=True)
+        trials = Trials.from_plain(shared["trials"])
+        locate(cfg, task)
+        if "prepare" in task:
+            HydraConfig.instance().set_config(cfg)
+            return trials.prepare(cfg)
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(cfg))  # type: ignore[arg-type]
+        done = run_job(trials, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+    done.overrides = [redact(text) for text in done.overrides or ()]  # Hydra prints them if the job failed
+    return done.return_value
+
+
+def locate(cfg: DictConfig, task: dict[str, Any], *, whole_path: bool = True) -> None:
+    """Write into Hydra's node which run this is, and unless an app has a rule of its own, where it lies in the study."""
+    with open_dict(cfg):
+        cfg.hydra.job.id = f"{task.get('study', 'job')}_{task['path'].replace('/', '.')}"
+        cfg.hydra.job.num = task.get("number", 0)
+        cfg.hydra.sweep.dir = task["folder"]
+        if whole_path:
+            cfg.hydra.sweep.subdir = task["path"]
+        cfg.hydra.sweeper.trial = {key: value for key, value in task.items() if key != "shared"}
+
+
+if __name__ == "__main__":
+    sys.exit(0 if here(run, Path(sys.argv[1]), read_task(Path(sys.argv[1]))).status == "ok" else 1)

@@ -1,0 +1,50 @@
+"""Imported by the fork server alone (see ``processes``): everything that children need, in the state of this moment.
+
+The server leaves the terminal's session and blocks its signals, so that what stops a command stops the runs in order. While it imports
+it watches whether its caller is still there; afterwards ``multiprocessing`` does.
+"""
+
+import atexit
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from multiprocessing.spawn import import_main_path
+
+from gptshake.processes import PRELOAD, WATCHED, source_hash
+
+pid = os.getpid()  # of the server
+failed = ""  # why something could not be imported
+
+
+def _import(path: list[str], modules: list[str], main: str | None) -> str:
+    sys.path[:] = path
+    try:
+        for name in modules:
+            importlib.import_module(name)
+        if main:
+            import_main_path(main)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _end_with(caller: int, done: threading.Event) -> None:
+    while not done.wait(0.2):
+        if os.getppid() != caller:
+            os._exit(0)
+
+
+if PRELOAD in os.environ:
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    atexit.register(os._exit, 0)  # it has nothing to tear down but what was registered after this
+    imported = threading.Event()
+    watcher = threading.Thread(target=_end_with, args=(os.getppid(), imported))
+    watcher.start()
+    failed = _import(**json.loads(os.environ.pop(PRELOAD)))
+    imported.set()
+    watcher.join()
+sources = source_hash()

@@ -1,0 +1,62 @@
+"""What the children of ``test_processes`` do; in a light module of its own, because each child imports it."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import ConfigError
+from gptshake.processes import ChildRunner, Outcome, Spec
+
+
+def deed(task: Any) -> Any:
+    """Do one: (name of a deed, argument)."""
+    name, value = task
+    deeds: dict[str, Callable[[], Any]] = {
+        "give back": lambda: value,
+        "say": lambda: print(value) or value,
+        "look": lambda: {key: os.environ.get(key) for key in value} | {"session": os.getsid(0) == os.getpid(), "server": os.getppid()},
+        "has": lambda: value in sys.modules,
+        "raise": lambda: (_ for _ in ()).throw(value),
+        "exit": lambda: sys.exit(value),
+        "exit at once": lambda: os._exit(value),
+        "signal": lambda: os.kill(os.getpid(), value),
+        "sleep": lambda: time.sleep(value) or "awake",
+        "tidy up badly": lambda: tidy_up_badly(value),
+        "nested": lambda: run(ChildRunner(deed, method=value[1]), Path(value[0]), "give back", 7).value,
+        "save": lambda: save(Path(value)),
+    }
+    return deeds[name]()
+
+
+def tidy_up_badly(signum: int) -> None:
+    """What a library does whose clean-up a signal found half done: it raises an error of its own in place of the ``Stop``."""
+    try:
+        try:
+            os.kill(os.getpid(), signum)
+        finally:
+            raise AttributeError("'NoneType' object has no attribute 'flags'")
+    except AttributeError as error:
+        raise ConfigError("this cannot be composed") from error
+
+
+def save(file: Path) -> None:
+    """Work for long, and save when asked to stop."""
+    try:
+        time.sleep(100)
+    finally:
+        file.write_text("saved")
+
+
+def run(runner: ChildRunner, folder: Path, *task: Any, **options: Any) -> Outcome:
+    """The outcome of one child."""
+    child = runner.start(Spec(task, folder, **options))
+    assert runner.wait([child], 20.0) == [child] and child.outcome is not None
+    return child.outcome
+
+
+def environment(key: str) -> tuple[str | None, str]:
+    """A variable of the child, and its threads."""
+    return os.environ.get(key), os.environ["OMP_NUM_THREADS"]
