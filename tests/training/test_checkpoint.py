@@ -57,6 +57,12 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert {file.name for file in folder.iterdir()} == {*FILES, "checksums.json"}
 
 
+def test_a_state_of_more_than_values_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"callback cannot be saved .*state_dict\(\) gives may hold numbers"):
+        FolderCheckpointIO().save_checkpoint(content(3) | {"callbacks": {"Mine": {"when": Path("x")}}}, folder_of(tmp_path, 3))
+    assert steps_saved(tmp_path) == []
+
+
 def flip(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1

@@ -183,6 +183,27 @@ def test_every_step_of_an_asynchronous_device_has_its_own_time_and_few_are_waite
     assert [row["step"] for row in rows if "val/loss" in row] == [3, 6, 9]
 
 
+class Logs(pl.Callback):
+    """Logs a tensor, which is changed afterwards, and a number."""
+
+    def __init__(self) -> None:
+        self.norm = torch.zeros(())
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.norm = self.norm + pl_module.steps
+        self.log("mine/norm", self.norm)
+        pl_module.bench.log({"mine/steps": pl_module.steps})
+
+
+@pytest.mark.parametrize("late", [set(), {"cpu"}])
+def test_what_is_logged_is_in_the_row_of_its_step_also_where_values_are_read_late(
+    training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, late: set[str]
+) -> None:
+    monkeypatch.setattr(metrics, "LATE", late)
+    rows = training(steps=5, interval=2).fit(Logs())
+    assert [(row["step"], row["mine/steps"], row["mine/norm"]) for row in rows] == [(1, 1, 1), (2, 2, 3), (3, 3, 6), (4, 4, 10), (5, 5, 15)]
+
+
 def test_transfers_and_random_numbers_leave_other_devices_alone() -> None:
     batch = torch.arange(6).view(2, 3)
     assert torch.equal(to_device(batch, torch.device("cpu")), batch)

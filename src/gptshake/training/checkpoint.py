@@ -31,11 +31,21 @@ class FolderCheckpointIO(CheckpointIO):
     """How Lightning writes and reads a checkpoint."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint folder at ``path``."""
+        """Write a checkpoint folder at ``path``.
+
+        Raises:
+            CheckpointError: a callback's state is more than values.
+        """
         weights = _apart({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
         tensors: dict[str, Tensor] = {}
         rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
-        write_folder_atomic(Path(path), lambda folder: _write(folder, weights, tensors, rest))
+        try:
+            text = json.dumps(rest)
+        except TypeError as error:
+            raise CheckpointError(
+                f"The state of a callback cannot be saved ({error}): what state_dict() gives may hold numbers, texts, lists, mappings and tensors."
+            ) from error
+        write_folder_atomic(Path(path), lambda folder: _write(folder, weights, tensors, text))
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint folder.
@@ -186,10 +196,10 @@ def resume_from(run: Run) -> Path | None:
     return folder
 
 
-def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], rest: Any) -> None:
+def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], rest: str) -> None:
     save_file(weights, folder / "model.safetensors")
     save_file(tensors, folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps(rest))
+    (folder / "state.json").write_text(rest)
     for name in FILES:
         shutil.copymode(folder / "state.json", folder / name)  # as the umask says; safetensors writes for the owner alone
     sums = {name: sha256(folder / name) for name in FILES}
