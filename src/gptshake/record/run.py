@@ -4,7 +4,7 @@ config.yaml  overrides     what was asked for: resolved, and as typed; no secret
 run.json                   id, name, provenance, fingerprints, frozen ``auto`` values, status, summary; replaced atomically
 metrics.csv  samples.md    one row per step; what the model wrote
 log                        what was said, without colours
-run.lock  lease.json       who is at work (``lease.py``; take the lease first)
+run.lock  lease.json       who is at work (``lock.py``; take the lock first)
 checkpoints/  plots/  tokenizer/    filled by others
 """
 
