@@ -25,7 +25,7 @@ BEGIN = 1_800_000_000.0
 CONFIG = {
     "seed": 1,
     "model": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16, "bias": True, "dropout": 0.0},
-    "optimizer": {"lr": 0.002, "weight_decay": 0.1},
+    "optimizer": {"_target_": "gptshake.optim.adamw.adamw", "lr": 0.002, "weight_decay": 0.1},
     "data": {"batch_size": 8, "split": "documents", "val_fraction": 0.05, "test_fraction": 0.05},
     "trainer": {"precision": "32-true"},
     "callbacks": {"samples": {"prompts": ["\n", "The "]}},

@@ -57,7 +57,13 @@ def test_a_page_tells_results_curves_samples_config_and_provenance(record: Calla
 
 
 @pytest.mark.parametrize(
-    "content", ["{", '{"id": "a", "name": "a", "status": "ok"}', '{"id": "a", "name": "a", "status": "failed", "git": null}']
+    "content",
+    [
+        "{",
+        '{"id": "a", "name": "a", "status": "ok"}',
+        '{"id": "a", "name": "a", "status": "ok", "overrides": null, "model": {}, "sittings": null}',
+        '{"id": "a", "name": "a", "status": "failed", "git": null}',
+    ],
 )
 def test_a_page_of_little_is_a_page(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)

@@ -4,7 +4,7 @@ The page needs nothing but itself: no scripts, no fonts, no files beside it. Eve
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,13 @@ def run_page(entry: Entry) -> str:
             else []
         ),
         *_pairs("Results", {name: f"{value:.6g}" for name, value in sorted(entry.figures.items())}),
-        *_samples(entry),
+        *(["<h2>Samples</h2>"] if entry.samples else []),
+        *(
+            f"<h3>{escape(sample.title)}, after {short_count(sample.tokens)} tokens</h3><pre>{escape(sample.text)}</pre>"
+            for sample in entry.samples
+        ),
         *_pairs("Asked for", changes_of(entry)),
-        *_pairs("Provenance", _provenance(entry.info)),
+        *_pairs("Provenance", _provenance(entry)),
         *_pairs("Config", {key: value_text(value) for key, value in entry.config.items()}),
     ]
     return document(title, parts)
@@ -56,42 +60,28 @@ def _below(entry: Entry) -> list[str]:
     return [f"run {entry.id}", entry.status, began, *([duration(took)] if took is not None else []), entry.name]
 
 
-def _samples(entry: Entry) -> list[str]:
-    parts = [
-        f"<h3>{escape(sample.title)}, after {short_count(sample.tokens)} tokens</h3><pre>{escape(sample.text)}</pre>"
-        for sample in entry.samples
-    ]
-    return ["<h2>Samples</h2>", *parts] if parts else []
-
-
 def _pairs(heading: str, values: Mapping[str, Any]) -> list[str]:
     rows = [row([name, str(value)]) for name, value in values.items() if value not in (None, "")]
     return [f"<h2>{escape(heading)}</h2>", table(["", ""], rows)] if rows else []
 
 
-def _provenance(info: Mapping[str, Any]) -> dict[str, Any]:
-    git, data, machine, model = (info.get(key) or {} for key in ("git", "data", "hardware", "model"))
-    environment = info.get("environment") or {}
+def _provenance(entry: Entry) -> dict[str, Any]:
+    info, git, data, machine, environment = entry.info, *map(entry.part, ("git", "data", "hardware", "environment"))
+    packages, sessions = environment.get("packages"), info.get("sittings") or []
+    known = packages.items() if isinstance(packages, dict) else ()
+    first = f", the first at commit {sessions[0].get('commit') or 'unknown'}" if sessions else ""
     return {
         "commit": f"{git.get('commit') or 'unversioned'}{' with uncommitted changes' if git.get('dirty') else ''}",
         "branch": git.get("branch"),
         "version": info.get("version"),
-        "command": " ".join(["gptshake", *info.get("overrides", [])]),
+        "command": " ".join(["gptshake", *(info.get("overrides") or [])]),
         "data": " · ".join(str(data[key]) for key in ("label", "licence", "fingerprint") if data.get(key)),
         "tokenizer": data.get("tokenizer"),
-        "parameters": model.get("parameters"),
+        "parameters": entry.part("model").get("parameters"),
         "seed": info.get("seed"),
         "machine": " · ".join(str(machine[key]) for key in ("cpu", "gpus", "ram_gb", "platform") if machine.get(key)),
         "python": environment.get("python"),
-        "packages": _packages(environment.get("packages")),
-        "sittings": _sittings(info.get("sittings") or []),
+        "packages": ", ".join(f"{name} {version}" for name, version in known),
+        "sessions": f"{counted(len(sessions), 'session')}{first}" if len(sessions) > 1 else "",
         "parent": info.get("parent"),
     }
-
-
-def _packages(packages: Any) -> str:
-    return ", ".join(f"{name} {version}" for name, version in packages.items()) if isinstance(packages, dict) else ""
-
-
-def _sittings(sittings: Sequence[Mapping[str, Any]]) -> str:
-    return f"{counted(len(sittings), 'sitting')}, the first at commit {sittings[0].get('commit') or 'unknown'}" if len(sittings) > 1 else ""

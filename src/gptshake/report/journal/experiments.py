@@ -147,13 +147,13 @@ def sections(experiments: Sequence[Experiment]) -> tuple[list[Section], list[Pro
         try:
             found.append(timeline.section(experiment))
         except UNEXPECTED as error:
-            problems.append((experiment.folder, unexpected(error)))
+            problems.append(unexpected(experiment, error))
     return found, problems
 
 
-def unexpected(error: Exception) -> str:
+def unexpected(experiment: Experiment, error: Exception) -> Problem:
     """Why a record that could be read cannot be listed."""
-    return f"its record holds what no run writes ({type(error).__name__}: {error})."
+    return experiment.folder, f"its record holds what no run writes ({type(error).__name__}: {error})."
 
 
 class Timeline:

@@ -172,7 +172,7 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
                 fresh.append(Block(experiment.id, entry(section, shown, file.parent), int(experiment.started)))
                 drawn += new
             except UNEXPECTED as error:
-                problems.append((experiment.folder, unexpected(error)))
+                problems.append(unexpected(experiment, error))
     done = page.merged(fresh, unreadable(problems, file.parent))
     if (fresh or problems or page.blocks) and done.text.encode() != before:
         target.parent.mkdir(parents=True, exist_ok=True)
