@@ -7,6 +7,7 @@ pair are refused. Earlier versions sealed their blocks: what people edited in on
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -242,7 +243,12 @@ def _study_svg(study: Rows, folder: Path) -> str | None:
             return None
         svg = re.sub(r"<metadata>.*?</metadata>\s*", "", drawn(figure, "svg").decode(), flags=re.DOTALL)
     svg = re.sub(r'(?<= [dxy]=")[^"]+', lambda found: re.sub(r"-?\d+\.\d+", _rounded, found[0]), svg)
-    return re.sub(r"^ +|\n(?=[LQCz\"])|(?<=\d) +(?=\n)", "", svg, flags=re.MULTILINE)
+    svg = re.sub(r"^ +|\n(?=[LQCz\"])|(?<=\d) +(?=\n)", "", svg, flags=re.MULTILINE)
+    twice = [path for path, times in Counter(re.findall(r'<path d="([^"]{300,})"', svg)).items() if times > 1]  # letters and their halo
+    for n, path in enumerate(twice):
+        svg = svg.replace(f'<path d="{path}"', f'<use xlink:href="#long{n}"')
+        svg = svg.replace("<defs>", f'<defs><path id="long{n}" d="{path}"/>', 1)
+    return svg
 
 
 def _rounded(number: re.Match[str]) -> str:
