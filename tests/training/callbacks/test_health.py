@@ -1,6 +1,7 @@
 """One sentence, only when the curve says that something is wrong."""
 
 import pytest
+from hydra.utils import instantiate
 
 from gptshake.training.callbacks.health import HealthChecks, advice
 
@@ -43,3 +44,7 @@ def test_a_run_says_each_thing_once(training, capsys: pytest.CaptureFixture[str]
 def test_a_short_run_is_left_in_peace(training, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     training(steps=20, interval=2, val_losses=[9.0]).fit(HealthChecks())
     assert "note:" not in capsys.readouterr().out
+
+
+def test_the_name_of_earlier_versions_finds_it() -> None:
+    assert isinstance(instantiate({"_target_": "gptshake.training.callbacks.advice.Advice"}), HealthChecks)
