@@ -27,7 +27,7 @@ LAYERS = [
     {"context"},
     {"tokenizer", "record", "processes"},
     {"model", "optim", "estimate"},
-    {"hardware", "files", "signals", "ranks", "energy", "redaction", "console", "keys"},
+    {"hardware", "files", "signals", "distributed", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]
 # A package's schema holds plain values only: its neighbours on the same layer may read it too.
@@ -36,7 +36,7 @@ SCHEMA = "*.config"
 # Heavy library -> modules that may name it. Everything else stays quick to import and testable without it.
 HEAVY = {
     "torch": [
-        *("model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "ranks", "energy", "setup.*", "tasks.*"),
+        *("model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "distributed", "energy", "setup.*", "tasks.*"),
         "record.sinks.tensorboard",
     ],
     "pytorch_lightning": ["training.*", "data.module", "setup.*"],

@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from gptshake import __version__, ranks
+from gptshake import __version__, distributed
 from gptshake.config.arguments import parse
 from gptshake.console import printable, protect
 from gptshake.errors import GptshakeError, Stop
@@ -22,12 +22,12 @@ def main() -> NoReturn:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
     code = 0
     try:
-        if not ranks.follows():
+        if not distributed.follows():
             SIGNALS.install()
         arguments = parse(sys.argv[1:])
-        if ranks.follows():
+        if distributed.follows():
             if not (arguments.version or arguments.help or arguments.shows_only):  # rank 0 alone prints
-                ranks.quiet()
+                distributed.quiet()
                 from gptshake.setup.run import follow
 
                 follow()
@@ -59,7 +59,7 @@ def _report(error: BaseException, wants_traceback: bool) -> int:
     sentence = str(known) if known else f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
-    where = f"rank {os.environ['RANK']}: " if ranks.follows() else ""
+    where = f"rank {os.environ['RANK']}: " if distributed.follows() else ""
     print(f"error: {where}{printable(redact(sentence))}", file=sys.stderr)
     return known.exit_code if known else 1
 

@@ -19,7 +19,7 @@ from hydra.core.utils import run_job
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from gptshake import ranks
+from gptshake import distributed
 from gptshake.config import completion
 from gptshake.config.arguments import OF_A_SWEEP, Arguments, check_flags, key_of, quote
 from gptshake.config.compose import choices, prepare, single_job, snapshot, without_hydra
@@ -128,7 +128,7 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
             check_keys(cfg)
     except ConfigError as error:
         raise ConfigError(f"{error}{came_from(str(error), single)}") from error
-    check_torchrun(cfg, ranks.launched(), multirun=arguments.multirun)
+    check_torchrun(cfg, distributed.launched(), multirun=arguments.multirun)
     if not arguments.multirun and str(full.hydra.mode).endswith("MULTIRUN"):
         raise ConfigError("hydra.mode=MULTIRUN: several runs are asked for with -m.")
     if training:

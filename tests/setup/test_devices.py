@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from gptshake import hardware, ranks
+from gptshake import distributed, hardware
 from gptshake.config.validate import check_one_device, check_torchrun
 from gptshake.errors import ConfigError
 from gptshake.setup.resolve import _devices
@@ -21,13 +21,13 @@ def devices(device: str = "cpu", *, here: bool = True, **trainer: Any) -> int:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "device_count", HERE.__getitem__)
-    monkeypatch.setattr(ranks, "launched", lambda: 1)
+    monkeypatch.setattr(distributed, "launched", lambda: 1)
 
 
 def test_auto_is_all_gpus_or_what_torchrun_has_begun_or_one_without_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices("cuda") == 2
     assert devices(strategy=None) == devices(strategy=None, devices=1) == 1
-    monkeypatch.setattr(ranks, "launched", lambda: 3)
+    monkeypatch.setattr(distributed, "launched", lambda: 3)
     assert devices("cpu") == 3
 
 
@@ -53,7 +53,7 @@ def test_a_machine_to_be_rented_may_have_more() -> None:
 
 
 def test_as_many_as_torchrun_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "launched", lambda: 4)
+    monkeypatch.setattr(distributed, "launched", lambda: 4)
     with pytest.raises(ConfigError, match="torchrun has begun 4 processes"):
         devices(devices=2)
 

@@ -10,8 +10,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from gptshake.distributed import Ranks
 from gptshake.errors import Pruned, Stop
-from gptshake.ranks import Ranks
 from gptshake.record.lock import NullLock
 from gptshake.record.run import NullRun
 from gptshake.signals import SIGNALS
@@ -28,7 +28,7 @@ class OneOfTwo(Ranks):
         self.other = other
         self.asked = 0
 
-    def agreed(self, *flags: int) -> list[int]:
+    def all_reduce_max(self, *flags: int) -> list[int]:
         self.asked += 1
         return [max(int(ours), theirs) for ours, theirs in zip(flags, self.other, strict=False)]
 

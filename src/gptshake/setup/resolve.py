@@ -16,7 +16,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gptshake import hardware, ranks
+from gptshake import distributed, hardware
 from gptshake.console import printable
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
@@ -210,7 +210,7 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
     Raises:
         ConfigError: more than there are, or than the trainer can use.
     """
-    wanted, strategy, launched, there = cfg.trainer.devices, cfg.trainer.get("strategy"), ranks.launched(), hardware.device_count(device)
+    wanted, strategy, launched, there = cfg.trainer.devices, cfg.trainer.get("strategy"), distributed.launched(), hardware.device_count(device)
     if strategy is None and wanted not in (1, AUTO):
         raise ConfigError(f"trainer.devices={wanted} needs to know how the devices share the work: say trainer=ddp or trainer=fsdp, too.")
     if strategy is None:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from gptshake import energy, hardware, ranks
+from gptshake import distributed, energy, hardware
 from gptshake.context import Context
 from gptshake.data.store import TokenStore
+from gptshake.distributed import Ranks, together
 from gptshake.errors import Pruned, Stop, TrainingError
 from gptshake.estimate.budget import Budget, parse_max_time
-from gptshake.ranks import Ranks, together
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, Row, column_chunks
 from gptshake.record.run import NullRun, Run
@@ -118,7 +118,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             order = _Order(
                 cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None
             )
-            group.told(order)
+            group.broadcast(order)
             bench = _bench(order, run, data, model, group)
             bench.sinks, bench.flops_per_token, bench.peak_flops = sinks, flops, peak
             if device == "cpu" and cfg.trainer.threads > 1:
@@ -139,8 +139,8 @@ def follow() -> None:
         Stop: a signal ended the run; rank 0 has saved it.
         TrainingError: another rank ended early.
     """
-    group = ranks.join()
-    order: _Order = group.told()
+    group = distributed.join()
+    order: _Order = group.broadcast()
     SIGNALS.install()  # until now a signal ended this process at once
     cfg, store, budget = order.cfg, order.store, order.budget
     set_torch(cfg)
@@ -156,11 +156,11 @@ def follow() -> None:
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
-        if lost := ranks.connection_ended(error):
+        if lost := distributed.connection_ended(error):
             raise TrainingError(lost) from error
         raise
     finally:
-        ranks.leave()
+        distributed.leave()
 
 
 def _network(cfg: DictConfig, store: TokenStore) -> Any:
@@ -171,7 +171,7 @@ def _network(cfg: DictConfig, store: TokenStore) -> Any:
     return make(cfg.model, vocab_size=store.tokenizer.vocab_size)
 
 
-def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: Ranks = ranks.ALONE) -> TokenDataModule:
+def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: Ranks = distributed.ALONE) -> TokenDataModule:
     """Batches of the run's seed and budget, this rank's part of them."""
     place = {"rank": group.rank, "world_size": group.size} if group.size > 1 else {}  # a data module of a user's own may not have it
     module: TokenDataModule = builder(cfg.data)(
@@ -197,7 +197,7 @@ def _bench(order: _Order, run: Run, data: TokenDataModule, model: Any, group: Ra
     store = order.store
 
     def between() -> None:
-        (signum,) = group.agreed(SIGNALS.received or 0)
+        (signum,) = group.all_reduce_max(SIGNALS.received or 0)
         if signum:
             raise Stop(signum)  # the checkpoint is written already, and says that the validation is due
 
@@ -259,7 +259,7 @@ def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: RunLock, mod
                 for callback in callbacks:
                     getattr(callback, "complete", lambda trainer, module: None)(trainer, module)
             last.save(trainer, module)
-        (signum,) = bench.ranks.agreed(SIGNALS.received or 0)
+        (signum,) = bench.ranks.all_reduce_max(SIGNALS.received or 0)
         if signum:
             raise Stop(signum)  # after the last step; resume runs the test
     except BaseException as error:

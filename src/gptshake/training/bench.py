@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gptshake.distributed import ALONE, Ranks
 from gptshake.errors import ConfigError
-from gptshake.ranks import ALONE, Ranks
 from gptshake.record.metrics import COLUMNS, Row
 from gptshake.record.run import Run
 from gptshake.record.sinks.protocol import Sink

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gptshake.distributed import ALONE, Ranks
 from gptshake.model.gpt import GPT
-from gptshake.ranks import ALONE, Ranks
 from gptshake.training.device import forward_pass, to_device
 
 HELD = 64  # losses that stay on the device before they are read, so that it is not waited for at every batch

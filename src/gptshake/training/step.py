@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptshake.distributed import ALONE, Ranks
 from gptshake.errors import first_line
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.schedule import Factors, bare
-from gptshake.ranks import ALONE, Ranks
 from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]

@@ -96,7 +96,7 @@ class Checkpoint(pl.Callback):
     def _end_step(self, trainer: pl.Trainer, module: GPTModule) -> int:
         """Gives the signal that came to any rank, or 0."""
         bench, steps = module.bench, module.steps
-        if self.max_seconds and any(bench.ranks.agreed(self.metrics.elapsed(module) >= self.max_seconds)):
+        if self.max_seconds and any(bench.ranks.all_reduce_max(self.metrics.elapsed(module) >= self.max_seconds)):
             trainer.should_stop = True
             if steps < module.budget.steps:
                 bench.run.say(f"the time limit is reached: stopping after step {steps:,} (trainer.max_time)")
@@ -106,7 +106,7 @@ class Checkpoint(pl.Callback):
             self.complete(trainer, module)
         asked = self._asked_to_end()
         overdue = time.monotonic() - self._saved_at >= self.save_s
-        signum, save, pruned = bench.ranks.agreed(SIGNALS.received or 0, overdue, asked is not None)
+        signum, save, pruned = bench.ranks.all_reduce_max(SIGNALS.received or 0, overdue, asked is not None)
         if validated and self._impatient(module):
             trainer.should_stop = True
         if validated and trainer.is_global_zero:

@@ -55,7 +55,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
-    def agreed(self, *flags: int) -> list[int]:
+    def all_reduce_max(self, *flags: int) -> list[int]:
         """The largest that any rank says, flag by flag, so that all go the same way; all ranks must ask."""
         if self.size == 1:
             return [int(flag) for flag in flags]
@@ -103,7 +103,7 @@ class Ranks:
             counts = self.rank < len(group)
             yield group[self.rank if counts else 0], counts
 
-    def told(self, order: T | None = None) -> T:
+    def broadcast(self, order: T | None = None) -> T:
         """What rank 0 says: it gives ``order``, the others wait for it."""
         from torch import distributed
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake import ranks
+from gptshake import distributed
+from gptshake.distributed import ALONE, Ranks, together
 from gptshake.errors import Stop, TrainingError
-from gptshake.ranks import ALONE, Ranks, together
 
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -25,10 +25,10 @@ def test_every_item_counts_on_one_rank_and_all_ranks_have_equally_much_to_do(n: 
 
 
 def test_alone_everything_is_as_it_was() -> None:
-    assert ALONE.agreed(15, True, False) == [15, 1, 0]
+    assert ALONE.all_reduce_max(15, True, False) == [15, 1, 0]
     assert ALONE.total(1.5, 2) == [1.5, 2]
     assert list(ALONE.share("ab")) == [("a", True), ("b", True)]
-    assert ALONE.told("this") == "this"
+    assert ALONE.broadcast("this") == "this"
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_alone_everything_is_as_it_was() -> None:
 def test_a_process_knows_its_place_from_the_environment(
     variables: dict[str, str], launched: int, follows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ranks.VARIABLES:
+    for name in distributed.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert (ranks.launched(), ranks.follows()) == (launched, follows)
+    assert (distributed.launched(), distributed.follows()) == (launched, follows)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_a_process_knows_its_place_from_the_environment(
 )
 def test_a_rank_that_ends_early_is_named(end: str, words: str) -> None:
     process = subprocess.Popen([sys.executable, "-c", f"import os; {end}"])
-    assert words in ranks._lost([process], patience=10)  # type: ignore[list-item]
-    assert "Rank 1 of 2" in ranks._lost([process])  # type: ignore[list-item]
+    assert words in distributed._lost([process], patience=10)  # type: ignore[list-item]
+    assert "Rank 1 of 2" in distributed._lost([process])  # type: ignore[list-item]
 
 
 def test_a_rank_at_work_is_not_missed() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert ranks._lost([process]) == ""
+    assert distributed._lost([process]) == ""
     process.kill()
     process.wait()
 
@@ -77,10 +77,10 @@ def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
         begun.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
         return begun[-1]
 
-    monkeypatch.setattr(ranks, "_begin", begin)
-    monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 3))
+    monkeypatch.setattr(distributed, "_begin", begin)
+    monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 3))
     left: list[int] = []
-    monkeypatch.setattr(ranks, "leave", lambda: left.append(len(left)))
+    monkeypatch.setattr(distributed, "leave", lambda: left.append(len(left)))
     before = dict(os.environ)
     try:
         with together(3, threads=1) as group:
@@ -95,8 +95,8 @@ def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
 
 
 def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", "exit(7)"]))
-    monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 2))
+    monkeypatch.setattr(distributed, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", "exit(7)"]))
+    monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 2))
     with pytest.raises(TrainingError, match="Rank 1 of 2 ended with exit code 7"), together(2, threads=1):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
 
@@ -105,8 +105,8 @@ def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: p
 def test_a_signal_that_ended_another_rank_first_interrupts_the_run(
     received: int | None, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranks, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", f"exit({code})"]))
-    monkeypatch.setattr(ranks, "join", lambda: Ranks(0, 2))
+    monkeypatch.setattr(distributed, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", f"exit({code})"]))
+    monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 2))
     with pytest.raises(Stop) as stopped, together(2, threads=1, received=lambda: received):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
     assert stopped.value.signum == (received or 15)
@@ -122,7 +122,7 @@ def test_a_signal_that_ended_another_rank_first_interrupts_the_run(
     ],
 )
 def test_a_rank_that_is_gone_and_one_that_hangs_are_told_apart(error: Exception, words: str) -> None:
-    said = ranks.connection_ended(error)
+    said = distributed.connection_ended(error)
     assert words in said and bool(said) is bool(words)
 
 
