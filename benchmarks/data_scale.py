@@ -49,7 +49,9 @@ def build(source: Path, cache: Path, tokenizer: str) -> dict[str, float]:
     trainer: Any = CharTrainer() if tokenizer == "char" else BPETrainer(vocab_size=8192)
     train = by_documents(corpus.hashes, corpus.characters, rule["val_fraction"], rule["test_fraction"])["train"]
     began = time.perf_counter()
-    cached(trainer, {"source": files.fingerprint(), **rule}, lambda: (text for _, text in corpus.texts(train)), cache, say)  # the store will find it
+    cached(
+        trainer, {"source": files.fingerprint(), **rule}, lambda: (text for _, text in corpus.texts(train)), cache, say
+    )  # the store will find it
     found["tokenizer_s"] = time.perf_counter() - began
     began = time.perf_counter()
     opened = store()

@@ -22,7 +22,7 @@ from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, first_choice, parse_overrides
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.validate import check, check_groups, trains
-from gptshake.estimate.words import short_count
+from gptshake.estimate.formatting import short_count
 from gptshake.model.config import GPTConfig
 from gptshake.record.metrics import COLUMNS, read_rows
 from gptshake.setup import resolve

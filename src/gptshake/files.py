@@ -46,7 +46,9 @@ def refuse_links(folder: Path) -> None:
                     f"{entry} is a link to {entry.readlink()}: nothing is written or removed through links. Put what it points to in its place."
                 )
             if not (entry.is_symlink() or entry.is_file() or entry.is_dir()):
-                raise RecordError(f"{entry} is neither a file nor a folder: it is none of gptshake's. Remove it, or choose another directory.")
+                raise RecordError(
+                    f"{entry} is neither a file nor a folder: it is none of gptshake's. Remove it, or choose another directory."
+                )
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

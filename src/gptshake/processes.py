@@ -45,7 +45,9 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LOST = 255  # exit code that ``multiprocessing`` gives where the server has died
 _REFUSED = "refused"  # status of a child that could not do what it was started for
 SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to go on."
-SOURCES_CHANGED = "The source files of gptshake have changed since this command began, so its runs would not compare: run the same command again."
+SOURCES_CHANGED = (
+    "The source files of gptshake have changed since this command began, so its runs would not compare: run the same command again."
+)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,9 @@ class ChildRunner:
         try:
             process.start()
         except (AttributeError, TypeError, pickle.PicklingError) as error:
-            raise GptshakeError(f"A run needs something that no other process finds, as a function inside of a function is: {error}") from error
+            raise GptshakeError(
+                f"A run needs something that no other process finds, as a function inside of a function is: {error}"
+            ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         child = Child(process, spec)

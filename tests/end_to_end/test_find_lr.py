@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.estimate.words import short_rate
+from gptshake.estimate.formatting import short_rate
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.estimate.fit import Tried
+from gptshake.estimate.batch_size import Tried
 from gptshake.report.plots_tasks import draw_fit_batch as draw
 from gptshake.report.tasks_text import fit_batch_row as row_text
 from gptshake.report.tasks_text import fit_batch_sentence as sentence

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gptshake.report.frame import FAMILY, _fallbacks, _letters, drawn, findfont, fontManager, look
-from gptshake.report.plots_study import basin_figure
+from gptshake.report.plots_study import fit_figure
 from gptshake.report.plots_tasks import inspection_figure
 
 RATES = {
@@ -33,7 +33,7 @@ def labels(figure: Figure, axes: Axes) -> list[Any]:
 def picture(line: Callable[..., dict[str, Any]], rows: Any, rates: list[float], **fields: Any) -> Figure:
     study = line(**fields)
     study["trials"] = [rows.trial(n, {"optimizer.lr": rate}, [2 + 0.1 * (n - len(rates) / 2) ** 2]) for n, rate in enumerate(rates)]
-    figure = basin_figure(study)
+    figure = fit_figure(study)
     assert figure is not None
     return figure
 

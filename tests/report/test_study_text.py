@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from gptshake.estimate.basin import Basin
+from gptshake.estimate.lr_fit import NearOptimal
 from gptshake.report import study_stats
 from gptshake.report.batch_time import at_equal_time
 from gptshake.report.small_plots import ASCII_WIDTH, ascii_plot
@@ -28,7 +28,7 @@ def sure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Replace the basin's arithmetic by a given answer."""
 
     def give(low: float, high: float, edge: str | None = None, *, at: float = 2e-3, assumed: bool = True) -> None:
-        monkeypatch.setattr(study_stats, "basin", lambda points, log, sd, freedom, runs: Basin(at, low, high, edge, 0.0113, assumed))  # type: ignore[arg-type]
+        monkeypatch.setattr(study_stats, "near_optimal_interval", lambda points, log, sd, freedom, runs: NearOptimal(at, low, high, edge, 0.0113, assumed))  # type: ignore[arg-type]
 
     return give
 

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 
 from gptshake import hardware
 from gptshake.errors import ConfigError, GptshakeError
+from gptshake.estimate.batch_size import Tried
 from gptshake.estimate.budget import Budget
-from gptshake.estimate.fit import Tried
 from gptshake.estimate.forecast import Speed
 from gptshake.model.config import GPTConfig
 from gptshake.processes import ChildRunner, Outcome, Spec

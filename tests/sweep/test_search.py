@@ -207,7 +207,9 @@ def test_no_value_is_proposed_twice_or_outside_the_range(axis: Axis, slots: int,
     ends = dict(enumerate(data.draw(st.lists(STATES, max_size=12))))
     losses = random.Random(data.draw(st.integers(0, 10**6)))
     states = {number: state for number, state in ends.items() if state != "ok"}
-    points = drive(LineSearch(axis, n_trials=n_trials, slots=slots), lambda _: 1 + losses.random(), slots=slots, states=states, order=losses)
+    points = drive(
+        LineSearch(axis, n_trials=n_trials, slots=slots), lambda _: 1 + losses.random(), slots=slots, states=states, order=losses
+    )
     tried, (low, high) = values(points), axis.bounds
     assert all(low <= value <= high for value in tried)
     assert len(set(tried)) == len(tried)

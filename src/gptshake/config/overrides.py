@@ -350,7 +350,9 @@ def _rate_of_run(path: Path) -> tuple[float, Path]:
 
 def _checked_rate(value: Any, name: str) -> float:
     if not is_number(value) or value <= 0:
-        raise RecordError(f"{LR}={FROM}{name}: its record holds the rate {str(value)[:40]!r}, which is no number above 0. Give the rate itself.")
+        raise RecordError(
+            f"{LR}={FROM}{name}: its record holds the rate {str(value)[:40]!r}, which is no number above 0. Give the rate itself."
+        )
     return float(value)
 
 

@@ -23,7 +23,7 @@ from gptshake.config.suggestions import VALUES, meant, nearest
 from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time, whole_sequences
-from gptshake.estimate.words import parse_bytes, short_bytes
+from gptshake.estimate.formatting import parse_bytes, short_bytes
 from gptshake.hardware import check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig

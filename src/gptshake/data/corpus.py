@@ -25,7 +25,7 @@ from gptshake.console import Console, visible
 from gptshake.data.source.protocol import START, Document, Position, Source
 from gptshake.data.split import Spans, id_hash
 from gptshake.errors import DataError
-from gptshake.estimate.words import counted, duration
+from gptshake.estimate.formatting import counted, duration
 from gptshake.files import build_once, fsync, sha256, sha256_text, write_atomic
 
 FORMAT = 2

@@ -245,7 +245,9 @@ def _join(shard: Shard) -> Counts:
 def _close(folder: Path, name: str, shards: list[tuple[Shard, Counts]]) -> Counts:
     """Write the positions of a split's documents, from those within its shards; gives the sums of the shards."""
     firsts = np.cumsum([0, *(counts.n_tokens for _, counts in shards)], dtype=np.uint64)
-    starts: list[npt.NDArray[Any]] = [np.load(shard.folder / _STARTS) + first for (shard, _), first in zip(shards, firsts[:-1], strict=True)]
+    starts: list[npt.NDArray[Any]] = [
+        np.load(shard.folder / _STARTS) + first for (shard, _), first in zip(shards, firsts[:-1], strict=True)
+    ]
     np.save(folder / f"{name}.documents.npy", np.concatenate(starts))
     sums = ("n_tokens", "n_bytes", "n_characters", "n_unknown", "size")
     lost: Counter[str] = Counter()

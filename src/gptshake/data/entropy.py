@@ -45,6 +45,7 @@ def entropies(tokens: Tokens, vocab_size: int) -> dict[str, float]:
         ``uniform`` = ln V; ``unigram`` = H(x_t), of all tokens; ``bigram`` = H(x_t | x_{t-1}), over neighbouring pairs of all
         tokens, or of ``PAIRS`` of them in evenly spread windows.
     """
+
     def entropy(found: npt.NDArray[Any]) -> float:
         share = found[found > 0] / found.sum()
         return max(0.0, float(-(share * np.log(share)).sum()))

@@ -21,7 +21,7 @@ from gptshake.data.entropy import entropies, windows
 from gptshake.data.source.protocol import Source
 from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Spans, by_documents, by_position, by_rank, check, has_text
 from gptshake.errors import DataError, UserError
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 from gptshake.files import build_once, checksums, damage, sha256, sha256_text
 from gptshake.tokenizer.cache import cached
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer, well_formed

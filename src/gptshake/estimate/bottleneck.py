@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from gptshake.estimate.words import duration, percent, three_digits
+from gptshake.estimate.formatting import duration, percent, three_digits
 
 PARTS = ("data", "transfer", "forward", "backward", "optimizer", "logging", "other")
 ONCE_A_STEP = ("optimizer", "logging")  # the other parts come again with every micro-batch

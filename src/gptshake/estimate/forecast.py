@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from gptshake.errors import ConfigError
-from gptshake.estimate.words import counted, short_bytes
+from gptshake.estimate.formatting import counted, short_bytes
 
 GEMM_SHARE = 0.35  # of a machine's matrix-product speed that a step reaches: 0.33 to 0.38 measured from 4/4/128 to 12/12/768 on 2 cores
 VALIDATIONS = 20  # in a run, where the interval is left to us

@@ -7,7 +7,7 @@ fitted on models larger and runs longer than most here, so it is advice to sweep
 from dataclasses import dataclass
 from math import log, sqrt
 
-from gptshake.estimate.words import short_count, short_rate
+from gptshake.estimate.formatting import short_count, short_rate
 
 FITTED_N = (59e6, 1.07e9)  # parameters and tokens of the runs behind the Step Law
 FITTED_D = (2e9, 100e9)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
 
-from gptshake.estimate.words import short_count
+from gptshake.estimate.formatting import short_count
 
 LEAST = 8  # measurements before an error means anything
 MEMORY = 50  # measurements over which the average forgets; a tenth of those so far, when that is more

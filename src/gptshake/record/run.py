@@ -329,7 +329,11 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     if found:
         raise RecordError(f"{wanted!r} names several runs; give the path of one: {', '.join(map(str, found))}.")
     near = difflib.get_close_matches(wanted, [name for name, _ in names], n=3, cutoff=0.5)
-    where = f"; did you mean {' or '.join(near)}?" if near else f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
+    where = (
+        f"; did you mean {' or '.join(near)}?"
+        if near
+        else f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
+    )
     raise RecordError(f"There is no run {wanted!r}{where}")
 
 

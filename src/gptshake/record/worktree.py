@@ -133,7 +133,9 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
         if name in kept or (source.is_file() and (link_sha256(source) if source.is_symlink() else sha256(source)) == known):
             target = tree / name
             if not target.resolve().is_relative_to(tree):
-                raise RecordError(f"{name!r}, an untracked file of the record, would leave the restored code: gptshake does not write such records.")
+                raise RecordError(
+                    f"{name!r}, an untracked file of the record, would leave the restored code: gptshake does not write such records."
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         elif known is not None:  # else a repository inside the checkout, of which nothing is known

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gptshake.errors import RecordError
-from gptshake.estimate.words import duration
+from gptshake.estimate.formatting import duration
 from gptshake.record.metrics import COLUMNS, read_columns
 from gptshake.report.study_stats import Rows, Scale, cost, digits, finished, minimizes, scales, seconds_of_run, short
 

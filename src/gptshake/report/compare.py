@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 from gptshake.record.metrics import Row
 
 COLUMNS = ("train/loss", "val/loss")

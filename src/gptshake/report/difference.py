@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.console import one_line, visible
-from gptshake.estimate.words import counted, duration, short_count
+from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.files import sha256
 from gptshake.record.git import commits_between, stat_between
 from gptshake.record.index import BROKEN, SECONDS, SPEED, TOKENS, Entry, flat

@@ -83,7 +83,10 @@ def study_csv(study: Rows) -> str:
     if study.get("ablate"):
         base, values = study["ablate"]["labels"][0], {trial["params"].get("ablate"): trial["value"] for trial in study["trials"]}
         head = ("change", objective, "difference", "error", "percent", "speed", "seeds", "verdict")
-        lines = [(one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict) for one in differences(study)]
+        lines = [
+            (one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict)
+            for one in differences(study)
+        ]
         return _csv([{"change": base, objective: values.get(base)}, *(dict(zip(head, line, strict=True)) for line in lines)], head)
     keys = [axis["key"] for axis in study["axes"]]
     head = ("trial", "state", *(key.lstrip("+") for key in keys), objective, "tokens_per_s", "seconds", "reason", "best")

@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
 from gptshake.console import width
-from gptshake.estimate.words import short_count
+from gptshake.estimate.formatting import short_count
 from gptshake.files import write_atomic
 from gptshake.report.series import BLUE, GREY, INK, LINE, spread
 

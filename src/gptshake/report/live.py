@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TextIO
 
 from gptshake.console import Console, cut
-from gptshake.estimate.words import counted, duration, short_count
+from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.report.study_stats import Rows, best, digits, names, params_text, run_values, seconds_of, short
 from gptshake.report.tables import aligned
 

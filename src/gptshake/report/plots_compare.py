@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptshake.estimate.words import short_count
+from gptshake.estimate.formatting import short_count
 from gptshake.record.index import Entry
 from gptshake.report.changes import key_text
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying

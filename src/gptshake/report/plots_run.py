@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from gptshake.estimate.formatting import counted, short_count, short_rate
 from gptshake.estimate.noise_scale import Estimate, running, short
-from gptshake.estimate.words import counted, short_count, short_rate
 from gptshake.record.metrics import DRAWN, Columns, other_columns, read_columns
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import read_measurements

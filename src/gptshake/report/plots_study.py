@@ -18,8 +18,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gptshake.estimate.basin import fit
-from gptshake.estimate.words import counted, duration, short_count
+from gptshake.estimate.formatting import counted, duration, short_count
+from gptshake.estimate.lr_fit import fit
 from gptshake.report import study_stats as stats
 from gptshake.report.batch_time import Points, batch_scale, best_of_each, learning_curves
 from gptshake.report.frame import HALO, POINT, caption, frame, label, legend_above, token_axis
@@ -36,7 +36,7 @@ def figures(study: Rows, folder: Path) -> dict[str, Figure]:
     """Name -> figure, of all that there is to draw of a study in its folder."""
     rows, compared = learning_curves(study, folder), bool(study.get("ablate"))
     drawn = {
-        "basin": None if compared else basin_figure(study),
+        "basin": None if compared else fit_figure(study),
         "map": None if compared else map_figure(study),
         "ablate": ablate_figure(study),
         "curves": curves_figure(study, rows),
@@ -56,7 +56,11 @@ def subtitle(study: Rows) -> str:
     parts = [counted(len(study["trials"]), "trial")]
     if winner:
         error = f" ± {stats.digits(winner.error, winner.value)}" if winner.error is not None else ""
-        parts = [f"best {stats.params_text(study, winner.trial['params'])}", f"{study['objective']} {stats.digits(winner.value)}{error}", *parts]
+        parts = [
+            f"best {stats.params_text(study, winner.trial['params'])}",
+            f"{study['objective']} {stats.digits(winner.value)}{error}",
+            *parts,
+        ]
     lengths = {short_count(tokens) for trial in stats.finished(study) if (tokens := stats.tokens_of(study, trial))}
     parts += [f"{lengths.pop()} tokens each"] if len(lengths) == 1 else []
     return "  ·  ".join(parts)
@@ -112,7 +116,7 @@ def _late(runs: Sequence[Points]) -> list[float]:
 # The objective along the first axis of numbers.
 
 
-def basin_figure(study: Rows) -> Figure | None:
+def fit_figure(study: Rows) -> Figure | None:
     """The objective along the first axis of numbers, one curve for each setting of the others; None without values."""
     scale = next(iter(stats.scales(study)), None)
     found = stats.curves(study, scale) if scale else []

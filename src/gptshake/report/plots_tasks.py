@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from gptshake.estimate.basin import fit
-from gptshake.estimate.fit import Tried, fastest, largest
+from gptshake.estimate.batch_size import Tried, fastest, largest
+from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
+from gptshake.estimate.lr_fit import fit
 from gptshake.estimate.lr_range import mean_curve, smooth
-from gptshake.estimate.words import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.files import write_atomic
 from gptshake.record.names import title as run_title
 from gptshake.record.names import title_of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from gptshake.estimate.words import counted, short_count
+from gptshake.estimate.formatting import counted, short_count
 from gptshake.record.metrics import Row
 from gptshake.record.names import title_of
 from gptshake.report.compare import COLUMNS, Comparison

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gptshake.estimate.words import short_count
+from gptshake.estimate.formatting import short_count
 from gptshake.report.study_stats import Best, Rows, digits, tokens_of
 
 GROUPS = ("task", "model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks")

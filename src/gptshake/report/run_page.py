@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gptshake.estimate.words import counted, duration, short_count
+from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.files import write_atomic
 from gptshake.record.index import SECONDS, Entry
 from gptshake.report.changes import value_text

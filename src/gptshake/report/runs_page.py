@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gptshake.errors import RecordError
-from gptshake.estimate.words import short_count
+from gptshake.estimate.formatting import short_count
 from gptshake.record.index import SECONDS, SPEED, TOKENS, Entry
 from gptshake.record.metrics import Columns, read_columns
 from gptshake.report.changes import counting, value_text

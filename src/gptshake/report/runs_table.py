@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gptshake import console
 from gptshake.console import one_line
 from gptshake.errors import ConfigError
-from gptshake.estimate.words import counted, duration, short_count
+from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.keys import RESULT, is_free
 from gptshake.record.index import ABOUT, BROKEN, SECONDS, SPEED, TOKENS, Entry, frame
 from gptshake.record.metrics import COLUMNS as METRICS

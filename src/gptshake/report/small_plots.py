@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gptshake.estimate.words import short_count, short_rate
+from gptshake.estimate.formatting import short_count, short_rate
 from gptshake.record.metrics import Columns
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, REFERENCES, VERMILION, Floats, column, smooth, spread, thin
 from gptshake.report.study_stats import Rows, best, curves, incomplete, near_optimal, round_values, scales, short, value_limits

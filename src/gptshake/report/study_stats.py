@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from gptshake.estimate.basin import CLIFF, Basin, basin, freedom_of, noise, on_a_cliff
+from gptshake.estimate.formatting import counted
+from gptshake.estimate.lr_fit import CLIFF, NearOptimal, freedom_of, near_optimal_interval, noise, on_a_cliff
 from gptshake.estimate.significance import FEWEST, Comparison, holm, paired
-from gptshake.estimate.words import counted
 from gptshake.record.index import is_number
 
 Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
@@ -49,7 +49,7 @@ class Scale:
         """Position of a value on the scale."""
         return math.log2(value) if self.log else value
 
-    def inside(self, found: Basin, tried: Sequence[float]) -> tuple[float, float]:
+    def inside(self, found: NearOptimal, tried: Sequence[float]) -> tuple[float, float]:
         """Ends of an interval that can be typed: two digits, or whole numbers that were tried."""
         if self.integer:
             nearest = min(tried, key=lambda value: abs(value - found.best))
@@ -324,7 +324,7 @@ def cliff(study: Rows, scale: Scale) -> tuple[float, float] | None:
     return (next_value, loss) if next_value <= 2.02 * value and loss > lowest + CLIFF * abs(lowest) else None
 
 
-def near_optimal(study: Rows, scale: Scale) -> Basin | None:
+def near_optimal(study: Rows, scale: Scale) -> NearOptimal | None:
     """The near-optimal interval on an axis; None with fewer than three values along the best trial's curve."""
     points = best_curve(study, scale)
     if len({value for value, loss in points if math.isfinite(loss)}) < 3:
@@ -332,7 +332,7 @@ def near_optimal(study: Rows, scale: Scale) -> Basin | None:
     repeated, excluded = repeated_values(study), unstable(study)
     rows = [repeated.get(trial["number"], run_values(trial)) for trial in study["trials"] if trial["number"] not in excluded]
     rows += [run_values(row) for row in confirmation_rows(study)]
-    return basin(points, log=scale.log, sd=noise(rows), freedom=freedom_of(rows), runs=max(1, study.get("repeats") or 1))
+    return near_optimal_interval(points, log=scale.log, sd=noise(rows), freedom=freedom_of(rows), runs=max(1, study.get("repeats") or 1))
 
 
 # Limits and ticks that plots share.

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-from gptshake.estimate.words import counted, duration, short_count
+from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.report import study_stats as stats
 from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each, learning_curves
 from gptshake.report.rerun import command, overrides_of, use

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.estimate import laws
+from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.budget import Budget, micro_batch
-from gptshake.estimate.fit import Tried, fastest, largest
 from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
+from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.memory import Memory
-from gptshake.estimate.words import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.report.rerun import quoted
 from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
 from gptshake.report.tables import aligned

@@ -21,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
+from gptshake.estimate.batch_size import Tried, fastest, next_size
 from gptshake.estimate.budget import AUTO, Budget
-from gptshake.estimate.fit import Tried, fastest, next_size
 from gptshake.estimate.forecast import Speed
+from gptshake.estimate.formatting import counted, duration, short_bytes
 from gptshake.estimate.memory import MEMORY_SHARE
-from gptshake.estimate.words import counted, duration, short_bytes
 from gptshake.files import expanded, sha256_text, write_atomic
 from gptshake.model.config import Costs
 from gptshake.setup.forecast import Ask, children, device_of, measured, memory

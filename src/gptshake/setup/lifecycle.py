@@ -22,7 +22,7 @@ from gptshake.data.store import Split, TokenStore, round_trip, unknown_warnings
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, doubts, run_seconds, step_seconds
-from gptshake.estimate.words import counted, duration, short_bytes, short_count
+from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
 from gptshake.optim.schedule import Schedule
 from gptshake.record.launch import Launch

@@ -27,8 +27,8 @@ from gptshake.console import Console
 from gptshake.data.store import TokenStore
 from gptshake.errors import GptshakeError, Stop, TrainingError
 from gptshake.estimate.budget import Budget
+from gptshake.estimate.formatting import duration
 from gptshake.estimate.lr_range import geometric, moves, smooth
-from gptshake.estimate.words import duration
 from gptshake.processes import ASKED_BY, ChildRunner, Spec, raised
 from gptshake.setup.forecast import device_of, set_torch, step_of
 from gptshake.setup.instantiate import give_initial_weights, make

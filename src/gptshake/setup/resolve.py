@@ -24,8 +24,8 @@ from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
 from gptshake.estimate.budget import AUTO, Budget, plan
 from gptshake.estimate.forecast import interval_of, run_seconds, steps_within
+from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.estimate.memory import largest_micro_batch
-from gptshake.estimate.words import counted, duration, short_count
 from gptshake.files import expanded, yaml_text
 from gptshake.model.config import Costs
 from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, Tokens, before_decay, planned_warmup, warmup_steps, warmup_tokens
@@ -210,7 +210,12 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
     Raises:
         ConfigError: more than there are, or than the trainer can use.
     """
-    wanted, strategy, launched, there = cfg.trainer.devices, cfg.trainer.get("strategy"), distributed.launched(), hardware.device_count(device)
+    wanted, strategy, launched, there = (
+        cfg.trainer.devices,
+        cfg.trainer.get("strategy"),
+        distributed.launched(),
+        hardware.device_count(device),
+    )
     if strategy is None and wanted not in (1, AUTO):
         raise ConfigError(f"trainer.devices={wanted} needs to know how the devices share the work: say trainer=ddp or trainer=fsdp, too.")
     if strategy is None:

@@ -159,7 +159,9 @@ class SurfaceSearch:
             surface = fit([*finite, *zip(running, map(float, expected), strict=True)])
         for halved in range(FINER):
             positions = self._near(best, surface.c, GRID / 2**halved)
-            positions = [position for position in positions if walls.allow(position, surface.c) and _is_new(position, taken, GRID / 2**halved)]
+            positions = [
+                position for position in positions if walls.allow(position, surface.c) and _is_new(position, taken, GRID / 2**halved)
+            ]
             if positions:
                 return self._promising(positions, surface, [position for position, _ in finite], best)
             if self._n_trials is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from gptshake.estimate.basin import Parabola, fit, on_a_cliff
+from gptshake.estimate.lr_fit import Parabola, fit, on_a_cliff
 from gptshake.sweep.plane import SurfaceSearch, is_rate_and_batch, ordered
 from gptshake.sweep.space import Axis, Params, Point, Value, readable
 
@@ -209,7 +209,9 @@ class SampledSearch:
         return next((point for point in map(self._point, range(self._n_startup + 1)) if point not in tried), {})
 
     def _point(self, number: int) -> Params:
-        fractions = [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
+        fractions = (
+            [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
+        )
         point = {axis.key: spread(_near(axis), fraction) for axis, fraction in zip(self._axes, fractions, strict=True)}
         start = {axis.key: declared for axis in self._axes if number == 0 and (declared := _declared(axis)) is not None}
         return point | start

@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from gptshake.errors import ConfigError, GptshakeError, RecordError
-from gptshake.estimate.words import counted, duration
+from gptshake.estimate.formatting import counted, duration
 from gptshake.files import storage_error
 from gptshake.keys import STUDY, about
 from gptshake.processes import raised

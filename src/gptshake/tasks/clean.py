@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from gptshake.console import one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, RecordError
-from gptshake.estimate.words import short_bytes
+from gptshake.estimate.formatting import short_bytes
 from gptshake.files import expanded
 from gptshake.record.disk import CHECKPOINTS, STUDIES, Item, in_use, items, remove
 from gptshake.report.tables import aligned

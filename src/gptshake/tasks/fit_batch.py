@@ -3,8 +3,8 @@
 from gptshake import hardware
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
-from gptshake.estimate.fit import Tried
-from gptshake.estimate.words import parse_bytes
+from gptshake.estimate.batch_size import Tried
+from gptshake.estimate.formatting import parse_bytes
 from gptshake.files import expanded, written
 from gptshake.setup import batch_finder, forecast
 

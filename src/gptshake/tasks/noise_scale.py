@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from gptshake.config.overrides import recomposed
 from gptshake.context import Context
 from gptshake.errors import CheckpointError, RecordError
+from gptshake.estimate.formatting import counted
 from gptshake.estimate.noise_scale import LEAST, Measurement, running, sentence
-from gptshake.estimate.words import counted
 from gptshake.files import expanded, refuse_links
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements

@@ -13,7 +13,7 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 from gptshake.files import expanded
 from gptshake.model.config import GPTConfig
 from gptshake.setup import forecast, resolve

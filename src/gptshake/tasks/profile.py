@@ -24,7 +24,7 @@ from gptshake.errors import ConfigError, DataError
 from gptshake.estimate import bottleneck
 from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 from gptshake.files import expanded, write_folder_atomic
 from gptshake.setup import forecast
 from gptshake.setup.run import train

@@ -27,7 +27,7 @@ from gptshake.config.values import more_than_a_value
 from gptshake.console import one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 from gptshake.files import expanded
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, read_run, run_roots

@@ -15,7 +15,7 @@ from typing import Any
 
 from gptshake.context import Context
 from gptshake.errors import OutOfReach
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 from gptshake.files import refuse_links
 from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lock import RunLock

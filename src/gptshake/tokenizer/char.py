@@ -95,7 +95,9 @@ class CharTrainer(CharConfig):
     def __post_init__(self) -> None:
         size = self.vocab_size
         if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size <= SPECIALS):
-            raise ConfigError(f"tokenizer.vocab_size is {size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special).")
+            raise ConfigError(
+                f"tokenizer.vocab_size is {size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special)."
+            )
         if not 0 < self.coverage <= 1:
             raise ConfigError(f"tokenizer.coverage is {self.coverage}; it is a share of the text, above 0 and at most 1.")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gptshake.errors import TrainingError
 from gptshake.estimate.budget import Budget
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "alloc_failed")  # in errors without a class

@@ -12,7 +12,7 @@ import torch
 
 from gptshake import hardware
 from gptshake.estimate.forecast import Speed
-from gptshake.estimate.words import short_bytes
+from gptshake.estimate.formatting import short_bytes
 from gptshake.model.generate import generate
 from gptshake.training.device import out_of_memory
 from gptshake.training.evaluation import evaluate

@@ -128,9 +128,7 @@ def _reference(function: TaskFunction) -> Reference:
     return (module, name) if hasattr(sys.modules.get(module), name) and not isinstance(function, MethodType) else function
 
 
-def _run_job(
-    context: HydraContext, config: DictConfig, reference: Reference, name: str, folder: str, task: dict[str, Any]
-) -> Any:
+def _run_job(context: HydraContext, config: DictConfig, reference: Reference, name: str, folder: str, task: dict[str, Any]) -> Any:
     """Run a job of another app in a child: compose its config, then let Hydra run it."""
     setup_globals()
     JobRuntime.instance().set("name", name)
@@ -145,7 +143,9 @@ def _run_job(
 
 def _composed(context: HydraContext, config: DictConfig, task: dict[str, Any], folder: str) -> DictConfig:
     cfg = context.config_loader.load_sweep_config(config, list(task["overrides"]))
-    locate(cfg, {"folder": folder, **task}, whole_path=task["path"] != str(task["number"]))  # else the app's own subdir, by default the number
+    locate(
+        cfg, {"folder": folder, **task}, whole_path=task["path"] != str(task["number"])
+    )  # else the app's own subdir, by default the number
     HydraConfig.instance().set_config(cfg)
     return cfg
 

@@ -59,4 +59,6 @@ class LightningSink(Sink):
                 getattr(self._logger, method)(*arguments)
             except Exception as error:
                 self._run = None
-                run.say(f"{type(self._logger).__name__} failed and is left out; the record has everything ({' '.join(str(error).split())[:200]}).")
+                run.say(
+                    f"{type(self._logger).__name__} failed and is left out; the record has everything ({' '.join(str(error).split())[:200]})."
+                )

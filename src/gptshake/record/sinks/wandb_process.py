@@ -177,7 +177,9 @@ def _follow(tracker: Any, run: Run, every: int, ended: threading.Event) -> None:
         for picture in sorted((run.path / "plots").glob("*.png")):
             if (changed := picture.stat().st_mtime) != drawn.get(picture):
                 drawn[picture] = changed
-                tracker.log({picture.stem: wandb.Image(str(picture))}, step=max(reached, known))  # else a later sample of this step is dropped
+                tracker.log(
+                    {picture.stem: wandb.Image(str(picture))}, step=max(reached, known)
+                )  # else a later sample of this step is dropped
         if last:
             return
         rows = []

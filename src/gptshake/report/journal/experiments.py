@@ -14,9 +14,9 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from gptshake.errors import RecordError
-from gptshake.estimate.basin import ASSUMED_SD, LEAST_SD
+from gptshake.estimate.formatting import counted, short_count
+from gptshake.estimate.lr_fit import ASSUMED_SD, LEAST_SD
 from gptshake.estimate.significance import FEWEST, least_difference, welch
-from gptshake.estimate.words import counted, short_count
 from gptshake.record.git import History
 from gptshake.record.index import BROKEN, SECONDS, SPEED, STUDY_FILE, TOKENS, Entry, is_number, read_study
 from gptshake.record.run import debugs

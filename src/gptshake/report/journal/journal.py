@@ -234,10 +234,10 @@ def _study_svg(study: Rows, folder: Path) -> str | None:
     """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers. Rounded, so a third smaller."""
     from gptshake.report.batch_time import learning_curves
     from gptshake.report.frame import drawn, look
-    from gptshake.report.plots_study import ablate_figure, basin_figure, curves_figure
+    from gptshake.report.plots_study import ablate_figure, curves_figure, fit_figure
 
     with look():
-        figure = ablate_figure(study) if study.get("ablate") else basin_figure(study)
+        figure = ablate_figure(study) if study.get("ablate") else fit_figure(study)
         figure = figure or curves_figure(study, learning_curves(study, folder))
         if figure is None:
             return None

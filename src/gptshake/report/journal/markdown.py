@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gptshake.console import visible
-from gptshake.estimate.words import counted, duration, short_count
+from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.record.index import Entry, is_number
 from gptshake.record.texts import Sample
 from gptshake.report.changes import value_text

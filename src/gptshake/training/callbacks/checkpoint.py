@@ -15,7 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from gptshake.errors import Pruned, Stop, TrainingError
-from gptshake.estimate.words import counted
+from gptshake.estimate.formatting import counted
 from gptshake.record.lock import RunLock
 from gptshake.record.metrics import Row
 from gptshake.signals import SIGNALS

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from gptshake.console import Console
-from gptshake.estimate.words import duration
+from gptshake.estimate.formatting import duration
 from gptshake.training.module import GPTModule
 
 _SPARE = (4, 3, 1, 5)  # of the parts of a line, if a terminal is narrow: speed, learning rate, percent, time left

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.fit import Tried, fastest, is_saturated, largest, next_size
+from gptshake.estimate.batch_size import Tried, fastest, is_saturated, largest, next_size
 
 Seconds = Callable[[int], float]
 

@@ -34,7 +34,7 @@ class Parabola:
 
 
 @dataclass(frozen=True)
-class Basin:
+class NearOptimal:
     """Where the best value lies, and between which values it surely does."""
 
     best: float
@@ -84,7 +84,7 @@ def freedom_of(values: Sequence[Sequence[float]]) -> int:
     return sum(len(point) - 1 for point in values if point)
 
 
-def basin(points: Points, *, log: bool, sd: float | None, freedom: float = math.inf, runs: int = 1) -> Basin | None:
+def near_optimal_interval(points: Points, *, log: bool, sd: float | None, freedom: float = math.inf, runs: int = 1) -> NearOptimal | None:
     """The best value and the interval that holds it.
 
     Values whose loss seeds alone may have made, by ``least_difference``, lie inside. Where the noise was measured, the interval ends
@@ -122,7 +122,7 @@ def basin(points: Points, *, log: bool, sd: float | None, freedom: float = math.
         high = high if beyond > lowest + CLIFF * abs(lowest) else min(high, max(*inside, best + reach))
     edge = None if left < at < right else "low" if at < right else "high" if left < at else None
     back = (lambda x: 2.0**x) if log else float
-    return Basin(back(best), back(low), back(high), edge, spread, assumed)
+    return NearOptimal(back(best), back(low), back(high), edge, spread, assumed)
 
 
 def pooled(sd: float, freedom: float, level: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.basin import LEAST_SD, Parabola, basin, fit, freedom_of, noise, on_a_cliff, pooled
+from gptshake.estimate.lr_fit import LEAST_SD, Parabola, fit, freedom_of, near_optimal_interval, noise, on_a_cliff, pooled
 
 PAIR = 1.959964 * math.sqrt(2)  # standard deviations by which two values differ at 5 %
 
@@ -44,7 +44,9 @@ def test_a_steep_side_does_not_bend_the_parabola() -> None:
 
 def test_a_cliff_beside_the_best_keeps_the_answer_on_this_side() -> None:
     """Real runs (six layers, byte pairs, 250 steps): the best of a grid was 2.9e-3, and from 4.2e-3 on it lost 5 % and more."""
-    found = basin([(5.33e-4, 3.1426), (1.07e-3, 2.989), (2.13e-3, 2.8965), (8.51e-3, 3.2041), (3.4e-2, 3.2306)], log=True, sd=None)
+    found = near_optimal_interval(
+        [(5.33e-4, 3.1426), (1.07e-3, 2.989), (2.13e-3, 2.8965), (8.51e-3, 3.2041), (3.4e-2, 3.2306)], log=True, sd=None
+    )
     assert found is not None and 2.0e-3 < found.best < 3.0e-3
 
 
@@ -66,7 +68,9 @@ def test_runs_that_only_noise_tells_from_the_best_count_too() -> None:
 
 def test_the_interval_ends_where_the_parabola_leaves_the_noise() -> None:
     exact = Parabola(0.01, 0.5, 2.0)
-    found = basin([(2.0**x, exact(x)) for x in (-3.0, -1.0, 0.5, 2.0, 3.5)], log=True, sd=0.015 / PAIR)  # 0.015 = 0.01 * 1.22^2
+    found = near_optimal_interval(
+        [(2.0**x, exact(x)) for x in (-3.0, -1.0, 0.5, 2.0, 3.5)], log=True, sd=0.015 / PAIR
+    )  # 0.015 = 0.01 * 1.22^2
     assert found is not None and found.edge is None and not found.assumed
     assert math.log2(found.best) == pytest.approx(0.5, abs=1e-6)
     assert math.log2(found.low) == pytest.approx(0.5 - math.sqrt(1.5), abs=1e-6)
@@ -76,7 +80,7 @@ def test_the_interval_ends_where_the_parabola_leaves_the_noise() -> None:
 @pytest.mark.parametrize(("curvature", "reach"), [(0.01, 2.0), (0.003, 4.0)])
 def test_without_measured_noise_the_interval_reaches_to_values_that_are_clearly_worse(curvature: float, reach: float) -> None:
     """0.5 % of 2.0 is assumed, so a loss of 0.028 above the best is clearly worse: 0.04 is, 0.012 is not."""
-    found = basin(bowl(curvature, 0.0, 2.0), log=True, sd=None)
+    found = near_optimal_interval(bowl(curvature, 0.0, 2.0), log=True, sd=None)
     assert found is not None and found.assumed and found.sd == pytest.approx(0.01)
     assert (math.log2(found.low), math.log2(found.high)) == (-reach, reach)
 
@@ -92,30 +96,33 @@ def test_few_measured_seeds_are_pooled_with_what_is_usual() -> None:
 def test_an_interval_is_wider_where_few_seeds_measured_its_noise(freedom: float, t: float) -> None:
     """The sd is as usual, so only the degrees of freedom count: two more than were measured."""
     exact = Parabola(0.02, 0.0, 1.0)
-    found = basin([(2.0**x, exact(x)) for x in (-3.0, -1.5, 0.0, 1.5, 3.0)], log=True, sd=0.005, freedom=freedom)
+    found = near_optimal_interval([(2.0**x, exact(x)) for x in (-3.0, -1.5, 0.0, 1.5, 3.0)], log=True, sd=0.005, freedom=freedom)
     assert found is not None and not found.assumed
     assert math.log2(found.low) == pytest.approx(-math.sqrt(t * math.sqrt(2) * 0.005 / 0.02), abs=1e-5)
 
 
 def test_two_seeds_measure_no_noise() -> None:
-    found, assumed = basin(bowl(0.01, 0.0, 2.0), log=True, sd=1e-6, freedom=1), basin(bowl(0.01, 0.0, 2.0), log=True, sd=None)
+    found, assumed = (
+        near_optimal_interval(bowl(0.01, 0.0, 2.0), log=True, sd=1e-6, freedom=1),
+        near_optimal_interval(bowl(0.01, 0.0, 2.0), log=True, sd=None),
+    )
     assert found == assumed
 
 
 def test_the_mean_of_four_runs_has_half_the_noise_of_one() -> None:
-    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.02, runs=4)
+    found = near_optimal_interval(bowl(0.01, 0.0, 2.0), log=True, sd=0.02, runs=4)
     assert found is not None and found.sd == pytest.approx(0.01)
 
 
 def test_still_seeds_do_not_make_a_skewed_bowl_surer_than_its_parabola() -> None:
-    found = basin(bowl(0.01, 0.0, 2.0), log=True, sd=0.0)
+    found = near_optimal_interval(bowl(0.01, 0.0, 2.0), log=True, sd=0.0)
     assert found is not None and found.sd == 0
     assert math.log2(found.low) == pytest.approx(-math.sqrt(PAIR * LEAST_SD * 2.0 / 0.01), abs=1e-6)
 
 
 @pytest.mark.parametrize(("beyond", "reaches"), [(2.2, True), (math.inf, True), (2.05, False)])
 def test_where_a_cliff_follows_the_interval_reaches_to_it_for_it_may_begin_anywhere(beyond: float, reaches: bool) -> None:
-    found = basin([(2.0**-2, 2.04), (1.0, 2.0), (2.0**2, beyond), (2.0**4, 2.5)], log=True, sd=0.001)
+    found = near_optimal_interval([(2.0**-2, 2.04), (1.0, 2.0), (2.0**2, beyond), (2.0**4, 2.5)], log=True, sd=0.001)
     assert found is not None and (found.high == 2.0**2) is reaches and found.low > 2.0**-2
 
 
@@ -126,34 +133,37 @@ def test_a_seed_that_diverged_or_lost_5_percent_stands_on_a_cliff() -> None:
 
 def test_a_linear_axis_stays_linear() -> None:
     exact = Parabola(4.0, 0.3, 1.0)
-    found = basin([(x, exact(x)) for x in (0.1, 0.2, 0.3, 0.41, 0.5)], log=False, sd=0.04 / PAIR)
+    found = near_optimal_interval([(x, exact(x)) for x in (0.1, 0.2, 0.3, 0.41, 0.5)], log=False, sd=0.04 / PAIR)
     assert found is not None
     assert (found.best, found.low, found.high) == pytest.approx((0.3, 0.2, 0.4), abs=1e-6)
 
 
 def test_the_best_at_an_end_is_an_edge() -> None:
     falling, rising = [(1.0, 3.0), (2.0, 2.0), (4.0, 1.0)], [(1.0, 1.0), (2.0, 2.0), (4.0, 3.0)]
-    high, low = basin(falling, log=True, sd=None), basin(rising, log=True, sd=None)
+    high, low = near_optimal_interval(falling, log=True, sd=None), near_optimal_interval(rising, log=True, sd=None)
     assert high is not None and (high.edge, high.best) == ("high", 4.0)
     assert low is not None and (low.edge, low.best) == ("low", 1.0)
 
 
 def test_a_diverged_point_bounds_the_interval_and_bends_nothing() -> None:
     points = bowl(0.001, 0.0, 2.0)
-    free, bounded = basin(points, log=True, sd=0.01), basin([*points, (2.0**1.5, math.inf)], log=True, sd=0.01)
+    free, bounded = (
+        near_optimal_interval(points, log=True, sd=0.01),
+        near_optimal_interval([*points, (2.0**1.5, math.inf)], log=True, sd=0.01),
+    )
     assert free is not None and bounded is not None
     assert bounded.best == pytest.approx(free.best)
     assert free.high > 2.0**1.5 and bounded.low == pytest.approx(free.low)
 
 
 def test_nothing_is_known_when_everything_diverged() -> None:
-    assert basin([(1.0, math.inf), (2.0, math.nan)], log=True, sd=None) is None
-    assert basin([], log=True, sd=None) is None
+    assert near_optimal_interval([(1.0, math.inf), (2.0, math.nan)], log=True, sd=None) is None
+    assert near_optimal_interval([], log=True, sd=None) is None
 
 
 @given(st.lists(st.tuples(st.floats(1e-5, 1.0), st.floats(0.5, 5.0) | st.just(math.inf)), min_size=1, max_size=12), st.booleans())
 def test_the_interval_holds_the_best_and_stays_inside_what_was_tried(points: list[tuple[float, float]], log: bool) -> None:
-    found = basin(points, log=log, sd=None)
+    found = near_optimal_interval(points, log=log, sd=None)
     if found is not None:
         tried, slack = [value for value, _ in points], 1 + 1e-9
         assert min(tried) <= found.low * slack and found.high <= max(tried) * slack

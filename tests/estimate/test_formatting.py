@@ -3,7 +3,7 @@
 import pytest
 
 from gptshake.errors import ConfigError
-from gptshake.estimate.words import counted, duration, parse_bytes, percent, short_bytes, short_count, short_rate, three_digits
+from gptshake.estimate.formatting import counted, duration, parse_bytes, percent, short_bytes, short_count, short_rate, three_digits
 
 
 @pytest.mark.parametrize(
