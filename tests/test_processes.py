@@ -150,7 +150,7 @@ def alone(tmp_path: Path, *words: str) -> str:
 def test_modules_are_imported_once_by_the_server_and_a_server_of_other_sources_is_refused(tmp_path: Path) -> None:
     first, again, refused = alone(tmp_path, "colorsys").splitlines()
     assert (first, again) == ("[True] False", "True")
-    assert "have changed since this command began" in refused and refused.endswith("False")
+    assert "have changed since this command started" in refused and refused.endswith("False")
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path) -> None:

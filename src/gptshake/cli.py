@@ -139,7 +139,7 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
         refuse_differences(cfg, resumed)
     check_modules(cfg)
     if shadowed() and not cfg.conf_shadow:
-        raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or say conf_shadow=true to use yours.")
+        raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
     if training and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
     label = _preflight(cfg)
@@ -224,14 +224,14 @@ def _single(arguments: Arguments) -> list[str]:
             raise ConfigError(f"{text} names several values: add -m to run each of them.")
         if (key := str(override.key_or_group)).startswith("hydra.sweeper."):
             short = key.removeprefix("hydra.sweeper.") if key in OF_A_SWEEP else key
-            raise ConfigError(f"{short}= is about a sweep: add -m, and say what to vary.")
+            raise ConfigError(f"{short}= is for a sweep: add -m and the keys to vary.")
     if not arguments.multirun:
         return [override.input_line or "" for override in parsed]
     if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
-        raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: say paths.multirun= instead.")
+        raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: use paths.multirun= instead.")
     if any(override.key_or_group == "hydra.sweeper.storage" for override in parsed):
         raise ConfigError(
-            "hydra.sweeper.storage= is no longer there: a study is one journal in its own folder, multirun/<study>/journal.log."
+            "hydra.sweeper.storage= was removed: a study is one journal in its own folder, multirun/<study>/journal.log."
         )
     check_swept_options(parsed)
     ours = [override for override in parsed if override.key_or_group != SWEEPER]

@@ -59,7 +59,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         ValueError: it is larger, or no file: a FIFO or a device never ends.
     """
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path.name} is no regular file")
+        raise ValueError(f"{path.name} is not a regular file")
     if (size := path.stat().st_size) > limit:
         raise ValueError(f"{path.name} has {size:,} bytes, more than {limit:,}")
     return path.read_bytes()

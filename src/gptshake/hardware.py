@@ -235,7 +235,7 @@ def pick_device(accelerator: str) -> str:
         if there[device]:
             return device
     raise ConfigError(
-        f"trainer.accelerator={accelerator} is asked for, but torch sees no such device here: try trainer=auto or trainer=cpu."
+        f"trainer.accelerator={accelerator} is set, but torch finds no such device: try trainer=auto or trainer=cpu."
     )
 
 

@@ -44,9 +44,9 @@ _TASK, _OUTCOME, _OUTPUT, _LOCK = "task.json", "outcome.json", "output", "child.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LOST = 255  # exit code that ``multiprocessing`` gives where the server has died
 _REFUSED = "refused"  # status of a child that could not do what it was started for
-SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to go on."
+SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to resume."
 SOURCES_CHANGED = (
-    "The source files of gptshake have changed since this command began, so its runs would not compare: run the same command again."
+    "The source files of gptshake have changed since this command started, so its runs would not be comparable: run the same command again."
 )
 
 

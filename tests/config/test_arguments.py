@@ -44,7 +44,7 @@ def test_version_is_seen_beside_overrides() -> None:
 
 @pytest.mark.parametrize("word", ["--drity", "-x", "--lr=3"])
 def test_an_unknown_flag_is_refused_by_name(word: str) -> None:
-    with pytest.raises(ConfigError, match=f"{word} is no flag of gptshake"):
+    with pytest.raises(ConfigError, match=f"{word} is not a flag of gptshake"):
         parse(["model=tiny", word])
 
 

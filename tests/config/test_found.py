@@ -85,7 +85,7 @@ def run_row(number: int, value: float) -> dict[str, Any]:
 @pytest.mark.parametrize("rate", ["text", float("nan"), -1e-3, 0, True, [1e-3], {"lr": 1e-3}])
 def test_a_rate_that_is_none_is_a_sentence(finder: Any, rate: Any) -> None:
     finder("x0000001", find_lr={"lr": rate})
-    with pytest.raises(RecordError, match=r"optimizer\.lr=from:x0000001: its record holds the rate .*, which is no number above 0"):
+    with pytest.raises(RecordError, match=r"optimizer\.lr=from:x0000001: its record holds the rate .*, which is not a number above 0"):
         found_rates(["optimizer.lr=from:x0000001"])
 
 
@@ -118,7 +118,7 @@ def test_everything_else_is_left_alone(text: str) -> None:
 def test_a_run_that_found_nothing_is_a_sentence(finder: Any) -> None:
     finder("x0000001")
     finder("x0000002", find_lr={"start": 1e-3}, status="failed")
-    with pytest.raises(RecordError, match=r"is no run of task=find_lr\. Find one with: gptshake task=find_lr"):
+    with pytest.raises(RecordError, match=r"is not a run of task=find_lr\. Find one with: gptshake task=find_lr"):
         found_rates(["optimizer.lr=from:x0000001"])
     with pytest.raises(RecordError, match=r"has not found a rate \(failed\)"):
         found_rates(["optimizer.lr=from:x0000002"])

@@ -53,8 +53,8 @@ def test_texts_survive(value: str, tmp_path: Path) -> None:
     ("content", "part"),
     [
         (None, "there is no such file"),
-        ("a: [", "is no config"),
-        ("[1, 2]", "it holds no keys"),
+        ("a: [", "is not a config"),
+        ("[1, 2]", "it has no keys"),
         ("defaults:\n  - model: tiny\n", "defaults are written `override /group: option`"),
     ],
 )

@@ -63,7 +63,7 @@ BASE = ("model=tiny", "data=wiki_char")
         (("search_space={optimizer.lr:'intervl(1e-4'}", "optimizer.lr=range"), "which cannot be read"),
         (("scheduler=gpt3,cosin",), "did you mean cosine?"),
         (("model=glob(x*)",), "no option of model has such a name"),
-        (("hydra.sweeper.storage=sqlite:///a.db", "seed=1,2"), "hydra.sweeper.storage= is no longer there"),
+        (("hydra.sweeper.storage=sqlite:///a.db", "seed=1,2"), "hydra.sweeper.storage= was removed"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_wherever_it_stands(words: tuple[str, ...], part: str) -> None:

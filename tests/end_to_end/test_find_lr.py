@@ -134,7 +134,7 @@ def test_a_finder_with_a_logger_shows_its_picture(commands: Any, small: Any, tmp
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("task.low=1", "task.high=1e-6"), "leave nothing to look at: the rate goes up"),
+        (("task.low=1", "task.high=1e-6"), "leave no range: it must cover at least a factor of 10"),
         (("task.steps=5",), "a range test needs 40 steps or more"),
         (("task.repeats=0",), "task.repeats=0 cannot work"),
         (("task.confirm=-1",), "task.confirm=-1 cannot work"),

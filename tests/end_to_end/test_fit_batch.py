@@ -19,7 +19,7 @@ AUTO = ("data.micro_batch_size=auto", "trainer.accelerator=auto")
 def test_sizes_are_tried_and_nothing_but_the_answer_is_left(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, "task=fit_batch", *small, before=QUICK + "from gptshake.estimate import batch_size; batch_size.SAME = 9.0")
     assert done.code == 0, done.err
-    assert "data.micro_batch_size=" in done.out and "is the fastest here" in done.out and "4 still fits, and more is no faster" in done.out
+    assert "data.micro_batch_size=" in done.out and "is the fastest here" in done.out and "4 still fits, and larger sizes are not faster" in done.out
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["fit_batch.json", "fit_batch.png", "fit_batch.svg"]
     assert [path.name for path in tmp_path.iterdir()] == ["fits"]
 
@@ -43,7 +43,7 @@ def test_an_artificial_limit_is_kept_and_passed_by_the_next_size(commands: Any, 
     ("words", "sentence"),
     [
         ((), "Choose a model and a data set"),
-        (("model=tiny", "data=text_char", "data.path=x.txt", "task.memory=much"), "task.memory=much is no amount of memory"),
+        (("model=tiny", "data=text_char", "data.path=x.txt", "task.memory=much"), "task.memory=much is not an amount of memory"),
     ],
 )
 def test_bad_use_gets_a_sentence(light_commands: Any, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:

@@ -196,7 +196,7 @@ def test_what_cannot_be_reproduced_is_told_at_once(place: Path, light_commands: 
     mine.unlink()
     (run / "run.json").write_text(json.dumps(info))
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("init_from: null", "init_from: a-parent"))
-    assert "began with the weights of init_from=a-parent, which is not here" in refused(light_commands, tmp_path, f"task.run={run}")
+    assert "started from the weights of init_from=a-parent, which is not here" in refused(light_commands, tmp_path, f"task.run={run}")
     (run / "metrics.csv").unlink()
     assert "has not finished one step" in refused(light_commands, tmp_path, f"task.run={run}")
     assert not (tmp_path / "runs").exists()

@@ -84,7 +84,7 @@ def test_a_value_that_was_hidden_and_matters_must_be_given_again(
     record = the_run(folder)
     assert found(folder / "runs") == []
     refused = light_commands(folder, f"resume={record.info['id']}", **PLANTED)
-    assert refused.code == 2 and "a secret is kept nowhere. Give data.path= again" in refused.error
+    assert refused.code == 2 and "secrets are not stored. Give data.path= again" in refused.error
     again = commands(folder, f"resume={record.info['id']}", path, **PLANTED)
     assert again.code == 0, again.err
 

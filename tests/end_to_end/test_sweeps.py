@@ -406,7 +406,7 @@ def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: P
     ("words", "part"),
     [
         (("optimizer.lr=range",), "optimizer.lr=range names several values: add -m"),
-        (("repeats=3",), "repeats= is about a sweep: add -m"),
+        (("repeats=3",), "repeats= is for a sweep: add -m"),
         (("-m", "optimizer.lr=range(1e-5,1e-2)"), "optimizer.lr=interval(1e-5,1e-2)"),
         (("-m", "model.bias=range"), "search_space has no range for model.bias"),
         (("-m", "optimizer.lr=range", "ablate=[seed=2]"), "cannot be swept at the same time"),

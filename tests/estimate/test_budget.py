@@ -17,7 +17,7 @@ def planned(**changes: Any) -> Budget:
         "block_size": 64,
         "batch_size": 32,
         "micro_batch_size": "auto",
-        "micro_batch_wish": 32,
+        "max_micro_batch": 32,
     }
     return plan(**{**given_, **changes})
 
@@ -122,8 +122,8 @@ def test_a_plan_adds_up(per_device: int, devices: int, wish: int, block_size: in
 def test_a_micro_batch_that_had_to_change_is_said_only_if_it_was_asked_for() -> None:
     assert planned(batch_size=64, micro_batch_size=24).notes == ("data.micro_batch_size=24 does not divide 64 sequences; using 16",)
     assert planned(batch_size=64, micro_batch_size=999).notes == ()
-    assert planned(batch_size=64, micro_batch_wish=24).notes == ()
-    assert planned(batch_size=64, micro_batch_wish=24).micro_batch_size == 16
+    assert planned(batch_size=64, max_micro_batch=24).notes == ()
+    assert planned(batch_size=64, max_micro_batch=24).micro_batch_size == 16
 
 
 @pytest.mark.parametrize(

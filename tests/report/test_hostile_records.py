@@ -74,7 +74,7 @@ def test_a_journal_that_is_no_file_is_refused(record: Callable[..., Entry], tmp_
     record("k0000000")
     for make in (os.mkfifo, os.mkdir):
         make(tmp_path / make.__name__)
-        with pytest.raises(RecordError, match="is no regular file"):
+        with pytest.raises(RecordError, match="is not a regular file"):
             write_journal(tmp_path / make.__name__, tmp_path / "pictures", tmp_path / "runs", tmp_path / "multirun")
 
 

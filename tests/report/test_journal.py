@@ -269,7 +269,7 @@ def test_a_damaged_journal_is_left_as_it_is(place: Place) -> None:
         place.write()
     assert place.file.read_bytes() == before
     place.file.write_bytes(b"\xff\xfeJ")
-    with pytest.raises(RecordError, match="no UTF-8 text"):
+    with pytest.raises(RecordError, match="not UTF-8 text"):
         place.write()
     assert place.file.read_bytes() == b"\xff\xfeJ"
 

@@ -34,7 +34,7 @@ def test_the_picture_names_the_noise_scale_the_batch_and_what_they_mean() -> Non
     picture = noise_figure(estimates(300), Batch(8, 64), "a run")
     last = estimates(300)[-1]
     assert f"noise scale {last.scale:.0f} sequences ({last.low:.0f} to {last.high:.0f})" in texts(picture)
-    assert "batch 8" in texts(picture) and "floor of the critical batch" in texts(picture)
+    assert "batch 8" in texts(picture) and "lower bound of the critical batch" in texts(picture)
 
 
 def test_what_cannot_be_told_is_not_drawn() -> None:

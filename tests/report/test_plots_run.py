@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_does_not_spoil_the_picture() -> None:
 
 
 def test_no_run_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="no run directory"):
+    with pytest.raises(RecordError, match="not a run directory"):
         plot_run(tmp_path)
 
 

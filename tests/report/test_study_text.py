@@ -220,9 +220,9 @@ def test_a_batch_that_is_better_at_equal_time_is_said(rows: SimpleNamespace) -> 
 
 
 def test_the_answer_is_bound_to_its_tokens(line: Make) -> None:
-    assert said(line(), "valid") == "This is valid for 1.2M tokens: longer runs may want another value."
+    assert said(line(), "valid") == "This is valid for 1.2M tokens: longer runs may need another value."
     cut = said(line() | {"schedule": "wsd, warm-up 37 steps, 30 % of the run"}, "valid")
-    assert cut == "This is valid for 1.2M tokens (wsd, warm-up 37 steps, 30 % of the run): a longer warm-up takes a higher rate."
+    assert cut == "This is valid for 1.2M tokens (wsd, warm-up 37 steps, 30 % of the run): a longer warm-up allows a higher rate."
     assert "1.2M tokens (cosine, warm-up 5 steps): longer" in said(line() | {"schedule": "cosine, warm-up 5 steps"}, "valid")
     study = line(tokens=300_000)  # the length itself was swept
     assert "valid for 1.2M tokens" in said(study, "valid")

@@ -34,13 +34,13 @@ def test_auto_is_all_gpus_or_what_torchrun_has_begun_or_one_without_a_strategy(m
 @pytest.mark.parametrize(
     ("device", "trainer", "words"),
     [
-        ("cpu", {}, "say how many processes"),
+        ("cpu", {}, "give the number of processes"),
         ("cpu", {"devices": 5}, "more than the 4 processors"),
         ("cuda", {"devices": 3}, "more than the 2 GPUs"),
         ("mps", {"devices": 2}, "more than the 1 GPU of Apple's"),
         ("cpu", {"devices": 2, "strategy": None}, "trainer=ddp or trainer=fsdp"),
-        ("cpu", {"devices": 2, "strategy": "fsdp", "compile": True}, "compile=true does not go with trainer=fsdp"),
-        ("cuda", {"devices": 2, "strategy": "fsdp", "precision": "16-mixed"}, "precision=16-mixed does not go with"),
+        ("cpu", {"devices": 2, "strategy": "fsdp", "compile": True}, "compile=true does not work with trainer=fsdp"),
+        ("cuda", {"devices": 2, "strategy": "fsdp", "precision": "16-mixed"}, "precision=16-mixed does not work with"),
     ],
 )
 def test_what_cannot_be_had_is_refused(device: str, trainer: dict[str, Any], words: str) -> None:
@@ -54,7 +54,7 @@ def test_a_machine_to_be_rented_may_have_more() -> None:
 
 def test_as_many_as_torchrun_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "launched", lambda: 4)
-    with pytest.raises(ConfigError, match="torchrun has begun 4 processes"):
+    with pytest.raises(ConfigError, match="torchrun started 4 processes"):
         devices(devices=2)
 
 
@@ -68,5 +68,5 @@ def test_a_trial_has_one_device() -> None:
 def test_torchrun_is_for_one_run_that_is_shared(task: str, strategy: str | None, multirun: bool) -> None:
     cfg = OmegaConf.create({"task": {"_target_": f"gptshake.tasks.{task}.run"}, "trainer": {"strategy": strategy}})
     check_torchrun(cfg, 1, multirun=multirun)
-    with pytest.raises(ConfigError, match="torchrun has begun 2 processes"):
+    with pytest.raises(ConfigError, match="torchrun started 2 processes"):
         check_torchrun(cfg, 2, multirun=multirun)

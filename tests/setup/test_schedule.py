@@ -28,7 +28,7 @@ from gptshake.setup.resolve import carry_note
 )
 def test_a_rate_from_runs_of_another_length_says_how_far_it_carries(found: dict[str, object] | None, steps: int, said: str) -> None:
     budget = plan(
-        n_parameters=10_000, epoch_tokens=2_048_000, block_size=64, batch_size=32, micro_batch_size=32, micro_batch_wish=32, max_steps=steps
+        n_parameters=10_000, epoch_tokens=2_048_000, block_size=64, batch_size=32, micro_batch_size=32, max_micro_batch=32, max_steps=steps
     )
     note = carry_note(found, budget)
     assert said in note and bool(note) == bool(said)

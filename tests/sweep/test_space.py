@@ -74,7 +74,7 @@ def test_a_declared_value_that_is_no_number_is_none(declared: Any) -> None:
     ("text", "part"),
     [
         ("model.bias=choice(range)", "model.bias=range: search_space has no range for model.bias"),
-        ("odd=choice(range)", "which is no range"),
+        ("odd=choice(range)", "which is not a range"),
         ("x=range(1e-5,1e-2)", "x=interval(1e-5,1e-2), on a log scale x=tag(log,interval(1e-5,1e-2))"),
         ("x=interval(2,1)", "from a smaller number to a larger one"),
         ("x=tag(log,interval(0,1))", "a logarithmic interval begins above 0"),

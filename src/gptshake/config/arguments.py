@@ -96,7 +96,7 @@ def parse(raw: list[str]) -> Arguments:
         elif word.startswith("-"):
             hint = of_a_flag(word, next(words, "-"))
             raise ConfigError(
-                f"{word} is no flag of gptshake{hint} It takes -m, --dirty, --cfg job, --help, --version and key=value pairs."
+                f"{word} is not a flag of gptshake{hint} It takes -m, --dirty, --cfg job, --help, --version and key=value pairs."
             )
         elif arguments.overrides and (word.startswith("=") or (arguments.overrides[-1].endswith("=") and "=" not in word)):
             whole = arguments.overrides[-1] + word + (next(words, "") if word == "=" else "")

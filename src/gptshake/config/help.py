@@ -41,11 +41,11 @@ _COMMANDS = (
     ("gptshake task=report study=<name>", "what a sweep has found, at any time"),
     ("gptshake resume=<run>", "continue a stopped or killed run, bit for bit"),
     ("gptshake task=runs task.sort=val/bpb", "all runs, the best first; task.filter='model=tiny lr>1e-3'"),
-    ("gptshake task=clean", "what caches, checkpoints and studies take on the disk"),
+    ("gptshake task=clean", "disk usage of caches, checkpoints and studies"),
     ("gptshake task=diff task.runs=[<run>,<run>]", "what differs between runs, from config and code to curves"),
     ("gptshake task=sample task.run=<run> task.prompt='The '", "write text with a trained model"),
     ("gptshake task=journal", "a research journal of all runs, around your own words"),
-    ("gptshake task=reproduce task.run=<run> task.steps=50", "run it once more with its own code, and compare bit for bit"),
+    ("gptshake task=reproduce task.run=<run> task.steps=50", "repeat it with its own code, and compare bit for bit"),
     ("gptshake model=gpt3_small data=wiki_char --cfg job", "show the whole config and run nothing"),
     ("gptshake model=gpt3_small data=wiki_char debug=smoke", "a few steps through everything"),
 )

@@ -102,7 +102,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
             continue  # another option of the group may not have the key
         if SECRET in text:
             if key not in new_keys and (not is_free(key, RESUME) or key.startswith("data.")):
-                raise RecordError(f"The record of {run_dir.name} has {text}: a secret is kept nowhere. Give {key}= again to go on.")
+                raise RecordError(f"The record of {run_dir.name} has {text}: secrets are not stored. Give {key}= again to resume.")
         elif trusted or ((ours or not names_place(text)) and _is_value(text, run_dir, new_keys, resolvers=ours)):
             kept.append(text)
     frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
@@ -343,7 +343,7 @@ def _rate_of_run(path: Path) -> tuple[float, Path]:
     info = read_run(path)
     found = info.get("find_lr") or {}
     if not isinstance(found, dict) or found.get("lr") is None:
-        why = "is no run of task=find_lr" if not found else f"has not found a rate ({info['status']})"
+        why = "is not a run of task=find_lr" if not found else f"has not found a rate ({info['status']})"
         raise RecordError(f"{LR}={FROM}{info['id']}: {path.name} {why}. Find one with: gptshake task=find_lr model=... data=...")
     return _checked_rate(found["lr"], info["id"]), path
 
@@ -351,7 +351,7 @@ def _rate_of_run(path: Path) -> tuple[float, Path]:
 def _checked_rate(value: Any, name: str) -> float:
     if not is_number(value) or value <= 0:
         raise RecordError(
-            f"{LR}={FROM}{name}: its record holds the rate {str(value)[:40]!r}, which is no number above 0. Give the rate itself."
+            f"{LR}={FROM}{name}: its record holds the rate {str(value)[:40]!r}, which is not a number above 0. Give the rate itself."
         )
     return float(value)
 
@@ -442,9 +442,9 @@ def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
     except OSError as error:
         raise ConfigError(f"{EXPERIMENT}={path}: there is no such file.") from error
     except Exception as error:  # whatever the reader of YAML makes of a file that is none
-        raise ConfigError(f"{EXPERIMENT}={path} is no config: {first_line(error)}.") from error
+        raise ConfigError(f"{EXPERIMENT}={path} is not a config: {first_line(error)}.") from error
     if not isinstance(node, DictConfig):
-        raise ConfigError(f"{EXPERIMENT}={path} is no config: it holds no keys.")
+        raise ConfigError(f"{EXPERIMENT}={path} is not a config: it has no keys.")
     content = OmegaConf.to_container(node, resolve=False)
     assert isinstance(content, dict)
     lines = []

@@ -144,7 +144,7 @@ def check_modules(cfg: DictConfig) -> None:
     for key in keys(cfg):
         module = str(OmegaConf.select(cfg, key)).partition(".")[0] if key.endswith("._target_") else "sys"
         if module not in sys.modules and find_spec(module) is None:
-            raise ConfigError(f"{key}: there is no module {module!r}. A file of your own is looked for in the folder where you type.")
+            raise ConfigError(f"{key}: there is no module {module!r}. Your own files are searched in the working directory.")
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -208,7 +208,7 @@ def check_one_device(cfg: DictConfig, who: str) -> None:
     """
     devices = OmegaConf.select(cfg, "trainer.devices")
     if devices not in (None, 1):
-        raise ConfigError(f"{who} trains on one device: leave trainer.devices={devices} out, or say trainer.devices=1.")
+        raise ConfigError(f"{who} trains on one device: leave trainer.devices={devices} out, or use trainer.devices=1.")
 
 
 def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
@@ -219,7 +219,7 @@ def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
     """
     if processes > 1 and (multirun or not str(cfg.task.get("_target_")).endswith(".train.run") or not cfg.trainer.get("strategy")):
         raise ConfigError(
-            f"torchrun has begun {processes} processes, which can only train one run together: say trainer=ddp or trainer=fsdp, "
+            f"torchrun started {processes} processes, which can only train one run together: use trainer=ddp or trainer=fsdp, "
             "without -m and task=, or start gptshake without torchrun."
         )
 

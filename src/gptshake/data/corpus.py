@@ -321,11 +321,11 @@ class _Writer:
             if good and digest.hexdigest() == state.digest:
                 self._say(f"resuming {self._label} after {counted(state.written, 'document')}")
                 return state, digest
-            self._say(f"reading {self._label} from the start: what a stopped process left of it was changed")
+            self._say(f"reading {self._label} from the start: the partial corpus of a stopped process was changed")
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._say(f"reading {self._label} from the start: what a stopped process left of it is damaged ({type(error).__name__})")
+            self._say(f"reading {self._label} from the start: the partial corpus of a stopped process is damaged ({type(error).__name__})")
         return _State(), new_sha256()
 
 

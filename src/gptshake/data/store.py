@@ -344,15 +344,15 @@ def unknown_warnings(store: TokenStore) -> list[str]:
     few = sum(split.n_documents for split in store.splits) < FEWEST_DOCUMENTS
     by_position = store.manifest["recipe"]["split"] == "position" or few  # the splits are parts of one stretch of text
     if "saved" in settings:
-        larger = "it was made from another text (tokenizer.path); one made from this text knows more."
-        other = "neither the text that it was made from nor this training text has their characters; take tokenizer=byte, which knows every text."
+        larger = "it was made from another text (tokenizer.path); one trained on this text has more characters."
+        other = "neither the text that it was made from nor this training text has their characters; take tokenizer=byte, which encodes any text."
     else:
         whole = store.tokenizer.vocab_size + store.train.unknown.kinds
-        larger = "give it a larger vocabulary, or take tokenizer=byte, which knows every text."
+        larger = "give it a larger vocabulary, or take tokenizer=byte, which encodes any text."
         if settings["kind"] == "char":
             larger = f"raise tokenizer.vocab_size, {whole:,} has every character of the training text, or take tokenizer=byte."
         cut = ", because the text is split by position and changes on the way" if by_position else ""
-        other = f"their characters do not occur in the training text{cut}, so no larger vocabulary has them; take tokenizer=byte, which knows every text."
+        other = f"their characters do not occur in the training text{cut}, so no larger vocabulary has them; take tokenizer=byte, which encodes any text."
     return [
         f"{split.unknown_share:.1%} of the tokens of {split.name} are unknown to the tokenizer: "
         + (larger if split.unknown.seen >= split.unknown.unseen else other)

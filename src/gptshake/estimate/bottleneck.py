@@ -174,7 +174,7 @@ def _optimizer(parts: Mapping[str, float], total: float, now: Situation) -> str:
     then = share / (share + factor * (1 - share))
     return (
         f"optimizer-bound: the update of the weights takes {percent(share)} of the step, for {now.batch_size} sequences; "
-        f"with data.batch_size={factor * now.batch_size} it would be {percent(then)} (another batch may want another optimizer.lr)."
+        f"with data.batch_size={factor * now.batch_size} it would be {percent(then)} (another batch may need another optimizer.lr)."
     )
 
 

@@ -60,7 +60,7 @@ def plan(
     block_size: int,
     batch_size: int | str,
     micro_batch_size: int | str,
-    micro_batch_wish: int,
+    max_micro_batch: int,
     batch_tokens: int | None = None,
     preset_tokens: int | None = None,
     devices: int = 1,
@@ -79,8 +79,8 @@ def plan(
         epoch_tokens: target tokens of one pass: blocks x block_size.
         block_size: tokens per sequence.
         batch_size: sequences per step over all devices, or ``auto``.
-        micro_batch_size: sequences per pass and device, or ``auto``, which is ``micro_batch_wish``.
-        micro_batch_wish: the most that a device should be given at once.
+        micro_batch_size: sequences per pass and device, or ``auto``, which is ``max_micro_batch``.
+        max_micro_batch: the most that a device should be given at once.
         batch_tokens: tokens per step; beats ``batch_size``.
         preset_tokens: tokens per step of the model's preset; used by ``auto`` only.
         devices: that share a step.
@@ -100,12 +100,12 @@ def plan(
             f"A batch of {batch} sequences cannot be shared by {devices} devices: make data.batch_size a multiple of {devices}."
         )
     per_device = batch // devices
-    wish, explicit = (micro_batch_wish, False) if isinstance(micro_batch_size, str) else (micro_batch_size, True)
+    limit, explicit = (max_micro_batch, False) if isinstance(micro_batch_size, str) else (micro_batch_size, True)
     _check_auto("data.micro_batch_size", micro_batch_size)
-    micro = micro_batch(per_device, wish)
+    micro = micro_batch(per_device, limit)
     notes = [note] if note else []
-    if explicit and micro < min(wish, per_device):
-        notes.append(f"data.micro_batch_size={wish} does not divide {per_device} sequences; using {micro}")
+    if explicit and micro < min(limit, per_device):
+        notes.append(f"data.micro_batch_size={limit} does not divide {per_device} sequences; using {micro}")
     steps = ceil(tokens / (batch * block_size))
     if max_steps is not None and (max_steps <= steps or (max_epochs is None and max_tokens is None)):
         steps, stop_rule = max_steps, "max_steps"
@@ -125,7 +125,7 @@ def run_tokens(n_parameters: int, epoch_tokens: int, *, max_epochs: float | None
     """
     _at_least_one("trainer.max_tokens", max_tokens)
     if max_epochs is not None and not max_epochs > 0:
-        raise ConfigError(f"trainer.max_epochs={max_epochs} is no length to train for: write a number above 0, such as 1 or 0.5.")
+        raise ConfigError(f"trainer.max_epochs={max_epochs} must be a number above 0, such as 1 or 0.5.")
     limits: list[tuple[int, str]] = []
     if max_epochs is not None:
         limits.append((max(1, round(max_epochs * epoch_tokens)), "max_epochs"))
@@ -166,14 +166,14 @@ def resolve_batch(
     return batch, _too_large(wished * block_size, batch * block_size, run_tokens)
 
 
-def micro_batch(per_device: int, wish: int) -> int:
-    """The largest divisor of ``per_device`` sequences that is not above ``wish``, so that every pass of a step is of one size.
+def micro_batch(per_device: int, limit: int) -> int:
+    """The largest divisor of ``per_device`` sequences that is not above ``limit``, so that every pass of a step is of one size.
 
     Raises:
-        ConfigError: a wish below 1.
+        ConfigError: a limit below 1.
     """
-    _at_least_one("data.micro_batch_size", wish)
-    return next(size for size in range(min(wish, per_device), 0, -1) if per_device % size == 0)
+    _at_least_one("data.micro_batch_size", limit)
+    return next(size for size in range(min(limit, per_device), 0, -1) if per_device % size == 0)
 
 
 def parse_max_time(text: str) -> int:

@@ -62,7 +62,7 @@ def parse_bytes(key: str, text: str) -> int:
     power = " kmgt".index(match[2] or " ") if match else 0
     found = int(float(match[1]) * (1000 if match[3] == "b" else 1024) ** power) if match else 0
     if found < 1:
-        raise ConfigError(f"{key}={text} is no amount of memory: write a number and a unit, such as 800MiB or 1.5GiB.")
+        raise ConfigError(f"{key}={text} is not an amount of memory: use a number and a unit, such as 800MiB or 1.5GiB.")
     return found
 
 

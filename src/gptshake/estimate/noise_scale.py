@@ -2,7 +2,7 @@
 
 With micro-batches of b sequences and a batch of B, E|g_b|^2 = |G|^2 + S / b and E|g_B|^2 = |G|^2 + S / B, so two norms give |G|^2
 (signal) and S (noise of one sequence), and B_simple = S / |G|^2 in sequences (McCandlish et al. 2018, appendix A.2). One
-measurement is worthless, so both are averaged, and nothing is told before |G|^2 is two standard errors above zero.
+measurement is worthless, so both are averaged, and nothing is reported before |G|^2 is two standard errors above zero.
 Under Adam it underestimates the critical batch by far (Merrill et al. 2025): a floor, and a trend.
 """
 
@@ -55,7 +55,7 @@ class Estimate:
 
     @property
     def scale(self) -> float | None:
-        """B_simple in sequences; None until it can be told."""
+        """B_simple in sequences; None until it can be estimated."""
         return self.noise / self.signal if self.high is not None else None
 
 
@@ -112,7 +112,7 @@ def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) ->
     """What it means for this run, to act on.
 
     Args:
-        estimates: in order; the last one is told, the first that was sure gives the trend.
+        estimates: in order; the last one is reported, the first that was sure gives the trend.
         batch_size: of the run, in sequences.
         block_size: tokens of a sequence.
     """
@@ -123,12 +123,12 @@ def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) ->
         return _not_yet(last, batch_size) + _once(estimates)
     ratio = batch_size / last.scale
     size = f"{short(last.scale)} sequences = {short_count(last.scale * block_size)} tokens"
-    told = (
+    text = (
         f"noise scale: {size} ({short(last.low)} to {short(last.high)}) after {short_count(last.tokens)} tokens{_trend(estimates)}. "
         f"Batch {batch_size} ({short_count(batch_size * block_size)} tokens) is {ratio:.2g} x critical at most (under Adam the noise scale "
-        "is a floor of the critical batch): "
+        "is a lower bound of the critical batch): "
     )
-    return told + _advice(batch_size, ratio)
+    return text + _advice(batch_size, ratio)
 
 
 def _advice(batch: int, ratio: float) -> str:
@@ -156,19 +156,19 @@ def _trend(estimates: Sequence[Estimate]) -> str:
 
 def _not_yet(last: Estimate, batch_size: int) -> str:
     """How many measurements it would take, if |G|^2 stays what it seems to be: errors fall with the root of those that count."""
-    told = f"noise scale: cannot be estimated after {last.measurements} measurements, |G|^2 is {last.signal:.2g} ± {last.signal_error:.2g}"
+    text = f"noise scale: cannot be estimated after {last.measurements} measurements, |G|^2 is {last.signal:.2g} ± {last.signal_error:.2g}"
     if last.signal <= 0 or last.signal_error == inf:
-        return f"{told}; train longer, or with a larger batch than {batch_size}."
+        return f"{text}; train longer, or with a larger batch than {batch_size}."
     counted = min(last.measurements, max(2 * MEMORY, last.measurements / 5))  # an average with time constant t is one of 2 t values
     needed = counted * (SURE * last.signal_error / last.signal) ** 2
     measurements = max(needed if needed <= 2 * MEMORY else 5 * needed, last.measurements + 1, LEAST)
-    return f"{told}; it would take about {short_count(measurements)} at batch {batch_size}, fewer at a larger one."
+    return f"{text}; it would take about {short_count(measurements)} at batch {batch_size}, fewer at a larger one."
 
 
 def _once(estimates: Sequence[Estimate]) -> str:
     """It grows out of sight in long runs."""
     for one in reversed(estimates):
         if one.scale is not None and one.low is not None and one.high is not None:
-            told = f"{short(one.scale)} sequences ({short(one.low)} to {short(one.high)}) after {short_count(one.tokens)} tokens"
-            return f" It was {told}, when it could last be estimated."
+            text = f"{short(one.scale)} sequences ({short(one.low)} to {short(one.high)}) after {short_count(one.tokens)} tokens"
+            return f" It was {text}, when it could last be estimated."
     return ""

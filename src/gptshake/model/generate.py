@@ -111,10 +111,10 @@ def _check(prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | N
         raise ConfigError(f"n_tokens={n_tokens} cannot be generated: write a whole number from 0 up.")
     if not _is_number(temperature) or not temperature >= 0:
         raise ConfigError(
-            f"temperature={temperature} is no number from 0 up: write 0 for the likeliest token, 1 for the network's own distribution."
+            f"temperature={temperature} must be a number from 0 up: 0 for the likeliest token, 1 for the network's own distribution."
         )
     if top_k is not None and not (_is_whole(top_k) and top_k >= 1):
-        raise ConfigError(f"top_k={top_k} is no number of tokens to choose from: write a whole number from 1 up, or null for all tokens.")
+        raise ConfigError(f"top_k={top_k} must be a whole number from 1 up, or null for all tokens.")
     if top_p is not None and not (_is_number(top_p) and 0 < top_p <= 1):
         raise ConfigError(f"top_p={top_p} is not a probability: write one above 0 and at most 1, or null for all tokens.")
 

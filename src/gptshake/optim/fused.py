@@ -8,18 +8,18 @@ from gptshake.errors import ConfigError
 FUSED_DEVICES = {"cpu", "cuda"}
 
 
-def use_fused(wish: bool | str, parameters: Iterable[Any], *, slices: bool = True) -> bool:
+def use_fused(setting: bool | str, parameters: Iterable[Any], *, slices: bool = True) -> bool:
     """``auto`` is true where every parameter lies on a device with the kernel.
 
     Args:
-        wish: of the config.
+        setting: of the config.
         parameters: to be trained.
         slices: whether the kernel also takes weights of which each device has but a slice (trainer=fsdp).
     Raises:
         ConfigError: another word than ``auto``.
     """
-    if wish == "auto":
+    if setting == "auto":
         return all(parameter.device.type in FUSED_DEVICES and (slices or not hasattr(parameter, "full_tensor")) for parameter in parameters)
-    if not isinstance(wish, bool):
-        raise ConfigError(f"optimizer.fused={wish} is not understood: write auto, true or false.")
-    return wish
+    if not isinstance(setting, bool):
+        raise ConfigError(f"optimizer.fused={setting} is not understood: write auto, true or false.")
+    return setting

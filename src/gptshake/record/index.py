@@ -244,7 +244,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     try:
         study = json.loads(read_text(file, LARGEST_RECORD))
     except OSError as error:
-        raise RecordError(f"{folder} is no study: it has no study.json that can be read.") from error
+        raise RecordError(f"{folder} is not a study: it has no readable study.json.") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{file} is damaged: {error if isinstance(error, ValueError) else 'it is nested too deep'}.") from error
     if not isinstance(study, dict) or not {"name", "trials", "axes", "objective"} <= study.keys():

@@ -271,7 +271,7 @@ def parse_run(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(read_text(path / "run.json", LARGEST_RECORD))
     except OSError as error:
-        raise RecordError(f"{path} is no run directory: it has no run.json that can be read.") from error
+        raise RecordError(f"{path} is not a run directory: it has no readable run.json.") from error
     except ValueError as error:
         raise RecordError(f"{path / 'run.json'} is damaged: {error}.") from error
     except RecursionError as error:

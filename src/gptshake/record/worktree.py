@@ -59,13 +59,13 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
     if root is None:
         raise RecordError(
             f"{info['id']} was made by commit {commit[:10]} of a checkout, and this gptshake runs from none: clone "
-            f"{remote or 'its repository'}, install it with pip install -e, and say the same again."
+            f"{remote or 'its repository'}, install it with pip install -e, and run the same command again."
         )
     try:
         run_git(root, "cat-file", "-e", f"{commit}^{{commit}}")
     except GitRefused as refusal:
         way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
-        raise RecordError(f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and say the same again.") from refusal
+        raise RecordError(f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and run the same command again.") from refusal
     _remove_dead(root)
     with TemporaryDirectory(prefix=PREFIX) as folder:
         tree = Path(folder).resolve() / TREE
@@ -104,7 +104,7 @@ def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> Code:
     known = f"Its code has the hash {then[:16]}, this installation {now[:16]}" if then and now else "It kept no hash of its code"
     raise RecordError(
         f"{info['id']} was made by gptshake {version} without a commit ({reason}), so its code cannot be restored. {known}: "
-        f"install gptshake {version} in the way it was then, and say the same again."
+        f"install gptshake {version} in the way it was then, and run the same command again."
     )
 
 

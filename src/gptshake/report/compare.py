@@ -95,15 +95,15 @@ def verdict(found: Comparison, *, same: bool, tolerance: float) -> tuple[bool, s
         return True, f"Reproduced: {values} are bit-identical."
     first, worst = found.deviations[0], found.largest
     assert worst is not None
-    told = (
+    summary = (
         f"Of {values}, {len(found.deviations):,} differ, the first at step {first.step:,}, the most {worst.column} of step {worst.step:,}: "
         f"{worst.now:.7g} was {worst.then:.7g}, a relative deviation of {worst.relative:.1e}"
     )
     if same:
-        return False, f"Not reproduced: on the same machine every bit must be the same. {told}."
+        return False, f"Not reproduced: on the same machine every bit must be the same. {summary}."
     holds = found.holds(tolerance)
     limit = f"{'within' if holds else 'above'} the tolerance of {tolerance:g} for another machine"
-    return holds, f"{'Reproduced' if holds else 'Not reproduced'}, {limit}. {told}."
+    return holds, f"{'Reproduced' if holds else 'Not reproduced'}, {limit}. {summary}."
 
 
 def environment_differences(then: Info, now: Info) -> list[tuple[str, str, str]]:
@@ -116,7 +116,7 @@ def environment_differences(then: Info, now: Info) -> list[tuple[str, str, str]]
 def same_machine(then: Info, now: Info) -> bool:
     """Whether the same bits can be asked for: device, torch and threads are the same.
 
-    A GPU that was not trained on does not count. Processors are told apart by their names only.
+    A GPU that was not trained on does not count. Processors are compared by name only.
     """
     device = (then.get("resolved") or {}).get("trainer.accelerator")
     keys = ["torch", "threads of torch", "device", "precision", "processor" if device == "cpu" else "GPU"]

@@ -146,7 +146,7 @@ def period(text: str) -> tuple[float, float]:
             raise ValueError(text)
         first, after = ((one.start_time).to_pydatetime().timestamp() for one in (found, found + 1))
     except (ValueError, OverflowError) as error:  # another form, or outside of the calendar
-        said = f"started: {text!r} is no time: write today, yesterday, a date such as 2026-11-20, or 2026-11-20T18:30."
+        said = f"started: {text!r} is not a time: use today, yesterday, a date such as 2026-11-20, or 2026-11-20T18:30."
         raise ConfigError(said) from error
     return first, after
 
@@ -251,7 +251,7 @@ def tally(entries: Sequence[Entry]) -> str:
 def old_rule(entries: Sequence[Entry]) -> str:
     """What the mark means, if one of the runs has it."""
     marked = any(entry.old_rule and "val/bpb" in entry.figures for entry in entries)
-    return f"{OLD} bits per byte by the old rule: what unknown tokens hide is left out, so do not compare them." if marked else ""
+    return f"{OLD} bits per byte by the old rule, without the charge for unknown tokens: do not compare them." if marked else ""
 
 
 def shared(entries: Sequence[Entry]) -> dict[str, str]:

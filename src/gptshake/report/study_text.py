@@ -34,7 +34,7 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
         found = [_winner(study, winner), *_confirmation(study, winner), *_intervals(study, winner), *_speeds(study, folder)]
     tokens, schedule = stats.tokens_of(study, winner.trial), study.get("schedule") or ""
     share = re.search(r"([\d.]+) % of the run", schedule)
-    other = "a longer warm-up takes a higher rate" if share and float(share[1]) >= LONG_WARMUP else "longer runs may want another value"
+    other = "a longer warm-up allows a higher rate" if share and float(share[1]) >= LONG_WARMUP else "longer runs may need another value"
     valid = [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {other}."] if tokens else []
     place = folder or Path("multirun") / study["name"]
     build = [f"Build on it:  {use(study, place)}"] if study.get("program") == "gptshake" else []  # another app has no experiment=
@@ -88,7 +88,7 @@ def _confirmation(study: Rows, winner: Best) -> list[str]:
             return [f"With a second seed: {'; '.join(parts)}."]
         return ["The noise between seeds was not measured (hydra.sweeper.timeout)."] if done else []
     if not fresh:
-        return ["The confirmation has not begun (hydra.sweeper.timeout)."] if done and study.get("confirm_runs") else []
+        return ["The confirmation has not started (hydra.sweeper.timeout)."] if done and study.get("confirm_runs") else []
     parts = []
     for row in fresh:
         values, error = stats.run_values(row), stats.standard_error(stats.run_values(row))

@@ -20,7 +20,7 @@ from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
 from gptshake.report.tables import aligned
 
 Facts = Mapping[str, Any]
-LR_RULES = {"steep": "steepest fall", "valley": "valley", "minimum": "minimum / 10", "slide": "slide", "middle": "middle of the basin"}
+LR_RULES = {"steep": "steepest fall", "valley": "valley", "minimum": "minimum / 10", "slide": "slide", "middle": "middle of the near-optimal interval"}
 STEP_PARTS = {
     "data": "waiting for data",
     "transfer": "copying to device",
@@ -100,7 +100,7 @@ def _lr_doubts(found: Facts) -> list[str]:
     """Why the recommendation may be off, and what would settle it."""
     lines = []
     if found.get("ramps") and not found.get("rules"):
-        lines.append("The loss did not fall at any rate of the range test, so the runs began at the rate of the scaling law.")
+        lines.append("The loss did not fall at any rate of the range test, so the runs started at the rate of the scaling law.")
     if found.get("still_falls"):
         lines.append(
             f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
@@ -156,7 +156,7 @@ def fit_batch_sentence(facts: Facts) -> str:
         where = f"for steps of {counted(batch, 'sequence')}"
         more = f" (larger steps go up to {short_count(beyond.rate(batch) * block)}, {beyond.size} at once)"
     full = any(not row.fits for row in tried)
-    end = f"{most.size} {'is the largest that fits' if full else 'still fits, and more is no faster'}."
+    end = f"{most.size} {'is the largest that fits' if full else 'still fits, and larger sizes are not faster'}."
     speed = f"{best.rate(batch) * block:,.0f} tokens/s with {short_bytes(best.peak or 0)} of {short_bytes(facts['limit'])}"
     return f"data.micro_batch_size={use}{divided} is the fastest {where}: {speed}{more}; {end}"
 
@@ -325,7 +325,7 @@ def inspection_text(facts: Facts, batch_size: int | None) -> str:
         f"{head}\nstore {facts['key']} in {facts['path']}",
         _splits(facts),
         f"an epoch: {counted(facts['n_blocks'], 'block')} of {facts['block_size']:,} tokens{steps}\n"
-        f"entropy in nats per token: {entropy} (what a model that knows nothing, frequencies, one token of context would reach)",
+        f"entropy in nats per token: {entropy} (uniform guessing, unigrams, bigrams)",
         f"most frequent: {most}\nleast frequent: {least}{unused}",
     ]
     for number, block in enumerate(facts["blocks"], 1):  # each line behind a bar, so that nothing of it is taken for ours

@@ -39,7 +39,7 @@ def make(node: DictConfig, **objects: Any) -> Any:
         if isinstance(error.__cause__, ImportError):
             reason = error.__cause__.__cause__ or error.__cause__
             raise ConfigError(
-                f"_target_: {node.get('_target_')} cannot be imported ({reason}). A file of your own is looked for in the folder where you type."
+                f"_target_: {node.get('_target_')} cannot be imported ({reason}). Your own files are searched in the working directory."
             ) from error
         raise GptshakeError(
             f"{node.get('_target_')} cannot be built with its keys: {' '.join(str(error.__cause__ or error).split())}"

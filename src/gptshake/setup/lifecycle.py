@@ -142,8 +142,8 @@ def _resume(context: Context) -> Run:
         ) from error
     if store.fingerprint != known:
         raise RecordError(
-            f"The text of {store.label} is not the one that {run.name} began with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
-            f"Give it back as it was, or start a new run from its weights: init_from={run.id}."
+            f"The text of {store.label} is not the one that {run.name} started with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
+            f"Restore the text, or start a new run from its weights: init_from={run.id}."
         )
     _extend(cfg, run, context.plan)
     if (parent := run.info.get("parent_path")) and (Path(parent) / "run.json").exists():
@@ -177,7 +177,7 @@ def _report_other_code(run: Run, launch: Launch) -> None:
         folder.mkdir(exist_ok=True)
         launch.code.save(folder)
     if any(began.get(key) != now.get(key) for key in ("commit", "diff_sha256", "code_sha256")):
-        run.say(f"note: this run began with {_code(began)} and is resumed with {_code(now)}")
+        run.say(f"note: this run was started with {_code(began)} and is resumed with {_code(now)}")
 
 
 def _code(git: Mapping[str, Any]) -> str:

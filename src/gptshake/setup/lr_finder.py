@@ -63,7 +63,7 @@ def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps
         TrainingError: the loss is not finite from the start, or there is not enough memory.
         Stop: a signal came.
     """
-    with tempfile.TemporaryDirectory(prefix="gptshake-find_lr-") as folder, SIGNALS.deferred():  # a signal amidst a fork would be lost
+    with tempfile.TemporaryDirectory(prefix="gptshake-find_lr-") as folder, SIGNALS.deferred():  # a signal during a fork would be lost
         runner = ChildRunner(_range_tests)
         try:
             child = runner.start(Spec((cfg, store, budget), Path(folder), threads=cfg.trainer.threads, quiet=False))
@@ -90,8 +90,8 @@ def _range_tests(plan: tuple[DictConfig, TokenStore, Budget]) -> dict[str, Any]:
         quick = _ramp(cfg, store, budget, 0, quick_rates, progress)
         if len(quick) == 1:
             raise TrainingError(
-                f"The loss is not finite after one step at a learning rate of {task.low:g}, so the rate is not to blame: "
-                "look at init_from, or try trainer.precision=32-true."
+                f"The loss is not finite after one step at a learning rate of {task.low:g}, so the rate is not the cause: "
+                "check init_from, or try trainer.precision=32-true."
             )
         low, high = moves(quick_rates, smooth(quick)) or (task.low, task.high)
         rates = geometric(low, high, task.steps)

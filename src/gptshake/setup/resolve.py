@@ -120,7 +120,7 @@ def tokenizer_trainer(cfg: DictConfig, own: Path | None = None) -> TokenizerTrai
         try:
             path = find_run(wanted, run_roots(cfg.paths))
         except RecordError as error:
-            raise ConfigError(f"tokenizer.path={wanted} is no file, no folder and no run. {error}") from error
+            raise ConfigError(f"tokenizer.path={wanted} is not a file, a folder or a run. {error}") from error
     return SavedTrainer(path, trainer)
 
 
@@ -160,7 +160,7 @@ def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: h
         batch_size=cfg.data.batch_size,
         batch_tokens=cfg.data.batch_tokens,
         micro_batch_size=cfg.data.micro_batch_size,
-        micro_batch_wish=_micro_batch_wish(cfg, model, gpu),
+        max_micro_batch=_max_micro_batch(cfg, model, gpu),
         preset_tokens=OmegaConf.select(cfg, "preset.batch_tokens"),
         devices=trainer.devices,
         max_steps=trainer.max_steps,
@@ -170,7 +170,7 @@ def _resolve(cfg: DictConfig, store: TokenStore, measure: Measure | None, gpu: h
     budget, said = planned(), ""
     if fit:
         size, said = fit(cfg, model, budget)
-        planned = partial(planned, micro_batch_wish=size)
+        planned = partial(planned, max_micro_batch=size)
         budget = planned()
     if measure is not None and trainer.hours is not None:
         budget = _within_hours(cfg, store, model, planned, budget, measure)
@@ -217,20 +217,20 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
         hardware.device_count(device),
     )
     if strategy is None and wanted not in (1, AUTO):
-        raise ConfigError(f"trainer.devices={wanted} needs to know how the devices share the work: say trainer=ddp or trainer=fsdp, too.")
+        raise ConfigError(f"trainer.devices={wanted} needs a strategy: add trainer=ddp or trainer=fsdp.")
     if strategy is None:
         return 1
     if wanted == AUTO and launched == 1 and device == "cpu":
-        raise ConfigError("On a CPU say how many processes share the work, as in trainer.devices=2.")
+        raise ConfigError("On a CPU give the number of processes, as in trainer.devices=2.")
     count = int(wanted) if wanted != AUTO else launched if launched > 1 else there
     if launched not in (1, count):
-        raise ConfigError(f"trainer.devices={count}, but torchrun has begun {launched} processes: leave trainer.devices out.")
+        raise ConfigError(f"trainer.devices={count}, but torchrun started {launched} processes: leave trainer.devices out.")
     if here and count > there:
         what = "processors that this process may use" if device == "cpu" else "GPUs here" if device == "cuda" else "GPU of Apple's"
         raise ConfigError(f"trainer.devices={count} is more than the {there} {what}.")
     if strategy == "fsdp" and count > 1 and (cfg.trainer.compile or cfg.trainer.precision == "16-mixed"):
         key = "compile=true" if cfg.trainer.compile else "precision=16-mixed"
-        raise ConfigError(f"trainer.{key} does not go with trainer=fsdp: leave it out, or say trainer=ddp.")
+        raise ConfigError(f"trainer.{key} does not work with trainer=fsdp: leave it out, or use trainer=ddp.")
     return count
 
 
@@ -268,7 +268,7 @@ def offset_rule(cfg: DictConfig) -> str:
     return str(cfg.data.get("offset", "none"))
 
 
-def _micro_batch_wish(cfg: DictConfig, model: Costs, gpu: hardware.Gpu | None) -> int:
+def _max_micro_batch(cfg: DictConfig, model: Costs, gpu: hardware.Gpu | None) -> int:
     device = device_of(cfg)
     return largest_micro_batch(
         model,

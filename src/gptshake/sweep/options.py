@@ -57,7 +57,7 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
         for key, value in point.items():
             broken = known[key].powers and isinstance(value, int) and value.bit_count() != 1
             if value is None or broken or (known[key].choices and value not in known[key].choices):
-                raise ConfigError(f"enqueue: {key}={value} is no value to try; give one of its range.")
+                raise ConfigError(f"enqueue: {key}={value} is not in its range.")
         points.append({key: value for key, value in point.items() if value is not None})
     return points
 
@@ -121,7 +121,7 @@ def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> 
     if options.n_trials is not None:
         raise ConfigError("hydra.sweeper.hours chooses the number of trials: give it or n_trials, not both.")
     if prepared.seconds is None:
-        raise ConfigError("hydra.sweeper.hours needs to know how long a run takes, which this app does not say: give n_trials instead.")
+        raise ConfigError("hydra.sweeper.hours needs to know how long a run takes, which this app does not report: give n_trials instead.")
     runs = options.hours * 3600 * slots / prepared.seconds
     confirmed = int(runs / (options.repeats + options.confirm))  # if every trial is confirmed
     return max(1, confirmed if confirmed < CONFIRMED else int((runs - CONFIRMED * options.confirm) / options.repeats))

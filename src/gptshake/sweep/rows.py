@@ -39,7 +39,7 @@ class RunRow:
     def __post_init__(self) -> None:
         """Refuse a path that leaves the study: files of a study may be somebody else's, and runs write and remove there."""
         if Path(self.path).is_absolute() or ".." in Path(self.path).parts:
-            raise RecordError(f"{ROWS} names the run {self.path!r}, which lies outside of the study: it is not as gptshake writes it.")
+            raise RecordError(f"{ROWS} names the run {self.path!r}, which is outside of the study: gptshake does not write such a file.")
 
 
 @dataclass
@@ -143,7 +143,7 @@ def refuse_differences(folder: Path, stored: dict[str, Any], header: Header) -> 
         raise RecordError(
             f"The study {header.name} was started with other settings:\n"
             + "\n".join(lines)
-            + f"\nGive it back what it began with, or another name: "
+            + f"\nRestore them, or use another name: "
             f"study=<name>; its results stay in {folder}."
         )
 
@@ -154,8 +154,8 @@ def refuse_other_code(stored: dict[str, Any], header: Header) -> None:
     if differing:
         lines = "\n".join(f"  {key}: was {_shown(stored['code'].get(key))}, is {_shown(header.code.get(key))}" for key in differing)
         raise RecordError(
-            f"The study {header.name} began with other code, so its trials would not compare:\n{lines}\n"
-            "Go back to that code, give the study another name (study=<name>), or add --dirty to go on all the same."
+            f"The study {header.name} was started with other code, so its trials would not be comparable:\n{lines}\n"
+            "Go back to that code, give the study another name (study=<name>), or add --dirty to continue anyway."
         )
 
 

@@ -136,7 +136,7 @@ def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
     except HydraException as error:
         raise ConfigError(f"search_space declares {key}: {ranges[key]}, which cannot be read; {how}.") from error
     if not parsed.is_sweep_override():
-        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which is no range; {how}.")
+        raise ConfigError(f"search_space declares {key}: {ranges[key]}, which is not a range; {how}.")
     return parsed
 
 
@@ -150,7 +150,7 @@ def _check_tags(override: Override, swept: Any) -> None:
                 f"{said}: there is no tag {tag}{f'; did you mean {near[0]}?' if near else '.'} Tags are log and powers_of_two."
             )
         if not isinstance(swept, IntervalSweep):
-            raise ConfigError(f"{said}: the tag {tag} is for an interval, as tag({tag},interval(8,256)); a list is taken as it is.")
+            raise ConfigError(f"{said}: the tag {tag} is for an interval, as tag({tag},interval(8,256)); a list needs no tag.")
 
 
 def _numeric(key: str, swept: IntervalSweep, integer: bool, declared: Value | None) -> Axis:
@@ -200,7 +200,7 @@ def _choices(override: Override) -> tuple[Value, ...]:
         )
     values = list(override.sweep_iterator())
     if any(value != value for value in values):
-        raise ConfigError(f"{key}: nan is no value that a run could have.")
+        raise ConfigError(f"{key}: nan is not a valid value.")
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return tuple(dict.fromkeys(value for value in values if isinstance(value, (int, float))))
     return tuple(dict.fromkeys(texts))

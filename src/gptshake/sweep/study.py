@@ -208,7 +208,7 @@ class Study:
         if not failed:
             return None
         lines = "\n".join(f"  {self.folder / str(trial.number)}: {trial.reason}" for trial in failed[:10])
-        return f"{len(failed)} of {len(last)} trials failed (each folder's file `output` says more):\n{lines}"
+        return f"{len(failed)} of {len(last)} trials failed (details are in the file `output` of each folder):\n{lines}"
 
     def rows(self) -> dict[str, Any]:
         """Everything as plain values, as in study.json."""
@@ -269,7 +269,7 @@ def _open_storage(folder: Path, *, started: bool) -> BaseStorage:
     path = folder / JOURNAL
     if started and not path.exists():
         raise RecordError(
-            f"The study {folder.name} has no {JOURNAL}: it was kept in another storage (hydra.sweeper.storage, which is no longer there), "
+            f"The study {folder.name} has no {JOURNAL}: it was kept in another storage (hydra.sweeper.storage, which was removed), "
             f"or the file was removed. Its results stay in {folder}; start a new study with study=<name>."
         )
     path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)

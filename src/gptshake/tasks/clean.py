@@ -1,4 +1,4 @@
-"""``task=clean``: what caches, checkpoints and studies take on the disk; removes what is named, after asking, and nothing in use."""
+"""``task=clean``: disk usage of caches, checkpoints and studies; removes what is named, after asking, and nothing in use."""
 
 import difflib
 import sys
@@ -35,7 +35,7 @@ def run(context: Context) -> None:
     free = [item for item in chosen if item.name not in used]
     if not free:
         print("Nothing is removed: all of it is in use.")
-    elif cfg.task.yes or _agreed(f"Remove {_summary(free)} for good?"):
+    elif cfg.task.yes or _agreed(f"Remove {_summary(free)} permanently?"):
         _remove(free)
     else:
         print("Nothing is removed.")

@@ -70,7 +70,7 @@ def _check(cfg: DictConfig) -> None:
     low, high, steps = cfg.task.low, cfg.task.high, cfg.task.steps
     if not high >= 10 * low:
         raise ConfigError(
-            f"task.low={low:g} and task.high={high:g} leave nothing to look at: the rate goes up, by a factor of 10 at least."
+            f"task.low={low:g} and task.high={high:g} leave no range: it must cover at least a factor of 10."
         )
     if not (isinstance(steps, int) and steps >= FEWEST_STEPS):
         raise ConfigError(f"task.steps={steps} cannot work: a range test needs {FEWEST_STEPS} steps or more; 200 are a good choice.")

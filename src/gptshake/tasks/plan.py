@@ -50,7 +50,7 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
     with ExitStack() as stack:
         measure = None if gpu else stack.enter_context(forecast.stopwatch(store))  # before this process asks for a GPU
         if gpu and cfg.trainer.hours:
-            raise ConfigError("trainer.hours is measured where a run trains: to plan for another device, say task.hours.")
+            raise ConfigError("trainer.hours is measured where a run trains: to plan for another device, use task.hours.")
         budget = resolve.resolve(cfg, store, measure, gpu)
         precision = cfg.trainer.precision
         peak_flops = hardware.known_peak(gpu.name, precision) if gpu else None

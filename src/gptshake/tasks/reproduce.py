@@ -110,7 +110,7 @@ def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
     if not trust:
         raise RecordError(
             f"{info['id']} was not made by you on this machine, was made by an earlier version, or was changed since. Reproducing it runs code:\n"
-            f"{lines or '  the installed gptshake'}\nRead it in {original}; if you trust it, say task.trust=true."
+            f"{lines or '  the installed gptshake'}\nRead it in {original}; if you trust it, add task.trust=true."
         )
     print(f"trusted, though not made by you on this machine:\n{lines or '  the installed gptshake'}", flush=True)
 
@@ -177,7 +177,7 @@ def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
     try:
         return find_run(known or source, run_roots(cfg.paths)).absolute()
     except RecordError as error:
-        raise RecordError(f"{info['id']} began with the weights of init_from={source}, which is not here. {error}") from error
+        raise RecordError(f"{info['id']} started from the weights of init_from={source}, which is not here. {error}") from error
 
 
 def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Info) -> None:
@@ -200,7 +200,7 @@ def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Inf
     if lines:
         raise RecordError(
             f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n" + "\n".join(lines) + "\n"
-            "Give it the text that it had; if that lies elsewhere now: task.data_path=<file or folder>."
+            "Restore its text; if that has moved: task.data_path=<file or folder>."
         )
     if any((info.get("budget") or {}).get(key) != new["budget"][key] for key in ("steps", "tokens", "tokens_per_step")):
         raise RecordError(f"{info['id']} was planned for {info.get('budget')}, and would now be for {new['budget']}.")

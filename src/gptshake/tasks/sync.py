@@ -50,7 +50,7 @@ def run(context: Context) -> None:
     rows = [[entry.id, entry.title, became[entry.path]] for entry in shown]
     print(aligned([["run", "", "W&B"], *rows], left=(0, 1)) if rows else "W&B has every run.")
     if refused:
-        raise OutOfReach(f"W&B did not take {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
+        raise OutOfReach(f"W&B did not accept {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
 
 
 def _needless(entry: Entry) -> str:

@@ -74,7 +74,7 @@ class SavedTrainer:
         self._kind = kind
         if self._tokenizer.name != kind:
             raise ConfigError(
-                f"tokenizer.path={path} holds the kind {self._tokenizer.name}, not {kind}: say tokenizer={self._tokenizer.name}."
+                f"tokenizer.path={path} holds the kind {self._tokenizer.name}, not {kind}: use tokenizer={self._tokenizer.name}."
             )
 
     def settings(self) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Toke
     """
     path = place / FILE_NAME if place.is_dir() else place
     if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{path} is not a saved tokenizer: it is no file.")
+        raise DataError(f"{path} is not a saved tokenizer: it is not a file.")
     try:
         data = json.loads(path.read_bytes())
         kind = data["kind"]

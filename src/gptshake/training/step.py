@@ -225,4 +225,4 @@ def _cache_use() -> str:
     from torch._dynamo.utils import counters
 
     hits, misses = (sum(counters["inductor"][f"fxgraph_cache_{kind}"] for kind in kinds) for kinds in (("hit",), ("miss", "bypass")))
-    return "graphs from its cache" if hits and not misses else f"{misses} of {hits + misses} graphs built anew"
+    return "graphs from its cache" if hits and not misses else f"{misses} of {hits + misses} graphs recompiled"

@@ -113,7 +113,7 @@ def test_an_encoding_that_only_the_hook_of_a_package_knows_is_refused() -> None:
     codecs.register(hook)
     try:
         assert "".encode("no_such_encoding") == b""
-        with pytest.raises(DataError, match=r"data\.encoding=no_such_encoding is no text encoding"):
+        with pytest.raises(DataError, match=r"data\.encoding=no_such_encoding is not a text encoding"):
             known_encoding("no_such_encoding")
         assert [known_encoding(name) for name in ("UTF8", "Latin-1", "cp1252", "gb18030")] == ["utf-8", "iso8859-1", "cp1252", "gb18030"]
     finally:
@@ -122,7 +122,7 @@ def test_an_encoding_that_only_the_hook_of_a_package_knows_is_refused() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-9", "hex", "rot13", "", "a b", "\0", "idna", "undefined", "ütf-8"])
 def test_an_unknown_encoding_is_a_sentence(tmp_path: Path, encoding: str) -> None:
-    with pytest.raises(DataError, match=r"data\.encoding=.* is no text encoding"):
+    with pytest.raises(DataError, match=r"data\.encoding=.* is not a text encoding"):
         TextFiles(str(write(tmp_path / "a.txt", "a")), encoding)
 
 

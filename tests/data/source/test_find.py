@@ -41,7 +41,7 @@ def test_what_a_folder_holds_besides_text_is_counted_and_said(folder: Path) -> N
     write("a.txt", "b.csv", "c.csv", "d/e.png", "Makefile")
     source = TextFiles(str(folder))
     assert [document.id for document in source.documents()] == ["a.txt"]
-    assert source.notes == ("left out, as no text that is read: 4 files (2 .csv, 1 without a suffix, 1 .png)",)
+    assert source.notes == ("skipped, not a known text format: 4 files (2 .csv, 1 without a suffix, 1 .png)",)
     assert TextFiles("a.txt").notes == ()
 
 

@@ -86,7 +86,7 @@ def test_old_exports_without_namespaces_are_read_too() -> None:
 
 
 def test_another_xml_file_is_no_export() -> None:
-    with pytest.raises(DataError, match=r"here\.xml is XML, but no MediaWiki export: it begins with <html>"):
+    with pytest.raises(DataError, match=r"here\.xml is XML, but not a MediaWiki export: it starts with <html>"):
         list(articles(io.BytesIO(b"<html><page/></html>"), "here.xml"))
 
 

@@ -75,7 +75,7 @@ def fail(*_, **__):
 """
 
 
-LATE = "W&B has not answered in 9 s; the run goes on and does not wait for it.\n"  # a machine that is busy
+LATE = "W&B has not answered in 9 s; the run continues without waiting for it.\n"  # a machine that is busy
 
 
 def wait_until_opened(run: Run, sink: WandbSink) -> None:
@@ -463,7 +463,7 @@ def test_a_wandb_that_cannot_start_costs_one_sentence(run: Run, broken_wandb: Ca
 def test_a_start_that_takes_too_long_is_not_waited_for_and_still_mirrored(run: Run, monkeypatch: pytest.MonkeyPatch, log_of: Any) -> None:
     monkeypatch.setattr(sink_module, "START_SECONDS", 0.2)
     mirrored(run, row(1))
-    assert "does not wait for it" in said(run) and "W&B: offline" in said(run)
+    assert "without waiting for it" in said(run) and "W&B: offline" in said(run)
     assert sorted(log_of(run.path).history) == [1] and run.info["wandb"]["whole"]
 
 

@@ -64,7 +64,7 @@ class TextFiles:
         self._files, left_out = find(entries)
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in left_out.most_common(5)) + (", ..." if len(left_out) > 5 else "")
         n = left_out.total()
-        self.notes = (f"left out, as no text that is read: {n:,} file{'s' if n > 1 else ''} ({kinds})",) if n else ()
+        self.notes = (f"skipped, not a known text format: {n:,} file{'s' if n > 1 else ''} ({kinds})",) if n else ()
         self.label = _label(entries[0]) + (f"-and-{len(entries) - 1}" if len(entries) > 1 else "")
 
     def fingerprint(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _found(entry: str, path: Path) -> tuple[dict[str, Path], list[Path]]:
     if path.exists():
         raise DataError(f"data.path={visible(entry)} is neither a file nor a folder. Write its content into a file first.")
     if not glob.has_magic(entry):
-        raise DataError(f"data.path={visible(entry)} does not exist. If it has moved, give its new place with data.path=…")
+        raise DataError(f"data.path={visible(entry)} does not exist. If it has moved, give its new path with data.path=…")
     fixed = next(parent for parent in path.parents if parent.is_dir() or not glob.has_magic(str(parent)))
     matches = [match for match in fixed.glob(str(path.relative_to(fixed))) if not is_hidden(match, fixed)]
     named = {match for match in matches if match.is_file()}

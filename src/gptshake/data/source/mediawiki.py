@@ -70,7 +70,7 @@ def articles(stream: IO[bytes], name: str = "This file", site: Site | None = Non
     try:
         _, root = next(events)
         if not _is(root, "mediawiki"):
-            raise DataError(f"{name} is XML, but no MediaWiki export: it begins with <{root.tag}>.")
+            raise DataError(f"{name} is XML, but not a MediaWiki export: it starts with <{root.tag}>.")
         namespace = root.tag.removesuffix("mediawiki")
         names: dict[str, str] = {}
         site.hidden |= {*OLD_NAMES.get(root.get(_LANGUAGE, ""), "").split()}

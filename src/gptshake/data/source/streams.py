@@ -110,7 +110,7 @@ def known_encoding(encoding: str) -> str:
             return found.name
     except (LookupError, ValueError):
         pass
-    raise DataError(f"data.encoding={encoding} is no text encoding that Python knows; try utf-8, latin-1, cp1252 or utf-16.")
+    raise DataError(f"data.encoding={encoding} is not a text encoding of Python; try utf-8, latin-1, cp1252 or utf-16.")
 
 
 def marked(begin: bytes, encoding: str) -> tuple[int, str]:

@@ -114,7 +114,7 @@ class Wiki:
             self._chosen, self.licence = hub, "Wikipedia authors, CC BY-SA 3.0 and GFDL"
         elif max_bytes is not None or order != "first":
             raise ConfigError(
-                "data.max_bytes and data.order choose among the articles of the hub; the excerpt knows data.n_documents alone."
+                "data.max_bytes and data.order choose among the articles of the hub; the excerpt supports only data.n_documents."
             )
         else:
             self._chosen = Excerpt(n_documents, cleaning)

@@ -77,7 +77,7 @@ class WandbSink(Sink):
             return
         self._worker = _Worker(run, self._options(run, mode))
         if not self._wait(START_SECONDS, "opened"):
-            run.say(f"W&B has not answered in {START_SECONDS:.0f} s; the run goes on and does not wait for it.")
+            run.say(f"W&B has not answered in {START_SECONDS:.0f} s; the run continues without waiting for it.")
 
     def row(self, row: Mapping[str, float]) -> None:
         """Print what became of the mirror, if there is news; the row itself is read from metrics.csv."""
@@ -148,7 +148,7 @@ class WandbSink(Sink):
             raise ConfigError(f"logger.mode=online, but {answer['refused']}: {way_out}.")
         else:
             reason = answer["failed"]
-            self._dismiss(f"W&B failed and is left out from here on; the run goes on, its own record has everything ({reason}).")
+            self._dismiss(f"W&B failed and is disabled for the rest of the run; the run continues, its own record is complete ({reason}).")
 
     def _later(self) -> str:
         return f"gptshake task=sync task.run={self._run.id}"

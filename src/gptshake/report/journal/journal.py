@@ -183,12 +183,12 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
 
 def _content(file: Path) -> bytes:
     if file.exists() and not file.is_file():
-        raise RecordError(f"{file} is no regular file. Name another with task.file=.")
+        raise RecordError(f"{file} is not a regular file. Name another with task.file=.")
     try:
         content = file.read_bytes() if file.exists() else b""
         content.decode()
     except UnicodeDecodeError as error:
-        raise RecordError(f"{file.name} is no UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
+        raise RecordError(f"{file.name} is not UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
     return content
 
 
