@@ -272,6 +272,22 @@ def test_the_death_of_the_server_is_reported(tmp_path: Path) -> None:
     assert read_outcome(tmp_path) == Outcome("stopped", reason="stopped by SIGTERM")
 
 
+def test_after_the_death_of_the_server_closing_lets_all_children_save(tmp_path: Path) -> None:
+    runner = ChildRunner(deed)
+    server = run(runner, tmp_path / "first", "look", []).value["server"]
+    folders = [tmp_path / str(number) for number in range(3)]
+    children = [runner.start(Spec(("save", str(folder / "saved")), folder)) for folder in folders]
+    until(lambda: all(map(is_running, folders)))
+    time.sleep(0.2)
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(GptshakeError, match="run the same command again"):
+        runner.wait(children, 20.0)
+    runner.close()
+    until(lambda: not any(is_there(child.pid) for child in children))
+    assert [read_outcome(folder) for folder in folders] == [Outcome("stopped", reason="stopped by SIGTERM")] * 3
+    assert all((folder / "saved").exists() for folder in folders)
+
+
 @pytest.mark.parametrize("method", ["forkserver", "fork"])
 def test_closing_ends_what_still_runs(method: str, tmp_path: Path) -> None:
     server = ChildRunner(deed, method=method)

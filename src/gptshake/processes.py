@@ -189,8 +189,9 @@ class ChildRunner:
             child.terminate()
         until = time.monotonic() + grace
         for last in (False, True):
-            with contextlib.suppress(GptshakeError, OSError):  # a full disk takes no outcome; without one a run is begun or continued again
-                while self._alive and time.monotonic() < until:
+            while self._alive and time.monotonic() < until:
+                # A full disk takes no outcome; without one a run is begun or continued again. Children of a server that has died end by themselves.
+                with contextlib.suppress(GptshakeError, OSError):
                     self.wait(list(self._alive.values()), until - time.monotonic())
             if not last:
                 for child in self._alive.values():

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
+from gptshake.record import metrics
 from gptshake.record.metrics import (
     COLUMNS,
     DRAWN,
@@ -102,6 +103,19 @@ def test_a_run_of_a_version_with_fewer_columns_goes_on(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_a_column_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecordError, match="cannot be the name of a metric"):
         MetricsWriter(tmp_path / "metrics.csv").append({"step": 1, name: 2.0})
+
+
+def test_a_full_disk_in_a_rewrite_leaves_a_file_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.csv"
+    writer = MetricsWriter(path)
+    writer.append({"step": 1, "train/tokens": 64})
+    with monkeypatch.context() as full:
+        full.setattr(metrics, "write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            writer.append({"step": 2, "train/tokens": 128, "mine": 1.0})
+    writer.append({"step": 2, "train/tokens": 128})
+    writer.append({"step": 3, "train/tokens": 192, "mine": 2.0})
+    assert [row.get("mine") for row in read_rows(path)] == [None, None, 2.0] and [row["step"] for row in read_rows(path)] == [1, 2, 3]
 
 
 def test_a_row_is_there_for_others_as_soon_as_it_is_appended(tmp_path: Path) -> None:

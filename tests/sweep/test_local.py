@@ -8,7 +8,7 @@ import pytest
 from deeds import environment
 
 from gptshake import hardware
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, Stop
 from gptshake.sweep.executor.local import LocalSlots, visible_gpus
 
 
@@ -85,3 +85,15 @@ def test_when_all_slots_are_taken_nobody_is_taken_and_a_free_slot_the_next(opene
 def test_what_is_no_number_of_slots_is_refused(options: Any) -> None:
     with pytest.raises(ConfigError, match="from 1 up, or auto"):
         LocalSlots(**options)
+
+
+def test_no_task_is_left_behind_where_nobody_waited_for_its_end(opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = opened(slots=1)
+    slots.allot("cpu", None, None)
+    slots.start("HOME", tmp_path / "run")
+    slots.close()
+    assert not (tmp_path / "run/task.json").exists()
+    with monkeypatch.context() as stopped, pytest.raises(Stop):
+        stopped.setattr(slots.server, "wait", lambda *_: (_ for _ in ()).throw(Stop(2)))
+        slots.probe("HOME", tmp_path / "prepare")
+    assert not (tmp_path / "prepare/task.json").exists()

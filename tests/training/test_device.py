@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gptshake.errors import TrainingError
+from gptshake.errors import Stop, TrainingError
 from gptshake.model.generate import generate
 from gptshake.training import device as devices
 from gptshake.training.callbacks import metrics
@@ -202,6 +202,26 @@ def test_what_is_logged_is_in_the_row_of_its_step_also_where_values_are_read_lat
     monkeypatch.setattr(metrics, "LATE", late)
     rows = training(steps=5, interval=2).fit(Logs())
     assert [(row["step"], row["mine/steps"], row["mine/norm"]) for row in rows] == [(1, 1, 1), (2, 2, 3), (3, 3, 6), (4, 4, 10), (5, 5, 15)]
+
+
+class Begins(pl.Callback):
+    """Logs at the beginning of a step; the third is broken off."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        pl_module.bench.log({"mine/after": pl_module.steps})
+        if pl_module.steps == 2:
+            raise Stop(15)
+
+
+@pytest.mark.parametrize("late", [set(), {"cpu"}])
+def test_what_a_broken_step_logs_is_not_in_the_row_before(
+    training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, late: set[str]
+) -> None:
+    monkeypatch.setattr(metrics, "LATE", late)
+    job = training(steps=5, interval=5)
+    with pytest.raises(Stop):
+        job.fit(Begins())
+    assert [(row["step"], row["mine/after"]) for row in job.run.rows()] == [(1, 0), (2, 1)]
 
 
 def test_transfers_and_random_numbers_leave_other_devices_alone() -> None:

@@ -154,6 +154,7 @@ def _leave_signals(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # which the fork server of ``processes`` has blocked
 
 
 class EvalBatches(Sequence[torch.Tensor]):

@@ -75,12 +75,11 @@ class MetricsWriter:
                 raise RecordError(
                     f"{name!r} cannot be the name of a metric: it is a column of {self._path.name}, in one line without commas."
                 )
-        self._columns += names
-        self._known = frozenset(self._columns)
-        rows = self._path.read_bytes().partition(b"\n")[2]
-        write_atomic(self._path, ",".join(self._columns).encode() + b"\n" + rows.replace(b"\n", b"," * len(names) + b"\n"))
+        columns, rows = [*self._columns, *names], self._path.read_bytes().partition(b"\n")[2]
+        write_atomic(self._path, ",".join(columns).encode() + b"\n" + rows.replace(b"\n", b"," * len(names) + b"\n"))
         os.close(self._handle)
         self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        self._columns, self._known = columns, frozenset(columns)  # not where the disk was full: the file has its old header then
 
     def flush(self) -> None:
         """Return once every row is on the disk."""

@@ -83,10 +83,10 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     """
     cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
     refuse_oversized(cfg, store, budget, launch.path)
+    sinks: list[Sink] = [as_sink(make(cfg.logger))] if cfg.logger else []  # what it refuses leaves no directory behind
     with ExitStack() as ends:
         lease = RunLock(launch.path)
         ends.callback(lease.release)
-        sinks: list[Sink] = [as_sink(make(cfg.logger))] if cfg.logger else []
         for sink in reversed(sinks):
             ends.callback(sink.finish)
         run = open_run(context)

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 
 from gptshake.errors import Stop, TrainingError
-from gptshake.processes import Outcome, is_running, read_outcome
+from gptshake.processes import Outcome, is_running, read_outcome, remove_task
 from gptshake.record.lock import ask_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
@@ -333,6 +333,7 @@ class Controller:
             if SIGNALS.received is not None:
                 raise Stop(SIGNALS.received)
             time.sleep(TICK_S)
+        remove_task(folder)  # a controller that was killed has left it, and it may hold secrets
         outcome = read_outcome(folder)
         if outcome is None or outcome.status in ("stopped", "killed"):
             run.state = "waiting"

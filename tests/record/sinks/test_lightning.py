@@ -68,3 +68,19 @@ def test_a_lightning_logger_is_named_on_the_command_line(commands: Any, book: Pa
     done = commands(tmp_path, "model=tiny", "data=text_char", f"data.path={book}", *small, *steps, *logger)
     assert done.code == 0, done.err
     assert [one["step"] for one in rows(tmp_path / "csv")] == ["0", "10"] or [one["step"] for one in rows(tmp_path / "csv")][-1] == "10"
+
+
+def test_a_class_with_the_methods_of_a_sink_is_one(run: Run) -> None:
+    class Mine:
+        start = row = sample = image = finish = lambda *_: None
+
+    mine = Mine()
+    assert as_sink(mine) is mine
+
+
+def test_a_logger_that_is_refused_leaves_no_directory(commands: Any, book: Path, tmp_path: Path) -> None:
+    done = commands(
+        tmp_path, "model=tiny", "data=text_char", f"data.path={book}", "logger=none", "+logger._target_=builtins.dict", "paths.run_dir=mine"
+    )
+    assert done.code == 2 and "gives a dict" in done.error
+    assert not (tmp_path / "mine").exists()

@@ -14,7 +14,7 @@ from gptshake.errors import ConfigError
 from gptshake.record.run import Run
 from gptshake.record.sinks import wandb as sink_module
 from gptshake.record.sinks.config import WandbConfig
-from gptshake.record.sinks.wandb import WandbSink
+from gptshake.record.sinks.wandb import WandbSink, _Worker
 
 ROOT = Path(__file__).parents[3]
 
@@ -527,3 +527,11 @@ def test_the_variables_of_wandb_count_unless_a_key_is_typed(monkeypatch: pytest.
     monkeypatch.setenv("WANDB_MODE", "oflfine")
     with pytest.raises(ConfigError, match="WANDB_MODE=oflfine is not known"):
         WandbSink().mode_to_try()
+
+
+def test_a_process_that_ends_while_it_is_killed_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    worker = object.__new__(_Worker)
+    worker._process = subprocess.Popen(["sleep", "100"])
+    monkeypatch.setattr(Path, "glob", lambda *_: [tmp_path / "a thread that has just ended"])
+    worker.kill()
+    assert worker._process.returncode == -signal.SIGKILL

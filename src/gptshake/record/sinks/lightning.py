@@ -11,15 +11,17 @@ from gptshake.errors import ConfigError
 from gptshake.record.run import Run
 from gptshake.record.sinks.protocol import Sink
 
+SINK_METHODS = ("start", "row", "sample", "image", "finish")
+
 
 def as_sink(made: Any) -> Sink:
-    """What ``logger=`` made, as a mirror.
+    """What ``logger=`` made, as a mirror; a class of one's own need not be derived from ``Sink`` if it has all its methods.
 
     Raises:
-        ConfigError: it is neither one of ours nor a logger of Lightning's.
+        ConfigError: it is neither a sink nor a logger of Lightning's.
     """
-    if isinstance(made, Sink):
-        return made
+    if isinstance(made, Sink) or all(callable(getattr(made, method, None)) for method in SINK_METHODS):
+        return made  # type: ignore[no-any-return]
     if not all(hasattr(made, method) for method in ("log_hyperparams", "log_metrics", "finalize")):
         raise ConfigError(f"logger._target_ gives a {type(made).__name__}, which is neither a gptshake Sink nor a Lightning Logger.")
     return LightningSink(made)

@@ -196,8 +196,8 @@ class _Worker:
     def kill(self) -> None:
         """End the process and wandb's service, frozen or not."""
         for file in Path(f"/proc/{self._process.pid}/task").glob("*/children"):  # Linux; elsewhere the service sees that its parent is gone
-            for child in file.read_text().split():
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a thread that ends meanwhile, as all do when the process has done its work
+                for child in file.read_text().split():
                     os.kill(int(child), signal.SIGKILL)
         self._process.kill()
         self._process.wait()

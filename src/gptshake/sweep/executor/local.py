@@ -83,10 +83,12 @@ class LocalSlots:
         gpus = visible_gpus()
         write_task(folder, task)
         spec = Spec(str(folder), folder, env=_environment(gpus[0] if gpus else None), threads=self._share(len(gpus), None), quiet=False)
-        child = self.server.start(spec)
-        while child.outcome is None:
-            self.server.wait([child], 60.0)
-        remove_task(folder)
+        try:
+            child = self.server.start(spec)
+            while child.outcome is None:
+                self.server.wait([child], 60.0)
+        finally:
+            remove_task(folder)
         return child.outcome
 
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
@@ -124,6 +126,9 @@ class LocalSlots:
         """End the server and what still runs."""
         if self._server is not None:
             self._server.close()
+        for slot in self._slots:
+            if slot.child is not None:
+                remove_task(slot.child.spec.folder)
 
     def _wanted(self, n_gpus: int, device: str | None) -> int:
         if self._wish != "auto":

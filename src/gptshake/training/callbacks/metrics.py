@@ -41,6 +41,7 @@ class _Step:
     names: list[str] = field(default_factory=list)  # of these
     arrived: Stamp | None = None  # these are there
     read: bool = False
+    closed: bool = False  # nothing is logged in this step any more
 
 
 class Metrics(pl.Callback):
@@ -88,15 +89,15 @@ class Metrics(pl.Callback):
         return module.device.type in LATE
 
     def is_open(self, module: GPTModule) -> bool:
-        """Whether the row of the last step waits to be written."""
-        return self._step is not None and self._step.row["step"] == module.steps
+        """Whether the row of the last step waits for what is logged in it."""
+        return self._step is not None and not self._step.closed and self._step.row["step"] == module.steps
 
     def collect(self, module: GPTModule) -> None:
         """Take what was logged in the step that has ended into its row; tensors begin their way from the device."""
         step, logged = self._step, module.bench.logged
-        if step is None or not logged:
+        if step is None:
             return
-        module.bench.logged = {}
+        step.closed, module.bench.logged = True, {}
         step.row |= {name: value for name, value in logged.items() if not isinstance(value, Tensor)}
         tensors = {name: value for name, value in logged.items() if isinstance(value, Tensor)}
         if tensors and self.is_late(module):
