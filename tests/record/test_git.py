@@ -221,7 +221,7 @@ def test_sources_copied_into_another_repository_are_not_that_repository(checkout
     shutil.copytree(checkout / "src", checkout / "vendor/src")
     shutil.copy(checkout / "pyproject.toml", checkout / "vendor")
     monkeypatch.setattr(git_module, "__file__", str(checkout / "vendor/src/gptshake/record/git.py"))
-    assert "no git checkout of its own" in unversioned()
+    assert "not a git checkout of its own" in unversioned()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def _check_parts(cfg: DictConfig) -> None:
         if path.startswith("callbacks.") and isinstance(node, DictConfig) and "_target_" not in node:
             continue  # keys that a recipe sets for a callback that is left out
         if not isinstance(node, DictConfig) or "_target_" not in node:
-            raise ConfigError(f"{path}={node} is no part: it is null, or it has a _target_ that names a class or a function.")
+            raise ConfigError(f"{path}={node} is not a part: it must be null or have a _target_ that names a class or a function.")
         target = node.get("_target_")
         if not isinstance(target, str) or not _DOTTED.fullmatch(target):
             raise ConfigError(f"{path}._target_={target} names nothing to call: write package.module.name.")
@@ -236,7 +236,7 @@ def _check_passed_on(cfg: DictConfig) -> None:
             if value != harmless:
                 raise ConfigError(f"trainer.{key}={value} is not for Lightning's Trainer here: {instead}.")
         elif key not in PASSED_ON:
-            raise ConfigError(f"trainer.{key} is no key of trainer{nearest(str(key), (*TrainerConfig.__dataclass_fields__, *PASSED_ON))}")
+            raise ConfigError(f"trainer.{key} is not a key of trainer{nearest(str(key), (*TrainerConfig.__dataclass_fields__, *PASSED_ON))}")
         elif not isinstance(value, bool):
             raise ConfigError(f"trainer.{key}={value} cannot work: it is true or false.")
 

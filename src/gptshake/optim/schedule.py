@@ -256,7 +256,7 @@ def _length(key: str, amount: Length, total: int) -> float:
     except (TypeError, ValueError):
         value = nan
     if not 0 <= value < inf:
-        raise ConfigError(f"scheduler.{key}={amount} is no length: write a fraction of the run (0.02), or tokens (1e6).")
+        raise ConfigError(f"scheduler.{key}={amount} is not a length: use a fraction of the run (0.02), or tokens (1e6).")
     if value > total:
         raise ConfigError(f"scheduler.{key}={amount} does not fit a run of {total:,} tokens: write a fraction (below 1) or fewer tokens.")
     return value * total if value < 1 else value

@@ -105,7 +105,7 @@ def _checkout() -> Path:
         raise GitRefused("installed from a wheel, not run from a checkout")
     top = os.fsdecode(run_git(root, "rev-parse", "--show-toplevel").rstrip(b"\n"))
     if not top or Path(top).resolve() != root:
-        raise GitRefused("the package's folder is no git checkout of its own")
+        raise GitRefused("the package's folder is not a git checkout of its own")
     return root
 
 

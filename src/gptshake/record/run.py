@@ -114,7 +114,7 @@ class Run:
             ValueError: for a status that is none of ``STATUSES``.
         """
         if fields.get("status", "ok") not in STATUSES:
-            raise ValueError(f"{fields['status']!r} is no status of a run: {', '.join(STATUSES)}")
+            raise ValueError(f"{fields['status']!r} is not a status of a run: {', '.join(STATUSES)}")
         self._info = _merged(self._info, redacted(_plain(fields)))
         if self._made_here:  # somebody else's record stays somebody else's
             self._info[SEAL] = seal(self._info)

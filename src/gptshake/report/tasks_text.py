@@ -278,7 +278,7 @@ def profile_text(facts: Facts) -> str:
     slow = [f"{name} {1e3 * seconds:.2g} ms" for name, seconds in list(facts["callbacks"].items())[:3]]
     beside = [f"slowest callbacks, a step: {', '.join(slow)}"] if slow else []
     for name, row in facts["occasions"].items():
-        beside.append(f"a {name} takes {three_digits(row['seconds'])} s ({row['times']} seen); it is no part of the step above")
+        beside.append(f"a {name} takes {three_digits(row['seconds'])} s ({row['times']} seen); not included in the step above")
     total = sum(facts["start"].values())
     start = [["the start", "seconds", "share", ""]]
     start += [[name, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %", ""] for name, seconds in start_phases(facts).items()]

@@ -75,7 +75,7 @@ def stopwatch(store: TokenStore) -> Iterator[Measure]:
 
         def measure(cfg: DictConfig, budget: Budget) -> Speed:
             if not may_be_tried(cfg, store, budget):
-                raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan says what would.")
+                raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan shows what would.")
             outcome = ask((cfg, budget), cfg.trainer.threads)
             if outcome.status != "ok":
                 raise GptshakeError(
@@ -145,7 +145,7 @@ def model_costs(cfg: DictConfig, vocab_size: int) -> Costs:
         costs: Costs = schema(**{str(key): value for key, value in cfg.model.items()} | {"vocab_size": vocab_size})
         return costs
     if cfg.model.get("block_size") is None:
-        raise ConfigError("The model does not say model.block_size: its yaml needs the length of its context in tokens.")
+        raise ConfigError("model.block_size is missing: the yaml of the model needs its context length in tokens.")
     from gptshake.model.measured import costs_of
 
     return costs_of(partial(make, cfg.model, vocab_size=vocab_size), cfg.model.block_size)
