@@ -11,15 +11,14 @@ from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gptshake.config.compose_errors import keys, list_options
 from gptshake.config.layout import GROUPS, packaged_conf
-from gptshake.config.ranges import NULL, RULES, WORDS
-from gptshake.config.suggestions import VALUES, meant, nearest
+from gptshake.config.ranges import RULES, WORDS, fault
+from gptshake.config.suggestions import nearest
 from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time, whole_sequences
@@ -28,7 +27,6 @@ from gptshake.hardware import check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
-_NULL: Any = object()
 _PARTS = ("sampler", "pruner", "executor")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _OF_HYDRA = ("_partial_", "_args_", "_recursive_", "_convert_")
@@ -66,17 +64,11 @@ def check(cfg: DictConfig) -> None:
     """
     _check_missing(cfg)
     _check_parts(cfg)
-    for rule, fits, advice in RULES:
-        for key in (rule, f"data.documents.{rule[5:]}") if rule.startswith("data.") else (rule,):
-            value = _value(cfg, key)
-            if value is not None and not fits(value):
-                raise ConfigError(f"{key}={'null' if value is _NULL else value} cannot work: {advice}.")
-    for key, words in WORDS.items():
-        value = _value(cfg, key)
-        if value is not None and value not in words:
-            word = "null" if value is _NULL else str(value)
-            near = meant(VALUES.get(key, {}).get(word)) if word in VALUES.get(key, {}) else nearest(word, words)
-            raise ConfigError(f"{key}={word} is not known{near} It is one of {', '.join(words)}.")
+    for key in (*RULES, *WORDS):
+        node = OmegaConf.select(cfg, parent) if (parent := key.rpartition(".")[0]) else cfg
+        name = key.rpartition(".")[2]
+        if isinstance(node, DictConfig) and name in node and (sentence := fault(key, node.get(name))):
+            raise ConfigError(sentence)
     if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
         check_shape(GPTConfig(**{str(key): value for key, value in cfg.model.items()}))
     _check_passed_on(cfg)
@@ -123,16 +115,6 @@ def _check_missing(cfg: DictConfig) -> None:
                 f"{key}: its value holds an interpolation that means nothing here: {first_line(error)}. Where a dollar and a brace are "
                 f"meant as they are, write \\${{ for ${{."
             ) from None
-
-
-def _value(cfg: DictConfig, key: str) -> Any:
-    """The value of a key; None where it need not be looked at, _NULL where it is null and may not be."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    if not isinstance(node, DictConfig) or name not in node:
-        return None
-    value = node.get(name)
-    return _NULL if value is None and key.replace("data.documents.", "data.") not in NULL else value
 
 
 def check_modules(cfg: DictConfig) -> None:
