@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake import distributed
 from gptshake.config import completion
-from gptshake.config.arguments import OF_A_SWEEP, Arguments, check_flags, key_of, quote
+from gptshake.config.arguments import OF_A_SWEEP, Arguments, check_flags, quote
 from gptshake.config.compose import choices, prepare, single_job, snapshot, without_hydra
 from gptshake.config.compose_errors import (
     COMPOSITION_ERRORS,
@@ -30,8 +30,10 @@ from gptshake.config.compose_errors import (
     checked_compose,
     first_choice,
     parse_overrides,
+    plain_options,
+    starting_options,
 )
-from gptshake.config.layout import GROUPS, add_folder, add_recipes, local_code, local_confs, local_files, packaged_conf, shadowed
+from gptshake.config.layout import GROUPS, RECIPES, add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
 from gptshake.config.overrides import (
     SUFFIXES,
     as_options,
@@ -44,13 +46,12 @@ from gptshake.config.overrides import (
     without_latest,
     written_out,
 )
-from gptshake.config.swept import check_points, plain_options, starting_options
-from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, trains
+from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_points, check_torchrun, trains
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import Budget
 from gptshake.files import expanded, refuse_links
-from gptshake.keys import RESULT, is_free
+from gptshake.keys import RESULT, is_free, key_of
 from gptshake.record.git import Code, read_code
 from gptshake.record.index import flat
 from gptshake.record.launch import Launch
@@ -80,7 +81,7 @@ def run(arguments: Arguments) -> None:
         if arguments.multirun:  # experiment files are options like others in a sweep
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="gptshake-recipes-")))
             arguments.overrides = as_options(arguments.overrides, folder)
-            add_recipes(folder)
+            os.environ[RECIPES] = str(folder)
         arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
         if arguments.shows_only:
             _show(arguments)

@@ -77,11 +77,16 @@ def _row(key: str) -> tuple[str, ...]:
     return next((TABLE[name] for name in (".".join(parts[:n]) for n in range(len(parts), 0, -1)) if name in TABLE), ())
 
 
+def key_of(override: str) -> str:
+    """The dotted key of an override, without Hydra's ``+`` and ``~`` signs: ``++a.b=1`` gives ``a.b``."""
+    return override.split("=", 1)[0].lstrip("+~")
+
+
 def about(overrides: Iterable[str], question: str) -> list[str]:
     """The overrides that are not free with regard to one of the three questions."""
     kept = []
     for text in overrides:
-        key, _, value = text.lstrip("+~").partition("=")
+        key, value = key_of(text), text.partition("=")[2]
         if not is_free(key, question) or (key == "callbacks" and value not in CALLBACKS) or key.endswith("._target_"):
             kept.append(text)
     return kept

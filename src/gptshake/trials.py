@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 import gptshake
 from gptshake import hardware
 from gptshake.config import overrides
-from gptshake.config.arguments import key_of, override_value
+from gptshake.config.arguments import override_value
 from gptshake.config.compose import choices
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context
@@ -29,6 +29,7 @@ from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import run_seconds
 from gptshake.estimate.memory import checkpoint_bytes
 from gptshake.files import expanded
+from gptshake.keys import key_of
 from gptshake.model.config import Costs
 from gptshake.record.git import Code
 from gptshake.record.launch import Launch

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from gptshake.config.arguments import TEXT_KEYS, key_of, parse, quote_text
+from gptshake.config.arguments import TEXT_KEYS, parse, quote_text
 from gptshake.errors import ConfigError
+from gptshake.keys import key_of
 
 TYPABLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 AWKWARD = st.text(st.sampled_from("'\"\\ ab") | st.sampled_from("'\\${}[](),=#~!:;\n\té@"), min_size=1, max_size=12)

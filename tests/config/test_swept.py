@@ -9,9 +9,8 @@ from omegaconf import OmegaConf
 from gptshake.cli import _single
 from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
-from gptshake.config.compose_errors import checked_compose, parse_overrides
-from gptshake.config.swept import check_points, plain_options, starting_options
-from gptshake.config.validate import check
+from gptshake.config.compose_errors import checked_compose, parse_overrides, plain_options, starting_options
+from gptshake.config.validate import check, check_points
 from gptshake.errors import ConfigError
 
 

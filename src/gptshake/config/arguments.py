@@ -13,6 +13,7 @@ from typing import Any
 
 from gptshake.config.suggestions import of_a_flag
 from gptshake.errors import ConfigError
+from gptshake.keys import key_of
 
 TEXT_KEYS = (
     *("note", "resume", "init_from", "study", "tokenizer.path", "data.path", "data.dataset", "data.revision", "data.text_key"),
@@ -138,11 +139,6 @@ def check_flags(arguments: Arguments) -> None:
         raise ConfigError(f"{several.pop()} shows the config of one run: leave -m and the several values out.")
     if (package := names & {"--package", "-p"}) and not shown:
         raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
-
-
-def key_of(override: str) -> str:
-    """The dotted key of an override, without Hydra's ``+`` and ``~`` signs: ``++a.b=1`` gives ``a.b``."""
-    return override.split("=", 1)[0].lstrip("+~")
 
 
 def sweep_words(override: str) -> str:

@@ -11,9 +11,10 @@ import shlex
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 
-from gptshake.config.arguments import Arguments, key_of
+from gptshake.config.arguments import Arguments
 from gptshake.config.compose_errors import first_choice, parse_overrides
 from gptshake.config.layout import GROUPS
+from gptshake.keys import key_of
 
 
 def asked(arguments: Arguments) -> bool:

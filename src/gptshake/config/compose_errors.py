@@ -5,23 +5,24 @@ there, is the key there, does the value fit.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.arguments import NONE_BY_DEFAULT, key_of
+from gptshake.config.arguments import NONE_BY_DEFAULT, SWEPT_TEXT_KEYS
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, is_option, local, options, shown
 from gptshake.config.suggestions import known_key, known_option, meant, nearest, of_a_word
 from gptshake.errors import ConfigError, first_line
+from gptshake.keys import key_of
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.space import is_declared_range, texts_of
 
@@ -41,8 +42,6 @@ _PLAIN = {
 }
 _KEPT = "{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is."
 MIXED = ("callbacks", "search_space", "experiment", "debug")  # groups whose options may be mixed, as in callbacks=[default,mine]
-# Groups with a default, which Hydra does not set to null.
-NEVER_NULL = tuple(group for group in GROUPS if group not in NONE_BY_DEFAULT)
 SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperConfig))
 
 
@@ -72,6 +71,35 @@ def first_choice(override: Override) -> str | None:
     if override.is_interval_sweep() or is_declared_range(override):
         return None
     return f"{text.split('=', 1)[0]}={texts_of(override)[0]}"
+
+
+def plain_options(texts: list[str]) -> list[str]:
+    """The overrides with the options of every swept group as a plain list: what ``glob(...)`` means, and without quotes.
+
+    Raises:
+        ConfigError: there is no such option.
+    """
+    found = []
+    for text, override in zip(texts, parse_overrides(texts), strict=True):
+        swept, key = override.value(), key_of(text)
+        if isinstance(swept, Glob) and key in GROUPS:
+            if not (chosen := swept.filter(options(key))):
+                raise ConfigError(f"{text}: no option of {key} has such a name. There are: {', '.join(options(key))}.")
+            text = f"{key}=choice({','.join(chosen)})"
+        elif isinstance(swept, ChoiceSweep) and key in GROUPS and any(isinstance(name, QuotedString) for name in swept.list):
+            text = f"{key}=choice({','.join(str(name.text if isinstance(name, QuotedString) else name) for name in swept.list)})"
+        found.append(text)
+    return found
+
+
+def starting_options(parsed: Sequence[Override]) -> list[str]:
+    """The first option of every swept group, and the first of swept paths, as overrides of their own.
+
+    Hydra composes a multirun's own config without what is swept, and with a group left out no key of it could be set.
+    """
+    fixed = {override.key_or_group for override in parsed if not override.is_sweep_override()}
+    swept = [override for override in parsed if override.is_choice_sweep() and override.key_or_group in (*GROUPS, *SWEPT_TEXT_KEYS)]
+    return [text for override in swept if override.key_or_group not in fixed and (text := first_choice(override))]
 
 
 def check_swept_options(parsed: list[Override]) -> None:
@@ -210,7 +238,7 @@ def _wrong_option(text: str) -> str | None:
     if text.startswith("~") or name.startswith("[") or not plain or is_option(group, plain):
         return None
     if name == "null":
-        return f"{text}: it needs an option. {list_options(group).capitalize()}" if group in NEVER_NULL else None
+        return f"{text}: it needs an option. {list_options(group).capitalize()}" if group not in NONE_BY_DEFAULT else None
     return f"{group}={name}: there is no such {group}{known_option(group, name)} There are: {', '.join(options(group))}."
 
 
@@ -223,13 +251,17 @@ def _wrong_value(text: str, base: DictConfig, groups: list[str]) -> str | None:
             return _KEPT.format(text=text, key=key)
         if key.startswith(("sampler.", "pruner.", "executor.")):  # groups whose keys are the sweeper's
             return f"{text}: there is no such key; did you mean hydra.sweeper.{key}={value}?"
-        if missing := missing_groups(base, (key.split(".")[0],)):
-            return f"{text} needs {missing[0]}=; {list_options(missing[0])}"
+        if (group := key.split(".")[0]) in GROUPS and OmegaConf.select(base, group, throw_on_resolution_failure=False) is None:
+            return f"{text} needs {group}=; {list_options(group)}"
         settable = [*(name for name in keys(base) if not name.startswith("preset.")), *SWEEPER_KEYS]  # lr is optimizer.lr
         if text.startswith("+") or key in SWEEPER_KEYS or not _absent(base, key):
             return f"{text}: {_reason(error)}"
         here = known_key(key, value)
-        return f"{key}: there is no such key{meant(here) if here else nearest(key, settable)} {_siblings(base, key)}"
+        parent = key.rpartition(".")[0]
+        node = OmegaConf.select(base, parent, throw_on_resolution_failure=False) if parent else base
+        names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
+        beside = f" {parent or 'The root'} has: {', '.join(names)}." if names else ""
+        return f"{key}: there is no such key{meant(here) if here else nearest(key, settable)}{beside}"
     return None
 
 
@@ -248,23 +280,11 @@ def keys(cfg: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
-def _siblings(cfg: DictConfig, key: str) -> str:
-    parent = key.rpartition(".")[0]
-    node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False) if parent else cfg
-    names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
-    return f"{parent or 'The root'} has: {', '.join(names)}." if names else ""
-
-
 def _reason(error: BaseException) -> str:
     """What OmegaConf says of a value, in words that need no knowledge of it."""
     text = first_line(error.__cause__ or error)
     plain = next((words for pattern, words in _PLAIN.items() if re.search(pattern, text)), text)
     return f"{plain[0].lower()}{plain[1:].rstrip('.')}."
-
-
-def missing_groups(cfg: DictConfig, wanted: Iterable[str]) -> list[str]:
-    """Which of the wanted groups have no option chosen."""
-    return [group for group in wanted if group in GROUPS and OmegaConf.select(cfg, group, throw_on_resolution_failure=False) is None]
 
 
 def list_options(group: str) -> str:

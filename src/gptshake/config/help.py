@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 from gptshake import __version__
-from gptshake.config.arguments import key_of
 from gptshake.config.layout import GROUPS, option_files, options
 from gptshake.config.schemas import SCHEMAS
 from gptshake.config.suggestions import known_option, nearest
 from gptshake.console import Console
 from gptshake.errors import ConfigError
+from gptshake.keys import key_of
 
 WIDEST = 140  # columns; longer lines are hard to read
 _LINE = re.compile(r"^( *)\"?([\w.]+)\"?:(?: +(.*?))?(?: +# *(.*))?$")

@@ -22,7 +22,7 @@ OLD_OPTIONS = {
 }
 
 CONFIG_DIR = "GPTSHAKE_CONFIG_DIR"  # variable that hands --config-dir on to processes of ours
-_RECIPES = "GPTSHAKE_RECIPES"  # the same for files of ``experiment=`` that are swept
+RECIPES = "GPTSHAKE_RECIPES"  # the same for files of ``experiment=`` that are swept
 
 
 def packaged_conf() -> Path:
@@ -48,14 +48,9 @@ def add_folder(folder: str | None) -> None:
     os.environ[CONFIG_DIR] = str(path)
 
 
-def add_recipes(folder: Path) -> None:
-    """Let a folder count beside those, for this command."""
-    os.environ[_RECIPES] = str(folder)
-
-
 def local_confs() -> list[Path]:
     """The user's own folders of config: ``./conf``, and that of ``--config-dir``; the packaged tree is none of them."""
-    folders = [Path.cwd() / "conf", *map(Path, filter(None, map(os.environ.get, (CONFIG_DIR, _RECIPES))))]
+    folders = [Path.cwd() / "conf", *map(Path, filter(None, map(os.environ.get, (CONFIG_DIR, RECIPES))))]
     there = {folder.resolve(): folder for folder in folders if folder.is_dir()}
     return [folder for real, folder in there.items() if real != packaged_conf().resolve()]
 

@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.arguments import key_of, override_value, quote, split
+from gptshake.config.arguments import override_value, quote, split
 from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
-from gptshake.keys import RESUME, is_free
+from gptshake.keys import RESUME, is_free, key_of
 from gptshake.record.index import STUDY_FILE, flat, is_number, read_entry, read_study
 from gptshake.record.run import LATEST, find_run, read_run
 from gptshake.record.seal import is_made_here

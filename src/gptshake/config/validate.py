@@ -4,18 +4,23 @@ Takes the composed config; raises on the first thing that is wrong. What needs t
 """
 
 import ast
+import itertools
+import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gptshake.config.compose_errors import keys, list_options
+from gptshake.config.arguments import SWEPT_TEXT_KEYS
+from gptshake.config.compose_errors import COMPOSITION_ERRORS, checked_compose, keys, list_options, parse_overrides
 from gptshake.config.layout import GROUPS, packaged_conf
 from gptshake.config.ranges import RULES, WORDS, fault
 from gptshake.config.suggestions import nearest
@@ -24,13 +29,16 @@ from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time, whole_sequences
 from gptshake.estimate.formatting import parse_bytes, short_bytes
 from gptshake.hardware import check_precision, logical_cores, memory_bytes
+from gptshake.keys import key_of
 from gptshake.model.config import GPTConfig, check_shape
+from gptshake.sweep.space import axis_of, is_declared_range, texts_of
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 _PARTS = ("sampler", "pruner", "executor")
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _OF_HYDRA = ("_partial_", "_args_", "_recursive_", "_convert_")
 WORDED = {"data": "a data set"}
+MOST_COMPOSED, MOST_SET = 64, 256  # combinations of groups, and of values in each; beyond, one axis at a time
 MOST_PER_CORE = 16  # threads or processes; a record from a larger machine may ask for more than there are
 
 
@@ -260,3 +268,74 @@ def _check_machine(cfg: DictConfig) -> None:
             f"The weights of this model alone take {short_bytes(weights)} and this machine has {short_bytes(there)} of memory: "
             "choose a smaller model, or see what it needs with task=plan."
         )
+
+
+# --- a multirun, before its first run begins
+
+
+def check_points(single: list[str], parsed: Sequence[Override], cfg: DictConfig, look: Callable[[DictConfig], Any]) -> None:
+    """Refuse a multirun one of whose runs cannot work: every value of a list, both ends of a range, every enqueued point.
+
+    Composes each combination of swept groups and sets the values in it, which is quick.
+
+    Args:
+        single: overrides of its first run.
+        parsed: all overrides.
+        cfg: composed from ``single``.
+        look: checks a config.
+    Raises:
+        ConfigError: about the first value that is wrong.
+    """
+    swept = [override for override in parsed if override.is_sweep_override() and not override.key_or_group.startswith("hydra")]
+    whole = [override for override in swept if override.key_or_group in (*GROUPS, *SWEPT_TEXT_KEYS) or override.is_add()]
+    values = [override for override in swept if override not in whole]
+    for point in _points([_texts(override, cfg) for override in whole], MOST_COMPOSED):
+        overrides = _with(single, point)
+        composed = checked_compose(overrides) if point else cfg
+        look(composed)
+        for chosen in filter(None, _points([_texts(override, cfg) for override in values], MOST_SET)):
+            changed = composed.copy()
+            try:
+                for override in parse_overrides(list(chosen)):
+                    OmegaConf.update(changed, override.key_or_group, override.value())
+            except COMPOSITION_ERRORS:  # composed, for the reason
+                changed = checked_compose(_with(overrides, chosen))
+            look(changed)
+    for override in parsed:
+        entries = override.value() if override.key_or_group == "hydra.sweeper.enqueue" else ()
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict):
+                look(checked_compose(_with(single, [f"{key}={value}" for key, value in entry.items()])))
+
+
+def _points(axes: Sequence[Sequence[str]], most: int) -> Iterator[Sequence[str]]:
+    """Every combination; of too many every value once, beside the first ones of the others."""
+    if math.prod(map(len, axes)) <= most:
+        yield from itertools.product(*axes)
+        return
+    first = [texts[0] for texts in axes]
+    yield first
+    for place, texts in enumerate(axes):
+        yield from ([*first[:place], text, *first[place + 1 :]] for text in texts[1:])
+
+
+def _with(overrides: Iterable[str], point: Sequence[str]) -> list[str]:
+    keys = {key_of(text) for text in point}
+    return [*(text for text in overrides if key_of(text) not in keys), *point]
+
+
+def _texts(override: Override, cfg: DictConfig) -> list[str]:
+    """The values of a list, or both ends of a range, as overrides."""
+    key = override.get_key_element()
+    if not (override.is_interval_sweep() or is_declared_range(override)):
+        return [f"{key}={text}" for text in texts_of(override)]
+
+    def declared(name: str) -> tuple[Any, bool]:
+        value = OmegaConf.select(cfg, name, throw_on_resolution_failure=False)
+        return value, isinstance(value, int) and not isinstance(value, bool)
+
+    axis = axis_of(override, {str(name): str(text) for name, text in (cfg.search_space or {}).items()}, declared)
+    if not axis.numeric:
+        return [f"{key}={value}" for value in axis.choices]
+    low, high = (axis.finite[0], axis.finite[-1]) if axis.finite else axis.bounds
+    return [f"{key}={int(end) if float(end).is_integer() else repr(float(end))}" for end in (low, high)]

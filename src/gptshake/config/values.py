@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import OverrideType
 
 from gptshake.config.compose_errors import parse_overrides
-from gptshake.config.layout import is_option, local_confs, packaged_conf
+from gptshake.config.layout import is_option, local_confs, option_files, packaged_conf
 
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
 _CALL = re.compile(r"_(target|args|partial|recursive|convert)_")
@@ -48,8 +48,12 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
         return ""
     if root == "task" and isinstance(value, str | list | dict):
         return "a task takes texts only from the command line"
-    found = (_wrong(root, path, leaf, resolvers) for path, leaf in _leaves(key, value))
-    return next(filter(None, found), "")
+    for path, leaf in _leaves(key, value):
+        if _CALL.search(path) and not (path.endswith("._target_") and root != "task" and leaf in _targets()):
+            return f"{path} names something to call that is neither packaged nor in ./conf"
+        if isinstance(leaf, str) and _RESOLVER.search(leaf) and not resolvers:
+            return "it reads something outside of the config"
+    return ""
 
 
 def names_place(text: str) -> bool:
@@ -60,14 +64,6 @@ def names_place(text: str) -> bool:
     """
     override = parse_overrides([text])[0]
     return any(path.startswith(_PLACES) for path, _ in _leaves(override.key_or_group, override.value()))
-
-
-def _wrong(root: str, path: str, value: Any, resolvers: bool) -> str:
-    if _CALL.search(path) and not (path.endswith("._target_") and root != "task" and value in _targets()):
-        return f"{path} names something to call that is neither packaged nor in ./conf"
-    if isinstance(value, str) and _RESOLVER.search(value) and not resolvers:
-        return "it reads something outside of the config"
-    return ""
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -88,8 +84,7 @@ def _is_option(group: str, name: Any) -> bool:
         return True
     if not is_option(group, str(name)):
         return False
-    files = [file for folder in _folders() if (file := folder / group / f"{name}.yaml").is_file()]
-    return group != "task" or not any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in files)
+    return group != "task" or not any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in option_files(group, str(name)))
 
 
 def _targets() -> set[str]:

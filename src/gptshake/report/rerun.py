@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.estimate.formatting import short_count
+from gptshake.keys import key_of
 from gptshake.report.study_stats import Best, Rows, digits, tokens_of
 
 GROUPS = ("task", "model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks")
@@ -16,7 +17,7 @@ WHERE = ("hydra", "paths", "dirty", "resume", "study")  # where and how it ran, 
 
 def overrides_of(study: Rows, best: Best) -> list[str]:
     """All overrides of the best trial; of two for one key the later one."""
-    latest = {text.split("=", 1)[0].lstrip("+~"): text for text in [*study["fixed"], *best.trial["overrides"]]}
+    latest = {key_of(text): text for text in [*study["fixed"], *best.trial["overrides"]]}
     return list(latest.values())
 
 
@@ -55,7 +56,7 @@ def best_yaml(study: Rows, best: Best) -> str:
     lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
     parser = OverridesParser.create()
     for text in overrides_of(study, best):
-        key = text.split("=", 1)[0].lstrip("+~")
+        key = key_of(text)
         if re.split(r"[./]", key)[0] in WHERE:
             continue
         try:

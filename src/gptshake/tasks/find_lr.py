@@ -12,7 +12,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.arguments import key_of
 from gptshake.config.validate import check_groups, check_one_device
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
@@ -22,6 +21,7 @@ from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
 from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
+from gptshake.keys import key_of
 from gptshake.record.index import read_index
 from gptshake.record.launch import Launch
 from gptshake.record.lock import RunLock
