@@ -56,7 +56,21 @@ HEAVY = {
 }
 
 # Earlier, home-made words; each thing has one name now: lock, heartbeat, stop request, session, tracker, run index, resume state, layer.
-GONE = {"amidst", "assemble", "basin", "catalogue", "chapters", "courier", "floors", "house", "keeper", "lease", "recorder", "rewind", "rooms"}
+GONE = {
+    "amidst",
+    "assemble",
+    "basin",
+    "catalogue",
+    "chapters",
+    "courier",
+    "floors",
+    "house",
+    "keeper",
+    "lease",
+    "recorder",
+    "rewind",
+    "rooms",
+}
 GONE |= {"sitting", "sittings", "stories", "told", "wings", "wish", "wishes"}
 ON_DISK = r"lease\.json|sitting-2/|\bsittings\b"  # names of files and keys, which old runs have
 

@@ -231,9 +231,7 @@ def _single(arguments: Arguments) -> list[str]:
     if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: use paths.multirun= instead.")
     if any(override.key_or_group == "hydra.sweeper.storage" for override in parsed):
-        raise ConfigError(
-            "hydra.sweeper.storage= was removed: a study is one journal in its own folder, multirun/<study>/journal.log."
-        )
+        raise ConfigError("hydra.sweeper.storage= was removed: a study is one journal in its own folder, multirun/<study>/journal.log.")
     check_swept_options(parsed)
     ours = [override for override in parsed if override.key_or_group != SWEEPER]
     return [chosen for override in ours if (chosen := first_choice(override)) is not None]

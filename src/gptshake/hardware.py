@@ -234,9 +234,7 @@ def pick_device(accelerator: str) -> str:
     for device in choices[accelerator]:
         if there[device]:
             return device
-    raise ConfigError(
-        f"trainer.accelerator={accelerator} is set, but torch finds no such device: try trainer=auto or trainer=cpu."
-    )
+    raise ConfigError(f"trainer.accelerator={accelerator} is set, but torch finds no such device: try trainer=auto or trainer=cpu.")
 
 
 def pick_precision(device: str) -> str:

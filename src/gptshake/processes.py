@@ -9,6 +9,7 @@ ended after a grace period.
 import contextlib
 import faulthandler
 import fcntl
+import importlib
 import io
 import json
 import os
@@ -141,6 +142,9 @@ class ChildRunner:
         if self._context.get_start_method() == "forkserver":
             self._sources = source_hash()
             _start_server(preload)
+        else:
+            for name in preload:  # children have what the caller has
+                importlib.import_module(name)
 
     def start(self, spec: Spec) -> Child:
         """Start a child.

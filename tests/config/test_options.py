@@ -179,7 +179,9 @@ def test_the_old_name_of_a_text_and_a_tokenizer_means_both(name: str, parts: tup
 
 def test_an_old_name_is_taken_from_the_shell_and_from_records_but_never_listed(tmp_path: Path) -> None:
     assert "wiki_bpe" not in options("data")
-    assert choices(compose(["model=tiny", "data=wiki_bpe"], with_hydra=True))["data"] == "wiki_bpe"  # part of the names of runs and studies
+    assert (
+        choices(compose(["model=tiny", "data=wiki_bpe"], with_hydra=True).hydra)["data"] == "wiki_bpe"
+    )  # part of the names of runs and studies
     with pytest.raises(ConfigError, match=r"^optimizer\.lr=abc"):
         checked_compose(["model=tiny", "data=wiki_bpe", "optimizer.lr=abc"])
     record = {"id": "x", "name": "x", "status": "ok", "overrides": ["model=tiny", "data=wiki_bpe"], "resolved": {}}

@@ -80,7 +80,7 @@ def test_broken_markup_never_crashes_and_leaves_no_marks(parts: list[str]) -> No
 def test_the_time_grows_with_the_length_only(unit: str) -> None:
     start = time.process_time()
     clean(unit * 20_000)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 10  # quadratic it would be minutes
 
 
 @pytest.mark.usefixtures("excerpt_here")

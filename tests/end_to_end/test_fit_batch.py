@@ -19,7 +19,11 @@ AUTO = ("data.micro_batch_size=auto", "trainer.accelerator=auto")
 def test_sizes_are_tried_and_nothing_but_the_answer_is_left(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, "task=fit_batch", *small, before=QUICK + "from gptshake.estimate import batch_size; batch_size.SAME = 9.0")
     assert done.code == 0, done.err
-    assert "data.micro_batch_size=" in done.out and "is the fastest here" in done.out and "4 still fits, and larger sizes are not faster" in done.out
+    assert (
+        "data.micro_batch_size=" in done.out
+        and "is the fastest here" in done.out
+        and "4 still fits, and larger sizes are not faster" in done.out
+    )
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["fit_batch.json", "fit_batch.png", "fit_batch.svg"]
     assert [path.name for path in tmp_path.iterdir()] == ["fits"]
 

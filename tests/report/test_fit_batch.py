@@ -34,7 +34,9 @@ def test_the_sentence_can_be_acted_on(facts: dict[str, Any]) -> None:
     assert sentence(facts) == (
         "data.micro_batch_size=16 is the fastest here: 10,000 tokens/s with 380 MiB of 560 MiB; 48 is the largest that fits."
     )
-    assert sentence(facts | {"tried": [row for row in facts["tried"] if row.size < 48]}).endswith("; 32 still fits, and larger sizes are not faster.")
+    assert sentence(facts | {"tried": [row for row in facts["tried"] if row.size < 48]}).endswith(
+        "; 32 still fits, and larger sizes are not faster."
+    )
 
 
 def test_the_size_that_is_told_divides_the_batch(facts: dict[str, Any]) -> None:

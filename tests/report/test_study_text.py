@@ -28,7 +28,9 @@ def sure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Replace the basin's arithmetic by a given answer."""
 
     def give(low: float, high: float, edge: str | None = None, *, at: float = 2e-3, assumed: bool = True) -> None:
-        monkeypatch.setattr(study_stats, "near_optimal_interval", lambda points, log, sd, freedom, runs: NearOptimal(at, low, high, edge, 0.0113, assumed))  # type: ignore[arg-type]
+        monkeypatch.setattr(
+            study_stats, "near_optimal_interval", lambda points, log, sd, freedom, runs: NearOptimal(at, low, high, edge, 0.0113, assumed)
+        )  # type: ignore[arg-type]
 
     return give
 

@@ -35,7 +35,9 @@ def _counts(what: str, low: int = 1, *, auto: bool = False, more: str = "") -> R
 
 
 def _text(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return (
+        bool(value.strip()) if isinstance(value, str) else isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    )
 
 
 def _texts(value: Any) -> bool:

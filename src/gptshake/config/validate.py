@@ -226,7 +226,9 @@ def _check_passed_on(cfg: DictConfig) -> None:
             if value != harmless:
                 raise ConfigError(f"trainer.{key}={value} is not for Lightning's Trainer here: {instead}.")
         elif key not in PASSED_ON:
-            raise ConfigError(f"trainer.{key} is not a key of trainer{nearest(str(key), (*TrainerConfig.__dataclass_fields__, *PASSED_ON))}")
+            raise ConfigError(
+                f"trainer.{key} is not a key of trainer{nearest(str(key), (*TrainerConfig.__dataclass_fields__, *PASSED_ON))}"
+            )
         elif not isinstance(value, bool):
             raise ConfigError(f"trainer.{key}={value} cannot work: it is true or false.")
 

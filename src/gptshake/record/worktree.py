@@ -65,7 +65,9 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
         run_git(root, "cat-file", "-e", f"{commit}^{{commit}}")
     except GitRefused as refusal:
         way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
-        raise RecordError(f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and run the same command again.") from refusal
+        raise RecordError(
+            f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and run the same command again."
+        ) from refusal
     _remove_dead(root)
     with TemporaryDirectory(prefix=PREFIX) as folder:
         tree = Path(folder).resolve() / TREE

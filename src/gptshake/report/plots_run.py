@@ -169,7 +169,9 @@ def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figu
             f"noise scale {short(last.scale)} sequences ({short(last.low)} to {short(last.high)})"
             f"  ·  {short_count(last.scale * batch.block_size)} tokens  ·  batch is {batch.sequences / last.scale:.2g} x"
         )
-    figure, (upper, lower) = frame(name, f"{about}  ·  under Adam a lower bound of the critical batch", 5, 2, sharex=True, height_ratios=(5, 2))
+    figure, (upper, lower) = frame(
+        name, f"{about}  ·  under Adam a lower bound of the critical batch", 5, 2, sharex=True, height_ratios=(5, 2)
+    )
     shown = [*estimates[:: max(1, len(estimates) // POINTS)][:-1], last]
     _draw_scale(upper, shown, batch)
     _draw_parts(lower, shown, batch)

@@ -20,7 +20,13 @@ from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
 from gptshake.report.tables import aligned
 
 Facts = Mapping[str, Any]
-LR_RULES = {"steep": "steepest fall", "valley": "valley", "minimum": "minimum / 10", "slide": "slide", "middle": "middle of the near-optimal interval"}
+LR_RULES = {
+    "steep": "steepest fall",
+    "valley": "valley",
+    "minimum": "minimum / 10",
+    "slide": "slide",
+    "middle": "middle of the near-optimal interval",
+}
 STEP_PARTS = {
     "data": "waiting for data",
     "transfer": "copying to device",

@@ -75,7 +75,9 @@ def stopwatch(store: TokenStore) -> Iterator[Measure]:
 
         def measure(cfg: DictConfig, budget: Budget) -> Speed:
             if not may_be_tried(cfg, store, budget):
-                raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan shows what would.")
+                raise ConfigError(
+                    "The speed is not measured, because the trial step would not fit into memory: task=plan shows what would."
+                )
             outcome = ask((cfg, budget), cfg.trainer.threads)
             if outcome.status != "ok":
                 raise GptshakeError(

@@ -141,9 +141,7 @@ def refuse_differences(folder: Path, stored: dict[str, Any], header: Header) -> 
                 lines.append(f"  {kind}{key}: was {_shown(old[kind].get(key))}, would be {_shown(now.get(key))}")
     if lines:
         raise RecordError(
-            f"The study {header.name} was started with other settings:\n"
-            + "\n".join(lines)
-            + f"\nRestore them, or use another name: "
+            f"The study {header.name} was started with other settings:\n" + "\n".join(lines) + f"\nRestore them, or use another name: "
             f"study=<name>; its results stay in {folder}."
         )
 

@@ -69,9 +69,7 @@ def _check(cfg: DictConfig) -> None:
     check_one_device(cfg, "task=find_lr")
     low, high, steps = cfg.task.low, cfg.task.high, cfg.task.steps
     if not high >= 10 * low:
-        raise ConfigError(
-            f"task.low={low:g} and task.high={high:g} leave no range: it must cover at least a factor of 10."
-        )
+        raise ConfigError(f"task.low={low:g} and task.high={high:g} leave no range: it must cover at least a factor of 10.")
     if not (isinstance(steps, int) and steps >= FEWEST_STEPS):
         raise ConfigError(f"task.steps={steps} cannot work: a range test needs {FEWEST_STEPS} steps or more; 200 are a good choice.")
 
