@@ -1,12 +1,13 @@
 """Generation: the cache changes nothing, the seed decides, the options cut the distribution as they say."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from gptshake.errors import ConfigError, TrainingError
 from gptshake.model.generate import generate, next_token_probabilities, stream
@@ -175,3 +176,20 @@ def test_a_network_that_diverged_is_a_sentence_and_not_an_error_of_torchs(value:
     next(model.parameters()).data.fill_(value)
     with pytest.raises(TrainingError, match="not finite"):
         generate(model, PROMPT, 3)
+
+
+class Bag(nn.Module):
+    """Sums up what its tokens say; no layers, no cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(block_size=4, vocab_size=5)
+        self.table = nn.Embedding(5, 5)
+
+    def forward(self, idx: Tensor, cache: object = None) -> Tensor:
+        return self.table(idx).cumsum(dim=1)
+
+
+def test_a_network_whose_config_has_no_layers_continues_a_text_beyond_its_block() -> None:
+    torch.manual_seed(0)
+    assert generate(Bag(), torch.tensor([[1, 2]]), 9).shape == (1, 11)  # type: ignore[arg-type]

@@ -47,5 +47,5 @@ class Cache:
 
     @property
     def length(self) -> int:
-        """Tokens read so far, which is the position of the next one."""
-        return self.layers[0].length
+        """Tokens read so far, which is the position of the next one; 0 for a network without layers of keys."""
+        return self.layers[0].length if self.layers else 0
