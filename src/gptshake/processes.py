@@ -138,10 +138,13 @@ class ChildRunner:
         self._target = target
         self._context: Any = get_context(method or METHOD)
         self._alive: dict[int, Child] = {}
-        self._sources = None
+        self._sources: str | None = None
+        self._server: Mapping[str, str] = os.environ
         if self._context.get_start_method() == "forkserver":
             self._sources = source_hash()
-            _start_server(preload)
+            self._server = _server_environment(preload)
+            with _environment(self._server):
+                forkserver.ensure_running()  # it imports while the caller goes on
         else:
             for name in preload:  # children have what the caller has
                 importlib.import_module(name)
@@ -160,7 +163,8 @@ class ChildRunner:
         process = self._context.Process(target=_live, args=(spec, self._target, dict(os.environ), self._sources))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)  # a child takes them when it is ready to
         try:
-            process.start()
+            with _environment(self._server):  # a server that was killed is started anew by this, and must be the same
+                process.start()
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             raise GptshakeError(
                 f"A run needs something that no other process finds, as a function inside of a function is: {error}"
@@ -210,8 +214,8 @@ def source_hash() -> str:
     return sha256_text("".join(f"{file}\n{file.read_text(encoding='utf-8')}" for file in sorted(folder.rglob("*.py"))))
 
 
-def _start_server(preload: Sequence[str]) -> None:
-    """Start the server of this process, unless it is at work; it imports while the caller goes on."""
+def _server_environment(preload: Sequence[str]) -> dict[str, str]:
+    """Environment in which the server starts."""
     main = sys.modules["__main__"]
     app = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None  # a script: its functions are targets
     plan = {"path": sys.path, "modules": list(preload), "main": app}
@@ -220,8 +224,7 @@ def _start_server(preload: Sequence[str]) -> None:
     if own == str(Path.cwd()):
         extra["PYTHONPATH"] = own
     set_forkserver_preload(["gptshake.preloaded"])
-    with _environment(os.environ | extra):
-        forkserver.ensure_running()
+    return os.environ | extra
 
 
 @contextlib.contextmanager

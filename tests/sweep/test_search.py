@@ -470,3 +470,11 @@ def test_a_line_takes_no_more_points_than_it_says(slots: int, mostly: int, most:
 
 def test_a_linear_line_may_need_a_point_at_each_of_its_nine_places() -> None:
     assert LineSearch(Axis("p", 0.0, 0.5), n_trials=None, slots=1).expected() == (6, 9)
+
+
+def test_a_gap_below_the_best_is_looked_into_once_no_cliff_is_near_above() -> None:
+    """Twenty steps of a tiny network: steep on the left, where nothing was tried within a factor of 4, and smooth on the right."""
+    tried = [(8e-3, 6.107), (3.2e-2, 4.866), (4.53e-2, 5.044), (6.4e-2, 5.609), (0.128, 6.184)]
+    known = [(math.log2(rate) / 2, loss) for rate, loss in tried]
+    assert lower_bound(known[:2] + known[3:], 0) > 0.98 * 4.866  # 6.4e-2 may stand on a cliff
+    assert lower_bound(known, 0) < 0.98 * 4.866

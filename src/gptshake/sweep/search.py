@@ -28,6 +28,7 @@ KINK = 0.4  # of the loss a step, 20 % for a factor of 2: how far slopes in a ga
 STEP_BITS = 2.0  # log2 of a step on a log axis: a factor of 4
 COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps from the start
 MOSTLY = 6  # points that a search along one axis takes: 5.6 on average (docs/decisions/line-search.md)
+NEAR = 0.3  # in steps, a factor of 1.5
 USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
 NEAR = 8  # factor around the declared value within which a search over several axes begins
 FEW = 12  # trials up to which quasi-random points do better than a sampler that learns from them
@@ -265,7 +266,8 @@ def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
     A bowl lies above the lines through its neighbours: the two points left of the gap, and the two right of it. Such a line counts
     only on a side that bends upwards there. Above the best a neighbour that is more than 2 % worse may stand on a cliff, which can
     begin anywhere and ends in a plateau, so its line does not count. Below the best no slope differs from the gap's chord by more than
-    ``KINK``, or the slope of that cliff would promise everything there.
+    ``KINK``, or the slope of that cliff would promise everything there; where a neighbour within ``NEAR`` above the best shows that there
+    is no cliff, its line counts instead.
 
     Args:
         known: (position in steps, loss), in order of positions; an infinite loss is a wall.
@@ -288,7 +290,8 @@ def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
         bounds.append(lambda x: a + before * x)
     if after is not None and after >= slope and not (best_is_left and b > a + WORTH * unit):
         bounds.append(lambda x: b - after * (width - x))
-    if not best_is_left:
+    smooth = after is not None and after >= slope and known[left + 2][0] - end < NEAR and not on_a_cliff([b, known[left + 2][1]])
+    if not best_is_left and not smooth:
         chord = slope if math.isfinite(a) else 0.0
         bounds.append(lambda x: b - (chord + KINK * unit * x / width) * (width - x))
     elif not bounds:  # the best lies at the lower end of the range
