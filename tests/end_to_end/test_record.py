@@ -3,12 +3,14 @@
 import hashlib
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gptshake.record.provenance import config_sha256, packages
+from gptshake.record.provenance import config_sha256
 from gptshake.record.run import read_run, status_of
 
 AT_STEP = """
@@ -43,7 +45,11 @@ def test_a_finished_run_says_what_it_was_and_what_it_took(whole: Path, the_run: 
     record = the_run(whole)
     info, summary = record.info, record.info["summary"]
     assert (info["status"], info["reason"], info["note"], info["seed"], info["local_conf"]) == ("ok", None, "why not", 1337, {})
-    assert info["environment"]["packages"] == packages() and info["environment"]["cwd"] == str(whole)
+    listed = subprocess.run([sys.executable, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True).stdout
+    installed = {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in listed.split())}
+    recorded = {name.lower().replace("_", "-").replace(".", "-"): version for name, version in info["environment"]["packages"].items()}
+    assert installed["torch"] == recorded["torch"] and {name.replace(".", "-") for name in installed} == set(recorded)
+    assert info["environment"]["cwd"] == str(whole)
     assert {"python", "platform", "cuda", "driver", "cpu"} <= set(info["environment"])
     (sitting,) = info["sittings"]
     assert sitting["from_step"] == 0 and sitting["commit"] == info["git"].get("commit")

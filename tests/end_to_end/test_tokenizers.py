@@ -64,7 +64,7 @@ def test_a_run_goes_on_with_its_own_copy(commands: Any, small: Any, parent: Path
 
 def test_another_kind_than_the_option_is_refused(commands: Any, small: Any, parent: Path, tmp_path: Path, the_run: Any) -> None:
     done = commands(tmp_path, *small, f"tokenizer.path={the_run(parent).path}")
-    assert done.code == 2 and "holds the kind bpe, not char: say tokenizer=bpe." in done.error
+    assert done.code == 2 and "holds the kind bpe, not char: use tokenizer=bpe." in done.error
 
 
 def test_bits_per_byte_charge_unknown_tokens_and_a_run_of_an_earlier_version_goes_on_by_its_rule(

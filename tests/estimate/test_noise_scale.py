@@ -106,7 +106,7 @@ def test_the_sentence_says_what_to_do() -> None:
     assert "you may double it for nearly the same tokens (data.batch_size=256: 0.62 x the steps, at most 1.23 x the tokens)" in told(
         427, 128
     )
-    assert "about right" in told(128, 128) and "floor" in told(128, 128)
+    assert "about right" in told(128, 128) and "lower bound" in told(128, 128)
     assert "data.batch_size=64 may reach the same loss in fewer tokens (down to 0.58 x)" in told(26, 128)
 
 

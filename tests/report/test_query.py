@@ -114,7 +114,7 @@ def test_days_are_told_by_name(record: Make, day: str, found: str) -> None:
     ],
 )
 def test_a_value_that_cannot_be_compared_is_refused(runs: list[Entry], wish: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no time|has no order|is a number"):
+    with pytest.raises(ConfigError, match=r"is not a time|has no order|is a number"):
         select(runs, wish)
 
 

@@ -131,7 +131,7 @@ def test_a_saved_tokenizer_is_used_again(tmp_path: Path, named: str) -> None:
 
 def test_a_saved_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
     ByteTrainer().train([]).save(tmp_path)
-    with pytest.raises(ConfigError, match=r"holds the kind byte, not bpe: say tokenizer=byte\."):
+    with pytest.raises(ConfigError, match=r"holds the kind byte, not bpe: use tokenizer=byte\."):
         SavedTrainer(tmp_path, BPETrainer(300))
 
 

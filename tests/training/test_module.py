@@ -144,6 +144,7 @@ def losses(rows: list[dict[str, Any]]) -> list[float]:
     return [row["train/loss"] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_run_learns_what_an_eager_one_does_and_says_what_compiling_cost(
     training: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -48,7 +48,7 @@ def ascii_plot(study: Rows) -> str:
     points = [(letter, *point) for letter, curve in zip(letters, found, strict=False) for point in curve.points]
     for letter, x, value, trial in sorted(points, key=lambda point: point[3]["number"] == number):  # the best above its neighbours
         row = math.floor((value - bottom) / (top - bottom or 1) * (ASCII_HEIGHT - 1) + 0.5)
-        mark = "*" if trial["number"] == number else letter
+        mark = "^" if row >= ASCII_HEIGHT else "*" if trial["number"] == number else letter
         grid[ASCII_HEIGHT - 1 - min(ASCII_HEIGHT - 1, max(0, row))][column_of(x)] = mark
     named = {0: _value(top), ASCII_HEIGHT // 2: _value((top + bottom) / 2), ASCII_HEIGHT - 1: _value(bottom)}
     lines = [study["objective"], *(f"{named.get(n, ''):>9} |{''.join(row).rstrip()}" for n, row in enumerate(grid))]
@@ -65,7 +65,11 @@ def ascii_plot(study: Rows) -> str:
             rule[at] = "+" if rule[at] == "-" else rule[at]
     lines += [f"{'':>9} +{''.join(rule)}", f"{'':>11}{''.join(labels).rstrip()}  {scale.key.lstrip('+')}"]
     legend = ["* best", *(f"{letter} {curve.label}" for letter, curve in zip(letters, found, strict=False) if curve.label)]
-    legend += ["x pruned or diverged"] * bool(ended_early) + ["= where the best lies"] * bool(interval)
+    legend += (
+        ["^ above the plot"] * any("^" in row for row in grid)
+        + ["x pruned or diverged"] * bool(ended_early)
+        + ["= where the best lies"] * bool(interval)
+    )
     unbroken = "   ".join(part.replace(" ", "\0") for part in legend)  # lines break between parts only
     wrapped = textwrap.wrap(unbroken, ASCII_WIDTH + 11, initial_indent=" " * 11, subsequent_indent=" " * 11)
     return "\n".join([*lines, *(line.replace("\0", " ") for line in wrapped)])

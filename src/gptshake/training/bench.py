@@ -14,6 +14,8 @@ from gptshake.record.sinks.protocol import Sink
 from gptshake.tokenizer.protocol import Tokenizer
 from gptshake.training.evaluation import Evaluation
 
+OWN = ("steps", "skipped_steps", "test/loss", "test/bpb")  # of the run's summary, in which what callbacks log stands too
+
 
 @dataclass
 class Bench:
@@ -44,7 +46,7 @@ class Bench:
             ConfigError: a name that the row has already, or more than one number.
         """
         for name, value in metrics.items():
-            if name in COLUMNS:
+            if name in COLUMNS or name.startswith("best/") or name in OWN:
                 raise ConfigError(f"{name} is measured by gptshake; log it under another name.")
             if isinstance(value, Tensor):
                 if value.numel() != 1:

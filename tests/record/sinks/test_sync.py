@@ -12,6 +12,8 @@ from gptshake.record.run import Run
 from gptshake.record.sinks import wandb as sink_module
 from gptshake.record.sinks.wandb import WandbSink
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
@@ -81,7 +83,7 @@ def test_what_is_not_whole_is_written_anew_and_what_cannot_be_holds_up_no_other(
     lease = RunLock(busy.path)
     done = light_commands(runs.parent, "task=sync")
     lease.release()
-    assert done.code == 1 and "did not take 1 run;" in done.error and "metrics.csv, line 2" in done.out and "still running" in done.out
+    assert done.code == 1 and "did not accept 1 run;" in done.error and "metrics.csv, line 2" in done.out and "still running" in done.out
     assert set(server.runs) == {"t0000001", "t0000002"}
     assert steps(server, "t0000001") == steps(server, "t0000002") == [2, 4]
     last = [json.loads(line) for _, line in sorted(server.runs["t0000001"]["history"].items())][-1]

@@ -16,6 +16,8 @@ from gptshake.record.sinks import wandb as sink_module
 from gptshake.record.sinks.config import WandbConfig
 from gptshake.record.sinks.wandb import WandbSink, _Worker
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

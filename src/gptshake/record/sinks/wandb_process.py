@@ -13,6 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from operator import itemgetter
 from pathlib import Path
@@ -175,11 +176,11 @@ def _follow(tracker: Any, run: Run, every: int, ended: threading.Event) -> None:
                 when = {"_timestamp": one["time"]} if "time" in one else {}  # of the step, also where it is logged later
                 tracker.log({name: value for name, value in one.items() if name not in ("step", "time")} | when, step=step)
         for picture in sorted((run.path / "plots").glob("*.png")):
-            if (changed := picture.stat().st_mtime) != drawn.get(picture):
-                drawn[picture] = changed
-                tracker.log(
-                    {picture.stem: wandb.Image(str(picture))}, step=max(reached, known)
-                )  # else a later sample of this step is dropped
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if (changed := picture.stat().st_mtime) != drawn.get(picture):
+                    drawn[picture] = changed
+                    image = wandb.Image(str(picture))
+                    tracker.log({picture.stem: image}, step=max(reached, known))  # else a later sample of this step is dropped
         if last:
             return
         rows = []
