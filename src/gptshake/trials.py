@@ -4,6 +4,7 @@ A trial is an ordinary run in the study's folder. Begun anew or continued from i
 uncommitted changes of the moment when the sweep began.
 """
 
+import os
 import pkgutil
 import shutil
 from base64 import b85decode, b85encode
@@ -25,7 +26,7 @@ from gptshake.config.compose import choices
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context
 from gptshake.estimate import laws
-from gptshake.estimate.budget import Budget
+from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import run_seconds
 from gptshake.estimate.memory import checkpoint_bytes
 from gptshake.files import expanded
@@ -130,6 +131,8 @@ class Trials:
         check(cfg)
         _one_sample(cfg, composed.hydra.overrides.task)
         base, interval = hardware.resident_bytes(), cfg.trainer.val_check_interval
+        if cfg.trainer.threads == AUTO:  # those of a slot, which the executor has set: more than a trial gets would measure another speed
+            cfg.trainer.threads = int(os.environ.get("OMP_NUM_THREADS", hardware.default_threads()))
         store = resolve.token_store(cfg, [])
         measure = partial(forecast.measured, store)
         budget = resolve.resolve(cfg, store, measure)

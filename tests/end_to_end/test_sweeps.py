@@ -528,3 +528,19 @@ def test_optuna_opens_the_journal(commands: Any, small: Any, tmp_path: Path) -> 
     assert loaded.best_value == min(trial["value"] for trial in study.trials)
     assert loaded.best_trial.user_attrs["overrides"] == study.trials[loaded.best_trial.number]["overrides"]
     assert list(loaded.trials[0].intermediate_values)
+
+
+THREADS = """
+from gptshake.setup import forecast
+def set_torch(cfg, own=forecast.set_torch):
+    open("threads", "a").write(f"{cfg.trainer.threads} ")
+    own(cfg)
+forecast.set_torch = set_torch
+"""
+
+
+def test_the_cost_is_measured_with_the_threads_of_a_slot(commands: Any, small: Any, tmp_path: Path) -> None:
+    threads = ("trainer.threads=auto", "hydra.sweeper.executor.slots=1", "hydra.sweeper.executor.threads=3")
+    done = commands(tmp_path, "-m", *small, *threads, "optimizer.lr=1e-3", "repeats=1", "trainer.max_steps=2", before=THREADS)
+    assert done.code == 0, done.err
+    assert set((tmp_path / "threads").read_text().split()) == {"3"}
