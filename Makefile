@@ -33,7 +33,7 @@ RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
 help:
 	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
 	@echo "make demo-lr only the second: eight learning rates side by side, the curve, the winner"
-	@echo "make test    set up, then run the tests (about five minutes on two CPU cores)"
+	@echo "make test    set up, then run the tests (about six minutes on two CPU cores)"
 	@echo "make test-slow  the rest: whole sweeps, kills, resumes, reproductions (about as long again)"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
