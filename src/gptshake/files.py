@@ -126,8 +126,8 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
         number = behind.errno if isinstance(behind, OSError) else int(match[1]) if (match := _OS_ERROR.search(str(behind))) else None
         place = Path(str(named)) if (named := getattr(behind, "filename", None)) else path
         if number in (errno.ENOSPC, errno.EDQUOT):
-            room = f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there" if place else ""
-            return StorageError(f"The disk is full{room}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
+            details = f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there" if place else ""
+            return StorageError(f"The disk is full{details}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
         if number in (errno.EROFS, errno.EACCES, errno.EPERM):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
         behind = behind.__cause__ or behind.__context__

@@ -157,13 +157,13 @@ def free_bytes(device: str) -> int:
     free = 1024 * int(found[1]) if found else memory_bytes()
     limit, used, stat = (_cgroup_value(f"memory.{name}") or "" for name in ("max", "current", "stat"))
     if limit.isdigit() and used.isdigit():
-        cached = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)  # files kept while nobody needs the room
+        cached = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)  # page cache that is given up when memory is needed
         free = min(free, int(limit) - int(used) + (int(cached[1]) if cached else 0))
     return max(0, free)
 
 
-def limit_memory(device: str, room: int) -> None:
-    """Let this process take ``room`` bytes of ``device`` more than it has, and hardly more: beyond, it gets an error and not the machine.
+def limit_memory(device: str, extra: int) -> None:
+    """Let this process take ``extra`` bytes of ``device`` more than it has, and hardly more: beyond, it gets an error and not the machine.
 
     Of a GPU the limit is exact. Of the main memory it is generous, as what is reserved is not all used, and only Linux keeps it:
     whether a limit was passed is to be read from ``peak_bytes``.
@@ -171,10 +171,10 @@ def limit_memory(device: str, room: int) -> None:
     if device == "cuda":
         import torch
 
-        torch.cuda.set_per_process_memory_fraction(min(1.0, room / device_memory(device)))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, extra / device_memory(device)))
     elif platform.system() == "Linux":
         reserved = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
-        wanted, hard = reserved + room + room // 4 + SLACK, resource.getrlimit(resource.RLIMIT_DATA)[1]
+        wanted, hard = reserved + extra + extra // 4 + SLACK, resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
