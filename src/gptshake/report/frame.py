@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
@@ -155,9 +156,23 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def drawn(figure: Figure, suffix: str) -> bytes:
     """The figure as a file of this kind, png or svg; the same bytes for the same figure."""
     _find_glyphs(figure)
+    _fix_layout(figure)
     content = io.BytesIO()
     figure.savefig(content, format=suffix, dpi=PIXELS_PER_INCH, metadata={"Software": None} if suffix == "png" else {"Date": None})
     return content.getvalue()
+
+
+def _fix_layout(figure: Figure) -> None:
+    """Give the axes their final places, rounded: the solver sums in the order of memory addresses, so its last digits vary."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 4).tolist())
+    for text in figure.texts:
+        text.set_position((round(text.get_position()[0], 4), round(text.get_position()[1], 4)))
 
 
 def _find_glyphs(figure: Figure) -> None:
