@@ -37,12 +37,12 @@ SCHEMA = "*.config"
 HEAVY = {
     "torch": [
         *("model.*", "optim.adamw", "optim.sgd", "training.*", "data.module", "hardware", "distributed", "energy", "setup.*", "tasks.*"),
-        "record.sinks.tensorboard",
+        "record.trackers.tensorboard",
     ],
     "pytorch_lightning": ["training.*", "data.module", "setup.*"],
     "hydra": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
     "omegaconf": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials"],
-    "wandb": ["record.sinks.*"],
+    "wandb": ["record.trackers.*"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
     "datasets": ["data.source.*"],

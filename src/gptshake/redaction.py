@@ -1,4 +1,4 @@
-"""No secret in a record, a log or a sink: ``redact`` for texts, ``redacted`` for plain values, ``redact_code`` for sources.
+"""No secret in a record, a log or a tracker: ``redact`` for texts, ``redacted`` for plain values, ``redact_code`` for sources.
 
 A secret is known by its value (variables of the environment whose names say so, a ``.env`` file here, the keys that W&B and the
 hub keep at home, what ``oc.env`` brought into the config), by its shape (tokens of known services, private keys, addresses with a

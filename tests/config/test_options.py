@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.compose import SCHEMAS, choices, compose
 from gptshake.config.compose_errors import checked_compose
 from gptshake.config.help import help_page
-from gptshake.config.layout import GROUPS, OLD_OPTIONS, options, packaged_conf
+from gptshake.config.layout import GROUPS, OLD_OPTIONS, OLD_TARGETS, options, packaged_conf
 from gptshake.config.overrides import stored_overrides
 from gptshake.config.schemas import RootConfig
 from gptshake.config.validate import check, check_groups
+from gptshake.config.values import more_than_a_value
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import Budget
 from gptshake.setup import resolve
@@ -175,6 +176,13 @@ def test_the_old_name_of_a_text_and_a_tokenizer_means_both(name: str, parts: tup
     source, tokenizer = parts
     assert compose(["model=tiny", f"data={name}"]) == compose(["model=tiny", f"data={source}", f"tokenizer={tokenizer}"])
     assert compose(["model=tiny", f"data={name}", "tokenizer=char"]).tokenizer == compose(["tokenizer=char"]).tokenizer
+
+
+@pytest.mark.parametrize(("option", "old"), list(zip(("wandb", "tensorboard"), OLD_TARGETS, strict=True)))
+def test_the_old_target_of_a_tracker_is_the_new_one(option: str, old: str) -> None:
+    new = compose([f"logger={option}"])
+    assert compose([f"logger={option}", f"logger._target_={old}"]) == new
+    assert not more_than_a_value(f"logger._target_={old}") and get_object(new.logger._target_)
 
 
 def test_an_old_name_is_taken_from_the_shell_and_from_records_but_never_listed(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.resolvers.oc import env
 from yaml import YAMLError
 
-from gptshake.config.layout import OLD_OPTIONS, local_confs, packaged_conf
+from gptshake.config.layout import OLD_OPTIONS, OLD_TARGETS, local_confs, packaged_conf
 from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.errors import ConfigError
 from gptshake.files import yaml_text
@@ -124,9 +124,14 @@ def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     """Compose the config that these overrides give, as the run will see it; with Hydra's own node if asked for."""
     prepare(overrides)
     if GlobalHydra.instance().is_initialized():  # a task at work composes the config of another run
-        return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
-    with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
-        return hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
+        cfg = hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
+    else:
+        with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
+            cfg = hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
+    logger: Any = OmegaConf.to_container(cfg)["logger"]  # type: ignore[call-overload, index]
+    if isinstance(logger, dict) and (target := OLD_TARGETS.get(str(logger.get("_target_")))):
+        cfg.logger._target_ = target
+    return cfg
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

@@ -21,6 +21,12 @@ OLD_OPTIONS = {
     }
 }
 
+# Targets of earlier versions, still accepted: what records, and config of the user's own, may hold.
+OLD_TARGETS = {
+    "gptshake.record.sinks.wandb.WandbSink": "gptshake.record.trackers.wandb.WandbTracker",
+    "gptshake.record.sinks.tensorboard.TensorBoardSink": "gptshake.record.trackers.tensorboard.TensorBoardTracker",
+}
+
 CONFIG_DIR = "GPTSHAKE_CONFIG_DIR"  # variable that hands --config-dir on to processes of ours
 RECIPES = "GPTSHAKE_RECIPES"  # the same for files of ``experiment=`` that are swept
 

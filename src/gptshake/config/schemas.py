@@ -6,7 +6,7 @@ from typing import Any
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.model.config import GPTConfig
 from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, LinearConfig, OneCycleConfig, SGDConfig, WSDConfig
-from gptshake.record.sinks.config import TensorBoardConfig, WandbConfig
+from gptshake.record.trackers.config import TensorBoardConfig, WandbConfig
 from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
 from gptshake.training.config import TrainerConfig
 

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import OverrideType
 
 from gptshake.config.compose_errors import parse_overrides
-from gptshake.config.layout import is_option, local_confs, option_files, packaged_conf
+from gptshake.config.layout import OLD_TARGETS, is_option, local_confs, option_files, packaged_conf
 
 _PLACES = ("paths", "data.documents.cache")  # where a run writes
 _CALL = re.compile(r"_(target|args|partial|recursive|convert)_")
@@ -90,7 +90,7 @@ def _is_option(group: str, name: Any) -> bool:
 def _targets() -> set[str]:
     """Every ``_target_`` of the options, packaged and the user's own, but for those of tasks."""
     files = [file for folder in _folders() for file in folder.rglob("*.yaml") if file.parent != folder / "task"]
-    return {name for file in files for name in _TARGET.findall(file.read_text(encoding="utf-8", errors="replace"))}
+    return {name for file in files for name in _TARGET.findall(file.read_text(encoding="utf-8", errors="replace"))} | OLD_TARGETS.keys()
 
 
 def _folders() -> list[Path]:

@@ -1,1 +1,1 @@
-"""The run record: directory, metrics, provenance, lease, sinks."""
+"""The run record: directory, metrics, provenance, lease, trackers."""

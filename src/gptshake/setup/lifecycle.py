@@ -155,7 +155,7 @@ def _resume(context: Context) -> Run:
 
 
 def recorded(cfg: DictConfig) -> Any:
-    """The config as records and sinks get it: plain values, everything resolved, no secret."""
+    """The config as records and trackers get it: plain values, everything resolved, no secret."""
     return redacted(OmegaConf.to_container(cfg, resolve=True))
 
 

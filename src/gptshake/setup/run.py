@@ -22,8 +22,8 @@ from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, Row, column_chunks
 from gptshake.record.run import NullRun, Run
-from gptshake.record.sinks.lightning import as_sink
-from gptshake.record.sinks.protocol import Sink
+from gptshake.record.trackers.lightning import as_tracker
+from gptshake.record.trackers.protocol import Tracker
 from gptshake.setup.forecast import device_of, model_costs, refuse_oversized, set_torch, step_of
 from gptshake.setup.instantiate import builder, give_initial_weights, load_initial_weights, make
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
@@ -83,12 +83,12 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     """
     cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
     refuse_oversized(cfg, store, budget, launch.path)
-    sinks: list[Sink] = [as_sink(make(cfg.logger))] if cfg.logger else []  # what it refuses leaves no directory behind
+    trackers: list[Tracker] = [as_tracker(make(cfg.logger))] if cfg.logger else []  # what it refuses leaves no directory behind
     with ExitStack() as ends:
         lease = RunLock(launch.path)
         ends.callback(lease.release)
-        for sink in reversed(sinks):
-            ends.callback(sink.finish)
+        for tracker in reversed(trackers):
+            ends.callback(tracker.finish)
         run = open_run(context)
         ends.enter_context(outcome(run))
         device, devices = context.device, cfg.trainer.devices
@@ -113,14 +113,14 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             show_data(run, store, data, begins=start is None)
             if cfg.init_from and start is None:
                 load_initial_weights(cfg, model, store, run)
-            for sink in sinks:
-                sink.start(run)
+            for tracker in trackers:
+                tracker.start(run)
             order = _Order(
                 cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None
             )
             group.broadcast(order)
             bench = _bench(order, run, data, model, group)
-            bench.sinks, bench.flops_per_token, bench.peak_flops = sinks, flops, peak
+            bench.trackers, bench.flops_per_token, bench.peak_flops = trackers, flops, peak
             if device == "cpu" and cfg.trainer.threads > 1:
                 bench.expected_rate = rate_at(cfg, store, budget, gemm)
             module = _module(order, model, bench)

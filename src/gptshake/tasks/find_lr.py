@@ -26,6 +26,7 @@ from gptshake.record.index import read_index
 from gptshake.record.launch import Launch
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
+from gptshake.record.trackers.lightning import as_tracker
 from gptshake.report import study_stats
 from gptshake.setup import forecast, lifecycle, lr_finder, resolve
 from gptshake.setup.instantiate import make
@@ -248,8 +249,8 @@ def _mirror(cfg: DictConfig, record: Run, pictures: list[Path]) -> None:
     """Show the result to the logger, all at once: there is nothing to see before."""
     if not cfg.logger:
         return
-    sink = make(cfg.logger)
-    sink.start(record)
+    tracker = as_tracker(make(cfg.logger))
+    tracker.start(record)
     for picture in pictures:
-        sink.image(picture.stem, picture)
-    sink.finish()
+        tracker.image(picture.stem, picture)
+    tracker.finish()

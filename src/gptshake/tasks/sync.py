@@ -20,11 +20,11 @@ from gptshake.files import refuse_links
 from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run, run_roots
-from gptshake.record.sinks.wandb import WandbSink
-from gptshake.record.sinks.wandb_process import online_problem, short
+from gptshake.record.trackers.wandb import WandbTracker
+from gptshake.record.trackers.wandb_process import online_problem, short
 from gptshake.report.tables import aligned
 
-OPTIONS = ("project", "entity", "every", "artifacts")  # of the sink, as the run had them
+OPTIONS = ("project", "entity", "every", "artifacts")  # of the tracker, as the run had them
 
 
 def run(context: Context) -> None:
@@ -85,8 +85,8 @@ def folder_to_upload(path: Path) -> Path:
     refuse_links(path)
     record = Run.open(path)
     known = (record.config().get("logger") or {}) | {key: value for key, value in (record.info.get("wandb") or {}).items() if value}
-    sink = WandbSink(**{key: value for key, value in known.items() if key in OPTIONS}, mode="offline")
-    return _whole_folder(path, record.info) or sink.write_whole(record)
+    tracker = WandbTracker(**{key: value for key, value in known.items() if key in OPTIONS}, mode="offline")
+    return _whole_folder(path, record.info) or tracker.write_whole(record)
 
 
 def _upload(entries: Sequence[Entry], became: dict[Path, str]) -> int:

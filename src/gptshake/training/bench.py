@@ -1,4 +1,4 @@
-"""What stands around a training: the run record, the tokenizer, the sinks. Callbacks find it as ``module.bench``."""
+"""What stands around a training: the run record, the tokenizer, the trackers. Callbacks find it as ``module.bench``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from gptshake.distributed import ALONE, Ranks
 from gptshake.errors import ConfigError
 from gptshake.record.metrics import COLUMNS, Row
 from gptshake.record.run import Run
-from gptshake.record.sinks.protocol import Sink
+from gptshake.record.trackers.protocol import Tracker
 from gptshake.tokenizer.protocol import Tokenizer
 from gptshake.training.evaluation import Evaluation
 
@@ -26,7 +26,7 @@ class Bench:
     entropy: dict[str, float]  # nats per token: uniform, unigram, bigram
     validate: Callable[[], Evaluation]
     draw: Callable[[Path], list[Path]]  # run directory -> pictures
-    sinks: list[Sink]
+    trackers: list[Tracker]
     flops_per_token: float | None  # None: not known
     peak_flops: float  # of all devices in the run's precision
     ranks: Ranks = ALONE  # this process among those that train together

@@ -150,7 +150,7 @@ class Checkpoint(pl.Callback):
             monitor(module, known if is_written else row)
         row, bench.logged = bench.row | {name: float(value) for name, value in bench.logged.items()}, {}
         if not is_written:
-            write_row(module, row, bench.sinks)
+            write_row(module, row, bench.trackers)
         self.due = None
         if not math.isfinite(row["val/loss"]):
             raise TrainingError(not_finite(row, "validation loss"))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gptshake.errors import TrainingError
 from gptshake.record.metrics import Row
-from gptshake.record.sinks.protocol import Sink
+from gptshake.record.trackers.protocol import Tracker
 from gptshake.signals import SIGNALS
 from gptshake.training.device import Stamp
 from gptshake.training.module import GPTModule
@@ -128,7 +128,7 @@ class Metrics(pl.Callback):
             TrainingError: the loss or the gradient of its step is not finite.
         """
         if self._step is not None:
-            write_row(module, self.take(module), module.bench.sinks)
+            write_row(module, self.take(module), module.bench.trackers)
 
     def _measure(self, module: GPTModule) -> _Step:
         step = module.step
@@ -175,7 +175,7 @@ class Metrics(pl.Callback):
         self._note_slow(module, rate)
         if not (skipped or (math.isfinite(loss_sum) and math.isfinite(grad_norm))):
             self._step = None
-            write_row(module, row, bench.sinks)
+            write_row(module, row, bench.trackers)
             raise TrainingError(not_finite(row, "gradient" if math.isfinite(loss_sum) else "loss", "; its update was not applied"))
 
     def _note_slow(self, module: GPTModule, rate: float) -> None:
@@ -197,12 +197,12 @@ def monitor(module: GPTModule, row: Row) -> None:
     module.trainer.callback_metrics.update({name: torch.tensor(row[name]) for name in MONITORED if name in row})
 
 
-def write_row(module: GPTModule, row: Row, sinks: Sequence[Sink]) -> None:
-    """Write a row into the record and to these sinks."""
+def write_row(module: GPTModule, row: Row, trackers: Sequence[Tracker]) -> None:
+    """Write a row into the record and to these trackers."""
     module.bench.row = row
     module.bench.run.append_row(row)
-    for sink in sinks:
-        sink.row(row)
+    for tracker in trackers:
+        tracker.row(row)
 
 
 def not_finite(row: Row, what: str, effect: str = "") -> str:

@@ -6,7 +6,7 @@ from gptshake.training.module import GPTModule
 
 
 class Plots(pl.Callback):
-    """plots/loss.png and plots/loss.svg, shown to the sinks too."""
+    """plots/loss.png and plots/loss.svg, shown to the trackers too."""
 
     rank_zero_only = True
 
@@ -25,5 +25,5 @@ class Plots(pl.Callback):
         bench.run.flush()
         if module.steps:
             for path in bench.draw(bench.run.path):
-                for sink in bench.sinks:
-                    sink.image(path.stem, path)
+                for tracker in bench.trackers:
+                    tracker.image(path.stem, path)

@@ -18,7 +18,7 @@ from gptshake.training.module import GPTModule
 
 
 class Samples(pl.Callback):
-    """Samples to the terminal, samples.md and the sinks.
+    """Samples to the terminal, samples.md and the trackers.
 
     With several devices every rank draws them, as they may share one network; one writes.
 
@@ -76,8 +76,8 @@ class Samples(pl.Callback):
                 texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
         except TrainingError as error:
             raise TrainingError(not_finite(bench.row, "output of the network") if step else str(error)) from error
-        for sink in bench.sinks:
-            sink.sample(step, module.tokens, "\n---\n".join(texts))
+        for tracker in bench.trackers:
+            tracker.sample(step, module.tokens, "\n---\n".join(texts))
         bench.run.sample(step, module.tokens, "\n---\n".join(texts))
         bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{printable(texts[-1])}\n---")
 

@@ -12,9 +12,9 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
-from gptshake.record.sinks import wandb as sink_module
-from gptshake.record.sinks.config import WandbConfig
-from gptshake.record.sinks.wandb import WandbSink, _Worker
+from gptshake.record.trackers import wandb as tracker_module
+from gptshake.record.trackers.config import WandbConfig
+from gptshake.record.trackers.wandb import WandbTracker, _Worker
 
 pytestmark = pytest.mark.slow
 
@@ -25,21 +25,21 @@ def row(step: int, **more: float) -> dict[str, float]:
     return {"step": step, "train/tokens": 100 * step, "train/loss": 4 / step, "train/lr": 1e-3, "time": 1.0, **more}
 
 
-def hand_over(run: Run, sink: WandbSink, one: dict[str, float]) -> None:
+def hand_over(run: Run, tracker: WandbTracker, one: dict[str, float]) -> None:
     """A step's row, to the record and to its mirror."""
     run.append_row(one)
-    sink.row(one)
+    tracker.row(one)
 
 
-def mirrored(run: Run, *rows: dict[str, float], status: str = "ok", **options: Any) -> WandbSink:
+def mirrored(run: Run, *rows: dict[str, float], status: str = "ok", **options: Any) -> WandbTracker:
     """Mirror a run from its start to its end."""
-    sink = WandbSink(every=1, **options)
-    sink.start(run)
+    tracker = WandbTracker(every=1, **options)
+    tracker.start(run)
     for one in rows:
-        hand_over(run, sink, one)
+        hand_over(run, tracker, one)
     run.finish(status, None, {"val/bpb": 9.9, "best/val/bpb": 2.1})
-    sink.finish()
-    return sink
+    tracker.finish()
+    return tracker
 
 
 def services() -> list[int]:
@@ -80,12 +80,12 @@ def fail(*_, **__):
 LATE = "W&B has not answered in 9 s; the run continues without waiting for it.\n"  # a machine that is busy
 
 
-def wait_until_opened(run: Run, sink: WandbSink) -> None:
+def wait_until_opened(run: Run, tracker: WandbTracker) -> None:
     """Until W&B is online or offline, which the run itself does not wait for."""
     until = time.monotonic() + 60
     while "W&B: " not in said(run) and time.monotonic() < until:
         time.sleep(0.1)
-        sink.row({})
+        tracker.row({})
 
 
 def said(run: Run) -> str:
@@ -98,12 +98,12 @@ def said(run: Run) -> str:
 def test_without_a_key_it_is_offline_at_once_and_asks_nobody(
     run: Run, capsys: pytest.CaptureFixture[str], log_of: Any, within: Any
 ) -> None:
-    sink = WandbSink(every=2)
-    assert within(sink.start, run) < 10
+    tracker = WandbTracker(every=2)
+    assert within(tracker.start, run) < 10
     for step in range(1, 6):
-        hand_over(run, sink, row(step, **({"val/loss": 2.5} if step == 3 else {})))
+        hand_over(run, tracker, row(step, **({"val/loss": 2.5} if step == 3 else {})))
     run.finish("ok")
-    assert within(sink.finish) < 10
+    assert within(tracker.finish) < 10
     printed = capsys.readouterr()
     assert "W&B: offline, no key; upload later with: gptshake task=sync task.run=x3k9a2pq" in printed.out and printed.err == ""
     history = log_of(run.path).history
@@ -139,13 +139,13 @@ def test_how_a_run_ended_is_told(run: Run, log_of: Any, status: str, code: int) 
 
 
 def test_samples_are_one_table_that_grows(run: Run, log_of: Any) -> None:
-    sink = WandbSink(every=1)
-    sink.start(run)
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
     for step in (1, 2, 3):
-        hand_over(run, sink, row(step))
+        hand_over(run, tracker, row(step))
         run.sample(step, 100 * step, f"text {step}", title="The")
     run.finish("ok")
-    sink.finish()
+    tracker.finish()
     log = log_of(run.path)
     tables = [json.loads((run.path / file).read_text()) for file in sorted(run.path.glob("wandb/offline-*/files/media/table/*.json"))]
     assert sorted(table["data"][0] for table in tables) == [[n, 100 * n, "The", f"text {n}"] for n in (1, 2, 3)]  # each new row once
@@ -172,11 +172,11 @@ def test_nothing_of_the_command_line_or_the_environment_goes_along(run: Run, mon
 
 
 def test_all_that_is_to_be_uploaded_lies_in_the_runs_directory(run: Run, tmp_path: Path) -> None:
-    sink = WandbSink()
-    sink.start(run)
+    tracker = WandbTracker()
+    tracker.start(run)
     run.sample(0, 0, "text")
     run.finish("ok")
-    sink.finish()
+    tracker.finish()
     elsewhere = [path for path in tmp_path.rglob("*") if path.is_file() and run.path not in path.parents]
     assert [path for path in elsewhere if path.suffix != ".log"] == []  # wandb's service keeps a log of its own
 
@@ -184,13 +184,13 @@ def test_all_that_is_to_be_uploaded_lies_in_the_runs_directory(run: Run, tmp_pat
 def test_a_picture_is_mirrored_as_png_and_passed_over_as_svg(run: Run, log_of: Any) -> None:
     from PIL import Image
 
-    sink = WandbSink(every=1)
-    sink.start(run)
-    hand_over(run, sink, row(1))
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
+    hand_over(run, tracker, row(1))
     (run.path / "plots").mkdir()
     Image.new("RGB", (4, 4)).save(run.path / "plots/loss.png")
     (run.path / "plots/loss.svg").write_text("<svg/>")
-    sink.finish()
+    tracker.finish()
     assert "failed" not in said(run)
     assert [step for step, values in log_of(run.path).history.items() if values.get("loss._type") == "image-file"] == [1]
 
@@ -199,15 +199,15 @@ def test_a_resumed_run_has_its_whole_history_under_its_id_in_one_folder(run: Run
     for step in range(1, 5):
         run.append_row(row(step))
     run.sample(2, 200, "so far", title="The")
-    code = "import os, sys; from gptshake.record.run import Path, Run; from gptshake.record.sinks.wandb import WandbSink"
-    code += "; WandbSink(every=1).start(Run.open(Path(sys.argv[1]))); os._exit(9)"  # a kill
+    code = "import os, sys; from gptshake.record.run import Path, Run; from gptshake.record.trackers.wandb import WandbTracker"
+    code += "; WandbTracker(every=1).start(Run.open(Path(sys.argv[1]))); os._exit(9)"  # a kill
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code, str(run.path)], check=False)
-    sink = WandbSink(every=1)
-    sink.start(run)
-    hand_over(run, sink, row(5))
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
+    hand_over(run, tracker, row(5))
     run.sample(5, 500, "now")
-    sink.finish()
+    tracker.finish()
     log = log_of(run.path)
     history = log.history
     assert sorted(history) == [1, 2, 3, 4, 5] and log.times[1] == 1.0  # when it was, not when it is told again
@@ -235,10 +235,10 @@ def test_artifacts_tell_what_a_run_was_made_from_and_what_came_out(run: Run, log
     best.mkdir(parents=True)
     for name in ("model.safetensors", "checksums.json", "state.safetensors"):
         (best / name).write_text(name)
-    sink = WandbSink(artifacts="best")
-    sink.start(run)
+    tracker = WandbTracker(artifacts="best")
+    tracker.start(run)
     run.finish("ok", None, {"best/step": 200, "val/bpb": 2.1})
-    sink.finish()
+    tracker.finish()
     assert said(run).count("\n") == 1
     logged = log_of(run.path).artifacts
     tokenizer, store, model = logged["tokenizer-dddddddddddd"], logged["tokens-555555555555"], logged["model-x3k9a2pq"]
@@ -287,18 +287,18 @@ def test_an_online_run_is_described_and_mirrored_and_has_an_address(run: Run, se
 
 
 def test_resume_continues_the_same_online_run(run: Run, server: Any) -> None:
-    sink = WandbSink(every=1)
-    sink.start(run)
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
     for step in (1, 2):
         run.append_row(row(step))
-        hand_over(run, sink, row(step))
+        hand_over(run, tracker, row(step))
     run.finish("interrupted")
-    sink.finish()
-    sink = WandbSink(every=1)
-    sink.start(run)
-    hand_over(run, sink, row(3))
+    tracker.finish()
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
+    hand_over(run, tracker, row(3))
     run.finish("ok")
-    sink.finish()
+    tracker.finish()
     assert list(server.runs) == ["x3k9a2pq"]
     lines = [json.loads(line) for _, line in sorted(server.runs["x3k9a2pq"]["history"].items())]
     assert [line["_step"] for line in lines] == [1, 2, 3]
@@ -338,11 +338,11 @@ def test_a_server_that_cannot_be_had_costs_seconds_and_one_sentence(
     server.mode = trouble
     if trouble == "unreachable":
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    sink = WandbSink(every=1)
-    assert within(sink.start, run) < 10
-    hand_over(run, sink, row(1))
-    wait_until_opened(run, sink)
-    assert within(sink.finish) < 10
+    tracker = WandbTracker(every=1)
+    assert within(tracker.start, run) < 10
+    hand_over(run, tracker, row(1))
+    wait_until_opened(run, tracker)
+    assert within(tracker.finish) < 10
     assert said(run).count("W&B: offline, ") == 1 and said(run).replace(LATE, "").count("\n") == 1
     assert capfd.readouterr().err == ""
     assert sorted(log_of(run.path).history) == [1]
@@ -350,11 +350,11 @@ def test_a_server_that_cannot_be_had_costs_seconds_and_one_sentence(
 
 def test_a_server_that_says_hello_and_no_more_costs_seconds(run: Run, server: Any, log_of: Any, within: Any) -> None:
     server.mode = "deaf"
-    sink = WandbSink(every=1)
-    assert within(sink.start, run) < 10
-    hand_over(run, sink, row(1))
-    wait_until_opened(run, sink)
-    sink.finish()
+    tracker = WandbTracker(every=1)
+    assert within(tracker.start, run) < 10
+    hand_over(run, tracker, row(1))
+    wait_until_opened(run, tracker)
+    tracker.finish()
     assert "W&B: offline, no answer" in said(run)
     assert sorted(log_of(run.path).history) == [1]
 
@@ -370,31 +370,31 @@ def test_a_server_that_refuses_what_is_logged_is_told(run: Run, server: Any) -> 
 def test_a_server_that_dies_in_mid_run_costs_a_bounded_end(
     run: Run, server: Any, monkeypatch: pytest.MonkeyPatch, within: Any, trouble: str
 ) -> None:
-    monkeypatch.setattr(sink_module, "FINISH_SECONDS", 3)
-    sink = WandbSink(every=1)
-    sink.start(run)
+    monkeypatch.setattr(tracker_module, "FINISH_SECONDS", 3)
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
     server.mode = trouble
     if trouble == "gone":
         server.close()
-    assert within(lambda: [hand_over(run, sink, row(step)) for step in range(1, 1000)]) < 1
+    assert within(lambda: [hand_over(run, tracker, row(step)) for step in range(1, 1000)]) < 1
     run.finish("ok")
-    assert within(sink.finish) < 6
+    assert within(tracker.finish) < 6
     assert said(run).count("\n") == 2 and "task=sync task.run=x3k9a2pq" in said(run)  # its address, and what to do
     assert not run.info["wandb"]["whole"] and not run.info["wandb"]["uploaded"]
 
 
 def test_a_frozen_service_costs_a_run_no_step(run: Run, monkeypatch: pytest.MonkeyPatch, within: Any) -> None:
-    monkeypatch.setattr(sink_module, "FINISH_SECONDS", 0.5)
-    sink = WandbSink(every=1)
-    sink.start(run)
+    monkeypatch.setattr(tracker_module, "FINISH_SECONDS", 0.5)
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
     frozen = services()
     assert frozen
     for service in frozen:
         os.kill(service, signal.SIGSTOP)
     for step in range(1, 3000):
         run.append_row(row(step))
-    assert within(lambda: [sink.row(row(step)) for step in range(1, 3000)]) < 2
-    assert within(sink.finish) < 4
+    assert within(lambda: [tracker.row(row(step)) for step in range(1, 3000)]) < 2
+    assert within(tracker.finish) < 4
     assert "did not take everything" in said(run) and not run.info["wandb"]["whole"]
     assert not any(map(is_alive, frozen))
 
@@ -405,11 +405,11 @@ def test_a_service_that_is_killed_or_freezes_holds_back_neither_a_run_nor_its_pr
 import os, sys, time
 from pathlib import Path
 from gptshake.record.run import Run
-from gptshake.record.sinks import wandb as sink_module
-sink_module.FINISH_SECONDS = 1
+from gptshake.record.trackers import wandb as tracker_module
+tracker_module.FINISH_SECONDS = 1
 run = Run.open(Path(sys.argv[1]))
-sink = sink_module.WandbSink(every=1)
-sink.start(run)
+tracker = tracker_module.WandbTracker(every=1)
+tracker.start(run)
 def children(pid):
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 for worker in children(os.getpid()):
@@ -419,9 +419,9 @@ time.sleep(0.3)
 for step in range(1, 200):
     row = {"step": step, "train/tokens": step, "train/loss": 1.0}
     run.append_row(row)
-    sink.row(row)
+    tracker.row(row)
 run.finish("ok")
-sink.finish()
+tracker.finish()
 print("the end at", time.time(), flush=True)
 """
     if not Path("/proc/self/task").exists():
@@ -436,14 +436,14 @@ print("the end at", time.time(), flush=True)
 
 def test_the_next_run_of_the_process_is_mirrored_after_one_that_failed(run: Run, tmp_path: Path, log_of: Callable[[Path], Any]) -> None:
     first = Run.create(tmp_path / "first", id="t0000000", name="first", task="train", config_yaml="", overrides=[], provenance={})
-    sink = WandbSink(every=1)
-    sink.start(first)
+    tracker = WandbTracker(every=1)
+    tracker.start(first)
     for service in services():
         os.kill(service, signal.SIGKILL)
     time.sleep(0.3)
     for step in range(1, 9):
-        hand_over(first, sink, row(step))
-    sink.finish()
+        hand_over(first, tracker, row(step))
+    tracker.finish()
     assert said(first).count("W&B failed") == 1
     mirrored(run, row(1))
     assert sorted(log_of(run.path).history) == [1]
@@ -463,7 +463,7 @@ def test_a_wandb_that_cannot_start_costs_one_sentence(run: Run, broken_wandb: Ca
 
 
 def test_a_start_that_takes_too_long_is_not_waited_for_and_still_mirrored(run: Run, monkeypatch: pytest.MonkeyPatch, log_of: Any) -> None:
-    monkeypatch.setattr(sink_module, "START_SECONDS", 0.2)
+    monkeypatch.setattr(tracker_module, "START_SECONDS", 0.2)
     mirrored(run, row(1))
     assert "without waiting for it" in said(run) and "W&B: offline" in said(run)
     assert sorted(log_of(run.path).history) == [1] and run.info["wandb"]["whole"]
@@ -476,15 +476,15 @@ def test_a_key_that_cannot_be_one_is_offline_and_said(run: Run, monkeypatch: pyt
 
 
 def test_online_without_a_key_is_refused_with_the_ways_out(run: Run) -> None:
-    sink = WandbSink(mode="online")
+    tracker = WandbTracker(mode="online")
     with pytest.raises(ConfigError, match=r"WANDB_API_KEY.*logger\.mode=auto"):
-        sink.start(run)
-    sink.finish()
+        tracker.start(run)
+    tracker.finish()
     assert said(run) == ""
 
 
 def test_a_run_that_failed_before_its_mirror_began_ends_without_one() -> None:
-    WandbSink().finish()
+    WandbTracker().finish()
 
 
 # Options
@@ -493,7 +493,7 @@ def test_a_run_that_failed_before_its_mirror_began_ends_without_one() -> None:
 @pytest.mark.parametrize(("key", "value"), [("mode", "onlin"), ("every", 0), ("artifacts", "all")])
 def test_options_out_of_sense_are_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"logger.{key}={value}"):
-        WandbSink(**{key: value})
+        WandbTracker(**{key: value})
 
 
 def test_yaml_schema_and_constructor_have_the_same_keys_and_defaults() -> None:
@@ -505,30 +505,30 @@ def test_yaml_schema_and_constructor_have_the_same_keys_and_defaults() -> None:
     written = yaml.safe_load((ROOT / "conf/logger/wandb.yaml").read_text())
     written.pop("defaults")
     assert written == dataclasses.asdict(WandbConfig())
-    taken = {name: parameter.default for name, parameter in inspect.signature(WandbSink).parameters.items()}
-    assert {**taken, "_target_": f"{WandbSink.__module__}.WandbSink"} == written
+    taken = {name: parameter.default for name, parameter in inspect.signature(WandbTracker).parameters.items()}
+    assert {**taken, "_target_": f"{WandbTracker.__module__}.WandbTracker"} == written
     assert yaml.safe_load((ROOT / "conf/logger/none.yaml").read_text()) == {}
 
 
 def test_the_room_can_be_imported_without_wandb() -> None:
-    code = "import sys; import gptshake.record.sinks.wandb, gptshake.record.sinks.wandb_process; print('wandb' in sys.modules)"
+    code = "import sys; import gptshake.record.trackers.wandb, gptshake.record.trackers.wandb_process; print('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def test_the_variables_of_wandb_count_unless_a_key_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     monkeypatch.setenv("WANDB_ENTITY", "team")
-    assert (WandbSink().project, WandbSink().entity) == ("theirs", "team")
-    assert (WandbSink(project="gptshake").project, WandbSink(entity="me").entity) == ("gptshake", "me")
+    assert (WandbTracker().project, WandbTracker().entity) == ("theirs", "team")
+    assert (WandbTracker(project="gptshake").project, WandbTracker(entity="me").entity) == ("gptshake", "me")
     monkeypatch.setenv("WANDB_PROJECT", "")
     monkeypatch.delenv("WANDB_ENTITY")
-    assert (WandbSink().project, WandbSink().entity) == ("gptshake", None)
+    assert (WandbTracker().project, WandbTracker().entity) == ("gptshake", None)
     for named, mode in (("dryrun", "offline"), ("offline", "offline"), ("disabled", "disabled")):
         monkeypatch.setenv("WANDB_MODE", named)
-        assert WandbSink().mode_to_try() == mode
+        assert WandbTracker().mode_to_try() == mode
     monkeypatch.setenv("WANDB_MODE", "oflfine")
     with pytest.raises(ConfigError, match="WANDB_MODE=oflfine is not known"):
-        WandbSink().mode_to_try()
+        WandbTracker().mode_to_try()
 
 
 def test_a_process_that_ends_while_it_is_killed_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What mirrors a run elsewhere (W&B, TensorBoard, any logger of Lightning's): one base class, called in this order by whoever trains.
 
-A sink is a mirror, not a home: what it is given is on the disk already, and when it fails it says so once and the run
+A tracker is a mirror, not a home: what it is given is on the disk already, and when it fails it says so once and the run
 goes on. The methods return at once; only ``start`` and ``finish`` may take seconds.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from gptshake.record.run import Run
 
 
-class Sink:
-    """A mirror of the run record; what a method is about that a sink does not override, it does not show."""
+class Tracker:
+    """A mirror of the run record; what a method is about that a tracker does not override, it does not show."""
 
     def start(self, run: Run) -> None:
         """Begin, or begin again after a resume: ``run`` is already cut back to the checkpoint; its rows and samples are history.
@@ -27,7 +27,7 @@ class Sink:
         """A text, as in samples.md."""
 
     def image(self, name: str, path: Path) -> None:
-        """A picture from ``plots/``; formats that the sink cannot show are passed over."""
+        """A picture from ``plots/``; formats that the tracker cannot show are passed over."""
 
     def finish(self) -> None:
         """End, with the status and the final numbers of the record, which has ended before; does nothing the second time."""

@@ -9,25 +9,25 @@ from typing import Any
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
-from gptshake.record.sinks.protocol import Sink
+from gptshake.record.trackers.protocol import Tracker
 
-SINK_METHODS = ("start", "row", "sample", "image", "finish")
+TRACKER_METHODS = ("start", "row", "sample", "image", "finish")
 
 
-def as_sink(made: Any) -> Sink:
-    """What ``logger=`` made, as a mirror; a class of one's own need not be derived from ``Sink`` if it has all its methods.
+def as_tracker(made: Any) -> Tracker:
+    """What ``logger=`` made, as a mirror; a class of one's own need not be derived from ``Tracker`` if it has all its methods.
 
     Raises:
-        ConfigError: it is neither a sink nor a logger of Lightning's.
+        ConfigError: it is neither a tracker nor a logger of Lightning's.
     """
-    if isinstance(made, Sink) or all(callable(getattr(made, method, None)) for method in SINK_METHODS):
+    if isinstance(made, Tracker) or all(callable(getattr(made, method, None)) for method in TRACKER_METHODS):
         return made  # type: ignore[no-any-return]
     if not all(hasattr(made, method) for method in ("log_hyperparams", "log_metrics", "finalize")):
-        raise ConfigError(f"logger._target_ gives a {type(made).__name__}, which is neither a gptshake Sink nor a Lightning Logger.")
-    return LightningSink(made)
+        raise ConfigError(f"logger._target_ gives a {type(made).__name__}, which is neither a gptshake Tracker nor a Lightning Logger.")
+    return LightningTracker(made)
 
 
-class LightningSink(Sink):
+class LightningTracker(Tracker):
     """Mirrors rows into a Lightning ``Logger``; after its first error it is left out.
 
     Args:

@@ -9,8 +9,8 @@ import pytest
 
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
-from gptshake.record.sinks import wandb as sink_module
-from gptshake.record.sinks.wandb import WandbSink
+from gptshake.record.trackers import wandb as tracker_module
+from gptshake.record.trackers.wandb import WandbTracker
 
 pytestmark = pytest.mark.slow
 
@@ -30,9 +30,9 @@ def recorded(folder: Path, number: int, *, mirrored: bool = True) -> Run:
     run.sample(4, 400, "a text")
     run.finish("ok", None, {"val/bpb": 2.0})
     if mirrored:
-        sink = WandbSink(project="mine", mode="offline", every=2)
-        sink.start(run)
-        sink.finish()
+        tracker = WandbTracker(project="mine", mode="offline", every=2)
+        tracker.start(run)
+        tracker.finish()
     return run
 
 
@@ -110,17 +110,17 @@ def test_without_key_or_network_it_says_so_and_loses_nothing(
 def test_a_run_that_the_server_did_not_take_in_time_is_completed(
     runs: Path, server: Any, light_commands: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink_module, "FINISH_SECONDS", 0.5)
+    monkeypatch.setattr(tracker_module, "FINISH_SECONDS", 0.5)
     identity: dict[str, Any] = {"id": "t0000003", "name": "a-name-t0000003"}
     run = Run.create(runs / "a", task="train", config_yaml="logger:\n  every: 1\n", overrides=[], provenance={}, **identity)
-    sink = WandbSink(every=1)
-    sink.start(run)
+    tracker = WandbTracker(every=1)
+    tracker.start(run)
     server.mode = "fail"
     for step in (1, 2):
         run.append_row({"step": step, "train/tokens": step})
-        sink.row({"step": step, "train/tokens": step})
+        tracker.row({"step": step, "train/tokens": step})
     run.finish("ok")
-    sink.finish()
+    tracker.finish()
     server.mode = "ok"
     assert light_commands(runs.parent, "task=sync").code == 0
     assert steps(server, "t0000003") == [1, 2] and told(run)["uploaded"]

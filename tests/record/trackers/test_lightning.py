@@ -9,8 +9,8 @@ import yaml
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
-from gptshake.record.sinks.lightning import as_sink
-from gptshake.record.sinks.wandb import WandbSink
+from gptshake.record.trackers.lightning import as_tracker
+from gptshake.record.trackers.wandb import WandbTracker
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -26,13 +26,13 @@ def test_a_lightning_logger_gets_config_history_and_rows(run: Run, tmp_path: Pat
     from pytorch_lightning.loggers import CSVLogger
 
     run.append_row(row(3, **{"val/loss": 2.5}))
-    sink = as_sink(CSVLogger(tmp_path / "csv", flush_logs_every_n_steps=1))
-    sink.start(run)
+    tracker = as_tracker(CSVLogger(tmp_path / "csv", flush_logs_every_n_steps=1))
+    tracker.start(run)
     for step in (10, 11, 20):
-        sink.row(row(step))
+        tracker.row(row(step))
     run.finish("ok")
-    sink.finish()
-    sink.finish()
+    tracker.finish()
+    tracker.finish()
     assert [(one["step"], one["train/loss"]) for one in rows(tmp_path / "csv")] == [("3", str(4 / 3)), ("10", "0.4"), ("20", "0.2")]
     assert rows(tmp_path / "csv")[0]["val/loss"] == "2.5"
     (hyperparameters,) = (tmp_path / "csv").rglob("hparams.yaml")
@@ -46,19 +46,19 @@ def test_a_lightning_logger_that_fails_is_left_out_with_one_sentence(run: Run) -
         def log_metrics(self, *_: Any) -> None:
             raise OSError("disk full")
 
-    sink = as_sink(Broken())
-    sink.start(run)
+    tracker = as_tracker(Broken())
+    tracker.start(run)
     for step in (10, 20):
-        sink.row(row(step))
-    sink.finish()
+        tracker.row(row(step))
+    tracker.finish()
     assert (run.path / "log").read_text().count("Broken failed and is left out") == 1
 
 
 def test_what_is_no_logger_is_refused_and_ours_stays_itself() -> None:
     with pytest.raises(ConfigError, match="gives a dict, which is neither"):
-        as_sink({})
-    sink = WandbSink()
-    assert as_sink(sink) is sink
+        as_tracker({})
+    tracker = WandbTracker()
+    assert as_tracker(tracker) is tracker
 
 
 def test_a_lightning_logger_is_named_on_the_command_line(commands: Any, book: Path, tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_a_lightning_logger_is_named_on_the_command_line(commands: Any, book: Pa
     assert [one["step"] for one in rows(tmp_path / "csv")] == ["0", "10"] or [one["step"] for one in rows(tmp_path / "csv")][-1] == "10"
 
 
-def test_a_class_with_the_methods_of_a_sink_is_one(run: Run) -> None:
+def test_a_class_with_the_methods_of_a_tracker_is_one(run: Run) -> None:
     class Mine:
         start = row = sample = image = finish = lambda *_: None
 
     mine = Mine()
-    assert as_sink(mine) is mine
+    assert as_tracker(mine) is mine
 
 
 def test_a_logger_that_is_refused_leaves_no_directory(commands: Any, book: Path, tmp_path: Path) -> None:

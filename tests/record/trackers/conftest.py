@@ -30,7 +30,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)
-    for name in ("WANDB_DATA_DIR", "WANDB_ERROR_REPORTING"):  # set by a sink, and to be gone with the test
+    for name in ("WANDB_DATA_DIR", "WANDB_ERROR_REPORTING"):  # set by a tracker, and to be gone with the test
         monkeypatch.setenv(name, "false")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -1,4 +1,4 @@
-"""Schemas of ``conf/logger``: what Hydra accepts and the sinks take. Imports nothing heavy."""
+"""Schemas of ``conf/logger``: what Hydra accepts and the trackers take. Imports nothing heavy."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class WandbConfig:
     mode: str = "auto"  # auto, online, offline
     every: int = 10  # optimizer steps per logged row
     artifacts: str = "none"  # none, best
-    _target_: str = "gptshake.record.sinks.wandb.WandbSink"
+    _target_: str = "gptshake.record.trackers.wandb.WandbTracker"
 
 
 @dataclass
@@ -20,4 +20,4 @@ class TensorBoardConfig:
     """TensorBoard."""
 
     every: int = 10  # optimizer steps per logged row
-    _target_: str = "gptshake.record.sinks.tensorboard.TensorBoardSink"
+    _target_: str = "gptshake.record.trackers.tensorboard.TensorBoardTracker"

@@ -11,10 +11,10 @@ from typing import Any
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
-from gptshake.record.sinks.protocol import Sink
+from gptshake.record.trackers.protocol import Tracker
 
 
-class TensorBoardSink(Sink):
+class TensorBoardTracker(Tracker):
     """Mirrors rows, samples and pictures into event files.
 
     Args:

@@ -21,14 +21,14 @@ from typing import Any
 
 from gptshake.errors import ConfigError, RecordError
 from gptshake.record.run import Run
-from gptshake.record.sinks.protocol import Sink
+from gptshake.record.trackers.protocol import Tracker
 from gptshake.redaction import redact
 
 START_SECONDS = FINISH_SECONDS = 9.0  # a run waits no longer for its mirror, whatever happens there; ten seconds are promised
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}  # of WANDB_MODE
 
 
-class WandbSink(Sink):
+class WandbTracker(Tracker):
     """Mirrors rows, samples and pictures to W&B.
 
     Args:
@@ -169,7 +169,7 @@ class _Worker:
         if run.info.get("trial"):
             env = {key: value for key, value in env.items() if key not in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")}
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), env.get("PYTHONPATH")]))
-        command = [sys.executable, "-P", "-m", "gptshake.record.sinks.wandb_process", str(run.path), json.dumps(options)]
+        command = [sys.executable, "-P", "-m", "gptshake.record.trackers.wandb_process", str(run.path), json.dumps(options)]
         self._printed = TemporaryFile("a+b")  # noqa: SIM115 -- appended to, so it can be read meanwhile
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._printed}
         self._process = subprocess.Popen(command, env=env, process_group=0, **pipes)  # an interrupt at the terminal is the run's alone

@@ -8,7 +8,7 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
-from gptshake.record.sinks.tensorboard import TensorBoardSink
+from gptshake.record.trackers.tensorboard import TensorBoardTracker
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is an extra")
 
@@ -32,12 +32,12 @@ def read(run: Run) -> Any:
 
 
 def test_rows_are_scalars_over_steps_with_their_own_times(tmp_path: Path) -> None:
-    run, sink = recorded(tmp_path), TensorBoardSink(every=5)
-    sink.start(run)
-    sink.row(row(13))
-    sink.row(row(15))
-    sink.finish()
-    sink.finish()
+    run, tracker = recorded(tmp_path), TensorBoardTracker(every=5)
+    tracker.start(run)
+    tracker.row(row(13))
+    tracker.row(row(15))
+    tracker.finish()
+    tracker.finish()
     losses = read(run).Scalars("train/loss")
     assert [event.step for event in losses] == [5, 7, 10, 15]  # every fifth, and the validation
     assert losses[0].value == pytest.approx(0.8) and losses[0].wall_time == 1.8e9 + 5
@@ -47,16 +47,16 @@ def test_rows_are_scalars_over_steps_with_their_own_times(tmp_path: Path) -> Non
 def test_a_run_that_goes_on_has_one_whole_history(tmp_path: Path) -> None:
     run = recorded(tmp_path)
     for _ in range(2):
-        sink = TensorBoardSink(every=1)
-        sink.start(run)
-        sink.finish()
+        tracker = TensorBoardTracker(every=1)
+        tracker.start(run)
+        tracker.finish()
     assert [event.step for event in read(run).Scalars("train/tokens")] == list(range(1, 13))
 
 
 def test_a_sample_is_shown_as_it_was_written(tmp_path: Path) -> None:
-    run, sink = recorded(tmp_path), TensorBoardSink()
-    sink.start(run)
-    sink.finish()
+    run, tracker = recorded(tmp_path), TensorBoardTracker()
+    tracker.start(run)
+    tracker.finish()
     (event,) = read(run).Tensors("samples/text_summary")
     assert event.step == 3
     assert event.tensor_proto.string_val[0].decode() == "    The, after 192 tokens\n    \n    <b>bold</b>\n    # head"
@@ -65,13 +65,13 @@ def test_a_sample_is_shown_as_it_was_written(tmp_path: Path) -> None:
 def test_pictures_are_shown_and_drawings_passed_over(tmp_path: Path) -> None:
     from PIL import Image
 
-    run, sink = recorded(tmp_path), TensorBoardSink()
+    run, tracker = recorded(tmp_path), TensorBoardTracker()
     Image.new("RGB", (30, 20)).save(tmp_path / "loss.png")
     (tmp_path / "loss.svg").write_text("<svg/>")
-    sink.start(run)
-    sink.image("loss", tmp_path / "loss.png")
-    sink.image("drawing", tmp_path / "loss.svg")
-    sink.finish()
+    tracker.start(run)
+    tracker.image("loss", tmp_path / "loss.png")
+    tracker.image("drawing", tmp_path / "loss.svg")
+    tracker.finish()
     assert read(run).Tags()["images"] == ["loss"]
     (event,) = read(run).Images("loss")
     assert (event.width, event.height) == (30, 20)
@@ -80,9 +80,9 @@ def test_pictures_are_shown_and_drawings_passed_over(tmp_path: Path) -> None:
 def test_without_the_package_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"gptshake\[tensorboard\]"):
-        TensorBoardSink().start(recorded(tmp_path))
+        TensorBoardTracker().start(recorded(tmp_path))
 
 
 def test_an_interval_counts_from_one() -> None:
     with pytest.raises(ConfigError, match=r"logger\.every=0"):
-        TensorBoardSink(every=0)
+        TensorBoardTracker(every=0)
