@@ -24,10 +24,10 @@ LAYERS = [
     {"tasks", "trials"},
     {"setup", "config"},
     {"data", "training", "sweep", "report", "preloaded"},
-    {"context"},
+    {"context", "distributed"},
     {"tokenizer", "record", "processes"},
     {"model", "optim", "estimate"},
-    {"hardware", "files", "signals", "distributed", "energy", "redaction", "console", "keys"},
+    {"hardware", "files", "signals", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]
 # A package's schema holds plain values only: its neighbours on the same layer may read it too.

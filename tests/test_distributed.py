@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gptshake import distributed
 from gptshake.distributed import ALONE, Ranks, together
 from gptshake.errors import Stop, TrainingError
+from gptshake.processes import Command, Outcome
 
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -51,30 +52,29 @@ def test_a_process_knows_its_place_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("end", "words"), [("os._exit(3)", "ended with exit code 3"), ("os.kill(os.getpid(), 9)", "was killed by signal 9")]
+    ("end", "words"), [("os._exit(3)", "ended itself with exit code 3"), ("os.kill(os.getpid(), 9)", "was killed by SIGKILL")]
 )
 def test_a_rank_that_ends_early_is_named(end: str, words: str) -> None:
-    process = subprocess.Popen([sys.executable, "-c", f"import os; {end}"])
-    assert words in distributed._lost([process], patience=10)  # type: ignore[list-item]
-    assert "Rank 1 of 2" in distributed._lost([process])  # type: ignore[list-item]
+    process = Command([sys.executable, "-c", f"import os; {end}"])
+    assert words in distributed._lost([process], patience=10)
+    assert "Rank 1 of 2" in distributed._lost([process])
 
 
 def test_a_rank_at_work_is_not_missed() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = Command([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert distributed._lost([process]) == ""
     process.kill()
-    process.wait()
 
 
 @pytest.mark.parametrize("ending", [None, ValueError("something else"), KeyboardInterrupt()])
 def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
     ending: BaseException | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[subprocess.Popen[bytes]] = []
+    begun: list[Command] = []
 
-    def begin(rank: int) -> "subprocess.Popen[bytes]":
+    def begin(rank: int) -> Command:
         assert os.environ["WORLD_SIZE"] == "3" and os.environ["RANK"] == "0"
-        begun.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        begun.append(Command([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
         return begun[-1]
 
     monkeypatch.setattr(distributed, "_begin", begin)
@@ -89,15 +89,15 @@ def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
                 raise ending
     except BaseException as error:
         assert error is ending
-    assert [process.poll() for process in begun] == [-9, -9]
+    assert [process.wait(0) for process in begun] == [Outcome("killed", -9, "killed by SIGKILL (out of memory?)")] * 2
     assert dict(os.environ) == before
     assert left  # the group is gone, however it ended
 
 
 def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", "exit(7)"]))
+    monkeypatch.setattr(distributed, "_begin", lambda rank: Command([sys.executable, "-c", "exit(7)"]))
     monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 2))
-    with pytest.raises(TrainingError, match="Rank 1 of 2 ended with exit code 7"), together(2, threads=1):
+    with pytest.raises(TrainingError, match="Rank 1 of 2 ended itself with exit code 7"), together(2, threads=1):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
 
 
@@ -105,7 +105,7 @@ def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: p
 def test_a_signal_that_ended_another_rank_first_interrupts_the_run(
     received: int | None, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "_begin", lambda rank: subprocess.Popen([sys.executable, "-c", f"exit({code})"]))
+    monkeypatch.setattr(distributed, "_begin", lambda rank: Command([sys.executable, "-c", f"exit({code})"]))
     monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 2))
     with pytest.raises(Stop) as stopped, together(2, threads=1, received=lambda: received):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")

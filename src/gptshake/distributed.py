@@ -7,7 +7,6 @@ through torch.distributed: gradients as the device likes it, the few that steer 
 
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,12 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
+from subprocess import PIPE
 from typing import TYPE_CHECKING, TypeVar
 
 from gptshake.errors import Stop, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gptshake.processes import Command
 
 T = TypeVar("T")
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -153,7 +155,6 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
     finally:
         for process in others:  # they write nothing, so there is nothing to wait for
             process.kill()
-            process.wait()
         leave()
         ended.set()
         for name, value in before.items():
@@ -199,31 +200,32 @@ def _end_with_rank_0() -> None:
     os._exit(1)
 
 
-def _begin(rank: int) -> "subprocess.Popen[bytes]":
+def _begin(rank: int) -> "Command":
     """Start a process that follows."""
-    environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), OURS: "1"}
-    return subprocess.Popen([sys.executable, "-m", "gptshake"], env=environment, stdin=subprocess.PIPE)
+    from gptshake.processes import Command  # only here, as every command imports this module
+
+    return Command([sys.executable, "-m", "gptshake"], {"RANK": str(rank), "LOCAL_RANK": str(rank), OURS: "1"}, stdin=PIPE)
 
 
-def _lost(others: "list[subprocess.Popen[bytes]]", patience: float = 0.0) -> str:
+def _lost(others: "Sequence[Command]", patience: float = 0.0) -> str:
     """A sentence about a rank that ended early; empty if none did."""
     until = time.monotonic() + patience
     while True:
         for rank, process in enumerate(others, 1):
-            if code := process.poll():
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            if (end := process.wait(0)) and end.status != "ok":
+                how = end.reason if end.status == "failed" else f"was {end.reason}"
                 return f"Rank {rank} of {len(others) + 1} {how}, and the others cannot continue without it; the last checkpoint is kept."
         if time.monotonic() >= until:
             return ""
         time.sleep(0.05)
 
 
-def _signal_of(others: "list[subprocess.Popen[bytes]]") -> int:
+def _signal_of(others: "Sequence[Command]") -> int:
     """The signal that another rank has ended by in order, or 0."""
-    return next((code - 128 for process in others if (code := process.poll() or 0) > 128), 0)
+    return next((end.value - 128 for process in others if (end := process.wait(0)) and end.status == "stopped"), 0)
 
 
-def _watch(others: "list[subprocess.Popen[bytes]]", ended: threading.Event) -> None:
+def _watch(others: "Sequence[Command]", ended: threading.Event) -> None:
     """End this process if another rank is gone and the wait for it does not end by itself, as in a GPU's kernel."""
     while not ended.wait(0.5):
         if lost := _lost(others):

@@ -15,16 +15,18 @@ import json
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from multiprocessing import connection, forkserver, get_context, parent_process, set_forkserver_preload
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import gptshake
@@ -67,7 +69,7 @@ class Outcome:
     """How a child ended. JSON has no NaN, Python's writes and reads it all the same."""
 
     status: str  # ok, failed, stopped (by a signal), pruned, killed (from outside), timeout
-    value: Any = None  # what the target returned
+    value: Any = None  # what the target returned; of a command its exit code
     reason: str = ""  # one sentence
     error: str = ""  # class of the exception
 
@@ -78,6 +80,62 @@ def raised(outcome: Outcome) -> BaseException:
         return Stop(SIGNALS.received or signal.SIGTERM)
     kind = getattr(errors, outcome.error, GptshakeError)
     return kind(outcome.reason) if issubclass(kind, GptshakeError) else GptshakeError(outcome.reason)
+
+
+class Command:
+    """A command in a process of its own.
+
+    Args:
+        arguments: the program and its arguments.
+        env: variables that differ from this process' own; None removes one.
+        options: of ``subprocess.Popen``.
+    """
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str | None] = MappingProxyType({}), **options: Any) -> None:
+        sys.stdout.flush()
+        environment = {name: value for name, value in (os.environ | env).items() if value is not None}
+        self.process = subprocess.Popen(arguments, env=environment, **options)
+
+    def wait(self, seconds: float | None = None) -> Outcome | None:
+        """How it ended; None if it still runs after so many seconds."""
+        try:
+            return outcome_of(self.process.wait(seconds))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, grace: float | None = None) -> None:
+        """Ask it to end, and kill it if it has not after ``grace`` seconds."""
+        self.process.terminate()
+        self.wait(grace)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it now."""
+        self.process.kill()
+        self.process.wait()
+
+
+def run_command(arguments: Sequence[str], env: Mapping[str, str | None] = MappingProxyType({}), **options: Any) -> tuple[Outcome, str]:
+    """Run a command to its end, which is asked to stop when this process is; gives what it printed, too, with ``stdout=PIPE`` and ``text=True``."""
+    command = Command(arguments, env, **options)
+    try:
+        printed = command.process.communicate()[0]
+    except BaseException:
+        command.stop()
+        raise
+    return outcome_of(command.process.returncode), printed or ""
+
+
+def outcome_of(exit_code: int) -> Outcome:
+    """What an exit code says, negative for a signal: commands of ours that a signal has stopped in order end with 128 and its number."""
+    if exit_code < 0:
+        hint = " (out of memory?)" if -exit_code == signal.SIGKILL else ""
+        return Outcome("killed", exit_code, f"killed by {_signal_name(-exit_code)}{hint}")
+    if exit_code > 128:
+        return Outcome("stopped", exit_code, f"stopped by {_signal_name(exit_code - 128)}")
+    return Outcome(
+        "failed" if exit_code else "ok", exit_code, f"ended itself with exit code {exit_code} before it was done" if exit_code else ""
+    )
 
 
 class Child:
@@ -419,10 +477,10 @@ def _write_outcome(folder: Path, outcome: Outcome) -> None:
 
 
 def _unexplained(code: int) -> Outcome:
-    if code >= 0:
-        return Outcome("failed", reason=f"ended itself with exit code {code} before it was done")
-    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-    return Outcome("killed", reason=f"killed by {_signal_name(-code)}{hint}")
+    found = outcome_of(code)
+    return (
+        Outcome("failed", reason="ended itself with exit code 0 before it was done") if found.status == "ok" else replace(found, value=None)
+    )
 
 
 def _signal_name(number: int) -> str:

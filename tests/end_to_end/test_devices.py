@@ -119,7 +119,7 @@ def test_a_rank_that_is_killed_ends_the_run_which_torchrun_continues(
     kill = IN_STEP_6.format(pid=THE_OTHER, signum=int(signal.SIGKILL))
     done = commands(tmp_path, *text, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", before=kill)
     assert done.code == 1
-    assert "Rank 1 of 2 was killed by signal 9" in done.error
+    assert "Rank 1 of 2 was killed by SIGKILL" in done.error
     broken = the_run(tmp_path)
     assert broken.info["status"] == "failed"
     assert broken.saved() == ["step-00000004"]

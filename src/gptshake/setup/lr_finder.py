@@ -8,9 +8,7 @@ their end; the line search of ``-m optimizer.lr=range`` places them.
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +27,7 @@ from gptshake.errors import GptshakeError, Stop, TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.lr_range import geometric, moves, smooth
-from gptshake.processes import ASKED_BY, ChildRunner, Spec, raised
+from gptshake.processes import ASKED_BY, ChildRunner, Spec, raised, run_command
 from gptshake.setup.forecast import device_of, set_torch, step_of
 from gptshake.setup.instantiate import give_initial_weights, make
 from gptshake.setup.resolve import planned_schedule
@@ -200,25 +198,10 @@ def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: flo
         *([f"hydra.sweeper.n_trials={n}"] if n else []),
         *("hydra.sweeper.keep=1", "hydra.sweeper.noise=false"),
     ]
-    code = _gptshake(["-m", *words])
+    code: int = run_command([sys.executable, "-m", "gptshake", "-m", *words], {"HYDRA_FULL_ERROR": None, ASKED_BY: "find_lr"})[0].value
     rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
     if SIGNALS.received is not None or code > 128:
         raise Stop(SIGNALS.received or code - 128)
     if not any(trial["state"] == "ok" for trial in rows.get("trials", ())):
         raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
     return rows
-
-
-def _gptshake(words: list[str]) -> int:
-    """Run a command of ours in a process of its own, its output shown but for the study's own conclusion; returns its exit code."""
-    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | {
-        ASKED_BY: "find_lr"
-    }  # ours, not the user's
-    sys.stdout.flush()
-    process = subprocess.Popen([sys.executable, "-m", "gptshake", *words], env=environment)
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise

@@ -11,12 +11,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from subprocess import DEVNULL
 from tempfile import mkdtemp
 from typing import Any
 
@@ -29,6 +28,7 @@ from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.formatting import counted
 from gptshake.files import expanded
+from gptshake.processes import Command
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, read_run, run_roots
 from gptshake.record.seal import is_made_here
@@ -227,42 +227,35 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
     Raises:
         GptshakeError: the run ended before; the reason that its record gives.
     """
-    env = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "GPTSHAKE_CONFIG_DIR")}  # ours
-    sources = [str(code.source)] * (code.source is not None) + list(filter(None, [env.get("PYTHONPATH")]))
-    env |= {"PYTHONPATH": os.pathsep.join(sources), "GPTSHAKE_DIRTY": "1"}
+    sources = os.pathsep.join([str(code.source)] * (code.source is not None) + list(filter(None, [os.environ.get("PYTHONPATH")])))
+    env = {"HYDRA_FULL_ERROR": None, "GPTSHAKE_CONFIG_DIR": None, "PYTHONPATH": sources, "GPTSHAKE_DIRTY": "1"}
     theirs, line = os.pipe()
     command = [sys.executable, "-P", "-c", CHILD, str(theirs), str(folder), *overrides]
     start = folder if code.own_conf or not (folder / "conf").is_dir() else Path(mkdtemp(prefix="gptshake-start-"))
-    child = subprocess.Popen(command, cwd=start, env=env, stdin=subprocess.DEVNULL, pass_fds=(theirs, *code.held))
+    child = Command(command, env, cwd=start, stdin=DEVNULL, pass_fds=(theirs, *code.held))
     os.close(theirs)
     enough = False
     try:
         info = _info(path)
-        while "data" not in info and child.poll() is None:  # until run.json says what the run is about
-            time.sleep(POLL_S)
+        while "data" not in info and child.wait(POLL_S) is None:  # until run.json says what the run is about
             info = _info(path)
         if "data" in info:
             try:
                 before(info)
             except BaseException:
                 child.kill()  # it has saved nothing yet
-                child.wait()
                 shutil.rmtree(path, ignore_errors=True)
                 raise
             tail = Tail(path / "metrics.csv")
-            while not enough and child.poll() is None:
+            while not enough and child.wait(POLL_S) is None:
                 rows = tail.new()
                 enough = bool(rows) and steps <= rows[-1]["step"] < int(info["budget"]["steps"])
-                time.sleep(POLL_S)
     finally:
-        with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
-            if enough:
+        if enough:
+            with contextlib.suppress(BrokenPipeError):
                 os.write(line, b".")
-            else:
-                child.terminate()
-            child.wait(GRACE_S)
-        child.kill()
-        child.wait()
+                child.wait(GRACE_S)
+        child.stop(GRACE_S)
         os.close(line)
         if start != folder:
             shutil.rmtree(start, ignore_errors=True)

@@ -4,12 +4,11 @@ A W&B folder is uploaded with wandb's own ``wandb sync``, and only if it is whol
 offline run with a kill and notes where its files are. Else it is written anew from the record first.
 """
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,6 +16,7 @@ from gptshake.context import Context
 from gptshake.errors import OutOfReach
 from gptshake.estimate.formatting import counted
 from gptshake.files import refuse_links
+from gptshake.processes import run_command
 from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run, run_roots
@@ -101,14 +101,14 @@ def _upload(entries: Sequence[Entry], became: dict[Path, str]) -> int:
             except Exception as error:  # wandb's or the record's: the other runs are uploaded all the same
                 became[path] = f"not taken: {short(error)}"
         with TemporaryDirectory(prefix="gptshake-sync-") as scratch:  # wandb writes a log where it is called
-            environment = os.environ | {"WANDB_DIR": scratch, "WANDB_SILENT": "false", "WANDB_MODE": "online"}
+            environment = {"WANDB_DIR": scratch, "WANDB_SILENT": "false", "WANDB_MODE": "online"}
             command = [sys.executable, "-m", "wandb", "sync", "--include-online", *map(str, folders.values())]
-            options: dict[str, Any] = {"env": environment, "cwd": scratch, "stdin": subprocess.DEVNULL, "errors": "replace"}
-            done = subprocess.run(command, **options, capture_output=True, text=True, check=False)
+            pipes: dict[str, Any] = {"stdin": DEVNULL, "stdout": PIPE, "stderr": STDOUT, "errors": "replace"}
+            _, printed = run_command(command, environment, cwd=scratch, **pipes)
         taken = [path for path, folder in folders.items() if _is_marked(folder)]
         for path in taken:
             run_id = re.escape(folders[path].name.rpartition("-")[2])
-            address = re.search(rf"https?://\S+/runs/{run_id}\b", done.stdout + done.stderr)
+            address = re.search(rf"https?://\S+/runs/{run_id}\b", printed)
             Run.open(path).update(wandb={"uploaded": True, "url": address and address[0]})
             became[path] = f"uploaded {address[0] if address else ''}"
         for path in folders.keys() - set(taken):
