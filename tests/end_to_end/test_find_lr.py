@@ -92,11 +92,13 @@ def test_a_stopped_finder_goes_on(commands: Any, small: Any, tmp_path: Path) -> 
 
 FAKE_STUDY = """
 import json, gptshake.setup.lr_finder as room
-def fake(words):
+from gptshake.processes import outcome_of
+def fake(command, env):
+    words = command[3:]
     with open("words", "a") as file:
         file.write(json.dumps(words) + "\\n")
     if len(open("words").readlines()) == 1:
-        return 130
+        return outcome_of(130), ""
     name = [word for word in words if word.startswith("study=")][0].removeprefix("study=")
     room.Path("multirun", name).mkdir(parents=True)
     runs = lambda value: [{"state": "ok", "value": value, "repeat": 0, "path": "0"}]
@@ -107,8 +109,8 @@ def fake(words):
     axis = {"key": "optimizer.lr", "low": 1e-4, "high": 1.0, "log": True, "powers": False, "choices": [], "declared": 4e-3}
     rows = {"trials": trials, "axes": [axis], "objective": "val/bpb", "direction": "minimize", "repeats": 1, "confirm": []}
     room.Path("multirun", name, "study.json").write_text(json.dumps(rows))
-    return 0
-room._gptshake = fake
+    return outcome_of(0), ""
+room.run_command = fake
 """
 
 
