@@ -48,7 +48,7 @@ def clock(kind: str, output: str) -> Any:
 def predict(words: list[str], kind: str) -> dict[str, float]:
     """Seconds and bytes, in this process; the samples before the first step are not counted."""
     from gptshake.config.compose import compose
-    from gptshake.setup import forecast, resolve
+    from gptshake.setup import costs, resolve
     from gptshake.tasks.plan import plan
     from gptshake.training import probe
 
@@ -57,7 +57,7 @@ def predict(words: list[str], kind: str) -> dict[str, float]:
     facts: Any = plan(cfg, resolve.token_store(cfg, []), "")
     seconds = facts["seconds"]
     fit = seconds["steps"] + seconds["validations"] + seconds["checkpoints"] + seconds["samples"] / 2
-    formula = forecast.memory(cfg, forecast.model_costs(cfg, 281), facts["budget"].micro_batch_size, probe.BASE_BYTES).total
+    formula = costs.memory(cfg, costs.model_costs(cfg, 281), facts["budget"].micro_batch_size, probe.BASE_BYTES).total
     return {"seconds": fit, "bytes": facts["memory"].total, "formula": formula}
 
 

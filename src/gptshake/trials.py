@@ -10,7 +10,6 @@ import shutil
 from base64 import b85decode, b85encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,8 @@ from gptshake.model.config import Costs
 from gptshake.record.git import Code
 from gptshake.record.launch import Launch
 from gptshake.record.run import new_id, run_name
-from gptshake.setup import forecast, resolve
+from gptshake.setup import costs, resolve, schedule
+from gptshake.setup.instantiate import device_of
 from gptshake.sweep.app import Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
@@ -134,19 +134,20 @@ class Trials:
         if cfg.trainer.threads == AUTO:  # those of a slot, which the executor has set: more than a trial gets would measure another speed
             cfg.trainer.threads = int(os.environ.get("OMP_NUM_THREADS", hardware.default_threads()))
         store = resolve.token_store(cfg, [])
-        measure = partial(forecast.measured, store)
-        budget = resolve.resolve(cfg, store, measure)
-        forecast.refuse_oversized(cfg, store, budget, expanded(cfg.paths.multirun))
-        model, trainer = forecast.model_costs(cfg, store.tokenizer.vocab_size), cfg.trainer
-        parts = run_seconds(budget.steps, budget.accumulation, measure(cfg, budget), forecast.around(cfg, store, model, budget))
-        frozen = resolve.frozen_source(cfg) | {
+        budget = resolve.resolve(cfg, store, costs.speed_here)
+        costs.check_run_capacity(cfg, store, budget, expanded(cfg.paths.multirun))
+        model, trainer = costs.model_costs(cfg, store.tokenizer.vocab_size), cfg.trainer
+        parts = run_seconds(
+            budget.steps, budget.accumulation, costs.speed_here(store, cfg, budget), costs.overhead(cfg, store, model, budget)
+        )
+        frozen = resolve.resolved_source(cfg) | {
             "trainer.accelerator": trainer.accelerator,
             "trainer.precision": trainer.precision,
         }
         if budget.measured:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
-        device = forecast.device_of(cfg)
-        expected = forecast.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
+        device = device_of(cfg)
+        expected = costs.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
         return {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
             "declared": {
@@ -156,8 +157,8 @@ class Trials:
                 "tokens_per_step": budget.tokens_per_step,
             },
             "ranges": _law_range(cfg, model, budget, store.bytes_per_token),
-            "schedule": resolve.schedule_words(cfg, budget),
-            "warmer": resolve.longer_warmup(cfg, budget),
+            "schedule": schedule.schedule_text(cfg, budget),
+            "warmer": schedule.longer_warmup(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
             "device": device,
             "tokens": budget.total_tokens,

@@ -94,6 +94,7 @@ def test_references_are_the_mean_over_each_target_of_another_text(train: list[in
         (2.3, "val loss 2.30: better than bigram 2.44 ("),
         (2.9, "val loss 2.90: better than unigram 3.10 and worse than bigram 2.44 ("),
         (3.5, "val loss 3.50: better than guessing 4.16 and worse than unigram 3.10 ("),
+        (3.096, "val loss 3.10: equal to unigram 3.10 ("),
         (5.0, "val loss 5.00: worse than guessing 4.16 ("),
     ],
 )

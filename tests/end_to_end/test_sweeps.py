@@ -531,11 +531,11 @@ def test_optuna_opens_the_journal(commands: Any, small: Any, tmp_path: Path) -> 
 
 
 THREADS = """
-from gptshake.setup import forecast
-def set_torch(cfg, own=forecast.set_torch):
+from gptshake.setup import costs
+def set_torch(cfg, own=costs.set_torch):
     open("threads", "a").write(f"{cfg.trainer.threads} ")
     own(cfg)
-forecast.set_torch = set_torch
+costs.set_torch = set_torch
 """
 
 

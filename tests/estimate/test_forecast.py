@@ -9,24 +9,24 @@ from gptshake.estimate.forecast import (
     GEMM_SHARE,
     PASS_OVERHEAD,
     STEP_OVERHEAD,
-    Around,
+    Overhead,
     Speed,
     assumed_speed,
-    doubts,
+    check_capacity,
     interval_of,
-    refuse_what_cannot_fit,
     run_seconds,
+    run_warnings,
     steps_within,
 )
 from gptshake.model.config import GPTConfig
 
 SPEED = Speed(micro_batch=0.1, update=0.02, evaluation=0.03, sampled_token=0.001)
-AROUND = Around(interval=None, val_batches=10, test_batches=5, sampled_tokens=1200, checkpoint_bytes=25_000_000)
+OVERHEAD = Overhead(interval=None, val_batches=10, test_batches=5, sampled_tokens=1200, checkpoint_bytes=25_000_000)
 times = st.floats(1e-4, 10)
 
 
 def test_the_parts_of_a_run_of_a_hundred_steps() -> None:
-    parts = run_seconds(100, 4, SPEED, AROUND)
+    parts = run_seconds(100, 4, SPEED, OVERHEAD)
     assert parts["steps"] == pytest.approx(100 * (4 * (0.1 + PASS_OVERHEAD) + 0.02 + STEP_OVERHEAD))
     assert parts["validations"] == pytest.approx(20 * 10 * 0.03) and parts["checkpoints"] == pytest.approx(20 * 0.1)
     assert parts["samples"] == pytest.approx(1.2) and parts["test"] == pytest.approx(0.15)
@@ -34,8 +34,8 @@ def test_the_parts_of_a_run_of_a_hundred_steps() -> None:
 
 @pytest.mark.parametrize(("steps", "interval", "validations"), [(100, 30, 4), (90, 30, 3), (100, 1000, 1), (7, None, 7), (1000, None, 20)])
 def test_the_last_step_is_always_validated(steps: int, interval: int | None, validations: int) -> None:
-    around = Around(interval, val_batches=1, test_batches=0, sampled_tokens=0, checkpoint_bytes=0)
-    assert run_seconds(steps, 1, SPEED, around)["validations"] == pytest.approx(validations * 0.03)
+    overhead = Overhead(interval, val_batches=1, test_batches=0, sampled_tokens=0, checkpoint_bytes=0)
+    assert run_seconds(steps, 1, SPEED, overhead)["validations"] == pytest.approx(validations * 0.03)
     assert interval_of(1000) == 50 and interval_of(7) == 1
 
 
@@ -43,15 +43,15 @@ def test_the_last_step_is_always_validated(steps: int, interval: int | None, val
 def test_the_steps_of_given_hours_fill_them_and_no_more(
     micro: float, update: float, evaluation: float, accumulation: int, batches: int, seconds: float, interval: int | None
 ) -> None:
-    speed, around = Speed(micro, update, evaluation, 0.001), Around(interval, batches, batches, 100, 10**6)
-    steps = steps_within(seconds, accumulation, speed, around)
+    speed, overhead = Speed(micro, update, evaluation, 0.001), Overhead(interval, batches, batches, 100, 10**6)
+    steps = steps_within(seconds, accumulation, speed, overhead)
     if steps:
-        assert sum(run_seconds(steps, accumulation, speed, around).values()) <= seconds
-    assert sum(run_seconds(steps + 1, accumulation, speed, around).values()) > seconds
+        assert sum(run_seconds(steps, accumulation, speed, overhead).values()) <= seconds
+    assert sum(run_seconds(steps + 1, accumulation, speed, overhead).values()) > seconds
 
 
 def test_an_hour_too_short_for_one_step_has_none() -> None:
-    assert steps_within(6.0, 1, SPEED, AROUND) == 0
+    assert steps_within(6.0, 1, SPEED, OVERHEAD) == 0
 
 
 def test_time_is_that_of_the_measured_runs() -> None:
@@ -66,20 +66,20 @@ def test_a_gpu_with_little_to_multiply_waits_for_its_host() -> None:
 
 
 def test_a_run_that_is_fine_is_not_doubted() -> None:
-    assert doubts(1.0, 1e9, 2e9, 8) == doubts(20.0, 1e9, 2e9, 8) == []
+    assert run_warnings(1.0, 1e9, 2e9, 8) == run_warnings(20.0, 1e9, 2e9, 8) == []
 
 
 def test_what_looks_wrong_is_said_with_a_way_out() -> None:
-    (full,) = doubts(4, 30 * 2**30, 24 * 2**30, 8)
+    (full,) = run_warnings(4, 30 * 2**30, 24 * 2**30, 8)
     assert "about 30 GiB" in full and "24 GiB" in full and "data.micro_batch_size=4" in full
-    assert "smaller model" in doubts(4, 2e9, 1e9, 1)[0]
-    assert "0.4 epochs" in doubts(0.4, 0, 1, 1)[0] and "max_epochs=1" in doubts(0.4, 0, 1, 1)[0]
-    assert "37 epochs" in doubts(37, 0, 1, 1)[0] and len(doubts(37, 2, 1, 1)) == 2
+    assert "smaller model" in run_warnings(4, 2e9, 1e9, 1)[0]
+    assert "0.4 epochs" in run_warnings(0.4, 0, 1, 1)[0] and "max_epochs=1" in run_warnings(0.4, 0, 1, 1)[0]
+    assert "37 epochs" in run_warnings(37, 0, 1, 1)[0] and len(run_warnings(37, 2, 1, 1)) == 2
 
 
 def test_what_surely_does_not_fit_is_refused_and_what_fits_is_not() -> None:
-    refuse_what_cannot_fit(peak_bytes=1.4e9, memory_bytes=1e9, disk_bytes=1e9, free_disk=1e9)
+    check_capacity(peak_bytes=1.4e9, memory_bytes=1e9, disk_bytes=1e9, free_disk=1e9)
     with pytest.raises(ConfigError, match=r"memory.*task=plan"):
-        refuse_what_cannot_fit(peak_bytes=1.6e9, memory_bytes=1e9, disk_bytes=0, free_disk=1e9)
+        check_capacity(peak_bytes=1.6e9, memory_bytes=1e9, disk_bytes=0, free_disk=1e9)
     with pytest.raises(ConfigError, match=r"checkpoints.*task=clean"):
-        refuse_what_cannot_fit(peak_bytes=0, memory_bytes=1e9, disk_bytes=1.1e9, free_disk=1e9)
+        check_capacity(peak_bytes=0, memory_bytes=1e9, disk_bytes=1.1e9, free_disk=1e9)

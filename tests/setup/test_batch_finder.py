@@ -2,8 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from gptshake import hardware
+from gptshake.config.compose import compose
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.batch_size import Tried
 from gptshake.estimate.budget import Budget
@@ -21,7 +21,7 @@ from gptshake.estimate.forecast import Speed
 from gptshake.model.config import GPTConfig
 from gptshake.processes import ChildRunner, Outcome, Spec
 from gptshake.setup import batch_finder as fit
-from gptshake.setup.batch_finder import Fitter
+from gptshake.setup import resolve
 from gptshake.training.probe import BASE_BYTES, within
 
 SHAPE = GPTConfig(1, 1, 32, 16)
@@ -35,31 +35,34 @@ def speed_of(size: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cfg() -> Any:
-    cfg = {"model": {"n_embd": 32}, "optimizer": {"_target_": "some.optimizer"}, "data": {"micro_batch_size": "auto"}}
-    return OmegaConf.create(cfg | {"trainer": {"accelerator": "cpu", "precision": "32-true", "threads": 1}, "paths": {"cache": "unused"}})
+def cfg(tmp_path: Path) -> Any:
+    cfg = {"model": {"block_size": 16}, "optimizer": {"_target_": "some.optimizer"}, "data": {"micro_batch_size": "auto"}}
+    trainer = {"accelerator": "cpu", "precision": "32-true", "threads": 1}
+    return OmegaConf.create(cfg | {"trainer": trainer, "paths": {"cache": str(tmp_path)}})
 
 
 @pytest.fixture
-def fitter(tmp_path: Path) -> Callable[..., Fitter]:
-    """One whose children answer what is given here."""
-    store: Any = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=30))
-
-    def make(answer: Callable[[int], Outcome]) -> Fitter:
-        return Fitter(store, lambda task, threads, until: answer(task[1].micro_batch_size), tmp_path / "fits" / "x.json")
-
-    return make
+def store(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(fit, "model_costs", lambda cfg, vocab_size: SHAPE)
+    return SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=30))
 
 
-def search(ours: Fitter, cfg: Any, limit: int = 1 << 40, **options: Any) -> list[Tried]:
-    tried: list[Tried] = []
-    ours.search(cfg, SHAPE, BUDGET, limit, tried=tried, **({"saturates": False, "most": 8} | options))
-    return tried
+@pytest.fixture
+def search(cfg: Any, store: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Tried]]:
+    """A search whose children answer what is given here."""
+
+    def search(answer: Callable[[int], Outcome], limit: int = 1 << 40) -> list[Tried]:
+        monkeypatch.setattr(fit, "in_child", lambda work, task, threads, seconds: answer(task[2].micro_batch_size))
+        tried: list[Tried] = []
+        fit.search(cfg, store, BUDGET, limit, tried, saturates=False, most=8)
+        return tried
+
+    return search
 
 
-def test_a_child_that_the_kernel_killed_or_that_ran_out_of_memory_is_a_size_that_does_not_fit(cfg: Any, fitter: Any) -> None:
+def test_a_child_that_the_kernel_killed_or_that_ran_out_of_memory_is_a_size_that_does_not_fit(search: Any) -> None:
     ends = {4: Outcome("killed", reason="killed by SIGKILL (out of memory?)"), 3: Outcome("ok", "memory ran out")}
-    tried = search(fitter(lambda size: ends.get(size, Outcome("ok", speed_of(size)))), cfg)
+    tried = search(lambda size: ends.get(size, Outcome("ok", speed_of(size))))
     assert [(row.size, row.fits, row.why) for row in tried] == [
         (1, True, ""),
         (2, True, ""),
@@ -68,45 +71,51 @@ def test_a_child_that_the_kernel_killed_or_that_ran_out_of_memory_is_a_size_that
     ]
 
 
-def test_a_child_that_held_more_than_the_limit_does_not_fit(cfg: Any, fitter: Any) -> None:
-    ours = fitter(lambda size: Outcome("ok", speed_of(size)))
-    limit = (search(ours, cfg)[2].peak or 0) + 1
-    tried = search(ours, cfg, limit)
+def test_a_child_that_held_more_than_the_limit_does_not_fit(search: Any) -> None:
+    def answer(size: int) -> Outcome:
+        return Outcome("ok", speed_of(size))
+
+    limit = (search(answer)[2].peak or 0) + 1
+    tried = search(answer, limit)
     assert [row.size for row in tried if row.fits] == [1, 2, 4] and all((row.peak or 0) > limit for row in tried if not row.fits)
 
 
-def test_not_even_one_sequence_gets_a_sentence_that_says_what_to_change(cfg: Any, fitter: Any) -> None:
+def test_not_even_one_sequence_gets_a_sentence_that_says_what_to_change(search: Any) -> None:
     with pytest.raises(
         ConfigError, match=r"Not even one sequence of 16 tokens fits into 2 MiB .* smaller model.*model.block_size than 16, trainer.prec"
     ):
-        search(fitter(lambda size: Outcome("ok", "memory ran out")), cfg, 2 * MIB)
+        search(lambda size: Outcome("ok", "memory ran out"), 2 * MIB)
 
 
-def test_another_fault_is_told_and_never_taken_for_a_lack_of_memory(cfg: Any, fitter: Any) -> None:
+def test_another_fault_is_told_and_never_taken_for_a_lack_of_memory(search: Any) -> None:
     with pytest.raises(GptshakeError, match="2 sequences could not be tried: TypeError: odd"):
-        search(fitter(lambda size: Outcome("ok", speed_of(size)) if size < 2 else Outcome("failed", reason="TypeError: odd")), cfg)
+        search(lambda size: Outcome("ok", speed_of(size)) if size < 2 else Outcome("failed", reason="TypeError: odd"))
 
 
-def test_when_time_is_up_what_is_known_counts(cfg: Any, fitter: Any) -> None:
-    tried = search(fitter(lambda size: Outcome("ok", speed_of(size)) if size < 4 else Outcome("timeout")), cfg)
+def test_when_time_is_up_what_is_known_counts(search: Any) -> None:
+    tried = search(lambda size: Outcome("ok", speed_of(size)) if size < 4 else Outcome("timeout"))
     assert [row.size for row in tried] == [1, 2]
 
 
-def test_what_was_found_is_kept_and_a_damaged_file_is_measured_anew(cfg: Any, fitter: Any) -> None:
-    ours = fitter(lambda size: Outcome("ok", speed_of(size)))
-    assert ours.kept() == []
-    tried = search(ours, cfg)
-    ours.keep(tried)
-    assert ours.kept() == tried
-    ours.file.write_text(ours.file.read_text()[:40])
-    assert ours.kept() == []
+def test_what_was_found_is_cached_and_a_damaged_file_is_measured_anew(cfg: Any, store: Any, search: Any, tmp_path: Path) -> None:
+    assert fit.read_cached(cfg, store) == []
+    tried = search(lambda size: Outcome("ok", speed_of(size)))
+    fit.cache(cfg, store, tried)
+    assert fit.read_cached(cfg, store) == tried
+    (file,) = tmp_path.glob("fits/*.json")
+    file.write_text(file.read_text()[:40])
+    assert fit.read_cached(cfg, store) == []
 
 
 @pytest.fixture
-def auto(cfg: Any, fitter: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], Outcome]], tuple[int, str]]:
+def auto(cfg: Any, store: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], Outcome]], tuple[int, str]]:
     """What ``auto`` means where the processor plays the GPU."""
-    monkeypatch.setattr(fit, "AUTO_DEVICES", ("cpu",))
-    return lambda answer: fit._auto(fitter(answer), float("inf"), cfg, SHAPE, BUDGET)
+
+    def auto(answer: Callable[[int], Outcome]) -> tuple[int, str]:
+        monkeypatch.setattr(fit, "in_child", lambda work, task, threads, seconds: answer(task[2].micro_batch_size))
+        return fit.automatic(cfg, store, BUDGET)
+
+    return auto
 
 
 def test_auto_on_a_gpu_is_measured_once(auto: Any) -> None:
@@ -128,45 +137,37 @@ def test_auto_says_why_it_fell_back_on_the_formula(auto: Any) -> None:
     assert "60 s were not enough" in auto(lambda size: Outcome("timeout"))[1]
 
 
-def test_auto_is_left_alone_without_a_gpu_or_with_a_number(cfg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def stub(cfg: Any, store: Any) -> Iterator[str]:
-        yield "a fitter"
-
-    monkeypatch.setattr(fit, "fitter", stub)
-
-    def measures() -> bool:
-        with fit.auto_fit(cfg, None) as found:  # type: ignore[arg-type]
-            return found is not None
-
-    monkeypatch.setattr(hardware, "gpus", list)
-    cfg.trainer.accelerator = "auto"
-    assert not measures()
-    monkeypatch.setattr(hardware, "gpus", lambda: [{"name": "Imagined", "memory_gb": 24.0}])
-    assert measures()
-    cfg.data.micro_batch_size = 4
-    assert not measures()
-    cfg.data.micro_batch_size, cfg.trainer.accelerator = "auto", "cpu"
-    assert not measures()
+@pytest.mark.parametrize(
+    ("words", "measured"), [(("trainer=gpu",), True), (("trainer=gpu", "data.micro_batch_size=4"), False), ((), False)]
+)
+def test_auto_is_measured_on_a_gpu_and_left_alone_otherwise(
+    words: tuple[str, ...], measured: bool, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(hardware, "device_memory", lambda device: 24 << 30)
+    monkeypatch.setattr(fit, "automatic", lambda cfg, store, budget: (1, "measured"))
+    shape = ("model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.block_size=16", "trainer.precision=32-true")
+    cfg = compose(["model=tiny", *shape, "data=text_char", f"data.path={book}", f"paths.cache={tmp_path}", "trainer=cpu", *words])
+    assert ("measured" in resolve.resolve(cfg, resolve.token_store(cfg, [])).notes) == measured
 
 
-def test_what_is_kept_is_of_one_shape_device_and_precision(cfg: Any, fitter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = fitter(lambda size: Outcome("ok")).store
+def test_what_is_cached_is_of_one_shape_device_and_precision(cfg: Any, store: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def files() -> int:
+        fit.cache(cfg, store, [])
+        return len(list(tmp_path.glob("fits/*.json")))
+
     monkeypatch.setattr(hardware, "gpus", lambda: [{"name": "A", "memory_gb": 24.0}, {"name": "B", "memory_gb": 80.0}])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    names = {fit._fingerprint(cfg, store)}
+    assert files() == 1
     cfg.optimizer.lr = 0.1  # neither speed nor memory
-    assert names == {fit._fingerprint(cfg, store)}
+    assert files() == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    names.add(fit._fingerprint(cfg, store))
-    cfg.trainer.precision = "bf16-mixed"
-    names.add(fit._fingerprint(cfg, store))
-    cfg.trainer.compile = True
-    names.add(fit._fingerprint(cfg, store))
-    cfg.model.n_embd = 64
-    names.add(fit._fingerprint(cfg, store))
+    assert files() == 2
+    for number, (key, value) in enumerate((("trainer.precision", "bf16-mixed"), ("trainer.compile", True), ("model.n_embd", 64)), 3):
+        OmegaConf.update(cfg, key, value)
+        assert files() == number
     store.tokenizer.vocab_size = 31
-    assert len(names | {fit._fingerprint(cfg, store)}) == 6
+    assert files() == 6
 
 
 def in_child(deed: str) -> Any:

@@ -12,7 +12,7 @@ from gptshake import hardware
 from gptshake.config.compose import compose
 from gptshake.errors import GptshakeError
 from gptshake.setup import lr_finder, resolve
-from gptshake.setup.run import data_module
+from gptshake.setup.instantiate import data_module
 
 TOOL = {"compute_cap": "7.5", "memory.total": "15360", "memory.free": "15000", "name": "Tesla T4, 15360"}
 STARTS = ("_lazy_init", "get_device_capability", "get_device_properties", "mem_get_info", "get_device_name", "current_device")

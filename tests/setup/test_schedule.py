@@ -3,7 +3,7 @@
 import pytest
 
 from gptshake.estimate.budget import plan
-from gptshake.setup.resolve import carry_note
+from gptshake.setup.schedule import lr_transfer_note
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,5 @@ def test_a_rate_from_runs_of_another_length_says_how_far_it_carries(found: dict[
     budget = plan(
         n_parameters=10_000, epoch_tokens=2_048_000, block_size=64, batch_size=32, micro_batch_size=32, max_micro_batch=32, max_steps=steps
     )
-    note = carry_note(found, budget)
+    note = lr_transfer_note(found, budget)
     assert said in note and bool(note) == bool(said)

@@ -86,10 +86,11 @@ def references(train: Tokens, held_out: Tokens, vocab_size: int) -> dict[str, fl
 
 def meaning(loss: float, lines: dict[str, float]) -> str:
     """A loss in words, beside ``references`` of the same text and tokens: ``val loss 2.30: better than bigram 2.44``."""
+    equal = [name for name in lines if f"{lines[name]:.2f}" == f"{loss:.2f}"]
     beaten = sorted((name for name in lines if loss < lines[name]), key=lines.__getitem__)
     others = sorted((name for name in lines if loss >= lines[name]), key=lines.__getitem__)
-    parts = [f"better than {_NAMES[beaten[0]]} {lines[beaten[0]]:.2f}"] if beaten else []
-    parts += [f"worse than {_NAMES[others[-1]]} {lines[others[-1]]:.2f}"] if others else []
+    shown = {"equal to": equal[:1]} if equal else {"better than": beaten[:1], "worse than": others[-1:]}
+    parts = [f"{words} {_NAMES[name]} {lines[name]:.2f}" for words, names in shown.items() for name in names]
     where = "nats per token on the same text; unigram and bigram are counted in the training text"
     return f"val loss {loss:.2f}: {' and '.join(parts)} ({where})"
 

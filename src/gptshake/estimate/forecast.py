@@ -36,7 +36,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Around:
+class Overhead:
     """What a run does besides its steps."""
 
     interval: int | None  # steps between validations; None: 20 in a run
@@ -56,24 +56,24 @@ def step_seconds(accumulation: int, speed: Speed) -> float:
     return accumulation * (speed.micro_batch + PASS_OVERHEAD) + speed.update + STEP_OVERHEAD
 
 
-def run_seconds(steps: int, accumulation: int, speed: Speed, around: Around) -> dict[str, float]:
+def run_seconds(steps: int, accumulation: int, speed: Speed, overhead: Overhead) -> dict[str, float]:
     """Seconds of a whole run by part: start, steps, validations, checkpoints, samples, test."""
-    validations = ceil(steps / (around.interval or interval_of(steps)))
+    validations = ceil(steps / (overhead.interval or interval_of(steps)))
     return {
         "start": START_SECONDS + speed.compiling,
         "steps": steps * step_seconds(accumulation, speed),
-        "validations": validations * around.val_batches * speed.evaluation,
-        "checkpoints": validations * around.checkpoint_bytes / SAVE_BYTES_PER_S,
-        "samples": around.sampled_tokens * speed.sampled_token,
-        "test": around.test_batches * speed.evaluation,
+        "validations": validations * overhead.val_batches * speed.evaluation,
+        "checkpoints": validations * overhead.checkpoint_bytes / SAVE_BYTES_PER_S,
+        "samples": overhead.sampled_tokens * speed.sampled_token,
+        "test": overhead.test_batches * speed.evaluation,
     }
 
 
-def steps_within(seconds: float, accumulation: int, speed: Speed, around: Around) -> int:
+def steps_within(seconds: float, accumulation: int, speed: Speed, overhead: Overhead) -> int:
     """The steps of a run that lasts so long, everything around them included; 0 if not even one fits."""
 
     def fits(steps: int) -> bool:
-        return sum(run_seconds(steps, accumulation, speed, around).values()) <= seconds
+        return sum(run_seconds(steps, accumulation, speed, overhead).values()) <= seconds
 
     low, high = 0, 1
     while fits(high):
@@ -102,7 +102,7 @@ def assumed_speed(flops_per_token: float, tokens: int, flops: float, *, launch: 
     )
 
 
-def doubts(epochs: float, peak_bytes: float | None, memory_bytes: float, micro_batch_size: int) -> list[str]:
+def run_warnings(epochs: float, peak_bytes: float | None, memory_bytes: float, micro_batch_size: int) -> list[str]:
     """What looks wrong before a run begins, as sentences that say what to change.
 
     Args:
@@ -122,7 +122,7 @@ def doubts(epochs: float, peak_bytes: float | None, memory_bytes: float, micro_b
     return said + too_often(epochs)
 
 
-def refuse_what_cannot_fit(peak_bytes: float, memory_bytes: float, disk_bytes: float, free_disk: float) -> None:
+def check_capacity(peak_bytes: float, memory_bytes: float, disk_bytes: float, free_disk: float) -> None:
     """Refuse a run that surely runs out of memory or disk; a peak that only probably does not fit is a doubt, not an error.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 from gptshake.estimate import laws
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.budget import Budget, micro_batch
-from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
+from gptshake.estimate.forecast import epochs_in_words, run_warnings, too_often
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.memory import Memory
 from gptshake.report.rerun import quoted
@@ -171,12 +171,12 @@ def fit_batch_sentence(facts: Facts) -> str:
 
 
 def plan_text(facts: Facts) -> str:
-    """All of it but the picture, doubts last."""
+    """All of it but the picture, warnings last."""
     head = f"{facts['title']}\non {facts['device']}, {facts['settings']}; speed {facts['how']}"
     table = "\n".join(f"{name:<11} {value}" for name, value in [*_plan_rows(facts), *_law_rows(facts)])
     within = [_within(facts)] if "within" in facts else []
     budget: Budget = facts["budget"]
-    warnings = doubts(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
+    warnings = run_warnings(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
     if within and not too_often(budget.epochs):
         warnings += too_often(_epochs_within(facts), hours_text(facts["within"]))
     last = [f"note: {note}" for note in budget.notes] + ([f"warning: {warning}" for warning in warnings] or ["no problems found"])
@@ -255,7 +255,7 @@ def _within(facts: Facts) -> str:
     for row in presets[: len(fits) + BEYOND]:
         sizes = (short_count(row["parameters"]), short_count(row["tokens"]), duration(row["seconds"]), short_bytes(row["memory"]))
         table.append([row["name"], *sizes])
-    rule = f"{largest}, if each gets 20 tokens per parameter, one sequence at a time, and multiplies as fast as this one:"
+    rule = f"{largest}, if each gets 20 tokens per parameter, one sequence at a time, and computes as many FLOPs per second as this run:"
     return "\n".join([text, rule, aligned(table, left=(0,))])
 
 

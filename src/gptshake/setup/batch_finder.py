@@ -1,17 +1,14 @@
 """Micro-batch sizes tried for real, each in a child process of its own, so that running out of memory ends the trial alone.
 
-For ``task=fit_batch``, and for ``data.micro_batch_size=auto`` on a GPU, where what was found is kept for the next runs of the same
-shape, device, precision and versions. On a CPU ``auto`` stays the closed form of ``estimate/memory.py``, measured or not: equal
-commands shall make equal plans there.
+For ``task=fit_batch``, and for ``data.micro_batch_size=auto`` on a GPU, where the result is cached for the next runs of the same
+shape, device, precision and versions. On a CPU ``auto`` stays the closed form of ``estimate/memory.py``: equal commands make equal plans.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,146 +19,137 @@ from gptshake import hardware
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.batch_size import Tried, fastest, next_size
-from gptshake.estimate.budget import AUTO, Budget
+from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import Speed
 from gptshake.estimate.formatting import counted, duration, short_bytes
 from gptshake.estimate.memory import MEMORY_SHARE
 from gptshake.files import expanded, sha256_text, write_atomic
-from gptshake.model.config import Costs
-from gptshake.setup.forecast import Ask, children, device_of, measured, memory
+from gptshake.setup.costs import in_child, memory, model_costs, speed_here
+from gptshake.setup.instantiate import device_of
 
 GPU_SHARE = 0.9  # of a GPU's free memory: the rest is for fragments, validation and the libraries' buffers
-AUTO_SECONDS = 60.0  # that a run may take to find its micro-batch
-COMPILING = 5  # times as long where each size must be compiled
+AUTO_SECONDS = 60.0  # that a run may take to find its micro-batch; five times as long where each size must be compiled
 AUTO_DEVICES = ("cuda",)  # where it does
 
-AutoFit = Callable[[DictConfig, Costs, Budget], tuple[int, str]]
 
-
-@dataclass
-class Fitter:
-    """Tries sizes of one config's micro-batch.
+def search(
+    cfg: DictConfig,
+    store: TokenStore,
+    budget: Budget,
+    limit: int,
+    tried: list[Tried],
+    *,
+    saturates: bool,
+    most: int | None = None,
+    seconds: float = float("inf"),
+    report: Callable[[Tried], None] = lambda row: None,
+) -> None:
+    """Add to ``tried`` until ``next_size`` knows enough, or for so many seconds.
 
     Args:
-        store: of the data, whose vocabulary counts.
-        ask: of ``children``.
-        file: keeps what was found.
+        cfg: resolved.
+        store: the data, whose vocabulary counts.
+        budget: of the run.
+        limit: bytes that a training may hold.
+        tried: sizes that were tried before.
+        saturates, most: as of ``next_size``.
+        seconds: that it may take.
+        report: gets each size.
+    Raises:
+        ConfigError: not even one sequence fits.
+        GptshakeError: a step that failed for another reason than memory.
     """
-
-    store: TokenStore
-    ask: Ask
-    file: Path
-
-    def search(
-        self,
-        cfg: DictConfig,
-        model: Costs,
-        budget: Budget,
-        limit: int,
-        *,
-        tried: list[Tried],
-        most: int | None = None,
-        saturates: bool,
-        until: float = float("inf"),
-        say: Callable[[Tried], None] = lambda row: None,
-    ) -> None:
-        """Go on with ``tried`` until ``next_size`` knows enough, or until that time of ``time.monotonic()``.
-
-        Raises:
-            ConfigError: not even one sequence fits.
-            GptshakeError: a step that failed for another reason than memory.
-        """
-        batch = per_device(budget)
-        while (size := next_size(tried, batch, most=most, saturates=saturates)) is not None:
-            row = self._try(cfg, model, replace(budget, micro_batch_size=size, accumulation=1), limit, until)
-            if row is None:
-                return
-            tried.append(row)
-            say(row)
-        if not any(row.fits for row in tried):
-            raise ConfigError(_nothing_fits(cfg, model, limit, tried[0].why))
-
-    def _try(self, cfg: DictConfig, model: Costs, budget: Budget, limit: int, until: float) -> Tried | None:
-        """One size in a child; None when time is up."""
-        size, device = budget.micro_batch_size, device_of(cfg)
-        outcome = self.ask((cfg, budget, limit), cfg.trainer.threads, until)
+    until = time.monotonic() + seconds
+    while (size := next_size(tried, per_device(budget), most=most, saturates=saturates)) is not None:
+        one = replace(budget, micro_batch_size=size, accumulation=1)
+        outcome = in_child(_speed_within, (store, cfg, one, limit), cfg.trainer.threads, seconds=until - time.monotonic())
         if outcome.status == "timeout":
-            return None
+            return
         if outcome.status == "killed":  # by the kernel, for want of memory
-            return Tried(size, fits=False, why=outcome.reason)
-        if outcome.status != "ok":
+            row = Tried(size, fits=False, why=outcome.reason)
+        elif outcome.status != "ok":
             raise GptshakeError(f"A step of {counted(size, 'sequence')} could not be tried: {outcome.reason}")
-        if isinstance(outcome.value, str):
-            return Tried(size, fits=False, why=outcome.value)
-        speed = Speed(**outcome.value)
-        base = hardware.CUDA_CONTEXT if device == "cuda" else speed.base_bytes
-        peak = memory(cfg, model, size, base).holding(speed.held_bytes or 0).total or 0
-        why = f"took {short_bytes(peak)}" if peak > limit else ""
-        return Tried(size, not why, peak, speed.micro_batch, speed.update, why)
-
-    def keep(self, tried: list[Tried]) -> None:
-        """Write what was found where the next run looks for it."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.file, json.dumps([asdict(row) for row in tried]))
-
-    def kept(self) -> list[Tried]:
-        """What was found before; nothing if there is nothing, or nothing that can be read."""
-        try:
-            return [Tried(**row) for row in json.loads(self.file.read_text(encoding="utf-8"))]
-        except (OSError, ValueError, TypeError):
-            return []
-
-
-@contextmanager
-def fitter(cfg: DictConfig, store: TokenStore) -> Iterator[Fitter]:
-    """Begin the server of the trials; to be entered with a config as it was composed, before this process asks for a GPU."""
-    with children(partial(_in_child, store)) as ask:
-        yield Fitter(store, ask, expanded(cfg.paths.cache) / "fits" / f"{_fingerprint(cfg, store)}.json")
-
-
-@contextmanager
-def auto_fit(cfg: DictConfig, store: TokenStore) -> Iterator[AutoFit | None]:
-    """Gives what finds the size that ``data.micro_batch_size=auto`` means, and a sentence about it; None where nothing is measured."""
-    there = any("memory_gb" in gpu for gpu in hardware.gpus())
-    if cfg.data.micro_batch_size != AUTO or not there or cfg.trainer.accelerator in ("cpu", "mps"):
-        yield None
+        elif isinstance(outcome.value, str):
+            row = Tried(size, fits=False, why=outcome.value)
+        else:
+            row = _measured(cfg, store, size, Speed(**outcome.value), limit)
+        tried.append(row)
+        report(row)
+    if any(row.fits for row in tried):
         return
-    until = time.monotonic() + _seconds(cfg)
-    with fitter(cfg, store) as ours:
-        yield partial(_auto, ours, until)
+    halved = ", trainer.precision=bf16-mixed" if cfg.trainer.precision == hardware.FP32 else ""
+    more = "a device with more memory" if OmegaConf.select(cfg, "task.memory") is None else "a larger task.memory"
+    raise ConfigError(
+        f"Not even one sequence of {budget.block_size:,} tokens fits into {short_bytes(limit)} of memory: {tried[0].why}. "
+        f"Take a smaller model, a smaller model.block_size than {budget.block_size}{halved}, or {more}."
+    )
 
 
-def _auto(ours: Fitter, until: float, cfg: DictConfig, model: Costs, budget: Budget) -> tuple[int, str]:
-    device, batch, begun = device_of(cfg), per_device(budget), time.monotonic()
-    if device not in AUTO_DEVICES:
-        return budget.micro_batch_size, ""
-    tried = ours.kept()
+def _measured(cfg: DictConfig, store: TokenStore, size: int, speed: Speed, limit: int) -> Tried:
+    base = hardware.CUDA_CONTEXT if device_of(cfg) == "cuda" else speed.base_bytes
+    peak = memory(cfg, model_costs(cfg, store.tokenizer.vocab_size), size, base).holding(speed.held_bytes or 0).total or 0
+    why = f"took {short_bytes(peak)}" if peak > limit else ""
+    return Tried(size, not why, peak, speed.micro_batch, speed.update, why)
+
+
+def _speed_within(task: tuple[TokenStore, DictConfig, Budget, int]) -> dict[str, Any] | str:
+    from gptshake.training.probe import within
+
+    store, cfg, budget, limit = task
+    found = within(limit, device_of(cfg), lambda: speed_here(store, cfg, budget, min))
+    return found if isinstance(found, str) else asdict(found)
+
+
+def automatic(cfg: DictConfig, store: TokenStore, budget: Budget) -> tuple[int, str]:
+    """The size that ``data.micro_batch_size=auto`` means on a GPU, and a sentence about it."""
+    most, started = per_device(budget), time.monotonic()
+    seconds = AUTO_SECONDS * (5 if cfg.trainer.get("compile") else 1)
+    tried = read_cached(cfg, store)
     known = len(tried)
     try:
-        ours.search(cfg, model, budget, memory_limit(device), tried=tried, most=batch, saturates=True, until=until)
+        search(cfg, store, budget, memory_limit(device_of(cfg)), tried, saturates=True, most=most, seconds=seconds)
         if not tried:
-            raise GptshakeError(f"{_seconds(cfg):.0f} s were not enough")
+            raise GptshakeError(f"{seconds:.0f} s were not enough")
     except ConfigError:
         raise
     except GptshakeError as error:
         return budget.micro_batch_size, f"the micro-batch could not be measured ({error}); {budget.micro_batch_size} follows from a formula"
     if len(tried) > known:
-        ours.keep(tried)
-    best = fastest(tried, batch)
-    when = f"measured in {duration(time.monotonic() - begun)}" if len(tried) > known else "measured before"
+        cache(cfg, store, tried)
+    best = fastest(tried, most)
+    when = f"measured in {duration(time.monotonic() - started)}" if len(tried) > known else "measured before"
     return best.size, f"micro-batch: {best.size} of up to {max(row.size for row in tried)} sequences are the fastest on this GPU, {when}"
 
 
-def _seconds(cfg: DictConfig) -> float:
-    return AUTO_SECONDS * (COMPILING if cfg.trainer.get("compile") else 1)
+def cache(cfg: DictConfig, store: TokenStore, tried: list[Tried]) -> None:
+    """Keep what was found for the next run."""
+    file = _cache_file(cfg, store)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps([asdict(row) for row in tried]))
 
 
-def _in_child(store: TokenStore, task: tuple[DictConfig, Budget, int]) -> dict[str, Any] | str:
-    from gptshake.training.probe import within
+def read_cached(cfg: DictConfig, store: TokenStore) -> list[Tried]:
+    """What was found before; nothing if there is nothing, or nothing that can be read."""
+    try:
+        return [Tried(**row) for row in json.loads(_cache_file(cfg, store).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
 
-    cfg, budget, limit = task
-    found = within(limit, device_of(cfg), lambda: measured(store, cfg, budget, min))
-    return found if isinstance(found, str) else asdict(found)
+
+def _cache_file(cfg: DictConfig, store: TokenStore) -> Path:
+    """Named by everything that speed and memory of a step depend on."""
+    gpus, first = hardware.gpus(), os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    parts = {
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "vocabulary": store.tokenizer.vocab_size,
+        "optimizer": cfg.optimizer._target_,
+        "precision": cfg.trainer.precision,
+        **({"compile": True} if cfg.trainer.get("compile") else {}),
+        "accelerator": cfg.trainer.accelerator,
+        "gpu": gpus[int(first)] if first.isdigit() and int(first) < len(gpus) else gpus,  # by the driver's list
+        "versions": [version("torch"), version("gptshake")],
+    }
+    return expanded(cfg.paths.cache) / "fits" / f"{sha256_text(json.dumps(parts, sort_keys=True))[:16]}.json"
 
 
 def memory_limit(device: str) -> int:
@@ -173,33 +161,3 @@ def memory_limit(device: str) -> int:
 def per_device(budget: Budget) -> int:
     """Sequences of a step on one device."""
     return budget.accumulation * budget.micro_batch_size
-
-
-def _nothing_fits(cfg: DictConfig, model: Costs, limit: int, why: str) -> str:
-    halved = ", trainer.precision=bf16-mixed" if cfg.trainer.precision == hardware.FP32 else ""
-    more = "a device with more memory" if OmegaConf.select(cfg, "task.memory") is None else "a larger task.memory"
-    return (
-        f"Not even one sequence of {model.block_size:,} tokens fits into {short_bytes(limit)} of memory: {why}. "
-        f"Take a smaller model, a smaller model.block_size than {model.block_size}{halved}, or {more}."
-    )
-
-
-def _fingerprint(cfg: DictConfig, store: TokenStore) -> str:
-    """Names everything that speed and memory of a step depend on."""
-    about = {
-        "model": OmegaConf.to_container(cfg.model, resolve=True),
-        "vocabulary": store.tokenizer.vocab_size,
-        "optimizer": cfg.optimizer._target_,
-        "precision": cfg.trainer.precision,
-        **({"compile": True} if cfg.trainer.get("compile") else {}),
-        "accelerator": cfg.trainer.accelerator,
-        "gpu": _gpu(),
-        "versions": [version("torch"), version("gptshake")],
-    }
-    return sha256_text(json.dumps(about, sort_keys=True))[:16]
-
-
-def _gpu() -> object:
-    """The first GPU that this process may use, by the driver's list; all of them, if the environment does not say it by number."""
-    listed, first = hardware.gpus(), os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    return listed[int(first)] if first.isdigit() and int(first) < len(listed) else listed

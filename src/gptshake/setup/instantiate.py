@@ -5,6 +5,7 @@ From the record of an earlier run only values are taken.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,19 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from gptshake import distributed
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
+from gptshake.estimate.budget import Budget
 from gptshake.model.config import GPTConfig
 from gptshake.record.index import read_entry
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
 
 if TYPE_CHECKING:
+    from gptshake.data.module import TokenDataModule
     from gptshake.model.gpt import GPT
+    from gptshake.training.step import Step
 
 
 def make(node: DictConfig, **objects: Any) -> Any:
@@ -51,15 +56,6 @@ def builder(node: DictConfig) -> Any:
     return instantiate({"_target_": node._target_, "_partial_": True})
 
 
-def initial_run(cfg: DictConfig) -> Path:
-    """The directory of the run whose weights ``init_from`` names.
-
-    Raises:
-        RecordError: there is none.
-    """
-    return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
-
-
 def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
     """The trainer of the chosen option, whatever ``tokenizer.path`` says.
 
@@ -74,26 +70,77 @@ def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
     return trainer
 
 
-def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore, run: Run) -> None:
-    """Give the network the best weights of the run ``init_from``, and let the record say so.
+def set_torch(cfg: DictConfig) -> None:
+    """Threads and determinism of this process, before a GPU is used."""
+    import torch
+
+    if cfg.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not; it is read when CUDA starts
+    torch.set_num_threads(cfg.trainer.threads)
+    torch.use_deterministic_algorithms(cfg.deterministic, warn_only=True)
+
+
+def device_of(cfg: DictConfig) -> str:
+    """torch's name of ``trainer.accelerator``, once it is resolved."""
+    return {"gpu": "cuda"}.get(cfg.trainer.accelerator, str(cfg.trainer.accelerator))
+
+
+def network(cfg: DictConfig, store: TokenStore) -> Any:
+    """The network with its first weights, which are those of the seed."""
+    import torch
+
+    torch.manual_seed(cfg.seed)
+    return make(cfg.model, vocab_size=store.tokenizer.vocab_size)
+
+
+def training_step(cfg: DictConfig, model: Any, budget: Budget, schedule: Any = None, **options: Any) -> Step:
+    """The training step of a resolved config; without a schedule at the peak rate."""
+    from gptshake.optim.schedule import Factors
+    from gptshake.training.step import Step
+
+    trainer = cfg.trainer
+    options = {"seed": cfg.seed, "clip": trainer.gradient_clip_val, "precision": trainer.precision, "compile": trainer.compile} | options
+    return Step(model, make(cfg.optimizer), schedule or (lambda tokens, total: Factors(1.0)), budget, **options)
+
+
+def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: distributed.Ranks = distributed.ALONE) -> TokenDataModule:
+    """Batches of the run's seed and budget, this rank's part of them."""
+    shard = {"rank": group.rank, "world_size": group.size} if group.size > 1 else {}  # a data module of a user's own may not have it
+    module: TokenDataModule = builder(cfg.data)(
+        store=store,
+        block_size=cfg.model.block_size,
+        batch_size=budget.batch_size,
+        micro_batch_size=budget.micro_batch_size,
+        seed=cfg.seed,
+        offset=cfg.data.get("offset", "none"),
+        limit_blocks=cfg.data.get("limit_blocks"),
+        workers=cfg.data.get("workers", 0),
+        **shard,
+    )
+    return module
+
+
+def initial_run(cfg: DictConfig) -> Path:
+    """The directory of the run whose weights ``init_from`` names.
+
+    Raises:
+        RecordError: there is none.
+    """
+    return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
+
+
+def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
+    """Give the network the best weights of the run ``init_from``, which is returned.
 
     Raises:
         ConfigError: it had another tokenizer or another shape.
     """
-    parent = give_initial_weights(cfg, model, store)
-    run.update(parent=parent.id)
-    run.say(f"weights from {parent.name}")
-
-
-def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
-    """The same without a record; gives the run that they come from."""
     from gptshake.training.checkpoint import best_weights, load_weights
 
-    source = initial_run(cfg)
-    parent = Run.open(source)
+    parent = Run.open(initial_run(cfg))
     if parent.info["data"]["tokenizer"] != store.tokenizer.digest:
         raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
-    path, _ = best_weights(source)
+    path, _ = best_weights(parent.path)
     try:
         model.load_state_dict(load_weights(path))
     except RuntimeError as error:
@@ -103,12 +150,12 @@ def give_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     return parent
 
 
-def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, Tokenizer]:
+def trained(cfg: DictConfig, recompose: Callable[[Path], DictConfig]) -> tuple[GPT, Tokenizer]:
     """The network with the best weights of the run ``task.run``, and its tokenizer; only values are taken from the record.
 
     Args:
         cfg: of the task.
-        again: composes a run's config from today's files; asked for what a network or a tokenizer of the user's own is.
+        recompose: composes a run's config from today's files, where the network or the tokenizer is the user's own.
     Raises:
         ConfigError: no run was named.
         RecordError: there is no such run, or it has no checkpoint.
@@ -121,11 +168,11 @@ def trained(cfg: DictConfig, again: Callable[[Path], DictConfig]) -> tuple[GPT, 
 
     stored = read_entry(path).config
     ours = str(stored.get("tokenizer._target_")).startswith("gptshake.")
-    tokenizer = load_tokenizer(path / "tokenizer", None if ours else trainer_of(again(path)))
+    tokenizer = load_tokenizer(path / "tokenizer", None if ours else trainer_of(recompose(path)))
     if stored.get("model._target_") == GPTConfig._target_:
         shape = {key: stored[f"model.{key}"] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
         model = GPT(**shape, vocab_size=tokenizer.vocab_size)
     else:
-        model = make(again(path).model, vocab_size=tokenizer.vocab_size)
+        model = make(recompose(path).model, vocab_size=tokenizer.vocab_size)
     model.load_state_dict(load_weights(best_weights(path)[0]))
     return model, tokenizer

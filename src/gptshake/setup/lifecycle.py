@@ -21,7 +21,7 @@ from gptshake.data.entropy import meaning, references
 from gptshake.data.store import Split, TokenStore, round_trip, unknown_warnings
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
-from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, doubts, run_seconds, step_seconds
+from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, run_seconds, run_warnings, step_seconds
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
 from gptshake.optim.schedule import Schedule
@@ -29,9 +29,10 @@ from gptshake.record.launch import Launch
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted
-from gptshake.setup.forecast import around, memory, memory_there, model_costs
+from gptshake.setup.costs import available_memory, memory, model_costs, overhead
 from gptshake.setup.instantiate import initial_run
-from gptshake.setup.resolve import carry_note, frozen_source, frozen_warmup, length_notes, schedule_of, schedule_words, settled_warmup
+from gptshake.setup.resolve import resolved_source
+from gptshake.setup.schedule import lr_transfer_note, recorded_warmup, schedule_of, schedule_text, warmup_notes, warmup_of
 from gptshake.signals import stop_behind
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _begin(context: Context) -> Run:
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
     resolved = {key: value for key in FROZEN if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
-    resolved |= frozen_source(cfg)
+    resolved |= resolved_source(cfg)
     if budget.measured:
         resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
     run.update(
@@ -100,7 +101,7 @@ def _begin(context: Context) -> Run:
             "tokens": budget.total_tokens,
             "tokens_per_step": budget.tokens_per_step,
             "stop_rule": budget.stop_rule,
-            "warmup_tokens": settled_warmup(cfg, budget.total_tokens, budget.tokens_per_step),
+            "warmup_tokens": warmup_of(cfg, budget.total_tokens, budget.tokens_per_step),
         },
         data=_about(store),
         hardware=hardware.describe(),
@@ -148,7 +149,7 @@ def _resume(context: Context) -> Run:
     _extend(cfg, run, context.plan)
     if (parent := run.info.get("parent_path")) and (Path(parent) / "run.json").exists():
         cfg.init_from = parent  # what was typed may be relative to the folder where the run began
-    if path := frozen_source(cfg).get("data.path"):
+    if path := resolved_source(cfg).get("data.path"):
         run.update(extended={"data.path": path})  # the text may have moved: the next resume looks here
     run.update(status="running", reason=None)
     return run
@@ -196,7 +197,7 @@ def _extend(cfg: DictConfig, run: Run, budget: Budget) -> None:
     old = planned_tokens(run)
     if old == budget.total_tokens:
         return
-    schedule, next_step = schedule_of(cfg, frozen_warmup(cfg, run)), (run.last_row().get("step", 0) + 1) * budget.tokens_per_step
+    schedule, next_step = schedule_of(cfg, recorded_warmup(cfg, run)), (run.last_row().get("step", 0) + 1) * budget.tokens_per_step
     if schedule(int(next_step), old) != schedule(int(next_step), budget.total_tokens):
         if cfg.trainer.get("extend") != "redecay":
             raise ConfigError(
@@ -263,10 +264,10 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
     vocabulary = store.tokenizer.vocab_size
     model, speed, seconds = model_costs(cfg, vocabulary), _speed(cfg, store, budget, gemm), None
     if speed is not None:
-        seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, around(cfg, store, model, budget)).values())
-    peak, there = memory(cfg, model, budget.micro_batch_size, base).total, memory_there(cfg)
-    lengths = [*length_notes(cfg, budget), *filter(None, [carry_note(run.info.get("lr_from"), budget)])]
-    for note in (*budget.notes, *lengths, *doubts(budget.epochs, peak, there, budget.micro_batch_size)):
+        seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, overhead(cfg, store, model, budget)).values())
+    peak, there = memory(cfg, model, budget.micro_batch_size, base).total, available_memory(cfg)
+    lengths = [*warmup_notes(cfg, budget), *filter(None, [lr_transfer_note(run.info.get("lr_from"), budget)])]
+    for note in (*budget.notes, *lengths, *run_warnings(budget.epochs, peak, there, budget.micro_batch_size)):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
         run.say(f"note: files of your own: {', '.join(local)}")
@@ -275,7 +276,7 @@ def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base:
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
-        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_words(cfg, budget, schedule_of(cfg, frozen_warmup(cfg, run)))}"
+        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_text(cfg, budget, schedule_of(cfg, recorded_warmup(cfg, run)))}"
         f" | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
         f" {counted(cfg.trainer.threads, 'thread')}, memory {'not known' if peak is None else f'about {short_bytes(peak)}'} of {short_bytes(there)}"
         f" | {'time not known' if seconds is None else f'roughly {duration(seconds)}'}"

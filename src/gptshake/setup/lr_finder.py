@@ -1,4 +1,4 @@
-"""The measurements of ``task=find_lr``: range tests in a child process, and short real runs around a rate as a study of the sweep's own.
+"""The measurements of ``task=find_lr``: range tests in a child process, and short real runs as a study of the sweep's own.
 
 Range tests train networks that no training ever sees: a quick ramp over all rates first, then a slow one over the part that moves for each
 repeat. So a crash ends the child alone, and a training afterwards is bit for bit what it would have been. The short runs measure the loss at
@@ -8,13 +8,10 @@ their end; the line search of ``-m optimizer.lr=range`` places them.
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,65 +24,48 @@ from gptshake.errors import GptshakeError, Stop, TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.lr_range import geometric, moves, smooth
-from gptshake.processes import ASKED_BY, ChildRunner, Spec, raised, run_command
-from gptshake.setup.forecast import device_of, set_torch, step_of
-from gptshake.setup.instantiate import give_initial_weights, make
-from gptshake.setup.resolve import planned_schedule
-from gptshake.setup.run import data_module
+from gptshake.processes import ASKED_BY, raised, run_command
+from gptshake.setup.costs import in_child
+from gptshake.setup.instantiate import data_module, device_of, load_initial_weights, network, set_torch, training_step
+from gptshake.setup.schedule import planned_schedule
 from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 HELD_OUT = 16_384  # tokens at most on which the loss is taken after every step
-TICK_S = 0.25  # between looks at signals
-EVERY_S = 10.0  # between lines of progress where the output is no terminal
-PEAK = 256  # places of a schedule that are looked at for its peak
+PROGRESS_S = 10.0  # between lines of progress where the output is no terminal
+PEAK_POINTS = 256  # of a schedule that are looked at for its peak
+REACH = 64.0  # the study looks as far as this factor from the start
 
 
-@dataclass(frozen=True)
-class Ramps:
-    """What the range tests measured: held-out losses in nats per token, each after a step at its rate, as far as the ramp went."""
+def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
+    """Held-out losses after each step of the ramps, in nats per token, from a child.
 
-    quick_rates: list[float]
-    quick: list[float]
-    rates: list[float]  # of the repeats
-    losses: list[list[float]]  # one list per repeat; the last value of a short one is a divergence
-
-
-def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> Ramps:
-    """Do them in a child.
-
+    Returns:
+        ``quick_rates`` and ``quick``, the losses of the first ramp; ``rates`` and ``losses``, a list for each repeat. A ramp that
+        diverged has fewer losses than rates, and its last loss is the divergence.
     Raises:
         TrainingError: the loss is not finite from the start, or there is not enough memory.
         Stop: a signal came.
     """
-    with tempfile.TemporaryDirectory(prefix="gptshake-find_lr-") as folder, SIGNALS.deferred():  # a signal during a fork would be lost
-        runner = ChildRunner(_range_tests)
-        try:
-            child = runner.start(Spec((cfg, store, budget), Path(folder), threads=cfg.trainer.threads, quiet=False))
-            while child.outcome is None and SIGNALS.received is None:
-                runner.wait([child], TICK_S)
-        finally:
-            runner.close()
-    if SIGNALS.received is not None or child.outcome is None:
-        raise Stop(SIGNALS.received or signal.SIGTERM)
-    if child.outcome.status == "killed":
-        raise TrainingError(f"The range test was {child.outcome.reason}: try a smaller data.micro_batch_size, model or model.block_size.")
-    if child.outcome.status != "ok":
-        raise raised(child.outcome)
-    return Ramps(**child.outcome.value)
+    outcome = in_child(_range_tests, (cfg, store, budget), cfg.trainer.threads, quiet=False)
+    if outcome.status == "killed":
+        raise TrainingError(f"The range test was {outcome.reason}: try a smaller data.micro_batch_size, model or model.block_size.")
+    if outcome.status != "ok":
+        raise raised(outcome)
+    ramps: dict[str, Any] = outcome.value
+    return ramps
 
 
 def _range_tests(plan: tuple[DictConfig, TokenStore, Budget]) -> dict[str, Any]:
-    """The quick ramp, then the repeats where it moved, as the fields of ``Ramps``; in the child."""
-    cfg, store, budget = plan
+    """The quick ramp, then the repeats where its loss moved; in the child."""
+    cfg, task = plan[0], plan[0].task
     set_torch(cfg)
-    task = cfg.task
     quick_rates = geometric(task.low, task.high, task.steps // 2)
-    with closing(_Progress(len(quick_rates) + task.repeats * task.steps)) as progress:
-        quick = _ramp(cfg, store, budget, 0, quick_rates, progress)
+    progress = _Progress(len(quick_rates) + task.repeats * task.steps)
+    try:
+        quick = _ramp(plan, 0, quick_rates, progress)
         if len(quick) == 1:
             raise TrainingError(
                 f"The loss is not finite after one step at a learning rate of {task.low:g}, so the rate is not the cause: "
@@ -93,86 +73,73 @@ def _range_tests(plan: tuple[DictConfig, TokenStore, Budget]) -> dict[str, Any]:
             )
         low, high = moves(quick_rates, smooth(quick)) or (task.low, task.high)
         rates = geometric(low, high, task.steps)
-        losses = [_ramp(cfg, store, budget, repeat, rates, progress) for repeat in range(task.repeats)]
-    return asdict(Ramps(quick_rates, quick, rates, losses))
+        losses = [_ramp(plan, repeat, rates, progress) for repeat in range(task.repeats)]
+    finally:
+        progress.console.clear()
+    return {"quick_rates": quick_rates, "quick": quick, "rates": rates, "losses": losses}
 
 
-def _ramp(cfg: DictConfig, store: TokenStore, budget: Budget, repeat: int, rates: list[float], progress: _Progress) -> list[float]:
+def _ramp(plan: tuple[DictConfig, TokenStore, Budget], repeat: int, rates: list[float], progress: _Progress) -> list[float]:
     """One ramp on a new network; repeat 0 has the seed of the run."""
-    import torch
-
     from gptshake.training.lr_range import ramp, range_test
 
-    own = cfg.copy()
-    with open_dict(own):
-        own.seed = cfg.seed + repeat
-    torch.manual_seed(own.seed)
-    model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
+    cfg, store, budget = plan
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.seed += repeat
+    model = network(cfg, store)
     if cfg.init_from:
-        give_initial_weights(cfg, model, store)
-    data = data_module(own, store, budget)
+        load_initial_weights(cfg, model, store)
+    data = data_module(cfg, store, budget)
     alone = replace(budget, accumulation=budget.batch_size // budget.micro_batch_size)  # one device does the work of all
-    lr = OmegaConf.select(cfg, "optimizer.lr")
-    schedule = ramp(rates, alone.tokens_per_step, lr=lr, beta1=_beta1_at_peak(cfg, budget))
+    schedule, total = planned_schedule(cfg, budget), budget.total_tokens
+    factors = [schedule(max(1, total * part // PEAK_POINTS), total) for part in range(1, PEAK_POINTS + 1)]
+    beta1 = max(factors, key=lambda factor: factor.lr).beta1  # the momentum at the peak, if the schedule changes it
     losses = range_test(
-        step_of(own, model.to(device_of(cfg)), alone, schedule, compile=False),
+        training_step(
+            cfg,
+            model.to(device_of(cfg)),
+            alone,
+            ramp(rates, alone.tokens_per_step, lr=OmegaConf.select(cfg, "optimizer.lr"), beta1=beta1),
+            compile=False,
+        ),
         data.train_dataloader(),
         _held_out(data, alone),
         len(rates),
         lambda step, loss: progress(repeat, step, len(rates), rates[step - 1], loss),
     )
-    progress.skip(len(rates) - len(losses))
+    progress.left -= len(rates) - len(losses)
     return losses
 
 
 def _held_out(data: Any, budget: Budget) -> list[Tensor]:
     """Batches spread over the validation split: as many tokens as a step trains on, ``HELD_OUT`` at most."""
     batches = data.val_dataloader()
-    each = budget.micro_batch_size * budget.block_size
-    number = max(1, min(budget.accumulation, HELD_OUT // each, len(batches)))
+    number = max(1, min(budget.accumulation, HELD_OUT // (budget.micro_batch_size * budget.block_size), len(batches)))
     stride = len(batches) // number
     return list(islice(batches, 0, number * stride, stride))
 
 
-def _beta1_at_peak(cfg: DictConfig, budget: Budget) -> float | None:
-    """The momentum that the schedule has at its peak, if it changes it."""
-    schedule, total = planned_schedule(cfg, budget), budget.total_tokens
-    factors = [schedule(max(1, total * part // PEAK), total) for part in range(1, PEAK + 1)]
-    beta1: float | None = max(factors, key=lambda factor: factor.lr).beta1
-    return beta1
-
-
 class _Progress:
-    """A line that renews itself on a terminal, elsewhere one now and then."""
+    """A line that is rewritten on a terminal; elsewhere one every ``PROGRESS_S`` seconds."""
 
     def __init__(self, steps: int) -> None:
-        self._left, self._done = steps, 0
-        self._console = Console()
-        self._every = 0.2 if self._console.renews else EVERY_S
-        self._began = self._shown = 0.0
+        self.left, self._done = steps, 0
+        self.console = Console()
+        self._every = 0.2 if self.console.renews else PROGRESS_S
+        self._started = self._shown = 0.0
 
     def __call__(self, repeat: int, step: int, of: int, rate: float, loss: float) -> None:
         now = time.monotonic()
-        if not self._began:  # torch has been imported by now
-            self._began = self._shown = now
-        self._done, self._left = self._done + 1, self._left - 1
+        if not self._started:  # torch has been imported by now
+            self._started = self._shown = now
+        self._done, self.left = self._done + 1, self.left - 1
         if now - self._shown < self._every:
             return
         self._shown = now
-        left = duration(self._left * (now - self._began) / self._done)
+        left = duration(self.left * (now - self._started) / (self._done - 1))  # the clock starts at the end of the first step
         figures = (f"step {step} of {of}", f"lr {rate:.2e}", f"loss {loss:.4f}", f"{left} left at most")
-        self._console.show((f"range test, seed {repeat + 1}", *figures), spare=(0, 4, 2))
-
-    def skip(self, steps: int) -> None:
-        """A ramp ended early."""
-        self._left -= steps
-
-    def close(self) -> None:
-        """Leave a clean line."""
-        self._console.clear()
-
-
-REACH = 64.0  # the study looks as far as this factor from the start
+        self.console.show((f"range test, seed {repeat + 1}", *figures), spare=(0, 4, 2))
 
 
 def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int | None) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from gptshake.record.metrics import COLUMNS, Row, column_chunks
 from gptshake.record.run import NullRun, Run
 from gptshake.record.trackers.lightning import as_tracker
 from gptshake.record.trackers.protocol import Tracker
-from gptshake.setup.forecast import device_of, model_costs, refuse_oversized, set_torch, step_of
-from gptshake.setup.instantiate import builder, give_initial_weights, load_initial_weights, make
+from gptshake.setup.costs import check_run_capacity, model_costs
+from gptshake.setup.instantiate import builder, data_module, device_of, load_initial_weights, make, network, set_torch, training_step
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, rate_at, say_end, say_plan, show_data
-from gptshake.setup.resolve import frozen_warmup, offset_rule, schedule_of, workers
+from gptshake.setup.schedule import recorded_warmup, schedule_of
 from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         Stop: a signal ended the run; its last finished step is saved.
     """
     cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
-    refuse_oversized(cfg, store, budget, launch.path)
+    check_run_capacity(cfg, store, budget, launch.path)
     trackers: list[Tracker] = [as_tracker(make(cfg.logger))] if cfg.logger else []  # what it refuses leaves no directory behind
     with ExitStack() as ends:
         lease = RunLock(launch.path)
@@ -101,7 +101,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
                 run.meter = energy.Meter(energy.counters_of(device, devices))
             base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
-            model = _network(cfg, store)
+            model = network(cfg, store)
             data = data_module(cfg, store, budget, group)
             flops = model_costs(cfg, store.tokenizer.vocab_size).flops_per_token()
             gemm = hardware.measured_gemm_flops(device, cfg.trainer.precision)
@@ -112,11 +112,13 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             start = resume_from(run) if launch.resumes else None
             show_data(run, store, data, begins=start is None)
             if cfg.init_from and start is None:
-                load_initial_weights(cfg, model, store, run)
+                parent = load_initial_weights(cfg, model, store)
+                run.update(parent=parent.id)
+                run.say(f"weights from {parent.name}")
             for tracker in trackers:
                 tracker.start(run)
             order = _Order(
-                cfg, store, budget, run.path, start, run.last_row(), frozen_warmup(cfg, run), tests=run.info.get("trial") is None
+                cfg, store, budget, run.path, start, run.last_row(), recorded_warmup(cfg, run), tests=run.info.get("trial") is None
             )
             group.broadcast(order)
             bench = _bench(order, run, data, model, group)
@@ -144,10 +146,10 @@ def follow() -> None:
     SIGNALS.install()  # until now a signal ended this process at once
     cfg, store, budget = order.cfg, order.store, order.budget
     set_torch(cfg)
-    model = _network(cfg, store)
+    model = network(cfg, store)
     data = data_module(cfg, store, budget, group)
     if cfg.init_from and order.start is None:
-        give_initial_weights(cfg, model, store)
+        load_initial_weights(cfg, model, store)
     bench = _bench(order, NullRun(order.run_dir), data, model, group)
     module = _module(order, model, bench)
     try:
@@ -161,31 +163,6 @@ def follow() -> None:
         raise
     finally:
         distributed.leave()
-
-
-def _network(cfg: DictConfig, store: TokenStore) -> Any:
-    """The network with its first weights, which are those of the seed."""
-    import torch
-
-    torch.manual_seed(cfg.seed)
-    return make(cfg.model, vocab_size=store.tokenizer.vocab_size)
-
-
-def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: Ranks = distributed.ALONE) -> TokenDataModule:
-    """Batches of the run's seed and budget, this rank's part of them."""
-    place = {"rank": group.rank, "world_size": group.size} if group.size > 1 else {}  # a data module of a user's own may not have it
-    module: TokenDataModule = builder(cfg.data)(
-        store=store,
-        block_size=cfg.model.block_size,
-        batch_size=budget.batch_size,
-        micro_batch_size=budget.micro_batch_size,
-        seed=cfg.seed,
-        offset=offset_rule(cfg),
-        limit_blocks=cfg.data.get("limit_blocks"),
-        workers=workers(cfg),
-        **place,
-    )
-    return module
 
 
 def _bench(order: _Order, run: Run, data: TokenDataModule, model: Any, group: Ranks) -> Bench:
@@ -215,7 +192,7 @@ def _module(order: _Order, model: Any, bench: Bench) -> GPTModule:
     from gptshake.training.module import GPTModule
 
     schedule = schedule_of(order.cfg, order.warmup)
-    return GPTModule(step_of(order.cfg, model, order.budget, schedule, ranks=bench.ranks, say=bench.run.say), bench)
+    return GPTModule(training_step(order.cfg, model, order.budget, schedule, ranks=bench.ranks, say=bench.run.say), bench)
 
 
 def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: RunLock, module: GPTModule, profiler: Profiler | None) -> None:

@@ -28,7 +28,7 @@ from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 from gptshake.record.trackers.lightning import as_tracker
 from gptshake.report import study_stats
-from gptshake.setup import forecast, lifecycle, lr_finder, resolve
+from gptshake.setup import costs, lifecycle, lr_finder, schedule
 from gptshake.setup.instantiate import make
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
@@ -77,7 +77,7 @@ def _check(cfg: DictConfig) -> None:
 
 def _check_length(cfg: DictConfig, budget: Budget) -> None:
     """Refuse short runs that would end within their warm-up."""
-    warm, steps = resolve.planned_warmup_steps(cfg, budget), cfg.task.confirm_steps
+    warm, steps = schedule.planned_warmup_steps(cfg, budget), cfg.task.confirm_steps
     if cfg.task.confirm != 0 and steps != AUTO and warm and steps <= warm and steps < budget.steps:
         raise ConfigError(
             f"task.confirm_steps={steps} is no longer than the warm-up of the run, {warm} steps, which each of the short runs keeps: "
@@ -123,36 +123,36 @@ def _find(context: Context, record: Run) -> dict[str, float]:
 
 def _known(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
     """What is known without a step; plain values for the record."""
-    n = forecast.model_costs(cfg, store.tokenizer.vocab_size).num_params(non_embedding=True)
+    n = costs.model_costs(cfg, store.tokenizer.vocab_size).num_params(non_embedding=True)
     of_the_run: tuple[float, float, float] = (n, budget.total_tokens, budget.tokens_per_step)
     characters = store.bytes_per_token < CHARACTERS
     declared = float(cfg.optimizer.lr)
     return {
         "start": declared,
-        "one_cycle": resolve.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
+        "one_cycle": schedule.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
         "declared": declared,
         "preset": OmegaConf.select(cfg, "preset.lr"),
-        "schedule": resolve.schedule_words(cfg, budget),
+        "schedule": schedule.schedule_text(cfg, budget),
         "law": advised_lr(*of_the_run, characters=characters).lr,
         "law_says": law_sentence(*of_the_run, characters=characters),
     }
 
 
-def _read(ramps: lr_finder.Ramps, known: dict[str, Any]) -> dict[str, Any]:
+def _read(ramps: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """What the range test says beside that."""
-    curve = smooth(mean_curve(ramps.losses))
-    read = rules(ramps.rates, curve, len(ramps.rates))
-    broken = [len(losses) for losses in ramps.losses if has_diverged(losses)]
+    curve = smooth(mean_curve(ramps["losses"]))
+    read = rules(ramps["rates"], curve, len(ramps["rates"]))
+    broken = [len(losses) for losses in ramps["losses"] if has_diverged(losses)]
     return {
         "rules": vars(read) if read else {},
         "start": _start(read, known["law"], known["declared"], one_cycle=known["one_cycle"]),
         "still_falls": still_falls(curve),
-        "diverged": ramps.rates[min(broken) - 1] if broken else None,
+        "diverged": ramps["rates"][min(broken) - 1] if broken else None,
         "ramps": {
-            "quick_rates": [_short(rate) for rate in ramps.quick_rates],
-            "quick": [_short(loss) for loss in ramps.quick],
-            "rates": [_short(rate) for rate in ramps.rates],
-            "losses": [[_short(loss) for loss in losses] for losses in ramps.losses],
+            "quick_rates": [_short(rate) for rate in ramps["quick_rates"]],
+            "quick": [_short(loss) for loss in ramps["quick"]],
+            "rates": [_short(rate) for rate in ramps["rates"]],
+            "losses": [[_short(loss) for loss in losses] for losses in ramps["losses"]],
         },
     }
 
@@ -203,14 +203,14 @@ def _short_steps(cfg: DictConfig, budget: Budget) -> int:
     """Steps of a short run: with the whole warm-up of the run, for it decides which rates are too high."""
     if cfg.task.confirm_steps != AUTO:
         return min(budget.steps, int(cfg.task.confirm_steps))
-    warm = resolve.planned_warmup_steps(cfg, budget)
+    warm = schedule.planned_warmup_steps(cfg, budget)
     least = math.ceil(warm / WARM) if warm else WITHOUT_WARMUP
     return min(budget.steps, max(math.ceil(budget.steps / SHORT), least))
 
 
 def _same_warmup(cfg: DictConfig, budget: Budget, steps: int) -> list[str]:
     """Overrides that give a run of so many steps the warm-up of the whole one, and a decay that fits behind it."""
-    warm = resolve.planned_warmup_steps(cfg, budget)
+    warm = schedule.planned_warmup_steps(cfg, budget)
     if warm is None or warm >= steps:
         return []
     if "pct_start" in cfg.scheduler:

@@ -4,6 +4,8 @@ Without ``task.run`` it trains a short run of its own, recorded like any other; 
 """
 
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -19,9 +21,8 @@ from gptshake.files import expanded, refuse_links
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
 from gptshake.record.run import find_run, read_run, run_roots
-from gptshake.setup.forecast import device_of, set_torch, step_of
-from gptshake.setup.instantiate import builder, make
-from gptshake.setup.resolve import offset_rule, resolve, token_store
+from gptshake.setup.instantiate import data_module, device_of, network, set_torch, training_step
+from gptshake.setup.resolve import resolve, token_store
 from gptshake.setup.run import train
 
 ROWS = 4  # most sequences of a pass: many small gradients tell more than a few large ones
@@ -34,12 +35,12 @@ def run(context: Context) -> None:
         ConfigError: no model or no data was named, or the batch has no parts.
         RecordError: there is no such run, or it has no checkpoint.
     """
-    cfg, launch = context.config, context.launch
-    if cfg.task.run is None:
+    task, launch = context.config.task, context.launch
+    if task.run is None:
         train(context)
-        _name([launch.path / "plots" / "noise_scale.png"])
+        _print_pictures([launch.path / "plots" / "noise_scale.png"])
         return
-    run_dir = find_run(cfg.task.run, run_roots(cfg.paths))
+    run_dir = find_run(task.run, run_roots(context.config.paths))
     from gptshake.report.plots_run import batch_of, draw_noise_scale, plot_noise_scale
 
     info = read_run(run_dir)
@@ -47,30 +48,25 @@ def run(context: Context) -> None:
     if (run_dir / NAME).exists():
         refuse_links(run_dir)
         print(sentence(running(read_measurements(run_dir)), *batch))
-        _name(plot_noise_scale(run_dir))
+        _print_pictures(plot_noise_scale(run_dir))
         return
-    found = _measure_checkpoints(recomposed(run_dir, launch.overrides), run_dir, cfg.task.passes)
-    folder = expanded(cfg.task.folder) / run_dir.name
+    found = _measure_checkpoints(recomposed(run_dir, launch.overrides), run_dir, task.passes)
+    folder = expanded(task.folder) / run_dir.name
     folder.mkdir(parents=True, exist_ok=True)
     writer = NoiseScaleWriter(folder)
-    for one in [one for group in found for one in group]:
-        writer.append(one)
+    for measurements in found:
+        for measurement in measurements:
+            writer.append(measurement)
     writer.flush()
-    estimates = [running(group, memory=inf)[-1] for group in found]
+    estimates = [running(measurements, memory=inf)[-1] for measurements in found]
     print(sentence(estimates, *batch))
     if estimates[-1].scale is None:
-        print(f"More passes make it surer: task.passes={4 * cfg.task.passes}.")
-    _name(draw_noise_scale(estimates, batch, title_of(info), folder))
+        print(f"More passes make it surer: task.passes={4 * task.passes}.")
+    _print_pictures(draw_noise_scale(estimates, batch, title_of(info), folder))
 
 
 def _measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int) -> list[list[Measurement]]:
-    """Measurements at every checkpoint that is whole, oldest first.
-
-    Args:
-        cfg: the run's own config, composed again.
-        run_dir: of the run, which stays as it is.
-        passes: forward and backward passes at each checkpoint.
-    """
+    """Measurements of so many passes at every checkpoint of a run that is whole, oldest first; ``cfg`` is the run's own config."""
     from gptshake.training.checkpoint import folder_of, load_weights, our_state, steps_saved, verify
 
     steps = steps_saved(run_dir)
@@ -83,13 +79,11 @@ def _measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int) -> list[li
     from gptshake.training.callbacks.noise_scale import measure
 
     set_torch(cfg)
-    model = make(cfg.model, vocab_size=store.tokenizer.vocab_size).to(device_of(cfg))
+    model, device = network(cfg, store), device_of(cfg)
     precision = "32-true" if cfg.trainer.precision == "16-mixed" else cfg.trainer.precision  # small gradients would need its loss scale
-    training_step = step_of(cfg, model, budget, precision=precision, compile=False)
+    step_of_run = training_step(cfg, model.to(device), budget, precision=precision, compile=False)
     rows = min(budget.micro_batch_size, ROWS)
-    data = builder(cfg.data)(
-        store=store, block_size=cfg.model.block_size, batch_size=rows, micro_batch_size=rows, seed=cfg.seed, offset=offset_rule(cfg)
-    )
+    data = data_module(cfg, store, replace(budget, batch_size=rows, micro_batch_size=rows))
     found = []
     for number, step in enumerate(steps, 1):
         folder = folder_of(run_dir, step)
@@ -99,16 +93,16 @@ def _measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int) -> list[li
             print(f"{error} It is left out.")
             continue
         print(f"checkpoint {number} of {len(steps)}, step {step:,}: {passes} passes of {counted(rows, 'sequence')}")
-        model.load_state_dict(load_weights(folder / "model.safetensors", device_of(cfg)))
+        model.load_state_dict(load_weights(folder / "model.safetensors", device))
         torch.manual_seed(cfg.seed)  # dropout
         source, tokens = islice(data.train_dataloader(), passes), our_state(folder)["tokens"]
-        found.append(list(measure(training_step, source, LEAST, passes // LEAST, steps=step, tokens=tokens)))
+        found.append(list(measure(step_of_run, source, LEAST, passes // LEAST, steps=step, tokens=tokens)))
     if not found:
         raise RecordError(f"No checkpoint of {run_dir.name} is whole.")
     return found
 
 
-def _name(files: list[Path]) -> None:
+def _print_pictures(files: Iterable[Path]) -> None:
     for file in files:
         if file.exists() and file.suffix == ".png":
             print(f"  noise:   {os.path.relpath(file)}")

@@ -1,7 +1,7 @@
 """``task=plan``: what a run would cost before the night is spent: memory, hours, money, and what published laws say. Trains nothing."""
 
-from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,12 +11,15 @@ from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
-from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER
-from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, step_seconds, steps_within
+from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER, Budget
+from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.estimate.formatting import counted
-from gptshake.files import expanded
+from gptshake.files import expanded, written
 from gptshake.model.config import GPTConfig
-from gptshake.setup import forecast, resolve
+from gptshake.setup import costs
+from gptshake.setup.instantiate import device_of
+from gptshake.setup.resolve import resolve
+from gptshake.setup.schedule import schedule_text
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
 
@@ -28,57 +31,34 @@ def run(context: Context) -> None:
         ConfigError: no model or no data was named, or a batch, a length or a device that cannot be had.
         GptshakeError: the trial step ended early, as for want of memory.
     """
-    cfg, launch = context.config, context.launch
+    cfg, choices = context.config, context.launch.choices
     check_groups(cfg)
-    names = f"{launch.choices['model']}-{launch.choices['data']}"
-    store = context.store
-    facts = plan(cfg, store, f"{names.replace('-', ' · ')} · {store.label}")
-    from gptshake.files import written
+    facts = plan(cfg, context.store, f"{choices['model']} · {choices['data']} · {context.store.label}")
     from gptshake.report.plots_tasks import draw_plan
     from gptshake.report.tasks_text import plan_text
 
     print(plan_text(facts))
-    print(written(lambda: draw_plan(facts, expanded(cfg.task.folder) / f"{names}-{cfg.task.device or 'here'}")))
+    name = f"{choices['model']}-{choices['data']}-{cfg.task.device or 'here'}"
+    print(written(lambda: draw_plan(facts, expanded(cfg.task.folder) / name)))
 
 
-def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
-    """Settle the config, find the speed, and work everything out; as ``report.tasks_text`` shows it."""
+def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, Any]:
+    """Resolve the config, find the speed, and work everything out; as ``report.tasks_text`` shows it."""
     gpu = hardware.KNOWN_GPUS[cfg.task.device] if cfg.task.device else None
-    asked, vocabulary = cfg.trainer.val_check_interval, store.tokenizer.vocab_size
-    model = forecast.model_costs(cfg, vocabulary)
-    flops = model.flops_per_token()
-    with ExitStack() as stack:
-        measure = None if gpu else stack.enter_context(forecast.stopwatch(store))  # before this process asks for a GPU
-        if gpu and cfg.trainer.hours:
-            raise ConfigError("trainer.hours is measured where a run trains: to plan for another device, use task.hours.")
-        budget = resolve.resolve(cfg, store, measure, gpu)
-        precision = cfg.trainer.precision
-        peak_flops = hardware.known_peak(gpu.name, precision) if gpu else None
-        device = forecast.device_of(cfg)
-        if measure is not None and forecast.may_be_tried(cfg, store, budget):
-            speed, how = measure(cfg, budget), "measured in a few trial steps"
-        elif flops is None:
-            raise ConfigError(
-                "The speed is not known: nothing can be measured for this device, and the network does not say its flops_per_token() "
-                "and cannot be counted. Give its config that method (docs/extending.md)."
-            )
-        elif gpu:
-            reached, launch = cfg.task.mfu * (peak_flops or 0.0), LAUNCH_SECONDS * cfg.model.get("n_layer", 0)
-            speed = assumed_speed(flops, budget.micro_batch_size * budget.block_size, reached, launch=launch)
-            how = f"assumed, {cfg.task.mfu:.0%} of its peak"
-        else:
-            reached = GEMM_SHARE * hardware.measured_gemm_flops(device, precision)
-            speed = assumed_speed(flops, budget.micro_batch_size * budget.block_size, reached)
-            how = "guessed from a matrix product: a step would not fit"
-    around = forecast.around(cfg, store, model, budget)
+    if gpu and cfg.trainer.hours:
+        raise ConfigError("trainer.hours is measured where a run trains: to plan for another device, use task.hours.")
+    interval, vocabulary = cfg.trainer.val_check_interval, store.tokenizer.vocab_size
+    budget = resolve(cfg, store, gpu=gpu)
+    model = costs.model_costs(cfg, vocabulary)
+    flops, device, precision = model.flops_per_token(), device_of(cfg), cfg.trainer.precision
+    speed, how = _speed(cfg, store, budget, flops, gpu)
+    overhead = costs.overhead(cfg, store, model, budget)
     base = hardware.CUDA_CONTEXT if device == "cuda" else speed.base_bytes
-    memory = forecast.memory(cfg, model, budget.micro_batch_size, base)
-    if speed.held_bytes is not None:
-        memory = memory.holding(speed.held_bytes)
-    step = step_seconds(budget.accumulation, speed)
+    memory = costs.memory(cfg, model, budget.micro_batch_size, base)
+    tokens_per_s = budget.tokens_per_step / step_seconds(budget.accumulation, speed)
     settings = precision if device != "cpu" else f"{precision}, {counted(cfg.trainer.threads, 'thread')}"
     price = cfg.task.price_per_hour if cfg.task.price_per_hour is not None or gpu is None else gpu.price_per_hour
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "title": title,
         "device": (f"{budget.devices} x " if budget.devices > 1 else "") + gpu.name if gpu else "this machine",
         "how": how,
@@ -87,35 +67,52 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, object]:
         "non_embedding": model.num_params(non_embedding=True),  # what laws call N
         "flops_per_token": flops,
         "budget": budget,
-        "memory": memory,
-        "memory_there": gpu.memory if gpu else forecast.memory_there(cfg),
-        "tokens_per_s": budget.tokens_per_step / step,
-        "seconds": run_seconds(budget.steps, budget.accumulation, speed, around),
+        "memory": memory if speed.held_bytes is None else memory.holding(speed.held_bytes),
+        "memory_there": gpu.memory if gpu else costs.available_memory(cfg),
+        "tokens_per_s": tokens_per_s,
+        "seconds": run_seconds(budget.steps, budget.accumulation, speed, overhead),
         "price_per_hour": None if price is None else price * budget.devices,
-        "checkpoint_bytes": around.checkpoint_bytes,
+        "checkpoint_bytes": overhead.checkpoint_bytes,
         "lr": cfg.optimizer.get("lr"),
-        "schedule": resolve.schedule_words(cfg, budget),
+        "schedule": schedule_text(cfg, budget),
         "bytes_per_token": store.bytes_per_token,
     }
     if cfg.task.hours is not None:
-        around = replace(around, interval=None) if asked == AUTO else around
-        steps = steps_within(3600 * cfg.task.hours, budget.accumulation, speed, around)
+        overhead = replace(overhead, interval=None) if interval == AUTO else overhead
         facts["within"] = {
             "hours": cfg.task.hours,
-            "steps": steps,
+            "steps": steps_within(3600 * cfg.task.hours, budget.accumulation, speed, overhead),
             "epoch_tokens": budget.total_tokens / budget.epochs,
             "documents": store.train.n_documents,
-            "presets": _presets(cfg, vocabulary, base, flops * budget.tokens_per_step / step) if flops is not None else [],
+            "presets": [] if flops is None else _presets(cfg, vocabulary, base, flops * tokens_per_s),
         }
     return facts
 
 
-def _presets(cfg: DictConfig, vocab_size: int, base: int, flops: float) -> list[dict[str, object]]:
+def _speed(cfg: DictConfig, store: TokenStore, budget: Budget, flops: float | None, gpu: hardware.Gpu | None) -> tuple[Speed, str]:
+    """Measured here, or worked out from the FLOPs of a token; and a word about it."""
+    if gpu is None and costs.step_fits(cfg, store, budget):
+        return costs.speed_in_child(store, cfg, budget), "measured in a few trial steps"
+    if flops is None:
+        raise ConfigError(
+            "The speed is not known: nothing can be measured for this device, and the network does not say its flops_per_token() "
+            "and cannot be counted. Give its config that method (docs/extending.md)."
+        )
+    tokens, precision = budget.micro_batch_size * budget.block_size, cfg.trainer.precision
+    if gpu is None:
+        reached = GEMM_SHARE * hardware.measured_gemm_flops(device_of(cfg), precision)
+        return assumed_speed(flops, tokens, reached), "guessed from a matrix product: a step would not fit"
+    reached = cfg.task.mfu * (hardware.known_peak(gpu.name, precision) or 0.0)
+    speed = assumed_speed(flops, tokens, reached, launch=LAUNCH_SECONDS * cfg.model.get("n_layer", 0))
+    return speed, f"assumed, {cfg.task.mfu:.0%} of its peak"
+
+
+def _presets(cfg: DictConfig, vocab_size: int, base: int, flops: float) -> list[dict[str, Any]]:
     """Each packaged model with as many tokens as suit its size, one sequence at a time, at the FLOPs per second of this plan."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for file in (packaged_conf() / "model").glob("*.yaml"):
         model = GPTConfig(**OmegaConf.load(file).model, vocab_size=vocab_size)
         tokens = TOKENS_PER_PARAMETER * model.num_params()
-        seconds, memory = tokens * model.flops_per_token() / flops, forecast.memory(cfg, model, 1, base).total
+        seconds, memory = tokens * model.flops_per_token() / flops, costs.memory(cfg, model, 1, base).total
         rows.append({"name": file.stem, "parameters": model.num_params(), "tokens": tokens, "seconds": seconds, "memory": memory})
     return rows

@@ -26,7 +26,7 @@ from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import counted
 from gptshake.files import expanded, write_folder_atomic
-from gptshake.setup import forecast
+from gptshake.setup.instantiate import device_of
 from gptshake.setup.run import train
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _facts(context: Context, passes: int, profiler: "Profiler") -> dict[str, Any
 
 
 def _situation(cfg: DictConfig, budget: Budget, profiler: "Profiler", speed: float, callback: str) -> Situation:
-    device = forecast.device_of(cfg)
+    device = device_of(cfg)
     measured = profiler.peak_flops == hardware.measured_gemm_flops(device, cfg.trainer.precision)
     return Situation(
         device=device,

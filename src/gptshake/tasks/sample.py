@@ -24,26 +24,26 @@ def run(context: Context) -> None:
 
     from gptshake.model.generate import stream
 
-    options, terminal = cfg.task, Console().terminal
-    prompt = str(options.prompt or "")
+    task, terminal, encoding = cfg.task, Console().terminal, sys.stdout.encoding or "utf-8"
+
+    def show(text: str) -> None:
+        """Print at once: as it is to a file or a pipe, without control characters to a terminal."""
+        shown = printable(text) if terminal else text
+        print(shown.encode(encoding, "replace").decode(encoding), end="", flush=True)
+
+    prompt = str(task.prompt or "")
     ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
     if note := as_read(tokenizer, prompt):
         print(f"note: {printable(note)}", file=sys.stderr, flush=True)
     device = hardware.pick_device(cfg.trainer.accelerator)
     start = torch.as_tensor(ids, device=device)[None]
     model.to(device)
-    how = {key: options[key] for key in ("temperature", "top_k", "top_p")}
-    for number in range(options.num_samples or 1):
+    for number in range(task.num_samples or 1):
         if number:
-            _show("---\n", terminal)
-        drawn = stream(model, start, options.n_tokens, seed=cfg.seed + number, **how)
+            show("---\n")
+        drawn = stream(
+            model, start, task.n_tokens, seed=cfg.seed + number, temperature=task.temperature, top_k=task.top_k, top_p=task.top_p
+        )
         for text in texts(tokenizer, (int(token) for part in (ids, drawn) for token in part)):
-            _show(text, terminal)
-        _show("\n", terminal)
-
-
-def _show(text: str, terminal: bool) -> None:
-    """Print a piece at once: as it is to a file or a pipe, without control characters to a terminal."""
-    encoding = sys.stdout.encoding or "utf-8"
-    shown = printable(text) if terminal else text
-    print(shown.encode(encoding, "replace").decode(encoding), end="", flush=True)
+            show(text)
+        show("\n")

@@ -1,0 +1,116 @@
+"""The schedule of a config: its warm-up in tokens, and what is reported about its length and its rate."""
+
+from collections.abc import Mapping
+from functools import partial
+from math import ceil
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from gptshake.estimate.budget import Budget
+from gptshake.estimate.formatting import counted, short_count
+from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, Tokens, before_decay, planned_warmup, warmup_steps, warmup_tokens
+from gptshake.record.run import Run
+from gptshake.setup.instantiate import make
+
+SAME_LENGTH = 0.02  # lengths that differ by no more count as one
+CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
+TRANSFERS = 4  # factor in length to which the best rate was seen to stay: docs/benchmarks.md
+
+
+def warmup_of(cfg: DictConfig, total: int, tokens_per_step: int) -> Tokens | None:
+    """Tokens of warm-up that the config asks for; None without such an option."""
+    return planned_warmup(make(cfg.scheduler), total, tokens_per_step, _beta2(cfg.optimizer))
+
+
+def recorded_warmup(cfg: DictConfig, run: Run) -> float | None:
+    """Tokens of warm-up that the run had when it began, so that a longer limit does not change it; None without such an option."""
+    budget = run.info["budget"]
+    if "warmup_tokens" in budget:
+        return None if budget["warmup_tokens"] is None else float(budget["warmup_tokens"])
+    return warmup_tokens(make(cfg.scheduler), int(budget["tokens"]))  # a run of an earlier version, whose auto knew no steps
+
+
+def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
+    """The schedule with a warm-up in tokens."""
+    schedule: Any = make(cfg.scheduler)
+    return schedule if warmup is None else partial(schedule, warmup=Tokens(warmup))
+
+
+def planned_schedule(cfg: DictConfig, budget: Budget) -> Schedule:
+    """The schedule that a run of this plan begins with."""
+    return schedule_of(cfg, warmup_of(cfg, budget.total_tokens, budget.tokens_per_step))
+
+
+def planned_warmup_steps(cfg: DictConfig, budget: Budget) -> int | None:
+    """Steps until the peak of a run of this plan; None for a schedule of the user's own."""
+    return warmup_steps(planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+
+
+def schedule_text(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
+    """``cosine, warm-up 40 steps, 8 % of the run``; of the config, unless a schedule with another warm-up is given."""
+    steps = warmup_steps(schedule or planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
+    share = f", {100 * steps / budget.steps:.2g} % of the run" if steps else ""
+    warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}{share}" if steps else ", no warm-up"
+    return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
+
+
+def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
+    """An override that doubles the warm-up, to 10 % of the run at least; nothing where it is as long.
+
+    It is 30 % at most (50 % of one cycle), and half of what comes before the decay.
+    """
+    schedule = planned_schedule(cfg, budget)
+    steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step)
+    key, most = ("pct_start", 0.5) if "pct_start" in cfg.scheduler else ("warmup", LONGEST_WARMUP)
+    if steps is None or key not in cfg.scheduler:
+        return ""
+    most = min(most, before_decay(schedule, budget.total_tokens) / 2 / budget.total_tokens)
+    longer = min(max(2 * steps / budget.steps, 0.1), most)
+    return f"scheduler.{key}={longer:.2g}" if longer > 1.2 * steps / budget.steps else ""
+
+
+def lr_transfer_note(origin: Mapping[str, Any] | None, budget: Budget) -> str:
+    """A sentence about a rate that was found for another length (docs/find-lr.md#how-far-an-answer-carries); nothing for the same."""
+    tokens, warmup = (origin or {}).get("tokens"), (origin or {}).get("warmup_tokens")
+    if not origin or not tokens or abs(budget.total_tokens / tokens - 1) < SAME_LENGTH:
+        return ""
+    longer = budget.total_tokens / tokens
+    found = f"optimizer.lr was found by {origin['run']} for {short_count(tokens)} tokens, this run has {short_count(budget.total_tokens)}"
+    if warmup and warmup > CUT * tokens and longer > 1:
+        return f"{found}: its warm-up is longer than that one's, which was cut to 30 % of the run, and takes a higher rate"
+    if 1 / TRANSFERS <= longer <= TRANSFERS:
+        return f"{found}: within a factor of {TRANSFERS} in length it was seen to carry"
+    return f"{found}: that it carries was measured to a factor of {TRANSFERS} in length only"
+
+
+def warmup_notes(cfg: DictConfig, budget: Budget) -> list[str]:
+    """Sentences about a warm-up that is shorter than a step or than AdamW's memory, and about an only step with a rate of 0."""
+    schedule, warmup, notes = planned_schedule(cfg, budget), cfg.scheduler.get("warmup"), list[str]()
+    if isinstance(warmup, int | float) and warmup > 0:
+        steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step) or 0
+        beta2 = _beta2(cfg.optimizer)
+        memory = 0 if beta2 is None else ceil(round(2 / (1 - beta2), 6))
+        if 1 <= warmup < budget.tokens_per_step:
+            notes.append(
+                f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
+                f"{budget.tokens_per_step:,}: nothing is warmed up"
+            )
+        elif steps < min(memory, LONGEST_WARMUP * budget.steps):
+            notes.append(
+                f"scheduler.warmup={warmup:g} is {counted(steps, 'step')}, and optimizer.beta2={beta2:g} averages over {memory} (2 / (1 - beta2)): "
+                "a high rate may diverge; scheduler.warmup=auto is longer"
+            )
+    if budget.steps == 1 and schedule(budget.total_tokens, budget.total_tokens).lr == 0:
+        notes.append(
+            "the schedule ends at a rate of 0, which the only step of this run has: nothing is trained; scheduler=constant has no such end"
+        )
+    return notes
+
+
+def _beta2(optimizer: DictConfig) -> float | None:
+    """The decay of the second moment, as our optimizers or torch's own write it; None without one."""
+    beta2 = optimizer.get("beta2")
+    if beta2 is None and isinstance(betas := optimizer.get("betas"), ListConfig) and len(betas) > 1:
+        beta2 = betas[1]
+    return float(beta2) if isinstance(beta2, int | float) and 0 <= beta2 < 1 else None
