@@ -16,8 +16,7 @@ def short(steps: int, *words: str) -> tuple[int, list[str]]:
     """Steps of a short run for a run of so many, and the overrides of its schedule."""
     cfg = checked_compose(["task=find_lr", "model=tiny", "data=wiki_char", *words])
     budget: Any = SimpleNamespace(steps=steps, tokens_per_step=PER_STEP, total_tokens=steps * PER_STEP)
-    length = find_lr._short_steps(cfg, budget)
-    return length, find_lr._same_warmup(cfg, budget, length)
+    return find_lr.short_run(cfg, budget)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ def test_short_runs_that_would_end_in_their_warm_up_are_refused() -> None:
     def check(*words: str) -> None:
         cfg = checked_compose(["task=find_lr", "model=tiny", "data=wiki_char", *words])
         budget: Any = SimpleNamespace(steps=4_000, tokens_per_step=PER_STEP, total_tokens=4_000 * PER_STEP)
-        find_lr._check_length(cfg, budget)
+        find_lr.check_length(cfg, budget)
 
     with pytest.raises(ConfigError, match=r"no longer than the warm-up of the run, 160 steps.*take 214 steps"):
         check("task.confirm_steps=160")

@@ -6,7 +6,6 @@ to begin, on request. Leaves a record with the answer, which ``optimizer.lr=from
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,27 +14,27 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.validate import check_groups, check_one_device
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
-from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, DataError, TrainingError
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
-from gptshake.estimate.lr_range import Rules, has_diverged, mean_curve, rules, smooth, still_falls
+from gptshake.estimate.lr_range import has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
 from gptshake.keys import key_of
 from gptshake.record.index import read_index
-from gptshake.record.launch import Launch
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 from gptshake.record.trackers.lightning import as_tracker
 from gptshake.report import study_stats
-from gptshake.setup import costs, lifecycle, lr_finder, schedule
+from gptshake.setup import lifecycle, lr_finder
+from gptshake.setup.costs import model_costs
 from gptshake.setup.instantiate import make
+from gptshake.setup.schedule import planned_schedule, planned_warmup_steps, schedule_text
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL, STEPS = "trainer.val_check_interval", "trainer.max_steps"
 SHORT, WARM = 8, 0.75  # a short run is an eighth of the run, or so long that its warm-up takes three quarters of it
 WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule has no warm-up, or is the user's own
-COOLS = 0.96  # of what is left after the warm-up, at most
+LONGEST_COOLDOWN = 0.96  # of what is left after the warm-up
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
 
 
@@ -46,38 +45,32 @@ def run(context: Context) -> dict[str, float]:
         GptshakeError: what cannot work, or what failed; the record says so too.
         Stop: a signal ended it; ``resume=`` goes on.
     """
-    cfg = context.config
-    _check(cfg)
-    store, _ = context.store, context.plan
+    cfg, task = context.config, context.config.task
+    check_groups(cfg)
+    check_one_device(cfg, "task=find_lr")
+    if not task.high >= 10 * task.low:
+        raise ConfigError(f"task.low={task.low:g} and task.high={task.high:g} leave no range: it must cover at least a factor of 10.")
+    if not (isinstance(task.steps, int) and task.steps >= FEWEST_STEPS):
+        raise ConfigError(f"task.steps={task.steps} cannot work: a range test needs {FEWEST_STEPS} steps or more; 200 are a good choice.")
+    store, budget = context.store, context.plan
     if n_blocks(store.train.n_tokens, cfg.model.block_size) == 1:
         raise DataError(
             f"The training text is one block of {cfg.model.block_size} tokens, which every step would read again; no learning rate can be "
             "judged by that. Give more text or a smaller model.block_size."
         )
-    _check_length(cfg, context.plan)
-    lease = RunLock(context.launch.path)
+    check_length(cfg, budget)
+    lock = RunLock(context.launch.path)
     try:
         record = lifecycle.open_run(context)
         with lifecycle.outcome(record):
             return _find(context, record)
     finally:
-        lease.release()
+        lock.release()
 
 
-def _check(cfg: DictConfig) -> None:
-    """Refuse what cannot work before anything is opened."""
-    check_groups(cfg)
-    check_one_device(cfg, "task=find_lr")
-    low, high, steps = cfg.task.low, cfg.task.high, cfg.task.steps
-    if not high >= 10 * low:
-        raise ConfigError(f"task.low={low:g} and task.high={high:g} leave no range: it must cover at least a factor of 10.")
-    if not (isinstance(steps, int) and steps >= FEWEST_STEPS):
-        raise ConfigError(f"task.steps={steps} cannot work: a range test needs {FEWEST_STEPS} steps or more; 200 are a good choice.")
-
-
-def _check_length(cfg: DictConfig, budget: Budget) -> None:
+def check_length(cfg: DictConfig, budget: Budget) -> None:
     """Refuse short runs that would end within their warm-up."""
-    warm, steps = schedule.planned_warmup_steps(cfg, budget), cfg.task.confirm_steps
+    warm, steps = planned_warmup_steps(cfg, budget), cfg.task.confirm_steps
     if cfg.task.confirm != 0 and steps != AUTO and warm and steps <= warm and steps < budget.steps:
         raise ConfigError(
             f"task.confirm_steps={steps} is no longer than the warm-up of the run, {warm} steps, which each of the short runs keeps: "
@@ -86,111 +79,107 @@ def _check_length(cfg: DictConfig, budget: Budget) -> None:
 
 
 def _find(context: Context, record: Run) -> dict[str, float]:
-    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
+    cfg, budget, task = context.config, context.plan, context.config.task
     from gptshake.report.plots_tasks import plot_find_lr
     from gptshake.report.tasks_text import find_lr_text
 
     found: dict[str, Any] = record.info.get("find_lr") or {}
-    task = cfg.task
     if not found:
-        found = _known(cfg, store, budget)
+        found = _estimates(context)
         if task.range_test or task.confirm == 0:
             record.say(
                 f"range test: up to {task.steps // 2} + {task.repeats} x {task.steps} steps of {budget.batch_size} x {budget.block_size} tokens, "
                 f"rates from {task.low:g} to {task.high:g}"
             )
-            found |= _read(lr_finder.run_range_tests(cfg, store, budget), found)
+            found |= _from_ramps(lr_finder.run_range_tests(cfg, context.store, budget), found)
             record.update(find_lr=found)
             plot_find_lr(record.info, record.path)  # to look at meanwhile
         record.update(find_lr=found)
     if task.confirm != 0:
-        found |= _confirmed(cfg, launch, budget, record, found)
+        found |= _confirmed(context, record, found)
     elif found["start"] is None:
         raise TrainingError(
             "The loss did not fall at any rate of the range test; try another task.low and task.high, or task.confirm=auto."
         )
     else:
         found |= {"lr": float(f"{found['start']:.2g}"), "low": None, "high": None, "confirm": []}
-    record.update(find_lr=found | {"last": _last_run(cfg, launch, record)})
+    record.update(find_lr=found | {"last": _last_run(context)})
     pictures = plot_find_lr(record.info, record.path)
     summary = {"find_lr/lr": found["lr"]}
     record.finish("ok", None, summary)
-    for line in find_lr_text(record.info, _training(launch.overrides)):
+    for line in find_lr_text(record.info, _training_overrides(context.launch.overrides)):
         record.say(line)
-    _mirror(cfg, record, pictures)
+    if cfg.logger:  # all at once: there is nothing to see before
+        tracker = as_tracker(make(cfg.logger))
+        tracker.start(record)
+        for picture in pictures:
+            tracker.image(picture.stem, picture)
+        tracker.finish()
     return summary
 
 
-def _known(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
+def _estimates(context: Context) -> dict[str, Any]:
     """What is known without a step; plain values for the record."""
-    n = costs.model_costs(cfg, store.tokenizer.vocab_size).num_params(non_embedding=True)
-    of_the_run: tuple[float, float, float] = (n, budget.total_tokens, budget.tokens_per_step)
-    characters = store.bytes_per_token < CHARACTERS
+    cfg, store, budget = context.config, context.store, context.plan
+    size = model_costs(cfg, store.tokenizer.vocab_size).num_params(non_embedding=True)
+    length, characters = (size, budget.total_tokens, budget.tokens_per_step), store.bytes_per_token < CHARACTERS
     declared = float(cfg.optimizer.lr)
     return {
         "start": declared,
-        "one_cycle": schedule.planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
+        "one_cycle": planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
         "declared": declared,
         "preset": OmegaConf.select(cfg, "preset.lr"),
-        "schedule": schedule.schedule_text(cfg, budget),
-        "law": advised_lr(*of_the_run, characters=characters).lr,
-        "law_says": law_sentence(*of_the_run, characters=characters),
+        "schedule": schedule_text(cfg, budget),
+        "law": advised_lr(*length, characters=characters).lr,
+        "law_says": law_sentence(*length, characters=characters),
     }
 
 
-def _read(ramps: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """What the range test says beside that."""
+def _from_ramps(ramps: dict[str, Any], estimates: dict[str, Any]) -> dict[str, Any]:
+    """What the range test says. The runs start at the median of three estimates, each of which is at times far off."""
     curve = smooth(mean_curve(ramps["losses"]))
     read = rules(ramps["rates"], curve, len(ramps["rates"]))
+    start = None  # the ramp saw nothing
+    if read:
+        start = median((read.one_cycle if estimates["one_cycle"] else read.middle, estimates["law"], estimates["declared"]))
     broken = [len(losses) for losses in ramps["losses"] if has_diverged(losses)]
+
+    def rounded(values: Sequence[float]) -> list[float]:
+        return [float(f"{value:.5g}") for value in values]
+
     return {
         "rules": vars(read) if read else {},
-        "start": _start(read, known["law"], known["declared"], one_cycle=known["one_cycle"]),
+        "start": start,
         "still_falls": still_falls(curve),
         "diverged": ramps["rates"][min(broken) - 1] if broken else None,
-        "ramps": {
-            "quick_rates": [_short(rate) for rate in ramps["quick_rates"]],
-            "quick": [_short(loss) for loss in ramps["quick"]],
-            "rates": [_short(rate) for rate in ramps["rates"]],
-            "losses": [[_short(loss) for loss in losses] for losses in ramps["losses"]],
-        },
+        "ramps": {key: rounded(ramps[key]) for key in ("quick_rates", "quick", "rates")} | {"losses": [*map(rounded, ramps["losses"])]},
     }
 
 
-def _start(read: Rules | None, law: float, declared: float, *, one_cycle: bool) -> float | None:
-    """Where the runs begin: the median of three witnesses, for each of them is at times far off; None where the ramp saw nothing."""
-    return median((read.one_cycle if one_cycle else read.middle, law, declared)) if read else None
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
-
-
-def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the runs that decide."""
-    steps = _short_steps(cfg, budget)
+def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the short runs."""
+    cfg, budget = context.config, context.plan
+    steps, schedule = short_run(cfg, budget)
     study = expanded(cfg.paths.multirun) / f"find_lr-{record.id}"
-    start = found["start"] or found["law"]
-    number = None if cfg.task.confirm == AUTO else cfg.task.confirm
-    highest = found.get("diverged") or float("inf")
-    words = found.get("overrides") or [*_training(launch.overrides), f"{STEPS}={steps}", *_same_warmup(cfg, budget, steps)]
+    start, number = found["start"] or found["law"], None if cfg.task.confirm == AUTO else cfg.task.confirm
+    words = found.get("overrides") or [*_training_overrides(context.launch.overrides), f"{STEPS}={steps}", *schedule]
     steps = next((int(text.partition("=")[2]) for text in reversed(words) if key_of(text) == STEPS), steps)  # a finder of an older version
     record.say(f"{number or 'a few'} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
-    rows = lr_finder.confirm(words, study, start=start, highest=highest, n=number)
+    rows = lr_finder.confirm(words, study, start=start, highest=found.get("diverged") or math.inf, n=number)
     winner, scale = study_stats.best(rows), study_stats.scales(rows)[0]
     assert winner is not None  # one of them came to an end
-    bowl = study_stats.near_optimal(rows, scale)
-    low, high = scale.inside(bowl, []) if bowl else (None, None)
-    runs = [{"lr": float(t["params"][scale.key]), "value": t["value"], "state": t["state"]} for t in rows["trials"]]
+    interval = study_stats.near_optimal(rows, scale)
+    low, high = scale.inside(interval, []) if interval else (None, None)
+    runs = [{"lr": float(trial["params"][scale.key]), "value": trial["value"], "state": trial["state"]} for trial in rows["trials"]]
     return {
         "lr": float(winner.trial["params"][scale.key]),
         "low": low,
         "high": high,
-        "edge": bowl.edge if bowl else None,
-        "assumed": bowl.assumed if bowl else None,
+        "edge": interval.edge if interval else None,
+        "assumed": interval.assumed if interval else None,
         "confirm": sorted(runs, key=lambda run: run["lr"]),
         "objective": str(rows["objective"]),
         "study": study.name,
@@ -199,58 +188,43 @@ def _confirmed(cfg: DictConfig, launch: Launch, budget: Budget, record: Run, fou
     }
 
 
-def _short_steps(cfg: DictConfig, budget: Budget) -> int:
-    """Steps of a short run: with the whole warm-up of the run, for it decides which rates are too high."""
-    if cfg.task.confirm_steps != AUTO:
-        return min(budget.steps, int(cfg.task.confirm_steps))
-    warm = schedule.planned_warmup_steps(cfg, budget)
+def short_run(cfg: DictConfig, budget: Budget) -> tuple[int, list[str]]:
+    """Steps of a short run, and overrides that give it the warm-up of the whole run, and a decay that fits behind it.
+
+    The warm-up decides which rates are too high.
+    """
+    warm = planned_warmup_steps(cfg, budget)
     least = math.ceil(warm / WARM) if warm else WITHOUT_WARMUP
-    return min(budget.steps, max(math.ceil(budget.steps / SHORT), least))
-
-
-def _same_warmup(cfg: DictConfig, budget: Budget, steps: int) -> list[str]:
-    """Overrides that give a run of so many steps the warm-up of the whole one, and a decay that fits behind it."""
-    warm = schedule.planned_warmup_steps(cfg, budget)
+    automatic = max(math.ceil(budget.steps / SHORT), least)
+    steps = min(budget.steps, automatic if cfg.task.confirm_steps == AUTO else int(cfg.task.confirm_steps))
     if warm is None or warm >= steps:
-        return []
+        return steps, []
     if "pct_start" in cfg.scheduler:
-        return [f"scheduler.pct_start={warm / steps:.3g}"] if warm else []
+        return steps, [f"scheduler.pct_start={warm / steps:.3g}"] if warm else []
+
+    def share(length: float) -> float:
+        return float(length) if length < 1 else float(length) / budget.total_tokens
+
     left, words = 1 - warm / steps, [f"scheduler.warmup={warm * budget.tokens_per_step}"]
     if (cooldown := cfg.scheduler.get("cooldown")) is not None:
-        words.append(f"scheduler.cooldown={min(_share(cooldown, budget), COOLS * left):.3g}")
+        words.append(f"scheduler.cooldown={min(share(cooldown), LONGEST_COOLDOWN * left):.3g}")
     if (decay := cfg.scheduler.get("decay", AUTO)) != AUTO:  # as far behind the warm-up as in the run, of what is left
-        flat = left * (1 - _share(decay, budget)) / (1 - warm / budget.steps)
+        flat = left * (1 - share(decay)) / (1 - warm / budget.steps)
         words.append(f"scheduler.decay={round((1 - flat) * steps * budget.tokens_per_step)}")
-    return words
+    return steps, words
 
 
-def _share(length: float, budget: Budget) -> float:
-    """A length of a schedule as a share of the run."""
-    return float(length) if length < 1 else float(length) / budget.total_tokens
-
-
-def _training(overrides: Sequence[str]) -> list[str]:
+def _training_overrides(overrides: Sequence[str]) -> list[str]:
     """Overrides of a training that is like this one but for the task and the rate."""
     left_out = ("task", "resume", "study", "optimizer.lr")
     return [text for text in overrides if key_of(text) not in left_out and not key_of(text).startswith("task.")]
 
 
-def _last_run(cfg: DictConfig, launch: Launch, record: Run) -> dict[str, Any] | None:
+def _last_run(context: Context) -> dict[str, Any] | None:
     """The newest finished training of this model and data, and its rate."""
-    for entry in read_index([expanded(cfg.paths.runs)]):
+    for entry in read_index([expanded(context.config.paths.runs)]):
         choices = entry.info.get("choices") or {}
-        same = all(choices.get(group) == launch.choices.get(group) for group in ("model", "data", "debug"))
-        if entry.id != record.id and entry.status == "ok" and entry.info.get("task") == "train" and same and "optimizer.lr" in entry.config:
+        same = all(choices.get(group) == context.launch.choices.get(group) for group in ("model", "data", "debug"))
+        if entry.status == "ok" and entry.info.get("task") == "train" and same and "optimizer.lr" in entry.config:
             return {"id": entry.id, "lr": float(entry.config["optimizer.lr"])}
     return None
-
-
-def _mirror(cfg: DictConfig, record: Run, pictures: list[Path]) -> None:
-    """Show the result to the logger, all at once: there is nothing to see before."""
-    if not cfg.logger:
-        return
-    tracker = as_tracker(make(cfg.logger))
-    tracker.start(record)
-    for picture in pictures:
-        tracker.image(picture.stem, picture)
-    tracker.finish()
