@@ -22,11 +22,9 @@ from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError
 from gptshake.estimate import bottleneck
-from gptshake.estimate.bottleneck import Situation
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import counted
 from gptshake.files import expanded, write_folder_atomic
-from gptshake.setup.instantiate import device_of
 from gptshake.setup.run import train
 
 if TYPE_CHECKING:
@@ -48,12 +46,20 @@ def run(context: Context) -> None:
     if launch.resumes or cfg.trainer.devices != 1:
         what = "resume" if launch.resumes else "trainer.devices"
         raise ConfigError(f"task=profile watches a short training of its own on one device: leave {what}= out.")
-    start = Phases(fresh="torch" not in sys.modules)
-    with start("import torch"):
+    age = hardware.process_age() if "torch" not in sys.modules else None  # a process for this profile alone: its age is part of the start
+    start: dict[str, float] = {} if age is None else {"interpreter and config": age}
+
+    @contextlib.contextmanager
+    def timed(phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        start[phase] = time.perf_counter() - began
+
+    with timed("import torch"):
         import torch  # noqa: F401
-    with start("import pytorch_lightning"):
+    with timed("import pytorch_lightning"):
         from gptshake.training.callbacks import profiler  # noqa: F401  # Lightning comes with it
-    with start("token store"):
+    with timed("token store"):
         _ = context.store
     _ = context.plan
     print(
@@ -66,63 +72,37 @@ def run(context: Context) -> None:
         print(f"  {os.path.relpath(target / name)}")
 
 
-def _profile(context: Context, start: "Phases", folder: Path) -> None:
+def _profile(context: Context, start: dict[str, float], folder: Path) -> None:
     """Measure, print, and fill the folder."""
     cfg, budget = context.config, context.plan
     from gptshake.report.plots_tasks import draw_profile
     from gptshake.report.tasks_text import profile_text
-    from gptshake.training.callbacks.profiler import Profiler
+    from gptshake.training.callbacks.profiler import Measured, Profiler
 
     profiler = Profiler(warmup=cfg.task.warmup, steps=cfg.task.steps, seconds=cfg.task.seconds, trace=folder / "trace.json")
     passes = min(budget.accumulation, MOST_PASSES)
     _shorten(cfg, budget, passes)
-    start.seconds |= _train(context, profiler, folder)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
+        cfg.paths.run_dir = scratch
+        began = time.perf_counter()
+        with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
+            train(dataclasses.replace(context, launch=dataclasses.replace(context.launch, path=Path(scratch))), profiler)
     if not profiler.measured:
         raise DataError(
             f"The data ended before a step was measured, with task.warmup={cfg.task.warmup}: give a longer text or a shorter warm-up."
         )
-    facts = _facts(context, passes, profiler) | {"start": start.seconds}
-    facts["verdict"] = [*facts["verdict"], bottleneck.start_verdict(start.seconds)]
-    draw_profile(facts, folder)
-    print(profile_text(facts))
-
-
-class Phases:
-    """Seconds of the start, phase by phase.
-
-    Args:
-        fresh: whether this process was started for this profile alone, so that what came before is part of the start.
-    """
-
-    def __init__(self, *, fresh: bool) -> None:
-        age = hardware.process_age() if fresh else None
-        self.seconds: dict[str, float] = {} if age is None else {"interpreter and config": age}
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Time what is done inside."""
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - began
-
-
-def _train(context: Context, profiler: "Profiler", folder: Path) -> dict[str, float]:
-    """The training until the profiler ends it, its own words into ``log``; gives the seconds of its start."""
-    from gptshake.training.callbacks.profiler import Measured
-
-    with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
-        context.config.paths.run_dir = scratch
-        began = time.perf_counter()
-        with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
-            train(dataclasses.replace(context, launch=dataclasses.replace(context.launch, path=Path(scratch))), profiler)
     callbacks = bottleneck.callbacks_of([profiler.start])
     batch, own = profiler.start.get("data", 0.0), sum(callbacks.values())
-    return {
+    start |= {
         "model and record": profiler.arrived - began + sum(profiler.start.values()) - batch - own,
         "first batch": batch,
         f"callbacks ({next(iter(callbacks), '')})": own,
         "first step": profiler.first_step_s,
     }
+    facts = _facts(context, passes, profiler) | {"start": start}
+    facts["verdict"] += [bottleneck.start_verdict(start)]
+    draw_profile(facts, folder)
+    print(profile_text(facts))
 
 
 def _shorten(cfg: DictConfig, budget: Budget, passes: int) -> None:
@@ -138,49 +118,46 @@ def _shorten(cfg: DictConfig, budget: Budget, passes: int) -> None:
 
 def _facts(context: Context, passes: int, profiler: "Profiler") -> dict[str, Any]:
     """Everything that was measured, and what is concluded, as plain values."""
-    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
+    cfg, launch, budget = context.config, context.launch, context.plan
+    trainer, workers = cfg.trainer, cfg.data.get("workers", 0)
     parts = bottleneck.parts_of(profiler.measured, passes, budget.accumulation)
     callbacks, step = bottleneck.callbacks_of(profiler.measured), sum(part.mean_s for part in parts)
     speed = budget.tokens_per_step / step
-    now = _situation(cfg, budget, profiler, speed, next(iter(callbacks), ""))
+    mfu = None if profiler.flops_per_token is None else speed * profiler.flops_per_token / profiler.peak_flops
+    measured_peak = profiler.peak_flops == hardware.measured_gemm_flops(context.device, trainer.precision)
+    situation = bottleneck.Situation(
+        device=context.device,
+        precision=trainer.precision,
+        compiled=trainer.compile,
+        workers=workers,
+        cores=hardware.logical_cores(),
+        accumulation=budget.accumulation,
+        batch_size=budget.batch_size,
+        callback=next(iter(callbacks), ""),
+        mfu=mfu,
+        peak="this machine's measured matrix speed" if measured_peak else "the device's dense peak",
+        computing=profiler.computing if workers == 0 else None,
+    )
+    verdict = bottleneck.verdict({part.name: part.mean_s for part in parts}, situation)
     occasions = {name: {"times": len(all_s), "seconds": fmean(all_s)} for name, all_s in profiler.announcer.occasions.items() if all_s}
-    sentences = bottleneck.verdict({part.name: part.mean_s for part in parts}, now)
     if "validation" in occasions:
-        interval = max(1, round(cfg.trainer.val_check_interval * passes / budget.accumulation))
-        sentences += filter(None, [bottleneck.validation_advice(occasions["validation"]["seconds"], interval, step)])
+        interval = max(1, round(trainer.val_check_interval * passes / budget.accumulation))
+        verdict += filter(None, [bottleneck.validation_advice(occasions["validation"]["seconds"], interval, step)])
     return {
         "name": launch.name,
         "overrides": launch.overrides,
         "versions": launch.provenance,
         "hardware": hardware.describe(),
-        "data": store.label,
-        "device": f"{cfg.trainer.accelerator}, {cfg.trainer.precision}, {counted(cfg.trainer.threads, 'thread')}",
+        "data": context.store.label,
+        "device": f"{trainer.accelerator}, {trainer.precision}, {counted(trainer.threads, 'thread')}",
         "batch": {"size": budget.batch_size, "accumulation": budget.accumulation, "measured": passes, "block_size": budget.block_size},
         "step_s": step,
         "tokens_per_s": speed,
-        "mfu": now.mfu,
+        "mfu": mfu,
         "parts": [dataclasses.asdict(part) for part in parts],
         "callbacks": callbacks,
         "occasions": occasions,
         "measuring": bottleneck.measuring_cost(profiler.measured_s, profiler.plain_s),
         "steps": {"measured_s": profiler.measured_s, "plain_s": profiler.plain_s, "parts": profiler.measured},
-        "verdict": sentences,
+        "verdict": verdict,
     }
-
-
-def _situation(cfg: DictConfig, budget: Budget, profiler: "Profiler", speed: float, callback: str) -> Situation:
-    device = device_of(cfg)
-    measured = profiler.peak_flops == hardware.measured_gemm_flops(device, cfg.trainer.precision)
-    return Situation(
-        device=device,
-        precision=cfg.trainer.precision,
-        compiled=cfg.trainer.compile,
-        workers=cfg.data.get("workers", 0),
-        cores=hardware.logical_cores(),
-        accumulation=budget.accumulation,
-        batch_size=budget.batch_size,
-        callback=callback,
-        mfu=None if profiler.flops_per_token is None else speed * profiler.flops_per_token / profiler.peak_flops,
-        peak="this machine's measured matrix speed" if measured else "the device's dense peak",
-        computing=profiler.computing if cfg.data.get("workers", 0) == 0 else None,
-    )
