@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from gptshake import __version__, distributed
 from gptshake.config.arguments import parse
+from gptshake.config.layout import add_folder
 from gptshake.console import printable, protect
 from gptshake.errors import GptshakeError, Stop
 from gptshake.signals import SIGNALS, stop_behind
@@ -20,12 +21,13 @@ def main() -> NoReturn:
     """Run the command line; never returns."""
     protect()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
-    code = 0
+    follows, code = distributed.follows(), 0
     try:
-        if not distributed.follows():
+        if not follows:
             SIGNALS.install()
         arguments = parse(sys.argv[1:])
-        if distributed.follows():
+        add_folder(arguments.config_dir)
+        if follows:
             if not (arguments.version or arguments.help or arguments.shows_only):  # rank 0 alone prints
                 distributed.quiet()
                 from gptshake.setup.run import follow
@@ -35,9 +37,7 @@ def main() -> NoReturn:
             print(f"gptshake {__version__}")
         elif arguments.help:
             from gptshake.config.help import help_page, pages
-            from gptshake.config.layout import add_folder
 
-            add_folder(arguments.config_dir)
             print(pages(arguments.overrides) or help_page())
         else:
             from gptshake.cli import run

@@ -15,25 +15,16 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import run_job
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake import distributed
 from gptshake.config import completion
-from gptshake.config.arguments import OF_A_SWEEP, Arguments, check_flags, quote
-from gptshake.config.compose import choices, prepare, single_job, snapshot, without_hydra
-from gptshake.config.compose_errors import (
-    COMPOSITION_ERRORS,
-    came_from,
-    check_swept_options,
-    checked_compose,
-    first_choice,
-    parse_overrides,
-    plain_options,
-    starting_options,
-)
-from gptshake.config.layout import GROUPS, RECIPES, add_folder, local_code, local_confs, local_files, packaged_conf, shadowed
+from gptshake.config.arguments import Arguments, quote
+from gptshake.config.compose import choices, prepare, run_single, snapshot, without_hydra
+from gptshake.config.compose_errors import COMPOSITION_ERRORS, came_from, checked_compose, parse_overrides
+from gptshake.config.layout import GROUPS, RECIPES, local, local_confs, own_files, packaged_conf
+from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
 from gptshake.config.overrides import (
     SUFFIXES,
     as_options,
@@ -46,14 +37,13 @@ from gptshake.config.overrides import (
     without_latest,
     written_out,
 )
-from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_points, check_torchrun, trains
+from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, targets, trains
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import Budget
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free, key_of
 from gptshake.record.git import Code, read_code
-from gptshake.record.index import flat
 from gptshake.record.launch import Launch
 from gptshake.record.provenance import collect
 from gptshake.record.run import new_id, run_name
@@ -61,11 +51,10 @@ from gptshake.redaction import redact, redacted
 from gptshake.signals import stop_behind
 from gptshake.sweep.space import texts_of
 
-SWEEPER = "hydra/sweeper"
-PARTS = ("pruner", "executor")  # of our sweeper; Hydra's own knows none of them
-UNNAMED = ("model", "data", "trainer", "callbacks", "experiment", "debug")  # groups that a run's name does not repeat
+_NO_PARTS = ("~pruner", "~executor")  # of our sweeper, which Hydra's own does not know
+ONE_AFTER_THE_OTHER = [*_NO_PARTS, "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
+_UNNAMED = ("model", "data", "trainer", "callbacks", "experiment", "debug")  # groups that a run's name does not repeat
 _MOST_LISTED = 20  # uncommitted files that are named
-ONE_AFTER_THE_OTHER = [*(f"~{part}" for part in PARTS), "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
 
 
 def run(arguments: Arguments) -> None:
@@ -75,13 +64,10 @@ def run(arguments: Arguments) -> None:
         GptshakeError: what is wrong, or what failed.
     """
     with ExitStack() as stack:
-        add_folder(arguments.config_dir)
-        check_flags(arguments)
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
         if arguments.multirun:  # experiment files are options like others in a sweep
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="gptshake-recipes-")))
-            arguments.overrides = as_options(arguments.overrides, folder)
-            os.environ[RECIPES] = str(folder)
+            os.environ[RECIPES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-recipes-"))
+            arguments.overrides = as_options(arguments.overrides, Path(os.environ[RECIPES]))
         arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
         if arguments.shows_only:
             _show(arguments)
@@ -91,7 +77,7 @@ def run(arguments: Arguments) -> None:
         if arguments.multirun:
             arguments.overrides = plain_options(arguments.overrides)
             arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
-        single = _single(arguments)
+        single = one_run(arguments)
         full = checked_compose(single, with_hydra=True)
         HydraConfig.instance().set_config(full)  # for ${hydra:...}
         cfg = without_hydra(full)
@@ -115,63 +101,48 @@ def run(arguments: Arguments) -> None:
         else:
             sys.argv[1:] = arguments.argv()  # child ranks read it again
             jobs.place(full)
-            with single_job(full) as context:
-                run_job(jobs.run, full, "hydra.run.dir", None, context)
+            run_single(full, jobs.run)
         jobs.raise_failures()
 
 
 def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed: Path | None) -> str:
     """Refuse what cannot work, before anything heavy is imported; gives the label of the data's source."""
-    cfg, training = without_hydra(full), trains(full)
+    cfg, several = without_hydra(full), arguments.multirun
     try:
-        check(full)
+        _check_job(full, several=several)
         if local_confs() or any(text.startswith("+") for text in single):
             check_keys(cfg)
     except ConfigError as error:
         raise ConfigError(f"{error}{came_from(str(error), single)}") from error
-    check_torchrun(cfg, distributed.launched(), multirun=arguments.multirun)
-    if not arguments.multirun and str(full.hydra.mode).endswith("MULTIRUN"):
+    check_torchrun(cfg, distributed.launched(), multirun=several)
+    if not several and str(full.hydra.mode).endswith("MULTIRUN"):
         raise ConfigError("hydra.mode=MULTIRUN: several runs are asked for with -m.")
-    if training:
-        check_groups(cfg)
-        if arguments.multirun:
-            check_one_device(cfg, "Each run of -m")
     if resumed:
         refuse_differences(cfg, resumed)
-    check_modules(cfg)
-    if shadowed() and not cfg.conf_shadow:
-        raise ConfigError(f"conf/{shadowed()[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
-    if training and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
+    shadowed = [name for name in sorted(local()) if (packaged_conf() / name).is_file()]
+    if shadowed and not cfg.conf_shadow:
+        raise ConfigError(f"conf/{shadowed[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
+    if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
     label = _preflight(cfg)
-    if arguments.multirun:
-        check_points(single, parse_overrides(arguments.overrides), cfg, _check_job)
+    if several:
+
+        def look(point: DictConfig) -> None:
+            _check_job(point)
+            _preflight(point)
+
+        check_points(single, parse_overrides(arguments.overrides), cfg, look)
     return label
 
 
-def _refuse_used_folder(folder: Path) -> None:
-    """Refuse a folder for a run in which something else lies.
-
-    Raises:
-        ConfigError: with what was found.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"paths.run_dir={folder} is a file: name a new folder.")
-    if folder.is_dir() and not (folder / "run.json").exists() and (found := sorted(entry.name for entry in folder.iterdir())):
-        raise ConfigError(
-            f"paths.run_dir={folder} is neither empty nor a run: it holds {found[0]}{' and more' if len(found) > 1 else ''}. "
-            "Name a new folder; a run replaces files of its own names."
-        )
-
-
-def _check_job(cfg: DictConfig) -> None:
-    """Check the config of one run of several."""
+def _check_job(cfg: DictConfig, *, several: bool = True) -> None:
+    """Check the config of one run, which may be one of several."""
     check(cfg)
-    check_modules(cfg)
+    check_modules(without_hydra(cfg))
     if trains(cfg):
         check_groups(cfg)
-        check_one_device(cfg, "Each run of -m")
-    _preflight(cfg)
+        if several:
+            check_one_device(cfg, "Each run of -m")
 
 
 def _preflight(cfg: DictConfig) -> str:
@@ -181,6 +152,17 @@ def _preflight(cfg: DictConfig) -> str:
     from gptshake.setup import resolve  # numpy comes with it, which `--cfg job` need not wait for
 
     return resolve.preflight(cfg)
+
+
+def _refuse_used_folder(folder: Path) -> None:
+    """Refuse a folder for a run in which something else lies."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"paths.run_dir={folder} is a file: name a new folder.")
+    if folder.is_dir() and not (folder / "run.json").exists() and (found := sorted(entry.name for entry in folder.iterdir())):
+        raise ConfigError(
+            f"paths.run_dir={folder} is neither empty nor a run: it holds {found[0]}{' and more' if len(found) > 1 else ''}. "
+            "Name a new folder; a run replaces files of its own names."
+        )
 
 
 def _resumed(arguments: Arguments) -> Path | None:
@@ -206,35 +188,10 @@ def _show(arguments: Arguments) -> None:
         with redirect_stdout(shown):
             _hydra(arguments.argv(), lambda cfg: None)
     except COMPOSITION_ERRORS:
-        checked_compose(_single(arguments))
+        checked_compose(one_run(arguments))
         raise
     finally:
         print(redact(shown.getvalue()), end="")
-
-
-def _single(arguments: Arguments) -> list[str]:
-    """The overrides of one run: of the only one, or of one of several.
-
-    Raises:
-        ConfigError: several values without ``-m``, an option that is not there, or a directory for all runs at once.
-    """
-    parsed = parse_overrides(arguments.overrides)
-    for override in parsed if not arguments.multirun else ():
-        if override.is_sweep_override():
-            text = (override.input_line or "").replace("=choice(range)", "=range")
-            raise ConfigError(f"{text} names several values: add -m to run each of them.")
-        if (key := str(override.key_or_group)).startswith("hydra.sweeper."):
-            short = key.removeprefix("hydra.sweeper.") if key in OF_A_SWEEP else key
-            raise ConfigError(f"{short}= is for a sweep: add -m and the keys to vary.")
-    if not arguments.multirun:
-        return [override.input_line or "" for override in parsed]
-    if any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
-        raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: use paths.multirun= instead.")
-    if any(override.key_or_group == "hydra.sweeper.storage" for override in parsed):
-        raise ConfigError("hydra.sweeper.storage= was removed: a study is one journal in its own folder, multirun/<study>/journal.log.")
-    check_swept_options(parsed)
-    ours = [override for override in parsed if override.key_or_group != SWEEPER]
-    return [chosen for override in ours if (chosen := first_choice(override)) is not None]
 
 
 def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str, code: Code) -> None:
@@ -244,29 +201,24 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
         changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
         texts = [str(change) for change in changes] if isinstance(changes, list) else []
         for together in [*([text] for text in texts), *([texts] if len(texts) > 1 else [])]:
-            _check_job(checked_compose([*single, *together]))
+            point = checked_compose([*single, *together])
+            _check_job(point)
+            _preflight(point)
     from gptshake.trials import Trials, names
 
-    lists = {override.key_or_group: "_".join(texts_of(override)[:3]) for override in parsed if override.is_choice_sweep()}
-    chosen = choices(cfg.hydra) | {group: lists[group] for group in lists if group in GROUPS}
-    experiments = [
-        text for override in parsed if override.is_choice_sweep() and override.key_or_group == "experiment" for text in texts_of(override)
-    ]
+    swept = {override.key_or_group: texts_of(override) for override in parsed if override.is_choice_sweep()}
+    experiments = swept.get("experiment", [])
     recipes = {f"experiment={text}": written_out([f"experiment={text}"]) for text in experiments if text.endswith(SUFFIXES)}
-    lists |= {"experiment": "_".join(Path(text).stem for text in experiments[:3])} if recipes else {}
-    named, provenance = lists.get("experiment") or names(chosen), collect(code) | arguments.origin
-    trials = Trials(named, label, provenance, code, _own_files(cfg), recipes, dirty=_exempt(cfg, single))
+    chosen = choices(cfg.hydra) | {group: "_".join(texts[:3]) for group, texts in swept.items() if group in GROUPS}
+    named = "_".join(Path(text).stem if recipes else text for text in experiments[:3]) or names(chosen)
+    provenance = collect(code) | arguments.origin
+    trials = Trials(named, label, provenance, code, own_files(targets(without_hydra(cfg)).values()), recipes, dirty=_exempt(cfg, single))
     with snapshot() as conf:
         _hydra(arguments.argv(), trials, conf)
 
 
 def _guard(cfg: DictConfig, overrides: list[str], code: Code) -> None:
-    """Refuse a run whose sources are not committed: it could not be repeated.
-
-    Raises:
-        ConfigError: with the files and the two ways out.
-        RecordError: git cannot say what is committed.
-    """
+    """Refuse a run whose sources are not committed, or may not be: it could not be repeated."""
     if _exempt(cfg, overrides):
         return
     if code.unread:
@@ -289,12 +241,9 @@ class _Jobs:
     """The runs of one command that is no study: each gets its name and its task; what they raise is kept for the end."""
 
     def __init__(self, arguments: Arguments, label: str, resumed: Path | None, code: Code, *, records: bool) -> None:
-        self.arguments = arguments
+        self.arguments, self.label, self.resumed, self.code = arguments, label, resumed, code
         self.records = records  # whether a run has a directory
-        self.label = label
-        self.resumed = resumed
         self.identity = new_id()
-        self.code = code
         self.provenance = collect(code) | arguments.origin if code.git else {}  # a task that trains nothing keeps no record
         self.failures: list[tuple[str, Exception]] = []
         self.done = 0
@@ -319,7 +268,7 @@ class _Jobs:
         if multirun and self.done == 1:
             _hide_secrets(path.parent / "multirun.yaml")
         try:
-            launch = self._launch(path, hydra_cfg, _own_files(cfg))
+            launch = self._launch(path, hydra_cfg, cfg)
             if multirun:
                 check(cfg)
                 print(f"[{hydra_cfg.job.num}] {redact(' '.join(launch.overrides))}")
@@ -331,8 +280,27 @@ class _Jobs:
             if multirun:
                 print(f"error: {redact(str(error))}", file=sys.stderr)
         finally:
-            if self.records:
-                _remove_if_empty(path, path.parent)
+            for folder in (path, path.parent) if self.records else ():  # a run that ended before its record began leaves no empty directory
+                if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path.cwd():
+                    folder.rmdir()
+
+    def _launch(self, path: Path, hydra_cfg: Any, cfg: DictConfig) -> Launch:
+        all_typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
+        overrides = [text for text in all_typed if text.split("=", 1)[0] not in ("paths.run_dir", *_NO_PARTS)]
+        chosen, resumes, several = choices(hydra_cfg), self.resumed is not None, self.arguments.multirun
+        identity = new_id() if several else self.identity
+        name = path.name if self.records and not several else self._name(chosen, overrides, identity)
+        own = own_files(targets(cfg).values())
+        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
+
+    def _name(self, chosen: dict[str, str], overrides: list[str], identity: str) -> str:
+        changes = [
+            redact(text)
+            for text in overrides
+            if not (is_free(key_of(text), RESULT) or key_of(text) in _UNNAMED or key_of(text).startswith(("data.path", "tokenizer.path")))
+            and not text.endswith("=null")  # nothing was chosen
+        ]
+        return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
 
     def raise_failures(self) -> None:
         """Raise what the only run raised, or the list of those that failed."""
@@ -341,25 +309,6 @@ class _Jobs:
         if self.failures:
             lines = "\n".join(f"  {path}: {error}" for path, error in self.failures)
             raise GptshakeError(f"{len(self.failures)} of {self.done} runs failed:\n{lines}")
-
-    def _launch(self, path: Path, hydra_cfg: Any, own: dict[str, bytes]) -> Launch:
-        without = {"paths.run_dir", *(f"~{part}" for part in PARTS)}
-        typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
-        overrides = [text for text in typed if text.split("=", 1)[0] not in without]
-        chosen = choices(hydra_cfg)
-        identity = self.identity if not self.arguments.multirun else new_id()
-        name = path.name if self.records and not self.arguments.multirun else self._name(chosen, overrides, identity)
-        resumes = self.resumed is not None
-        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
-
-    def _name(self, chosen: dict[str, str], overrides: list[str], identity: str) -> str:
-        changes = [
-            redact(text)
-            for text in overrides
-            if not (is_free(key_of(text), RESULT) or key_of(text) in UNNAMED or key_of(text).startswith(("data.path", "tokenizer.path")))
-            and not text.endswith("=null")  # nothing was chosen
-        ]
-        return run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now())
 
 
 def _open_store(context: Context) -> Any:
@@ -372,12 +321,6 @@ def _make_plan(context: Context) -> Budget:
     from gptshake.setup import resolve
 
     return resolve.plan_of(context)
-
-
-def _own_files(cfg: DictConfig) -> dict[str, bytes]:
-    """The user's own ``./conf``, and the Python files that targets of the config are in."""
-    targets = [str(value) for key, value in flat(OmegaConf.to_container(cfg, resolve=False)).items() if key.endswith("_target_")]
-    return local_files() | local_code(targets)
 
 
 def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
@@ -396,10 +339,3 @@ def _hide_secrets(file: Path) -> None:
     """Hydra's own sweeper has just written the config of all jobs, with whatever was typed."""
     if file.exists():
         OmegaConf.save(OmegaConf.create(redacted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))), file)
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    """A run that ended before its record began leaves no empty directory behind, nor one that held nothing else."""
-    for folder in folders:
-        if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path.cwd():
-            folder.rmdir()

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from gptshake.config.arguments import TEXT_KEYS, parse, quote_text
+from gptshake.config.arguments import parse, quote_text
+from gptshake.config.schemas import TEXT_KEYS
 from gptshake.errors import ConfigError
 from gptshake.keys import key_of
 
@@ -20,12 +21,12 @@ def value_of(override: str) -> Any:
     return OverridesParser.create().parse_override(override).value()
 
 
-@given(st.permutations([["-m"], ["seed=1"], ["--dirty"], ["model=tiny"], ["--cfg", "job"], ["note=a b"], ["--resolve"]]))
+@given(st.permutations([["-m"], ["seed=1"], ["--dirty"], ["model=tiny"], ["-sc", "query=bash"], ["note=a b"], ["--resolve"]]))
 def test_flags_and_overrides_may_stand_in_any_order(words: list[list[str]]) -> None:
     arguments = parse([word for group in words for word in group])
     assert sorted(arguments.overrides) == ["dirty=true", "model=tiny", "note='a b'", "seed=1"]
-    assert sorted(arguments.flags) == ["--cfg", "--resolve", "-m", "job"]
-    assert arguments.flags[arguments.flags.index("--cfg") + 1] == "job"
+    assert sorted(arguments.flags) == ["--resolve", "-m", "-sc", "query=bash"]
+    assert arguments.flags[arguments.flags.index("-sc") + 1] == "query=bash"
     assert arguments.argv() == arguments.flags + arguments.overrides
     assert arguments.multirun and arguments.shows_only
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gptshake.config.compose import compose
-from gptshake.config.compose_errors import checked_compose, first_choice, keys, nearest, parse_overrides
+from gptshake.config.compose_errors import checked_compose, keys, nearest, parse_overrides
+from gptshake.config.multirun import first_choice
 from gptshake.errors import ConfigError
 
 NO_TORCH = "import sys; sys.modules['torch'] = sys.modules['pytorch_lightning'] = None"  # importing it would be a failure

@@ -9,9 +9,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gptshake.config.arguments import TEXT_KEYS
 from gptshake.config.compose import compose
 from gptshake.config.layout import options
+from gptshake.config.schemas import TEXT_KEYS
 from gptshake.config.validate import check, trains
 from gptshake.errors import GptshakeError
 from gptshake.setup import resolve

@@ -13,12 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_method, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.compose import SCHEMAS, choices, compose
+from gptshake.config.compose import choices, compose
 from gptshake.config.compose_errors import checked_compose
 from gptshake.config.help import help_page
 from gptshake.config.layout import GROUPS, OLD_OPTIONS, OLD_TARGETS, options, packaged_conf
 from gptshake.config.overrides import stored_overrides
-from gptshake.config.schemas import RootConfig
+from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.config.validate import check, check_groups
 from gptshake.config.values import more_than_a_value
 from gptshake.errors import ConfigError
@@ -148,7 +148,7 @@ SCHEMA_OF = [(group, name, schema) for group, schemas in SCHEMAS.items() for nam
 
 @pytest.mark.parametrize(("group", "name", "schema"), SCHEMA_OF, ids=[name for _, name, _ in SCHEMA_OF])
 def test_yaml_keys_are_schema_fields_are_parameters(group: str, name: str, schema: Any) -> None:
-    option = {"gpt_schema": "tiny", "trainer_schema": "auto"}.get(name, name.removesuffix("_schema"))
+    option = {"gpt": "tiny", "trainer": "auto"}.get(name, name)
     in_schema = {field.name for field in fields(schema)} - {"_target_", "_partial_"}
     in_yaml = own_keys(group, option)
     target = inspect.getattr_static(schema, "_target_")

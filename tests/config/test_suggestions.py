@@ -105,7 +105,7 @@ WRONG = {
     "scheduler.warmup=[1,2]": "scheduler.warmup=[1, 2] is not a length",
     "scheduler.warmup=true": "scheduler.warmup=True is not a length",
     "scheduler.warmup=-1": "scheduler.warmup=-1 is not a length",
-    "data.documents.n_documents=-1": "data.documents.n_documents=-1 cannot work: it counts documents",
+    "data.documents.n_documents=-1": "data.documents.n_documents=-1 cannot work: it is a whole number from 1 up",
     "deterministic=3": "deterministic=3: it is true or false",
     "model.bias=-1": "model.bias=-1: it is true or false",
     "optimizer.lr=null": "optimizer.lr=null: it cannot be null",

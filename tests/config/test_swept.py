@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from gptshake.cli import _single
 from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
-from gptshake.config.compose_errors import checked_compose, parse_overrides, plain_options, starting_options
-from gptshake.config.validate import check, check_points
+from gptshake.config.compose_errors import checked_compose, parse_overrides
+from gptshake.config.multirun import check_points, one_run, plain_options, starting_options
+from gptshake.config.validate import check
 from gptshake.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def seen(*words: str) -> list[Any]:
     arguments = parse(["-m", *words])
     arguments.overrides = plain_options(arguments.overrides)
     arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
-    single = _single(arguments)
+    single = one_run(arguments)
     looked: list[Any] = []
 
     def look(cfg: Any) -> None:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
 from gptshake.config.layout import options, packaged_conf
-from gptshake.config.ranges import RULES, WORDS
+from gptshake.config.schemas import RULES, WORDS
 from gptshake.config.validate import check, check_groups
 from gptshake.errors import ConfigError
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig

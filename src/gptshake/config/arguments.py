@@ -11,33 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gptshake.config.schemas import LIST_KEYS, TEXT_KEYS
 from gptshake.config.suggestions import of_a_flag
 from gptshake.errors import ConfigError
 from gptshake.keys import key_of
 
-TEXT_KEYS = (
-    *("note", "resume", "init_from", "study", "tokenizer.path", "data.path", "data.dataset", "data.revision", "data.text_key"),
-    *("paths.runs", "paths.multirun", "paths.cache", "paths.run_dir"),
-    *("task.text", "task.file", "task.pictures", "task.run", "task.runs", "task.data_path", "task.prompt", "task.filter", "task.sort"),
-    *("task.html", "task.csv", "task.json", "task.latex", "task.remove", "task.folder"),
-)
-LIST_KEYS = ("data.path", "task.runs", "task.remove")  # take several texts, in brackets
-# One after the other, with -m.
-SWEPT_TEXT_KEYS = ("data.path", "data.dataset", "data.revision", "data.text_key", "tokenizer.path", "init_from")
-SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>
+SWEPT_TEXTS = ("data.", "tokenizer.", "init_from")  # free texts of which -m takes several, one after the other
+SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>; mean nothing to a single run
 NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no option
-OF_A_SWEEP = tuple(f"hydra.sweeper.{key}" for key in SWEEP_KEYS)  # mean nothing to a single run
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--shell-completion", "-sc")
-_CONFIG_DIR = ("--config-dir", "-cd")
-_REFUSED = {
-    "--config-path": "the packaged config is the primary one; --config-dir <folder> adds your own",
-    "-cp": "the packaged config is the primary one; --config-dir <folder> adds your own",
-    "--config-name": "there is one primary config; experiment=<name or path.yaml> is a recipe over it",
-    "-cn": "there is one primary config; experiment=<name or path.yaml> is a recipe over it",
-}
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_REFUSED = dict.fromkeys(("--config-path", "-cp"), "the packaged config is the primary one; --config-dir <folder> adds your own")
+_REFUSED |= dict.fromkeys(("--config-name", "-cn"), "there is one primary config; experiment=<name or path.yaml> is a recipe over it")
 
 
 @dataclass
@@ -59,8 +46,7 @@ class Arguments:
     @property
     def shows_only(self) -> bool:
         """Whether Hydra only prints something (``--cfg``, ``--info``, ...) and nothing runs."""
-        silent = ("--multirun", "-m", "--run", "-r", "--resolve")
-        return any(flag.startswith("-") and flag not in silent for flag in self.flags)
+        return any(flag.startswith("-") and (flag == "--hydra-help" or flag not in _PLAIN_FLAGS) for flag in self.flags)
 
     def argv(self) -> list[str]:
         """Arguments in the order that Hydra's parser takes."""
@@ -71,28 +57,29 @@ def parse(raw: list[str]) -> Arguments:
     """Sort raw arguments into flags and overrides, wherever they stand.
 
     Raises:
-        ConfigError: for a flag that does not exist, or one that lacks its value.
+        ConfigError: for a flag that does not exist, lacks its value, or does not go together with others.
     """
     arguments = Arguments()
     words, multirun = iter(raw), bool({"-m", "--multirun"} & set(raw))
     for word in words:
+        name, _, value = word.partition("=")
         if word in ("--help", "-h"):
             arguments.help = True
         elif word == "--version":
             arguments.version = True
         elif word == "--dirty":
             arguments.overrides.append("dirty=true")
-        elif word in ("--info", "-i") or word.startswith("--info="):  # Hydra would take the next override for its value
-            arguments.flags.append(word if "=" in word else "--info=all")
+        elif name in ("--info", "-i"):  # Hydra would take the next override for its value
+            arguments.flags.append(f"--info={value or 'all'}")
         elif arguments.flags[-1:] == ["--info=all"] and word in _INFO:
             arguments.flags[-1] = f"--info={word}"
-        elif word.partition("=")[0] in _REFUSED:
-            raise ConfigError(f"{word.partition('=')[0]} is not supported: {_REFUSED[word.partition('=')[0]]}.")
-        elif word.partition("=")[0] in _CONFIG_DIR:
-            arguments.config_dir = word.partition("=")[2] or _value_of(word, words)
+        elif name in _REFUSED:
+            raise ConfigError(f"{name} is not supported: {_REFUSED[name]}.")
+        elif name in ("--config-dir", "-cd"):
+            arguments.config_dir = value or _value_of(word, words)
         elif word in _FLAGS_WITH_VALUE:
             arguments.flags += [word, _value_of(word, words)]
-        elif word in _PLAIN_FLAGS or (word.startswith("--") and word.split("=")[0] in _FLAGS_WITH_VALUE):
+        elif word in _PLAIN_FLAGS or name in _FLAGS_WITH_VALUE:
             arguments.flags.append(word)
         elif word.startswith("-"):
             hint = of_a_flag(word, next(words, "-"))
@@ -103,13 +90,25 @@ def parse(raw: list[str]) -> Arguments:
             whole = arguments.overrides[-1] + word + (next(words, "") if word == "=" else "")
             raise ConfigError(f"There is a space beside the = of {whole}: leave it out.")
         else:
-            arguments.overrides.append(quote_text(sweep_words(word), multirun=multirun))
+            arguments.overrides.append(quote_text(_sweep_words(word), multirun=multirun))
     arguments.overrides = _without_none(arguments.overrides)
+    flags = {flag.partition("=")[0] for flag in arguments.flags}
+    if arguments.multirun and (shown := flags & {"--cfg", "-c", "--info", "-i"}):
+        raise ConfigError(f"{shown.pop()} shows the config of one run: leave -m and the several values out.")
+    if (package := flags & {"--package", "-p"}) and not flags & {"--cfg", "-c"}:
+        raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
     return arguments
 
 
+def _value_of(flag: str, words: Iterator[str]) -> str:
+    value = next(words, "")
+    if not value or value.startswith("-"):
+        raise ConfigError(f"{flag} needs a value after it; --help shows the everyday commands.")
+    return value
+
+
 def _without_none(overrides: list[str]) -> list[str]:
-    """The overrides without ``debug=null`` and its like, for which Hydra has no word, and without those that it takes back."""
+    """``group=null`` takes an earlier option of the group back, where there is none by default."""
     kept: list[str] = []
     for text in overrides:
         key, _, value = text.partition("=")
@@ -120,33 +119,8 @@ def _without_none(overrides: list[str]) -> list[str]:
     return kept
 
 
-def _value_of(flag: str, words: Iterator[str]) -> str:
-    value = next(words, "")
-    if not value or value.startswith("-"):
-        raise ConfigError(f"{flag} needs a value after it; --help shows the everyday commands.")
-    return value
-
-
-def check_flags(arguments: Arguments) -> None:
-    """Refuse flags that do not go together, before Hydra does so in words of its own.
-
-    Raises:
-        ConfigError: a view of one config with ``-m``, or a package with nothing to show.
-    """
-    names = {flag.partition("=")[0] for flag in arguments.flags}
-    shown = names & {"--cfg", "-c"}
-    if arguments.multirun and (several := names & {"--cfg", "-c", "--info", "-i"}):
-        raise ConfigError(f"{several.pop()} shows the config of one run: leave -m and the several values out.")
-    if (package := names & {"--package", "-p"}) and not shown:
-        raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
-
-
-def sweep_words(override: str) -> str:
-    """Words of a sweep as Hydra takes them.
-
-    The bare word ``range`` becomes ``choice(range)``, which a typed number accepts; ``repeats=`` and its like are the sweeper's
-    keys; the changes of ``ablate=[a=1,b=2]`` are quoted one by one.
-    """
+def _sweep_words(override: str) -> str:
+    """``range`` as ``choice(range)``, which a typed number accepts; ``repeats=`` and its like as keys of the sweeper, changes of ``ablate=`` quoted."""
     key, equals, value = override.partition("=")
     if equals and value.strip() == "range" and key not in TEXT_KEYS:
         return f"{key}=choice(range)"
@@ -172,6 +146,15 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def several(value: str) -> list[str]:
+    """The values of ``a,b`` or ``choice(a,b)``, as they were typed; none of a single value, or where there is a file that is called so."""
+    inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") else value
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or no name at all
+        if Path(value).exists():
+            return []
+    return parts if (parts := split(inner)) and (inner != value or len(parts) > 1) else []
+
+
 def quote_text(override: str, *, multirun: bool = False) -> str:
     """Quote the value of a key that holds free text, unless it is quoted or ``null`` already; of a list of paths, each.
 
@@ -181,16 +164,9 @@ def quote_text(override: str, *, multirun: bool = False) -> str:
     plain = key.lstrip("+")
     if not equals or plain not in TEXT_KEYS or value in ("", "null"):
         return override
-    inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") and value.endswith(")") else value
-    if multirun and plain in SWEPT_TEXT_KEYS and not _is_there(value) and (inner != value or len(split(inner)) > 1):
-        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in split(inner))})"
+    if multirun and plain.startswith(SWEPT_TEXTS) and (parts := several(value)):
+        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in parts)})"
     return f"{key}={_quoted_text(plain, value)}"
-
-
-def _is_there(path: str) -> bool:
-    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or no name at all
-        return Path(path).exists()
-    return False
 
 
 def _quoted_text(key: str, value: str) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 
 from gptshake.config.arguments import Arguments
-from gptshake.config.compose_errors import first_choice, parse_overrides
+from gptshake.config.compose_errors import parse_overrides
 from gptshake.config.layout import GROUPS
+from gptshake.config.multirun import first_choice
 from gptshake.keys import key_of
 
 

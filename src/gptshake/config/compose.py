@@ -1,10 +1,10 @@
-"""One composition of the config with Hydra's public ``compose()``, for checks and names before anything runs."""
+"""One composition of the config with Hydra's public ``compose()``, for checks, names and the run itself."""
 
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +17,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, configure_log
-from hydra.experimental.callback import Callback
+from hydra.core.utils import configure_log, run_job
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode, TaskFunction
 from hydra.utils import instantiate
@@ -31,19 +30,6 @@ from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.errors import ConfigError
 from gptshake.files import yaml_text
 from gptshake.redaction import learn
-
-
-@lru_cache
-def register_schemas() -> None:
-    """Put every schema, and the options of earlier versions, into Hydra's store; to be called before any composition."""
-    store = ConfigStore.instance()
-    store.store(name="root_schema", node=RootConfig)
-    for group, nodes in SCHEMAS.items():
-        for name, node in nodes.items():
-            store.store(group=group, name=name, node=node)
-    for name, (source, tokenizer) in OLD_OPTIONS["data"].items():
-        defaults = [f"/data/{source}@data", {"override /tokenizer": tokenizer}, "_self_"]
-        store.store(group="data", name=name, node={"defaults": defaults}, package="_global_")
 
 
 class LocalConf(SearchPathPlugin):
@@ -72,30 +58,39 @@ def snapshot() -> Iterator[Path]:
             LocalConf.copies.clear()
 
 
+@lru_cache
+def _register_schemas() -> None:
+    """Put every schema, and the options of earlier versions, into Hydra's store."""
+    store = ConfigStore.instance()
+    store.store(name="root_schema", node=RootConfig)
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=group, name=f"{name}_schema", node=schema)
+    for name, (source, tokenizer) in OLD_OPTIONS["data"].items():
+        defaults = [f"/data/{source}@data", {"override /tokenizer": tokenizer}, "_self_"]
+        store.store(group="data", name=name, node={"defaults": defaults}, package="_global_")
+
+
 def prepare(overrides: list[str]) -> None:
     """Give Hydra our schemas and the user's ``./conf``; to be called before any composition."""
-    register_schemas()
+    _register_schemas()
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     for folder in local_confs():
-        refuse_unloadable(folder)
+        _refuse_unloadable(folder)
     LocalConf.shadow = "conf_shadow=true" in overrides
     _plugins().register(LocalConf)
 
 
 @lru_cache
-def refuse_unloadable(folder: Path) -> None:
-    """Look at every file of a config folder once, before Hydra loads some.
-
-    Raises:
-        ConfigError: one that would take all memory, or that never ends; broken YAML is left to Hydra.
-    """
+def _refuse_unloadable(folder: Path) -> None:
+    """Look at every file of a config folder once: Hydra would take all memory for some, or never end; broken YAML is left to it."""
     for file in sorted(folder.rglob("*.yaml")):
         try:
             yaml_text(file)
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"{file} cannot be loaded: {error}.") from error
         except YAMLError:
             continue
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{file} cannot be loaded: {error}.") from error
 
 
 def _plugins() -> Plugins:
@@ -144,45 +139,33 @@ def choices(hydra: Any) -> dict[str, str]:
     return {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None and "/" not in str(group)}
 
 
-@contextmanager
-def single_job(cfg: DictConfig) -> Iterator[HydraContext]:
-    """What Hydra does around the only job of a command, for a config that is composed already: mode, logging, callbacks.
+class Callbacks:
+    """All of ``hydra.callbacks``, called as one of them; what one raises is a warning, as in Hydra."""
 
-    Gives the context for ``run_job``, which does the rest: directory, HydraConfig, environment, callbacks of the job.
-    """
+    def __init__(self, cfg: DictConfig) -> None:
+        self._parts = [instantiate(node) for node in (cfg.hydra.callbacks or {}).values()]
+
+    def __getattr__(self, hook: str) -> Callable[..., None]:
+        """``on_run_start`` and so on; each takes what Hydra gives it by name."""
+
+        def call(**options: Any) -> None:
+            for part in self._parts:
+                try:
+                    getattr(part, hook)(**options)
+                except Exception as error:
+                    warnings.warn(f"Callback {type(part).__name__}.{hook} raised {type(error).__name__}: {error}", stacklevel=2)
+
+        return call
+
+
+def run_single(cfg: DictConfig, task: TaskFunction) -> None:
+    """What Hydra does for the only job of a command, for a config that is composed already: mode, logging, callbacks, directory."""
     with read_write(cfg.hydra):
         cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)
-    callbacks.on_run_start(cfg, config_name="config")
+    callbacks.on_run_start(config=cfg, config_name="config")
     with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
-        yield HydraContext(GlobalHydra.instance().config_loader(), callbacks)  # type: ignore[arg-type]
-    callbacks.on_run_end(cfg, config_name="config", job_return=callbacks.job)
-
-
-class Callbacks(Callback):
-    """All of ``hydra.callbacks``; what one of them raises is a warning, as in Hydra."""
-
-    def __init__(self, cfg: DictConfig) -> None:
-        self._parts = [instantiate(node) for node in (cfg.hydra.callbacks or {}).values()]
-        self.job = JobReturn()
-
-    def _call(self, hook: str, *arguments: Any, **options: Any) -> None:
-        for part in self._parts:
-            try:
-                getattr(part, hook)(*arguments, **options)
-            except Exception as error:
-                warnings.warn(f"Callback {type(part).__name__}.{hook} raised {type(error).__name__}: {error}", stacklevel=2)
-
-    def on_run_start(self, config: DictConfig, **options: Any) -> None:
-        self._call("on_run_start", config=config, **options)
-
-    def on_run_end(self, config: DictConfig, **options: Any) -> None:
-        self._call("on_run_end", config=config, **options)
-
-    def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **options: Any) -> None:
-        self._call("on_job_start", config=config, task_function=task_function, **options)
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **options: Any) -> None:
-        self.job = job_return
-        self._call("on_job_end", config=config, job_return=job_return, **options)
+        context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)  # type: ignore[arg-type]
+        done = run_job(task, cfg, "hydra.run.dir", None, context)
+    callbacks.on_run_end(config=cfg, config_name="config", job_return=done)

@@ -15,7 +15,7 @@ import yaml
 from gptshake import __version__
 from gptshake.config.layout import GROUPS, option_files, options
 from gptshake.config.schemas import SCHEMAS
-from gptshake.config.suggestions import known_option, nearest
+from gptshake.config.suggestions import nearest, no_such_option
 from gptshake.console import Console
 from gptshake.errors import ConfigError
 from gptshake.keys import key_of
@@ -125,9 +125,7 @@ def _group_page(group: str) -> str:
 
 def _option_page(group: str, option: str) -> str:
     if option not in options(group):
-        raise ConfigError(
-            f"{group}={option}: there is no such {group}{known_option(group, option)} There are: {', '.join(options(group))}."
-        )
+        raise ConfigError(no_such_option(group, option))
     rows: dict[str, Row] = {}
     for key, default, kind, comment in _rows(group, option):
         rows[key] = (key, default, kind, comment or rows.get(key, ("",) * 4)[3])
@@ -173,7 +171,7 @@ def _rows(group: str, option: str, types: Mapping[str, str] = MappingProxyType({
 def _types(group: str, content: Any) -> dict[str, str]:
     """Types of an option's keys by its schema."""
     named = [str(entry).partition("@")[0] for entry in (content or {}).get("defaults", ())]
-    schemas = [SCHEMAS[group][name] for name in named if name in SCHEMAS.get(group, {})]
+    schemas = [schema for name, schema in SCHEMAS.get(group, {}).items() if f"{name}_schema" in named]
     found = {field.name: getattr(field.type, "__name__", str(field.type)) for schema in schemas for field in fields(schema)}
     return {name: kind.replace("None", "null").replace("str", "text") for name, kind in found.items() if kind != "Any"}
 

@@ -46,12 +46,11 @@ def add_folder(folder: str | None) -> None:
     Raises:
         ConfigError: there is no such folder.
     """
-    if folder is None:
-        return
-    path = expanded(folder).absolute()
-    if not path.is_dir():
-        raise ConfigError(f"--config-dir {folder}: there is no such folder.")
-    os.environ[CONFIG_DIR] = str(path)
+    if folder is not None:
+        path = expanded(folder).absolute()
+        if not path.is_dir():
+            raise ConfigError(f"--config-dir {folder}: there is no such folder.")
+        os.environ[CONFIG_DIR] = str(path)
 
 
 def local_confs() -> list[Path]:
@@ -59,11 +58,6 @@ def local_confs() -> list[Path]:
     folders = [Path.cwd() / "conf", *map(Path, filter(None, map(os.environ.get, (CONFIG_DIR, RECIPES))))]
     there = {folder.resolve(): folder for folder in folders if folder.is_dir()}
     return [folder for real, folder in there.items() if real != packaged_conf().resolve()]
-
-
-def local_files() -> dict[str, bytes]:
-    """Every config file of the user's own with its content, as ``conf/<group>/<name>.yaml`` wherever its folder lies."""
-    return {f"conf/{name}": file.read_bytes() for name, file in sorted(local().items()) if file.is_file()}
 
 
 def local() -> dict[str, Path]:
@@ -84,20 +78,17 @@ def local() -> dict[str, Path]:
     return found
 
 
-def local_code(targets: Iterable[str]) -> dict[str, bytes]:
-    """The Python files of the user's own that ``_target_``s are in, with their content, by their path below the working directory.
-
-    A target in a package brings the whole package.
+def own_files(targets: Iterable[str]) -> dict[str, bytes]:
+    """Every config file of the user's own, as ``conf/<group>/<name>.yaml`` wherever its folder lies, and the Python files that ``_target_``s
+    are in, by their path below the working directory; of a package the whole. Each with its content.
     """
-    here, found = Path.cwd(), set[Path]()
+    here, code = Path.cwd(), set[Path]()
     for name in {target.partition(".")[0] for target in targets} - {"", "gptshake"}:
-        found.update([here / f"{name}.py"] if (here / f"{name}.py").is_file() else (here / name).rglob("*.py"))
-    return {file.relative_to(here).as_posix(): file.read_bytes() for file in sorted(found) if file.is_file()}
-
-
-def shown(file: Path) -> str:
-    """A file of the user's own as it is typed."""
-    return os.path.relpath(file)
+        code.update([here / f"{name}.py"] if (here / f"{name}.py").is_file() else (here / name).rglob("*.py"))
+    files = {f"conf/{name}": file for name, file in sorted(local().items())} | {
+        file.relative_to(here).as_posix(): file for file in sorted(code)
+    }
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
 
 def options(group: str) -> list[str]:
@@ -110,11 +101,6 @@ def options(group: str) -> list[str]:
 def is_option(group: str, name: str) -> bool:
     """Whether ``group=name`` can be composed, by an old name too."""
     return name in options(group) or name in OLD_OPTIONS.get(group, {})
-
-
-def shadowed() -> list[str]:
-    """Local files that would replace a packaged option of the same name, relative to ``conf/``."""
-    return [name for name in sorted(local()) if (packaged_conf() / name).is_file()]
 
 
 def option_files(group: str, option: str) -> list[Path]:

@@ -12,20 +12,16 @@ from pathlib import Path
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.schemas import SCHEMAS
 
-# Key or group here: what other programs call it.
-_CALLED = {
+_CALLED = {  # key or group here: what other programs call it
     "optimizer.lr": "learning_rate max_lr peak_lr lr",
     "optimizer.weight_decay": "wd decay",
     "optimizer.beta1": "adam_beta1",
     "optimizer.beta2": "adam_beta2",
     "optimizer.eps": "adam_epsilon",
-    "optimizer": "optim opt",
-    "scheduler": "lr_scheduler lr_scheduler_type schedule",
     "scheduler.warmup": "warmup_iters warmup_steps warmup_ratio",
     "scheduler.floor": "min_lr",
     "data.batch_size": "bs batch train_batch_size",
     "data.micro_batch_size": "per_device_train_batch_size gradient_accumulation_steps accumulate_grad_batches",
-    "data.workers": "num_workers",
     "data": "dataset",
     "data.path": "data_path file text",
     "data.val_fraction": "val_split",
@@ -41,14 +37,12 @@ _CALLED = {
     "trainer.precision": "dtype",
     "trainer": "device",
     "trainer.devices": "num_gpus n_gpus gpus world_size",
-    "trainer.compile": "torch_compile",
     "model.n_layer": "layers num_layers num_hidden_layers depth",
     "model.n_head": "heads num_heads num_attention_heads",
     "model.n_embd": "d_model dim hidden_size embed_dim",
     "model.block_size": "context context_length ctx_len seq_len max_length sequence_length",
     "model": "model_name arch",
     "paths.runs": "out_dir output_dir save_dir logdir",
-    "paths.cache": "cache_dir",
     "logger.project": "wandb_project project",
     "logger": "report_to",
     "seed": "random_seed",
@@ -58,26 +52,16 @@ _CALLED = {
     "task.n_tokens": "max_new_tokens",
     "task.prompt": "start",
     "hydra.sweeper.n_trials": "trials n_iter",
-    "study": "study_name",
     "hydra.sweeper.executor.slots": "n_jobs jobs",
     "sampler": "algorithm",
     "experiment": "config recipe",
 }
 KEYS = {word: key for key, words in _CALLED.items() for word in words.split()}
-# What a whole override means, whatever its key would.
-WHOLE = {
-    "device=cuda": "trainer=gpu",
-    "device=mps": "trainer=auto",
-    "gpus=0": "trainer=cpu",
-    "gpus=1": "trainer=gpu",
-    "fp16=true": "trainer.precision=16-mixed",
-    "bf16=true": "trainer.precision=bf16-mixed",
-    "wandb=true": "logger=wandb",
-    "wandb=false": "logger=none",
-    "wandb_log=true": "logger=wandb",
-    "wandb_log=false": "logger=none",
-    "init_from=scratch": "leave init_from= out",
-    "init_from=resume": "resume=latest",
+WHOLE = {  # what a whole override means, whatever its key would
+    **{"device=cuda": "trainer=gpu", "device=mps": "trainer=auto", "gpus=0": "trainer=cpu", "gpus=1": "trainer=gpu"},
+    **{"fp16=true": "trainer.precision=16-mixed", "bf16=true": "trainer.precision=bf16-mixed"},
+    **{"wandb=true": "logger=wandb", "wandb=false": "logger=none", "wandb_log=true": "logger=wandb", "wandb_log=false": "logger=none"},
+    **{"init_from=scratch": "leave init_from= out", "init_from=resume": "resume=latest"},
 }
 OPTIONS = {
     "model": {"gpt2": "gpt3_small", "gpt": "gpt3_small", "gpt3": "gpt3_small", "small": "gpt3_small", "medium": "gpt3_medium"}
@@ -106,30 +90,22 @@ VALUES = {
     "data.source": {"hf": "hub", "huggingface": "hub", "local": "excerpt"},
 }
 COMMANDS = {
-    "sweep": "-m model=tiny data=wiki_char optimizer.lr=range",
-    "tune": "-m model=tiny data=wiki_char optimizer.lr=range",
-    "search": "-m model=tiny data=wiki_char optimizer.lr=range",
-    "resume": "resume=latest",
-    "continue": "resume=latest",
-    "help": "--help",
-    "version": "--version",
-    "config": "model=tiny data=wiki_char --cfg job",
-    "debug": "debug=smoke",
-    "test": "debug=smoke",
+    **dict.fromkeys(("sweep", "tune", "search"), "-m model=tiny data=wiki_char optimizer.lr=range"),
+    **dict.fromkeys(("resume", "continue"), "resume=latest"),
+    **dict.fromkeys(("debug", "test"), "debug=smoke"),
+    **{"help": "--help", "version": "--version", "config": "model=tiny data=wiki_char --cfg job"},
 }
 _OF_A_TASK = {"prompt": "sample", "n_tokens": "sample", "temperature": "sample", "top_k": "sample", "top_p": "sample", "filter": "runs"}
+_FLAGS = ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir")
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop.
-
-    Of dotted names the last part is as good as the whole: ``n_trial`` finds ``hydra.sweeper.n_trials``.
-    """
+    """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop."""
     return meant(closest(word, names))
 
 
 def closest(word: str, names: Iterable[str]) -> str:
-    """The name that is close to the word, or has it as its last part; empty if there is none."""
+    """The name that is close to the word, or whose last part is (``n_trial`` finds ``hydra.sweeper.n_trials``); empty if there is none."""
     names = list(names)
     ends = {name.rpartition(".")[2]: name for name in reversed(names)}
     if word in ends:
@@ -143,10 +119,19 @@ def meant(text: str | None) -> str:
     return f"; did you mean {text}?" if text else "."
 
 
+def list_options(group: str) -> str:
+    """``"model is one of baby, gpt3_small, ..."``."""
+    return f"{group} is one of {', '.join(options(group))}."
+
+
+def no_such_option(group: str, name: str) -> str:
+    """The sentence about an option that is not there, with what it is called here, or the nearest."""
+    return f"{group}={name}: there is no such {group}{_known_option(group, name)} There are: {', '.join(options(group))}."
+
+
 def known_key(key: str, value: str) -> str | None:
     """What a key of another program is called here, with its value where that has another name, too."""
-    word = key.rpartition(".")[2].lower().replace("-", "_")
-    plain = value.strip("'\"")
+    word, plain = key.rpartition(".")[2].lower().replace("-", "_"), value.strip("'\"")
     if whole := WHOLE.get(f"{word}={plain.lower().partition(':')[0]}"):
         return whole
     if word == "run":
@@ -155,17 +140,14 @@ def known_key(key: str, value: str) -> str | None:
         return f"task={_OF_A_TASK[word]} task.{word}={plain}"
     if word in ("gpus", "n_gpus", "num_gpus", "world_size"):
         return f"trainer=ddp trainer.devices={plain}"
-    here = KEYS.get(word, next((name for name in VALUES if name.endswith(f".{word}")), None))
-    if here in GROUPS and plain and plain not in options(here):
-        return f"{here}={OPTIONS.get(here, {}).get(plain.lower(), '<option>')}"
-    other = VALUES.get(here or "", {}).get(plain.lower())
-    if other is None and here in GROUPS and plain:
-        other = plain
-    return f"{here}={other}" if here and other else here
+    here = KEYS.get(word, next((name for name in VALUES if name.endswith(f".{word}")), ""))
+    if here in GROUPS and plain:
+        return f"{here}={plain if plain in options(here) else OPTIONS.get(here, {}).get(plain.lower(), '<option>')}"
+    other = VALUES.get(here, {}).get(plain.lower())
+    return f"{here}={other}" if other else here or None
 
 
-def known_option(group: str, name: str) -> str:
-    """The end of a sentence about an option that is not there: what it is called here, or the nearest."""
+def _known_option(group: str, name: str) -> str:
     plain = name.strip("'\"")
     if group == "data" and (plain.endswith((".txt", ".md", ".jsonl", ".parquet", ".gz")) or "/" in plain or Path(plain).is_file()):
         return meant(f"data=text_char data.path={plain}")
@@ -174,9 +156,7 @@ def known_option(group: str, name: str) -> str:
     if group == "task" and plain in COMMANDS:
         return meant(f"gptshake {COMMANDS[plain]}")
     known = OPTIONS.get(group, {}).get(plain.lower().replace(" ", "_"))
-    if known:
-        return meant(f"{group}={known}")
-    return nearest(name, options(group))
+    return meant(f"{group}={known}") if known else nearest(name, options(group))
 
 
 def of_a_word(word: str) -> str:
@@ -195,24 +175,16 @@ def of_a_word(word: str) -> str:
 
 
 def of_a_flag(word: str, following: str) -> str:
-    """The end of a sentence about a flag that does not exist.
-
-    Args:
-        word: ``--lr`` or ``--lr=1e-3``.
-        following: the word behind it, which may be its value.
-    """
+    """The end of a sentence about a flag that does not exist, such as ``--lr=1e-3``; the word that follows it may be its value."""
     key, equals, value = word.lstrip("-").partition("=")
     if not equals and not following.startswith("-") and "=" not in following:
         value = following
     key = key.replace("-", "_")
-    if close := difflib.get_close_matches(
-        word, ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir"), n=1, cutoff=0.75
-    ):
+    if close := difflib.get_close_matches(word, _FLAGS, n=1, cutoff=0.75):
         return meant(close[0])
     if key in GROUPS and value:
-        return meant(f"{key}={value}") if value in options(key) else known_option(key, value)
-    here = known_key(key, value)
-    if here:
+        return meant(f"{key}={value}") if value in options(key) else _known_option(key, value)
+    if here := known_key(key, value):
         return meant(here if "=" in here or not value else f"{here}={value}")
     if key in COMMANDS or key in options("task"):
         return of_a_word(key)
