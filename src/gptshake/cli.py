@@ -58,11 +58,7 @@ _MOST_LISTED = 20  # uncommitted files that are named
 
 
 def run(arguments: Arguments) -> None:
-    """Check what was asked for and run it.
-
-    Raises:
-        GptshakeError: what is wrong, or what failed.
-    """
+    """Check what was asked for and run it."""
     with ExitStack() as stack:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
         if arguments.multirun:  # experiment files are options like others in a sweep

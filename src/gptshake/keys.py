@@ -6,66 +6,39 @@ the user's own may mean anything by a key of the same name.
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
 
 RESUME, RESULT, STUDY = "resume", "result", "study"  # may change on resume | cannot change a result | is no part of a study
 
-TABLE: dict[str, tuple[str, ...]] = {
-    "paths": (RESUME, RESULT, STUDY),
-    "data.documents.cache": (RESUME, RESULT, STUDY),
-    "logger": (RESUME, RESULT, STUDY),
-    "note": (RESUME, RESULT, STUDY),
-    "dirty": (RESUME, RESULT, STUDY),
-    "resume": (RESUME, RESULT, STUDY),
-    "conf_shadow": (RESUME, RESULT, STUDY),  # what the files say is in their keys
-    "study": (RESUME, RESULT, STUDY),
-    "hydra": (RESULT,),
-    "sampler": (RESUME, RESULT),
-    "pruner": (RESUME, RESULT),
-    "executor": (RESUME, RESULT),
-    "search_space": (RESUME, RESULT),
-    "task": (RESUME, RESULT),
-    "debug": (RESUME, RESULT),
-    "experiment": (RESULT,),  # written out in other keys, as is debug
-    "preset": (RESULT,),  # lr and batch sizes have taken it over
-    "callbacks.progress": (RESUME, RESULT, STUDY),
-    "callbacks.samples": (RESUME, RESULT, STUDY),
-    "callbacks.advice": (RESUME, RESULT, STUDY),
-    "callbacks.plots": (RESUME, RESULT, STUDY),
-    "callbacks.noise_scale": (RESUME, RESULT, STUDY),
-    "data.path": (RESUME,),  # the fingerprint of the text must be the same
-    "data.documents.path": (RESUME,),
-    "data.workers": (RESUME, RESULT, STUDY),
-    "data.verify": (RESUME, RESULT, STUDY),
-    "trainer.save_minutes": (RESUME, RESULT, STUDY),
-    "trainer.price_per_hour": (RESUME, RESULT, STUDY),
-    "trainer.devices": (RESUME,),  # these three change rounding
-    "trainer.strategy": (RESUME,),
-    "trainer.threads": (RESUME,),
-    "trainer.max_steps": (RESUME,),  # setup/lifecycle.py refuses what would bend the schedule
-    "trainer.max_epochs": (RESUME,),
-    "trainer.max_tokens": (RESUME,),
-    "trainer.max_time": (RESUME,),
-    "trainer.extend": (RESUME, RESULT),  # the limit that it belongs to counts
-    "trainer.patience": (RESUME,),
-}
+_ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        (RESUME, RESULT, STUDY),  # conf_shadow: what the files say is in their keys
+        "paths data.documents.cache logger note dirty resume conf_shadow study data.workers data.verify trainer.save_minutes "
+        "trainer.price_per_hour callbacks.progress callbacks.samples callbacks.advice callbacks.plots callbacks.noise_scale",
+    ),
+    ((RESUME, RESULT), "sampler pruner executor search_space task debug trainer.extend"),  # of trainer.extend the limit counts
+    ((RESULT,), "hydra experiment preset"),  # experiments and presets are written out in other keys
+    (
+        (
+            RESUME,
+        ),  # of a text the fingerprint must be the same; devices, strategy and threads change rounding; limits: see setup/lifecycle.py
+        "data.path data.documents.path trainer.devices trainer.strategy trainer.threads trainer.max_steps trainer.max_epochs "
+        "trainer.max_tokens trainer.max_time trainer.patience",
+    ),
+)
+TABLE = {key: free for free, keys in _ROWS for key in keys.split()}
 CALLBACKS = ("default", "none", "noise_scale")  # packaged options of the group: they hold the callbacks above
 _OWN = {"callbacks": 2, "data": 1, "trainer": 1}  # group -> parts of the key of the node that has the _target_
 
 
-def is_free(key: str, question: str, *configs: Mapping[str, Any]) -> bool:
-    """Whether a key, or a group, is free with regard to one of the three questions.
-
-    Args:
-        key: dotted.
-        question: RESUME, RESULT or STUDY.
-        configs: flat configs that the key is from; a part that is not packaged in one of them has no free key.
+def is_free(key: str, question: str, *configs: Mapping[str, object]) -> bool:
+    """Whether a dotted key, or a group, is free with regard to RESUME, RESULT or STUDY; in a part that one of the flat configs, which the key
+    is from, has from elsewhere than this package, none is.
     """
-    parts = key.split(".")
     if key == "callbacks" or key.endswith("._partial_"):
         return True  # an empty mapping; how a function is called
     if question not in _row(key):
         return False
+    parts = key.split(".")
     part = ".".join(parts[: _OWN.get(parts[0], 0)])
     targets = (config.get(f"{part}._target_") for config in configs if part)
     return all(target is None or str(target).startswith("gptshake.") for target in targets)
@@ -84,9 +57,10 @@ def key_of(override: str) -> str:
 
 def about(overrides: Iterable[str], question: str) -> list[str]:
     """The overrides that are not free with regard to one of the three questions."""
-    kept = []
-    for text in overrides:
-        key, value = key_of(text), text.partition("=")[2]
-        if not is_free(key, question) or (key == "callbacks" and value not in CALLBACKS) or key.endswith("._target_"):
-            kept.append(text)
-    return kept
+    return [
+        text
+        for text in overrides
+        if not is_free(key := key_of(text), question)
+        or (key == "callbacks" and text.partition("=")[2] not in CALLBACKS)
+        or key.endswith("._target_")
+    ]

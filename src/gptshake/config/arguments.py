@@ -54,11 +54,7 @@ class Arguments:
 
 
 def parse(raw: list[str]) -> Arguments:
-    """Sort raw arguments into flags and overrides, wherever they stand.
-
-    Raises:
-        ConfigError: for a flag that does not exist, lacks its value, or does not go together with others.
-    """
+    """Sort raw arguments into flags and overrides, wherever they stand."""
     arguments = Arguments()
     words, multirun = iter(raw), bool({"-m", "--multirun"} & set(raw))
     for word in words:

@@ -24,14 +24,15 @@ def asked(arguments: Arguments) -> bool:
 
 
 def answer(ask_hydra: Callable[[], None]) -> None:
-    """Print what may stand where the line ends."""
-    words = io.StringIO()
-    with suppress(Exception), redirect_stdout(words), redirect_stderr(io.StringIO()):  # nothing else may land in the line being typed
-        line = readable(os.environ.get("COMP_LINE", ""))
-        if line is not None:
+    """Print what may stand where the line ends, without schemas and keys that are not for users, separated as Hydra does for the shell."""
+    proposals = io.StringIO()
+    with suppress(Exception), redirect_stdout(proposals), redirect_stderr(io.StringIO()):  # nothing else may land in the line being typed
+        if (line := readable(os.environ.get("COMP_LINE", ""))) is not None:
             os.environ["COMP_LINE"] = line
             ask_hydra()
-    print(shown(words.getvalue()))
+    words = proposals.getvalue().strip()
+    separator = "\n" if "\n" in words else " "
+    print(separator.join(word for word in words.split(separator) if not (word.endswith("_schema") or "._" in word or "=_" in word)))
 
 
 def readable(line: str) -> str | None:
@@ -45,10 +46,3 @@ def readable(line: str) -> str | None:
         return None
     chosen = parse_overrides([word for word in finished if key_of(word) in GROUPS and "=" in word])
     return " ".join([program, *filter(None, map(first_choice, chosen)), last])
-
-
-def shown(words: str) -> str:
-    """Hydra's proposals, separated as they came, without schemas and keys that are not for users."""
-    separator = "\n" if "\n" in words.strip() else " "
-    kept = [word for word in words.strip().split(separator) if not word.endswith("_schema") and "._" not in word and "=_" not in word]
-    return separator.join(kept)

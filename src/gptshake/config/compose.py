@@ -5,7 +5,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 from yaml import YAMLError
 
@@ -123,9 +124,9 @@ def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     else:
         with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
             cfg = hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
-    logger: Any = OmegaConf.to_container(cfg)["logger"]  # type: ignore[call-overload, index]
-    if isinstance(logger, dict) and (target := OLD_TARGETS.get(str(logger.get("_target_")))):
-        cfg.logger._target_ = target
+    with suppress(OmegaConfBaseException):  # no mapping, which is refused later
+        if target := OLD_TARGETS.get(str(OmegaConf.select(cfg, "logger._target_", throw_on_resolution_failure=False))):
+            cfg.logger._target_ = target
     return cfg
 
 

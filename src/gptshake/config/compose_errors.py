@@ -46,11 +46,7 @@ SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperCo
 
 
 def parse_overrides(texts: list[str]) -> list[Override]:
-    """Overrides as Hydra understands them.
-
-    Raises:
-        ConfigError: naming the override that Hydra's grammar does not take.
-    """
+    """Overrides as Hydra understands them."""
     parser = OverridesParser.create()
     parsed = []
     for text in texts:
@@ -63,11 +59,7 @@ def parse_overrides(texts: list[str]) -> list[Override]:
 
 
 def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
-    """Compose, as ``compose`` does, and explain a failure.
-
-    Raises:
-        ConfigError: one sentence about the first thing that is wrong.
-    """
+    """Compose, as ``compose`` does, and explain a failure."""
     for text in overrides:
         _refuse_several(text)
     try:

@@ -3,11 +3,11 @@
 Read from the config files alone: no Hydra, so it appears at once.
 """
 
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -21,9 +21,7 @@ from gptshake.errors import ConfigError
 from gptshake.keys import key_of
 
 WIDEST = 140  # columns; longer lines are hard to read
-_LINE = re.compile(r"^( *)\"?([\w.]+)\"?:(?: +(.*?))?(?: +# *(.*))?$")
 _HIDDEN = ("defaults", "documents", "trains", "sweeps")  # not for the shell
-Row = tuple[str, str, str, str]  # key, default, type, comment
 _COMMANDS = (
     ("gptshake model=tiny data=wiki_char", "train a small GPT on Wikipedia's characters"),
     ("gptshake experiment=demo", "the same in a minute, with samples"),
@@ -52,19 +50,17 @@ _COMMANDS = (
 
 
 def help_page(columns: int | None = None) -> str:
-    """The page as text: what it is, everyday commands, tasks and groups with their options.
-
-    Args:
-        columns: of the widest line; by default those of the terminal, of a file 80.
-    """
+    """The page as text, at most ``columns`` wide (by default as the terminal, in a file 80): what it is, everyday commands, groups with their options."""
     columns = columns or _columns()
+    width = max(len(command) for command, _ in _COMMANDS) + 2
+    one_line = columns >= width + max(len(what) for _, what in _COMMANDS) + 2
     texts = [
         f"gptshake {__version__}: train small GPTs from scratch and find the learning rate and batch size that work.",
         "",
         "Usage: gptshake [flags] key=value ...    (or python -m gptshake)",
         "",
         "Everyday commands:",
-        *_commands(columns),
+        *(f"  {command:<{width}}{what}" if one_line else f"  {command}\n      {what}" for command, what in _COMMANDS),
         "",
         "Groups and their options:",
         *(_fill(f"  {f'{group}=':<13} {', '.join(options(group))}", columns, indent=16) for group in GROUPS if options(group)),
@@ -73,7 +69,7 @@ def help_page(columns: int | None = None) -> str:
         "Flags: -m several runs | --dirty run with uncommitted changes | --cfg job show the config | --info | --help | --version",
         "Your own options go into ./conf/<group>/<name>.yaml. HYDRA_FULL_ERROR=1 shows tracebacks.",
     ]
-    return "\n".join(_fill(text, columns) for text in texts)
+    return "\n".join(_fill(text, columns, indent=6 if text.startswith("  ") else 0) for text in texts)
 
 
 def _columns() -> int:
@@ -82,26 +78,18 @@ def _columns() -> int:
     return min(WIDEST, console.size().columns - 1 if console.terminal else 80)
 
 
-def _commands(columns: int) -> list[str]:
-    """Each command with what it does, in one line or in two."""
-    width = max(len(command) for command, _ in _COMMANDS) + 2
-    if columns >= width + max(len(what) for _, what in _COMMANDS) + 2:
-        return [f"  {command:<{width}}{what}" for command, what in _COMMANDS]
-    return [_fill(text, columns, indent=6) for command, what in _COMMANDS for text in (f"  {command}", f"      {what}")]
-
-
 def _fill(text: str, columns: int, indent: int = 0) -> str:
     """The lines of a text, each broken at spaces where it is too long; what follows begins after ``indent`` spaces."""
     look: dict[str, Any] = {"subsequent_indent": " " * indent, "break_long_words": False, "break_on_hyphens": False}
     return "\n".join(line if len(line) <= columns else textwrap.fill(line, columns, **look) for line in text.split("\n"))
 
 
-def pages(overrides: list[str]) -> str | None:
-    """Help about the groups and options that a command line names; None if it names none.
+def _wrapped(start: str, text: str) -> str:
+    return _fill(f"{start}{text}".rstrip(), max(_columns(), 60), min(len(start), 16))
 
-    Raises:
-        ConfigError: a group or an option that is not there.
-    """
+
+def pages(overrides: list[str]) -> str | None:
+    """Help about the groups and options that a command line names; None if it names none."""
     texts = []
     for text in overrides:
         group, equals, option = key_of(text), "=" in text, text.partition("=")[2]
@@ -126,67 +114,55 @@ def _group_page(group: str) -> str:
 def _option_page(group: str, option: str) -> str:
     if option not in options(group):
         raise ConfigError(no_such_option(group, option))
-    rows: dict[str, Row] = {}
-    for key, default, kind, comment in _rows(group, option):
-        rows[key] = (key, default, kind, comment or rows.get(key, ("",) * 4)[3])
-    title = _wrapped(f"{group}={option}: ", _about(_text(group, option)))
-    if not rows:
-        return f"{title}\nIt has no keys."
-    lines = [
-        line
-        for key, default, kind, comment in rows.values()
-        for line in (f"  {key}={default}" + (f"  ({kind})" if kind else ""), _wrapped(" " * 6, comment))
-    ]
-    return "\n".join([title, "", *filter(None, lines)])
+    rows: dict[str, tuple[str, str, str]] = {}
+    for key, default, kind, comment in _rows(group, option, {}):
+        rows[key] = (default, kind, comment or rows.get(key, ("", "", ""))[2])
+    lines = [_wrapped(f"{group}={option}: ", _about(_text(group, option))), "" if rows else "It has no keys."]
+    for key, (default, kind, comment) in rows.items():
+        lines.append(f"  {key}={default}" + (f"  ({kind})" if kind else ""))
+        lines += [_wrapped(" " * 6, comment)] if comment else []
+    return "\n".join(lines)
 
 
-def _rows(group: str, option: str, types: Mapping[str, str] = MappingProxyType({})) -> Iterator[Row]:
-    """The keys of an option, those first that it takes over from another one."""
+def _rows(group: str, option: str, types: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Key, default, type and comment of each key of an option, those first that it takes over from another one."""
     text = _text(group, option)
     package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-    prefix = {None: f"{group}.", "_global_": ""}.get(package and package[1], f"{package and package[1]}.")
-    content = yaml.safe_load(text)
-    types = {**types, **_types(group, content)}
-    for entry in content.get("defaults", []) if isinstance(content, dict) else []:
+    prefix = f"{package[1] if package else group}.".removeprefix("_global_.")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    defaults = (yaml.safe_load(text) or {}).get("defaults", ())
+    for name, schema in SCHEMAS.get(group, {}).items():
+        if any(str(entry).partition("@")[0] == f"{name}_schema" for entry in defaults):
+            kinds = {field.name: getattr(field.type, "__name__", str(field.type)) for field in fields(schema)}
+            types = {**types, **{key: kind.replace("None", "null").replace("str", "text") for key, kind in kinds.items() if kind != "Any"}}
+    for entry in defaults:
         if isinstance(entry, dict):
             yield from ((str(name).removeprefix("override /"), str(value), "group", "") for name, value in entry.items())
         elif entry != "_self_" and not entry.partition("@")[0].endswith("_schema"):
-            other = entry.partition("@")[0].lstrip("/").split("/")
-            yield from _rows(other[0] if len(other) == 2 else group, other[-1], types)
-    parents: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        found = _LINE.match(line)
-        if not found:
+            *folder, name = entry.partition("@")[0].lstrip("/").split("/")
+            yield from _rows(folder[0] if folder else group, name, types)
+    for path, value, comment in _leaves(root, text.splitlines()) if root else ():
+        if not set(path) & set(_HIDDEN) and not any(name.startswith("_") for name in path):
+            kind = types.get(path[-1]) or type(yaml.safe_load(value)).__name__.replace("NoneType", "").replace("str", "text")
+            yield prefix + ".".join(path), value, kind, comment
+
+
+def _leaves(node: yaml.MappingNode, lines: list[str], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Path, value and comment of each key, as they are written."""
+    for key, value in node.value:
+        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+            yield from _leaves(value, lines, (*above, key.value))
             continue
-        indent, name, value, comment = len(found[1]), found[2], found[3], found[4]
-        parents = [(at, parent) for at, parent in parents if at < indent]
-        path = [parent for _, parent in parents]
-        if value is None or (value.startswith("#") and comment is None):
-            parents.append((indent, name))
-        elif not name.startswith("_") and not {name, *path} & set(_HIDDEN):
-            kind = types.get(name) or type(yaml.safe_load(value)).__name__.replace("NoneType", "").replace("str", "text")
-            yield prefix + ".".join([*path, name]), value, kind, comment or ""
-
-
-def _types(group: str, content: Any) -> dict[str, str]:
-    """Types of an option's keys by its schema."""
-    named = [str(entry).partition("@")[0] for entry in (content or {}).get("defaults", ())]
-    schemas = [schema for name, schema in SCHEMAS.get(group, {}).items() if f"{name}_schema" in named]
-    found = {field.name: getattr(field.type, "__name__", str(field.type)) for schema in schemas for field in fields(schema)}
-    return {name: kind.replace("None", "null").replace("str", "text") for name, kind in found.items() if kind != "Any"}
+        line, end = lines[key.start_mark.line], value.end_mark.column if value.end_mark.line == key.start_mark.line else None
+        comment = re.search(r"\s# *(.*)", line[end:] if end else "")
+        yield (*above, key.value), line[value.start_mark.column : end].strip(), comment[1] if comment else ""
 
 
 def _text(group: str, option: str) -> str:
-    file = option_files(group, option)[-1]
-    return file.read_text(encoding="utf-8")
+    return option_files(group, option)[-1].read_text(encoding="utf-8")
 
 
 def _about(text: str) -> str:
     """The comment at the head of a file."""
-    head = re.match(r"(?:#.*\n)*", text)
-    lines = [line.lstrip("# ") for line in (head[0] if head else "").splitlines() if not line.startswith("# @package")]
-    return " ".join(lines)
-
-
-def _wrapped(start: str, text: str) -> str:
-    return _fill(f"{start}{text}".rstrip(), max(_columns(), 60), min(len(start), 16))
+    head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ") for line in head if not line.startswith("# @package"))

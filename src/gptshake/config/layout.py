@@ -41,11 +41,7 @@ def packaged_conf() -> Path:
 
 
 def add_folder(folder: str | None) -> None:
-    """Let a folder count like ``./conf``, here and in the processes that this one begins.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
+    """Let a folder count like ``./conf``, here and in the processes that this one begins."""
     if folder is not None:
         path = expanded(folder).absolute()
         if not path.is_dir():
@@ -61,11 +57,7 @@ def local_confs() -> list[Path]:
 
 
 def local() -> dict[str, Path]:
-    """The user's own files by their place below the folder of config.
-
-    Raises:
-        ConfigError: two folders have one file each for the same place.
-    """
+    """The user's own files by their place below the folder of config."""
     found: dict[str, Path] = {}
     for folder in local_confs():
         for file in sorted(folder.rglob("*.yaml")):

@@ -22,11 +22,7 @@ MOST_COMPOSED, MOST_SET = 64, 256  # combinations of groups, and of values in ea
 
 
 def one_run(arguments: Arguments) -> list[str]:
-    """The overrides of one run: of the only one, or of one of several.
-
-    Raises:
-        ConfigError: several values without ``-m``, or a directory for all runs at once.
-    """
+    """The overrides of one run: of the only one, or of one of several."""
     parsed = parse_overrides(arguments.overrides)
     if not arguments.multirun:
         for override in parsed:
@@ -56,11 +52,7 @@ def first_choice(override: Override) -> str | None:
 
 
 def plain_options(texts: list[str]) -> list[str]:
-    """The overrides with the options of every swept group as a plain list: what ``glob(...)`` means, and without quotes.
-
-    Raises:
-        ConfigError: there is no such option.
-    """
+    """The overrides with the options of every swept group as a plain list: what ``glob(...)`` means, and without quotes."""
     found = []
     for text, override in zip(texts, parse_overrides(texts), strict=True):
         swept, key = override.value(), key_of(text)
@@ -104,8 +96,6 @@ def check_points(single: list[str], parsed: Sequence[Override], cfg: DictConfig,
         parsed: all overrides.
         cfg: composed from ``single``.
         look: checks a config.
-    Raises:
-        ConfigError: about the first value that is wrong.
     """
     swept = [override for override in parsed if override.is_sweep_override() and not override.key_or_group.startswith("hydra")]
     whole = [override for override in swept if _changes_config(override.key_or_group) or override.is_add()]

@@ -9,6 +9,7 @@ A stored config.yaml is only compared with the result, never instantiated. From 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.arguments import override_value, quote, split
+from gptshake.config.arguments import override_value, quote, several
 from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
@@ -43,6 +44,7 @@ NOT_REPEATED = ("paths", "logger", "note", "study", "sampler", "pruner", "execut
 # Where something lies may differ as long as it is the same thing, which its fingerprint says.
 MOVED = ("init_from", "tokenizer.path", "data.path", "data.documents.path")
 _CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
+_ONLY_VALUES = "From a record come values only. If you trust this one,"
 
 
 def typed(overrides: list[str], key: str) -> str:
@@ -52,20 +54,12 @@ def typed(overrides: list[str], key: str) -> str:
 
 
 def locate(name: str, overrides: list[str]) -> Path:
-    """The directory of a run by name, id or path; looked up in the folders of runs that the overrides name.
-
-    Raises:
-        RecordError: no such run.
-    """
+    """The directory of a run by name, id or path; looked up in the folders of runs that the overrides name."""
     return find_run(name, [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")])
 
 
 def without_latest(overrides: list[str]) -> list[str]:
-    """The overrides with the id of the run that ``latest`` names now: the new run would soon be the latest, and its record must say which.
-
-    Raises:
-        RecordError: there is no run yet.
-    """
+    """The overrides with the id of the run that ``latest`` names now: the new run would soon be the latest, and its record must say which."""
     return [
         f"{text.partition('=')[0]}={read_run(locate(LATEST, overrides))['id']}"
         if key_of(text) in ("init_from", "tokenizer.path") and text.partition("=")[2] in (LATEST, quote(LATEST))
@@ -87,25 +81,20 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         run_dir: of the run.
         new: overrides, or keys, that will be put behind them.
         trusted: take everything, as the code of the record is run anyway.
-    Raises:
-        RecordError: the record is not readable, or something in it must be typed again and is not among the new ones.
     """
-    record = _record(run_dir)
+    record, new_keys, kept = _record(run_dir), {key_of(text) for text in new}, []
     ours = trusted or is_made_here(record)
-    new_keys = {key_of(text) for text in new}
-    kept = []
     for text in map(str, record["overrides"]):
         key = key_of(text)
-        if key in ("dirty", "resume", "paths.run_dir"):
-            continue
-        if (group := key.partition(".")[0]) in ("callbacks", "logger") and group in new_keys and key != group:
-            continue  # another option of the group may not have the key
+        group = key.partition(".")[0]
+        if key in ("dirty", "resume", "paths.run_dir") or (group in ("callbacks", "logger") and key != group and group in new_keys):
+            continue  # of that run alone; or another option of the group was typed, which may not have the key
         if SECRET in text:
             if key not in new_keys and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: secrets are not stored. Give {key}= again to resume.")
         elif trusted or ((ours or not names_place(text)) and _is_value(text, run_dir, new_keys, resolvers=ours)):
             kept.append(text)
-    frozen = [f"{key}={override_value(value)}" for key, value in record["resolved"].items() if SECRET not in str(value)]
+    frozen = _texts(record["resolved"])
     return kept + (frozen if trusted else _values(frozen, run_dir, new_keys))
 
 
@@ -114,27 +103,18 @@ def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
 
     Recommendations for optimizer, schedule and presets change; a run that began under them keeps its own.
     """
-    new_keys = {key_of(text) for text in new}
+    record, new_keys, began = _record(run_dir), {key_of(text) for text in new}, dict[str, Any]()
     kept = [group for group in ("optimizer", "scheduler") if group not in new_keys]
-    began: list[str] = []
-    try:
-        chosen, stored = _record(run_dir).get("choices") or {}, stored_config(run_dir)
-    except RecordError:
-        pass  # reported where the config is compared
-    else:
-        began = [f"{group}={override_value(chosen[group])}" for group in kept if chosen.get(group) is not None]
-        for key, value in stored.items():
-            group, _, name = key.partition(".")
-            if (
-                group in (*kept, "preset")
-                and isinstance(value, str | int | float)
-                and not name.startswith("_")
-                and SECRET not in str(value)
-            ):
-                began.append(f"{key}={override_value(value)}")
-    later = [f"{key}={override_value(value)}" for key, value in (_record(run_dir).get("extended") or {}).items()]
-    cleaning = [f"{key}={value}" for key, value in _cleaning(run_dir).items()]
-    return [*_values(began, run_dir, new_keys), *stored_overrides(run_dir, new), *_values(later, run_dir), *cleaning]
+    with suppress(RecordError):  # reported where the config is compared
+        stored, chosen = stored_config(run_dir), record.get("choices") or {}
+        began = {group: chosen[group] for group in kept if chosen.get(group) is not None}
+        began |= {
+            key: value
+            for key, value in stored.items()
+            if key.partition(".")[0] in (*kept, "preset") and "._" not in key and isinstance(value, str | int | float)
+        }
+    later = _values(_texts(record.get("extended") or {}), run_dir)
+    return [*_values(_texts(began), run_dir, new_keys), *stored_overrides(run_dir, new), *later, *_texts(_cleaning(run_dir))]
 
 
 def recomposed(run_dir: Path, own: Sequence[str]) -> DictConfig:
@@ -143,8 +123,6 @@ def recomposed(run_dir: Path, own: Sequence[str]) -> DictConfig:
     Args:
         run_dir: of the run.
         own: overrides of the task; those that are not about the task itself have the last word.
-    Raises:
-        RecordError, ConfigError: as ``stored_overrides``, or the config cannot be composed any more.
     """
     new = [text for text in own if key_of(text).partition(".")[0] not in ("task", "paths")]
     return checked_compose([*resumed_overrides(run_dir, new), *new])
@@ -156,41 +134,38 @@ def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
     Args:
         run_dir: of the run to repeat.
         own: what the repetition says itself, as plain text: key -> value.
-    Raises:
-        RecordError: the record is not readable.
     """
     kept = [text for text in stored_overrides(run_dir, list(own), trusted=True) if not _is_one_of(key_of(text), NOT_REPEATED)]
-    return [*kept, "logger=none", "trainer.max_time=null", *(f"{key}={override_value(value)}" for key, value in own.items())]
+    return [*kept, "logger=none", "trainer.max_time=null", *_texts(own)]
 
 
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
-    """Give a composed config the values that ``auto`` meant when the run began, and its version of the cleaning.
-
-    Raises:
-        RecordError: one of them is more than a value.
-    """
+    """Give a composed config the values that ``auto`` meant when the run began, and its version of the cleaning."""
     for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
-        if SECRET not in str(value) and _values([f"{key}={override_value(value)}"], run_dir):
+        if _values(_texts({key: value}), run_dir):
             OmegaConf.update(cfg, key, value)
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
     try:
         record = read_run(run_dir)
-        record["overrides"], record["resolved"] = list(record["overrides"]), record.get("resolved") or {}
+        return record | {"overrides": list(record["overrides"]), "resolved": record.get("resolved") or {}}
     except (RecordError, KeyError, TypeError) as error:
         raise RecordError(f"{run_dir} is not a run that can be continued: its run.json is missing or damaged ({error}).") from error
-    return record
 
 
 def _cleaning(run_dir: Path) -> dict[str, int]:
     """The version of the cleaning of a run whose text may be cleaned; 1 before there was a key for it."""
-    try:
+    with suppress(RecordError, ValueError, TypeError):  # reported where the config is compared
         stored = stored_config(run_dir)
-        cleans = stored.get("data.documents._target_") in _CLEANING_SOURCES
-        return {"data.cleaning": int(stored.get("data.cleaning") or 1)} if cleans else {}
-    except (RecordError, ValueError, TypeError):
-        return {}  # reported where the config is compared
+        if stored.get("data.documents._target_") in _CLEANING_SOURCES:
+            return {"data.cleaning": int(stored.get("data.cleaning") or 1)}
+    return {}
+
+
+def _texts(values: Mapping[str, Any]) -> list[str]:
+    """Values of a record as overrides, without hidden secrets."""
+    return [f"{key}={override_value(value)}" for key, value in values.items() if SECRET not in str(value)]
 
 
 def _values(texts: Iterable[str], run_dir: Path, typed_keys: Collection[str] = ()) -> list[str]:
@@ -199,16 +174,10 @@ def _values(texts: Iterable[str], run_dir: Path, typed_keys: Collection[str] = (
 
 
 def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolvers: bool = False) -> bool:
-    """Whether an override of a record is a plain value or a known option; False if it is not, but its key was typed again.
-
-    Raises:
-        RecordError: it is not, and nobody typed it again.
-    """
+    """Whether an override of a record is a plain value or a known option; False if it is not, but its key was typed again."""
     why = more_than_a_value(text, resolvers=resolvers)
     if why and key_of(text) not in typed_keys:
-        raise RecordError(
-            f"The record of {run_dir.name} has {text}: {why}. From a record come values only. If you trust this one, type it again to use it."
-        )
+        raise RecordError(f"The record of {run_dir.name} has {text}: {why}. {_ONLY_VALUES} type it again to use it.")
     return not why
 
 
@@ -216,11 +185,7 @@ def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolver
 
 
 def stored_config(run_dir: Path) -> dict[str, Any]:
-    """A run's config.yaml as dotted keys and plain values.
-
-    Raises:
-        RecordError: it cannot be read.
-    """
+    """A run's config.yaml as dotted keys and plain values."""
     try:
         return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
@@ -228,32 +193,19 @@ def stored_config(run_dir: Path) -> dict[str, Any]:
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
-    """Compare the recomposed config with the stored one.
-
-    Raises:
-        RecordError: listing what differs outside the free keys; or config.yaml cannot be read.
-    """
+    """Compare the recomposed config with the stored one."""
+    ways_out = f"start a new run from its weights: init_from={run_dir.name}"
     try:
         stored = stored_config(run_dir)
     except RecordError as error:
-        raise RecordError(
-            f"{str(error).rstrip('.')}, so {run_dir.name} cannot be resumed. "
-            f"Put the file back, or start a new run from its weights: init_from={run_dir.name}"
-        ) from error
+        raise RecordError(f"{str(error).rstrip('.')}, so {run_dir.name} cannot be resumed. Put the file back, or {ways_out}") from error
     stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
     if listed := _differences(stored, flat(redacted(OmegaConf.to_container(cfg, resolve=True)))):
-        raise RecordError(
-            f"{run_dir.name} cannot be continued with another config:\n{listed}\n"
-            f"Leave these as they were, or start a new run from its weights: init_from={run_dir.name}"
-        )
+        raise RecordError(f"{run_dir.name} cannot be continued with another config:\n{listed}\nLeave these as they were, or {ways_out}")
 
 
 def refuse_another_config(run_dir: Path, repetition: Path) -> None:
-    """Compare the config that a run had with that of its repetition.
-
-    Raises:
-        RecordError: listing what differs, outside of what cannot change a number.
-    """
+    """Compare the config that a run had with that of its repetition."""
     then = stored_config(run_dir)
     secret = [key for key, value in then.items() if SECRET in str(value)]
     if listed := _differences(then, stored_config(repetition), but=(*MOVED, *secret)):
@@ -294,11 +246,7 @@ def typed_values(overrides: Sequence[Override], changes: Sequence[str]) -> set[s
 
 
 def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) -> None:
-    """Refuse overrides of a study's trial that are more than values, unless they were typed.
-
-    Raises:
-        RecordError: naming the first.
-    """
+    """Refuse overrides of a study's trial that are more than values, unless they were typed."""
     for text in overrides:
         if text not in typed and _is_value(text, folder, ()) and names_place(text):
             raise RecordError(f"The study {folder.name} has {text}, which was not typed: where a run writes is not taken from its files.")
@@ -308,19 +256,12 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
 
 
 def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The overrides with the number in the place of ``from:<run or study>``, and for the record where it is from: nothing, or ``lr_from``.
-
-    Raises:
-        RecordError: there is no such run, or it found no rate.
-    """
+    """The overrides with the number in the place of ``from:<run or study>``, and for the record where it is from: nothing, or ``lr_from``."""
     written, origin = [], dict[str, Any]()
     for text in overrides:
         key, _, value = text.partition("=")
-        if key.lstrip("+") == LR and value.strip("'\"").startswith(FROM):
-            name = value.strip("'\"").removeprefix(FROM)
-            places = (expanded(name), expanded(typed(overrides, "paths.multirun") or "multirun") / name)
-            study = next((place for place in places if name and (place / STUDY_FILE).exists()), None)
-            rate, path = _rate_of_study(study) if study else _rate_of_run(locate(name, overrides))
+        if key.lstrip("+") == LR and (name := value.strip("'\"")).startswith(FROM):
+            rate, path = _found_rate(name.removeprefix(FROM), overrides)
             info = read_run(path)
             length = {key: (info.get("budget") or {}).get(key) for key in ("tokens", "warmup_tokens")}
             text, origin = f"{key}={rate:g}", {"lr_from": {"run": info["id"], "path": str(path), **length}}
@@ -328,32 +269,27 @@ def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
     return written, origin
 
 
-def _rate_of_study(folder: Path) -> tuple[float, Path]:
-    """Rate of its best trial, and the directory of that trial's first run."""
-    winner = best(read_study(folder))
-    if winner is None:
-        raise RecordError(f"{LR}={FROM}{folder.name}: no trial of that study has ended yet.")
-    if LR not in winner.trial["params"]:
-        raise RecordError(f"{LR}={FROM}{folder.name}: that study did not vary {LR}.")
-    return _checked_rate(winner.trial["params"][LR], folder.name), folder / winner.trial["runs"][0]["path"]
-
-
-def _rate_of_run(path: Path) -> tuple[float, Path]:
-    """Rate that a finder's run recommends for runs of its own length, and its directory."""
-    info = read_run(path)
-    found = info.get("find_lr") or {}
-    if not isinstance(found, dict) or found.get("lr") is None:
-        why = "is not a run of task=find_lr" if not found else f"has not found a rate ({info['status']})"
-        raise RecordError(f"{LR}={FROM}{info['id']}: {path.name} {why}. Find one with: gptshake task=find_lr model=... data=...")
-    return _checked_rate(found["lr"], info["id"]), path
-
-
-def _checked_rate(value: Any, name: str) -> float:
-    if not is_number(value) or value <= 0:
-        raise RecordError(
-            f"{LR}={FROM}{name}: its record holds the rate {str(value)[:40]!r}, which is not a number above 0. Give the rate itself."
-        )
-    return float(value)
+def _found_rate(name: str, overrides: list[str]) -> tuple[float, Path]:
+    """The rate of a study's best trial and the directory of that trial's first run, or what a finder's run recommends and its directory."""
+    multirun = expanded(typed(overrides, "paths.multirun") or "multirun")
+    study = next((place for place in (expanded(name), multirun / name) if name and (place / STUDY_FILE).exists()), None)
+    if study:
+        name = f"{LR}={FROM}{study.name}"
+        if (winner := best(read_study(study))) is None:
+            raise RecordError(f"{name}: no trial of that study has ended yet.")
+        if LR not in winner.trial["params"]:
+            raise RecordError(f"{name}: that study did not vary {LR}.")
+        rate, path = winner.trial["params"][LR], study / winner.trial["runs"][0]["path"]
+    else:
+        path = locate(name, overrides)
+        info = read_run(path)
+        name, found = f"{LR}={FROM}{info['id']}", info.get("find_lr") or {}
+        if not isinstance(found, dict) or (rate := found.get("lr")) is None:
+            why = f"has not found a rate ({info['status']})" if found else "is not a run of task=find_lr"
+            raise RecordError(f"{name}: {path.name} {why}. Find one with: gptshake task=find_lr model=... data=...")
+    if not is_number(rate) or rate <= 0:
+        raise RecordError(f"{name}: its record holds the rate {str(rate)[:40]!r}, which is not a number above 0. Give the rate itself.")
+    return float(rate), path
 
 
 def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:
@@ -381,18 +317,15 @@ def written_out(overrides: list[str]) -> list[str]:
     """The overrides with every ``experiment=<path>.yaml`` replaced by what the file says; other experiments stay.
 
     A limit that was typed replaces the limits of the files.
-
-    Raises:
-        ConfigError: a file that is not there, or says more than groups and values.
-        RecordError: one in the folder of a study that says more than plain values.
     """
-    files = [text for text in overrides if key_of(text) == EXPERIMENT and text.endswith(SUFFIXES) and len(_several(text)) < 2]
+    named = [text for text in overrides if key_of(text) == EXPERIMENT and not text.endswith("=null")]
+    files = [text for text in named if text.endswith(SUFFIXES) and not several(text.partition("=")[2])]
     rest = [text for text in overrides if text not in files]
     lines = [line for text in files for line in _lines(expanded(text.partition("=")[2]))]
     limits = {key_of(text) for text in rest if key_of(text) in LIMITS and not text.endswith("=null")}
     if limits:
         lines = [line for line in lines if key_of(line) not in LIMITS]
-        if any(key_of(text) == EXPERIMENT and not text.endswith("=null") for text in rest):
+        if len(named) > len(files):
             lines += [f"{limit}=null" for limit in LIMITS if limit not in limits]
     return lines + rest
 
@@ -403,24 +336,14 @@ def as_options(overrides: list[str], folder: Path) -> list[str]:
     Args:
         overrides: as typed.
         folder: of config, which gets a copy of each.
-    Raises:
-        ConfigError: as ``written_out``.
     """
     found = []
     for text in overrides:
-        names = _several(text) if key_of(text) == EXPERIMENT else []
+        names = [name.strip("'\"") for name in several(text.partition("=")[2])] if key_of(text) == EXPERIMENT else []
         if any(name.endswith(SUFFIXES) for name in names):
             text = f"{EXPERIMENT}=choice({','.join(_option(name, folder) if name.endswith(SUFFIXES) else name for name in names)})"
         found.append(text)
     return found
-
-
-def _several(text: str) -> list[str]:
-    """The values of a list that is swept; one or none where there is none, or a file that is called so."""
-    value = text.partition("=")[2]
-    inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") else value
-    names = [name.strip("'\"") for name in split(inner)]
-    return names if (inner != value or len(names) > 1) and not Path(value).exists() else []
 
 
 def _option(name: str, folder: Path) -> str:
@@ -435,38 +358,35 @@ def _option(name: str, folder: Path) -> str:
 
 def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
     """A file as overrides: its groups, then its keys."""
+    what = f"{EXPERIMENT}={path}"
     if path in via:
-        raise ConfigError(f"{EXPERIMENT}={path} includes itself by its defaults list.")
+        raise ConfigError(f"{what} includes itself by its defaults list.")
     try:
-        node = OmegaConf.create(yaml_text(path))
+        content: Any = OmegaConf.to_container(OmegaConf.create(yaml_text(path)), resolve=False)
     except OSError as error:
-        raise ConfigError(f"{EXPERIMENT}={path}: there is no such file.") from error
+        raise ConfigError(f"{what}: there is no such file.") from error
     except Exception as error:  # whatever the reader of YAML makes of a file that is none
-        raise ConfigError(f"{EXPERIMENT}={path} is not a config: {first_line(error)}.") from error
-    if not isinstance(node, DictConfig):
-        raise ConfigError(f"{EXPERIMENT}={path} is not a config: it has no keys.")
-    content = OmegaConf.to_container(node, resolve=False)
-    assert isinstance(content, dict)
+        raise ConfigError(f"{what} is not a config: {first_line(error)}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{what} is not a config: it has no keys.")
     lines = []
-    for text in [_group(path, entry) for entry in content.pop("defaults", []) if entry != "_self_"]:
+    for text in [_group(what, entry) for entry in content.pop("defaults", []) if entry != "_self_"]:
         nested = key_of(text) == EXPERIMENT and text.endswith(SUFFIXES)  # in the best.yaml of a study over such files
         lines += _lines(expanded(text.partition("=")[2]), (*via, path)) if nested else [text]
     lines += [f"{key}={override_value(value)}" for key, value in flat(content).items()]
     if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
         for text in lines:
             if why := more_than_a_value(text) or (names_place(text) and "it says where a run writes"):
-                raise RecordError(
-                    f"{path} has {text}: {why}. From a record come values only. If you trust this one, copy the file elsewhere."
-                )
+                raise RecordError(f"{path} has {text}: {why}. {_ONLY_VALUES} copy the file elsewhere.")
     return lines
 
 
-def _group(path: Path, entry: Any) -> str:
+def _group(what: str, entry: Any) -> str:
     if isinstance(entry, str) and entry.startswith("/") and (entry.count("/") == 2 or entry.endswith(SUFFIXES)):
         return entry[1:].replace("/", "=", 1)
     (name, option), *more = entry.items() if isinstance(entry, dict) else [("", entry)]
     if more or not str(name).startswith("override /"):
         raise ConfigError(
-            f"{EXPERIMENT}={path}: in a file given by its path, defaults are written `override /group: option` or `/group/option`, not {entry}."
+            f"{what}: in a file given by its path, defaults are written `override /group: option` or `/group/option`, not {entry}."
         )
     return f"{str(name).removeprefix('override /')}={option}"

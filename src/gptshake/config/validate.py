@@ -37,11 +37,7 @@ def trains(cfg: DictConfig) -> bool:
 
 
 def check_groups(cfg: DictConfig, needed: Iterable[str] = ("model", "data", "tokenizer")) -> None:
-    """Refuse a run that leaves open what to train, or on what.
-
-    Raises:
-        ConfigError: naming every missing group, with its options.
-    """
+    """Refuse a run that leaves open what to train, or on what."""
     missing = [group for group in needed if cfg.get(group) is None]
     if "data" in missing and "tokenizer" in missing:
         missing.remove("tokenizer")  # data=wiki_char brings its own
@@ -53,11 +49,7 @@ def check_groups(cfg: DictConfig, needed: Iterable[str] = ("model", "data", "tok
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse values and combinations that cannot work.
-
-    Raises:
-        ConfigError: one sentence about the first of them.
-    """
+    """Refuse values and combinations that cannot work."""
     _check_missing(cfg)
     _check_parts(cfg)
     for key in (*RULES, *WORDS):
@@ -180,11 +172,7 @@ def targets(cfg: DictConfig) -> dict[str, str]:
 
 
 def check_modules(cfg: DictConfig) -> None:
-    """Refuse a ``_target_`` in a module that is not there, before a run begins that would find out late.
-
-    Raises:
-        ConfigError: naming the key and the module.
-    """
+    """Refuse a ``_target_`` in a module that is not there, before a run begins that would find out late."""
     for path, target in targets(cfg).items():
         module = target.partition(".")[0]
         if module not in sys.modules and find_spec(module) is None:
@@ -192,11 +180,7 @@ def check_modules(cfg: DictConfig) -> None:
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Refuse keys that a packaged part does not take: those added with ``+`` and those of a user's own files.
-
-    Raises:
-        ConfigError: naming the first of them and the nearest that there is.
-    """
+    """Refuse keys that a packaged part does not take: those added with ``+`` and those of a user's own files."""
     for path, target in targets(cfg).items():
         node = OmegaConf.select(cfg, path)
         known = {key for key in _known_keys(path, target, node) if not key.startswith("_")} if target.startswith("gptshake.") else set()
@@ -220,22 +204,14 @@ def _known_keys(path: str, target: str, node: DictConfig) -> set[str]:
 
 
 def check_one_device(cfg: DictConfig, who: str) -> None:
-    """Refuse several devices where each run has one.
-
-    Raises:
-        ConfigError: with the way out.
-    """
+    """Refuse several devices where each run has one."""
     devices = OmegaConf.select(cfg, "trainer.devices")
     if devices not in (None, 1):
         raise ConfigError(f"{who} trains on one device: leave trainer.devices={devices} out, or use trainer.devices=1.")
 
 
 def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
-    """Refuse what several processes, begun by torchrun, cannot do together.
-
-    Raises:
-        ConfigError: everything but one run with ``trainer=ddp`` or ``trainer=fsdp`` on this machine.
-    """
+    """Refuse what several processes, begun by torchrun, cannot do together."""
     if processes > 1 and (multirun or not str(cfg.task.get("_target_")).endswith(".train.run") or not cfg.trainer.get("strategy")):
         raise ConfigError(
             f"torchrun started {processes} processes, which can only train one run together: use trainer=ddp or trainer=fsdp, "

@@ -6,7 +6,6 @@ plain values. It may not name anything to call, read the environment, configure 
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import OverrideType
@@ -27,11 +26,9 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
     Args:
         text: the override.
         resolvers: whether ``${name:...}`` is allowed, as in the user's own records.
-    Raises:
-        ConfigError: it cannot be parsed.
     """
     override = parse_overrides([text])[0]
-    key = override.key_or_group
+    key, folders = override.key_or_group, [packaged_conf(), *local_confs()]
     root = re.split(r"[./]", key)[0]
     if root == "hydra":
         return "it configures Hydra"
@@ -42,26 +39,25 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
     if override.is_sweep_override():
         return "it names several values"
     value = override.value()
-    if key == "task" or "/" in key or any((folder / key).is_dir() for folder in _folders()):
-        if unknown := [name for name in (value if isinstance(value, list) else [value]) if not _is_option(key, name)]:
-            return f"{unknown[0]!r} is not a packaged option of {key} nor one in ./conf"
-        return ""
+    if key == "task" or "/" in key or any((folder / key).is_dir() for folder in folders):
+        names = value if isinstance(value, list) else [value]
+        unknown = next((name for name in names if name is not None and not _is_option(key, str(name))), None)
+        return f"{unknown!r} is not a packaged option of {key} nor one in ./conf" if unknown is not None else ""
     if root == "task" and isinstance(value, str | list | dict):
         return "a task takes texts only from the command line"
     for path, leaf in _leaves(key, value):
-        if _CALL.search(path) and not (path.endswith("._target_") and root != "task" and leaf in _targets()):
-            return f"{path} names something to call that is neither packaged nor in ./conf"
+        if _CALL.search(path):
+            files = (file for folder in folders for file in folder.rglob("*.yaml") if file.parent != folder / "task")
+            named = {name for file in files for name in _TARGET.findall(file.read_text(encoding="utf-8", errors="replace"))}
+            if not path.endswith("._target_") or root == "task" or leaf not in named | OLD_TARGETS.keys():
+                return f"{path} names something to call that is neither packaged nor in ./conf"
         if isinstance(leaf, str) and _RESOLVER.search(leaf) and not resolvers:
             return "it reads something outside of the config"
     return ""
 
 
 def names_place(text: str) -> bool:
-    """Whether an override says where a run writes.
-
-    Raises:
-        ConfigError: it cannot be parsed.
-    """
+    """Whether an override says where a run writes."""
     override = parse_overrides([text])[0]
     return any(path.startswith(_PLACES) for path, _ in _leaves(override.key_or_group, override.value()))
 
@@ -78,20 +74,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _is_option(group: str, name: Any) -> bool:
+def _is_option(group: str, name: str) -> bool:
     """Whether a group has an option; of the tasks those that leave a record."""
-    if name is None:
-        return True
-    if not is_option(group, str(name)):
-        return False
-    return group != "task" or not any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in option_files(group, str(name)))
-
-
-def _targets() -> set[str]:
-    """Every ``_target_`` of the options, packaged and the user's own, but for those of tasks."""
-    files = [file for folder in _folders() for file in folder.rglob("*.yaml") if file.parent != folder / "task"]
-    return {name for file in files for name in _TARGET.findall(file.read_text(encoding="utf-8", errors="replace"))} | OLD_TARGETS.keys()
-
-
-def _folders() -> list[Path]:
-    return [packaged_conf(), *local_confs()]
+    files = option_files(group, name) if group == "task" else []
+    return is_option(group, name) and not any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in files)
