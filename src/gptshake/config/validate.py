@@ -138,7 +138,8 @@ def _check_combinations(cfg: DictConfig) -> None:
     for group in ("task", "paths", "optimizer", "scheduler", "trainer"):
         if cfg.get(group) is None or (group == "task" and "_target_" not in cfg.task):
             raise ConfigError(f"{group}= needs an option: {list_options(group)}")
-    data, model = cfg.data or {}, cfg.model or {}
+    data: Any = cfg.data or {}
+    model: Any = cfg.model or {}
     val, test = data.get("val_fraction", 0), data.get("test_fraction", 0)
     if val + test >= 1:
         raise ConfigError(f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on: make their sum less than 1.")
