@@ -87,7 +87,7 @@ def rival(chunk: int, output: str, clock: str) -> Any:
             elif self.run:
                 self.batches.append(batch)
                 if len(self.batches) == chunk:
-                    self._turn(now, pl_module.bench.row["train/loss"])
+                    self._turn(now, pl_module.context.row["train/loss"])
             if not self.batches:
                 self.began = read()
 

@@ -128,8 +128,8 @@ def rival(chunk: int, output: str, path: str | None, peer_bf16: bool) -> Any:
             figures = {
                 "precision": trainer.precision,
                 "tokens_per_step": pl_module.budget.tokens_per_step,
-                "flops_per_token": pl_module.bench.flops_per_token,
-                "peak_flops": pl_module.bench.peak_flops,
+                "flops_per_token": pl_module.context.flops_per_token,
+                "peak_flops": pl_module.context.peak_flops,
                 "seconds": self.seconds,
             }
             Path(output).write_text(json.dumps(figures))

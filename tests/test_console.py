@@ -97,7 +97,7 @@ def training() -> Callable[[], None]:
     progress: Any = Progress()
     budget = SimpleNamespace(steps=100_000, total_tokens=1e9, accumulation=2, tokens_per_step=8192)
     row = {"step": 1, "train/loss": 10.8249, "train/lr": 3e-4, "perf/tokens_per_s": 123_456.0}
-    module: Any = SimpleNamespace(bench=SimpleNamespace(row=row), budget=budget, micro_batches=1, steps=12_345, tokens=1e8)
+    module: Any = SimpleNamespace(context=SimpleNamespace(row=row), budget=budget, micro_batches=1, steps=12_345, tokens=1e8)
     progress.on_train_start(None, module)
     return lambda: progress.on_train_batch_end(None, module, None, None, 0)
 

@@ -1,20 +1,32 @@
-"""What a task works with: the config, the run as it was asked for, and token store and plan, which are opened on first use.
+"""What a task works with: the config, the run as it was asked for, token store and plan, and the record that a training fills.
 
-Every task is ``run(context)``; one that only reads records opens neither.
+Every task is ``run(context)``; store and plan are opened on first use, so one that only reads records opens neither.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from gptshake.distributed import ALONE, Ranks
+from gptshake.errors import ConfigError
 from gptshake.estimate.budget import Budget
 from gptshake.record.launch import Launch
+from gptshake.record.metrics import COLUMNS, Row
+
+if TYPE_CHECKING:
+    from gptshake.record.run import Run
+    from gptshake.record.trackers.protocol import Tracker
+
+RESERVED = (*COLUMNS, "steps", "skipped_steps", "test/loss", "test/bpb")  # names in a row or in the summary of a run
 
 
 @dataclass
 class Context:
-    """One run of a task.
+    """One run of a task; callbacks find that of their training as ``pl_module.context``.
 
     Args:
         config: composed and checked; making the plan freezes in it what was left to ``auto``.
@@ -22,13 +34,28 @@ class Context:
         open_store: opens the token store.
         make_plan: decides batch, length, device and precision.
         lines: what was printed while the store was opened, for the record.
+        ranks: this process among those that train together.
+        trackers: trackers that mirror the record.
+        draw: draws the curves of a run directory, and gives the pictures.
+        flops_per_token: of the network; None: not known.
+        peak_flops: of all devices in the run's precision.
+        row: of the last step whose values have arrived; on a GPU that is the step before.
+        logged: what the row of the current step gets besides our own columns.
     """
 
     config: Any
     launch: Launch
-    open_store: Callable[["Context"], Any]
-    make_plan: Callable[["Context"], Budget]
+    open_store: Callable[[Context], Any]
+    make_plan: Callable[[Context], Budget]
     lines: list[str] = field(default_factory=list)
+    ranks: Ranks = ALONE
+    trackers: list[Tracker] = field(default_factory=list)
+    draw: Callable[[Path], list[Path]] = lambda folder: []
+    flops_per_token: float | None = None
+    peak_flops: float = 1.0
+    row: Row = field(default_factory=dict)
+    logged: dict[str, Any] = field(default_factory=dict)
+    run: Run = field(init=False, repr=False)  # the record, once the training has opened it
 
     @cached_property
     def store(self) -> Any:
@@ -45,3 +72,19 @@ class Context:
         """torch's word for the device of a planned run."""
         accelerator = str(self.config.trainer.accelerator)
         return {"gpu": "cuda"}.get(accelerator, accelerator)
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Add numbers to the row of the current step; a scalar tensor stays where it is, and nobody waits for its device.
+
+        Raises:
+            ConfigError: a name that gptshake uses itself, or more than one number.
+        """
+        for name, value in metrics.items():
+            if name in RESERVED or name.startswith("best/"):
+                raise ConfigError(f"{name} is measured by gptshake; log it under another name.")
+            if not hasattr(value, "detach"):
+                self.logged[name] = float(value)
+            elif value.numel() == 1:
+                self.logged[name] = value.detach()
+            else:
+                raise ConfigError(f"{name} has {value.numel()} values, and a metric is one number: log its mean, for one.")

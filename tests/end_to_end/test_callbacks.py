@@ -56,7 +56,7 @@ class Watch(pl.Callback):
         if pl_module.micro_batches == 0:
             self.gains += 1.0
             self.log_dict({"mine/steps": self.gains, "mine/hidden": 1.0}, logger=False)
-            pl_module.bench.log({"mine/half": trainer.callback_metrics["mine/steps"] / 2})
+            pl_module.context.log({"mine/half": trainer.callback_metrics["mine/steps"] / 2})
             trainer.logger.log_metrics({"mine/direct": 7})
 
     def on_validation_start(self, trainer, pl_module):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from gptshake.context import Context
 from gptshake.data.module import TrainBatches
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.adamw import adamw
 from gptshake.optim.schedule import cosine
+from gptshake.record.launch import Launch
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
-from gptshake.training.bench import Bench
 from gptshake.training.callbacks.checkpoint import Checkpoint
 from gptshake.training.callbacks.metrics import Metrics
 from gptshake.training.evaluation import Evaluation
@@ -51,15 +53,18 @@ class Training:
         self.micro, self.steps = micro, steps
         torch.manual_seed(0)
         self.model = Distorted(n_layer=1, n_head=2, n_embd=8, block_size=BLOCK, vocab_size=VOCABULARY, dropout=dropout)
-        self.bench = Bench(self.run, None, {"unigram": 2.0}, self._validate, lambda folder: [], [], 1.0, 1.0)  # type: ignore[arg-type]
+        self.store = SimpleNamespace(entropy={"unigram": 2.0}, tokenizer=None)
+        launch = Launch("x1234567", "x", path, [], {})
+        self.context = Context(None, launch, lambda context: self.store, lambda context: self.budget, flops_per_token=1.0)
+        self.context.run = self.run
         optimizer = partial(adamw, lr=lr, fused=options.pop("fused", "auto"))
         how = {"seed": 1, "clip": 1.0, "say": self.run.say} | {
             key: options.pop(key) for key in ("seed", "clip", "compile") if key in options
         }
         self.step = Step(self.model, optimizer, options.pop("schedule", cosine), self.budget, **how)
-        self.module = GPTModule(self.step, self.bench)
+        self.module = GPTModule(self.step, self.context, self._validate)
         self.interval, self.max_seconds = options.pop("interval", 2), options.pop("max_seconds", None)
-        self.patience = options.pop("patience", None)
+        self.patience, self.expected_rate = options.pop("patience", None), options.pop("expected_rate", None)
         assert not options
 
     def fit(self, *callbacks: pl.Callback) -> list[dict[str, Any]]:
@@ -68,7 +73,7 @@ class Training:
 
     def train(self, callbacks: Sequence[pl.Callback] = (), precision: str = "32-true", resume: Path | None = None) -> list[dict[str, Any]]:
         """The same, in another precision or from a checkpoint."""
-        metrics, lease = Metrics(), RunLock(self.run.path)
+        metrics, lease = Metrics(self.expected_rate), RunLock(self.run.path)
         limits: Any = {"val_check_interval": self.interval, "max_seconds": self.max_seconds, "patience": self.patience}
         last = Checkpoint(metrics, lease, save_minutes=10, saved_step=None, **limits)
         self.trainer = build_trainer(
@@ -77,7 +82,7 @@ class Training:
             accelerator="cpu",
             devices=1,
             precision=precision,
-            record=RecordLogger(self.bench),
+            record=RecordLogger(self.context),
         )
         try:
             self.trainer.fit(self.module, train_dataloaders=self.batches(), ckpt_path=resume, weights_only=True)

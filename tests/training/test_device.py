@@ -82,7 +82,7 @@ def test_an_overflow_skips_its_step_halves_the_scale_and_is_counted(training: Ca
     job, watch = training(fused=fused, steps=5), Watch()
     rows = scaled(job, Spoil({1, 3}), watch)
     assert [row["step"] for row in rows if "train/grad_norm" not in row] == [2, 4]
-    assert job.bench.skipped_steps == 2
+    assert job.step.skipped_steps == 2
     assert watch.scales == [65536, 32768, 32768, 16384, 16384]
     same = [torch.equal(old, new) for old, new in zip(watch.weights, watch.weights[1:], strict=False)]
     assert same == [True, False, True, False]
@@ -101,7 +101,7 @@ def test_the_loss_scale_comes_back_exactly(training: Callable[..., Any]) -> None
     state = again.trainer.precision_plugin.state_dict()
     assert watch.scales == [32768, 32768]
     assert (state["scale"], state["_growth_tracker"]) == (32768, 4 + 2)
-    assert again.bench.skipped_steps == 1
+    assert again.step.skipped_steps == 1
 
 
 class NoDoubles(TorchDispatchMode):
@@ -172,11 +172,11 @@ def test_every_step_of_an_asynchronous_device_has_its_own_time_and_few_are_waite
     monkeypatch.setattr(metrics, "LATE", {"cpu"})
     job = training(steps=9, interval=3)
 
-    def validate(real: Any = job.bench.validate) -> Any:
+    def validate(real: Any = job.module.validate) -> Any:
         device.now = max(device.now, device.free) + 5.0  # it reads its losses, so the device is idle afterwards
         return real()
 
-    job.bench.validate = validate
+    job.module.validate = validate
     rows = job.fit(Queue(device))
     assert [row["perf/step_ms"] for row in rows] == pytest.approx([31.0, 30.0, 30.0] * 3, abs=1.01)
     assert [row["step"] for row in rows] == list(range(1, 10))
@@ -192,7 +192,7 @@ class Logs(pl.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.norm = self.norm + pl_module.steps
         self.log("mine/norm", self.norm)
-        pl_module.bench.log({"mine/steps": pl_module.steps})
+        pl_module.bench.log({"mine/steps": pl_module.steps})  # the earlier name
 
 
 @pytest.mark.parametrize("late", [set(), {"cpu"}])
@@ -208,7 +208,7 @@ class Begins(pl.Callback):
     """Logs at the beginning of a step; the third is broken off."""
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        pl_module.bench.log({"mine/after": pl_module.steps})
+        pl_module.context.log({"mine/after": pl_module.steps})
         if pl_module.steps == 2:
             raise Stop(15)
 
@@ -286,7 +286,5 @@ def test_tied_weights_are_saved_and_tied_again(training: Callable[..., Any]) -> 
 def test_a_run_far_slower_than_expected_says_once_what_to_try(
     training: Callable[..., Any], capsys: pytest.CaptureFixture[str], expected: float | None, said: int
 ) -> None:
-    job = training(steps=12)
-    job.bench.expected_rate = expected
-    job.fit()
+    training(steps=12, expected_rate=expected).fit()
     assert capsys.readouterr().out.count("try trainer.threads=1") == said

@@ -125,7 +125,7 @@ def test_dropout_is_a_function_of_the_position(training: Any) -> None:
 def test_patience_ends_a_run_after_so_many_validations_without_a_better_loss(training: Any, capsys: pytest.CaptureFixture[str]) -> None:
     job = training(steps=50, interval=2, val_losses=[3.0, 2.0, 2.1, 2.2, 2.3], patience=2)
     rows = job.fit()
-    assert len(rows) == 8 and job.bench.best_step == 4
+    assert len(rows) == 8 and job.module.best_step == 4
     assert "val loss has not improved in 2 validations" in capsys.readouterr().out
 
 

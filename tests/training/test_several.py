@@ -61,7 +61,7 @@ def deferred() -> Iterator[None]:
 
 
 def several(job: Any, ranks: Ranks) -> Any:
-    job.bench.ranks = job.step.ranks = ranks
+    job.context.ranks = job.step.ranks = ranks
     return job
 
 

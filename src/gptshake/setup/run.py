@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,13 @@ from omegaconf import DictConfig
 from gptshake import distributed, energy, hardware
 from gptshake.context import Context
 from gptshake.data.store import TokenStore
-from gptshake.distributed import Ranks, together
+from gptshake.distributed import together
 from gptshake.errors import Pruned, Stop, TrainingError
 from gptshake.estimate.budget import Budget, parse_max_time
+from gptshake.record.launch import Launch
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, Row, column_chunks
-from gptshake.record.run import NullRun, Run
+from gptshake.record.run import NullRun
 from gptshake.record.trackers.lightning import as_tracker
 from gptshake.record.trackers.protocol import Tracker
 from gptshake.setup.costs import check_run_capacity, model_costs
@@ -32,7 +33,6 @@ from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
-    from gptshake.training.bench import Bench
     from gptshake.training.callbacks.profiler import Profiler
     from gptshake.training.module import GPTModule
 
@@ -62,7 +62,7 @@ class _Order:
     cfg: DictConfig
     store: TokenStore
     budget: Budget
-    run_dir: Path
+    launch: Launch
     start: Path | None  # checkpoint to go on from
     row: Row  # the last one of metrics.csv
     warmup: float | None  # tokens, as frozen when the run began
@@ -118,16 +118,15 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             for tracker in trackers:
                 tracker.start(run)
             order = _Order(
-                cfg, store, budget, run.path, start, run.last_row(), recorded_warmup(cfg, run), tests=run.info.get("trial") is None
+                cfg, store, budget, launch, start, run.last_row(), recorded_warmup(cfg, run), tests=run.info.get("trial") is None
             )
             group.broadcast(order)
-            bench = _bench(order, run, data, model, group)
-            bench.trackers, bench.flops_per_token, bench.peak_flops = trackers, flops, peak
-            if device == "cpu" and cfg.trainer.threads > 1:
-                bench.expected_rate = rate_at(cfg, store, budget, gemm)
-            module = _module(order, model, bench)
-            _fit(order, data, bench, lease, module, profiler)
-            summary = summary_of(module, bench) | _test(order, data, bench, module)
+            context.run, context.ranks, context.row = run, group, order.row
+            context.trackers, context.flops_per_token, context.peak_flops, context.draw = trackers, flops, peak, draw
+            module = _module(order, context, data, model)
+            expected = rate_at(cfg, store, budget, gemm) if device == "cpu" and cfg.trainer.threads > 1 else None
+            _fit(order, data, lease, module, profiler, expected)
+            summary = summary_of(module) | _test(order, data, module)
         run.finish("ok", None, summary)
         limit = cfg.trainer.limit_val_batches
         say_end(run, summary, budget.steps, store if order.tests else None, limit and limit * budget.micro_batch_size * budget.block_size)
@@ -150,11 +149,12 @@ def follow() -> None:
     data = data_module(cfg, store, budget, group)
     if cfg.init_from and order.start is None:
         load_initial_weights(cfg, model, store)
-    bench = _bench(order, NullRun(order.run_dir), data, model, group)
-    module = _module(order, model, bench)
+    context = Context(cfg, order.launch, lambda _: store, lambda _: budget, ranks=group, row=order.row)
+    context.run = NullRun(order.launch.path)
+    module = _module(order, context, data, model)
     try:
-        _fit(order, data, bench, NullLock(), module, None)
-        _test(order, data, bench, module)
+        _fit(order, data, NullLock(), module)
+        _test(order, data, module)
     except (Pruned, TrainingError):
         return  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
@@ -165,13 +165,19 @@ def follow() -> None:
         distributed.leave()
 
 
-def _bench(order: _Order, run: Run, data: TokenDataModule, model: Any, group: Ranks) -> Bench:
-    """What callbacks find around the training; rank 0 adds its trackers and its machine's figures."""
+def draw(folder: Path) -> list[Path]:
+    """Draw the curves of a run."""
     from gptshake.report.plots_run import plot_noise_scale, plot_run
-    from gptshake.training.bench import Bench
-    from gptshake.training.evaluation import Evaluation, evaluate
 
-    store = order.store
+    return [*plot_run(folder), *plot_noise_scale(folder)]
+
+
+def _module(order: _Order, context: Context, data: TokenDataModule, model: Any) -> GPTModule:
+    """The network with its step, and what validates it."""
+    from gptshake.training.evaluation import Evaluation, evaluate
+    from gptshake.training.module import GPTModule
+
+    group, val, most = context.ranks, order.store.val, order.cfg.trainer.limit_val_batches
 
     def between() -> None:
         (signum,) = group.all_reduce_max(SIGNALS.received or 0)
@@ -179,23 +185,21 @@ def _bench(order: _Order, run: Run, data: TokenDataModule, model: Any, group: Ra
             raise Stop(signum)  # the checkpoint is written already, and says that the validation is due
 
     def validate() -> Evaluation:
-        hidden, most = hidden_nats(run, store.val), order.cfg.trainer.limit_val_batches
-        return evaluate(model, data.val_dataloader(), store.val.bytes_per_target, hidden, most=most, between=between, ranks=group)
-
-    def draw(path: Path) -> list[Path]:
-        return [*plot_run(path), *plot_noise_scale(path)]
-
-    return Bench(run, store.tokenizer, store.entropy, validate, draw, [], 1.0, 1.0, group)
-
-
-def _module(order: _Order, model: Any, bench: Bench) -> GPTModule:
-    from gptshake.training.module import GPTModule
+        hidden = hidden_nats(context.run, val)
+        return evaluate(model, data.val_dataloader(), val.bytes_per_target, hidden, most=most, between=between, ranks=group)
 
     schedule = schedule_of(order.cfg, order.warmup)
-    return GPTModule(training_step(order.cfg, model, order.budget, schedule, ranks=bench.ranks, say=bench.run.say), bench)
+    return GPTModule(training_step(order.cfg, model, order.budget, schedule, ranks=group, say=context.run.say), context, validate)
 
 
-def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: RunLock, module: GPTModule, profiler: Profiler | None) -> None:
+def _fit(
+    order: _Order,
+    data: TokenDataModule,
+    lease: RunLock,
+    module: GPTModule,
+    profiler: Profiler | None = None,
+    expected_rate: float | None = None,
+) -> None:
     """Build callbacks and Trainer, and train until the end.
 
     Raises:
@@ -207,10 +211,9 @@ def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: RunLock, mod
     from gptshake.training.device import no_memory, out_of_memory
     from gptshake.training.trainer import RecordLogger
 
-    cfg, start, options = order.cfg, order.start, order.cfg.trainer
+    cfg, start, options, context = order.cfg, order.start, order.cfg.trainer, module.context
     saved_step = checkpoint.our_state(start)["steps"] if start else None
-    bench.row = order.row
-    metrics = Metrics()
+    metrics = Metrics(expected_rate)
     last = Checkpoint(
         metrics,
         lease,
@@ -222,11 +225,11 @@ def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: RunLock, mod
     )
     # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
     chosen = [make(node) for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
-    if bench.ranks.rank:
+    if context.ranks.rank:
         chosen = [callback for callback in chosen if not getattr(callback, "rank_zero_only", False)]
     lightning = {str(key): value for key, value in options.items() if key not in OURS and key != "_target_"}
     callbacks = [metrics, *chosen, last, *([profiler] if profiler else [])]
-    trainer = builder(options)(budget=module.budget, callbacks=callbacks, record=RecordLogger(bench), **lightning)
+    trainer = builder(options)(budget=module.budget, callbacks=callbacks, record=RecordLogger(context), **lightning)
     batches = profiler.timed(data.train_dataloader()) if profiler else data.train_dataloader()
     try:
         with SIGNALS.deferred():
@@ -236,17 +239,18 @@ def _fit(order: _Order, data: TokenDataModule, bench: Bench, lease: RunLock, mod
                 for callback in callbacks:
                     getattr(callback, "complete", lambda trainer, module: None)(trainer, module)
             last.save(trainer, module)
-        (signum,) = bench.ranks.all_reduce_max(SIGNALS.received or 0)
+        (signum,) = context.ranks.all_reduce_max(SIGNALS.received or 0)
         if signum:
             raise Stop(signum)  # after the last step; resume runs the test
     except BaseException as error:
-        bench.run.update(summary=summary_of(module, bench))
+        with suppress(Exception):  # what the summary stumbles over shall not hide the error
+            context.run.update(summary=summary_of(module))
         if out_of_memory(error):
             raise no_memory(module.budget) from error
         raise
 
 
-def _test(order: _Order, data: TokenDataModule, bench: Bench, module: GPTModule) -> dict[str, float]:
+def _test(order: _Order, data: TokenDataModule, module: GPTModule) -> dict[str, float]:
     """Losses of the best weights on the whole test split, which all ranks share; nothing where there is no test.
 
     Raises:
@@ -258,41 +262,42 @@ def _test(order: _Order, data: TokenDataModule, bench: Bench, module: GPTModule)
     cfg, split = order.cfg, order.store.test
     if split is None or not order.tests or cfg.trainer.limit_val_batches is not None:
         return {}
-    weights = checkpoint.load_weights(checkpoint.best_weights(order.run_dir)[0])
+    weights = checkpoint.load_weights(checkpoint.best_weights(order.launch.path)[0])
     module.model.to(device_of(cfg))
-    if cfg.trainer.strategy == "fsdp" and bench.ranks.size > 1:
+    if cfg.trainer.strategy == "fsdp" and module.context.ranks.size > 1:
         from gptshake.training.fsdp import load_whole
 
         load_whole(module.model, weights)
     else:
         module.model.load_state_dict(weights)
-    hidden = hidden_nats(bench.run, split)
-    result = evaluate(module.model, data.test_dataloader(), split.bytes_per_target, hidden, ranks=bench.ranks)
+    hidden = hidden_nats(module.context.run, split)
+    result = evaluate(module.model, data.test_dataloader(), split.bytes_per_target, hidden, ranks=module.context.ranks)
     if not math.isfinite(result.loss):
         raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
     return {"test/loss": result.loss, "test/bpb": result.bpb}
 
 
-def summary_of(module: GPTModule, bench: Bench) -> dict[str, float]:
+def summary_of(module: GPTModule) -> dict[str, float]:
     """The figures of the last finished step, of the best validation, and the speed of the whole run without its validations."""
-    row = bench.row
+    context = module.context
+    row = context.row
     summary: dict[str, float] = {
         "train/tokens": module.tokens,
         "steps": module.steps,
-        "best/val/loss": bench.best_loss,
-        "best/step": bench.best_step or 0,
-    } | ({"skipped_steps": bench.skipped_steps} if bench.skipped_steps else {})
+        "best/val/loss": module.best_loss,
+        "best/step": module.best_step or 0,
+    } | ({"skipped_steps": module.step.skipped_steps} if module.step.skipped_steps else {})
     summary |= {key: row[key] for key in ("train/loss", "val/loss", "val/bpb") if key in row}
-    logged = {key: value for key, value in row.items() if key not in COLUMNS} | bench.logged  # by callbacks, also after the last step
+    logged = {key: value for key, value in row.items() if key not in COLUMNS} | context.logged  # by callbacks, also after the last step
     summary |= {key: float(value) for key, value in logged.items()}
     seconds = 0.0
-    for part in column_chunks(bench.run.path / "metrics.csv", ("step", "val/bpb", "perf/step_ms")):
+    for part in column_chunks(context.run.path / "metrics.csv", ("step", "val/bpb", "perf/step_ms")):
         seconds += sum(part["perf/step_ms"]) / 1e3
-        if bench.best_step in part["step"]:
-            summary["best/val/bpb"] = part["val/bpb"][part["step"].index(bench.best_step)]
+        if module.best_step in part["step"]:
+            summary["best/val/bpb"] = part["val/bpb"][part["step"].index(module.best_step)]
     if seconds:
         rate = row["train/tokens"] / seconds
         summary["perf/tokens_per_s"] = rate
-        if bench.flops_per_token is not None:
-            summary["perf/mfu"] = rate * bench.flops_per_token / bench.peak_flops
+        if context.flops_per_token is not None:
+            summary["perf/mfu"] = rate * context.flops_per_token / context.peak_flops
     return summary

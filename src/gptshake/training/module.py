@@ -7,18 +7,33 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from gptshake.context import Context
 from gptshake.estimate.budget import Budget
-from gptshake.training.bench import Bench
 from gptshake.training.device import to_device
+from gptshake.training.evaluation import Evaluation
 from gptshake.training.step import Step
 
 
 class GPTModule(pl.LightningModule):
-    """A network and its step, with what stands around them."""
+    """A network and its step, the context of the run, and how far the run is.
 
-    def __init__(self, step: Step, bench: Bench) -> None:
+    Args:
+        step: of the network.
+        context: of the run; ``bench``, its earlier name, works too.
+        validate: scores the validation split.
+    """
+
+    def __init__(self, step: Step, context: Context, validate: Callable[[], Evaluation]) -> None:
         super().__init__()
-        self.model, self.step, self.bench = step.model, step, bench
+        self.model, self.step, self.context, self.validate = step.model, step, context, validate
+        self.best_step: int | None = None
+        self.best_loss = float("inf")
+        self.validations_since_best = 0
+        self.elapsed_s = 0.0  # training time of earlier sessions of a resumed run
+
+    @property
+    def bench(self) -> Context:
+        return self.context
 
     @property
     def steps(self) -> int:
@@ -42,20 +57,20 @@ class GPTModule(pl.LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, as callbacks that average weights make one, has the weights alone."""
-        return super().__getstate__() | {"step": None, "bench": None}
+        return super().__getstate__() | {"step": None, "context": None, "validate": None}
 
     def log(self, name: str, value: Any, *args: Any, logger: bool | None = None, sync_dist: bool = False, **options: Any) -> None:
-        """Lightning's ``self.log``, in any hook of the module or a callback: the value is in the row of the step at work.
+        """Lightning's ``self.log``, in any hook of the module or a callback: the value is in the row of the current step.
 
         There is no epoch to average over, and no progress bar of Lightning's, so its other options change nothing.
         """
         if hasattr(value, "compute"):  # a metric of torchmetrics
             value = value.compute()
         if sync_dist:
-            value = self.bench.ranks.mean(torch.as_tensor(value, device=self.device).detach().clone())
+            value = self.context.ranks.mean(torch.as_tensor(value, device=self.device).detach().clone())
         self.trainer.callback_metrics[name] = torch.as_tensor(value).detach()
         if logger is not False:
-            self.bench.log({name: value})
+            self.context.log({name: value})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.step.make_optimizer()

@@ -47,6 +47,7 @@ class Step:
         loss: sum over the micro-batches of the step; when it is done, the mean of that over ranks.
         grad_norm: of the last step, before clipping.
         lr: of the last step; ``beta1`` likewise, where the schedule moves it.
+        skipped_steps: those that 16-mixed skipped because its loss scale was too large.
         scaler: the loss scale of 16-mixed, or None.
     """
 
@@ -68,6 +69,7 @@ class Step:
         self.steps = self.micro_batches = 0
         self.loss = self.grad_norm = torch.zeros(())
         self.lr = 0.0
+        self.skipped_steps = 0
         self.beta1: float | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.scaler: torch.amp.GradScaler | None = None

@@ -13,8 +13,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from gptshake.context import Context
 from gptshake.estimate.budget import Budget
-from gptshake.training.bench import Bench
 from gptshake.training.checkpoint import FolderCheckpointIO
 from gptshake.training.config import REPLACED
 from gptshake.training.device import ScaledPrecision
@@ -25,24 +25,24 @@ DEVICES = {"gpu": "cuda"}  # torch's words for Lightning's
 class RecordLogger(Logger):
     """The run record as Lightning's callbacks know a logger: what they log is in the row of the step at work."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
-        self._bench = bench
+        self._context = context
 
     @property
     def name(self) -> str:
-        return self._bench.run.name
+        return self._context.run.name
 
     @property
     def version(self) -> str:
-        return self._bench.run.id
+        return self._context.run.id
 
     @property
     def save_dir(self) -> str:
-        return str(self._bench.run.path)
+        return str(self._context.run.path)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        self._bench.log(metrics)
+        self._context.log(metrics)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the record holds the whole config."""

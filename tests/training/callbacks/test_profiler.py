@@ -86,7 +86,7 @@ def test_a_profiled_training_has_the_losses_of_one_without(training: Callable[..
 
 def test_validations_and_checkpoints_are_timed_by_themselves(training: Callable[..., Any], tmp_path: Path) -> None:
     one = training(steps=40, interval=2)
-    one.bench.validate = lambda validate=one.bench.validate: (time.sleep(0.02), validate())[1]
+    one.module.validate = lambda validate=one.module.validate: (time.sleep(0.02), validate())[1]
     found = profiled(one, tmp_path, SlowCallback())
     assert min(found.announcer.occasions["validation"]) >= 0.02
     assert shares(found)["logging"] > 0.5 and sum(step.get("logging/Metrics", 0) for step in found.measured) < 0.02

@@ -33,7 +33,7 @@ class Letters:
 
 def fitted(training: Any, *callbacks: Any) -> Any:
     job = training(steps=4, dropout=0.2)
-    job.bench.tokenizer = Letters()
+    job.store.tokenizer = Letters()
     job.fit(*callbacks)
     return job
 
@@ -66,7 +66,7 @@ class Escapes(Letters):
 
 def test_a_terminal_gets_no_control_characters_and_samples_md_the_text(training: Any, capsys: pytest.CaptureFixture[str]) -> None:
     job = training(steps=4)
-    job.bench.tokenizer = Escapes()
+    job.store.tokenizer = Escapes()
     job.fit(Samples(["abc"], n_tokens=5))
     out = capsys.readouterr().out
     assert "\\x1b]0;owned\\x07\\x9b31m" in out and "\x1b]" not in out and "\x9b" not in out

@@ -62,8 +62,8 @@ class Checkpoint(pl.Callback):
         """Complete a step whose validation was cut off; a run that had nothing left but that takes no step."""
         self._saved_at = time.monotonic()
         self.complete(trainer, pl_module)
-        over = self.max_seconds is not None and pl_module.bench.elapsed_s >= self.max_seconds
-        if "val/loss" in pl_module.bench.row and (over or self._impatient(pl_module)):
+        over = self.max_seconds is not None and pl_module.elapsed_s >= self.max_seconds
+        if "val/loss" in pl_module.context.row and (over or self._impatient(pl_module)):
             trainer.should_stop = True
         self.metrics.tick(pl_module)  # what the other callbacks did until now is no part of the first step
 
@@ -75,11 +75,11 @@ class Checkpoint(pl.Callback):
             Pruned: the sweep asks the run to end.
             TrainingError: a loss is not finite.
         """
-        bench = pl_module.bench
-        signum = (SIGNALS.received or 0) if bench.ranks.size == 1 else 0
+        context = pl_module.context
+        signum = (SIGNALS.received or 0) if context.ranks.size == 1 else 0
         if pl_module.micro_batches == 0:
             signum = self._end_step(trainer, pl_module)
-        self.lease.heartbeat(step=pl_module.steps, value=bench.row.get("val/loss"))
+        self.lease.heartbeat(step=pl_module.steps, value=context.row.get("val/loss"))
         if signum:
             self.save(trainer, pl_module)
             raise Stop(signum)
@@ -90,27 +90,27 @@ class Checkpoint(pl.Callback):
         self._close_row(trainer, pl_module)
         if isinstance(exception, Stop) and pl_module.micro_batches == 0:
             self.save(trainer, pl_module)
-        if self.due and pl_module.bench.run.last_row().get("step") != self.due["step"]:
+        if self.due and pl_module.context.run.last_row().get("step") != self.due["step"]:
             write_row(pl_module, self.due, [])
 
     def _end_step(self, trainer: pl.Trainer, module: GPTModule) -> int:
         """Gives the signal that came to any rank, or 0."""
-        bench, steps = module.bench, module.steps
-        if self.max_seconds and any(bench.ranks.all_reduce_max(self.metrics.elapsed(module) >= self.max_seconds)):
+        context, steps = module.context, module.steps
+        if self.max_seconds and any(context.ranks.all_reduce_max(self.metrics.elapsed(module) >= self.max_seconds)):
             trainer.should_stop = True
             if steps < module.budget.steps:
-                bench.run.say(f"the time limit is reached: stopping after step {steps:,} (trainer.max_time)")
+                context.run.say(f"the time limit is reached: stopping after step {steps:,} (trainer.max_time)")
         self._close_row(trainer, module)
         if validated := self.due is not None:
             self.save(trainer, module)
             self.complete(trainer, module)
         asked = self._asked_to_end()
         overdue = time.monotonic() - self._saved_at >= self.save_s
-        signum, save, pruned = bench.ranks.all_reduce_max(SIGNALS.received or 0, overdue, asked is not None)
+        signum, save, pruned = context.ranks.all_reduce_max(SIGNALS.received or 0, overdue, asked is not None)
         if validated and self._impatient(module):
             trainer.should_stop = True
         if validated and trainer.is_global_zero:
-            keep_only(bench.run.path, bench.best_step, stable_step=self._stable_step)
+            keep_only(context.run.path, module.best_step, stable_step=self._stable_step)
         if trainer.should_stop or save or module.step.plateau_ends:
             self.save(trainer, module)
         if pruned:
@@ -136,33 +136,33 @@ class Checkpoint(pl.Callback):
         """
         if self.due is None:
             return
-        bench, row, known = module.bench, self.due, module.bench.row
+        context, row, known = module.context, self.due, module.context.row
         is_written = known.get("step") == row["step"] and "val/loss" in known
         monitor(module, row)
         with _validation(trainer, module):
             if not is_written:
                 try:
-                    result = bench.validate()
+                    result = module.validate()
                 except BaseException:
                     write_row(module, row, [])
                     raise
                 row = row | {"val/loss": result.loss, "val/bpb": result.bpb}
             monitor(module, known if is_written else row)
-        row, bench.logged = bench.row | {name: float(value) for name, value in bench.logged.items()}, {}
+        row, context.logged = context.row | {name: float(value) for name, value in context.logged.items()}, {}
         if not is_written:
-            write_row(module, row, bench.trackers)
+            write_row(module, row, context.trackers)
         self.due = None
         if not math.isfinite(row["val/loss"]):
             raise TrainingError(not_finite(row, "validation loss"))
-        bench.validations_since_best += 1
-        if row["val/loss"] < bench.best_loss:
-            bench.best_step, bench.best_loss, bench.validations_since_best = int(row["step"]), row["val/loss"], 0
+        module.validations_since_best += 1
+        if row["val/loss"] < module.best_loss:
+            module.best_step, module.best_loss, module.validations_since_best = int(row["step"]), row["val/loss"], 0
 
     def _impatient(self, module: GPTModule) -> bool:
         """Whether the validations have been without a better loss for too long; says so."""
-        if not self.patience or module.bench.validations_since_best < self.patience:
+        if not self.patience or module.validations_since_best < self.patience:
             return False
-        module.bench.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
+        module.context.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
         return True
 
     def _asked_to_end(self) -> str | None:
@@ -174,31 +174,30 @@ class Checkpoint(pl.Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Our own state, and Lightning's counters as of the last finished step."""
-        bench = pl_module.bench
         checkpoint[OURS] = {
             "steps": pl_module.steps,
             "tokens": pl_module.tokens,
             "elapsed_s": self.metrics.elapsed(pl_module),
-            "best_step": bench.best_step,
-            "best_loss": bench.best_loss if bench.best_step else None,
-            "validations_since_best": bench.validations_since_best,
+            "best_step": pl_module.best_step,
+            "best_loss": pl_module.best_loss if pl_module.best_step else None,
+            "validations_since_best": pl_module.validations_since_best,
             "validation_due": self.due,
             "stable_step": self._stable_step,
-            "skipped_steps": bench.skipped_steps,
+            "skipped_steps": pl_module.step.skipped_steps,
         }
         rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Continue from what ``on_save_checkpoint`` wrote, perhaps with other devices, which share a step in another way."""
-        ours, bench = checkpoint[OURS], pl_module.bench
+        ours = checkpoint[OURS]
         rewrite_counters(checkpoint, ours["steps"], pl_module.budget.accumulation)
         pl_module.step.steps = ours["steps"]
-        bench.elapsed_s, bench.best_step = ours["elapsed_s"], ours["best_step"]
-        bench.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
-        bench.validations_since_best = ours["validations_since_best"]
+        pl_module.elapsed_s, pl_module.best_step = ours["elapsed_s"], ours["best_step"]
+        pl_module.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
+        pl_module.validations_since_best = ours["validations_since_best"]
         self._stable_step = ours.get("stable_step")
         self.due = ours.get("validation_due")  # a checkpoint from before 2026-12 was written after its validation
-        bench.skipped_steps = ours.get("skipped_steps", 0)
+        pl_module.step.skipped_steps = ours.get("skipped_steps", 0)
 
     def save(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Checkpoint the last finished step, unless it is saved already or none is finished."""
@@ -207,13 +206,13 @@ class Checkpoint(pl.Callback):
         if module.steps in (0, self._saved_step):
             return
         with SIGNALS.saving(), trainer.profiler.profile("[Callback]Checkpoint.save"):  # type: ignore[attr-defined]
-            module.bench.run.flush()
+            module.context.run.flush()
             if module.step.plateau_ends:
                 self._stable_step = module.steps
-            trainer.save_checkpoint(folder_of(module.bench.run.path, module.steps))
+            trainer.save_checkpoint(folder_of(module.context.run.path, module.steps))
             self._saved_step, self._saved_at = module.steps, time.monotonic()
             if trainer.is_global_zero:
-                keep_only(module.bench.run.path, module.bench.best_step, stable_step=self._stable_step)
+                keep_only(module.context.run.path, module.best_step, stable_step=self._stable_step)
 
 
 @contextmanager

@@ -45,9 +45,14 @@ class _Step:
 
 
 class Metrics(pl.Callback):
-    """The rows of metrics.csv."""
+    """The rows of metrics.csv.
 
-    def __init__(self) -> None:
+    Args:
+        expected_rate: tokens per second, roughly; None: not known, or processes share the cores.
+    """
+
+    def __init__(self, expected_rate: float | None = None) -> None:
+        self.expected_rate = expected_rate
         self._step: _Step | None = None  # whose row is not written
         self._began = self._data_s = self._batch_ended = 0.0
         self._step_began = Stamp("cpu")
@@ -82,7 +87,7 @@ class Metrics(pl.Callback):
 
     def elapsed(self, module: GPTModule) -> float:
         """Seconds of training over all sessions of this run."""
-        return module.bench.elapsed_s + time.perf_counter() - self._began
+        return module.elapsed_s + time.perf_counter() - self._began
 
     def is_late(self, module: GPTModule) -> bool:
         """Whether values are read one step late."""
@@ -94,10 +99,10 @@ class Metrics(pl.Callback):
 
     def collect(self, module: GPTModule) -> None:
         """Take what was logged in the step that has ended into its row; tensors begin their way from the device."""
-        step, logged = self._step, module.bench.logged
+        step, logged = self._step, module.context.logged
         if step is None:
             return
-        step.closed, module.bench.logged = True, {}
+        step.closed, module.context.logged = True, {}
         step.row |= {name: value for name, value in logged.items() if not isinstance(value, Tensor)}
         tensors = {name: value for name, value in logged.items() if isinstance(value, Tensor)}
         if tensors and self.is_late(module):
@@ -128,7 +133,7 @@ class Metrics(pl.Callback):
             TrainingError: the loss or the gradient of its step is not finite.
         """
         if self._step is not None:
-            write_row(module, self.take(module), module.bench.trackers)
+            write_row(module, self.take(module), module.context.trackers)
 
     def _measure(self, module: GPTModule) -> _Step:
         step = module.step
@@ -141,7 +146,7 @@ class Metrics(pl.Callback):
             "train/tokens": module.tokens,
             "train/lr": step.lr,
             "perf/data_ms": 1e3 * self._data_s,
-            "time": module.bench.run.now(),
+            "time": module.context.run.now(),
         }
         if step.beta1 is not None:
             row["train/beta1"] = step.beta1
@@ -154,7 +159,7 @@ class Metrics(pl.Callback):
         """Once: complete the row with the values that have arrived; one that is not finite is written at once."""
         if step.read:
             return
-        step.read, bench, row = True, module.bench, step.row
+        step.read, context, row = True, module.context, step.row
         step.ended.wait()
         loss_sum, grad_norm, *scale = map(float, step.values)
         skipped = bool(scale) and module.step.overflowed(loss_sum, grad_norm, scale[0])
@@ -165,27 +170,27 @@ class Metrics(pl.Callback):
             "perf/step_ms": 1e3 * seconds,
             "perf/tokens_per_s": rate,
         }
-        if bench.flops_per_token is not None:
-            row["perf/mfu"] = rate * bench.flops_per_token / bench.peak_flops
+        if context.flops_per_token is not None:
+            row["perf/mfu"] = rate * context.flops_per_token / context.peak_flops
         if skipped:
-            bench.skipped_steps += 1
+            module.step.skipped_steps += 1
         else:
             row["train/grad_norm"] = grad_norm
         monitor(module, row)
         self._note_slow(module, rate)
         if not (skipped or (math.isfinite(loss_sum) and math.isfinite(grad_norm))):
             self._step = None
-            write_row(module, row, bench.trackers)
+            write_row(module, row, context.trackers)
             raise TrainingError(not_finite(row, "gradient" if math.isfinite(loss_sum) else "loss", "; its update was not applied"))
 
     def _note_slow(self, module: GPTModule, rate: float) -> None:
         """Once, after the first steps: say so if several threads are far slower than they should be, as they are where cores are shared."""
-        expected = module.bench.expected_rate
+        expected = self.expected_rate
         if expected is None or len(self._rates) > WATCHED:
             return
         self._rates.append(rate)
         if len(self._rates) > WATCHED and (typical := median(self._rates[1:])) < expected / SLOW:
-            module.bench.run.say(
+            module.context.run.say(
                 f"note: {typical:,.0f} tokens/s, where about {expected:,.0f} were expected: "
                 "if another process uses the cores, try trainer.threads=1"
             )
@@ -193,14 +198,14 @@ class Metrics(pl.Callback):
 
 def monitor(module: GPTModule, row: Row) -> None:
     """Show a row to callbacks, ours and Lightning's."""
-    module.bench.row = row
+    module.context.row = row
     module.trainer.callback_metrics.update({name: torch.tensor(row[name]) for name in MONITORED if name in row})
 
 
 def write_row(module: GPTModule, row: Row, trackers: Sequence[Tracker]) -> None:
     """Write a row into the record and to these trackers."""
-    module.bench.row = row
-    module.bench.run.append_row(row)
+    module.context.row = row
+    module.context.run.append_row(row)
     for tracker in trackers:
         tracker.row(row)
 

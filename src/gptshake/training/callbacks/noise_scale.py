@@ -48,7 +48,7 @@ class NoiseScale(pl.Callback):
         Raises:
             ConfigError: a batch of one sequence cannot be compared with a smaller one; a loss scale changes all norms; several devices.
         """
-        if pl_module.bench.ranks.size > 1:
+        if pl_module.context.ranks.size > 1:
             raise ConfigError("The noise scale is measured on one device: leave callbacks=noise_scale or trainer.devices out.")
         if pl_module.budget.batch_size < 2:
             raise ConfigError("The noise scale compares a batch with parts of it, and data.batch_size=1 has none: set it to 2 or more.")
@@ -56,7 +56,7 @@ class NoiseScale(pl.Callback):
             raise ConfigError(
                 "The noise scale cannot be measured under the loss scale of trainer.precision=16-mixed; use bf16-mixed or 32-true."
             )
-        self._writer = NoiseScaleWriter(pl_module.bench.run.path, pl_module.steps)
+        self._writer = NoiseScaleWriter(pl_module.context.run.path, pl_module.steps)
         if pl_module.budget.accumulation > 1:
             for parameter in pl_module.model.parameters():
                 parameter.register_hook(partial(_keep_norm, self._passing))  # type: ignore[no-untyped-call]
@@ -92,8 +92,8 @@ class NoiseScale(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         self._write(pl_module)
-        estimates = running(read_measurements(pl_module.bench.run.path))
-        pl_module.bench.run.say(sentence(estimates, pl_module.budget.batch_size, pl_module.budget.block_size))
+        estimates = running(read_measurements(pl_module.context.run.path))
+        pl_module.context.run.say(sentence(estimates, pl_module.budget.batch_size, pl_module.budget.block_size))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
         self._write(pl_module)

@@ -21,9 +21,9 @@ class Plots(pl.Callback):
         self._draw(module)
 
     def _draw(self, module: GPTModule) -> None:
-        bench = module.bench
-        bench.run.flush()
+        context = module.context
+        context.run.flush()
         if module.steps:
-            for path in bench.draw(bench.run.path):
-                for tracker in bench.trackers:
+            for path in context.draw(context.run.path):
+                for tracker in context.trackers:
                     tracker.image(path.stem, path)

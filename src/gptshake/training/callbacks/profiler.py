@@ -174,9 +174,9 @@ class Profiler(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: GPTModule, stage: str) -> None:  # type: ignore[override]
         """Listen; the start is measured on the clock, whatever the device."""
         self.arrived = time.perf_counter()
-        bench = pl_module.bench
-        self.flops_per_token, self.peak_flops = bench.flops_per_token, bench.peak_flops
-        bench.draw = lambda folder: []
+        context = pl_module.context
+        self.flops_per_token, self.peak_flops = context.flops_per_token, context.peak_flops
+        context.draw = lambda folder: []
         trainer.profiler = self.announcer  # type: ignore[attr-defined]  # set by a connector, out of mypy's sight
         self.announcer.watcher = Timeline("cpu")
 

@@ -43,9 +43,9 @@ class Progress(pl.Callback):
             self._shown_at = now
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        row, now = pl_module.bench.row, time.monotonic()
+        row, now = pl_module.context.row, time.monotonic()
         self._console.clear()
-        pl_module.bench.run.say(
+        pl_module.context.run.say(
             f"step {pl_module.steps:>6,} of {pl_module.budget.steps:,} | val loss {row['val/loss']:.4f} | {row['val/bpb']:.3f} bpb"
             f" | train {row['train/loss']:.4f} | lr {row['train/lr']:.2e} | {row['perf/tokens_per_s']:,.0f} tokens/s | left {self._left(pl_module, now)}"
         )
@@ -58,7 +58,7 @@ class Progress(pl.Callback):
         self._console.clear()
 
     def _parts(self, module: GPTModule, now: float) -> list[str]:
-        row, done = module.bench.row, self._done(module)
+        row, done = module.context.row, self._done(module)
         rate = (done - self._first) / max(now - self._began, 1e-9)
         return [
             f"step {module.steps:>6,} of {module.budget.steps:,}",

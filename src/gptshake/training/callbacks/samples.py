@@ -12,6 +12,7 @@ from gptshake.model.generate import generate
 from gptshake.record.texts import TITLE
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS
+from gptshake.tokenizer.protocol import Tokenizer
 from gptshake.tokenizer.unknown import as_read
 from gptshake.training.callbacks.metrics import not_finite
 from gptshake.training.module import GPTModule
@@ -50,8 +51,8 @@ class Samples(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """What the untrained model writes, and what it cannot read of a prompt."""
-        for note in filter(None, (as_read(pl_module.bench.tokenizer, prompt) for prompt in self.prompts)):
-            pl_module.bench.run.say(f"note: {note}")
+        for note in filter(None, (as_read(pl_module.context.store.tokenizer, prompt) for prompt in self.prompts)):
+            pl_module.context.run.say(f"note: {note}")
         self.complete(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -60,7 +61,7 @@ class Samples(pl.Callback):
 
     def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Draw the sample of the last step if the record lacks it: a resumed run may have been stopped before it."""
-        written = {sample.step for sample in module.bench.run.samples() if sample.title == TITLE}
+        written = {sample.step for sample in module.context.run.samples() if sample.title == TITLE}
         if module.steps in self.due(module.budget.steps) - written:
             self._sample(module)
 
@@ -70,19 +71,19 @@ class Samples(pl.Callback):
         Raises:
             TrainingError: the network's output is not finite.
         """
-        bench, step = module.bench, module.steps
+        context, step = module.context, module.steps
         try:
-            with SIGNALS.immediate() if bench.ranks.size == 1 else nullcontext():
+            with SIGNALS.immediate() if context.ranks.size == 1 else nullcontext():
                 texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
         except TrainingError as error:
-            raise TrainingError(not_finite(bench.row, "output of the network") if step else str(error)) from error
-        for tracker in bench.trackers:
+            raise TrainingError(not_finite(context.row, "output of the network") if step else str(error)) from error
+        for tracker in context.trackers:
             tracker.sample(step, module.tokens, "\n---\n".join(texts))
-        bench.run.sample(step, module.tokens, "\n---\n".join(texts))
-        bench.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{printable(texts[-1])}\n---")
+        context.run.sample(step, module.tokens, "\n---\n".join(texts))
+        context.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{printable(texts[-1])}\n---")
 
     def _continue(self, module: GPTModule, prompt: str) -> str:
-        tokenizer = module.bench.tokenizer
+        tokenizer: Tokenizer = module.context.store.tokenizer
         ids = tokenizer.encode(prompt) if prompt else [tokenizer.eot_id]
         start = torch.as_tensor([int(token) for token in ids], device=module.device)[None]
         written = generate(module.model, start, self.n_tokens, seed=0, **self.how)
