@@ -16,6 +16,19 @@ Messages are whole sentences: what was written, why it cannot work, what to do. 
 in one place, ``gptshake.__main__``.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def closest(word: str, names: Iterable[str], most: int = 1) -> str:
+    """The names closest to a word, as in ``a or b``; a dotted name is found by its last part, too. Empty if none is close."""
+    names = list(names)
+    ends = {name.rpartition(".")[2]: name for name in reversed(names)}
+    if word in ends:
+        return ends[word]
+    near = difflib.get_close_matches(word, names, most, 0.6) or [ends[end] for end in difflib.get_close_matches(word, ends, 1, 0.7)]
+    return " or ".join(near)
+
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without a full stop; the name of its class if it says nothing."""

@@ -93,18 +93,26 @@ def seen(page: str, script: str, folder: Path, width: int = 1280) -> dict[str, A
     """What a script sees that runs after the page's own in headless Chromium: its ``see`` as JSON."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
-    page = re.sub(
-        '<meta http-equiv="Content-Security-Policy"[^>]*>', "<script>const errors = []; onerror = (e) => errors.push(e);</script>", page
-    )
     report = "see.errors = errors; see.requests = performance.getEntriesByType('resource').map((entry) => entry.name);"
-    last = f"<script>const see = {{}};{HELPERS}{script};{report} document.body.replaceChildren(JSON.stringify(see));</script>"
-    (folder / "runs.html").write_text(page.replace("</body>", f"{last}</body>"), encoding="utf-8")
+    report += (
+        "const other = make('script', { textContent: 'window.other = 1' }); document.body.append(other); see.other = window.other ?? null;"
+    )
+    first = "const errors = []; onerror = (e) => errors.push(e);"
+    last = f"const see = {{}};{HELPERS}{script};{report} document.body.replaceChildren(JSON.stringify(see));"
+    policy = page[page.index('<meta http-equiv="Content-Security-Policy"') : page.index('<meta name="viewport"')]
+    ours = policy.replace("script-src ", f"script-src '{sha256_of(first)}' '{sha256_of(last)}' ")  # it stays in force
+    page = page.replace(policy, f"{ours}<script>{first}</script>").replace("</body>", f"<script>{last}</script></body>")
+    (folder / "runs.html").write_text(page, encoding="utf-8")
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--dump-dom")
     command = [CHROMIUM, *flags, f"--window-size={width},1400", (folder / "runs.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     found: dict[str, Any] = json.loads(unescape(re.findall(r"<body>(.*)</body>", done.stdout, re.DOTALL)[0]))
-    assert found["errors"] == [] and found["requests"] == []
+    assert found["errors"] == [] and found["requests"] == [] and found["other"] is None, "a script that is not the page's own ran"
     return found
+
+
+def sha256_of(script: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 SCRIPT = """
@@ -215,8 +223,39 @@ def test_what_is_embedded_parses_back_and_ends_no_script(entries: list[Entry]) -
     assert any(note.startswith("<img src=x onerror=") for note in notes) and "<img" not in html
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
     assert len(scripts) == html.count("<script") == html.count("</script") == 2 and "<!--" not in html
-    digest = base64.b64encode(hashlib.sha256(scripts[1].encode()).digest()).decode()
-    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html, "no other script runs"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{sha256_of(scripts[1])}'"
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    assert html.count("Content-Security-Policy") == 1 and meta in html[: html.index("<script")], "no other script runs"
+
+
+def test_the_page_needs_nothing_that_its_policy_forbids(entries: list[Entry]) -> None:
+    html = runs_page(entries)
+    markup, script = (
+        re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL),
+        re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0],
+    )
+    assert not re.search(r"<[^>]*\s(on\w+|src|href)\s*=|javascript:|<(img|link|iframe|base|form)\b", markup)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|\bFunction\(|\bfetch\b|XMLHttp|\bimport\b|\burl\(http", script
+    )
+
+
+def test_what_answers_the_pointer_is_a_button_or_a_box_which_the_keyboard_toggles_too(entries: list[Entry]) -> None:
+    html = runs_page(entries)
+    script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
+    assert re.findall(r"(\S+)\.addEventListener\(\"click\"", script) == ["node", '$("clear")'] and "onclick" not in script
+    assert re.search(r'const node = make\("button", \{ type: "button",.*?\}\);\s+node\.addEventListener\("click", click\)', script)
+    assert '<button type="button" id="clear">' in html
+    toggled = re.findall(r"(\S+)\.addEventListener\(\"(change|input)\"", script)
+    assert toggled == [("item.box", "change"), ('$("filter")', "input"), ("$(id)", "change"), ('$("when")', "change")]
+    assert 'item.box = make("input", { type: "checkbox", ariaLabel: label })' in script and "tabIndex: -1" not in script
+    assert "study.open = !study.open; show();" in script and "study.fold.ariaExpanded = String(study.open)" in script
+    scrolling = re.findall(r'<div [^>]*role="region"[^>]*>', html)
+    assert (
+        len(scrolling) == 2
+        and all('tabindex="0"' in tag for tag in scrolling)
+        and 'make("pre", { textContent: text, tabIndex: 0 })' in script
+    )
 
 
 def data_of(html: str) -> Any:

@@ -5,7 +5,6 @@ Nothing here fails for a record that is torn, half-written or of another version
 """
 
 import contextlib
-import difflib
 import json
 import math
 import re
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gptshake.console import one_line
-from gptshake.errors import RecordError
+from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, read_text, yaml_text
 from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
 from gptshake.record.names import title_of
@@ -106,12 +105,12 @@ class Entry:
     def source(self) -> str:
         """What was trained on what: ``tiny · wiki_char · excerpt106``; the task, and ``debug=smoke``, in front if it was no plain training."""
         model, data, label = self.part("choices").get("model"), str(self.part("choices").get("data") or ""), self.part("data").get("label")
-        parts = [model, data, "" if not label or data.startswith(str(label)) else label]  # shakespeare_char says it already
+        named = [model, data, "" if label and data.startswith(str(label)) else label]  # shakespeare_char says it already
+        if not model or not data:
+            named = ["" if self.status == BROKEN else self.title]
         task, debug = self.info.get("task", "train"), debugs(self.info)
-        named = parts if model and data else ["" if self.status == BROKEN else self.title]
-        return one_line(
-            " · ".join(str(part) for part in [f"debug={debug}" if debug else "", task if task != "train" else "", *named] if part)
-        )
+        parts = [f"debug={debug}" if debug else "", task if task != "train" else "", *named]
+        return one_line(" · ".join(str(part) for part in parts if part))
 
     @property
     def old_rule(self) -> bool:
@@ -126,22 +125,17 @@ class Entry:
         found = {key: float(value) for key, value in self.summary.items() if is_number(value)}
         lacking = [name for name in _LAST if unfinished or name not in found]
         last = last_values(self.path / "metrics.csv", [*lacking, SECONDS]) if lacking else {}
-        seconds = self._seconds(last.pop(SECONDS, None))
+        ended = last.pop(SECONDS, None)
         found |= {key: float(value) for key, value in last.items() if math.isfinite(value)}
-        return found if seconds is None else found | {SECONDS: seconds}
-
-    def _seconds(self, last: float | None) -> float | None:
-        """Of all sessions together, up to the last step of a run that has not ended; of an older record from the start to the end.
-
-        Rows and sessions are timed by one clock, which nobody sets; what the system's clock says now is not of it.
-        """
+        # Of all sessions together, up to the last step of a run that has not ended; of an older record from the start to the end. Rows and
+        # sessions are timed by one clock, which nobody sets; what the system's clock says now is not of it.
         wall, started, finished = (self.info.get(key) for key in ("wall_s", "started", "finished"))
-        if self.status in ("running", "killed") and self.info.get("sittings"):
-            return totals(end_session(self.info["sittings"], now=last or 0.0))["wall_s"]
-        if self.status != "running" and is_number(wall):
-            return float(wall or 0)
-        end = time.time() if self.status == "running" else finished if is_number(finished) and self.status != "killed" else last
-        return max(0.0, float(end) - float(started)) if is_number(end) and is_number(started) and end and started else None
+        if unfinished and self.info.get("sittings"):
+            wall = totals(end_session(self.info["sittings"], now=ended or 0.0))["wall_s"]
+        elif self.status == "running" or not is_number(wall):
+            end = time.time() if self.status == "running" else finished if is_number(finished) and not unfinished else ended
+            wall = max(0.0, float(end) - float(started)) if is_number(end) and is_number(started) and end and started else None
+        return found if wall is None else found | {SECONDS: float(wall)}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -194,11 +188,7 @@ def read_entry(path: Path) -> Entry:
 
 
 def read_index(roots: Sequence[Path]) -> list[Entry]:
-    """Every run below some folders, a sweep's trials too, the newest first.
-
-    Args:
-        roots: folders of runs, and of sweeps of runs; one that is not there has none.
-    """
+    """Every run below some folders of runs and sweeps, a sweep's trials too, the newest first."""
     return sorted(map(read_entry, dict.fromkeys(run_dirs(roots))), key=lambda entry: (entry.started, entry.path), reverse=True)
 
 
@@ -209,17 +199,14 @@ def frame(entries: Sequence[Entry], *, config: bool = True) -> "pd.DataFrame":
     """
     import pandas as pd  # late: a third of a second
 
-    parts = [
-        (dict(zip(ABOUT, _about(one), strict=True)), one.part("choices"), one.figures, one.config if config else {}) for one in entries
-    ]
+    parts = []
+    for one in entries:
+        started = datetime.fromtimestamp(one.started).astimezone().isoformat("T", "seconds")
+        about = (one.id, one.name, one.status, started, one.info.get("task"), one.study, one.note, one.reason, str(one.path))
+        parts.append((dict(zip(ABOUT, about, strict=True)), one.part("choices"), one.figures, one.config if config else {}))
     columns = dict.fromkeys([*ABOUT, *(str(key) for n in range(1, 4) for row in parts for key in row[n])])
     rows = [{str(key): value for part in reversed(row) for key, value in part.items()} for row in parts]
     return pd.DataFrame([[row.get(key) for key in columns] for row in rows], columns=list(columns), dtype=object)
-
-
-def _about(one: Entry) -> tuple[Any, ...]:
-    started = datetime.fromtimestamp(one.started).astimezone().isoformat("T", "seconds")
-    return one.id, one.name, one.status, started, one.info.get("task"), one.study, one.note, one.reason, str(one.path)
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -265,8 +252,8 @@ def find_study(text: str, multirun: Path) -> Path:
         if wanted and (folder / STUDY_FILE).is_file():
             return folder
     names = sorted(file.parent.name for file in multirun.glob(f"*/{STUDY_FILE}"))
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
-    known = f"; did you mean {' or '.join(near)}?" if near else f" in {multirun}; there is {', '.join(names) or 'none at all'}."
+    near = closest(wanted, names, 3)
+    known = f"; did you mean {near}?" if near else f" in {multirun}; there is {', '.join(names) or 'none at all'}."
     raise RecordError(f"There is no study {wanted!r}{known}")
 
 

@@ -9,7 +9,6 @@ checkpoints/  plots/  tokenizer/    filled by others
 """
 
 import contextlib
-import difflib
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from typing import Any
 import yaml
 
 from gptshake.energy import Meter
-from gptshake.errors import RecordError
+from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, fsync, read_text, sha256, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, last_row, read_history, read_rows
@@ -328,13 +327,9 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
         return found[0]
     if found:
         raise RecordError(f"{wanted!r} names several runs; give the path of one: {', '.join(map(str, found))}.")
-    near = difflib.get_close_matches(wanted, [name for name, _ in names], n=3, cutoff=0.5)
-    where = (
-        f"; did you mean {' or '.join(near)}?"
-        if near
-        else f" in {' or '.join(map(str, roots))}" + ("." if names else "; no run is there at all.")
-    )
-    raise RecordError(f"There is no run {wanted!r}{where}")
+    near, where = closest(wanted, [name for name, _ in names], 3), " or ".join(map(str, roots))
+    known = f"; did you mean {near}?" if near else f" in {where}{'.' if names else '; no run is there at all.'}"
+    raise RecordError(f"There is no run {wanted!r}{known}")
 
 
 def run_dirs(roots: Sequence[Path]) -> Iterator[Path]:

@@ -1,8 +1,7 @@
-"""The code of a run, restored: its commit in a git worktree of its own, with its patch and its untracked files on top.
+"""The code of a run, restored: its commit in a temporary git worktree, with its patch and its untracked files on top.
 
-Takes a run directory and its run.json; gives a folder of sources for a fresh interpreter, gone again afterwards. The user's
-checkout, index and branches are only read, whatever state they are in. Code that git does not know cannot be brought back:
-then the installation at hand must have the same hash.
+The user's checkout, index and branches are only read. Code that git does not know cannot be restored: then the installation at hand
+must have the same hash.
 """
 
 import os
@@ -10,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -42,19 +41,16 @@ class Code:
 def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
     """The code that a run was made with.
 
-    Args:
-        run_dir: where diff.patch and untracked/ are.
-        info: the run's run.json.
     Raises:
         RecordError: the commit is not here, the patch does not apply, a file was not kept, or unversioned code is not that of today.
     """
     state = info.get("git") or {}
     commit, own_conf = state.get("commit"), any(name.startswith("conf/") for name in info.get("local_conf") or {})
-    if commit and not is_commit(str(commit)):
-        raise RecordError(f"{info['id']} names {str(commit)!r:.80} as its commit, which is none: this record is not as gptshake writes it.")
     if not commit:
-        yield replace(_installed(info, state), own_conf=own_conf)
+        yield Code(None, None, _installed(info, state), own_conf=own_conf)
         return
+    if not is_commit(str(commit)):
+        raise RecordError(f"{info['id']} names {str(commit)!r:.80} as its commit, which is none: this record is not as gptshake writes it.")
     remote, root = state.get("remote"), checkout_root()
     if root is None:
         raise RecordError(
@@ -68,10 +64,15 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
         raise RecordError(
             f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and run the same command again."
         ) from refusal
-    _remove_dead(root)
+    for dead in Path(gettempdir()).glob(f"{PREFIX}*"):  # left by a killed reproduction
+        with suppress(OSError):  # another user's, or at work
+            if (dead / TREE).is_dir():
+                os.close(lock_file(dead / "lock"))
+                shutil.rmtree(dead)
+    with suppress(GitRefused):
+        run_git(root, "worktree", "prune", seconds=TIMEOUT_S)
     with TemporaryDirectory(prefix=PREFIX) as folder:
-        tree = Path(folder).resolve() / TREE
-        lock = lock_file(Path(folder) / "lock")
+        tree, lock = Path(folder).resolve() / TREE, lock_file(Path(folder) / "lock")
         try:
             try:
                 run_git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit, seconds=TIMEOUT_S)
@@ -85,41 +86,26 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
                 run_git(root, "worktree", "remove", "--force", "--force", str(tree), seconds=TIMEOUT_S)
 
 
-def _remove_dead(root: Path) -> None:
-    """Remove what a killed reproduction left: folders of ours with a worktree whose lock nobody holds, and git's notes of them."""
-    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another user's, or at work
-            if (folder / TREE).is_dir():
-                os.close(lock_file(folder / "lock"))
-                shutil.rmtree(folder)
-    with suppress(GitRefused):
-        run_git(root, "worktree", "prune", seconds=TIMEOUT_S)
-
-
-def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> Code:
+def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """What is installed, if it is the run's code."""
     version, then = info.get("version"), state.get("code_sha256")
-    now = code_sha256() if then else None
+    now = code_sha256() if then else ""
     if then and then == now:
-        return Code(None, None, f"gptshake {version} as it is installed, which has the hash of the run's code")
-    reason = state.get("unversioned") or "git knew no commit"
-    known = f"Its code has the hash {then[:16]}, this installation {now[:16]}" if then and now else "It kept no hash of its code"
+        return f"gptshake {version} as it is installed, which has the hash of the run's code"
+    known = f"Its code has the hash {then[:16]}, this installation {now[:16]}" if then else "It kept no hash of its code"
     raise RecordError(
-        f"{info['id']} was made by gptshake {version} without a commit ({reason}), so its code cannot be restored. {known}: "
-        f"install gptshake {version} in the way it was then, and run the same command again."
+        f"{info['id']} was made by gptshake {version} without a commit ({state.get('unversioned') or 'git knew no commit'}), so its code "
+        f"cannot be restored. {known}: install gptshake {version} in the way it was then, and run the same command again."
     )
 
 
 def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Bring back what was not committed.
+    """Bring back what was not committed; files that were hashed, not copied, are taken from the user's checkout if they are there still.
 
-    Files that were hashed, not copied, are taken from the user's checkout if they are there still.
     Returns:
         It in words, and sentences about what is doubtful.
-    Raises:
-        RecordError: the patch does not apply, or files are missing; names them.
     """
-    patch, kept, missing = run_dir / PATCH, untracked_files(run_dir), list[str]()
+    patch, kept, hashes, missing = run_dir / PATCH, untracked_files(run_dir), _hashes(run_dir, state), list[str]()
     if state.get("dirty") and not patch.exists() and not (run_dir / UNTRACKED).exists() and not state.get("untracked"):
         raise RecordError(f"{run_dir} was made with uncommitted changes, but holds neither {PATCH} nor {UNTRACKED}/: they are lost.")
     redacted = ", ".join(state.get("redacted") or ())
@@ -129,14 +115,12 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
         except GitRefused as refusal:
             hidden = f" (the record hides a secret in {redacted})" if redacted else ""
             raise RecordError(f"{patch} does not apply to commit {state['commit'][:10]}: {refusal}{hidden}.") from refusal
-    hashes = _hashes(kept, state)
     for name, known in sorted(hashes.items()):
-        source = kept.get(name, root / name)
+        source, target = kept.get(name, root / name), tree / name
         if name in kept or (source.is_file() and (link_sha256(source) if source.is_symlink() else sha256(source)) == known):
-            target = tree / name
             if not target.resolve().is_relative_to(tree):
                 raise RecordError(
-                    f"{name!r}, an untracked file of the record, would leave the restored code: gptshake does not write such records."
+                    f"{name!r}, an untracked file of the record, would leave the restored code: it is not as gptshake writes it."
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
@@ -147,7 +131,7 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
         raise RecordError(f"These files were part of the code, but the record kept only their hashes; put them back into {root}:\n{listed}")
     parts = [PATCH] * patch.exists() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
     doubts = [f"the record hides a secret in {redacted}: what is restored is not quite what ran"] if redacted else []
-    if state.get("diff_sha256") not in (None, _changes_hash(patch, hashes)):
+    if state.get("diff_sha256") and not is_unchanged(run_dir, state):
         doubts += [f"{PATCH} and {UNTRACKED}/ were changed, or are not complete: they do not have the hash that the run began with"]
     return f" with {' and '.join(parts)}" if parts else "", tuple(doubts)
 
@@ -159,22 +143,20 @@ def untracked_files(run_dir: Path) -> dict[str, Path]:
     return {file.relative_to(folder).as_posix(): file for file in found}
 
 
-def changed_files(patch: Path) -> list[str]:
-    """The files that a patch changes."""
+def changed_files(run_dir: Path) -> list[str]:
+    """The files that a record's patch changes."""
+    patch = run_dir / PATCH
     text = patch.read_text(encoding="utf-8", errors="replace") if patch.exists() else ""
     return re.findall(r"^diff --git .* b/(.*)$", text, flags=re.MULTILINE)
 
 
-def is_unchanged(run_dir: Path, info: Mapping[str, Any]) -> bool:
-    """Whether the uncommitted code that a record keeps has the hash that the run began with."""
-    state, patch, kept = info.get("git") or {}, run_dir / PATCH, untracked_files(run_dir)
-    known = state.get("diff_sha256")
-    return _changes_hash(patch, _hashes(kept, state)) == known if known else not kept and not patch.exists()
+def is_unchanged(run_dir: Path, state: Mapping[str, Any]) -> bool:
+    """Whether the uncommitted code that a record keeps has the hash that the run began with, as ``git`` of run.json has it."""
+    patch, hashes = run_dir / PATCH, _hashes(run_dir, state)
+    if known := state.get("diff_sha256"):
+        return changes_sha256(patch.read_bytes() if patch.exists() else b"", hashes) == known
+    return not untracked_files(run_dir) and not patch.exists()
 
 
-def _hashes(kept: Mapping[str, Path], state: Mapping[str, Any]) -> dict[str, str | None]:
-    return dict(state.get("untracked") or {}) | {name: sha256(file) for name, file in kept.items()}
-
-
-def _changes_hash(patch: Path, untracked: Mapping[str, str | None]) -> str:
-    return changes_sha256(patch.read_bytes() if patch.exists() else b"", untracked)
+def _hashes(run_dir: Path, state: Mapping[str, Any]) -> dict[str, str | None]:
+    return dict(state.get("untracked") or {}) | {name: sha256(file) for name, file in untracked_files(run_dir).items()}

@@ -1,8 +1,4 @@
-"""What two configs differ in, as far as it can change a result. Pure.
-
-Takes config.yaml as dotted keys (``index.Entry.config``) and gives the keys that differ with both values. Left out is
-where a run is kept, shown and watched, and what follows from other keys; so two runs of one experiment have no difference.
-"""
+"""What two configs, and two machines, differ in, as far as it can change a result. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -20,17 +16,24 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
 
     A key that is not there is None; where another option of a group was chosen, the keys that only one of the two has are left out.
     """
-    keys = [
-        key
-        for key in dict.fromkeys([*new, *old])
-        if not is_free(key, RESULT, old, new) and not _is_copy(key, old, new) and not _belongs_to_another(key, old, new)
-    ]
-    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+    found = {}
+    for key in {**new, **old}:
+        target = f"{key.partition('.')[0]}._target_"
+        of_another = key != target and old.get(target) != new.get(target) and not (key in old and key in new)
+        if old.get(key) != new.get(key) and not of_another and not is_free(key, RESULT, old, new) and not _is_copy(key, old, new):
+            found[key] = old.get(key), new.get(key)
+    return found
 
 
 def counting(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a config that can change a result, without copies."""
     return {key: value for key, value in config.items() if not is_free(key, RESULT, config) and not _is_copy(key, config)}
+
+
+def _is_copy(key: str, *configs: Mapping[str, Any]) -> bool:
+    """Whether a key of the source stands beside it, too: ``data.documents.path`` is ``data.path``."""
+    own = key.replace("data.documents.", "data.", 1)
+    return own != key and not key.endswith("_target_") and all(config.get(key) == config.get(own) for config in configs)
 
 
 def key_text(key: str) -> str:
@@ -51,13 +54,27 @@ def value_text(value: Any) -> str:
     return text.rpartition(".")[2] if text.startswith("gptshake.") else text
 
 
-def _belongs_to_another(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether only one of two options has the key at all: that the option is another one says enough."""
-    target = f"{key.partition('.')[0]}._target_"
-    return key != target and old.get(target) != new.get(target) and not (key in old and key in new)
-
-
-def _is_copy(key: str, *configs: Mapping[str, Any]) -> bool:
-    """Whether a key of the source stands beside it, too: ``data.documents.path`` is ``data.path``."""
-    own = key.replace("data.documents.", "data.", 1)
-    return own != key and not key.endswith("_target_") and all(config.get(key) == config.get(own) for config in configs)
+def machine_facts(info: Mapping[str, Any]) -> dict[str, str]:
+    """What a run.json says of interpreter, libraries and machine, and what ``auto`` became on it."""
+    environment, hardware, resolved = (info.get(key) or {} for key in ("environment", "hardware", "resolved"))
+    gpus, packages = hardware.get("gpus"), environment.get("packages")
+    named = [str(gpu["name"]) for gpu in gpus if isinstance(gpu, dict) and gpu.get("name")] if isinstance(gpus, list) else []
+    facts = {
+        "gptshake": info.get("version"),
+        "python": environment.get("python"),
+        "system": environment.get("platform"),
+        "processor": hardware.get("cpu") or environment.get("cpu"),
+        "cores": hardware.get("cores"),
+        "hardware threads": hardware.get("threads"),
+        "memory, GB": hardware.get("ram_gb"),
+        "GPU": ", ".join(named) or None,
+        "driver": environment.get("driver"),
+        "CUDA": environment.get("cuda"),
+        "device": resolved.get("trainer.accelerator"),
+        "precision": resolved.get("trainer.precision"),
+        "threads of torch": resolved.get("trainer.threads"),
+        "micro-batch size": resolved.get("data.micro_batch_size"),
+        "loader workers": resolved.get("data.workers"),
+        **(packages if isinstance(packages, dict) else {}),
+    }
+    return {what: str(value) for what, value in facts.items() if value is not None}

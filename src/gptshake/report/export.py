@@ -8,7 +8,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,7 @@ _LATEX = str.maketrans(
 
 
 def check_targets(targets: Mapping[str, str | None]) -> None:
-    """Refuse two tables on one standard output, and a folder.
-
-    Args:
-        targets: key of the config -> where its table goes, None for nowhere.
-    """
+    """Refuse two tables on one standard output, and a folder; takes keys of the config and where the table of each goes, if anywhere."""
     if len(out := [f"{key}=-" for key, target in targets.items() if target == STDOUT]) > 1:
         raise ConfigError(f"{' and '.join(out)} would both go to the standard output: give one of them a file.")
     for key, target in targets.items():
@@ -66,36 +62,33 @@ def runs_json(entries: Sequence[Entry]) -> str:
 
 def runs_csv(entries: Sequence[Entry]) -> str:
     """A line for each run: what the record says, its options, figures, and the keys that can change a result."""
-    free = [{key for key in entry.config if is_free(key, RESULT, entry.config)} for entry in entries]
-    others = {
-        key
-        for n, entry in enumerate(entries)
-        for part in (entry.part("choices"), entry.figures, entry.config.keys() - free[n])
-        for key in part
-    }
+    kept = set[str](ABOUT)
+    for entry in entries:
+        kept |= entry.part("choices").keys() | entry.figures.keys()
+        kept |= {key for key in entry.config if not is_free(key, RESULT, entry.config)}
     table = frame(entries)
-    return str(table[[name for name in table if name in others or name in ABOUT]].map(_plain).to_csv(index=False, lineterminator="\n"))
+    used = [name for name in table if name in kept]
+    return _csv(used, table[used].to_numpy(dtype=object))
 
 
 def study_csv(study: Rows) -> str:
     """A line for each trial; for a comparison with a base its paired differences."""
-    winner, objective, rows = best(study), study["objective"], []
+    winner, objective, rows = best(study), study["objective"], list[Sequence[Any]]()
     if study.get("ablate"):
         base, values = study["ablate"]["labels"][0], {trial["params"].get("ablate"): trial["value"] for trial in study["trials"]}
-        head = ("change", objective, "difference", "error", "percent", "speed", "seeds", "verdict")
-        lines = [
-            (one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict)
-            for one in differences(study)
-        ]
-        return _csv([{"change": base, objective: values.get(base)}, *(dict(zip(head, line, strict=True)) for line in lines)], head)
-    keys = [axis["key"] for axis in study["axes"]]
-    head = ("trial", "state", *(key.lstrip("+") for key in keys), objective, "tokens_per_s", "seconds", "reason", "best")
-    for trial in sorted(study["trials"], key=lambda row: row["number"]):
-        is_best = bool(winner and winner.trial["number"] == trial["number"])
-        params = [trial["params"].get(key) for key in keys]
-        cells = (trial["number"], trial["state"], *params, trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason"), is_best)
-        rows.append(dict(zip(head, cells, strict=True)))
-    return _csv(rows, head)
+        head = ["change", objective, "difference", "error", "percent", "speed", "seeds", "verdict"]
+        rows.append([base, values.get(base), *[None] * 6])
+        for one in differences(study):
+            rows.append([one.label, one.trial["value"], one.mean, one.error, one.percent, one.speed, one.seeds, one.verdict])
+    else:
+        keys = [axis["key"] for axis in study["axes"]]
+        head = ["trial", "state", *(key.lstrip("+") for key in keys), objective, "tokens_per_s", "seconds", "reason", "best"]
+        for trial in sorted(study["trials"], key=lambda row: row["number"]):
+            is_best = bool(winner and winner.trial["number"] == trial["number"])
+            params = [trial["params"].get(key) for key in keys]
+            measured = [trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason")]
+            rows.append([trial["number"], trial["state"], *params, *measured, is_best])
+    return _csv(head, rows)
 
 
 def study_latex(study: Rows) -> str:
@@ -116,11 +109,9 @@ def _latex_row(cells: Sequence[str], *, bold: bool = False) -> str:
     return " & ".join(rf"\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], head: Sequence[str]) -> str:
+def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, head, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
+    csv.writer(out, lineterminator="\n").writerows([head, *([_plain(value) for value in row] for row in rows)])
     return out.getvalue()
 
 

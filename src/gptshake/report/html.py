@@ -1,7 +1,6 @@
-"""What every page is made of: one head, one style, its tables and figures. A page needs nothing but itself.
+"""What every page is made of: one head, one style, its tables and figures; every text is escaped.
 
-Takes texts, which it escapes, and gives HTML. Nothing is fetched: no fonts, no files beside the page, no network, and a page's
-own script is the only one that its browser may run, whatever a run's name or a model's text holds.
+A page fetches nothing, and its own script is the only one that its browser may run, whatever a run's name or a model's text holds.
 """
 
 import base64
@@ -35,14 +34,7 @@ def escape(text: str) -> str:
 
 
 def document(title: str, parts: Sequence[str], style: str = "", script: str = "") -> str:
-    """A whole page.
-
-    Args:
-        title: of the browser's window; escaped here.
-        parts: its body, as HTML.
-        style: CSS beside what all pages have.
-        script: JavaScript that runs at the end; none by default.
-    """
+    """A whole page: its title, the HTML of its body, CSS beside what all pages have, and JavaScript that runs at the end."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = (
@@ -54,12 +46,7 @@ def document(title: str, parts: Sequence[str], style: str = "", script: str = ""
 
 
 def table(head: Sequence[str], rows: Sequence[str]) -> str:
-    """A table that scrolls by itself if it is wider than the page.
-
-    Args:
-        head: names of the columns.
-        rows: from ``row``.
-    """
+    """A table that scrolls by itself if it is wider than the page; its rows are from ``row``."""
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
     return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
@@ -71,15 +58,10 @@ def row(cells: Sequence[str], kind: str = "") -> str:
 
 
 def figure(svg: str, name: str, caption: str) -> str:
-    """A picture with what it shows below it; ``name`` is unique on the page."""
-    return f"<figure>{inline(svg, name)}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def inline(svg: str, name: str) -> str:
-    """An SVG file as a part of a page: without its head and metadata, its ids its own, its letters found by readers as ``name``."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)  # html knows them
-    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)  # it would speak for the whole page
-    body = re.sub(r'\bid="', f'id="{name}-', body).replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
-    return body.replace("<svg", f'<svg role="img" aria-label="{escape(name)}" stroke-linejoin="round"', 1)
+    """A picture with what it shows below it. ``name``, which its ids begin with and readers hear, is unique on the page."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # html knows them
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would speak for the whole page
+    svg = re.sub(r'\bid="', f'id="{name}-', svg).replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(name)}" stroke-linejoin="round"', 1)
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -17,8 +17,7 @@ WHERE = ("hydra", "paths", "dirty", "resume", "study")  # where and how it ran, 
 
 def overrides_of(study: Rows, best: Best) -> list[str]:
     """All overrides of the best trial; of two for one key the later one."""
-    latest = {key_of(text): text for text in [*study["fixed"], *best.trial["overrides"]]}
-    return list(latest.values())
+    return list({key_of(text): text for text in [*study["fixed"], *best.trial["overrides"]]}.values())
 
 
 def command(study: Rows, overrides: Iterable[str]) -> str:
@@ -47,34 +46,30 @@ def best_yaml(study: Rows, best: Best) -> str:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    experiments: list[str] = []
-    options: list[dict[str, Any]] = []
-    values: dict[str, Any] = {}
-    tokens = tokens_of(study, best.trial)
+    defaults, values, tokens = list[Any](), dict[str, Any](), tokens_of(study, best.trial)
     head = f"Study {study['name']}, trial {best.trial['number']}: {study['objective']} {digits(best.value)}"
     head += f" (mean of {best.seeds} seeds)" if best.seeds > 1 else ""
     lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
-    parser = OverridesParser.create()
     for text in overrides_of(study, best):
         key = key_of(text)
         if re.split(r"[./]", key)[0] in WHERE:
             continue
         try:
-            value = parser.parse_override(text).value()
+            value = OverridesParser.create().parse_override(text).value()
         except HydraException:  # not Hydra's grammar: another program wrote the record
             key, value = f"@{key}", None
         if text.startswith("~") or "@" in key or "/" in key:
             lines.append(f"# Cannot be said in a file, so add it to the command line: {text}")
         elif key in EXPERIMENTS:
-            experiments += [f"/{key}/{value}"] if value is not None else []
+            defaults += [f"/{key}/{value}"] if value is not None else []
         elif key in GROUPS:
-            options.append({f"override /{key}": value})
+            defaults.append({f"override /{key}": value})
         else:
             *parents, leaf = key.split(".")
             node = values
             for parent in parents:
-                node = node[parent] if isinstance(node.get(parent), dict) else node.setdefault(parent, {})
+                node = node.setdefault(parent, {})
             node[leaf] = value
-    body: dict[str, Any] = {"defaults": [*experiments, *options]} if experiments or options else {}
-    content = yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True, width=1_000_000) if body or values else ""
-    return "\n".join(lines) + "\n" + content
+    defaults.sort(key=lambda one: isinstance(one, dict))  # experiments first
+    body = ({"defaults": defaults} if defaults else {}) | values
+    return "\n".join([*lines, yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=1_000_000) if body else ""])

@@ -1,7 +1,4 @@
-"""``report.html`` of a run: what came out, its curves, what it wrote, its config, and what it was made with, on one page.
-
-The page needs nothing but itself: no scripts, no fonts, no files beside it. Every text of the record is escaped.
-"""
+"""``report.html`` of a run: what came out, its curves, what it wrote, its config, and what it was made with, on one page."""
 
 import time
 from collections.abc import Mapping
@@ -18,33 +15,21 @@ from gptshake.report.small_plots import loss_svg
 
 
 def run_page(entry: Entry) -> str:
-    """The whole page.
-
-    Args:
-        entry: of ``record.index``; what it lacks, the page leaves out.
-    """
-    title = entry.source or entry.id
-    svg = loss_svg(entry.info, entry.columns)
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="below">{escape(" · ".join(_below(entry)))}</p>',
-        *(f"<p>{escape(text)}</p>" for text in (entry.note, entry.reason) if text),
-        *(
-            ["<h2>Curves</h2>", figure(svg, "curves", "Loss and learning rate over training tokens; dashed: what needs no model.")]
-            if svg
-            else []
-        ),
-        *_pairs("Results", {name: f"{value:.6g}" for name, value in sorted(entry.figures.items())}),
-        *(["<h2>Samples</h2>"] if entry.samples else []),
-        *(
-            f"<h3>{escape(sample.title)}, after {short_count(sample.tokens)} tokens</h3><pre>{escape(sample.text)}</pre>"
-            for sample in entry.samples
-        ),
-        *_pairs("Asked for", changes_of(entry)),
-        *_pairs("Provenance", _provenance(entry)),
-        *_pairs("Config", {key: value_text(value) for key, value in entry.config.items()}),
-    ]
-    return document(title, parts)
+    """The whole page; what the record lacks, it leaves out."""
+    title, took = entry.source or entry.id, entry.figures.get(SECONDS)
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.started))
+    below = [f"run {entry.id}", entry.status, began, *([duration(took)] if took is not None else []), entry.name]
+    parts = [f"<h1>{escape(title)}</h1>", f'<p class="below">{escape(" · ".join(below))}</p>']
+    parts += [f"<p>{escape(text)}</p>" for text in (entry.note, entry.reason) if text]
+    if svg := loss_svg(entry.info, entry.columns):
+        parts += ["<h2>Curves</h2>", figure(svg, "curves", "Loss and learning rate over training tokens; dashed: what needs no model.")]
+    parts += _pairs("Results", {name: f"{value:.6g}" for name, value in sorted(entry.figures.items())})
+    parts += ["<h2>Samples</h2>"] if entry.samples else []
+    for sample in entry.samples:
+        head = f"{escape(sample.title)}, after {short_count(sample.tokens)} tokens"
+        parts.append(f"<h3>{head}</h3><pre>{escape(sample.text)}</pre>")
+    parts += _pairs("Asked for", changes_of(entry)) + _pairs("Provenance", _provenance(entry))
+    return document(title, parts + _pairs("Config", {key: value_text(value) for key, value in entry.config.items()}))
 
 
 def write_run_page(entry: Entry) -> Path:
@@ -52,12 +37,6 @@ def write_run_page(entry: Entry) -> Path:
     file = entry.path / "report.html"
     write_atomic(file, run_page(entry).encode("utf-8", "replace"))
     return file
-
-
-def _below(entry: Entry) -> list[str]:
-    took = entry.figures.get(SECONDS)
-    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.started))
-    return [f"run {entry.id}", entry.status, began, *([duration(took)] if took is not None else []), entry.name]
 
 
 def _pairs(heading: str, values: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 "use strict";
-// Curves of some runs over each other, as one SVG drawn at the width it has: axes, lines, and what the pointer reads.
-// Takes lines {run, x: numbers, y: numbers, colour, dash}; writes a run's value into its `reading`. The page puts runs_page.js after this.
+// Curves of some runs over each other, as one SVG drawn at the width it has. The page puts runs_page.js after this.
+// Takes lines {run, x: numbers, y: numbers, colour, dash}; writes a run's value at the pointer into its `reading`.
 
 const $ = (id) => document.getElementById(id);
 const UNITS = { "train/loss": "nats per token, smoothed", "val/loss": "nats per token", "val/bpb": "bits per byte" };
@@ -17,12 +17,6 @@ function draw(tag, attributes, ...children) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
-}
-
-// 12.8k, 3 h: a number in the largest of its units.
-function short(value, units) {
-  const [from, unit, size = from || 1] = units.find(([from]) => Math.abs(value) >= from);
-  return `${Number((value / size).toPrecision(3))}${unit}`;
 }
 
 // About `count` round numbers between two: 1, 2 and 5 times powers of ten, or of `steps`.
@@ -42,13 +36,6 @@ function scale(log, [low, high], from, to) {
   return (value) => from + ((f(value) - f(low)) / (f(high) - f(low) || 1)) * (to - from);
 }
 
-// The first seventh is steep in every run and would flatten the differences; over a logarithmic axis it is wanted.
-function limits(lines, logx) {
-  const late = lines.flatMap(({ x, y }) => y.filter((_, n) => logx || x[n] >= x.at(-1) / 7));
-  const [low, high] = [least(late), most(late)], room = 0.05 * (high - low || Math.abs(high) || 1);
-  return [low - room > 0 || low <= 0 ? low - room : low / 1.05, high + room];
-}
-
 function clear(label) {
   const plot = $("plot"), width = plotWidth(), height = Math.round(Math.min(440, Math.max(260, width * 0.5)));
   plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -65,9 +52,16 @@ function drawNothing(why) {
 }
 
 function drawCurves(lines, x, y, logx, logy) {
-  const frame = clear(`${y} over ${x} of ${lines.length} runs`), { left, right, top, bottom, width, height } = frame, plot = $("plot");
-  const xs = lines.flatMap((line) => line.x), xr = [logx ? least(xs) : Math.min(0, least(xs)), most(xs)], yr = limits(lines, logx);
-  const px = scale(logx, xr, left, right), py = scale(logy, yr, bottom, top), text = (value) => short(value, x === "time" ? TIMES : COUNTS);
+  const { left, right, top, bottom, width, height } = clear(`${y} over ${x} of ${lines.length} runs`), plot = $("plot");
+  // The first seventh is steep in every run and would flatten the differences; over a logarithmic axis it is wanted.
+  const xs = lines.flatMap((line) => line.x), late = lines.flatMap((line) => line.y.filter((_, n) => logx || line.x[n] >= line.x.at(-1) / 7));
+  const [low, high] = [least(late), most(late)], room = 0.05 * (high - low || Math.abs(high) || 1);
+  const xr = [logx ? least(xs) : Math.min(0, least(xs)), most(xs)], yr = [low - room > 0 || low <= 0 ? low - room : low / 1.05, high + room];
+  const px = scale(logx, xr, left, right), py = scale(logy, yr, bottom, top);
+  const text = (value) => { // 12.8k, 3 h: in the largest of its units
+    const [from, unit, size = from || 1] = (x === "time" ? TIMES : COUNTS).find(([from]) => Math.abs(value) >= from);
+    return `${Number((value / size).toPrecision(3))}${unit}`;
+  };
   for (const value of ticks(...yr, logy, 7)) {
     plot.append(draw("line", { class: "grid", x1: left, x2: right, y1: py(value), y2: py(value) }));
     plot.append(draw("text", { class: "ytick", x: left - 8, y: py(value) }, String(Number(value.toPrecision(4)))));
@@ -79,36 +73,25 @@ function drawCurves(lines, x, y, logx, logy) {
   plot.append(draw("path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` }));
   plot.append(draw("text", { x: left, y: 12 }, `${y}, ${UNITS[y]}`));
   plot.append(draw("text", { x: right, y: height - 4, "text-anchor": "end" }, AXES[x]));
-  drawLines(frame, lines, px, py);
-  follow(frame, lines, px, text);
-}
-
-function drawLines({ left, right, top, bottom }, lines, px, py) {
   const rect = draw("rect", { x: left, y: top - 3, width: right - left + 6, height: bottom - top + 6 });
-  const inside = draw("g", { "clip-path": "url(#inside)" });
+  const inside = draw("g", { "clip-path": "url(#inside)" }), cursor = draw("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" });
   for (const line of lines) {
     const points = line.x.map((value, n) => [px(value).toFixed(1), py(line.y[n]).toFixed(1)]);
     inside.append(draw("polyline", { class: "curve", points: points.join(" "), stroke: line.colour, "stroke-dasharray": line.dash }));
     if (points.length > 40 || lines.length > 4) continue;
     for (const [cx, cy] of points) inside.append(draw("circle", { class: "dot", cx, cy, r: 3, fill: line.colour }));
   }
-  $("plot").append(draw("clipPath", { id: "inside" }, rect), inside);
-}
-
-// The values at the pointer, each run's nearest point; without a pointer the last ones.
-function follow({ top, bottom, width }, lines, px, text) {
-  const plot = $("plot"), cursor = draw("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" });
-  plot.append(cursor);
-  plot.onpointermove = (event) => {
+  plot.append(draw("clipPath", { id: "inside" }, rect), inside, cursor);
+  plot.onpointermove = (event) => { // each run's point that is nearest to the pointer
     const box = plot.getBoundingClientRect(), at = ((event.clientX - box.left) * width) / box.width;
-    const value = nearest(lines.flatMap((line) => line.x), (x) => Math.abs(px(x) - at));
+    const value = nearest(xs, (other) => Math.abs(px(other) - at));
     for (const [name, place] of [["visibility", "visible"], ["x1", px(value)], ["x2", px(value)]]) cursor.setAttribute(name, place);
     for (const { run, x, y } of lines) {
       run.reading.textContent = value > x.at(-1) ? "ended" : y[x.indexOf(nearest(x, (other) => Math.abs(other - value)))].toFixed(4);
     }
     $("legend").dataset.at = `at ${text(value)}`;
   };
-  plot.onpointerleave = () => {
+  plot.onpointerleave = () => { // the last ones
     cursor.setAttribute("visibility", "hidden");
     for (const { run, y } of lines) run.reading.textContent = y.at(-1).toFixed(4);
     $("legend").dataset.at = "at the end";

@@ -1,6 +1,4 @@
-"use strict";
-// runs.html at work: reads the JSON beside it, builds the table once, and draws what is ticked. Every text of a run becomes a text
-// node. From top to bottom: the table, its order and filter, ticking, the differences, the samples. Comes after runs_curves.js.
+// runs.html at work: reads the JSON beside it, builds the table once, and draws what is ticked. Every text of a run becomes a text node.
 
 const data = JSON.parse($("data").textContent);
 const STARTED = data.columns.indexOf("started"), BPB = data.columns.indexOf("val/bpb");
@@ -10,6 +8,12 @@ const COMPARED = 8; // columns that can be read side by side
 function make(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
   node.append(...children);
+  return node;
+}
+
+function button(properties, click) {
+  const node = make("button", { type: "button", ...properties });
+  node.addEventListener("click", click);
   return node;
 }
 
@@ -23,15 +27,20 @@ for (const run of data.runs) {
   const settings = Object.entries({ ...data.shared, ...run.config, status: run.status, id: run.id, study: run.study });
   const texts = [run.words, run.name, run.below, run.cells.at(-1)[0], ...settings.map(([key, value]) => `${key}=${value}`)];
   run.words = texts.join("\n").toLowerCase();
-  if (run.study !== null) {
-    if (!studies.has(run.study)) studies.set(run.study, { name: run.study, trials: [], open: false });
-    studies.get(run.study).trials.push(run);
-  }
+  row(run, `${run.status}${run.study === null ? "" : " trial"}`, `Compare ${run.name} ${run.id}`, make("span", { textContent: run.name }),
+    make("small", { textContent: run.below }), (on) => tick(run, on));
+  if (run.study === null) continue;
+  if (!studies.has(run.study)) studies.set(run.study, { trials: [], open: false });
+  studies.get(run.study).trials.push(run);
 }
 for (const [name, study] of studies) {
   study.cells = ranked(study.trials)[0].cells.map((cell, n) => (data.numbers.includes(data.columns[n]) ? cell : ["", null]));
   study.cells[STARTED] = study.trials[0].cells[STARTED];
   study.cells[0] = [name, name];
+  study.fold = button({ className: "fold", ariaExpanded: "false", textContent: name }, () => { study.open = !study.open; show(); });
+  study.count = make("small");
+  row(study, "study", `Compare all trials of ${name}`, study.fold, study.count,
+    (on) => study.trials.filter((run) => !run.hidden).forEach((run) => tick(run, on)));
 }
 const items = [...studies.values(), ...data.runs.filter((run) => run.study === null)];
 
@@ -52,19 +61,6 @@ function row(item, className, label, title, below, change) {
   item.row = make("tr", { className }, make("th", { scope: "row" }, name), ...others);
 }
 
-function runRow(run) {
-  const className = `${run.status}${run.study === null ? "" : " trial"}`, below = make("small", { textContent: run.below });
-  row(run, className, `Compare ${run.name} ${run.id}`, make("span", { textContent: run.name }), below, (on) => tick(run, on));
-}
-
-function studyRow(study) {
-  study.fold = make("button", { type: "button", className: "fold", ariaExpanded: "false", textContent: study.name });
-  study.fold.addEventListener("click", () => { study.open = !study.open; show(); });
-  study.count = make("small");
-  const tickShown = (on) => study.trials.filter((run) => !run.hidden).forEach((run) => tick(run, on));
-  row(study, "study", `Compare all trials of ${study.name}`, study.fold, study.count, tickShown);
-}
-
 // ---- order and filter ----
 
 let order = { column: STARTED, down: true };
@@ -83,12 +79,6 @@ function arrange() {
   });
 }
 
-function sortBy(column) {
-  const high = ["started", "tokens", "time", "tokens/s"].includes(data.columns[column]); // on top at first
-  order = { column, down: order.column === column ? !order.down : high };
-  arrange();
-}
-
 function show() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const run of data.runs) {
@@ -104,8 +94,7 @@ function show() {
   }
   const parts = [of(data.runs.filter((run) => !run.hidden).length, data.runs.length, "run")];
   if (studies.size) parts.push(plural(studies.size, "study", "studies"));
-  parts.push(`as of ${new Date(document.lastModified).toLocaleString("sv").slice(0, 16)}`);
-  $("count").textContent = parts.join(" · ");
+  $("count").textContent = [...parts, `as of ${new Date(document.lastModified).toLocaleString("sv").slice(0, 16)}`].join(" · ");
 }
 
 // ---- ticking: a run keeps its colour and dash until it is unticked ----
@@ -141,24 +130,19 @@ function swatch(run) {
   return draw("svg", { class: "swatch", width: 22, height: 10, "aria-hidden": "true" }, line);
 }
 
-function legend() {
-  $("legend").replaceChildren(...ticked().map((run) => {
-    run.reading = make("output", { textContent: "no curve" });
-    const off = make("button", { type: "button", textContent: "×", ariaLabel: `Untick ${run.name} ${run.id}`, title: "untick" });
-    off.addEventListener("click", () => { tick(run, false); compare(); });
-    const below = make("small", { textContent: [run.below, run.id].filter(Boolean).join(" · ") });
-    return make("li", {}, swatch(run), make("span", {}, fullName(run), below), run.reading, off);
-  }));
-}
-
 function showCurves() {
   const [y, x, logx, logy] = [$("y").value, $("x").value, $("logx").checked, $("logy").checked];
+  $("legend").replaceChildren(...ticked().map((run) => {
+    run.reading = make("output", { textContent: "no curve" });
+    const off = { textContent: "×", ariaLabel: `Untick ${run.name} ${run.id}`, title: "untick" };
+    const below = make("small", { textContent: [run.below, run.id].filter(Boolean).join(" · ") });
+    return make("li", {}, swatch(run), make("span", {}, fullName(run), below), run.reading, button(off, () => { tick(run, false); compare(); }));
+  }));
   const lines = ticked().filter((run) => run.curves[y]).map((run) => {
     const points = run.curves[y]; // a logarithmic axis has no place for zero
     const kept = points.y.map((_, n) => n).filter((n) => (!logx || points[x][n] > 0) && (!logy || points.y[n] > 0));
     return { run, x: kept.map((n) => points[x][n]), y: kept.map((n) => points.y[n]), colour: colour(run), dash: dash(run) };
   }).filter((line) => line.x.length);
-  legend();
   if (lines.length) drawCurves(lines, x, y, logx, logy);
   else drawNothing(ticked().length ? `The ticked runs have no ${y}.` : "Tick runs in the table to lay their curves over each other.");
 }
@@ -166,17 +150,15 @@ function showCurves() {
 // ---- differences and samples ----
 
 const head = (run) => [swatch(run), make("code", { textContent: run.id })];
-const differs = (runs, key) => new Set(runs.map((run) => run.config[key])).size > 1;
-
-// A key that one option has and another has not: that the options differ says enough.
-function belongsToOne(runs, key) {
-  const group = key.split(".")[0];
-  return group !== key && differs(runs, group) && runs.some((run) => run.config[key] === undefined && data.shared[key] === undefined);
-}
 
 function showDifferences() {
-  const runs = ticked().slice(0, COMPARED), line = (name, className, cells) => make("tr", { className }, make("th", { scope: "row", textContent: name }), ...cells);
-  const keys = [...new Set(runs.flatMap((run) => Object.keys(run.config)))].filter((key) => differs(runs, key) && !belongsToOne(runs, key));
+  const runs = ticked().slice(0, COMPARED), differs = (key) => new Set(runs.map((run) => run.config[key])).size > 1;
+  const line = (name, className, cells) => make("tr", { className }, make("th", { scope: "row", textContent: name }), ...cells);
+  const keys = [...new Set(runs.flatMap((run) => Object.keys(run.config)))].filter((key) => {
+    const group = key.split(".")[0]; // of a key that only one of two options has, it says enough that the options differ
+    const ofOne = group !== key && differs(group) && runs.some((run) => run.config[key] === undefined && data.shared[key] === undefined);
+    return differs(key) && !ofOne;
+  });
   const rows = data.numbers.map((name) => [name, runs.map((run) => run.cells[data.columns.indexOf(name)])]);
   const figures = rows.filter(([, cells]) => cells.some(([text]) => text)).map(([name, cells]) => {
     const best = name.startsWith("val/") && runs.length > 1 ? least(cells.map(([, value]) => value ?? Infinity)) : NaN;
@@ -204,12 +186,10 @@ function showSamples() {
 // ---- begin ----
 
 data.columns.forEach((name, n) => {
-  const button = make("button", { type: "button", textContent: name });
-  button.addEventListener("click", () => sortBy(n));
-  $("runs").tHead.rows[0].append(make("th", { scope: "col", className: data.numbers.includes(name) ? "number" : "" }, button));
+  const high = ["started", "tokens", "time", "tokens/s"].includes(name); // on top at first
+  const sort = button({ textContent: name }, () => { order = { column: n, down: order.column === n ? !order.down : high }; arrange(); });
+  $("runs").tHead.rows[0].append(make("th", { scope: "col", className: data.numbers.includes(name) ? "number" : "" }, sort));
 });
-data.runs.forEach(runRow);
-[...studies.values()].forEach(studyRow);
 for (const name of data.curves) $("y").append(make("option", { textContent: name }));
 for (const name of ["tokens", "steps", "time"]) $("x").append(make("option", { textContent: name }));
 $("y").value = data.curves.find((name) => data.runs.some((run) => run.curves[name])) ?? data.curves[0];

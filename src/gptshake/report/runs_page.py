@@ -1,8 +1,7 @@
 """``runs.html``: all runs on one page that needs nothing but itself: sort and filter them, tick some, and compare these.
 
-Takes entries of the run index, broken ones too, and gives the page: what it shows as JSON, and the scripts beside this file that
-show it. A text of a run is never taken for HTML: the JSON holds no ``<``, and the script makes text nodes of it. Curves are
-thinned to 400 points a run, the lowest among them, so a hundred runs are about a megabyte.
+The page holds what it shows as JSON, and the scripts beside this file that show it. A text of a run is never taken for HTML: the JSON
+holds no ``<``, and the script makes text nodes of it. Thinned curves make a hundred runs about a megabyte.
 """
 
 import contextlib
@@ -19,10 +18,10 @@ from gptshake.errors import RecordError
 from gptshake.estimate.formatting import short_count
 from gptshake.record.index import SECONDS, SPEED, TOKENS, Entry
 from gptshake.record.metrics import Columns, read_columns
-from gptshake.report.changes import counting, value_text
+from gptshake.report.changes import counting, machine_facts, value_text
 from gptshake.report.html import document
 from gptshake.report.runs_table import changes_of, changes_text, figure_texts, old_rule, shared
-from gptshake.report.series import SERIES, Floats, extremes, smooth
+from gptshake.report.series import SERIES, extremes, smooth
 
 NUMBERS = {"val/bpb": "val/bpb", "val/loss": "val/loss", "tokens": TOKENS, "time": SECONDS, "tokens/s": SPEED}  # column -> figure
 COLUMNS = ("run", "id", "status", "started", *NUMBERS, "note")
@@ -73,15 +72,13 @@ def runs_page(entries: Sequence[Entry]) -> str:
 
 def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:
     """A run as the script takes it; a cell is what is shown, and what it is sorted by: a number, a text, or None, which comes last."""
-    trial = entry.part("trial")
+    trial, texts = entry.part("trial"), figure_texts(entry)
     name = entry.source or entry.id
     if entry.study:
         name = f"trial {trial.get('number')}" + (f".{trial['repeat']}" if trial.get("repeat") else "")
     started = datetime.fromtimestamp(entry.started).strftime("%Y-%m-%d %H:%M")
-    notes = " · ".join(filter(None, ["" if entry.problem else entry.reason, entry.note]))
-    texts = figure_texts(entry)
-    metrics = _metrics(entry)
-    notes = notes if len(notes) <= LETTERS else f"{notes[:LETTERS]} …"
+    notes = _cut(" · ".join(filter(None, ["" if entry.problem else entry.reason, entry.note])))
+    cells: list[tuple[str, Any]] = [(name, name), (entry.id, entry.id), (entry.status, entry.status), (started, entry.started)]
     return {
         "name": name,
         "below": entry.problem or changes_text({key: value for key, value in changes_of(entry).items() if key not in common}),
@@ -89,58 +86,47 @@ def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:
         "id": entry.id,
         "status": entry.status,
         "study": entry.study,
-        "cells": [
-            *((text, text) for text in (name, entry.id, entry.status)),
-            (started, entry.started),
-            *((texts[column], entry.figures.get(figure)) for column, figure in NUMBERS.items()),
-            (notes, notes or None),
-        ],
+        "cells": [*cells, *((texts[column], entry.figures.get(figure)) for column, figure in NUMBERS.items()), (notes, notes or None)],
         "config": _config(entry),
-        "curves": {y: points for y in CURVES if (points := _points(metrics, y))},
+        "curves": _curves(entry),
         "samples": _samples(entry),
     }
 
 
-def _metrics(entry: Entry) -> dict[str, Floats]:
-    """Columns of metrics.csv as arrays, and ``seconds`` of training: the steps alone, without validations and pauses."""
-    names = ("step", "train/tokens", "perf/step_ms", *CURVES)
-    columns: Columns = {name: array("d") for name in names}
-    with contextlib.suppress(OSError, RecordError):
-        columns = read_columns(entry.path / "metrics.csv", names)
-    arrays = {name: np.asarray(values) for name, values in columns.items()}
-    return arrays | {"seconds": np.cumsum(np.nan_to_num(arrays["perf/step_ms"])) / 1e3}
+def _cut(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]} …"
 
 
 def _config(entry: Entry) -> dict[str, str]:
     """What can make two runs differ, as text: the options chosen, their keys, the code, the corpus and the device."""
-    choices, git, data, hardware = (entry.part(key) for key in ("choices", "git", "data", "hardware"))
+    choices, git, data, machine = entry.part("choices"), entry.part("git"), entry.part("data"), machine_facts(entry.info)
     settings = counting({**choices, **entry.config})
-    config = {key: value_text(new) for key, new in settings.items() if key.removesuffix("._target_") not in choices or key in choices}
-    gpus = hardware.get("gpus")
-    named = [str(gpu["name"]) for gpu in gpus if isinstance(gpu, dict) and gpu.get("name")] if isinstance(gpus, list) else []
-    code = [str(entry.info.get("version") or ""), str(git.get("commit") or "")[:8], "dirty" if git.get("dirty") else ""]
     about = {
-        "code": " ".join(filter(None, code)),
-        "corpus": " ".join(str(data[key])[:12] for key in ("label", "fingerprint") if data.get(key)),
-        "device": ", ".join(named) or str(hardware.get("cpu") or ""),
+        "code": [str(entry.info.get("version") or ""), str(git.get("commit") or "")[:8], "dirty" if git.get("dirty") else ""],
+        "corpus": [str(data[key])[:12] for key in ("label", "fingerprint") if data.get(key)],
+        "device": [machine.get("GPU") or machine.get("processor", "")],
     }
-    return config | {key: text for key, text in about.items() if text}
+    config = {key: value_text(new) for key, new in settings.items() if key.removesuffix("._target_") not in choices or key in choices}
+    return config | {key: text for key, texts in about.items() if (text := " ".join(filter(None, texts)))}
 
 
-def _points(metrics: Mapping[str, Floats], name: str) -> dict[str, list[float]]:
-    """A curve over steps, tokens and seconds; empty without a point."""
-    known = np.isfinite(metrics[name]) & np.isfinite(metrics["train/tokens"]) & np.isfinite(metrics["step"])
-    if not known.any():
-        return {}
-    y = smooth(metrics[name][known]) if name.startswith("train/") else metrics[name][known]
-    kept = extremes(y, INTERVALS)
-    steps, tokens, seconds = (metrics[column][known][kept] for column in ("step", "train/tokens", "seconds"))
-    return {
-        "steps": [int(value) for value in steps],
-        "tokens": [int(value) for value in tokens],
-        "time": [round(value, 2) for value in seconds.tolist()],
-        "y": [float(f"{value:.5g}") for value in y[kept].tolist()],
-    }
+def _curves(entry: Entry) -> dict[str, dict[str, list[float]]]:
+    """Curves over steps, tokens and seconds of training, which are those of the steps alone, without validations and pauses."""
+    names = ("step", "train/tokens", "perf/step_ms", *CURVES)
+    columns: Columns = {name: array("d") for name in names}
+    with contextlib.suppress(OSError, RecordError):
+        columns = read_columns(entry.path / "metrics.csv", names)
+    step, tokens, milliseconds, *losses = (np.asarray(columns[name]) for name in names)
+    seconds, found = np.cumsum(np.nan_to_num(milliseconds)) / 1e3, {}
+    for name, loss in zip(CURVES, losses, strict=True):
+        known = np.flatnonzero(np.isfinite(loss) & np.isfinite(tokens) & np.isfinite(step))
+        if len(known):
+            y = smooth(loss[known]) if name.startswith("train/") else loss[known]
+            at = known[kept := extremes(y, INTERVALS)]
+            steps, when = step[at].astype(int).tolist(), [round(value, 2) for value in seconds[at].tolist()]
+            rounded = [float(f"{value:.5g}") for value in y[kept].tolist()]
+            found[name] = {"steps": steps, "tokens": tokens[at].astype(int).tolist(), "time": when, "y": rounded}
+    return found
 
 
 def _samples(entry: Entry) -> list[tuple[str, str]]:
@@ -149,6 +135,5 @@ def _samples(entry: Entry) -> list[tuple[str, str]]:
     for sample in entry.samples:
         if sample.title != "first training block":
             written.setdefault(f"step {sample.step:,} · {short_count(sample.tokens)} tokens", []).append(sample.text)
-    found = [(when, "\n---\n".join(texts)) for when, texts in written.items()]
-    kept = [found[n] for n in (0, len(found) // 2, len(found) - 1)] if found else []
-    return [(when, text if len(text) <= LETTERS else f"{text[:LETTERS]} …") for when, text in kept]
+    found = [(when, _cut("\n---\n".join(texts))) for when, texts in written.items()]
+    return [found[n] for n in (0, len(found) // 2, len(found) - 1)] if found else []

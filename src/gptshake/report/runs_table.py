@@ -5,7 +5,6 @@ that name (option, figure, config key or its end); a bare word is looked for in 
 the middle columns are shortened first, then the least needed ones are left out.
 """
 
-import difflib
 import math
 import operator
 import re
@@ -14,12 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatch
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gptshake import console
 from gptshake.console import one_line
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, closest
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.keys import RESULT, is_free
 from gptshake.record.index import ABOUT, BROKEN, SECONDS, SPEED, TOKENS, Entry, frame
@@ -38,7 +36,6 @@ _LEFT = ("id", "started", "status", "trained", "changed")
 _SHRINKS = {"trained": 18, "changed": 16, "note": 12}  # letters that must stay
 _WIDEST = {"trained": 50, "changed": 60, "note": 50}
 _SPARED_FIRST = ("note", "tokens/s", "val/loss", "time", "tokens", "started", "changed", "trained")
-_GAP = 2
 _IN_TITLE = ("model", "data", "tokenizer.path", "trainer", "trainer.accelerator", "trainer.precision")  # or of the machine
 _SHORT = {"tokens": TOKENS, "tokens/s": SPEED, "bpb": "val/bpb", "loss": "val/loss", "mfu": "perf/mfu"}
 _KNOWN = (*ABOUT, *_SHORT, *METRICS)  # no mistake, even where no run has it yet
@@ -51,24 +48,22 @@ Line = dict[str, str]  # column -> text
 def select(entries: Sequence[Entry], text: str) -> list[Entry]:
     """The entries for which every part of the filter holds, in their order.
 
-    Args:
-        entries: all runs.
-        text: words and comparisons, split at spaces; empty for all.
     Raises:
         ConfigError: a comparison with a key that no run has (names the nearest), or with a value that cannot be compared.
     """
-    words = text.split()
-    comparisons = [found.groups() for word in words if (found := _COMPARISON.fullmatch(word))]
-    kept = [True] * len(entries)
-    for word in words:
-        if not _COMPARISON.fullmatch(word):
-            if re.search("[=<>]", word):
-                raise ConfigError(f"{word!r} compares nothing: write a key first, as in lr>1e-3, without spaces.")
-            kept = [keep and word.lower() in _words(entry) for keep, entry in zip(kept, entries, strict=True)]
-    if comparisons and entries:
-        mask = _holds(entries, comparisons)
-        kept = [keep and bool(holds) for keep, holds in zip(kept, mask, strict=True)]
-    return [entry for keep, entry in zip(kept, entries, strict=True) if keep]
+    comparisons = []
+    for word in text.split():
+        if found := _COMPARISON.fullmatch(word):
+            comparisons.append(found.groups())
+        elif re.search("[=<>]", word):
+            raise ConfigError(f"{word!r} compares nothing: write a key first, as in lr>1e-3, without spaces.")
+    bare = [word.lower() for word in text.split() if not _COMPARISON.fullmatch(word)]
+    mask = _holds(entries, comparisons) if comparisons and entries else [True] * len(entries)
+    kept = []
+    for entry, holds in zip(entries, mask, strict=True):
+        words = " ".join([entry.name, entry.id, entry.source, entry.status, entry.study or "", entry.note] if bare else []).lower()
+        kept += [entry] if holds and all(word in words for word in bare) else []
+    return kept
 
 
 def in_order(entries: Sequence[Entry], key: str) -> list[Entry]:
@@ -85,13 +80,18 @@ def in_order(entries: Sequence[Entry], key: str) -> list[Entry]:
     return [entry for _, entry in there] + [entry for value, entry in values if value is None]
 
 
-def _words(entry: Entry) -> str:
-    return " ".join([entry.name, entry.id, entry.source, entry.status, entry.study or "", entry.note]).lower()
+def _rank(value: Any) -> tuple[bool, Any]:
+    number = _number(value)
+    return (False, number) if number is not None else (True, str(value).lower())
 
 
 def _holds(entries: Sequence[Entry], comparisons: Sequence[tuple[str, ...]]) -> "pd.Series[bool]":
     """For which runs all comparisons hold."""
     import pandas as pd  # late: a third of a second
+
+    def matches(value: Any, words: Sequence[str]) -> bool:
+        texts = {str(value).lower(), value_text(value).lower()} | ({"null"} if value is None else set())
+        return any(fnmatch(text, word) for text in texts for word in words)
 
     mask, table = pd.Series(True, index=range(len(entries))), _frame(entries, [key for key, _, _ in comparisons])
     for key, sign, wanted in comparisons:
@@ -99,41 +99,30 @@ def _holds(entries: Sequence[Entry], comparisons: Sequence[tuple[str, ...]]) -> 
             mask &= _in_time(pd.Series([entry.started for entry in entries]), sign, wanted)
             continue
         values = _column(table, key)
-        numbers = values.map(_number).astype(float)
+        numbers, words = values.map(_number).astype(float), wanted.split(",")
         _refuse_incomparable(values[values.notna()].tolist(), key, sign, wanted)
         if sign in _ORDER:
             mask &= _ORDER[sign](numbers, _number(wanted) or 0.0)  # it is a number, or refused
             continue
-        same_number = numbers.isin([number for word in wanted.split(",") if (number := _number(word)) is not None])
-        equal = same_number | values.map(partial(_matches, words=wanted.lower().split(","))).astype(bool)
+        equal = numbers.isin([number for word in words if (number := _number(word)) is not None])
+        equal |= pd.Series([matches(value, [word.lower() for word in words]) for value in values])
         mask &= ~equal if sign == "!=" else equal
     return mask
-
-
-def _matches(value: Any, words: Sequence[str]) -> bool:
-    """Whether a value, as it may be written in a filter, fits one of the words or patterns."""
-    texts = {str(value).lower(), value_text(value).lower()} | ({"null"} if value is None else set())
-    return any(fnmatch(text, word) for text in texts for word in words)
 
 
 def _in_time(started: "pd.Series[float]", sign: str, wanted: str) -> "pd.Series[bool]":
     """``>`` and ``>=`` from the beginning of the day, or minute, that was named; ``<`` before it, ``<=`` up to its end; ``=`` inside."""
     if sign not in _ORDER:
-        periods = [(first <= started) & (started < after) for first, after in map(period, wanted.split(","))]
-        inside = sum(periods[1:], periods[0])
+        inside = started != started
+        for first, after in map(_period, wanted.split(",")):
+            inside |= (first <= started) & (started < after)
         return ~inside if sign == "!=" else inside
-    first, after = period(wanted)
+    first, after = _period(wanted)
     return first <= started if sign in (">", ">=") else started < (first if sign == "<" else after)
 
 
-def period(text: str) -> tuple[float, float]:
-    """The beginning of a day, month, year, hour or minute and of the next one, in seconds since 1970.
-
-    Args:
-        text: ``today``, ``yesterday``, ``2026-11-20``, ``2026-11``, ``2026``, ``2026-11-20T18`` or ``2026-11-20T18:30``, local time.
-    Raises:
-        ConfigError: anything else.
-    """
+def _period(text: str) -> tuple[float, float]:
+    """The beginning of a day, month, year, hour or minute, in local time, and of the next one, in seconds since 1970."""
     import pandas as pd
 
     days = {"today": 0, "yesterday": 1}
@@ -144,11 +133,10 @@ def period(text: str) -> tuple[float, float]:
             found = pd.Period(text)
         else:
             raise ValueError(text)
-        first, after = ((one.start_time).to_pydatetime().timestamp() for one in (found, found + 1))
+        return found.start_time.to_pydatetime().timestamp(), (found + 1).start_time.to_pydatetime().timestamp()
     except (ValueError, OverflowError) as error:  # another form, or outside of the calendar
         said = f"started: {text!r} is not a time: use today, yesterday, a date such as 2026-11-20, or 2026-11-20T18:30."
         raise ConfigError(said) from error
-    return first, after
 
 
 def _frame(entries: Sequence[Entry], keys: Sequence[str]) -> "pd.DataFrame":
@@ -171,10 +159,9 @@ def _column(table: "pd.DataFrame", key: str) -> "pd.Series[Any]":
     column = table["id"].copy()
     column[:] = [values[0] if len(values) == 1 else None for values in found]
     if key not in _KNOWN and column.isna().all():
-        names = [*_KNOWN, *table.columns]
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0.6) or [end for end in names if end.endswith(f".{key}")][:1]
+        near = closest(key, [*_KNOWN, *(name for name in table if not is_free(name, RESULT))])
         otherwise = "it takes options (model), figures (val/bpb, tokens, time) and config keys (optimizer.lr)."
-        raise ConfigError(f"No run has {key!r}: {f'did you mean {near[0]}?' if near else otherwise}")
+        raise ConfigError(f"No run has {key!r}: {f'did you mean {near}?' if near else otherwise}")
     return column
 
 
@@ -206,18 +193,8 @@ def _number(value: Any) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _rank(value: Any) -> tuple[bool, Any]:
-    number = _number(value)
-    return (False, number) if number is not None else (True, str(value).lower())
-
-
 def lines(entries: Sequence[Entry], *, trials: bool = False) -> list[Line]:
-    """One line for each run, in the entries' order.
-
-    Args:
-        entries: runs.
-        trials: a line for each trial of a sweep, too; else a study has one line, where its first trial would stand.
-    """
+    """One line for each run, in the entries' order; without ``trials`` a study has one, where its first trial would stand."""
     now, common = time.time(), shared(entries)
     groups: dict[Any, list[Entry]] = {}
     for entry in entries:
@@ -226,18 +203,20 @@ def lines(entries: Sequence[Entry], *, trials: bool = False) -> list[Line]:
 
 
 def table(rows: Sequence[Line], width: int | None = None) -> str:
-    """The lines in columns.
-
-    Args:
-        rows: from ``lines``.
-        width: letters in a line of the terminal; None for no limit.
-    """
+    """The lines in columns; ``width`` is in letters of the terminal, None for no limit."""
     kept = [name for name in COLUMNS if any(row[name] for row in rows)]
-    natural = {name: min(max(len(name), *(console.width(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
-    tries = (_fitted(natural, _SPARED_FIRST[:spared], width) for spared in range(len(_SPARED_FIRST) + 1))
-    widths = next((fitted for fitted in tries if width is None or _total(fitted) <= width), {"id": natural["id"]})
-    head = {name: name for name in COLUMNS}
-    cells = [[console.cut(row[name], widths[name], "…") for name in widths] for row in [head, *rows]]
+    widths = {name: min(max(len(name), *(console.width(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
+    natural, spared = dict(widths), 0
+    while width is not None and sum(widths.values()) + 2 * (len(widths) - 1) > width:
+        if able := [name for name, least in _SHRINKS.items() if widths.get(name, 0) > least]:
+            widths[max(able, key=lambda name: widths[name])] -= 1
+        elif spared < len(_SPARED_FIRST):  # leave out one more column, and the others have their width again
+            spared += 1
+            widths = {name: wide for name, wide in natural.items() if name not in _SPARED_FIRST[:spared]}
+        else:
+            widths = {"id": natural["id"]}
+            break
+    cells = [[console.cut(row[name], widths[name], "…") for name in widths] for row in [{name: name for name in COLUMNS}, *rows]]
     return aligned(cells, left=[place for place, name in enumerate(widths) if name in _LEFT])
 
 
@@ -274,29 +253,24 @@ def changes_of(entry: Entry) -> dict[str, str]:
     return {key: value.strip("'\"") for key, _, value in pairs if not is_free(key, RESULT) and key not in _IN_TITLE}
 
 
-def _own(entry: Entry, common: Mapping[str, str]) -> str:
-    return changes_text({key: value for key, value in changes_of(entry).items() if key not in common})
-
-
 def _run(entry: Entry, common: Mapping[str, str], now: float) -> Line:
     note = entry.note if entry.status in ("ok", "running") else entry.note or entry.reason
-    own = {"id": one_line(entry.id), "started": age(entry.started, now), "status": entry.status, "trained": entry.source}
-    return own | {"changed": _own(entry, common), **figure_texts(entry), "note": note}
+    changed = changes_text({key: value for key, value in changes_of(entry).items() if key not in common})
+    about = {"id": one_line(entry.id), "started": age(entry.started, now), "status": entry.status, "trained": entry.source}
+    return about | {"changed": changed, **figure_texts(entry), "note": note}
 
 
 def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: float) -> Line:
     """A sweep: the figures of its best run, the time from its first start to its last end."""
     best = min(entries, key=lambda entry: entry.figures.get("val/bpb", math.inf) if entry.status == "ok" else math.inf)
-    states = Counter(entry.status for entry in entries)
+    states = ", ".join(f"{number} {state}" for state, number in Counter(entry.status for entry in entries).items())
     tokens, began = sum(entry.figures.get(TOKENS, 0.0) for entry in entries), min(entry.started for entry in entries)
     ends = [entry.started + entry.figures[SECONDS] for entry in entries if SECONDS in entry.figures]
     line = _run(best, common, now)
     return line | {
         "id": one_line(name),
         "started": age(began, now),
-        "status": ", ".join(f"{number} {state}" for state, number in states.items())
-        if set(states) != {"ok"}
-        else counted(len(entries), "trial"),
+        "status": counted(len(entries), "trial") if all(entry.status == "ok" for entry in entries) else states,
         "changed": f"best {line['changed']}" if line["changed"] and best.status == "ok" else line["changed"],
         "tokens": short_count(tokens) if tokens else "",
         "time": duration(max(ends) - began) if ends else "",
@@ -306,7 +280,7 @@ def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: 
 
 def figure_texts(entry: Entry) -> dict[str, str]:
     """The figures that tables show, as people read them; empty where there is none."""
-    figures, mark = entry.figures, OLD if entry.old_rule else ""
+    mark = OLD if entry.old_rule else ""
     texts: dict[str, tuple[str, Callable[[float], str]]] = {
         "val/bpb": ("val/bpb", lambda value: f"{value:.4f}{mark}"),
         "val/loss": ("val/loss", "{:.4f}".format),
@@ -314,7 +288,7 @@ def figure_texts(entry: Entry) -> dict[str, str]:
         "time": (SECONDS, duration),
         "tokens/s": (SPEED, short_count),
     }
-    return {name: text(figures[figure]) if figure in figures else "" for name, (figure, text) in texts.items()}
+    return {name: text(entry.figures[figure]) if figure in entry.figures else "" for name, (figure, text) in texts.items()}
 
 
 def age(began: float, now: float) -> str:
@@ -323,18 +297,3 @@ def age(began: float, now: float) -> str:
     if not 0 <= passed < 86400:
         return time.strftime("%d %b %Y", time.localtime(began))
     return "just now" if passed < 60 else f"{passed // 60:.0f} min ago" if passed < 3600 else f"{passed // 3600:.0f} h ago"
-
-
-def _fitted(natural: Mapping[str, int], without: Sequence[str], width: int | None) -> dict[str, int]:
-    """Widths of the columns but some, letters taken from the widest that may be shortened until the line fits or none can give more."""
-    widths = {name: wide for name, wide in natural.items() if name not in without}
-    while width is not None and _total(widths) > width:
-        able = [name for name, least in _SHRINKS.items() if widths.get(name, 0) > least]
-        if not able:
-            break
-        widths[max(able, key=lambda name: widths[name])] -= 1
-    return widths
-
-
-def _total(widths: Mapping[str, int]) -> int:
-    return sum(widths.values()) + _GAP * (len(widths) - 1)

@@ -4,7 +4,6 @@ A list is an axis of choices; an interval is a numeric axis; the bare word ``ran
 for its key, in the shell's own grammar. A swept value is written back in that grammar, too.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, floor, inf, isfinite, log2, log10
@@ -14,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, closest
 
 Value = float | int | str
 Params = dict[str, Value]  # key of an axis -> value
@@ -145,10 +144,8 @@ def _check_tags(override: Override, swept: Any) -> None:
     for tag in sorted(swept.tags) if isinstance(swept, Sweep) else ():
         said = f"{override.get_key_element()}={override.get_value_string()}"
         if tag not in TAGS:
-            near = difflib.get_close_matches(tag, TAGS, n=1, cutoff=0.5)
-            raise ConfigError(
-                f"{said}: there is no tag {tag}{f'; did you mean {near[0]}?' if near else '.'} Tags are log and powers_of_two."
-            )
+            near = closest(tag, TAGS)
+            raise ConfigError(f"{said}: there is no tag {tag}{f'; did you mean {near}?' if near else '.'} Tags are log and powers_of_two.")
         if not isinstance(swept, IntervalSweep):
             raise ConfigError(f"{said}: the tag {tag} is for an interval, as tag({tag},interval(8,256)); a list needs no tag.")
 

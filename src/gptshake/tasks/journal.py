@@ -10,7 +10,7 @@ def run(context: Context) -> None:
     """Write ``task.file`` and the pictures beside it. Leaves no record.
 
     Raises:
-        RecordError: the file holds damaged marks; it is left as it is.
+        RecordError: the file holds damaged markers; it is left as it is.
     """
     cfg = context.config
     file, pictures = expanded(cfg.task.file), expanded(cfg.task.pictures)
@@ -19,14 +19,10 @@ def run(context: Context) -> None:
         print("There is no run yet: runs/ and multirun/ hold none.")
         return
     news = [f"{len(ids)} {what}" for ids, what in ((done.added, "new"), (done.changed, "changed")) if ids]
-    print(f"{file}: {_count(done.entries, 'entry', 'entries')}, {', '.join(news) or 'nothing new'}")
+    print(f"{file}: {done.entries} {'entry' if done.entries == 1 else 'entries'}, {', '.join(news) or 'nothing new'}")
     if done.drawn:
-        print(f"{pictures}: {_count(done.drawn, 'picture', 'pictures')} drawn")
+        print(f"{pictures}: {done.drawn} picture{'' if done.drawn == 1 else 's'} drawn")
     if done.problems:
-        print(f"{_count(done.problems, 'record', 'records')} cannot be read: see the end of {file}.")
+        print(f"{done.problems} record{'' if done.problems == 1 else 's'} cannot be read: see the end of {file}.")
     if done.left_out:
-        print(f"{_count(done.left_out, 'run', 'runs')} with debug= left out.")
-
-
-def _count(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
+        print(f"{done.left_out} run{'' if done.left_out == 1 else 's'} with debug= left out.")

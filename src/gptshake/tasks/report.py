@@ -29,10 +29,13 @@ def run(context: Context) -> None:
     check_targets(targets)
     if bool(name) == bool(wanted):
         raise ConfigError("Choose a study or a run: task=report study=<name or path>, or task=report task.run=<name, id or path>.")
+    if wanted and any(targets.values()):
+        raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")
     if wanted:
-        if any(targets.values()):
-            raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")
-        _page(str(wanted), run_roots(cfg.paths))
+        from gptshake.report.run_page import write_run_page  # its curves need numpy
+
+        entry = read_entry(find_run(str(wanted), run_roots(cfg.paths)))
+        print(written(lambda: [write_run_page(entry)]))
         return
     folder = find_study(str(name), expanded(cfg.paths.multirun))
     if STDOUT not in targets.values():
@@ -42,19 +45,11 @@ def run(context: Context) -> None:
             print(f"  {file}")
 
 
-def _page(name: str, roots: list[Path]) -> None:
-    from gptshake.report.run_page import write_run_page  # its curves need numpy
-
-    entry = read_entry(find_run(name, roots))
-    print(written(lambda: [write_run_page(entry)]))
-
-
 def conclude(folder: Path, *, aloud: bool = True) -> None:
     """Draw the report of the study in ``folder`` and print what it found, as at the end of a sweep.
 
-    Args:
-        folder: of the study.
-        aloud: whether to print an answer, if there is one; not where another task draws its own from the study.
+    ``aloud=False`` prints no answer, if there is one: another task draws its own from the study.
+
     Raises:
         RecordError: there is no study, or its record is damaged.
     """

@@ -32,9 +32,10 @@ from gptshake.processes import Command
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, read_run, run_roots
 from gptshake.record.seal import is_made_here
-from gptshake.record.worktree import PATCH, Code, changed_files, is_unchanged, restored, untracked_files
+from gptshake.record.worktree import Code, changed_files, is_unchanged, restored, untracked_files
 from gptshake.redaction import redact_code
 from gptshake.report.compare import compare, environment_differences, same_machine, steps_of_first_code, verdict
+from gptshake.report.tables import aligned
 
 Info = dict[str, Any]
 POLL_S = 0.02
@@ -91,17 +92,13 @@ def run(context: Context) -> None:
 
 
 def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
-    """List what of a record would run that was not made by this user on this machine, and run it only if it is trusted.
-
-    Raises:
-        RecordError: it is not.
-    """
-    if is_made_here(info) and is_unchanged(original, info):
-        return
+    """List what of a record would run that was not made by this user on this machine, and run it only if it is trusted."""
     git, environment = info.get("git") or {}, info.get("environment") or {}
+    if is_made_here(info) and is_unchanged(original, git):
+        return
     found: dict[str, Any] = {
         "commit of your checkout": [git["commit"]] if git.get("commit") else [],
-        "changes of it (diff.patch)": changed_files(original / PATCH),
+        "changes of it (diff.patch)": changed_files(original),
         "files beside it (untracked/)": sorted({*untracked_files(original), *(git.get("untracked") or {})}),
         f"your own files in {environment.get('cwd')}": list(info.get("local_conf") or {}),
         "overrides": [text for text in info.get("overrides") or () if more_than_a_value(str(text))],
@@ -130,24 +127,22 @@ def _rows(original: Path, info: Info, steps: int | None) -> list[Row]:
 
 
 def _folder(info: Info) -> Path:
-    """Where the run was started, so that relative paths and ./conf mean the same; if that is gone, here.
-
-    Raises:
-        RecordError: a file of the user's own is not there, or Python of theirs is other Python now.
-    """
+    """Where the run was started, so that relative paths and ./conf mean the same; if that is gone, here."""
     started = (info.get("environment") or {}).get("cwd")
     folder = Path(started) if started and Path(started).is_dir() else Path.cwd()
-    own: dict[str, str] = info.get("local_conf") or {}
-    missing = [name for name in own if not (folder / name).is_file()]
-    contents = {name: redact_code((folder / name).read_bytes(), name) for name in own if name not in missing}  # as the record keeps them
-    changed = [name for name, content in contents.items() if hashlib.sha256(content).hexdigest() != own[name]]
-    if yamls := [name for name in changed if name.startswith("conf/")]:
+    missing, changed, yamls = list[str](), list[str](), list[str]()
+    for name, known in (info.get("local_conf") or {}).items():
+        if not (folder / name).is_file():
+            missing.append(name)
+        elif hashlib.sha256(redact_code((folder / name).read_bytes(), name)).hexdigest() != known:  # as the record keeps it
+            (yamls if name.startswith("conf/") else changed).append(name)
+    if yamls:
         print(f"note: changed since the run: {', '.join(yamls)}; the config that comes of it is compared key by key", flush=True)
-    for names, what in ((missing, "are not in"), ([name for name in changed if name not in yamls], "were changed since, in")):
-        if names:
-            raise RecordError(
-                f"Files of the run's own {what} {folder}: {', '.join(names)}. The run directory keeps them in conf/ and code/: copy them there."
-            )
+    if names := missing or changed:
+        raise RecordError(
+            f"Files of the run's own {'are not in' if missing else 'were changed since, in'} {folder}: {', '.join(names)}. "
+            "The run directory keeps them in conf/ and code/: copy them there."
+        )
     return folder
 
 
@@ -155,11 +150,18 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
     """What the repetition says itself: places, and where that lies now which the run began with."""
     own: dict[str, Any] = {f"paths.{key}": str(expanded(cfg.paths[key]).absolute()) for key in ("runs", "multirun", "cache")}
     own |= {"paths.run_dir": str(path), "note": f"reproduces {info['id']}"}
-    config = stored_config(original)
+    config, known, roots = stored_config(original), info.get("parent"), run_roots(cfg.paths)
     if config.get("tokenizer.path") is not None:
         own["tokenizer.path"] = str((original / "tokenizer").absolute())
-    if source := config.get("init_from"):
-        own["init_from"] = str(_parent(cfg, info, source))
+    if source := config.get("init_from"):  # under the name that was typed if that is it still, else wherever its id is found
+        try:
+            parent = None
+            with contextlib.suppress(RecordError):
+                parent = find_run(source, roots)
+            parent = parent if parent and known in (None, read_run(parent)["id"]) else find_run(known or source, roots)
+        except RecordError as error:
+            raise RecordError(f"{info['id']} started from the weights of init_from={source}, which is not here. {error}") from error
+        own["init_from"] = str(parent.absolute())
     if cfg.task.data_path is not None:
         own["data.path"] = str(expanded(cfg.task.data_path).absolute())
     elif isinstance(text := config.get("data.path"), str | list):  # relative in older records
@@ -167,65 +169,35 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
     return own
 
 
-def _parent(cfg: DictConfig, info: Info, source: str) -> Path:
-    """The run whose weights it began with: under the name that was typed if that is it still, else wherever its id is found."""
-    known = info.get("parent")
-    with contextlib.suppress(RecordError):
-        named = find_run(source, run_roots(cfg.paths))
-        if known in (None, read_run(named)["id"]):
-            return named.absolute()
-    try:
-        return find_run(known or source, run_roots(cfg.paths)).absolute()
-    except RecordError as error:
-        raise RecordError(f"{info['id']} started from the weights of init_from={source}, which is not here. {error}") from error
-
-
 def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Info) -> None:
-    """Compare what is about to train with the record; then print in what the two environments differ.
-
-    Raises:
-        RecordError: code, config, data, tokenizer or plan are others.
-    """
-    from gptshake.report.tables import aligned
-
+    """Compare what is about to train with the record; then print in what the two environments differ."""
     if (new.get("git") or {}).get("commit") != code.commit or new.get("version") != info.get("version"):
         raise RecordError(f"{code.about} was to run, but gptshake {new.get('version')} of another place did; is gptshake installed twice?")
     refuse_another_config(original, path)
-    then, now = info.get("data") or {}, new["data"]
+    then, now, plan = info.get("data") or {}, new["data"], info.get("budget") or {}
     lines = [
-        f"  {what}: was {str(then.get(key))[:16]}, is {str(now[key])[:16]}"
+        f"  {what}: was {str(then.get(key))[:16]}, is {str(now[key])[:16]}\n"
         for key, what in (("fingerprint", "tokens of the text"), ("tokenizer", "tokenizer"))
         if then.get(key) != now[key]
     ]
     if lines:
         raise RecordError(
-            f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n" + "\n".join(lines) + "\n"
+            f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n{''.join(lines)}"
             "Restore its text; if that has moved: task.data_path=<file or folder>."
         )
-    if any((info.get("budget") or {}).get(key) != new["budget"][key] for key in ("steps", "tokens", "tokens_per_step")):
-        raise RecordError(f"{info['id']} was planned for {info.get('budget')}, and would now be for {new['budget']}.")
-    if rows := environment_differences(info, new):
-        table = aligned([("differs", "then", "now"), *rows], left=(0, 1)).splitlines()
-        print("environment:\n" + "\n".join(f"  {line}" for line in table), flush=True)
-    else:
-        print("environment: the same in everything that is recorded", flush=True)
+    if any(plan.get(key) != new["budget"][key] for key in ("steps", "tokens", "tokens_per_step")):
+        raise RecordError(f"{info['id']} was planned for {plan}, and would now be for {new['budget']}.")
+    rows = environment_differences(info, new)
+    table = aligned([("differs", "then", "now"), *rows], left=(0, 1)).replace("\n", "\n  ") if rows else ""
+    print(f"environment:\n  {table}" if rows else "environment: the same in everything that is recorded", flush=True)
 
 
 def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps: int, before: Callable[[Info], None]) -> None:
     """Run gptshake until it has written ``steps`` rows, and stop it by a signal, which leaves the length of the schedule alone.
 
-    A pipe ties the two: when whoever waits dies, the run stops too, whatever version it is.
-
-    Args:
-        code: what to run.
-        overrides: of the run; its directory is ``path``.
-        path: the new run directory.
-        folder: where to start it: relative paths and ./conf are looked up there. If the ./conf there is not the run's, it starts in an
-            empty folder instead, where no version of gptshake sees it.
-        steps: rows to wait for.
-        before: looks at run.json before anything trains; what it raises ends the run and removes its directory.
-    Raises:
-        GptshakeError: the run ended before; the reason that its record gives.
+    A pipe ties the two: when whoever waits dies, the run stops too, whatever version it is. It starts in ``folder``, or in an empty one
+    if the ./conf there is not the run's. ``before`` looks at run.json of ``path`` before anything trains; what it raises ends the run and
+    removes its directory.
     """
     sources = os.pathsep.join([str(code.source)] * (code.source is not None) + list(filter(None, [os.environ.get("PYTHONPATH")])))
     env = {"HYDRA_FULL_ERROR": None, "GPTSHAKE_CONFIG_DIR": None, "PYTHONPATH": sources, "GPTSHAKE_DIRTY": "1"}
@@ -234,22 +206,20 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
     start = folder if code.own_conf or not (folder / "conf").is_dir() else Path(mkdtemp(prefix="gptshake-start-"))
     child = Command(command, env, cwd=start, stdin=DEVNULL, pass_fds=(theirs, *code.held))
     os.close(theirs)
-    enough = False
+    info, tail, ended, enough = Info(), Tail(path / "metrics.csv"), False, False
     try:
-        info = _info(path)
-        while "data" not in info and child.wait(POLL_S) is None:  # until run.json says what the run is about
-            info = _info(path)
-        if "data" in info:
-            try:
-                before(info)
-            except BaseException:
-                child.kill()  # it has saved nothing yet
-                shutil.rmtree(path, ignore_errors=True)
-                raise
-            tail = Tail(path / "metrics.csv")
-            while not enough and child.wait(POLL_S) is None:
-                rows = tail.new()
-                enough = bool(rows) and steps <= rows[-1]["step"] < int(info["budget"]["steps"])
+        while not ended and not enough:
+            ended = child.wait(POLL_S) is not None  # its record is read once more
+            if "data" not in info and "data" in (new := _info(path)):
+                before(new)
+                info = new
+            rows = tail.new() if info else []
+            enough = bool(rows) and not ended and steps <= rows[-1]["step"] < int(info["budget"]["steps"])
+    except BaseException:
+        if not info:  # it has saved nothing yet
+            child.kill()
+            shutil.rmtree(path, ignore_errors=True)
+        raise
     finally:
         if enough:
             with contextlib.suppress(BrokenPipeError):
@@ -267,7 +237,7 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
 
 
 def _info(path: Path) -> Info:
-    """run.json as far as it is there; the stand-in of a test, or an old version, need not write all of it at once."""
+    """run.json as far as it is there; an old version need not write all of it at once."""
     with contextlib.suppress(OSError, ValueError):
         info = json.loads((path / "run.json").read_text(encoding="utf-8"))
         return info if isinstance(info, dict) else {}
@@ -276,18 +246,18 @@ def _info(path: Path) -> Info:
 
 def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
     """Compare, write the outcome into the new record, draw it, print it."""
+    from gptshake.report.reproduction import plot
+
     new = Run.open(path)
     again_rows = new.rows()[: len(rows)]
     found = compare(rows, again_rows)
     holds, sentence = verdict(found, same=same_machine(info, new.info), tolerance=cfg.task.tolerance)
-    if new.info["status"] == "interrupted":
-        new.update(reason=f"stopped after the {counted(len(rows), 'step')} that {'was' if len(rows) == 1 else 'were'} to be compared")
     outcome: Info = {"holds": holds, "verdict": sentence, "steps": found.steps, "identical": found.identical}
     if worst := found.largest:
         outcome |= {"deviation": worst.relative, "at_step": worst.step, "column": worst.column}
+    if new.info["status"] == "interrupted":
+        new.update(reason=f"stopped after the {counted(len(rows), 'step')} that {'was' if len(rows) == 1 else 'were'} to be compared")
     new.update(reproduces=info["id"], reproduction=outcome)
-    from gptshake.report.reproduction import plot
-
     files = plot(info, rows, again_rows, found, path / "plots", tolerance=cfg.task.tolerance)
     print(f"\n{sentence}" if holds else "", flush=True)
     print("\n".join(f"  {name + ':':<9}{os.path.relpath(file)}" for name, file in (("record", path), ("picture", files[0]))), flush=True)

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from omegaconf import DictConfig
-
 from gptshake.console import Console
 from gptshake.context import Context
 from gptshake.record.index import Entry, read_index
@@ -18,31 +16,23 @@ def run(context: Context) -> None:
     Raises:
         ConfigError: a filter or a sort by a key that no run has, or by a value that cannot be compared.
     """
-    cfg = context.config
-    options = cfg.task
+    options, roots = context.config.task, run_roots(context.config.paths)
     targets = {"task.csv": options.csv, "task.json": options.json, "task.html": options.html}
     check_targets(targets)
-    roots = run_roots(cfg.paths)
     entries = in_order(select(read_index(roots), str(options.filter or "")), str(options.sort))
-    if STDOUT not in targets.values():
-        _print(entries, cfg, " or ".join(map(str, roots)))
-    for target, make in ((options.csv, runs_csv), (options.json, runs_json), (options.html, _page)):
-        if target and (file := deliver(make(entries), str(target))) and STDOUT not in targets.values():
-            print(f"  {file}")
-
-
-def _print(entries: Sequence[Entry], cfg: DictConfig, where: str) -> None:
-    options = cfg.task
-    if not entries:
+    aloud, where = STDOUT not in targets.values(), " or ".join(map(str, roots))
+    if aloud and not entries:
         print(f"No run in {where} fits task.filter={options.filter}." if options.filter else f"There is no run yet in {where}.")
-        return
-    rows, console = lines(entries, trials=options.trials), Console()
-    shown = rows[: options.limit]
-    print(table(shown, console.size().columns if console.terminal else None))
-    more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all.\n" if len(shown) < len(rows) else ""
-    common = f"Common to all runs: {changes_text(shared(entries))}.\n" if shared(entries) else ""
-    old = f"{old_rule(entries)}\n" if old_rule(entries) else ""
-    print(f"\n{old}{common}{more}{tally(entries)}")
+    elif aloud:
+        rows, console = lines(entries, trials=options.trials), Console()
+        shown, common, old = rows[: options.limit], shared(entries), old_rule(entries)
+        print(table(shown, console.size().columns if console.terminal else None))
+        more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all." if len(shown) < len(rows) else ""
+        notes = [old, f"Common to all runs: {changes_text(common)}." if common else "", more]
+        print("\n".join(["", *filter(None, notes), tally(entries)]))
+    for target, make in ((options.csv, runs_csv), (options.json, runs_json), (options.html, _page)):
+        if target and (file := deliver(make(entries), str(target))) and aloud:
+            print(f"  {file}")
 
 
 def _page(entries: Sequence[Entry]) -> str:

@@ -1,8 +1,7 @@
 """JOURNAL.md brought up to date with all runs: generated blocks between markers, and people's prose, which comes through byte for byte.
 
-What is inside of a block is overwritten, as its marker says. A block stays where people moved it, and one that they deleted stays away,
-for the ids of all that were ever written are in a comment at the end. A new block comes before the first older one. Markers that do not
-pair are refused. Earlier versions sealed their blocks: what people edited in one of those, and their list of to-dos, becomes prose.
+A block stays where people moved it, and one that they deleted stays away, for the ids of all that were ever written are in a comment at
+the end. Earlier versions sealed their blocks: what people edited in one of those, and their list of to-dos, becomes prose.
 """
 
 import json
@@ -15,19 +14,19 @@ from pathlib import Path
 from gptshake.errors import RecordError
 from gptshake.files import sha256_text, write_atomic
 from gptshake.record.index import read_index
-from gptshake.report.journal.experiments import UNEXPECTED, Experiment, Section, find_experiments, sections, unexpected
+from gptshake.report.journal.experiments import UNEXPECTED, Experiment, Section, Timeline, find_experiments
 from gptshake.report.journal.markdown import MARKER, entry, unreadable
 from gptshake.report.small_plots import loss_svg
 from gptshake.report.study_stats import Rows
 
-DRAWN_AS = 2  # raise it when the pictures shall look otherwise
+DRAWN_AS = 3  # raise it when the pictures shall look otherwise
 LARGEST_PICTURE = 1 << 22  # bytes of a finder's picture that is copied
 BROKEN, OLD_TO_DO = "~broken", "~todo"  # no id of an entry has a tilde
 _MARKER = re.compile(rf"^{MARKER}[^\n]*$", re.MULTILINE)
-_BEGIN = re.compile(r"<!-- gptshake:begin (\S+?)(?: (\d+))?(?: (?P<seal>[0-9a-f]{8}))?(?:; [^\n]*)? -->\r?")
-_END = re.compile(r"<!-- gptshake:end (\S+) -->\r?")
-_KNOWN = re.compile(r"<!-- gptshake:known\r?\n((?:[\w.-]+\r?\n)*)-->\r?$\n?", re.MULTILINE)
-_OVERWRITTEN = "task=journal overwrites this block, so write outside of it"
+_BEGIN = r"<!-- gptshake:begin (?P<id>\S+?)(?: (?P<started>\d+))?(?: (?P<seal>[0-9a-f]{8}))?(?:; [^\n]*)? -->\r?"
+_BLOCK = rf"{_BEGIN}\n(?P<body>(?:(?!{MARKER})[^\n]*\n)*)<!-- gptshake:end (?P=id) -->\r?"
+_KNOWN = r"<!-- gptshake:known\r?\n(?P<known>(?:[\w.-]+\r?\n)*)-->\r?"
+_WHOLE = re.compile(rf"^(?:{_BLOCK}|{_KNOWN})$\n?", re.MULTILINE)
 START = """# Journal
 
 <!-- gptshake task=journal overwrites the blocks between its markers. Write above, below and between them. -->
@@ -44,8 +43,8 @@ class Block:
     started: int = 0  # seconds since 1970; the order in which blocks come
 
     def __str__(self) -> str:
-        about = "" if self.id == BROKEN else f" {self.started}"
-        return f"<!-- gptshake:begin {self.id}{about}; {_OVERWRITTEN} -->\n\n{self.body}\n\n<!-- gptshake:end {self.id} -->\n"
+        about = f"{self.id}{'' if self.id == BROKEN else f' {self.started}'}; task=journal overwrites this block, so write outside of it"
+        return f"<!-- gptshake:begin {about} -->\n\n{self.body}\n\n<!-- gptshake:end {self.id} -->\n"
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Page:
         return id in self.blocks or id not in self._known
 
     def merged(self, fresh: Sequence[Block], broken: str) -> Written:
-        """The file with these entries in it.
+        """The file with these entries in it, each new one before the first older one.
 
         Args:
             fresh: entries as they are now, in any order; those that are in the file alone stay as they are.
@@ -93,11 +92,14 @@ class Page:
         pieces = [piece if isinstance(piece, str) else new.get(piece.id, piece) for piece in self._pieces]
         added = sorted((block for id, block in new.items() if id not in self.blocks), key=lambda block: (block.started, block.id))
         for block in added:
-            _insert(pieces, block)
+            older = (n for n, piece in enumerate(pieces) if isinstance(piece, Block) and piece.started < block.started)
+            at = next(older, len(pieces))
+            before = str(pieces[at - 1]) if at else "\n"
+            blank = isinstance(pieces[at - 1], Block) or not (before == "\n" or before.endswith("\n\n"))
+            pieces[at:at] = ["\n", block, "\n"] if at and blank else [block, "\n"]
         entries = {piece.id: piece for piece in pieces if isinstance(piece, Block) and piece.id != BROKEN}
-        text = "".join(map(str, pieces))
-        if known := sorted(self._known | entries.keys()):
-            text += "\n".join(["<!-- gptshake:known", *known, "-->", ""])
+        known = sorted(self._known | entries.keys())
+        text = "".join(map(str, [*pieces, *(["<!-- gptshake:known\n", *(f"{id}\n" for id in known), "-->\n"] if known else [])]))
         changed = [id for id, block in self.blocks.items() if id in entries and entries[id].body != block.body]
         return Written(text.replace("\n", self._newline), [block.id for block in added if block.id != BROKEN], changed, len(entries))
 
@@ -105,46 +107,37 @@ class Page:
 def _parse(text: str, name: str) -> tuple[list[str | Block], set[str]]:
     """Prose and blocks in order, and the ids of all entries that were ever written."""
     pieces, known, seen, at = list[str | Block](), set[str](), set[str](), 0
-    markers = iter(_MARKER.finditer(text))
 
-    def refusal(marker: re.Match[str], why: str) -> RecordError:
-        line = text.count("\n", 0, marker.start()) + 1
+    def refusal(place: int, why: str) -> RecordError:
+        line = text.count("\n", 0, place) + 1
         return RecordError(f"{name}, line {line}: {why}. Nothing was written; mend the mark, or delete its block from mark to mark.")
 
-    for marker in markers:
-        pieces.append(text[at : marker.start()])
-        begin, listed = _BEGIN.fullmatch(marker[0]), _KNOWN.match(text, marker.start())
-        if listed:
-            known |= set(listed[1].split())
-            at = listed.end()
+    for whole in [*_WHOLE.finditer(text), None]:
+        end = whole.start() if whole else len(text)
+        if stray := _MARKER.search(text, at, end):
+            begun, after = re.fullmatch(_BEGIN, stray[0]), _MARKER.search(text, stray.end())
+            if begun:
+                before = f" before {after[0].strip()}" if after else ""
+                raise refusal(stray.start(), f"the block {begun['id']} that begins here has no end{before}")
+            ends = re.fullmatch(r"<!-- gptshake:end \S+ -->\r?", stray[0])
+            raise refusal(stray.start(), f"{stray[0].strip()} {'ends a block that has not begun' if ends else 'is damaged'}")
+        pieces.append(text[at:end])
+        if whole is None:
             continue
-        if begin is None:
-            what = "ends a block that has not begun" if _END.fullmatch(marker[0]) else "is damaged"
-            raise refusal(marker, f"{marker[0].strip()} {what}")
-        last, (id, started, seal) = next(markers, None), begin.groups()
-        end = _END.fullmatch(last[0]) if last else None
-        if last is None or end is None or end[1] != id:
-            raise refusal(marker, f"the block {id} that begins here has no end" + (f" before {last[0].strip()}" if last else ""))
+        at = whole.end()
+        if whole["id"] is None:
+            known |= set(whole["known"].split())
+            continue
+        id, body = whole["id"], whole["body"].replace("\r\n", "\n").strip("\n")
         if id in seen:
-            raise refusal(marker, f"the block {id} comes a second time")
+            raise refusal(end, f"the block {id} comes a second time")
         seen.add(id)
-        body = text[marker.end() : last.start()].replace("\r\n", "\n").strip("\n")
-        peoples = id == OLD_TO_DO or (seal and sha256_text(body)[:8] != seal)
-        pieces.append(f"{body}\n" if peoples else Block(id, body, int(started or 0)))
+        peoples = id == OLD_TO_DO or (whole["seal"] and sha256_text(body)[:8] != whole["seal"])
+        pieces.append(f"{body}\n" if peoples else Block(id, body, int(whole["started"] or 0)))
         known |= {id} - {OLD_TO_DO, BROKEN}
-        at = min(last.end() + 1, len(text))
     rest = text[at:]
-    pieces.append(f"{rest}\n" if rest and not rest.endswith("\n") else rest)
+    pieces[-1] = f"{rest}\n" if rest and not rest.endswith("\n") else rest
     return [piece for piece in pieces if piece], known
-
-
-def _insert(pieces: list[str | Block], block: Block) -> None:
-    """Put a block before the first older one, or at the end, with a blank line around it."""
-    older = (n for n, piece in enumerate(pieces) if isinstance(piece, Block) and piece.started < block.started)
-    at = next(older, len(pieces))
-    before = pieces[at - 1] if at else ""
-    blank = isinstance(before, Block) or (before and not before.endswith("\n\n") and before != "\n")
-    pieces[at:at] = ["\n", block, "\n"] if blank else [block, "\n"]
 
 
 def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Written:
@@ -159,37 +152,29 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
         RecordError: the file holds damaged markers, or is no UTF-8 text or regular file; it is left as it is.
     """
     target = file.resolve()  # a link stays a link
-    before = _content(target)
-    page = Page(before.decode(), file.name)
+    if target.exists() and not target.is_file():
+        raise RecordError(f"{target} is not a regular file. Name another with task.file=.")
+    before = target.read_bytes() if target.exists() else b""
+    try:
+        page = Page(before.decode(), file.name)
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{file.name} is not UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
     experiments, problems, left_out = find_experiments(read_index([runs, multirun]), multirun)
-    found, strange = sections(experiments)
-    problems += strange
-    fresh, drawn = [], 0
-    for section in found:
-        experiment = section.experiment
-        if page.wants(experiment.id):
-            try:
+    timeline, fresh, drawn = Timeline(experiments), list[Block](), 0
+    for one in experiments:
+        try:
+            section = timeline.section(one)
+            if page.wants(one.id):
                 shown, new = _pictures(section, drawings)
-                fresh.append(Block(experiment.id, entry(section, shown, file.parent), int(experiment.started)))
+                fresh.append(Block(one.id, entry(section, shown, file.parent), int(one.started)))
                 drawn += new
-            except UNEXPECTED as error:
-                problems.append(unexpected(experiment, error))
+        except UNEXPECTED as error:
+            problems.append((one.folder, f"its record holds what no run writes ({type(error).__name__}: {error})."))
     done = page.merged(fresh, unreadable(problems, file.parent))
     if (fresh or problems or page.blocks) and done.text.encode() != before:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, done.text)
     return replace(done, drawn=drawn, problems=len(problems), left_out=left_out)
-
-
-def _content(file: Path) -> bytes:
-    if file.exists() and not file.is_file():
-        raise RecordError(f"{file} is not a regular file. Name another with task.file=.")
-    try:
-        content = file.read_bytes() if file.exists() else b""
-        content.decode()
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{file.name} is not UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
-    return content
 
 
 def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], int]:
@@ -231,7 +216,7 @@ def _copied(experiment: Experiment, folder: Path) -> tuple[list[tuple[str, Path]
 
 
 def _study_svg(study: Rows, folder: Path) -> str | None:
-    """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers. Rounded, so a third smaller."""
+    """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers."""
     from gptshake.report.batch_time import learning_curves
     from gptshake.report.frame import drawn, look
     from gptshake.report.plots_study import ablate_figure, curves_figure, fit_figure
@@ -239,17 +224,11 @@ def _study_svg(study: Rows, folder: Path) -> str | None:
     with look():
         figure = ablate_figure(study) if study.get("ablate") else fit_figure(study)
         figure = figure or curves_figure(study, learning_curves(study, folder))
-        if figure is None:
-            return None
-        svg = re.sub(r"<metadata>.*?</metadata>\s*", "", drawn(figure, "svg").decode(), flags=re.DOTALL)
-    svg = re.sub(r'(?<= [dxy]=")[^"]+', lambda found: re.sub(r"-?\d+\.\d+", _rounded, found[0]), svg)
-    svg = re.sub(r"^ +|\n(?=[LQCz\"])|(?<=\d) +(?=\n)", "", svg, flags=re.MULTILINE)
-    twice = [path for path, times in Counter(re.findall(r'<path d="([^"]{300,})"', svg)).items() if times > 1]  # letters and their halo
-    for n, path in enumerate(twice):
-        svg = svg.replace(f'<path d="{path}"', f'<use xlink:href="#long{n}"')
-        svg = svg.replace("<defs>", f'<defs><path id="long{n}" d="{path}"/>', 1)
-    return svg
-
-
-def _rounded(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.1f}".removesuffix(".0")
+        svg = drawn(figure, "svg").decode() if figure else ""
+    svg = re.sub(r' [dxy]="[^"]+', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)  # to a tenth of a point: half the size
+    svg = re.sub(r"^ +|\n(?=[LQCz\"])|(?<=\d) +(?=\n)|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL | re.MULTILINE)
+    for n, (path, times) in enumerate(Counter(re.findall(r'<path d="([^"]{300,})"', svg)).items()):
+        if times > 1:  # letters and their halo
+            svg = svg.replace(f'<path d="{path}"', f'<use xlink:href="#long{n}"')
+            svg = svg.replace("<defs>", f'<defs><path id="long{n}" d="{path}"/>', 1)
+    return svg or None

@@ -1,20 +1,20 @@
 """A section of the journal as Markdown that a forge shows well and that people can read as it is.
 
-Foreign text (notes, names, overrides, reasons, what a model wrote) is shown, never obeyed: it cannot become HTML, a heading, a link,
-a cell of a table, or one of the journal's own markers, and characters that have no shape of their own are written out.
+Foreign text (notes, names, overrides, reasons, what a model wrote) cannot become HTML, a heading, a link, a cell of a table, or one of
+the journal's own markers, and characters that have no shape of their own are written out.
 """
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from gptshake.console import visible
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.record.index import Entry, is_number
-from gptshake.record.texts import Sample
+from gptshake.record.texts import read_notes
 from gptshake.report.changes import value_text
 from gptshake.report.journal.experiments import LOSSES, RESULTS, Experiment, Problem, Section, commit_of
 from gptshake.report.study_text import trial_table, verdict
@@ -23,7 +23,8 @@ MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken fo
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|!(?=\[)")
 _STARTS = re.compile(r"^([-+#=]|\d+(?=[.)]))")  # a list, a heading, a rule
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_MOST = {"changes": 20, "commits": 12, "trials": 24, "letters": 300, "lines": 8, "note": 4000}  # shown of each
+_LONGEST = 4000  # letters of a note
+MOST_CHANGES, MOST_COMMITS, MOST_TRIALS = 20, 12, 24  # shown of each
 _AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}
 
 
@@ -35,22 +36,23 @@ def entry(section: Section, pictures: Sequence[tuple[str, Path]], home: Path) ->
         pictures: what each shows and where it lies.
         home: folder of the journal's file, from which links lead.
     """
-    experiment = section.experiment
+    one, run = section.experiment, section.experiment.main
+    notes = sorted(note for folder in dict.fromkeys([one.folder, *(run.path for run in one.runs)]) for note in read_notes(folder))
     parts = [
-        f'<a id="{experiment.id}"></a>',
-        f"## {prose(section.date)} · {prose(section.title)}",
+        f'<a id="{one.id}"></a>',
+        f"## {prose(_date(one))} · {prose(section.title)}",
         f"**Verdict:** {prose(section.verdict)}",
-        *(f"**Why:** {prose(text)}" for when, text in section.notes if not when),
-        "\n".join(f"- {when}: {prose(text)}" for when, text in section.notes if when),
+        f"**Why:** {prose(run.note)}" if run.note else "",
+        "\n".join(f"- {datetime.fromtimestamp(note.time, UTC):%Y-%m-%d}: {prose(note.text)}" for note in notes),
         _provenance(section, home),
         _commits(section.commits),
         _changes(section),
         _results(section),
         *(f"![{prose(what)}]({quote(os.path.relpath(path, home))})" for what, path in pictures),
-        _settings(experiment.main),
-        _findings(experiment.main),
-        *(_study(experiment, home) if experiment.study is not None else _runs(experiment)),
-        *_samples(experiment.main),
+        _settings(run),
+        _findings(run),
+        *(_study(one, home) if one.study is not None else [_runs(one)]),
+        *_samples(run),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -61,15 +63,21 @@ def unreadable(problems: Sequence[Problem], home: Path) -> str:
     return "\n".join(["## Records that cannot be read", "", *lines]) if lines else ""
 
 
+def _date(experiment: Experiment) -> str:
+    """Day and time on the clock of the machine that ran it, as the run's name has them; else UTC."""
+    named = [found.groups() for run in experiment.runs if (found := re.match(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)-", run.name))]
+    return "{}-{}-{} {}:{}".format(*min(named)) if named else f"{datetime.fromtimestamp(experiment.started, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def _provenance(section: Section, home: Path) -> str:
     """Version, commit, where the record lies, what it began from, and W&B's page."""
-    info = section.experiment.main.info
-    git, commit, wandb = info.get("git") or {}, commit_of(section.experiment.main), info.get("wandb") or {}
-    where = f"commit {code(commit[:8])}" if commit else "unversioned"
+    run = section.experiment.main
+    info, git, commit, wandb = run.info, run.part("git"), commit_of(run), run.part("wandb")
     branch = f" on {code(str(git['branch']))}" if git.get("branch") and commit else ""
+    where = f"commit {code(commit[:8])}{branch}" if commit else "unversioned"
     dirty = ", with uncommitted changes" if git.get("dirty") else ""
     record = f"record {code(os.path.relpath(section.experiment.folder, home))}"
-    parts = [f"version {prose(str(info.get('version', 'unknown')))}", f"{where}{branch}{dirty}", record]
+    parts = [f"version {prose(str(info.get('version', 'unknown')))}", f"{where}{dirty}", record]
     url = str(wandb.get("url") or "")
     if url.startswith(("https://", "http://")):
         parts.append(f"[W&B](<{quote(url, safe=':/?=&%.~-_')}>)")
@@ -83,7 +91,7 @@ def _provenance(section: Section, home: Path) -> str:
 
 
 def _commits(subjects: Sequence[str]) -> str:
-    lines = [f"- {item(subject)}" for subject in subjects[: _MOST["commits"]]]
+    lines = [f"- {item(subject)}" for subject in subjects[:MOST_COMMITS]]
     more = [f"- and {len(subjects) - len(lines)} more"] if len(subjects) > len(lines) else []
     return "\n".join(["Commits since the entry before:", "", *lines, *more]) if lines else ""
 
@@ -95,18 +103,24 @@ def _changes(section: Section) -> str:
     if not section.changes:
         return f"{'But for what is swept, nothing' if section.experiment.study else 'Nothing'} that counts was changed against {name}."
     rows = [[cell(key), cell(value_text(old)), cell(value_text(new))] for key, (old, new) in section.changes.items()]
-    more = f"\n\n… and {len(rows) - _MOST['changes']} keys more." if len(rows) > _MOST["changes"] else ""
-    return f"Changed against {name}:\n\n{_table(('key', 'was', 'is'), rows[: _MOST['changes']])}{more}"
+    more = f"\n\n… and {len(rows) - MOST_CHANGES} keys more." if len(rows) > MOST_CHANGES else ""
+    return f"Changed against {name}:\n\n{_table(('key', 'was', 'is'), rows[:MOST_CHANGES])}{more}"
 
 
 def _results(section: Section) -> str:
-    """This run's results and how they lie to earlier ones: losses by their difference, the rest by its ratio."""
-    ours = section.results
+    """This run's results and how they compare with earlier ones: losses by their difference, the rest by its ratio."""
+    ours = section.experiment.results
     if not ours["tokens"]:
         return ""
     rows = [[f"**{'best run' if section.experiment.is_sweep else 'this'}**", *(_result(name, value) for name, value in ours.items())]]
     for other in section.compared:
-        cells = [_against(name, value, other.results[name]) for name, value in ours.items()]
+        cells = []
+        for name, value in ours.items():
+            theirs = other.results[name]
+            known = value is not None and theirs is not None
+            cells.append(
+                f"{value - theirs:+.4f}" if known and name in LOSSES else f"{value / theirs:.2f}×" if known and value and theirs else ""
+            )
         rows.append([f"to the {other.what}, [{other.id}](#{other.id})", *cells])
     if section.spread:
         mean, deviation, seeds = section.spread
@@ -122,16 +136,9 @@ def _result(name: str, value: float | None) -> str:
     return duration(value) if name == "time" else f"{100 * value:.1f} %" if name == "MFU" else short_count(value)
 
 
-def _against(name: str, ours: float | None, theirs: float | None) -> str:
-    if name in LOSSES:
-        return f"{ours - theirs:+.4f}" if ours is not None and theirs is not None else ""
-    return f"{ours / theirs:.2f}×" if ours and theirs else ""
-
-
 def _settings(run: Entry) -> str:
     """The hyperparameters that people look for, in two rows one below the other, so that the table is no wider than a page."""
-    config, info = run.config, run.info
-    choices, data, budget, model = (info.get(key) or {} for key in ("choices", "data", "budget", "model"))
+    config, choices, data, budget, model = run.config, *map(run.part, ("choices", "data", "budget", "model"))
     shape = [config.get(f"model.{key}") for key in ("n_layer", "n_head", "n_embd")]
     known = {
         "parameters": short_count(model["parameters"]) if model.get("parameters") else None,
@@ -147,20 +154,17 @@ def _settings(run: Entry) -> str:
         "precision": config.get("trainer.precision"),
         "seed": config.get("seed"),
     }
-    names = [name for name, value in known.items() if value is not None]
-    values = [prose(str(known[name])) for name in names]
-    half = (len(names) + 1) // 2
-    padding = [""] * (2 * half - len(names))
-    rows = [values[:half], [*(f"**{name}**" for name in names[half:]), *padding], [*values[half:], *padding]]
-    return _table(names[:half], rows) if names else ""
+    pairs = [(name, prose(str(value))) for name, value in known.items() if value is not None]
+    half = (len(pairs) + 1) // 2
+    above, below = pairs[:half], [*((f"**{name}**", value) for name, value in pairs[half:]), *[("", "")] * (len(pairs) % 2)]
+    return _table([name for name, _ in above], [[value for _, value in above], *map(list, zip(*below, strict=True))]) if pairs else ""
 
 
 def _findings(run: Entry) -> str:
     """What another task than training found: the plain values that it keeps under its own name."""
-    found = run.info.get(str(run.info.get("task")))
-    plain = found.items() if isinstance(found, dict) else ()
-    cells = {str(key): value_text(value) for key, value in plain if is_number(value) or isinstance(value, str)}
-    return _table(list(map(prose, cells)), [list(map(cell, cells.values()))]) if cells else ""
+    found = run.part(str(run.info.get("task")))
+    cells = {prose(str(key)): cell(value_text(value)) for key, value in found.items() if is_number(value) or isinstance(value, str)}
+    return _table(list(cells), [list(cells.values())]) if cells else ""
 
 
 def _study(experiment: Experiment, home: Path) -> list[str]:
@@ -174,39 +178,36 @@ def _study(experiment: Experiment, home: Path) -> list[str]:
     return ["\n".join(sentences), _folded("trial", list(map(prose, head)), cells)]
 
 
-def _runs(experiment: Experiment) -> list[str]:
+def _runs(experiment: Experiment) -> str:
     """The runs of Hydra's basic sweeper."""
     rows = []
     for run in experiment.runs if experiment.is_sweep else ():
-        bpb = run.summary.get("val/bpb")
+        bpb, mark = run.summary.get("val/bpb"), "**" if run is experiment.main else ""
         overrides = " ".join(text for text in run.info.get("overrides") or [] if "=" in text)
-        mark = "**" if run is experiment.main else ""
         rows.append([cell(run.id), f"{mark}{run.status}{mark}", f"{bpb:.4f}" if is_number(bpb) else "", cell(overrides[-160:])])
-    return [_folded("run", ("run", "status", "val/bpb", "overrides"), rows)]
+    return _folded("run", ("run", "status", "val/bpb", "overrides"), rows)
 
 
 def _folded(noun: str, head: Sequence[str], rows: list[list[str]]) -> str:
-    more = f"\n\n… and {len(rows) - _MOST['trials']} more." if len(rows) > _MOST["trials"] else ""
-    shown = f"{_table(head, rows[: _MOST['trials']])}{more}" if rows else ""
-    return f"<details><summary>{counted(len(rows), noun)}</summary>\n\n{shown}\n\n</details>" if rows else ""
+    if not rows:
+        return ""
+    more = f"\n\n… and {len(rows) - MOST_TRIALS} more." if len(rows) > MOST_TRIALS else ""
+    return f"<details><summary>{counted(len(rows), noun)}</summary>\n\n{_table(head, rows[:MOST_TRIALS])}{more}\n\n</details>"
 
 
 def _samples(run: Entry) -> list[str]:
-    """The first, the middle and the last text."""
-    texts = [sample for sample in run.samples if sample.title == "sample"]
-    chosen = dict.fromkeys([texts[0], texts[len(texts) // 2], texts[-1]]) if texts else {}
-    return [_sample(run.config, sample) for sample in chosen]
-
-
-def _sample(config: Mapping[str, Any], sample: Sample) -> str:
-    """Of several prompts the text of the last one, its first lines."""
-    prompts, texts = config.get("callbacks.samples.prompts"), sample.text.split("\n---\n")
-    known = isinstance(prompts, list) and len(prompts) == len(texts)
-    text = re.sub(r"\n(?:[ \t]*\n)+", "\n\n", texts[-1] if known else sample.text).strip("\n")
-    shown = "\n".join(text[: _MOST["letters"]].split("\n")[: _MOST["lines"]])
-    wrapped = re.sub(r"([^\n]{100})(?=[^\n])", r"\1\n", shown + (" …" if shown != text else ""))
-    prompt = f" from {code(repr(prompts[-1]))}" if known and prompts else ""
-    return f"Written{prompt} after {short_count(sample.tokens)} tokens:\n\n{fenced(wrapped)}"
+    """The first, the middle and the last text: of several prompts the last one's, and of that the first lines."""
+    texts, prompts = [sample for sample in run.samples if sample.title == "sample"], run.config.get("callbacks.samples.prompts")
+    shown = []
+    for sample in dict.fromkeys([texts[0], texts[len(texts) // 2], texts[-1]]) if texts else ():
+        parts = sample.text.split("\n---\n")
+        known = isinstance(prompts, list) and len(prompts) == len(parts)
+        text = re.sub(r"\n(?:[ \t]*\n)+", "\n\n", parts[-1] if known else sample.text).strip("\n")
+        begin = "\n".join(text[:300].split("\n")[:8])
+        wrapped = re.sub(r"([^\n]{100})(?=[^\n])", r"\1\n", begin + (" …" if begin != text else ""))
+        prompt = f" from {code(repr(prompts[-1]))}" if known and prompts else ""
+        shown.append(f"Written{prompt} after {short_count(sample.tokens)} tokens:\n\n{fenced(wrapped)}")
+    return shown
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -218,13 +219,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def prose(text: str) -> str:
     """A text as one line of Markdown that reads as it is."""
-    line = _SPECIAL.sub(lambda found: f"\\{found[0]}", visible(_short_line(text)))
+    line = _SPECIAL.sub(lambda found: f"\\{found[0]}", _line(text))
     return re.sub("[&<>]", lambda found: _HTML[found[0]], line)
-
-
-def _short_line(text: str) -> str:
-    line = " ".join(text[: _MOST["note"] + 1].split())
-    return line if len(text) <= _MOST["note"] else f"{line} …"
 
 
 def item(text: str) -> str:
@@ -234,7 +230,7 @@ def item(text: str) -> str:
 
 def code(text: str) -> str:
     """A text as a code span of one line."""
-    line = visible(_short_line(text)) or " "
+    line = _line(text) or " "
     ticks, pad = "`" * (_longest_run(line) + 1), " " if "`" in line else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"
 
@@ -251,5 +247,9 @@ def fenced(text: str) -> str:
     return "\n".join([f"{fence}text", *lines, fence])
 
 
+def _line(text: str) -> str:
+    return visible(" ".join(text[: _LONGEST + 1].split()) + (" …" if len(text) > _LONGEST else ""))
+
+
 def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall("`+", text)), default=0)
+    return max(map(len, re.findall("`+", text)), default=0)
