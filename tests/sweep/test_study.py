@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from gptshake.errors import RecordError
-from gptshake.sweep.rows import Header, RunRow, TrialRow, read_study
+from gptshake.sweep.rows import Header, RunRow, TrialRow
 from gptshake.sweep.space import Axis, Params
 from gptshake.sweep.study import Study
 
@@ -180,10 +180,9 @@ def test_changes_that_compare_points_have_the_last_word_in_a_run(tmp_path: Path)
 
 
 def test_a_damaged_study_is_one_sentence(tmp_path: Path) -> None:
-    assert read_study(tmp_path) is None
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(RecordError, match=r"study\.json is damaged"):
-        read_study(tmp_path)
+        study(tmp_path)
 
 
 def test_a_study_without_its_journal_was_kept_elsewhere_and_is_left_alone(tmp_path: Path) -> None:

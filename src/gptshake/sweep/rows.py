@@ -3,7 +3,6 @@
 Also whether a command means the study that is there: its ``identity``, and the version of its code.
 """
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 
 from gptshake.errors import RecordError
 from gptshake.keys import STUDY, about
-from gptshake.record.shape import malformed_study
+from gptshake.record.index import STUDY_FILE
 from gptshake.redaction import redacted
 from gptshake.sweep.space import Params
 
 NUMBER = "value"  # the objective of a task that returns a number without a name
-ROWS = "study.json"
 AGAIN = "noise/"  # how paths of runs with a second seed begin, which measure the noise and confirm nothing
 
 
@@ -39,7 +37,9 @@ class RunRow:
     def __post_init__(self) -> None:
         """Refuse a path that leaves the study: files of a study may be somebody else's, and runs write and remove there."""
         if Path(self.path).is_absolute() or ".." in Path(self.path).parts:
-            raise RecordError(f"{ROWS} names the run {self.path!r}, which is outside of the study: gptshake does not write such a file.")
+            raise RecordError(
+                f"{STUDY_FILE} names the run {self.path!r}, which is outside of the study: gptshake does not write such a file."
+            )
 
 
 @dataclass
@@ -105,25 +105,6 @@ class Header:
                 **({"schedule": self.schedule} if self.schedule else {}),  # the defaults of another version may give another one
             },
         }
-
-
-def read_study(folder: Path) -> dict[str, Any] | None:
-    """What study.json holds; None if there is no study.
-
-    Raises:
-        RecordError: it is damaged.
-    """
-    try:
-        text = (folder / ROWS).read_text(encoding="utf-8")
-    except OSError:
-        return None
-    try:
-        rows: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise RecordError(f"{folder / ROWS} is damaged: {error}.") from error
-    if why := malformed_study(rows):
-        raise RecordError(f"{folder / ROWS} is damaged: {why}.")
-    return rows
 
 
 def trial_row(row: dict[str, Any]) -> TrialRow:

@@ -21,6 +21,7 @@ from gptshake.estimate.formatting import counted, duration
 from gptshake.files import storage_error
 from gptshake.keys import STUDY, about
 from gptshake.processes import raised
+from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.lock import RunLock
 from gptshake.sweep.app import App, Prepared, joined
 from gptshake.sweep.config import SweeperConfig
@@ -39,7 +40,7 @@ from gptshake.sweep.options import (
 )
 from gptshake.sweep.plane import SurfaceSearch
 from gptshake.sweep.pruning import Patient
-from gptshake.sweep.rows import NUMBER, ROWS, Header, read_study
+from gptshake.sweep.rows import NUMBER, Header
 from gptshake.sweep.search import SECONDS, LineSearch, SampledSearch, search_for
 from gptshake.sweep.space import Axis, Params, Value, axis_of, overrides_of
 from gptshake.sweep.study import Study
@@ -173,7 +174,7 @@ def _held(folder: Path) -> Iterator[None]:
     lock = None
     try:
         found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-        if others := sorted(found - _BEFORE_ROWS) if ROWS not in found else []:
+        if others := sorted(found - _BEFORE_ROWS) if STUDY_FILE not in found else []:
             raise RecordError(f"{folder} is neither empty nor a study: it holds {others[0]}. Give the study another name: study=<name>.")
         try:
             lock = RunLock(folder)
@@ -191,7 +192,7 @@ def _held(folder: Path) -> Iterator[None]:
     finally:
         if lock:
             lock.release()
-            if not (folder / ROWS).exists():
+            if not (folder / STUDY_FILE).exists():
                 for name in ("run.lock", "lease.json"):
                     (folder / name).unlink(missing_ok=True)
                 shutil.rmtree(folder / "prepare", ignore_errors=True)
@@ -233,9 +234,9 @@ def _prepare(app: App, executor: Executor, fixed: list[str], axes: list[Axis], f
 
 def _kept(prepared: Prepared, folder: Path) -> Prepared:
     """The length and the ranges that a study began with: measured or worked out once, they are not found out anew."""
-    stored = read_study(folder)
-    if stored is None:
+    if not (folder / STUDY_FILE).exists():
         return prepared
+    stored = read_study(folder)
     axes = {axis["key"]: f"tag(log,interval({axis['low']!r},{axis['high']!r}))" for axis in stored["axes"]}
     return replace(
         prepared, tokens=stored["tokens"] or prepared.tokens, ranges={key: axes.get(key, text) for key, text in prepared.ranges.items()}

@@ -23,10 +23,11 @@ from optuna.trial import TrialState
 
 from gptshake.errors import RecordError
 from gptshake.files import write_atomic
+from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.sessions import Clock
 from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
-from gptshake.sweep.rows import ROWS, Header, RunRow, TrialRow, read_study, refuse_differences, refuse_other_code, trial_row
+from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences, refuse_other_code, trial_row
 from gptshake.sweep.search import second_seeds, start_of
 from gptshake.sweep.space import Axis, Params, Point, Value, readable
 
@@ -69,7 +70,7 @@ class Study:
         self.now = Clock().now  # for whatever is subtracted: a system clock that is set must not change it
         self.deadline: float | None = None  # seconds since 1970 after which no trial begins
         self._start = start_of(axes)
-        stored = read_study(folder)
+        stored = read_study(folder) if (folder / STUDY_FILE).exists() else None
         if stored:
             refuse_differences(folder, stored, header)
             if not may_differ:
@@ -222,7 +223,7 @@ class Study:
 
     def write(self) -> None:
         """Replace study.json."""
-        write_atomic(self.folder / ROWS, json.dumps(redacted(self.rows()), indent=1) + "\n")
+        write_atomic(self.folder / STUDY_FILE, json.dumps(redacted(self.rows()), indent=1) + "\n")
         self.changed = False
 
     def _rounded(self, number: int) -> Params:
