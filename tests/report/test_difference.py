@@ -71,7 +71,7 @@ def test_machines_are_compared_by_everything_that_the_records_say(record: Make) 
     b = record(
         "l0000000", version="0.1.0", environment={"packages": {"torch": "2.14", "numpy": "2"}}, resolved={"trainer.threads": 2, "data.n": 2}
     )
-    assert [line.split() for line in machine_differences([a, b])[1:]] == [["torch", "2.13", "2.14"], ["threads", "of", "torch", "1", "2"]]
+    assert [line.split() for line in machine_differences([a, b])[1:]] == [["threads", "of", "torch", "1", "2"], ["torch", "2.13", "2.14"]]
     assert machine_differences([a, a]) == ["no difference"]
 
 

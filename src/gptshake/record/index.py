@@ -1,7 +1,7 @@
 """The run index: all runs of some folders, read only, for lists, comparisons and the journal; and the sweeps that they belong to.
 
-Nothing here fails for a record that is torn, half-written or of another version: it is an entry like any other, with the status
-``broken`` and a sentence that says why. Files are opened when they are asked for, so a list of a thousand runs is quick.
+A record that is torn, half-written or of another version is an entry like any other, with the status ``broken`` and a sentence that
+says why. Files are opened when they are asked for, so a list of a thousand runs is quick.
 """
 
 import contextlib
@@ -37,7 +37,6 @@ STUDY_FILE = "study.json"
 TOKENS, SPEED, SECONDS = "train/tokens", "perf/tokens_per_s", "time"  # figures; time is the wall time in seconds
 ABOUT = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has, in this order
 _LAST = (TOKENS, "train/loss", "val/loss", "val/bpb", SPEED, "perf/mfu")
-_NO_UNKNOWN = ("byte", "bpe", "hf_bpe", "sentencepiece", "gpt2")  # tokenizers that know every text
 _STUDY_DEFAULTS: dict[str, Any] = {"state": "stopped", "fixed": [], "started": 0.0, "updated": 0.0}  # of a study.json that lacks them
 _SECTION = re.compile(r"\n(?=[A-Za-z_])")  # before a key of the first level
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -83,12 +82,11 @@ class Entry:
     @property
     def study(self) -> str | None:
         """Name of the study that the run is a trial of."""
-        study = self.part("trial").get("study")
-        return str(study) if study else None
+        return str(self.part("trial").get("study") or "") or None
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """Final figures, such as ``val/bpb``; empty before the end."""
+        """Final figures; empty before the end."""
         return self.part("summary")
 
     @cached_property
@@ -115,8 +113,8 @@ class Entry:
     @property
     def old_rule(self) -> bool:
         """Whether its bits per byte may be too low: an earlier version left out what unknown tokens hide."""
-        data = self.part("data")
-        return "bytes_per_token" in data and "unknown" not in data and self.part("choices").get("tokenizer") not in _NO_UNKNOWN
+        data, tokenizer = self.part("data"), self.part("choices").get("tokenizer")
+        return "bytes_per_token" in data and "unknown" not in data and tokenizer not in ("byte", "bpe", "hf_bpe", "sentencepiece", "gpt2")
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -164,9 +162,7 @@ class Entry:
     @cached_property
     def samples(self) -> list[Sample]:
         """samples.md; empty if it cannot be read."""
-        with contextlib.suppress(OSError):
-            return read_samples(self.path / "samples.md")
-        return []
+        return read_samples(self.path / "samples.md")
 
 
 @lru_cache(4096)
@@ -248,9 +244,8 @@ def find_study(text: str, multirun: Path) -> Path:
         RecordError: if there is none; with the nearest names.
     """
     wanted = text.strip().rstrip("/")
-    for folder in (expanded(wanted), multirun / wanted):
-        if wanted and (folder / STUDY_FILE).is_file():
-            return folder
+    if found := [folder for folder in (expanded(wanted), multirun / wanted) if wanted and (folder / STUDY_FILE).is_file()]:
+        return found[0]
     names = sorted(file.parent.name for file in multirun.glob(f"*/{STUDY_FILE}"))
     near = closest(wanted, names, 3)
     known = f"; did you mean {near}?" if near else f" in {multirun}; there is {', '.join(names) or 'none at all'}."

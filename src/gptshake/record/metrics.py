@@ -32,7 +32,7 @@ COLUMNS = (
     "val/bpb",  # bits per UTF-8 byte of the original text
     "time",  # seconds since 1970
 )
-DRAWN = ("step", "train/tokens", "train/loss", "train/lr", "val/loss", "val/bpb")  # what curves are made of
+DRAWN = ("step", "train/tokens", "train/loss", "train/lr", "val/loss", "val/bpb", "perf/step_ms")  # what curves are made of
 Row = dict[str, int | float]
 Columns = dict[str, "array[float]"]  # values of all rows, NaN where a row has none
 _NOTHING = float("nan")

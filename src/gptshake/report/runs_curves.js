@@ -46,11 +46,6 @@ function clear(label) {
   return { left: 52, right: width - 14, top: 24, bottom: height - 40, width, height };
 }
 
-function drawNothing(why) {
-  const { width, height } = clear("no curve");
-  $("plot").append(draw("text", { x: width / 2, y: height / 2, class: "none" }, why));
-}
-
 function drawCurves(lines, x, y, logx, logy) {
   const { left, right, top, bottom, width, height } = clear(`${y} over ${x} of ${lines.length} runs`), plot = $("plot");
   // The first seventh is steep in every run and would flatten the differences; over a logarithmic axis it is wanted.

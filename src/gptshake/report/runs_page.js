@@ -92,9 +92,9 @@ function show() {
     study.fold.ariaExpanded = String(study.open);
     study.count.textContent = [of(shown.length, study.trials.length, "trial"), states.join(", "), "the best one's figures"].join(" · ");
   }
-  const parts = [of(data.runs.filter((run) => !run.hidden).length, data.runs.length, "run")];
-  if (studies.size) parts.push(plural(studies.size, "study", "studies"));
-  $("count").textContent = [...parts, `as of ${new Date(document.lastModified).toLocaleString("sv").slice(0, 16)}`].join(" · ");
+  const counted = of(data.runs.filter((run) => !run.hidden).length, data.runs.length, "run");
+  const when = `as of ${new Date(document.lastModified).toLocaleString("sv").slice(0, 16)}`;
+  $("count").textContent = [counted, ...(studies.size ? [plural(studies.size, "study", "studies")] : []), when].join(" · ");
 }
 
 // ---- ticking: a run keeps its colour and dash until it is unticked ----
@@ -143,8 +143,10 @@ function showCurves() {
     const kept = points.y.map((_, n) => n).filter((n) => (!logx || points[x][n] > 0) && (!logy || points.y[n] > 0));
     return { run, x: kept.map((n) => points[x][n]), y: kept.map((n) => points.y[n]), colour: colour(run), dash: dash(run) };
   }).filter((line) => line.x.length);
-  if (lines.length) drawCurves(lines, x, y, logx, logy);
-  else drawNothing(ticked().length ? `The ticked runs have no ${y}.` : "Tick runs in the table to lay their curves over each other.");
+  if (lines.length) return drawCurves(lines, x, y, logx, logy);
+  const { width, height } = clear("no curve"), none = "Tick runs in the table to lay their curves over each other.";
+  const why = ticked().length ? `The ticked runs have no ${y}.` : none;
+  $("plot").append(draw("text", { x: width / 2, y: height / 2, class: "none" }, why));
 }
 
 // ---- differences and samples ----

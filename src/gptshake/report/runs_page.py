@@ -4,9 +4,7 @@ The page holds what it shows as JSON, and the scripts beside this file that show
 holds no ``<``, and the script makes text nodes of it. Thinned curves make a hundred runs about a megabyte.
 """
 
-import contextlib
 import json
-from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gptshake.errors import RecordError
 from gptshake.estimate.formatting import short_count
 from gptshake.record.index import SECONDS, SPEED, TOKENS, Entry
-from gptshake.record.metrics import Columns, read_columns
 from gptshake.report.changes import counting, machine_facts, value_text
 from gptshake.report.html import document
 from gptshake.report.runs_table import changes_of, changes_text, figure_texts, old_rule, shared
@@ -112,11 +108,7 @@ def _config(entry: Entry) -> dict[str, str]:
 
 def _curves(entry: Entry) -> dict[str, dict[str, list[float]]]:
     """Curves over steps, tokens and seconds of training, which are those of the steps alone, without validations and pauses."""
-    names = ("step", "train/tokens", "perf/step_ms", *CURVES)
-    columns: Columns = {name: array("d") for name in names}
-    with contextlib.suppress(OSError, RecordError):
-        columns = read_columns(entry.path / "metrics.csv", names)
-    step, tokens, milliseconds, *losses = (np.asarray(columns[name]) for name in names)
+    step, tokens, milliseconds, *losses = (np.asarray(entry.columns[name]) for name in ("step", "train/tokens", "perf/step_ms", *CURVES))
     seconds, found = np.cumsum(np.nan_to_num(milliseconds)) / 1e3, {}
     for name, loss in zip(CURVES, losses, strict=True):
         known = np.flatnonzero(np.isfinite(loss) & np.isfinite(tokens) & np.isfinite(step))

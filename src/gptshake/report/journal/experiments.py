@@ -45,7 +45,7 @@ class Experiment:
     def is_sweep(self) -> bool:
         return self.folder != self.main.path or self.study is not None
 
-    @cached_property
+    @property
     def varied(self) -> list[str]:
         """Keys of the study's axes."""
         return [str(axis["key"]).lstrip("+") for axis in self.study["axes"]] if self.study else []
@@ -56,16 +56,12 @@ class Experiment:
         winner = best(self.study) if self.study and self.study["objective"] == "val/bpb" else None
         return results_of(self.main) | ({"val/bpb": winner.value} if winner else {})
 
-    @property
-    def bpb(self) -> float | None:
-        return self.results["val/bpb"]
-
 
 class Reference(NamedTuple):
-    """An earlier experiment that another is compared with."""
+    """An earlier experiment that another is compared with: what it is to it (parent, original, previous, best before)."""
 
     id: str
-    what: str  # parent, original, previous, best before
+    what: str
     results: Results
 
 
@@ -104,9 +100,7 @@ class Section:
 def find_experiments(entries: Sequence[Entry], multirun: Path) -> tuple[list[Experiment], list[Problem], int]:
     """The experiments, the oldest first; records that cannot be listed; and the number of ``debug=`` runs, which are left out.
 
-    Args:
-        entries: of the run index, the newest first.
-        multirun: folder of sweeps.
+    ``entries`` are of the run index, the newest first.
     """
     problems: list[Problem] = [(entry.path, entry.problem) for entry in entries if entry.status == BROKEN]
     whole = [entry for entry in reversed(entries) if entry.status != BROKEN]
@@ -144,10 +138,9 @@ def _best_run(folder: Path, runs: list[Entry], study: Rows | None) -> Entry:
     """A sweep's best run, or the last one; a study none of whose runs began has none of its own."""
     winner = best(study) if study else None
     paths = {folder / run["path"] for run in winner.trial["runs"] if run["state"] == "ok"} if winner else set()
-    scored = [run for run in runs if run.status == "ok" and is_number(run.summary.get("val/bpb"))]
-    lowest = sorted(scored, key=lambda run: run.summary["val/bpb"])
-    choices = [*(run for run in runs if run.path in paths), *lowest, *runs[-1:], Entry(folder, "failed", {"name": folder.name})]
-    return choices[0]
+    ended = [run for run in runs if run.status == "ok" and is_number(run.summary.get("val/bpb"))]
+    lowest = sorted(ended, key=lambda run: run.summary["val/bpb"])
+    return [*(run for run in runs if run.path in paths), *lowest, *runs[-1:], Entry(folder, "failed", {"name": folder.name})][0]
 
 
 class Timeline:
@@ -163,7 +156,7 @@ class Timeline:
 
     def section(self, experiment: Experiment) -> Section:
         """The section of the next experiment."""
-        main, bpb, texts = experiment.main, experiment.bpb, _texts(experiment.main)
+        main, bpb, texts = experiment.main, experiment.results["val/bpb"], _texts(experiment.main)
         against, origin = self._against(main)
         changes = changed_keys(origin.config, main.config) if origin and origin.config and main.config else {}
         changes = {key: pair for key, pair in changes.items() if key not in (*experiment.varied, *SETTLED)}
@@ -232,13 +225,13 @@ def _texts(entry: Entry) -> frozenset[tuple[Any, ...]]:
 
 def _verdict(experiment: Experiment, rival: Section | None, spread: Spread | None) -> str:
     """One sentence that says how it ended and how it compares; a difference that seeds may have made is called none."""
-    main, bpb, tokens = experiment.main, experiment.bpb, experiment.results["tokens"]
+    main, bpb, tokens = experiment.main, experiment.results["val/bpb"], experiment.results["tokens"]
     if experiment.study is None and main.status != "ok":
         place = f" after {short_count(tokens)} tokens" if tokens else " before the first step"
         return f"{main.status}{place}{f': {main.reason}' if main.reason else ''}".rstrip(".") + "."
     if bpb is None:
         return "no run of it came to an end." if experiment.is_sweep else "no validation, so nothing to compare."
-    if rival is None or not (best_bpb := rival.experiment.bpb):
+    if rival is None or not (best_bpb := rival.experiment.results["val/bpb"]):
         return f"the first on this text: {bpb:.4f} bits per byte."
     gap, noise = difference(bpb, best_bpb, spread, rival.spread)
     theirs = rival.experiment.results["tokens"]

@@ -61,7 +61,7 @@ class Written:
 
 
 class Page:
-    """A journal's file as pieces in order: prose as text, blocks as ``Block``.
+    """A journal's file: prose and blocks in order.
 
     Args:
         text: the file; empty for a new one.
@@ -72,31 +72,48 @@ class Page:
 
     def __init__(self, text: str, name: str = "JOURNAL.md") -> None:
         self._newline = "\r\n" if 0 < text.count("\n") == text.count("\r\n") else "\n"
-        self._pieces, self._known = _parse(text.replace(self._newline, "\n") or START, name)
-        self.blocks = {piece.id: piece for piece in self._pieces if isinstance(piece, Block)}
+        self._pieces, self._known, self.blocks, at = list[str | Block](), set[str](), dict[str, Block](), 0
+        text = text.replace(self._newline, "\n") or START
+        for whole in _WHOLE.finditer(text):
+            _refuse_stray(text, at, whole.start(), name)
+            self._pieces.append(text[at : whole.start()])
+            at = whole.end()
+            if whole["id"] is None:
+                self._known |= set(whole["known"].split())
+                continue
+            id, body = whole["id"], whole["body"].replace("\r\n", "\n").strip("\n")
+            if id in self.blocks:
+                raise _damaged(text, whole.start(), name, f"the block {id} comes a second time")
+            peoples = id == OLD_TO_DO or (whole["seal"] and sha256_text(body)[:8] != whole["seal"])
+            block = Block(id, body, int(whole["started"] or 0))
+            self._pieces.append(f"{body}\n" if peoples else block)
+            self._known |= {id} - {OLD_TO_DO, BROKEN}
+            self.blocks |= {} if peoples else {id: block}
+        _refuse_stray(text, at, len(text), name)
+        self._pieces += [text[at:] + ("" if text.endswith("\n") else "\n")] if text[at:] else []
 
     def wants(self, id: str) -> bool:
         """Whether an entry is to be written: not where people deleted it."""
         return id in self.blocks or id not in self._known
 
     def merged(self, fresh: Sequence[Block], broken: str) -> Written:
-        """The file with these entries in it, each new one before the first older one.
+        """The file with these entries in it, each new one before the first older one; those that are in the file alone stay as they are.
 
         Args:
-            fresh: entries as they are now, in any order; those that are in the file alone stay as they are.
+            fresh: entries as they are now, in any order.
             broken: Markdown about records that cannot be read; empty if there are none.
         """
         new = {block.id: block for block in fresh if self.wants(block.id)}
         if broken or BROKEN in self.blocks:
             new[BROKEN] = Block(BROKEN, broken or "All records can be read.")
-        pieces = [piece if isinstance(piece, str) else new.get(piece.id, piece) for piece in self._pieces]
+        pieces = [piece if isinstance(piece, str) else new.get(piece.id, piece) for piece in self._pieces if piece]
         added = sorted((block for id, block in new.items() if id not in self.blocks), key=lambda block: (block.started, block.id))
         for block in added:
             older = (n for n, piece in enumerate(pieces) if isinstance(piece, Block) and piece.started < block.started)
             at = next(older, len(pieces))
-            before = str(pieces[at - 1]) if at else "\n"
-            blank = isinstance(pieces[at - 1], Block) or not (before == "\n" or before.endswith("\n\n"))
-            pieces[at:at] = ["\n", block, "\n"] if at and blank else [block, "\n"]
+            before = pieces[at - 1] if at else "\n"
+            blank = isinstance(before, Block) or not (before == "\n" or before.endswith("\n\n"))
+            pieces[at:at] = ["\n", block, "\n"] if blank else [block, "\n"]
         entries = {piece.id: piece for piece in pieces if isinstance(piece, Block) and piece.id != BROKEN}
         known = sorted(self._known | entries.keys())
         text = "".join(map(str, [*pieces, *(["<!-- gptshake:known\n", *(f"{id}\n" for id in known), "-->\n"] if known else [])]))
@@ -104,40 +121,19 @@ class Page:
         return Written(text.replace("\n", self._newline), [block.id for block in added if block.id != BROKEN], changed, len(entries))
 
 
-def _parse(text: str, name: str) -> tuple[list[str | Block], set[str]]:
-    """Prose and blocks in order, and the ids of all entries that were ever written."""
-    pieces, known, seen, at = list[str | Block](), set[str](), set[str](), 0
+def _refuse_stray(text: str, start: int, end: int, name: str) -> None:
+    """Refuse a marker between the blocks."""
+    if stray := _MARKER.search(text, start, end):
+        begun, after = re.fullmatch(_BEGIN, stray[0]), _MARKER.search(text, stray.end())
+        why = f"{stray[0].strip()} {'ends a block that has not begun' if ' gptshake:end ' in stray[0] else 'is damaged'}"
+        if begun:
+            why = f"the block {begun['id']} that begins here has no end{f' before {after[0].strip()}' if after else ''}"
+        raise _damaged(text, stray.start(), name, why)
 
-    def refusal(place: int, why: str) -> RecordError:
-        line = text.count("\n", 0, place) + 1
-        return RecordError(f"{name}, line {line}: {why}. Nothing was written; mend the mark, or delete its block from mark to mark.")
 
-    for whole in [*_WHOLE.finditer(text), None]:
-        end = whole.start() if whole else len(text)
-        if stray := _MARKER.search(text, at, end):
-            begun, after = re.fullmatch(_BEGIN, stray[0]), _MARKER.search(text, stray.end())
-            if begun:
-                before = f" before {after[0].strip()}" if after else ""
-                raise refusal(stray.start(), f"the block {begun['id']} that begins here has no end{before}")
-            ends = re.fullmatch(r"<!-- gptshake:end \S+ -->\r?", stray[0])
-            raise refusal(stray.start(), f"{stray[0].strip()} {'ends a block that has not begun' if ends else 'is damaged'}")
-        pieces.append(text[at:end])
-        if whole is None:
-            continue
-        at = whole.end()
-        if whole["id"] is None:
-            known |= set(whole["known"].split())
-            continue
-        id, body = whole["id"], whole["body"].replace("\r\n", "\n").strip("\n")
-        if id in seen:
-            raise refusal(end, f"the block {id} comes a second time")
-        seen.add(id)
-        peoples = id == OLD_TO_DO or (whole["seal"] and sha256_text(body)[:8] != whole["seal"])
-        pieces.append(f"{body}\n" if peoples else Block(id, body, int(whole["started"] or 0)))
-        known |= {id} - {OLD_TO_DO, BROKEN}
-    rest = text[at:]
-    pieces[-1] = f"{rest}\n" if rest and not rest.endswith("\n") else rest
-    return [piece for piece in pieces if piece], known
+def _damaged(text: str, place: int, name: str, why: str) -> RecordError:
+    line = text.count("\n", 0, place) + 1
+    return RecordError(f"{name}, line {line}: {why}. Nothing was written; mend the mark, or delete its block from mark to mark.")
 
 
 def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Written:

@@ -6,7 +6,7 @@ the journal's own markers, and characters that have no shape of their own are wr
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.record.index import Entry, is_number
 from gptshake.record.texts import read_notes
 from gptshake.report.changes import value_text
-from gptshake.report.journal.experiments import LOSSES, RESULTS, Experiment, Problem, Section, commit_of
+from gptshake.report.journal.experiments import LOSSES, Experiment, Problem, Section, commit_of
 from gptshake.report.study_text import trial_table, verdict
 
 MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own markers
@@ -24,7 +24,10 @@ _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|!(?=\[)")
 _STARTS = re.compile(r"^([-+#=]|\d+(?=[.)]))")  # a list, a heading, a rule
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LONGEST = 4000  # letters of a note
-MOST_CHANGES, MOST_COMMITS, MOST_TRIALS = 20, 12, 24  # shown of each
+_SHOWN: dict[str, Callable[[float], str]] = {
+    **dict.fromkeys(LOSSES, "{:.4f}".format),
+    **{"tokens": short_count, "time": duration, "tokens/s": short_count, "MFU": lambda share: f"{100 * share:.1f} %"},
+}
 _AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}
 
 
@@ -38,6 +41,8 @@ def entry(section: Section, pictures: Sequence[tuple[str, Path]], home: Path) ->
     """
     one, run = section.experiment, section.experiment.main
     notes = sorted(note for folder in dict.fromkeys([one.folder, *(run.path for run in one.runs)]) for note in read_notes(folder))
+    commits = [f"- {item(subject)}" for subject in section.commits]
+    more = [f"- and {len(commits) - 12} more"] if len(commits) > 12 else []
     parts = [
         f'<a id="{one.id}"></a>',
         f"## {prose(_date(one))} · {prose(section.title)}",
@@ -45,7 +50,7 @@ def entry(section: Section, pictures: Sequence[tuple[str, Path]], home: Path) ->
         f"**Why:** {prose(run.note)}" if run.note else "",
         "\n".join(f"- {datetime.fromtimestamp(note.time, UTC):%Y-%m-%d}: {prose(note.text)}" for note in notes),
         _provenance(section, home),
-        _commits(section.commits),
+        "\n".join(["Commits since the entry before:", "", *commits[:12], *more]) if commits else "",
         _changes(section),
         _results(section),
         *(f"![{prose(what)}]({quote(os.path.relpath(path, home))})" for what, path in pictures),
@@ -90,12 +95,6 @@ def _provenance(section: Section, home: Path) -> str:
     return " · ".join(parts)
 
 
-def _commits(subjects: Sequence[str]) -> str:
-    lines = [f"- {item(subject)}" for subject in subjects[:MOST_COMMITS]]
-    more = [f"- and {len(subjects) - len(lines)} more"] if len(subjects) > len(lines) else []
-    return "\n".join(["Commits since the entry before:", "", *lines, *more]) if lines else ""
-
-
 def _changes(section: Section) -> str:
     if section.against is None:
         return ""
@@ -103,8 +102,7 @@ def _changes(section: Section) -> str:
     if not section.changes:
         return f"{'But for what is swept, nothing' if section.experiment.study else 'Nothing'} that counts was changed against {name}."
     rows = [[cell(key), cell(value_text(old)), cell(value_text(new))] for key, (old, new) in section.changes.items()]
-    more = f"\n\n… and {len(rows) - MOST_CHANGES} keys more." if len(rows) > MOST_CHANGES else ""
-    return f"Changed against {name}:\n\n{_table(('key', 'was', 'is'), rows[:MOST_CHANGES])}{more}"
+    return f"Changed against {name}:\n\n{_table(('key', 'was', 'is'), rows, 20)}"
 
 
 def _results(section: Section) -> str:
@@ -112,28 +110,21 @@ def _results(section: Section) -> str:
     ours = section.experiment.results
     if not ours["tokens"]:
         return ""
-    rows = [[f"**{'best run' if section.experiment.is_sweep else 'this'}**", *(_result(name, value) for name, value in ours.items())]]
+    own = ["" if value is None or (name in ("tokens/s", "MFU") and not value) else _SHOWN[name](value) for name, value in ours.items()]
+    rows = [[f"**{'best run' if section.experiment.is_sweep else 'this'}**", *own]]
     for other in section.compared:
         cells = []
         for name, value in ours.items():
             theirs = other.results[name]
-            known = value is not None and theirs is not None
-            cells.append(
-                f"{value - theirs:+.4f}" if known and name in LOSSES else f"{value / theirs:.2f}×" if known and value and theirs else ""
-            )
+            if value is None or theirs is None:
+                cells.append("")
+            else:
+                cells.append(f"{value - theirs:+.4f}" if name in LOSSES else f"{value / theirs:.2f}×" if value and theirs else "")
         rows.append([f"to the {other.what}, [{other.id}](#{other.id})", *cells])
     if section.spread:
         mean, deviation, seeds = section.spread
         rows.append([f"{seeds} seeds", f"{mean:.4f} ± {deviation:.4f}", *[""] * (len(ours) - 1)])
-    return _table(["", *RESULTS], rows)
-
-
-def _result(name: str, value: float | None) -> str:
-    if value is None or (name in ("tokens/s", "MFU") and not value):
-        return ""
-    if name in LOSSES:
-        return f"{value:.4f}"
-    return duration(value) if name == "time" else f"{100 * value:.1f} %" if name == "MFU" else short_count(value)
+    return _table(["", *ours], rows)
 
 
 def _settings(run: Entry) -> str:
@@ -189,10 +180,7 @@ def _runs(experiment: Experiment) -> str:
 
 
 def _folded(noun: str, head: Sequence[str], rows: list[list[str]]) -> str:
-    if not rows:
-        return ""
-    more = f"\n\n… and {len(rows) - MOST_TRIALS} more." if len(rows) > MOST_TRIALS else ""
-    return f"<details><summary>{counted(len(rows), noun)}</summary>\n\n{_table(head, rows[:MOST_TRIALS])}{more}\n\n</details>"
+    return f"<details><summary>{counted(len(rows), noun)}</summary>\n\n{_table(head, rows)}\n\n</details>" if rows else ""
 
 
 def _samples(run: Entry) -> list[str]:
@@ -210,11 +198,11 @@ def _samples(run: Entry) -> list[str]:
     return shown
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = 24) -> str:
     """A table of cells that are Markdown already; columns without any cell are left out."""
-    used = [column for column in range(len(head)) if any(row[column] for row in rows)]
-    lines = [[head[column] for column in used], ["---"] * len(used), *([row[column] for column in used] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    used = [column for column in range(len(head)) if any(row[column] for row in rows[:most])]
+    lines = [[head[column] for column in used], ["---"] * len(used), *([row[column] for column in used] for row in rows[:most])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + (f"\n\n… and {len(rows) - most} more." if len(rows) > most else "")
 
 
 def prose(text: str) -> str:
