@@ -126,7 +126,9 @@ def test_runs_come_in_the_order_of_a_figure_and_those_without_it_last(runs: list
     assert ids(in_order(runs, key)) == order
 
 
-@pytest.mark.parametrize(("key", "near"), [("optimzer.lr", "optimizer.lr"), ("val/bbp", "val/bpb"), ("embd", "takes options")])
+@pytest.mark.parametrize(
+    ("key", "near"), [("optimzer.lr", "optimizer.lr"), ("val/bbp", "val/bpb"), ("embd", "model.n_embd"), ("zzzzzz", "takes options")]
+)
 def test_a_key_that_no_run_has_is_refused_with_the_nearest(runs: list[Entry], key: str, near: str) -> None:
     for refused in (lambda: in_order(runs, key), lambda: select(runs, f"{key}=3")):
         with pytest.raises(ConfigError, match=f"No run has '{key}'.*{near}"):

@@ -57,13 +57,6 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
             f"{info['id']} was made by commit {commit[:10]} of a checkout, and this gptshake runs from none: clone "
             f"{remote or 'its repository'}, install it with pip install -e, and run the same command again."
         )
-    try:
-        run_git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except GitRefused as refusal:
-        way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
-        raise RecordError(
-            f"Commit {commit}, which made {info['id']}, is not in {root}: {way}, and run the same command again."
-        ) from refusal
     for dead in Path(gettempdir()).glob(f"{PREFIX}*"):  # left by a killed reproduction
         with suppress(OSError):  # another user's, or at work
             if (dead / TREE).is_dir():
@@ -77,7 +70,9 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
             try:
                 run_git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit, seconds=TIMEOUT_S)
             except GitRefused as refusal:
-                raise RecordError(f"git cannot restore commit {commit[:10]}: {refusal}.") from refusal
+                way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
+                said = f"Commit {commit}, which made {info['id']}, cannot be restored from {root}: {refusal}."
+                raise RecordError(f"{said} If it is not there, {way}, and run the same command again.") from refusal
             changed, notes = _put_changes(run_dir, tree, root, state)
             yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf, (lock,))
         finally:
@@ -154,7 +149,7 @@ def is_unchanged(run_dir: Path, state: Mapping[str, Any]) -> bool:
     """Whether the uncommitted code that a record keeps has the hash that the run began with, as ``git`` of run.json has it."""
     patch, hashes = run_dir / PATCH, _hashes(run_dir, state)
     if known := state.get("diff_sha256"):
-        return changes_sha256(patch.read_bytes() if patch.exists() else b"", hashes) == known
+        return bool(changes_sha256(patch.read_bytes() if patch.exists() else b"", hashes) == known)
     return not untracked_files(run_dir) and not patch.exists()
 
 
