@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.schemas import SCHEMAS
+from gptshake.errors import closest
 
 _CALLED = {  # key or group here: what other programs call it
     "optimizer.lr": "learning_rate max_lr peak_lr lr",
@@ -102,16 +103,6 @@ _FLAGS = ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir
 def nearest(word: str, names: Iterable[str]) -> str:
     """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop."""
     return meant(closest(word, names))
-
-
-def closest(word: str, names: Iterable[str]) -> str:
-    """The name that is close to the word, or whose last part is (``n_trial`` finds ``hydra.sweeper.n_trials``); empty if there is none."""
-    names = list(names)
-    ends = {name.rpartition(".")[2]: name for name in reversed(names)}
-    if word in ends:
-        return ends[word]
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return close[0] if close else ends.get(next(iter(difflib.get_close_matches(word, ends, n=1, cutoff=0.7)), ""), "")
 
 
 def meant(text: str | None) -> str:
