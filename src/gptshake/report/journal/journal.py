@@ -61,14 +61,7 @@ class Written:
 
 
 class Page:
-    """A journal's file: prose and blocks in order.
-
-    Args:
-        text: the file; empty for a new one.
-        name: of the file, for errors.
-    Raises:
-        RecordError: a marker lacks its partner, is damaged, or comes twice; names the line.
-    """
+    """A journal's file: prose and blocks in order; a marker that lacks its partner, is damaged, or comes twice is refused with its line."""
 
     def __init__(self, text: str, name: str = "JOURNAL.md") -> None:
         self._newline = "\r\n" if 0 < text.count("\n") == text.count("\r\n") else "\n"
@@ -99,9 +92,7 @@ class Page:
     def merged(self, fresh: Sequence[Block], broken: str) -> Written:
         """The file with these entries in it, each new one before the first older one; those that are in the file alone stay as they are.
 
-        Args:
-            fresh: entries as they are now, in any order.
-            broken: Markdown about records that cannot be read; empty if there are none.
+        ``broken`` is Markdown about records that cannot be read; empty if there are none.
         """
         new = {block.id: block for block in fresh if self.wants(block.id)}
         if broken or BROKEN in self.blocks:
@@ -137,13 +128,8 @@ def _damaged(text: str, place: int, name: str, why: str) -> RecordError:
 
 
 def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Written:
-    """Write every run and sweep that there is into the journal.
+    """Write every run and sweep that there is into the journal, and its pictures into ``drawings``.
 
-    Args:
-        file: the journal; made if it is not there, left alone if nothing changes.
-        drawings: folder of its pictures.
-        runs: folder of runs.
-        multirun: folder of sweeps.
     Raises:
         RecordError: the file holds damaged markers, or is no UTF-8 text or regular file; it is left as it is.
     """

@@ -32,13 +32,7 @@ _AGAINST = {"parent": "the run it began from", "original": "the run it repeats",
 
 
 def entry(section: Section, pictures: Sequence[tuple[str, Path]], home: Path) -> str:
-    """The Markdown between the markers of one entry.
-
-    Args:
-        section: what to say.
-        pictures: what each shows and where it lies.
-        home: folder of the journal's file, from which links lead.
-    """
+    """The Markdown between the markers of one entry, with pictures (what each shows, where it lies), seen from the journal's folder."""
     one, run = section.experiment, section.experiment.main
     notes = sorted(note for folder in dict.fromkeys([one.folder, *(run.path for run in one.runs)]) for note in read_notes(folder))
     commits = [f"- {item(subject)}" for subject in section.commits]
