@@ -14,7 +14,7 @@ import pytest
 from deeds import deed, run
 
 from gptshake.errors import ConfigError, GptshakeError, Pruned, TrainingError
-from gptshake.processes import Child, ChildRunner, Outcome, Spec, is_running, read_outcome
+from gptshake.processes import Child, ChildRunner, Command, Outcome, Spec, is_running, read_outcome, run_command
 
 
 @pytest.fixture(params=["forkserver", "fork"])
@@ -59,6 +59,7 @@ def test_a_number_that_is_none_comes_back_as_none(server: ChildRunner, tmp_path:
         (("exit", 3), "failed", "ended itself with exit code 3 before it was done", "SystemExit"),
         (("exit at once", 0), "failed", "ended itself with exit code 0 before it was done", ""),
         (("exit at once", 5), "failed", "ended itself with exit code 5 before it was done", ""),
+        (("exit at once", 255), "failed", "ended itself with exit code 255 before it was done", ""),
         (("signal", signal.SIGSEGV), "killed", "killed by SIGSEGV", ""),
         (("signal", signal.SIGKILL), "killed", "killed by SIGKILL (out of memory?)", ""),
         (("signal", signal.SIGTERM), "stopped", "stopped by SIGTERM", ""),
@@ -270,6 +271,39 @@ def test_the_death_of_the_server_is_reported(tmp_path: Path) -> None:
     runner.close()
     until(lambda: not is_there(child.pid))
     assert read_outcome(tmp_path) == Outcome("stopped", reason="stopped by SIGTERM")
+
+
+def test_a_child_that_was_killed_together_with_the_server_is_lost_and_may_be_begun_again(tmp_path: Path) -> None:
+    runner = ChildRunner(deed)
+    server = run(runner, tmp_path / "first", "look", []).value["server"]
+    child = runner.start(Spec(("sleep", 100), tmp_path))
+    until(lambda: is_running(tmp_path))
+    os.kill(server, signal.SIGSTOP)  # it must not see the end of the child before its own
+    os.kill(child.pid, signal.SIGKILL)
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(GptshakeError, match="run the same command again"):
+        runner.wait([child], 20.0)
+    runner.close()
+    assert read_outcome(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("", "ok"), ("exit(3)", "failed"), ("exit(143)", "stopped"), ("os.kill(os.getpid(), 9)", "killed")]
+)
+def test_a_command_has_an_outcome_too(code: str, status: str) -> None:
+    outcome, printed = run_command(
+        [sys.executable, "-c", f"import os; print('done', flush=True); {code}"], stdout=subprocess.PIPE, text=True
+    )
+    assert (outcome.status, printed) == (status, "done\n")
+
+
+def test_a_command_that_does_not_stop_is_killed_after_a_grace() -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(100)"
+    command = Command([sys.executable, "-c", code], {"HOME": None}, stdout=subprocess.PIPE)
+    assert command.process.stdout is not None and command.process.stdout.readline() and command.wait(0) is None
+    command.stop(0.1)
+    assert command.wait() == Outcome("killed", -9, "killed by SIGKILL (out of memory?)")
+    command.process.stdout.close()
 
 
 def test_after_the_death_of_the_server_closing_lets_all_children_save(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from gptshake.processes import here, read_task
+from gptshake.processes import run_here
 from gptshake.redaction import redact
 
 
@@ -56,4 +56,4 @@ def locate(cfg: DictConfig, task: dict[str, Any], *, whole_path: bool = True) ->
 
 
 if __name__ == "__main__":
-    sys.exit(0 if here(run, Path(sys.argv[1]), read_task(Path(sys.argv[1]))).status == "ok" else 1)
+    sys.exit(run_here(run, Path(sys.argv[1])).status != "ok")

@@ -15,20 +15,8 @@ from multiprocessing.spawn import import_main_path
 
 from gptshake.processes import PRELOAD, WATCHED, source_hash
 
-pid = os.getpid()  # of the server
 failed = ""  # why something could not be imported
-
-
-def _import(path: list[str], modules: list[str], main: str | None) -> str:
-    sys.path[:] = path
-    try:
-        for name in modules:
-            importlib.import_module(name)
-        if main:
-            import_main_path(main)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+sources = source_hash()
 
 
 def _end_with(caller: int, done: threading.Event) -> None:
@@ -44,7 +32,14 @@ if PRELOAD in os.environ:
     imported = threading.Event()
     watcher = threading.Thread(target=_end_with, args=(os.getppid(), imported))
     watcher.start()
-    failed = _import(**json.loads(os.environ.pop(PRELOAD)))
+    plan = json.loads(os.environ.pop(PRELOAD))
+    sys.path[:] = plan["path"]
+    try:
+        for name in plan["modules"]:
+            importlib.import_module(name)
+        if plan["main"]:
+            import_main_path(plan["main"])
+    except Exception as error:
+        failed = f"{type(error).__name__}: {error}"
     imported.set()
     watcher.join()
-sources = source_hash()

@@ -1,9 +1,8 @@
-"""The one child runner: a server that has imported everything forks a process for each task, and every end has an outcome.
+"""Child processes: functions of ours in forked children, commands in new processes; every end is an ``Outcome``.
 
-The server is that of ``multiprocessing`` (``forkserver``): clean of CUDA, Metal and threads, whatever the caller has started. A target
-is a function of a module, or a ``partial`` of one; it, the task and what it returns are plain values. ``outcome.json``, written by the
-child itself, outlives whoever waits for it. When the caller or the server dies, children stop as if they had been asked to, or are
-ended after a grace period.
+Children are forked from the server of ``multiprocessing``, which has imported everything and is clean of CUDA, Metal and threads. What
+they are given and return is plain; ``outcome.json``, which a child writes itself, outlives whoever waits for it. When the caller or the
+server dies, children stop as if they had been asked to, or are ended after a grace period.
 """
 
 import contextlib
@@ -17,12 +16,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from math import inf
 from multiprocessing import connection, forkserver, get_context, parent_process, set_forkserver_preload
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -42,15 +43,14 @@ PRELOAD = "GPTSHAKE_PRELOAD"  # in the environment of the server: JSON, what ``g
 METHOD = "forkserver"  # by which children start; ``fork`` where the caller has imported everything and started no threads
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-_POLL_S = 1.0  # between two looks of a child whether the server is alive
-_TASK, _OUTCOME, _OUTPUT, _LOCK = "task.json", "outcome.json", "output", "child.lock"
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_LOST = 255  # exit code that ``multiprocessing`` gives where the server has died
-_REFUSED = "refused"  # status of a child that could not do what it was started for
+TICK_S = 0.25  # between looks at signals, limits, and whether the server is alive
 SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to resume."
 SOURCES_CHANGED = (
     "The source files of gptshake have changed since this command started, so its runs would not be comparable: run the same command again."
 )
+_TASK, _OUTCOME, _OUTPUT, _LOCK = "task.json", "outcome.json", "output", "child.lock"
+_REFUSED = "refused"  # status of a child that could not do what it was started for
+Environment = Mapping[str, str | None]  # variables that differ from those of this process; None removes one
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Spec:
 
     task: Any  # handed to the target
     folder: Path  # gets outcome.json, output and child.lock
-    env: Mapping[str, str | None] = field(default_factory=dict)  # set before the target runs; None removes
+    env: Environment = field(default_factory=dict)
     threads: int | None = None  # of torch and its like
     quiet: bool = True  # what it prints goes to ``output``, not to the caller's terminal
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended. JSON has no NaN, Python's writes and reads it all the same."""
+    """How a process ended. JSON has no NaN, Python's writes and reads it all the same."""
 
     status: str  # ok, failed, stopped (by a signal), pruned, killed (from outside), timeout
     value: Any = None  # what the target returned; of a command its exit code
@@ -82,16 +82,30 @@ def raised(outcome: Outcome) -> BaseException:
     return kind(outcome.reason) if issubclass(kind, GptshakeError) else GptshakeError(outcome.reason)
 
 
+def outcome_of(exit_code: int) -> Outcome:
+    """What an exit code says, negative for a signal: commands of ours that a signal has stopped in order end with 128 and its number."""
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if exit_code < 0:
+        return Outcome("killed", exit_code, f"killed by {name}{' (out of memory?)' if number == signal.SIGKILL else ''}")
+    if number in set(signal.Signals):
+        return Outcome("stopped", exit_code, f"stopped by {name}")
+    return Outcome("failed" if exit_code else "ok", exit_code, f"ended itself with exit code {exit_code} before it was done")
+
+
+# Commands
+
+
 class Command:
     """A command in a process of its own.
 
     Args:
         arguments: the program and its arguments.
-        env: variables that differ from this process' own; None removes one.
+        env: variables that differ.
         options: of ``subprocess.Popen``.
     """
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str | None] = MappingProxyType({}), **options: Any) -> None:
+    def __init__(self, arguments: Sequence[str], env: Environment = MappingProxyType({}), **options: Any) -> None:
         sys.stdout.flush()
         environment = {name: value for name, value in (os.environ | env).items() if value is not None}
         self.process = subprocess.Popen(arguments, env=environment, **options)
@@ -115,7 +129,7 @@ class Command:
         self.process.wait()
 
 
-def run_command(arguments: Sequence[str], env: Mapping[str, str | None] = MappingProxyType({}), **options: Any) -> tuple[Outcome, str]:
+def run_command(arguments: Sequence[str], env: Environment = MappingProxyType({}), **options: Any) -> tuple[Outcome, str]:
     """Run a command to its end, which is asked to stop when this process is; gives what it printed, too, with ``stdout=PIPE`` and ``text=True``."""
     command = Command(arguments, env, **options)
     try:
@@ -126,16 +140,7 @@ def run_command(arguments: Sequence[str], env: Mapping[str, str | None] = Mappin
     return outcome_of(command.process.returncode), printed or ""
 
 
-def outcome_of(exit_code: int) -> Outcome:
-    """What an exit code says, negative for a signal: commands of ours that a signal has stopped in order end with 128 and its number."""
-    if exit_code < 0:
-        hint = " (out of memory?)" if -exit_code == signal.SIGKILL else ""
-        return Outcome("killed", exit_code, f"killed by {_signal_name(-exit_code)}{hint}")
-    if exit_code > 128:
-        return Outcome("stopped", exit_code, f"stopped by {_signal_name(exit_code - 128)}")
-    return Outcome(
-        "failed" if exit_code else "ok", exit_code, f"ended itself with exit code {exit_code} before it was done" if exit_code else ""
-    )
+# Children
 
 
 class Child:
@@ -145,7 +150,7 @@ class Child:
         self.process, self.spec, self.pid = process, spec, process.pid or 0
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
-        self._killed: Outcome | None = None
+        self.killed: Outcome | None = None  # what its end will be
 
     def terminate(self) -> None:
         """Ask it to stop; it saves its work."""
@@ -154,40 +159,17 @@ class Child:
 
     def kill(self, reason: str, status: str = "timeout") -> None:
         """End it and what it started, at once."""
-        self._killed = Outcome(status, reason=reason)
+        self.killed = Outcome(status, reason=reason)
         for kill in (os.killpg, os.kill):  # it has no group of its own yet in its first millisecond
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, signal.SIGKILL)
-
-    def ended(self, exit_code: int) -> None:
-        """Take note of its end.
-
-        Raises:
-            GptshakeError: the server has died, or could not import what the child needs, or the sources have changed.
-        """
-        written = read_outcome(self.spec.folder)
-        if written and written.status == _REFUSED:
-            (self.spec.folder / _OUTCOME).unlink()  # the task has not begun, and may be begun again
-            raise GptshakeError(written.reason)
-        if written is None and exit_code == _LOST and self._is_alive():
-            raise GptshakeError(SERVER_DIED)
-        self.outcome = written or self._killed or _unexplained(exit_code)
-        if written is None:
-            _write_outcome(self.spec.folder, self.outcome)
-
-    def _is_alive(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
 
 
 class ChildRunner:
     """Starts children that call ``target`` with a task.
 
     Args:
-        target: called in each child; what it returns must be JSON.
+        target: a function of a module, or a ``partial`` of one; what it returns must be JSON.
         preload: modules to import once, in the server, while the caller goes on; those of the process' first runner count.
         method: ``forkserver``, or ``fork`` where the target needs what lies in the caller's memory, and neither torch nor a GPU.
     """
@@ -195,17 +177,22 @@ class ChildRunner:
     def __init__(self, target: Callable[[Any], Any], preload: Sequence[str] = (), method: str | None = None) -> None:
         self._target = target
         self._context: Any = get_context(method or METHOD)
-        self._alive: dict[int, Child] = {}
-        self._sources: str | None = None
-        self._server: Mapping[str, str] = os.environ
-        if self._context.get_start_method() == "forkserver":
-            self._sources = source_hash()
-            self._server = _server_environment(preload)
-            with _environment(self._server):
-                forkserver.ensure_running()  # it imports while the caller goes on
-        else:
+        self._alive: list[Child] = []
+        self._sources: str | None = None  # None without a server
+        self._server: dict[str, str] = {}  # variables that it starts with
+        if self._context.get_start_method() != "forkserver":
             for name in preload:  # children have what the caller has
                 importlib.import_module(name)
+            return
+        self._sources, main = source_hash(), sys.modules["__main__"]
+        app = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None  # a script: its functions are targets
+        self._server[PRELOAD] = json.dumps({"path": sys.path, "modules": list(preload), "main": app})
+        self._server["PYTHONSAFEPATH"] = "1"  # nothing in the working directory comes before the standard library
+        if (own := str(Path(gptshake.__file__).parents[1])) == str(Path.cwd()):
+            self._server["PYTHONPATH"] = own
+        set_forkserver_preload(["gptshake.preloaded"])
+        with _environment(self._server):
+            forkserver.ensure_running()  # it imports while the caller goes on
 
     def start(self, spec: Spec) -> Child:
         """Start a child.
@@ -215,9 +202,7 @@ class ChildRunner:
         """
         spec.folder.mkdir(parents=True, exist_ok=True)
         (spec.folder / _OUTCOME).unlink(missing_ok=True)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        _flush()
         process = self._context.Process(target=_live, args=(spec, self._target, dict(os.environ), self._sources))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)  # a child takes them when it is ready to
         try:
@@ -229,38 +214,66 @@ class ChildRunner:
             ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        child = Child(process, spec)
-        self._alive[child.pid] = child
-        return child
+        self._alive.append(Child(process, spec))
+        return self._alive[-1]
+
+    def run(self, spec: Spec, until: float = inf) -> Outcome:
+        """Start a child and wait for its end, which comes by force at a time of ``time.monotonic()``.
+
+        Raises:
+            Stop: a signal came while this process defers them.
+            GptshakeError: as of ``start`` and ``wait``.
+        """
+        child = self.start(spec)
+        while child.outcome is None:
+            self.wait([child], TICK_S)
+            if SIGNALS.received is not None:
+                raise Stop(SIGNALS.received)
+            if time.monotonic() > until:
+                child.kill("it took too long")
+        return child.outcome
 
     def wait(self, children: Sequence[Child], seconds: float) -> list[Child]:
         """Those of the children that have ended; waits until there is one, or for so long.
 
         Raises:
-            GptshakeError: as of ``Child.ended``.
+            GptshakeError: the server has died, or could not import what a child needs, or the sources have changed.
         """
         running: dict[Any, Child] = {child.process.sentinel: child for child in children if child.outcome is None}
         if len(running) == len(children):
             for sentinel in connection.wait(list(running), max(seconds, 0.0)):
-                child = running[sentinel]
-                child.process.join()
-                self._alive.pop(child.pid, None)
-                child.ended(child.process.exitcode or 0)
-                child.process.close()
+                self._end(running[sentinel])
         return [child for child in children if child.outcome is not None]
+
+    def _end(self, child: Child) -> None:
+        unsaid = fcntl.ioctl(child.process.sentinel, termios.FIONREAD, bytes(4)) == bytes(4)
+        lost = self._sources is not None and unsaid  # a server that lives writes the exit code before it closes the pipe
+        child.process.join()
+        self._alive.remove(child)
+        end = outcome_of(child.process.exitcode or 0)
+        child.process.close()
+        written = read_outcome(child.spec.folder)
+        if written and written.status == _REFUSED:
+            (child.spec.folder / _OUTCOME).unlink()  # the task has not begun, and may be begun again
+            raise GptshakeError(written.reason)
+        if written is None and lost:
+            raise GptshakeError(SERVER_DIED)
+        child.outcome = written or child.killed or replace(end, status="failed" if end.status == "ok" else end.status, value=None)
+        if written is None:
+            _write_outcome(child.spec.folder, child.outcome)
 
     def close(self, grace: float = 10.0) -> None:
         """End the children that still live: they are asked to stop, and killed if they do not."""
-        for child in self._alive.values():
+        for child in self._alive:
             child.terminate()
         until = time.monotonic() + grace
         for last in (False, True):
             while self._alive and time.monotonic() < until:
                 # A full disk takes no outcome; without one a run is begun or continued again. Children of a server that has died end by themselves.
                 with contextlib.suppress(GptshakeError, OSError):
-                    self.wait(list(self._alive.values()), until - time.monotonic())
+                    self.wait(list(self._alive), until - time.monotonic())
             if not last:
-                for child in self._alive.values():
+                for child in self._alive:
                     child.kill("its caller ended")
                 until = time.monotonic() + 5.0
 
@@ -270,19 +283,6 @@ def source_hash() -> str:
     """Hash of the sources of this package, as they were when this process first asked."""
     folder = Path(gptshake.__file__).parent
     return sha256_text("".join(f"{file}\n{file.read_text(encoding='utf-8')}" for file in sorted(folder.rglob("*.py"))))
-
-
-def _server_environment(preload: Sequence[str]) -> dict[str, str]:
-    """Environment in which the server starts."""
-    main = sys.modules["__main__"]
-    app = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None  # a script: its functions are targets
-    plan = {"path": sys.path, "modules": list(preload), "main": app}
-    own = str(Path(gptshake.__file__).parents[1])
-    extra = {PRELOAD: json.dumps(plan), "PYTHONSAFEPATH": "1"}  # nothing in the working directory comes before the standard library
-    if own == str(Path.cwd()):
-        extra["PYTHONPATH"] = own
-    set_forkserver_preload(["gptshake.preloaded"])
-    return os.environ | extra
 
 
 @contextlib.contextmanager
@@ -297,39 +297,46 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+# Inside of a child
+
+
 def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str], sources: str | None) -> NoReturn:
     """A child's life: its folder, the target, the outcome."""
     outcome = Outcome("failed", reason="its folder could not be made")
+    server = sys.modules.get("gptshake.preloaded") if sources else None  # missing where an app has a server of its own
+    threading.Thread(target=_stop_with_parents, args=(os.getppid(),), daemon=True).start()  # takes no signals, as they are blocked
     try:
         with _hold(spec.folder):
             _enter(spec, environment)
-            outcome = _refusal(sources) or _call(target, spec.task, _server_pid(sources))
+            if server and server.failed:
+                outcome = Outcome(_REFUSED, reason=f"What runs need could not be imported: {server.failed}")
+            elif sources and (server.sources if server else source_hash()) != sources:
+                outcome = Outcome(_REFUSED, reason=SOURCES_CHANGED)
+            else:
+                outcome = _call(target, spec.task)
             _write_outcome(spec.folder, outcome)
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        _flush()
         os._exit(0 if outcome.status == "ok" else 1)
 
 
-def _refusal(sources: str | None) -> Outcome | None:
-    """Why the target may not be called: the server has other sources than the caller, or could not import them."""
-    if sources is None:
-        return None
-    server = sys.modules.get("gptshake.preloaded")  # missing where an app has a server of its own
-    if server and server.failed:
-        return Outcome(_REFUSED, reason=f"What runs need could not be imported: {server.failed}")
-    return Outcome(_REFUSED, reason=SOURCES_CHANGED) if (server.sources if server else source_hash()) != sources else None
-
-
-def _server_pid(sources: str | None) -> int:
-    """Of the process that this one was forked from; it may be dead by now."""
-    caller, server = parent_process(), sys.modules.get("gptshake.preloaded")
-    if sources is None and caller and caller.pid:
-        return caller.pid
-    return server.pid if server else os.getppid()
+def _stop_with_parents(server: int) -> None:
+    """Wait for the end of the caller or the server, whose process id is given, then end this process, gently first."""
+    caller = parent_process()
+    while caller and not connection.wait([caller.sentinel], TICK_S) and os.getppid() == server:
+        pass
+    if SIGNALS.received is None:  # a second signal would interrupt the saving
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -347,18 +354,21 @@ def _enter(spec: Spec, environment: dict[str, str]) -> None:
     """Make this process the child's own: session, environment, streams, threads, signals."""
     os.setsid()
     os.environ.clear()
-    os.environ.update(environment)
-    for name, value in spec.env.items():
-        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+    os.environ.update({name: value for name, value in {**environment, **spec.env}.items() if value is not None})
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if spec.quiet:
-        _redirect(spec.folder / _OUTPUT)
+        output = os.open(spec.folder / _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        streams = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
+        sys.stdout, sys.stderr = (_Redacted(stream.detach(), "utf-8", "backslashreplace", line_buffering=True) for stream in streams)
         faulthandler.disable()  # what was inherited may be overridden by a library, and enabling it again would change nothing
         faulthandler.enable()  # where a crash happened is kept in the output, too
     else:
         protect()
     if spec.threads is not None:
-        os.environ.update(dict.fromkeys(_THREADS, str(spec.threads)))
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(spec.threads)))
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(spec.threads)
     for number in (*WATCHED, signal.SIGCHLD):
@@ -371,69 +381,43 @@ class _Redacted(io.TextIOWrapper):
     """A text stream that hides secrets in what anybody prints."""
 
     def write(self, text: str) -> int:
-        """As of any stream."""
         return super().write(redact(text))
 
 
-def _redirect(path: Path) -> None:
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for descriptor in (1, 2):
-        os.dup2(output, descriptor)
-    os.close(output)
-    streams = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
-    sys.stdout, sys.stderr = (_Redacted(stream.detach(), "utf-8", "backslashreplace", line_buffering=True) for stream in streams)
-
-
-def _stop_with_parents(server: int) -> None:
-    """Wait for the end of the caller or the server, whose process id is given, then end this process, gently first."""
-    caller = parent_process()
-    while caller and not connection.wait([caller.sentinel], _POLL_S) and os.getppid() == server:
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_S)
-    os._exit(128 + signal.SIGTERM)
-
-
-def _call(target: Callable[[Any], Any], task: Any, server: int) -> Outcome:
+def _call(target: Callable[[Any], Any], task: Any) -> Outcome:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-        threading.Thread(target=_stop_with_parents, args=(server,), daemon=True).start()
         return Outcome("ok", target(task))
     except BaseException as error:
-        return _ending(error)
+        if stop := stop_behind(error):
+            return replace(outcome_of(stop.exit_code), value=None)
+        if isinstance(error, Pruned):
+            return Outcome("pruned", reason=error.reason)
+        if isinstance(error, SystemExit):
+            return Outcome("failed", reason=f"ended itself with exit code {error.code or 0} before it was done", error="SystemExit")
+        if isinstance(error, GptshakeError):
+            return Outcome("failed", reason=redact(str(error)), error=type(error).__name__)
+        print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
 
 
-def _ending(error: BaseException) -> Outcome:
-    if stop := stop_behind(error):
-        return Outcome("stopped", reason=f"stopped by {_signal_name(stop.signum)}")
-    if isinstance(error, Pruned):
-        return Outcome("pruned", reason=error.reason)
-    if isinstance(error, GptshakeError):
-        return Outcome("failed", reason=redact(str(error)), error=type(error).__name__)
-    if isinstance(error, SystemExit):
-        return Outcome("failed", reason=f"ended itself with exit code {error.code or 0} before it was done", error="SystemExit")
-    print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-    return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
-
-
-def here(target: Callable[[Any], Any], folder: Path, task: Any) -> Outcome:
-    """Do a task in this process, which was started for it alone, with the outcome that a child would leave."""
+def run_here(target: Callable[[Any], Any], folder: Path) -> Outcome:
+    """Do the task in a folder in this process, which was started for it alone, with the outcome that a child would leave."""
     SIGNALS.install()
     with _hold(folder):
-        try:
-            outcome = Outcome("ok", target(task))
-        except BaseException as error:
-            outcome = _ending(error)
+        outcome = _call(target, read_task(folder))
         _write_outcome(folder, outcome)
     return outcome
+
+
+# Files of a child
 
 
 def write_task(folder: Path, task: Any) -> None:
     """Leave a task, as JSON, in the folder of the child that will do it; nobody else may read it, as values that were typed may be secrets."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / _TASK
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+    remove_task(folder)
+    with os.fdopen(os.open(folder / _TASK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
         json.dump(task, stream)
 
 
@@ -454,6 +438,13 @@ def read_outcome(folder: Path) -> Outcome | None:
     return None
 
 
+def _write_outcome(folder: Path, outcome: Outcome) -> None:
+    def plain(value: Any) -> Any:
+        return value.item() if hasattr(value, "item") else repr(value)
+
+    write_atomic(folder / _OUTCOME, json.dumps(asdict(outcome), default=plain))
+
+
 def is_running(folder: Path) -> bool:
     """Whether a child is at work in a folder."""
     try:
@@ -467,21 +458,3 @@ def is_running(folder: Path) -> bool:
         return True
     finally:
         os.close(handle)
-
-
-def _write_outcome(folder: Path, outcome: Outcome) -> None:
-    def plain(value: Any) -> Any:
-        return value.item() if hasattr(value, "item") else repr(value)
-
-    write_atomic(folder / _OUTCOME, json.dumps(asdict(outcome), default=plain))
-
-
-def _unexplained(code: int) -> Outcome:
-    found = outcome_of(code)
-    return (
-        Outcome("failed", reason="ended itself with exit code 0 before it was done") if found.status == "ok" else replace(found, value=None)
-    )
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"

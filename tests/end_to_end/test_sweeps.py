@@ -301,17 +301,17 @@ def test_a_run_that_hangs_is_ended_after_its_time(commands: Any, small: Any, tmp
 
 # From the third writing of study.json on, the controller's disk takes nothing, outcomes neither.
 FULL = """
-import errno
+import errno, os
 from gptshake import processes
 from gptshake.sweep import study
-written, write, ended = [], study.write_atomic, processes.Child.ended
+written, write, controller = [], study.write_atomic, os.getpid()
 def full():
     raise OSError(errno.ENOSPC, "No space left on device")
 def write_atomic(path, content):
     written.append(path)
     write(path, content) if len(written) < 3 else full()
 study.write_atomic = write_atomic
-processes.Child.ended = lambda child, status: ended(child, status) if len(written) < 3 else full()
+processes.write_atomic = lambda *args: write(*args) if len(written) < 3 or os.getpid() != controller else full()
 """
 
 

@@ -3,7 +3,6 @@
 Speed is measured in a child process, so that the run is not disturbed and running out of memory ends the child alone.
 """
 
-import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
 from gptshake.data.store import Split, TokenStore
-from gptshake.errors import ConfigError, GptshakeError, Stop
+from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import CHECKPOINTS, Overhead, Speed, check_capacity
 from gptshake.estimate.memory import Memory, checkpoint_bytes, train_memory
@@ -36,20 +35,12 @@ def in_child(work: Callable[[Any], Any], task: Any, threads: int, *, seconds: fl
     Raises:
         Stop: a signal came.
     """
-    until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="gptshake-", ignore_cleanup_errors=True) as folder, SIGNALS.deferred():
         runner = ChildRunner(work, _PRELOAD)
         try:
-            child = runner.start(Spec(task, Path(folder), threads=threads, quiet=quiet))
-            while child.outcome is None and SIGNALS.received is None:
-                runner.wait([child], 0.2)
-                if time.monotonic() > until and child.outcome is None:
-                    child.kill("it took too long")
+            return runner.run(Spec(task, Path(folder), threads=threads, quiet=quiet), time.monotonic() + seconds)
         finally:
             runner.close(grace=1.0)
-    if SIGNALS.received is not None or child.outcome is None:
-        raise Stop(SIGNALS.received or signal.SIGTERM)
-    return child.outcome
 
 
 def speed_in_child(store: TokenStore, cfg: DictConfig, budget: Budget) -> Speed:

@@ -84,12 +84,9 @@ class LocalSlots:
         write_task(folder, task)
         spec = Spec(str(folder), folder, env=_environment(gpus[0] if gpus else None), threads=self._share(len(gpus), None), quiet=False)
         try:
-            child = self.server.start(spec)
-            while child.outcome is None:
-                self.server.wait([child], 60.0)
+            return self.server.run(spec)
         finally:
             remove_task(folder)
-        return child.outcome
 
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
         """Make the slots; on the CPU no more than fit into the main memory."""
