@@ -9,10 +9,9 @@ import pytest
 
 from gptshake.estimate.lr_fit import NearOptimal
 from gptshake.report import study_stats
-from gptshake.report.batch_time import at_equal_time
 from gptshake.report.small_plots import ASCII_WIDTH, ascii_plot
 from gptshake.report.study_stats import best, differences, digits, scales, short
-from gptshake.report.study_text import table_text, verdict
+from gptshake.report.study_text import at_equal_time, table_text, verdict
 
 Make = Callable[..., dict[str, Any]]
 

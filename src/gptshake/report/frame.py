@@ -4,10 +4,9 @@ PNG and SVG come out the same, byte for byte, from the same numbers: no date, a 
 """
 
 import io
-import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,23 +19,22 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.legend import Legend
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from gptshake.console import width
 from gptshake.estimate.formatting import short_count
 from gptshake.files import write_atomic
 from gptshake.report.series import BLUE, GREY, INK, LINE, spread
 
-PIXELS_PER_INCH = 200
 HEADING = 0.62  # inches
-FAMILY = "DejaVu Sans"
+FAMILY = "DejaVu Sans"  # comes with matplotlib, so it is everywhere the same
 NO_LETTERS = (FAMILY, "Last Resort")  # families that have no further letters: one says by boxes which kind of letter is missing
 HALO = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]  # around letters that cross lines
 POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 6.5, "markeredgecolor": "white"}
 DASHED = (0, (5, 3))
 
 _STYLE: dict[Any, Any] = {
-    "font.family": FAMILY,  # comes with matplotlib, so it is everywhere the same
+    "font.family": FAMILY,
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": GREY,
@@ -62,28 +60,16 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def look() -> Iterator[None]:
+def look() -> AbstractContextManager[None]:
     """Draw and save inside of this; nothing of the caller's matplotlib is changed."""
-    fonts = logging.getLogger("matplotlib.font_manager")
-    level = fonts.level
-    fonts.setLevel(logging.ERROR)  # a font for foreign letters may lack the bold, which nobody needs to know
-    try:
-        with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}):
-            yield
-    finally:
-        fonts.setLevel(level)
+    return matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE})
 
 
 def frame(title: str, subtitle: str, height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """An 8 inch wide figure with a title in bold and a line of numbers below it; its axes leave room for all labels around them.
+    """An 8 inch wide figure with a title in bold and a line of numbers below it, both shrunk where they are too long.
 
     Args:
-        title: shrunk where it is longer than 62 letters.
-        subtitle: shrunk where it is longer than 105 letters.
         height: in inches.
-        rows: of axes.
-        columns: of axes.
         subplots: as ``Figure.subplots`` takes it.
     """
     figure = Figure(figsize=(8, height), layout="constrained")
@@ -101,19 +87,10 @@ def caption(axes: Axes, text: str) -> None:
 
 
 def label(
-    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], edge: Literal["", "x", "y"] = "", **look: Any
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], edge: Literal["", "x", "y", "xy"] = "", **look: Any
 ) -> None:
-    """Text ``offset`` points away from a point; with ``edge`` x or y that coordinate is a share of the axes.
-
-    Args:
-        axes: where.
-        text: of the label.
-        at: the point.
-        offset: in points.
-        edge: which coordinate, if any, is a share of the axes.
-        look: properties of the text.
-    """
-    coordinates: Any = {"": "data", "x": axes.get_yaxis_transform(), "y": axes.get_xaxis_transform()}[edge]
+    """Text ``offset`` points away from a point; with ``edge`` x, y or xy these coordinates are shares of the axes."""
+    coordinates: Any = {"": "data", "x": axes.get_yaxis_transform(), "y": axes.get_xaxis_transform(), "xy": "axes fraction"}[edge]
     look = {"size": 9, "parse_math": False} | look
     axes.annotate(text, at, xytext=offset, xycoords=coordinates, textcoords="offset points", **look)
 
@@ -121,18 +98,16 @@ def label(
 def edge_labels(axes: Axes, lines: Sequence[tuple[float, str, str]], size: float = 9.5) -> None:
     """Name lines at the right edge: (value, text, colour), moved apart where they would overlap, none below the axis."""
     inches = axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
-    log = axes.get_yscale() == "log"
-    bottom, top = (math.log(end) if log else end for end in axes.get_ylim())
-    ordered = sorted(((math.log(value) if log else value, text, colour) for value, text, colour in lines), reverse=True)
-    gap = min(1.35 * size / (72 * inches), 1 / max(1, len(lines))) * (top - bottom)
-    lowered = spread([min(value, top) for value, _, _ in ordered], gap)
-    heights = [-height for height in spread([-max(height, bottom) for height in reversed(lowered)], gap)][::-1]
+    gap = min(1.35 * size / (72 * inches), 1 / max(1, len(lines)))  # as a share of the axes, as all heights
+    ordered = sorted(lines, reverse=True)
+    ends = axes.transData.transform([(axes.get_xlim()[0], value) for value, _, _ in ordered])
+    places = np.clip(axes.transAxes.inverted().transform(ends)[:, 1], 0, 1).tolist()
+    heights = [-height for height in spread([-max(height, 0.0) for height in reversed(spread(places, gap))], gap)][::-1]
     for (_, text, colour), height in zip(ordered, heights, strict=True):
-        label(axes, text, (1.0, math.exp(height) if log else height), (6, 0), "x", color=colour, size=size, va="center")
+        label(axes, text, (1.0, height), (6, 0), "xy", color=colour, size=size, va="center")
 
 
 def legend_above(axes: Axes, columns: int = 6, **look: Any) -> Legend:
-    """A legend above the axes, at their right edge."""
     look = {"ncols": columns, "handlelength": 1.2, "columnspacing": 1.2, "borderpad": 0.1, "fontsize": 9} | look
     return axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), **look)
 
@@ -142,6 +117,19 @@ def token_axis(axes: Axes, label: str = "training tokens", left: float | None = 
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.set_xlim(left=left)
     axes.set_xlabel(label)
+
+
+def log_axis(
+    axes: Axes, which: Literal["x", "y"], ends: tuple[float, float], text: Callable[[float], str], most: int = 14, base: int = 10
+) -> None:
+    """A log axis with ticks at round values, of base 10 at most as many as given, and with ``text`` as their labels."""
+    axes.set(**{f"{which}scale": "log", f"{which}lim": ends})
+    axis, decades = axes.xaxis if which == "x" else axes.yaxis, math.log10(ends[1] / ends[0])
+    few = base == 10 and decades < 0.7
+    subs = next((subs for subs in ((1, 2, 5), (1, 3)) if base == 10 and decades * len(subs) <= most), (1,))
+    axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]) if few else LogLocator(base, subs, numticks=most))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -158,7 +146,7 @@ def drawn(figure: Figure, suffix: str) -> bytes:
     _find_glyphs(figure)
     _fix_layout(figure)
     content = io.BytesIO()
-    figure.savefig(content, format=suffix, dpi=PIXELS_PER_INCH, metadata={"Software": None} if suffix == "png" else {"Date": None})
+    figure.savefig(content, format=suffix, dpi=200, metadata={"Software": None} if suffix == "png" else {"Date": None})
     return content.getvalue()
 
 
@@ -178,25 +166,15 @@ def _fix_layout(figure: Figure) -> None:
 def _find_glyphs(figure: Figure) -> None:
     """Letters that the usual font lacks are drawn in one of the system's that has them, or else written as ``\\u65e5``."""
     texts = figure.findobj(Text)
-    axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
-    named: list[Any] = [(axis, ticks) for axis in axes if isinstance(ticks := axis.get_major_formatter(), FixedFormatter)]
-    letters = "".join([*(text.get_text() for text in texts), *(name for _, ticks in named for name in ticks.seq)])
-    lacking = frozenset(letters) - _letters(findfont(FAMILY)) - {"\n"}
+    lacking = frozenset("".join(text.get_text() for text in texts)) - _letters(findfont(FAMILY)) - {"\n"}
     if not lacking:
         return
     found, still = _fallbacks(lacking)
-
-    def shown(text: str) -> str:
-        return "".join(letter.encode("unicode_escape").decode() if letter in still else letter for letter in text)
-
     for text in texts:
         if lacking & set(text.get_text()):
-            text.set(text=shown(text.get_text()), family=[FAMILY, *found], weight="normal")  # its bold may lack them
-            if text in figure.texts:  # a heading, which may have become longer
-                text.set_fontsize(min(text.get_fontsize(), 800 / width(text.get_text())))
-    for axis, ticks in named:
-        ticks.seq = [shown(name) for name in ticks.seq]
-        axis.set_tick_params(labelfontfamily=[FAMILY, *found])
+            letters = (letter.encode("unicode_escape").decode() if letter in still else letter for letter in text.get_text())
+            text.set(text="".join(letters), family=[FAMILY, *found], weight="normal")  # its bold may lack them
+            text.set_fontsize(min(text.get_fontsize(), 800 / width(text.get_text())))  # an escape is longer than its letter
 
 
 @cache
@@ -205,13 +183,11 @@ def _fallbacks(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     regular_last = sorted(fontManager.ttflist, key=lambda font: font.weight == 400)
     fonts = {font.name: font.fname for font in regular_last if font.style == "normal" and not font.name.startswith(NO_LETTERS)}
     having = {name: lacking & _letters(path) for name, path in fonts.items()}
-    found: list[str] = []
-    while lacking and having:
-        name = max(having, key=lambda name: (len(having[name] & lacking), name))
-        if not having[name] & lacking:
-            break
-        found.append(name)
-        lacking -= having[name]
+    found = []
+    for name in sorted(having, key=lambda name: (-len(having[name]), name)):
+        if having[name] & lacking:
+            found.append(name)
+            lacking -= having[name]
     return found, lacking
 
 

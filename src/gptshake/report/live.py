@@ -6,7 +6,6 @@ gone, or knows fewer letters, stops nothing.
 
 import math
 import time
-from collections.abc import Iterator
 from statistics import fmean
 from typing import TextIO
 
@@ -52,16 +51,18 @@ class Live:
 
     def _print_news(self, study: Rows) -> None:
         """A line for every row that began or ended since the last time; one for all that an earlier controller has ended."""
+        rows = _rows(study)
         if self._states is None:
-            self._states = {name: state_of(row) for name, row in _rows(study) if _ended_before(row, self._began)}
+            ends = {name: [run["ended"] for run in row["runs"] if run.get("ended")] for name, row in rows.items()}
+            ended = [name for name, row in rows.items() if _state(row) not in ("running", "waiting")]
+            self._states = {name: _state(rows[name]) for name in ended if max(ends[name], default=0) < self._began}
             if self._states:
-                so_far = f" | best so far {best_text(study)}" if best(study) else ""
+                so_far = f" | best so far {_best_text(study)}" if best(study) else ""
                 self._console.write(f"resuming: {counted(len(self._states), 'trial')} ended before{so_far}\n")
-        for name, row in _rows(study):
-            state = state_of(row)
-            if state != "waiting" and self._states.get(name) != state:
+        for name, row in rows.items():
+            if (state := _state(row)) not in ("waiting", self._states.get(name)):
                 self._states[name] = state
-                self._console.write(f"{begin_line(study, name, row) if state == 'running' else end_line(study, name, row)}\n")
+                self._console.write(f"{_news(study, name, row)}\n")
 
     def _renew(self, study: Rows) -> None:
         size = self._console.size()
@@ -79,19 +80,34 @@ def frame(study: Rows, height: int, now: float) -> list[str]:
         height: lines there are; at most so many are returned.
         now: seconds since 1970.
     """
-    head = [headline(study, now), f"best: {best_text(study)}" if best(study) else "best: none yet"]
-    shown = _shown(study, min(MOST_ROWS, height - len(head) - 1))
-    if not shown:
-        return head[: max(1, height)]
-    called = names(study)
-    columns = ["", "", *(called[axis["key"]] for axis in study["axes"]), study["objective"], "tokens", "tokens/s", "time"]
-    return [*head, *aligned([columns, *(_cells(study, name, row, now) for name, row in shown)], left=(0, 1)).splitlines()]
+    winner, rows, called = best(study), _rows(study), names(study)
+    head = [headline(study, now), f"best: {_best_text(study)}" if winner else "best: none yet"]
+
+    def rank(name: str) -> int:
+        return 0 if _state(rows[name]) == "running" else 1 if winner and rows[name] is winner.trial else 2
+
+    latest_first = list(rows)[::-1]
+    kept = sorted(latest_first, key=rank)[: max(0, min(MOST_ROWS, height - len(head) - 1))]  # running, then the best, then the latest
+    cells = [["", "", *called.values(), study["objective"], "tokens", "tokens/s", "time"]]
+    for name, row in rows.items():
+        if name in kept:
+            value, tokens = _value(row), max((run["tokens"] for run in row["runs"] if run.get("tokens")), default=0)
+            speed = next((run["tokens_per_s"] for run in reversed(row["runs"]) if run.get("tokens_per_s")), 0)
+            begun = max((now - run["started"] for run in row["runs"] if run["state"] == "running"), default=0)
+            mark, figures = (
+                " *" if winner and row is winner.trial else "",
+                [short_count(figure) if figure else "" for figure in (tokens, speed)],
+            )
+            params = [short(row["params"].get(key, "")) for key in called]
+            took = duration((seconds_of(row) or 0) + begun)
+            cells.append([f"{name}{mark}", _state(row), *params, digits(value) if value is not None else "", *figures, took])
+    return [*head, *aligned(cells, left=(0, 1)).splitlines()] if kept else head[: max(1, height)]
 
 
 def headline(study: Rows, now: float) -> str:
     """``3 of 8 trials | 2 running on 2 slots | left about 45 s | tiny · wiki_char``: what a narrow terminal cuts away comes last."""
     done = sum(trial["state"] in DONE for trial in study["trials"])
-    running = sum(run["state"] == "running" for _, row in _rows(study) for run in row["runs"])
+    running = sum(run["state"] == "running" for row in _rows(study).values() for run in row["runs"])
     failed = sum(trial["state"] == "failed" for trial in study["trials"])
     parts = [
         f"{done} of {study['n_trials']} trials" if study.get("n_trials") else counted(done, "trial"),
@@ -100,17 +116,14 @@ def headline(study: Rows, now: float) -> str:
         _left_text(study, now),
         str(study.get("label") or study["name"]),
     ]
-    return " | ".join(part for part in parts if part)
+    return " | ".join(filter(None, parts))
 
 
-def begin_line(study: Rows, name: str, row: Rows) -> str:
-    """``trial 3 begins: lr 2e-3 (slot 1)``."""
-    slot = next(run["slot"] for run in row["runs"] if run["state"] == "running")
-    return f"{name} begins: {params_text(study, row['params'])} (slot {slot})"
-
-
-def end_line(study: Rows, name: str, row: Rows) -> str:
-    """``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
+def _news(study: Rows, name: str, row: Rows) -> str:
+    """``trial 3 begins: lr 2e-3 (slot 1)``, ``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
+    if _state(row) == "running":
+        slot = next(run["slot"] for run in row["runs"] if run["state"] == "running")
+        return f"{name} begins: {params_text(study, row['params'])} (slot {slot})"
     value, seconds, winner = _value(row), seconds_of(row), best(study)
     result = f" -> {study['objective']} {digits(value)}" if value is not None else ""
     parts = [
@@ -120,14 +133,13 @@ def end_line(study: Rows, name: str, row: Rows) -> str:
         duration(seconds) if seconds is not None else "",
         _left_text(study, study["updated"]),
     ]
-    return " | ".join(part for part in parts if part)
+    return " | ".join(filter(None, parts))
 
 
-def best_text(study: Rows) -> str:
-    """``trial 3, lr 2e-3, val/bpb 2.2801``; nothing if there is none."""
+def _best_text(study: Rows) -> str:
+    """``trial 3, lr 2e-3, val/bpb 2.2801``; there is one."""
     winner = best(study)
-    if winner is None:
-        return ""
+    assert winner is not None
     return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {digits(winner.value)}"
 
 
@@ -137,57 +149,51 @@ def left(study: Rows, now: float) -> float | None:
     Before a run has ended the study's own estimate counts. Running runs count for what they have left; after the study's
     deadline only those, and the waiting seeds of trials that have begun. A search that ends by itself has as many trials as usual.
     """
-    rows = [row for _, row in _rows(study)]
-    runs = [run for row in rows for run in row["runs"]]
+    runs = [run for row in _rows(study).values() for run in row["runs"]]
     spans = [run["ended"] - run["started"] for run in runs if run["state"] in DONE and run.get("ended") and run.get("started")]
     typical = fmean(spans) if spans else study.get("seconds")
-    confirms = bool(study.get("confirm"))
+    confirms, repeats, deadline = bool(study.get("confirm")), study.get("repeats") or 1, study.get("deadline") or math.inf
     if typical is None or not (study.get("n_trials") or study.get("expected") or confirms):
         return None
-    deadline = study.get("deadline") or math.inf
     running = [max(0.0, typical - (now - run["started"])) for run in runs if run["state"] == "running"]
-    begun = [run for row in (rows if now < deadline else study["trials"]) for run in row["runs"] if run["state"] in ("waiting", "stopped")]
-    to_come = 0 if confirms or now >= deadline else trials_to_come(study) * (study.get("repeats") or 1) + (study.get("confirm_runs") or 0)
-    count = len(running) + len(begun) + to_come
-    seconds = (sum(running) + (len(begun) + to_come) * typical) / max(1, min(study["slots"], count))
-    last = deadline - now + typical * (study.get("repeats") or 1)  # a trial that begins just before the deadline
+    seeds = runs if now < deadline else [run for trial in study["trials"] for run in trial["runs"]]
+    count = sum(run["state"] in ("waiting", "stopped") for run in seeds)
+    if not confirms and now < deadline:
+        count += _trials_to_come(study) * repeats + (study.get("confirm_runs") or 0)
+    seconds = (sum(running) + count * typical) / max(1, min(study["slots"], len(running) + count))
+    last = deadline - now + typical * repeats  # a trial that begins just before the deadline
     return float(min(seconds, last) if now < deadline else seconds)
 
 
-def trials_to_come(study: Rows) -> int:
+def _trials_to_come(study: Rows) -> int:
     """Trials that have not begun; a combination of lists that failed is not tried again, a point of a search gives its place to another."""
     total = int(study.get("n_trials") or (study.get("expected") or [0])[0])
-    begun = [str(trial["params"]) for trial in study["trials"] if trial["state"] != "failed" or study.get("search") == "grid"]
-    return max(0, total - len(set(begun) if study.get("search") == "grid" else begun))
+    if study.get("search") == "grid":
+        return max(0, total - len({str(trial["params"]) for trial in study["trials"]}))
+    return max(0, total - sum(trial["state"] != "failed" for trial in study["trials"]))
 
 
 def _left_text(study: Rows, now: float) -> str:
     """``left about 45 s``; of a search that ends by itself ``about 4 more trials, 45 s``."""
     seconds = left(study, now)
-    more = trials_to_come(study) if study.get("expected") and not study.get("confirm") else 0
     time_text = duration(seconds) if seconds and seconds >= 0.5 else ""
-    if more:
+    if study.get("expected") and not study.get("confirm") and (more := _trials_to_come(study)):
         return ", ".join(filter(None, [f"about {counted(more, 'more trial')}", time_text]))
     return f"left about {time_text}" if time_text else ""
 
 
-def state_of(row: Rows) -> str:
+def _state(row: Rows) -> str:
     """A row's state as it is now: an open trial none of whose runs is running is ``waiting``."""
     if any(run["state"] == "running" for run in row["runs"]):
         return "running"
     return "waiting" if row["state"] == "running" else str(row["state"])
 
 
-def _rows(study: Rows) -> Iterator[tuple[str, Rows]]:
-    for trial in study["trials"]:
-        yield f"trial {trial['number']}", trial
-    for row in study.get("confirm") or []:
-        yield f"trial {row['number']} again", row
-
-
-def _ended_before(row: Rows, moment: float) -> bool:
-    ends = [run["ended"] for run in row["runs"] if run.get("ended")]
-    return state_of(row) not in ("running", "waiting") and (not ends or max(ends) < moment)
+def _rows(study: Rows) -> dict[str, Rows]:
+    """Name -> row of all trials, and of the confirmation."""
+    trials = {f"trial {trial['number']}": trial for trial in study["trials"]}
+    again = study.get("confirm") or []
+    return trials | {f"trial {row['number']} again": row for row in again}
 
 
 def _value(row: Rows) -> float | None:
@@ -196,33 +202,3 @@ def _value(row: Rows) -> float | None:
     if row.get("value") is not None:
         return float(row["value"])
     return fmean(values) if values else None
-
-
-def _shown(study: Rows, count: int) -> list[tuple[str, Rows]]:
-    """The rows that fit: those running, then the best ended one, then the latest; in order."""
-    rows = list(_rows(study))
-    winner = best(study)
-
-    def rank(place: int) -> tuple[int, int]:
-        row = rows[place][1]
-        first = 0 if state_of(row) == "running" else 1 if winner and row is winner.trial else 2
-        return first, -place
-
-    kept = sorted(sorted(range(len(rows)), key=rank)[: max(0, count)])
-    return [rows[place] for place in kept]
-
-
-def _cells(study: Rows, name: str, row: Rows, now: float) -> list[str]:
-    winner, value = best(study), _value(row)
-    tokens = max((run["tokens"] for run in row["runs"] if run.get("tokens")), default=0)
-    speed = next((run["tokens_per_s"] for run in reversed(row["runs"]) if run.get("tokens_per_s")), None)
-    begun = [now - run["started"] for run in row["runs"] if run["state"] == "running"]
-    return [
-        f"{name}{' *' if winner and row is winner.trial else ''}",
-        state_of(row),
-        *(short(row["params"].get(axis["key"], "")) for axis in study["axes"]),
-        digits(value) if value is not None else "",
-        short_count(tokens) if tokens else "",
-        short_count(speed) if speed else "",
-        duration((seconds_of(row) or 0) + max(begun, default=0)),
-    ]

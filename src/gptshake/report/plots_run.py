@@ -1,8 +1,8 @@
 """The plots of a run: loss over tokens with the three lines every language model is measured against, and the noise scale.
 
 ln V is what guessing gives, the unigram line what letter frequencies give, the bigram line what the last token alone gives: a model
-above the unigram line ignores context. Takes a run directory, reads metrics.csv (or noise_scale.csv) and run.json, and writes PNG and
-SVG into ``plots/``; ``metrics`` is what callbacks logged. Long runs are reduced to the extremes of 1,000 intervals, which look the same.
+above the unigram line ignores context. Takes a run directory and writes PNG and SVG into ``plots/``; ``metrics`` is what callbacks
+logged. Long runs are reduced to the extremes of 1,000 intervals, which look the same.
 """
 
 import math
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gptshake.estimate.formatting import counted, short_count, short_rate
 from gptshake.estimate.noise_scale import Estimate, running, short
@@ -21,7 +20,7 @@ from gptshake.record.metrics import DRAWN, Columns, other_columns, read_columns
 from gptshake.record.names import title_of
 from gptshake.record.noise_scale import read_measurements
 from gptshake.record.run import read_run
-from gptshake.report.frame import DASHED, caption, edge_labels, frame, legend_above, look, save, token_axis
+from gptshake.report.frame import DASHED, caption, edge_labels, frame, legend_above, log_axis, look, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, ORANGE, REFERENCES, VERMILION, column, smooth, thin
 
 POINTS = 400  # of the noise scale's curve: the average moves slowly
@@ -42,7 +41,18 @@ def plot_run(run_dir: Path) -> list[Path]:
     with look():
         files = save(loss_figure(info, columns), run_dir / "plots", "loss")
         shown = [name for name in others if len(column(columns, name)[0])]
-        return files + (save(_draw_others(info, columns, shown), run_dir / "plots", "metrics") if shown else [])
+        if not shown:
+            return files
+        across, down = min(3, len(shown)), math.ceil(len(shown) / 3)
+        figure, cells = frame(title_of(info), str(info["id"]), 1.2 + 1.7 * down, down, across)
+        for axes, name in zip(cells, shown, strict=False):
+            tokens, values = column(columns, name)
+            axes.plot(*thin(tokens, values), color=BLUE, linewidth=1.4, marker="o" if len(values) <= 40 else None, markersize=3)
+            caption(axes, name[-40:])
+            token_axis(axes)
+        for axes in cells[len(shown) :]:
+            axes.axis("off")
+        return [*files, *save(figure, run_dir / "plots", "metrics")]
 
 
 def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
@@ -52,19 +62,23 @@ def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
         info: the run's run.json; ``data.entropy`` (nats) gives the lines.
         columns: of metrics.csv, ``DRAWN``.
     """
-
-    def last(name: str) -> float | None:
-        return next((value for value in reversed(columns[name]) if not math.isnan(value)), None)
-
-    loss, bpb = last("val/loss"), last("val/bpb")
-    parts = [f"val loss {loss:.3f}" if loss is not None else "", f"{bpb:.3f} bits per byte" if bpb is not None else ""]
+    (train_tokens, train), (val_tokens, val), (_, bpb) = (column(columns, name) for name in ("train/loss", "val/loss", "val/bpb"))
+    smoothed = smooth(train)
+    parts = [*([f"val loss {val[-1]:.3f}"] if len(val) else []), *([f"{bpb[-1]:.3f} bits per byte"] if len(bpb) else [])]
     parts += [counted(int(columns["step"][-1]), "step"), f"{short_count(columns['train/tokens'][-1])} tokens", str(info["id"])]
-    figure, (upper, lower) = frame(title_of(info), "  ·  ".join(filter(None, parts)), 5, 2, sharex=True, height_ratios=(5, 1))
-    _draw_loss(upper, columns)
-    _draw_references(upper, (info.get("data") or {}).get("entropy") or {})
+    figure, (upper, lower) = frame(title_of(info), "  ·  ".join(parts), 5, 2, sharex=True, height_ratios=(5, 1))
+    upper.plot(*thin(train_tokens, train), color=BLUE, alpha=0.22, linewidth=0.8)
+    upper.plot(*thin(train_tokens, smoothed), color=BLUE, linewidth=1.8, label="train")
+    if len(val):
+        marks: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgecolor": "white"} if len(val) <= 40 else {}
+        upper.plot(*thin(val_tokens, val), color=VERMILION, linewidth=1.8, label="val", **marks)
+    caption(upper, "loss, nats per token")
+    legend_above(upper, fontsize=10)
+    lowest, (bottom, top) = min(smoothed.min(), *val) if len(val) else smoothed.min(), upper.get_ylim()
+    _draw_references(upper, max(bottom, lowest - 0.08 * (top - lowest)), top, (info.get("data") or {}).get("entropy") or {})
     tokens, rate = column(columns, "train/lr")
     lower.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
-    peak = float(rate.max()) if len(rate) else 0.0
+    peak = float(rate.max(initial=0))
     if peak > 0:
         lower.fill_between(*thin(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
         lower.set_ylim(0, 1.15 * peak)
@@ -74,50 +88,14 @@ def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
     return figure
 
 
-def _draw_others(info: Mapping[str, Any], columns: Columns, names: Sequence[str]) -> Figure:
-    """One small plot for each metric, over training tokens."""
-    across = min(3, len(names))
-    down = math.ceil(len(names) / across)
-    figure, cells = frame(title_of(info), str(info["id"]), 1.2 + 1.7 * down, down, across)
-    for axes, name in zip(cells, names, strict=False):
-        tokens, values = column(columns, name)
-        axes.plot(*thin(tokens, values), color=BLUE, linewidth=1.4, marker="o" if len(values) <= 40 else None, markersize=3)
-        caption(axes, name[-40:])
-        token_axis(axes)
-    for axes in cells[len(names) :]:
-        axes.axis("off")
-    return figure
-
-
-def _draw_loss(axes: Axes, columns: Columns) -> None:
-    tokens, loss = column(columns, "train/loss")
-    axes.plot(*thin(tokens, loss), color=BLUE, alpha=0.22, linewidth=0.8)
-    axes.plot(*thin(tokens, smooth(loss)), color=BLUE, linewidth=1.8, label="train")
-    lowest = float(smooth(loss).min())
-    tokens, loss = column(columns, "val/loss")
-    if len(loss):
-        marks: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgecolor": "white"} if len(loss) <= 40 else {}
-        axes.plot(*thin(tokens, loss), color=VERMILION, linewidth=1.8, label="val", **marks)
-        lowest = min(lowest, float(loss.min()))
-    caption(axes, "loss, nats per token")
-    axes.set_xlim(left=0)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom=max(bottom, lowest - 0.08 * (top - lowest)), top=top)
-    legend_above(axes, fontsize=10)
-
-
-def _draw_references(axes: Axes, entropy: Mapping[str, float]) -> None:
+def _draw_references(axes: Axes, bottom: float, top: float, entropy: Mapping[str, float]) -> None:
     """The closed-form lines, named at the right edge; the axis grows to hold them all."""
-    known = [(float(entropy[key]), name) for key, name in REFERENCES if entropy.get(key) is not None]
-    if not known:
-        return
-    bottom, top = axes.get_ylim()
-    values = [value for value, _ in known]
-    room = 0.05 * (max([top, *values]) - bottom)
-    axes.set_ylim(min([bottom, *(value - room for value in values)]), max([top, *(value + room for value in values)]))
-    for value in values:
+    known = {name: float(entropy[key]) for key, name in REFERENCES if entropy.get(key) is not None}
+    room = 0.05 * (max([top, *known.values()]) - bottom)
+    axes.set_ylim(min([bottom, *(value - room for value in known.values())]), max([top, *(value + room for value in known.values())]))
+    for value in known.values():
         axes.axhline(value, color=GREY, linewidth=1.0, linestyle=DASHED, zorder=1.5)
-    edge_labels(axes, [(value, f"{name} {value:.2f}", GREY) for value, name in known])
+    edge_labels(axes, [(value, f"{name} {value:.2f}", GREY) for name, value in known.items()])
 
 
 class Batch(NamedTuple):
@@ -169,57 +147,41 @@ def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figu
             f"noise scale {short(last.scale)} sequences ({short(last.low)} to {short(last.high)})"
             f"  ·  {short_count(last.scale * batch.block_size)} tokens  ·  batch is {batch.sequences / last.scale:.2g} x"
         )
-    figure, (upper, lower) = frame(
-        name, f"{about}  ·  under Adam a lower bound of the critical batch", 5, 2, sharex=True, height_ratios=(5, 2)
-    )
+    subtitle = f"{about}  ·  under Adam a lower bound of the critical batch"
+    figure, (upper, lower) = frame(name, subtitle, 5, 2, sharex=True, height_ratios=(5, 2))
     shown = [*estimates[:: max(1, len(estimates) // POINTS)][:-1], last]
     _draw_scale(upper, shown, batch)
-    _draw_parts(lower, shown, batch)
+    tokens = [one.tokens for one in shown]
+    parts = {  # what cannot be told from 0 is left out
+        ("signal", GREEN): [one.signal if one.signal > 2 * one.signal_error < math.inf else math.nan for one in shown],
+        ("noise", ORANGE): [one.noise / batch.sequences if one.noise > 0 else math.nan for one in shown],
+    }
+    finite = [value for values in parts.values() for value in values if math.isfinite(value)]
+    if finite:
+        log_axis(lower, "y", (min(finite) / 1.4, max(finite) * 1.4), short, most=6)
+    for (_, colour), values in parts.items():
+        lower.plot(tokens, values, color=colour, linewidth=1.6, marker="o" if len(shown) <= 5 else None)
+    ends = [(values[-1], f"{part} {short(values[-1])}", colour) for (part, colour), values in parts.items() if math.isfinite(values[-1])]
+    edge_labels(lower, ends)
+    caption(lower, "a step's squared gradient: signal |G|², and noise S / batch")
+    token_axis(lower)
     return figure
 
 
 def _draw_scale(axes: Axes, estimates: Sequence[Estimate], batch: Batch) -> None:
     tokens = np.array([one.tokens for one in estimates], float)
-    scale, low, high = np.array(
-        [[np.nan if value is None else value for value in (one.scale, one.low, one.high)] for one in estimates], float
-    ).T
+    scale, low, high = np.array([(one.scale, one.low, one.high) for one in estimates], float).T  # None becomes NaN
+    known = np.isfinite(scale)
+    seen, centre = [*scale[known], *low[known], *high[known], batch.sequences], [*scale[known], batch.sequences]
+    log_axis(axes, "y", (max(min(seen), min(centre) / 4) / 1.4, min(max(seen), 4 * max(centre)) * 1.4), short, most=8)
     if len(estimates) <= 5:
         axes.errorbar(tokens, scale, (scale - low, high - scale), color=BLUE, fmt="o", markersize=6, capsize=4, linewidth=1.4)
     else:
         axes.fill_between(tokens, low, high, color=BLUE, alpha=0.18, linewidth=0)
         axes.plot(tokens, scale, color=BLUE, linewidth=1.8)
     axes.axhline(batch.sequences, color=VERMILION, linewidth=1.4, linestyle=DASHED)
-    known = np.isfinite(scale)
-    seen, centre = [*scale[known], *low[known], *high[known], batch.sequences], [*scale[known], batch.sequences]
-    _log_limits(axes, max(min(seen), min(centre) / 4), min(max(seen), 4 * max(centre)))
     named = [(float(batch.sequences), f"batch {short(batch.sequences)}", VERMILION)]
     edge_labels(axes, [*named, *([(float(scale[-1]), f"noise scale {short(scale[-1])}", BLUE)] if known[-1] else [])])
     if not known.any():
         axes.text(0.5, 0.6, "it cannot be estimated yet", transform=axes.transAxes, ha="center", color=GREY, size=11)
     caption(axes, f"noise scale, sequences of {batch.block_size} tokens; the band is ± 2 standard errors")
-
-
-def _draw_parts(axes: Axes, estimates: Sequence[Estimate], batch: Batch) -> None:
-    tokens = [one.tokens for one in estimates]
-    signal = [one.signal if one.signal > 2 * one.signal_error < math.inf else np.nan for one in estimates]
-    noise = [one.noise / batch.sequences if one.noise > 0 else np.nan for one in estimates]
-    for values, colour in ((signal, GREEN), (noise, ORANGE)):
-        axes.plot(tokens, values, color=colour, linewidth=1.6, marker="o" if len(estimates) <= 5 else None)
-    finite = [value for value in (*signal, *noise) if np.isfinite(value)]
-    if finite:
-        _log_limits(axes, min(finite), max(finite))
-        ends = ((signal[-1], "signal", GREEN), (noise[-1], "noise", ORANGE))
-        edge_labels(axes, [(value, f"{name} {short(value)}", colour) for value, name, colour in ends if np.isfinite(value)])
-    caption(axes, "a step's squared gradient: signal |G|², and noise S / batch")
-    token_axis(axes)
-
-
-def _log_limits(axes: Axes, low: float, high: float) -> None:
-    """A log axis with room, and as many ticks as are easily read."""
-    axes.set_yscale("log")
-    axes.set_ylim(low / 1.4, high * 1.4)
-    decades = math.log10(high / low * 2)
-    subs = (1, 2, 5) if decades < 2.7 else (1, 3) if decades < 4 else (1,)
-    axes.yaxis.set_major_locator(MaxNLocator(3) if decades < 0.7 else LogLocator(subs=subs, numticks=20))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,4 +1,7 @@
-"""The plots of the tasks find_lr, fit_batch, plan, profile and inspect, from the plain values that ``tasks_text.py`` prints."""
+"""The plots of the tasks find_lr, fit_batch, plan, profile and inspect, from the plain values that ``tasks_text.py`` prints.
+
+Each writes PNG and SVG (some also the numbers as JSON) into a folder, and gives the paths of what it has written.
+"""
 
 import json
 import math
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
@@ -20,95 +23,60 @@ from gptshake.estimate.lr_range import mean_curve, smooth
 from gptshake.files import write_atomic
 from gptshake.record.names import title as run_title
 from gptshake.record.names import title_of
-from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, look, save, token_axis
+from gptshake.report import tasks_text as text
+from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, log_axis, look, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION
-from gptshake.report.tasks_text import (
-    STEP_PARTS,
-    Facts,
-    fit_batch_sentence,
-    hours_text,
-    lr_advice,
-    lr_estimates,
-    lr_interval,
-    memory_parts,
-    peak_of,
-    profile_numbers,
-    start_phases,
-)
+from gptshake.report.tasks_text import Facts
 
-EDGE = 0.15  # of the loss' span that is left free above and below
-MARKED = 11  # micro-batch sizes written below the axis
-PARTS = (GREY, BLUE, SKY, GREEN, ORANGE, PURPLE)  # of a stacked bar
 SPLITS = {"train": BLUE, "val": ORANGE, "test": VERMILION}
 STEP = {"data": VERMILION, "transfer": ORANGE, "forward": BLUE, "backward": BLUE, "optimizer": GREEN}  # the rest is grey
-PAPER = {
-    "facecolor": "white",
-    "alpha": 0.85,
-    "pad": 1.0,
-    "linewidth": 0,
-}  # behind letters that cross lines; outlines make an SVG 20 times larger
-
-
-# find_lr
+PAPER = {"facecolor": "white", "alpha": 0.85, "pad": 1.0, "linewidth": 0}  # behind letters; outlines make an SVG 20 times larger
 
 
 def plot_find_lr(info: Facts, run_dir: Path) -> list[Path]:
-    """Draw ``plots/lr_range.png`` and ``.svg``: the losses of the ramps, all estimates, and the runs that decided, as far as they are there.
-
-    Args:
-        info: run.json of a run of task=find_lr.
-        run_dir: its directory.
-    """
-    with look():
-        return save(_find_lr(info), run_dir / "plots", "lr_range")
-
-
-def _find_lr(info: Facts) -> Figure:
+    """``plots/lr_range``: the losses of the ramps, all estimates, and the runs that decided, as far as they are in a run's run.json."""
     found = info["find_lr"]
-    runs, ramps = found.get("confirm") or [], found.get("ramps")
-    estimates = lr_estimates(found)
+    runs, ramps, estimates = found.get("confirm") or [], found.get("ramps"), text.lr_estimates(found)
     heights = [*([3.2] if ramps else []), 0.24 * len(estimates) + 0.1, *([2.0 if ramps else 3.2] if runs else [])]
-    subtitle = ["range test", info["id"]]
+    subtitle = ["range test"]
     if found.get("lr") is not None:
-        confirmed = "" if found.get("confirm") else "no run has confirmed it"
-        interval = lr_interval(found) if found.get("low") is not None else confirmed
-        subtitle = [f"recommended {short_rate(found['lr'])}", *filter(None, [interval]), info["id"]]
-    title = f"Learning rate of {' · '.join(title_of(info).split(' · ')[:3])}"
-    height = 1.3 + sum(heights) + 0.35 * len(heights)
-    figure, rows = frame(title, "  ·  ".join(subtitle), height, len(heights), sharex=True, height_ratios=heights)
-    ends = [ramps["rates"][0], ramps["rates"][-1]] if ramps else []
-    shown = [*ends, *(rate for _, rate, _ in estimates), *(run["lr"] for run in runs)]
-    rows[0].set_xscale("log")
-    rows[0].xaxis.set_major_locator(LogLocator(numticks=12))
-    rows[0].xaxis.set_minor_locator(NullLocator())
-    rows[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_rate(value)))
-    if ramps:
-        _draw_ramps(rows[0], found)
-    rows[0].set_xlim(min(shown) / 2, max(shown) * 2)
-    _draw_estimates(rows[1 if ramps else 0], estimates)
-    if runs:
-        _draw_runs(rows[-1], found)
-    for axes in rows if found.get("lr") is not None else ():
-        if found.get("low") is not None:
-            axes.axvspan(found["low"], found["high"], color=GREEN, alpha=0.12, linewidth=0, zorder=0.4)
-        axes.axvline(found["lr"], color=VERMILION, linewidth=1.2, zorder=1.1)
-    rows[-1].set_xlabel("peak learning rate")
-    return figure
+        unsure = "" if runs else "no run has confirmed it"
+        subtitle = [f"recommended {short_rate(found['lr'])}", text.lr_interval(found) if found.get("low") is not None else unsure]
+    title, about = " · ".join(title_of(info).split(" · ")[:3]), "  ·  ".join(filter(None, [*subtitle, info["id"]]))
+    with look():
+        height = 1.3 + sum(heights) + 0.35 * len(heights)
+        figure, rows = frame(f"Learning rate of {title}", about, height, len(heights), sharex=True, height_ratios=heights)
+        shown = [*(ramps["rates"] if ramps else []), *(rate for _, rate, _ in estimates), *(run["lr"] for run in runs)]
+        log_axis(rows[0], "x", (min(shown) / 2, max(shown) * 2), short_rate, most=12)
+        if ramps:
+            _draw_ramps(rows[0], found)
+        _draw_estimates(rows[1 if ramps else 0], estimates)
+        if runs:
+            _draw_runs(rows[-1], found)
+        for axes in rows if found.get("lr") is not None else ():
+            if found.get("low") is not None:
+                axes.axvspan(found["low"], found["high"], color=GREEN, alpha=0.12, linewidth=0, zorder=0.4)
+            axes.axvline(found["lr"], color=VERMILION, linewidth=1.2, zorder=1.1)
+        rows[-1].set_xlabel("peak learning rate")
+        return save(figure, run_dir / "plots", "lr_range")
 
 
 def _draw_ramps(axes: Axes, found: Facts) -> None:
+    def until_divergence(losses: Sequence[float | None]) -> list[float]:
+        broken = next((i for i, loss in enumerate(losses) if loss is None or not math.isfinite(loss)), len(losses))
+        return [float(loss) for loss in losses[:broken] if loss is not None]
+
     ramps = found["ramps"]
-    quick, rates, curves = _until_divergence(ramps["quick"]), ramps["rates"], [_until_divergence(losses) for losses in ramps["losses"]]
+    quick, rates, curves = until_divergence(ramps["quick"]), ramps["rates"], [until_divergence(losses) for losses in ramps["losses"]]
     axes.plot(ramps["quick_rates"][: len(quick)], smooth(quick), color=GREY, linewidth=1.0, linestyle=(0, (4, 2)), label="quick ramp")
-    n = min(map(len, curves))
-    each = np.array([smooth(curve)[:n] for curve in curves])
+    mean, name = smooth(mean_curve(curves)), "slow ramp"
     if len(curves) > 1:
-        axes.fill_between(rates[:n], each.min(axis=0), each.max(axis=0), color=BLUE, alpha=0.2, linewidth=0)
-    mean = smooth(mean_curve(curves))
-    name = f"mean of {len(curves)} slow ramps, band of all" if len(curves) > 1 else "slow ramp"
-    axes.plot(rates[:n], mean, color=BLUE, linewidth=1.8, label=name)
+        name = f"mean of {len(curves)} slow ramps, band of all"
+        each = np.array([smooth(curve)[: len(mean)] for curve in curves])
+        axes.fill_between(rates[: len(mean)], each.min(axis=0), each.max(axis=0), color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(rates[: len(mean)], mean, color=BLUE, linewidth=1.8, label=name)
     start, lowest = max(mean[0], quick[0] if quick else mean[0]), min(mean)
-    axes.set_ylim(lowest - EDGE * (start - lowest), start + 2 * EDGE * (start - lowest))
+    axes.set_ylim(lowest - 0.15 * (start - lowest), start + 0.3 * (start - lowest))
     if (rate := found.get("diverged")) is not None:
         axes.axvline(rate, color=INK, linewidth=1.0, linestyle=":")
         label(axes, "diverges", (rate, 0.02), (-4, 2), "y", ha="right", va="bottom", color=GREY, size=8.5)
@@ -116,25 +84,17 @@ def _draw_ramps(axes: Axes, found: Facts) -> None:
     legend_above(axes, handlelength=1.6)
 
 
-def _until_divergence(losses: Sequence[float | None]) -> list[float]:
-    broken = next((i for i, loss in enumerate(losses) if loss is None or not math.isfinite(loss)), len(losses))
-    return [float(loss) for loss in losses[:broken] if loss is not None]
-
-
 def _draw_estimates(axes: Axes, estimates: Sequence[tuple[str, float, str]]) -> None:
     """One row for each estimate, so that no names cross."""
     low, high = axes.get_xlim()
-    axes.set_xlim(low, high)
     for row, (name, rate, colour) in enumerate(estimates):
-        at = min(max(rate, low), high)
-        axes.plot([at], [-row], **POINT | {"color": colour, "markersize": 6, "zorder": 3})
-        left = math.log(at / low) > 0.62 * math.log(high / low)
-        text, side = (f"{short_rate(rate)}  {name}", "right") if left else (f"{name}  {short_rate(rate)}", "left")
+        axes.plot([rate], [-row], **POINT | {"color": colour, "markersize": 6, "zorder": 3})
+        left = math.log(rate / low) > 0.62 * math.log(high / low)
+        words, side = (f"{short_rate(rate)}  {name}", "right") if left else (f"{name}  {short_rate(rate)}", "left")
         style: dict[str, Any] = {"color": colour, "weight": "bold" if colour == VERMILION else "normal", "bbox": PAPER, "zorder": 3}
-        label(axes, text, (at, -row), (-8 if left else 8, 0), ha=side, va="center", size=8.5, **style)
+        label(axes, words, (rate, -row), (-8 if left else 8, 0), ha=side, va="center", size=8.5, **style)
     axes.set_ylim(-len(estimates) + 0.4, 0.6)
     axes.set_yticks([])
-    axes.grid(visible=False, axis="y")
     caption(axes, "estimates")
 
 
@@ -143,68 +103,51 @@ def _draw_runs(axes: Axes, found: Facts) -> None:
     runs = found["confirm"]
     ended = [(run["lr"], run["value"]) for run in runs if run["value"] is not None and math.isfinite(run["value"])]
     rates, values = zip(*ended, strict=True)
-    best, worst = min(values), max(values)
-    room = (worst - best) or abs(best) * 0.01
-    axes.set_ylim(best - 0.2 * room, worst + 0.2 * room)
+    room = (max(values) - min(values)) or abs(min(values)) * 0.01
+    axes.set_ylim(min(values) - 0.2 * room, max(values) + 0.2 * room)
     parabola = fit([(math.log2(rate), value) for rate, value in ended])
     if parabola:
         x = np.geomspace(min(rates), max(rates), 200)
         y = [parabola(math.log2(rate)) for rate in x]
         axes.plot(x, y, color=GREEN, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2, scaley=False, label="parabola")
-        legend_above(axes, handlelength=1.6)
     axes.plot(rates, values, **POINT | {"linewidth": 0, "zorder": 3, "clip_on": False})
-    diverged = [run["lr"] for run in runs if run["value"] is None and run["state"] != "failed"]
-    if diverged:
-        style = POINT | {"color": INK, "marker": "X", "markersize": 8, "linewidth": 0, "zorder": 3}
+    if diverged := [run["lr"] for run in runs if run["value"] is None and run["state"] != "failed"]:
+        style = POINT | {"color": INK, "marker": "X", "markersize": 8, "linewidth": 0, "zorder": 3, "label": "gave up"}
         axes.plot(diverged, [0.93] * len(diverged), transform=axes.get_xaxis_transform(), **style)
-        label(axes, "gave up", (diverged[-1], 0.93), (7, 0), "y", color=GREY, size=8.5, va="center")
+    legend_above(axes, handlelength=1.6)
     caption(axes, f"{found['objective']} of {len(runs)} runs of {counted(found['steps'], 'step')}, each with its whole schedule")
 
 
-# fit_batch
-
-
 def draw_fit_batch(facts: Facts, folder: Path) -> list[Path]:
-    """Write ``fit_batch.png``, ``.svg`` and the rows as ``.json``; gives their paths."""
+    """``fit_batch``: speed and memory over the micro-batch size; and the rows as JSON."""
     batch, block, tried = facts["batch_size"], facts["block_size"], sorted(facts["tried"], key=lambda row: row.size)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(row) | {"tokens_per_s": row.rate(batch) * block if row.fits else None} for row in tried]
-    best, most = fastest(facts["tried"], batch), largest(facts["tried"])
-    numbers = dict(facts) | {"tried": rows, "fastest": best.size, "largest": most.size, "sentence": fit_batch_sentence(facts)}
-    write_atomic(folder / "fit_batch.json", json.dumps(numbers, indent=2) + "\n")
+    speeds = {row.size: row.rate(batch) * block for row in tried if row.fits}
+    best, beyond, most = fastest(tried, batch).size, fastest(tried, batch, beyond=True).size, largest(tried).size
+    rows = [asdict(row) | {"tokens_per_s": speeds.get(row.size)} for row in facts["tried"]]
+    numbers = dict(facts) | {"tried": rows, "fastest": best, "largest": most, "sentence": text.fit_batch_sentence(facts)}
+    subtitle = f"{facts['settings']}  ·  step of {counted(batch, 'sequence')} of {block:,} tokens"
     with look():
-        subtitle = f"{facts['settings']}  ·  step of {counted(batch, 'sequence')} of {block:,} tokens"
         figure, (above, below) = frame(facts["title"], subtitle, 4.8, 2, sharex=True)
-        _draw_speed(above, tried, batch, block)
-        _draw_memory(below, tried, facts["limit"])
+        log_axis(below, "x", (tried[0].size / 1.15, tried[-1].size * 1.15), "{:,.0f}".format, most=12, base=2)
         below.set_xlabel("micro-batch, sequences")
-        below.set_xscale("log", base=2)
-        powers = [size for row in tried if (size := row.size) & (size - 1) == 0]
-        below.xaxis.set_major_locator(FixedLocator(powers[:: 1 + len(powers) // MARKED]))
-        below.xaxis.set_minor_locator(NullLocator())
-        below.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        below.set_xlim(tried[0].size / 1.15, tried[-1].size * 1.15)
-        return [*save(figure, folder, "fit_batch"), folder / "fit_batch.json"]
-
-
-def _draw_speed(axes: Axes, tried: list[Tried], batch: int, block_size: int) -> None:
-    speeds = {row.size: row.rate(batch) * block_size for row in tried if row.fits}
-    axes.plot(list(speeds), list(speeds.values()), **POINT | {"linewidth": 1.8, "markersize": 5})
-    axes.set_ylim(0, 1.3 * max(speeds.values()))
-    best, beyond = fastest(tried, batch).size, fastest(tried, batch, beyond=True).size
-    text = f"tokens/s: {short_count(speeds[best])} with {best} at once"
-    _ring(axes, best, speeds[best])
-    if beyond > batch:
-        text += f"; in larger steps up to {short_count(speeds[beyond])} with {beyond}"
-        _ring(axes, beyond, speeds[beyond])
-    caption(axes, text)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+        above.plot(*zip(*speeds.items(), strict=True), **POINT | {"linewidth": 1.8, "markersize": 5})
+        above.set_ylim(0, 1.3 * max(speeds.values()))
+        above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+        larger = f"; in larger steps up to {short_count(speeds[beyond])} with {beyond}" if beyond > batch else ""
+        caption(above, f"tokens/s: {short_count(speeds[best])} with {best} at once{larger}")
+        for size in {best, beyond} if beyond > batch else {best}:
+            _ring(above, size, speeds[size])
+        _draw_memory(below, tried, facts["limit"])
+        files = save(figure, folder, "fit_batch")
+    write_atomic(folder / "fit_batch.json", json.dumps(numbers, indent=2) + "\n")
+    return [*files, folder / "fit_batch.json"]
 
 
 def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
     most, fitting, failed = largest(tried), [row for row in tried if row.fits], [row for row in tried if not row.fits]
-    near = bool(failed) or limit < 3 * (most.peak or 0)
-    top = limit if near else most.peak or 1
+    peak = most.peak or 1
+    near = bool(failed) or limit < 3 * peak
+    top = limit if near else peak
     unit, name = (2**30, "GiB") if top >= 2**31 else (2**20, "MiB")
     style = POINT | {"color": GREEN, "linewidth": 1.8, "markersize": 5}
     axes.plot([row.size for row in fitting], [(row.peak or 0) / unit for row in fitting], **style)
@@ -213,10 +156,10 @@ def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
         axes.axhline(limit / unit, color=VERMILION, linewidth=1.2, linestyle=DASHED)
         heights = [min(row.peak or limit, int(1.2 * limit)) / unit for row in failed]  # a trial that ran out of memory has no peak
         axes.plot([row.size for row in failed], heights, "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
-        text = f"limit {short_bytes(limit)}" + ("; crosses: did not fit" if failed else "")
-        label(axes, text, (0.005, limit / unit), (0, 2), "x", color=VERMILION, va="bottom")
-    _ring(axes, most.size, (most.peak or 0) / unit)
-    holds = f"peak memory, {name}: {most.size} {'is the largest that fits' if failed else 'still fits'}, with {short_bytes(most.peak or 0)}"
+        words = f"limit {short_bytes(limit)}" + ("; crosses: did not fit" if failed else "")
+        label(axes, words, (0.005, limit / unit), (0, 2), "x", color=VERMILION, va="bottom")
+    _ring(axes, most.size, peak / unit)
+    holds = f"peak memory, {name}: {most.size} {'is the largest that fits' if failed else 'still fits'}, with {short_bytes(peak)}"
     caption(axes, holds + ("" if near else f" of {short_bytes(limit)}"))
 
 
@@ -225,32 +168,44 @@ def _ring(axes: Axes, x: float, y: float) -> None:
     axes.plot([x], [y], "o", markersize=10, markerfacecolor="none", markeredgecolor=VERMILION, markeredgewidth=1.6, clip_on=False)
 
 
-# plan
-
-
 def draw_plan(facts: Facts, folder: Path) -> list[Path]:
-    """Write ``plan.png`` and ``plan.svg``: memory against the device's, time by part, and the numbers that decide; gives their paths."""
+    """``plan``: memory against the device's, time by part, and the numbers that decide."""
+    budget, price, advice = facts["budget"], facts["price_per_hour"], text.lr_advice(facts)
+    spent, flops, hours = sum(facts["seconds"].values()), facts["flops_per_token"], facts.get("within", {}).get("hours")
+    cells = {
+        "parameters": short_count(sum(facts["parameters"].values())),
+        "tokens": f"{short_count(budget.total_tokens)}, {counted(budget.epochs, 'epoch', '.3g')}",
+        "steps": f"{budget.steps:,} of {short_count(budget.tokens_per_step)} tokens",
+        "speed": f"{short_count(facts['tokens_per_s'])} tokens/s",
+        "FLOPs": short_rate(flops * budget.total_tokens) if flops else "not known",
+        "cost": f"{price * spent / 3600:.2f}" if price is not None else "no price given",
+        "a checkpoint": short_bytes(facts["checkpoint_bytes"]),
+        "scaling law": f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))}",
+    }
+    subtitle = f"on {facts['device']}, {facts['settings']}  ·  speed {facts['how']}"
     with look():
-        subtitle = f"on {facts['device']}, {facts['settings']}  ·  speed {facts['how']}"
         figure, (above, middle, below) = frame(facts["title"], subtitle, 3.9, 3, height_ratios=(1, 1, 2.4))
-        there, spent = facts["memory_there"], sum(facts["seconds"].values())
-        _stacked_bar(above, memory_parts(facts["memory"]), short_bytes, f"peak of memory: {peak_of(facts)}", there)
-        hours = facts["within"]["hours"] if "within" in facts else None
-        asked = f" of {hours_text(facts['within'])}" if hours else ""
-        _stacked_bar(middle, facts["seconds"], duration, f"time: {duration(spent)}{asked}", 3600 * hours if hours else None)
-        _draw_numbers(below, facts)
+        memory, peak = text.memory_parts(facts["memory"]), f"peak of memory: {text.peak_of(facts)}"
+        _stacked_bar(above, memory, short_bytes, peak, facts["memory_there"])
+        asked = f" of {text.hours_text(facts['within'])}" if hours else ""
+        _stacked_bar(middle, facts["seconds"], duration, f"time: {duration(spent)}{asked}", 3600 * hours if hours else math.inf)
+        below.set_axis_off()
+        for place, (name, value) in enumerate(cells.items()):
+            x, y = 0.25 * (place % 4), 0.78 - 0.55 * (place // 4)
+            below.text(x, y, name, size=8.5, color=GREY, va="bottom", transform=below.transAxes)
+            below.text(x, y - 0.04, value, size=10.5, va="top", transform=below.transAxes)
         return save(figure, folder, "plan")
 
 
-def _stacked_bar(axes: Axes, parts: Mapping[str, float], words: Callable[[float], str], title: str, limit: float | None) -> None:
+def _stacked_bar(axes: Axes, parts: Mapping[str, float], words: Callable[[float], str], title: str, limit: float) -> None:
     """One stacked bar, its parts named below; a line where the limit is, if that is in sight."""
     total, left = sum(parts.values()), 0.0
-    for (name, size), colour in zip(parts.items(), PARTS, strict=False):
+    for (name, size), colour in zip(parts.items(), (GREY, BLUE, SKY, GREEN, ORANGE, PURPLE), strict=False):
         axes.barh(0, size, left=left, color=colour, edgecolor="white", linewidth=0.8, label=f"{name} {words(size)}")
         left += size
-    seen = limit is not None and limit < 8 * total
-    axes.set_xlim(0, 1.02 * max(total, limit or 0.0) if seen else 1.02 * total)
-    if seen and limit is not None:
+    seen = limit < 8 * total
+    axes.set_xlim(0, 1.02 * (max(total, limit) if seen else total))
+    if seen:
         axes.axvline(limit, color=VERMILION, linewidth=2.5)
         label(axes, words(limit), (limit, 1), (-5, 4), "y", color=VERMILION, ha="right")
     caption(axes, title)
@@ -259,53 +214,28 @@ def _stacked_bar(axes: Axes, parts: Mapping[str, float], words: Callable[[float]
     axes.legend(loc="upper left", bbox_to_anchor=(-0.005, 0.06), ncols=len(parts), fontsize=8, **spaces)
 
 
-def _draw_numbers(axes: Axes, facts: Facts) -> None:
-    budget, price = facts["budget"], facts["price_per_hour"]
-    advice = lr_advice(facts)
-    cells = [
-        ("parameters", short_count(sum(facts["parameters"].values()))),
-        ("tokens", f"{short_count(budget.total_tokens)}, {counted(budget.epochs, 'epoch', '.3g')}"),
-        ("steps", f"{budget.steps:,} of {short_count(budget.tokens_per_step)} tokens"),
-        ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),
-        ("FLOPs", short_rate(flops * budget.total_tokens) if (flops := facts["flops_per_token"]) else "not known"),
-        ("cost", f"{price * sum(facts['seconds'].values()) / 3600:.2f}" if price is not None else "no price given"),
-        ("a checkpoint", short_bytes(facts["checkpoint_bytes"])),
-        ("scaling law", f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))}"),
-    ]
-    axes.set_axis_off()
-    for place, (name, value) in enumerate(cells):
-        x, y = 0.25 * (place % 4), 0.78 - 0.55 * (place // 4)
-        axes.text(x, y, name, size=8.5, color=GREY, va="bottom", transform=axes.transAxes)
-        axes.text(x, y - 0.04, value, size=10.5, va="top", transform=axes.transAxes)
-
-
-# profile
-
-
 def draw_profile(facts: Facts, folder: Path) -> list[Path]:
-    """Write ``profile.png``, ``.svg`` and ``.json``: a step's parts on the left, the start's phases on the right, the verdict below."""
+    """``profile``: a step's parts on the left, the start's phases on the right, the verdict below; and the numbers as JSON."""
+    parts, total, phases = facts["parts"], sum(facts["start"].values()), text.start_phases(facts)
     with look():
         title = f"Where the time goes  ·  {run_title(facts['name'])}"
-        figure, (left, right) = frame(title, profile_numbers(facts), 4.4, 1, 2, width_ratios=(1.25, 1))
-        parts = facts["parts"]
-        names, colours = [STEP_PARTS[part["name"]] for part in parts], [STEP.get(part["name"], GREY) for part in parts]
-        _bars(left, names, [1e3 * part["mean_s"] for part in parts], [part["share"] for part in parts], colours)
+        figure, (left, right) = frame(title, text.profile_numbers(facts), 4.4, 1, 2, width_ratios=(1.25, 1))
+        step = {text.STEP_PARTS[part["name"]]: (1e3 * part["mean_s"], part["share"]) for part in parts}
+        _bars(left, step, [STEP.get(part["name"], GREY) for part in parts])
         caption(left, "milliseconds of a step, and share")
-        total, phases = sum(facts["start"].values()), start_phases(facts)
-        _bars(right, list(phases), list(phases.values()), [seconds / total for seconds in phases.values()], [GREY] * len(phases))
+        _bars(right, {name: (seconds, seconds / total) for name, seconds in phases.items()}, GREY)
         caption(right, f"seconds of the start ({three_digits(total)}), and share")
         figure.supxlabel(textwrap.fill(facts["verdict"][0], 118), size=9.5, x=0.012, ha="left", parse_math=False)
         files = save(figure, folder, "profile")
-    numbers = folder / "profile.json"
-    write_atomic(numbers, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    return [*files, numbers]
+    write_atomic(folder / "profile.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    return [*files, folder / "profile.json"]
 
 
-def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], shares: Sequence[float], colours: Sequence[str]) -> None:
+def _bars(axes: Axes, rows: Mapping[str, tuple[float, float]], colours: str | Sequence[str]) -> None:
     """One bar a row, the first on top; each with its value and share beside it."""
-    bars = axes.barh(names, values, color=colours, height=0.62)
-    texts = [f"{three_digits(round(value, 2))}  {percent(share)}" for value, share in zip(values, shares, strict=True)]
-    axes.bar_label(bars, texts, padding=4, size=9)
+    values = [value for value, _ in rows.values()]
+    bars = axes.barh(list(rows), values, color=colours, height=0.62)
+    axes.bar_label(bars, [f"{three_digits(round(value, 2))}  {percent(share)}" for value, share in rows.values()], padding=4, size=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.42 * max(values))
     axes.grid(visible=False, axis="y")
@@ -313,11 +243,8 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], shares: Seq
     axes.spines["left"].set_visible(False)
 
 
-# inspect
-
-
 def draw_inspection(facts: Facts, folder: Path) -> list[Path]:
-    """Write ``tokens.png`` and ``tokens.svg``; gives their paths."""
+    """``tokens``, see ``inspection_figure``."""
     with look():
         return save(inspection_figure(facts), folder, "tokens")
 
@@ -336,11 +263,11 @@ def inspection_figure(facts: Facts) -> Figure:
     for n, (rank, token) in enumerate(list(enumerate(facts["most"], 1))[::4]):  # neighbours' names would lie over each other
         label(left, repr(token["text"]), (rank, token["share"]), (4, 4 + 11 * (n % 2)), size=8)
     left.set_ylim(top=4 * share[0])
-    caption(left, "share of the training tokens, by rank")
     left.set_xlabel("rank of the token")
+    caption(left, "share of the training tokens, by rank")
     known = {name: np.maximum(values, 1) for name, values in facts["lengths"].items() if values}
-    ends = [int(end) for values in known.values() for end in (values.min(), values.max())]
-    edges = np.geomspace(min(ends) / 1.5, 1.5 * max(ends), 31).tolist()
+    every = np.concatenate(list(known.values()))
+    edges = np.geomspace(every.min() / 1.5, 1.5 * every.max(), 31)
     for name, values in known.items():
         right.hist(values, edges, weights=np.full(len(values), 1 / len(values)), histtype="step", color=SPLITS[name], label=name)
     right.set_xscale("log")

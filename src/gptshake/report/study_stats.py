@@ -1,22 +1,25 @@
-"""Statistics of a study: its best trial, curves along an axis and the near-optimal interval, paired differences.
+"""Statistics of a study: its best trial, curves along an axis and the near-optimal interval, learning curves, paired differences.
 
-Takes study.json as it was read (rows may be missing while the study runs) and gives small values for text, plots and pages. Pruned
-trials never win: they were not trained to the end.
+Takes study.json; rows may be missing while the study runs. Pruned trials never win: they were not trained to the end.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from pathlib import Path
+from statistics import fmean, median, stdev
 from typing import Any
 
+from gptshake.errors import RecordError
 from gptshake.estimate.formatting import counted
 from gptshake.estimate.lr_fit import CLIFF, NearOptimal, freedom_of, near_optimal_interval, noise, on_a_cliff
-from gptshake.estimate.significance import FEWEST, Comparison, holm, paired
+from gptshake.estimate.significance import FEWEST, holm, paired
 from gptshake.record.index import is_number
+from gptshake.record.metrics import COLUMNS, read_columns
 
 Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
+Curve = tuple[str, list[tuple[float, float, Rows]]]  # its label, and (value on the axis, objective, trial) in order
+Points = Sequence[tuple[float, float]]  # tokens and objective
 MOST_CURVES = 8  # values of the other axes that get a curve of their own
 WIDE = 20  # values that span a larger factor are drawn on a log scale
 ENDED_EARLY = ("pruned", "diverged", "failed", "stopped")  # how a run ends that is not ok
@@ -49,22 +52,6 @@ class Scale:
         """Position of a value on the scale."""
         return math.log2(value) if self.log else value
 
-    def inside(self, found: NearOptimal, tried: Sequence[float]) -> tuple[float, float]:
-        """Ends of an interval that can be typed: two digits, or whole numbers that were tried."""
-        if self.integer:
-            nearest = min(tried, key=lambda value: abs(value - found.best))
-            whole = [value for value in tried if found.low <= value <= found.high] or [nearest]
-            return int(min(whole)), int(max(whole))
-        return float(f"{found.low:.2g}"), float(f"{found.high:.2g}")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Values of finished trials along one axis, all other axes held."""
-
-    label: str
-    points: list[tuple[float, float, Rows]]  # value on the axis, objective, trial; in order
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -86,13 +73,7 @@ class Difference:
         return 100 * self.mean / abs(self.level) if self.mean is not None and self.level else None
 
 
-def minimizes(study: Rows) -> bool:
-    return bool(study.get("direction", "minimize") == "minimize")
-
-
-def cost(study: Rows, value: float) -> float:
-    """The objective with its sign such that lower is better."""
-    return value if minimizes(study) else -value
+# Figures of one trial.
 
 
 def run_values(trial: Rows) -> list[float]:
@@ -102,17 +83,6 @@ def run_values(trial: Rows) -> list[float]:
 
 def trial_value(trial: Rows) -> float:
     return float(trial["value"]) if is_number(trial.get("value")) else fmean(run_values(trial))
-
-
-def finished(study: Rows, *scales: Scale) -> list[Rows]:
-    """Trials that finished and have an objective, and a value on each of the scales."""
-    done = [trial for trial in study["trials"] if trial["state"] == "ok" and is_number(trial["value"])]
-    return [trial for trial in done if all(scale.key in trial["params"] for scale in scales)]
-
-
-def incomplete(study: Rows, scale: Scale) -> list[Rows]:
-    """Trials on the scale that were pruned or diverged, so that they have no final value."""
-    return [trial for trial in study["trials"] if trial["state"] in ("pruned", "diverged") and scale.key in trial["params"]]
 
 
 def speed_of(trial: Rows) -> float | None:
@@ -132,18 +102,30 @@ def seconds_of(trial: Rows) -> float | None:
     return sum(spans) if spans else None
 
 
-def seconds_of_run(trial: Rows) -> float | None:
-    """Mean time of a trial's runs."""
-    total = seconds_of(trial)
-    return total / len(trial["runs"]) if total else None
-
-
 def standard_error(values: Sequence[float]) -> float | None:
     """Of the mean; None for fewer than two values."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 # The best trial, its confirmation with fresh seeds, and the noise between seeds.
+
+
+def minimizes(study: Rows) -> bool:
+    return bool(study.get("direction", "minimize") == "minimize")
+
+
+def cost(study: Rows, value: float) -> float:
+    """The objective with its sign such that lower is better."""
+    return value if minimizes(study) else -value
+
+
+def finished(study: Rows) -> list[Rows]:
+    return [trial for trial in study["trials"] if trial["state"] == "ok" and is_number(trial["value"])]
+
+
+def incomplete(study: Rows) -> list[Rows]:
+    """Trials that were pruned or diverged, so that they have no final value."""
+    return [trial for trial in study["trials"] if trial["state"] in ("pruned", "diverged")]
 
 
 def best(study: Rows) -> Best | None:
@@ -156,21 +138,21 @@ def best(study: Rows) -> Best | None:
     """
     is_open = confirmation_open(study)
     confirmed = [] if is_open else [row for row in confirmation_rows(study) if unconfirmed(row) is None]
-    stable = [trial for trial in finished(study) if trial["number"] not in unstable(study)]
-    candidates = confirmed or stable or finished(study)
+    beside_a_cliff = unstable(study)
+    candidates = confirmed or [trial for trial in finished(study) if trial["number"] not in beside_a_cliff] or finished(study)
     if study.get("ablate"):
         better = {row.label for row in differences(study) if row.verdict == "better"} | {study["ablate"]["labels"][0]}
         candidates = [trial for trial in candidates if trial["params"].get("ablate") in better]
     if not candidates:
         return None
     trial = min(candidates, key=lambda row: (cost(study, trial_value(row)), row["number"]))
-    values = run_values(trial)
     repeated = {} if confirmed or is_open else repeated_values(study)
-    if trial["number"] in repeated:
-        trial = min((row for row in candidates if row["number"] in repeated), key=lambda row: cost(study, fmean(repeated[row["number"]])))
-        values = repeated[trial["number"]]
-        return Best(trial, fmean(values), standard_error(values), len(values), False)
-    return Best(trial, trial_value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
+    if trial["number"] not in repeated:
+        values = run_values(trial)
+        return Best(trial, trial_value(trial), standard_error(values), max(1, len(values)), bool(confirmed))
+    trial = min((row for row in candidates if row["number"] in repeated), key=lambda row: cost(study, fmean(repeated[row["number"]])))
+    values = repeated[trial["number"]]
+    return Best(trial, fmean(values), standard_error(values), len(values), False)
 
 
 def confirmation_rows(study: Rows, *, noise: bool = False) -> list[Rows]:
@@ -256,46 +238,33 @@ def params_text(study: Rows, params: Rows) -> str:
 
 def scales(study: Rows) -> list[Scale]:
     """Axes of numbers, the learning rate first: it is what people look for."""
-    found = [scale for axis in study["axes"] if (scale := _scale(study, axis))]
+    called, found = names(study), []
+    for axis in study["axes"]:
+        values = [*(trial["params"].get(axis["key"]) for trial in study["trials"]), *(axis.get("choices") or [])]
+        numbers = [value for value in (*values, axis.get("low"), axis.get("high")) if value is not None]
+        if not numbers or not all(map(is_number, numbers)):
+            continue
+        low, high, middle = min(numbers), max(numbers), median(set(numbers))
+        geometric = low > 0 and (high > WIDE * low or abs(middle - math.sqrt(low * high)) < abs(middle - (low + high) / 2))
+        log = low > 0 and bool(axis.get("log") or axis.get("powers") or geometric)
+        ends = (axis["low"], axis["high"]) if axis.get("low") is not None else (low, high)
+        declared = axis.get("declared")
+        declared = float(declared) if is_number(declared) and (declared > 0 or not log) else None
+        integer = all(isinstance(value, int) for value in values if value is not None)
+        found.append(Scale(axis["key"], called[axis["key"]], log, bool(axis.get("powers")), integer, ends, declared))
     return sorted(found, key=lambda scale: scale.name != "lr")
-
-
-def _scale(study: Rows, axis: Rows) -> Scale | None:
-    values = [trial["params"].get(axis["key"]) for trial in study["trials"]] + list(axis.get("choices") or [])
-    numbers = [value for value in [*values, axis.get("low"), axis.get("high")] if value is not None]
-    if not numbers or not all(is_number(value) for value in numbers):
-        return None
-    log = min(numbers) > 0 and bool(axis.get("log") or axis.get("powers") or _geometric(sorted(set(numbers))))
-    ends = (axis["low"], axis["high"]) if axis.get("low") is not None else (min(numbers), max(numbers))
-    declared = axis.get("declared")
-    declared = float(declared) if declared is not None and is_number(declared) and (declared > 0 or not log) else None
-    whole = all(isinstance(value, int) for value in values if value is not None)
-    return Scale(axis["key"], names(study)[axis["key"]], log, bool(axis.get("powers")), whole, ends, declared)
-
-
-def _geometric(values: Sequence[float]) -> bool:
-    """Whether values above 0 want a log scale: they span a large factor, or their ratios are more even than their distances."""
-    if len(values) < 3 or values[-1] > WIDE * values[0]:
-        return values[-1] > WIDE * values[0]
-    ratios = [math.log(upper / lower) for lower, upper in itertools.pairwise(values)]
-    gaps = [upper - lower for lower, upper in itertools.pairwise(values)]
-    return max(ratios) / min(ratios) < max(gaps) / min(gaps)
 
 
 def curves(study: Rows, scale: Scale) -> list[Curve]:
     """Finished trials along an axis, one curve for each setting of the other axes; a single one without a label if they are too many."""
     groups: dict[tuple[Any, ...], list[tuple[float, float, Rows]]] = {}
-    for trial in finished(study, scale):
+    for trial in finished(study):
         groups.setdefault(_others(trial, scale), []).append((trial["params"][scale.key], trial_value(trial), trial))
     if len(groups) > MOST_CURVES or (len(groups) > 1 and len(groups) * 2 > sum(map(len, groups.values()))):
         groups = {(): [point for points in groups.values() for point in points]}
-    listed = {axis["key"]: list(axis.get("choices") or []) for axis in study["axes"]}
-
-    def order(group: tuple[tuple[str, Any], ...]) -> list[float]:
-        return [listed[key].index(value) if isinstance(value, str) and value in listed[key] else value for key, value in group]
-
-    ordered = sorted(groups.items(), key=lambda item: order(item[0]))
-    return [Curve(params_text(study, dict(key)), sorted(points, key=lambda point: point[:2])) for key, points in ordered]
+    listed = {axis["key"]: axis.get("choices") or [] for axis in study["axes"]}
+    ordered = sorted(groups, key=lambda group: [listed[key].index(value) if value in listed[key] else value for key, value in group])
+    return [(params_text(study, dict(group)), sorted(groups[group], key=lambda point: point[:2])) for group in ordered]
 
 
 def _others(trial: Rows, scale: Scale) -> tuple[tuple[str, Any], ...]:
@@ -307,10 +276,10 @@ def best_curve(study: Rows, scale: Scale) -> list[tuple[float, float]]:
     winner = best(study)
     if winner is None:
         return []
-    others, no_value = _others(winner.trial, scale), unstable(study) - {winner.trial["number"]}
-    rows = [trial for trial in [*finished(study, scale), *incomplete(study, scale)] if _others(trial, scale) == others]
-    costs = [cost(study, trial_value(trial)) if trial["state"] == "ok" and trial["number"] not in no_value else math.inf for trial in rows]
-    return sorted((float(trial["params"][scale.key]), value) for trial, value in zip(rows, costs, strict=True))
+    no_value = unstable(study) - {winner.trial["number"]} | {trial["number"] for trial in incomplete(study)}
+    rows = [row for row in [*finished(study), *incomplete(study)] if _others(row, scale) == _others(winner.trial, scale)]
+    costs = [math.inf if row["number"] in no_value else cost(study, trial_value(row)) for row in rows]
+    return sorted((float(row["params"][scale.key]), value) for row, value in zip(rows, costs, strict=True))
 
 
 def cliff(study: Rows, scale: Scale) -> tuple[float, float] | None:
@@ -335,7 +304,13 @@ def near_optimal(study: Rows, scale: Scale) -> NearOptimal | None:
     return near_optimal_interval(points, log=scale.log, sd=noise(rows), freedom=freedom_of(rows), runs=max(1, study.get("repeats") or 1))
 
 
-# Limits and ticks that plots share.
+def interval_ends(study: Rows, scale: Scale, found: NearOptimal) -> tuple[str, str]:
+    """Ends of an interval that can be typed: two digits, or whole numbers that were tried."""
+    if not scale.integer:
+        return short(float(f"{found.low:.2g}")), short(float(f"{found.high:.2g}"))
+    tried = [value for value, _ in best_curve(study, scale)]
+    inside = [value for value in tried if found.low <= value <= found.high] or [min(tried, key=lambda value: abs(value - found.best))]
+    return str(int(min(inside))), str(int(max(inside)))
 
 
 def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:
@@ -346,15 +321,33 @@ def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:
     return ends if minimizes(study) else (-ends[1], -ends[0])
 
 
-def round_values(values: Sequence[float]) -> list[float]:
-    """Ticks of a log scale: 1, 2, 5 of each decade, or the values themselves if they are few, or powers of two."""
-    low, high = min(values), max(values)
-    steps = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3e4 else (1,)
-    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    decades = [float(f"{step}e{exponent}") for exponent in exponents for step in steps]
-    powers = len(set(values)) <= 10 and all(value >= 1 and math.log2(value).is_integer() for value in values)
-    few = len(set(values)) <= 6 or sum(low <= tick <= high for tick in decades) < 3
-    return sorted(set(values)) if powers or few else decades
+# Learning curves, and batch sizes, which take different times for as many tokens.
+
+
+def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
+    """Number of a trial -> tokens and objective of each of its runs that has a metrics.csv."""
+    name = study["objective"] if study["objective"] in COLUMNS else "val/bpb"
+
+    def curve(path: str) -> list[tuple[float, float]]:
+        try:
+            columns = read_columns(folder / path / "metrics.csv", ("train/tokens", name))
+        except (RecordError, OSError):  # another app's file of this name, or one that is being replaced
+            return []
+        points = zip(columns["train/tokens"], columns[name], strict=True)
+        return [(tokens, value) for tokens, value in points if math.isfinite(tokens) and math.isfinite(value)]
+
+    return {trial["number"]: [points for run in trial["runs"] if (points := curve(run["path"]))] for trial in study["trials"]}
+
+
+def batch_scale(study: Rows) -> Scale | None:
+    """The axis of batch sizes, if there is one."""
+    return next((scale for scale in scales(study) if scale.name.startswith("batch")), None)
+
+
+def best_of_each(study: Rows, scale: Scale) -> dict[float, Rows]:
+    """Value on the axis, in order -> the best trial that has it."""
+    by_cost = sorted(finished(study), key=lambda row: -cost(study, row["value"]))
+    return dict(sorted({trial["params"][scale.key]: trial for trial in by_cost}.items()))
 
 
 # Changes against a base.
@@ -365,9 +358,9 @@ def differences(study: Rows) -> list[Difference]:
 
     Better and worse are claimed by paired t-tests with Holm's correction for all changes of the study.
     """
-    labels = (study.get("ablate") or {}).get("labels") or []
+    labels = (study.get("ablate") or {}).get("labels") or [None]
     trials = {trial["params"].get("ablate"): trial for trial in study["trials"]}
-    base = trials.get(labels[0]) if labels else None
+    base = trials.get(labels[0])
     if base is None:
         return []
     changes = [trials[label] for label in labels[1:] if label in trials]
@@ -377,21 +370,23 @@ def differences(study: Rows) -> list[Difference]:
     unread = len(labels) - 1 - len(changes)  # each counts as the comparison that it will be
     significant = holm([*(test.p if test else 1.0 for test in tests), *[1.0] * unread])
     found = []
-    for trial, those, test, why, clear in zip(changes, pairs, tests, undecided, significant, strict=False):
-        verdict = why or "within noise"
-        if test and clear and not why:
-            verdict = "better" if cost(study, test.mean) < 0 else "worse"
-        found.append(_difference(trial, those, test, verdict, complete=bool(those) and not (not_ok(trial) or not_ok(base))))
+    for trial, those, why, test, clear in zip(changes, pairs, undecided, tests, significant, strict=False):
+        verdict = why or ("within noise" if not (test and clear) else "better" if cost(study, test.mean) < 0 else "worse")
+        timed = [(run["tokens_per_s"], ours["tokens_per_s"]) for run, ours in those if run.get("tokens_per_s") and ours.get("tokens_per_s")]
+        speed = sum(new for new, _ in timed) / sum(old for _, old in timed) if timed else None
+        level = mean = error = None
+        if those and not (not_ok(trial) or not_ok(base)):
+            gaps = [run["value"] - ours["value"] for run, ours in those]
+            level, mean, error = fmean(ours["value"] for _, ours in those), fmean(gaps), standard_error(gaps)
+        reach = test.reach if test else None
+        found.append(Difference(str(trial["params"]["ablate"]), trial, level, mean, error, reach, speed, len(those), verdict))
     return found
 
 
-def _difference(trial: Rows, pairs: Sequence[tuple[Rows, Rows]], test: Comparison | None, verdict: str, *, complete: bool) -> Difference:
-    gaps = [run["value"] - base["value"] for run, base in pairs]
-    timed = [(run, base) for run, base in pairs if run.get("tokens_per_s") and base.get("tokens_per_s")]
-    speed = sum(run["tokens_per_s"] for run, _ in timed) / sum(base["tokens_per_s"] for _, base in timed) if timed else None
-    level = fmean(base["value"] for _, base in pairs) if complete else None
-    mean, error = (fmean(gaps), standard_error(gaps)) if complete else (None, None)
-    return Difference(str(trial["params"]["ablate"]), trial, level, mean, error, test.reach if test else None, speed, len(gaps), verdict)
+def _pairs(trial: Rows, base: Rows) -> list[tuple[Rows, Rows]]:
+    """Finished runs of a change and of the base that have the same seed."""
+    done = [{run["repeat"]: run for run in row["runs"] if run["state"] == "ok" and is_number(run["value"])} for row in (trial, base)]
+    return [(done[0][repeat], done[1][repeat]) for repeat in sorted(done[0].keys() & done[1].keys())]
 
 
 def _undecided(trial: Rows, base: Rows, pairs: int) -> str | None:
@@ -405,11 +400,3 @@ def _undecided(trial: Rows, base: Rows, pairs: int) -> str | None:
     if pairs < FEWEST:
         return "one seed: no verdict" if pairs == 1 else "no verdict: two seeds cannot decide"
     return None
-
-
-def _pairs(trial: Rows, base: Rows) -> list[tuple[Rows, Rows]]:
-    """Finished runs of a change and of the base that have the same seed."""
-    ours, theirs = (
-        {run["repeat"]: run for run in row["runs"] if run["state"] == "ok" and is_number(run["value"])} for row in (trial, base)
-    )
-    return [(ours[repeat], theirs[repeat]) for repeat in sorted(ours.keys() & theirs.keys())]

@@ -3,17 +3,19 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.report import study_stats as stats
-from gptshake.report.batch_time import at_equal_time, batch_scale, best_of_each, learning_curves
 from gptshake.report.rerun import command, overrides_of, use
-from gptshake.report.study_stats import Best, Difference, Rows, Scale
+from gptshake.report.study_stats import Best, Difference, Points, Rows, Scale
 from gptshake.report.tables import aligned
 
 LONG_WARMUP = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
+MIDDLE = (0.2, 0.6)  # shares of a run between which a learning curve's slope is taken: the rate has risen and mostly not yet fallen
+SAME_TIME = 1.03  # factor in time below which two batches took equally long
 UNMEASURED = "values that were tried; the noise between seeds was not measured: repeats=3 measures it"
 DIFFERENCE_HEAD = ["change", "difference", "± error", "percent", "speed", "seeds", "verdict"]
 
@@ -25,30 +27,26 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
         study: study.json.
         folder: where the study lies; by default ``multirun/<name>``.
     """
-    winner = stats.best(study)
+    winner, found = stats.best(study), []
+    if study["state"] != "done":
+        ended = sum(trial["state"] in ("ok", "pruned", "diverged") for trial in study["trials"])
+        how = "is running" if study["state"] == "running" else "was interrupted; the same command resumes it"
+        through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
+        found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
     if winner is None:
-        return [*_progress(study), _no_winner(study), *_ended_early(study)]
+        return [*found, _no_winner(study), *_ended_early(study)]
     if study.get("ablate"):
-        found = _compared(study, winner)
+        found += _compared(study, winner)
     else:
-        found = [_winner(study, winner), *_confirmation(study, winner), *_intervals(study, winner), *_speeds(study, folder)]
+        found += [_winner(study, winner), *_confirmation(study, winner), *_axes(study, winner), *_speeds(study, folder)]
     tokens, schedule = stats.tokens_of(study, winner.trial), study.get("schedule") or ""
     share = re.search(r"([\d.]+) % of the run", schedule)
     other = "a longer warm-up allows a higher rate" if share and float(share[1]) >= LONG_WARMUP else "longer runs may need another value"
-    valid = [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {other}."] if tokens else []
-    place = folder or Path("multirun") / study["name"]
-    build = [f"Build on it:  {use(study, place)}"] if study.get("program") == "gptshake" else []  # another app has no experiment=
-    repeat = f"Repeat it:  {command(study, overrides_of(study, winner))}"
-    return [*_progress(study), *found, *valid, *_ended_early(study), repeat, *build]
-
-
-def _progress(study: Rows) -> list[str]:
-    if study["state"] == "done":
-        return []
-    ended = sum(trial["state"] in ("ok", "pruned", "diverged") for trial in study["trials"])
-    how = "is running" if study["state"] == "running" else "was interrupted; the same command resumes it"
-    through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
-    return [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
+    found += [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {other}."] if tokens else []
+    found += [*_ended_early(study), f"Repeat it:  {command(study, overrides_of(study, winner))}"]
+    if study.get("program") == "gptshake":  # another app has no experiment=
+        found.append(f"Build on it:  {use(study, folder or Path('multirun') / study['name'])}")
+    return found
 
 
 def _no_winner(study: Rows) -> str:
@@ -60,9 +58,17 @@ def _no_winner(study: Rows) -> str:
     if not trials or not states <= set(stats.ENDED_EARLY) or study["state"] != "done":
         return "No trial has finished yet, so there is no answer."
     how = "diverged" if states == {"diverged"} else "ended early"
-    if len(trials) == 1:
-        return f"The only trial {how}, so there is no answer: try a smaller learning rate, or another value."
-    return f"All {counted(len(trials), 'trial')} {how}, so there is no answer: try smaller learning rates, or other values."
+    which = f"All {counted(len(trials), 'trial')}" if len(trials) > 1 else "The only trial"
+    return f"{which} {how}, so there is no answer: try smaller learning rates, or other values."
+
+
+def _ended_early(study: Rows) -> list[str]:
+    """How many trials ended early, how, and why those failed that did."""
+    counts = Counter(trial["state"] for trial in study["trials"] if trial["state"] in stats.ENDED_EARLY)
+    parts = [f"{counts[state]} {state}" for state in stats.ENDED_EARLY if counts[state]]
+    why = [f"trial {trial['number']}: {trial['reason']}" for trial in study["trials"] if trial["state"] == "failed" and trial.get("reason")]
+    reasons = f" ({'; '.join(why[:3])}{f'; {len(why) - 3} more' if len(why) > 3 else ''})" if why else ""
+    return [f"{counts.total()} of {len(study['trials'])} trials ended early: {', '.join(parts)}{reasons}."] if counts else []
 
 
 def _winner(study: Rows, winner: Best) -> str:
@@ -71,55 +77,64 @@ def _winner(study: Rows, winner: Best) -> str:
     if winner.error is not None:
         text += f" ± {stats.digits(winner.error, winner.value)} (mean of {winner.seeds} seeds, standard error)"
     tokens = stats.tokens_of(study, winner.trial)
-    text += f" after {short_count(tokens)} tokens" if tokens else ""
-    return text + (", confirmed with fresh seeds." if winner.confirmed else ".")
+    return f"{text}{f' after {short_count(tokens)} tokens' if tokens else ''}{', confirmed with fresh seeds' if winner.confirmed else ''}."
 
 
 def _confirmation(study: Rows, winner: Best) -> list[str]:
     """The means over fresh seeds, which alone decide, and why a point is not confirmed; or what a second seed gave."""
-    fresh, second, done = stats.confirmation_rows(study), stats.confirmation_rows(study, noise=True), study["state"] == "done"
-    if not fresh and (second or study.get("noise")):
-        parts = []
-        for row in second:
-            if row["state"] != "running":
-                value = stats.digits(fmean(stats.run_values(row))) if stats.run_values(row) else row["state"]
-                parts.append(f"trial {row['number']} {value}{', which is unstable' if row['number'] in stats.unstable(study) else ''}")
-        if parts:
-            return [f"With a second seed: {'; '.join(parts)}."]
-        return ["The noise between seeds was not measured (hydra.sweeper.timeout)."] if done else []
-    if not fresh:
-        return ["The confirmation has not started (hydra.sweeper.timeout)."] if done and study.get("confirm_runs") else []
-    parts = []
+    fresh, second, parts = stats.confirmation_rows(study), stats.confirmation_rows(study, noise=True), []
     for row in fresh:
         values, error = stats.run_values(row), stats.standard_error(stats.run_values(row))
         if why := stats.unconfirmed(row):
             parts.append(f"trial {row['number']} is not confirmed ({why})")
         else:
-            mean = fmean(values)
-            parts.append(f"trial {row['number']} {stats.digits(mean)}" + (f" ± {stats.digits(error, mean)}" if error is not None else ""))
-    if winner.confirmed:
+            error_text = f" ± {stats.digits(error, fmean(values))}" if error is not None else ""
+            parts.append(f"trial {row['number']} {stats.digits(fmean(values))}{error_text}")
+    if fresh and winner.confirmed:
         return [f"The confirmation: {'; '.join(parts)}."]
-    resume = " The same command resumes the confirmation." if study["state"] != "running" and stats.confirmation_open(study) else ""
-    return [f"The best is not confirmed: {'; '.join(parts)}.{resume}"]
+    if fresh:
+        resume = " The same command resumes the confirmation." if study["state"] != "running" and stats.confirmation_open(study) else ""
+        return [f"The best is not confirmed: {'; '.join(parts)}.{resume}"]
+    for row in second:
+        if row["state"] != "running":
+            value = stats.digits(fmean(stats.run_values(row))) if stats.run_values(row) else row["state"]
+            parts.append(f"trial {row['number']} {value}{', which is unstable' if row['number'] in stats.unstable(study) else ''}")
+    if parts:
+        return [f"With a second seed: {'; '.join(parts)}."]
+    missing = "noise between seeds was not measured" if second or study.get("noise") else "confirmation has not started"
+    expected = second or study.get("noise") or study.get("confirm_runs")
+    return [f"The {missing} (hydra.sweeper.timeout)."] if expected and study["state"] == "done" else []
 
 
-def _intervals(study: Rows, winner: Best) -> list[str]:
+def _axes(study: Rows, winner: Best) -> list[str]:
     """For every axis of numbers: between which values the best lies, whether a cliff is beside it, whether the range was wide enough."""
     sentences = []
     for scale in stats.scales(study):
-        found = stats.near_optimal(study, scale)
+        found, key = stats.near_optimal(study, scale), scale.key.lstrip("+")
+        best, edge = winner.trial["params"][scale.key], None
         if found is not None:
-            low, high = map(stats.short, scale.inside(found, [value for value, _ in stats.best_curve(study, scale)]))
+            low, high = stats.interval_ends(study, scale, found)
             where = f"between {low} and {high}" if low != high else f"near {low} only"
-            how = f"seeds move {study['objective']} by ± {found.sd:.2g}, measured" if not found.assumed else UNMEASURED
-            others = {key: value for key, value in winner.trial["params"].items() if key != scale.key}
-            partners = f" at {stats.params_text(study, others)}" if others else ""
-            sentences.append(f"The best {scale.key.lstrip('+')}{partners} lies {where} ({how}).")
+            how = UNMEASURED if found.assumed else f"seeds move {study['objective']} by ± {found.sd:.2g}, measured"
+            others = stats.params_text(study, {key: value for key, value in winner.trial["params"].items() if key != scale.key})
+            sentences.append(f"The best {key}{others and f' at {others}'} lies {where} ({how}).")
+            best, edge = found.best, found.edge
+        elif any(axis["key"] == scale.key and axis.get("low") is not None for axis in study["axes"]):
+            tried = [trial["params"][scale.key] for trial in study["trials"] if trial["state"] in ("ok", "pruned", "diverged")]
+            if min(tried) < max(tried):  # too few trials share the other values for an interval
+                edge = "low" if best == min(tried) else "high" if best == max(tried) else None
         sentences += _beside_a_cliff(study, winner, scale)
-        if found is None:
-            sentences += _outermost(study, winner, scale)
-        elif found.edge:
-            sentences.append(_at_the_edge(scale, found.best, upper=found.edge == "high"))
+        low_end, high_end = scale.ends
+        if (edge == "high" and best < high_end) or (edge == "low" and best > low_end):
+            larger = "larger" if edge == "high" else "smaller"
+            sentences.append(f"Warning: no {larger} {key} than the best, {stats.short(best)}, has been tried to the end.")
+        elif edge == "low" and scale.integer and scale.log and low_end <= 1:
+            sentences.append(f"The best {key} is 1, the smallest there is.")
+        elif edge:
+            factor = (4 if scale.powers else 10) if scale.log else 2
+            ends = (low_end, high_end * factor) if edge == "high" else (low_end / factor, high_end)
+            end = "upper" if edge == "high" else "lower"
+            sentences.append(f"Warning: the best {key} lies at the {end} end of its range: widen it, e.g. '{_range(scale, *ends)}'.")
     return sentences
 
 
@@ -132,14 +147,14 @@ def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
     level = stats.cost(study, winner.value)
     how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
     text = f"Warning: the best lies beside a cliff: at {stats.short(value)} {how}"
-    batch = batch_scale(study)  # a larger batch than the declared one has a larger share of warm-up than the one that was doubled
-    larger = batch is not None and batch.declared is not None and winner.trial["params"].get(batch.key, 0) > batch.declared
+    batch = stats.batch_scale(study)  # a larger batch than the declared one has a larger share of warm-up than the one that was doubled
+    larger = batch is not None and batch.declared is not None and winner.trial["params"][batch.key] > batch.declared
     if scale.name != "lr" or not study.get("warmer") or larger:
         return [f"{text}."]
-    known = {scale.key: scale for scale in stats.scales(study)}
+    ranges = {scale.key: _range(scale, *scale.ends) for scale in stats.scales(study)}
     swept = [
-        _range(known[axis["key"]], *known[axis["key"]].ends)
-        if axis["key"] == scale.key or (axis.get("low") is not None and axis["key"] in known)
+        ranges[axis["key"]]
+        if axis["key"] == scale.key or axis.get("low") is not None
         else f"{axis['key']}={','.join(map(stats.short, axis['choices']))}"
         for axis in study["axes"]
     ]
@@ -147,45 +162,20 @@ def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
     return [f"{text}. A longer warm-up moves it away and often gains:  {again}"]
 
 
-def _outermost(study: Rows, winner: Best, scale: Scale) -> list[str]:
-    """Whether the best value of a range is the outermost one, where too few trials share its other values for an interval."""
-    ranges = [axis["key"] for axis in study["axes"] if axis.get("low") is not None]
-    if scale.key not in ranges or scale.key not in winner.trial["params"]:
-        return []
-    value = winner.trial["params"][scale.key]
-    tried = [trial["params"][scale.key] for trial in study["trials"] if trial["state"] in ("ok", "pruned", "diverged")]
-    if min(tried) == max(tried) or min(tried) < value < max(tried):
-        return []
-    return [_at_the_edge(scale, value, upper=value == max(tried))]
-
-
-def _at_the_edge(scale: Scale, value: float, *, upper: bool) -> str:
-    low, high = scale.ends
-    key = scale.key.lstrip("+")
-    if (upper and value < high) or (not upper and value > low):
-        return f"Warning: no {'larger' if upper else 'smaller'} {key} than the best, {stats.short(value)}, has been tried to the end."
-    if scale.integer and scale.log and not upper and low <= 1:
-        return f"The best {key} is 1, the smallest there is."
-    factor = (4 if scale.powers else 10) if scale.log else 2
-    low, high = (low, high * factor) if upper else (low / factor, high)
-    return f"Warning: the best {key} lies at the {'upper' if upper else 'lower'} end of its range: widen it, e.g. '{_range(scale, low, high)}'."
-
-
 def _range(scale: Scale, low: float, high: float) -> str:
     """The override that sweeps an axis from one end to the other."""
     if scale.integer:
         least = 1 if scale.log else -math.inf
-        interval = f"int(interval({','.join(str(max(least, round(end))) for end in (low, high))}))"
+        interval = f"int(interval({max(least, round(low))},{max(least, round(high))}))"
     else:
         interval = f"interval({stats.short(float(low))},{stats.short(float(high))})"
-    tags = "log,powers_of_two," if scale.powers else "log,"
-    return f"{scale.key}={f'tag({tags}{interval})' if scale.log else interval}"
+    return f"{scale.key}=tag(log,{'powers_of_two,' if scale.powers else ''}{interval})" if scale.log else f"{scale.key}={interval}"
 
 
 def _speeds(study: Rows, folder: Path | None) -> list[str]:
     """For batch sizes the speed beside the loss: the better of two equal losses is the faster one, and which one is at equal time."""
-    scale = batch_scale(study)
-    found = best_of_each(study, scale) if scale else {}
+    scale = stats.batch_scale(study)
+    found = stats.best_of_each(study, scale) if scale else {}
     if scale is None or len(found) < 2:
         return []
     parts = []
@@ -193,25 +183,54 @@ def _speeds(study: Rows, folder: Path | None) -> list[str]:
         speed = stats.speed_of(trial)
         parts.append(f"{stats.short(value)}: {stats.digits(trial['value'])}{f' at {short_count(speed)} tokens/s' if speed else ''}")
     sentence = f"{study['objective']} by {scale.key.lstrip('+')}, each with its best partner: {'; '.join(parts)}."
-    return [sentence, *(at_equal_time(study, learning_curves(study, folder)) if folder else [])]
+    return [sentence, *(at_equal_time(study, stats.learning_curves(study, folder)) if folder else [])]
 
 
-def _ended_early(study: Rows) -> list[str]:
-    """How many trials ended early, how, and why those failed that did."""
-    counts = Counter(trial["state"] for trial in study["trials"] if trial["state"] in stats.ENDED_EARLY)
-    if not counts:
+def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[str]:
+    """A sentence if another batch than the best at equal tokens is the better one at equal time; else nothing.
+
+    What a shorter run would have reached is not known without running it: it is judged by the slope of the trial's own curve.
+    """
+    scale = stats.batch_scale(study)
+    if scale is None or not stats.minimizes(study):
         return []
-    parts = [f"{counts[state]} {state}" for state in stats.ENDED_EARLY if counts[state]]
-    why = [f"trial {trial['number']}: {trial['reason']}" for trial in study["trials"] if trial["state"] == "failed" and trial.get("reason")]
-    more = f"; {len(why) - 3} more" if len(why) > 3 else ""
-    reasons = f" ({'; '.join(why[:3])}{more})" if why else ""
-    return [f"{counts.total()} of {len(study['trials'])} trials ended early: {', '.join(parts)}{reasons}."]
+    found = stats.best_of_each(study, scale)
+    times = {batch: seconds / len(trial["runs"]) for batch, trial in found.items() if (seconds := stats.seconds_of(trial))}
+    budget, reached = min(times.values(), default=0.0), {}
+    for batch, seconds in times.items():
+        value = _after(found[batch], budget / seconds, curves.get(found[batch]["number"], ()))
+        reached |= {batch: value} if value is not None else {}
+    winner, other = (
+        min(found, key=lambda batch: found[batch]["value"], default=0),
+        min(reached, key=lambda batch: reached[batch], default=0),
+    )
+    if winner not in reached or other == winner:
+        return []
+    objective, took = study["objective"], times[winner] / times[other]
+    return [
+        f"At equal time {scale.key.lstrip('+')}={stats.short(other)} is the better one: {stats.short(winner)} takes {took:.2g} x its time. "
+        f"After {duration(budget)} {scale.name} {stats.short(other)} would be at about {objective} {stats.digits(reached[other])}, "
+        f"{stats.short(winner)} at {stats.digits(reached[winner])}, judged by the slopes of their curves."
+    ]
+
+
+def _after(trial: Rows, share: float, curves: Sequence[Points]) -> float | None:
+    """The objective after a share of a trial's time, by the slope of log objective over log tokens; None where its curve is too short."""
+    value = float(trial["value"])
+    if share > 1 / SAME_TIME:
+        return value
+    if not curves or value <= 0:
+        return None
+    low, high = (end * curves[0][-1][0] for end in MIDDLE)
+    middle = [(math.log(tokens), math.log(loss)) for tokens, loss in curves[0] if low <= tokens <= high and loss > 0]
+    if len(middle) < 2 or middle[-1][0] <= middle[0][0]:
+        return None
+    slope = (middle[-1][1] - middle[0][1]) / (middle[-1][0] - middle[0][0])
+    return float(value * share ** min(0.0, slope))
 
 
 def _compared(study: Rows, winner: Best) -> list[str]:
-    found = stats.differences(study)
-    labels = study["ablate"]["labels"]
-    kept = winner.trial["params"].get("ablate")
+    found, labels, kept = stats.differences(study), study["ablate"]["labels"], winner.trial["params"]["ablate"]
     if not found:
         return [f"{_winner(study, winner)} No change has a finished pair with {labels[0]} yet."]
     sentences = [f"{row.label}: {', '.join(filter(None, [row.verdict, difference_text(study, row)]))}." for row in found]
@@ -250,31 +269,26 @@ def difference_rows(study: Rows) -> list[list[str]]:
         mean = stats.digits(row.mean, row.level, "+") if row.mean is not None else "-"
         error = stats.digits(row.error, row.level) if row.error is not None else "-"
         share = f"{row.percent:+.2f} %" if row.percent is not None else "-"
-        speed = f"{row.speed:.2f}x" if row.speed else "-"
-        rows.append([row.label, mean, error, share, speed, str(row.seeds), row.verdict])
+        rows.append([row.label, mean, error, share, f"{row.speed:.2f}x" if row.speed else "-", str(row.seeds), row.verdict])
     return rows
 
 
 def trial_table(study: Rows) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of trials; a row begins with ``*`` if it is the best."""
-    winner, called = stats.best(study), stats.names(study)
-    keys = [axis["key"] for axis in study["axes"]]
-    rows = []
+    winner, called, rows = stats.best(study), stats.names(study), []
     for trial in sorted(study["trials"], key=lambda row: row["number"]):
-        mark = "*" if winner and trial["number"] == winner.trial["number"] else ""
-        value, speed, seconds = trial["value"], stats.speed_of(trial), stats.seconds_of(trial)
-        reason, at = trial.get("reason") or "", trial.get("at")
-        place = f"at {short_count(at)} tokens" if at is not None and trial["state"] != "ok" and f"{at:,}" not in reason else ""
-        rows.append(
-            [
-                mark,
-                str(trial["number"]),
-                trial["state"],
-                *(stats.short(trial["params"].get(key, "")) for key in keys),
-                stats.digits(value) if value is not None else "",
-                short_count(speed) if speed else "",
-                duration(seconds) if seconds is not None else "",
-                " ".join(", ".join(filter(None, [reason, place])).split())[:80],
-            ]
-        )
-    return ["trial", "state", *(called[key] for key in keys), study["objective"], "tokens/s", "took", "why"], rows
+        value, speed, seconds, reason = trial["value"], stats.speed_of(trial), stats.seconds_of(trial), trial.get("reason") or ""
+        at = trial.get("at") if trial["state"] != "ok" else None
+        place = f"at {short_count(at)} tokens" if at is not None and f"{at:,}" not in reason else ""
+        cells = [
+            "*" if winner and trial["number"] == winner.trial["number"] else "",
+            str(trial["number"]),
+            trial["state"],
+            *(stats.short(trial["params"].get(key, "")) for key in called),
+            stats.digits(value) if value is not None else "",
+            short_count(speed) if speed else "",
+            duration(seconds) if seconds is not None else "",
+            " ".join(", ".join(filter(None, [reason, place])).split())[:80],
+        ]
+        rows.append(cells)
+    return ["trial", "state", *called.values(), study["objective"], "tokens/s", "took", "why"], rows

@@ -1,20 +1,20 @@
 """What the tasks find_lr, fit_batch, plan, profile and inspect print: tables, and last, where the eye is, what to do.
 
-Takes the plain values of each task and gives text; ``plots_tasks.py`` draws the same values.
+Takes the plain values of each task; ``plots_tasks.py`` draws the same values.
 """
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gptshake.estimate import laws
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.budget import Budget, micro_batch
-from gptshake.estimate.forecast import epochs_in_words, run_warnings, too_often
+from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.memory import Memory
+from gptshake.estimate.noise_scale import short as two_digits
 from gptshake.report.rerun import quoted
 from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
 from gptshake.report.tables import aligned
@@ -36,9 +36,6 @@ STEP_PARTS = {
     "logging": "record, callbacks",
     "other": "the loop",
 }
-LINE = 118  # letters of a line on the terminal
-LEAST_START_S = 0.005  # shorter phases of the start are not shown
-BEYOND = 2  # models named that no longer fit
 KEPT = 3  # checkpoints: the newest two and the best
 
 
@@ -46,22 +43,17 @@ KEPT = 3  # checkpoints: the newest two and the best
 
 
 def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
-    """The estimates, then the recommendation and why.
-
-    Args:
-        info: run.json of the run.
-        overrides: of the training that it is for.
-    """
+    """The estimates, then the recommendation and why, from run.json; ``overrides`` are those of the training that it is for."""
     found = info["find_lr"]
     interval = f" ({lr_interval(found)})" if found.get("low") is not None else ""
     reason = "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
     if found.get("confirm"):
         reason = f"best of {len(found['confirm'])} runs of {counted(found['steps'], 'step')}, each with its whole schedule"
     name, rate, _ = _declared_lr(found)
-    assert rate is not None
-    ratios = [f"{_times(found['lr'] / rate)} {name if name != 'preset' else 'the preset'} ({short_rate(rate)})"]
+    ratios = [f"{two_digits(found['lr'] / rate)} x {name if name != 'preset' else 'the preset'} ({short_rate(rate)})"]
     if last := found.get("last"):
-        ratios.append(f"{_times(found['lr'] / last['lr'])} the last run of this model and data ({short_rate(last['lr'])}, {last['id']})")
+        ratio = two_digits(found["lr"] / last["lr"])
+        ratios.append(f"{ratio} x the last run of this model and data ({short_rate(last['lr'])}, {last['id']})")
     return [
         "estimates:",
         *(f"  {name:<22}{short_rate(rate)}" for name, rate, _ in lr_estimates(found)[:-1]),
@@ -70,23 +62,22 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
         *([f"It is the peak of this run's schedule: {found['schedule']}."] if "schedule" in found else []),  # older records lack it
         f"That is {' and '.join(ratios)}.",  # an exponent is easily misread
         *_lr_doubts(found),
-        f"  picture: {Path('plots') / 'lr_range.png'} in the record",
+        "  picture: plots/lr_range.png in the record",
         f"  next:    gptshake {' '.join(map(quoted, overrides))} optimizer.lr=from:{info['id']}",
     ]
 
 
 def lr_estimates(found: Facts) -> list[tuple[str, float, str]]:
     """Name, rate and colour of every estimate; the recommendation last."""
-    rules = found.get("rules") or {}
+    rules, last = found.get("rules") or {}, found.get("last") or {}
     rows = [(name, rules.get(rule), BLUE) for rule, name in LR_RULES.items()]
     rows += [("high, for one cycle", rules.get("one_cycle"), BLUE)] if found.get("one_cycle") else []
-    last = found.get("last") or {}
     rows += [("published laws", found.get("law"), ORANGE), _declared_lr(found), (f"last run {last.get('id', '')}", last.get("lr"), INK)]
     rows += [("recommended", found.get("lr"), VERMILION)]
     return [(name, rate, colour) for name, rate, colour in rows if rate is not None]
 
 
-def _declared_lr(found: Facts) -> tuple[str, float | None, str]:
+def _declared_lr(found: Facts) -> tuple[str, float, str]:
     """The rate that the command would train with: the preset's, unless another was typed."""
     typed = found.get("preset") is None or not math.isclose(found["preset"], found["declared"], rel_tol=1e-6)
     return ("optimizer.lr", found["declared"], INK) if typed else ("preset", found["preset"], INK)
@@ -96,10 +87,6 @@ def lr_interval(found: Facts) -> str:
     """The near-optimal interval in words: without measured noise it ends at rates that were tried."""
     low, high = short_rate(found["low"]), short_rate(found["high"])
     return f"the best is from {low} to {high}" if found.get("assumed") else f"{low} to {high} are indistinguishable from it"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.3g} x" if ratio >= 1 else f"{ratio:.2f} x" if ratio >= 0.1 else f"{ratio:.2g} x"
 
 
 def _lr_doubts(found: Facts) -> list[str]:
@@ -120,7 +107,7 @@ def _lr_doubts(found: Facts) -> list[str]:
             f"beyond what was run, is not known. task.confirm={max(4, len(runs) + 3)} looks further."
         )
     if found.get("edge"):
-        lines.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(found['confirm']) + 3} looks further.")
+        lines.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(runs) + 3} looks further.")
     return lines
 
 
@@ -153,7 +140,7 @@ def fit_batch_text(facts: Facts) -> str:
 
 def fit_batch_sentence(facts: Facts) -> str:
     """What to write into the next command, and what else there is room for."""
-    tried, batch, block = sorted(facts["tried"], key=lambda row: row.size), facts["batch_size"], facts["block_size"]
+    tried, batch, block = facts["tried"], facts["batch_size"], facts["block_size"]
     best, beyond, most = fastest(tried, batch), fastest(tried, batch, beyond=True), largest(tried)
     use = micro_batch(batch, best.size)
     divided = f" (it divides the batch of {batch}; {best.size} was tried)" if use != best.size else ""
@@ -161,26 +148,25 @@ def fit_batch_sentence(facts: Facts) -> str:
     if beyond.size > batch:
         where = f"for steps of {counted(batch, 'sequence')}"
         more = f" (larger steps go up to {short_count(beyond.rate(batch) * block)}, {beyond.size} at once)"
-    full = any(not row.fits for row in tried)
-    end = f"{most.size} {'is the largest that fits' if full else 'still fits, and larger sizes are not faster'}."
+    end = "still fits, and larger sizes are not faster" if all(row.fits for row in tried) else "is the largest that fits"
     speed = f"{best.rate(batch) * block:,.0f} tokens/s with {short_bytes(best.peak or 0)} of {short_bytes(facts['limit'])}"
-    return f"data.micro_batch_size={use}{divided} is the fastest {where}: {speed}{more}; {end}"
+    return f"data.micro_batch_size={use}{divided} is the fastest {where}: {speed}{more}; {most.size} {end}."
 
 
 # plan
 
 
 def plan_text(facts: Facts) -> str:
-    """All of it but the picture, warnings last."""
+    """All of it but the picture, doubts last."""
+    budget: Budget = facts["budget"]
     head = f"{facts['title']}\non {facts['device']}, {facts['settings']}; speed {facts['how']}"
     table = "\n".join(f"{name:<11} {value}" for name, value in [*_plan_rows(facts), *_law_rows(facts)])
-    within = [_within(facts)] if "within" in facts else []
-    budget: Budget = facts["budget"]
-    warnings = run_warnings(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
+    within = _within(facts) if "within" in facts else ""
+    warnings = doubts(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
     if within and not too_often(budget.epochs):
         warnings += too_often(_epochs_within(facts), hours_text(facts["within"]))
     last = [f"note: {note}" for note in budget.notes] + ([f"warning: {warning}" for warning in warnings] or ["no problems found"])
-    return "\n\n".join([head, table, *within, "\n".join(last)])
+    return "\n\n".join(filter(None, [head, table, within, "\n".join(last)]))
 
 
 def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
@@ -188,13 +174,13 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
     parts = " + ".join(f"{name} {short_count(count)}" for name, count in facts["parameters"].items())
     flops, spent, price = facts["flops_per_token"], sum(facts["seconds"].values()), facts["price_per_hour"]
     took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
-    epochs = counted(budget.epochs, "epoch", ".3g")
+    length = f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')}"
     checkpoint = facts["checkpoint_bytes"]
     return [
         ("parameters", f"{short_count(sum(facts['parameters'].values()))} = {parts}"),
         ("work", f"{short_count(flops)} FLOPs per token, {short_rate(flops * budget.total_tokens)} in all" if flops else "FLOPs not known"),
         ("step", f"{budget.batch_in_words} of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
-        ("length", f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {epochs} (limit: {budget.limit})"),
+        ("length", f"{length} (limit: {budget.limit})"),
         ("rate", (f"peak lr {short_rate(facts['lr'])}, " if facts["lr"] else "") + facts["schedule"]),
         ("memory", " + ".join(f"{name} {short_bytes(size)}" for name, size in memory_parts(facts["memory"]).items())),
         ("peak", peak_of(facts)),
@@ -207,37 +193,35 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
 
 def memory_parts(memory: Memory) -> dict[str, int]:
     """The parts that make up the peak."""
+    parts = {"process": memory.base, "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer}
     held = memory.activations or 0
-    last = ("activations", held) if held >= memory.saving else ("saving a checkpoint", memory.saving)
-    return {"process": memory.base, "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer} | dict([last])
+    return parts | ({"activations": held} if held >= memory.saving else {"saving a checkpoint": memory.saving})
 
 
 def peak_of(facts: Facts) -> str:
     """The peak of memory against the device's."""
-    peak = facts["memory"].total
-    known = f"at least {short_bytes(facts['memory'].least)}, activations not known," if peak is None else short_bytes(peak)
+    memory = facts["memory"]
+    known = f"at least {short_bytes(memory.least)}, activations not known," if memory.total is None else short_bytes(memory.total)
     return f"{known} of {short_bytes(facts['memory_there'])}"
 
 
 def _law_rows(facts: Facts) -> list[tuple[str, str]]:
     budget: Budget = facts["budget"]
-    n, d, batch = facts["non_embedding"], budget.total_tokens, budget.tokens_per_step
+    n, d, batch, flops = facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, facts["flops_per_token"]
     advice = lr_advice(facts)
     ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / advice.lr:.2g} x that" if facts["lr"] else ""
-    interval = f"{short_rate(advice.low)},{short_rate(advice.high)}"
     decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, advice.lr):.2g}, " if d > n else ""  # nobody fitted it to less
     return [
         ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
-        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({interval}))'"),
-        ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if (flops := facts["flops_per_token"]) else []), laws.kaplan_sentence(n)])),
+        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(advice.low)},{short_rate(advice.high)}))'"),
+        ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if flops else []), laws.kaplan_sentence(n)])),
         ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
     ]
 
 
 def lr_advice(facts: Facts) -> laws.Advice:
     """The learning rate that published laws give for a plan."""
-    budget: Budget = facts["budget"]
-    characters = facts["bytes_per_token"] < laws.CHARACTERS
+    budget, characters = facts["budget"], facts["bytes_per_token"] < laws.CHARACTERS
     return laws.advised_lr(facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, characters=characters)
 
 
@@ -251,11 +235,11 @@ def _within(facts: Facts) -> str:
     presets = sorted(within["presets"], key=lambda row: (row["seconds"], row["name"]))
     fits = [row["name"] for row in presets if row["seconds"] <= 3600 * within["hours"] and row["memory"] <= facts["memory_there"]]
     largest = f"The largest model that fits is {fits[-1]}" if fits else "No model of ours fits"
+    rule = f"{largest}, if each gets 20 tokens per parameter, one sequence at a time, and multiplies as fast as this one:"
     table = [["model", "parameters", "tokens", "time", "memory"]]
-    for row in presets[: len(fits) + BEYOND]:
+    for row in presets[: len(fits) + 2]:  # and two that no longer fit
         sizes = (short_count(row["parameters"]), short_count(row["tokens"]), duration(row["seconds"]), short_bytes(row["memory"]))
         table.append([row["name"], *sizes])
-    rule = f"{largest}, if each gets 20 tokens per parameter, one sequence at a time, and computes as many FLOPs per second as this run:"
     return "\n".join([text, rule, aligned(table, left=(0,))])
 
 
@@ -264,7 +248,7 @@ def _epochs_within(facts: Facts) -> float:
 
 
 def hours_text(within: Facts) -> str:
-    return "1 hour" if within["hours"] == 1 else f"{within['hours']:g} hours"
+    return counted(within["hours"], "hour", "g")
 
 
 # profile
@@ -272,15 +256,15 @@ def hours_text(within: Facts) -> str:
 
 def profile_text(facts: Facts) -> str:
     """Tables, and the verdict last."""
+    batch, n_steps = facts["batch"], counted(len(facts["steps"]["measured_s"]), "step")
+    accumulated = f" = {batch['accumulation']} micro-batches" if batch["accumulation"] > 1 else ""
+    from_few = f", estimated from {batch['measured']} of them" if batch["measured"] < batch["accumulation"] else ""
+    head = f"{profile_numbers(facts)}\nmeasured: {n_steps} of {counted(batch['size'], 'sequence')}{accumulated}{from_few}"
     step = [["a step", "median ms", "mean ms", "share", ""]]
     for part in facts["parts"]:
         numbers = (f"{1e3 * part['median_s']:,.2f}", f"{1e3 * part['mean_s']:,.2f}", f"{100 * part['share']:.1f} %")
         step.append([STEP_PARTS[part["name"]], *numbers, ""])
     step.append(["all", "", f"{1e3 * facts['step_s']:,.2f}", "", ""])
-    batch, n_steps = facts["batch"], counted(len(facts["steps"]["measured_s"]), "step")
-    accumulated = f" = {batch['accumulation']} micro-batches" if batch["accumulation"] > 1 else ""
-    from_few = f", estimated from {batch['measured']} of them" if batch["measured"] < batch["accumulation"] else ""
-    head = f"{profile_numbers(facts)}\nmeasured: {n_steps} of {counted(batch['size'], 'sequence')}{accumulated}{from_few}"
     slow = [f"{name} {1e3 * seconds:.2g} ms" for name, seconds in list(facts["callbacks"].items())[:3]]
     beside = [f"slowest callbacks, a step: {', '.join(slow)}"] if slow else []
     for name, row in facts["occasions"].items():
@@ -289,7 +273,7 @@ def profile_text(facts: Facts) -> str:
     start = [["the start", "seconds", "share", ""]]
     start += [[name, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %", ""] for name, seconds in start_phases(facts).items()]
     start.append(["all", f"{total:.2f}", "", ""])
-    verdict = [textwrap.fill(sentence, LINE, break_on_hyphens=False, break_long_words=False) for sentence in facts["verdict"]]
+    verdict = [textwrap.fill(sentence, 118, break_on_hyphens=False, break_long_words=False) for sentence in facts["verdict"]]
     parts = [head, aligned(step, left=(0,)), "\n".join(beside), aligned(start, left=(0,)), "\n".join(verdict)]
     return "\n\n".join(filter(None, parts))
 
@@ -308,28 +292,28 @@ def profile_numbers(facts: Facts) -> str:
 
 
 def start_phases(facts: Facts) -> dict[str, float]:
-    return {name: seconds for name, seconds in facts["start"].items() if seconds >= LEAST_START_S}
+    return {name: seconds for name, seconds in facts["start"].items() if seconds >= 0.005}
 
 
 # inspect
 
 
 def inspection_text(facts: Facts, batch_size: int | None) -> str:
-    """Counts, tokens and blocks of a token store, warnings last.
-
-    Args:
-        facts: of the store.
-        batch_size: sequences per optimizer step, for the steps of an epoch; None if a run decides it.
-    """
-    head = f"{facts['label']}, {facts['tokenizer']} tokenizer with {facts['vocab_size']:,} ids ({facts['licence']})"
+    """Counts, tokens and blocks of a token store, warnings last; the steps of an epoch where the batch size is known."""
+    rows = [["split", "documents", "tokens", "characters", "bytes", "bytes/token", "unknown"]]
+    for split in facts["splits"]:
+        counts = (f"{split[key]:,}" for key in ("n_documents", "n_tokens", "n_characters", "n_bytes"))
+        rows.append([split["name"], *counts, f"{split['bytes_per_token']:.3f}", f"{split['unknown']:.3%}"])
+    sampled = f"\n(frequencies: of {short_count(facts['sampled'])} tokens spread over a split)" if facts["sampled"] else ""
     steps = f" = {facts['n_blocks'] / batch_size:,.1f} steps of {batch_size:,}" if batch_size else ""
     entropy = ", ".join(f"{name} {value:.3f}" for name, value in facts["entropy"].items())
     most = "  ".join(f"{token['text']!r} {token['share']:.2%}" for token in facts["most"])
     least = "  ".join(f"{token['text']!r} {token['n']:,}x" for token in facts["least"])
     unused = f"; {facts['unused']:,} ids never occur in training" if facts["unused"] else ""
     parts = [
-        f"{head}\nstore {facts['key']} in {facts['path']}",
-        _splits(facts),
+        f"{facts['label']}, {facts['tokenizer']} tokenizer with {facts['vocab_size']:,} ids ({facts['licence']})\n"
+        f"store {facts['key']} in {facts['path']}",
+        aligned(rows, left=(0,)) + sampled,
         f"an epoch: {counted(facts['n_blocks'], 'block')} of {facts['block_size']:,} tokens{steps}\n"
         f"entropy in nats per token: {entropy} (uniform guessing, unigrams, bigrams)",
         f"most frequent: {most}\nleast frequent: {least}{unused}",
@@ -338,12 +322,3 @@ def inspection_text(facts: Facts, batch_size: int | None) -> str:
         lines = "\n".join(f"  | {line}" for line in block.splitlines() or [""])
         parts.append(f"training block {number}, as a run with this seed reads it:\n{lines}")
     return "\n\n".join([*parts, "\n".join(f"warning: {sentence}" for sentence in facts["warnings"]) or "no problems found"])
-
-
-def _splits(facts: Facts) -> str:
-    rows = [["split", "documents", "tokens", "characters", "bytes", "bytes/token", "unknown"]]
-    for split in facts["splits"]:
-        counts = (f"{split[key]:,}" for key in ("n_documents", "n_tokens", "n_characters", "n_bytes"))
-        rows.append([split["name"], *counts, f"{split['bytes_per_token']:.3f}", f"{split['unknown']:.3%}"])
-    sampled = f"\n(frequencies: of {short_count(facts['sampled'])} tokens spread over a split)" if facts["sampled"] else ""
-    return aligned(rows, left=(0,)) + sampled

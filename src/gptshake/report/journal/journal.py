@@ -199,9 +199,9 @@ def _copied(experiment: Experiment, folder: Path) -> tuple[list[tuple[str, Path]
 
 def _study_svg(study: Rows, folder: Path) -> str | None:
     """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers."""
-    from gptshake.report.batch_time import learning_curves
     from gptshake.report.frame import drawn, look
     from gptshake.report.plots_study import ablate_figure, curves_figure, fit_figure
+    from gptshake.report.study_stats import learning_curves
 
     with look():
         figure = ablate_figure(study) if study.get("ablate") else fit_figure(study)
