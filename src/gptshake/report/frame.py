@@ -33,30 +33,15 @@ HALO = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]  # around lett
 POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 6.5, "markeredgecolor": "white"}
 DASHED = (0, (5, 3))
 
-_STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {  # what differs from matplotlib's defaults
     "font.family": FAMILY,
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "grid.color": LINE,
-    "grid.linewidth": 0.8,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
     "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-    "figure.facecolor": "white",
-    "svg.fonttype": "path",
     "svg.hashsalt": "gptshake",
-    "path.simplify": True,
 }
 
 
@@ -66,12 +51,7 @@ def look() -> AbstractContextManager[None]:
 
 
 def frame(title: str, subtitle: str, height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """An 8 inch wide figure with a title in bold and a line of numbers below it, both shrunk where they are too long.
-
-    Args:
-        height: in inches.
-        subplots: as ``Figure.subplots`` takes it.
-    """
+    """A figure of 8 inches and ``height`` with a title in bold and a line of numbers below it, both shrunk where they are too long."""
     figure = Figure(figsize=(8, height), layout="constrained")
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0.004, 0, 0.99, 1 - HEADING / height), w_pad=0.1, h_pad=0.08, hspace=0.04)
@@ -100,7 +80,7 @@ def edge_labels(axes: Axes, lines: Sequence[tuple[float, str, str]], size: float
     inches = axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
     gap = min(1.35 * size / (72 * inches), 1 / max(1, len(lines)))  # as a share of the axes, as all heights
     ordered = sorted(lines, reverse=True)
-    ends = axes.transData.transform([(axes.get_xlim()[0], value) for value, _, _ in ordered])
+    ends = axes.transData.transform(np.reshape([(axes.get_xlim()[0], value) for value, _, _ in ordered], (-1, 2)))
     places = np.clip(axes.transAxes.inverted().transform(ends)[:, 1], 0, 1).tolist()
     heights = [-height for height in spread([-max(height, 0.0) for height in reversed(spread(places, gap))], gap)][::-1]
     for (_, text, colour), height in zip(ordered, heights, strict=True):
@@ -182,13 +162,8 @@ def _fallbacks(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     """Families of this system that have such letters, those with the most first, and the letters that none has."""
     regular_last = sorted(fontManager.ttflist, key=lambda font: font.weight == 400)
     fonts = {font.name: font.fname for font in regular_last if font.style == "normal" and not font.name.startswith(NO_LETTERS)}
-    having = {name: lacking & _letters(path) for name, path in fonts.items()}
-    found = []
-    for name in sorted(having, key=lambda name: (-len(having[name]), name)):
-        if having[name] & lacking:
-            found.append(name)
-            lacking -= having[name]
-    return found, lacking
+    having = {name: letters for name, path in fonts.items() if (letters := lacking & _letters(path))}
+    return sorted(having, key=lambda name: (-len(having[name]), name)), lacking.difference(*having.values())
 
 
 @cache

@@ -11,20 +11,15 @@ from typing import TextIO
 
 from gptshake.console import Console, cut
 from gptshake.estimate.formatting import counted, duration, short_count
-from gptshake.report.study_stats import Rows, best, digits, names, params_text, run_values, seconds_of, short
+from gptshake.report.study_stats import Best, Rows, best, digits, names, params_text, run_values, seconds_of, short
 from gptshake.report.tables import aligned
 
 RENEW_S = 0.33  # between renewals of a terminal
-MOST_ROWS = 24  # of the table, however high the terminal
 DONE = ("ok", "pruned", "diverged")  # what n_trials counts
 
 
 class Live:
-    """Shows a study's progress.
-
-    Args:
-        stream: where to; by default the standard output.
-    """
+    """Shows a study's progress on a stream, by default the standard output."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._console = Console(stream)
@@ -57,7 +52,7 @@ class Live:
             ended = [name for name, row in rows.items() if _state(row) not in ("running", "waiting")]
             self._states = {name: _state(rows[name]) for name in ended if max(ends[name], default=0) < self._began}
             if self._states:
-                so_far = f" | best so far {_best_text(study)}" if best(study) else ""
+                so_far = f" | best so far {_best_text(study, winner)}" if (winner := best(study)) else ""
                 self._console.write(f"resuming: {counted(len(self._states), 'trial')} ended before{so_far}\n")
         for name, row in rows.items():
             if (state := _state(row)) not in ("waiting", self._states.get(name)):
@@ -73,31 +68,23 @@ class Live:
 
 
 def frame(study: Rows, height: int, now: float) -> list[str]:
-    """The terminal's table: what is done and left, the best, and as many trials as fit.
-
-    Args:
-        study: study.json.
-        height: lines there are; at most so many are returned.
-        now: seconds since 1970.
-    """
+    """The terminal's table, at most ``height`` lines: what is done and left, the best, and as many trials as fit."""
     winner, rows, called = best(study), _rows(study), names(study)
-    head = [headline(study, now), f"best: {_best_text(study)}" if winner else "best: none yet"]
+    head = [headline(study, now), f"best: {_best_text(study, winner)}" if winner else "best: none yet"]
 
     def rank(name: str) -> int:
         return 0 if _state(rows[name]) == "running" else 1 if winner and rows[name] is winner.trial else 2
 
     latest_first = list(rows)[::-1]
-    kept = sorted(latest_first, key=rank)[: max(0, min(MOST_ROWS, height - len(head) - 1))]  # running, then the best, then the latest
+    kept = sorted(latest_first, key=rank)[: max(0, min(24, height - len(head) - 1))]  # running, then the best, then the latest
     cells = [["", "", *called.values(), study["objective"], "tokens", "tokens/s", "time"]]
     for name, row in rows.items():
         if name in kept:
             value, tokens = _value(row), max((run["tokens"] for run in row["runs"] if run.get("tokens")), default=0)
             speed = next((run["tokens_per_s"] for run in reversed(row["runs"]) if run.get("tokens_per_s")), 0)
             begun = max((now - run["started"] for run in row["runs"] if run["state"] == "running"), default=0)
-            mark, figures = (
-                " *" if winner and row is winner.trial else "",
-                [short_count(figure) if figure else "" for figure in (tokens, speed)],
-            )
+            mark = " *" if winner and row is winner.trial else ""
+            figures = [short_count(figure) if figure else "" for figure in (tokens, speed)]
             params = [short(row["params"].get(key, "")) for key in called]
             took = duration((seconds_of(row) or 0) + begun)
             cells.append([f"{name}{mark}", _state(row), *params, digits(value) if value is not None else "", *figures, took])
@@ -136,10 +123,7 @@ def _news(study: Rows, name: str, row: Rows) -> str:
     return " | ".join(filter(None, parts))
 
 
-def _best_text(study: Rows) -> str:
-    """``trial 3, lr 2e-3, val/bpb 2.2801``; there is one."""
-    winner = best(study)
-    assert winner is not None
+def _best_text(study: Rows, winner: Best) -> str:
     return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {digits(winner.value)}"
 
 

@@ -56,12 +56,7 @@ def plot_run(run_dir: Path) -> list[Path]:
 
 
 def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
-    """Loss above, learning rate below, over training tokens.
-
-    Args:
-        info: the run's run.json; ``data.entropy`` (nats) gives the lines.
-        columns: of metrics.csv, ``DRAWN``.
-    """
+    """Loss above, learning rate below, over training tokens, from run.json and the columns ``DRAWN`` of metrics.csv."""
     (train_tokens, train), (val_tokens, val), (_, bpb) = (column(columns, name) for name in ("train/loss", "val/loss", "val/bpb"))
     smoothed = smooth(train)
     parts = [*([f"val loss {val[-1]:.3f}"] if len(val) else []), *([f"{bpb[-1]:.3f} bits per byte"] if len(bpb) else [])]
@@ -106,19 +101,12 @@ class Batch(NamedTuple):
 
 
 def batch_of(info: Mapping[str, Any]) -> Batch:
-    """A run's batch from its run.json."""
     sequences = int(info["resolved"]["data.batch_size"])
     return Batch(sequences, int(info["budget"]["tokens_per_step"]) // sequences)
 
 
 def plot_noise_scale(run_dir: Path) -> list[Path]:
-    """Draw ``plots/noise_scale.png`` and ``.svg`` of what a run measured.
-
-    Returns:
-        The files written; none for a run without measurements.
-    Raises:
-        RecordError: if there is no run, or its noise_scale.csv is damaged.
-    """
+    """Draw ``plots/noise_scale.png`` and ``.svg`` of what a run measured; gives their paths, none for a run without measurements."""
     estimates = running(read_measurements(run_dir))
     if not estimates:
         return []
@@ -127,19 +115,12 @@ def plot_noise_scale(run_dir: Path) -> list[Path]:
 
 
 def draw_noise_scale(estimates: Sequence[Estimate], batch: Batch, name: str, folder: Path) -> list[Path]:
-    """Write ``noise_scale.png`` and ``.svg``; gives their paths."""
     with look():
         return save(noise_figure(estimates, batch, name), folder, "noise_scale")
 
 
 def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figure:
-    """Noise scale above, signal and noise of a step's gradient below, over training tokens.
-
-    Args:
-        estimates: in order of tokens; few are drawn as points with bars.
-        batch: of the run.
-        name: of the run, for people.
-    """
+    """Noise scale above, signal and noise of a step's gradient below, over training tokens; few estimates are points with bars."""
     last = estimates[-1]
     about = "noise scale cannot be estimated at the end"
     if last.scale is not None and last.low is not None and last.high is not None:

@@ -73,14 +73,8 @@ def _draw_scale(axes: Axes, which: Literal["x", "y"], scale: Scale, values: Sequ
         axes.set(**{f"{which}lim": (low - room, high + room)})
         return
     factor = (high / low) ** margin if high > low else 2
-    powers = scale.integer and all(math.log2(value).is_integer() for value in values)
-    log_axis(
-        axes,
-        which,
-        (low / factor, high * factor),
-        lambda value: stats.short(int(value) if scale.integer else value),
-        base=2 if powers else 10,
-    )
+    base = 2 if scale.integer and all(math.log2(value).is_integer() for value in values) else 10
+    log_axis(axes, which, (low / factor, high * factor), stats.short, base=base)
 
 
 def _time_unit(seconds: float) -> tuple[float, str]:
@@ -146,11 +140,9 @@ def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
     if found is None:
         return
     left, right = scale.at(found.low), scale.at(found.high)
-    if left == right:
-        left, right = left - 0.03, right + 0.03
     x = np.linspace(2 * left - right, 2 * right - left, 300)
     shown = 2**x if scale.log else x
-    axes.axvspan(shown[100], shown[200], color=GREEN, alpha=0.13, linewidth=0, zorder=0.5)
+    axes.axvspan(shown[100], shown[200], color=GREEN, alpha=0.13, linewidth=1, zorder=0.5)  # seen where it is one value, too
     first, last = stats.interval_ends(study, scale, found)
     text = f"near-optimal {first} to {last}" if first != last else f"near-optimal {first}"
     look: dict[str, Any] = {"color": GREEN, "weight": "bold", "path_effects": HALO}
@@ -230,9 +222,8 @@ def curves_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure |
         for points in runs:
             axes.plot(*zip(*points, strict=True), **look)
         end = fmean(points[-1][1] for points in runs)
-        ends += (
-            [(not is_best, stats.cost(study, end), end, stats.params_text(study, trial["params"])[:34])] if trial["state"] == "ok" else []
-        )
+        if trial["state"] == "ok":
+            ends.append((not is_best, stats.cost(study, end), end, stats.params_text(study, trial["params"])[:34]))
     _limit(axes, study, _late([points for trial in trials for points in rows[trial["number"]]]))
     bottom, top = axes.get_ylim()
     taken: list[float] = []

@@ -144,23 +144,18 @@ def draw_fit_batch(facts: Facts, folder: Path) -> list[Path]:
 
 
 def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
-    most, fitting, failed = largest(tried), [row for row in tried if row.fits], [row for row in tried if not row.fits]
-    peak = most.peak or 1
-    near = bool(failed) or limit < 3 * peak
-    top = limit if near else peak
+    most, peaks = largest(tried), {row.size: row.peak or 0 for row in tried if row.fits}
+    failed = {row.size: min(row.peak or limit, int(1.2 * limit)) for row in tried if not row.fits}  # one that ran out of memory has no peak
+    top = max(*peaks.values(), *failed.values(), 1)
     unit, name = (2**30, "GiB") if top >= 2**31 else (2**20, "MiB")
-    style = POINT | {"color": GREEN, "linewidth": 1.8, "markersize": 5}
-    axes.plot([row.size for row in fitting], [(row.peak or 0) / unit for row in fitting], **style)
+    sizes, heights = zip(*((size, peak / unit) for size, peak in peaks.items()), strict=True)
+    axes.plot(sizes, heights, **POINT | {"color": GREEN, "linewidth": 1.8, "markersize": 5})
     axes.set_ylim(0, 1.35 * top / unit)
-    if near:
-        axes.axhline(limit / unit, color=VERMILION, linewidth=1.2, linestyle=DASHED)
-        heights = [min(row.peak or limit, int(1.2 * limit)) / unit for row in failed]  # a trial that ran out of memory has no peak
-        axes.plot([row.size for row in failed], heights, "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
-        words = f"limit {short_bytes(limit)}" + ("; crosses: did not fit" if failed else "")
-        label(axes, words, (0.005, limit / unit), (0, 2), "x", color=VERMILION, va="bottom")
-    _ring(axes, most.size, peak / unit)
-    holds = f"peak memory, {name}: {most.size} {'is the largest that fits' if failed else 'still fits'}, with {short_bytes(peak)}"
-    caption(axes, holds + ("" if near else f" of {short_bytes(limit)}"))
+    axes.axhline(limit / unit, color=VERMILION, linewidth=1.2, linestyle=DASHED)
+    axes.plot(failed.keys(), [peak / unit for peak in failed.values()], "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
+    _ring(axes, most.size, (most.peak or 0) / unit)
+    holds = f"{most.size} {'is the largest that fits' if failed else 'still fits'}, with {short_bytes(most.peak or 0)}"
+    caption(axes, f"peak memory, {name}: {holds} of {short_bytes(limit)}{'; crosses: did not fit' if failed else ''}")
 
 
 def _ring(axes: Axes, x: float, y: float) -> None:

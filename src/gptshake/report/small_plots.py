@@ -95,12 +95,7 @@ class _Panel:
 
 
 def loss_svg(info: Mapping[str, Any], columns: Columns) -> str | None:
-    """A run's loss with its reference lines above, learning rate below; None for a run without a finite training loss.
-
-    Args:
-        info: the run's run.json; ``data.entropy`` (nats) gives the reference lines.
-        columns: of metrics.csv, ``DRAWN``.
-    """
+    """A run's loss with its reference lines above, learning rate below, from run.json and metrics.csv; None without a finite training loss."""
     train, val, rate = (column(columns, name) for name in ("train/loss", "val/loss", "train/lr"))
     if not len(train[0]):
         return None

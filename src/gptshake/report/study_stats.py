@@ -20,8 +20,6 @@ from gptshake.record.metrics import COLUMNS, read_columns
 Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
 Curve = tuple[str, list[tuple[float, float, Rows]]]  # its label, and (value on the axis, objective, trial) in order
 Points = Sequence[tuple[float, float]]  # tokens and objective
-MOST_CURVES = 8  # values of the other axes that get a curve of their own
-WIDE = 20  # values that span a larger factor are drawn on a log scale
 ENDED_EARLY = ("pruned", "diverged", "failed", "stopped")  # how a run ends that is not ok
 
 
@@ -73,9 +71,6 @@ class Difference:
         return 100 * self.mean / abs(self.level) if self.mean is not None and self.level else None
 
 
-# Figures of one trial.
-
-
 def run_values(trial: Rows) -> list[float]:
     """Values of a trial's finished runs."""
     return [run["value"] for run in trial.get("runs", []) if run["state"] == "ok" and is_number(run["value"])]
@@ -105,9 +100,6 @@ def seconds_of(trial: Rows) -> float | None:
 def standard_error(values: Sequence[float]) -> float | None:
     """Of the mean; None for fewer than two values."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-# The best trial, its confirmation with fresh seeds, and the noise between seeds.
 
 
 def minimizes(study: Rows) -> bool:
@@ -193,17 +185,8 @@ def not_ok(row: Rows) -> str | None:
     return ", ".join(f"{states.count(state)}{of if n == 0 else ''} {state}" for n, state in enumerate(early)) or None
 
 
-# Texts of values and parameters.
-
-
 def digits(value: float, like: float | None = None, sign: str = "") -> str:
-    """An objective for people: four decimals, as losses have them, or five digits where it is small or very large.
-
-    Args:
-        value: the objective, or a difference of two.
-        like: the size of the objective, if the value is a difference.
-        sign: ``+`` shows the sign of positive values, too.
-    """
+    """An objective, or a difference of two ``like`` it: four decimals, as losses have them, or five digits where it is small or very large."""
     size = abs(value if like is None else like)
     if size == 0 or 0.1 <= size < 1e6:
         return f"{value:{sign}.4f}"
@@ -217,6 +200,8 @@ def short(value: Any) -> str:
         return str(value)
     if value == 0 or 0.05 <= abs(value) < 1000 or not math.isfinite(value):
         return f"{value:.3g}"
+    if value.is_integer() and abs(value) < 1e5:
+        return f"{value:.0f}"
     mantissa, power = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
 
@@ -233,9 +218,6 @@ def params_text(study: Rows, params: Rows) -> str:
     return ", ".join(short(value) if key == "ablate" else f"{called.get(key, key)} {short(value)}" for key, value in params.items())
 
 
-# Axes of numbers, the curves along them, and the interval in which the best value lies.
-
-
 def scales(study: Rows) -> list[Scale]:
     """Axes of numbers, the learning rate first: it is what people look for."""
     called, found = names(study), []
@@ -245,7 +227,7 @@ def scales(study: Rows) -> list[Scale]:
         if not numbers or not all(map(is_number, numbers)):
             continue
         low, high, middle = min(numbers), max(numbers), median(set(numbers))
-        geometric = low > 0 and (high > WIDE * low or abs(middle - math.sqrt(low * high)) < abs(middle - (low + high) / 2))
+        geometric = low > 0 and (high > 20 * low or abs(middle - math.sqrt(low * high)) < abs(middle - (low + high) / 2))
         log = low > 0 and bool(axis.get("log") or axis.get("powers") or geometric)
         ends = (axis["low"], axis["high"]) if axis.get("low") is not None else (low, high)
         declared = axis.get("declared")
@@ -260,7 +242,7 @@ def curves(study: Rows, scale: Scale) -> list[Curve]:
     groups: dict[tuple[Any, ...], list[tuple[float, float, Rows]]] = {}
     for trial in finished(study):
         groups.setdefault(_others(trial, scale), []).append((trial["params"][scale.key], trial_value(trial), trial))
-    if len(groups) > MOST_CURVES or (len(groups) > 1 and len(groups) * 2 > sum(map(len, groups.values()))):
+    if len(groups) > 8 or (len(groups) > 1 and len(groups) * 2 > sum(map(len, groups.values()))):
         groups = {(): [point for points in groups.values() for point in points]}
     listed = {axis["key"]: axis.get("choices") or [] for axis in study["axes"]}
     ordered = sorted(groups, key=lambda group: [listed[key].index(value) if value in listed[key] else value for key, value in group])
@@ -321,9 +303,6 @@ def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:
     return ends if minimizes(study) else (-ends[1], -ends[0])
 
 
-# Learning curves, and batch sizes, which take different times for as many tokens.
-
-
 def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
     """Number of a trial -> tokens and objective of each of its runs that has a metrics.csv."""
     name = study["objective"] if study["objective"] in COLUMNS else "val/bpb"
@@ -348,9 +327,6 @@ def best_of_each(study: Rows, scale: Scale) -> dict[float, Rows]:
     """Value on the axis, in order -> the best trial that has it."""
     by_cost = sorted(finished(study), key=lambda row: -cost(study, row["value"]))
     return dict(sorted({trial["params"][scale.key]: trial for trial in by_cost}.items()))
-
-
-# Changes against a base.
 
 
 def differences(study: Rows) -> list[Difference]:
@@ -391,12 +367,7 @@ def _pairs(trial: Rows, base: Rows) -> list[tuple[Rows, Rows]]:
 
 def _undecided(trial: Rows, base: Rows, pairs: int) -> str | None:
     """Why a change and the base cannot be compared; None if they can."""
-    if why := not_ok(base):
+    if why := unconfirmed(base):
         return f"the base is incomplete: {why}"
-    if why := not_ok(trial):
-        return why
-    if pairs < len(trial["runs"]):
-        return f"{pairs} of {counted(len(trial['runs']), 'seed')} ended"
-    if pairs < FEWEST:
-        return "one seed: no verdict" if pairs == 1 else "no verdict: two seeds cannot decide"
-    return None
+    few = "one seed: no verdict" if pairs == 1 else "no verdict: two seeds cannot decide"
+    return unconfirmed(trial) or (few if pairs < FEWEST else None)

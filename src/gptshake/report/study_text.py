@@ -10,7 +10,7 @@ from statistics import fmean
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.report import study_stats as stats
 from gptshake.report.rerun import command, overrides_of, use
-from gptshake.report.study_stats import Best, Difference, Points, Rows, Scale
+from gptshake.report.study_stats import Best, Points, Rows, Scale
 from gptshake.report.tables import aligned
 
 LONG_WARMUP = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
@@ -21,12 +21,7 @@ DIFFERENCE_HEAD = ["change", "difference", "± error", "percent", "speed", "seed
 
 
 def verdict(study: Rows, folder: Path | None = None) -> list[str]:
-    """What the study found, how sure that is and how to use it: sentences to act on.
-
-    Args:
-        study: study.json.
-        folder: where the study lies; by default ``multirun/<name>``.
-    """
+    """What the study in a folder (by default ``multirun/<name>``) found, how sure that is and how to use it: sentences to act on."""
     winner, found = stats.best(study), []
     if study["state"] != "done":
         ended = sum(trial["state"] in ("ok", "pruned", "diverged") for trial in study["trials"])
@@ -230,26 +225,22 @@ def _after(trial: Rows, share: float, curves: Sequence[Points]) -> float | None:
 
 
 def _compared(study: Rows, winner: Best) -> list[str]:
-    found, labels, kept = stats.differences(study), study["ablate"]["labels"], winner.trial["params"]["ablate"]
-    if not found:
+    labels, kept, sentences = study["ablate"]["labels"], winner.trial["params"]["ablate"], []
+    for label, mean, error, share, speed, seeds, verdict in difference_rows(study)[1:]:
+        faster = f", {speed} the speed" if speed != "-" else ""
+        numbers = [f"{share}, " if share != "-" else "", counted(int(seeds), "seed")]
+        figures = (
+            f", {mean}{f' ± {error}' if error != '-' else ''} {study['objective']} ({''.join(numbers)}){faster}" if mean != "-" else ""
+        )
+        sentences.append(f"{label}: {verdict}{figures}.")
+    if not sentences:
         return [f"{_winner(study, winner)} No change has a finished pair with {labels[0]} yet."]
-    sentences = [f"{row.label}: {', '.join(filter(None, [row.verdict, difference_text(study, row)]))}." for row in found]
     many = f" with Holm's correction for {counted(len(labels) - 1, 'change')}" if len(labels) > 2 else ""
     rule = f"Better and worse are claimed where a paired t-test finds a difference at 5 %{many}"
     if kept == labels[0]:
-        change = "is better" if any(row.verdict == "worse" for row in found) else "is"
+        change = "is better" if any(row.verdict == "worse" for row in stats.differences(study)) else "is"
         return [*sentences, f"{rule}; no change {change}, so {labels[0]} stays."]
     return [*sentences, f"{rule}. The best is {kept}, {study['objective']} {stats.digits(winner.value)}."]
-
-
-def difference_text(study: Rows, row: Difference) -> str:
-    """``-0.0210 ± 0.0040 val/bpb (-0.90 %, 3 seeds), 1.80x the speed``; nothing where seeds are missing."""
-    if row.mean is None:
-        return ""
-    error = f" ± {stats.digits(row.error, row.level)}" if row.error is not None else ""
-    speed = f", {row.speed:.2f}x the speed" if row.speed else ""
-    share = f"{row.percent:+.2f} %, " if row.percent is not None else ""
-    return f"{stats.digits(row.mean, row.level, '+')}{error} {study['objective']} ({share}{counted(row.seeds, 'seed')}){speed}"
 
 
 def table_text(study: Rows) -> str:
