@@ -11,11 +11,10 @@ from typing import TextIO
 
 from gptshake.console import Console, cut
 from gptshake.estimate.formatting import counted, duration, short_count
-from gptshake.report.study_stats import Best, Rows, best, digits, names, params_text, run_values, seconds_of, short
+from gptshake.report.study_stats import DONE, Best, Rows, best, digits, names, params_text, run_values, seconds_of, short
 from gptshake.report.tables import aligned
 
 RENEW_S = 0.33  # between renewals of a terminal
-DONE = ("ok", "pruned", "diverged")  # what n_trials counts
 
 
 class Live:

@@ -6,7 +6,7 @@ where there is nothing to draw.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.estimate.lr_fit import fit
 from gptshake.report import study_stats as stats
 from gptshake.report.frame import HALO, POINT, caption, frame, label, legend_above, log_axis, token_axis
-from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION
+from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION, Floats
 from gptshake.report.study_stats import Curve, Points, Rows, Scale
 
 COLOURS = (BLUE, ORANGE, PURPLE, SKY, GREEN, "#8B6F47", INK, GREY)  # VERMILION is the best
@@ -82,10 +82,8 @@ def _time_unit(seconds: float) -> tuple[float, str]:
 
 
 def _late(runs: Sequence[Points]) -> list[float]:
-    """Values after the first seventh, which is steep in every run and would flatten the differences."""
-    end = max(points[-1][0] for points in runs if points)
-    late = [value for points in runs for tokens, value in points if tokens >= end / 7]
-    return late or [value for points in runs for _, value in points]
+    """Values after the first seventh of each run, which is steep and would flatten the differences."""
+    return [value for points in runs for _, value in points[len(points) // 7 :]]
 
 
 def fit_figure(study: Rows) -> Figure | None:
@@ -147,11 +145,15 @@ def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
     text = f"near-optimal {first} to {last}" if first != last else f"near-optimal {first}"
     look: dict[str, Any] = {"color": GREEN, "weight": "bold", "path_effects": HALO}
     label(axes, text, (shown[150], 0), (0, 4), "y", va="bottom", ha=_inward(axes, scale, shown[150]), **look)
-    parabola = fit([(scale.at(value), loss) for value, loss in stats.best_curve(study, scale)])
-    if parabola:
-        y = [stats.cost(study, parabola(float(at))) for at in x]
-        look = {"color": GREEN, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 2.2, "label": "parabola"}
-        axes.plot(shown, y, scalex=False, scaley=False, **look)
+    points = [(scale.at(value), loss) for value, loss in stats.best_curve(study, scale)]
+    draw_parabola(axes, points, shown, np.log2 if scale.log else np.asarray, stats.cost(study, 1))
+
+
+def draw_parabola(axes: Axes, points: Points, x: Floats, at: Callable[[Floats], Floats], sign: float = 1) -> None:
+    """The parabola through points (place, loss), drawn where the places are ``at(x)``; nothing where they do not bend upwards."""
+    if parabola := fit(points):
+        look: dict[str, Any] = {"color": GREEN, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 2.2, "label": "parabola"}
+        axes.plot(x, sign * (parabola.bottom + parabola.curvature * (at(x) - parabola.vertex) ** 2), scalex=False, scaley=False, **look)
 
 
 def _draw_curve(axes: Axes, curve: Curve, colour: str, name: str, joined: bool) -> None:
@@ -164,9 +166,8 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, name: str, joined: bool) 
         if len(runs) > 1 and value <= top:
             axes.plot([x] * len(runs), runs, color=colour, marker="_", markersize=7, linewidth=0.8, alpha=0.6, zorder=2)
         if not bottom <= value <= top:
-            text = f"{value:.2f}" if 0.1 <= abs(value) < 1e6 else f"{value:.3g}"
             at, offset = (x, top if value > top else bottom), (0, -15 if value > top else 9)
-            label(axes, text, at, offset, color=colour, size=8, ha="center", path_effects=HALO)
+            label(axes, f"{value:.3g}", at, offset, color=colour, size=8, ha="center", path_effects=HALO)
 
 
 def map_figure(study: Rows) -> Figure | None:
@@ -193,11 +194,10 @@ def map_figure(study: Rows) -> Figure | None:
     axes.scatter(*zip(*places[:-1], strict=True), s=size**2, c=values, cmap=colours, norm=norm, edgecolors="white", zorder=2)
     if crowded:
         figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02, fraction=0.04, aspect=30)
-    decimals = 3 if max(values) - min(values) < 0.2 else 2
+    precision = 4 if max(values) - min(values) < 0.2 else 3
     for value, at in () if crowded else zip(values, places, strict=False):
-        text = f"{value:.{decimals}f}" if 0.1 <= abs(value) < 100 else f"{value:.3g}"
         ink = "white" if (norm(value) > 0.5) == stats.minimizes(study) else INK
-        label(axes, text, at, (0, 0), ha="center", va="center", size=8, color=ink, zorder=3)
+        label(axes, f"{value:.{precision}g}", at, (0, 0), ha="center", va="center", size=8, color=ink, zorder=3)
     axes.scatter(*places[-1], s=(size + 6) ** 2, facecolors="none", edgecolors=VERMILION, linewidths=2.2, zorder=4)
     look: dict[str, Any] = {"color": VERMILION, "weight": "bold", "ha": "center", "zorder": 5, "path_effects": HALO}
     label(axes, f"best {stats.digits(winner.value)}" if crowded else "best", places[-1], (0, size / 2 + 5), **look)

@@ -18,13 +18,13 @@ from matplotlib.ticker import FuncFormatter
 
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
-from gptshake.estimate.lr_fit import fit
 from gptshake.estimate.lr_range import mean_curve, smooth
 from gptshake.files import write_atomic
 from gptshake.record.names import title as run_title
 from gptshake.record.names import title_of
 from gptshake.report import tasks_text as text
 from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, log_axis, look, save, token_axis
+from gptshake.report.plots_study import draw_parabola
 from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION
 from gptshake.report.tasks_text import Facts
 
@@ -105,16 +105,13 @@ def _draw_runs(axes: Axes, found: Facts) -> None:
     rates, values = zip(*ended, strict=True)
     room = (max(values) - min(values)) or abs(min(values)) * 0.01
     axes.set_ylim(min(values) - 0.2 * room, max(values) + 0.2 * room)
-    parabola = fit([(math.log2(rate), value) for rate, value in ended])
-    if parabola:
-        x = np.geomspace(min(rates), max(rates), 200)
-        y = [parabola(math.log2(rate)) for rate in x]
-        axes.plot(x, y, color=GREEN, linewidth=1.4, linestyle=(0, (4, 2)), zorder=2, scaley=False, label="parabola")
+    draw_parabola(axes, [(math.log2(rate), value) for rate, value in ended], np.geomspace(min(rates), max(rates), 200), np.log2)
     axes.plot(rates, values, **POINT | {"linewidth": 0, "zorder": 3, "clip_on": False})
     if diverged := [run["lr"] for run in runs if run["value"] is None and run["state"] != "failed"]:
         style = POINT | {"color": INK, "marker": "X", "markersize": 8, "linewidth": 0, "zorder": 3, "label": "gave up"}
         axes.plot(diverged, [0.93] * len(diverged), transform=axes.get_xaxis_transform(), **style)
-    legend_above(axes, handlelength=1.6)
+    if axes.get_legend_handles_labels()[1]:
+        legend_above(axes, handlelength=1.6)
     caption(axes, f"{found['objective']} of {len(runs)} runs of {counted(found['steps'], 'step')}, each with its whole schedule")
 
 
@@ -123,7 +120,7 @@ def draw_fit_batch(facts: Facts, folder: Path) -> list[Path]:
     batch, block, tried = facts["batch_size"], facts["block_size"], sorted(facts["tried"], key=lambda row: row.size)
     speeds = {row.size: row.rate(batch) * block for row in tried if row.fits}
     best, beyond, most = fastest(tried, batch).size, fastest(tried, batch, beyond=True).size, largest(tried).size
-    rows = [asdict(row) | {"tokens_per_s": speeds.get(row.size)} for row in facts["tried"]]
+    rows = [asdict(row) | {"tokens_per_s": speeds.get(row.size)} for row in tried]
     numbers = dict(facts) | {"tried": rows, "fastest": best, "largest": most, "sentence": text.fit_batch_sentence(facts)}
     subtitle = f"{facts['settings']}  ·  step of {counted(batch, 'sequence')} of {block:,} tokens"
     with look():

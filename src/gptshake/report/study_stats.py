@@ -20,6 +20,7 @@ from gptshake.record.metrics import COLUMNS, read_columns
 Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
 Curve = tuple[str, list[tuple[float, float, Rows]]]  # its label, and (value on the axis, objective, trial) in order
 Points = Sequence[tuple[float, float]]  # tokens and objective
+DONE = ("ok", "pruned", "diverged")  # what n_trials counts
 ENDED_EARLY = ("pruned", "diverged", "failed", "stopped")  # how a run ends that is not ok
 
 

@@ -24,7 +24,7 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     """What the study in a folder (by default ``multirun/<name>``) found, how sure that is and how to use it: sentences to act on."""
     winner, found = stats.best(study), []
     if study["state"] != "done":
-        ended = sum(trial["state"] in ("ok", "pruned", "diverged") for trial in study["trials"])
+        ended = sum(trial["state"] in stats.DONE for trial in study["trials"])
         how = "is running" if study["state"] == "running" else "was interrupted; the same command resumes it"
         through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
         found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
@@ -115,7 +115,7 @@ def _axes(study: Rows, winner: Best) -> list[str]:
             sentences.append(f"The best {key}{others and f' at {others}'} lies {where} ({how}).")
             best, edge = found.best, found.edge
         elif any(axis["key"] == scale.key and axis.get("low") is not None for axis in study["axes"]):
-            tried = [trial["params"][scale.key] for trial in study["trials"] if trial["state"] in ("ok", "pruned", "diverged")]
+            tried = [trial["params"][scale.key] for trial in study["trials"] if trial["state"] in stats.DONE]
             if min(tried) < max(tried):  # too few trials share the other values for an interval
                 edge = "low" if best == min(tried) else "high" if best == max(tried) else None
         sentences += _beside_a_cliff(study, winner, scale)
