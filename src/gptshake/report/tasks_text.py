@@ -11,7 +11,7 @@ from typing import Any
 from gptshake.estimate import laws
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.budget import Budget, micro_batch
-from gptshake.estimate.forecast import doubts, epochs_in_words, too_often
+from gptshake.estimate.forecast import epochs_in_words, run_warnings, too_often
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.memory import Memory
 from gptshake.estimate.noise_scale import short as two_digits
@@ -61,7 +61,7 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
         f"optimizer.lr={short_rate(found['lr'])} is the peak to train with{interval}: {reason}.",
         *([f"It is the peak of this run's schedule: {found['schedule']}."] if "schedule" in found else []),  # older records lack it
         f"That is {' and '.join(ratios)}.",  # an exponent is easily misread
-        *_lr_doubts(found),
+        *_lr_warnings(found),
         "  picture: plots/lr_range.png in the record",
         f"  next:    gptshake {' '.join(map(quoted, overrides))} optimizer.lr=from:{info['id']}",
     ]
@@ -89,7 +89,7 @@ def lr_interval(found: Facts) -> str:
     return f"the best is from {low} to {high}" if found.get("assumed") else f"{low} to {high} are indistinguishable from it"
 
 
-def _lr_doubts(found: Facts) -> list[str]:
+def _lr_warnings(found: Facts) -> list[str]:
     """Why the recommendation may be off, and what would settle it."""
     lines = []
     if found.get("ramps") and not found.get("rules"):
@@ -157,12 +157,12 @@ def fit_batch_sentence(facts: Facts) -> str:
 
 
 def plan_text(facts: Facts) -> str:
-    """All of it but the picture, doubts last."""
+    """All of it but the picture, warnings last."""
     budget: Budget = facts["budget"]
     head = f"{facts['title']}\non {facts['device']}, {facts['settings']}; speed {facts['how']}"
     table = "\n".join(f"{name:<11} {value}" for name, value in [*_plan_rows(facts), *_law_rows(facts)])
     within = _within(facts) if "within" in facts else ""
-    warnings = doubts(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
+    warnings = run_warnings(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
     if within and not too_often(budget.epochs):
         warnings += too_often(_epochs_within(facts), hours_text(facts["within"]))
     last = [f"note: {note}" for note in budget.notes] + ([f"warning: {warning}" for warning in warnings] or ["no problems found"])
@@ -235,7 +235,7 @@ def _within(facts: Facts) -> str:
     presets = sorted(within["presets"], key=lambda row: (row["seconds"], row["name"]))
     fits = [row["name"] for row in presets if row["seconds"] <= 3600 * within["hours"] and row["memory"] <= facts["memory_there"]]
     largest = f"The largest model that fits is {fits[-1]}" if fits else "No model of ours fits"
-    rule = f"{largest}, if each gets 20 tokens per parameter, one sequence at a time, and multiplies as fast as this one:"
+    rule = f"{largest}, if each gets 20 tokens per parameter, one sequence at a time, and computes as many FLOPs per second as this run:"
     table = [["model", "parameters", "tokens", "time", "memory"]]
     for row in presets[: len(fits) + 2]:  # and two that no longer fit
         sizes = (short_count(row["parameters"]), short_count(row["tokens"]), duration(row["seconds"]), short_bytes(row["memory"]))
