@@ -141,7 +141,7 @@ def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
     x = np.linspace(2 * left - right, 2 * right - left, 300)
     shown = 2**x if scale.log else x
     axes.axvspan(shown[100], shown[200], color=GREEN, alpha=0.13, linewidth=1, zorder=0.5)  # seen where it is one value, too
-    first, last = stats.interval_ends(study, scale, found)
+    first, last = map(stats.short, stats.interval_ends(study, scale, found))
     text = f"near-optimal {first} to {last}" if first != last else f"near-optimal {first}"
     look: dict[str, Any] = {"color": GREEN, "weight": "bold", "path_effects": HALO}
     label(axes, text, (shown[150], 0), (0, 4), "y", va="bottom", ha=_inward(axes, scale, shown[150]), **look)
@@ -176,29 +176,32 @@ def map_figure(study: Rows) -> Figure | None:
     trials = sorted(stats.finished(study), key=lambda trial: -stats.cost(study, trial["value"]))  # the best on top
     if len(found) < 2 or not trials or winner is None:
         return None
-    places = [tuple(float(trial["params"][scale.key]) for scale in found) for trial in [*trials, winner.trial]]
+    keys = [scale.key for scale in found]
+    places = [(float(trial["params"][keys[0]]), float(trial["params"][keys[1]])) for trial in [*trials, winner.trial]]
+    x, y = zip(*places, strict=True)
     values = [trial["value"] for trial in trials]
     figure, (axes,) = _frame(study, 4.8)
-    _draw_scale(axes, "x", found[0], [x for x, _ in places])
-    _draw_scale(axes, "y", found[1], [y for _, y in places], margin=0.14)
-    axes.set_xlabel(found[0].key.lstrip("+"))
+    _draw_scale(axes, "x", found[0], x)
+    _draw_scale(axes, "y", found[1], y, margin=0.14)
+    axes.set_xlabel(keys[0].lstrip("+"))
     caption(axes, " ")
     figure.draw_without_rendering()  # now the axes have their final size
     points = axes.transData.transform(sorted(set(places))) * 72 / figure.dpi
     crowded = any(math.dist(one, other) < LARGE for one, other in itertools.combinations(points, 2))
-    caption(axes, f"{found[1].key.lstrip('+')} upwards, {study['objective']} {'as colour' if crowded else 'in the circles'}")
+    caption(axes, f"{keys[1].lstrip('+')} upwards, {study['objective']} {'as colour' if crowded else 'in the circles'}")
     low, high = stats.value_limits(study, values)
     norm, size = Normalize(low, high if high > low else low + 1), SMALL if crowded else LARGE
     palette = matplotlib.colormaps["viridis_r" if stats.minimizes(study) else "viridis"]
     colours = ListedColormap(palette(np.linspace(0.06, 0.92, 256)))  # without the ends: numbers stay readable
-    axes.scatter(*zip(*places[:-1], strict=True), s=size**2, c=values, cmap=colours, norm=norm, edgecolors="white", zorder=2)
+    axes.scatter(x[:-1], y[:-1], s=size**2, c=values, cmap=colours, norm=norm, edgecolors="white", zorder=2)
     if crowded:
         figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02, fraction=0.04, aspect=30)
-    precision = 4 if max(values) - min(values) < 0.2 else 3
-    for value, at in () if crowded else zip(values, places, strict=False):
-        ink = "white" if (norm(value) > 0.5) == stats.minimizes(study) else INK
-        label(axes, f"{value:.{precision}g}", at, (0, 0), ha="center", va="center", size=8, color=ink, zorder=3)
-    axes.scatter(*places[-1], s=(size + 6) ** 2, facecolors="none", edgecolors=VERMILION, linewidths=2.2, zorder=4)
+    else:
+        precision = 4 if max(values) - min(values) < 0.2 else 3
+        for value, at in zip(values, places, strict=False):
+            ink = "white" if (norm(value) > 0.5) == stats.minimizes(study) else INK
+            label(axes, f"{value:.{precision}g}", at, (0, 0), ha="center", va="center", size=8, color=ink, zorder=3)
+    axes.scatter(x[-1:], y[-1:], s=(size + 6) ** 2, facecolors="none", edgecolors=VERMILION, linewidths=2.2, zorder=4)
     look: dict[str, Any] = {"color": VERMILION, "weight": "bold", "ha": "center", "zorder": 5, "path_effects": HALO}
     label(axes, f"best {stats.digits(winner.value)}" if crowded else "best", places[-1], (0, size / 2 + 5), **look)
     return figure
@@ -212,11 +215,11 @@ def curves_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure |
     figure, (axes,) = _frame(study, 4.6)
     caption(axes, f"{study['objective']} of every trial; grey: not run to the end, green: running")
     winner, ends = stats.best(study), []
-    looks = {"ok": {"color": BLUE, "linewidth": 1.2, "alpha": 0.55, "zorder": 3}, "running": {"color": GREEN}}
+    looks: dict[str, dict[str, Any]] = {"ok": {"color": BLUE, "linewidth": 1.2, "alpha": 0.55, "zorder": 3}, "running": {"color": GREEN}}
     for trial in trials:
         runs = rows[trial["number"]]
         is_best = winner is not None and trial["number"] == winner.trial["number"]
-        look: dict[str, Any] = {"color": PALE, "linewidth": 1.1, "zorder": 2} | looks.get(trial["state"], {})
+        look = {"color": PALE, "linewidth": 1.1, "zorder": 2} | looks.get(trial["state"], {})
         if is_best:
             look = {"color": VERMILION, "linewidth": 2.2 if len(runs) == 1 else 1.3, "zorder": 4}
         for points in runs:

@@ -145,11 +145,10 @@ def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
     failed = {row.size: min(row.peak or limit, int(1.2 * limit)) for row in tried if not row.fits}  # one that ran out of memory has no peak
     top = max(*peaks.values(), *failed.values(), 1)
     unit, name = (2**30, "GiB") if top >= 2**31 else (2**20, "MiB")
-    sizes, heights = zip(*((size, peak / unit) for size, peak in peaks.items()), strict=True)
-    axes.plot(sizes, heights, **POINT | {"color": GREEN, "linewidth": 1.8, "markersize": 5})
+    axes.plot(list(peaks), [peak / unit for peak in peaks.values()], **POINT | {"color": GREEN, "linewidth": 1.8, "markersize": 5})
     axes.set_ylim(0, 1.35 * top / unit)
     axes.axhline(limit / unit, color=VERMILION, linewidth=1.2, linestyle=DASHED)
-    axes.plot(failed.keys(), [peak / unit for peak in failed.values()], "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
+    axes.plot(list(failed), [peak / unit for peak in failed.values()], "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
     _ring(axes, most.size, (most.peak or 0) / unit)
     holds = f"{most.size} {'is the largest that fits' if failed else 'still fits'}, with {short_bytes(most.peak or 0)}"
     caption(axes, f"peak memory, {name}: {holds} of {short_bytes(limit)}{'; crosses: did not fit' if failed else ''}")
@@ -259,7 +258,7 @@ def inspection_figure(facts: Facts) -> Figure:
     caption(left, "share of the training tokens, by rank")
     known = {name: np.maximum(values, 1) for name, values in facts["lengths"].items() if values}
     every = np.concatenate(list(known.values()))
-    edges = np.geomspace(every.min() / 1.5, 1.5 * every.max(), 31)
+    edges = np.geomspace(every.min() / 1.5, 1.5 * every.max(), 31).tolist()
     for name, values in known.items():
         right.hist(values, edges, weights=np.full(len(values), 1 / len(values)), histtype="step", color=SPLITS[name], label=name)
     right.set_xscale("log")

@@ -287,13 +287,13 @@ def near_optimal(study: Rows, scale: Scale) -> NearOptimal | None:
     return near_optimal_interval(points, log=scale.log, sd=noise(rows), freedom=freedom_of(rows), runs=max(1, study.get("repeats") or 1))
 
 
-def interval_ends(study: Rows, scale: Scale, found: NearOptimal) -> tuple[str, str]:
+def interval_ends(study: Rows, scale: Scale, found: NearOptimal) -> tuple[float, float]:
     """Ends of an interval that can be typed: two digits, or whole numbers that were tried."""
     if not scale.integer:
-        return short(float(f"{found.low:.2g}")), short(float(f"{found.high:.2g}"))
+        return float(f"{found.low:.2g}"), float(f"{found.high:.2g}")
     tried = [value for value, _ in best_curve(study, scale)]
     inside = [value for value in tried if found.low <= value <= found.high] or [min(tried, key=lambda value: abs(value - found.best))]
-    return str(int(min(inside))), str(int(max(inside)))
+    return int(min(inside)), int(max(inside))
 
 
 def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:

@@ -108,11 +108,11 @@ def _axes(study: Rows, winner: Best) -> list[str]:
         found, key = stats.near_optimal(study, scale), scale.key.lstrip("+")
         best, edge = winner.trial["params"][scale.key], None
         if found is not None:
-            low, high = stats.interval_ends(study, scale, found)
+            low, high = map(stats.short, stats.interval_ends(study, scale, found))
             where = f"between {low} and {high}" if low != high else f"near {low} only"
             how = UNMEASURED if found.assumed else f"seeds move {study['objective']} by ± {found.sd:.2g}, measured"
             others = stats.params_text(study, {key: value for key, value in winner.trial["params"].items() if key != scale.key})
-            sentences.append(f"The best {key}{others and f' at {others}'} lies {where} ({how}).")
+            sentences.append(f"The best {key}{f' at {others}' if others else ''} lies {where} ({how}).")
             best, edge = found.best, found.edge
         elif any(axis["key"] == scale.key and axis.get("low") is not None for axis in study["axes"]):
             tried = [trial["params"][scale.key] for trial in study["trials"] if trial["state"] in stats.DONE]
@@ -191,7 +191,8 @@ def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[s
         return []
     found = stats.best_of_each(study, scale)
     times = {batch: seconds / len(trial["runs"]) for batch, trial in found.items() if (seconds := stats.seconds_of(trial))}
-    budget, reached = min(times.values(), default=0.0), {}
+    budget = min(times.values(), default=0.0)
+    reached: dict[float, float] = {}
     for batch, seconds in times.items():
         value = _after(found[batch], budget / seconds, curves.get(found[batch]["number"], ()))
         reached |= {batch: value} if value is not None else {}

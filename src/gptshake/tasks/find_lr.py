@@ -172,7 +172,7 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
     winner, scale = study_stats.best(rows), study_stats.scales(rows)[0]
     assert winner is not None  # one of them came to an end
     interval = study_stats.near_optimal(rows, scale)
-    low, high = scale.inside(interval, []) if interval else (None, None)
+    low, high = study_stats.interval_ends(rows, scale, interval) if interval else (None, None)
     runs = [{"lr": float(trial["params"][scale.key]), "value": trial["value"], "state": trial["state"]} for trial in rows["trials"]]
     return {
         "lr": float(winner.trial["params"][scale.key]),
