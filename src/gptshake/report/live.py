@@ -150,10 +150,10 @@ def left(study: Rows, now: float) -> float | None:
 
 def _trials_to_come(study: Rows) -> int:
     """Trials that have not begun; a combination of lists that failed is not tried again, a point of a search gives its place to another."""
-    total: int = study.get("n_trials") or (study.get("expected") or [0])[0]
+    total = int(study.get("n_trials") or (study.get("expected") or [0])[0])
     if study.get("search") == "grid":
         return max(0, total - len({str(trial["params"]) for trial in study["trials"]}))
-    return max(0, total - sum(trial["state"] != "failed" for trial in study["trials"]))
+    return max(0, total - len([trial for trial in study["trials"] if trial["state"] != "failed"]))
 
 
 def _left_text(study: Rows, now: float) -> str:

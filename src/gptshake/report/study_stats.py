@@ -299,9 +299,9 @@ def interval_ends(study: Rows, scale: Scale, found: NearOptimal) -> tuple[float,
 def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:
     """Lowest and highest objective that a plot shows, such that a few runaways do not flatten the rest."""
     ordered = sorted(cost(study, value) for value in values)
-    quarter = ordered[max((3 * (len(ordered) - 1)) // 4, min(2, len(ordered) - 1))]  # three or fewer are all shown
-    ends = (ordered[0], min(ordered[-1], max(quarter, ordered[0] + 3 * (quarter - ordered[0]))))
-    return ends if minimizes(study) else (-ends[1], -ends[0])
+    low, quarter = ordered[0], ordered[max((3 * (len(ordered) - 1)) // 4, min(2, len(ordered) - 1))]  # three or fewer are all shown
+    high = min(ordered[-1], low + 3 * (quarter - low))
+    return (low, high) if minimizes(study) else (-high, -low)
 
 
 def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
