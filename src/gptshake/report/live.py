@@ -1,7 +1,7 @@
 """A running study: a table that is renewed on a terminal, single lines anywhere else.
 
-Takes study.json's rows again and again, compares them with what was printed before, and prints what is new. A terminal that is
-gone, or knows fewer letters, stops nothing.
+Compares study.json's rows with what was printed before, and prints what is new. A closed terminal, or one with another encoding,
+raises nothing.
 """
 
 import math

@@ -19,8 +19,6 @@ from gptshake.report.frame import caption, edge_labels, frame, look, save, token
 from gptshake.report.plots_study import COLOURS
 from gptshake.report.series import GREY, column, smooth, thin
 
-_MOST_NAMED, _MOST_VALUES, _MOST_LETTERS = 3, 4, 24  # changed keys in a label, runs in the subtitle, letters of a value
-
 
 def comparison_plot(entries: Sequence[Entry], folder: Path, name: str) -> list[Path]:
     """Draw ``<name>.png`` and ``.svg``.
@@ -75,17 +73,17 @@ def _subtitle(entries: Sequence[Entry]) -> str:
     known = sorted((value, name) for name, value in zip(names(entries), values, strict=False) if value is not None)
     if not known:
         return "no validation in common"
-    best = f"  (the best of {len(known)})" if len(known) > _MOST_VALUES else ""
+    best = f"  (the best of {len(known)})" if len(known) > 4 else ""
     shown = "  ·  ".join(f"{name} {value:.4f}" for value, name in (known[:1] if best else known))
     return f"bits per byte at {short_count(tokens)} tokens:  {shown}{best}"
 
 
 def _labels(entries: Sequence[Entry]) -> list[str]:
     """The id and what differs between the runs; of a long value the end, where paths differ."""
-    keys = varying([entry for entry in entries if entry.config])[:_MOST_NAMED]
+    keys = varying([entry for entry in entries if entry.config])[:3]
     labels = []
     for name, entry in zip(names(entries), entries, strict=True):
         values = {key: setting(entry, key) for key in keys} if entry.config else {}
-        ends = {key: text if len(text) <= _MOST_LETTERS else f"…{text[-_MOST_LETTERS:]}" for key, text in values.items()}
+        ends = {key: text if len(text) <= 24 else f"…{text[-24:]}" for key, text in values.items()}
         labels.append("  ".join([name, *(f"{key_text(key)} {text}" for key, text in ends.items())]))
     return labels

@@ -108,7 +108,7 @@ def _draw_runs(axes: Axes, found: Facts) -> None:
     draw_parabola(axes, [(math.log2(rate), value) for rate, value in ended], np.geomspace(min(rates), max(rates), 200), np.log2)
     axes.plot(rates, values, **POINT | {"linewidth": 0, "zorder": 3, "clip_on": False})
     if diverged := [run["lr"] for run in runs if run["value"] is None and run["state"] != "failed"]:
-        style = POINT | {"color": INK, "marker": "X", "markersize": 8, "linewidth": 0, "zorder": 3, "label": "gave up"}
+        style = POINT | {"color": INK, "marker": "X", "markersize": 8, "linewidth": 0, "zorder": 3, "label": "ended early"}
         axes.plot(diverged, [0.93] * len(diverged), transform=axes.get_xaxis_transform(), **style)
     if axes.get_legend_handles_labels()[1]:
         legend_above(axes, handlelength=1.6)

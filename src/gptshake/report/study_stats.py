@@ -340,30 +340,28 @@ def differences(study: Rows) -> list[Difference]:
     base = trials.get(labels[0])
     if base is None:
         return []
-    changes = [trials[label] for label in labels[1:] if label in trials]
-    pairs = [_pairs(trial, base) for trial in changes]
-    undecided = [_undecided(trial, base, len(those)) for trial, those in zip(changes, pairs, strict=True)]
-    tests = [None if why else paired([a["value"] - b["value"] for a, b in those]) for those, why in zip(pairs, undecided, strict=True)]
-    unread = len(labels) - 1 - len(changes)  # each counts as the comparison that it will be
-    significant = holm([*(test.p if test else 1.0 for test in tests), *[1.0] * unread])
+    compared = []
+    for trial in (trials[label] for label in labels[1:] if label in trials):
+        done, ours = (
+            {run["repeat"]: run for run in row["runs"] if run["state"] == "ok" and is_number(run["value"])} for row in (trial, base)
+        )
+        pairs = [(done[repeat], ours[repeat]) for repeat in sorted(done.keys() & ours.keys())]  # of runs that have the same seed
+        why = _undecided(trial, base, len(pairs))
+        compared.append((trial, pairs, why, None if why else paired([run["value"] - old["value"] for run, old in pairs])))
+    unread = len(labels) - 1 - len(compared)  # each counts as the comparison that it will be
+    significant = holm([*(test.p if test else 1.0 for *_, test in compared), *[1.0] * unread])
     found = []
-    for trial, those, why, test, clear in zip(changes, pairs, undecided, tests, significant, strict=False):
+    for (trial, pairs, why, test), clear in zip(compared, significant, strict=False):
         verdict = why or ("within noise" if not (test and clear) else "better" if cost(study, test.mean) < 0 else "worse")
-        timed = [(run["tokens_per_s"], ours["tokens_per_s"]) for run, ours in those if run.get("tokens_per_s") and ours.get("tokens_per_s")]
+        timed = [(run["tokens_per_s"], old["tokens_per_s"]) for run, old in pairs if run.get("tokens_per_s") and old.get("tokens_per_s")]
         speed = sum(new for new, _ in timed) / sum(old for _, old in timed) if timed else None
         level = mean = error = None
-        if those and not (not_ok(trial) or not_ok(base)):
-            gaps = [run["value"] - ours["value"] for run, ours in those]
-            level, mean, error = fmean(ours["value"] for _, ours in those), fmean(gaps), standard_error(gaps)
+        if pairs and not (not_ok(trial) or not_ok(base)):
+            gaps = [run["value"] - old["value"] for run, old in pairs]
+            level, mean, error = fmean(old["value"] for _, old in pairs), fmean(gaps), standard_error(gaps)
         reach = test.reach if test else None
-        found.append(Difference(str(trial["params"]["ablate"]), trial, level, mean, error, reach, speed, len(those), verdict))
+        found.append(Difference(str(trial["params"]["ablate"]), trial, level, mean, error, reach, speed, len(pairs), verdict))
     return found
-
-
-def _pairs(trial: Rows, base: Rows) -> list[tuple[Rows, Rows]]:
-    """Finished runs of a change and of the base that have the same seed."""
-    done = [{run["repeat"]: run for run in row["runs"] if run["state"] == "ok" and is_number(run["value"])} for row in (trial, base)]
-    return [(done[0][repeat], done[1][repeat]) for repeat in sorted(done[0].keys() & done[1].keys())]
 
 
 def _undecided(trial: Rows, base: Rows, pairs: int) -> str | None:

@@ -1,4 +1,4 @@
-"""What the tasks find_lr, fit_batch, plan, profile and inspect print: tables, and last, where the eye is, what to do.
+"""What the tasks find_lr, fit_batch, plan, profile and inspect print: tables, and in the last lines what to do.
 
 Takes the plain values of each task; ``plots_tasks.py`` draws the same values.
 """
