@@ -228,7 +228,7 @@ def scales(study: Rows) -> list[Scale]:
         if not numbers or not all(map(is_number, numbers)):
             continue
         low, high, middle = min(numbers), max(numbers), median(set(numbers))
-        geometric = low > 0 and (high > 20 * low or abs(middle - math.sqrt(low * high)) < abs(middle - (low + high) / 2))
+        geometric = low > 0 and (high > 20 * low or abs(middle - math.sqrt(low) * math.sqrt(high)) < abs(middle - (low + high) / 2))
         log = low > 0 and bool(axis.get("log") or axis.get("powers") or geometric)
         ends = (axis["low"], axis["high"]) if axis.get("low") is not None else (low, high)
         declared = axis.get("declared")
