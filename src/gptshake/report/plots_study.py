@@ -33,15 +33,9 @@ LARGE, SMALL = 34.0, 11.0  # diameters of the map's circles, in points; numbers 
 
 def figures(study: Rows, folder: Path) -> dict[str, Figure]:
     """Name -> figure, of all that there is to draw of a study in its folder."""
-    rows, compared = stats.learning_curves(study, folder), bool(study.get("ablate"))
-    drawn = {
-        "basin": None if compared else fit_figure(study),
-        "map": None if compared else map_figure(study),
-        "ablate": ablate_figure(study),
-        "curves": curves_figure(study, rows),
-        "time": time_figure(study, rows),
-        "timeline": timeline_figure(study),
-    }
+    rows = stats.learning_curves(study, folder)
+    first = {"ablate": ablate_figure(study)} if study.get("ablate") else {"basin": fit_figure(study), "map": map_figure(study)}
+    drawn = first | {"curves": curves_figure(study, rows), "time": time_figure(study, rows), "timeline": timeline_figure(study)}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 

@@ -178,7 +178,7 @@ def draw_plan(facts: Facts, folder: Path) -> list[Path]:
         figure, (above, middle, below) = frame(facts["title"], subtitle, 3.9, 3, height_ratios=(1, 1, 2.4))
         memory, peak = text.memory_parts(facts["memory"]), f"peak of memory: {text.peak_of(facts)}"
         _stacked_bar(above, memory, short_bytes, peak, facts["memory_there"])
-        asked = f" of {text.hours_text(facts['within'])}" if hours else ""
+        asked = f" of {counted(hours, 'hour', 'g')}" if hours else ""
         _stacked_bar(middle, facts["seconds"], duration, f"time: {duration(spent)}{asked}", 3600 * hours if hours else math.inf)
         below.set_axis_off()
         for place, (name, value) in enumerate(cells.items()):

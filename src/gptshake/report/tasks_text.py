@@ -39,9 +39,6 @@ STEP_PARTS = {
 KEPT = 3  # checkpoints: the newest two and the best
 
 
-# find_lr
-
-
 def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
     """The estimates, then the recommendation and why, from run.json; ``overrides`` are those of the training that it is for."""
     found = info["find_lr"]
@@ -111,9 +108,6 @@ def _lr_warnings(found: Facts) -> list[str]:
     return lines
 
 
-# fit_batch
-
-
 def fit_batch_row(row: Tried, batch: int, block_size: int) -> str:
     """One trial as a line, while others go on."""
     size = f"{row.size:>5} sequence{'s' if row.size > 1 else ' '}"
@@ -153,9 +147,6 @@ def fit_batch_sentence(facts: Facts) -> str:
     return f"data.micro_batch_size={use}{divided} is the fastest {where}: {speed}{more}; {most.size} {end}."
 
 
-# plan
-
-
 def plan_text(facts: Facts) -> str:
     """All of it but the picture, warnings last."""
     budget: Budget = facts["budget"]
@@ -164,7 +155,7 @@ def plan_text(facts: Facts) -> str:
     within = _within(facts) if "within" in facts else ""
     warnings = run_warnings(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
     if within and not too_often(budget.epochs):
-        warnings += too_often(_epochs_within(facts), hours_text(facts["within"]))
+        warnings += too_often(_epochs_within(facts), counted(facts["within"]["hours"], "hour", "g"))
     last = [f"note: {note}" for note in budget.notes] + ([f"warning: {warning}" for warning in warnings] or ["no problems found"])
     return "\n\n".join(filter(None, [head, table, within, "\n".join(last)]))
 
@@ -230,7 +221,7 @@ def _within(facts: Facts) -> str:
     within, epochs = facts["within"], _epochs_within(facts)
     tokens = within["steps"] * facts["budget"].tokens_per_step
     documents = f" ({epochs * within['documents']:,.0f} documents like these)" if within["documents"] > 1 else ""
-    steps = f"In {hours_text(within)}: {counted(within['steps'], 'step')} = {short_count(tokens)} tokens"
+    steps = f"In {counted(within['hours'], 'hour', 'g')}: {counted(within['steps'], 'step')} = {short_count(tokens)} tokens"
     text = f"{steps} = {epochs_in_words(epochs)} of this text, or one epoch of {short_bytes(tokens * facts['bytes_per_token'])}{documents}."
     presets = sorted(within["presets"], key=lambda row: (row["seconds"], row["name"]))
     fits = [row["name"] for row in presets if row["seconds"] <= 3600 * within["hours"] and row["memory"] <= facts["memory_there"]]
@@ -245,13 +236,6 @@ def _within(facts: Facts) -> str:
 
 def _epochs_within(facts: Facts) -> float:
     return float(facts["within"]["steps"] * facts["budget"].tokens_per_step / facts["within"]["epoch_tokens"])
-
-
-def hours_text(within: Facts) -> str:
-    return counted(within["hours"], "hour", "g")
-
-
-# profile
 
 
 def profile_text(facts: Facts) -> str:
@@ -293,9 +277,6 @@ def profile_numbers(facts: Facts) -> str:
 
 def start_phases(facts: Facts) -> dict[str, float]:
     return {name: seconds for name, seconds in facts["start"].items() if seconds >= 0.005}
-
-
-# inspect
 
 
 def inspection_text(facts: Facts, batch_size: int | None) -> str:
