@@ -35,7 +35,7 @@ def test_description_is_whole_and_can_be_written_down() -> None:
 
 def test_cores_are_counted_once_and_affinity_is_respected(imagined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.cpu_name() == "Imagined CPU"
-    assert (hardware.logical_cores(), hardware.physical_cores(), hardware.default_threads()) == (8, 4, 4)
+    assert (hardware.logical_cores(), hardware.physical_cores()) == (8, 4)
     monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)  # two threads of one core, and another core
     assert (hardware.logical_cores(), hardware.physical_cores()) == (3, 2)
 
@@ -43,7 +43,7 @@ def test_cores_are_counted_once_and_affinity_is_respected(imagined: Path, monkey
 @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 4), ("9900000 100000", 4)])
 def test_a_containers_quota_is_respected(imagined: Path, quota: str, cores: int) -> None:
     (imagined / "cpu.max").write_text(quota + "\n")
-    assert hardware.default_threads() == cores
+    assert hardware.physical_cores() == cores
 
 
 def test_a_containers_memory_is_respected(imagined: Path) -> None:

@@ -38,15 +38,14 @@ from gptshake.config.overrides import (
     written_out,
 )
 from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, targets, trains
-from gptshake.context import Context
+from gptshake.context import Context, Launch
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import Budget
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free, key_of
 from gptshake.record.git import Code, read_code
-from gptshake.record.launch import Launch
+from gptshake.record.names import new_id, run_name
 from gptshake.record.provenance import collect
-from gptshake.record.run import new_id, run_name
 from gptshake.redaction import redact, redacted
 from gptshake.signals import stop_behind
 from gptshake.sweep.space import texts_of

@@ -1,11 +1,10 @@
-"""Text on a terminal: how many columns it takes, and lines that renew themselves.
+"""Text on a terminal: how many columns it takes, and lines that renew themselves, fitted to its width anew at every showing.
 
-A live line never wraps, for a wrapped one cannot be renewed: it is fitted to the terminal's width anew at every showing, so it follows
-a resize. Under TERM=dumb lines follow each other without control characters; in a pipe or a file they keep their full length.
-Nothing printed may end or shorten a run: ``protect`` replaces the lowest layer of the two streams, and so covers print, logging and
-libraries.
+Under TERM=dumb lines follow each other; in a pipe or a file they keep their full length. Nothing printed may end or shorten a run: ``protect``
+replaces the lowest layer of the two streams, and so covers print, logging and libraries.
 """
 
+import contextlib
 import io
 import os
 import re
@@ -37,9 +36,8 @@ def protect() -> None:
 
 def lasting(number: int, encoding: str, *, line_buffering: bool) -> io.TextIOWrapper:
     """A stream to an open descriptor, whose writing never fails; a letter that the encoding lacks is written as its escape."""
-    return io.TextIOWrapper(
-        io.BufferedWriter(_Lasting(number, "w", closefd=False)), encoding, "backslashreplace", line_buffering=line_buffering
-    )
+    raw = io.BufferedWriter(_Lasting(number, "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=line_buffering)
 
 
 class _Lasting(io.FileIO):
@@ -58,15 +56,11 @@ class _Lasting(io.FileIO):
 
 
 class Console:
-    """A stream that people may be looking at. One that is closed, or knows fewer letters, raises nothing.
-
-    Args:
-        stream: where to; by default the standard output.
-    """
+    """A stream that people may be looking at, by default the standard output. One that is closed, or knows fewer letters, raises nothing."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        self.terminal = _is_terminal(self._stream)
+        self.terminal = not self._stream.closed and self._stream.isatty()
         self.renews = self.terminal and os.environ.get("TERM") not in ("dumb", "unknown")  # whether text can be replaced
         self._shown = False
 
@@ -80,7 +74,7 @@ class Console:
 
     def line(self, parts: Sequence[str], spare: Sequence[int] = ()) -> str:
         """The parts as one line that does not wrap if this is a terminal; arguments as in ``fit``."""
-        return fit(parts, self.size().columns - 1, spare) if self.terminal else _joined(parts)
+        return fit(parts, self.size().columns - 1, spare) if self.terminal else GAP.join(filter(None, parts))
 
     def show(self, parts: Sequence[str], spare: Sequence[int] = ()) -> None:
         """Show a line in place of the one before, or below it where it cannot be replaced; arguments as in ``fit``."""
@@ -96,14 +90,12 @@ class Console:
 
     def write(self, text: str) -> None:
         """Write text as it is, at once."""
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe, a closed file
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:
                 self._stream.write(text.encode("ascii", "replace").decode())
             self._stream.flush()
-        except (OSError, ValueError):  # a closed pipe, a closed file
-            return
 
 
 def printable(text: str) -> str:
@@ -122,18 +114,15 @@ def one_line(text: str) -> str:
 
 
 def fit(parts: Sequence[str], columns: int, spare: Sequence[int] = ()) -> str:
-    """The parts in one line of at most so many columns.
+    """The parts that are not empty in one line of at most so many columns.
 
-    Args:
-        parts: in the order in which they are shown; empty ones are not.
-        columns: of the terminal.
-        spare: indices of parts, those that are left out first come first; what remains is cut at the end.
+    ``spare`` has the indices of parts that may be left out, the first one first; what remains is cut at the end.
     """
     left = list(parts)
     for index in spare:
-        if width(_joined(left)) > columns:
+        if width(GAP.join(filter(None, left))) > columns:
             left[index] = ""
-    return cut(_joined(left), columns)
+    return cut(GAP.join(filter(None, left)), columns)
 
 
 def cut(text: str, columns: int, end: str = "") -> str:
@@ -141,13 +130,13 @@ def cut(text: str, columns: int, end: str = "") -> str:
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     if width(text) <= columns:
         return text
-    taken, kept = width(end), []
+    taken, kept = width(end), ""
     for letter in text:
         taken += width(letter)
         if taken > columns:
             break
-        kept.append(letter)
-    return "".join(kept).rstrip() + end if end else "".join(kept)
+        kept += letter
+    return kept.rstrip() + end if end else kept
 
 
 def width(text: str) -> int:
@@ -155,18 +144,7 @@ def width(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
-def _joined(parts: Sequence[str]) -> str:
-    return GAP.join(part for part in parts if part)
-
-
 def _columns(letter: str) -> int:
     if unicodedata.east_asian_width(letter) in "WF":
         return 2
     return 0 if unicodedata.category(letter) in ("Mn", "Me") and letter != "\ufe0f" else 1  # U+FE0F may widen the letter before it
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False

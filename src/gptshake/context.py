@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gptshake.distributed import ALONE, Ranks
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import Budget
-from gptshake.record.launch import Launch
+from gptshake.record.git import Code
 from gptshake.record.metrics import COLUMNS, Row
 
 if TYPE_CHECKING:
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from gptshake.record.trackers.protocol import Tracker
 
 RESERVED = (*COLUMNS, "steps", "skipped_steps", "test/loss", "test/bpb")  # names in a row or in the summary of a run
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One run as it was asked for: what the command line knows of it before it begins."""
+
+    id: str
+    name: str
+    path: Path  # run directory
+    overrides: list[str]  # as typed, so that the run becomes a config again
+    choices: dict[str, str]  # group -> option
+    provenance: dict[str, Any] = field(default_factory=dict)
+    resumes: bool = False  # ``path`` holds a run already
+    trial: dict[str, Any] | None = None  # of a sweep: study, number, repeat, params
+    code: Code = field(default_factory=Code)  # with the uncommitted changes of the moment when the command began
+    local_conf: dict[str, bytes] = field(default_factory=dict)  # the user's own ./conf, and Python files that it names
 
 
 @dataclass

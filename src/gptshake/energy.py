@@ -1,7 +1,6 @@
 """Energy that a device has drawn, from its own counter: NVIDIA's through the driver's library, a processor's through Linux's RAPL.
 
-Where there is no counter, or it may not be read (RAPL is root's on most systems), there is no number: nothing is estimated. A
-counter is the device's: what others do on it at the same time is in it, and the rest of the machine is not.
+Without a counter that may be read (RAPL is root's on most systems) there is no number. What others do on the device is in it.
 """
 
 import contextlib
@@ -23,17 +22,13 @@ Counter = tuple[Callable[[], float], float]  # reads joules; the value at which 
 
 
 class Meter:
-    """Adds up counters from its construction on, in a thread that sleeps nearly always.
-
-    Args:
-        counters: from ``counters_of``; none: it knows nothing.
-    """
+    """Adds up counters (of ``counters_of``; without any it knows nothing) from now on, in a thread that sleeps nearly always."""
 
     def __init__(self, counters: Sequence[Counter]) -> None:
         self._counters, self._joules, self._works = list(counters), 0.0, bool(counters)
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._last = [0.0] * len(self._counters)
-        self._sample(first=True)
+        self._last: list[float] = []
+        self._sample()
         if self._works:
             threading.Thread(target=self._watch, daemon=True).start()
 
@@ -51,30 +46,33 @@ class Meter:
         while self._works and not self._ended.wait(SAMPLE_SECONDS):
             self._sample()
 
-    def _sample(self, first: bool = False) -> None:
+    def _sample(self) -> None:
         with self._lock:
             try:
                 values = [read() for read, _ in self._counters]
             except (OSError, ValueError):
                 self._works = False  # half a sum would be a guess
                 return
-            if not first:
-                self._joules += sum(
-                    value - last + (whole if value < last else 0.0)
-                    for value, last, (_, whole) in zip(values, self._last, self._counters, strict=True)
-                )
+            for value, last, (_, whole) in zip(values, self._last or values, self._counters, strict=True):
+                self._joules += value - last + (whole if value < last else 0.0)
             self._last = values
 
 
 def counters_of(device: str, count: int = 1) -> list[Counter]:
     """The counters of ``cuda`` (the ``count`` GPUs that torch uses first) or ``cpu`` (all its sockets); none unless all of them have one."""
+    counters: list[Counter] = []
     if device == "cuda":
         import torch
 
         uuids = [getattr(torch.cuda.get_device_properties(number), "uuid", None) for number in range(count)]
         counters = [counter for uuid in uuids if uuid for counter in _nvidia(f"GPU-{uuid}")]
         return counters if len(counters) == count else []
-    return _rapl() if device == "cpu" else []
+    for folder in sorted(RAPL.glob("intel-rapl:*")) if device == "cpu" else ():  # AMD's processors stand there, too
+        with contextlib.suppress(OSError, ValueError):
+            if (folder / "name").read_text().startswith("package"):
+                whole = float((folder / "max_energy_range_uj").read_text()) / 1e6
+                counters.append((partial(_joules, folder / "energy_uj"), whole))
+    return counters
 
 
 def driver() -> str | None:
@@ -99,16 +97,6 @@ def _nvidia(uuid: str) -> list[Counter]:
         return millijoules.value / 1e3
 
     return [(read, 0.0)]
-
-
-def _rapl() -> list[Counter]:
-    counters: list[Counter] = []
-    for folder in sorted(RAPL.glob("intel-rapl:*")):  # AMD's processors stand there, too
-        with contextlib.suppress(OSError, ValueError):
-            if (folder / "name").read_text().startswith("package"):
-                whole = float((folder / "max_energy_range_uj").read_text()) / 1e6
-                counters.append((partial(_joules, folder / "energy_uj"), whole))
-    return counters
 
 
 def _joules(file: Path) -> float:

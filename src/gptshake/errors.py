@@ -1,19 +1,6 @@
 """Every error a user can meet, as one small tree; each class knows the exit code of the process.
 
-    GptshakeError            1   something failed that the user did not write
-    ├── UserError            2   what was asked for cannot be done; the sentence says what to write instead
-    │   ├── ConfigError          an option, a key, a value or a combination of them
-    │   ├── DataError            a corpus, a document, a tokenizer, a token store
-    │   └── RecordError          a run directory: missing, in use, or not what is expected
-    ├── OutOfReach           1   a hub or a server that did not answer; the sentence gives the ways out
-    ├── StorageError         1   a disk that is full, or a place that cannot be written to
-    ├── TrainingError        1   the training itself broke (a loss that is not finite)
-    └── CheckpointError      1   a checkpoint that is damaged or of another shape
-    Stop (BaseException)   128+n a signal asked the run to end; it was checkpointed first
-    Pruned (BaseException)     a sweep asked its trial to end: there are better ones
-
-Messages are whole sentences: what was written, why it cannot work, what to do. They are raised anywhere and printed
-in one place, ``gptshake.__main__``.
+Messages are whole sentences: what was written, why it cannot work, what to do. Only ``gptshake.__main__`` prints them.
 """
 
 import difflib
@@ -60,7 +47,7 @@ class RecordError(UserError):
 
 
 class OutOfReach(GptshakeError):
-    """A hub or a server that did not answer."""
+    """A hub or a server that did not answer; the sentence gives the ways out."""
 
 
 class StorageError(GptshakeError):
@@ -76,7 +63,7 @@ class CheckpointError(GptshakeError):
 
 
 class Stop(BaseException):
-    """A signal asked the run to end. Not an ``Exception``: no ``except Exception`` may hold it back.
+    """A signal asked the run to end; it was checkpointed first. Not an ``Exception``: no ``except Exception`` may hold it back.
 
     Args:
         signum: the signal's number; the process exits with ``128 + signum``.
@@ -89,11 +76,7 @@ class Stop(BaseException):
 
 
 class Pruned(BaseException):
-    """The sweep that a run belongs to asked it to end. Like ``Stop`` it passes every ``except Exception``.
-
-    Args:
-        reason: one sentence, for the record.
-    """
+    """The sweep that a run belongs to asked it to end, for ``reason``. Like ``Stop`` it passes every ``except Exception``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

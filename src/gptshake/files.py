@@ -1,8 +1,6 @@
 """Files that are either whole or not there: atomic writes, folders built once under a lock, checksums.
 
-Used by the token store, the tokenizers, the checkpoints and the run record. Everything is written beside its target,
-flushed to the disk, then renamed, and the folder is flushed too: a process killed at any moment leaves the old
-content or the new one, never half of either.
+All is written beside its target, flushed to the disk, then renamed: a kill at any moment leaves the old content or the new one.
 """
 
 import errno
@@ -25,16 +23,17 @@ from filelock import FileLock, Timeout
 from gptshake.errors import GptshakeError, RecordError, StorageError
 
 YAML_BYTES, YAML_VALUES, YAML_DEPTH = 1 << 20, 100_000, 50  # of a config file; a run's has 4 kB, 150 values, four deep
+PIECE = 16 << 20  # bytes of a file under one checksum; token stores of every version are compared by these
+CHEAP_BYTES = 64 << 20  # 0.07 s
 _NESTED = re.compile(r"(?:[\[{]\s*){20}|(?:- ){20}|^ {100}|(?:\? ){20}", re.MULTILINE)
+_OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's libraries write the system's number
+_ELSEWHERE = "choose another place with paths.runs=, paths.multirun= or paths.cache= (or the variable GPTSHAKE_CACHE)"
 
 
 def refuse_links(folder: Path) -> None:
     """Refuse a folder to be written to in which a link leads out of it: what is written or removed through it is somebody else's.
 
     Nor is anything written to a FIFO or a device: that would never end.
-
-    Raises:
-        RecordError: naming the first one.
     """
     inside = folder.resolve()
     for parent, folders, files in os.walk(folder):
@@ -51,13 +50,16 @@ def refuse_links(folder: Path) -> None:
                 )
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes.
+def expanded(path: str | Path) -> Path:
+    """A path as people type it, with ``~`` for the home; a name that only begins with a tilde, as ``~draft.txt``, stays what it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger, or no file: a FIFO or a device never ends.
-    """
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes; else a ValueError: a FIFO or a device never ends."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path.name} is not a regular file")
     if (size := path.stat().st_size) > limit:
@@ -66,60 +68,42 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def read_text(path: Path, limit: int) -> str:
-    """As ``read_bytes``, for UTF-8; with its line ends as ``\\n``.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger, no file, or no UTF-8.
-    """
+    """As ``read_bytes``, for UTF-8 (else a ValueError); with its line ends as ``\\n``."""
     return io.TextIOWrapper(io.BytesIO(read_bytes(path, limit)), encoding="utf-8").read()
 
 
 def yaml_text(path: Path) -> str:
     """The text of a YAML file that can be loaded: aliases and nesting may make a machine's memory of a few lines.
 
-    Raises:
-        OSError, ValueError: as ``read_text``; or what it would become is too large or too deep, with the figures.
-        yaml.YAMLError: it is no YAML.
+    Raises a ValueError if it is no UTF-8, too large or too deep, and lets pass OSError and yaml.YAMLError.
     """
     text = read_text(path, YAML_BYTES)
-    if "*" in text or _NESTED.search(text):
-        _refuse_large(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path.name)
-    return text
-
-
-def _refuse_large(events: Iterable[yaml.Event], name: str) -> None:
-    """Count values, those behind an alias as often as it stands there."""
-    sizes: dict[str, int] = {}
+    if "*" not in text and not _NESTED.search(text):
+        return text
+    sizes: dict[str, int] = {}  # values behind an anchor; they count as often as an alias stands for them
     within: list[tuple[str | None, int]] = []  # anchor, and values before it, of each open collection
     values = 0
-    for event in events:
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.CollectionStartEvent):
             within.append((event.anchor, values))
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = within.pop()
-            if anchor:
-                sizes[anchor] = values - before
+            sizes |= {anchor: values - before} if anchor else {}
         elif isinstance(event, yaml.AliasEvent):
             values += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
             values += 1
         if values > YAML_VALUES:
-            raise ValueError(f"{name} holds more than {YAML_VALUES:,} values, most of them through aliases")
+            raise ValueError(f"{path.name} holds more than {YAML_VALUES:,} values, most of them through aliases")
         if len(within) > YAML_DEPTH:
-            raise ValueError(f"{name} is nested more than {YAML_DEPTH} deep")
-
-
-_OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's libraries write the system's number
-_ELSEWHERE = "choose another place with paths.runs=, paths.multirun= or paths.cache= (or the variable GPTSHAKE_CACHE)"
+            raise ValueError(f"{path.name} is nested more than {YAML_DEPTH} deep")
+    return text
 
 
 def storage_error(error: BaseException, path: Path | None = None) -> StorageError | None:
     """The sentence about a full disk or a place that cannot be written to, if that is what an error or one behind it is about.
 
-    Args:
-        error: as it was caught; libraries may have wrapped the system's own, or kept only its text (safetensors).
-        path: what was being written, where the error does not say it.
+    Libraries may have wrapped the system's error, or kept only its text (safetensors); ``path`` is what was being written, if it does not say.
     """
     behind: BaseException | None = error
     while behind is not None:
@@ -142,11 +126,7 @@ def free_disk(place: Path) -> int:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Raise what goes wrong with the disk as a sentence that names the file.
-
-    Raises:
-        StorageError: the disk is full, or the place cannot be written to.
-    """
+    """Raise what goes wrong with the disk as a ``StorageError`` that names the file."""
     try:
         yield
     except GptshakeError:
@@ -164,14 +144,6 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def expanded(path: str | Path) -> Path:
-    """A path as people type it, with ``~`` for the home; a name that only begins with a tilde, as ``~draft.txt``, stays what it is."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -207,9 +179,8 @@ def write_folder_atomic(target: Path, write: Callable[[Path], None]) -> None:
 
 def _put(beside: Path, target: Path) -> None:
     """Flush a folder to the disk and let it take the place of ``target``."""
-    for file in beside.rglob("*"):
+    for file in (*beside.rglob("*"), beside):
         fsync(file)
-    fsync(beside)
     old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
     if target.exists():
         target.replace(old)
@@ -286,10 +257,6 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-PIECE = 16 << 20  # bytes of a file under one checksum; token stores of every version are compared by these
-CHEAP_BYTES = 64 << 20  # 0.07 s
-
-
 def checksums(path: Path) -> dict[str, Any]:
     """A file for a manifest: ``size`` in bytes, and ``sha256``, one for every ``PIECE`` bytes, hashed by all cores."""
     size = path.stat().st_size
@@ -297,23 +264,18 @@ def checksums(path: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path, files: Mapping[str, Mapping[str, Any]], *, everything: bool) -> str | None:
-    """What is wrong with the files of a folder, in words; None if nothing was found.
+    """What is wrong with the files of a folder (name -> its ``checksums``), in words; None if nothing was found.
 
-    Args:
-        folder: where they lie.
-        files: name -> its ``checksums``.
-        everything: read all of them; else all up to ``CHEAP_BYTES`` together, and of more as much: the last piece of each file, where
-            one that was cut off and filled up shows, and others drawn anew each time (a flipped byte in the rest is not seen).
-    Raises:
-        OSError: a file is missing or cannot be read.
+    Reads everything, or else all up to ``CHEAP_BYTES`` together, and of more as much: the last piece of each file, where one that was
+    cut off and filled up shows, and others drawn anew each time (a flipped byte in the rest is not seen).
     """
+    last, others = list[tuple[str, int]](), list[tuple[str, int]]()
     for name, file in files.items():
         size = (folder / name).stat().st_size
         if size != file["size"]:
             return f"{name} has {size:,} bytes instead of {file['size']:,}"
-    pieces = {name: range(-(-file["size"] // PIECE)) for name, file in files.items()}
-    last = [(name, numbers[-1]) for name, numbers in pieces.items() if numbers]
-    others = [(name, number) for name, numbers in pieces.items() for number in numbers[:-1]]
+        pieces = [(name, number) for number in range(-(-size // PIECE))]
+        others, last = others + pieces[:-1], last + pieces[-1:]
     if not everything and sum(file["size"] for file in files.values()) > CHEAP_BYTES:
         others = random.Random().sample(others, min(len(others), max(0, CHEAP_BYTES // PIECE - len(last))))
     for name, file in files.items():

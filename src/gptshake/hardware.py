@@ -1,15 +1,12 @@
-"""What this machine is: processor, memory, GPUs; which device and precision suit it; how fast it can multiply.
+"""What this machine is: processor, memory, GPUs; which device and precision suit it; how fast it can multiply. Imports no torch itself.
 
-Importing it imports no torch, and ``describe`` needs none; functions that ask torch import it when called. Peaks of
-known GPUs are a table, those of others are measured in a fifth of a second. Questions about a GPU go to its driver's own
-tool, for a process in which CUDA or Metal has started must not be forked; only measuring starts them.
+Questions about a GPU go to its driver's tool, for a process in which CUDA or Metal has started must not be forked; only measuring starts them.
 """
 
 import os
 import platform
 import re
 import resource
-import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -119,12 +116,12 @@ def cpu_name() -> str:
 def logical_cores() -> int:
     """Hardware threads that this process may use: its affinity and its container's quota are respected."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = (_cgroup_value("cpu.max") or "max").partition(" ")
+    quota, _, period = _cgroup_value("cpu.max").partition(" ")
     return max(1, min(allowed, -(-int(quota) // int(period)))) if quota.isdigit() and period.isdigit() else allowed
 
 
 def physical_cores() -> int:
-    """Cores behind those threads; two threads of one core multiply no faster than one."""
+    """Cores behind those threads, and so torch's threads on the CPU; two threads of one core multiply no faster than one."""
     if not CPU_INFO.exists():
         return min(int(_output("sysctl", "-n", "hw.physicalcpu") or logical_cores()), logical_cores())
     allowed, cores = os.sched_getaffinity(0), set()
@@ -135,16 +132,19 @@ def physical_cores() -> int:
     return max(1, min(len(cores) or logical_cores(), logical_cores()))
 
 
-def default_threads() -> int:
-    """Threads for torch on the CPU: the physical cores that this process may use."""
-    return physical_cores()
-
-
 def memory_bytes() -> int:
     """Main memory that this process may use, in bytes; a container's limit is respected."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup_value("memory.max")
-    return min(total, int(limit)) if limit and limit.isdigit() else total
+    total, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _cgroup_value("memory.max")
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def device_memory(device: str) -> int:
+    """Memory in which ``device`` (``cpu``, ``cuda``, ``mps``) trains, in bytes; Apple's GPUs share the main memory."""
+    if device != "cuda":
+        return memory_bytes()
+    import torch
+
+    return _mib("memory.total") or int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def free_bytes(device: str) -> int:
@@ -155,7 +155,7 @@ def free_bytes(device: str) -> int:
         return _mib("memory.free") or int(torch.cuda.mem_get_info()[0])
     found = re.search(r"^MemAvailable:\s*(\d+) kB$", MEM_INFO.read_text(), re.MULTILINE) if MEM_INFO.exists() else None
     free = 1024 * int(found[1]) if found else memory_bytes()
-    limit, used, stat = (_cgroup_value(f"memory.{name}") or "" for name in ("max", "current", "stat"))
+    limit, used, stat = (_cgroup_value(f"memory.{name}") for name in ("max", "current", "stat"))
     if limit.isdigit() and used.isdigit():
         cached = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)  # page cache that is given up when memory is needed
         free = min(free, int(limit) - int(used) + (int(cached[1]) if cached else 0))
@@ -195,15 +195,6 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
-def device_memory(device: str) -> int:
-    """Memory in which ``device`` (``cpu``, ``cuda``, ``mps``) trains, in bytes; Apple's GPUs share the main memory."""
-    if device != "cuda":
-        return memory_bytes()
-    import torch
-
-    return _mib("memory.total") or int(torch.cuda.get_device_properties(0).total_memory)
-
-
 def device_count(device: str) -> int:
     """Devices of a kind that training processes can be given one each; processors: one for each hardware thread."""
     if device == "cuda":
@@ -214,13 +205,7 @@ def device_count(device: str) -> int:
 
 
 def pick_device(accelerator: str) -> str:
-    """``cuda``, ``mps`` or ``cpu``.
-
-    Args:
-        accelerator: ``auto`` (the first that is there), ``gpu`` (CUDA or MPS), ``cuda``, ``mps`` or ``cpu``.
-    Raises:
-        ConfigError: an unknown word, or a device that is not there.
-    """
+    """``cuda``, ``mps`` or ``cpu``, for ``auto`` (the first that is there), ``gpu`` (CUDA or MPS) or one of them; refused if it is not there."""
     choices = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps"), "cuda": ("cuda",), "mps": ("mps",), "cpu": ("cpu",)}
     if accelerator not in choices:
         raise ConfigError(f"trainer.accelerator={accelerator} is unknown: write one of {', '.join(choices)}.")
@@ -255,11 +240,7 @@ def pick_precision(device: str) -> str:
 
 
 def check_precision(device: str | None, precision: str | None) -> None:
-    """Refuse a precision that the device does not have.
-
-    Raises:
-        ConfigError: with what it has.
-    """
+    """Refuse a precision that the device does not have."""
     if precision == FP16 and device in ("cpu", "mps"):
         raise ConfigError(
             f"trainer.precision=16-mixed needs a GPU of NVIDIA's, and this run is on {'the CPU' if device == 'cpu' else 'MPS'}: "
@@ -268,12 +249,9 @@ def check_precision(device: str | None, precision: str | None) -> None:
 
 
 def known_peak(gpu_name: str, precision: str) -> float | None:
-    """Dense peak of a GPU in FLOP/s, or None if the table lacks it.
+    """Dense peak of a GPU in FLOP/s, by its driver's name ("NVIDIA A100-SXM4-80GB"), or None if the table lacks it.
 
-    Args:
-        gpu_name: as the driver gives it ("NVIDIA A100-SXM4-80GB"); maker, memory and socket are no part of the model. A variant
-            (Laptop, SUPER, Ti) is another chip and is never taken for the plain one.
-        precision: ``bf16-mixed``, ``16-mixed`` or ``32-true``.
+    Maker, memory and socket are no part of the model. A variant (Laptop, SUPER, Ti) is another chip and is never taken for the plain one.
     """
     words = re.sub(r"\b(NVIDIA|GeForce|Tesla|SXM\d?|HBM\w*|\d+ ?GB)\b", " ", gpu_name.replace("-", " "))
     model = " ".join(words.split()).lower()
@@ -286,8 +264,7 @@ def peak_flops(device: str, precision: str) -> float:
     if device == "cuda":
         import torch
 
-        peak = known_peak(torch.cuda.get_device_name(), precision)
-        if peak:
+        if peak := known_peak(torch.cuda.get_device_name(), precision):
             return peak
     return measured_gemm_flops(device, precision)
 
@@ -300,9 +277,9 @@ def measured_gemm_flops(device: str, precision: str) -> float:
     size = 512 if device == "cpu" else 4096  # as fast as a larger one there, and done many times in a moment
     dtype = {BF16: torch.bfloat16, FP16: torch.float16}.get(precision, torch.float32)
     left, right = (torch.randn(size, size, device=device, dtype=dtype, generator=torch.Generator(device)) for _ in range(2))
-    best, until = float("inf"), time.perf_counter() + 0.05
     left @ right  # the first product also chooses a kernel
     wait(device)
+    best, until = float("inf"), time.perf_counter() + 0.05
     while best == float("inf") or time.perf_counter() < until:
         start = time.perf_counter()
         left @ right
@@ -322,9 +299,9 @@ def process_age() -> float | None:
 
 def wait(device: str) -> None:
     """Until the device has done what it was given."""
-    import torch
-
     if device != "cpu":
+        import torch
+
         {"cuda": torch.cuda, "mps": torch.mps}[device].synchronize()
 
 
@@ -343,17 +320,16 @@ def _first_gpu(field: str) -> str:
     return "" if parted.strip() == "Enabled" else value.strip()
 
 
-def _cgroup_value(name: str) -> str | None:
+def _cgroup_value(name: str) -> str:
+    """What the container says; nothing where there is none."""
     try:
         return (CGROUP / name).read_text().strip()
     except OSError:
-        return None
+        return ""
 
 
 def _output(*command: str) -> str:
     """What a command prints, or nothing if it is missing, fails or does not answer within five seconds."""
-    if shutil.which(command[0]) is None:
-        return ""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

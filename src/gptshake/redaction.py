@@ -1,9 +1,7 @@
 """No secret in a record, a log or a tracker: ``redact`` for texts, ``redacted`` for plain values, ``redact_code`` for sources.
 
-A secret is known by its value (variables of the environment whose names say so, a ``.env`` file here, the keys that W&B and the
-hub keep at home, what ``oc.env`` brought into the config), by its shape (tokens of known services, private keys, addresses with a
-password) or by its name (``password=…``). It becomes ``<secret>``. The trade-off: what is shorter than six letters is not found
-in a text, and now and then something harmless is hidden. The environment is read anew at each call, so nothing is kept or stale.
+A secret is known by its value (environment, .env, keys at home, what ``oc.env`` brought), by its shape or by its name. What is shorter than six
+letters is not found in a text, and now and then something harmless is hidden. The environment is read anew at each call.
 """
 
 import codecs
@@ -87,27 +85,23 @@ def redact(text: str) -> str:
     return _clean(text, _known())
 
 
-def redacted(node: Any, name: str = "") -> Any:
-    """Plain values with every secret in their texts as ``<secret>``.
+def redacted(node: Any) -> Any:
+    """Plain values (mappings, lists, texts) with every secret as ``<secret>``.
 
-    Args:
-        node: mappings, lists and values; what is no text stays as it is.
-        name: key that it stands under: one such as ``password`` makes its text a secret, one such as ``commit`` allows 40 digits.
+    The key of a text counts: one such as ``password`` makes it a secret, one such as ``commit`` allows 40 digits.
     """
-    return _walk(node, name, _known())
+    return _walk(node, "", _known())
 
 
 def redact_code(content: bytes, path: str) -> bytes:
     """A source, config file or piece of a patch with its secrets as ``<secret>``, all lines in their places."""
-    encoding = _encoding(content)
+    encoding, is_program = _encoding(content), path.endswith((".py", ".js"))
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
     text = content.decode(encoding, errors)
-    if path.endswith((".py", ".js")):
-        clean = _clean(text, _known(), _IN_PROGRAMS)
+    clean = _clean(text, _known(), _IN_PROGRAMS if is_program else _IN_TEXTS)
+    if is_program:
         strings = _ONE_LINE if text.startswith("diff --git ") else _STRING  # a piece of a file may begin within a string
         clean = strings.sub(lambda found: _NAMED.sub(rf"\1{SECRET}", found[0]), clean)
-    else:
-        clean = _clean(text, _known())
     return content if clean == text else clean.encode(encoding, errors)
 
 
@@ -163,8 +157,8 @@ def _clean(text: str, known: re.Pattern[str] | None, patterns: Sequence[re.Patte
 
 def _known() -> re.Pattern[str] | None:
     """What finds every secret whose value is known."""
-    values = {value for value in (*_of_environment(), *_of_dotenv(), *_at_home(), *_learned) if len(value) >= SHORTEST}
-    return _pattern(frozenset(values)) if values else None
+    values = frozenset(value for value in (*_of_environment(), *_of_dotenv(), *_at_home(), *_learned) if len(value) >= SHORTEST)
+    return _pattern(values) if values else None
 
 
 @lru_cache(maxsize=8)

@@ -1,9 +1,7 @@
-"""Signals that ask a run to end: TERM, INT, USR1, HUP.
+"""Signals that ask a run to end: TERM, INT, USR1, HUP; installed before torch is imported. One that was ignored at the start stays so.
 
-Installed before torch is imported. Outside the training loop a signal raises ``Stop`` at once; inside it only sets a flag,
-which the loop asks after every micro-batch, so that a step is never torn. A second INT ends the process immediately.
-A signal found ignored at the start (nohup, ``&``) stays ignored. Python runs a handler between two of its instructions only, so
-a thread ends the process if the main thread hangs in a library's call: after a grace period, or soon after a second signal.
+Inside the training loop a signal only sets a flag, which the loop asks after every micro-batch; outside it raises ``Stop``. A second INT ends the
+process at once, and so does a thread if the main thread hangs in a library's call: after a grace period, or soon after a second signal.
 """
 
 import os
@@ -28,10 +26,8 @@ class Signals:
     """The process's one handler; ``received`` is the signal that came, or None."""
 
     def __init__(self) -> None:
-        self.received: int | None = None
-        self._deferred = False
-        self._saving = False
         self._ignored: set[int] = set()
+        self.reset()
         self._answered = 0  # how often Python has run the handler
         self._wake: int | None = None  # where the interpreter writes the number of each signal that arrives
 
@@ -50,7 +46,8 @@ class Signals:
 
     def reset(self) -> None:
         """Forget what the process was that this one was forked from."""
-        self.received, self._deferred, self._saving = None, False, False
+        self.received: int | None = None
+        self._deferred = self._saving = False
         self._ignored.clear()
 
     def forked(self) -> None:
@@ -112,23 +109,15 @@ class Signals:
             if self._saving and signum:
                 grace_ends = now + SECOND
             if now >= min(deadline, grace_ends):
-                _end(signum)
-
-
-def _end(signum: int) -> None:
-    """End the process without its main thread."""
-    sentence = f"error: signal {signum} was not answered, as a call into a library does not return; the last checkpoint is kept\n"
-    try:
-        os.write(2, sentence.encode())
-    finally:
-        os._exit(128 + signum)
+                try:
+                    why = "as a call into a library does not return; the last checkpoint is kept"
+                    os.write(2, f"error: signal {signum} was not answered, {why}\n".encode())
+                finally:
+                    os._exit(128 + signum)  # without the main thread
 
 
 def stop_behind(error: BaseException) -> Stop | None:
-    """The signal that an error comes from, or None.
-
-    A ``Stop`` may come anywhere, also while a library cleans up; what the library raises then is no failure of the run.
-    """
+    """The signal that an error comes from, or None: what a library raises while a ``Stop`` ends it is no failure of the run."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:  # an error that is raised anew out of what wrapped it makes a ring

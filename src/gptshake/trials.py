@@ -23,7 +23,7 @@ from gptshake.config import overrides
 from gptshake.config.arguments import override_value
 from gptshake.config.compose import choices
 from gptshake.config.validate import check, check_one_device
-from gptshake.context import Context
+from gptshake.context import Context, Launch
 from gptshake.estimate import laws
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import run_seconds
@@ -32,8 +32,7 @@ from gptshake.files import expanded
 from gptshake.keys import key_of
 from gptshake.model.config import Costs
 from gptshake.record.git import Code
-from gptshake.record.launch import Launch
-from gptshake.record.run import new_id, run_name
+from gptshake.record.names import new_id, run_name
 from gptshake.setup import costs, resolve, schedule
 from gptshake.setup.instantiate import device_of
 from gptshake.sweep.app import Prepared
@@ -132,7 +131,7 @@ class Trials:
         _one_sample(cfg, composed.hydra.overrides.task)
         base, interval = hardware.resident_bytes(), cfg.trainer.val_check_interval
         if cfg.trainer.threads == AUTO:  # those of a slot, which the executor has set: more than a trial gets would measure another speed
-            cfg.trainer.threads = int(os.environ.get("OMP_NUM_THREADS", hardware.default_threads()))
+            cfg.trainer.threads = int(os.environ.get("OMP_NUM_THREADS", hardware.physical_cores()))
         store = resolve.token_store(cfg, [])
         budget = resolve.resolve(cfg, store, costs.speed_here)
         costs.check_run_capacity(cfg, store, budget, expanded(cfg.paths.multirun))

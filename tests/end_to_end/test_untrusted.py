@@ -14,9 +14,10 @@ import pytest
 from gptshake.config.compose_errors import checked_compose
 from gptshake.config.overrides import freeze, refuse_code, resumed_overrides, stored_overrides
 from gptshake.errors import RecordError
-from gptshake.record.disk import items
+from gptshake.record.index import read_entry
 from gptshake.record.run import Run
-from gptshake.tasks.sync import folder_to_upload
+from gptshake.tasks.clean import items
+from gptshake.tasks.sync import upload
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +178,7 @@ def test_a_record_of_another_user_is_told_by_the_key(run: Path, light_commands: 
 
 
 def test_somebody_elses_record_does_not_become_the_users_own_by_going_on(original: Path, tmp_path: Path) -> None:
-    from gptshake.record.seal import is_made_here
+    from gptshake.record.run import is_made_here
 
     own, theirs = (Path(shutil.copytree(original, tmp_path / name)) for name in ("own", "theirs"))
     tamper(theirs, "seed=2")
@@ -372,7 +373,7 @@ def test_what_a_link_of_a_record_points_to_is_not_uploaded(run: Path, tmp_path: 
     (run / "plots").mkdir(exist_ok=True)
     (run / "plots/x.png").symlink_to(tmp_path / "id_rsa")
     with pytest.raises(RecordError, match=r"x\.png is a link"):
-        folder_to_upload(run)
+        upload(read_entry(run))
 
 
 def test_a_run_that_is_linked_to_is_not_offered_for_removal(run: Path, tmp_path: Path) -> None:
@@ -380,6 +381,6 @@ def test_a_run_that_is_linked_to_is_not_offered_for_removal(run: Path, tmp_path:
     (tmp_path / "runs/theirs").symlink_to(run)
     assert items(tmp_path / "runs", tmp_path / "multirun", tmp_path / "cache") == []
     shutil.copytree(run, tmp_path / "runs/own")
-    assert [item.paths for item in items(tmp_path / "runs", tmp_path / "multirun", tmp_path / "cache")] == [
-        (tmp_path / "runs/own/checkpoints",)
+    assert [item.path for item in items(tmp_path / "runs", tmp_path / "multirun", tmp_path / "cache")] == [
+        tmp_path / "runs/own/checkpoints"
     ]

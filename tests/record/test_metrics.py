@@ -20,11 +20,11 @@ from gptshake.record.metrics import (
     DRAWN,
     MetricsWriter,
     Tail,
+    history,
     last_row,
     last_values,
     other_columns,
     read_columns,
-    read_history,
     read_rows,
 )
 
@@ -319,9 +319,9 @@ def test_a_long_history_is_thinned_evenly_and_keeps_every_validation(tmp_path: P
     for step in range(1, 101):
         writer.append({"step": step, "train/tokens": step} | ({"val/loss": 2.0} if step in (7, 100) else {}))
     writer.close()
-    assert [row["step"] for row in read_history(path, 20, 1000)] == [7, 20, 40, 60, 80, 100]
-    assert [row["step"] for row in read_history(path, 10, 4)] == [7, 30, 60, 90, 100]  # every third of those that are due
-    assert read_history(path, 1, 1000) == read_rows(path) and read_history(tmp_path / "none.csv", 10, 4) == []
+    assert [row["step"] for row in history(path, 20, 1000)] == [7, 20, 40, 60, 80, 100]
+    assert [row["step"] for row in history(path, 10, 4)] == [7, 30, 60, 90, 100]  # every third of those that are due
+    assert list(history(path, 1, 1000)) == read_rows(path) and list(history(tmp_path / "none.csv", 10, 4)) == []
 
 
 def test_a_file_that_is_not_there_has_empty_columns(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from gptshake.errors import RecordError
 from gptshake.estimate.noise_scale import Measurement
-from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
+from gptshake.record.metrics import NOISE_SCALE, NoiseScaleWriter, read_measurements
 
 
 def measured(*steps: int) -> list[Measurement]:
@@ -16,7 +16,7 @@ def measured(*steps: int) -> list[Measurement]:
 def written(folder: Path, *steps: int) -> None:
     writer = NoiseScaleWriter(folder, 10**9)
     for one in measured(*steps):
-        writer.append(one)
+        writer.add(one)
     writer.flush()
 
 
@@ -32,26 +32,26 @@ def test_a_run_that_has_none_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("step", "left"), [(0, ()), (9, ()), (10, (10,)), (25, (10, 20)), (30, (10, 20, 30))])
 def test_a_resumed_run_cuts_what_came_after_its_checkpoint(step: int, left: tuple[int, ...], tmp_path: Path) -> None:
     written(tmp_path, 10, 20, 30)
-    NoiseScaleWriter(tmp_path, step).append(measured(40)[0])
+    NoiseScaleWriter(tmp_path, step).add(measured(40)[0])
     assert read_measurements(tmp_path) == measured(*left, 40)
 
 
 def test_a_torn_last_line_and_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     written(tmp_path, 1, 2)
-    with (tmp_path / NAME).open("a") as file:
+    with (tmp_path / NOISE_SCALE).open("a") as file:
         file.write("3,192,2,8,nan,1.0\n4,256,2,8,0.")
     assert read_measurements(tmp_path) == measured(1, 2)
 
 
 def test_another_file_of_the_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text("a,b\n1,2\n")
+    (tmp_path / NOISE_SCALE).write_text("a,b\n1,2\n")
     with pytest.raises(RecordError):
         NoiseScaleWriter(tmp_path)
 
 
 def test_an_unknown_cell_names_its_line(tmp_path: Path) -> None:
     written(tmp_path, 1)
-    with (tmp_path / NAME).open("a") as file:
+    with (tmp_path / NOISE_SCALE).open("a") as file:
         file.write("2,128,two,8,1.0,1.0\n")
     with pytest.raises(RecordError, match="line 3"):
         read_measurements(tmp_path)

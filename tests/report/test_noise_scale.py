@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gptshake.estimate.noise_scale import Estimate, Measurement, running
-from gptshake.record.noise_scale import NoiseScaleWriter
+from gptshake.record.metrics import NoiseScaleWriter
 from gptshake.report.plots_run import Batch, batch_of, draw_noise_scale, noise_figure, plot_noise_scale
 
 INFO: dict[str, Any] = {
@@ -65,6 +65,6 @@ def test_a_run_with_measurements_gets_its_picture_and_one_without_none(tmp_path:
     assert plot_noise_scale(tmp_path) == []
     writer = NoiseScaleWriter(tmp_path)
     for step in range(1, 4):
-        writer.append(Measurement(step, 512 * step, 2, 8, 11.0, 3.5))
+        writer.add(Measurement(step, 512 * step, 2, 8, 11.0, 3.5))
     one, two = (plot_noise_scale(tmp_path)[1].read_bytes() for _ in range(2))
     assert one == two and batch_of(INFO) == (8, 64)

@@ -11,13 +11,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from gptshake.context import Context
+from gptshake.context import Context, Launch
 from gptshake.data.module import TrainBatches
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.adamw import adamw
 from gptshake.optim.schedule import cosine
-from gptshake.record.launch import Launch
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 from gptshake.training.callbacks.checkpoint import Checkpoint

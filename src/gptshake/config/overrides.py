@@ -25,8 +25,7 @@ from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESUME, is_free, key_of
 from gptshake.record.index import STUDY_FILE, flat, is_number, read_entry, read_study
-from gptshake.record.run import LATEST, find_run, read_run
-from gptshake.record.seal import is_made_here
+from gptshake.record.run import LATEST, find_run, is_made_here, read_run
 from gptshake.redaction import SECRET, redacted
 from gptshake.report.study_stats import best
 

@@ -1,8 +1,6 @@
-"""The code of this moment as git sees it: commit, and what is not committed, kept so that it can be made again.
+"""The code of this moment as git sees it: commit, and what is not committed, kept so that it can be made again, without secrets.
 
-Only the package's own checkout counts: an installed wheel inside somebody's repository is not that repository. Without git, or
-where git refuses, the code is "unversioned" and says why. A secret in a change is hidden, and the file is named in
-``git.redacted``: such a patch may no longer apply. A ``.env`` is never read.
+Only the package's own checkout counts; without git, or where git refuses, the code is "unversioned" and says why.
 """
 
 import hashlib
@@ -29,17 +27,13 @@ class GitRefused(Exception):
 
 
 def run_git(folder: Path, *command: str, seconds: float = 10.0) -> bytes:
-    """What git prints. It takes no lock to read, asks nothing, runs no hook or helper of the user's, and no variable points elsewhere.
-
-    Raises:
-        GitRefused: with the line that says why.
-    """
+    """What git prints. It takes no lock to read, asks nothing, runs no hook or helper of the user's, and no variable points elsewhere."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key.startswith("GIT_CONFIG")}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    settings = ("core.fsmonitor=false", "core.quotePath=false", f"core.hooksPath={os.devnull}")
-    arguments = ["git", *(word for setting in settings for word in ("-c", setting)), *command]
+    settings = ("-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "-c", f"core.hooksPath={os.devnull}")
+    options: dict[str, Any] = {"cwd": folder, "env": env, "stdin": subprocess.DEVNULL, "timeout": seconds}
     try:
-        done = subprocess.run(arguments, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(["git", *settings, *command], capture_output=True, check=False, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GitRefused("git is not installed" if isinstance(error, FileNotFoundError) else f"git did not answer: {error}") from error
     if done.returncode:
@@ -47,6 +41,14 @@ def run_git(folder: Path, *command: str, seconds: float = 10.0) -> bytes:
         reason = next((line for line in lines if line.startswith("fatal: ")), lines[-1] if lines else f"exit code {done.returncode}")
         raise GitRefused(f"git refused: {reason.removeprefix('error: ').rstrip('.')}")
     return done.stdout
+
+
+def _answer(root: Path, *command: str) -> str | None:
+    """One line, or None where git has no answer, as with a detached HEAD or no commit yet."""
+    try:
+        return run_git(root, *command).decode(errors="replace").strip() or None
+    except GitRefused:
+        return None
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,12 @@ class Code:
 
 def read_code() -> Code:
     """Ask git about the package's own checkout."""
+    root = None
     try:
         root = _checkout()
-    except GitRefused as refusal:
-        return Code({"unversioned": str(refusal)})
-    try:
         return _read(root)
     except GitRefused as refusal:
-        return Code({"unversioned": str(refusal)}, unread=str(refusal))
+        return Code({"unversioned": str(refusal)}, unread=str(refusal) if root else "")
 
 
 def checkout_root() -> Path | None:
@@ -116,20 +116,21 @@ def read_workspace() -> dict[str, Any] | None:
         None outside of any, in the package's own checkout, or where git refuses. ``dirty`` is None in a repository whose own config
         names filters, for git would run them: it may be somebody else's.
     """
-    here = Path.cwd()
     try:
-        root = Path(os.fsdecode(run_git(here, "rev-parse", "--show-toplevel").rstrip(b"\n")))
+        root = Path(os.fsdecode(run_git(Path.cwd(), "rev-parse", "--show-toplevel").rstrip(b"\n")))
         if root.resolve() == checkout_root():
             return None
         filters = _answer(root, "config", "--local", "--includes", "--get-regexp", r"^filter\.")
-        status = None if filters else run_git(root, "status", "--porcelain", "--ignore-submodules=all")
+        return _head(root) | {"dirty": None if filters else bool(run_git(root, "status", "--porcelain", "--ignore-submodules=all"))}
     except GitRefused:
         return None
+
+
+def _head(root: Path) -> dict[str, Any]:
     return {
         "commit": _answer(root, "rev-parse", "--verify", "--quiet", "HEAD"),
         "branch": _answer(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
         "remote": without_credentials(_answer(root, "remote", "get-url", "origin") or "") or None,
-        "dirty": None if status is None else bool(status),
     }
 
 
@@ -143,50 +144,42 @@ def without_credentials(remote: str) -> str:
 
 
 def _read(root: Path) -> Code:
-    commit = _answer(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    head = _head(root)
     # --no-renames: a renamed file is one removed and one added, so every entry has one path
     status = run_git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *GUARDED).split(b"\0")
     files = sorted(_text(entry[3:]) for entry in status if entry)
-    patch, hidden = _without_secrets(_patch(root, commit), root)
+    patch, hidden = _patch(root, head["commit"])
     copies, hashes, left_out = dict[str, bytes](), dict[str, str | None](), [name for name in files if _is_dotenv(name)]
     others = run_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *GUARDED).split(b"\0") if files else []
     for name in sorted(name for name in map(_text, filter(None, others)) if not _is_dotenv(name)):
-        content, hashes[name] = _content(root / name, MAX_COPIES - sum(map(len, copies.values())))
-        if content is None:
-            left_out.append(name)
-            continue
-        copies[name] = redact_code(content, name)
-        if copies[name] != content:
-            hidden.append(name)
+        file, room = root / name, MAX_COPIES - sum(map(len, copies.values()))
+        if file.is_symlink():
+            hashes[name] = link_sha256(file)
+        elif not file.is_file():  # a repository within the checkout
+            hashes[name] = None
+        elif file.stat().st_size > min(MAX_COPY, room):
+            hashes[name] = sha256(file)
+        else:
+            content = file.read_bytes()
+            copies[name] = redact_code(content, name)
             hashes[name] = hashlib.sha256(copies[name]).hexdigest()
-    about = {
-        "commit": commit,
-        "branch": _answer(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
-        "remote": without_credentials(_answer(root, "remote", "get-url", "origin") or "") or None,
+            hidden += [name] if copies[name] != content else []
+    changes = {
         "dirty": bool(files),
         "diff_sha256": changes_sha256(patch, hashes) if files else None,
         "untracked": hashes,
-        "left_out": sorted(set(left_out)),
+        "left_out": sorted({*left_out, *(hashes.keys() - copies.keys())}),
         "redacted": sorted(hidden),
     }
-    return Code(about, files, patch, copies)
+    return Code(head | changes, files, patch, copies)
 
 
-def _content(file: Path, room: int) -> tuple[bytes | None, str | None]:
-    """A file's content if it is to be copied, and its hash."""
-    if file.is_symlink():
-        return None, link_sha256(file)
-    if not file.is_file():  # a repository within the checkout
-        return None, None
-    if file.stat().st_size > min(MAX_COPY, room):
-        return None, sha256(file)
-    content = file.read_bytes()
-    return content, hashlib.sha256(content).hexdigest()
-
-
-def _without_secrets(patch: bytes, root: Path) -> tuple[bytes, list[str]]:
-    """The patch with its secrets hidden, and the files that are no longer as they were; a binary one is left out whole."""
-    kept, hidden = [], []
+def _patch(root: Path, commit: str | None) -> tuple[bytes, list[str]]:
+    """All changes with their secrets hidden, and the files that are no longer as they were; a binary one is left out whole."""
+    base = commit or run_git(root, "hash-object", "-t", "tree", os.devnull).decode().strip()  # before the first commit: the empty tree
+    paths = (*GUARDED, ":(exclude,glob)**/.env*", ":(exclude,glob)**/.env*/**")
+    prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's own git writes
+    patch, kept, hidden = run_git(root, "diff", "--binary", *_PLAIN, "--no-renames", *prefixes, base, "--", *paths), b"", list[str]()
     for section in re.split(rb"^(?=diff --git )", patch, flags=re.MULTILINE):
         name = _text(section.partition(b"\n")[0].rpartition(b" b/")[2]).strip('"')
         if b"\nGIT binary patch\n" in section:
@@ -194,14 +187,17 @@ def _without_secrets(patch: bytes, root: Path) -> tuple[bytes, list[str]]:
             clean = section if redact_code(content, name) == content else b""
         else:
             clean = redact_code(section, name)
-        kept.append(clean)
-        if clean != section:
-            hidden.append(name)
-    return b"".join(kept), hidden
+        kept += clean
+        hidden += [name] if clean != section else []
+    return kept, hidden
 
 
 def _is_dotenv(name: str) -> bool:
     return any(part.startswith(".env") for part in Path(name).parts)
+
+
+def _text(path: bytes) -> str:
+    return path.decode(errors="backslashreplace")
 
 
 def changes_sha256(patch: bytes, untracked: Mapping[str, str | None]) -> str:
@@ -217,76 +213,23 @@ def link_sha256(file: Path) -> str:
     return hashlib.sha256(os.fsencode(file.readlink())).hexdigest()
 
 
-def _answer(root: Path, *command: str) -> str | None:
-    """One line, or None where git has no answer, as with a detached HEAD or no commit yet."""
-    try:
-        return run_git(root, *command).decode(errors="replace").strip() or None
-    except GitRefused:
-        return None
-
-
-def _patch(root: Path, commit: str | None) -> bytes:
-    base = commit or run_git(root, "hash-object", "-t", "tree", os.devnull).decode().strip()  # before the first commit: the empty tree
-    paths = (*GUARDED, ":(exclude,glob)**/.env*", ":(exclude,glob)**/.env*/**")
-    prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's own git writes
-    return run_git(root, "diff", "--binary", *_PLAIN, "--no-renames", *prefixes, base, "--", *paths)
-
-
-def _text(path: bytes) -> str:
-    return path.decode(errors="backslashreplace")
-
-
 def is_commit(text: str) -> bool:
     """Whether a text out of a record is a commit's hash; anything else might be an option of git's."""
     return re.fullmatch("[0-9a-f]{7,64}", text) is not None
 
 
-def commits_between(old: str, new: str) -> list[str] | None:
-    """``1a2b3c4 subject`` of every commit that ``new`` has, ``old`` has not, and that touches source or config; the newest first.
+def commits_between(old: str, new: str, shown: str = "%h %s", paths: Iterable[str] = GUARDED) -> list[str] | None:
+    """``1a2b3c4 subject`` of every commit that ``new`` has, ``old`` has not, and that touches some paths; the newest first.
 
-    Returns:
-        None if there is no checkout, or it does not hold both commits.
+    None if there is no checkout, or it does not hold both commits.
     """
-    return _lines("log", "--format=%h %s", f"{old}..{new}", "--", *GUARDED) if is_commit(old) and is_commit(new) else None
+    return _lines("log", f"--format={shown}", f"{old}..{new}", "--", *paths) if is_commit(old) and is_commit(new) else None
 
 
 def stat_between(old: str, new: str) -> list[str] | None:
     """``git diff --stat`` of source and config from one commit to another, with the line of sums at the end; None as above."""
-    stat = ("diff", "--stat=100", *_PLAIN, old, new, "--", *GUARDED)
-    lines = _lines(*stat) if is_commit(old) and is_commit(new) else None
+    lines = _lines("diff", "--stat=100", *_PLAIN, old, new, "--", *GUARDED) if is_commit(old) and is_commit(new) else None
     return None if lines is None else [line.strip() for line in lines]
-
-
-class History:
-    """Subjects of all commits that lead to some, read with one call of git, so that many questions about them cost nothing.
-
-    Args:
-        ends: commits as run.json holds them; those that this checkout does not know, and what is no commit, count for nothing.
-    """
-
-    def __init__(self, ends: Iterable[str]) -> None:
-        hashes = sorted(set(filter(is_commit, ends)))
-        found = _lines("log", "--ignore-missing", "--format=%H%x09%P%x09%s", *hashes, "--") if hashes else None
-        lines = [line.split("\t", 2) for line in found or () if line.count("\t") >= 2]
-        self._parents = {commit: parents.split() for commit, parents, _ in lines}
-        self._subjects = {commit: subject for commit, _, subject in lines}
-
-    def between(self, old: str, new: str) -> list[str]:
-        """Subjects of the commits that ``new`` has and ``old`` has not, the newest first; none where one of them is not known."""
-        if old not in self._parents or new not in self._parents:
-            return []
-        ours = self._ancestors(new, without=self._ancestors(old))
-        return [subject for commit, subject in self._subjects.items() if commit in ours]
-
-    def _ancestors(self, commit: str, without: Iterable[str] = ()) -> set[str]:
-        """The commit and all before it, except for those of ``without``."""
-        found, stop, waiting = set[str](), set(without), [commit]
-        while waiting:
-            one = waiting.pop()
-            if one not in found and one not in stop:
-                found.add(one)
-                waiting += self._parents.get(one, [])
-        return found
 
 
 def _lines(*command: str) -> list[str] | None:

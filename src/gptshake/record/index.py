@@ -24,8 +24,7 @@ from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, read_text, yaml_text
 from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
 from gptshake.record.names import title_of
-from gptshake.record.run import LARGEST_RECORD, debugs, parse_run, run_dirs, status_of
-from gptshake.record.sessions import end_session, totals
+from gptshake.record.run import LARGEST_RECORD, debugs, end_session, parse_run, run_dirs, status_of, totals
 from gptshake.record.shape import malformed, malformed_study
 from gptshake.record.texts import Sample, read_samples
 

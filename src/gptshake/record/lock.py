@@ -1,8 +1,6 @@
-"""Who is at work in a run directory: a lock held by the kernel, a heartbeat with the last value, a request to stop.
+"""Who is at work in a run directory: a lock held by the kernel, so it ends with the process; a heartbeat; a request to stop.
 
-The lock ends with the process, however it ends, so nothing stale is left to clean up. Each file has one writer: the run
-writes ``lease.json``, others ask for a stop through the file ``stop``; so no heartbeat can undo a request.
-This is all that a run and a sweep's controller know of each other.
+Each file has one writer: the run writes ``lease.json``, others ``stop``. This is all that a run and a sweep's controller know of each other.
 """
 
 import contextlib
@@ -26,12 +24,8 @@ _LARGEST = 1 << 16  # bytes of a heartbeat
 class RunLock:
     """The right to write into a run directory, held from construction until ``release`` or the end of the process.
 
-    Take it before the run is created or opened. A request to stop from before is forgotten.
-
-    Args:
-        path: the run directory; made if it is not there.
-    Raises:
-        RecordError: if another process holds it; names its number. Or a link in it leads out of it.
+    Take it before the run is created or opened; the directory is made if it is not there. It is refused with the number of the process
+    that holds it, or if a link in it leads out of it. A request to stop from before is forgotten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,17 +39,15 @@ class RunLock:
             who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
             raise RecordError(f"{path} is in use by {who}; wait for it or stop it first.") from None
         (path / _STOP).unlink(missing_ok=True)
-        self._write(0, None)
+        self._written = -HEARTBEAT_SECONDS
+        self.heartbeat(0)
 
     def heartbeat(self, step: int, value: float | None = None) -> None:
-        """Say that the run is alive; call it as often as you like, it writes every ``HEARTBEAT_SECONDS`` at most.
-
-        Args:
-            step: optimizer steps finished.
-            value: the last validation loss.
-        """
+        """Show that the run is alive, after so many steps and with this validation loss; call it as often as you like, it seldom writes."""
         if time.monotonic() - self._written >= HEARTBEAT_SECONDS:
-            self._write(step, value)
+            beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value}
+            write_atomic(self._path / _HEARTBEAT, json.dumps(beat))
+            self._written = time.monotonic()
 
     def stop_requested(self) -> str | None:
         """Why somebody asks the run to end, or None; costs a look at the disk, so ask once a step at most."""
@@ -68,20 +60,12 @@ class RunLock:
         """Let go of the directory; its files stay, for removing a lock file would let two processes lock two files."""
         os.close(self._handle)
 
-    def _write(self, step: int, value: float | None) -> None:
-        beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value}
-        write_atomic(self._path / _HEARTBEAT, json.dumps(beat))
-        self._written = time.monotonic()
-
 
 class NullLock(RunLock):
     """Holds no directory: what ranks have that train along and leave all writing to rank 0."""
 
     def __init__(self) -> None:
-        pass
-
-    def heartbeat(self, step: int, value: float | None = None) -> None:
-        pass
+        self._written = float("inf")  # no heartbeat is due
 
     def stop_requested(self) -> str | None:
         return None
@@ -125,11 +109,7 @@ def is_alive(path: Path) -> bool:
 
 
 def lock_file(path: Path, seconds: float = 0.0) -> int:
-    """A descriptor that holds a file's lock until it is closed; the file is made if it is not there.
-
-    Raises:
-        BlockingIOError: another process has it all this time.
-    """
+    """A descriptor that holds a file's lock until it is closed; the file is made if it is not there."""
     handle, until = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + seconds
     while True:
         try:

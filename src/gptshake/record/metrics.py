@@ -1,8 +1,7 @@
-"""metrics.csv: one row per optimizer step, appended; the numbers come back exactly as they went in.
+"""metrics.csv, one row per optimizer step, and noise_scale.csv: the numbers come back exactly as they went in. Columns are open.
 
-A row reaches the kernel in one write as soon as it is appended (about 5 us), so a killed process loses none of them; only
-``flush`` waits for the disk, and only it survives a power cut. A last line that a kill tore is ignored by readers and
-cut away by the next writer. Columns are open: a row with a new name adds one behind the others. Not here: what is measured, and when.
+A row reaches the kernel in one write at once (about 5 us), so a killed process loses none; only ``flush`` waits for the disk, and survives a
+power cut. A last line that a kill tore is ignored by readers and cut away by the next writer; another that cannot be read is a RecordError.
 """
 
 import contextlib
@@ -11,9 +10,12 @@ import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
-from gptshake.errors import RecordError
+from gptshake.errors import RecordError, first_line
+from gptshake.estimate.noise_scale import Measurement
 from gptshake.files import fsync, write_atomic
 
 WHOLE_NUMBERS = frozenset({"step", "train/tokens", "micro_batch_size", "batch_size"})
@@ -33,38 +35,30 @@ COLUMNS = (
     "time",  # seconds since 1970
 )
 DRAWN = ("step", "train/tokens", "train/loss", "train/lr", "val/loss", "val/bpb", "perf/step_ms")  # what curves are made of
+NOISE_SCALE = "noise_scale.csv"
+NOISE_COLUMNS = ("step", "train/tokens", "micro_batch_size", "batch_size", "noise/micro_norm2", "noise/batch_norm2")  # as in Measurement
+CHUNK_BYTES = 1 << 22
+_LONGEST_ROW = 1 << 16  # bytes, more than any has
 Row = dict[str, int | float]
 Columns = dict[str, "array[float]"]  # values of all rows, NaN where a row has none
-_NOTHING = float("nan")
-_TOKENS = "train/tokens"
-_CHUNK_BYTES = 1 << 22
-_LONGEST_ROW = 1 << 16  # bytes, more than any has
 
 
 class MetricsWriter:
-    """Appends rows to a metrics.csv; a torn last line of a killed writer is cut away first.
+    """Appends rows to a metrics.csv, which is made if it is not there; a torn last line of a killed writer is cut away first.
 
-    Args:
-        path: the file; made with its header if it is not there yet.
-        columns: its header, in order; a file that is there may have others behind the first two.
-    Raises:
-        RecordError: if the file is not one of rows by step and tokens.
+    A file that is there may have other columns than those given behind the first two; if these differ, it is refused.
     """
 
     def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
         self._path = path
-        self._columns, self.n_rows = _mend(path, list(columns))
-        self._known = frozenset(self._columns)
+        header, self.n_rows = _mend(path, list(columns))
+        self._columns = dict.fromkeys(header)
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND)  # appending: right after a cut, too
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Write one row; columns that are missing (or None) stay empty, and new names become columns.
-
-        Raises:
-            RecordError: if a name cannot be that of a column.
-        """
-        if not row.keys() <= self._known:
-            self._add([name for name in row if name not in self._known])
+        """Write one row; columns that are missing (or None) stay empty, and new names become columns."""
+        if not row.keys() <= self._columns.keys():
+            self._add([name for name in row if name not in self._columns])
         os.write(self._handle, (",".join([_text(name, row.get(name)) for name in self._columns]) + "\n").encode())
         self.n_rows += 1
 
@@ -79,29 +73,24 @@ class MetricsWriter:
         write_atomic(self._path, ",".join(columns).encode() + b"\n" + rows.replace(b"\n", b"," * len(names) + b"\n"))
         os.close(self._handle)
         self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        self._columns, self._known = columns, frozenset(columns)  # not where the disk was full: the file has its old header then
+        self._columns = dict.fromkeys(columns)  # not where the disk was full: the file has its old header then
 
     def flush(self) -> None:
         """Return once every row is on the disk."""
         os.fsync(self._handle)
 
     def cut(self, n_rows: int) -> None:
-        """Keep the first ``n_rows`` rows; the next one is appended after them.
-
-        Raises:
-            RecordError: if there are fewer.
-        """
+        """Keep the first ``n_rows`` rows; the next one is appended after them."""
         if not 0 <= n_rows <= self.n_rows:
             raise RecordError(
                 f"{self._path} holds {self.n_rows} rows; it cannot be cut to {n_rows}, so it is not the record of this checkpoint."
             )
-        if n_rows == self.n_rows:
-            return
-        with self._path.open("rb") as file:
-            end = sum(len(file.readline()) for _ in range(n_rows + 1))  # the header, too
-        os.truncate(self._path, end)
-        self.n_rows = n_rows
-        self.flush()
+        if n_rows < self.n_rows:
+            with self._path.open("rb") as file:
+                end = sum(len(file.readline()) for _ in range(n_rows + 1))  # the header, too
+            os.truncate(self._path, end)
+            self.n_rows = n_rows
+            self.flush()
 
     def close(self) -> None:
         """Flush and let go of the file."""
@@ -109,35 +98,85 @@ class MetricsWriter:
         os.close(self._handle)
 
 
+def _mend(path: Path, columns: list[str]) -> tuple[list[str], int]:
+    """Make the file end with a whole line, beginning with a header; returns its columns and its number of rows."""
+    size, lines, whole, crlf = 0, 0, 0, False
+    with path.open("rb") if path.exists() else io.BytesIO() as file:
+        first = _cells(file.readline().decode(errors="replace"))
+        file.seek(0)
+        while chunk := file.read(CHUNK_BYTES):
+            if count := chunk.count(b"\n"):
+                lines, whole = lines + count, size + chunk.rindex(b"\n") + 1
+            size, crlf = size + len(chunk), crlf or b"\r" in chunk
+    if not whole:  # new, or killed within its header
+        path.write_text(",".join(columns) + "\n", encoding="utf-8")
+        fsync(path.parent)
+        return columns, 0
+    if first[:2] != columns[:2] or len(set(first)) < len(first):
+        raise RecordError(f"{path} has other columns than this version of gptshake writes, so the run cannot go on in it.")
+    if whole < size:
+        os.truncate(path, whole)
+    if crlf:
+        write_atomic(path, path.read_bytes().replace(b"\r\n", b"\n"))
+    return first, lines - 1
+
+
+class NoiseScaleWriter(MetricsWriter):
+    """Appends to noise_scale.csv, after measurements of steps later than ``step`` were cut away, which a resumed run makes again."""
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        super().__init__(folder / NOISE_SCALE, NOISE_COLUMNS)
+        self.cut(sum(one.step <= step for one in read_measurements(folder)))
+
+    def add(self, one: Measurement) -> None:
+        self.append(dict(zip(NOISE_COLUMNS, astuple(one), strict=True)))
+
+
+def read_measurements(folder: Path) -> list[Measurement]:
+    """All finite measurements of the noise scale in a run so far, in order; none if there is no file."""
+    rows = ([row[name] for name in NOISE_COLUMNS] for row in read_rows(folder / NOISE_SCALE))
+    return [Measurement(*map(int, row[:4]), *row[4:]) for row in rows if all(map(math.isfinite, row))]
+
+
 def read_rows(path: Path) -> list[Row]:
-    """All whole rows in order, each with the columns it has; a torn last line is left out, a missing file has no rows.
-
-    Raises:
-        RecordError: if a line in the midst of the file cannot be read; it names the line.
-    """
-    return list(_rows(path)) if path.is_file() else []
+    """All whole rows in order, each with the columns it has; a torn last line is left out, a missing file has no rows."""
+    return list(history(path, 1))
 
 
-def read_history(path: Path, every: int, most: int) -> list[Row]:
-    """The rows of every so many steps, and all with a validation, as a mirror shows a run; of a long run only about ``most``, evenly.
+def history(path: Path, every: int, most: int | None = None) -> Iterator[Row]:
+    """The rows of every so many steps, of a long run only about ``most``, evenly, and all with a validation; read as a stream."""
+    if not path.is_file():  # a FIFO would never end
+        return
+    if most:
+        every *= max(1, math.ceil(last_row(path).get("step", 0) / every / most))
+    # newline="\n": only the writer's own line ends count, and only a line with its end is whole.
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        header = _cells(file.readline())
+        for number, line in enumerate(file, start=2):
+            if not line.endswith("\n"):
+                return
+            cells = dict(zip(header, line.split(","), strict=False)) if every > 1 else {}
+            step = cells.get("step", "")  # a line that is no row is read, too, for it is to be found
+            if not step.isdigit() or int(step) % every == 0 or cells.get("val/loss"):
+                yield _row(path, header, line, f"line {number}")
 
-    Raises:
-        RecordError: if a line that is read cannot be.
-    """
-    steps = last_row(path).get("step", 0)
-    return list(_rows(path, every * max(1, math.ceil(steps / every / most)))) if steps else []
+
+def last_row(path: Path) -> Row:
+    """The last whole row; empty if there is none. Reads the end of the file only."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        header = file.readline()
+        file.seek(max(len(header), file.seek(0, os.SEEK_END) - _LONGEST_ROW))
+        lines = file.read().split(b"\n")[:-1]
+    return _row(path, _cells(header.decode()), lines[-1].decode(errors="replace"), "the last line") if lines else {}
 
 
 def last_values(path: Path, names: Iterable[str]) -> Row:
-    """The last value of each column, found from the end of the file, so that a list of many runs need not read all rows.
-
-    Args:
-        path: a metrics.csv, or none.
-        names: the columns; one without a value is left out, as is all of a file that cannot be read.
-    """
+    """The last value of each column that has one, found from the end of the file; none of a file that is not there or cannot be read."""
     wanted, found = set(names), Row()
     with contextlib.suppress(OSError, ValueError):
-        content = path.read_bytes() if path.is_file() else b""  # a FIFO would never end
+        content = path.read_bytes() if path.is_file() else b""
         header, *lines = content.decode(errors="replace").replace("\r\n", "\n").split("\n")[:-1]  # a torn last line is none
         places = {name: place for place, name in enumerate(header.split(",")) if name in wanted}
         for line in reversed(lines):
@@ -157,10 +196,17 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.more = False  # whether the last call left some for the next one
         self._restart()
 
-    def new(self) -> list[Row]:
-        """The rows that came since the last call."""
+    def _restart(self) -> None:
+        self._offset, self._header = 0, list[str]()
+        self._tokens, self._seconds = 0, 0.0
+        self._rate = 0.0  # the last learning rate
+        self._warm: int | None = None  # tokens at which it rose no more
+
+    def new(self, most: int = -1) -> list[Row]:
+        """The rows that came since the last call, or those in the first so many bytes of them."""
         try:
             if self._path.stat().st_size < self._offset:  # cut back to a checkpoint
                 self._restart()
@@ -168,16 +214,33 @@ class Tail:
                 if self._header and _cells(file.readline().decode(errors="replace")) != self._header:
                     self._restart()
                 file.seek(self._offset)
-                content = file.read()
+                content = file.read(most)
         except OSError:
-            return []
+            content = b""
         whole = content[: content.rfind(b"\n") + 1]
         self._offset += len(whole)
+        self.more = bool(whole) and len(content) == most
         try:
             return [row for line in whole.decode().split("\n")[:-1] if (row := self._row(line))]
         except ValueError:  # it was cut and has grown past our place since: these are not whole lines
             self._restart()
             return []
+
+    def _row(self, line: str) -> Row | None:
+        if not self._header:
+            self._header = _cells(line)
+            return None
+        if "train/tokens" not in self._header:
+            return None
+        row = {name: _number(name, cell) for name, cell in zip(self._header, _cells(line), strict=True) if cell}
+        if "train/tokens" not in row:
+            return None
+        rate = row.get("train/lr", 0.0)
+        if self._warm is None and rate <= self._rate:
+            self._warm = int(row["train/tokens"])
+        self._rate = rate
+        self._tokens, self._seconds = int(row["train/tokens"]), self._seconds + row.get("perf/step_ms", 0.0) / 1e3
+        return row
 
     def warming(self, tokens: int) -> bool:
         """Whether the learning rate had risen with every row up to the one of so many tokens."""
@@ -188,118 +251,63 @@ class Tail:
         """Tokens per second of training in the rows so far, without validations and start-up; None before the first."""
         return self._tokens / self._seconds if self._seconds else None
 
-    def _restart(self) -> None:
-        self._offset, self._header = 0, list[str]()
-        self._tokens, self._seconds = 0, 0.0
-        self._rate = 0.0  # the last learning rate
-        self._warm: int | None = None  # tokens at which it rose no more
-
-    def _row(self, line: str) -> Row | None:
-        if not self._header:
-            self._header = _cells(line)
-            return None
-        if _TOKENS not in self._header:
-            return None
-        row = {name: _number(name, cell) for name, cell in zip(self._header, _cells(line), strict=True) if cell}
-        if _TOKENS not in row:
-            return None
-        rate = row.get("train/lr", 0.0)
-        if self._warm is None and rate <= self._rate:
-            self._warm = int(row[_TOKENS])
-        self._rate = rate
-        self._tokens, self._seconds = int(row[_TOKENS]), self._seconds + row.get("perf/step_ms", 0.0) / 1e3
-        return row
-
 
 def read_columns(path: Path, names: Iterable[str]) -> Columns:
-    """Some columns of all whole rows; three times as fast as ``read_rows``, and 8 bytes a value.
-
-    Raises:
-        RecordError: if the file has rows that cannot be read.
-    """
-    names = list(names)
+    """Some columns of all whole rows, 8 bytes a value."""
     columns = {name: array("d") for name in names}
-    for part in column_chunks(path, names):
+    for part in column_chunks(path, list(columns)):
         for name, values in part.items():
             columns[name].extend(values)
     return columns
 
 
-def column_chunks(path: Path, names: Sequence[str]) -> Iterator[dict[str, list[float]]]:
-    """As ``read_columns``, in parts of some ten thousand rows: a million rows take two seconds and little memory.
-
-    Raises:
-        RecordError: if the file has rows that cannot be read.
-    """
-    if not path.is_file():  # a FIFO would never end
+def column_chunks(path: Path, names: Sequence[str]) -> Iterator[Columns]:
+    """As ``read_columns``, in parts of some ten thousand rows: a million rows take a second and little memory."""
+    if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        there = file.readline().rstrip("\r\n").split(",")
-        while lines := file.readlines(_CHUNK_BYTES):
-            if not lines[-1].endswith("\n"):  # torn by a kill
-                del lines[-1]
-            cells = ",".join(lines).split(",") if lines else []
-            if "".join(cells[len(there) - 1 :: len(there)]).count("\n") != len(lines):  # a line ends elsewhere
-                raise RecordError(f"{path} has a row that is not as long as its header.")
-            found = {name: cells[n :: len(there)] for n, name in enumerate(there) if lines and name in names}
-            try:
-                yield {name: _floats(found[name]) if name in found else [_NOTHING] * len(lines) for name in names}
-            except ValueError as error:
-                raise RecordError(f"{path} cannot be read as rows of numbers: {error}.") from error
+    from pyarrow import csv, float64  # late: a tenth of a second
+
+    numbers = csv.ConvertOptions(
+        include_columns=names, include_missing_columns=True, column_types=dict.fromkeys(names, float64()), null_values=[""]
+    )
+    plain, one_block = csv.ParseOptions(quote_char=False), csv.ReadOptions(use_threads=False, block_size=2 * CHUNK_BYTES)
+    with path.open("rb") as file:
+        header, rest = file.readline(), b""
+        while chunk := file.read(CHUNK_BYTES):
+            lines, end, rest = (rest + chunk).rpartition(b"\n")  # what is behind the last was torn by a kill
+            if end:
+                try:
+                    table = csv.read_csv(io.BytesIO(header + lines + end), one_block, plain, numbers)
+                except ValueError as error:
+                    raise RecordError(f"{path} cannot be read as rows of numbers: {first_line(error)}.") from error
+                yield {name: _values(table[name].combine_chunks()) for name in names}
 
 
-def _floats(cells: list[str]) -> list[float]:
-    """The cells as numbers, NaN where one is empty; quickest where none is.
+def _values(column: Any) -> "array[float]":
+    """The numbers of an arrow column, NaN where there is none; its own ``to_numpy`` would import pandas, for most of a second."""
+    import numpy as np
 
-    Raises:
-        ValueError: a cell is neither a number nor empty.
-    """
-    with contextlib.suppress(ValueError):
-        return list(map(float, cells))
-    return [float(cell) if cell and not cell.isspace() else _NOTHING for cell in cells]
+    known, values = column.buffers()
+    numbers = np.frombuffer(values, count=len(column))
+    if column.null_count:
+        numbers = np.where(np.unpackbits(np.frombuffer(known, "u1"), count=len(column), bitorder="little"), numbers, math.nan)
+    found = array("d")
+    found.frombytes(numbers.tobytes())
+    return found
 
 
 def validations(path: Path) -> dict[int, float]:
-    """The validation loss of every step that has one, in order; one that is not finite is left out.
-
-    Raises:
-        RecordError: if the file has rows that cannot be read.
-    """
+    """The validation loss of every step that has one, in order; one that is not finite is left out."""
     chunks = (zip(part["step"], part["val/loss"], strict=True) for part in column_chunks(path, ("step", "val/loss")))
     return {int(step): loss for chunk in chunks for step, loss in chunk if math.isfinite(loss)}
 
 
-def last_row(path: Path) -> Row:
-    """The last whole row; empty if there is none. Reads the end of the file only.
-
-    Raises:
-        RecordError: if it cannot be read.
-    """
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        header = file.readline()
-        file.seek(max(len(header), file.seek(0, os.SEEK_END) - _LONGEST_ROW))
-        lines = file.read().split(b"\n")[:-1]
-    return _row(path, _cells(header.decode()), lines[-1].decode(errors="replace"), "the last line") if lines else {}
-
-
-def _rows(path: Path, every: int = 1) -> Iterator[Row]:
-    # newline="\n": only the writer's own line ends count, and only a line with its end is whole.
+def other_columns(path: Path) -> list[str]:
+    """The columns that callbacks have added, in order; none if there is no file."""
+    if not path.exists():
+        return []
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        header = _cells(file.readline())
-        for number, line in enumerate(file, start=2):
-            if not line.endswith("\n"):
-                return
-            if every == 1 or _is_due(header, line, every):
-                yield _row(path, header, line, f"line {number}")
-
-
-def _is_due(header: list[str], line: str, every: int) -> bool:
-    """Whether a row's step is a multiple of ``every`` or it has a validation; a line that is no row is, too, for it is to be found."""
-    cells = dict(zip(header, line.split(","), strict=False))
-    step = cells.get("step", "")
-    return not step.isdigit() or int(step) % every == 0 or bool(cells.get("val/loss"))
+        return [name for name in _cells(file.readline()) if name and name not in COLUMNS]
 
 
 def _row(path: Path, header: list[str], line: str, place: str) -> Row:
@@ -323,34 +331,3 @@ def _text(name: str, value: float | None) -> str:
 
 def _number(name: str, cell: str) -> int | float:
     return int(cell) if name in WHOLE_NUMBERS else float(cell)
-
-
-def _mend(path: Path, columns: list[str]) -> tuple[list[str], int]:
-    """Make the file end with a whole line, beginning with a header; returns its columns and its number of rows."""
-    size, lines, whole, crlf = 0, 0, 0, False
-    with path.open("rb") if path.exists() else io.BytesIO() as file:
-        first = _cells(file.readline().decode(errors="replace"))
-        file.seek(0)
-        while chunk := file.read(_CHUNK_BYTES):
-            if count := chunk.count(b"\n"):
-                lines, whole = lines + count, size + chunk.rindex(b"\n") + 1
-            size, crlf = size + len(chunk), crlf or b"\r" in chunk
-    if not whole:  # new, or killed within its header
-        path.write_text(",".join(columns) + "\n", encoding="utf-8")
-        fsync(path.parent)
-        return columns, 0
-    if first[:2] != columns[:2] or len(set(first)) < len(first):
-        raise RecordError(f"{path} has other columns than this version of gptshake writes, so the run cannot go on in it.")
-    if whole < size:
-        os.truncate(path, whole)
-    if crlf:
-        write_atomic(path, path.read_bytes().replace(b"\r\n", b"\n"))
-    return first, lines - 1
-
-
-def other_columns(path: Path) -> list[str]:
-    """The columns that callbacks have added, in order; none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        return [name for name in _cells(file.readline()) if name and name not in COLUMNS]

@@ -7,37 +7,29 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-_FIRST = "".join(letter for letter in string.ascii_lowercase if letter not in "abcdefin")  # else 1234e567 is a number, inf and nan are, too
-_REST = string.ascii_lowercase + string.digits
 _GROUPS = ("tokenizer", "optimizer", "scheduler")  # whose option says by itself what it is
-_MAX_PART = 30  # letters of each of model, data and label
 _MAX_NAME = 120  # a folder's name may have 255 bytes; a person reads fewer
 
 
 def new_id() -> str:
     """Eight characters of ``0-9a-z`` that no grammar takes for a number; drawn by the system, so no seed is disturbed."""
-    return secrets.choice(_FIRST) + "".join(secrets.choice(_REST) for _ in range(7))
+    first = [letter for letter in string.ascii_lowercase if letter not in "abcdefin"]  # else 1234e567 is a number, inf and nan are, too
+    return secrets.choice(first) + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(7))
 
 
 def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str, now: datetime) -> str:
     """A run's name, as in ``20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq``.
 
-    Only ``A-Za-z0-9_.-`` occur. Model, data and label hold no ``-``, so that ``title`` can take the name apart again.
-
-    Args:
-        model: the option of the group ``model``; likewise ``data``.
-        label: what the data really is, as the source says.
-        changes: overrides worth naming, ``optimizer.lr=3e-4`` or ``lr3e-4``; as many as fit.
-        id: from ``new_id``.
-        now: when the run began.
+    Only ``A-Za-z0-9_.-`` occur. Model, data (options of their groups) and label (what the data really is) hold no ``-``, so that ``title``
+    can take the name apart again. Of the changes, ``optimizer.lr=3e-4`` or ``lr3e-4``, as many are named as fit.
     """
-    fixed = [re.sub(r"[-.]+", "_", safe(part))[:_MAX_PART] or "any" for part in (model, data, label)]
-    parts = [now.strftime("%Y%m%d-%H%M"), *fixed]
-    groups_first = sorted(changes, key=lambda change: change.partition("=")[0] not in _GROUPS)
-    for change in filter(None, map(_short, groups_first)):
-        if len("-".join([*parts, change, id])) > _MAX_NAME:
+    parts = [now.strftime("%Y%m%d-%H%M"), *(re.sub(r"[-.]+", "_", safe(part))[:30] or "any" for part in (model, data, label))]
+    for change in sorted(changes, key=lambda change: change.partition("=")[0] not in _GROUPS):
+        key, equals, value = change.lstrip("+~").partition("=")
+        short = safe(value if key in _GROUPS else key.rpartition(".")[2] + value if equals else key)[:40]  # lr3e-4, cosine
+        if len("-".join([*parts, short, id])) > _MAX_NAME:
             break
-        parts.append(change)
+        parts += [short] if short else []
     return "-".join([*parts, id])
 
 
@@ -51,14 +43,6 @@ def title_of(info: Mapping[str, Any]) -> str:
     """The title of a run from its record, with the name of its text in the letters that it has; the folder's name is ASCII."""
     words, label = title(str(info.get("name") or "")).split(" · "), (info.get("data") or {}).get("label")
     return " · ".join([*words[:2], str(label), *words[3:]]) if label and len(words) > 2 else " · ".join(words)
-
-
-def _short(change: str) -> str:
-    """``optimizer.lr=3e-4`` -> ``lr3e-4``; ``scheduler=cosine`` -> ``cosine``."""
-    key, equals, value = change.lstrip("+~").partition("=")
-    if key in _GROUPS:
-        return safe(value)[:40]
-    return safe(key.rpartition(".")[2] + value if equals else key)[:40]
 
 
 def safe(text: str) -> str:

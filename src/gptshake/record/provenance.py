@@ -8,7 +8,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from gptshake.keys import RESULT, is_free
 from gptshake.record.git import Code, read_workspace
 from gptshake.record.index import flat
 
-_DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 CONFIG_HASH = 2  # version of ``config_sha256``; a record without one has that of an earlier choice of keys
+_DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 _CUDA = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
 
 
@@ -65,19 +65,14 @@ def packages() -> dict[str, str]:
 
 def code_sha256() -> str:
     """One hash over the package's files and its config tree: equal in a wheel and in the checkout that it was made from."""
-    digest = hashlib.sha256()
-    for name, file in sorted(_own_files()):
-        digest.update(f"{name}\0{sha256(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def _own_files() -> Iterator[tuple[str, Path]]:
     package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1] / "conf"
-    conf = package / "conf" if (package / "conf").is_dir() else checkout
+    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
     folders = {"gptshake": package, "hydra_plugins": package.parent / "hydra_plugins" / "gptshake_sweeper", "conf": conf}
+    files = {}
     for place, folder in folders.items():
         for file in folder.rglob("*"):
             within = file.relative_to(folder)
             if file.is_file() and "__pycache__" not in within.parts and (place == "conf") == (file.suffix == ".yaml"):
-                yield f"{place}/{within.as_posix()}", file
+                files[f"{place}/{within.as_posix()}"] = file
+    lines = (f"{name}\0{sha256(file)}\n" for name, file in sorted(files.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

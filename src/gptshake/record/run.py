@@ -1,19 +1,18 @@
 """The run directory: everything that explains or repeats a run, and the only place where it is written.
 
-config.yaml  overrides     what was asked for: resolved, and as typed; no secret is in any of these (``redaction``)
-run.json                   id, name, provenance, fingerprints, frozen ``auto`` values, status, summary; replaced atomically
-metrics.csv  samples.md    one row per step; what the model wrote
-log                        what was said, without colours
-run.lock  lease.json       who is at work (``lock.py``; take the lock first)
-checkpoints/  plots/  tokenizer/    filled by others
+config.yaml, overrides (resolved, and as typed), run.json (replaced atomically), metrics.csv, samples.md, log; others fill checkpoints/,
+plots/, tokenizer/, and ``lock.py`` says who is at work. No secret is in any of these (``redaction``).
 """
 
 import contextlib
+import hashlib
+import hmac
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,8 @@ from gptshake.energy import Meter
 from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, fsync, read_text, sha256, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
-from gptshake.record.metrics import MetricsWriter, Row, last_row, read_history, read_rows
-from gptshake.record.names import new_id as new_id
-from gptshake.record.names import run_name as run_name
-from gptshake.record.seal import SEAL, is_made_here, seal
-from gptshake.record.sessions import Clock, end_session, start_session, totals
-from gptshake.record.shape import STATUSES as STATUSES
-from gptshake.record.shape import malformed
+from gptshake.record.metrics import MetricsWriter, Row, history, last_row, read_rows
+from gptshake.record.shape import STATUSES, malformed
 from gptshake.record.texts import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.redaction import redact, redacted
 
@@ -37,6 +31,9 @@ LARGEST_RECORD = 64 << 20  # bytes of a run.json
 MOST_MIRRORED = 10_000  # rows of a history that is mirrored at once, besides validations: what mirrors show has far fewer points
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+Session = dict[
+    str, Any
+]  # started, commit, dirty, from_step; ended; energy_kwh and price_per_hour where known. run.json calls them ``sittings``
 
 
 class Run:
@@ -46,28 +43,24 @@ class Run:
         path: the run directory.
         id: eight characters, the same in W&B.
         name: readable, holds the id.
+        info: what run.json holds; change it through ``update``.
         meter: of the energy of this session, if somebody measures it.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
-        self.path = path
+        self.path, self.info = path, info
         self.id: str = info["id"]
         self.name: str = info["name"]
-        self._info = info
         self._made_here = is_made_here(info)
         self.meter: Meter | None = None
-        self.now = Clock().now  # for whatever is subtracted: a system clock that is set must not change wall time and price
+        self.now = steady_clock()  # for whatever is subtracted: a system clock that is set must not change wall time and price
         self._writer: MetricsWriter | None = None
 
     @classmethod
     def create(
         cls, path: Path, *, id: str, name: str, task: str, config_yaml: str, overrides: Sequence[str], provenance: Mapping[str, Any]
     ) -> "Run":
-        """Begin a record; run.json is written last, so a directory that has one is complete. ``config_yaml`` holds no secret any more.
-
-        Raises:
-            RecordError: if a run is there already.
-        """
+        """Begin a record; run.json is written last, so a directory that has one is complete. ``config_yaml`` holds no secret any more."""
         path = path.absolute()
         if (path / "run.json").exists():
             raise RecordError(f"{path} holds a run already; choose another paths.run_dir, or continue it with resume={path.name}.")
@@ -81,54 +74,32 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """Open a record to go on with it; nothing is changed yet.
-
-        Raises:
-            RecordError: if there is none, or it cannot be read.
-        """
+        """Open a record to go on with it; nothing is changed yet."""
         return cls(path.absolute(), read_run(path))
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What run.json holds; change it through ``update``."""
-        return self._info
-
     def config(self) -> dict[str, Any]:
-        """config.yaml as plain values.
-
-        Raises:
-            OSError, ValueError, yaml.YAMLError: it cannot be read.
-        """
+        """config.yaml as plain values."""
         return yaml.safe_load(yaml_text(self.path / "config.yaml")) or {}
 
-    @property
-    def n_rows(self) -> int:
-        """Rows of metrics.csv so far; a checkpoint keeps this number for ``cut_rows``."""
-        return self._metrics.n_rows
-
     def update(self, **fields: Any) -> None:
-        """Merge into run.json, atomically; a mapping is merged key by key, a number that is not finite becomes null.
-
-        Raises:
-            ValueError: for a status that is none of ``STATUSES``.
-        """
+        """Merge into run.json, atomically; a mapping is merged key by key, a number that is not finite becomes null."""
         if fields.get("status", "ok") not in STATUSES:
             raise ValueError(f"{fields['status']!r} is not a status of a run: {', '.join(STATUSES)}")
-        self._info = _merged(self._info, redacted(_plain(fields)))
+        self.info = _merged(self.info, redacted(_plain(fields)))
         if self._made_here:  # somebody else's record stays somebody else's
-            self._info[SEAL] = seal(self._info)
-        write_atomic(self.path / "run.json", json.dumps(self._info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            self.info["seal"] = _seal(self.info)
+        write_atomic(self.path / "run.json", json.dumps(self.info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def start_session(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
         """Note the start of a session, the first or one after a resume."""
-        row, before = self.last_row(), self._info.get("sittings", [])
+        row, before = self.last_row(), self.info.get("sittings", [])
         own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier session say nothing of the last
         last_seen = row.get("time") if own else None
         self.update(sittings=start_session(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
 
     def session_starts_from(self, step: int) -> None:
         """Note after which step this session goes on."""
-        if known := self._info.get("sittings"):
+        if known := self.info.get("sittings"):
             self.update(sittings=[*known[:-1], known[-1] | {"from_step": step}])
 
     def say(self, text: str) -> None:
@@ -146,6 +117,18 @@ class Run:
         with (self.path / "log").open("a", encoding="utf-8", errors="replace") as file:
             file.write(_ANSI.sub("", redact(text)) + "\n")
 
+    @property
+    def _metrics(self) -> MetricsWriter:
+        """Opened with the first row, so that a record which is only read is never mended."""
+        if self._writer is None:
+            self._writer = MetricsWriter(self.path / "metrics.csv")
+        return self._writer
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of metrics.csv so far; a checkpoint keeps this number for ``cut_rows``."""
+        return self._metrics.n_rows
+
     def append_row(self, row: Mapping[str, float]) -> None:
         """Add one step's row to metrics.csv; see ``metrics.COLUMNS`` for names and units."""
         self._metrics.append(row)
@@ -155,11 +138,7 @@ class Run:
         self._metrics.flush()
 
     def cut_rows(self, n_rows: int) -> None:
-        """Go back to a checkpoint: keep the first ``n_rows`` rows, and the samples up to the last one's step.
-
-        Raises:
-            RecordError: if there are fewer rows.
-        """
+        """Go back to a checkpoint: keep the first ``n_rows`` rows, and the samples up to the last one's step."""
         self._metrics.cut(n_rows)
         cut_samples(self.path / "samples.md", int(self.last_row().get("step", 0)))
 
@@ -169,7 +148,7 @@ class Run:
 
     def history(self, every: int) -> list[Row]:
         """The rows of every so many steps, and those with a validation, as a mirror that begins in mid-run gets them."""
-        return read_history(self.path / "metrics.csv", every, MOST_MIRRORED)
+        return list(history(self.path / "metrics.csv", every, MOST_MIRRORED))
 
     def last_row(self) -> Row:
         """The last row so far; empty if there is none."""
@@ -184,13 +163,7 @@ class Run:
         return read_samples(self.path / "samples.md")
 
     def finish(self, status: str, reason: str | None = None, summary: Mapping[str, Any] | None = None) -> None:
-        """End the record: rows and samples to the disk first, then the status, what it took, and the checkpoints' hashes.
-
-        Args:
-            status: ok, failed, interrupted or pruned.
-            reason: one sentence, for people.
-            summary: final numbers, such as ``val/loss``.
-        """
+        """End the record: rows and samples to the disk first, then the status with its reason, what it took, and the checkpoints' hashes."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -198,63 +171,32 @@ class Run:
             if (self.path / name).exists():
                 fsync(self.path / name)
         now = self.now()
-        energy = self.meter.close() if self.meter else None
-        done = end_session(self._info.get("sittings", []), now=now, energy_kwh=energy)
-        took = {key: value for key, value in totals(done).items() if value is not None or key in self._info} if done else {}
-        self._info.pop("checkpoints", None)  # it would be merged, and earlier ones are gone
-        kept = {"sittings": done, "checkpoints": self._checkpoints(), **took}
-        self.update(status=status, reason=reason, finished=now, summary=dict(summary or {}), **kept)
-
-    def _checkpoints(self) -> dict[str, str]:
-        """The hash of each checkpoint's sums, which are the hashes of its files: nothing large is read again."""
-        return {file.parent.name: sha256(file) for file in sorted(self.path.glob("checkpoints/step-*/checksums.json"))}
-
-    @property
-    def _metrics(self) -> MetricsWriter:
-        """Opened with the first row, so that a record which is only read is never mended."""
-        if self._writer is None:
-            self._writer = MetricsWriter(self.path / "metrics.csv")
-        return self._writer
+        sessions = end_session(self.info.get("sittings", []), now=now, energy_kwh=self.meter.close() if self.meter else None)
+        took = {key: value for key, value in totals(sessions).items() if value is not None or key in self.info} if sessions else {}
+        # The hash of each checkpoint's sums, which are the hashes of its files: nothing large is read again.
+        sums = {file.parent.name: sha256(file) for file in sorted(self.path.glob("checkpoints/step-*/checksums.json"))}
+        self.info.pop("checkpoints", None)  # it would be merged, and earlier ones are gone
+        ended = {"status": status, "reason": reason, "finished": now, "summary": dict(summary or {})}
+        self.update(**ended, sittings=sessions, checkpoints=sums, **took)
 
 
 class NullRun(Run):
-    """Takes what a run takes while it trains, and writes nothing: what ranks have that train along and leave all writing to rank 0.
-
-    Args:
-        path: the run directory, which rank 0 writes; checkpoints are read from it.
-    """
+    """Takes what a run takes while it trains, and writes nothing: what ranks have that leave all writing, also into ``path``, to rank 0."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, {"id": "", "name": ""})
 
-    def update(self, **fields: Any) -> None:
+    def _nothing(self, *values: Any, **named: Any) -> None:
         pass
 
-    def log(self, text: str) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
-
-    def append_row(self, row: Mapping[str, float]) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def sample(self, step: int, tokens: int, text: str, title: str = TITLE) -> None:
-        pass
+    update = say = log = append_row = flush = sample = _nothing
 
     def rows(self) -> list[Row]:
         return []
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What a run's run.json holds.
-
-    Raises:
-        RecordError: if it is missing or damaged.
-    """
+    """What a run's run.json holds."""
     info = parse_run(path)
     if why := malformed(info):
         raise RecordError(f"{path / 'run.json'} is damaged: {why}.")
@@ -262,33 +204,21 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def parse_run(path: Path) -> dict[str, Any]:
-    """The same, whatever its fields hold: only id, name and status are there for sure.
-
-    Raises:
-        RecordError: if it is missing or no such file.
-    """
+    """The same, whatever its fields hold: only id, name and status are there for sure."""
     try:
         info = json.loads(read_text(path / "run.json", LARGEST_RECORD))
     except OSError as error:
         raise RecordError(f"{path} is not a run directory: it has no readable run.json.") from error
-    except ValueError as error:
-        raise RecordError(f"{path / 'run.json'} is damaged: {error}.") from error
-    except RecursionError as error:
-        raise RecordError(f"{path / 'run.json'} is damaged: it is nested too deep.") from error
+    except (ValueError, RecursionError) as error:
+        why = error if isinstance(error, ValueError) else "it is nested too deep"
+        raise RecordError(f"{path / 'run.json'} is damaged: {why}.") from error
     if not isinstance(info, dict) or not {"id", "name", "status"} <= info.keys():
         raise RecordError(f"{path / 'run.json'} is not the record of a run: it lacks id, name or status.")
     return info
 
 
 def status_of(path: Path, info: Mapping[str, Any] | None = None) -> str:
-    """A run's status; ``killed`` if it says ``running`` but nobody is at work in it.
-
-    Args:
-        path: the run directory.
-        info: its run.json, if it was read already.
-    Raises:
-        RecordError: if there is no run.
-    """
+    """A run's status, from its run.json if that was read already; ``killed`` if it says ``running`` but nobody is at work in it."""
     status = str((info or read_run(path))["status"])
     return "killed" if status == "running" and not is_alive(path) else status
 
@@ -305,23 +235,25 @@ def run_roots(paths: Mapping[str, str]) -> list[Path]:
 
 
 def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
-    """The directory of a run.
+    """The directory of a run below some folders of runs, and of sweeps of runs.
 
-    Args:
-        text: its path, its path below a root (``study/3``), its folder's name, its name, its id, or ``latest``: the one begun last,
-            one with debug= only where there is no other.
-        roots: folders of runs, and of sweeps of runs.
-    Raises:
-        RecordError: if there is none, with the nearest names; or several, with their paths.
+    ``text`` is its path, its path below a root (``study/3``), its folder's name, its name, its id, or ``latest``: the one begun last,
+    one with debug= only where there is no other. Raises a RecordError with the nearest names, or with the paths of several.
     """
     wanted = str(text).strip().rstrip("/")
     below = [root / wanted for root in roots if ".." not in Path(wanted).parts]  # an id leads nowhere else; a path may
     for direct in [expanded(wanted), *below]:
         if wanted and (direct / "run.json").exists():
             return direct
-    if wanted == LATEST and (begun := list(filter(None, map(_begun, run_dirs(roots))))):
+    names, begun = list[tuple[str, Path]](), list[tuple[bool, float, Path]]()
+    for path in run_dirs(roots):
+        info: dict[str, Any] = {}
+        with contextlib.suppress(RecordError):  # a broken one has the name of its folder
+            info = read_run(path)
+        names += [(name, path) for name in dict.fromkeys([path.name, *(info[key] for key in ("name", "id") if key in info)])]
+        begun += [(debugs(info) is None, float(info["started"]), path)] if info.get("started") is not None else []
+    if wanted == LATEST and begun:
         return max(begun)[-1]
-    names = [(name, path) for path in run_dirs(roots) for name in _names(path)]
     found = sorted({path for name, path in names if name == wanted})
     if len(found) == 1:
         return found[0]
@@ -339,19 +271,67 @@ def run_dirs(roots: Sequence[Path]) -> Iterator[Path]:
             yield from (file.parent for file in root.glob(pattern))
 
 
-def _begun(path: Path) -> tuple[bool, float, Path] | None:
-    """Whether a run is no debugging, when it began, and where it is; None for a record that is broken."""
-    with contextlib.suppress(RecordError, KeyError, TypeError):
-        info = read_run(path)
-        return debugs(info) is None, float(info["started"]), path
+def steady_clock() -> Callable[[], float]:
+    """Seconds since 1970 as the system has them now, and from here by a clock that nobody sets: its differences are true."""
+    ahead = time.time() - time.monotonic()
+    return lambda: ahead + time.monotonic()
+
+
+def start_session(
+    sessions: Sequence[Session], *, now: float, last_seen: float | None, git: Mapping[str, Any], price_per_hour: float | None
+) -> list[Session]:
+    """The sessions with a new one; one that was killed before ended when it was last seen, with its last row. Times as in ``steady_clock``."""
+    new: Session = {"started": now, "commit": git.get("commit"), "dirty": git.get("dirty"), "from_step": None if sessions else 0}
+    known = {"diff_sha256": git.get("diff_sha256") or None, "price_per_hour": price_per_hour}
+    return [*end_session(sessions, now=last_seen or 0.0), new | {key: value for key, value in known.items() if value is not None}]
+
+
+def end_session(sessions: Sequence[Session], *, now: float, energy_kwh: float | None = None) -> list[Session]:
+    """The sessions with the last one closed, unless it is closed already."""
+    if not sessions or "ended" in sessions[-1]:
+        return list(sessions)
+    last = sessions[-1] | {"ended": max(now, sessions[-1]["started"])}
+    return [*sessions[:-1], last if energy_kwh is None else last | {"energy_kwh": energy_kwh}]
+
+
+def totals(sessions: Sequence[Session]) -> dict[str, float | None]:
+    """``wall_s``, ``energy_kwh`` and ``price`` of all sessions together; None if it is not known of each."""
+    seconds = [one.get("ended", one["started"]) - one["started"] for one in sessions]
+    energy, rates = ([one.get(key) for one in sessions] for key in ("energy_kwh", "price_per_hour"))
+    return {
+        "wall_s": sum(seconds),
+        "energy_kwh": None if None in energy else sum(kwh or 0.0 for kwh in energy),
+        "price": None if None in rates else sum((rate or 0.0) * time / 3600 for rate, time in zip(rates, seconds, strict=True)),
+    }
+
+
+def is_made_here(info: Mapping[str, Any]) -> bool:
+    """Whether a record was made by this user on this machine, and not edited since: its seal is the hash that this user's key gives.
+
+    The seal covers what decides which code a repetition runs. Without a key no record has one.
+    """
+    with contextlib.suppress(AttributeError, TypeError, ValueError, RecursionError):  # not as gptshake writes it
+        expected = _seal(info)
+        return expected is not None and hmac.compare_digest(str(info.get("seal")).encode(), expected.encode())
+    return False
+
+
+def _seal(info: Mapping[str, Any]) -> str | None:
+    """The keyed hash of a record; None where no key can be kept. The key lies beside the cache, readable for its user alone."""
+    about = {name: info.get(name) for name in ("id", "version", "overrides", "resolved", "git")}
+    about["cwd"] = (info.get("environment") or {}).get("cwd")
+    cache = Path(os.environ.get("GPTSHAKE_CACHE") or "~/.cache/gptshake").expanduser().absolute()
+    file = cache.with_name(f"{cache.name}.key")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            contextlib.suppress(FileExistsError),
+            os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as new,
+        ):
+            new.write(os.urandom(32))
+        if not file.is_symlink() and file.stat().st_uid == os.getuid() and len(key := file.read_bytes()) == 32:
+            return hmac.new(key, json.dumps(about, sort_keys=True).encode(), hashlib.sha256).hexdigest()
     return None
-
-
-def _names(path: Path) -> set[str]:
-    with contextlib.suppress(RecordError):
-        info = read_run(path)
-        return {path.name, str(info["name"]), str(info["id"])}
-    return {path.name}
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

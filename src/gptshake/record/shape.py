@@ -10,42 +10,20 @@ from pathlib import PurePath
 from typing import Any
 
 STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
-LAST_MOMENT = 1e11  # seconds since 1970 that a calendar can hold: about the year 5138
-LARGEST = 1e300  # what a float holds
 DEEPEST = 50  # mappings and lists in each other; ours are four deep
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NAME = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}")  # of one folder, which the user may have chosen
-_MOMENTS = ("started", "finished")
-_MAPPINGS = (
-    *("git", "environment", "local_conf", "trial", "choices", "resolved", "budget", "data", "hardware", "devices", "model", "summary"),
-    *("checkpoints", "wandb"),
-)
+Check = tuple[Callable[[Any], bool], str]  # whether a value fits, and what one that fits is
 
 
 def malformed(info: Mapping[str, Any]) -> str | None:
     """Why it is not the record of a run, in words; None if it can be read."""
-    for key in ("id", "name", "status"):
-        if not isinstance(info.get(key), str):
-            return f"{key} is not a text"
     for key, plain in (("id", _ID), ("name", _NAME)):
+        if not isinstance(info[key], str):
+            return f"{key} is not a text"
         if not plain.fullmatch(info[key]):
             return f"{key} cannot be part of a path"
-    if info["status"] not in STATUSES:
-        return f"status is none of {', '.join(STATUSES)}"
-    for key in _MOMENTS:
-        if info.get(key) is not None and not _is_moment(info[key]):
-            return f"{key} is not a time in seconds since 1970"
-    for key in _MAPPINGS:
-        if info.get(key) is not None and not isinstance(info[key], dict):
-            return f"{key} is not a mapping"
-    if not _is_list(info.get("overrides"), str):
-        return "overrides is not a list of texts"
-    sittings = info.get("sittings")
-    if not _is_list(sittings, dict) or not all(
-        _is_moment(one.get("started")) and _is_moment(one.get("ended", one["started"])) for one in sittings or ()
-    ):
-        return "sittings is not a list with the start and the end of each"
-    return _unreadable(info)
+    return _misfit(info, _RUN_JSON, "it") or _unreadable(info)
 
 
 def malformed_study(rows: Any) -> str | None:
@@ -54,7 +32,7 @@ def malformed_study(rows: Any) -> str | None:
 
 
 def _misfit(node: Any, shape: Any, place: str) -> str | None:
-    """Where a value has not its shape: a mapping of keys, a list of what all entries are, or a test and what it tests for."""
+    """Where a value has not its shape: a mapping of keys, a list of what all entries are, or a check."""
     if isinstance(shape, dict):
         if not isinstance(node, dict):
             return f"{place} is not a mapping"
@@ -84,89 +62,85 @@ def _inconsistent(study: Mapping[str, Any]) -> str | None:
     return "ablate is no axis" if study.get("ablate") and [axis["key"] for axis in study["axes"]] != ["ablate"] else None
 
 
-def _or_none(fits: Callable[[Any], bool], kind: str) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: value is None or fits(value)), kind
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _unreadable(node: Any, depth: int = 0) -> str | None:
+    """Values that a JSON file can hold, but no reader can use."""
+    if depth > DEEPEST:
+        return f"it is nested more than {DEEPEST} deep"
+    if isinstance(node, int) and abs(node) > 1e300:  # more than a float holds
+        return "it holds a number that is too large"
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return next((why for child in children if (why := _unreadable(child, depth + 1))), None)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_moment(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1e11  # what a calendar can hold: about the year 5138
 
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(one, kind) for one in value)
+
+
 def _is_inside(value: Any) -> bool:
     return isinstance(value, str) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts
 
 
-def _unreadable(node: Any, depth: int = 0) -> str | None:
-    """Values that a JSON file can hold, but no reader can use."""
-    if depth > DEEPEST:
-        return f"it is nested more than {DEEPEST} deep"
-    if isinstance(node, int) and abs(node) > LARGEST:
-        return "it holds a number that is too large"
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return next((why for child in children if (why := _unreadable(child, depth + 1))), None)
+def _are_sessions(value: Any) -> bool:
+    return _is_list(value, dict) and all(_is_moment(one.get("started")) and _is_moment(one.get("ended", one["started"])) for one in value)
 
 
-def _is_moment(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LAST_MOMENT
+def _or_null(check: Check) -> Check:
+    return (lambda value: value is None or check[0](value)), check[1]
 
 
-def _is_list(value: Any, kind: type) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(one, kind) for one in value))
+_TEXT: Check = (lambda value: isinstance(value, str), "a text")
+_TEXTS = _or_null((lambda value: _is_list(value, str), "a list of texts"))
+_COUNT: Check = (lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a count")
+_FINITE = _or_null((lambda value: _is_number(value) and math.isfinite(value), "a finite number"))
+_MAYBE_TEXT, _MAYBE_COUNT, _MAYBE_NUMBER = _or_null(_TEXT), _or_null(_COUNT), _or_null((_is_number, "a number"))
+_MOMENT = _or_null((_is_moment, "a time in seconds since 1970"))
+_BOOL = _or_null((lambda value: isinstance(value, bool), "true or false"))
+_MAPPING = _or_null((lambda value: isinstance(value, dict), "a mapping"))
+_PLAIN_VALUES: Check = (lambda value: isinstance(value, dict) and all(map(_is_plain, value.values())), "a mapping of plain values")
 
-
-_TEXT, _MAYBE_TEXT = (_is_text, "a text"), _or_none(_is_text, "a text")
-_COUNT, _MAYBE_COUNT = (_is_count, "a count"), _or_none(_is_count, "a count")
-_MAYBE_NUMBER, _MAYBE_FINITE = _or_none(_is_number, "a number"), _or_none(_is_finite, "a finite number")
-_MAYBE_MOMENT = _or_none(_is_moment, "a time in seconds since 1970")
-_MAYBE_BOOL = _or_none(lambda value: isinstance(value, bool), "true or false")
-_VALUES = (lambda value: isinstance(value, dict) and all(map(_is_plain, value.values())), "a mapping of plain values")
-_LABELS = (
-    lambda value: value is None or (isinstance(value, dict) and bool(value.get("labels")) and _is_list(value["labels"], str)),
-    "a mapping with labels",
-)
 _NEEDED = {"value", "low", "high", "tokens_per_s"}  # may be null, but not left out
+_RUN_JSON = {
+    "status": ((lambda value: value in STATUSES), f"one of {', '.join(STATUSES)}"),
+    **dict.fromkeys(("started", "finished"), _MOMENT),
+    **dict.fromkeys(("git", "environment", "local_conf", "trial", "choices", "resolved", "budget", "data", "hardware"), _MAPPING),
+    **dict.fromkeys(("devices", "model", "summary", "checkpoints", "wandb"), _MAPPING),
+    "overrides": _TEXTS,
+    "sittings": _or_null((_are_sessions, "a list with the start and the end of each")),
+}
 _RUN = {
-    **{"path": (_is_inside, "a path inside of the study"), "repeat": _COUNT, "state": _TEXT, "slot": _MAYBE_COUNT, "value": _MAYBE_NUMBER},
-    **{"started": _MAYBE_MOMENT, "ended": _MAYBE_MOMENT, "tokens": _MAYBE_COUNT, "tokens_per_s": _MAYBE_FINITE, "reason": _MAYBE_TEXT},
+    **{"path": (_is_inside, "a path inside of the study"), "repeat": _COUNT, "state": _TEXT, "value": _MAYBE_NUMBER},
+    **{"tokens_per_s": _FINITE, "reason": _MAYBE_TEXT},
+    **dict.fromkeys(("started", "ended"), _MOMENT),
+    **dict.fromkeys(("slot", "tokens"), _MAYBE_COUNT),
 }
 _TRIAL = {
-    **{"number": _COUNT, "state": _TEXT, "params": _VALUES, "overrides": [_TEXT], "runs": [_RUN]},
+    **{"number": _COUNT, "state": _TEXT, "params": _PLAIN_VALUES, "overrides": [_TEXT], "runs": [_RUN]},
     **{"value": _MAYBE_NUMBER, "reason": _MAYBE_TEXT, "at": _MAYBE_COUNT},
 }
 _AXIS = {
-    **{"key": _TEXT, "low": _MAYBE_FINITE, "high": _MAYBE_FINITE, "declared": (_is_plain, "a plain value")},
-    **{"choices": (lambda value: value is None or (isinstance(value, list) and all(map(_is_plain, value))), "a list of plain values")},
-    **dict.fromkeys(("log", "integer", "powers"), _MAYBE_BOOL),
+    **{"key": _TEXT, "low": _FINITE, "high": _FINITE, "declared": (_is_plain, "a plain value")},
+    "choices": _or_null((lambda value: isinstance(value, list) and all(map(_is_plain, value)), "a list of plain values")),
+    **dict.fromkeys(("log", "integer", "powers"), _BOOL),
 }
 _STUDY = {
-    **{"name": _TEXT, "objective": _TEXT, "direction": _MAYBE_TEXT, "label": _MAYBE_TEXT, "state": _MAYBE_TEXT, "program": _MAYBE_TEXT},
-    **{
-        "fixed": (lambda value: value is None or _is_list(value, str), "a list of texts"),
-        "axes": [_AXIS],
-        "trials": [_TRIAL],
-        "ablate": _LABELS,
-        "schedule": _MAYBE_TEXT,
-        "warmer": _MAYBE_TEXT,
-        "device": _MAYBE_TEXT,
-        "noise": _MAYBE_BOOL,
-    },
-    **dict.fromkeys(("started", "updated", "deadline"), _MAYBE_MOMENT),
+    **{"name": _TEXT, "objective": _TEXT, "axes": [_AXIS], "trials": [_TRIAL], "fixed": _TEXTS, "seconds": _FINITE, "noise": _BOOL},
+    **dict.fromkeys(("direction", "label", "state", "program", "schedule", "warmer", "device"), _MAYBE_TEXT),
+    **dict.fromkeys(("started", "updated", "deadline"), _MOMENT),
     **dict.fromkeys(("tokens", "n_trials", "repeats", "slots", "confirm_runs"), _MAYBE_COUNT),
-    **{"seconds": _MAYBE_FINITE, "confirm": (lambda value: value is None or not _misfit(value, [_TRIAL], ""), "a list of trials")},
+    "ablate": _or_null(
+        (lambda value: isinstance(value, dict) and bool(value.get("labels")) and _is_list(value["labels"], str), "a mapping with labels")
+    ),
+    "confirm": _or_null((lambda value: not _misfit(value, [_TRIAL], ""), "a list of trials")),
 }

@@ -1,7 +1,6 @@
 """Texts beside the numbers of a run: samples.md, which a resumed run cuts, and notes.jsonl, what people said about a run or sweep later.
 
-Every sample is a heading that names the step and a fenced block, so that the generated text cannot be taken for Markdown, whatever it
-holds. Notes are one line of JSON each, appended; they are not in run.json, which a run at work writes from its memory.
+A sample is a heading and a fenced block, so that no text is taken for Markdown. Notes are not in run.json, which a run at work writes.
 """
 
 import contextlib
@@ -55,14 +54,12 @@ def read_samples(path: Path) -> list[Sample]:
 
 def cut_samples(path: Path, step: int) -> None:
     """Keep the samples up to ``step``: a resumed run writes the later ones again."""
-    samples = read_samples(path)
     if path.exists():
-        write_atomic(path, "".join(_section(sample) for sample in samples if sample.step <= step))
+        write_atomic(path, "".join(_section(sample) for sample in read_samples(path) if sample.step <= step))
 
 
 def _section(sample: Sample) -> str:
-    longest = max((len(ticks) for ticks in re.findall("`+", sample.text)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", sample.text))])
     return f"## step {sample.step:,} · {sample.tokens:,} tokens · {sample.title}\n\n{fence}text\n{sample.text}\n{fence}\n\n"
 
 

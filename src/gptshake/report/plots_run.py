@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 
 from gptshake.estimate.formatting import counted, short_count, short_rate
 from gptshake.estimate.noise_scale import Estimate, running, short
-from gptshake.record.metrics import DRAWN, Columns, other_columns, read_columns
+from gptshake.record.metrics import DRAWN, Columns, other_columns, read_columns, read_measurements
 from gptshake.record.names import title_of
-from gptshake.record.noise_scale import read_measurements
 from gptshake.record.run import read_run
 from gptshake.report.frame import DASHED, caption, edge_labels, frame, legend_above, log_axis, look, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, ORANGE, REFERENCES, VERMILION, column, smooth, thin

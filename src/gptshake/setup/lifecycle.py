@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.context import Context
+from gptshake.context import Context, Launch
 from gptshake.data.entropy import meaning, references
 from gptshake.data.store import Split, TokenStore, round_trip, unknown_warnings
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
@@ -25,7 +25,6 @@ from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, run_sec
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
 from gptshake.optim.schedule import Schedule
-from gptshake.record.launch import Launch
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted

@@ -193,7 +193,7 @@ def _resolve_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
     hardware.check_precision(device, trainer.precision)
     trainer.devices = _devices(cfg, device, here=gpu is None)
     if trainer.threads == AUTO:
-        trainer.threads = max(1, hardware.default_threads() // trainer.devices)
+        trainer.threads = max(1, hardware.physical_cores() // trainer.devices)
     trainer.accelerator = {"cuda": "gpu"}.get(device, device)
 
 

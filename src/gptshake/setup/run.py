@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from gptshake import distributed, energy, hardware
-from gptshake.context import Context
+from gptshake.context import Context, Launch
 from gptshake.data.store import TokenStore
 from gptshake.distributed import together
 from gptshake.errors import Pruned, Stop, TrainingError
 from gptshake.estimate.budget import Budget, parse_max_time
-from gptshake.record.launch import Launch
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, Row, column_chunks
 from gptshake.record.run import NullRun
@@ -293,7 +292,7 @@ def summary_of(module: GPTModule) -> dict[str, float]:
     seconds = 0.0
     for part in column_chunks(context.run.path / "metrics.csv", ("step", "val/bpb", "perf/step_ms")):
         seconds += sum(part["perf/step_ms"]) / 1e3
-        if module.best_step in part["step"]:
+        if module.best_step is not None and module.best_step in part["step"]:
             summary["best/val/bpb"] = part["val/bpb"][part["step"].index(module.best_step)]
     if seconds:
         rate = row["train/tokens"] / seconds

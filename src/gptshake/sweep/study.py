@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from gptshake.errors import RecordError
 from gptshake.files import write_atomic
 from gptshake.record.index import STUDY_FILE, read_study
-from gptshake.record.sessions import Clock
+from gptshake.record.run import steady_clock
 from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences, refuse_other_code, trial_row
@@ -67,7 +67,7 @@ class Study:
         self.confirm: list[TrialRow] = []
         self.state = "running"
         self.changed = False  # since study.json was written
-        self.now = Clock().now  # for whatever is subtracted: a system clock that is set must not change it
+        self.now = steady_clock()  # for whatever is subtracted: a system clock that is set must not change it
         self.deadline: float | None = None  # seconds since 1970 after which no trial begins
         self._start = start_of(axes)
         stored = read_study(folder) if (folder / STUDY_FILE).exists() else None

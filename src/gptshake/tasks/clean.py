@@ -1,17 +1,42 @@
-"""``task=clean``: disk usage of caches, checkpoints and studies; removes what is named, after asking, and nothing in use."""
+"""``task=clean``: what caches, checkpoints and studies take on the disk; removes what is named, after asking, and nothing in use.
 
+Links are never followed: what a link points at belongs to somebody else.
+"""
+
+import os
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from gptshake.console import one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, RecordError, closest
 from gptshake.estimate.formatting import short_bytes
 from gptshake.files import expanded
-from gptshake.record.disk import CHECKPOINTS, STUDIES, Item, in_use, items, remove
+from gptshake.record.index import STUDY_FILE, read_index
+from gptshake.record.lock import is_alive
 from gptshake.report.tables import aligned
+
+CACHES = ("stores", "corpora", "tokenizers", "fits")  # folders of the cache; all of it can be made again
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that can be removed by its name."""
+
+    kind: str  # stores, checkpoints, studies, ...
+    name: str  # kind and name: stores/308cb16aa754678f, checkpoints/x3k9a2pq, studies/night1
+    path: Path
+    size: int  # bytes on the disk
+    about: str  # what it belongs to
+    runs: tuple[Path, ...] = ()  # directories that must not be at work, a study's own among them
 
 
 def run(context: Context) -> None:
@@ -35,6 +60,78 @@ def run(context: Context) -> None:
         print(f"\n{more}Remove by name or pattern: task=clean task.remove={found[0].name}")
     else:
         print("No caches, checkpoints or studies are on the disk.")
+
+
+def items(runs: Path, multirun: Path, cache: Path) -> list[Item]:
+    """Everything, the largest first."""
+    roots = [root.resolve() for root in (runs, multirun)]
+    entries = [entry for entry in read_index([runs, multirun]) if any(entry.path.resolve().is_relative_to(root) for root in roots)]
+    found: list[Item] = []
+
+    def add(kind: str, name: str, path: Path, about: str, used_by: Iterable[Path]) -> None:
+        found.append(Item(kind, f"{kind}/{name}", path, size_of(path), about, tuple(used_by)))
+
+    for kind in CACHES:
+        for path in _children(cache / kind):
+            users = [entry for entry in entries if entry.part("data").get("store") == path.name]
+            ids = ", ".join(list(dict.fromkeys(entry.id for entry in users))[:3])
+            add(kind, path.name, path, f"of {ids}" if ids else "", (entry.path for entry in users))
+    for entry in entries:
+        folder = entry.path / "checkpoints"
+        if folder.is_dir() and not folder.is_symlink() and any(folder.iterdir()):
+            about = f"{entry.title}, {entry.status}{f', trial of {entry.study}' if entry.study else ''}"
+            add("checkpoints", entry.id, folder, about, [entry.path])
+    for folder in filter(Path.is_dir, _children(multirun)):
+        trials = [entry.path for entry in entries if entry.path.is_relative_to(folder)]
+        if trials or (folder / STUDY_FILE).is_file():
+            add("studies", folder.name, folder, f"{len(trials)} runs with their records", [folder, *trials])
+    return sorted(found, key=lambda item: (-item.size, item.name))
+
+
+def size_of(path: Path) -> int:
+    """Bytes that a file or a folder takes on the disk; what cannot be read counts nothing."""
+    total = 0
+    with suppress(OSError):
+        total = path.lstat().st_blocks * 512
+        if path.is_dir() and not path.is_symlink():
+            total += sum(size_of(child) for child in path.iterdir())
+    return total
+
+
+def _children(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return sorted(path for path in folder.iterdir() if not path.is_symlink() and not path.name.endswith(".lock"))
+    return []
+
+
+def in_use(item: Item) -> str | None:
+    """Who works with it now, in words; None if nobody does."""
+    if busy := next((run for run in item.runs if is_alive(run)), None):
+        return f"{busy.name} is running"
+    # A builder (``files.build_once``) holds the lock of this folder, or of the one that it becomes.
+    lock = item.path.with_name(f".{item.path.name.removeprefix('.').removesuffix('.partial')}.lock")
+    if item.kind in CACHES and lock.exists():
+        try:
+            with FileLock(lock, timeout=0):
+                pass
+        except Timeout:
+            return "it is being built"
+    beginnings = tuple(os.fsencode(f"{item.path.resolve()}{end}") for end in ("/", "\n"))
+    for process in Path("/proc").glob("[0-9]*"):  # where the system tells (Linux)
+        if any(name.startswith(beginnings) for name in _opened(process)):
+            return f"process {process.name} has it open"
+    return None
+
+
+def _opened(process: Path) -> Iterator[bytes]:
+    """Names, each with a line end, of what a process has open and mapped; of another user's nothing can be read."""
+    with suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                yield os.fsencode(link.readlink()) + b"\n"
+    with suppress(OSError):
+        for line in (process / "maps").read_bytes().splitlines():
+            yield line[line.find(b"/") :] + b"\n"
 
 
 def _table(found: Sequence[Item], used: dict[str, str]) -> str:
@@ -67,8 +164,8 @@ def _remove(chosen: Sequence[Item], *, sure: bool) -> None:
         print("Nothing is removed: all of it is in use.")
         return
     kinds = Counter(item.kind for item in free)
-    lost = ["these runs cannot be resumed or sampled any more"] * (CHECKPOINTS in kinds)
-    lost += ["records and results are among it"] * (STUDIES in kinds)
+    lost = ["these runs cannot be resumed or sampled any more"] * ("checkpoints" in kinds)
+    lost += ["records and results are among it"] * ("studies" in kinds)
     what = ", ".join([*(f"{number} of {kind}" for kind, number in kinds.items()), short_bytes(sum(item.size for item in free))])
     question = f"Remove {what}{f' ({end})' if (end := '; '.join(lost)) else ''} permanently?"
     if not sure and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -95,3 +192,11 @@ def _agreed(question: str) -> bool:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
+
+
+def remove(item: Item) -> None:
+    """Remove it from the disk."""
+    if item.path.is_dir() and not item.path.is_symlink():
+        shutil.rmtree(item.path)
+    else:
+        item.path.unlink(missing_ok=True)

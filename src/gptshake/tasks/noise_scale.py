@@ -18,8 +18,8 @@ from gptshake.errors import CheckpointError, RecordError
 from gptshake.estimate.formatting import counted
 from gptshake.estimate.noise_scale import LEAST, Measurement, running, sentence
 from gptshake.files import expanded, refuse_links
+from gptshake.record.metrics import NOISE_SCALE, NoiseScaleWriter, read_measurements
 from gptshake.record.names import title_of
-from gptshake.record.noise_scale import NAME, NoiseScaleWriter, read_measurements
 from gptshake.record.run import find_run, read_run, run_roots
 from gptshake.setup.instantiate import data_module, device_of, network, set_torch, training_step
 from gptshake.setup.resolve import resolve, token_store
@@ -45,7 +45,7 @@ def run(context: Context) -> None:
 
     info = read_run(run_dir)
     batch = batch_of(info)
-    if (run_dir / NAME).exists():
+    if (run_dir / NOISE_SCALE).exists():
         refuse_links(run_dir)
         print(sentence(running(read_measurements(run_dir)), *batch))
         _print_pictures(plot_noise_scale(run_dir))
@@ -56,7 +56,7 @@ def run(context: Context) -> None:
     writer = NoiseScaleWriter(folder)
     for measurements in found:
         for measurement in measurements:
-            writer.append(measurement)
+            writer.add(measurement)
     writer.flush()
     estimates = [running(measurements, memory=inf)[-1] for measurements in found]
     print(sentence(estimates, *batch))

@@ -30,8 +30,7 @@ from gptshake.estimate.formatting import counted
 from gptshake.files import expanded
 from gptshake.processes import Command
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
-from gptshake.record.run import Run, find_run, read_run, run_roots
-from gptshake.record.seal import is_made_here
+from gptshake.record.run import Run, find_run, is_made_here, read_run, run_roots
 from gptshake.record.worktree import Code, changed_files, is_unchanged, restored, untracked_files
 from gptshake.redaction import redact_code
 from gptshake.report.compare import compare, environment_differences, same_machine, steps_of_first_code, verdict

@@ -14,7 +14,7 @@ from gptshake.errors import ConfigError
 from gptshake.record.run import Run
 from gptshake.record.trackers import wandb as tracker_module
 from gptshake.record.trackers.config import WandbConfig
-from gptshake.record.trackers.wandb import WandbTracker, _Worker
+from gptshake.record.trackers.wandb import WandbTracker
 
 pytestmark = pytest.mark.slow
 
@@ -511,7 +511,7 @@ def test_yaml_schema_and_constructor_have_the_same_keys_and_defaults() -> None:
 
 
 def test_the_room_can_be_imported_without_wandb() -> None:
-    code = "import sys; import gptshake.record.trackers.wandb, gptshake.record.trackers.wandb_process; print('wandb' in sys.modules)"
+    code = "import sys; import gptshake.record.trackers.wandb; print('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
@@ -531,9 +531,11 @@ def test_the_variables_of_wandb_count_unless_a_key_is_typed(monkeypatch: pytest.
         WandbTracker().mode_to_try()
 
 
-def test_a_process_that_ends_while_it_is_killed_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    worker = object.__new__(_Worker)
-    worker._process = subprocess.Popen(["sleep", "100"])
+def test_a_process_that_ends_while_it_is_killed_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: Run) -> None:
+    monkeypatch.setattr(tracker_module, "FINISH_SECONDS", 0.1)
+    tracker = WandbTracker()
+    tracker.start(run)
     monkeypatch.setattr(Path, "glob", lambda *_: [tmp_path / "a thread that has just ended"])
-    worker.kill()
-    assert worker._process.returncode == -signal.SIGKILL
+    os.kill(tracker._process.pid, signal.SIGSTOP)
+    tracker.finish()
+    assert "did not take everything" in said(run)

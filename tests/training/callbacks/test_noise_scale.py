@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gptshake.errors import ConfigError, TrainingError
-from gptshake.record.noise_scale import COLUMNS, NAME, read_measurements
+from gptshake.record.metrics import NOISE_COLUMNS, NOISE_SCALE, read_measurements
 from gptshake.training.callbacks.noise_scale import HELD, NoiseScale, measure
 
 
@@ -78,7 +78,7 @@ def test_more_than_are_held_are_written_in_order_and_told_at_the_end(training: A
     job = training(batch=4, micro=1, steps=HELD + 7)
     job.fit(NoiseScale())
     assert [one.step for one in read_measurements(job.run.path)] == list(range(1, HELD + 8))
-    assert (job.run.path / NAME).read_text().splitlines()[0].split(",") == list(COLUMNS)
+    assert (job.run.path / NOISE_SCALE).read_text().splitlines()[0].split(",") == list(NOISE_COLUMNS)
     assert "noise scale: " in capsys.readouterr().out
 
 

@@ -1,7 +1,6 @@
 """Any ``Logger`` of Lightning's as a mirror of the run record: MLFlow, Comet, Neptune, CSV or one's own, named by ``logger._target_``.
 
-It gets the config as hyperparameters and the columns of metrics.csv over steps; samples and pictures stay in the record.
-Each start logs the whole history, so that a logger which begins anew with a resume is complete. Takes the object; imports no Lightning.
+It gets the config as hyperparameters and the columns of metrics.csv over steps, at each start the whole history. Imports no Lightning.
 """
 
 from collections.abc import Mapping
@@ -11,16 +10,10 @@ from gptshake.errors import ConfigError
 from gptshake.record.run import Run
 from gptshake.record.trackers.protocol import Tracker
 
-TRACKER_METHODS = ("start", "row", "sample", "image", "finish")
-
 
 def as_tracker(made: Any) -> Tracker:
-    """What ``logger=`` made, as a mirror; a class of one's own need not be derived from ``Tracker`` if it has all its methods.
-
-    Raises:
-        ConfigError: it is neither a tracker nor a logger of Lightning's.
-    """
-    if isinstance(made, Tracker) or all(callable(getattr(made, method, None)) for method in TRACKER_METHODS):
+    """What ``logger=`` made, as a mirror; a class of one's own need not be derived from ``Tracker`` if it has all its methods."""
+    if all(callable(getattr(made, method, None)) for method in ("start", "row", "sample", "image", "finish")):
         return made  # type: ignore[no-any-return]
     if not all(hasattr(made, method) for method in ("log_hyperparams", "log_metrics", "finalize")):
         raise ConfigError(f"logger._target_ gives a {type(made).__name__}, which is neither a gptshake Tracker nor a Lightning Logger.")
@@ -28,25 +21,20 @@ def as_tracker(made: Any) -> Tracker:
 
 
 class LightningTracker(Tracker):
-    """Mirrors rows into a Lightning ``Logger``; after its first error it is left out.
+    """Mirrors every tenth row, and those with a validation, into a Lightning ``Logger``; after its first error it is left out."""
 
-    Args:
-        logger: of Lightning.
-        every: a row is logged every so many steps, and whenever it holds a validation.
-    """
-
-    def __init__(self, logger: Any, every: int = 10) -> None:
-        self._logger, self.every = logger, every
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
         self._run: Run | None = None
 
     def start(self, run: Run) -> None:
         self._run = run
         self._call("log_hyperparams", run.config())
-        for row in run.history(self.every):
+        for row in run.history(10):
             self.row(row)
 
     def row(self, row: Mapping[str, float]) -> None:
-        if row["step"] % self.every == 0 or "val/loss" in row:
+        if row["step"] % 10 == 0 or "val/loss" in row:
             self._call("log_metrics", {name: value for name, value in row.items() if name not in ("step", "time")}, int(row["step"]))
 
     def finish(self) -> None:
@@ -60,7 +48,5 @@ class LightningTracker(Tracker):
             try:
                 getattr(self._logger, method)(*arguments)
             except Exception as error:
-                self._run = None
-                run.say(
-                    f"{type(self._logger).__name__} failed and is left out; the record has everything ({' '.join(str(error).split())[:200]})."
-                )
+                self._run, why = None, " ".join(str(error).split())[:200]
+                run.say(f"{type(self._logger).__name__} failed and is left out; the record has everything ({why}).")

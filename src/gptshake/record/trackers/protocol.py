@@ -1,7 +1,6 @@
 """What mirrors a run elsewhere (W&B, TensorBoard, any logger of Lightning's): one base class, called in this order by whoever trains.
 
-A tracker is a mirror, not a home: what it is given is on the disk already, and when it fails it says so once and the run
-goes on. The methods return at once; only ``start`` and ``finish`` may take seconds.
+What a tracker is given is on the disk already; when it fails it says so once and the run goes on. Only ``start`` and ``finish`` may take seconds.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,6 @@
-"""TensorBoard as a mirror of the run record: event files in the run directory, for ``tensorboard --logdir runs``.
+"""TensorBoard as a mirror of the run record: event files over optimizer steps, for ``tensorboard --logdir runs``.
 
-The x-axis is the optimizer step; tokens are a curve of their own. A resumed run is written anew from its record, so the folder always
-holds one whole history. Importing this file imports neither torch nor tensorboard; ``start`` does.
+A resumed run is written anew from its record, so the folder always holds one whole history. Importing this file imports no torch.
 """
 
 import shutil
@@ -30,11 +29,6 @@ class TensorBoardTracker(Tracker):
         self._writer: Any = None
 
     def start(self, run: Run) -> None:
-        """Begin, or begin again after a resume, with the whole history.
-
-        Raises:
-            ConfigError: if tensorboard is not installed.
-        """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:

@@ -16,7 +16,7 @@ from gptshake.errors import RecordError
 from gptshake.estimate.formatting import counted, short_count
 from gptshake.estimate.lr_fit import ASSUMED_SD, LEAST_SD
 from gptshake.estimate.significance import FEWEST, least_difference, welch
-from gptshake.record.git import History
+from gptshake.record.git import commits_between
 from gptshake.record.index import BROKEN, SECONDS, SPEED, STUDY_FILE, TOKENS, Entry, is_number, read_study
 from gptshake.record.run import debugs
 from gptshake.report.changes import SETTLED, changed_keys, counting, key_text, value_text
@@ -146,8 +146,7 @@ def _best_run(folder: Path, runs: list[Entry], study: Rows | None) -> Entry:
 class Timeline:
     """What was known before each experiment; sections must be asked for in the order of time."""
 
-    def __init__(self, experiments: Sequence[Experiment]) -> None:
-        self._history = History(commit for one in experiments if (commit := commit_of(one.main)))
+    def __init__(self) -> None:
         self._runs: dict[str, tuple[Experiment, Entry]] = {}  # by the run's id
         self._last: dict[Any, Experiment] = {}  # by task
         self._ended: list[tuple[frozenset[Any], float, Section]] = []  # names of the text, val/bpb
@@ -167,7 +166,7 @@ class Timeline:
         if rival and rival.experiment.id not in [one.id for one in compared]:
             compared.append(Reference(rival.experiment.id, "best before", rival.experiment.results))
         here = commit_of(main)
-        commits = self._history.between(self._commit, here) if here and self._commit and here != self._commit else []
+        commits = commits_between(self._commit, here, "%s", ()) or [] if here and self._commit and here != self._commit else []
         section = Section(experiment, _verdict(experiment, rival, spread), commits, changes, against, compared, spread)
         self._commit = here or self._commit
         self._last[main.info.get("task")] = experiment

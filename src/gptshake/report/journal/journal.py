@@ -142,7 +142,7 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
     except UnicodeDecodeError as error:
         raise RecordError(f"{file.name} is not UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
     experiments, problems, left_out = find_experiments(read_index([runs, multirun]), multirun)
-    timeline, fresh, drawn = Timeline(experiments), list[Block](), 0
+    timeline, fresh, drawn = Timeline(), list[Block](), 0
     for one in experiments:
         try:
             section = timeline.section(one)

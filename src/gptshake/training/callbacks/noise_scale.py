@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gptshake.errors import ConfigError
 from gptshake.estimate.noise_scale import Measurement, running, sentence
-from gptshake.record.noise_scale import NoiseScaleWriter, read_measurements
+from gptshake.record.metrics import NoiseScaleWriter, read_measurements
 from gptshake.training.device import fork_rng, to_device
 from gptshake.training.module import GPTModule
 from gptshake.training.step import Step
@@ -112,7 +112,7 @@ class NoiseScale(pl.Callback):
         part = module.budget.micro_batch_size if module.budget.accumulation > 1 else _part_size(module)
         numbers = torch.stack([values for _, _, values in self._held]).tolist()
         for (step, tokens, _), (small, large) in zip(self._held, numbers, strict=True):
-            self._writer.append(Measurement(step, tokens, part, whole, small, large))
+            self._writer.add(Measurement(step, tokens, part, whole, small, large))
         self._held.clear()
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from gptshake.record.disk import Item, in_use, items, remove, size_of
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
+from gptshake.tasks.clean import Item, in_use, items, remove, size_of
 
 
 class Place:
