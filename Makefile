@@ -28,13 +28,14 @@ STAMP = .venv/installed
 
 RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
 
-.PHONY: help demo demo-lr test test-slow venv lint types build bench clean
+.PHONY: help demo demo-lr test test-slow test-export venv lint types build bench clean
 
 help:
 	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
 	@echo "make demo-lr only the second: eight learning rates side by side, the curve, the winner"
 	@echo "make test    set up, then run the tests (about six minutes on two CPU cores)"
 	@echo "make test-slow  the rest: whole sweeps, kills, resumes, reproductions (about as long again)"
+	@echo "make test-export  install transformers, onnxruntime and llama.cpp beside (300 MB) and check what task=export writes with them"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
 	@echo "make build   build the wheel into dist/        make bench   run the benchmarks"
@@ -52,6 +53,9 @@ test: venv
 
 test-slow: venv
 	$(VENV) -m nox --session slow
+
+test-export: venv
+	$(VENV) -m nox --session export
 
 lint types build bench: venv
 	$(VENV) -m nox --session $@

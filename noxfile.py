@@ -13,7 +13,11 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 
 WORKERS = ("-n", "2", "--dist", "loadfile")  # two test files at a time; `-- -n 8` after the session's name takes more
 
-nox.options.sessions = ["lint", "types", "tests", "slow"]
+# What the extra `export` installs beside the environment's packages, and llama.cpp.
+EXPORT = ("transformers", "rich", "markdown-it-py", "mdurl", "typer", "shellingham", "annotated-doc", "gguf", "xllamacpp")
+EXPORT += ("onnx", "onnx-ir", "ml_dtypes", "onnxscript", "onnxruntime", "flatbuffers")
+
+nox.options.sessions = ["lint", "types", "tests", "slow", "export"]
 nox.options.default_venv_backend = "none"
 
 
@@ -27,13 +31,27 @@ def run(session: nox.Session, *command: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, but for those marked slow."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "not slow")
+    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export")
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests marked slow: whole sweeps, kills, resumes, reproductions."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "slow")
+    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export")
+
+
+@nox.session
+def export(session: nox.Session) -> None:
+    """Run the tests of ``task=export`` beside the programs that load what it writes.
+
+    They lie in a folder of their own and not in .venv, because Lightning imports transformers at every start where it finds it.
+    """
+    folder = PYTHON.parents[1] / "export"
+    if not (folder / "xllamacpp").exists():
+        pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+        session.run(*pip, "--no-deps", "--constraint", "constraints.txt", "--target", str(folder), *EXPORT)
+    session.env["PYTHONPATH"] = str(folder)
+    run(session, "-m", "pytest", "-m", "export")
 
 
 @nox.session

@@ -173,6 +173,7 @@ _WORDS = {
     "data.split": ("documents", "position"),
     "logger.mode": ("auto", "online", "offline"),
     "logger.artifacts": ("none", "best"),
+    "task.to": ("hf", "gguf", "torch_export", "onnx"),
 }
 RULES = {name.rstrip("?"): (fits, advice) for advice, fits, names in _RANGES for name in names.split()}
 WORDS = {name.rstrip("?"): words for name, words in _WORDS.items()}

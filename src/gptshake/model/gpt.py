@@ -9,7 +9,7 @@ Shapes in comments: B sequences, T tokens, C = n_embd, V = vocab_size, H heads o
 """
 
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -148,3 +148,24 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         return self.drop(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))  # type: ignore[no-any-return]
+
+
+def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The network as transformers' ``GPT2LMHeadModel``: the content of its config.json, and its tensors by name.
+
+    Its linear layers are ``Conv1D``, with transposed weights, and always have a bias: a missing one is written as zeros.
+    """
+    shape = model.config
+    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
+    config |= {"vocab_size": shape.vocab_size, "n_positions": shape.block_size, "n_ctx": shape.block_size, "n_inner": None}
+    config |= {"n_embd": shape.n_embd, "n_layer": shape.n_layer, "n_head": shape.n_head, "tie_word_embeddings": True}
+    config |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), shape.dropout)
+    tensors = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.LayerNorm | nn.Embedding):
+            there = "transformer." + name.replace("blocks.", "h.")
+            weight = module.weight.detach()
+            tensors[f"{there}.weight"] = weight.T.contiguous() if isinstance(module, nn.Linear) else weight
+            if not isinstance(module, nn.Embedding):
+                tensors[f"{there}.bias"] = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
+    return config, tensors

@@ -74,6 +74,11 @@ def export_hf(tokenizer: BytePairTokenizer, file: Path) -> None:
 
     There, unlike here, the text ``<|endoftext|>`` becomes the end of text.
     """
+    write_atomic(file, library_tokenizer(tokenizer).to_str(pretty=True))
+
+
+def library_tokenizer(tokenizer: BytePairTokenizer) -> Any:
+    """The same as a ``tokenizers.Tokenizer``."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     named = ["".join(LETTER[value] for value in piece) for piece in tokenizer.pieces[:-1]]
@@ -83,7 +88,7 @@ def export_hf(tokenizer: BytePairTokenizer, file: Path) -> None:
     exported.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     exported.decoder = decoders.ByteLevel()
     exported.add_special_tokens([AddedToken(EOT, special=True, normalized=False)])
-    write_atomic(file, exported.to_str(pretty=True))
+    return exported
 
 
 def import_hf(file: Path) -> BytePairTokenizer:

@@ -1,0 +1,71 @@
+"""The model card of an exported run: README.md with the front matter of the Hugging Face hub, from the run's record alone."""
+
+import re
+import shlex
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from gptshake.record.index import Entry
+from gptshake.record.texts import Sample
+
+METRICS = {"val/loss": "loss on the validation split, nats per token", "val/bpb": "the same, bits per byte"}
+METRICS |= {"test/loss": "loss on the test split, nats per token", "test/bpb": "the same, bits per byte"}
+PLOT = "loss.png"
+# "Wikipedia authors, CC BY-SA 3.0", or "wikimedia/wikipedia, licence cc-by-sa-3.0" as a hub's card has it
+_LICENSE = re.compile(r"\b(?:(CC BY(?:-SA)? \d\.\d)|licence ([a-z0-9.-]+)(?=$|,))")
+
+
+def model_card(entry: Entry, samples: list[Sample], *, plot: bool, use: str, library: str) -> str:
+    """README.md: licence, data, metrics, curve, command, commit and the last sample.
+
+    Args:
+        entry: the run.
+        samples: of the run, the oldest first.
+        plot: whether the picture of its losses lies beside the card.
+        use: how the exported folder is used, in Markdown.
+        library: the hub's name of the program that loads it.
+    """
+    data, summary = entry.part("data"), entry.summary
+    found = {name: float(summary[name]) for name in METRICS if isinstance(summary.get(name), int | float)}
+    rows = "\n".join(f"| {METRICS[name]} | {value:.4f} |" for name, value in found.items())
+    budget, git = entry.part("budget"), entry.part("git")
+    command = shlex.join(["python", "-m", "gptshake", *map(str, entry.info.get("overrides", []))])
+    parts = [
+        f"# {entry.title}",
+        f"A GPT of {entry.part('model').get('parameters', 0):,} parameters, trained from scratch with gptshake on {data.get('label')} "
+        f"({data.get('licence')}) for {budget.get('steps', 0):,} steps ({summary.get('train/tokens', 0):,} tokens).",
+        f"| metric | value |\n|---|---|\n{rows}" if rows else "",
+        f"![loss over training tokens]({PLOT})" if plot else "",
+        "## Use",
+        use,
+        "## Training",
+        f"```sh\n{command}\n```",
+        f"Run `{entry.id}`, commit `{git.get('commit')}`{' with changes' if git.get('dirty') else ''}, seed {entry.info.get('seed')}.",
+        f"## Sample\n\nAfter {samples[-1].step:,} steps:\n\n{_indented(samples[-1].text)}" if samples else "",
+    ]
+    return f"---\n{_front_matter(entry, found, library).to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(entry: Entry, found: dict[str, float], library: str) -> ModelCardData:
+    data = entry.part("data")
+    label = str(data.get("label"))
+    licence = _LICENSE.search(str(data.get("licence")))
+    results = [
+        EvalResult(
+            task_type="text-generation", dataset_type=label, dataset_name=label, metric_type=name.replace("/", "_"), metric_value=value
+        )
+        for name, value in found.items()
+    ]
+    return ModelCardData(
+        license=(licence[1] or licence[2]).lower().replace(" ", "-") if licence else None,  # unknown is left out, never guessed
+        library_name=library,
+        pipeline_tag="text-generation",
+        tags=["gptshake"],
+        model_name=entry.title if results else None,
+        eval_results=results or None,
+    )
+
+
+def _indented(text: str) -> str:
+    """Text as a code block, whatever it holds: nothing in it can end the block."""
+    return "\n".join(f"    {line}" for line in re.split(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text))

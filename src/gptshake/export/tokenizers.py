@@ -1,0 +1,101 @@
+"""A tokenizer as the library tokenizers (Hugging Face) has it, with the same ids for every text.
+
+A text that spells a special token, such as ``<|endoftext|>``, becomes that token there, and plain text here; with
+``split_special_tokens=True`` it is plain text there too.
+"""
+
+import re
+from functools import singledispatch
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from gptshake.errors import ConfigError
+from gptshake.tokenizer import char, sentencepiece
+from gptshake.tokenizer.bpe import EOT, BytePairTokenizer
+from gptshake.tokenizer.byte import ByteTokenizer
+from gptshake.tokenizer.char import CharTokenizer
+from gptshake.tokenizer.exchange import LETTER, library_tokenizer
+from gptshake.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
+
+UNK = "<|unk|>"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@singledispatch
+def to_tokenizers(tokenizer: Any) -> Tokenizer:
+    """The library's tokenizer with the ids of ours. One of a user's own brings it as its method ``to_tokenizers()``.
+
+    Raises:
+        ConfigError: it has no such method.
+    """
+    if not hasattr(tokenizer, "to_tokenizers"):
+        raise ConfigError(
+            f"A tokenizer of the kind {tokenizer.name!r} cannot be written as a tokenizer.json: give its class a method to_tokenizers() "
+            "that returns a tokenizers.Tokenizer with the same ids."
+        )
+    found: Tokenizer = tokenizer.to_tokenizers()
+    return found
+
+
+@to_tokenizers.register
+def _(tokenizer: BytePairTokenizer) -> Tokenizer:
+    found: Tokenizer = library_tokenizer(tokenizer)
+    return found
+
+
+@to_tokenizers.register
+def _(tokenizer: ByteTokenizer) -> Tokenizer:
+    exported = Tokenizer(models.BPE({letter: value for value, letter in LETTER.items()}, []))
+    exported.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    exported.decoder = decoders.ByteLevel()
+    return _with_special(exported, EOT)
+
+
+@to_tokenizers.register
+def _(tokenizer: CharTokenizer) -> Tokenizer:
+    # A lone surrogate cannot be written in a file of UTF-8, nor can a text there hold one: its id gets a name that no text has.
+    names = [_SURROGATE.sub(lambda found: f"<|{ord(found[0]):04x}|>", character) for character in tokenizer.characters]
+    vocabulary = {EOT: char.EOT, UNK: char.UNK} | {name: token for token, name in enumerate(names, char.SPECIALS)}
+    exported = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    exported.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    exported.decoder = decoders.Fuse()
+    return _with_special(exported, EOT, UNK)
+
+
+@to_tokenizers.register
+def _(tokenizer: SentencePieceTokenizer) -> Tokenizer:
+    model = parsed(tokenizer)
+    # Pieces hold blanks, not U+2581, and no normalizer turns one into the other: so U+2581 in a text stays what it is.
+    pieces = [(piece.piece.replace(BLANK, " ") if piece.type == piece.NORMAL else piece.piece, piece.score) for piece in model.pieces]
+    if model.trainer_spec.model_type == model.trainer_spec.UNIGRAM:
+        exported = Tokenizer(models.Unigram(pieces, unk_id=sentencepiece.UNK, byte_fallback=True))
+    else:
+        ids = {name: token for token, (name, _) in enumerate(pieces)}
+        exported = Tokenizer(models.BPE(ids, _merges(pieces, ids), unk_token=pieces[0][0], fuse_unk=False, byte_fallback=True))
+    # The names of bytes and special tokens are no text: cut after their first letter, none of them is ever found.
+    exported.pre_tokenizer = pre_tokenizers.Split(Regex(r"<(?=0x[0-9A-F]{2}>|\|endoftext\|>|unk>)"), "isolated")
+    exported.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return _with_special(exported, EOT)
+
+
+def parsed(tokenizer: SentencePieceTokenizer) -> Any:
+    """The library's ``ModelProto``: pieces with score and type, and ``trainer_spec``."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    protobuf: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    return protobuf.ModelProto.FromString(tokenizer.model)
+
+
+def _merges(pieces: list[tuple[str, float]], ids: dict[str, int]) -> list[tuple[str, str]]:
+    """The merges that make the pieces: every cut of a piece into two pieces, the best score first."""
+    found = []
+    for name, score in pieces[sentencepiece.FIRST_BYTE + 256 :]:
+        cuts = ((name[:place], name[place:]) for place in range(1, len(name)))
+        found += [(-score, ids[left], ids[right], left, right) for left, right in cuts if left in ids and right in ids]
+    return [(left, right) for *_, left, right in sorted(found)]
+
+
+def _with_special(exported: Tokenizer, *names: str) -> Tokenizer:
+    exported.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+    return exported

@@ -1,0 +1,50 @@
+"""``task=export``: write the best weights of a run, and its tokenizer, in the format of another program."""
+
+import importlib
+import shutil
+from pathlib import Path
+
+from gptshake.config.overrides import recomposed
+from gptshake.context import Context
+from gptshake.errors import ConfigError
+from gptshake.export.card import PLOT, model_card
+from gptshake.files import expanded, write_folder_atomic
+from gptshake.record.index import read_entry
+from gptshake.record.run import find_run, run_roots
+from gptshake.record.texts import read_samples
+from gptshake.setup import instantiate
+
+# Beside the run's own last sample: texts with which tokenizers go wrong.
+TEXTS = ("The quick  brown fox\r\n\tjumps; 1234567.89 it's", "\u2581 a\u2581b", "<|endoftext|><unk><0x41>", "Würde 水曜日 👍🏽 e\u0301\x00")
+
+
+def run(context: Context) -> None:
+    """Export ``task.run`` to ``task.folder``, compare what was written with the run's own network, and print where it is.
+
+    Raises:
+        ConfigError: no run was named, the folder is there already, or the format cannot express the network or the tokenizer.
+        RecordError: there is no such run.
+    """
+    cfg = context.config
+    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, context.launch.overrides))
+    path = find_run(cfg.task.run, run_roots(cfg.paths))
+    folder = expanded(cfg.task.folder) if cfg.task.folder != "auto" else path / "export" / cfg.task.to
+    if folder.exists():
+        raise ConfigError(f"{folder} is there already: remove it, or choose another one with task.folder=.")
+    format = importlib.import_module(f"gptshake.export.{cfg.task.to}")
+    samples = read_samples(path / "samples.md")
+    texts = [*TEXTS, *(sample.text for sample in samples[-1:])]
+    checked = ""
+
+    def fill(beside: Path) -> None:
+        nonlocal checked
+        plot = path / "plots" / PLOT
+        card = model_card(read_entry(path), samples, plot=plot.is_file(), use=format.USE, library=format.LIBRARY)
+        format.write(model, tokenizer, beside, card)
+        if plot.is_file():
+            shutil.copyfile(plot, beside / plot.name)
+        checked = format.check(model, tokenizer, beside, texts)
+
+    write_folder_atomic(folder, fill)
+    print(checked)
+    print(f"exported: {folder}")

@@ -1,0 +1,190 @@
+"""Exported folders are loaded by the programs they are written for, and give the same ids, logits and text."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tokenizer.conftest import TEXTS, TRAINERS, tokenizer_of
+from torch import nn
+
+from gptshake.errors import ConfigError, GptshakeError
+from gptshake.export import gguf, hf, onnx, torch_export
+from gptshake.export.card import model_card
+from gptshake.export.tokenizers import to_tokenizers
+from gptshake.model.generate import generate
+from gptshake.model.gpt import GPT
+from gptshake.record.index import Entry
+from gptshake.tokenizer.byte import ByteTokenizer
+
+needs_programs = pytest.mark.export
+# Libraries differ on which of the newest characters are letters; these were all in Unicode before any of them was written.
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cn"])) | st.text("ab 'sS\n\r\t1½水\u2581<|>0x41", max_size=60)
+HOSTILE = ["", "<|endoftext|>", "<|unk|>", "<unk><0x41>", "\u2581 a\u2581", "\x00\ufeff", "a\r\n\r\n  b", *TEXTS]
+BLOCK_SIZE = 40
+
+
+def network(vocab_size: int, bias: bool = True) -> GPT:
+    """A network whose logits and greedy text are far from constant."""
+    torch.manual_seed(0)
+    model = GPT(n_layer=2, n_head=2, n_embd=32, block_size=BLOCK_SIZE, vocab_size=vocab_size, bias=bias).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0, 0.2)
+    return model
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+@settings(max_examples=60)
+@given(text=TEXT)
+def test_the_library_tokenizers_gives_the_same_ids_and_the_text_back(kind: str, text: str) -> None:
+    ours, theirs = tokenizer_of(kind), to_tokenizers(tokenizer_of(kind))
+    theirs.encode_special_tokens = True
+    ids = ours.encode(text).tolist()
+    assert theirs.encode(text).ids == ids
+    if ours.unk_id not in ids:
+        assert theirs.decode(ids, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_the_end_of_text_has_the_same_id(kind: str) -> None:
+    theirs = to_tokenizers(tokenizer_of(kind))
+    assert theirs.encode("a<|endoftext|>").ids[-1] == theirs.token_to_id("<|endoftext|>") == tokenizer_of(kind).eot_id
+
+
+@needs_programs
+@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_transformers_loads_the_folder_and_gives_the_same_logits_text_and_ids(kind: str, bias: bool, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = tokenizer_of(kind)
+    model = network(tokenizer.vocab_size, bias)
+    hf.write(model, tokenizer, tmp_path, "card")
+    theirs, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids = torch.arange(2 * BLOCK_SIZE).view(2, BLOCK_SIZE) % tokenizer.vocab_size
+    with torch.no_grad():
+        assert (theirs(ids).logits - model(ids)).abs().max() < 1e-5
+    n_new = BLOCK_SIZE - 3
+    theirs.generation_config.eos_token_id = None
+    continued = theirs.generate(
+        ids[:, :3], attention_mask=torch.ones(2, 3), max_new_tokens=n_new, do_sample=False, pad_token_id=tokenizer.eot_id
+    )
+    assert torch.equal(continued, generate(model, ids[:, :3], n_new, temperature=0))
+    read = AutoTokenizer.from_pretrained(tmp_path)
+    assert (read.eos_token_id, read.model_max_length) == (tokenizer.eot_id, BLOCK_SIZE)
+    for text in HOSTILE:
+        assert read(text, split_special_tokens=True)["input_ids"] == tokenizer.encode(text).tolist()
+    assert "ids of" in hf.check(model, tokenizer, tmp_path, HOSTILE)
+
+
+@needs_programs
+def test_weights_and_vocabularies_that_differ_are_found(tmp_path: Path) -> None:
+    model = network(257)
+    hf.write(model, ByteTokenizer(), tmp_path, "card")
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][0, 0] += 0.1
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(GptshakeError, match="logits are up to"):
+        hf.check(model, ByteTokenizer(), tmp_path, [])
+    other: Any = tokenizer_of("bpe")
+    hf.write(model, ByteTokenizer(), tmp_path, "card")
+    with pytest.raises(GptshakeError, match="other ids for 'two words'"):
+        hf.check(model, SimpleNamespace(vocab_size=257, eot_id=256, encode=other.encode), tmp_path, ["two words"])  # type: ignore[arg-type]
+
+
+def test_files_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    hf.write(network(257), ByteTokenizer(), tmp_path, "card")
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
+
+
+class Linear(nn.Module):
+    """A network of another layout."""
+
+    config = SimpleNamespace(block_size=4, vocab_size=257)
+
+
+@needs_programs
+def test_another_layout_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Linear is no network that transformers has.*to_hf\(model\)"):
+        hf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+    with pytest.raises(ConfigError, match="to_hf"):
+        gguf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+
+
+@needs_programs
+def test_a_network_of_ones_own_brings_its_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "to_hf", lambda model: ({"model_type": "mine"}, {"weight": torch.ones(2, 2)}))
+    hf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "mine"
+    assert load_file(tmp_path / "model.safetensors")["weight"].shape == (2, 2)
+    with pytest.raises(ConfigError, match=r"this one is mine: export with task\.to=hf"):
+        gguf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+
+
+def test_a_tokenizer_of_ones_own_brings_its_mapping_or_is_refused() -> None:
+    mine: Any = SimpleNamespace(name="mine", to_tokenizers=lambda: "theirs")
+    assert to_tokenizers(mine) == "theirs"
+    with pytest.raises(ConfigError, match="method to_tokenizers"):
+        to_tokenizers(SimpleNamespace(name="mine"))
+
+
+@pytest.mark.parametrize("form", [torch_export, pytest.param(onnx, marks=needs_programs)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_programs_give_the_same_logits_for_any_length(form: Any, bias: bool, tmp_path: Path) -> None:
+    model = network(257, bias)
+    form.write(model, ByteTokenizer(), tmp_path, "card")
+    assert "logits of four shapes up to 40 tokens" in form.check(model, ByteTokenizer(), tmp_path, [])
+    with torch.no_grad():
+        model.wpe.weight[-1, 0] += 1  # one channel: the same in all is taken away by the norm
+    with pytest.raises(GptshakeError, match="logits are up to"):
+        form.check(model, ByteTokenizer(), tmp_path, [])
+
+
+@needs_programs
+@pytest.mark.parametrize("kind", ["byte", "bpe", "bpe-gpt2", "hf_bpe", "sentencepiece-bpe", "gpt2"])
+def test_llama_cpp_gives_the_same_ids_and_the_same_greedy_text(kind: str, tmp_path: Path) -> None:
+    tokenizer: Any = tokenizer_of(kind)
+    model = network(tokenizer.vocab_size, bias=kind != "bpe")
+    gguf.write(model, tokenizer, tmp_path, "card")
+    assert "are equal" in gguf.check(model, tokenizer, tmp_path, ["The end.", *HOSTILE])
+    with torch.no_grad():
+        model.wte.weight.copy_(model.wte.weight.flip(0))
+    with pytest.raises(GptshakeError, match="greedy continuation"):
+        gguf.check(model, tokenizer, tmp_path, ["The end."])
+
+
+@needs_programs
+@pytest.mark.parametrize(("kind", "reason"), [("char", "must know every one"), ("unigram", "without falling back to bytes")])
+def test_what_llama_cpp_has_no_tokenizer_for_is_refused(kind: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        gguf.write(network(tokenizer_of(kind).vocab_size), tokenizer_of(kind), tmp_path, "card")
+
+
+@pytest.mark.parametrize(
+    ("licence", "written"),
+    [
+        ("Wikipedia authors, CC BY-SA 3.0", "license: cc-by-sa-3.0"),
+        ("wikimedia/wikipedia, licence cc-by-sa-4.0", "license: cc-by-sa-4.0"),
+        ("mine/plays, licence not stated on its card", ""),
+        ("your own file (license unknown)", ""),
+    ],
+)
+def test_the_card_names_the_licence_only_where_it_is_known(licence: str, written: str, tmp_path: Path) -> None:
+    info = {
+        "id": "abc",
+        "name": "a-abc",
+        "data": {"label": "book", "licence": licence},
+        "summary": {"val/loss": 2.0},
+        "overrides": ["model=tiny"],
+    }
+    card = model_card(Entry(tmp_path, "ok", info), [], plot=False, use="", library="transformers")
+    assert written in card and licence in card
+    assert re.search("^license: ", card, re.MULTILINE) is not None or not written
+    assert "| loss on the validation split, nats per token | 2.0000 |" in card and "python -m gptshake model=tiny" in card
