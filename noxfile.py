@@ -13,7 +13,7 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 
 WORKERS = ("-n", "2", "--dist", "loadfile")  # two test files at a time; `-- -n 8` after the session's name takes more
 
-# What the extra `export` installs beside the environment's packages, and llama.cpp.
+# What the extra `export` installs beside the packages of the environment.
 EXPORT = ("transformers", "rich", "markdown-it-py", "mdurl", "typer", "shellingham", "annotated-doc", "gguf", "xllamacpp")
 EXPORT += ("onnx", "onnx-ir", "ml_dtypes", "onnxscript", "onnxruntime", "flatbuffers")
 

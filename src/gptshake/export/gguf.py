@@ -142,7 +142,7 @@ def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) 
         GptshakeError: llama.cpp gives something else.
     """
     if find_spec("xllamacpp") is None:
-        return "not checked: llama.cpp is not installed (pip install xllamacpp)"
+        return "not checked: llama.cpp is not installed (pip install 'gptshake[export]')"
     from xllamacpp import CommonParams, Server
 
     model.float().cpu().eval()
