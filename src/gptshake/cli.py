@@ -19,24 +19,12 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake import distributed
-from gptshake.config import completion
+from gptshake.config import completion, overrides
 from gptshake.config.arguments import Arguments, quote
 from gptshake.config.compose import choices, prepare, run_single, snapshot, without_hydra
 from gptshake.config.compose_errors import COMPOSITION_ERRORS, came_from, checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS, RECIPES, local, local_confs, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
-from gptshake.config.overrides import (
-    SUFFIXES,
-    as_options,
-    found_rates,
-    locate,
-    other_terms,
-    refuse_differences,
-    resumed_overrides,
-    typed,
-    without_latest,
-    written_out,
-)
 from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, targets, trains
 from gptshake.context import Context, Launch
 from gptshake.errors import ConfigError, GptshakeError, RecordError
@@ -62,12 +50,12 @@ def run(arguments: Arguments) -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
         if arguments.multirun:  # experiment files are options like others in a sweep
             os.environ[RECIPES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-recipes-"))
-            arguments.overrides = as_options(arguments.overrides, Path(os.environ[RECIPES]))
-        arguments.overrides, arguments.origin = found_rates(written_out(arguments.overrides))
+            arguments.overrides = overrides.as_options(arguments.overrides, Path(os.environ[RECIPES]))
+        arguments.overrides, arguments.origin = overrides.found_rates(overrides.written_out(arguments.overrides))
         if arguments.shows_only:
             _show(arguments)
             return
-        arguments.overrides = without_latest(arguments.overrides)
+        arguments.overrides = overrides.without_latest(arguments.overrides)
         resumed = _resumed(arguments)
         if arguments.multirun:
             arguments.overrides = plain_options(arguments.overrides)
@@ -80,7 +68,7 @@ def run(arguments: Arguments) -> None:
         training = trains(cfg)
         code = read_code() if training else Code()
         _guard(cfg, single, code)
-        if note := other_terms(arguments.origin, cfg):
+        if note := overrides.other_terms(arguments.origin, cfg):
             print(note, flush=True)
         chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
         if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
@@ -104,46 +92,37 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
     """Refuse what cannot work, before anything heavy is imported; gives the label of the data's source."""
     cfg, several = without_hydra(full), arguments.multirun
     try:
-        _check_job(full, several=several)
-        if local_confs() or any(text.startswith("+") for text in single):
-            check_keys(cfg)
+        label = _check_job(full, several=several, extended=bool(local_confs()) or any(text.startswith("+") for text in single))
     except ConfigError as error:
         raise ConfigError(f"{error}{came_from(str(error), single)}") from error
     check_torchrun(cfg, distributed.launched(), multirun=several)
     if not several and str(full.hydra.mode).endswith("MULTIRUN"):
         raise ConfigError("hydra.mode=MULTIRUN: several runs are asked for with -m.")
     if resumed:
-        refuse_differences(cfg, resumed)
+        overrides.refuse_differences(cfg, resumed)
     shadowed = [name for name in sorted(local()) if (packaged_conf() / name).is_file()]
     if shadowed and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
-    if trains(cfg) and not resumed and any(key_of(text) == "paths.run_dir" for text in arguments.overrides):
+    if trains(cfg) and not resumed and overrides.typed(arguments.overrides, "paths.run_dir"):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
-    label = _preflight(cfg)
     if several:
-
-        def look(point: DictConfig) -> None:
-            _check_job(point)
-            _preflight(point)
-
-        check_points(single, parse_overrides(arguments.overrides), cfg, look)
+        check_points(single, parse_overrides(arguments.overrides), cfg, _check_job)
     return label
 
 
-def _check_job(cfg: DictConfig, *, several: bool = True) -> None:
-    """Check the config of one run, which may be one of several."""
-    check(cfg)
-    check_modules(without_hydra(cfg))
+def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False) -> str:
+    """Check the config of one run, which may be one of several, or hold keys of the user's own; gives the label of the data's source."""
+    check(full)
+    cfg = without_hydra(full)
+    if extended:
+        check_keys(cfg)
+    check_modules(cfg)
     if trains(cfg):
         check_groups(cfg)
         if several:
             check_one_device(cfg, "Each run of -m")
-
-
-def _preflight(cfg: DictConfig) -> str:
-    """Look at source, tokenizer and schedule; a task that only reads records has none of them, and need not wait for their imports."""
-    if cfg.data is None and not trains(cfg):
-        return ""
+    elif cfg.data is None:
+        return ""  # a task that only reads records
     from gptshake.setup import resolve  # numpy comes with it, which `--cfg job` need not wait for
 
     return resolve.preflight(cfg)
@@ -162,14 +141,14 @@ def _refuse_used_folder(folder: Path) -> None:
 
 def _resumed(arguments: Arguments) -> Path | None:
     """The run that ``resume=`` names; its stored overrides are put before the new ones."""
-    name = typed(arguments.overrides, "resume")
+    name = overrides.typed(arguments.overrides, "resume")
     if not name:
         return None
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m out.")
-    run_dir = locate(name, arguments.overrides)
+    run_dir = overrides.locate(name, arguments.overrides)
     refuse_links(run_dir)
-    arguments.overrides[:0] = resumed_overrides(run_dir, arguments.overrides)
+    arguments.overrides[:0] = overrides.resumed_overrides(run_dir, arguments.overrides)
     return run_dir
 
 
@@ -196,14 +175,13 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
         changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
         texts = [str(change) for change in changes] if isinstance(changes, list) else []
         for together in [*([text] for text in texts), *([texts] if len(texts) > 1 else [])]:
-            point = checked_compose([*single, *together])
-            _check_job(point)
-            _preflight(point)
+            _check_job(checked_compose([*single, *together]))
     from gptshake.trials import Trials, names
 
     swept = {override.key_or_group: texts_of(override) for override in parsed if override.is_choice_sweep()}
     experiments = swept.get("experiment", [])
-    recipes = {f"experiment={text}": written_out([f"experiment={text}"]) for text in experiments if text.endswith(SUFFIXES)}
+    files = [f"experiment={text}" for text in experiments if text.endswith(overrides.SUFFIXES)]
+    recipes = {text: overrides.written_out([text]) for text in files}
     chosen = choices(cfg.hydra) | {group: "_".join(texts[:3]) for group, texts in swept.items() if group in GROUPS}
     named = "_".join(Path(text).stem if recipes else text for text in experiments[:3]) or names(chosen)
     provenance = collect(code) | arguments.origin
@@ -212,9 +190,9 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
         _hydra(arguments.argv(), trials, conf)
 
 
-def _guard(cfg: DictConfig, overrides: list[str], code: Code) -> None:
+def _guard(cfg: DictConfig, single: list[str], code: Code) -> None:
     """Refuse a run whose sources are not committed, or may not be: it could not be repeated."""
-    if _exempt(cfg, overrides):
+    if _exempt(cfg, single):
         return
     if code.unread:
         raise RecordError(f"Whether source and config are committed is not known: {code.unread}. Mend that, or add --dirty.")
@@ -226,9 +204,9 @@ def _guard(cfg: DictConfig, overrides: list[str], code: Code) -> None:
         )
 
 
-def _exempt(cfg: DictConfig, overrides: list[str]) -> bool:
+def _exempt(cfg: DictConfig, single: list[str]) -> bool:
     """Whether code that is not committed is allowed: by ``--dirty``, by the variable that tests set, or because it is being debugged."""
-    debugged = any(key_of(text) == "debug" and not text.endswith("=null") for text in overrides)
+    debugged = any(key_of(text) == "debug" and not text.endswith("=null") for text in single)
     return bool(cfg.dirty) or os.environ.get("GPTSHAKE_DIRTY") == "1" or debugged
 
 
@@ -248,7 +226,7 @@ class _Jobs:
         with read_write(cfg.hydra):
             if not self.records:
                 cfg.hydra.run.dir = "."
-            elif not any(key_of(text) == "paths.run_dir" for text in self.arguments.overrides):
+            elif not overrides.typed(self.arguments.overrides, "paths.run_dir"):
                 name = self._name(choices(cfg.hydra), self.arguments.overrides, self.identity)
                 cfg.paths.run_dir = str(self.resumed or Path(cfg.paths.runs) / name)
 
@@ -280,18 +258,18 @@ class _Jobs:
                     folder.rmdir()
 
     def _launch(self, path: Path, hydra_cfg: Any, cfg: DictConfig) -> Launch:
-        all_typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
-        overrides = [text for text in all_typed if text.split("=", 1)[0] not in ("paths.run_dir", *_NO_PARTS)]
+        given: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
+        texts = [text for text in given if text.split("=", 1)[0] not in ("paths.run_dir", *_NO_PARTS)]
         chosen, resumes, several = choices(hydra_cfg), self.resumed is not None, self.arguments.multirun
         identity = new_id() if several else self.identity
-        name = path.name if self.records and not several else self._name(chosen, overrides, identity)
+        name = path.name if self.records and not several else self._name(chosen, texts, identity)
         own = own_files(targets(cfg).values())
-        return Launch(identity, name, path, overrides, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
+        return Launch(identity, name, path, texts, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
 
-    def _name(self, chosen: dict[str, str], overrides: list[str], identity: str) -> str:
+    def _name(self, chosen: dict[str, str], texts: list[str], identity: str) -> str:
         changes = [
             redact(text)
-            for text in overrides
+            for text in texts
             if not (is_free(key_of(text), RESULT) or key_of(text) in _UNNAMED or key_of(text).startswith(("data.path", "tokenizer.path")))
             and not text.endswith("=null")  # nothing was chosen
         ]

@@ -1,7 +1,6 @@
-"""The command line as people type it, rewritten as Hydra reads it.
+"""The command line as people type it, rewritten as Hydra reads it: flags first, and the values of keys that hold free text quoted.
 
-Takes the raw arguments, gives flags first and overrides together, ``--dirty`` as an override, and the values of keys that
-hold free text quoted (Hydra's grammar chokes on quotes, commas, ``=``, ``#`` and letters beyond ASCII).
+Hydra's grammar does not take quotes, commas, ``=``, ``#`` and letters beyond ASCII as they are.
 """
 
 import contextlib

@@ -1,8 +1,6 @@
-"""What a shell asks for when Tab is pressed: Hydra's completion, of a line that Hydra can read and without our internals.
+"""What a shell asks for when Tab is pressed: Hydra's completion, of the line in COMP_LINE as Hydra can read it, without our internals.
 
-Takes the line from the variable COMP_LINE, where the functions that ``--shell-completion install=...`` prints put it. Which
-keys and options there are depends on the chosen options alone, so of the finished words only those are handed on: free text,
-ranges and flags, which Hydra's splitting at blanks stumbles over, change nothing. On a line that cannot be read, silence.
+Which keys and options there are depends on the chosen options alone, so only those are handed on; free text, ranges and flags are not.
 """
 
 import io

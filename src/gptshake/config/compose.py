@@ -79,7 +79,12 @@ def prepare(overrides: list[str]) -> None:
     for folder in local_confs():
         _refuse_unloadable(folder)
     LocalConf.shadow = "conf_shadow=true" in overrides
-    _plugins().register(LocalConf)
+    here = Path.cwd()
+    if here.resolve() != Path(__file__).parents[2]:  # anybody's files may lie here: of Hydra's plugins the installed ones alone are scanned
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here.resolve()]
+    Plugins.instance().register(LocalConf)
+    if str(here) not in sys.path:
+        sys.path.append(str(here))  # for a ``_target_`` of the user's own, and last, whether ``python -m`` has put it first or not
 
 
 @lru_cache
@@ -92,20 +97,6 @@ def _refuse_unloadable(folder: Path) -> None:
             continue
         except (ValueError, OSError) as error:
             raise ConfigError(f"{file} cannot be loaded: {error}.") from error
-
-
-def _plugins() -> Plugins:
-    """Hydra's plugins: the installed ones alone, as the working directory, where anybody's files may lie, joins the path after the scan.
-
-    It does join, for a ``_target_`` in a file of the user's own, and last, whether ``python -m`` has put it first or not.
-    """
-    here, package = Path.cwd(), Path(__file__).parents[2]
-    if here.resolve() != package:
-        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here.resolve()]
-    plugins = Plugins.instance()
-    if str(here) not in sys.path:
-        sys.path.append(str(here))
-    return plugins
 
 
 def _env(key: str, default: Any = ...) -> str | None:

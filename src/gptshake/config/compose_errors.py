@@ -1,14 +1,11 @@
-"""Why a composition failed, as one sentence with the nearest real name.
+"""Why a composition failed, as one sentence with the nearest real name: is the option there, is the key there, does the value fit.
 
-Hydra's own words name schemas and internal nodes; here each override is looked at by itself instead: is the option
-there, is the key there, does the value fit.
+Hydra's own words name schemas and internal nodes, so each override is looked at by itself instead.
 """
 
-import graphlib
 import os
 import re
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -106,31 +103,20 @@ def _refuse_removed(key: str, cfg: DictConfig) -> None:
 
 def _wrong_file(error: Exception) -> str | None:
     """A sentence about a file of the user's own that is no config, includes itself, or has a key or a value that does not fit."""
-    includes = {}
-    for name, file in local().items():
+    including = []
+    for file in local().values():
         try:
-            includes[name] = _included(name, yaml.safe_load(file.read_text(encoding="utf-8")))
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (YAMLError, UnicodeDecodeError, RecursionError) as fault:
             where = getattr(fault, "problem_mark", None)
-            return f"{os.path.relpath(file)} is not YAML{f', in line {where.line + 1}' if where else ''}: {getattr(fault, 'problem', None) or fault}."
+            line = f", in line {where.line + 1}" if where else ""
+            return f"{os.path.relpath(file)} is not YAML{line}: {getattr(fault, 'problem', None) or fault}."
+        including += [os.path.relpath(file)] if isinstance(content, dict) and "defaults" in content else []
     if isinstance(error, RecursionError):
-        try:
-            graphlib.TopologicalSorter(includes).prepare()
-        except graphlib.CycleError as circle:
-            return f"{os.path.relpath(local()[circle.args[1][0]])} includes itself by its defaults list."
+        return f"{' or '.join(including)} includes itself by its defaults list."
     found = re.match(r"In '(.+?)': .*?:\n(.*?)\n(?:.*?full_key: (\S+))?", str(error), re.DOTALL)
     wrong = local().get(f"{found[1]}.yaml") if found else None
     return f"{os.path.relpath(wrong)}: {found[3] or ''}: {found[2]}." if found and wrong else None
-
-
-def _included(name: str, content: Any) -> list[str]:
-    """The files that the defaults list of a file of the user's own names."""
-    found, group = [], Path(name).parent.as_posix()
-    for entry in content.get("defaults", []) if isinstance(content, dict) else []:
-        for folder, option in entry.items() if isinstance(entry, dict) else [(group, entry)]:
-            text = str(option).partition("@")[0].lstrip("/")
-            found.append(f"{text if '/' in text else str(folder).removeprefix('override ').lstrip('/') + '/' + text}.yaml")
-    return found
 
 
 def came_from(sentence: str, overrides: list[str]) -> str:

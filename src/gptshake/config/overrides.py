@@ -117,23 +117,13 @@ def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
 
 
 def recomposed(run_dir: Path, own: Sequence[str]) -> DictConfig:
-    """The config of a run, composed from today's files for a task that reads it.
-
-    Args:
-        run_dir: of the run.
-        own: overrides of the task; those that are not about the task itself have the last word.
-    """
+    """The config of a run, composed from today's files for a task that reads it; the task's overrides of other keys have the last word."""
     new = [text for text in own if key_of(text).partition(".")[0] not in ("task", "paths")]
     return checked_compose([*resumed_overrides(run_dir, new), *new])
 
 
 def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
-    """The overrides that give a run once more, in another place and without trackers; the caller trusts its record.
-
-    Args:
-        run_dir: of the run to repeat.
-        own: what the repetition says itself, as plain text: key -> value.
-    """
+    """The overrides that give a run once more, without trackers, with values that the repetition says itself; the caller trusts the record."""
     kept = [text for text in stored_overrides(run_dir, list(own), trusted=True) if not _is_one_of(key_of(text), NOT_REPEATED)]
     return [*kept, "logger=none", "trainer.max_time=null", *_texts(own)]
 
@@ -192,7 +182,7 @@ def stored_config(run_dir: Path) -> dict[str, Any]:
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
-    """Compare the recomposed config with the stored one."""
+    """Refuse a recomposed config that differs from the stored one outside the free keys."""
     ways_out = f"start a new run from its weights: init_from={run_dir.name}"
     try:
         stored = stored_config(run_dir)
@@ -204,7 +194,7 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
 
 
 def refuse_another_config(run_dir: Path, repetition: Path) -> None:
-    """Compare the config that a run had with that of its repetition."""
+    """Refuse a repetition whose config differs from that of its run in what can change a number."""
     then = stored_config(run_dir)
     secret = [key for key, value in then.items() if SECRET in str(value)]
     if listed := _differences(then, stored_config(repetition), but=(*MOVED, *secret)):
@@ -228,12 +218,7 @@ def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:
 
 
 def typed_values(overrides: Sequence[Override], changes: Sequence[str]) -> set[str]:
-    """Every override that a sweep's command line itself says, one for each value of a list.
-
-    Args:
-        overrides: of the command, parsed.
-        changes: of ``ablate=``.
-    """
+    """Every override that a sweep's command line itself says, one for each value of a list, and the changes of ``ablate=``."""
     texts = set(changes)
     for override in overrides:
         key = override.get_key_element()
@@ -330,29 +315,20 @@ def written_out(overrides: list[str]) -> list[str]:
 
 
 def as_options(overrides: list[str], folder: Path) -> list[str]:
-    """The overrides of a multirun with the files that ``experiment=`` names in a list as options of the group, under their paths.
-
-    Args:
-        overrides: as typed.
-        folder: of config, which gets a copy of each.
-    """
+    """The overrides of a multirun with the files that ``experiment=`` names in a list as options of the group, copied into a folder of config."""
     found = []
     for text in overrides:
         names = [name.strip("'\"") for name in several(text.partition("=")[2])] if key_of(text) == EXPERIMENT else []
-        if any(name.endswith(SUFFIXES) for name in names):
-            text = f"{EXPERIMENT}=choice({','.join(_option(name, folder) if name.endswith(SUFFIXES) else name for name in names)})"
-        found.append(text)
+        files = [name for name in names if name.endswith(SUFFIXES)]
+        for name in files:
+            _lines(expanded(name))  # refuses what is none
+            plain = str(expanded(name).absolute()) if name.startswith("~") or ".." in Path(name).parts else name
+            copy = folder / EXPERIMENT / plain.lstrip("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(f"# @package _global_\n{yaml_text(expanded(name))}", encoding="utf-8")
+            names[names.index(name)] = quote(plain)
+        found.append(f"{EXPERIMENT}=choice({','.join(names)})" if files else text)
     return found
-
-
-def _option(name: str, folder: Path) -> str:
-    path = expanded(name)
-    _lines(path)
-    plain = str(path.absolute()) if name.startswith("~") or ".." in Path(name).parts else name
-    copy = folder / EXPERIMENT / plain.lstrip("/")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text(f"# @package _global_\n{yaml_text(path)}", encoding="utf-8")
-    return quote(plain)
 
 
 def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:

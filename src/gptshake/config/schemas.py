@@ -1,7 +1,6 @@
-"""What a config may hold: the type of each key, its range or its words, and the keys of the root. Imports no Hydra, so that help is instant.
+"""What a config may hold: the type of each key (a field of a light dataclass beside its part), its range or its words, and the keys of the root.
 
-Value and comment of a key stand in its yaml. Types are fields of light dataclasses beside the part that they describe; an option names
-its own in its defaults list (``adamw_schema``), so that an option of a user's own needs none.
+Value and comment of a key stand in its yaml, whose defaults list names the dataclass (``adamw_schema``). Imports no Hydra: help is instant.
 """
 
 import math
@@ -18,6 +17,7 @@ from gptshake.record.trackers.config import TensorBoardConfig, WandbConfig
 from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
 from gptshake.training.config import TrainerConfig
 
+Rule = tuple[Callable[[Any], bool], str]  # whether a value is fine; what it should be
 SCHEMAS: dict[str, dict[str, Any]] = {
     "model": {"gpt": GPTConfig},
     "data": {"wiki": WikiConfig, "shakespeare": ShakespeareConfig, "text": TextConfig, "hf": HubConfig},
@@ -62,8 +62,8 @@ class RootConfig:
     debug: Any = None
 
 
-def _number(low: float, high: float = math.inf, *, open: str = "", whole: bool = False, auto: bool = False) -> Callable[[Any], bool]:
-    """Whether a value is a finite number from ``low`` to ``high``; an end in ``open`` (``low``, ``high``) does not belong to it."""
+def _number(low: float, high: float = math.inf, *, open: str = "", whole: bool = False, auto: bool = False) -> Rule:
+    """A finite number from ``low`` to ``high``; an end in ``open`` (``low``, ``high``) does not belong to it."""
 
     def fits(value: Any) -> bool:
         if auto and value == AUTO:
@@ -72,11 +72,15 @@ def _number(low: float, high: float = math.inf, *, open: str = "", whole: bool =
             return False
         return (value > low if "low" in open else value >= low) and (value < high if "high" in open else value <= high)
 
-    return fits
+    advice = f"it is a {'whole number' if whole else 'number'} {f'above {low}' if 'low' in open else f'from {low} up'}"
+    end = "" if high == math.inf else f" and below {high}" if "high" in open else f" and at most {high:,}"
+    return fits, f"{advice}{end}{', or auto' if auto else ''}"
 
 
 def _is_text(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else _number(-math.inf)(value)
+    return (
+        bool(value.strip()) if isinstance(value, str) else isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    )
 
 
 def _are_texts(value: Any) -> bool:
@@ -91,76 +95,45 @@ def _is_folder_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", "..")
 
 
-# What a value must be, and of which keys; one with ``?`` may be null: it is left out, or filled in later.
-_A_TEXT, _TEXTS = "it is a text", "it is a text, or a list of texts in brackets"
-_ANY_TEXT = "it is a text, which may be empty"
-_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    (
-        "it is a whole number from 0 up",
-        _number(0, whole=True),
-        "seed data.order_seed callbacks.samples.times task.n_blocks hydra.sweeper.seed hydra.sweeper.confirm "
-        "hydra.sweeper.pruner.n_startup_trials hydra.sweeper.pruner.n_warmup_steps hydra.sweeper.sampler.n_startup_trials",
+_TEXT: Rule = _is_text, "it is a text"
+_ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a text, which may be empty"
+_TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
+# Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
+_RANGES: dict[str, Rule] = {
+    "seed data.order_seed callbacks.samples.times task.n_blocks hydra.sweeper.seed hydra.sweeper.confirm "
+    "hydra.sweeper.pruner.n_startup_trials hydra.sweeper.pruner.n_warmup_steps hydra.sweeper.sampler.n_startup_trials": _number(
+        0, whole=True
     ),
-    ("it is a whole number from 0 up, or auto", _number(0, whole=True, auto=True), "data.workers task.confirm"),
-    (
-        "it is a whole number from 1 up",
-        _number(1, whole=True),
-        "data.batch_tokens? data.limit_blocks? data.n_documents? data.max_bytes? trainer.max_steps? trainer.max_tokens? trainer.patience? "
-        "trainer.limit_val_batches? logger.every callbacks.noise_scale.split_every callbacks.samples.top_k? task.top_k? task.num_samples "
-        "task.limit? task.steps? task.warmup task.repeats task.block_size hydra.sweeper.pruner.patience hydra.sweeper.n_trials? "
-        "hydra.sweeper.repeats hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu",
-    ),
-    (
-        "it is a whole number from 1 up, or auto",
-        _number(1, whole=True, auto=True),
-        "data.batch_size? data.micro_batch_size trainer.devices trainer.threads trainer.val_check_interval task.confirm_steps "
-        "hydra.sweeper.executor.threads hydra.sweeper.executor.slots hydra.sweeper.pruner.min_resource hydra.sweeper.pruner.max_resource",
-    ),
-    ("it is a whole number from 2 up", _number(2, whole=True), "hydra.sweeper.pruner.reduction_factor"),
-    ("it is a whole number from 16 up", _number(16, whole=True), "task.passes"),
-    ("it is a whole number from 1 to a million", _number(1, 10**6, whole=True), "callbacks.samples.n_tokens task.n_tokens"),
-    (
-        "it is a number above 0",
-        _number(0, open="low"),
-        "optimizer.lr optimizer.eps optimizer.embedding_lr_mult trainer.max_epochs? trainer.hours? trainer.gradient_clip_val? "
-        "trainer.save_minutes callbacks.progress.every_s task.seconds task.hours? task.low task.high hydra.sweeper.hours? "
-        "hydra.sweeper.timeout? hydra.sweeper.trial_timeout?",
-    ),
-    (
-        "it is a number from 0 up",
-        _number(0),
-        "optimizer.weight_decay trainer.price_per_hour? callbacks.samples.temperature task.temperature task.tolerance task.price_per_hour?",
-    ),
-    (
-        "it is a number from 0 up and below 1",
-        _number(0, 1, open="high"),
-        "optimizer.beta1 optimizer.beta2 optimizer.momentum data.test_fraction",
-    ),
-    ("it is a number above 0 and below 1", _number(0, 1, open="low high"), "data.val_fraction task.mfu"),
-    ("it is a probability above 0 and at most 1, or null", _number(0, 1, open="low"), "callbacks.samples.top_p? task.top_p?"),
-    ("it is a number from 0 to 1", _number(0, 1), "hydra.sweeper.pruner.after"),
-    (
-        "it is true or false",
-        lambda value: isinstance(value, bool),
-        "task.trains task.sweeps task.range_test task.trust task.yes task.trials hydra.sweeper.sampler.multivariate "
-        "hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble",
-    ),
-    ("it is auto, true or false", lambda value: value == AUTO or isinstance(value, bool), "optimizer.fused"),
-    (
-        _A_TEXT,
-        _is_text,
-        "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir logger.project? "
-        "task.run? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort task.filter?",
-    ),
-    (
-        _ANY_TEXT,
-        lambda value: isinstance(value, str | int | float),
-        "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?",
-    ),
-    (_TEXTS, _are_texts, "data.path? task.runs? task.remove?"),
-    ("it is a list of texts, such as ['The ','In ']", _are_prompts, "callbacks.samples.prompts"),
-    ("it is the name of a folder below paths.multirun: 1 to 200 bytes, without /", _is_folder_name, "study?"),
-)
+    "data.workers task.confirm": _number(0, whole=True, auto=True),
+    "data.batch_tokens? data.limit_blocks? data.n_documents? data.max_bytes? trainer.max_steps? trainer.max_tokens? trainer.patience? "
+    "trainer.limit_val_batches? logger.every callbacks.noise_scale.split_every callbacks.samples.top_k? task.top_k? task.num_samples "
+    "task.limit? task.steps? task.warmup task.repeats task.block_size hydra.sweeper.pruner.patience hydra.sweeper.n_trials? "
+    "hydra.sweeper.repeats hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu": _number(1, whole=True),
+    "data.batch_size? data.micro_batch_size trainer.devices trainer.threads trainer.val_check_interval task.confirm_steps "
+    "hydra.sweeper.executor.threads hydra.sweeper.executor.slots hydra.sweeper.pruner.min_resource "
+    "hydra.sweeper.pruner.max_resource": _number(1, whole=True, auto=True),
+    "hydra.sweeper.pruner.reduction_factor": _number(2, whole=True),
+    "task.passes": _number(16, whole=True),
+    "callbacks.samples.n_tokens task.n_tokens": _number(1, 10**6, whole=True),
+    "optimizer.lr optimizer.eps optimizer.embedding_lr_mult trainer.max_epochs? trainer.hours? trainer.gradient_clip_val? "
+    "trainer.save_minutes callbacks.progress.every_s task.seconds task.hours? task.low task.high hydra.sweeper.hours? "
+    "hydra.sweeper.timeout? hydra.sweeper.trial_timeout?": _number(0, open="low"),
+    "optimizer.weight_decay trainer.price_per_hour? callbacks.samples.temperature task.temperature task.tolerance "
+    "task.price_per_hour?": _number(0),
+    "optimizer.beta1 optimizer.beta2 optimizer.momentum data.test_fraction": _number(0, 1, open="high"),
+    "data.val_fraction task.mfu": _number(0, 1, open="low high"),
+    "callbacks.samples.top_p? task.top_p?": _number(0, 1, open="low"),
+    "hydra.sweeper.pruner.after": _number(0, 1),
+    "task.trains task.sweeps task.range_test task.trust task.yes task.trials hydra.sweeper.sampler.multivariate "
+    "hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (lambda value: isinstance(value, bool), "it is true or false"),
+    "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
+    "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir logger.project? "
+    "task.run? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort task.filter?": _TEXT,
+    "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
+    "data.path? task.runs? task.remove?": _TEXTS,
+    "callbacks.samples.prompts": (_are_prompts, "it is a list of texts, such as ['The ','In ']"),
+    "study?": (_is_folder_name, "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /"),
+}
 _WORDS = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "trainer.strategy?": ("ddp", "fsdp"),
@@ -175,9 +148,9 @@ _WORDS = {
     "logger.artifacts": ("none", "best"),
     "task.to": ("hf", "gguf", "torch_export", "onnx"),
 }
-RULES = {name.rstrip("?"): (fits, advice) for advice, fits, names in _RANGES for name in names.split()}
+RULES = {name.rstrip("?"): rule for names, rule in _RANGES.items() for name in names.split()}
 WORDS = {name.rstrip("?"): words for name, words in _WORDS.items()}
-TEXT_KEYS = tuple(key for key, (_, advice) in RULES.items() if advice in (_A_TEXT, _ANY_TEXT, _TEXTS) or key == "study")  # quoted as typed
-LIST_KEYS = tuple(key for key, (_, advice) in RULES.items() if advice == _TEXTS)  # take several texts, in brackets
-MAY_BE_NULL = {name[:-1] for names in (*(row[2] for row in _RANGES), *_WORDS) for name in names.split() if name.endswith("?")}
+MAY_BE_NULL = {name[:-1] for names in (*_RANGES, *_WORDS) for name in names.split() if name.endswith("?")}
+TEXT_KEYS = tuple(key for key, rule in RULES.items() if rule in (_TEXT, _ANY_TEXT, _TEXTS) or key == "study")  # quoted as they are typed
+LIST_KEYS = tuple(key for key, rule in RULES.items() if rule == _TEXTS)  # take several texts, in brackets
 RULES |= {f"data.documents.{key[5:]}": rule for key, rule in RULES.items() if key.startswith("data.")}  # the source's own

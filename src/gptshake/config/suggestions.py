@@ -1,8 +1,4 @@
-"""What users of nanoGPT, Hugging Face, Lightning, Hydra and Optuna type, and what it is called here.
-
-One small table of keys, one of options and one of values; whatever they lack gets the nearest name. Pure but for the
-list of options, which is read from the config folders.
-"""
+"""What users of nanoGPT, Hugging Face, Lightning, Hydra and Optuna type, and what it is called here; for the rest the nearest name."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,48 +10,29 @@ from gptshake.config.schemas import SCHEMAS
 from gptshake.errors import closest
 
 _CALLED = {  # key or group here: what other programs call it
-    "optimizer.lr": "learning_rate max_lr peak_lr lr",
-    "optimizer.weight_decay": "wd decay",
-    "optimizer.beta1": "adam_beta1",
-    "optimizer.beta2": "adam_beta2",
-    "optimizer.eps": "adam_epsilon",
+    **{"optimizer.lr": "learning_rate max_lr peak_lr lr", "optimizer.weight_decay": "wd decay", "optimizer.beta1": "adam_beta1"},
+    **{"optimizer.beta2": "adam_beta2", "optimizer.eps": "adam_epsilon", "scheduler.floor": "min_lr"},
     "scheduler.warmup": "warmup_iters warmup_steps warmup_ratio",
-    "scheduler.floor": "min_lr",
     "data.batch_size": "bs batch train_batch_size",
     "data.micro_batch_size": "per_device_train_batch_size gradient_accumulation_steps accumulate_grad_batches",
-    "data": "dataset",
-    "data.path": "data_path file text",
-    "data.val_fraction": "val_split",
-    "tokenizer.vocab_size": "vocab",
-    "trainer.max_epochs": "epochs num_epochs num_train_epochs n_epochs",
+    **{"data": "dataset", "data.path": "data_path file text", "data.val_fraction": "val_split", "tokenizer.vocab_size": "vocab"},
     "trainer.max_steps": "max_iters iters steps n_steps num_steps train_steps",
-    "trainer.max_tokens": "tokens",
-    "trainer.max_time": "time",
-    "trainer.val_check_interval": "eval_interval eval_steps val_interval",
-    "trainer.limit_val_batches": "eval_iters",
-    "trainer.gradient_clip_val": "grad_clip max_grad_norm clip",
-    "trainer.patience": "early_stopping",
-    "trainer.precision": "dtype",
-    "trainer": "device",
-    "trainer.devices": "num_gpus n_gpus gpus world_size",
-    "model.n_layer": "layers num_layers num_hidden_layers depth",
-    "model.n_head": "heads num_heads num_attention_heads",
+    "trainer.max_epochs": "epochs num_epochs num_train_epochs n_epochs",
+    **{"trainer.max_tokens": "tokens", "trainer.max_time": "time", "trainer.patience": "early_stopping", "trainer.precision": "dtype"},
+    **{"trainer.val_check_interval": "eval_interval eval_steps val_interval", "trainer.limit_val_batches": "eval_iters"},
+    **{
+        "trainer": "device",
+        "trainer.devices": "num_gpus n_gpus gpus world_size",
+        "trainer.gradient_clip_val": "grad_clip max_grad_norm clip",
+    },
+    **{"model.n_layer": "layers num_layers num_hidden_layers depth", "model.n_head": "heads num_heads num_attention_heads"},
     "model.n_embd": "d_model dim hidden_size embed_dim",
     "model.block_size": "context context_length ctx_len seq_len max_length sequence_length",
-    "model": "model_name arch",
-    "paths.runs": "out_dir output_dir save_dir logdir",
-    "logger.project": "wandb_project project",
-    "logger": "report_to",
-    "seed": "random_seed",
-    "note": "name run_name",
+    **{"model": "model_name arch", "paths.runs": "out_dir output_dir save_dir logdir", "seed": "random_seed", "note": "name run_name"},
+    **{"logger": "report_to", "logger.project": "wandb_project project", "init_from": "pretrained weights"},
     "resume": "checkpoint ckpt ckpt_path resume_from resume_from_checkpoint",
-    "init_from": "pretrained weights",
-    "task.n_tokens": "max_new_tokens",
-    "task.prompt": "start",
-    "hydra.sweeper.n_trials": "trials n_iter",
-    "hydra.sweeper.executor.slots": "n_jobs jobs",
-    "sampler": "algorithm",
-    "experiment": "config recipe",
+    **{"task.n_tokens": "max_new_tokens", "task.prompt": "start", "sampler": "algorithm", "experiment": "config recipe"},
+    **{"hydra.sweeper.n_trials": "trials n_iter", "hydra.sweeper.executor.slots": "n_jobs jobs"},
 }
 KEYS = {word: key for key, words in _CALLED.items() for word in words.split()}
 WHOLE = {  # what a whole override means, whatever its key would

@@ -1,7 +1,7 @@
-"""From a record come values only: what else a stored override says is named, so that it can be refused.
+"""From a record, which may be somebody else's, come values only: what else a stored override says is named, so that it can be refused.
 
-A run directory may be somebody else's, so an override of it may choose packaged options and the user's own present ones, and set
-plain values. It may not name anything to call, read the environment, configure Hydra or start a task that leaves no record.
+It may choose packaged options and the user's own present ones, and set plain values. It may not name anything to call, read the
+environment, configure Hydra or start a task that leaves no record.
 """
 
 import re
