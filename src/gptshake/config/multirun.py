@@ -92,9 +92,8 @@ def check_points(single: list[str], parsed: Sequence[Override], cfg: DictConfig,
     Composes each combination of swept groups and sets the values in it, which is quick.
 
     Args:
-        single: overrides of its first run.
+        single, cfg: overrides of its first run, and the config that they give.
         parsed: all overrides.
-        cfg: composed from ``single``.
         look: checks a config.
     """
     swept = [override for override in parsed if override.is_sweep_override() and not override.key_or_group.startswith("hydra")]
