@@ -92,14 +92,13 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
     """Refuse what cannot work, before anything heavy is imported; gives the label of the data's source."""
     cfg, several = without_hydra(full), arguments.multirun
     try:
-        label = _check_job(full, several=several, extended=bool(local_confs()) or any(text.startswith("+") for text in single))
+        extended = bool(local_confs()) or any(text.startswith("+") for text in single)
+        label = _check_job(full, several=several, extended=extended, resumed=resumed)
     except ConfigError as error:
         raise ConfigError(f"{error}{came_from(str(error), single)}") from error
     check_torchrun(cfg, distributed.launched(), multirun=several)
     if not several and str(full.hydra.mode).endswith("MULTIRUN"):
         raise ConfigError("hydra.mode=MULTIRUN: several runs are asked for with -m.")
-    if resumed:
-        overrides.refuse_differences(cfg, resumed)
     shadowed = [name for name in sorted(local()) if (packaged_conf() / name).is_file()]
     if shadowed and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
@@ -110,10 +109,12 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
     return label
 
 
-def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False) -> str:
+def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False, resumed: Path | None = None) -> str:
     """Check the config of one run, which may be one of several, or hold keys of the user's own; gives the label of the data's source."""
     check(full)
     cfg = without_hydra(full)
+    if resumed:
+        overrides.refuse_differences(cfg, resumed)
     if extended:
         check_keys(cfg)
     check_modules(cfg)
