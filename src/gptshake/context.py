@@ -45,7 +45,7 @@ class Context:
     """One run of a task; callbacks find that of their training as ``pl_module.context``.
 
     Args:
-        config: composed and checked; making the plan freezes in it what was left to ``auto``.
+        config: composed and checked; the plan writes into it what each ``auto`` means.
         launch: the run as it was asked for.
         open_store: opens the token store.
         make_plan: decides batch, length, device and precision.

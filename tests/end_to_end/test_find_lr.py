@@ -91,7 +91,8 @@ def test_a_stopped_finder_goes_on(commands: Any, small: Any, tmp_path: Path) -> 
 
 
 FAKE_STUDY = """
-import json, gptshake.setup.lr_finder as room
+import json, gptshake.tasks.find_lr as room
+from pathlib import Path
 from gptshake.processes import outcome_of
 def fake(command, env):
     words = command[3:]
@@ -100,7 +101,7 @@ def fake(command, env):
     if len(open("words").readlines()) == 1:
         return outcome_of(130), ""
     name = [word for word in words if word.startswith("study=")][0].removeprefix("study=")
-    room.Path("multirun", name).mkdir(parents=True)
+    Path("multirun", name).mkdir(parents=True)
     runs = lambda value: [{"state": "ok", "value": value, "repeat": 0, "path": "0"}]
     trials = [
         {"number": n, "params": {"optimizer.lr": lr}, "value": value, "state": "ok", "runs": runs(value)}
@@ -108,7 +109,7 @@ def fake(command, env):
     ]
     axis = {"key": "optimizer.lr", "low": 1e-4, "high": 1.0, "log": True, "powers": False, "choices": [], "declared": 4e-3}
     rows = {"trials": trials, "axes": [axis], "objective": "val/bpb", "direction": "minimize", "repeats": 1, "confirm": []}
-    room.Path("multirun", name, "study.json").write_text(json.dumps(rows))
+    Path("multirun", name, "study.json").write_text(json.dumps(rows))
     return outcome_of(0), ""
 room.run_command = fake
 """

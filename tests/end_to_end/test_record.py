@@ -135,3 +135,22 @@ def test_config_files_of_ones_own_are_kept_told_and_compose_the_run_elsewhere(
     shutil.rmtree(tmp_path / "conf")
     again = commands(record.path, f"resume={record.path}")  # its own conf/ is the one of the working directory
     assert again.code == 0, again.err
+
+
+FRAMES = """
+import traceback
+from pathlib import Path
+import gptshake
+from gptshake.training.module import GPTModule
+def training_step(self, batch, number, own=GPTModule.training_step):
+    package = str(Path(gptshake.__file__).parent)
+    Path("frames").write_text(" ".join(frame.name for frame in traceback.extract_stack() if frame.filename.startswith(package)))
+    return own(self, batch, number)
+GPTModule.training_step = training_step
+"""
+
+
+def test_few_frames_of_the_package_lie_on_the_stack_in_a_training_step(commands: Any, small: Any, tmp_path: Path) -> None:
+    assert commands(tmp_path, *small, "trainer.max_steps=1", before=FRAMES).code == 0
+    frames = (tmp_path / "frames").read_text().split()
+    assert len(frames) <= 6, frames  # and the step itself

@@ -94,7 +94,7 @@ def test_ranks_agree_once_a_step(training: Callable[..., Any], deferred: None) -
 
 
 def test_a_rank_that_follows_writes_nothing(training: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, lease = NullRun(tmp_path), NullLock()
+    run, lease = NullRun(tmp_path, {"id": "", "name": ""}), NullLock()
     run.say("words")
     run.log("words")
     run.append_row({"step": 1})

@@ -183,9 +183,6 @@ class Run:
 class NullRun(Run):
     """Takes what a run takes while it trains, and writes nothing: what ranks have that leave all writing, also into ``path``, to rank 0."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, {"id": "", "name": ""})
-
     def _nothing(self, *values: Any, **named: Any) -> None:
         pass
 

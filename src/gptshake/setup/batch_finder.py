@@ -47,9 +47,7 @@ def search(
     """Add to ``tried`` until ``next_size`` knows enough, or for so many seconds.
 
     Args:
-        cfg: resolved.
-        store: the data, whose vocabulary counts.
-        budget: of the run.
+        cfg, store, budget: of the run.
         limit: bytes that a training may hold.
         tried: sizes that were tried before.
         saturates, most: as of ``next_size``.

@@ -30,11 +30,7 @@ _PRELOAD = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.tr
 
 
 def in_child(work: Callable[[Any], Any], task: Any, threads: int, *, seconds: float = float("inf"), quiet: bool = True) -> Outcome:
-    """How ``work``, a function of a module, ended in a child process.
-
-    Raises:
-        Stop: a signal came.
-    """
+    """How ``work``, a function of a module, ended in a child process; a signal ends both."""
     with tempfile.TemporaryDirectory(prefix="gptshake-", ignore_cleanup_errors=True) as folder, SIGNALS.deferred():
         runner = ChildRunner(work, _PRELOAD)
         try:
@@ -44,12 +40,7 @@ def in_child(work: Callable[[Any], Any], task: Any, threads: int, *, seconds: fl
 
 
 def speed_in_child(store: TokenStore, cfg: DictConfig, budget: Budget) -> Speed:
-    """The speed of a resolved config, measured in a child.
-
-    Raises:
-        ConfigError: the step would not fit into memory.
-        GptshakeError: the child ended early, as for want of memory.
-    """
+    """The speed of a resolved config, measured in a child."""
     if not step_fits(cfg, store, budget):
         raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan shows what would.")
     outcome = in_child(_speed_as_dict, (store, cfg, budget), cfg.trainer.threads)
@@ -74,11 +65,7 @@ def speed_here(store: TokenStore, cfg: DictConfig, budget: Budget, typical: Call
 
 
 def model_costs(cfg: DictConfig, vocab_size: int) -> Costs:
-    """What the network costs by its config's closed forms, without torch; that of the user's own is asked or counted on the meta device.
-
-    Raises:
-        ConfigError: a network of the user's own does not say its context length.
-    """
+    """What the network costs by its config's closed forms, without torch; that of the user's own is asked or counted on the meta device."""
     schema: Any = OmegaConf.get_type(cfg.model)
     if hasattr(schema, "num_params") and cfg.model.get("_target_") == schema._target_:
         costs: Costs = schema(**{str(key): value for key, value in cfg.model.items()} | {"vocab_size": vocab_size})
@@ -127,11 +114,7 @@ def step_fits(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
 
 
 def check_run_capacity(cfg: DictConfig, store: TokenStore, budget: Budget, folder: Path) -> None:
-    """Refuse a run that cannot fit into memory, or whose checkpoints cannot fit onto the disk of ``folder``.
-
-    Raises:
-        ConfigError: what does not fit.
-    """
+    """Refuse a run that cannot fit into memory, or whose checkpoints cannot fit onto the disk of ``folder``."""
     model = model_costs(cfg, store.tokenizer.vocab_size)
     expected = memory(cfg, model, budget.micro_batch_size)
     missing = max(1, CHECKPOINTS - len(list(folder.glob("checkpoints/step-*"))))

@@ -57,11 +57,7 @@ def builder(node: DictConfig) -> Any:
 
 
 def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
-    """The trainer of the chosen option, whatever ``tokenizer.path`` says.
-
-    Raises:
-        ConfigError: a trainer of the user's own does not name its kind.
-    """
+    """The trainer of the chosen option, whatever ``tokenizer.path`` says."""
     options: Any = OmegaConf.to_container(cfg.tokenizer, resolve=True)
     options.pop("path", None)
     trainer: TokenizerTrainer = make(OmegaConf.create(options))
@@ -121,20 +117,12 @@ def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: distr
 
 
 def initial_run(cfg: DictConfig) -> Path:
-    """The directory of the run whose weights ``init_from`` names.
-
-    Raises:
-        RecordError: there is none.
-    """
+    """The directory of the run whose weights ``init_from`` names."""
     return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
 
 
 def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
-    """Give the network the best weights of the run ``init_from``, which is returned.
-
-    Raises:
-        ConfigError: it had another tokenizer or another shape.
-    """
+    """Give the network the best weights of the run ``init_from``, which is returned."""
     from gptshake.training.checkpoint import best_weights, load_weights
 
     parent = Run.open(initial_run(cfg))
@@ -156,9 +144,6 @@ def trained(cfg: DictConfig, recompose: Callable[[Path], DictConfig]) -> tuple[G
     Args:
         cfg: of the task.
         recompose: composes a run's config from today's files, where the network or the tokenizer is the user's own.
-    Raises:
-        ConfigError: no run was named.
-        RecordError: there is no such run, or it has no checkpoint.
     """
     if not cfg.task.run:
         raise ConfigError("Choose a run: task.run=<name, id or path>.")

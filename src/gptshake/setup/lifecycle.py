@@ -1,6 +1,6 @@
-"""The record of a run at its two ends: opened with all that explains it, closed with how it ended, and what is said then.
+"""The record of a run at its two ends: opened with all that explains it, closed with how it ended, and what is printed then.
 
-A run that goes on is held against its plan first.
+A run that is resumed is compared with its plan first.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
-from gptshake.context import Context, Launch
+from gptshake.context import Context
 from gptshake.data.entropy import meaning, references
-from gptshake.data.store import Split, TokenStore, round_trip, unknown_warnings
+from gptshake.data.store import Split, round_trip, unknown_warnings
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
-from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, run_seconds, run_warnings, step_seconds
+from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, run_warnings, step_seconds
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
-from gptshake.optim.schedule import Schedule
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.redaction import redact_code, redacted
@@ -37,39 +36,25 @@ from gptshake.signals import stop_behind
 if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
 
-
-FROZEN = (
-    "data.batch_size",
-    "data.micro_batch_size",
-    "data.workers",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.precision",
-    "trainer.threads",
-    "trainer.val_check_interval",
-)
+RESOLVED = [f"data.{key}" for key in ("batch_size", "micro_batch_size", "workers")]
+RESOLVED += [f"trainer.{key}" for key in ("accelerator", "devices", "precision", "threads", "val_check_interval")]
 
 
 def open_run(context: Context) -> Run:
-    """Begin the record of a new run, or open that of a run to resume.
-
-    Raises:
-        ConfigError: a longer schedule than the one that the run began with.
-        RecordError: the text is not the one that the run began with.
-    """
+    """Begin the record of a new run, or open that of a run to resume, whose text and schedule must be those that it began with."""
     cfg, launch = context.config, context.launch
-    run = _resume(context) if launch.resumes else _begin(context)
+    run = context.run = _resume(context) if launch.resumes else _create(context)
     run.update(devices={"count": cfg.trainer.devices, "strategy": cfg.trainer.get("strategy") if cfg.trainer.devices > 1 else None})
     run.start_session(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if launch.resumes:
-        _report_other_code(run, launch)
+        _report_other_code(context)
     return run
 
 
-def _begin(context: Context) -> Run:
+def _create(context: Context) -> Run:
     cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
-    config = recorded(cfg)
-    parent = initial_run(cfg) if cfg.init_from else None
+    config: Any = redacted(OmegaConf.to_container(cfg, resolve=True))
+    parent = {"parent_path": initial_run(cfg)} if cfg.init_from else {}
     run = Run.create(
         launch.path,
         id=launch.id,
@@ -82,8 +67,12 @@ def _begin(context: Context) -> Run:
     launch.code.save(run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
-    resolved = {key: value for key in FROZEN if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
-    resolved |= resolved_source(cfg)
+    own_files = {name: redact_code(content, name) for name, content in launch.local_conf.items()}
+    for name, content in own_files.items():
+        file = run.path / (name if name.startswith("conf/") else f"code/{name}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    resolved = {key: value for key in RESOLVED if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
     if budget.measured:
         resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
     run.update(
@@ -91,10 +80,10 @@ def _begin(context: Context) -> Run:
         seed=cfg.seed,
         config_sha256=config_sha256(config),
         config_sha256_version=CONFIG_HASH,
-        local_conf=_save_local_conf(launch, run.path),
+        local_conf={name: hashlib.sha256(content).hexdigest() for name, content in own_files.items()},
         trial=launch.trial,
         choices=launch.choices,
-        resolved=resolved,
+        resolved=resolved | resolved_source(cfg),
         budget={
             "steps": budget.steps,
             "tokens": budget.total_tokens,
@@ -102,26 +91,22 @@ def _begin(context: Context) -> Run:
             "stop_rule": budget.stop_rule,
             "warmup_tokens": warmup_of(cfg, budget.total_tokens, budget.tokens_per_step),
         },
-        data=_about(store),
+        data={
+            "label": store.label,
+            "licence": store.licence,
+            "text": sha256_text(json.dumps(store.manifest["recipe"]["source"], sort_keys=True)),  # the same for every tokenizer
+            "fingerprint": store.fingerprint,
+            "store": store.key,
+            "tokenizer": store.tokenizer.digest,
+            "vocab_size": store.tokenizer.vocab_size,
+            "entropy": store.entropy,
+            "bytes_per_token": store.bytes_per_token,
+            "unknown": {split.name: {"share": split.unknown_share, "nats_per_token": split.hidden_nats} for split in store.splits},
+        },
         hardware=hardware.describe(),
-        **({"parent_path": parent} if parent else {}),
+        **parent,
     )
     return run
-
-
-def _about(store: TokenStore) -> dict[str, Any]:
-    return {
-        "label": store.label,
-        "licence": store.licence,
-        "text": sha256_text(json.dumps(store.manifest["recipe"]["source"], sort_keys=True)),  # the same for every tokenizer
-        "fingerprint": store.fingerprint,
-        "store": store.key,
-        "tokenizer": store.tokenizer.digest,
-        "vocab_size": store.tokenizer.vocab_size,
-        "entropy": store.entropy,
-        "bytes_per_token": store.bytes_per_token,
-        "unknown": {split.name: {"share": split.unknown_share, "nats_per_token": split.hidden_nats} for split in store.splits},
-    }
 
 
 def hidden_nats(run: Run, split: Split) -> float:
@@ -133,19 +118,21 @@ def _resume(context: Context) -> Run:
     cfg, store = context.config, context.store
     run = Run.open(context.launch.path)
     try:
-        known = run.info["data"]["fingerprint"]
-        planned_tokens(run)
+        fingerprint, plan = run.info["data"]["fingerprint"], run.info["budget"]
+        steps = (run.info.get("extended") or {}).get("trainer.max_steps")
+        planned = int(plan["tokens"] if steps is None else steps * plan["tokens_per_step"])  # as of the last extension
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
             f"{run.path / 'run.json'} lacks the data or the budget that {run.name} began with ({error}), so it cannot be resumed. "
             f"Start a new run from its weights: init_from={run.id}."
         ) from error
-    if store.fingerprint != known:
+    if store.fingerprint != fingerprint:
         raise RecordError(
-            f"The text of {store.label} is not the one that {run.name} started with (fingerprint {known[:8]}, now {store.fingerprint[:8]}). "
-            f"Restore the text, or start a new run from its weights: init_from={run.id}."
+            f"The text of {store.label} is not the one that {run.name} started with (fingerprint {fingerprint[:8]}, now "
+            f"{store.fingerprint[:8]}). Restore the text, or start a new run from its weights: init_from={run.id}."
         )
-    _extend(cfg, run, context.plan)
+    if planned != context.plan.total_tokens:
+        _extend(cfg, run, context.plan, planned)
     if (parent := run.info.get("parent_path")) and (Path(parent) / "run.json").exists():
         cfg.init_from = parent  # what was typed may be relative to the folder where the run began
     if path := resolved_source(cfg).get("data.path"):
@@ -154,81 +141,50 @@ def _resume(context: Context) -> Run:
     return run
 
 
-def recorded(cfg: DictConfig) -> Any:
-    """The config as records and trackers get it: plain values, everything resolved, no secret."""
-    return redacted(OmegaConf.to_container(cfg, resolve=True))
+def _extend(cfg: DictConfig, run: Run, budget: Budget, planned: int) -> None:
+    """Record another length of the run. Both must give the same rate where the run continues, which may be an earlier checkpoint."""
+    schedule, per_step = schedule_of(cfg, recorded_warmup(cfg, run)), budget.tokens_per_step
+
+    def same_rate(step: int) -> bool:
+        return schedule(step * per_step, planned) == schedule(step * per_step, budget.total_tokens)
+
+    if not same_rate(int(run.last_row().get("step", 0)) + 1):
+        if cfg.trainer.get("extend") != "redecay":
+            raise ConfigError(
+                f"{run.name} was planned for {planned:,} tokens and its schedule falls towards that end; {budget.total_tokens:,} would bend it. "
+                "Leave the limits as they were; go back to the last checkpoint before the decay, if one is kept: trainer.extend=redecay; "
+                f"or start a new run from its weights: init_from={run.id}."
+            )
+        from gptshake.training.checkpoint import steps_saved
+
+        last = 0  # step with the same rate in both
+        while same_rate(last + 1):
+            last += 1
+        if not any(step <= last for step in steps_saved(run.path)):
+            raise ConfigError(
+                f"{run.name} has no checkpoint from before its decay, which began after step {last:,}, to go back to: it is kept where the rate "
+                f"was constant before it fell, as with scheduler=wsd. Start a new run from its weights: init_from={run.id}."
+            )
+        run.update(redecay=last)
+    run.update(extended={"trainer.max_steps": budget.steps, "trainer.max_epochs": None, "trainer.max_tokens": None})
 
 
-def _save_local_conf(launch: Launch, folder: Path) -> dict[str, str]:
-    """Keep the user's own files, config under ``conf/`` and Python under ``code/``; gives their hashes as they were kept."""
-    kept = {name: redact_code(content, name) for name, content in launch.local_conf.items()}
-    for name, content in kept.items():
-        file = folder / (name if name.startswith("conf/") else f"code/{name}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    return {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()}
+def _report_other_code(context: Context) -> None:
+    """Report a resume with other code than the run began with, and save its uncommitted changes."""
 
+    def described(git: Mapping[str, Any]) -> str:
+        if "commit" not in git:
+            return f"unversioned code ({str(git.get('code_sha256'))[:8]})"
+        return f"commit {str(git['commit'])[:8]}{' and uncommitted changes' if git.get('dirty') else ''}"
 
-def _report_other_code(run: Run, launch: Launch) -> None:
-    """Report a resume with other code than the run began with, and keep its uncommitted changes."""
+    run, launch = context.run, context.launch
     began, now = run.info.get("git", {}), launch.provenance.get("git", {})
     if began.get("diff_sha256") != now.get("diff_sha256"):
         folder = run.path / f"sitting-{len(run.info['sittings'])}"
         folder.mkdir(exist_ok=True)
         launch.code.save(folder)
     if any(began.get(key) != now.get(key) for key in ("commit", "diff_sha256", "code_sha256")):
-        run.say(f"note: this run was started with {_code(began)} and is resumed with {_code(now)}")
-
-
-def _code(git: Mapping[str, Any]) -> str:
-    """Code in a few words, such as ``commit 1a2b3c4d and uncommitted changes``."""
-    if "commit" not in git:
-        return f"unversioned code ({str(git.get('code_sha256'))[:8]})"
-    return f"commit {str(git['commit'])[:8]}{' and uncommitted changes' if git.get('dirty') else ''}"
-
-
-def _extend(cfg: DictConfig, run: Run, budget: Budget) -> None:
-    """Keep another length of the run. Both plans must ask for the same rate where the run goes on, which may be an earlier checkpoint.
-
-    Raises:
-        ConfigError: the schedule has begun to fall towards the end that it had.
-    """
-    old = planned_tokens(run)
-    if old == budget.total_tokens:
-        return
-    schedule, next_step = schedule_of(cfg, recorded_warmup(cfg, run)), (run.last_row().get("step", 0) + 1) * budget.tokens_per_step
-    if schedule(int(next_step), old) != schedule(int(next_step), budget.total_tokens):
-        if cfg.trainer.get("extend") != "redecay":
-            raise ConfigError(
-                f"{run.name} was planned for {old:,} tokens and its schedule falls towards that end; {budget.total_tokens:,} would bend it. "
-                "Leave the limits as they were; go back to the last checkpoint before the decay, if one is kept: trainer.extend=redecay; "
-                f"or start a new run from its weights: init_from={run.id}."
-            )
-        from gptshake.training.checkpoint import steps_saved
-
-        agreed = _agreed_steps(schedule, budget, old)
-        if not any(step <= agreed for step in steps_saved(run.path)):
-            raise ConfigError(
-                f"{run.name} has no checkpoint from before its decay, which began after step {agreed:,}, to go back to: it is kept where the rate "
-                f"was constant before it fell, as with scheduler=wsd. Start a new run from its weights: init_from={run.id}."
-            )
-        run.update(redecay=agreed)
-    run.update(extended={"trainer.max_steps": budget.steps, "trainer.max_epochs": None, "trainer.max_tokens": None})
-
-
-def planned_tokens(run: Run) -> int:
-    """Tokens of the run as it was planned, or extended, last."""
-    plan = run.info["budget"]
-    steps = (run.info.get("extended") or {}).get("trainer.max_steps")
-    return int(plan["tokens"] if steps is None else steps * plan["tokens_per_step"])
-
-
-def _agreed_steps(schedule: Schedule, budget: Budget, old: int) -> int:
-    """Steps up to which both lengths ask for the same rates."""
-    per_step, step = budget.tokens_per_step, 0
-    while schedule((step + 1) * per_step, old) == schedule((step + 1) * per_step, budget.total_tokens):
-        step += 1
-    return step
+        run.say(f"note: this run was started with {described(began)} and is resumed with {described(now)}")
 
 
 @contextmanager
@@ -249,58 +205,48 @@ def outcome(run: Run) -> Iterator[None]:
         raise
 
 
-def say_plan(cfg: DictConfig, run: Run, store: TokenStore, budget: Budget, base: int, gemm: float) -> None:
-    """Say in one line what the run will do, and in others what was decided for it and what looks wrong.
+def report_plan(context: Context, base: int, gemm: float) -> float | None:
+    """Print in one line what the run will do, and in others what was decided for it and what looks wrong.
 
     Args:
-        cfg: settled.
-        run: says it, and keeps it.
-        store: the data.
-        budget: of the run.
+        context: of the run, whose record is open.
         base: bytes that the process held before there was a network.
         gemm: FLOPs per second of a matrix product here.
+    Returns:
+        Tokens per second that the run should reach, roughly; None: not known.
     """
-    vocabulary = store.tokenizer.vocab_size
-    model, speed, seconds = model_costs(cfg, vocabulary), _speed(cfg, store, budget, gemm), None
-    if speed is not None:
+    cfg, run, store, budget = context.config, context.run, context.store, context.plan
+    trainer, vocabulary = cfg.trainer, store.tokenizer.vocab_size
+    model = model_costs(cfg, vocabulary)
+    flops, seconds, rate = model.flops_per_token(), None, None
+    if flops is not None:
+        speed = assumed_speed(flops, budget.micro_batch_size * budget.block_size, gemm * GEMM_SHARE)
         seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, overhead(cfg, store, model, budget)).values())
-    peak, there = memory(cfg, model, budget.micro_batch_size, base).total, available_memory(cfg)
-    lengths = [*warmup_notes(cfg, budget), *filter(None, [lr_transfer_note(run.info.get("lr_from"), budget)])]
-    for note in (*budget.notes, *lengths, *run_warnings(budget.epochs, peak, there, budget.micro_batch_size)):
+        rate = budget.tokens_per_step / step_seconds(budget.accumulation, speed)
+    peak, available = memory(cfg, model, budget.micro_batch_size, base).total, available_memory(cfg)
+    notes = [*budget.notes, *warmup_notes(cfg, budget), lr_transfer_note(run.info.get("lr_from"), budget)]
+    for note in filter(None, [*notes, *run_warnings(budget.epochs, peak, available, budget.micro_batch_size)]):
         run.say(f"note: {note}")
     if local := run.info.get("local_conf"):
         run.say(f"note: files of your own: {', '.join(local)}")
-    several = f"{cfg.trainer.devices} devices by {cfg.trainer.strategy}, each " if cfg.trainer.devices > 1 else ""
+    several = f"{trainer.devices} devices by {trainer.strategy}, each " if trainer.devices > 1 else ""
     run.say(
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
         f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_text(cfg, budget, schedule_of(cfg, recorded_warmup(cfg, run)))}"
-        f" | {several}{cfg.trainer.accelerator}, {cfg.trainer.precision},"
-        f" {counted(cfg.trainer.threads, 'thread')}, memory {'not known' if peak is None else f'about {short_bytes(peak)}'} of {short_bytes(there)}"
+        f" | {several}{trainer.accelerator}, {trainer.precision},"
+        f" {counted(trainer.threads, 'thread')}, memory {'not known' if peak is None else f'about {short_bytes(peak)}'} of {short_bytes(available)}"
         f" | {'time not known' if seconds is None else f'roughly {duration(seconds)}'}"
     )
-    if cfg.trainer.max_time and seconds is not None and parse_max_time(cfg.trainer.max_time) < seconds:
-        run.say(f"note: trainer.max_time={cfg.trainer.max_time} will probably end this run before its schedule does")
+    if trainer.max_time and seconds is not None and parse_max_time(trainer.max_time) < seconds:
+        run.say(f"note: trainer.max_time={trainer.max_time} will probably end this run before its schedule does")
+    return rate
 
 
-def rate_at(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> float | None:
-    """Tokens per second that one process should reach, roughly; None: not known. Arguments as above."""
-    speed = _speed(cfg, store, budget, gemm)
-    return None if speed is None else budget.tokens_per_step / step_seconds(budget.accumulation, speed)
-
-
-def _speed(cfg: DictConfig, store: TokenStore, budget: Budget, gemm: float) -> Speed | None:
-    flops = model_costs(cfg, store.tokenizer.vocab_size).flops_per_token()
-    return None if flops is None else assumed_speed(flops, budget.micro_batch_size * budget.block_size, gemm * GEMM_SHARE)
-
-
-def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: bool) -> None:
-    """Show what the model will read, and what the tokenizer makes of three documents, so that garbage is seen at once.
-
-    Raises:
-        DataError: the tokenizer does not give back a text that it was given.
-    """
+def report_data(context: Context, data: TokenDataModule, *, begins: bool) -> None:
+    """Print what the model will read, and what the tokenizer makes of three documents, so that garbage is seen at once."""
+    run, store = context.run, context.store
     block = store.tokenizer.decode(data.sample_block().tolist())[:120]
     run.say(f"run: {run.path}")
     run.say(f"first block ({store.bytes_per_token:.2f} bytes per token): {block!r}")
@@ -312,28 +258,20 @@ def show_data(run: Run, store: TokenStore, data: TokenDataModule, *, begins: boo
         run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
 
 
-def say_end(run: Run, summary: dict[str, float], planned: int, store: TokenStore | None, n_scored: int | None) -> None:
-    """Say what came out and what it means, where it lies, and what to do next.
-
-    Args:
-        run: says it.
-        summary: of the run.
-        planned: steps that the run was to take.
-        store: the data; None for a trial, which its study judges.
-        n_scored: targets of a validation; None for all.
-    """
+def report_end(context: Context, summary: dict[str, float]) -> None:
+    """Print what came out and what it means, where it lies, and what to do next."""
+    run, store, budget, most = context.run, context.store, context.plan, context.config.trainer.limit_val_batches
     overfit = (run.info.get("choices") or {}).get("debug") == "overfit"
     parts = [f"val loss {summary['val/loss']:.4f} nats per token, {summary['val/bpb']:.4f} bits per byte" if "val/loss" in summary else ""]
     if overfit:  # a few blocks by heart: what other text costs means nothing
         parts = [f"train loss {summary['train/loss']:.4f} nats per token, near 0 if the model can learn at all"]
     parts += [f"test {summary['test/bpb']:.4f} bpb" if "test/bpb" in summary else "", f"after {summary['train/tokens']:,.0f} tokens"]
     parts += [f"{counted(skipped, 'step')} skipped by the loss scale" if (skipped := summary.get("skipped_steps")) else ""]
-    how = f"ended early, after step {summary['steps']:,} of {planned:,}" if summary["steps"] < planned else "done"
+    how = f"ended early, after step {summary['steps']:,} of {budget.steps:,}" if summary["steps"] < budget.steps else "done"
     run.say(f"{how}: {' | '.join(part for part in parts if part)}")
-    if store is not None and "val/loss" in summary and not overfit:
-        scored = store.val.tokens()[: n_scored and n_scored + 1]
-        lines = references(store.train.read(), scored, store.tokenizer.vocab_size)
-        run.say(f"  {meaning(summary['val/loss'], lines)}")
+    if run.info.get("trial") is None and "val/loss" in summary and not overfit:  # a trial is judged by its study
+        scored = store.val.tokens()[: most and most * budget.micro_batch_size * budget.block_size + 1]
+        run.say(f"  {meaning(summary['val/loss'], references(store.train.read(), scored, store.tokenizer.vocab_size))}")
     for name, path in (("record", run.path), ("curves", run.path / "plots" / "loss.png"), ("samples", run.path / "samples.md")):
         if Path(path).exists():
             run.say(f"  {name + ':':<9}{os.path.relpath(path)}")

@@ -1,34 +1,28 @@
-"""The measurements of ``task=find_lr``: range tests in a child process, and short real runs as a study of the sweep's own.
+"""The range tests of ``task=find_lr``, in a child process.
 
-Range tests train networks that no training ever sees: a quick ramp over all rates first, then a slow one over the part that moves for each
-repeat. So a crash ends the child alone, and a training afterwards is bit for bit what it would have been. The short runs measure the loss at
-their end; the line search of ``-m optimizer.lr=range`` places them.
+They train networks that no training ever sees: a quick ramp over all rates first, then a slow one over the part that moves for each repeat.
+So a crash ends the child alone, and a training afterwards is bit for bit what it would have been.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gptshake.console import Console
 from gptshake.data.store import TokenStore
-from gptshake.errors import GptshakeError, Stop, TrainingError
+from gptshake.errors import TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.lr_range import geometric, moves, smooth
-from gptshake.processes import ASKED_BY, raised, run_command
+from gptshake.processes import raised
 from gptshake.setup.costs import in_child
 from gptshake.setup.instantiate import data_module, device_of, load_initial_weights, network, set_torch, training_step
 from gptshake.setup.schedule import planned_schedule
-from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +30,6 @@ if TYPE_CHECKING:
 HELD_OUT = 16_384  # tokens at most on which the loss is taken after every step
 PROGRESS_S = 10.0  # between lines of progress where the output is no terminal
 PEAK_POINTS = 256  # of a schedule that are looked at for its peak
-REACH = 64.0  # the study looks as far as this factor from the start
 
 
 def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[str, Any]:
@@ -45,9 +38,6 @@ def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[
     Returns:
         ``quick_rates`` and ``quick``, the losses of the first ramp; ``rates`` and ``losses``, a list for each repeat. A ramp that
         diverged has fewer losses than rates, and its last loss is the divergence.
-    Raises:
-        TrainingError: the loss is not finite from the start, or there is not enough memory.
-        Stop: a signal came.
     """
     outcome = in_child(_range_tests, (cfg, store, budget), cfg.trainer.threads, quiet=False)
     if outcome.status == "killed":
@@ -140,35 +130,3 @@ class _Progress:
         left = duration(self.left * (now - self._started) / (self._done - 1))  # the clock starts at the end of the first step
         figures = (f"step {step} of {of}", f"lr {rate:.2e}", f"loss {loss:.4f}", f"{left} left at most")
         self.console.show((f"range test, seed {repeat + 1}", *figures), spare=(0, 4, 2))
-
-
-def confirm(overrides: Sequence[str], study: Path, *, start: float, highest: float, n: int | None) -> dict[str, Any]:
-    """Run the study, or go on with it.
-
-    Args:
-        overrides: of its runs, length included.
-        study: its folder.
-        start: the rate to begin with.
-        highest: no rate above is tried.
-        n: runs; None: until the search is over.
-    Returns:
-        What its study.json holds.
-    Raises:
-        GptshakeError: no run came to an end.
-        Stop: a signal came; what ran is saved, and the study goes on with the same name.
-    """
-    low, high = start / REACH, max(min(start * REACH, highest), start)
-    words = [
-        *overrides,
-        *(f"paths.multirun={study.parent}", f"study={study.name}"),
-        *(f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"),
-        *([f"hydra.sweeper.n_trials={n}"] if n else []),
-        *("hydra.sweeper.keep=1", "hydra.sweeper.noise=false"),
-    ]
-    code: int = run_command([sys.executable, "-m", "gptshake", "-m", *words], {"HYDRA_FULL_ERROR": None, ASKED_BY: "find_lr"})[0].value
-    rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
-    if SIGNALS.received is not None or code > 128:
-        raise Stop(SIGNALS.received or code - 128)
-    if not any(trial["state"] == "ok" for trial in rows.get("trials", ())):
-        raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
-    return rows

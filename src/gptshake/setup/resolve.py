@@ -9,9 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from gptshake import distributed, hardware
 from gptshake.console import printable
@@ -23,8 +21,9 @@ from gptshake.estimate.budget import AUTO, Budget, plan
 from gptshake.estimate.forecast import Speed, interval_of, run_seconds, steps_within
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.memory import largest_micro_batch
-from gptshake.files import expanded, yaml_text
+from gptshake.files import expanded
 from gptshake.model.config import Costs
+from gptshake.record.index import read_entry
 from gptshake.record.run import find_run, run_roots
 from gptshake.redaction import redact
 from gptshake.setup import batch_finder, costs
@@ -38,13 +37,7 @@ MAX_PASS_FLOPS = {"cpu": 2.5e11, "cuda": 5e13, "mps": 5e12}  # of one micro-batc
 
 
 def preflight(cfg: DictConfig) -> str:
-    """Make what is light and may be wrong, before anything heavy: the schedule, the tokenizer's trainer and the source.
-
-    Returns:
-        The source's label, such as ``excerpt106``.
-    Raises:
-        GptshakeError: what is wrong.
-    """
+    """Make what is light and may be wrong, before anything heavy; gives the source's label, such as ``excerpt106``."""
     if cfg.scheduler is not None:
         schedule_of(cfg, warmup_of(cfg, 10**15, 1))(1, 10**15)  # warm-ups in tokens are held against the real length later
     if cfg.tokenizer is not None:
@@ -55,15 +48,12 @@ def preflight(cfg: DictConfig) -> str:
 
 
 def _check_initial_shape(cfg: DictConfig, parent: Path) -> None:
-    """Compare the sizes of the network with those of the run ``init_from``; a record without them is checked when its weights are loaded."""
-    try:
-        theirs = yaml.safe_load(yaml_text(parent / "config.yaml"))["model"]
-        keys = ("n_layer", "n_head", "n_embd", "block_size", "bias")
-        differing = [key for key in keys if key in theirs and theirs[key] != cfg.model[key]]
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, OmegaConfBaseException):
-        return
+    """Compare the sizes of the network with those in the record of ``init_from``; its weights are checked when they are loaded."""
+    stored = read_entry(parent).config
+    keys = [f"model.{key}" for key in ("n_layer", "n_head", "n_embd", "block_size", "bias")]
+    differing = [key for key in keys if key in stored and OmegaConf.select(cfg, key) not in (None, stored[key])]
     if differing:
-        shape = " ".join(f"model.{key}={theirs[key]}" for key in differing)
+        shape = " ".join(f"{key}={stored[key]}" for key in differing)
         raise ConfigError(f"init_from={parent.name} has another shape; its weights fit with {shape}.")
 
 
@@ -102,12 +92,7 @@ def plan_of(context: Context) -> Budget:
 
 
 def tokenizer_trainer(cfg: DictConfig, saved: Path | None = None) -> TokenizerTrainer:
-    """What makes the tokenizer: the trainer of the chosen option or, with ``tokenizer.path``, what is saved there (or in ``saved``).
-
-    Raises:
-        ConfigError: there is nothing, or a tokenizer of another kind than the option.
-        DataError: what is there cannot be read.
-    """
+    """What makes the tokenizer: the trainer of the chosen option or, with ``tokenizer.path``, what is saved there (or in ``saved``)."""
     trainer, wanted = trainer_of(cfg), cfg.tokenizer.get("path")
     if wanted is None:
         return trainer
@@ -185,9 +170,10 @@ def _resolve_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
     trainer = cfg.trainer
     device = "cuda" if gpu else hardware.pick_device(trainer.accelerator)
     if trainer.precision == AUTO:
-        trainer.precision = hardware.pick_precision(device)
         if gpu:
             trainer.precision = hardware.FP16 if gpu.name in hardware.WITHOUT_BF16 else hardware.BF16
+        else:
+            trainer.precision = hardware.pick_precision(device)
         if trainer.precision == hardware.FP16 and trainer.get("strategy") == "fsdp":
             trainer.precision = hardware.FP32
     hardware.check_precision(device, trainer.precision)

@@ -4,7 +4,9 @@ Short real runs decide: with the warm-up of the whole run their best rate is nea
 to begin, on request. Leaves a record with the answer, which ``optimizer.lr=from:<run>`` reads; training itself is never touched.
 """
 
+import json
 import math
+import sys
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -14,12 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.validate import check_groups, check_one_device
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
-from gptshake.errors import ConfigError, DataError, TrainingError
+from gptshake.errors import ConfigError, DataError, GptshakeError, Stop, TrainingError
 from gptshake.estimate.budget import AUTO, Budget
+from gptshake.estimate.forecast import START_SECONDS
+from gptshake.estimate.formatting import duration
 from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
 from gptshake.estimate.lr_range import has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
 from gptshake.keys import key_of
+from gptshake.processes import ASKED_BY, run_command
 from gptshake.record.index import read_index
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
@@ -29,6 +34,7 @@ from gptshake.setup import lifecycle, lr_finder
 from gptshake.setup.costs import model_costs
 from gptshake.setup.instantiate import make
 from gptshake.setup.schedule import planned_schedule, planned_warmup_steps, schedule_text
+from gptshake.signals import SIGNALS
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL, STEPS = "trainer.val_check_interval", "trainer.max_steps"
@@ -36,15 +42,11 @@ SHORT, WARM = 8, 0.75  # a short run is an eighth of the run, or so long that it
 WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule has no warm-up, or is the user's own
 LONGEST_COOLDOWN = 0.96  # of what is left after the warm-up
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
+REACH = 64.0  # the study looks as far as this factor from the start
 
 
 def run(context: Context) -> dict[str, float]:
-    """Find the rate; everything ends up in the run directory.
-
-    Raises:
-        GptshakeError: what cannot work, or what failed; the record says so too.
-        Stop: a signal ended it; ``resume=`` goes on.
-    """
+    """Find the rate; everything ends up in the run directory, and ``resume=`` goes on with what a signal ended."""
     cfg, task = context.config, context.config.task
     check_groups(cfg)
     check_one_device(cfg, "task=find_lr")
@@ -157,27 +159,39 @@ def _from_ramps(ramps: dict[str, Any], estimates: dict[str, Any]) -> dict[str, A
 
 
 def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the short runs."""
-    cfg, budget = context.config, context.plan
+    """The answer of the short runs, which are a study of their own."""
+    cfg, budget, number = context.config, context.plan, context.config.task.confirm
     steps, schedule = short_run(cfg, budget)
     study = expanded(cfg.paths.multirun) / f"find_lr-{record.id}"
-    start, number = found["start"] or found["law"], None if cfg.task.confirm == AUTO else cfg.task.confirm
     words = found.get("overrides") or [*_training_overrides(context.launch.overrides), f"{STEPS}={steps}", *schedule]
     steps = next((int(text.partition("=")[2]) for text in reversed(words) if key_of(text) == STEPS), steps)  # a finder of an older version
-    record.say(f"{number or 'a few'} runs of {steps:,} steps around {start:.2g} decide; their study is {study}")
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
+    start = found["start"] or found["law"]
+    record.say(
+        f"{'a few' if number == AUTO else number} runs of {steps:,} steps around {start:.2g} decide; "
+        f"their study is {study}, and takes about {duration(START_SECONDS)} to start"
+    )
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
-    rows = lr_finder.confirm(words, study, start=start, highest=found.get("diverged") or math.inf, n=number)
-    winner, scale = study_stats.best(rows), study_stats.scales(rows)[0]
-    assert winner is not None  # one of them came to an end
+    low, high = start / REACH, max(min(start * REACH, found.get("diverged") or math.inf), start)
+    words = [*words, f"paths.multirun={study.parent}", f"study={study.name}", "hydra.sweeper.keep=1", "hydra.sweeper.noise=false"]
+    words += [f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"]
+    words += [] if number == AUTO else [f"hydra.sweeper.n_trials={number}"]
+    code: int = run_command([sys.executable, "-m", "gptshake", "-m", *words], {"HYDRA_FULL_ERROR": None, ASKED_BY: "find_lr"})[0].value
+    rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
+    if SIGNALS.received is not None or code > 128:
+        raise Stop(SIGNALS.received or code - 128)
+    winner = study_stats.best(rows) if any(trial["state"] == "ok" for trial in rows.get("trials", ())) else None
+    if winner is None:
+        raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
+    scale = study_stats.scales(rows)[0]
     interval = study_stats.near_optimal(rows, scale)
-    low, high = study_stats.interval_ends(rows, scale, interval) if interval else (None, None)
+    ends = study_stats.interval_ends(rows, scale, interval) if interval else (None, None)
     runs = [{"lr": float(trial["params"][scale.key]), "value": trial["value"], "state": trial["state"]} for trial in rows["trials"]]
     return {
         "lr": float(winner.trial["params"][scale.key]),
-        "low": low,
-        "high": high,
+        "low": ends[0],
+        "high": ends[1],
         "edge": interval.edge if interval else None,
         "assumed": interval.assumed if interval else None,
         "confirm": sorted(runs, key=lambda run: run["lr"]),

@@ -10,12 +10,7 @@ from gptshake.setup import batch_finder
 
 
 def run(context: Context) -> None:
-    """Try sizes, say which to take, and put table and picture into ``task.folder``. Leaves no record.
-
-    Raises:
-        ConfigError: no model or no data was named, a device that cannot be had, or a memory in which not even one sequence fits.
-        GptshakeError: a step that failed for another reason than memory.
-    """
+    """Try sizes, print which to take, and put table and picture into ``task.folder``. Leaves no record."""
     cfg, choices = context.config, context.launch.choices
     check_groups(cfg)
     store = context.store

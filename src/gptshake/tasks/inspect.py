@@ -9,12 +9,7 @@ from gptshake.record.names import safe
 
 
 def run(context: Context) -> None:
-    """Print counts, first blocks and warnings; write a picture into ``task.folder``. Leaves no record.
-
-    Raises:
-        ConfigError: no data or no tokenizer was named.
-        DataError: there is no text, or not enough for a block.
-    """
+    """Print counts, first blocks and warnings; write a picture into ``task.folder``. Leaves no record."""
     cfg = context.config
     check_groups(cfg, needed=("data", "tokenizer"))
     data, task, store = cfg.data, cfg.task, context.store

@@ -29,12 +29,7 @@ ROWS = 4  # most sequences of a pass: many small gradients tell more than a few 
 
 
 def run(context: Context) -> None:
-    """Print the sentence about the run's batch, and draw the picture.
-
-    Raises:
-        ConfigError: no model or no data was named, or the batch has no parts.
-        RecordError: there is no such run, or it has no checkpoint.
-    """
+    """Print the sentence about the run's batch, and draw the picture."""
     task, launch = context.config.task, context.launch
     if task.run is None:
         train(context)

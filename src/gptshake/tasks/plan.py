@@ -25,12 +25,7 @@ LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forwar
 
 
 def run(context: Context) -> None:
-    """Print the plan and draw it into ``task.folder``. Leaves no record.
-
-    Raises:
-        ConfigError: no model or no data was named, or a batch, a length or a device that cannot be had.
-        GptshakeError: the trial step ended early, as for want of memory.
-    """
+    """Print the plan and draw it into ``task.folder``. Leaves no record."""
     cfg, choices = context.config, context.launch.choices
     check_groups(cfg)
     facts = plan(cfg, context.store, f"{choices['model']} · {choices['data']} · {context.store.label}")

@@ -35,12 +35,7 @@ SPARE_STEPS = 16  # beyond the measured ones: first, traced, and some
 
 
 def run(context: Context) -> None:
-    """Print table and verdict; write picture, trace and numbers into ``task.folder``.
-
-    Raises:
-        ConfigError: no model or no data was named, a run to resume, or several devices.
-        DataError: the data ended before a step was measured.
-    """
+    """Print table and verdict; write picture, trace and numbers into ``task.folder``."""
     cfg, launch = context.config, context.launch
     check_groups(cfg)
     if launch.resumes or cfg.trainer.devices != 1:

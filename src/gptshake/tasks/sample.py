@@ -12,12 +12,7 @@ from gptshake.tokenizer.unknown import as_read
 
 
 def run(context: Context) -> None:
-    """Print continuations of ``task.prompt``, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text.
-
-    Raises:
-        ConfigError: no run was named, or an option is out of its range.
-        RecordError: there is no such run.
-    """
+    """Print continuations of ``task.prompt``, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text."""
     cfg, launch = context.config, context.launch
     model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, launch.overrides))
     import torch
