@@ -110,10 +110,16 @@ def ramps() -> Callable[[], None]:
 
 
 def building() -> Callable[[], None]:
-    from gptshake.data.corpus import Progress
+    from gptshake.data.corpus import progress
 
-    progress = Progress(print, "reading 日本語のテキスト.txt", 200_000_000)
-    return lambda: progress(50_000_000, "1,234 documents", 200_000_000)
+    line = progress(print, "reading 日本語のテキスト.txt", 200_000_000)
+    show = line.__enter__()
+
+    def update() -> None:
+        assert line  # which would be removed with it
+        show(50_000_000, "1,234 documents", 200_000_000)
+
+    return update
 
 
 def sweeping() -> Callable[[], None]:

@@ -5,6 +5,7 @@ All is written beside its target, flushed to the disk, then renamed: a kill at a
 
 import errno
 import hashlib
+import importlib.util
 import io
 import os
 import random
@@ -144,6 +145,12 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def package_folder(name: str) -> Path | None:
+    """Where an installed package lies, found without importing it; None if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -15,7 +15,7 @@ from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiC
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.hub import Hub
 from gptshake.data.source.shakespeare import Shakespeare
-from gptshake.data.source.wiki import CONFIG, REVISION, Wiki
+from gptshake.data.source.wiki import Wiki
 from gptshake.setup.resolve import tokenizer_trainer
 from gptshake.tokenizer.char import CharTrainer
 from gptshake.tokenizer.config import CharConfig
@@ -54,7 +54,7 @@ def test_wiki_char_gives_the_sources_and_the_trainer_the_shell_asked_for() -> No
     assert isinstance(wiki, Wiki) and isinstance(trainer, CharTrainer)
     assert wiki.label == "hub2k-de"
     assert trainer.settings() == {"kind": "char", "vocab_size": 100, "coverage": 0.9999}
-    assert wiki.fingerprint()["revision"] == REVISION == cfg.data.revision and WikiConfig.config == CONFIG
+    assert wiki.fingerprint()["revision"] == Wiki.revision == cfg.data.revision
 
 
 def test_text_char_reads_the_path_of_the_shell(tmp_path: Path) -> None:

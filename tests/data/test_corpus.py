@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptshake.data import corpus as corpus_module
-from gptshake.data.corpus import Corpus, Progress, open_corpus
+from gptshake.data.corpus import Corpus, open_corpus, progress
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.split import id_hash
@@ -321,16 +321,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_it_speaks_at_most_as_often_as_asked(clock: list[float]) -> None:
     said: list[str] = []
-    progress = Progress(said.append, "train", every=5)
-    for second in range(13):
-        clock[0] = float(second)
-        progress(second * 2_000_000)
+    with progress(said.append, "train", every=5) as show:
+        for second in range(13):
+            clock[0] = float(second)
+            show(second * 2_000_000)
     assert said == ["  train: 10 MB | 2.0 MB/s", "  train: 20 MB | 2.0 MB/s"]
 
 
 def test_what_an_earlier_process_did_counts_as_done_but_not_for_the_speed(clock: list[float]) -> None:
     said: list[str] = []
-    progress = Progress(said.append, "train", 1_000_000_000, done=500_000_000)
-    clock[0] = 10.0
-    progress(600_000_000, "7 documents")
+    with progress(said.append, "train", 1_000_000_000, done=500_000_000) as show:
+        clock[0] = 10.0
+        show(600_000_000, "7 documents")
     assert said == ["  train: 600 of 1,000 MB | 10.0 MB/s | 40 s left | 7 documents"]

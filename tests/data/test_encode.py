@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_shards_are_all_spans_in_order_and_of_bounded_length(lengths: list[int],
     spans = np.array([[number, 0, length] for number, length in enumerate(lengths)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode_module, "SHARD", size)
-        shards = list(encode_module._shards(tmp_path, "train", spans))
+        shards = list(encode_module.shards_of(tmp_path, "train", spans))
     assert np.array_equal(np.concatenate([shard.spans for shard in shards]), spans)
     assert [shard.number for shard in shards] == list(range(len(shards)))
     assert all(shard.spans[:-1, 2].sum() < size for shard in shards)
@@ -82,29 +83,29 @@ class Interrupted(BaseException):
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("parts", [0, 1, 5, 9])
-def test_a_build_goes_on_from_the_last_whole_part(
+def test_a_build_goes_on_after_the_whole_parts(
     parts: int, processes: int, tmp_path: Path, corpus: Corpus, cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = encoded(tmp_path / "whole", corpus, cut)
     _stop_after(parts, tmp_path / "stopped", corpus, cut, processes)
     done: list[str] = []
-    join = encode_module._join
-    monkeypatch.setattr(encode_module, "_join", lambda shard: done.append(shard.folder.name) or join(shard))
+    work = encode_module.encode_shard
+    monkeypatch.setattr(encode_module, "encode_shard", lambda shard, *rest: done.append(shard.folder.name) or work(shard, *rest))  # type: ignore[func-returns-value]
     assert encoded(tmp_path / "stopped", corpus, cut) == expected
-    assert len(done) == len(list((tmp_path / "stopped" / "parts").iterdir())) - parts > 0
+    left = len(list((tmp_path / "whole" / "parts").iterdir())) - parts
+    assert left - processes <= len(done) <= left
 
 
 def _stop_after(parts: int, folder: Path, corpus: Corpus, cut: Any, processes: int = 1) -> None:
-    join, joined = encode_module._join, []
+    """Interrupt a build after it has noted that many parts."""
+    work = encode_module._encoded
 
-    def stop(shard: Any) -> Any:
-        if len(joined) == parts:
-            raise Interrupted
-        joined.append(shard)
-        return join(shard)
+    def stop(*arguments: Any) -> Any:
+        yield from islice(work(*arguments), parts)
+        raise Interrupted
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(encode_module, "_join", stop)
+        patch.setattr(encode_module, "_encoded", stop)
         encoded(folder, corpus, cut, processes=processes)
 
 
@@ -115,21 +116,25 @@ def _flip(file: Path, place: int) -> None:
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "missing", "no number", "torn json", "ids there still"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "missing", "other starts", "no number", "torn json", "no counts", "a list"])
 def test_what_is_not_whole_is_done_again(damage: str, tmp_path: Path, corpus: Corpus, cut: Any) -> None:
     expected = encoded(tmp_path / "whole", corpus, cut)
     folder = tmp_path / "stopped"
     _stop_after(6, folder, corpus, cut)
+    part = folder / "parts" / "train-2"
     damages = {
-        "flipped": lambda: _flip(folder / "train.bin", 4000),
-        "cut": lambda: os.truncate(folder / "train.bin", 5000),
-        "longer": lambda: (folder / "train.bin").open("ab").write(b"half a part"),
-        "missing": lambda: (folder / "train.bin").unlink(),
-        "no number": lambda: (folder / "parts" / "train-2" / "part.json").write_text("{}"),
-        "torn json": lambda: (folder / "parts" / "train-2" / "part.json").write_text('{"n_to'),
-        "ids there still": lambda: (folder / "parts" / "train-3" / "ids").write_bytes(b"xx"),
+        "flipped": lambda: _flip(part / "ids", 400),
+        "cut": lambda: os.truncate(part / "ids", 500),
+        "longer": lambda: (part / "ids").open("ab").write(b"half a part"),
+        "missing": lambda: (part / "ids").unlink(),
+        "other starts": lambda: _flip(part / "starts.npy", -3),
+        "no number": lambda: (part / "part.json").write_text("{}"),
+        "torn json": lambda: (part / "part.json").write_text('{"n_to'),
+        "no counts": lambda: (part / "part.json").unlink(),
+        "a list": lambda: (part / "part.json").write_text("[]"),
     }
     damages[damage]()
+    (folder / "train.bin").write_bytes(b"of an earlier version")
     assert encoded(folder, corpus, cut) == expected
 
 
@@ -139,10 +144,10 @@ def test_a_process_that_dies_is_one_sentence_and_the_rest_is_kept(
     signum: int, tmp_path: Path, corpus: Corpus, cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = encoded(tmp_path / "whole", corpus, cut)
-    work = encode_module.Shard.encode
+    work = encode_module.encode_shard
     with monkeypatch.context() as patch:
         patch.setattr(
-            encode_module.Shard, "encode", lambda self, *rest: os.kill(os.getpid(), signum) if self.number == 4 else work(self, *rest)
+            encode_module, "encode_shard", lambda shard, *rest: os.kill(os.getpid(), signum) if shard.number == 4 else work(shard, *rest)
         )
         with pytest.raises(GptshakeError, match=f"ended early: .*{signal.Signals(signum).name}.*the same command resumes"):
             encoded(tmp_path / "broken", corpus, cut, processes=2)
@@ -154,7 +159,7 @@ def test_an_error_of_a_process_is_told(tmp_path: Path, corpus: Corpus, cut: Any,
     def refuse(*_: Any) -> None:
         raise MemoryError("too large")
 
-    monkeypatch.setattr(encode_module.Shard, "encode", refuse)
+    monkeypatch.setattr(encode_module, "encode_shard", refuse)
     with pytest.raises(GptshakeError, match=r"ended early: MemoryError: too large\. What is done is kept"):
         encoded(tmp_path / "broken", corpus, cut, processes=2)
 
@@ -172,12 +177,10 @@ die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 e.SHARD, e.FEW_BYTES = 2000, 0 if int(processes) > 1 else 1 << 30
 e.logical_cores = lambda: int(processes)
 
-def after(module, name, calls, before=False):
+def after(module, name, calls):
     was, seen = getattr(module, name), []
     def replaced(*arguments, **more):
         seen.append(1)
-        if len(seen) == calls and before:
-            die()
         result = was(*arguments, **more)
         if len(seen) == calls:
             die()
@@ -191,8 +194,14 @@ def slow(self, text):
 
 if moment == "slow":
     encode, CharTokenizer.encode = CharTokenizer.encode, slow
-elif moment == "unlink":
-    after(Path, "unlink", 3, before=True)
+elif moment.startswith("encoded:"):
+    was = e._encoded
+    def stopping(*arguments):
+        for number, shard in enumerate(was(*arguments), 1):
+            yield shard
+            if number == int(moment[8:]):
+                die()
+    e._encoded = stopping
 elif moment != "never":
     module, name, calls = moment.split(":")
     after({"encode": e, "store": store}[module], name, int(calls))
@@ -201,8 +210,8 @@ found = store.open_store(TextFiles(texts), CharTrainer(), cache=Path(cache), val
 print(found.key)
 """
 MOMENTS = [
-    *("encode:_join:1", "encode:_join:4", "unlink", "encode:_resumed:1"),
-    *("store:encode:1", "store:checksums:2", "store:entropies:1", "store:remove_shards:1"),
+    *("encoded:1", "encoded:4", "encode:_join:1", "encode:_join:2"),
+    *("store:encode:1", "store:checksums:2", "store:entropies:1"),
 ]
 
 
@@ -250,7 +259,7 @@ def test_kill_9_at_any_moment_ends_in_the_same_store(processes: int, texts: Path
 def test_a_builder_killed_again_and_again_gets_there(texts: Path, tmp_path: Path) -> None:
     finish(start(texts, tmp_path / "expected", "never", 1))
     for _ in range(3):
-        process = start(texts, tmp_path / "killed", "encode:_join:3", 2)
+        process = start(texts, tmp_path / "killed", "encoded:3", 2)
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
     said = finish(start(texts, tmp_path / "killed", "never", 2))

@@ -176,7 +176,7 @@ def test_workers_of_a_process_that_uses_a_gpu_are_not_forked_and_open_the_file_t
     batches = TrainBatches(tokens, 8, 3, 1)
     sent = pickle.dumps(batches)
     assert len(sent) < 2000
-    assert torch.equal(pickle.loads(sent).batch(5), batches.batch(5))
+    assert torch.equal(pickle.loads(sent)[5], batches[5])
     apart = [batch for _, batch in zip(range(4), TrainBatches(tokens, 8, 3, 1, workers=1), strict=False)]
     assert used == ["forkserver"]
-    assert all(torch.equal(ours, batches.batch(number)) for number, ours in enumerate(apart))
+    assert all(torch.equal(ours, batches[number]) for number, ours in enumerate(apart))

@@ -90,7 +90,7 @@ def test_without_unknown_tokens_nothing_is_charged(opener: Any, memory: Any) -> 
 
 
 def test_a_store_of_an_earlier_version_gets_the_counts_and_keeps_its_fingerprint(opener: Any, memory: Any) -> None:
-    for text, reason in (("ab" * 450 + "zz" * 10 + "ab" * 40, "unknown tokens hide"), ("ab" * 500, None)):
+    for text in ("ab" * 450 + "zz" * 10 + "ab" * 40, "ab" * 500):
         source = memory({"text": text})
         store = opener(source, CharTrainer(vocab_size=4), val_fraction=0.2)
         manifest = store.path / "manifest.json"
@@ -98,7 +98,7 @@ def test_a_store_of_an_earlier_version_gets_the_counts_and_keeps_its_fingerprint
         manifest.write_text(json.dumps(old))
         again = opener(source, CharTrainer(vocab_size=4), val_fraction=0.2)
         assert (again.fingerprint, again.key, again.val.unknown) == (store.fingerprint, store.key, store.val.unknown)
-        assert any(reason in line for line in opener.said) if reason else opener.said == []
+        assert any("unknown tokens hide" in line for line in opener.said)
 
 
 def test_the_cause_of_unknown_tokens_is_named_and_what_helps(opener: Any, memory: Any) -> None:

@@ -11,7 +11,7 @@ from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.byte import ByteTrainer
 from gptshake.tokenizer.char import CharTrainer
 from gptshake.tokenizer.hf_bpe import HFBPETrainer
-from gptshake.tokenizer.pretokenizer import PATTERNS, chunks, split_words
+from gptshake.tokenizer.pretokenizer import BETWEEN_WORDS, PATTERNS, split_words
 from gptshake.tokenizer.protocol import TokenizerTrainer, boundary
 from gptshake.tokenizer.sentencepiece import SentencePieceTrainer
 
@@ -54,7 +54,13 @@ def test_what_is_learned_from_the_parts_is_what_is_learned_from_the_whole(
 
 
 @settings(deadline=None)
-@given(text=ODD, least=st.integers(1, 9), pattern=st.sampled_from(sorted(PATTERNS)))
+@given(
+    text=ODD | st.text("ab '.1 \n\t\r\u00a0", max_size=80) | st.text(), least=st.integers(1, 20), pattern=st.sampled_from(sorted(PATTERNS))
+)
 def test_words_of_the_parts_are_those_of_the_whole(text: str, least: int, pattern: str) -> None:
     text = text.replace("\ud800", "")
-    assert [word for chunk in chunks(text, least) for word in split_words(chunk, PATTERNS[pattern])] == split_words(text, PATTERNS[pattern])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "LONG", least)
+        parts = list(cut(iter([text]), BETWEEN_WORDS))
+    assert [word for part in parts for word in split_words(part, PATTERNS[pattern])] == split_words(text, PATTERNS[pattern])
+    assert all(len(part) >= least for part in parts[:-1])

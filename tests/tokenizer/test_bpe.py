@@ -16,7 +16,7 @@ from gptshake.data.source.wiki import Excerpt
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.bpe import BPETrainer, BytePairTokenizer, count_words, encode_word, learn
 from gptshake.tokenizer.hf_bpe import HFBPETrainer
-from gptshake.tokenizer.pretokenizer import PATTERNS, chunks, split_words
+from gptshake.tokenizer.pretokenizer import PATTERNS, split_words
 from gptshake.tokenizer.protocol import load_tokenizer
 
 from .conftest import LANGUAGES, TEXTS, tokenizer_of
@@ -98,13 +98,6 @@ def test_both_know_the_same_words_whatever_their_unicode() -> None:
 @given(text=st.text(), pattern=st.sampled_from(list(PATTERNS)))
 def test_the_words_are_the_text(text: str, pattern: str) -> None:
     assert "".join(split_words(text, PATTERNS[pattern])) == text
-
-
-@given(text=st.text("ab '.1 \n\t\r\u00a0", max_size=80) | st.text(), pattern=st.sampled_from(list(PATTERNS)), least=st.integers(1, 20))
-def test_chunks_of_a_text_have_its_words(text: str, pattern: str, least: int) -> None:
-    cut = list(chunks(text, least))
-    assert [word for part in cut for word in split_words(part, PATTERNS[pattern])] == split_words(text, PATTERNS[pattern])
-    assert all(len(part) >= least for part in cut[:-1])
 
 
 def test_patterns_cut_as_published() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gptshake.errors import DataError, OutOfReach
+from gptshake.files import package_folder
 from gptshake.tokenizer import gpt2
 from gptshake.tokenizer.gpt2 import GPT2Trainer
 
@@ -34,10 +35,10 @@ def test_it_is_tiktokens_vocabulary() -> None:
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
     tokenizer: Any = tokenizer_of("gpt2")
-    folder = gpt2._folder()
+    folder = package_folder(gpt2.PACKAGE)
     assert folder is not None
     assert tokenizer.ranks == data_gym_to_mergeable_bpe_ranks(
-        str(folder / "vocab.bpe"), str(folder / "encoder.json"), gpt2.FILES["vocab.bpe"], gpt2.FILES["encoder.json"]
+        str(folder / "data" / "vocab.bpe"), str(folder / "data" / "encoder.json"), gpt2.FILES["vocab.bpe"], gpt2.FILES["encoder.json"]
     )
 
 
@@ -51,10 +52,10 @@ def test_the_package_is_never_run() -> None:
 @pytest.mark.parametrize("name", gpt2.FILES)
 def test_a_changed_file_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer_of("gpt2")
-    folder = gpt2._folder()
+    folder = package_folder(gpt2.PACKAGE)
     assert folder is not None
-    shutil.copytree(folder, tmp_path / "data")
-    monkeypatch.setattr(gpt2, "_folder", lambda: tmp_path / "data")
+    shutil.copytree(folder / "data", tmp_path / "data")
+    monkeypatch.setattr(gpt2, "package_folder", lambda _: tmp_path)
     with (tmp_path / "data" / name).open("ab") as file:
         file.write(b"\n")
     with pytest.raises(DataError, match="is not the file that OpenAI published"):

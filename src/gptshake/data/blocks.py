@@ -3,8 +3,7 @@
 A token stream is cut into blocks that do not overlap. The order of an epoch is a keyed bijection of the block numbers (a
 Feistel network with cycle walking), so the block at position 10 billion costs as much as the first one, nothing is
 stored, and a resumed run continues exactly. The cost: a permutation from 8 Feistel rounds, not from all n! of them, at
-0.1 to 0.5 us per block. With a random offset each epoch cuts the stream at other positions. Everything is a
-pure function of numbers; numpy only.
+0.1 to 0.5 us per block. Everything is a pure function of numbers; numpy only.
 """
 
 from typing import Any
@@ -49,14 +48,7 @@ def n_blocks(n_tokens: int, block_size: int, *, random_offset: bool = False, lim
 
 
 def permute(index: Ints, n: int, key: int | _U64) -> npt.NDArray[np.int64]:
-    """Where a keyed permutation of 0 … n-1 sends each index; for every key a bijection.
-
-    Args:
-        index: numbers in [0, n), any shape.
-        n: size of the permuted range; > 0.
-        key: one number for all, or one per index (uint64, broadcastable).
-    Returns:
-        Numbers in [0, n), in the shape of ``index``.
+    """Where a keyed permutation of 0 … n-1 sends each index, in its shape; for every key (one for all, or one per index) a bijection.
 
     Source: Luby and Rackoff 1988 (Feistel rounds); Black and Rogaway 2002 (cycle walking). The network permutes the next
     power of four, which is less than 4 n; what falls outside [0, n) goes through again, 4 times on average at worst.
@@ -72,49 +64,32 @@ def permute(index: Ints, n: int, key: int | _U64) -> npt.NDArray[np.int64]:
 
 
 def block_ids(first: int, count: int, n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Numbers of the blocks read at the positions ``first`` … ``first + count - 1`` of an endless training run.
+    """Numbers of the blocks read at the positions ``first`` … ``first + count - 1`` of an endless training run, shape (count,).
 
-    Position p belongs to epoch p // n, and every epoch has its own permutation, so each block comes exactly once in an
+    Position p belongs to epoch p // n of ``n`` blocks, and every epoch has its own permutation, so each block comes exactly once in an
     epoch and batches run on across an epoch's end.
-
-    Args:
-        first: global position, counted in blocks from the start of the run; >= 0.
-        count: how many blocks.
-        n: number of blocks in the stream; > 0.
-        seed: the run's seed.
-    Returns:
-        Block numbers in [0, n), shape (count,).
     """
     epoch, index = np.divmod(np.arange(first, first + count, dtype=np.int64), n)
-    return permute(index, n, _mix(_key(seed) + epoch.astype(np.uint64)))
+    return permute(index, n, _epoch_keys(epoch, seed))
 
 
 def block_starts(first: int, count: int, n: int, seed: int, block_size: int, *, random_offset: bool = False) -> npt.NDArray[np.int64]:
-    """Where the blocks of ``block_ids`` begin in the stream.
+    """Where the blocks of ``block_ids`` begin in the stream: positions of their first tokens, shape (count,).
 
-    Args:
-        first, count, n, seed: as in ``block_ids``.
-        block_size: context length, in tokens.
-        random_offset: whether all blocks of an epoch begin later by one number that the seed draws from [0, block_size) for
-            each epoch; tokens that then lie before the first block or behind the last are left out in that epoch.
-    Returns:
-        Positions of first tokens, shape (count,).
+    With ``random_offset`` all blocks of an epoch begin later by one number that the seed draws from [0, block_size) for each epoch;
+    tokens that then lie before the first block or behind the last are left out in that epoch.
     """
     starts = block_ids(first, count, n, seed) * block_size
     if not random_offset:
         return starts
     epoch = np.arange(first, first + count, dtype=np.int64) // n
-    drawn = _mix(_mix(_key(seed) + epoch.astype(np.uint64)) ^ np.uint64(_GOLDEN)) % np.uint64(block_size)
+    drawn = _mix(_epoch_keys(epoch, seed) ^ np.uint64(_GOLDEN)) % np.uint64(block_size)
     return starts + drawn.astype(np.int64)
 
 
 def gather(tokens: npt.NDArray[np.unsignedinteger[Any]], starts: Ints, block_size: int) -> npt.NDArray[np.int64]:
-    """Blocks of a token stream as rows, fetched in one vectorised step.
+    """Blocks of a token stream as rows, fetched in one vectorised step; of a memory map only these are read.
 
-    Args:
-        tokens: the stream, shape (n_tokens,); may be a memory map, of which only these blocks are read.
-        starts: positions of the first tokens, shape (count,).
-        block_size: context length, in tokens.
     Returns:
         int64, shape (count, block_size + 1): inputs are [:, :-1], targets [:, 1:].
     """
@@ -123,8 +98,8 @@ def gather(tokens: npt.NDArray[np.unsignedinteger[Any]], starts: Ints, block_siz
     return blocks
 
 
-def _key(seed: int) -> _U64:
-    return _mix(np.array([seed & _64_BITS], np.uint64))
+def _epoch_keys(epoch: npt.NDArray[np.int64], seed: int) -> _U64:
+    return _mix(_mix(np.array([seed & _64_BITS], np.uint64)) + epoch.astype(np.uint64))
 
 
 def _feistel(values: _U64, keys: _U64, half: int) -> _U64:

@@ -1,12 +1,10 @@
 """MediaWiki markup to plain prose, with the standard library only.
 
-Takes the wikitext of one page, gives its readable text: what carries no prose (comments, references, tables, boxes,
-pictures, the sections of sources at the end) is dropped with its content, the rest is unwrapped. The order matters
-and is that of ``clean``. Nested marks are folded from the inside in one pass, so the time is linear however deep the
-nesting (about 10 MB/s). Only templates that stand inside sentences keep their words; a formula is
-dropped whole. Any change of the text that comes out must raise ``CLEANING_VERSION``: token stores are keyed by it, and a
-run that began with an earlier version keeps it. Version 1 knew English only, took ``[[CSI: Miami]]`` for a language, lost
-the text of templates with braces in it, and made ``[[Us: A Tale]]`` a page of another wiki, "U A Tale".
+What carries no prose (comments, references, tables, boxes, pictures, formulas, the sections of sources at the end) is dropped with
+its content, the rest is unwrapped; only templates that stand inside sentences keep their words. Nested marks are folded from the
+inside in one pass, so the time is linear however deep the nesting (about 10 MB/s). Any change of the text that comes out must raise
+``CLEANING_VERSION``: token stores are keyed by it, and a run that began with an earlier version keeps it. Version 1 knew English only,
+took ``[[CSI: Miami]]`` for a language, lost the text of templates with braces in it, and made ``[[Us: A Tale]]`` a page of another wiki.
 """
 
 import re
@@ -113,9 +111,7 @@ def _fold(text: str, marks: re.Pattern[str], render: Callable[[str], str]) -> st
 def _template(inner: str, *, old: bool = False) -> str:
     """What is read in the place of a template: a constant of ours with the arguments put in, which are never patterns themselves.
 
-    Args:
-        inner: what stands between the braces.
-        old: as version 1, which knew no links in arguments and put arguments in with ``str.format``.
+    ``old`` is version 1, which knew no links in arguments and put arguments in with ``str.format``.
     """
     if old:
         name, *arguments = inner.split("|")

@@ -1,6 +1,7 @@
-"""Schemas of the ``data`` group: the keys of its yaml files with their types. Imports nothing heavy.
+"""Schemas of the ``data`` group: the keys of its yaml files with their types and defaults. Imports nothing heavy.
 
-The meaning of each key, its unit and range stand in the yaml; ``documents`` is the node of the source.
+The meaning of each key, its unit and range stand in the yaml. A source inherits its keys, so that a default is written once;
+``documents`` is the node of the source.
 """
 
 from dataclasses import dataclass
@@ -25,46 +26,68 @@ class DataConfig:
     verify: bool = False
 
 
-@dataclass
-class WikiConfig(DataConfig):
-    """``data=wiki``: Wikipedia, from the packaged excerpt or the hub."""
+@dataclass(kw_only=True)
+class Selection:
+    """Which documents of a data set of the hub."""
 
-    source: str = "auto"
     n_documents: int | None = None
     max_bytes: int | None = None
     order: str = "first"
     order_seed: int = 0
+
+
+@dataclass
+class WikiKeys(Selection):
+    """Keys of the source ``Wiki``."""
+
+    source: str = "auto"
     config: str = "20231101.en"
     revision: str | None = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"
     cleaning: int = 2
 
 
 @dataclass
-class ShakespeareConfig(DataConfig):
-    """``data=shakespeare``: the plays."""
+class WikiConfig(WikiKeys, DataConfig):
+    """``data=wiki``: Wikipedia, from the packaged excerpt or the hub."""
+
+
+@dataclass
+class ShakespeareKeys:
+    """Keys of the source ``Shakespeare``."""
 
     path: Any = None
 
 
 @dataclass
-class TextConfig(DataConfig):
-    """``data=text``: the user's own files."""
+class ShakespeareConfig(ShakespeareKeys, DataConfig):
+    """``data=shakespeare``: the plays."""
+
+
+@dataclass
+class TextKeys:
+    """Keys of the source ``TextFiles``."""
 
     path: Any = None
-    text_key: str = "text"
     encoding: str = "utf-8"
+    text_key: str = "text"
     cleaning: int = 2
 
 
 @dataclass
-class HubConfig(DataConfig):
-    """``data=hf``: any text data set of the hub."""
+class TextConfig(TextKeys, DataConfig):
+    """``data=text``: the user's own files."""
+
+
+@dataclass
+class HubKeys(Selection):
+    """Keys of the source ``Hub``."""
 
     dataset: str | None = None
     config: str | None = None
     revision: str | None = None
     text_key: str = "text"
-    n_documents: int | None = None
-    max_bytes: int | None = None
-    order: str = "first"
-    order_seed: int = 0
+
+
+@dataclass
+class HubConfig(HubKeys, DataConfig):
+    """``data=hf``: any text data set of the hub."""

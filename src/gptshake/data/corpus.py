@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256 as new_sha256
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gptshake.console import Console, visible
-from gptshake.data.source.protocol import START, Document, Position, Source
+from gptshake.data.source.protocol import START, Position, Source
 from gptshake.data.split import Spans, id_hash
 from gptshake.errors import DataError
 from gptshake.estimate.formatting import counted, duration
@@ -34,53 +35,48 @@ LONG = 1 << 20  # characters from which a text is cut where it may be
 LOOKAHEAD = 4  # characters that a boundary looks at, at most
 COLUMNS = np.dtype([("end", "<u8"), ("characters", "<u8"), ("place", "<u8")])
 STEP_BYTES, STEP_SECONDS = 64 << 20, 30.0
+SPARE = (3, 1, 2)  # parts of a line of progress that are left out first if a terminal is narrow
 _TEXT, _ROWS, _IDS, _STATE = "text.bin", "documents.bin", "ids.jsonl", "state.json"
 
 Say = Callable[[str], None]
 
 
-class Progress:
-    """Shows how far a work of many megabytes is, how fast, and how long still: on a terminal one line that renews itself.
+@contextmanager
+def progress(say: Say, what: str, total: float | None = None, *, done: int = 0, every: float = 5.0) -> Iterator[Callable[..., None]]:
+    """Show how far a work of many megabytes is, how fast, and how long still: on a terminal one line that renews itself.
 
-    Use it with ``with``, so that its last line is removed.
+    Gives a function of the bytes done in all, those of earlier processes included; of more text to show; and of a better guess of the total.
 
     Args:
-        say: prints a line, where the output is not a terminal.
+        say: prints a line, where the output is not a terminal; every so many seconds there.
         what: the work, such as ``train`` or ``reading``.
         total: bytes in all; None if unknown.
         done: bytes that were done by an earlier process; they do not count for the speed.
-        every: seconds between lines, and before the first, where the output is not a terminal.
+        every: seconds.
     """
+    console = Console()
+    every = 0.2 if console.renews else every
+    began = last = time.monotonic()
 
-    SPARE = (3, 1, 2)  # of the parts of a line, if a terminal is narrow
-
-    def __init__(self, say: Say, what: str, total: float | None = None, *, done: int = 0, every: float = 5.0) -> None:
-        self._say, self._what, self._total, self._first = say, what, total, done
-        self._console = Console()
-        self._every = 0.2 if self._console.renews else every
-        self._began = self._last = time.monotonic()
-
-    def __call__(self, done: int, more: str = "", total: float | None = None) -> None:
-        """Show ``done`` bytes in all, those of earlier processes included, then ``more``; ``total`` is a better guess of all."""
-        now = time.monotonic()
-        if now - self._last < self._every:
+    def show(now_done: int, more: str = "", better: float | None = None) -> None:
+        nonlocal last
+        now, guess = time.monotonic(), better or total
+        if now - last < every:
             return
-        self._last = now
-        self._total = self._total if total is None else total
-        speed = (done - self._first) / (now - self._began)
-        of = f" of {self._total / 1e6:,.0f}" if self._total else ""
-        left = f"{duration((self._total - done) / speed)} left" if self._total and speed > 0 else ""
-        parts = (f"  {self._what}: {done / 1e6:,.0f}{of} MB", f"{speed / 1e6:.1f} MB/s", left, more)
-        if self._console.renews:
-            self._console.show(parts, self.SPARE)
+        last = now
+        speed = (now_done - done) / (now - began)
+        of = f" of {guess / 1e6:,.0f}" if guess else ""
+        left = f"{duration((guess - now_done) / speed)} left" if guess and speed > 0 else ""
+        parts = (f"  {what}: {now_done / 1e6:,.0f}{of} MB", f"{speed / 1e6:.1f} MB/s", left, more)
+        if console.renews:
+            console.show(parts, SPARE)
         else:
-            self._say(self._console.line(parts, self.SPARE))
+            say(console.line(parts, SPARE))
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._console.clear()
+    try:
+        yield show
+    finally:
+        console.clear()
 
 
 class Corpus:
@@ -103,12 +99,7 @@ class Corpus:
         self._text = folder / _TEXT
 
     def texts(self, spans: Spans, boundary: re.Pattern[str] | None = None) -> Iterator[tuple[int, str]]:
-        """The texts of spans, each with the span's number; a long one in chunks, so that memory holds about ``LONG`` characters.
-
-        Args:
-            spans: shape (n, 3): document, first character, character after the last.
-            boundary: after its matches a text may be cut; None: nowhere, each span is one text.
-        """
+        """The texts of spans, each with the span's number; a long one is cut after matches of ``boundary`` (None: nowhere)."""
         with self._text.open("rb") as file:  # read, not mapped: what is mapped counts as memory of the process
             for first_row in range(0, len(spans), 1000):  # not all of the rows become lists at once
                 for number, (document, first, last) in enumerate(spans[first_row : first_row + 1000].tolist(), first_row):
@@ -117,9 +108,7 @@ class Corpus:
     def _read(self, file: BinaryIO, document: int, first: int, last: int) -> Iterator[str]:
         """Characters ``first`` to ``last - 1`` of a document, in chunks of at most ``LONG``."""
         begin, end = (int(self._ends[document - 1]) if document else 0), int(self._ends[document])
-        passed = 0
-        if end - begin == int(self.characters[document]):  # a byte for each character: no need to read what is before
-            passed = first
+        passed = first if end - begin == int(self.characters[document]) else 0  # a byte for each character: skip what is before
         file.seek(begin + passed)
         left, rest = end - begin - passed, b""
         while left and passed < last:
@@ -152,23 +141,15 @@ def cut(chunks: Iterator[str], boundary: re.Pattern[str] | None) -> Iterator[str
 
 
 def open_corpus(source: Source, cache: Path, say: Say, verify: bool = False) -> Corpus:
-    """The source's documents, read from it only if they are not yet in ``cache`` or were damaged there.
+    """The source's documents, read from it, and ``say`` called, only if they are not yet in ``cache`` or were damaged there.
 
-    Args:
-        source: where the documents come from.
-        cache: folder of all stores and corpora.
-        say: prints a line; called while reading the source, never for a corpus that is there.
-        verify: whether to check the SHA-256 of a large corpus too.
     Raises:
         DataError: if the source has no text, or some that cannot be read.
         OutOfReach: if it is on a hub that does not answer; what was read is kept, and the next call resumes there.
     """
     fingerprint = source.fingerprint()
     folder = cache / "corpora" / sha256_text(json.dumps([FORMAT, fingerprint], sort_keys=True))[:16]
-    if folder.exists():
-        reason = _problem(folder, verify)
-        if reason is None:
-            return Corpus(folder)
+    if folder.exists() and (reason := _problem(folder, verify)):
         say(f"reading {source.label} again: {reason}")
     build_once(
         folder,
@@ -196,22 +177,18 @@ def _problem(folder: Path, verify: bool) -> str | None:
 
 
 def _write(folder: Path, source: Source, fingerprint: dict[str, Any], say: Say) -> None:
-    """Fill the folder with the source's documents; it is empty, or what an earlier call left when it was stopped.
-
-    Raises:
-        DataError: if the source has no text, or has text that cannot be read; nothing is left for the next time then.
-    """
+    """Fill the folder with the source's documents; it is empty, or what an earlier call left when it was stopped."""
     for line in (f"the text of {source.label}: {source.licence}", *source.notes):
         say(line)
     try:
-        state = _Writer(folder, source.label, say).write(source)
+        state = _read_source(folder, source, say)
         if source.fingerprint() != fingerprint:
             raise DataError(f"The text of {source.label} was changed while it was read. Run the same command again.")
         some = ", ".join(visible(name) for name in state.empty) + (", ..." if state.n_empty > 3 else "")
         if not state.written:
             raise DataError(f"There is no text in {source.label}" + (f": {some} is empty." if state.n_empty else "."))
     except DataError:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # there is nothing to resume from
         raise
     if state.n_empty:
         say(f"skipped as empty: {state.n_empty} of {state.written + state.n_empty} documents ({some})")
@@ -241,104 +218,90 @@ class _State:
     sizes: dict[str, int] = field(default_factory=lambda: {_TEXT: 0, _ROWS: 0, _IDS: 0})
     digest: str = new_sha256().hexdigest()  # of the text
 
-    def add(self, document: Document, size: int) -> None:
-        """Count one more document, of ``size`` bytes."""
-        part, inside, documents, n_bytes = self.position
-        if document.part != part:
-            part, inside, documents, n_bytes = document.part, 0, self.written + self.n_empty, self.n_bytes
-        self.position = Position(part, inside + 1, documents, n_bytes)
-        self.written += size > 0
-        self.n_empty += size == 0
-        self.n_bytes += size
-        if not size and len(self.empty) < 3:
-            self.empty.append(document.id)
 
+def _read_source(folder: Path, source: Source, say: Say) -> _State:
+    """Write what the source has after the documents that a stopped process left; what that wrote after its last step is cut off."""
+    state, digest = _kept(folder, source.label, say)
+    for file in folder.iterdir():
+        if file.name not in (*state.sizes, _STATE):
+            file.unlink()  # half of a state, or what is made at the end
+    for name, size in state.sizes.items():
+        with (folder / name).open("ab") as stream:
+            stream.truncate(size)
 
-class _Writer:
-    """The files of a corpus while they are written, and the state they are in; what a killed process wrote after its state is cut off."""
+    with (
+        progress(say, f"reading {source.label}", done=state.n_bytes) as show,
+        (folder / _TEXT).open("ab") as text,
+        (folder / _ROWS).open("ab") as rows,
+        (folder / _IDS).open("ab") as ids,
+    ):
 
-    def __init__(self, folder: Path, label: str, say: Say) -> None:
-        self._folder, self._label, self._say = folder, label, say
-        self._state, self._digest = self._kept()
-        for file in folder.iterdir():
-            if file.name not in (*self._state.sizes, _STATE):
-                file.unlink()  # half of a state, or what is made at the end
-        for name, size in self._state.sizes.items():
-            with (folder / name).open("ab") as stream:
-                stream.truncate(size)
+        def save() -> None:
+            for file in (text, rows, ids):
+                file.flush()
+                os.fsync(file.fileno())
+                state.sizes[Path(file.name).name] = file.tell()
+            state.digest = digest.hexdigest()
+            fsync(folder)
+            write_atomic(folder / _STATE, json.dumps(asdict(state)))
 
-    def write(self, source: Source) -> _State:
-        """Append what the source has after the state's position; gives the final state."""
-        state = self._state
         saved_bytes, saved_at = state.n_bytes, time.monotonic()
-        with (
-            Progress(self._say, f"reading {self._label}", done=state.n_bytes) as progress,
-            (self._folder / _TEXT).open("ab") as text,
-            (self._folder / _ROWS).open("ab") as rows,
-            (self._folder / _IDS).open("ab") as ids,
-        ):
-            size = characters = 0  # of the document's text so far
-            for document in source.documents(state.position):
-                data = document.text.encode("utf-8", "surrogatepass")
-                text.write(data)
-                self._digest.update(data)
-                size, characters = size + len(data), characters + len(document.text)
-                read = state.n_bytes + size
-                progress(read, counted(state.written, "document"), read / document.share if document.share else None)
-                if document.more:
-                    continue
-                state.add(document, size)
-                if size:
-                    rows.write(np.array([state.n_bytes, characters, id_hash(document.id)], "<u8").tobytes())
-                    ids.write(json.dumps(document.id).encode() + b"\n")
-                size = characters = 0
-                if state.n_bytes - saved_bytes >= STEP_BYTES or time.monotonic() - saved_at >= STEP_SECONDS:
-                    self._save(text, rows, ids)
-                    saved_bytes, saved_at = state.n_bytes, time.monotonic()
-            self._save(text, rows, ids)
-        return state
+        size = characters = 0  # of the document's text so far
+        for document in source.documents(state.position):
+            data = document.text.encode("utf-8", "surrogatepass")
+            text.write(data)
+            digest.update(data)
+            size, characters = size + len(data), characters + len(document.text)
+            read = state.n_bytes + size
+            show(read, counted(state.written, "document"), read / document.share if document.share else None)
+            if document.more:
+                continue
+            part, inside, documents, n_bytes = state.position
+            if document.part != part:
+                inside, documents, n_bytes = 0, state.written + state.n_empty, state.n_bytes
+            state.position = Position(document.part, inside + 1, documents, n_bytes)
+            state.n_bytes = read
+            if size:
+                state.written += 1
+                rows.write(np.array([state.n_bytes, characters, id_hash(document.id)], "<u8").tobytes())
+                ids.write(json.dumps(document.id).encode() + b"\n")
+            else:
+                state.n_empty += 1
+                state.empty = [*state.empty, document.id][:3]
+            size = characters = 0
+            if state.n_bytes - saved_bytes >= STEP_BYTES or time.monotonic() - saved_at >= STEP_SECONDS:
+                save()
+                saved_bytes, saved_at = state.n_bytes, time.monotonic()
+        save()
+    return state
 
-    def _save(self, *files: Any) -> None:
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
-            self._state.sizes[Path(file.name).name] = file.tell()
-        self._state.digest = self._digest.hexdigest()
-        fsync(self._folder)
-        write_atomic(self._folder / _STATE, json.dumps(asdict(self._state)))
 
-    def _kept(self) -> tuple[_State, Any]:
-        """The state that an earlier process left, if the text has the hash that it names, and that hash to continue; else the beginning."""
-        try:
-            saved = json.loads((self._folder / _STATE).read_bytes())
-            state = _State(**saved | {"position": Position(*saved["position"])})
-            digest, left = new_sha256(), state.sizes[_TEXT]
-            with (self._folder / _TEXT).open("rb") as stream:
-                while left > 0 and (data := stream.read(min(left, 1 << 20))):
-                    digest.update(data)
-                    left -= len(data)
-            good = all((self._folder / name).stat().st_size >= size for name, size in state.sizes.items())
-            if good and digest.hexdigest() == state.digest:
-                self._say(f"resuming {self._label} after {counted(state.written, 'document')}")
-                return state, digest
-            self._say(f"reading {self._label} from the start: the partial corpus of a stopped process was changed")
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self._say(f"reading {self._label} from the start: the partial corpus of a stopped process is damaged ({type(error).__name__})")
-        return _State(), new_sha256()
+def _kept(folder: Path, label: str, say: Say) -> tuple[_State, Any]:
+    """The state that an earlier process left, if the text has the hash that it names, and that hash to continue; else the beginning."""
+    try:
+        saved = json.loads((folder / _STATE).read_bytes())
+        state = _State(**saved | {"position": Position(*saved["position"])})
+        digest, left = new_sha256(), state.sizes[_TEXT]
+        with (folder / _TEXT).open("rb") as stream:
+            while left > 0 and (data := stream.read(min(left, 1 << 20))):
+                digest.update(data)
+                left -= len(data)
+        good = all((folder / name).stat().st_size >= size for name, size in state.sizes.items())
+        if good and digest.hexdigest() == state.digest:
+            say(f"resuming {label} after {counted(state.written, 'document')}")
+            return state, digest
+        say(f"reading {label} from the start: the partial corpus of a stopped process was changed")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say(f"reading {label} from the start: the partial corpus of a stopped process is damaged ({type(error).__name__})")
+    return _State(), new_sha256()
 
 
 def _number_repeated(folder: Path, hashes: npt.NDArray[np.uint64]) -> int:
     """Give a document whose id was that of an earlier one an id of its own, ``id#2`` and so on: else all of them would be in one split.
 
-    Ids are compared by their hashes: memory is some 8-byte numbers for each document, no ids.
-
-    Args:
-        folder: ``ids.jsonl`` is read, and if an id occurs twice ``ids.jsonl.new`` written.
-        hashes: of all documents' ids, shape (n_documents,); changed in place.
-    Returns:
-        How many have a new id.
+    Ids are compared by their hashes, which are changed in place; new ids are in ``ids.jsonl.new``. Returns how many there are.
     """
     order = np.argsort(hashes, kind="stable")
     known = hashes[order]

@@ -27,13 +27,12 @@ MARKUP = re.compile(
     r"|&(?:[a-zA-Z]{2,8}|#\d{1,7}|#x[0-9a-fA-F]{1,6});"  # entities
     r"|\{\{|\}\}|\[\[|\]\]|\{\||\|\}"  # MediaWiki
 )
-Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def inspect(
     store: TokenStore, block_size: int, *, n_shown: int = 3, seed: int = 0, offset: str = "none", n_listed: int = 12
 ) -> dict[str, Any]:
-    """Everything that is shown of a store.
+    """Everything that is shown of a store, JSON-able; DataError if the training split has not one block.
 
     Args:
         store: the opened store.
@@ -41,17 +40,20 @@ def inspect(
         n_shown: how many of the first training blocks to decode.
         seed, offset: of the training order, as in a run.
         n_listed: how many of the most and of the least frequent tokens to name.
-    Returns:
-        JSON-able, see ``report.tasks_text``.
-    Raises:
-        DataError: if the training split has not one block.
     """
-    tokenizer = store.tokenizer
-    blocks = n_blocks(store.train.n_tokens, block_size, random_offset=offset == "random")
-    starts = block_starts(0, min(n_shown, blocks), blocks, seed, block_size, random_offset=offset == "random")
-    tokens, train = store.train.tokens(), counts(store.train.read(), tokenizer.vocab_size, TOKENS)
+    tokenizer, random_offset = store.tokenizer, offset == "random"
+    blocks = n_blocks(store.train.n_tokens, block_size, random_offset=random_offset)
+    starts = block_starts(0, min(n_shown, blocks), blocks, seed, block_size, random_offset=random_offset)
+    tokens, train = store.train.tokens(), counts(store.train, tokenizer.vocab_size, TOKENS)
     order = np.argsort(-train, kind="stable")
     seen = order[: np.count_nonzero(train)]
+    total = int(train.sum())
+    special = {tokenizer.eot_id, tokenizer.unk_id} - {None}
+
+    def listed(numbers: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+        found = [(number, int(train[number])) for number in numbers[:n_listed].tolist()]
+        return [{"id": number, "text": token_text(number, tokenizer), "n": n, "share": n / total} for number, n in found]
+
     facts: dict[str, Any] = {
         "label": store.label,
         "licence": store.licence,
@@ -60,25 +62,29 @@ def inspect(
         "path": str(store.path),
         "key": store.key,
         "entropy": store.entropy,
-        "splits": [_split(split) for split in store.splits],
+        "splits": [
+            {key: getattr(split, key) for key in ("name", "n_documents", "n_tokens", "n_characters", "n_bytes")}
+            | {"bytes_per_token": split.bytes_per_target, "unknown": split.unknown_share}
+            for split in store.splits
+        ],
         "sampled": TOKENS if store.train.n_tokens > TOKENS else None,
         "block_size": block_size,
         "n_blocks": blocks,
         "blocks": [shown(tokens[start : start + block_size + 1], tokenizer) for start in starts.tolist()],
-        "most": [_token(int(number), train, tokenizer) for number in seen[:n_listed]],
-        "least": [_token(int(number), train, tokenizer) for number in seen[::-1][:n_listed]],
-        "unused": int((train == 0).sum() - sum(train[number] == 0 for number in {tokenizer.eot_id, tokenizer.unk_id} - {None})),
+        "most": listed(seen),
+        "least": listed(seen[::-1]),
+        "unused": int((train == 0).sum()) - sum(train[number] == 0 for number in special),
         "frequencies": train[seen].tolist(),
-        "lengths": {split.name: _lengths(split).tolist() for split in store.splits},
+        "lengths": {split.name: _documents(split)[1].tolist() for split in store.splits},
         **_alike(store.train, store.val),
         **_searched(store.train, tokenizer),
     }
     return facts | {"warnings": unknown_warnings(store) + warnings(facts)}
 
 
-def shown(ids: Ids, tokenizer: Tokenizer) -> str:
+def shown(ids: npt.NDArray[np.unsignedinteger[Any]], tokenizer: Tokenizer) -> str:
     """Ids as text, with ``│`` between tokens that are not single characters; bytes that are no text alone as ``\\\\xe6``."""
-    texts = [token_text(int(number), tokenizer) for number in ids]
+    texts = [token_text(number, tokenizer) for number in ids.tolist()]
     special = {tokenizer.eot_id, tokenizer.unk_id}
     longer = any(len(text) > 1 and number not in special for text, number in zip(texts, ids.tolist(), strict=True))
     return ("│" if longer else "").join(texts)
@@ -86,73 +92,50 @@ def shown(ids: Ids, tokenizer: Tokenizer) -> str:
 
 def token_text(number: int, tokenizer: Tokenizer) -> str:
     """One id as text; special ones by name."""
-    if number == tokenizer.eot_id:
-        return "<|endoftext|>"
-    if number == tokenizer.unk_id:
-        return "<|unk|>"
+    if number in (tokenizer.eot_id, tokenizer.unk_id):
+        return "<|endoftext|>" if number == tokenizer.eot_id else "<|unk|>"
     return tokenizer.token_bytes(number).decode("utf-8", "backslashreplace") or f"<{number}>"
 
 
 def warnings(facts: dict[str, Any]) -> list[str]:
     """What looks wrong beside unknown tokens, as sentences."""
-    found = []
     top = facts["most"][0]
-    if top["share"] > 0.3:
-        found.append(f"One token, {top['text']!r}, is {top['share']:.0%} of the training split.")
-    if facts["markup"] > 1e-4:
-        found.append(
-            f"Markup is left in the text, about {1e4 * facts['markup']:.1f} pieces per 10,000 characters, such as {', '.join(facts['pieces'])}."
-        )
-    if facts["packed"] > 10:
-        found.append(f"The text repeats itself: zlib packs it {facts['packed']:.0f} times smaller, prose 2 to 4 times.")
-    if facts["replaced"]:
-        found.append(
-            f"There are {facts['replaced']:,} replacement characters (U+FFFD) in {facts['characters']:,} characters that were searched: the text was "
-            "once read with a wrong encoding."
-        )
     first = f" (the first {facts['compared']:,} were compared)" if facts["compared"] else ""
-    if facts["repeated"]:
-        found.append(f"{facts['repeated']:,} training documents are repetitions of others{first}.")
-    if facts["leaked"]:
-        found.append(
-            f"{facts['leaked']:,} validation documents occur in training, too{first}: the validation loss is better than it should be."
-        )
-    return found
+    sentences = [
+        (top["share"] > 0.3, f"One token, {top['text']!r}, is {top['share']:.0%} of the training split."),
+        (
+            facts["markup"] > 1e-4,
+            f"Markup is left in the text, about {1e4 * facts['markup']:.1f} pieces per 10,000 characters, such as {', '.join(facts['pieces'])}.",
+        ),
+        (facts["packed"] > 10, f"The text repeats itself: zlib packs it {facts['packed']:.0f} times smaller, prose 2 to 4 times."),
+        (
+            facts["replaced"],
+            f"There are {facts['replaced']:,} replacement characters (U+FFFD) in {facts['characters']:,} characters that were searched: "
+            "the text was once read with a wrong encoding.",
+        ),
+        (facts["repeated"], f"{facts['repeated']:,} training documents are repetitions of others{first}."),
+        (
+            facts["leaked"],
+            f"{facts['leaked']:,} validation documents occur in training, too{first}: the validation loss is better than it should be.",
+        ),
+    ]
+    return [sentence for applies, sentence in sentences if applies]
 
 
-def _split(split: Split) -> dict[str, Any]:
-    return {
-        "name": split.name,
-        "n_documents": split.n_documents,
-        "n_tokens": split.n_tokens,
-        "n_characters": split.n_characters,
-        "n_bytes": split.n_bytes,
-        "bytes_per_token": split.bytes_per_target,
-        "unknown": split.unknown_share,
-    }
-
-
-def _token(number: int, found: npt.NDArray[np.int64], tokenizer: Tokenizer) -> dict[str, Any]:
-    n = int(found[number])
-    return {"id": number, "text": token_text(number, tokenizer), "n": n, "share": n / int(found.sum())}
-
-
-def _lengths(split: Split) -> npt.NDArray[np.int64]:
-    """Tokens of the first documents; a document's end-of-text id is not counted."""
+def _documents(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each of the first documents begins, and its length in tokens; a document's end-of-text id is not counted."""
     starts = np.asarray(split.starts()[: DOCUMENTS + 1]).astype(np.int64)
-    whole = len(starts) > DOCUMENTS
-    ends = starts[1:] - 1 if whole else np.append(starts[1:] - 1, split.n_tokens)
-    return ends - starts[: len(ends)]
+    ends = np.append(starts[1:] - 1, split.n_tokens)[:DOCUMENTS]
+    return starts[: len(ends)], ends - starts[: len(ends)]
 
 
 def _marks(split: Split) -> npt.NDArray[np.uint64]:
     """A number for each of the first documents, equal for equal documents: of length, beginning and end."""
-    lengths, tokens = _lengths(split), split.tokens()
-    starts = np.asarray(split.starts()[: len(lengths)]).astype(np.int64)
-    marks = []
+    (starts, lengths), tokens = _documents(split), split.tokens()
+    inside = np.concatenate([np.arange(EDGE), np.arange(-EDGE, 0)])[None]
+    marks = [np.zeros(0, np.uint64)]
     for first in range(0, len(lengths), 4096):
         length, start = lengths[first : first + 4096, None], starts[first : first + 4096, None]
-        inside = np.concatenate([np.arange(EDGE), np.arange(-EDGE, 0)])[None]
         positions = start + np.where(inside < 0, np.maximum(length + inside, 0), np.minimum(inside, np.maximum(length - 1, 0)))
         ids = np.concatenate([length, tokens[np.minimum(positions, split.n_tokens - 1)]], axis=1).astype(np.uint64)
         mark = np.zeros(len(ids), np.uint64)
@@ -160,7 +143,7 @@ def _marks(split: Split) -> npt.NDArray[np.uint64]:
             mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
             mark ^= mark >> np.uint64(29)
         marks.append(mark)
-    return np.concatenate(marks) if marks else np.zeros(0, np.uint64)
+    return np.concatenate(marks)
 
 
 def _alike(train: Split, val: Split) -> dict[str, Any]:
@@ -184,11 +167,10 @@ def _searched(split: Split, tokenizer: Tokenizer) -> dict[str, Any]:
         pieces += MARKUP.findall(text)
         data = text.encode("utf-8", "surrogatepass")
         n_bytes, packed = n_bytes + len(data), packed + len(zlib.compress(data, 1))
-    examples = list(dict.fromkeys(piece[:40] for piece in pieces))[:3]
     return {
         "characters": characters,
         "replaced": replaced,
         "markup": len(pieces) / max(characters, 1),
-        "pieces": examples,
+        "pieces": list(dict.fromkeys(piece[:40] for piece in pieces))[:3],
         "packed": n_bytes / max(packed, 1),
     }

@@ -9,6 +9,7 @@ import platform
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from mmap import mmap
 from typing import Any
@@ -27,7 +28,8 @@ _WINDOW = 64  # micro-batches whose order is computed at once: one call costs 0.
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
 
-class TrainBatches:
+@dataclass(eq=False)
+class TrainBatches(Dataset[torch.Tensor]):
     """Micro-batches without end, each of shape (micro_batch_size, block_size + 1).
 
     Micro-batch g of rank r reads the positions from (g * world_size + r) * micro_batch_size on (see ``block_ids``): with
@@ -46,39 +48,33 @@ class TrainBatches:
         DataError: if not one block fits.
     """
 
-    def __init__(
-        self,
-        tokens: Tokens,
-        block_size: int,
-        micro_batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        *,
-        random_offset: bool = False,
-        limit_blocks: int | None = None,
-        workers: int = 0,
-    ) -> None:
-        self._tokens = tokens
-        self._n = n_blocks(len(tokens), block_size, random_offset=random_offset, limit=limit_blocks)
-        self._random_offset, self._workers = random_offset, workers
-        self._block_size, self._rows, self._seed = block_size, micro_batch_size, seed
-        self._rank, self._world_size = rank, world_size
+    tokens: Tokens
+    block_size: int
+    micro_batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    random_offset: bool = field(default=False, kw_only=True)
+    limit_blocks: int | None = field(default=None, kw_only=True)
+    workers: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._n = n_blocks(len(self.tokens), self.block_size, random_offset=self.random_offset, limit=self.limit_blocks)
         self._given = 0
-        self._window, self._starts = -1, np.empty((0, micro_batch_size), np.int64)
+        self._window, self._starts = -1, np.empty((0, self.micro_batch_size), np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker that is not forked: a map of a file is opened again there, not sent."""
-        state, tokens = self.__dict__.copy(), self._tokens
+        state, tokens = self.__dict__.copy(), self.tokens
         if isinstance(tokens, np.memmap) and isinstance(tokens.base, mmap):  # of a whole file
-            state["_tokens"] = (tokens.filename, tokens.dtype, tokens.shape)
+            state["tokens"] = (tokens.filename, tokens.dtype, tokens.shape)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
-        if isinstance(state["_tokens"], tuple):
-            path, dtype, shape = state["_tokens"]
-            self._tokens = np.memmap(path, dtype, "r", shape=shape)
+        if isinstance(state["tokens"], tuple):
+            path, dtype, shape = state["tokens"]
+            self.tokens = np.memmap(path, dtype, "r", shape=shape)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """The batches after those handed out so far, or after those of a loaded state; GptshakeError: a worker was killed."""
@@ -97,18 +93,27 @@ class TrainBatches:
         """Continue after that many; a running iterator does so too."""
         self._given = state["micro_batches"]
 
+    def __getitem__(self, number: int) -> torch.Tensor:
+        """Micro-batch ``number`` of this rank, shape (micro_batch_size, block_size + 1)."""
+        window, inside = divmod(number, _WINDOW)
+        if window != self._window:
+            size = _WINDOW * self.world_size * self.micro_batch_size
+            starts = block_starts(window * size, size, self._n, self.seed, self.block_size, random_offset=self.random_offset)
+            self._window, self._starts = window, starts.reshape(_WINDOW, self.world_size, self.micro_batch_size)[:, self.rank]
+        return torch.from_numpy(gather(self.tokens, self._starts[inside], self.block_size))
+
     def _from(self, first: int) -> Iterator[torch.Tensor]:
         """All batches from a number on."""
-        if not self._workers:
-            yield from map(self.batch, count(first))
+        if not self.workers:
+            yield from map(self.__getitem__, count(first))
             return
         # ``fork`` shares everything with the workers at once, but not from a process in which a GPU's driver may be at work.
         started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         loader = DataLoader(
-            _ByNumber(self),
+            self,
             batch_size=None,
             sampler=count(first),
-            num_workers=self._workers,
+            num_workers=self.workers,
             worker_init_fn=_leave_signals,
             multiprocessing_context="forkserver" if started or platform.system() == "Darwin" else "fork",
         )
@@ -116,36 +121,16 @@ class TrainBatches:
             yield from _without_handler(loader)
         except RuntimeError as error:
             raise GptshakeError(
-                f"One of the processes of data.workers={self._workers} ended early ({error}). data.workers=0 needs none."
+                f"One of the processes of data.workers={self.workers} ended early ({error}). data.workers=0 needs none."
             ) from error
-
-    def batch(self, number: int) -> torch.Tensor:
-        """Micro-batch ``number`` of this rank, shape (micro_batch_size, block_size + 1)."""
-        window, inside = divmod(number, _WINDOW)
-        if window != self._window:
-            size = _WINDOW * self._world_size * self._rows
-            starts = block_starts(window * size, size, self._n, self._seed, self._block_size, random_offset=self._random_offset)
-            self._window, self._starts = window, starts.reshape(_WINDOW, self._world_size, self._rows)[:, self._rank]
-        return torch.from_numpy(gather(self._tokens, self._starts[inside], self._block_size))
-
-
-class _ByNumber(Dataset[torch.Tensor]):
-    """Micro-batches by their numbers, for the workers."""
-
-    def __init__(self, batches: TrainBatches) -> None:
-        self._batches = batches
-
-    def __getitem__(self, number: int) -> torch.Tensor:
-        return self._batches.batch(number)
 
 
 def _without_handler(loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The loader's iterator, but a worker's death is raised where a batch is fetched, not by torch's signal handler at any other moment."""
-    if threading.current_thread() is not threading.main_thread():
-        return iter(loader)
     handler = signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
-    signal.signal(signal.SIGCHLD, handler)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
     return iterator
 
 
@@ -222,24 +207,14 @@ class TokenDataModule(pl.LightningDataModule):
                 f"data.batch_size={batch_size} cannot be made of micro-batches of {micro_batch_size} on {world_size} device(s); "
                 f"it must be a multiple of {micro_batch_size * world_size}."
             )
-        self.store = store
-        self._random_offset, self._limit_blocks, self._workers = offset == "random", limit_blocks, workers
-        self.n_blocks = n_blocks(store.train.n_tokens, block_size, random_offset=self._random_offset, limit=limit_blocks)
-        self._block_size, self._micro_batch_size, self._seed = block_size, micro_batch_size, seed
-        self._rank, self._world_size = rank, world_size
+        self.store, self._block_size, self._micro_batch_size = store, block_size, micro_batch_size
+        self._order: dict[str, Any] = {"seed": seed, "random_offset": offset == "random"}
+        self._training: dict[str, Any] = {"rank": rank, "world_size": world_size, "limit_blocks": limit_blocks, "workers": workers}
+        self.n_blocks = n_blocks(store.train.n_tokens, block_size, random_offset=offset == "random", limit=limit_blocks)
 
     def train_dataloader(self) -> TrainBatches:
-        return TrainBatches(
-            self.store.train.tokens(),
-            self._block_size,
-            self._micro_batch_size,
-            self._seed,
-            self._rank,
-            self._world_size,
-            random_offset=self._random_offset,
-            limit_blocks=self._limit_blocks,
-            workers=self._workers,
-        )
+        tokens = self.store.train.tokens()
+        return TrainBatches(tokens, self._block_size, self._micro_batch_size, **self._order, **self._training)
 
     def val_dataloader(self) -> EvalBatches:
         return EvalBatches(self.store.val.tokens(), self._block_size, self._micro_batch_size)
@@ -252,6 +227,6 @@ class TokenDataModule(pl.LightningDataModule):
 
     def sample_block(self, i: int = 0) -> npt.NDArray[np.int64]:
         """The i-th training block that the model will read, shape (block_size + 1,)."""
-        starts = block_starts(i, 1, self.n_blocks, self._seed, self._block_size, random_offset=self._random_offset)
+        starts = block_starts(i, 1, self.n_blocks, block_size=self._block_size, **self._order)
         block: npt.NDArray[np.int64] = gather(self.store.train.tokens(), starts, self._block_size)[0]
         return block

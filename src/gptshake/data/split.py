@@ -25,7 +25,7 @@ def id_hash(document_id: str) -> int:
 
 
 def check(rule: str, val_fraction: float, test_fraction: float) -> None:
-    """Raise ConfigError unless these describe a split that leaves text on every side it must."""
+    """ConfigError unless these describe a split that leaves text on every side it must."""
     if rule not in ("documents", "position"):
         raise ConfigError(f"data.split={rule} is neither documents nor position.")
     if not (val_fraction > 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
@@ -36,21 +36,17 @@ def check(rule: str, val_fraction: float, test_fraction: float) -> None:
 
 
 def by_documents(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:
-    """Whole documents by the hashes of their ids: the first share of [0, 2^64) is validation, the next test, the rest training.
+    """Whole documents by the hashes of their ids (``id_hash``): the first share of [0, 2^64) is validation, the next test, the rest training.
 
-    Args:
-        hashes: from ``id_hash``, shape (n_documents,).
-        lengths: in characters, shape (n_documents,).
-    Returns:
-        For each of ``NAMES`` its spans.
+    Hashes and lengths, in characters, have the shape (n_documents,); gives the spans of each of ``NAMES``.
     """
     share = hashes / 2.0**64
     side = np.where(share < val_fraction, 1, np.where(share < val_fraction + test_fraction, 2, 0))
-    return {name: _whole(lengths)[side == number] for number, name in enumerate(NAMES)}
+    return {name: _whole(np.flatnonzero(side == number), lengths) for number, name in enumerate(NAMES)}
 
 
-def _whole(lengths: npt.NDArray[Any]) -> Spans:
-    return np.column_stack([np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths.astype(np.int64)])
+def _whole(documents: npt.NDArray[np.int64], lengths: npt.NDArray[Any]) -> Spans:
+    return np.column_stack([documents, np.zeros_like(documents), lengths[documents].astype(np.int64)])
 
 
 def has_text(spans: Spans) -> bool:
@@ -74,7 +70,7 @@ def by_rank(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fract
     after_val = end(0, val_fraction, kept=4)  # two for each of the other splits
     after_test = end(after_val, test_fraction, kept=2)
     sides = {"train": order[after_test:], "val": order[:after_val], "test": order[after_val:after_test]}
-    return {name: _whole(lengths)[np.sort(side)] for name, side in sides.items()}
+    return {name: _whole(np.sort(side), lengths) for name, side in sides.items()}
 
 
 def by_position(lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gptshake.data.corpus import Corpus, Say, open_corpus
-from gptshake.data.encode import encode, remove_shards
-from gptshake.data.entropy import entropies, windows
+from gptshake.data.encode import SHARDS, encode
+from gptshake.data.entropy import entropies
 from gptshake.data.source.protocol import Source
 from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Spans, by_documents, by_position, by_rank, check, has_text
 from gptshake.errors import DataError, UserError
@@ -25,7 +25,7 @@ from gptshake.estimate.formatting import counted
 from gptshake.files import build_once, checksums, damage, sha256, sha256_text
 from gptshake.tokenizer.cache import cached
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer, well_formed
-from gptshake.tokenizer.unknown import ALL_KNOWN, Unknown
+from gptshake.tokenizer.unknown import Unknown
 
 FORMAT = 3
 MANIFEST, BEGUN = "manifest.json", "begun.json"
@@ -35,7 +35,7 @@ NOTABLE = 1e-3  # share of unknown tokens from which a split is warned of
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a store.
+    """One split of a store; a slice of it is read from the file, so that a pass over all of it leaves no pages in this process.
 
     Attributes:
         name: ``train``, ``val`` or ``test``.
@@ -55,7 +55,7 @@ class Split:
     n_bytes: int
     n_characters: int
     n_documents: int
-    unknown: Unknown = ALL_KNOWN
+    unknown: Unknown
 
     @property
     def bytes_per_target(self) -> float:
@@ -76,30 +76,17 @@ class Split:
         """The ids as a read-only memory map, shape (n_tokens,)."""
         return np.memmap(self.path, self.dtype, "r", shape=(self.n_tokens,))
 
-    def read(self) -> "Read":
-        """The same ids, read from the file slice by slice: a pass over all of them leaves no pages in this process."""
-        return Read(self.path, self.dtype, self.n_tokens)
+    def __len__(self) -> int:
+        return self.n_tokens
+
+    def __getitem__(self, part: slice) -> npt.NDArray[np.unsignedinteger[Any]]:
+        first, last, _ = part.indices(self.n_tokens)
+        return np.fromfile(self.path, self.dtype, max(0, last - first), offset=first * np.dtype(self.dtype).itemsize)
 
     def starts(self) -> npt.NDArray[np.uint64]:
         """Where each document begins in ``tokens``, as a read-only memory map of shape (n_documents,)."""
         found: npt.NDArray[np.uint64] = np.load(self.path.with_name(f"{self.name}.documents.npy"), mmap_mode="r")
         return found
-
-
-@dataclass(frozen=True)
-class Read:
-    """A file of ``n`` ids that gives slices of them."""
-
-    path: Path
-    dtype: str
-    n: int
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, part: slice) -> npt.NDArray[np.unsignedinteger[Any]]:
-        first, last, _ = part.indices(self.n)
-        return np.fromfile(self.path, self.dtype, max(0, last - first), offset=first * np.dtype(self.dtype).itemsize)
 
 
 @dataclass(frozen=True)
@@ -132,10 +119,6 @@ class TokenStore:
     manifest: dict[str, Any]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.train.dtype)
-
-    @property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of training text per target token."""
         return self.train.bytes_per_target
@@ -166,7 +149,7 @@ def open_store(
         split: ``documents`` (by the hash of the id; fewer than 20 documents: by position) or ``position``.
         val_fraction: share of the text for validation, above 0.
         test_fraction: share for the test; 0: no test split.
-        verify: compare every byte with its checksum; else all of it up to 64 MB, and of more as much (see ``digests``).
+        verify: compare every byte with its checksum; else all of it up to 64 MB, and of more as much (see ``files.damage``).
         say: prints a line; called while building, never for a store that is there.
     Raises:
         ConfigError: for a split rule or fractions without sense.
@@ -179,13 +162,13 @@ def open_store(
     key = sha256_text(json.dumps(recipe, sort_keys=True))[:16]
     folder = cache / "stores" / key
     if folder.exists():
-        reason = _problem(folder, key, trainer, verify)
+        reason = _problem(folder, key, verify)
         if reason is None:
             return _open(folder, trainer)
         say(f"rebuilding the token store of {source.label}: {reason}")
 
     def build(path: Path) -> None:
-        if _problem(path, key, trainer, verify=True) is None:
+        if _problem(path, key, verify=True) is None:
             return  # a builder was killed on its last step
         say(f"building the token store of {source.label} ...")
         try:
@@ -201,7 +184,7 @@ def open_store(
 
     build_once(
         folder,
-        lambda path: _problem(path, key, trainer, verify) is None,
+        lambda path: _problem(path, key, verify) is None,
         build,
         waiting=lambda: say(f"another process is building {source.label}; waiting ..."),
         resumes=True,
@@ -211,28 +194,27 @@ def open_store(
 
 def _open(folder: Path, trainer: TokenizerTrainer) -> TokenStore:
     manifest = json.loads((folder / MANIFEST).read_bytes())
-    unknown = manifest.get("unknown", {})  # a store of an earlier version has none if there are no unknown tokens
-    splits = {
-        name: Split(name, folder / f"{name}.bin", manifest["dtype"], **counts, unknown=Unknown(**unknown.get(name, {})))
-        for name, counts in manifest["splits"].items()
-    }
+    splits = _splits(folder, manifest)
     return TokenStore(
         path=folder,
-        key=manifest["key"],
-        label=manifest["label"],
-        licence=manifest["licence"],
         tokenizer=load_tokenizer(folder, trainer),
         train=splits["train"],
         val=splits["val"],
         test=splits.get("test"),
-        entropy=manifest["entropy"],
         excerpts=tuple(manifest["excerpts"]),
-        fingerprint=manifest["fingerprint"],
         manifest=manifest,
+        **{name: manifest[name] for name in ("key", "label", "licence", "entropy", "fingerprint")},
     )
 
 
-def _problem(folder: Path, key: str, trainer: TokenizerTrainer, verify: bool) -> str | None:
+def _splits(folder: Path, manifest: dict[str, Any]) -> dict[str, Split]:
+    return {
+        name: Split(name, folder / f"{name}.bin", manifest["dtype"], **counts, unknown=Unknown(**manifest["unknown"][name]))
+        for name, counts in manifest["splits"].items()
+    }
+
+
+def _problem(folder: Path, key: str, verify: bool) -> str | None:
     """Why the folder cannot be used, in words; None if it can."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -240,11 +222,8 @@ def _problem(folder: Path, key: str, trainer: TokenizerTrainer, verify: bool) ->
             return "its manifest belongs to another store"
         if sha256(folder / FILE_NAME) != manifest["tokenizer"]:
             return f"{FILE_NAME} was changed"
-        if "unknown" not in manifest and (unk_id := load_tokenizer(folder, trainer).unk_id) is not None:
-            for name, counts in manifest["splits"].items():
-                ids = Read(folder / f"{name}.bin", manifest["dtype"], counts["n_tokens"])
-                if any((ids[start:stop] == unk_id).any() for start, stop in windows(len(ids), len(ids))):
-                    return "it does not record what its unknown tokens hide"
+        if "unknown" not in manifest:  # an earlier version's
+            return "it does not record what its unknown tokens hide"
         return damage(folder, manifest["files"], everything=verify)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -260,58 +239,57 @@ def _write(folder: Path, corpus: Corpus, cut: dict[str, Spans], tokenizer: Token
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (folder / BEGUN).write_text(begun)
     tokenizer.save(folder)
-    splits = encode(folder, corpus, cut, tokenizer, say)
-    for name, counts in splits.items():
-        if counts.n_tokens < 2:
-            raise DataError(_too_little(name, counts.n_tokens, corpus.n_documents))
-    dtype = tokenizer.encode("").dtype.newbyteorder("<").str
-    files = {name: checksums(folder / name) for split in splits for name in (f"{split}.bin", f"{split}.documents.npy")}
-    content = " ".join(digest for name in splits for digest in files[f"{name}.bin"]["sha256"])
+    counts = encode(folder, corpus, cut, tokenizer, say)
+    for name, found in counts.items():
+        if found.n_tokens < 2:
+            raise DataError(_too_little(name, found.n_tokens, corpus.n_documents))
+    files = {name: checksums(folder / name) for split in cut for name in (f"{split}.bin", f"{split}.documents.npy")}
+    content = " ".join(digest for name in cut for digest in files[f"{name}.bin"]["sha256"])
     document, first, last = cut["train"][:3].T
     manifest = {
         **head,
         "format": FORMAT,
         "tokenizer": tokenizer.digest,
         "fingerprint": sha256_text(f"{tokenizer.digest} {sha256_text(content)}"),
-        "dtype": dtype,
+        "dtype": tokenizer.encode("").dtype.newbyteorder("<").str,
         "vocab_size": tokenizer.vocab_size,
         "splits": {
-            name: {key: getattr(counts, key) for key in ("n_tokens", "n_bytes", "n_characters")} | {"n_documents": len(cut[name])}
-            for name, counts in splits.items()
+            name: {key: getattr(found, key) for key in ("n_tokens", "n_bytes", "n_characters")} | {"n_documents": len(cut[name])}
+            for name, found in counts.items()
         },
-        "unknown": {name: asdict(Unknown.of(counts.n_unknown, counts.hidden, splits["train"].hidden)) for name, counts in splits.items()},
+        "unknown": {name: asdict(Unknown.of(found.n_unknown, found.hidden, counts["train"].hidden)) for name, found in counts.items()},
         "files": files,
         "excerpts": [text for _, text in corpus.texts(np.column_stack([document, first, np.minimum(last, first + EXCERPT)]))],
-        "entropy": entropies(Read(folder / "train.bin", dtype, splits["train"].n_tokens), tokenizer.vocab_size),
     }
+    manifest["entropy"] = entropies(_splits(folder, manifest)["train"], tokenizer.vocab_size)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     (folder / BEGUN).unlink()
-    remove_shards(folder)
+    shutil.rmtree(folder / SHARDS)
 
 
 def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, say: Say) -> dict[str, Spans]:
     names = NAMES if test_fraction > 0 else NAMES[:2]
-    lengths = corpus.characters
-    documents = "1 document" if corpus.n_documents == 1 else f"{corpus.n_documents:,} documents"
+    documents = counted(corpus.n_documents, "document")
     if rule == "documents" and corpus.n_documents >= FEWEST_DOCUMENTS:
-        spans = by_documents(corpus.hashes, lengths, val_fraction, test_fraction)
+        spans = by_documents(corpus.hashes, corpus.characters, val_fraction, test_fraction)
         if not all(has_text(spans[name]) for name in names):
-            spans = by_rank(corpus.hashes, lengths, val_fraction, test_fraction)
+            spans = by_rank(corpus.hashes, corpus.characters, val_fraction, test_fraction)
             say(f"{documents}: the hash leaves a split empty; ranked by it and cut {' / '.join(str(len(spans[name])) for name in names)}")
     else:
         shares = [100 * share for share in (1 - (val_fraction + test_fraction), val_fraction, test_fraction) if share]
         say(f"{documents}: split by position {'/'.join(f'{share:.3g}' for share in shares)}")
-        spans = by_position(lengths, val_fraction, test_fraction)
+        spans = by_position(corpus.characters, val_fraction, test_fraction)
     return {name: spans[name] for name in names}
 
 
 def _too_little(name: str, n_tokens: int, n_documents: int) -> str:
-    key = "data.val_fraction" if name == "val" else "data.test_fraction"
-    advice = "give more text, or a smaller data.val_fraction" if name == "train" else f"raise {key}, or give more text"
-    if name == "test":
-        advice += ", or leave the test out with data.test_fraction=0"
+    advice = {
+        "train": "give more text, or a smaller data.val_fraction",
+        "val": "raise data.val_fraction, or give more text",
+        "test": "raise data.test_fraction, or give more text, or leave the test out with data.test_fraction=0",
+    }
     position = " Or cut the text by position: data.split=position." if n_documents >= FEWEST_DOCUMENTS else ""
-    return f"The split {name} got {n_tokens} tokens of {n_documents:,} documents, but at least 2 are needed: {advice}.{position}"
+    return f"The split {name} got {n_tokens} tokens of {n_documents:,} documents, but at least 2 are needed: {advice[name]}.{position}"
 
 
 def round_trip(store: TokenStore) -> str:
@@ -340,9 +318,7 @@ def round_trip(store: TokenStore) -> str:
 
 def unknown_warnings(store: TokenStore) -> list[str]:
     """A sentence for each split with more than 0.1 % unknown tokens: how many, why, and what helps."""
-    settings = store.manifest["recipe"]["tokenizer"]
-    few = sum(split.n_documents for split in store.splits) < FEWEST_DOCUMENTS
-    by_position = store.manifest["recipe"]["split"] == "position" or few  # the splits are parts of one stretch of text
+    settings, rule = store.manifest["recipe"]["tokenizer"], store.manifest["recipe"]["split"]
     if "saved" in settings:
         larger = "it was made from another text (tokenizer.path); one trained on this text has more characters."
         other = "neither the text that it was made from nor this training text has their characters; take tokenizer=byte, which encodes any text."
@@ -351,6 +327,7 @@ def unknown_warnings(store: TokenStore) -> list[str]:
         larger = "give it a larger vocabulary, or take tokenizer=byte, which encodes any text."
         if settings["kind"] == "char":
             larger = f"raise tokenizer.vocab_size, {whole:,} has every character of the training text, or take tokenizer=byte."
+        by_position = rule == "position" or sum(split.n_documents for split in store.splits) < FEWEST_DOCUMENTS
         cut = ", because the text is split by position and changes on the way" if by_position else ""
         other = f"their characters do not occur in the training text{cut}, so no larger vocabulary has them; take tokenizer=byte, which encodes any text."
     return [

@@ -271,7 +271,7 @@ def report_end(context: Context, summary: dict[str, float]) -> None:
     run.say(f"{how}: {' | '.join(part for part in parts if part)}")
     if run.info.get("trial") is None and "val/loss" in summary and not overfit:  # a trial is judged by its study
         scored = store.val.tokens()[: most and most * budget.micro_batch_size * budget.block_size + 1]
-        run.say(f"  {meaning(summary['val/loss'], references(store.train.read(), scored, store.tokenizer.vocab_size))}")
+        run.say(f"  {meaning(summary['val/loss'], references(store.train, scored, store.tokenizer.vocab_size))}")
     for name, path in (("record", run.path), ("curves", run.path / "plots" / "loss.png"), ("samples", run.path / "samples.md")):
         if Path(path).exists():
             run.say(f"  {name + ':':<9}{os.path.relpath(path)}")

@@ -1,27 +1,26 @@
 """Byte-pair encoding: how merges are learned, how a word is encoded, and the tokenizer that merges make, whoever learned them.
 
-A word is first a row of bytes, ids 0 to 255. Learning joins the most frequent pair of neighbours into a new id, again and
-again; of equally frequent pairs the smallest (left id, right id), so equal text gives equal merges in any order of the
-documents (the rule of rustbpe, whose merges these are; 16,000 merges of 6 MB take 2 s). Ids: the 256 single bytes, the merges, the
-end of text. ``encode_word`` is the readable reference; texts are encoded by tiktoken, which gives the same ids at 20 to 30 MB/s per
-thread. Any valid text survives the round trip; lone surrogates become U+FFFD. Plain text never becomes the end of text.
+Learning joins the most frequent pair of neighbours into a new id, again and again; of equally frequent pairs the smallest
+(left id, right id), so equal text gives equal merges in any order of the documents (the rule of rustbpe, whose merges these are). Ids:
+the 256 single bytes, the merges, the end of text. ``encode_word`` is the readable reference; texts are encoded by tiktoken, which
+gives the same ids at 20 to 30 MB/s per thread. Lone surrogates become U+FFFD; plain text never becomes the end of text.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.config import BPEConfig
-from gptshake.tokenizer.pretokenizer import BETWEEN_WORDS, PATTERNS, chunks, pattern_of, split_words
+from gptshake.tokenizer.pretokenizer import BETWEEN_WORDS, PATTERNS, pattern_of, split_words
 from gptshake.tokenizer.protocol import ByteLevel, Ids, beginning, id_type, well_formed
 
 BYTES = 256
@@ -41,8 +40,6 @@ class BytePairTokenizer(ByteLevel):
         pattern: regular expression that cuts a text into words.
         merges: pairs (left id, right id); merge i makes the id 256 + i of ids below it.
         alphabet: the byte value of each of the ids 0 to 255.
-    Raises:
-        DataError: if they are not that.
     """
 
     def __init__(self, name: str, pattern: str, merges: Sequence[Merge], alphabet: Sequence[int] = range(BYTES)) -> None:
@@ -94,11 +91,6 @@ class BytePairTokenizer(ByteLevel):
 
 
 def load(data: dict[str, Any]) -> BytePairTokenizer:
-    """The tokenizer that was saved as ``data``.
-
-    Raises:
-        DataError: if it is not one.
-    """
     try:
         merges = [(int(left), int(right)) for left, right in data["merges"]]
         return BytePairTokenizer(str(data["kind"]), str(data["pattern"]), merges, [int(value) for value in data["alphabet"]])
@@ -107,14 +99,10 @@ def load(data: dict[str, Any]) -> BytePairTokenizer:
 
 
 def check_size(vocab_size: Any, least: int, max_characters: Any) -> None:
-    """Refuse a number of ids, or an amount of text to learn from, that is impossible.
-
-    Raises:
-        ConfigError: with the possible values.
-    """
-    if not isinstance(vocab_size, int) or isinstance(vocab_size, bool) or not least <= vocab_size <= MAX_IDS:
+    """ConfigError for a number of ids, or an amount of text to learn from, that is impossible."""
+    if type(vocab_size) is not int or not least <= vocab_size <= MAX_IDS:
         raise ConfigError(f"tokenizer.vocab_size is {vocab_size!r}; it must be a whole number from {least} to {MAX_IDS:,}.")
-    if max_characters is not None and (not isinstance(max_characters, int) or isinstance(max_characters, bool) or max_characters < 1):
+    if max_characters is not None and (type(max_characters) is not int or max_characters < 1):
         raise ConfigError(f"tokenizer.max_characters is {max_characters!r}; it must be a whole number from 1 up, or null for all.")
 
 
@@ -130,14 +118,12 @@ class BPETrainer(BPEConfig):
         ConfigError: if a value is none of these.
     """
 
-    boundary = BETWEEN_WORDS
+    kind = "bpe"
+    boundary: ClassVar[re.Pattern[str] | None] = BETWEEN_WORDS
 
     def __post_init__(self) -> None:
         check_size(self.vocab_size, BYTES + 1, self.max_characters)
         self._regex = pattern_of(self.pattern)
-
-    def settings(self) -> dict[str, Any]:
-        return {"kind": "bpe", "vocab_size": self.vocab_size, "pattern": self.pattern, "max_characters": self.max_characters}
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
         counts = count_words(beginning(documents, self.max_characters), self._regex)
@@ -145,11 +131,10 @@ class BPETrainer(BPEConfig):
 
 
 def count_words(documents: Iterable[str], pattern: str) -> Counter[bytes]:
-    """How often each word occurs, as UTF-8. Memory: the distinct words."""
+    """How often each word occurs, as UTF-8. Memory: the distinct words, and the words of one document."""
     counts: Counter[str] = Counter()
     for document in documents:
-        for chunk in chunks(well_formed(document)):
-            counts.update(split_words(chunk, pattern))
+        counts.update(split_words(well_formed(document), pattern))
     return Counter({word.encode(): count for word, count in counts.items()})
 
 
@@ -160,9 +145,7 @@ def learn(counts: Mapping[bytes, int], n_merges: int) -> list[Merge]:
     pair everywhere in a word is ``str.replace``, from left to right as it must be, and pairs compare as their ids do.
     Nothing is ever scanned twice: a merge looks at the words that have its pair, and changes the counts of the neighbours.
 
-    Args:
-        counts: distinct words and how often each occurs.
-        n_merges: how many to learn at most; fewer if every word has become one symbol.
+    There are fewer if every word of ``counts``, which says how often each occurs, has become one symbol.
     """
     texts = [word.decode("latin-1") for word in counts]
     weights = list(counts.values())
@@ -197,7 +180,7 @@ def learn(counts: Mapping[bytes, int], n_merges: int) -> list[Merge]:
     return merges
 
 
-def _changes(joined: str, pair: str, symbol: str) -> Iterable[tuple[str, int]]:
+def _changes(joined: str, pair: str, symbol: str) -> Iterator[tuple[str, int]]:
     """Which pairs a word lost (-1) and gained (+1) when ``pair`` became ``symbol`` in it."""
     at = joined.find(symbol)
     while at >= 0:
@@ -216,11 +199,8 @@ def _changes(joined: str, pair: str, symbol: str) -> Iterable[tuple[str, int]]:
 def encode_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
     """Ids of one word: of all neighbours the two whose union has the smallest id are joined, until no union has one.
 
-    The readable reference of what tiktoken does; its time grows with the square of the word's length.
-
-    Args:
-        word: UTF-8 bytes of one of ``split_words(text, pattern)``.
-        ranks: id of every token, by its bytes; all 256 single bytes are among them.
+    The readable reference of what tiktoken does, by the id of every token, single bytes among them; its time grows with the square of
+    the word's length.
     """
     if word in ranks:
         return [ranks[word]]

@@ -1,7 +1,6 @@
-"""Trained tokenizers, kept: the same text and the same settings are learned from once; or one that another run has saved.
+"""Trained tokenizers, kept in ``tokenizers/<key>`` of the cache; or one that another run has saved, in a trainer's place.
 
-Folder ``tokenizers/<key>`` of the cache, key: hash of what identifies the text, and of the trainer's settings. Holds the saved
-tokenizer and a note of its digest; what does not match the note is trained again. Processes that start together train once.
+The key is a hash of what identifies the text and of the trainer's settings; what does not match its note of the digest is trained again.
 """
 
 import json
@@ -23,15 +22,10 @@ def cached(
 ) -> Tokenizer:
     """The tokenizer that ``trainer`` makes of these documents, trained only if it is not yet in ``cache``, or was damaged there.
 
-    Args:
-        trainer: makes it.
-        about: all that decides the documents, such as their source's fingerprint and the split; JSON-able.
-        documents: gives the training text; called only for training.
-        cache: folder of all caches.
-        say: prints a line; called only for training.
+    ``about``, which is JSON-able, decides the documents: such as their source's fingerprint and the split.
     """
     settings = trainer.settings()
-    kind = settings["kind"]
+    kind, asked = settings["kind"], settings.get("vocab_size")
     recipe = {"format": FORMAT, "about": about, "tokenizer": settings}
     folder = cache / "tokenizers" / sha256_text(json.dumps(recipe, sort_keys=True))[:16]
 
@@ -49,7 +43,6 @@ def cached(
         tokenizer = trainer.train(documents())
         tokenizer.save(path)
         write_atomic(path / NOTE, json.dumps({**recipe, "digest": tokenizer.digest}, indent=1) + "\n")
-        asked = settings.get("vocab_size")
         fewer = f" (of {asked:,}: the text has no more to learn)" if isinstance(asked, int) and tokenizer.vocab_size < asked else ""
         say(f"the {kind} tokenizer has {tokenizer.vocab_size:,} ids{fewer}, {time.monotonic() - start:.1f} s")
 
@@ -58,27 +51,23 @@ def cached(
 
 
 class SavedTrainer:
-    """A saved tokenizer in the place of a trainer, for any text: ``tokenizer.path=``.
+    """A saved tokenizer in the place of a trainer, for any text: ``tokenizer.path=``, a run directory, its ``tokenizer`` folder, or the file.
 
-    Args:
-        path: a run directory, its ``tokenizer`` folder, or the file.
-        trainer: of the kind that it must be.
     Raises:
         DataError: if there is no readable tokenizer.
-        ConfigError: if it is of another kind.
+        ConfigError: if it is not of the trainer's kind.
     """
 
     def __init__(self, path: Path, trainer: TokenizerTrainer) -> None:
-        inner, kind, self.origin = path / "tokenizer", trainer.settings()["kind"], trainer
+        inner, self.kind, self.origin = path / "tokenizer", trainer.settings()["kind"], trainer
         self._tokenizer = load_tokenizer(inner if (inner / FILE_NAME).exists() else path, trainer)
-        self._kind = kind
-        if self._tokenizer.name != kind:
+        if self._tokenizer.name != self.kind:
             raise ConfigError(
-                f"tokenizer.path={path} holds the kind {self._tokenizer.name}, not {kind}: use tokenizer={self._tokenizer.name}."
+                f"tokenizer.path={path} holds the kind {self._tokenizer.name}, not {self.kind}: use tokenizer={self._tokenizer.name}."
             )
 
     def settings(self) -> dict[str, Any]:
-        return {"kind": self._kind, "saved": self._tokenizer.digest}
+        return {"kind": self.kind, "saved": self._tokenizer.digest}
 
     def train(self, documents: Iterable[str]) -> Tokenizer:
         del documents

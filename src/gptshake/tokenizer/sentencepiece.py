@@ -16,26 +16,19 @@ from typing import Any
 import numpy as np
 
 from gptshake.errors import ConfigError, DataError
+from gptshake.tokenizer.bpe import EOT as EOT_PIECE
 from gptshake.tokenizer.bpe import check_size
 from gptshake.tokenizer.config import SentencePieceConfig
 from gptshake.tokenizer.protocol import ByteLevel, Ids, beginning, id_type, well_formed
 
 UNK, EOT, FIRST_BYTE = 0, 1, 2
 BLANK = "\u2581"
-LEAST = FIRST_BYTE + 256 + 2
 LINE = 2048  # characters of a sentence; the library drops sentences of more than max_sentence_length bytes
 THREADS = 4  # always, however many cores there are: its sums depend on it
-TYPES = ("unigram", "bpe")
 
 
 class SentencePieceTokenizer(ByteLevel):
-    """A trained SentencePiece model.
-
-    Args:
-        model: the library's model file.
-    Raises:
-        DataError: if it is none, or not laid out as above.
-    """
+    """A trained model, as the library's file has it; DataError if it is none, or not laid out as above."""
 
     name = "sentencepiece"
     eot_id = EOT
@@ -71,11 +64,6 @@ class SentencePieceTokenizer(ByteLevel):
 
 
 def load(data: dict[str, Any]) -> SentencePieceTokenizer:
-    """The tokenizer that was saved as ``data``.
-
-    Raises:
-        DataError: if it is not one.
-    """
     try:
         return SentencePieceTokenizer(base64.b64decode(data["model"], validate=True))
     except (KeyError, TypeError, ValueError) as error:
@@ -95,25 +83,18 @@ class SentencePieceTrainer(SentencePieceConfig):
         ConfigError: if a value is none of these.
     """
 
+    kind = "sentencepiece"
     boundary = re.compile("\n")  # of what is learned: the library learns from lines; it encodes a text as one
 
     def __post_init__(self) -> None:
-        check_size(self.vocab_size, LEAST, self.max_characters)
-        if self.model_type not in TYPES:
-            raise ConfigError(f"tokenizer.model_type is {self.model_type!r}; it must be one of {', '.join(TYPES)}.")
+        check_size(self.vocab_size, FIRST_BYTE + 258, self.max_characters)
+        if self.model_type not in ("unigram", "bpe"):
+            raise ConfigError(f"tokenizer.model_type is {self.model_type!r}; it must be one of unigram, bpe.")
         if not 0.98 <= self.coverage <= 1:  # the library's own limits
             raise ConfigError(f"tokenizer.coverage is {self.coverage}; it is a share of the text's characters, from 0.98 to 1.")
 
-    def settings(self) -> dict[str, Any]:
-        options = {key: getattr(self, key) for key in ("vocab_size", "model_type", "coverage", "max_characters")}
-        return {"kind": "sentencepiece", **options}
-
     def train(self, documents: Iterable[str]) -> SentencePieceTokenizer:
-        """The tokenizer of these documents.
-
-        Raises:
-            DataError: if the characters alone need more ids than there are.
-        """
+        """The tokenizer of these documents; DataError: the characters alone need more ids than there are."""
         import sentencepiece
 
         model = io.BytesIO()
@@ -131,7 +112,7 @@ class SentencePieceTrainer(SentencePieceConfig):
                 remove_extra_whitespaces=False,
                 unk_id=UNK,
                 eos_id=EOT,
-                eos_piece="<|endoftext|>",
+                eos_piece=EOT_PIECE,
                 bos_id=-1,
                 pad_id=-1,
                 max_sentence_length=4 * LINE,

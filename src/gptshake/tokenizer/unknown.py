@@ -28,10 +28,10 @@ class Unknown:
         kinds: distinct characters that unknown tokens hide in the training text.
     """
 
-    tokens: int = 0
-    seen: int = 0
-    unseen: int = 0
-    kinds: int = 0
+    tokens: int
+    seen: int
+    unseen: int
+    kinds: int
 
     @classmethod
     def of(cls, tokens: int, characters: Mapping[str, int], of_training: Mapping[str, int]) -> "Unknown":
@@ -45,15 +45,9 @@ class Unknown:
         return self.seen * math.log(self.kinds + 1) + self.unseen * math.log(CODE_POINTS)
 
 
-ALL_KNOWN = Unknown()
-
-
 def hidden(tokenizer: Tokenizer, ids: Ids, text: str) -> Counter[str]:
     """The characters of a text that are hidden under the unknown tokens among its ids, and how often each is."""
-    if tokenizer.unk_id is None:
-        return Counter()
-    unknown = ids == tokenizer.unk_id
-    if not unknown.any():
+    if tokenizer.unk_id is None or not (unknown := ids == tokenizer.unk_id).any():
         return Counter()
     if len(ids) == len(text):  # one id per character
         return Counter(map(text.__getitem__, np.flatnonzero(unknown).tolist()))
@@ -66,6 +60,6 @@ def as_read(tokenizer: Tokenizer, prompt: str) -> str:
     read = tokenizer.decode(ids)
     if read == prompt or not prompt.strip():
         return ""
-    if lost := hidden(tokenizer, ids, prompt):
-        return f"the tokenizer does not know {', '.join(map(repr, lost))}, so the model reads {read!r} instead of the prompt {prompt!r}"
-    return f"the model reads {read!r} instead of the prompt {prompt!r}"
+    lost = hidden(tokenizer, ids, prompt)
+    unknown = f"the tokenizer does not know {', '.join(map(repr, lost))}, so " if lost else ""
+    return f"{unknown}the model reads {read!r} instead of the prompt {prompt!r}"

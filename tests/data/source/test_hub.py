@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet, table
 
+from gptshake.data.config import Selection
 from gptshake.data.source import hub
-from gptshake.data.source.hub import About, Hub, Selection
+from gptshake.data.source.hub import About, Hub, take
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import ConfigError, DataError, OutOfReach
 
@@ -79,12 +80,16 @@ def test_rows_without_ids_are_named_by_shard_and_row(lines: Path) -> None:
 
 PARTS = st.lists(st.lists(st.text(max_size=5), max_size=7), min_size=1, max_size=70)
 SELECTIONS = st.builds(
-    Selection, st.none() | st.integers(1, 40), st.none() | st.integers(1, 90), st.sampled_from(hub.ORDERS), st.integers(0, 3)
+    Selection,
+    n_documents=st.none() | st.integers(1, 40),
+    max_bytes=st.none() | st.integers(1, 90),
+    order=st.sampled_from(hub.ORDERS),
+    order_seed=st.integers(0, 3),
 )
 
 
 def taken(chosen: Selection, parts: list[list[str]], start: Position = START) -> list[Document]:
-    return list(chosen.take(lambda part: [(f"{part}:{n}", text) for n, text in enumerate(parts[part])], len(parts), start))
+    return list(take(chosen, lambda part: [(f"{part}:{n}", text) for n, text in enumerate(parts[part])], len(parts), start))
 
 
 def position_after(documents: list[Document]) -> Position:
@@ -108,7 +113,7 @@ def test_a_selection_keeps_its_limits_and_goes_on_wherever_it_was_stopped(chosen
 def test_spread_reads_a_few_of_very_many_shards_before_the_others() -> None:
     read: list[int] = []
     chosen = Selection(n_documents=128, order="spread")
-    documents = list(chosen.take(lambda part: read.append(part) or [(f"{part}:{n}", "x") for n in range(10)], 10_000))  # type: ignore[func-returns-value]
+    documents = list(take(chosen, lambda part: read.append(part) or [(f"{part}:{n}", "x") for n in range(10)], 10_000))  # type: ignore[func-returns-value]
     assert len(documents) == 128 and len(read) == 64 and max(read) > 9_000
 
 

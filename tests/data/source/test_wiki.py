@@ -15,7 +15,7 @@ from gptshake.data.source import hub, wiki
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.mediawiki import articles
 from gptshake.data.source.protocol import Position
-from gptshake.data.source.wiki import REVISION, Excerpt, Wiki
+from gptshake.data.source.wiki import Excerpt, Wiki
 from gptshake.errors import ConfigError, DataError, OutOfReach
 
 PAGE = "<page><title>{t}</title><ns>{ns}</ns><id>{i}</id>{r}<revision><id>9</id><text>{x}</text></revision></page>"
@@ -45,7 +45,7 @@ DUMP = EXPORT.format(
 )
 def test_the_source_is_the_one_the_keys_name(options: dict[str, Any], label: str, source: str) -> None:
     wiki = Wiki(**options)
-    assert (wiki.label, wiki.resolved()) == (label, {"source": source} | ({"revision": REVISION} if source == "hub" else {}))
+    assert (wiki.label, wiki.resolved()) == (label, {"source": source} | ({"revision": Wiki.revision} if source == "hub" else {}))
     assert wiki.fingerprint()["source"] == source
     assert "CC BY-SA" in wiki.licence
 

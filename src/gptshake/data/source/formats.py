@@ -22,7 +22,6 @@ from gptshake.data.source.streams import decode_part, decoded, marked
 from gptshake.errors import DataError, first_line
 
 _ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
-_BUFFER = 1 << 20
 _VISIBLE = re.compile(r"[^ \t\n\r]")
 _LONGEST = 16  # characters of JSON that mean nothing before their last one, such as -Infinity and \\ud83d\\ude00
 LARGE_DUMP = 16 << 20  # bytes on disk from which it pays to start processes
@@ -34,9 +33,6 @@ class Row(NamedTuple):
     id: str
     text: str
     more: bool = False
-
-
-Rows = Iterator[Row]
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class File:
         return visible(str(self.path))
 
 
-def plain(file: File, skip: int) -> Rows:
+def plain(file: File, skip: int) -> Iterator[Row]:
     """A text as one document, in rows of about a megabyte; CR LF becomes LF."""
     if skip:
         return
@@ -82,14 +78,9 @@ def plain(file: File, skip: int) -> Rows:
     yield Row(file.name, held.replace("\r\n", "\n"))
 
 
-def json_lines(file: File, skip: int) -> Rows:
+def json_lines(file: File, skip: int) -> Iterator[Row]:
     """One object a line; ids are the field ``id`` if it is there, else the file's name and the number of the line."""
-    for number, line in _lines(file):
-        if line.isspace():
-            continue
-        if skip:
-            skip -= 1
-            continue
+    for number, line in islice(((number, line) for number, line in _lines(file) if not line.isspace()), skip, None):
         where = f"{file.shown}, line {number:,}"
         try:
             row = json.loads(line)
@@ -101,13 +92,13 @@ def json_lines(file: File, skip: int) -> Rows:
         yield _row(row, number, where, file)
 
 
-def json_list(file: File, skip: int) -> Rows:
+def json_list(file: File, skip: int) -> Iterator[Row]:
     """One list of objects, read one after the other; ids are the field ``id`` if it is there, else the file's name and the object's number."""
     for number, row in islice(enumerate(_elements(file), 1), skip, None):
         yield _row(row, number, f"{file.shown}, object {number:,}", file)
 
 
-def parquet(file: File, skip: int) -> Rows:
+def parquet(file: File, skip: int) -> Iterator[Row]:
     """One row a document; ids are the column ``id`` if there is one, else the file's name and the number of the row."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -117,8 +108,8 @@ def parquet(file: File, skip: int) -> Rows:
             shutil.copyfileobj(file.stream, unpacked)
         try:
             table = ParquetFile(
-                unpacked if file.compression else file.raw, buffer_size=_BUFFER, pre_buffer=False
-            )  # else: a row group at once
+                unpacked if file.compression else file.raw, buffer_size=1 << 20, pre_buffer=False
+            )  # else a row group at once
             columns = _columns(table.schema_arrow, file)
             for number, row in enumerate(_rows(table, columns, skip), skip + 1):
                 text = text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
@@ -127,7 +118,7 @@ def parquet(file: File, skip: int) -> Rows:
             raise DataError(f"{file.shown} is damaged or no Parquet file: {first_line(error)}.") from error
 
 
-def dump(file: File, skip: int) -> Rows:
+def dump(file: File, skip: int) -> Iterator[Row]:
     """The articles of a MediaWiki export as prose; ids are the page ids."""
     site = Site(file.cleaning)
     parallel = file.path.stat().st_size >= LARGE_DUMP
@@ -135,7 +126,7 @@ def dump(file: File, skip: int) -> Rows:
         yield Row(id, text)
 
 
-READERS: Mapping[str, Callable[[File, int], Rows]] = {
+READERS: Mapping[str, Callable[[File, int], Iterator[Row]]] = {
     ".txt": plain,
     ".md": plain,
     ".jsonl": json_lines,
@@ -192,9 +183,6 @@ def _row(row: dict[str, Any], number: int, where: str, file: File) -> Row:
     return Row(id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], where, file.text_key))
 
 
-_JSON = json.JSONDecoder()
-
-
 def _elements(file: File) -> Iterator[dict[str, Any]]:
     """The objects of a file that is one list of them; memory holds an object, and a megabyte of the file."""
     text = _Window(decoded(file.stream, file.encoding, file.shown))
@@ -226,17 +214,16 @@ class _Window:
     """A text that comes in chunks, seen from the character ``at`` on."""
 
     def __init__(self, chunks: Iterator[str]) -> None:
-        self.text, self.at, self._chunks = "", 0, chunks
+        self.text, self.at, self._chunks, self._json = "", 0, chunks, json.JSONDecoder()
 
     def next(self) -> str:
         """The next character that is no white space; empty at the end."""
-        while True:
-            if found := _VISIBLE.search(self.text, self.at):
-                self.at = found.start()
-                return found[0]
+        while not (found := _VISIBLE.search(self.text, self.at)):
             self.at = len(self.text)
             if not self._more():
                 return ""
+        self.at = found.start()
+        return found[0]
 
     def rest(self) -> str:
         """The beginning of what is here, for a sentence."""
@@ -246,7 +233,7 @@ class _Window:
         """The object that begins here, however many chunks it takes."""
         while True:
             try:
-                row, self.at = _JSON.raw_decode(self.text, self.at)
+                row, self.at = self._json.raw_decode(self.text, self.at)
                 return row  # type: ignore[no-any-return]
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - _LONGEST
@@ -269,22 +256,21 @@ def _columns(schema: Any, file: File) -> list[str]:
     """Columns to read: the text, and the ids if there are any."""
     import pyarrow.types as is_a
 
-    def inner(name: str) -> Any:
-        kind = schema.field(name).type
-        return kind.value_type if is_a.is_dictionary(kind) else kind
-
-    def is_text(kind: Any) -> bool:
-        return bool(is_a.is_string(kind) or is_a.is_large_string(kind) or is_a.is_string_view(kind) or is_a.is_null(kind))
+    def kind(name: str) -> str:
+        found = schema.field(name).type
+        found = found.value_type if is_a.is_dictionary(found) else found
+        if is_a.is_string(found) or is_a.is_large_string(found) or is_a.is_string_view(found) or is_a.is_null(found):
+            return "text"
+        return "integer" if is_a.is_integer(found) else "other"
 
     key = file.text_key
     if twice := next((name for name in (key, "id") if schema.names.count(name) > 1), None):
         raise DataError(f"{file.shown} has {schema.names.count(twice)} columns named {visible(twice)}. Give each a name of its own.")
     if key not in schema.names:
         raise DataError(f"{file.shown} has no column {key}, but {some_of(schema.names)}. Say which column is the text: data.text_key=…")
-    if not is_text(inner(key)):
+    if kind(key) != "text":
         raise DataError(f"The column {key} of {file.shown} is {schema.field(key).type}, not text. Name another with data.text_key=…")
-    has_ids = "id" in schema.names and key != "id" and (is_text(inner("id")) or is_a.is_integer(inner("id")))
-    return [key, "id"] if has_ids else [key]
+    return [key, "id"] if key != "id" and "id" in schema.names and kind("id") != "other" else [key]
 
 
 def _rows(table: Any, columns: list[str], skip: int) -> Iterator[dict[str, Any]]:

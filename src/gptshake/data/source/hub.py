@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gptshake.data.config import HubKeys, Selection
 from gptshake.data.source.files import content_hash, is_hidden
 from gptshake.data.source.formats import id_of, some_of, text_of
 from gptshake.data.source.protocol import START, Document, Position
@@ -23,99 +24,64 @@ from gptshake.files import expanded
 
 REACH_SECONDS = 5.0
 FEW_SHARDS = 16  # below, Parquet is divided further, by row groups, where the order is not the first
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 ORDERS = ("first", "spread", "shuffle")
 SPREAD_PARTS = 64  # that spread reads from at first, of however many
 SHUFFLED, SHUFFLED_CHARACTERS = 10_000, 64 << 20  # documents that are shuffled together, and their length at most
 Row = tuple[str, str]  # id, text
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A choice of documents.
+def take(
+    chosen: Selection, read: Callable[[int], Iterable[Row]], n_parts: int, start: Position = START, total: int | None = None
+) -> Iterator[Document]:
+    """The documents of a selection after ``start``.
 
-    Attributes:
-        n_documents: how many at most; None: all.
-        max_bytes: UTF-8 bytes of text at most, in whole documents but at least one; None: all.
-        order: ``first``: from the start. ``spread``: the limits shared by all parts (by 64 of them, if there are more), the first
-            documents of each. ``shuffle``: parts in random order, and in each the documents, 10,000 at a time.
-        seed: of ``shuffle``.
-    Raises:
-        ConfigError: for limits below 1 or another order.
+    Args:
+        chosen: how many documents and UTF-8 bytes at most (whole documents, at least one), and in which order. ``first``: from the
+            start. ``spread``: the limits shared by all parts (by 64 of them, if there are more), the first documents of each.
+            ``shuffle``: parts in random order, and in each the documents, 10,000 at a time.
+        read: gives a part's ids and texts, by its number.
+        n_parts: how many parts there are.
+        start: where to resume; documents' parts are counted in the order of reading.
+        total: documents in all parts, if known; for their ``share``.
     """
+    order, n_sharing = _in_order(chosen, n_parts)
+    expected = min((n for n in (chosen.n_documents, total) if n), default=None)
+    documents, n_bytes = start.documents, start.n_bytes
+    for part in range(start.part, n_parts):
+        sharing = max(n_sharing - part, 1)  # shards that share what is left of the limits
+        most = None if chosen.n_documents is None else -(-(chosen.n_documents - documents) // sharing)
+        left = None if chosen.max_bytes is None else chosen.max_bytes - n_bytes
+        if most == 0 or (left is not None and left <= 0):
+            return
+        count, size, full = 0, 0, False
+        rows = read(order[part])
+        if chosen.order == "shuffle":
+            rows = chain.from_iterable(_stretches(rows, f"{chosen.order_seed}/{order[part]}"))
+        for id, text in rows:
+            length = len(text.encode("utf-8", "surrogatepass")) if left is not None else 0
+            full = left is not None and size + length > left // sharing and documents + count > 0
+            if full:
+                break
+            count, size = count + 1, size + length
+            if part > start.part or count > start.inside:
+                shares = [(documents + count) / expected] if expected else []
+                shares += [(n_bytes + size) / chosen.max_bytes] if chosen.max_bytes else []
+                yield Document(id, text, part, min(1.0, max(shares)) if shares else None)
+            if count == most:
+                break
+        documents, n_bytes = documents + count, n_bytes + size
+        if full and sharing == 1:
+            return
 
-    n_documents: int | None = None
-    max_bytes: int | None = None
-    order: str = "first"
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        for key, limit in (("n_documents", self.n_documents), ("max_bytes", self.max_bytes)):
-            if limit is not None and limit < 1:
-                raise ConfigError(f"data.{key}={limit}; it must be at least 1, or null for all of them.")
-        if self.order not in ORDERS:
-            raise ConfigError(f"data.order={self.order} is none of {', '.join(ORDERS)}.")
-
-    @property
-    def limited(self) -> bool:
-        return self.n_documents is not None or self.max_bytes is not None
-
-    def short_words(self) -> list[str]:
-        """The choice in short words, for labels: how much, and in which order if not the first; ``["10k", "spread"]``."""
-        much = [_short(self.n_documents)] if self.n_documents else []
-        return much + ([f"{_short(self.max_bytes)}b"] if self.max_bytes else []) + ([self.order] if self.order != "first" else [])
-
-    def take(
-        self, read: Callable[[int], Iterable[Row]], n_parts: int, start: Position = START, total: int | None = None
-    ) -> Iterator[Document]:
-        """The documents after ``start``.
-
-        Args:
-            read: gives a part's ids and texts, by its number.
-            n_parts: how many parts there are.
-            start: where to resume; documents' parts are counted in the order of reading.
-            total: documents in all parts, if known; for their ``share``.
-        """
-        order, n_sharing = self._in_order(n_parts)
-        documents, n_bytes = start.documents, start.n_bytes
-        for part in range(start.part, n_parts):
-            sharing = max(n_sharing - part, 1)  # shards that share what is left of the limits
-            most = None if self.n_documents is None else -(-(self.n_documents - documents) // sharing)
-            left = None if self.max_bytes is None else self.max_bytes - n_bytes
-            if most == 0 or (left is not None and left <= 0):
-                return
-            count, size, full = 0, 0, False
-            rows = read(order[part])
-            if self.order == "shuffle":
-                rows = chain.from_iterable(_stretches(rows, f"{self.seed}/{order[part]}"))
-            for id, text in rows:
-                length = len(text.encode("utf-8", "surrogatepass")) if left is not None else 0
-                full = left is not None and size + length > left // sharing and documents + count > 0
-                if full:
-                    break
-                count, size = count + 1, size + length
-                if part > start.part or count > start.inside:
-                    yield Document(id, text, part, self._share(documents + count, n_bytes + size, total))
-                if count == most:
-                    break
-            documents, n_bytes = documents + count, n_bytes + size
-            if full and sharing == 1:
-                return
-
-    def _in_order(self, n: int) -> tuple[list[int], int]:
-        """The shards in the order of reading, and how many of the first of them share the limits evenly."""
-        if self.order == "shuffle":
-            return random.Random(self.seed).sample(range(n), n), 0
-        if self.order == "first" or not self.limited:
-            return list(range(n)), 0
-        sharing = list(dict.fromkeys(number * n // SPREAD_PARTS for number in range(SPREAD_PARTS)))
-        return sharing + sorted({*range(n)} - {*sharing}), len(sharing)
-
-    def _share(self, documents: int, n_bytes: int, total: int | None) -> float | None:
-        expected = min((n for n in (self.n_documents, total) if n), default=None)
-        shares = [documents / expected] if expected else []
-        shares += [n_bytes / self.max_bytes] if self.max_bytes else []
-        return min(1.0, max(shares)) if shares else None
+def _in_order(chosen: Selection, n: int) -> tuple[list[int], int]:
+    """The shards in the order of reading, and how many of the first of them share the limits evenly."""
+    if chosen.order == "shuffle":
+        return random.Random(chosen.order_seed).sample(range(n), n), 0
+    if chosen.order == "first" or (chosen.n_documents is None and chosen.max_bytes is None):
+        return list(range(n)), 0
+    sharing = list(dict.fromkeys(number * n // SPREAD_PARTS for number in range(SPREAD_PARTS)))
+    return sharing + sorted({*range(n)} - {*sharing}), len(sharing)
 
 
 def _stretches(rows: Iterable[Row], seed: str) -> Iterator[list[Row]]:
@@ -149,7 +115,8 @@ class About(NamedTuple):
     licence: str
 
 
-class Hub:
+@dataclass
+class Hub(HubKeys):
     """Documents of a data set.
 
     Args:
@@ -157,7 +124,7 @@ class Hub:
         config: which of its configs; None if it has only one.
         revision: commit, tag or branch; None: the newest. What it means is asked for once and kept in the record.
         text_key: column of the text. A column ``id`` gives the ids, if there is one.
-        n_documents, max_bytes, order, order_seed: which of the documents, as in ``Selection``; shards are its parts, or row groups of
+        n_documents, max_bytes, order, order_seed: which of the documents, as in ``take``; shards are its parts, or row groups of
             Parquet if there are few shards.
         cache: folder for remembered hashes, of a local folder.
     Raises:
@@ -165,46 +132,47 @@ class Hub:
         DataError: if no data set is named.
     """
 
-    notes: tuple[str, ...] = ()
+    cache: str | None = None
+    notes = ()
 
-    def __init__(
-        self,
-        dataset: str | None,
-        config: str | None = None,
-        revision: str | None = None,
-        text_key: str = "text",
-        n_documents: int | None = None,
-        max_bytes: int | None = None,
-        order: str = "first",
-        order_seed: int = 0,
-        cache: str | None = None,
-    ) -> None:
-        if not dataset:
+    def __post_init__(self) -> None:
+        if not self.dataset:
             raise DataError("Which data set? Give its name on the hub, or a local folder, with data.dataset=…")
-        self._local = expanded(dataset).is_dir()
-        self._dataset = str(expanded(dataset)) if self._local else dataset
-        self._config, self._revision, self._text_key = config, revision, text_key
-        self.selection = Selection(n_documents, max_bytes, order, order_seed)
-        self._cache = expanded(cache) if cache else None
-        self.label = "-".join([re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(dataset).name).strip("-.") or "hub", *self.selection.short_words()])
+        for key, limit in (("n_documents", self.n_documents), ("max_bytes", self.max_bytes)):
+            if limit is not None and limit < 1:
+                raise ConfigError(f"data.{key}={limit}; it must be at least 1, or null for all of them.")
+        if self.order not in ORDERS:
+            raise ConfigError(f"data.order={self.order} is none of {', '.join(ORDERS)}.")
+        self._local = expanded(self.dataset).is_dir()
+        self._name = str(expanded(self.dataset)) if self._local else self.dataset
+        self.label = "-".join([re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(self.dataset).name).strip("-.") or "hub", *self.short_words()])
+
+    def short_words(self) -> list[str]:
+        """The selection for labels: how much, and in which order if not the first; ``["10k", "spread"]``."""
+        much = [_short(self.n_documents)] if self.n_documents else []
+        return much + ([f"{_short(self.max_bytes)}b"] if self.max_bytes else []) + ([self.order] if self.order != "first" else [])
 
     @property
     def licence(self) -> str:
         """What the card of the data set says."""
-        licence = _local_licence(Path(self._dataset)) if self._local else self._about().licence
-        return f"{self._dataset}, {licence}"
+        if not self._local:
+            return f"{self._name}, {self._about().licence}"
+        from huggingface_hub.repocard import metadata_load
+
+        card = Path(self._name) / "README.md"
+        return f"{self._name}, {_licence((metadata_load(card) if card.is_file() else None) or {})}"
 
     def fingerprint(self) -> dict[str, Any]:
         """The commit stands for the content; of a local folder, the content itself."""
         return {
             "source": "hub",
-            "dataset": "" if self._local else self._dataset,
-            "config": self._config,
+            "dataset": "" if self._local else self._name,
+            "config": self.config,
             "revision": self._content() if self._local else self._commit(),
-            "text_key": self._text_key,
-            "n_documents": self.selection.n_documents,
-            "max_bytes": self.selection.max_bytes,
-            "order": " ".join([self.selection.order, *([str(self.selection.seed)] if self.selection.order == "shuffle" else [])]),
+            "text_key": self.text_key,
+            "n_documents": self.n_documents,
+            "max_bytes": self.max_bytes,
+            "order": f"{self.order} {self.order_seed}" if self.order == "shuffle" else self.order,
         }
 
     def documents(self, start: Position = START) -> Iterator[Document]:
@@ -214,23 +182,20 @@ class Hub:
             OutOfReach: if the hub does not answer or breaks off.
             DataError: if there is no such data set, config, revision or column, or no right to read it.
         """
-        name = f"{self._dataset}{f' ({self._config})' if self._config else ''}"
-        try:  # httpx, fsspec, datasets and the hub's client each have an error tree of their own
-            rows = self._open()
-        except GptshakeError:
-            raise
-        except Exception as error:
-            raise _as_sentence(error, name) from error
+        name = f"{self._name}{f' ({self.config})' if self.config else ''}"
+        rows: Any = None
         try:
+            rows = self._open()
             split = (rows.info.splits or {}).get("train")
-            total = split.num_examples if split else None
-            yield from self.selection.take(lambda shard: self._read(rows, shard), rows.num_shards, start, total)
+            yield from take(self, lambda shard: self._read(rows, shard), rows.num_shards, start, split.num_examples if split else None)
         except GptshakeError:
             raise
-        except Exception as error:
-            raise (
-                DataError(f"{name} could not be read: {first_line(error)[:300]}.") if self._local else _out_of_reach(error, name)
-            ) from error
+        except Exception as error:  # httpx, fsspec, datasets and the hub's client each have an error tree of their own
+            if rows is None:
+                raise _as_sentence(error, name) from error
+            if self._local:
+                raise DataError(f"{name} could not be read: {first_line(error)[:300]}.") from error
+            raise _out_of_reach(error, name) from error
 
     def resolved(self) -> dict[str, Any]:
         """The commit that ``data.revision`` meant."""
@@ -239,10 +204,10 @@ class Hub:
     def _read(self, rows: Any, shard: int) -> Iterator[Row]:
         """Ids and texts of one shard."""
         for number, row in enumerate(rows.shard(rows.num_shards, shard)):
-            if self._text_key not in row:
-                raise DataError(f"{self._dataset} has no column {self._text_key}, but {some_of(row)}. Name the text's: data.text_key=…")
+            if self.text_key not in row:
+                raise DataError(f"{self._name} has no column {self.text_key}, but {some_of(row)}. Name the text's: data.text_key=…")
             row_id = f"{shard}:{number}"
-            yield id_of(row, row_id), text_of(row[self._text_key], f"{self._dataset}, row {row_id},", self._text_key)
+            yield id_of(row, row_id), text_of(row[self.text_key], f"{self._name}, row {row_id},", self.text_key)
 
     def _open(self) -> Any:
         """The data set, open for streaming."""
@@ -251,31 +216,25 @@ class Hub:
 
         datasets.config.STREAMING_READ_MAX_RETRIES = 3  # of 20, five seconds apart
         datasets.config.STREAMING_READ_RETRY_INTERVAL = 1
-        rows: Any = datasets.load_dataset(self._dataset, self._config, revision=commit, split="train", streaming=True)
-        rows = rows.reshard() if self.selection.order != "first" and rows.num_shards < FEW_SHARDS else rows
-        if self.selection.order == "spread" and self.selection.limited and rows.num_shards == 1:
-            raise DataError(
-                f"data.order=spread needs several shards or row groups; {self._dataset} is in one piece. Take data.order=shuffle."
-            )
+        rows: Any = datasets.load_dataset(self._name, self.config, revision=commit, split="train", streaming=True)
+        rows = rows.reshard() if self.order != "first" and rows.num_shards < FEW_SHARDS else rows
+        if self.order == "spread" and rows.num_shards == 1 and (self.n_documents or self.max_bytes):
+            raise DataError(f"data.order=spread needs several shards or row groups; {self._name} is in one piece. Take data.order=shuffle.")
         return rows
 
     def _commit(self) -> str:
-        return self._revision if self._revision and _COMMIT.fullmatch(self._revision) else self._about().commit
+        return self.revision if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision) else self._about().commit
 
     def _about(self) -> About:
         try:
-            return about(self._dataset, self._revision)
+            return about(self._name, self.revision)
         except Exception as error:
-            raise _as_sentence(error, self._dataset) from error
+            raise _as_sentence(error, self._name) from error
 
     def _content(self) -> str:
-        folder = Path(self._dataset)
-        files = {
-            file.relative_to(folder).as_posix(): file
-            for file in sorted(folder.rglob("*"))
-            if file.is_file() and not is_hidden(file, folder)
-        }
-        return content_hash(files, self._cache)
+        folder = Path(self._name)
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not is_hidden(file, folder)]
+        return content_hash({file.relative_to(folder).as_posix(): file for file in files}, expanded(self.cache) if self.cache else None)
 
 
 @lru_cache
@@ -287,13 +246,6 @@ def about(dataset: str, revision: str | None) -> About:
     if info.sha is None:
         raise ConnectionError("the hub did not say which commit this is")
     return About(info.sha, _licence(dict(vars(info.card_data)) if info.card_data else {}))
-
-
-def _local_licence(folder: Path) -> str:
-    from huggingface_hub.repocard import metadata_load
-
-    card = folder / "README.md"
-    return _licence((metadata_load(card) if card.is_file() else None) or {})
 
 
 def _licence(card: dict[str, Any]) -> str:

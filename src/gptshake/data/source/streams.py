@@ -23,10 +23,8 @@ from typing import IO, Any
 from gptshake.console import visible
 from gptshake.errors import DataError
 
-_BUFFER = 1 << 20
 CHUNK = 1 << 20  # bytes decoded at once
 MOST_TIMES, MOST_FREE = 250, 64 << 20  # how much a file may unpack to: so many times what was read of it, or so many bytes; text: 3 to 20
-_NO_TEXTS = ("idna", "punycode")  # of host names
 _MARKS = (  # the longer mark first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -42,31 +40,36 @@ _UNMARKED = {"utf-16": f"utf-16-{_ORDER}", "utf-32": f"utf-32-{_ORDER}"}  # read
 def opened(file: Path, compression: str) -> Iterator[tuple[io.BufferedReader, IO[bytes]]]:
     """The decompressed stream, and the file below it, whose position tells how far it has been read.
 
-    Args:
-        file: what to open.
-        compression: ``.gz``, ``.bz2``, ``.xz``, ``.zst``, or empty.
     Raises:
         DataError: if the file cannot be read, is damaged or unpacks without end, or a document in it is too large for the memory.
     """
+    shown = visible(str(file))
     try:
         with file.open("rb") as raw:
-            yield io.BufferedReader(_Unpacked(raw, compression, file) if compression else raw, _BUFFER), raw
+            yield io.BufferedReader(_Unpacked(raw, compression, shown) if compression else raw, 1 << 20), raw
     except MemoryError as error:
-        raise DataError(f"{visible(str(file))} holds a document that is too large for the memory. Divide it.") from error
+        raise DataError(f"{shown} holds a document that is too large for the memory. Divide it.") from error
     except EOFError as error:
-        raise DataError(f"{visible(str(file))} is cut off: it ends in the middle of its {compression.removeprefix('.')} stream.") from error
+        raise DataError(f"{shown} is cut off: it ends in the middle of its {compression.removeprefix('.')} stream.") from error
     except (OSError, zlib.error, lzma.LZMAError) as error:  # pyarrow's errors of compression are OSErrors too
         damaged = not isinstance(error, OSError) or error.errno is None
         reason = str(error) if damaged else getattr(error, "strerror", None)
-        raise DataError(f"{visible(str(file))} {'is damaged' if damaged else 'cannot be read'}: {str(reason).rstrip('.')}.") from error
+        raise DataError(f"{shown} {'is damaged' if damaged else 'cannot be read'}: {str(reason).rstrip('.')}.") from error
 
 
 class _Unpacked(io.RawIOBase):
     """The decompressed bytes of a file, as long as they are not too many for what was read of it."""
 
-    def __init__(self, raw: IO[bytes], compression: str, file: Path) -> None:
-        self._raw, self._file, self._given = raw, file, 0
-        self._stream = _decompressed(raw, compression)
+    def __init__(self, raw: IO[bytes], compression: str, shown: str) -> None:
+        self._raw, self._shown, self._given = raw, shown, 0
+        self._stream: Any
+        if compression == ".zst":
+            import pyarrow
+
+            self._stream = pyarrow.CompressedInputStream(raw, "zstd")
+        else:
+            unpackers: dict[str, Any] = {".gz": lambda raw: gzip.GzipFile(fileobj=raw), ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}
+            self._stream = unpackers[compression](raw)
 
     def readable(self) -> bool:
         return True
@@ -77,35 +80,20 @@ class _Unpacked(io.RawIOBase):
         self._given += len(data)
         if self._given > max(MOST_FREE, MOST_TIMES * self._raw.tell()):
             raise DataError(
-                f"{visible(str(self._file))} unpacks to more than {MOST_TIMES} times its size, which no text does. "
+                f"{self._shown} unpacks to more than {MOST_TIMES} times its size, which no text does. "
                 "If it is one, unpack it and name the unpacked file."
             )
         return len(data)
 
 
-def _decompressed(raw: IO[bytes], compression: str) -> Any:
-    if compression == ".gz":
-        return gzip.GzipFile(fileobj=raw)
-    if compression == ".bz2":
-        return bz2.BZ2File(raw)
-    if compression == ".xz":
-        return lzma.LZMAFile(raw)
-    import pyarrow
-
-    return pyarrow.CompressedInputStream(raw, "zstd")
-
-
 def known_encoding(encoding: str) -> str:
-    """Python's own name of an encoding.
+    """Python's own name of an encoding; DataError if there is no such encoding of text.
 
     Only the standard library is asked: installed packages may have codecs of their own for any name (future-typing has).
-
-    Raises:
-        DataError: if there is no such encoding of text.
     """
     try:
         found = encodings.search_function(encoding.lower().replace(" ", "-")) if encoding.isascii() else None
-        if found and found.name not in _NO_TEXTS:
+        if found and found.name not in ("idna", "punycode"):  # which are for the names of hosts
             "".encode(found.name)  # refuses what turns bytes into bytes, such as hex
             return found.name
     except (LookupError, ValueError):
@@ -119,11 +107,7 @@ def marked(begin: bytes, encoding: str) -> tuple[int, str]:
 
 
 def decoded(stream: BufferedReader, encoding: str, where: str) -> Iterator[str]:
-    """Text of a stream, in chunks: in the encoding of its byte order mark if it has one, else in ``encoding``.
-
-    Raises:
-        DataError: at the first bytes that do not fit; ``where`` names them in the message.
-    """
+    """Text of a stream, in chunks, by its byte order mark if it has one, else by ``encoding``; DataError at the first bytes that do not fit."""
     data = stream.read(4)
     length, encoding = marked(data, encoding)
     decoder = codecs.getincrementaldecoder(_UNMARKED.get(encoding, encoding))()
@@ -135,27 +119,23 @@ def decoded(stream: BufferedReader, encoding: str, where: str) -> Iterator[str]:
             text = decoder.decode(data, final=ended)
         except UnicodeError as error:
             pending = error.object if isinstance(error, UnicodeDecodeError) else data  # with what the decoder had kept
-            raise DataError(_misfit(error, pending, encoding, where, read - len(pending))) from error
+            raise _misfit(error, pending, encoding, where, read - len(pending)) from error
         data = b""
         if text:
             yield text
 
 
 def decode_part(data: bytes, encoding: str, where: str, offset: int) -> str:
-    """Text of a part of a file; ``where`` names the part in the message, ``offset`` is its first byte's number in the file.
-
-    Raises:
-        DataError: at the first bytes that do not fit.
-    """
+    """Text of a part of a file, of which ``offset`` is the first byte's number; DataError at the first bytes that do not fit."""
     try:
         return data.decode(encoding)
     except UnicodeError as error:
-        raise DataError(_misfit(error, data, encoding, where, offset)) from error
+        raise _misfit(error, data, encoding, where, offset) from error
 
 
-def _misfit(error: UnicodeError, data: bytes, encoding: str, where: str, offset: int) -> str:
+def _misfit(error: UnicodeError, data: bytes, encoding: str, where: str, offset: int) -> DataError:
     start = error.start if isinstance(error, UnicodeDecodeError) else 0
-    return (
+    return DataError(
         f"{where} is not {encoding} text: byte {offset + start:,} (0x{data[start : start + 1].hex()}) cannot be read. "
         "Convert the file, or name its encoding: data.encoding=latin-1 reads any bytes."
     )
