@@ -7,6 +7,7 @@ flushed, then ``state.json`` says how far they are good and where the source was
 there, to the same bytes. Memory: a megabyte of text, or one document where a tokenizer must see it whole, and 24 bytes a document.
 """
 
+import codecs
 import json
 import os
 import re
@@ -110,16 +111,11 @@ class Corpus:
         begin, end = (int(self._ends[document - 1]) if document else 0), int(self._ends[document])
         passed = first if end - begin == int(self.characters[document]) else 0  # a byte for each character: skip what is before
         file.seek(begin + passed)
-        left, rest = end - begin - passed, b""
+        left, decoder = end - begin - passed, codecs.getincrementaldecoder("utf-8")("surrogatepass")
         while left and passed < last:
-            data = rest + file.read(min(LONG, left))
-            left -= len(data) - len(rest)
-            whole = len(data)
-            if left:  # the last character may be cut: leave it for the next chunk
-                whole -= 1
-                while whole > 0 and data[whole] & 0xC0 == 0x80:
-                    whole -= 1
-            text, rest = data[:whole].decode("utf-8", "surrogatepass"), data[whole:]
+            data = file.read(min(LONG, left))
+            left -= len(data)
+            text = decoder.decode(data)
             if found := text[max(0, first - passed) : last - passed]:
                 yield found
             passed += len(text)
