@@ -211,7 +211,7 @@ print(found.key)
 """
 MOMENTS = [
     *("encoded:1", "encoded:4", "encode:_join:1", "encode:_join:2"),
-    *("store:encode:1", "store:checksums:2", "store:entropies:1"),
+    *("store:encode:1", "store:checksums:2", "store:entropies:1", "store:_write:1"),
 ]
 
 
@@ -238,6 +238,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 def store_files(cache: Path) -> dict[str, bytes]:
     (folder,) = [path for path in (cache / "stores").iterdir() if path.is_dir()]
     assert not folder.name.startswith("."), "a folder that looks like a build was left"
+    assert all(path.is_file() for path in folder.iterdir()), "what only a build needs was left"
     return files(folder)
 
 

