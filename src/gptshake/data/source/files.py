@@ -132,7 +132,7 @@ def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
         known = {name: file for name, file in below.items() if suffixes(file.name)[0] and file.is_file()}
         if not named and not known:
             raise DataError(_nothing(entry, path))
-        left_out.update(below[name].suffix.lower() or "without a suffix" for name in below.keys() - known.keys() - named.keys())
+        left_out.update(below[name].suffix.lower() or "without a suffix" for name in below if name not in known | named)
         prefix = f"{path.name}/" if len(entries) > 1 and path.is_dir() else ""
         for name, file in sorted((known | named).items()):
             if (absolute := str(file.absolute())) not in taken:
