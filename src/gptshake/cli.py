@@ -177,14 +177,15 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
         texts = [str(change) for change in changes] if isinstance(changes, list) else []
         for together in [*([text] for text in texts), *([texts] if len(texts) > 1 else [])]:
             _check_job(checked_compose([*single, *together]))
-    from gptshake.trials import Trials, names
+    from gptshake.trials import Trials
 
     swept = {override.key_or_group: texts_of(override) for override in parsed if override.is_choice_sweep()}
     experiments = swept.get("experiment", [])
     files = [f"experiment={text}" for text in experiments if text.endswith(overrides.SUFFIXES)]
     recipes = {text: overrides.written_out([text]) for text in files}
     chosen = choices(cfg.hydra) | {group: "_".join(texts[:3]) for group, texts in swept.items() if group in GROUPS}
-    named = "_".join(Path(text).stem if recipes else text for text in experiments[:3]) or names(chosen)
+    named = "_".join(Path(text).stem if recipes else text for text in experiments[:3])
+    named = named or "-".join(chosen.get(group, group).replace("/", "_") for group in ("model", "data"))
     provenance = collect(code) | arguments.origin
     trials = Trials(named, label, provenance, code, own_files(targets(without_hydra(cfg)).values()), recipes, dirty=_exempt(cfg, single))
     with snapshot() as conf:

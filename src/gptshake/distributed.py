@@ -1,8 +1,8 @@
-"""The processes that train one run together: which one this is, how the others are begun, what they agree on.
+"""The processes that train one run together: which one this is, how the others are started, what they exchange.
 
-Rank 0 is the command that was typed; it alone composes, decides, writes and prints. The others come from it, or all come from
-torchrun, in either case with torch's own variables in the environment; they learn everything else from rank 0. Numbers go
-through torch.distributed: gradients as the device likes it, the few that steer the loop through gloo, so no GPU is waited for.
+Rank 0 is the command that was typed; it alone composes, decides, writes and prints. It starts the others, or torchrun starts all, in
+either case with torch's own variables in the environment; they learn everything else from rank 0. Numbers go through
+torch.distributed: gradients as the device likes it, the few that steer the loop through gloo, so no GPU is waited for.
 """
 
 import os
@@ -27,22 +27,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 THREADS = "OMP_NUM_THREADS"
-OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has begun this process, and holds its standard input
-DEVICE = "GPTSHAKE_DEVICE"  # of the processes that rank 0 begins: whether they need NCCL
-GONE = "Another rank ended early, and this one cannot continue without it; the last checkpoint is kept."
-SILENT = "Another rank has not answered for {minutes:.0f} minutes; the last checkpoint is kept."
+OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has started this process, and holds its standard input
+DEVICE = "GPTSHAKE_DEVICE"  # of the processes that rank 0 starts: whether they need NCCL
 MEETING = timedelta(days=1)  # that ranks of torchrun's wait for rank 0, which may build a corpus first; one that is gone is noticed at once
 PATIENCE = timedelta(minutes=30)  # from then on; rank 0 may write a large checkpoint meanwhile
 GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
 
 
 def launched() -> int:
-    """How many processes torchrun, or its like, has begun for this run; 1 without it."""
+    """How many processes torchrun, or its like, has started for this run; 1 without it."""
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in VARIABLES) else 1
 
 
 def follows() -> bool:
-    """Whether this process is one of the others, that takes its orders from rank 0."""
+    """Whether this process takes its orders from rank 0."""
     return launched() > 1 and int(os.environ["RANK"]) > 0
 
 
@@ -120,7 +118,7 @@ ALONE = Ranks()
 
 @contextmanager
 def together(size: int, threads: int, device: str = "cuda", received: Callable[[], int | None] = lambda: None) -> Iterator[Ranks]:
-    """The group of ``size`` processes, seen from rank 0, which begins the others unless torchrun has; they end with this block.
+    """The group of ``size`` processes, seen from rank 0, which starts the others unless torchrun has; they end with this block.
 
     Args:
         size: of the group; 1: nothing is done.
@@ -134,12 +132,15 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
     if size == 1:
         yield ALONE
         return
-    ours = launched() == 1
     before = {name: os.environ.get(name) for name in (*VARIABLES, THREADS, DEVICE)}
     os.environ[THREADS] = str(threads)  # else Lightning sets a number of its own
-    if ours:
-        os.environ |= dict(zip((*VARIABLES, DEVICE), ("0", "0", str(size), "127.0.0.1", str(_free_port()), device), strict=True))
-    others = [_begin(rank) for rank in range(1, size)] if ours else []
+    others = []
+    if launched() == 1:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = str(found.getsockname()[1])
+        os.environ |= dict(zip((*VARIABLES, DEVICE), ("0", "0", str(size), "127.0.0.1", port, device), strict=True))
+        others = [_begin(rank) for rank in range(1, size)]
     ended = threading.Event()
     threading.Thread(target=_watch, args=(others, ended), daemon=True).start()
     try:
@@ -147,7 +148,8 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
         leave()
     except Exception as error:
         lost = _lost(others, patience=2.0) or connection_ended(error)
-        if lost and (signum := received() or _signal_of(others)):
+        stopped = (end.value - 128 for process in others if (end := process.wait(0)) and end.status == "stopped")
+        if lost and (signum := received() or next(stopped, 0)):
             raise Stop(signum) from error
         if lost:
             raise TrainingError(lost) from error
@@ -162,7 +164,7 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
 
 
 def join() -> Ranks:
-    """Meet the others; waits for them."""
+    """Form the group; waits for the other ranks."""
     import torch
     from torch import distributed
 
@@ -173,7 +175,7 @@ def join() -> Ranks:
 
 
 def leave() -> None:
-    """Part from the others, if this process has met them."""
+    """Dissolve the group, if there is one."""
     from torch import distributed
 
     if distributed.is_initialized():
@@ -184,24 +186,24 @@ def connection_ended(error: BaseException) -> str:
     """A sentence about a rank that is gone or hangs, where an error comes from that; empty for any other error."""
     if not (isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "TCPStore"))):
         return ""
-    return SILENT.format(minutes=PATIENCE.total_seconds() / 60) if "timed out" in str(error).lower() else GONE
+    if "timed out" in str(error).lower():
+        return f"Another rank has not answered for {PATIENCE.total_seconds() / 60:.0f} minutes; the last checkpoint is kept."
+    return "Another rank ended early, and this one cannot continue without it; the last checkpoint is kept."
 
 
 def quiet() -> None:
-    """Let a process that follows print nothing but errors, and end when the rank 0 that has begun it is gone."""
+    """Let a process that follows print nothing but errors, and end when the rank 0 that has started it is gone."""
+
+    def end_with_rank_0() -> None:
+        os.read(0, 1)  # of a pipe whose other end is there, where nobody writes
+        os._exit(1)
+
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if OURS in os.environ:
-        threading.Thread(target=_end_with_rank_0, daemon=True).start()
-
-
-def _end_with_rank_0() -> None:
-    """The pipe that is this process's standard input has its other end there, where nobody writes."""
-    os.read(0, 1)
-    os._exit(1)
+        threading.Thread(target=end_with_rank_0, daemon=True).start()
 
 
 def _begin(rank: int) -> "Command":
-    """Start a process that follows."""
     from gptshake.processes import Command  # only here, as every command imports this module
 
     return Command([sys.executable, "-m", "gptshake"], {"RANK": str(rank), "LOCAL_RANK": str(rank), OURS: "1"}, stdin=PIPE)
@@ -220,11 +222,6 @@ def _lost(others: "Sequence[Command]", patience: float = 0.0) -> str:
         time.sleep(0.05)
 
 
-def _signal_of(others: "Sequence[Command]") -> int:
-    """The signal that another rank has ended by in order, or 0."""
-    return next((end.value - 128 for process in others if (end := process.wait(0)) and end.status == "stopped"), 0)
-
-
 def _watch(others: "Sequence[Command]", ended: threading.Event) -> None:
     """End this process if another rank is gone and the wait for it does not end by itself, as in a GPU's kernel."""
     while not ended.wait(0.5):
@@ -233,9 +230,3 @@ def _watch(others: "Sequence[Command]", ended: threading.Event) -> None:
                 print(f"error: {lost}", file=sys.stderr, flush=True)
                 os._exit(1)
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -27,7 +27,7 @@ from gptshake.setup import resolve
 from gptshake.setup.instantiate import make
 from gptshake.setup.run import OURS
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.executor.local import LocalSlots
+from gptshake.sweep.local import LocalSlots
 from gptshake.sweep.options import sampler_for
 from gptshake.sweep.space import axis_of
 from hydra_plugins.gptshake_sweeper.sweeper import GptshakeSweeper

@@ -16,10 +16,10 @@ from gptshake.processes import Outcome
 from gptshake.record.metrics import Tail
 from gptshake.report.study_stats import best
 from gptshake.sweep import controller as module
-from gptshake.sweep.app import Prepared
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import Controller, Limits
+from gptshake.sweep.controller import Controller, Limits, Proposals
 from gptshake.sweep.options import number_of_trials, sampler_for, sequence_of
+from gptshake.sweep.protocols import Prepared
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import Header
 from gptshake.sweep.search import search_for, start_of
@@ -87,17 +87,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
         rows = [axis.plain() for axis in axes]
         header = Header("mine", "app.py", "value", "minimize", "", [], rows, "", None, 1, None, 1, "", None, None, "seed", [], {})
         study = Study(tmp_path, header, axes)
+        proposals = Proposals(
+            search,
+            lambda params: [f"{key}={value}" for key, value in params.items()],
+            lambda number: sampler_for(options, number),
+            sequence=sequence_of(options, axes),
+        )
         Controller(
             study,
-            search,
+            proposals,
             executor,  # type: ignore[arg-type]
-            Limits(1, **limits),
-            overrides=lambda params: [f"{key}={value}" for key, value in params.items()],
-            seed=0 if limits.get("confirm") or limits.get("noise") else None,
-            sampler=lambda number: sampler_for(options, number),
-            first=[],
-            sequence=sequence_of(options, axes),
-            show=lambda rows: None,
+            Limits(1, seed=0 if limits.get("confirm") or limits.get("noise") else None, **limits),
+            lambda rows: None,
         ).run()
         return study, executor
 

@@ -9,13 +9,15 @@ from importlib.util import find_spec
 import optuna
 
 from gptshake.errors import ConfigError
-from gptshake.sweep.app import App, Prepared
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED
+from gptshake.sweep.protocols import App, Prepared
 from gptshake.sweep.search import LineSearch, Search, spread
 from gptshake.sweep.space import Axis, Params
 
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}  # Optuna imports them only when a trial is wanted
+LEAST = {"repeats": 1, "confirm": 0, "keep": 1, "max_failures": 1, "n_trials": 1}  # whole numbers
+TIMES = ("hours", "timeout", "trial_timeout")
 
 
 def check(options: SweeperConfig) -> None:
@@ -26,11 +28,11 @@ def check(options: SweeperConfig) -> None:
     """
     if options.direction not in ("minimize", "maximize"):
         raise ConfigError(f"hydra.sweeper.direction={options.direction} is not known: it is minimize or maximize.")
-    for key, least in (("repeats", 1), ("confirm", 0), ("keep", 1), ("max_failures", 1), ("n_trials", 1)):
+    for key, least in LEAST.items():
         value = getattr(options, key)
         if value is not None and not (isinstance(value, int) and value >= least):
             raise ConfigError(f"{key}={value} cannot work: it is a whole number from {least} up.")
-    for key in ("hours", "timeout", "trial_timeout"):
+    for key in TIMES:
         value = getattr(options, key)
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
             raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
@@ -53,12 +55,14 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
     for wanted in options.enqueue:
         if unknown := set(wanted) - set(known):
             raise ConfigError(f"enqueue names {', '.join(sorted(unknown))}, which is not swept here; swept are {', '.join(known)}.")
-        point = {axis.key: wanted.get(axis.key, axis.declared) for axis in axes}
-        for key, value in point.items():
-            broken = known[key].powers and isinstance(value, int) and value.bit_count() != 1
-            if value is None or broken or (known[key].choices and value not in known[key].choices):
+        point: Params = {}
+        for key, axis in known.items():
+            value = wanted.get(key, axis.declared)
+            broken = axis.powers and isinstance(value, int) and value.bit_count() != 1
+            if value is None or broken or (axis.choices and value not in axis.choices):
                 raise ConfigError(f"enqueue: {key}={value} is not in its range.")
-        points.append({key: value for key, value in point.items() if value is not None})
+            point[key] = value
+        points.append(point)
     return points
 
 
@@ -129,18 +133,6 @@ def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> 
 
 def typed_options(options: SweeperConfig) -> list[str]:
     """How long and how often the study runs, as overrides, where that is not at its default."""
-    names = (
-        "n_trials",
-        "hours",
-        "timeout",
-        "trial_timeout",
-        "seed",
-        "deterministic",
-        "repeats",
-        "confirm",
-        "noise",
-        "keep",
-        "max_failures",
-    )
+    names = ("n_trials", *TIMES, "seed", "deterministic", "repeats", "confirm", "noise", "keep", "max_failures")
     values = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(SweeperConfig, name)}
     return [f"hydra.sweeper.{name}={'null' if value is None else str(value).lower()}" for name, value in values.items()]

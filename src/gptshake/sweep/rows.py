@@ -94,46 +94,37 @@ class Header:
     def identity(self) -> dict[str, Any]:
         """What may not change under a study's name."""
         space = {axis["key"]: {key: axis[key] for key in ("low", "high", "log", "powers", "choices")} for axis in self.axes}
-        fixed = {text.split("=", 1)[0]: text for text in about(self.fixed, STUDY)}
-        return {
-            "range of ": space,
-            "": fixed,
-            "study's ": {
-                "objective": self.objective,
-                "direction": self.direction,
-                "repeats": self.repeats,
-                **({"schedule": self.schedule} if self.schedule else {}),  # the defaults of another version may give another one
-            },
-        }
+        study = {key: getattr(self, key) for key in ("objective", "direction", "repeats")}
+        if self.schedule:  # the defaults of another version may give another one
+            study["schedule"] = self.schedule
+        return {"range of ": space, "": {text.split("=", 1)[0]: text for text in about(self.fixed, STUDY)}, "study's ": study}
 
 
-def trial_row(row: dict[str, Any]) -> TrialRow:
-    """A row of study.json as an object."""
-    return TrialRow(**(row | {"runs": [RunRow(**run) for run in row["runs"]]}))
+def refuse_differences(folder: Path, stored: dict[str, Any], header: Header, *, code: bool) -> None:
+    """Compare a stored study with what a command means.
 
-
-def refuse_differences(folder: Path, stored: dict[str, Any], header: Header) -> None:
-    """Raise RecordError, with the differences, if the stored study is about something else."""
+    Raises:
+        RecordError: it is about something else, or began with other ``code``; with the differences.
+    """
     old = redacted(Header(**{key: stored[key] for key in Header.__dataclass_fields__ if key in stored}).identity())
-    lines = []
-    for kind, now in redacted(header.identity()).items():
-        for key in sorted({*now, *old[kind]}):
-            if now.get(key) != old[kind].get(key) and not (key == "schedule" and key not in old[kind]):
-                lines.append(f"  {kind}{key}: was {_shown(old[kind].get(key))}, would be {_shown(now.get(key))}")
+    lines = [
+        f"  {kind}{key}: was {_shown(old[kind].get(key))}, would be {_shown(now.get(key))}"
+        for kind, now in redacted(header.identity()).items()
+        for key in sorted({*now, *old[kind]})
+        if now.get(key) != old[kind].get(key) and not (key == "schedule" and key not in old[kind])
+    ]
     if lines:
         raise RecordError(
             f"The study {header.name} was started with other settings:\n" + "\n".join(lines) + f"\nRestore them, or use another name: "
             f"study=<name>; its results stay in {folder}."
         )
-
-
-def refuse_other_code(stored: dict[str, Any], header: Header) -> None:
-    """Raise RecordError, with the differences, if the stored study began with other code."""
-    differing = [key for key in sorted({*stored["code"], *header.code}) if stored["code"].get(key) != header.code.get(key)]
-    if differing:
-        lines = "\n".join(f"  {key}: was {_shown(stored['code'].get(key))}, is {_shown(header.code.get(key))}" for key in differing)
+    then, now = stored["code"], header.code
+    lines = [
+        f"  {key}: was {_shown(then.get(key))}, is {_shown(now.get(key))}" for key in sorted({*then, *now}) if then.get(key) != now.get(key)
+    ]
+    if code and lines:
         raise RecordError(
-            f"The study {header.name} was started with other code, so its trials would not be comparable:\n{lines}\n"
+            f"The study {header.name} was started with other code, so its trials would not be comparable:\n" + "\n".join(lines) + "\n"
             "Go back to that code, give the study another name (study=<name>), or add --dirty to continue anyway."
         )
 

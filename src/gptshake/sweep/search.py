@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from gptshake.estimate.lr_fit import Parabola, fit, on_a_cliff
-from gptshake.sweep.plane import SurfaceSearch, is_rate_and_batch, ordered
 from gptshake.sweep.space import Axis, Params, Point, Value, readable
+from gptshake.sweep.surrogate import SurrogateSearch, is_over, is_rate_and_batch
 
 MOST = 20  # points of a search along one axis
 ENOUGH = 8  # points from which on a search that was given no number of them only goes outwards
@@ -30,7 +30,7 @@ COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps f
 MOSTLY = 6  # points that a search along one axis takes: 5.6 on average (docs/decisions/line-search.md)
 NEAR = 0.3  # in steps, a factor of 1.5
 USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
-NEAR = 8  # factor around the declared value within which a search over several axes begins
+AROUND = 8  # factor around the declared value within which a search over several axes begins
 FEW = 12  # trials up to which quasi-random points do better than a sampler that learns from them
 STEPS = 8  # on a linear axis, from end to end
 
@@ -49,8 +49,12 @@ class Search(Protocol):
             over if nothing is running.
         """
 
+    def expected(self) -> tuple[int, int] | None:
+        """How many points it takes if it ends by itself, mostly and at most; None if it does not, or has a size."""
+        return None
 
-class GridSearch:
+
+class GridSearch(Search):
     """Every combination of lists once, the last axis fastest, in Hydra's order."""
 
     name = "grid"
@@ -88,21 +92,21 @@ class LineSearch:
         self._low, self._high = self._x(low), self._x(high)
         declared = axis.declared if isinstance(axis.declared, (int, float)) else None
         start = self._x(declared) if declared is not None and (declared > 0 or not axis.log) else (self._low + self._high) / 2
-        self._start = min(max(start, self._low), self._high)
+        self._start = self._inside(start)
 
     def expected(self) -> tuple[int, int]:
-        """How many points it takes if it ends by itself: mostly, and at most. Slots that guess ahead take more."""
+        """As of any search. Slots that guess ahead take more."""
         guesses = self._slots - 1
         most = max(ENOUGH, math.ceil(self._high - self._low) + 1) + guesses
         return min(MOSTLY + guesses // 2, most, MOST), min(most, MOST)
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        if len(points) >= MOST if self._n_trials is None else sum(point.state != "failed" for point in points) >= self._n_trials:
+        if is_over(points, self._n_trials, MOST):
             return None
-        at = [self._x(float(point.params[self._axis.key])) for point in points]
-        failed = [x for x, point in zip(at, points, strict=True) if point.state == "failed"]
-        running = [x for x, point in zip(at, points, strict=True) if point.state == "running"]
-        known = sorted((x, point.loss) for x, point in zip(at, points, strict=True) if point.state not in ("running", "failed"))
+        at = [(self._x(float(point.params[self._axis.key])), point) for point in points]
+        failed = [x for x, point in at if point.state == "failed"]
+        running = [x for x, point in at if point.state == "running"]
+        known = sorted((x, point.loss) for x, point in at if point.state not in ("running", "failed"))
         taken = [*running, *(x for x, _ in known)]
         waits = bool(running) and self._slots == 1  # for the whole round, so that the order of its ends is no matter
         candidates = self._coarse(2 if known else self._slots)
@@ -116,7 +120,7 @@ class LineSearch:
 
     def _coarse(self, slots: int) -> list[float]:
         """The start and its neighbours, with more slots what likely comes after; the ends of the range where they would lie outside."""
-        inside = [min(max(self._start + step, self._low), self._high) for step in COARSE[: max(2, slots)]]
+        inside = [self._inside(self._start + step) for step in COARSE[: max(2, slots)]]
         return [x for index, x in enumerate(inside) if all(abs(x - other) > CLOSE for other in inside[:index])]
 
     def _next(self, taken: list[float], known: list[tuple[float, float]], running: list[float]) -> list[float]:
@@ -126,7 +130,7 @@ class LineSearch:
         """
         candidates = self._narrower(known) if known else []
         if running and len(running) < self._slots and known:
-            expected = self._expected_bowl(known)
+            expected = _expected_bowl(known)
             candidates += self._narrower(sorted([*known, *((x, expected(x)) for x in running)]))
         if self._n_trials is not None:
             best = min(known, key=lambda entry: entry[1])[0] if known else self._start
@@ -135,19 +139,6 @@ class LineSearch:
             gaps.sort(key=lambda gap: (-gap[0] / (0.5 + abs(gap[1] - best)) ** 1.5, gap[1]))
             candidates += [middle for _, middle in gaps]
         return candidates
-
-    def _expected_bowl(self, known: list[tuple[float, float]]) -> Parabola:
-        """The bowl as far as it is known; with fewer than three points the width that such bowls mostly have."""
-        finite = sorted((loss, x) for x, loss in known if math.isfinite(loss))
-        parabola = fit(known)
-        if parabola or not finite:
-            return parabola or Parabola(1.0, known[0][0] - 1, 0.0)
-        (lowest, best), bend = finite[0], USUAL * (abs(finite[0][0]) or 1.0)
-        vertex = best
-        if len(finite) > 1:
-            loss, x = finite[1]
-            vertex = (best + x) / 2 - (loss - lowest) / (2 * bend * (x - best))
-        return Parabola(bend, vertex, lowest - bend * (best - vertex) ** 2)
 
     def _narrower(self, known: list[tuple[float, float]]) -> list[float]:
         """Outwards where the best lies at the end of what is known, else half-way in the gaps beside it, the most promising first."""
@@ -169,8 +160,10 @@ class LineSearch:
         """A position, or those beside it if a run has failed there and none beside it has come through."""
         if all(abs(x - other) > SAME for other in failed):
             return [x]
-        beside = [min(max(x + way, self._low), self._high) for way in (-CLOSE, CLOSE)]
-        return beside if all(abs(x - other) > CLOSE + SAME for other in taken) else []
+        return [self._inside(x - CLOSE), self._inside(x + CLOSE)] if all(abs(x - other) > CLOSE + SAME for other in taken) else []
+
+    def _inside(self, x: float) -> float:
+        return min(max(x, self._low), self._high)
 
     def _x(self, value: float) -> float:
         """A value in steps."""
@@ -185,7 +178,21 @@ class LineSearch:
         return readable(self._axis, 2.0 ** (STEP_BITS * x) if self._axis.log else low + x / STEPS * (high - low))
 
 
-class SampledSearch:
+def _expected_bowl(known: list[tuple[float, float]]) -> Parabola:
+    """The bowl as far as it is known; with fewer than three points the width that such bowls mostly have."""
+    finite = sorted((loss, x) for x, loss in known if math.isfinite(loss))
+    parabola = fit(known)
+    if parabola or not finite:
+        return parabola or Parabola(1.0, known[0][0] - 1, 0.0)
+    (lowest, best), bend = finite[0], USUAL * (abs(finite[0][0]) or 1.0)
+    vertex = best
+    if len(finite) > 1:
+        loss, x = finite[1]
+        vertex = (best + x) / 2 - (loss - lowest) / (2 * bend * (x - best))
+    return Parabola(bend, vertex, lowest - bend * (best - vertex) ** 2)
+
+
+class SampledSearch(Search):
     """Several axes: what the config declares, then quasi-random points, then whatever the study's sampler chooses.
 
     The points are an additive recurrence with the generalised golden ratio (Roberts 2018), shifted by the seed (Cranley and
@@ -210,12 +217,17 @@ class SampledSearch:
         return next((point for point in map(self._point, range(self._n_startup + 1)) if point not in tried), {})
 
     def _point(self, number: int) -> Params:
-        fractions = (
-            [0.5] * len(self._axes) if number == 0 else [(s + number * a) % 1 for s, a in zip(self._shift, self._alpha, strict=True)]
-        )
-        point = {axis.key: spread(_near(axis), fraction) for axis, fraction in zip(self._axes, fractions, strict=True)}
-        start = {axis.key: declared for axis in self._axes if number == 0 and (declared := _declared(axis)) is not None}
-        return point | start
+        point: Params = {}
+        for axis, shift, alpha in zip(self._axes, self._shift, self._alpha, strict=True):
+            start = _declared(axis)
+            if number == 0 and start is not None:
+                point[axis.key] = start
+                continue
+            if axis.log and not axis.powers and isinstance(start, (int, float)):  # the part of the axis that lies around it
+                low, high = axis.bounds
+                axis = replace(axis, low=max(low, start / AROUND), high=min(high, start * AROUND))
+            point[axis.key] = spread(axis, (shift + number * alpha) % 1 if number else 0.5)
+        return point
 
 
 def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: int, deterministic: bool, sampler: bool = False) -> Search:
@@ -229,14 +241,14 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
         deterministic: whether proposals may not depend on which run finishes first.
         sampler: whether the user named a sampler, which then searches one range, too.
     """
-    numeric = [axis for axis in axes if axis.numeric]
-    if not numeric or (len(axes) == 1 and axes[0].finite is not None and not sampler):
+    if not any(axis.numeric for axis in axes) or (len(axes) == 1 and axes[0].finite is not None and not sampler):
         return GridSearch(axes)
     if len(axes) == 1 and not sampler:
         waits = deterministic or slots <= 2  # guessing ahead spends a fifth more runs; from three slots on it buys time with them
         return LineSearch(axes[0], n_trials=n_trials, slots=1 if waits else slots)
     if is_rate_and_batch(axes) and not sampler:
-        return SurfaceSearch(*ordered(axes), n_trials=n_trials, slots=slots, deterministic=deterministic)
+        rate, batch = sorted(axes, key=lambda axis: "batch" in axis.key)
+        return SurrogateSearch(rate, batch, n_trials=n_trials, slots=slots, deterministic=deterministic)
     number = n_trials or MOST
     return SampledSearch(axes, n_startup=number if number <= FEW and not sampler else number // 4, seed=seed)
 
@@ -301,34 +313,24 @@ def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
 
 def start_of(axes: Sequence[Axis]) -> Params | None:
     """The starting values, where every axis has one."""
-    start = {axis.key: _declared(axis) for axis in axes}
-    return {key: value for key, value in start.items() if value is not None} if axes and None not in start.values() else None
+    start = {axis.key: value for axis in axes if (value := _declared(axis)) is not None}
+    return start if axes and len(start) == len(axes) else None
 
 
 def _declared(axis: Axis) -> Value | None:
     """The declared value if the axis has it, of powers of two the nearest in the range; None if it lies outside."""
-    if not axis.numeric:
-        return axis.declared if axis.declared in axis.choices else None
-    low, high = axis.bounds
     declared = axis.declared
+    if not axis.numeric:
+        return declared if declared in axis.choices else None
+    low, high = axis.bounds
     if not isinstance(declared, (int, float)) or not low <= declared <= high:
         return None
     return min(axis.finite or [], key=lambda power: abs(math.log2(float(power) / declared))) if axis.powers else declared
 
 
-def _near(axis: Axis) -> Axis:
-    """The part of a logarithmic axis that lies around its declared value."""
-    start = _declared(axis)
-    if not axis.log or axis.powers or not isinstance(start, (int, float)):
-        return axis
-    low, high = axis.bounds
-    return replace(axis, low=max(low, start / NEAR), high=min(high, start * NEAR))
-
-
 def spread(axis: Axis, fraction: float) -> Value:
     """The value at a fraction from 0 to 1 of an axis."""
-    values = axis.finite
-    if values is not None:
+    if (values := axis.finite) is not None:
         return values[min(int(fraction * len(values)), len(values) - 1)]
     low, high = axis.bounds
     return readable(axis, low * (high / low) ** fraction if axis.log else low + fraction * (high - low))

@@ -110,15 +110,26 @@ def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[s
     Raises:
         ConfigError: a key without a declared range, a range that holds no value or one, or an unknown tag.
     """
-    key = override.key_or_group
     if is_declared_range(override):
         override = _declared_range(override, ranges)
-    value, integer = declared(key)
+    key, (value, integer) = override.get_key_element(), declared(override.key_or_group)
     start = value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
-    if isinstance(swept := override.value(), IntervalSweep):
-        _check_tags(override, swept)
-        return _numeric(override.get_key_element(), swept, integer, start)
-    return Axis(override.get_key_element(), choices=_choices(override), declared=start)
+    swept = override.value()
+    if not isinstance(swept, IntervalSweep):
+        return Axis(key, choices=_choices(override), declared=start)
+    _check_tags(override, swept)
+    low, high = swept.start, swept.end
+    if low is None or high is None or not low < high or not (isfinite(low) and isfinite(high)):
+        raise ConfigError(f"{key}: an interval goes from a smaller number to a larger one, both finite, as interval(1e-5,1e-2).")
+    log, powers = "log" in swept.tags, "powers_of_two" in swept.tags
+    if (log or powers) and low <= 0:
+        raise ConfigError(f"{key}: a logarithmic interval begins above 0.")
+    whole = powers or integer or (isinstance(low, int) and isinstance(high, int))
+    axis = Axis(key, low, high, log=log or powers, integer=whole, powers=powers, declared=None if isinstance(start, str) else start)
+    if axis.finite == []:
+        kind = "power of two" if powers else "whole number"
+        raise ConfigError(f"{key}: there is no {kind} from {low:g} to {high:g}; widen the interval.")
+    return axis
 
 
 def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
@@ -142,29 +153,12 @@ def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
 def _check_tags(override: Override, swept: Any) -> None:
     """Refuse tags that mean nothing: a mistyped ``log`` would be searched on a linear scale in silence."""
     for tag in sorted(swept.tags) if isinstance(swept, Sweep) else ():
-        said = f"{override.get_key_element()}={override.get_value_string()}"
+        typed = f"{override.get_key_element()}={override.get_value_string()}"
         if tag not in TAGS:
             near = closest(tag, TAGS)
-            raise ConfigError(f"{said}: there is no tag {tag}{f'; did you mean {near}?' if near else '.'} Tags are log and powers_of_two.")
+            raise ConfigError(f"{typed}: there is no tag {tag}{f'; did you mean {near}?' if near else '.'} Tags are log and powers_of_two.")
         if not isinstance(swept, IntervalSweep):
-            raise ConfigError(f"{said}: the tag {tag} is for an interval, as tag({tag},interval(8,256)); a list needs no tag.")
-
-
-def _numeric(key: str, swept: IntervalSweep, integer: bool, declared: Value | None) -> Axis:
-    low, high = swept.start, swept.end
-    if low is None or high is None or not low < high or not (isfinite(low) and isfinite(high)):
-        raise ConfigError(f"{key}: an interval goes from a smaller number to a larger one, both finite, as interval(1e-5,1e-2).")
-    log, powers = "log" in swept.tags, "powers_of_two" in swept.tags
-    if (log or powers) and low <= 0:
-        raise ConfigError(f"{key}: a logarithmic interval begins above 0.")
-    whole = powers or integer or (isinstance(low, int) and isinstance(high, int))
-    start = declared if isinstance(declared, (int, float)) else None
-    axis = Axis(key, low, high, log=log or powers, integer=whole, powers=powers, declared=start)
-    if axis.finite == []:
-        raise ConfigError(
-            f"{key}: there is no {'power of two' if powers else 'whole number'} from {low:g} to {high:g}; widen the interval."
-        )
-    return axis
+            raise ConfigError(f"{typed}: the tag {tag} is for an interval, as tag({tag},interval(8,256)); a list needs no tag.")
 
 
 def texts_of(override: Override) -> list[str]:
@@ -173,16 +167,16 @@ def texts_of(override: Override) -> list[str]:
     Raises:
         ConfigError: a range that holds no value, or no end of them.
     """
-    swept, said = override.value(), f"{override.get_key_element()}={override.get_value_string()}"
+    swept, typed = override.value(), f"{override.get_key_element()}={override.get_value_string()}"
     _check_tags(override, swept)
     if isinstance(swept, RangeSweep):
         numbers = [number for number in (swept.start, swept.stop, swept.step) if number is not None]
         if not all(map(isfinite, numbers)) or swept.step == 0:
-            raise ConfigError(f"{said}: a range has two finite ends and a step that is not 0, as range(1,9,2).")
+            raise ConfigError(f"{typed}: a range has two finite ends and a step that is not 0, as range(1,9,2).")
     texts = list(override.sweep_string_iterator())
     if not texts:
         raise ConfigError(
-            f"{said} holds no value: a range goes up to its second number without it, as range(2,5), or down with a negative step."
+            f"{typed} holds no value: a range goes up to its second number without it, as range(2,5), or down with a negative step."
         )
     return texts
 

@@ -1,8 +1,7 @@
 """The study on the disk: an Optuna study in a journal file, and ``study.json``, the plain rows that everything else reads.
 
-Only the controller writes here, under the folder's lease. The journal is the truth about points and values; study.json
-adds when and where each run happened, and is replaced whole. Both are written before a run starts and after it ended, so a
-study survives whoever dies.
+Only the controller writes here, under the folder's lock. The journal is the truth about points and values; study.json adds when and
+where each run happened, and is replaced whole. Both are written before a run starts and after it ended.
 """
 
 import json
@@ -27,7 +26,7 @@ from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.run import steady_clock
 from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
-from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences, refuse_other_code, trial_row
+from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences
 from gptshake.sweep.search import second_seeds, start_of
 from gptshake.sweep.space import Axis, Params, Point, Value, readable
 
@@ -40,7 +39,7 @@ class Study:
     """One study, open for its controller.
 
     Args:
-        folder: of the study; its lease is held by the caller.
+        folder: of the study; its lock is held by the caller.
         header: what it is about.
         axes: what varies.
         pruner: Optuna's; samplers come with ``ask``.
@@ -69,20 +68,17 @@ class Study:
         self.changed = False  # since study.json was written
         self.now = steady_clock()  # for whatever is subtracted: a system clock that is set must not change it
         self.deadline: float | None = None  # seconds since 1970 after which no trial begins
+        self.sign = -1.0 if header.direction == "maximize" else 1.0  # times a value: lower is better
         self._start = start_of(axes)
         stored = read_study(folder) if (folder / STUDY_FILE).exists() else None
         if stored:
-            refuse_differences(folder, stored, header)
-            if not may_differ:
-                refuse_other_code(stored, header)
+            refuse_differences(folder, stored, header, code=not may_differ)
             header.started, header.frozen = stored["started"], stored["frozen"]
         self._storage = _open_storage(folder, started=stored is not None)
         self._study = optuna.create_study(
             storage=self._storage,
-            study_name=next(
-                iter(optuna.get_all_study_names(self._storage)), header.name
-            ),  # one study a journal, however its folder is called
-            direction="maximize" if header.direction == "maximize" else "minimize",
+            study_name=next(iter(optuna.get_all_study_names(self._storage)), header.name),  # one a journal, however its folder is called
+            direction="maximize" if self.sign < 0 else "minimize",
             load_if_exists=True,
             pruner=pruner,
         )
@@ -90,12 +86,29 @@ class Study:
         self._study.set_metric_names([header.objective])
         self._load(stored or {})
 
+    def _load(self, stored: dict[str, Any]) -> None:
+        """Take up what an earlier controller left: points and values from the journal, runs from study.json."""
+        known = {row["number"]: row for row in stored.get("trials", [])}
+        for frozen in self._study.get_trials(deepcopy=False, states=tuple(_STATES)):
+            attributes = {} if frozen.state is TrialState.RUNNING else frozen.user_attrs
+            self.trials[frozen.number] = TrialRow(
+                frozen.number,
+                {axis.key: decode(axis, frozen.params[_name_of(axis)]) for axis in self.axes if _name_of(axis) in frozen.params},
+                list(frozen.user_attrs.get("overrides", [])),
+                [RunRow(**run) for run in known.get(frozen.number, {}).get("runs", [])],
+                attributes.get("state", _STATES[frozen.state]),
+                frozen.value if frozen.state is TrialState.COMPLETE else None,
+                attributes.get("reason"),
+                attributes.get("at"),
+            )
+        self.confirm = [TrialRow(**(row | {"runs": [RunRow(**run) for run in row["runs"]]})) for row in stored.get("confirm", [])]
+        self.write()
+
     def points(self) -> list[Point]:
         """Every trial as the search sees it: lower values are better."""
-        sign = -1.0 if self.header.direction == "maximize" else 1.0
         return [
-            Point(trial.number, trial.params, None if trial.value is None else sign * trial.value, trial.state)
-            for trial in sorted(self.trials.values(), key=lambda trial: trial.number)
+            Point(trial.number, trial.params, None if trial.value is None else self.sign * trial.value, trial.state)
+            for _, trial in sorted(self.trials.items())
         ]
 
     def ask(self, params: Params, sampler: optuna.samplers.BaseSampler | None = None) -> tuple[int, Params]:
@@ -107,14 +120,20 @@ class Study:
         Returns:
             The trial's number and its point.
         """
-        if not params:
-            self._study.sampler = sampler or self._study.sampler
-            number = self._study.ask({_name_of(axis): _distribution(axis) for axis in self.axes}).number
-            return number, self._rounded(number)
-        values = {_name_of(axis): encode(axis, params[axis.key]) for axis in self.axes}
-        distributions = {_name_of(axis): _distribution(axis, params[axis.key]) for axis in self.axes}
-        self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=values, distributions=distributions))
-        return self._study.get_trials(deepcopy=False)[-1].number, params
+        if params:
+            values = {_name_of(axis): encode(axis, params[axis.key]) for axis in self.axes}
+            distributions = {_name_of(axis): _distribution(axis, params[axis.key]) for axis in self.axes}
+            self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, params=values, distributions=distributions))
+            return self._study.get_trials(deepcopy=False)[-1].number, params
+        self._study.sampler = sampler or self._study.sampler
+        number = self._study.ask({_name_of(axis): _distribution(axis) for axis in self.axes}).number
+        trial_id, point = self._id(number), dict[str, Value]()
+        chosen = self._storage.get_trial(trial_id).params
+        for axis in self.axes:  # in as many digits as a person would type; the journal keeps these, too
+            point[axis.key] = readable(axis, decode(axis, chosen[_name_of(axis)]))
+            found = _distribution(axis)
+            self._storage.set_trial_param(trial_id, _name_of(axis), found.to_internal_repr(encode(axis, point[axis.key])), found)
+        return number, point
 
     def begin(self, row: TrialRow) -> None:
         """Keep a trial that was asked for, before any of its runs starts."""
@@ -143,7 +162,7 @@ class Study:
         return pruner.prune(self._study, self._storage.get_trial(trial_id))
 
     def _is_beside_the_best(self, number: int) -> bool:
-        """Whether a trial's loss is wanted, not its rank: in a plane, and along a line within a factor of 4 of the best."""
+        """Whether a trial's loss is wanted, not its rank: where a surface is fitted, and along a line within a factor of 4 of the best."""
         if self.header.search != "line":
             return self.header.search == "plane"
         axis, ranking = self.axes[0], self.ranking()
@@ -166,7 +185,7 @@ class Study:
         self.changed = True
 
     def task(self, trial: TrialRow, run: RunRow) -> dict[str, Any]:
-        """A run as the app's child process is told of it; what compares points and the seed have the last word."""
+        """What the app's child process is given for a run; what compares points and the seed have the last word."""
         keys = tuple(f"{axis.key}=" for axis in self.axes)
         swept = [text for text in trial.overrides if text.startswith(keys)]
         rest = [text for text in trial.overrides if text not in swept]
@@ -185,31 +204,27 @@ class Study:
     def ranking(self) -> list[TrialRow]:
         """Finished trials, the best first."""
         finished = [trial for trial in self.trials.values() if trial.state == "ok" and trial.value is not None]
-        return sorted(finished, key=lambda trial: (trial.value or 0.0) * (-1 if self.header.direction == "maximize" else 1))
+        return sorted(finished, key=lambda trial: self.sign * (trial.value or 0.0))
 
     def second_seeds(self) -> list[TrialRow]:
         """Trials of a line that a second seed is wanted of."""
-        key, sign = self.axes[0].key, -1.0 if self.header.direction == "maximize" else 1.0
+        key = self.axes[0].key
         first = {float(trial.params[key]): trial for trial in self.ranking()}
-        again = {float(row.params[key]): inf if row.value is None else sign * row.value for row in self.confirm if row.measures_noise}
-        wanted = second_seeds([(value, sign * (trial.value or 0.0)) for value, trial in first.items()], again)
+        again = {float(row.params[key]): inf if row.value is None else self.sign * row.value for row in self.confirm if row.measures_noise}
+        wanted = second_seeds([(value, self.sign * (trial.value or 0.0)) for value, trial in first.items()], again)
         return [first[value] for value in wanted]
 
     def failures(self) -> str | None:
         """A sentence about the points whose last trial failed, or that none has come to its end; else None."""
         last = {str(trial.params): trial for _, trial in sorted(self.trials.items())}
         failed = [trial for trial in last.values() if trial.state == "failed"]
-        if last and not failed and all(trial.state in ("diverged", "pruned") for trial in last.values()):
-            how = " or ".join(sorted({trial.state for trial in last.values()})).replace("pruned", "were pruned")
-            return (
-                f"All {len(last)} trials {how}, so there is no answer."
-                if len(last) > 1
-                else f"The only trial {how}, so there is no answer."
-            )
-        if not failed:
+        if failed:
+            lines = "\n".join(f"  {self.folder / str(trial.number)}: {trial.reason}" for trial in failed[:10])
+            return f"{len(failed)} of {len(last)} trials failed (details are in the file `output` of each folder):\n{lines}"
+        if not last or any(trial.state not in ("diverged", "pruned") for trial in last.values()):
             return None
-        lines = "\n".join(f"  {self.folder / str(trial.number)}: {trial.reason}" for trial in failed[:10])
-        return f"{len(failed)} of {len(last)} trials failed (details are in the file `output` of each folder):\n{lines}"
+        how = " or ".join(sorted({trial.state for trial in last.values()})).replace("pruned", "were pruned")
+        return f"{f'All {len(last)} trials' if len(last) > 1 else 'The only trial'} {how}, so there is no answer."
 
     def rows(self) -> dict[str, Any]:
         """Everything as plain values, as in study.json."""
@@ -226,37 +241,9 @@ class Study:
         write_atomic(self.folder / STUDY_FILE, json.dumps(redacted(self.rows()), indent=1) + "\n")
         self.changed = False
 
-    def _rounded(self, number: int) -> Params:
-        """What a sampler chose, in as many digits as a person would type; the journal keeps these, too."""
-        trial_id = self._id(number)
-        chosen = self._storage.get_trial(trial_id).params
-        params = {axis.key: readable(axis, decode(axis, chosen[_name_of(axis)])) for axis in self.axes}
-        for axis in self.axes:
-            found = _distribution(axis)
-            internal = found.to_internal_repr(encode(axis, params[axis.key]))
-            self._storage.set_trial_param(trial_id, _name_of(axis), internal, found)
-        return params
-
     def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-
-    def _load(self, stored: dict[str, Any]) -> None:
-        """Take up what an earlier controller left: points and values from the journal, runs from study.json."""
-        known = {row["number"]: row for row in stored.get("trials", [])}
-        for frozen in self._study.get_trials(deepcopy=False, states=tuple(_STATES)):
-            attributes = {} if frozen.state is TrialState.RUNNING else frozen.user_attrs
-            self.trials[frozen.number] = TrialRow(
-                frozen.number,
-                {axis.key: decode(axis, frozen.params[_name_of(axis)]) for axis in self.axes if _name_of(axis) in frozen.params},
-                list(frozen.user_attrs.get("overrides", [])),
-                [RunRow(**run) for run in known.get(frozen.number, {}).get("runs", [])],
-                attributes.get("state", _STATES[frozen.state]),
-                frozen.value if frozen.state is TrialState.COMPLETE else None,
-                attributes.get("reason"),
-                attributes.get("at"),
-            )
-        self.confirm = [trial_row(row) for row in stored.get("confirm", [])]
-        self.write()
+        study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
 
 def _open_storage(folder: Path, *, started: bool) -> BaseStorage:

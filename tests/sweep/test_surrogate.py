@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import sweep_driver
 
-from gptshake.sweep.plane import MOST, Position, SurfaceSearch, Walls, fit, is_rate_and_batch, sizes
 from gptshake.sweep.search import SampledSearch, search_for
 from gptshake.sweep.space import Axis, Params, Point
+from gptshake.sweep.surrogate import MOST, Position, SurrogateSearch, Walls, fit, is_rate_and_batch, sizes
 
 LR = Axis("optimizer.lr", 1e-5, 3e-2, log=True, declared=2e-3)
 BATCH = Axis("data.batch_size", 1, 512, log=True, integer=True, powers=True, declared=32)
@@ -27,8 +27,10 @@ def surface(c: float, rate: float, batch: int, cliff: float = math.inf, *, plate
     return loss
 
 
-def plane(n_trials: int | None = None, slots: int = 1, *, deterministic: bool = False, lr: Axis = LR, batch: Axis = BATCH) -> SurfaceSearch:
-    return SurfaceSearch(lr, batch, n_trials=n_trials, slots=slots, deterministic=deterministic)
+def plane(
+    n_trials: int | None = None, slots: int = 1, *, deterministic: bool = False, lr: Axis = LR, batch: Axis = BATCH
+) -> SurrogateSearch:
+    return SurrogateSearch(lr, batch, n_trials=n_trials, slots=slots, deterministic=deterministic)
 
 
 def at(point: Point) -> tuple[float, int]:
@@ -36,7 +38,7 @@ def at(point: Point) -> tuple[float, int]:
 
 
 def drive(
-    search: SurfaceSearch, loss: Loss, *, slots: int = 1, seed: int = 0, noise: float = 0.003, failed: frozenset[int] = frozenset()
+    search: SurrogateSearch, loss: Loss, *, slots: int = 1, seed: int = 0, noise: float = 0.003, failed: frozenset[int] = frozenset()
 ) -> list[Point]:
     """Run a search to its end; which of the running trials ends first is drawn."""
     noises = [random.Random(number).gauss(0, noise) for number in range(60)]
@@ -204,6 +206,6 @@ WIDE = Axis("data.batch_size", 8, 256, integer=True, declared=32)
 def test_one_rate_and_one_batch_are_searched_together_unless_a_sampler_is_named(axes: list[Axis], expected: bool) -> None:
     assert is_rate_and_batch(axes) is expected
     search = search_for(axes, n_trials=None, slots=1, seed=0, deterministic=False)
-    assert isinstance(search, SurfaceSearch) is expected
+    assert isinstance(search, SurrogateSearch) is expected
     named = search_for(axes, n_trials=None, slots=1, seed=0, deterministic=False, sampler=True)
     assert isinstance(named, SampledSearch) or not any(axis.numeric for axis in axes)

@@ -1,10 +1,15 @@
-"""What a sweep needs of the app that it sweeps, as protocols: any Hydra app is an ``App``, gptshake's own task is a ``Host``, too."""
+"""What a sweep needs of the app that it sweeps and of the place where runs happen. A cluster would be another ``Executor``.
+
+A run is a task (plain values) and a folder. Its end is an ``Outcome``, which lies in the folder, too, whoever has died.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
+
+from gptshake.processes import Outcome
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,9 @@ class Prepared:
 def joined(parts: Sequence[Prepared]) -> Prepared:
     """What a study over several options is prepared for: what all have in common, the mean time, the most memory and disk."""
     first = parts[0]
-    if len(parts) == 1:
-        return first
+
+    def same(name: str, otherwise: Any) -> Any:
+        return getattr(first, name) if all(getattr(part, name) == getattr(first, name) for part in parts) else otherwise
 
     def known(name: str) -> list[Any]:
         return [value for part in parts if (value := getattr(part, name)) is not None]
@@ -38,46 +44,40 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
         frozen=[text for text in first.frozen if all(text in part.frozen for part in parts)],
         declared={key: value for key, value in first.declared.items() if all(part.declared.get(key) == value for part in parts)},
         ranges={key: text for key, text in first.ranges.items() if all(part.ranges.get(key) == text for part in parts)},
-        warmer=first.warmer if all(part.warmer == first.warmer for part in parts) else "",
-        schedule=first.schedule if all(part.schedule == first.schedule for part in parts) else "",
+        warmer=same("warmer", ""),
+        schedule=same("schedule", ""),
         label=" · ".join(dict.fromkeys(word for part in parts for word in part.label.split(" · "))),
-        tokens=first.tokens if all(part.tokens == first.tokens for part in parts) else None,
+        tokens=same("tokens", None),
         seconds=fmean(known("seconds")) if known("seconds") else None,
         memory=max(known("memory"), default=None),
         disk=max(known("disk"), default=None),
     )
 
 
-@runtime_checkable
-class Host(Protocol):
-    """A task function that knows more about its runs than Hydra does."""
+class Host:
+    """What is known of runs beyond what Hydra knows of any app: nothing. gptshake's own task function is a ``Host`` that knows more."""
 
-    def plain(self) -> dict[str, Any]:
-        """What all runs share, as JSON, from which a child makes the host again."""
+    name: str | None = None  # the readable part of a study's default name; None: its folder is its name
+    dirty: bool = True  # whether a study may go on with another version of the code
+
+    def version(self) -> dict[str, Any]:
+        """Of the code."""
+        return {}
 
     def modules(self) -> Sequence[str]:
         """What to import before runs are forked."""
-
-    def study_name(self) -> str:
-        """The readable part of a study's default name."""
-
-    def code(self) -> dict[str, Any]:
-        """Version of the code; a study does not go on with another one."""
-
-    def may_differ(self) -> bool:
-        """Whether a study may go on with another version of the code."""
+        return ()
 
     def on_start(self, folder: Path) -> None:
         """Called once the study's folder is there and held."""
 
     def changes_cost(self, key: str) -> bool:
         """Whether the options of a swept key change what a run costs, so that each is prepared by itself."""
-
-    def prepare(self, composed: Any) -> dict[str, Any]:
-        """Find out the fields of ``Prepared``; called in a child."""
+        return False
 
     def comparable(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
         """Overrides that make a point comparable with the others, such as equal tokens for every batch size."""
+        return []
 
 
 class App(Protocol):
@@ -85,7 +85,8 @@ class App(Protocol):
 
     program: str  # how it is called, for the command that repeats a trial
     folder: Path  # hydra.sweep.dir
-    host: Host | None
+    host: Host
+    ours: bool  # whether its runs are gptshake's own
 
     def on_start(self, folder: Path) -> None:
         """Called once the study's folder is there and held."""
@@ -98,3 +99,54 @@ class App(Protocol):
 
     def shared(self) -> dict[str, Any]:
         """What every task holds besides its own point, as JSON."""
+
+
+class Running(Protocol):
+    """A run at work."""
+
+    slot: int
+    folder: Path
+    started: float  # time.monotonic()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended, if it has."""
+
+    def stop(self) -> None:
+        """Ask it to checkpoint and end."""
+
+    def kill(self, reason: str) -> None:
+        """End it now, as failed for this reason."""
+
+
+class Executor(Protocol):
+    """Runs tasks, so many at once."""
+
+    threads: int  # of one run
+    device: str  # in words, for people
+
+    def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
+        """Get ready to call ``target`` with tasks, in processes that have imported ``modules`` already."""
+
+    def probe(self, task: Any, folder: Path) -> Outcome:
+        """Do one task alone, where a run would be done, its output shown; returns at its end."""
+
+    def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
+        """Decide on the slots.
+
+        Args:
+            device: ``cuda``, ``mps`` or ``cpu``; None if it is not known what the tasks use.
+            memory: bytes that one run needs, or None.
+            most: more slots than that could never be filled; None if that is not known.
+        Returns:
+            Their number.
+        """
+
+    def start(self, task: Any, folder: Path) -> Running | None:
+        """Begin a run in a free slot; None if all are taken."""
+
+    def wait(self, seconds: float) -> Sequence[Running]:
+        """The runs that have ended; waits until there is one, or for so long."""
+
+    def close(self) -> None:
+        """End what still runs, and let go of everything."""

@@ -42,12 +42,8 @@ class Surface:
     """The fitted bowl, averaged over c: the loss above the best, as a share of it."""
 
     centre: Position
+    c: float  # the mean
     parts: Sequence[tuple[float, float, Floats, Floats]]  # likelihood, c, weights and their covariance
-
-    @property
-    def c(self) -> float:
-        """The mean c."""
-        return sum(likelihood * c for likelihood, c, _, _ in self.parts)
 
     def __call__(self, positions: Sequence[Position]) -> tuple[Floats, Floats]:
         """Mean and standard deviation at each position."""
@@ -72,8 +68,9 @@ def fit(points: Sequence[tuple[Position, float]]) -> Surface:
     fits = [(c, *_solved([position for position, _ in points], above, centre, c)) for c in CS]
     misfits = [misfit + ((c - USUAL_C) / SPREAD_C) ** 2 - float(np.linalg.slogdet(covariance)[1]) for c, misfit, _, covariance in fits]
     likely = np.exp(-0.5 * (np.array(misfits) - min(misfits)))
-    parts = zip(likely / likely.sum(), fits, strict=True)
-    return Surface(centre, [(float(share), c, weights, covariance) for share, (c, _, weights, covariance) in parts])
+    shares = (likely / likely.sum()).tolist()
+    parts = [(share, c, weights, covariance) for share, (c, _, weights, covariance) in zip(shares, fits, strict=True)]
+    return Surface(centre, sum(share * c for share, c, _, _ in parts), parts)
 
 
 def _solved(positions: Sequence[Position], above: Floats, centre: Position, c: float) -> tuple[float, Floats, Floats]:
@@ -97,7 +94,7 @@ def _features(positions: Sequence[Position], centre: Position, c: float) -> Floa
     return np.stack([np.ones_like(u), u, y, u**2, y**2], axis=1)
 
 
-class SurfaceSearch:
+class SurrogateSearch:
     """One learning rate and one batch size, both on a log scale.
 
     Args:
@@ -125,7 +122,7 @@ class SurfaceSearch:
         return min(MOSTLY + self._slots // 2, MOST), MOST
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        if len(points) >= MOST if self._n_trials is None else sum(point.state != "failed" for point in points) >= self._n_trials:
+        if is_over(points, self._n_trials, MOST):
             return None
         design = self._design()
         done, open_round = list(points), list[Point]()
@@ -150,30 +147,27 @@ class SurfaceSearch:
             if walls.allow(position, USUAL_C) and _is_new(position, taken, GRID):
                 return position
         finite = [(position, loss) for position, loss in ended if math.isfinite(loss)]
-        if not finite:
-            return self._down([position for position, _ in ended], taken) if ended and not running else None
+        if not finite:  # all have diverged: a quarter of the smallest rate
+            x, y = min((position for position, _ in ended), default=(0.0, 0.0))
+            position = (max(x - 2, self._ends[0]), y)
+            return position if ended and not running and _is_new(position, taken, GRID) else None
         best, lowest = min(finite, key=lambda entry: entry[1])
         surface = fit(finite)
         if running:
             expected = lowest + (abs(lowest) or 1.0) * np.maximum(surface(running)[0], 0.0)
             surface = fit([*finite, *zip(running, map(float, expected), strict=True)])
         for halved in range(FINER):
-            positions = self._near(best, surface.c, GRID / 2**halved)
-            positions = [
-                position for position in positions if walls.allow(position, surface.c) and _is_new(position, taken, GRID / 2**halved)
-            ]
-            if positions:
-                return self._promising(positions, surface, [position for position, _ in finite], best)
+            grid = GRID / 2**halved
+            near = self._near(best, surface.c, grid)
+            positions = [position for position in near if walls.allow(position, surface.c) and _is_new(position, taken, grid)]
+            if positions:  # the largest expected improvement, of equals the nearest to the best, unless it is too small to go on
+                level = float(surface([position for position, _ in finite])[0].min())
+                gains = [expected_gain(level - float(mean), float(sd)) for mean, sd in zip(*surface(positions), strict=True)]
+                most, _, position = max((gain, -math.dist(at, best), at) for gain, at in zip(gains, positions, strict=True))
+                return position if most > SETTLED or self._n_trials is not None else None
             if self._n_trials is None:
                 break
         return None
-
-    def _promising(self, positions: list[Position], surface: Surface, known: list[Position], best: Position) -> Position | None:
-        """The position of the largest expected improvement, of equals the nearest to the best; None if it is too small to go on."""
-        level = float(surface(known)[0].min())
-        gains = [expected_gain(level - float(mean), float(sd)) for mean, sd in zip(*surface(positions), strict=True)]
-        most, _, position = max((gain, -math.dist(position, best), position) for gain, position in zip(gains, positions, strict=True))
-        return position if most > SETTLED or self._n_trials is not None else None
 
     def _design(self) -> list[Position]:
         """The start, a larger rate, a smaller batch along the ridge, or a larger one if there is none; with more slots the ones around."""
@@ -184,12 +178,6 @@ class SurfaceSearch:
             position = (min(max(mirrored * x if step else x, self._ends[0]), self._ends[1]), self._size(index))
             found += [position] if _is_new(position, found, GRID) else []
         return found
-
-    def _down(self, ended: list[Position], taken: list[Position]) -> Position | None:
-        """All have diverged: a quarter of the smallest rate."""
-        x, y = min(ended)
-        position = (max(x - 2, self._ends[0]), y)
-        return position if _is_new(position, taken, GRID) else None
 
     def _near(self, best: Position, c: float, grid: float) -> list[Position]:
         """What lies in reach of the best: its batch and the neighbours, rates of a grid that holds the start."""
@@ -250,15 +238,9 @@ def is_rate_and_batch(axes: Sequence[Axis]) -> bool:
     """Whether these are one learning rate and one batch size, in this order or the other, both as ranges."""
     if len(axes) != 2 or not all(axis.numeric for axis in axes):
         return False
-    rate, batch = ordered(axes)
+    rate, batch = sorted(axes, key=lambda axis: "batch" in axis.key)
     named = rate.key.endswith("optimizer.lr") and batch.key.lstrip("+") in ("data.batch_size", "data.batch_tokens")
     return named and rate.log and batch.integer and batch.bounds[0] >= 1
-
-
-def ordered(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
-    """The rate, then the batch."""
-    first, second = axes
-    return (second, first) if "batch" in first.key else (first, second)
 
 
 def sizes(axis: Axis) -> list[int]:
@@ -292,3 +274,8 @@ def _is_new(position: Position, taken: Sequence[Position], grid: float) -> bool:
 
 def _number(value: Value | None) -> float | None:
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
+
+
+def is_over(points: Sequence[Point], n_trials: int | None, most: int) -> bool:
+    """Whether there are as many points as were asked for, or where nobody asked, as many as a search may take."""
+    return len(points) >= most if n_trials is None else sum(point.state != "failed" for point in points) >= n_trials
