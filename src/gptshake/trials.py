@@ -9,7 +9,7 @@ import pkgutil
 import shutil
 from base64 import b85decode, b85encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,13 @@ TRIAL_START = 1.0  # seconds: its process is forked with everything imported
 class Trials(Host):
     """gptshake's task function of a sweep."""
 
-    name: str  # readable part of a study's default name
+    name: str = field()  # readable part of a study's default name; a field of its own, as the default of a host is none here
     label: str  # what the data really is, as the source says
     provenance: dict[str, Any]  # collected once for all trials
     code: Code  # that they run
     local_conf: dict[str, bytes]  # the user's own files: config that they compose from, Python that it names
     recipes: dict[str, list[str]]  # files of ``experiment=`` that are swept: override -> what it means, for the record
-    dirty: bool  # whether a study may be resumed with other code
+    dirty: bool = field()  # whether a study may be resumed with other code
 
     def plain(self) -> dict[str, Any]:
         """Everything as JSON, from which a child makes its own."""
