@@ -46,7 +46,7 @@ times: ???
 hydra:
   sweep: {dir: study}
   sweeper:
-    executor: {_target_: gptshake.sweep.local.LocalSlots, slots: 4}
+    executor: {_target_: gptshake.sweep.executor.local.LocalSlots, slots: 4}
 """
 PEER = """
 defaults:

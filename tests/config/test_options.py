@@ -27,7 +27,7 @@ from gptshake.setup import resolve
 from gptshake.setup.instantiate import make
 from gptshake.setup.run import OURS
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.local import LocalSlots
+from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.options import sampler_for
 from gptshake.sweep.space import axis_of
 from hydra_plugins.gptshake_sweeper.sweeper import GptshakeSweeper
@@ -178,17 +178,11 @@ def test_the_old_name_of_a_text_and_a_tokenizer_means_both(name: str, parts: tup
     assert compose(["model=tiny", f"data={name}", "tokenizer=char"]).tokenizer == compose(["tokenizer=char"]).tokenizer
 
 
-OPTIONS_OF_OLD_TARGETS = (("logger", "wandb"), ("logger", "tensorboard"), ("executor", "local"))
-
-
-@pytest.mark.parametrize(("option", "old"), list(zip(OPTIONS_OF_OLD_TARGETS, OLD_TARGETS, strict=True)))
-def test_the_old_target_of_a_packaged_option_is_the_new_one(option: tuple[str, str], old: str) -> None:
-    group, name = option
-    key = {"executor": "hydra.sweeper.executor"}.get(group, group)
-    new = compose([f"{group}={name}"], with_hydra=True)
-    again = compose([f"{group}={name}", f"{key}._target_={old}"], with_hydra=True)
-    assert OmegaConf.select(again, key) == OmegaConf.select(new, key)
-    assert not more_than_a_value(f"{key}._target_={old}") and get_object(OmegaConf.select(new, f"{key}._target_"))
+@pytest.mark.parametrize(("option", "old"), list(zip(("wandb", "tensorboard"), OLD_TARGETS, strict=True)))
+def test_the_old_target_of_a_tracker_is_the_new_one(option: str, old: str) -> None:
+    new = compose([f"logger={option}"])
+    assert compose([f"logger={option}", f"logger._target_={old}"]) == new
+    assert not more_than_a_value(f"logger._target_={old}") and get_object(new.logger._target_)
 
 
 def test_an_old_name_is_taken_from_the_shell_and_from_records_but_never_listed(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_the_report_is_drawn_again_by_name_without_torch(commands: Any, light_co
     assert light_commands(tmp_path, "task=report", "study=mne").error == "There is no study 'mne'; did you mean mine?"
 
 
-KEEP = "from gptshake.sweep import local\nlocal.remove_task = lambda folder: None\n"
+KEEP = "from gptshake.sweep.executor import local\nlocal.remove_task = lambda folder: None\n"
 
 
 def test_a_trial_is_a_file_that_any_process_can_run(commands: Any, small: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from deeds import environment
 
 from gptshake import hardware
 from gptshake.errors import ConfigError, Stop
-from gptshake.sweep.local import LocalSlots, visible_gpus
+from gptshake.sweep.executor.local import LocalSlots, visible_gpus
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,6 @@ OLD_OPTIONS = {
 OLD_TARGETS = {
     "gptshake.record.sinks.wandb.WandbSink": "gptshake.record.trackers.wandb.WandbTracker",
     "gptshake.record.sinks.tensorboard.TensorBoardSink": "gptshake.record.trackers.tensorboard.TensorBoardTracker",
-    "gptshake.sweep.executor.local.LocalSlots": "gptshake.sweep.local.LocalSlots",
 }
 
 CONFIG_DIR = "GPTSHAKE_CONFIG_DIR"  # variable that hands --config-dir on to processes of ours

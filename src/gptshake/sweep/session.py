@@ -25,7 +25,7 @@ from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.lock import RunLock
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED, Controller, Limits, Proposals
-from gptshake.sweep.local import LocalSlots
+from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.options import (
     check,
     first_points,
