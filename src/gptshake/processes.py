@@ -124,7 +124,6 @@ class Command:
         self.kill()
 
     def kill(self) -> None:
-        """End it now."""
         self.process.kill()
         self.process.wait()
 
@@ -307,7 +306,6 @@ def _flush() -> None:
 
 
 def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str], sources: str | None) -> NoReturn:
-    """A child's life: its folder, the target, the outcome."""
     outcome = Outcome("failed", reason="its folder could not be made")
     server = sys.modules.get("gptshake.preloaded") if sources else None  # missing where an app has a server of its own
     threading.Thread(target=_stop_with_parents, args=(os.getppid(),), daemon=True).start()  # takes no signals, as they are blocked
@@ -427,7 +425,6 @@ def read_task(folder: Path) -> Any:
 
 
 def remove_task(folder: Path) -> None:
-    """Take it away once it is done."""
     (folder / _TASK).unlink(missing_ok=True)
 
 

@@ -37,7 +37,6 @@ class Axis:
 
     @property
     def numeric(self) -> bool:
-        """Whether it is a range of numbers."""
         return self.low is not None
 
     @property
@@ -53,7 +52,6 @@ class Axis:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Both ends of a numeric axis."""
         if self.low is None or self.high is None:
             raise ValueError(f"{self.key} is a list")
         return self.low, self.high

@@ -286,11 +286,8 @@ def _distribution(axis: Axis, value: Value | None = None) -> BaseDistribution:
 
 
 def encode(axis: Axis, value: Value) -> Value:
-    """A value as Optuna keeps it."""
     return round(log2(float(value))) if axis.powers else value
 
 
-def decode(axis: Axis, value: Any) -> Value:
-    """What Optuna keeps, as the value that it means."""
-    plain: Value = 2**value if axis.powers else value
-    return plain
+def decode(axis: Axis, value: Any) -> Any:
+    return 2**value if axis.powers else value
