@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptshake.errors import ConfigError
-from gptshake.model.cache import Cache
+from gptshake.model.attention import Cache
 from gptshake.model.gpt import GPT
 
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 16, "vocab_size": 50}

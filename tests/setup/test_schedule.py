@@ -2,7 +2,7 @@
 
 import pytest
 
-from gptshake.estimate.budget import plan
+from gptshake.estimate.budget import Request, plan
 from gptshake.setup.schedule import lr_transfer_note
 
 
@@ -27,8 +27,8 @@ from gptshake.setup.schedule import lr_transfer_note
     ],
 )
 def test_a_rate_from_runs_of_another_length_says_how_far_it_carries(found: dict[str, object] | None, steps: int, said: str) -> None:
-    budget = plan(
+    request = Request(
         n_parameters=10_000, epoch_tokens=2_048_000, block_size=64, batch_size=32, micro_batch_size=32, max_micro_batch=32, max_steps=steps
     )
-    note = lr_transfer_note(found, budget)
+    note = lr_transfer_note(found, plan(request))
     assert said in note and bool(note) == bool(said)

@@ -21,7 +21,6 @@ from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 from gptshake.training.callbacks.checkpoint import Checkpoint
 from gptshake.training.callbacks.metrics import Metrics
-from gptshake.training.evaluation import Evaluation
 from gptshake.training.module import GPTModule
 from gptshake.training.step import Step
 from gptshake.training.trainer import RecordLogger, build_trainer
@@ -93,9 +92,9 @@ class Training:
     def batches(self) -> TrainBatches:
         return TrainBatches(TOKENS, BLOCK, self.micro, seed=1)
 
-    def _validate(self) -> Evaluation:
+    def _validate(self) -> tuple[float, float]:
         loss = self.val_losses.pop(0) if len(self.val_losses) > 1 else self.val_losses[0]
-        return Evaluation(loss, loss, 1)
+        return loss, loss
 
 
 @pytest.fixture

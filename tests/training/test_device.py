@@ -117,7 +117,7 @@ def test_no_part_of_a_training_needs_float64(training: Callable[..., Any]) -> No
     job = training(dropout=0.1)
     batches = [next(iter(job.batches())) for _ in range(3)]
     with NoDoubles():
-        assert evaluate(job.model, batches, 1.0).tokens == 3 * batches[0][:, 1:].numel()
+        assert evaluate(job.model, batches)[1] == 3 * batches[0][:, 1:].numel()
         generate(job.model, batches[0][:1, :1], 4, top_p=0.9)
         list(measure(job.step, batches, 1, 3, steps=0, tokens=0))
         assert len(job.fit(NoiseScale(split_every=2))) == 4
@@ -202,6 +202,25 @@ def test_what_is_logged_is_in_the_row_of_its_step_also_where_values_are_read_lat
     monkeypatch.setattr(metrics, "LATE", late)
     rows = training(steps=5, interval=2).fit(Logs())
     assert [(row["step"], row["mine/steps"], row["mine/norm"]) for row in rows] == [(1, 1, 1), (2, 2, 3), (3, 3, 6), (4, 4, 10), (5, 5, 15)]
+
+
+class Fails(pl.Callback):
+    """An ordinary error at the beginning of the third step."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if pl_module.steps == 2:
+            raise ValueError("a fault")
+
+
+@pytest.mark.parametrize("late", [set(), {"cpu"}])
+def test_an_error_loses_no_row_also_where_values_are_read_late(
+    training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, late: set[str]
+) -> None:
+    monkeypatch.setattr(metrics, "LATE", late)
+    job = training(steps=5, interval=100)
+    with pytest.raises(ValueError, match="a fault"):
+        job.fit(Fails())
+    assert [row["step"] for row in job.run.rows()] == [1, 2]
 
 
 class Begins(pl.Callback):

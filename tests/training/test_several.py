@@ -112,7 +112,7 @@ def test_a_rank_that_follows_writes_nothing(training: Callable[..., Any], tmp_pa
 def test_a_validation_that_is_shared_scores_every_target_once(training: Callable[..., Any], n: int) -> None:
     model = training().model
     batches = [torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(number)) for number in range(n)]
-    whole = evaluate(model, batches, 1.0)
+    loss, tokens = evaluate(model, batches)
     parts: list[list[float]] = []
 
     class Counting(Ranks):
@@ -121,10 +121,10 @@ def test_a_validation_that_is_shared_scores_every_target_once(training: Callable
             return [values[0], max(values[1], 1)]
 
     for rank in range(3):
-        evaluate(model, batches, 1.0, ranks=Counting(rank, 3))
+        evaluate(model, batches, ranks=Counting(rank, 3))
     loss_sum, scored = (sum(values) for values in zip(*parts, strict=True))
-    assert scored == whole.tokens
-    assert loss_sum / scored == pytest.approx(whole.loss, abs=1e-12)
+    assert scored == tokens
+    assert loss_sum / scored == pytest.approx(loss, abs=1e-12)
 
 
 def test_the_noise_scale_is_for_one_device(training: Callable[..., Any]) -> None:

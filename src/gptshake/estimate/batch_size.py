@@ -1,4 +1,4 @@
-"""Which micro-batch sizes to try on a device and which to take, from the seconds and the memory of those tried. Pure arithmetic.
+"""Which micro-batch sizes to try on a device and which to take, from the seconds and the memory of those tried.
 
 Sizes are doubled until one does not fit, or until more brings no more speed; then the gap to the first that does not fit is
 halved. The largest that fits and the fastest are two answers: a device is busy long before its memory is full.
@@ -37,16 +37,17 @@ def next_size(tried: Sequence[Tried], batch: int, *, most: int | None = None, sa
         tried: so far, in any order.
         batch: sequences of a step on one device.
         most: no size above it is wanted.
-        saturates: stop where two doublings in a row have brought no speed, too, and not only where memory ends.
+        saturates: also stop where two doublings in a row have brought no speed.
     """
-    fitting = sorted(row.size for row in tried if row.fits)
-    too_large = min((row.size for row in tried if not row.fits), default=None)
     if not tried:
         return 1
+    largest_fit = max((row.size for row in tried if row.fits), default=0)
+    too_large = min((row.size for row in tried if not row.fits), default=None)
     if too_large is None:
-        enough = (most is not None and fitting[-1] >= most) or (saturates and is_saturated(tried, batch))
-        return None if enough else min(2 * fitting[-1], most or 2 * fitting[-1])
-    low = max((size for size in fitting if size < too_large), default=0)
+        if (most is not None and largest_fit >= most) or (saturates and is_saturated(tried, batch)):
+            return None
+        return min(2 * largest_fit, most or 2 * largest_fit)
+    low = max((row.size for row in tried if row.fits and row.size < too_large), default=0)
     return None if too_large - low <= max(1, low // CLOSE) else (low + too_large) // 2
 
 
@@ -62,10 +63,7 @@ def largest(tried: Sequence[Tried]) -> Tried:
 
 
 def fastest(tried: Sequence[Tried], batch: int, *, beyond: bool = False) -> Tried:
-    """The smallest of the sizes up to ``batch`` that are as fast as the fastest of them; one of them must fit.
-
-    With ``beyond`` of all sizes: those above the batch need larger steps, which is another training.
-    """
+    """The smallest of the sizes up to ``batch`` (of all, with ``beyond``) that are as fast as the fastest of them; one must fit."""
     usable = [row for row in tried if row.fits and (beyond or row.size <= batch)]
     enough = max(row.rate(batch) for row in usable) / (1 + SAME)
     return min((row for row in usable if row.rate(batch) >= enough), key=lambda row: row.size)

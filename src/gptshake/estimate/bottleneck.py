@@ -1,7 +1,7 @@
 """What holds a training step up, from the seconds of its parts: a verdict in words, with a number and something to do about it.
 
-Pure arithmetic. What could be avoided (waiting for data, copies, bookkeeping, an update for few tokens) is blamed before the
-arithmetic of the network, which is what a step is for.
+What could be avoided (waiting for data, copies, bookkeeping, an update for few tokens) is blamed before the arithmetic of the
+network, which is what a step is for.
 """
 
 import math
@@ -15,7 +15,6 @@ PARTS = ("data", "transfer", "forward", "backward", "optimizer", "logging", "oth
 ONCE_A_STEP = ("optimizer", "logging")  # the other parts come again with every micro-batch
 MOST_WORKERS = 16
 HAND_OVER_S = 1e-3  # what a worker needs to hand a batch over
-NOTICED = {"data": 0.2, "transfer": 0.2, "bookkeeping": 0.25, "optimizer": 0.25}  # shares of a step from which on a part is blamed
 LOW_MFU = 0.15  # below it passes are too small to fill a device: 0.3 to 0.4 is usual on a CPU, 0.3 to 0.5 on a GPU
 MUCH_VALIDATION, GOOD_VALIDATION = 0.15, 0.05  # shares of the training: what is mentioned, and what is advised
 
@@ -86,14 +85,15 @@ def verdict(parts: Mapping[str, float], now: Situation) -> list[str]:
         now: how the run is set up.
     """
     total = sum(parts.values())
-    found = {
-        "data": (parts["data"] / total, _loader),
-        "transfer": (parts["transfer"] / total, _transfer),
-        "bookkeeping": ((parts["logging"] + parts["other"]) / total, _bookkeeping),
-        "optimizer": (parts["optimizer"] / total, _optimizer),
-    }
-    blamed = sorted((item for name, item in found.items() if item[0] >= NOTICED[name]), key=lambda item: -item[0])
-    return [sentence(parts, total, now) for _, sentence in blamed] or [_compute(parts, total, now)]
+    shares = {name: seconds / total for name, seconds in parts.items()}
+    blamed = [
+        (shares["data"], 0.2, _loader),
+        (shares["transfer"], 0.2, _transfer),
+        (shares["logging"] + shares["other"], 0.25, _bookkeeping),
+        (shares["optimizer"], 0.25, _optimizer),
+    ]
+    worst = sorted((item for item in blamed if item[0] >= item[1]), key=lambda item: -item[0])
+    return [sentence(shares, total, now) for _, _, sentence in worst] or [_compute(shares, now)]
 
 
 def validation_advice(seconds: float, interval: int, step_seconds: float) -> str | None:
@@ -134,55 +134,54 @@ def workers_needed(wait: float, rest: float, workers: int) -> int:
     return max(1, workers + 1 if workers else 1, math.ceil(round(fetch / max(rest, HAND_OVER_S), 3)))
 
 
-def _loader(parts: Mapping[str, float], total: float, now: Situation) -> str:
-    wait, rest = parts["data"] / now.accumulation, (total - parts["data"]) / now.accumulation
+def _loader(shares: Mapping[str, float], total: float, now: Situation) -> str:
+    a_pass, share = total / now.accumulation, shares["data"]
+    wait, rest = share * a_pass, (1 - share) * a_pass
     needed, computes = workers_needed(wait, rest, now.workers), now.computing is not None and now.computing > 0.5
     most = min(now.cores, MOST_WORKERS) if computes else MOST_WORKERS
     how = "" if now.computing is None else "; fetching computes" if computes else "; fetching itself waits for a disk or a network"
-    head = f"loader-bound: {percent(parts['data'] / total)} of the step waits for data ({three_digits(1e3 * wait)} ms a micro-batch{how})"
+    head = f"loader-bound: {percent(share)} of the step waits for data ({three_digits(1e3 * wait)} ms a micro-batch{how})"
     if now.workers == 0 and wait < HAND_OVER_S:
         return f"{head}; a larger data.micro_batch_size makes fewer, larger batches."
     if needed > most:
         more = f"set data.workers={most}, and " if now.workers < most else ""
         return f"{head}; {more}make the source faster: {needed} processes would be needed to keep up with the training."
-    return f"{head}; set data.workers={needed} (at best {total / (total - parts['data']):.2g} times as fast)."
+    return f"{head}; set data.workers={needed} (at best {1 / (1 - share):.2g} times as fast)."
 
 
-def _transfer(parts: Mapping[str, float], total: float, now: Situation) -> str:
+def _transfer(shares: Mapping[str, float], total: float, now: Situation) -> str:
     return (
-        f"transfer-bound: {percent(parts['transfer'] / total)} of the step copies batches to the device; "
+        f"transfer-bound: {percent(shares['transfer'])} of the step copies batches to the device; "
         "a larger data.micro_batch_size copies in fewer, larger pieces."
     )
 
 
-def _bookkeeping(parts: Mapping[str, float], total: float, now: Situation) -> str:
+def _bookkeeping(shares: Mapping[str, float], total: float, now: Situation) -> str:
     head = (
-        f"overhead-bound: callbacks and the record take {percent(parts['logging'] / total)}, the loop around the passes "
-        f"{percent(parts['other'] / total)} of a step of {three_digits(1e3 * total)} ms"
+        f"overhead-bound: callbacks and the record take {percent(shares['logging'])}, the loop around the passes "
+        f"{percent(shares['other'])} of a step of {three_digits(1e3 * total)} ms"
     )
-    if parts["logging"] > parts["other"]:
+    if shares["logging"] > shares["other"]:
         return f"{head}; the slowest callback is {now.callback}, and callbacks=none leaves out those that can be left out."
-    longer = "a larger data.micro_batch_size makes fewer, longer passes" if now.accumulation > 1 else "a larger data.batch_size"
-    return f"{head}; {longer}{'' if now.accumulation > 1 else ' makes longer steps'}."
+    if now.accumulation > 1:
+        return f"{head}; a larger data.micro_batch_size makes fewer, longer passes."
+    return f"{head}; a larger data.batch_size makes longer steps."
 
 
-def _optimizer(parts: Mapping[str, float], total: float, now: Situation) -> str:
-    share = parts["optimizer"] / total
-    factor = 2
+def _optimizer(shares: Mapping[str, float], total: float, now: Situation) -> str:
+    share, factor = shares["optimizer"], 2
     while share / (share + factor * (1 - share)) > 0.15 and factor < 64:
         factor *= 2
-    then = share / (share + factor * (1 - share))
     return (
         f"optimizer-bound: the update of the weights takes {percent(share)} of the step, for {now.batch_size} sequences; "
-        f"with data.batch_size={factor * now.batch_size} it would be {percent(then)} (another batch may need another optimizer.lr)."
+        f"with data.batch_size={factor * now.batch_size} it would be {percent(share / (share + factor * (1 - share)))} "
+        "(another batch may need another optimizer.lr)."
     )
 
 
-def _compute(parts: Mapping[str, float], total: float, now: Situation) -> str:
-    share = (parts["forward"] + parts["backward"]) / total
-    head = f"compute-bound: forward and backward are {percent(share)} of the step; " + (
-        "MFU not known" if now.mfu is None else f"MFU {now.mfu:.2g} of {now.peak}"
-    )
+def _compute(shares: Mapping[str, float], now: Situation) -> str:
+    mfu = "MFU not known" if now.mfu is None else f"MFU {now.mfu:.2g} of {now.peak}"
+    head = f"compute-bound: forward and backward are {percent(shares['forward'] + shares['backward'])} of the step; {mfu}"
     if now.device == "cuda" and now.precision == "32-true":
         return f"{head}; trainer.precision=bf16-mixed (16-mixed before Ampere) multiplies faster."
     if now.mfu is not None and now.mfu < LOW_MFU:

@@ -1,4 +1,4 @@
-"""From what was asked (sequences, tokens, steps, epochs) to what a run will do: batch, accumulation, steps, tokens. Pure integers.
+"""From what was asked (sequences, tokens, steps, epochs) to what a run will do: batch, accumulation, steps, tokens.
 
 ``plan`` goes from top to bottom: the run's length in tokens, the batch (an automatic one depends on the length), the
 micro-batch, and at last the steps. Every number that a user meets in the plan line comes from here.
@@ -15,8 +15,25 @@ DEFAULT_EPOCHS = 4  # Muennighoff et al. 2023: up to 4 passes, repeated tokens a
 MIN_STEPS = 200  # that an automatic batch leaves to the run
 MOST_BATCH_TOKENS = 2**31  # of one step: hundreds of times the largest batch of GPT-3; more is a typing error
 DEFAULT_BATCH = 32  # sequences of an automatic batch without a preset
-
 AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the length and the batch of a run are worked out from; ranges of the options are checked before."""
+
+    n_parameters: int  # of the network, for the default length
+    epoch_tokens: int  # target tokens of one pass: blocks x block_size
+    block_size: int  # tokens per sequence
+    batch_size: int | str  # sequences per step over all devices, or auto
+    micro_batch_size: int | str  # sequences per pass and device, or auto, which is max_micro_batch
+    max_micro_batch: int  # the most that a device should be given at once
+    batch_tokens: int | None = None  # tokens per step; beats batch_size
+    preset_tokens: int | None = None  # tokens per step of the model's preset; used by auto only
+    devices: int = 1  # that share a step
+    max_steps: int | None = None
+    max_epochs: float | None = None  # passes over the training split; fractions allowed
+    max_tokens: int | None = None  # target tokens
 
 
 @dataclass(frozen=True)
@@ -53,46 +70,19 @@ class Budget:
         return f"{self.batch_size}{passes} sequence{'s' if self.batch_size > 1 else ''}"
 
 
-def plan(
-    *,
-    n_parameters: int,
-    epoch_tokens: int,
-    block_size: int,
-    batch_size: int | str,
-    micro_batch_size: int | str,
-    max_micro_batch: int,
-    batch_tokens: int | None = None,
-    preset_tokens: int | None = None,
-    devices: int = 1,
-    max_steps: int | None = None,
-    max_epochs: float | None = None,
-    max_tokens: int | None = None,
-) -> Budget:
+def plan(request: Request) -> Budget:
     """Resolve batch and length of a run.
 
     The first limit reached ends it: steps, epochs, tokens, or, when none is given, the default of ``run_tokens``. The last step
     is a whole one, so epochs and tokens are reached and may be passed by less than a step. An automatic batch looks at the
     length without ``max_steps``, which counts in batches: a run cut to a few steps takes the steps that the long run would begin with.
 
-    Args:
-        n_parameters: of the network, for the default length.
-        epoch_tokens: target tokens of one pass: blocks x block_size.
-        block_size: tokens per sequence.
-        batch_size: sequences per step over all devices, or ``auto``.
-        micro_batch_size: sequences per pass and device, or ``auto``, which is ``max_micro_batch``.
-        max_micro_batch: the most that a device should be given at once.
-        batch_tokens: tokens per step; beats ``batch_size``.
-        preset_tokens: tokens per step of the model's preset; used by ``auto`` only.
-        devices: that share a step.
-        max_steps: limit in optimizer steps.
-        max_epochs: limit in passes over the training split; fractions allowed.
-        max_tokens: limit in target tokens.
     Raises:
-        ConfigError: a value out of its range, or a batch that the devices cannot share.
+        ConfigError: a batch that is too large, not whole sequences, or that the devices cannot share.
     """
-    _at_least_one("trainer.max_steps", max_steps)
-    tokens, stop_rule = run_tokens(n_parameters, epoch_tokens, max_epochs=max_epochs, max_tokens=max_tokens)
-    batch, note = resolve_batch(batch_size, batch_tokens, preset_tokens, block_size, tokens)
+    block_size, devices = request.block_size, request.devices
+    tokens, stop_rule = run_tokens(request)
+    batch, note = resolve_batch(request, tokens)
     if batch * block_size > MOST_BATCH_TOKENS:
         raise ConfigError(f"A batch of {batch:,} sequences is {batch * block_size:,} tokens per step; at most {MOST_BATCH_TOKENS:,} work.")
     if batch % devices:
@@ -100,79 +90,63 @@ def plan(
             f"A batch of {batch} sequences cannot be shared by {devices} devices: make data.batch_size a multiple of {devices}."
         )
     per_device = batch // devices
-    limit, explicit = (max_micro_batch, False) if isinstance(micro_batch_size, str) else (micro_batch_size, True)
-    _check_auto("data.micro_batch_size", micro_batch_size)
-    micro = micro_batch(per_device, limit)
+    asked = None if isinstance(request.micro_batch_size, str) else request.micro_batch_size
+    most = min(request.max_micro_batch if asked is None else asked, per_device)
+    micro = micro_batch(per_device, most)
     notes = [note] if note else []
-    if explicit and micro < min(limit, per_device):
-        notes.append(f"data.micro_batch_size={limit} does not divide {per_device} sequences; using {micro}")
-    steps = ceil(tokens / (batch * block_size))
-    if max_steps is not None and (max_steps <= steps or (max_epochs is None and max_tokens is None)):
+    if asked is not None and micro < most:
+        notes.append(f"data.micro_batch_size={asked} does not divide {per_device} sequences; using {micro}")
+    steps, per_step, max_steps = ceil(tokens / (batch * block_size)), batch * block_size, request.max_steps
+    if max_steps is not None and (max_steps <= steps or (request.max_epochs is None and request.max_tokens is None)):
         steps, stop_rule = max_steps, "max_steps"
-    total = steps * batch * block_size
+    total = steps * per_step
     return Budget(
-        batch, micro, per_device // micro, block_size, steps, batch * block_size, total, total / epoch_tokens, stop_rule, tuple(notes)
+        batch, micro, per_device // micro, block_size, steps, per_step, total, total / request.epoch_tokens, stop_rule, tuple(notes)
     )
 
 
-def run_tokens(n_parameters: int, epoch_tokens: int, *, max_epochs: float | None = None, max_tokens: int | None = None) -> tuple[int, str]:
+def run_tokens(request: Request) -> tuple[int, str]:
     """Length of a run in tokens, and the rule that decided: the smallest limit given, else the smaller of two defaults.
 
     The defaults are 20 tokens per parameter (Hoffmann et al. 2022) and 4 epochs (Muennighoff et al. 2023).
-
-    Raises:
-        ConfigError: a limit that is not positive.
     """
-    _at_least_one("trainer.max_tokens", max_tokens)
-    if max_epochs is not None and not max_epochs > 0:
-        raise ConfigError(f"trainer.max_epochs={max_epochs} must be a number above 0, such as 1 or 0.5.")
     limits: list[tuple[int, str]] = []
-    if max_epochs is not None:
-        limits.append((max(1, round(max_epochs * epoch_tokens)), "max_epochs"))
-    if max_tokens is not None:
-        limits.append((max_tokens, "max_tokens"))
-    defaults = [(TOKENS_PER_PARAMETER * n_parameters, "20 tokens per parameter"), (DEFAULT_EPOCHS * epoch_tokens, "4 epochs")]
-    return min(limits or defaults)
+    if request.max_epochs is not None:
+        limits.append((max(1, round(request.max_epochs * request.epoch_tokens)), "max_epochs"))
+    if request.max_tokens is not None:
+        limits.append((request.max_tokens, "max_tokens"))
+    parameters, epochs = TOKENS_PER_PARAMETER * request.n_parameters, DEFAULT_EPOCHS * request.epoch_tokens
+    return min(limits or [(parameters, "20 tokens per parameter"), (epochs, "4 epochs")])
 
 
-def resolve_batch(
-    batch_size: int | str, batch_tokens: int | None, preset_tokens: int | None, block_size: int, run_tokens: int
-) -> tuple[int, str | None]:
+def resolve_batch(request: Request, run_tokens: int) -> tuple[int, str | None]:
     """Sequences per step, and a sentence when the preset's batch was too large for the run.
 
     ``batch_tokens`` decides if given, then a number in ``batch_size``. ``auto`` is the preset's tokens (without a preset, 32
     sequences), but at most 1/200 of the run, then rounded down to a power of two of sequences, and at least one.
 
-    Args:
-        batch_size: sequences, or ``auto``.
-        batch_tokens: tokens per step, or None.
-        preset_tokens: tokens per step of the model's preset, or None.
-        block_size: tokens per sequence.
-        run_tokens: tokens of the run.
     Raises:
-        ConfigError: a size below 1, another word than ``auto``, or tokens that are not whole sequences.
+        ConfigError: tokens that are not whole sequences.
     """
-    if batch_tokens is not None:
-        return whole_sequences(batch_tokens, block_size), None
-    if not isinstance(batch_size, str):
-        _at_least_one("data.batch_size", batch_size)
-        return batch_size, None
-    _check_auto("data.batch_size", batch_size)
-    wished = max(1, preset_tokens // block_size) if preset_tokens else DEFAULT_BATCH
+    block_size, preset_tokens = request.block_size, request.preset_tokens
+    if request.batch_tokens is not None:
+        return whole_sequences(request.batch_tokens, block_size), None
+    if not isinstance(request.batch_size, str):
+        return request.batch_size, None
+    wanted = max(1, preset_tokens // block_size) if preset_tokens else DEFAULT_BATCH
     most = max(1, run_tokens // MIN_STEPS // block_size)
-    if wished <= most:
-        return wished, None
-    batch = 1 << (most.bit_length() - 1)
-    return batch, _too_large(wished * block_size, batch * block_size, run_tokens)
+    if wanted <= most:
+        return wanted, None
+    batch, tokens = 1 << (most.bit_length() - 1), wanted * block_size
+    steps = ceil(run_tokens / tokens)
+    return batch, (
+        f"The preset's {tokens:,}-token batch would make {steps} step{'s' if steps > 1 else ''} of this run's {run_tokens:,} tokens; "
+        f"using {batch * block_size:,}; force it with data.batch_tokens={tokens}"
+    )
 
 
 def micro_batch(per_device: int, limit: int) -> int:
-    """The largest divisor of ``per_device`` sequences that is not above ``limit``, so that every pass of a step is of one size.
-
-    Raises:
-        ConfigError: a limit below 1.
-    """
-    _at_least_one("data.micro_batch_size", limit)
+    """The largest divisor of ``per_device`` sequences that is not above ``limit``, so that every pass of a step is of one size."""
     return next(size for size in range(min(limit, per_device), 0, -1) if per_device % size == 0)
 
 
@@ -201,22 +175,3 @@ def whole_sequences(batch_tokens: int, block_size: int) -> int:
         nearest = " or ".join(str(tokens) for tokens in (below, below + block_size) if tokens > 0)
         raise ConfigError(f"data.batch_tokens={batch_tokens} is not a multiple of model.block_size={block_size}: try {nearest}.")
     return batch_tokens // block_size
-
-
-def _too_large(wished: int, used: int, run_tokens: int) -> str:
-    """The sentence about a preset's batch that would leave too few steps."""
-    steps = ceil(run_tokens / wished)
-    return (
-        f"The preset's {wished:,}-token batch would make {steps} step{'s' if steps > 1 else ''} of this run's {run_tokens:,} tokens; "
-        f"using {used:,}; force it with data.batch_tokens={wished}"
-    )
-
-
-def _at_least_one(key: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ConfigError(f"{key}={value} does nothing: it must be at least 1.")
-
-
-def _check_auto(key: str, value: int | str) -> None:
-    if isinstance(value, str) and value != AUTO:
-        raise ConfigError(f"{key}={value} is not understood: write a number of sequences, or auto.")

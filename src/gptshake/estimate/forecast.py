@@ -1,4 +1,4 @@
-"""How long a run will take and whether it is a good idea, from the seconds that one of each of its parts takes. Pure arithmetic.
+"""How long a run will take and whether it is a good idea, from the seconds that one of each of its parts takes.
 
 Takes ``Speed``, measured by ``training/probe.py`` or assumed from a device's peak, and what a run does around its steps; gives
 seconds by part, the steps that fit into given hours, and sentences about what looks wrong before it begins.
@@ -15,7 +15,6 @@ VALIDATIONS = 20  # in a run, where the interval is left to us
 START_SECONDS = 5.0  # imports and opening of the record; the network's own start comes with its size
 SAVE_BYTES_PER_S = 2.5e8  # of a checkpoint: written, summed and synced; 1.4e8 to 2.7e8 measured in a busy container
 PASS_OVERHEAD, STEP_OVERHEAD = 1.5e-3, 8e-4  # seconds of Lightning's loop and the record; processor time on a 2-core server
-BACKWARD = 2  # times the work of a forward pass
 MOST_EPOCHS = 20  # beyond, a model learns the text by heart
 FULL = 0.95  # of a device's memory: beyond, a run will probably not fit
 CERTAIN = 1.5  # times the memory: beyond, it cannot fit; estimates are good to 15 %
@@ -39,7 +38,7 @@ class Speed:
 class Overhead:
     """What a run does besides its steps."""
 
-    interval: int | None  # steps between validations; None: 20 in a run
+    interval: int | None  # steps between validations; None: as ``interval_of`` says
     val_batches: int  # micro-batches of one validation
     test_batches: int  # of the test at the end
     sampled_tokens: int  # in all
@@ -88,18 +87,13 @@ def assumed_speed(flops_per_token: float, tokens: int, flops: float, *, launch: 
     """The speed of a device that multiplies at ``flops`` FLOPs per second in a training step.
 
     Args:
-        flops_per_token: of the model, forward and backward.
+        flops_per_token: of the model, forward and backward (which is twice the work).
         tokens: of one pass.
         flops: peak times the share of it that is reached.
         launch: seconds that the host needs to start all kernels of a pass, forward and backward; a GPU with little to multiply waits for them.
     """
-    forward = max(flops_per_token * tokens / flops, launch) / (1 + BACKWARD)
-    return Speed(
-        micro_batch=(1 + BACKWARD) * forward,
-        update=launch / 2,
-        evaluation=forward,
-        sampled_token=max(launch / (1 + BACKWARD), forward / tokens),
-    )
+    forward = max(flops_per_token * tokens / flops, launch) / 3
+    return Speed(3 * forward, launch / 2, evaluation=forward, sampled_token=max(launch / 3, forward / tokens))
 
 
 def run_warnings(epochs: float, peak_bytes: float | None, memory_bytes: float, micro_batch_size: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Numbers as people say and write them. Pure text."""
+"""Numbers as people say and write them."""
 
 import re
 
@@ -6,7 +6,7 @@ from gptshake.errors import ConfigError
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``48 s``, ``3 min 05 s``, ``2 h 10 min``, ``9.5 days``."""
+    """``48 s``, ``3 min 05 s``, ``2 h 10 min``, ``9.5 days``."""
     seconds = round(seconds)  # first, or 59.7 s are 60 s and 119.7 s are 1 min 60 s
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -18,11 +18,20 @@ def duration(seconds: float) -> str:
 
 
 def short_count(value: float) -> str:
-    """A count of tokens for people: 950, 12.8k, 3.2M, 1B."""
-    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:.0f}"
+    """A count, such as 950, 12.8k, 3.2M or 1B."""
+    return _scaled(value, 1000, ("", "k", "M", "B", "T"))
+
+
+def short_bytes(value: float) -> str:
+    """Memory, such as 12.8 MiB."""
+    return _scaled(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
+    for power in range(len(units) - 1, 0, -1):
+        if abs(value) >= 0.9995 * base**power:
+            return f"{value / base**power:.3g}{units[power]}"
+    return f"{value:.0f}{units[0]}"
 
 
 def counted(number: float, noun: str, form: str = ",") -> str:
@@ -32,29 +41,24 @@ def counted(number: float, noun: str, form: str = ",") -> str:
 
 
 def percent(share: float) -> str:
-    """A share as people say it: ``62 %``, ``0.4 %``; nothing and all of it without a fraction."""
+    """``62 %``, and ``0.4 %`` below 1 %."""
     return f"{100 * share:.1f} %" if 0.0005 <= abs(share) < 0.0095 else f"{100 * share:.0f} %"
 
 
 def three_digits(value: float) -> str:
-    """A measured figure: 0.132, 4.53, 715, and 4,535 instead of an exponent."""
+    """A measured figure without an exponent: 0.132, 4.53, 4,535."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def short_bytes(value: float) -> str:
-    """Memory for people, as devices have it: 12.8 MiB, 24 GiB."""
-    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if abs(value) >= 0.9995 * unit:
-            return f"{value / unit:.3g} {name}"
-    return f"{value:.0f} B"
+def short_rate(value: float) -> str:
+    """A learning rate as people type it: 1e-3, 9.4e-4."""
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"
 
 
 def parse_bytes(key: str, text: str) -> int:
-    """Bytes in ``1GiB``, ``1.5G``, ``800 MB`` (powers of 1000) or ``1000000``.
+    """Bytes in ``1GiB``, ``1.5G``, ``800 MB`` (powers of 1000) or ``1000000``; ``key`` is named in the error.
 
-    Args:
-        key: of the config, for the sentence.
-        text: a number and a unit.
     Raises:
         ConfigError: something else, or no memory at all.
     """
@@ -64,9 +68,3 @@ def parse_bytes(key: str, text: str) -> int:
     if found < 1:
         raise ConfigError(f"{key}={text} is not an amount of memory: use a number and a unit, such as 800MiB or 1.5GiB.")
     return found
-
-
-def short_rate(value: float) -> str:
-    """A learning rate as people type it: 1e-3, 3e-4, 9.4e-4."""
-    digits, power = f"{value:.1e}".split("e")
-    return f"{digits.removesuffix('.0')}e{int(power)}"

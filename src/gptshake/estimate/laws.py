@@ -1,4 +1,4 @@
-"""What published laws say about learning rate, batch, weight decay and beta2, before anything has run. Pure arithmetic.
+"""What published laws say about learning rate, batch, weight decay and beta2, before anything has run.
 
 N counts parameters without embeddings, D the tokens of the run, B the tokens of a step, C the FLOPs of the run. Every law was
 fitted on models larger and runs longer than most here, so it is advice to sweep around, and says when it is stretched.
@@ -13,12 +13,10 @@ FITTED_N = (59e6, 1.07e9)  # parameters and tokens of the runs behind the Step L
 FITTED_D = (2e9, 100e9)
 FITTED_KAPLAN = (768.0, 1.5e9)  # parameters of the runs behind Kaplan's law, which falls below 0 at 12B
 FITTED_DEEPSEEK = (1e17, 2e19)  # FLOPs
-SMALL_N = 46e6  # below, nobody has published a law: the Step Law was still within 25 % here, and twice too high at 10.6M
-SMALL_LR = 4e-3  # the most it may say below
+SMALL_N, SMALL_LR = 46e6, 4e-3  # no law is published below this size: the Step Law was still within 25 %, and twice too high at 10.6M
 FEW_STEPS = 800  # measured at 4/4/128: shorter runs want a lower rate than long ones, longer ones all the same
 CHARACTERS = 2.0  # bytes of a token below which it is hardly more than a character
 HALF_LIFE = 7e6  # tokens after which the second moment has forgotten half: GPT-3's beta2 of 0.95 at 0.5M tokens a step
-LEAST_BETA2, MOST_BETA2 = 0.9, 0.9999
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,7 @@ class Advice:
 
 
 def step_law_lr(n: float, d: float) -> float:
-    """Peak learning rate 1.79 N^-0.713 D^0.307.
-
-    Source: Li et al. 2025 ("Step Law"), fitted on 59M to 1.07B parameters and 2B to 100B tokens.
-    """
+    """Peak learning rate 1.79 N^-0.713 D^0.307 (Li et al. 2025, "Step Law": 59M to 1.07B parameters, 2B to 100B tokens)."""
     return float(1.79 * n**-0.713 * d**0.307)
 
 
@@ -46,10 +41,7 @@ def step_law_batch(d: float) -> float:
 
 
 def deepseek_lr(flops: float) -> float:
-    """Peak learning rate 0.3118 C^-0.125.
-
-    Source: Bi et al. 2024 (DeepSeek LLM), fitted on runs of 1e17 to 2e19 FLOPs.
-    """
+    """Peak learning rate 0.3118 C^-0.125 (Bi et al. 2024, DeepSeek LLM: 1e17 to 2e19 FLOPs)."""
     return float(0.3118 * flops**-0.125)
 
 
@@ -59,10 +51,7 @@ def deepseek_batch(flops: float) -> float:
 
 
 def kaplan_lr(n: float) -> float:
-    """Peak learning rate 0.003239 - 0.0001395 ln N: 1.5 to 5 times lower than what is best, so a safe floor.
-
-    Source: Kaplan et al. 2020, appendix D.6, fitted on 768 to 1.5B parameters; negative beyond 12B.
-    """
+    """Peak learning rate 0.003239 - 0.0001395 ln N (Kaplan et al. 2020, D.6): 1.5 to 5 times below the best, so a safe floor."""
     return 0.003239 - 0.0001395 * log(n)
 
 
@@ -76,12 +65,20 @@ def advised_lr(n: float, d: float, batch_tokens: float, *, characters: bool = Fa
         n: parameters without embeddings.
         d: tokens of the run.
         batch_tokens: tokens of a step.
-        characters: whether tokens are hardly more than characters (fewer than ``CHARACTERS`` bytes).
+        characters: whether tokens have fewer than ``CHARACTERS`` bytes.
     """
     batch = step_law_batch(d)
     lr = min(step_law_lr(n, d), SMALL_LR if n < SMALL_N else 1.0) * min(1.0, sqrt(batch_tokens / batch))
     unsure = n < SMALL_N or characters or d < FEW_STEPS * batch_tokens
-    return Advice(lr, lr / (8 if unsure else 2), 2 * lr, batch, _extrapolated(n, d, characters))
+    outside = [
+        f"{short_count(low)}+ {what}" if value < low else f"up to {short_count(high)} {what}"
+        for value, (low, high), what in ((n, FITTED_N, "parameters"), (d, FITTED_D, "tokens"))
+        if not low <= value <= high
+    ]
+    stretched = [f"fitted on {' and '.join(outside)}"] if outside else []
+    if characters:
+        stretched.append("not on characters" if outside else "not fitted on characters")
+    return Advice(lr, lr / (8 if unsure else 2), 2 * lr, batch, ", ".join(stretched) or None)
 
 
 def timescale_weight_decay(n: float, d: float, batch_tokens: float, lr: float) -> float:
@@ -97,7 +94,7 @@ def half_life_beta2(batch_tokens: float, d: float) -> float:
 
     Source: Marek et al. 2025, who keep this half-life when the batch changes. The share of a short run is this project's.
     """
-    return float(min(MOST_BETA2, max(LEAST_BETA2, 0.5 ** (batch_tokens / min(HALF_LIFE, d / 60)))))
+    return float(min(0.9999, max(0.9, 0.5 ** (batch_tokens / min(HALF_LIFE, d / 60)))))
 
 
 def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> str:
@@ -120,15 +117,3 @@ def kaplan_sentence(n: float) -> str:
     if low <= n <= high:
         return f"Kaplan lr {short_rate(kaplan_lr(n))}"
     return f"Kaplan none (fitted on {short_count(low)} to {short_count(high)} parameters)"
-
-
-def _extrapolated(n: float, d: float, characters: bool) -> str | None:
-    outside = [
-        f"{short_count(low)}+ {what}" if value < low else f"up to {short_count(high)} {what}"
-        for value, (low, high), what in ((n, FITTED_N, "parameters"), (d, FITTED_D, "tokens"))
-        if not low <= value <= high
-    ]
-    said = ([f"fitted on {' and '.join(outside)}"] if outside else []) + (
-        ["not on characters" if outside else "not fitted on characters"] * characters
-    )
-    return ", ".join(said) or None

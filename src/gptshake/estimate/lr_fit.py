@@ -1,4 +1,4 @@
-"""The bottom of a bowl: the parabola through the best of measured points, and between which values the best one lies. Pure arithmetic.
+"""The parabola through the best of measured points, and between which values the best one lies.
 
 The loss over the logarithm of a learning rate is a bowl that is steep on the right and ends in divergence; near its bottom a
 parabola fits. So the best point and its two neighbours count in full, for they hold the bottom between them, and the others the
@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import variance
+
+import numpy as np
 
 from gptshake.estimate.significance import FEWEST, least_difference
 
@@ -29,7 +31,6 @@ class Parabola:
     bottom: float
 
     def __call__(self, x: float) -> float:
-        """Its value at a place."""
         return self.bottom + self.curvature * (x - self.vertex) ** 2
 
 
@@ -52,18 +53,22 @@ def fit(points: Points) -> Parabola | None:
         points: (log2 of the value, or the value; loss); lower is better.
     """
     finite = [(x, y) for x, y in points if math.isfinite(y)]
-    if len({x for x, _ in finite}) < 3:
+    places = sorted({x for x, _ in finite})
+    if len(places) < 3:
         return None
     middle, lowest = min(finite, key=lambda point: (point[1], point[0]))
-    unit = max(abs(x - middle) for x, _ in finite)
-    places = sorted({x for x, _ in finite})
-    at = places.index(middle)
+    at, unit = places.index(middle), max(abs(x - middle) for x in places)
     holding = places[max(at - 1, 0) : at + 2]  # a cliff beside the best is no reason to forget that it is there
-    near = [((x - middle) / unit, y, 1.0 if x in holding else _weight(y, lowest)) for x, y in finite]
-    solution = _solve(near)
-    if solution is None or solution[2] <= 0:
+
+    def weight(x: float, loss: float) -> float:
+        """What seed noise might have made the best counts, what is further above hardly."""
+        return 1.0 if x in holding or not lowest else math.exp(-(loss - lowest) / (ASSUMED_SD * abs(lowest))) + 1e-9
+
+    root = np.sqrt([weight(*point) for point in finite])
+    powers = np.vander([(place - middle) / unit for place, _ in finite], 3)
+    bend, slope, level = map(float, np.linalg.lstsq(powers * root[:, None], np.array([y for _, y in finite]) * root, rcond=None)[0])
+    if bend <= 0:
         return None
-    level, slope, bend = solution
     vertex = -slope / (2 * bend)
     return Parabola(bend / unit**2, middle + unit * vertex, level - bend * vertex**2)
 
@@ -85,7 +90,7 @@ def freedom_of(values: Sequence[Sequence[float]]) -> int:
 
 
 def near_optimal_interval(points: Points, *, log: bool, sd: float | None, freedom: float = math.inf, runs: int = 1) -> NearOptimal | None:
-    """The best value and the interval that holds it.
+    """The best value and the interval that holds it; None without a finite loss.
 
     Values whose loss seeds alone may have made, by ``least_difference``, lie inside. Where the noise was measured, the interval ends
     where the parabola through the best points leaves it, or where a cliff may hide the bottom, at the neighbour that is 5 % worse;
@@ -98,8 +103,6 @@ def near_optimal_interval(points: Points, *, log: bool, sd: float | None, freedo
             None, or with fewer than two degrees of freedom, 0.5 % is assumed. The interval takes 0.25 % at least.
         freedom: degrees of freedom with which the sd was measured.
         runs: of whose mean each loss is.
-    Returns:
-        None without a finite loss.
     """
     place = sorted((math.log2(value) if log else value, loss) for value, loss in points)
     finite = [(x, y) for x, y in place if math.isfinite(y)]
@@ -107,11 +110,11 @@ def near_optimal_interval(points: Points, *, log: bool, sd: float | None, freedo
         return None
     at, lowest = min(finite, key=lambda point: point[1])
     assumed = sd is None or freedom < FEWEST - 1
-    spread, freedom = pooled(sd, freedom, abs(lowest)) if sd is not None and not assumed else (ASSUMED_SD * abs(lowest), math.inf)
+    spread, freedom = (ASSUMED_SD * abs(lowest), math.inf) if sd is None or assumed else pooled(sd, freedom, abs(lowest))
     spread /= math.sqrt(runs)
     margin = least_difference(max(spread, LEAST_SD * abs(lowest)), freedom)
     inside = [x for x, y in place if y <= lowest + margin]
-    low, _ = next((point for point in reversed(place) if point[0] < min(inside)), (min(inside), 0.0))
+    low = max((x for x, _ in place if x < min(inside)), default=min(inside))
     high, beyond = next((point for point in place if point[0] > max(inside)), (max(inside), 0.0))
     left, right = max((x for x, _ in place if x < at), default=at), min((x for x, _ in place if x > at), default=at)
     parabola = fit(finite)
@@ -121,8 +124,9 @@ def near_optimal_interval(points: Points, *, log: bool, sd: float | None, freedo
         low = max(low, min(*inside, best - reach))
         high = high if beyond > lowest + CLIFF * abs(lowest) else min(high, max(*inside, best + reach))
     edge = None if left < at < right else "low" if at < right else "high" if left < at else None
-    back = (lambda x: 2.0**x) if log else float
-    return NearOptimal(back(best), back(low), back(high), edge, spread, assumed)
+    if log:
+        best, low, high = 2.0**best, 2.0**low, 2.0**high
+    return NearOptimal(best, low, high, edge, spread, assumed)
 
 
 def pooled(sd: float, freedom: float, level: float) -> tuple[float, float]:
@@ -131,24 +135,3 @@ def pooled(sd: float, freedom: float, level: float) -> tuple[float, float]:
         return sd, freedom
     total = freedom + ASSUMED_FREEDOM
     return math.sqrt((freedom * sd**2 + ASSUMED_FREEDOM * (ASSUMED_SD * level) ** 2) / total), total
-
-
-def _weight(loss: float, lowest: float) -> float:
-    """What seed noise might have made the best counts, what is further above hardly."""
-    return math.exp(-(loss - lowest) / (ASSUMED_SD * abs(lowest))) + 1e-9 if lowest else 1.0
-
-
-def _solve(near: Sequence[tuple[float, float, float]]) -> tuple[float, float, float] | None:
-    """Level, slope and bend of the weighted least squares, by Cramer's rule on the normal equations."""
-    s = [sum(w * x**power for x, _, w in near) for power in range(5)]
-    t = [sum(w * y * x**power for x, y, w in near) for power in range(3)]
-    matrix = [[s[0], s[1], s[2]], [s[1], s[2], s[3]], [s[2], s[3], s[4]]]
-    whole = _determinant(matrix)
-    if abs(whole) < 1e-30:
-        return None
-    level, slope, bend = (_determinant([[t[i] if j == k else matrix[i][j] for j in range(3)] for i in range(3)]) / whole for k in range(3))
-    return level, slope, bend
-
-
-def _determinant(m: Sequence[Sequence[float]]) -> float:
-    return sum(m[0][i] * (m[1][(i + 1) % 3] * m[2][(i + 2) % 3] - m[1][(i + 2) % 3] * m[2][(i + 1) % 3]) for i in range(3))

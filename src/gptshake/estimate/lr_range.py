@@ -1,4 +1,4 @@
-"""What a learning-rate range test says: smoothing without lag, where it breaks, and the rules that read a rate off the curve. Pure.
+"""What a learning-rate range test says: smoothing without lag, where it breaks, and the rules that read a rate off the curve.
 
 A range test raises the rate step by step and looks at the loss. It measures speed from the initial weights, not the loss at the end of
 a run, so its rules are where a search begins, not where it ends. Rules and thresholds as fastai has them (``fastai/callback/schedule.py``).
@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DIVERGED = 4.0  # times the best loss
-SHARE = 0.025  # of the points that smoothing looks at on either side
 FIRST, LAST = 10, 5  # one in so many steps is left out at the start, where nothing moves yet, and so many at the end, where it breaks
 SLIDE_SPAN, SLIDE_THRESHOLD = 15, 0.005
 FALLEN = 0.95  # of the fall: from here on a higher rate gains hardly anything
 BEGUN, BACK = 0.05, 0.5  # of the fall: where the loss has begun to move, and where it has climbed back
-USUAL, ONE_CYCLE = 0.5, 0.75  # of the way from there to the lowest loss, in the logarithm of the rate
 Curve = Sequence[float]
 
 
@@ -36,7 +34,7 @@ def geometric(low: float, high: float, n: int) -> list[float]:
     return [low * (high / low) ** (i / (n - 1)) for i in range(n)]
 
 
-def smooth(losses: Curve, share: float = SHARE) -> list[float]:
+def smooth(losses: Curve, share: float = 0.025) -> list[float]:
     """A centred mean with weights that fall linearly to both sides, so that a bend stays where it is.
 
     An exponential mean of 0.98 would lag 49 steps behind, decades of the rate. Near an end it looks as far to both sides as there are
@@ -50,8 +48,7 @@ def smooth(losses: Curve, share: float = SHARE) -> list[float]:
 
     def at(i: int) -> float:
         near = min(reach, i, n - 1 - i)
-        offsets = range(-near, near + 1)
-        return sum((near + 1 - abs(offset)) * losses[i + offset] for offset in offsets) / (near + 1) ** 2
+        return sum((near + 1 - abs(offset)) * losses[i + offset] for offset in range(-near, near + 1)) / (near + 1) ** 2
 
     return [at(i) for i in range(n)]
 
@@ -93,30 +90,26 @@ def rules(rates: Curve, losses: Curve, n_steps: int | None = None) -> Rules | No
         losses: smoothed, one per rate as far as the ramp went.
         n_steps: of the whole ramp, if the curve was cut short.
     """
-    first, last = (n_steps or len(rates)) // FIRST, len(losses) - LAST
-    broken = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
-    x, y = list(rates[first : min(last, broken)]), list(losses[first : min(last, broken)])
+    first = (n_steps or len(rates)) // FIRST
+    end = min(len(losses) - LAST, next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses)))
+    x, y = list(rates[first:end]), list(losses[first:end])
     if len(y) < 3 or min(y) >= y[0]:
         return None
     lowest = x[y.index(min(y))]
     fallen = next(rate for rate, loss in zip(x, y, strict=True) if loss <= y[0] - FALLEN * (y[0] - min(y)))
-
-    def between(share: float) -> float:
-        return float(fallen * (lowest / fallen) ** share)
-
-    return Rules(_steep(x, y), _valley(x, y), lowest / 10, _slide(x, y), between(USUAL), between(ONE_CYCLE))
+    middle, one_cycle = (float(fallen * (lowest / fallen) ** share) for share in (0.5, 0.75))
+    return Rules(_steep(x, y), _valley(x, y), lowest / 10, _slide(x, y), middle, one_cycle)
 
 
 def still_falls(losses: Curve) -> bool:
-    """Whether the lowest loss lies in the last tenth of a smoothed curve: the ramp has not seen the other side of the basin."""
+    """Whether the lowest loss lies in the last tenth of a smoothed curve: the ramp has not seen where it rises again."""
     return list(losses).index(min(losses)) >= 0.9 * (len(losses) - 1)
 
 
 def _steep(x: list[float], y: list[float]) -> float:
     """Where the forward difference of the loss over ln(rate) is the most negative, before the lowest loss: beyond it, it is a bounce."""
     end = max(y.index(min(y)), 1) + 1
-    x, y = x[:end], y[:end]
-    slopes = [(b - a) / math.log(right / left) for (left, a), (right, b) in itertools.pairwise(zip(x, y, strict=True))]
+    slopes = [(b - a) / math.log(right / left) for (left, a), (right, b) in itertools.pairwise(zip(x[:end], y[:end], strict=True))]
     return x[slopes.index(min(slopes))]
 
 

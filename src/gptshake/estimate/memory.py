@@ -1,4 +1,4 @@
-"""Memory and disk of a training, from what the model's config says about its costs. Pure arithmetic, and an estimate that says so."""
+"""Memory and disk of a training, estimated from what the model's config says about its costs."""
 
 from dataclasses import dataclass, replace
 
@@ -36,12 +36,12 @@ class Memory:
 
 
 def train_memory(model: Costs, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False, base: int = 0) -> Memory:
-    """The peak of a training, estimated: weights, gradients and Adam's moments in fp32, activations, and what is around.
+    """The peak of a training: weights, gradients and Adam's moments in fp32, activations, and what is around.
 
     Args:
         model: its config.
         micro_batch_size, value_bytes: as in ``Costs.activation_bytes``.
-        on_cpu: whether main memory is what is meant, in which the heap is never tight and checkpoints are made ready.
+        on_cpu: main memory is meant, in which the heap is never tight and checkpoints are made ready.
         base: bytes that the process holds before there is a network, or that a GPU's driver takes.
     """
     values = model.num_params()

@@ -1,4 +1,4 @@
-"""The gradient noise scale: the batch at which noise and signal of a step's gradient are equal. Pure arithmetic on gradient norms.
+"""The gradient noise scale: the batch at which noise and signal of a step's gradient are equal, from gradient norms.
 
 With micro-batches of b sequences and a batch of B, E|g_b|^2 = |G|^2 + S / b and E|g_B|^2 = |G|^2 + S / B, so two norms give |G|^2
 (signal) and S (noise of one sequence), and B_simple = S / |G|^2 in sequences (McCandlish et al. 2018, appendix A.2). One
@@ -76,35 +76,35 @@ def running(measurements: Iterable[Measurement], memory: float = MEMORY) -> list
         gg = keep * gg + dg * (one.signal - mean_g)
         ss = keep * ss + ds * (one.noise - mean_s)
         gs = keep * gs + dg * (one.noise - mean_s)
-        # Sum of squares -> variance without bias -> variance of the mean.
+        known = (one.step, one.tokens, number, mean_g)
+        if number == 1:
+            found.append(Estimate(*known, inf, mean_s))
+            continue
         share = weight2 / weight**2
-        to_error2 = share / (1 - share) / weight if number > 1 else inf
-        error2 = (gg * to_error2, gs * to_error2, ss * to_error2) if number > 1 else (inf, 0.0, inf)
-        band = ratio_band(mean_s, mean_g, error2[2], error2[1], error2[0])
-        known = (one.step, one.tokens, number, mean_g, sqrt(error2[0]), mean_s)
-        found.append(Estimate(*known, *band) if band and number >= LEAST else Estimate(*known))
+        to_error2 = share / (1 - share) / weight  # sum of squares -> variance without bias -> variance of the mean
+        band = ratio_band(mean_s, mean_g, ss * to_error2, gs * to_error2, gg * to_error2) if number >= LEAST else None
+        found.append(Estimate(*known, sqrt(gg * to_error2), mean_s, *(band or ())))
     return found
 
 
-def ratio_band(top: float, bottom: float, top2: float, both: float, bottom2: float, sure: float = SURE) -> tuple[float, float] | None:
-    """Interval of top / bottom, two means with errors (Fieller 1954); it grows without bound as ``bottom`` nears ``sure`` errors.
+def ratio_band(top: float, bottom: float, top2: float, both: float, bottom2: float) -> tuple[float, float] | None:
+    """Interval of top / bottom, two means with errors (Fieller 1954); it grows without bound as ``bottom`` nears two errors.
 
     Args:
         top, bottom: the means.
         top2, both, bottom2: variances of the means, and their covariance between them.
-        sure: standard errors to each side.
     Returns:
-        Low (at least 0) and high; None if ``bottom`` is less than ``sure`` errors above zero, or ``top`` not above it.
+        Low (at least 0) and high; None if ``bottom`` is less than two errors above zero, or ``top`` not above it.
     """
-    if bottom2 == inf or bottom <= sure * sqrt(bottom2) or top <= 0:
+    if bottom <= SURE * sqrt(bottom2) or top <= 0:
         return None
-    a, b, c = bottom**2 - sure**2 * bottom2, top * bottom - sure**2 * both, top**2 - sure**2 * top2
+    a, b, c = bottom**2 - SURE**2 * bottom2, top * bottom - SURE**2 * both, top**2 - SURE**2 * top2
     root = sqrt(max(b**2 - a * c, 0.0))
     return max((b - root) / a, 0.0), (b + root) / a
 
 
 def short(sequences: float) -> str:
-    """A number of sequences for people, two digits at least."""
+    """A number of sequences, two digits at least."""
     return f"{sequences:.2g}" if sequences < 10 else short_count(sequences)
 
 
@@ -118,17 +118,21 @@ def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) ->
     """
     if not estimates:
         return "noise scale: nothing was measured."
-    last = estimates[-1]
+    last, known = estimates[-1], [one for one in estimates if one.scale is not None]
     if last.scale is None or last.low is None or last.high is None:
-        return _not_yet(last, batch_size) + _once(estimates)
+        return _not_yet(last, known[-1] if known else None, batch_size)
+    trend, first = "", known[0]
+    if first.scale and last.tokens >= 2 * first.tokens:
+        factor = last.scale / first.scale
+        how = "grown" if factor > 1.25 else "shrunk" if factor < 0.8 else "hardly changed"
+        trend = f", {how} from {short(first.scale)} at {short_count(first.tokens)}"
     ratio = batch_size / last.scale
-    size = f"{short(last.scale)} sequences = {short_count(last.scale * block_size)} tokens"
-    text = (
-        f"noise scale: {size} ({short(last.low)} to {short(last.high)}) after {short_count(last.tokens)} tokens{_trend(estimates)}. "
+    return (
+        f"noise scale: {short(last.scale)} sequences = {short_count(last.scale * block_size)} tokens ({short(last.low)} to {short(last.high)}) "
+        f"after {short_count(last.tokens)} tokens{trend}. "
         f"Batch {batch_size} ({short_count(batch_size * block_size)} tokens) is {ratio:.2g} x critical at most (under Adam the noise scale "
-        "is a lower bound of the critical batch): "
+        f"is a lower bound of the critical batch): {_advice(batch_size, ratio)}"
     )
-    return text + _advice(batch_size, ratio)
 
 
 def _advice(batch: int, ratio: float) -> str:
@@ -138,37 +142,23 @@ def _advice(batch: int, ratio: float) -> str:
         return f"you may double it for nearly the same tokens (data.batch_size={2 * batch}: {steps:.2f} x the steps, at most {tokens:.2f} x the tokens)."
     if ratio <= 2:
         return "it is about right; larger ones save steps but cost tokens, smaller ones the other way round."
-    tokens = (1 + ratio / 2) / (1 + ratio)
     return (
-        f"a larger one need not learn more per token; data.batch_size={max(batch // 2, 1)} may reach the same loss in fewer tokens (down to {tokens:.2f} x): "
-        "compare them at equal tokens."
+        f"a larger one need not learn more per token; data.batch_size={max(batch // 2, 1)} may reach the same loss in fewer tokens "
+        f"(down to {(1 + ratio / 2) / (1 + ratio):.2f} x): compare them at equal tokens."
     )
 
 
-def _trend(estimates: Sequence[Estimate]) -> str:
-    first, last = next(one for one in estimates if one.scale is not None), estimates[-1]
-    if first.scale is None or last.scale is None or last.tokens < 2 * first.tokens:
-        return ""
-    factor = last.scale / first.scale
-    how = "grown" if factor > 1.25 else "shrunk" if factor < 0.8 else "hardly changed"
-    return f", {how} from {short(first.scale)} at {short_count(first.tokens)}"
-
-
-def _not_yet(last: Estimate, batch_size: int) -> str:
+def _not_yet(last: Estimate, sure: Estimate | None, batch_size: int) -> str:
     """How many measurements it would take, if |G|^2 stays what it seems to be: errors fall with the root of those that count."""
     text = f"noise scale: cannot be estimated after {last.measurements} measurements, |G|^2 is {last.signal:.2g} ± {last.signal_error:.2g}"
     if last.signal <= 0 or last.signal_error == inf:
-        return f"{text}; train longer, or with a larger batch than {batch_size}."
-    counted = min(last.measurements, max(2 * MEMORY, last.measurements / 5))  # an average with time constant t is one of 2 t values
-    needed = counted * (SURE * last.signal_error / last.signal) ** 2
-    measurements = max(needed if needed <= 2 * MEMORY else 5 * needed, last.measurements + 1, LEAST)
-    return f"{text}; it would take about {short_count(measurements)} at batch {batch_size}, fewer at a larger one."
-
-
-def _once(estimates: Sequence[Estimate]) -> str:
-    """It grows out of sight in long runs."""
-    for one in reversed(estimates):
-        if one.scale is not None and one.low is not None and one.high is not None:
-            text = f"{short(one.scale)} sequences ({short(one.low)} to {short(one.high)}) after {short_count(one.tokens)} tokens"
-            return f" It was {text}, when it could last be estimated."
-    return ""
+        text += f"; train longer, or with a larger batch than {batch_size}."
+    else:
+        counted = min(last.measurements, max(2 * MEMORY, last.measurements / 5))  # an average with time constant t is one of 2 t values
+        needed = counted * (SURE * last.signal_error / last.signal) ** 2
+        measurements = max(needed if needed <= 2 * MEMORY else 5 * needed, last.measurements + 1, LEAST)
+        text += f"; it would take about {short_count(measurements)} at batch {batch_size}, fewer at a larger one."
+    if sure and sure.scale and sure.low is not None and sure.high is not None:  # it grows out of sight in long runs
+        was = f"{short(sure.scale)} sequences ({short(sure.low)} to {short(sure.high)}) after {short_count(sure.tokens)} tokens"
+        text += f" It was {was}, when it could last be estimated."
+    return text

@@ -1,4 +1,4 @@
-"""Whether seeds alone can have made a difference: the one rule of ablations, intervals and the journal. Pure arithmetic.
+"""Whether seeds alone can have made a difference: the one rule of ablations, intervals and the journal.
 
 Student's t at 5 %, two-sided: paired by seed for changes against a base, with Holm's correction where several are compared; Welch's
 for two sets that share no seeds; and, from the same standard deviation, how far two values must lie apart. Two seeds decide nothing:
@@ -21,7 +21,11 @@ class Comparison:
     mean: float
     error: float  # standard error of the mean
     freedom: float  # degrees of freedom
-    p: float  # probability of so large a difference, or a larger one, if seeds alone made it
+
+    @property
+    def p(self) -> float:
+        """Probability of so large a difference, or a larger one, if seeds alone made it."""
+        return p_value(self.mean / self.error if self.error else math.copysign(math.inf, self.mean) if self.mean else 0.0, self.freedom)
 
     @property
     def significant(self) -> bool:
@@ -38,18 +42,15 @@ def paired(differences: Sequence[float]) -> Comparison | None:
     """Student's t-test of paired differences; None with fewer than two."""
     if len(differences) < 2:
         return None
-    return _comparison(fmean(differences), stdev(differences) / math.sqrt(len(differences)), len(differences) - 1)
+    return Comparison(fmean(differences), stdev(differences) / math.sqrt(len(differences)), len(differences) - 1)
 
 
 def welch(gap: float, *sets: tuple[float, int]) -> Comparison:
-    """Welch's t-test of two sets without common seeds, from the difference of their means and (standard deviation, size >= 2) of each.
-
-    Degrees of freedom by Welch and Satterthwaite.
-    """
+    """Welch's t-test of two sets without common seeds, from the difference of their means and (standard deviation, size >= 2) of each."""
     parts = [(sd**2 / size, size - 1) for sd, size in sets]
     total = sum(part for part, _ in parts)
     freedom = total**2 / sum(part**2 / freedom for part, freedom in parts) if total else sum(freedom for _, freedom in parts)
-    return _comparison(gap, math.sqrt(total), freedom)
+    return Comparison(gap, math.sqrt(total), freedom)
 
 
 def holm(probabilities: Sequence[float]) -> list[bool]:
@@ -66,11 +67,11 @@ def holm(probabilities: Sequence[float]) -> list[bool]:
 
 
 def least_difference(sd: float, freedom: float = math.inf) -> float:
-    """How far two values must lie apart for seeds alone not to have made it.
+    """How far two values with this standard deviation between seeds must lie apart for seeds alone not to have made it.
 
     Args:
-        sd: standard deviation of one value between seeds.
-        freedom: with which the sd was measured; infinite if it is known or assumed.
+        sd: of one value.
+        freedom: degrees of freedom with which the sd was measured; infinite if it is known or assumed.
     """
     return t_quantile(freedom) * math.sqrt(2) * sd
 
@@ -90,14 +91,7 @@ def t_quantile(freedom: float, level: float = LEVEL) -> float:
 
 def p_value(t: float, freedom: float) -> float:
     """Probability that Student's t with so many degrees of freedom lies at least this far from 0: I_x(f/2, 1/2) with x = f / (f + t^2)."""
-    if math.isnan(t):
-        return 1.0
-    return _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
-
-
-def _comparison(mean: float, error: float, freedom: float) -> Comparison:
-    t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
-    return Comparison(mean, error, freedom, p_value(t, freedom))
+    return 1.0 if math.isnan(t) else _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
 
 
 def _incomplete_beta(x: float, a: float, b: float) -> float:

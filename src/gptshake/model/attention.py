@@ -1,6 +1,6 @@
-"""Causal attention in tiles of queries, with a backward pass of its own: for bf16 on a CPU.
+"""Two parts of attention: a tiled kernel for bf16 on a CPU, and the cache of keys and values with which text is generated.
 
-There torch's fused attention computes bf16 gradients several times slower than plain matrix products do (figures in
+On a CPU torch's fused attention computes bf16 gradients several times slower than plain matrix products do (figures in
 docs/benchmarks.md). As in FlashAttention (Dao et al. 2022, algorithms 1 and 4) no weight is kept between the passes: each tile
 computes its own again, so memory grows with T and not with its square. Scores are rounded to the dtype of the inputs.
 Shapes: N = B x H sequences, T positions, D channels of a head.
@@ -66,9 +66,7 @@ class _CausalAttention(torch.autograd.Function):
 
 
 def _tiles(q: Tensor) -> Iterator[tuple[int, int]]:
-    """First and last-but-one position of each tile."""
-    time = q.shape[1]
-    return ((start, min(start + TILE, time)) for start in range(0, time, TILE))
+    return ((start, min(start + TILE, q.shape[1])) for start in range(0, q.shape[1], TILE))
 
 
 def _weights(q: Tensor, k: Tensor, start: int, end: int) -> Tensor:
@@ -76,3 +74,43 @@ def _weights(q: Tensor, k: Tensor, start: int, end: int) -> Tensor:
     scores = torch.baddbmm(q.new_empty(1), q[:, start:end], k[:, :end].mT, beta=0, alpha=q.shape[-1] ** -0.5)
     scores[:, :, start:] += torch.full((end - start, end - start), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
     return torch.softmax(scores, -1)
+
+
+class LayerCache:
+    """The keys and values of one layer for tokens already read, so that generating a token costs one token's work.
+
+    One buffer of ``block_size`` positions, allocated on first use in the dtype and on the device of the keys: 2 x n_embd values
+    per position and sequence.
+    """
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self.length = 0  # positions held
+        self._buffer: Tensor | None = None  # (2, B, n_head, block_size, d_head)
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add T new positions, (B, n_head, T, d_head) each; gives views of all so far, (B, n_head, length, d_head) each."""
+        batch, n_head, time, d_head = keys.shape
+        if self._buffer is None:
+            self._buffer = keys.new_empty(2, batch, n_head, self.block_size, d_head)
+        start, self.length = self.length, self.length + time
+        self._buffer[0, :, :, start : self.length] = keys
+        self._buffer[1, :, :, start : self.length] = values
+        return self._buffer[0, :, :, : self.length], self._buffer[1, :, :, : self.length]
+
+    def mask(self, time: int) -> Tensor:
+        """Which of all positions each of the ``time`` newest ones may attend to: (time, length), True where it may."""
+        device = None if self._buffer is None else self._buffer.device
+        return torch.ones(time, self.length, dtype=torch.bool, device=device).tril(self.length - time)
+
+
+class Cache:
+    """One ``LayerCache`` per layer; made empty, filled by passing it to the network."""
+
+    def __init__(self, n_layer: int, block_size: int) -> None:
+        self.layers = [LayerCache(block_size) for _ in range(n_layer)]
+
+    @property
+    def length(self) -> int:
+        """Tokens read so far, which is the position of the next one; 0 for a network without layers of keys."""
+        return self.layers[0].length if self.layers else 0

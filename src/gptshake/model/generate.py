@@ -12,16 +12,12 @@ import torch
 from torch import Tensor
 
 from gptshake.errors import ConfigError, TrainingError
-from gptshake.model.cache import Cache
+from gptshake.model.attention import Cache
 from gptshake.model.gpt import GPT
 
 
 def generate(model: GPT, prompt_ids: Tensor, n_tokens: int, **options: Any) -> Tensor:
-    """Continue every row of ``prompt_ids`` by ``n_tokens`` tokens; arguments and errors as in ``stream``.
-
-    Returns:
-        (B, T + n_tokens), the prompt included.
-    """
+    """Continue every row of ``prompt_ids``: (B, T + n_tokens), the prompt included; arguments and errors as in ``stream``."""
     return torch.cat([prompt_ids, *stream(model, prompt_ids, n_tokens, **options)], dim=1)
 
 
@@ -54,20 +50,21 @@ def stream(
     """
     _check(prompt_ids, n_tokens, temperature, top_k, top_p)
     generator = torch.Generator().manual_seed(seed)
-    was_training = model.training
+    was_training, block_size = model.training, model.config.block_size
+    n_layer = getattr(model.config, "n_layer", 0)  # a network without layers of keys fills no cache
     model.eval()
     try:
-        ids, unread, cache = prompt_ids, prompt_ids, _empty_cache(model)
+        ids, unread, cache = prompt_ids, prompt_ids, Cache(n_layer, block_size)
         for _ in range(n_tokens):
             with torch.no_grad():
-                if cache.length + unread.shape[1] > model.config.block_size:
-                    unread, cache = ids[:, -max(1, model.config.block_size // 2) :], _empty_cache(model)
+                if cache.length + unread.shape[1] > block_size:
+                    unread, cache = ids[:, -max(1, block_size // 2) :], Cache(n_layer, block_size)
                 probabilities = next_token_probabilities(model(unread, cache)[:, -1].cpu(), temperature, top_k, top_p)
                 if probabilities.isnan().any():
                     raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
                 drawn = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
-                unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # a network that fills no cache reads all of it anew
-                ids = torch.cat((ids[:, -model.config.block_size :], drawn), dim=1)
+                unread = drawn if cache.length else torch.cat((unread, drawn), dim=1)  # without a cache all of it is read anew
+                ids = torch.cat((ids[:, -block_size:], drawn), dim=1)
             yield drawn
     finally:
         model.train(was_training)
@@ -99,29 +96,21 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
 
-def _empty_cache(model: GPT) -> Cache:
-    return Cache(getattr(model.config, "n_layer", 0), model.config.block_size)  # a network without layers of keys fills none
-
-
 def _check(prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Refuse what cannot be sampled, each with its sentence."""
+
+    def is_number(value: Any, *kinds: type) -> bool:
+        return isinstance(value, kinds) and not isinstance(value, bool)
+
     if prompt_ids.shape[1] == 0:
         raise ConfigError("An empty prompt gives the network nothing to continue: give it at least one token, such as a line break.")
-    if not _is_whole(n_tokens) or n_tokens < 0:
+    if not (is_number(n_tokens, int) and n_tokens >= 0):
         raise ConfigError(f"n_tokens={n_tokens} cannot be generated: write a whole number from 0 up.")
-    if not _is_number(temperature) or not temperature >= 0:
+    if not (is_number(temperature, int, float) and temperature >= 0):
         raise ConfigError(
             f"temperature={temperature} must be a number from 0 up: 0 for the likeliest token, 1 for the network's own distribution."
         )
-    if top_k is not None and not (_is_whole(top_k) and top_k >= 1):
+    if top_k is not None and not (is_number(top_k, int) and top_k >= 1):
         raise ConfigError(f"top_k={top_k} must be a whole number from 1 up, or null for all tokens.")
-    if top_p is not None and not (_is_number(top_p) and 0 < top_p <= 1):
+    if top_p is not None and not (is_number(top_p, int, float) and 0 < top_p <= 1):
         raise ConfigError(f"top_p={top_p} is not a probability: write one above 0 and at most 1, or null for all tokens.")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_whole(value) or isinstance(value, float)

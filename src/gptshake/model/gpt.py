@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptshake.model.attention import causal_attention
-from gptshake.model.cache import Cache, LayerCache
+from gptshake.model.attention import Cache, LayerCache, causal_attention
 from gptshake.model.config import GPTConfig, check_shape
 
 INIT_STD = 0.02
@@ -93,7 +92,7 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention moves information between positions, the MLP works on each; both add to the residual stream."""
+    """Attention moves information between positions, the MLP works on each; both add to the residual stream, (B, T, C)."""
 
     def __init__(self, n_head: int, n_embd: int, dropout: float, bias: bool) -> None:
         super().__init__()
@@ -103,7 +102,6 @@ class Block(nn.Module):
         self.mlp = MLP(n_embd, dropout, bias)
 
     def forward(self, x: Tensor, cache: LayerCache | None) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
         x = x + self.attn(self.ln_1(x), cache)
         return x + self.mlp(self.ln_2(x))  # type: ignore[no-any-return]
 
@@ -146,7 +144,6 @@ class MLP(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
         return self.drop(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))  # type: ignore[no-any-return]
 
 

@@ -34,29 +34,25 @@ class MeasuredCosts:
 
     def __init__(self, network: nn.Module, block_size: int) -> None:
         self.block_size = block_size
+        self._flops: int | None = None
         self._params = sum(parameter.numel() for parameter in network.parameters())
-        tables = {id(module.weight): module.weight.numel() for module in network.modules() if isinstance(module, nn.Embedding)}
-        self._embedding = sum(tables.values())
-        self._flops = self._count(network)
+        self._embedding = sum(
+            {id(part.weight): part.weight.numel() for part in network.modules() if isinstance(part, nn.Embedding)}.values()
+        )
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network(torch.zeros(1, block_size, dtype=torch.int64, device="meta"))
+        except RuntimeError:  # an operation without a meta kernel, or a value that is asked for
+            return
+        flops = 3 * counter.get_total_flops() // block_size  # a training step is three forward passes
+        if flops >= 6 * LEAST * self.num_params(non_embedding=True):
+            self._flops = flops
 
     def num_params(self, non_embedding: bool = False) -> int:
-        """Trained values; ``non_embedding`` leaves out the weights of every ``nn.Embedding``."""
         return self._params - (self._embedding if non_embedding else 0)
 
     def flops_per_token(self) -> int | None:
-        """Three forward passes, or None."""
         return self._flops
 
     def activation_bytes(self, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False) -> int | None:
-        """Not known."""
         return None
-
-    def _count(self, network: nn.Module) -> int | None:
-        idx = torch.zeros(1, self.block_size, dtype=torch.int64, device="meta")
-        try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                network(idx)
-        except RuntimeError:  # an operation without a meta kernel, or a value that is asked for
-            return None
-        flops = 3 * counter.get_total_flops() // self.block_size
-        return flops if flops >= 6 * LEAST * self.num_params(non_embedding=True) else None

@@ -1,18 +1,17 @@
 """torch's AdamW on our parameter groups, fused where the device has a fused kernel."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gptshake.errors import ConfigError
-from gptshake.optim.fused import use_fused
-from gptshake.optim.groups import parameter_groups
+from gptshake.optim.groups import parameter_groups, use_fused
+
+if TYPE_CHECKING:  # the schema of the config is made from the signature, before torch is needed
+    import torch
 
 
 def adamw(
-    named_parameters: Iterable[tuple[str, Tensor]],
+    named_parameters: "Iterable[tuple[str, torch.Tensor]]",
     lr: float,
     beta1: float = 0.9,
     beta2: float = 0.95,
@@ -21,7 +20,7 @@ def adamw(
     fused: bool | str = "auto",
     embedding_lr_mult: float = 1.0,
     groups: Sequence[Mapping[str, Any]] = (),
-) -> torch.optim.AdamW:
+) -> "torch.optim.AdamW":
     """AdamW with decay on matrices only; defaults of GPT-3 (Brown et al. 2020, appendix B).
 
     Every group has a peak of its own. A schedule multiplies the peaks, so groups that differ keep their ratio.
@@ -38,11 +37,12 @@ def adamw(
     Raises:
         ConfigError: a rule that fits nothing, or a value that AdamW refuses.
     """
+    from torch.optim import AdamW
+
     named = list(named_parameters)
     settings = parameter_groups(named, lr, weight_decay, groups=groups, embedding_lr_mult=embedding_lr_mult)
+    one_kernel = use_fused(fused, (parameter for _, parameter in named))
     try:
-        return torch.optim.AdamW(
-            settings, lr=lr, betas=(beta1, beta2), eps=eps, fused=use_fused(fused, (parameter for _, parameter in named))
-        )
+        return AdamW(settings, lr=lr, betas=(beta1, beta2), eps=eps, fused=one_kernel)
     except ValueError as error:
         raise ConfigError(f"The optimizer cannot be made: {error}.") from error

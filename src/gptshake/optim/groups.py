@@ -18,14 +18,10 @@ class Parameter(Protocol):
     """What the rules look at."""
 
     @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        ...
+    def ndim(self) -> int: ...
 
     @property
-    def requires_grad(self) -> bool:
-        """Whether it is trained at all."""
-        ...
+    def requires_grad(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,9 @@ class GroupRule:
     pattern: str  # of the full name, with * and ?: 'wte.*', 'blocks.*.mlp.*'
     lr_mult: float = 1.0  # multiple of optimizer.lr
     weight_decay: float | None = None  # null: optimizer.weight_decay on matrices, none on vectors
+
+    def fits(self, name: str) -> bool:
+        return fnmatchcase(name, self.pattern)
 
 
 def parameter_groups(
@@ -61,30 +60,41 @@ def parameter_groups(
     trained = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
     rules = [GroupRule(**rule) for rule in groups]
     for rule in rules:
-        _check(rule, [name for name, _ in trained])
+        if not rule.lr_mult > 0 or (rule.weight_decay is not None and not rule.weight_decay >= 0):
+            raise ConfigError(f"optimizer.groups: {rule.pattern} needs lr_mult above 0 and weight_decay from 0 up, or null.")
+        if not any(rule.fits(name) for name, _ in trained):
+            names = ", ".join(name for name, _ in trained[:4])
+            raise ConfigError(f"optimizer.groups: the pattern {rule.pattern} fits no parameter; their names are such as {names}.")
     if embedding_lr_mult != 1.0:
-        rules += [GroupRule(pattern, embedding_lr_mult) for pattern in EMBEDDINGS]
-        if not embedding_lr_mult > 0 or not any(_fits(rule, name) for rule in rules[-len(EMBEDDINGS) :] for name, _ in trained):
+        tables = [GroupRule(pattern, embedding_lr_mult) for pattern in EMBEDDINGS]
+        rules += tables
+        if not embedding_lr_mult > 0 or not any(rule.fits(name) for rule in tables for name, _ in trained):
             raise ConfigError(
                 f"optimizer.embedding_lr_mult={embedding_lr_mult} must be above 0 and finds its parameters by the names {' and '.join(EMBEDDINGS)}; "
                 "for others write optimizer.groups."
             )
     found: dict[tuple[float, float], list[Parameter]] = {}
     for name, parameter in sorted(trained, key=lambda pair: pair[1].ndim < 2):
-        rule = next((rule for rule in rules if _fits(rule, name)), GroupRule("*"))
+        rule = next((rule for rule in rules if rule.fits(name)), GroupRule("*"))
         decay = (weight_decay if parameter.ndim >= 2 else 0.0) if rule.weight_decay is None else rule.weight_decay
         found.setdefault((lr * rule.lr_mult, decay), []).append(parameter)
     return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in found.items()]
 
 
-def _fits(rule: GroupRule, name: str) -> bool:
-    return fnmatchcase(name, rule.pattern)
+def use_fused(setting: bool | str, parameters: Iterable[Any], *, slices: bool = True) -> bool:
+    """Whether an optimizer runs as one kernel for all parameters, which is one pass over memory instead of a dozen.
 
-
-def _check(rule: GroupRule, names: Sequence[str]) -> None:
-    if not rule.lr_mult > 0 or (rule.weight_decay is not None and not rule.weight_decay >= 0):
-        raise ConfigError(f"optimizer.groups: {rule.pattern} needs lr_mult above 0 and weight_decay from 0 up, or null.")
-    if not any(_fits(rule, name) for name in names):
-        raise ConfigError(
-            f"optimizer.groups: the pattern {rule.pattern} fits no parameter; their names are such as {', '.join(names[:4])}."
+    Args:
+        setting: true, false, or ``auto``: where every parameter lies on a device with the kernel.
+        parameters: to be trained.
+        slices: whether the kernel also takes weights of which each device has but a slice (trainer=fsdp).
+    Raises:
+        ConfigError: another word than ``auto``.
+    """
+    if setting == "auto":
+        return all(
+            parameter.device.type in ("cpu", "cuda") and (slices or not hasattr(parameter, "full_tensor")) for parameter in parameters
         )
+    if not isinstance(setting, bool):
+        raise ConfigError(f"optimizer.fused={setting} is not understood: write auto, true or false.")
+    return setting

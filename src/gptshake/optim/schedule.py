@@ -27,13 +27,11 @@ class Factors(NamedTuple):
     beta1: float | None = None  # a value, not a factor; None leaves it alone
 
 
-Schedule = Callable[[int, int], Factors]
-
-
 class Tokens(float):
     """A length that is settled: tokens, however few."""
 
 
+Schedule = Callable[[int, int], Factors]
 Length = float | str  # below 1 a fraction of the run, from 1 on tokens; or ``auto``
 
 
@@ -65,8 +63,7 @@ def warmup_tokens(schedule: Schedule, total: int) -> Tokens | None:
 
 def planned_warmup(schedule: Schedule, total: int, tokens_per_step: int, beta2: float | None) -> Tokens | None:
     """``warmup_tokens`` of a run that is about to begin: ``auto`` is ``auto_warmup``, whose steps the schedule alone does not know."""
-    options = _options(schedule)
-    if options.get("warmup") != "auto":
+    if _options(schedule).get("warmup") != "auto":
         return warmup_tokens(schedule, total)
     return auto_warmup(total, tokens_per_step, beta2, before=before_decay(schedule, total))
 
@@ -96,8 +93,9 @@ def bare(schedule: Schedule) -> Schedule:
 def _options(schedule: Schedule) -> dict[str, Any]:
     """Options of a schedule of this file, with their values; none of any other."""
     function = bare(schedule)
-    ours = getattr(function.func if isinstance(function, partial) else function, "__module__", None) == __name__
-    return {name: option.default for name, option in inspect.signature(schedule).parameters.items()} if ours else {}
+    if getattr(function.func if isinstance(function, partial) else function, "__module__", None) != __name__:
+        return {}
+    return {name: option.default for name, option in inspect.signature(schedule).parameters.items()}
 
 
 def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "auto", floor: float = 0.1) -> Factors:
@@ -117,7 +115,8 @@ def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "a
     """
     rise = _warmup(warmup, total)
     end = PAPER_DECAY * total if decay == "auto" else _length("decay", decay, total)
-    return Factors(_warmup_cosine(tokens, rise, end, floor))
+    _check_ends("the decay", rise, end, floor)
+    return Factors(_rise(tokens, rise) if tokens < rise else _half_cosine(1.0, floor, _progress(tokens, rise, end)))
 
 
 def cosine(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0.1) -> Factors:
@@ -125,7 +124,7 @@ def cosine(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0
 
     Args and errors as in ``gpt3``.
     """
-    return Factors(_warmup_cosine(tokens, _warmup(warmup, total), total, floor))
+    return gpt3(tokens, total, warmup=warmup, decay=Tokens(total), floor=floor)
 
 
 def constant(tokens: int, total: int, *, warmup: Length = "auto") -> Factors:
@@ -202,21 +201,12 @@ def one_cycle(
         )
     if not 0 <= beta1_min <= beta1_max < 1:
         raise ConfigError(f"scheduler.beta1_min={beta1_min} and beta1_max={beta1_max} must be in this order, from 0 and below 1.")
-    initial = 1 / div_factor
-    progress = min(tokens / total, 1.0)
+    initial, progress = 1 / div_factor, min(tokens / total, 1.0)
     if progress <= pct_start:
-        along = progress / pct_start
-        return Factors(_half_cosine(initial, 1.0, along), _half_cosine(beta1_max, beta1_min, along))
-    along = (progress - pct_start) / (1 - pct_start)
-    return Factors(_half_cosine(1.0, initial / final_div_factor, along), _half_cosine(beta1_min, beta1_max, along))
-
-
-def _warmup_cosine(tokens: int, rise: float, end: float, floor: float) -> float:
-    """Linear to 1 at ``rise``, cosine to ``floor`` at ``end``, then flat."""
-    _check_ends("the decay", rise, end, floor)
-    if tokens < rise:
-        return _rise(tokens, rise)
-    return _half_cosine(1.0, floor, _progress(tokens, rise, end))
+        part = progress / pct_start
+        return Factors(_half_cosine(initial, 1.0, part), _half_cosine(beta1_max, beta1_min, part))
+    part = (progress - pct_start) / (1 - pct_start)
+    return Factors(_half_cosine(1.0, initial / final_div_factor, part), _half_cosine(beta1_min, beta1_max, part))
 
 
 def _check_ends(what: str, rise: float, end: float, floor: float) -> None:

@@ -5,7 +5,6 @@ So a wrong path or an impossible plan is reported at once. ``resolve`` writes in
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
-from gptshake.estimate.budget import AUTO, Budget, plan
+from gptshake.estimate.budget import AUTO, Budget, Request, plan
 from gptshake.estimate.forecast import Speed, interval_of, run_seconds, steps_within
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.memory import largest_micro_batch
@@ -132,8 +131,7 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
         value_bytes=4 if trainer.precision == hardware.FP32 else 2,
         on_cpu=device == "cpu",
     )
-    planned = partial(
-        plan,
+    request = Request(
         n_parameters=model.num_params(),
         epoch_tokens=blocks * model.block_size,
         block_size=model.block_size,
@@ -147,13 +145,13 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
         max_epochs=trainer.max_epochs,
         max_tokens=trainer.max_tokens,
     )
-    budget, notes = planned(), list[str]()
+    budget, notes = plan(request), list[str]()
     if data.micro_batch_size == AUTO and gpu is None and device in batch_finder.AUTO_DEVICES:
         size, note = batch_finder.automatic(cfg, store, budget)
-        planned, notes = partial(planned, max_micro_batch=size), [note]
-        budget = planned()
+        request, notes = replace(request, max_micro_batch=size), [note]
+        budget = plan(request)
     if trainer.hours is not None:
-        budget = _within_hours(cfg, store, model, planned, budget, measure)
+        budget = _within_hours(cfg, store, model, request, budget, measure)
     if cfg.scheduler is not None:
         planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens)
     data.batch_size, data.micro_batch_size = budget.batch_size, budget.micro_batch_size
@@ -209,14 +207,12 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
     return count
 
 
-def _within_hours(
-    cfg: DictConfig, store: TokenStore, model: Costs, planned: Callable[..., Budget], guess: Budget, measure: Measure
-) -> Budget:
+def _within_hours(cfg: DictConfig, store: TokenStore, model: Costs, request: Request, guess: Budget, measure: Measure) -> Budget:
     """The budget of ``trainer.hours``, kept as steps; an automatic batch depends on the length, so it is decided in between."""
     trainer, hours = cfg.trainer, cfg.trainer.hours
     speed = measure(store, cfg, guess)
     limit = steps_within(3600 * hours, guess.accumulation, speed, costs.overhead(cfg, store, model, guess)) * guess.tokens_per_step
-    budget = planned(max_steps=None, max_tokens=max(1, min(limit, trainer.max_tokens or limit)))
+    budget = plan(replace(request, max_steps=None, max_tokens=max(1, min(limit, trainer.max_tokens or limit))))
     if budget.micro_batch_size != guess.micro_batch_size:
         speed = measure(store, cfg, budget)
     overhead = costs.overhead(cfg, store, model, budget)
@@ -225,7 +221,8 @@ def _within_hours(
     if steps < 1:
         raise ConfigError(f"trainer.hours={hours:g} is too short: one step, start and validation take {duration(sum(one.values()))} here.")
     typed = trainer.max_steps is not None and trainer.max_steps <= steps
-    budget = planned(batch_size=budget.batch_size, batch_tokens=None, max_steps=trainer.max_steps if typed else steps)
+    limit = trainer.max_steps if typed else steps
+    budget = plan(replace(request, batch_size=budget.batch_size, batch_tokens=None, max_steps=limit))
     note = f"trainer.hours={hours:g}: a step takes {one['steps']:.3g} s here; {budget.steps:,} steps are kept in the record as trainer.max_steps"
     trainer.max_steps, trainer.hours = budget.steps, None
     rule = f"{hours:g} hours" if budget.stop_rule == "max_steps" and not typed else budget.stop_rule

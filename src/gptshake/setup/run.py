@@ -137,7 +137,7 @@ def draw(folder: Path) -> list[Path]:
 
 def _module(context: Context, model: Any, data: TokenDataModule) -> GPTModule:
     """The network with its step, and what validates it."""
-    from gptshake.training.evaluation import Evaluation, evaluate
+    from gptshake.training.evaluation import bits_per_byte, evaluate
     from gptshake.training.module import GPTModule
 
     cfg, run, ranks, val = context.config, context.run, context.ranks, context.store.val
@@ -147,9 +147,10 @@ def _module(context: Context, model: Any, data: TokenDataModule) -> GPTModule:
         if signum:
             raise Stop(signum)  # the checkpoint is written already, and says that the validation is due
 
-    def validate() -> Evaluation:
-        hidden, most = hidden_nats(run, val), cfg.trainer.limit_val_batches
-        return evaluate(model, data.val_dataloader(), val.bytes_per_target, hidden, most=most, between=between, ranks=ranks)
+    def validate() -> tuple[float, float]:
+        most = cfg.trainer.limit_val_batches
+        loss, _ = evaluate(model, data.val_dataloader(), most=most, between=between, ranks=ranks)
+        return loss, bits_per_byte(loss, val.bytes_per_target, hidden_nats(run, val))
 
     schedule = schedule_of(cfg, recorded_warmup(cfg, run))
     return GPTModule(training_step(cfg, model, context.plan, schedule, ranks=ranks, say=run.say), context, validate)
@@ -217,7 +218,7 @@ def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
     Nothing where there is no test, and in a trial of a sweep, or the winner would be chosen by the test.
     """
     from gptshake.training.checkpoint import best_weights, load_weights
-    from gptshake.training.evaluation import evaluate
+    from gptshake.training.evaluation import bits_per_byte, evaluate
 
     context = module.context
     cfg, run, split = context.config, context.run, context.store.test
@@ -231,10 +232,10 @@ def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
         load_whole(module.model, weights)
     else:
         module.model.load_state_dict(weights)
-    result = evaluate(module.model, data.test_dataloader(), split.bytes_per_target, hidden_nats(run, split), ranks=context.ranks)
-    if not math.isfinite(result.loss):
+    loss, _ = evaluate(module.model, data.test_dataloader(), ranks=context.ranks)
+    if not math.isfinite(loss):
         raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
-    return {"test/loss": result.loss, "test/bpb": result.bpb}
+    return {"test/loss": loss, "test/bpb": bits_per_byte(loss, split.bytes_per_target, hidden_nats(run, split))}
 
 
 def summary_of(module: GPTModule) -> dict[str, float]:

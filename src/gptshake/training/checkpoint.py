@@ -22,9 +22,8 @@ from gptshake.record.metrics import validations
 from gptshake.record.run import Run
 
 FILES = ("model.safetensors", "state.safetensors", "state.json")
-_NAME = re.compile(r"step-\d{8,}", re.ASCII)
-_TENSOR = "__tensor__"
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
+_TENSOR = "__tensor__"
 
 
 class FolderCheckpointIO(CheckpointIO):
@@ -45,7 +44,16 @@ class FolderCheckpointIO(CheckpointIO):
             raise CheckpointError(
                 f"The state of a callback cannot be saved ({error}): what state_dict() gives may hold numbers, texts, lists, mappings and tensors."
             ) from error
-        write_folder_atomic(Path(path), lambda folder: _write(folder, weights, tensors, text))
+
+        def fill(folder: Path) -> None:
+            save_file(weights, folder / "model.safetensors")
+            save_file(tensors, folder / "state.safetensors")
+            (folder / "state.json").write_text(text)
+            for name in FILES:
+                shutil.copymode(folder / "state.json", folder / name)  # as the umask says; safetensors writes for the owner alone
+            (folder / "checksums.json").write_text(json.dumps({name: sha256(folder / name) for name in FILES}))
+
+        write_folder_atomic(Path(path), fill)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint folder.
@@ -57,12 +65,16 @@ class FolderCheckpointIO(CheckpointIO):
         verify(folder)
         tensors = load_file(folder / "state.safetensors")
         checkpoint: dict[str, Any] = _put_tensors(json.loads((folder / "state.json").read_text()), tensors)
-        checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+        checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in load_weights(folder / "model.safetensors").items()}
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint folder."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The network's weights from a verified file, in main memory."""
+    return load_file(path)
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
@@ -71,9 +83,9 @@ def folder_of(run_dir: Path, step: int) -> Path:
 
 
 def steps_saved(run_dir: Path) -> list[int]:
-    """Steps that have a checkpoint, oldest first."""
+    """Steps that have a checkpoint, oldest first; a copy that somebody keeps there is none."""
     names = (folder.name for folder in (run_dir / "checkpoints").glob("step-*"))
-    return sorted(int(name.removeprefix("step-")) for name in names if _NAME.fullmatch(name))  # not a copy that somebody keeps there
+    return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{8,}", name, re.ASCII))
 
 
 def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:
@@ -84,14 +96,13 @@ def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:
     """
     complaints: list[str] = []
     for step in reversed(steps_saved(run_dir)):
-        if most is not None and step > most:
-            continue
-        folder = folder_of(run_dir, step)
-        try:
-            verify(folder)
-            return folder, complaints
-        except CheckpointError as error:
-            complaints.append(f"{error} Going back to the one before.")
+        if most is None or step <= most:
+            folder = folder_of(run_dir, step)
+            try:
+                verify(folder)
+                return folder, complaints
+            except CheckpointError as error:
+                complaints.append(f"{error} Going back to the one before.")
     raise CheckpointError(f"{run_dir.name} has no checkpoint that can be continued from. {' '.join(complaints)}".strip())
 
 
@@ -103,8 +114,7 @@ def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     state = our_state(newest(run_dir)[0])
     losses = {step: loss for step, loss in validations(run_dir / "metrics.csv").items() if step <= state["steps"]}
     best = min(losses, key=losses.__getitem__) if losses else state["best_step"]
-    step = best if best in steps_saved(run_dir) else state["steps"]
-    folder = folder_of(run_dir, step)
+    folder = folder_of(run_dir, best if best in steps_saved(run_dir) else state["steps"])
     verify(folder)
     return folder / "model.safetensors", our_state(folder)
 
@@ -130,21 +140,18 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum.")
 
 
-def keep_only(run_dir: Path, best_step: int | None, n_newest: int = 2, *, stable_step: int | None = None) -> None:
-    """Remove checkpoints but the newest, the best, and the last one before the rate fell."""
-    steps = steps_saved(run_dir)
-    for step in steps[:-n_newest]:
+def keep_only(run_dir: Path, best_step: int | None, *, stable_step: int | None = None) -> None:
+    """Remove checkpoints but the newest two, the best, and the last one before the rate fell."""
+    for step in steps_saved(run_dir)[:-2]:
         if step not in (best_step, stable_step):
             shutil.rmtree(folder_of(run_dir, step), ignore_errors=True)
 
 
 def drop_after(run_dir: Path, step: int) -> None:
     """Remove checkpoints of later steps, which a resumed run will make again, and what a kill left half-written."""
-    for leftover in (run_dir / "checkpoints").glob(".step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for later in steps_saved(run_dir):
-        if later > step:
-            shutil.rmtree(folder_of(run_dir, later), ignore_errors=True)
+    later = [folder_of(run_dir, number) for number in steps_saved(run_dir) if number > step]
+    for folder in [*(run_dir / "checkpoints").glob(".step-*"), *later]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) -> None:
@@ -155,12 +162,10 @@ def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) 
     """
     done = steps * accumulation
     fit = checkpoint["loops"]["fit_loop"]
-    counts = {"ready": done, "started": done, "processed": done, "completed": done}
-    fit["epoch_loop.batch_progress"]["total"].update(counts)
-    fit["epoch_loop.batch_progress"]["current"].update(counts)
-    fit["epoch_loop.batch_progress"]["is_last_batch"] = False
     for part in ("total", "current"):
+        fit["epoch_loop.batch_progress"][part].update({"ready": done, "started": done, "processed": done, "completed": done})
         fit["epoch_progress"][part].update({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+    fit["epoch_loop.batch_progress"]["is_last_batch"] = False
     fit["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
     fit["state_dict"]["combined_loader"] = [{"micro_batches": done}]
     checkpoint["global_step"] = steps
@@ -196,16 +201,6 @@ def resume_from(run: Run) -> Path | None:
     return folder
 
 
-def _write(folder: Path, weights: dict[str, Tensor], tensors: dict[str, Tensor], rest: str) -> None:
-    save_file(weights, folder / "model.safetensors")
-    save_file(tensors, folder / "state.safetensors")
-    (folder / "state.json").write_text(rest)
-    for name in FILES:
-        shutil.copymode(folder / "state.json", folder / name)  # as the umask says; safetensors writes for the owner alone
-    sums = {name: sha256(folder / name) for name in FILES}
-    (folder / "checksums.json").write_text(json.dumps(sums))
-
-
 def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of which no two share their memory, as tied ones do, for that is what a file can hold; loaded, they are tied again."""
     seen: set[int] = set()
@@ -235,8 +230,3 @@ def _put_tensors(node: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, dict):
         return {int(key[1:]) if key.startswith("#") else key: _put_tensors(value, tensors) for key, value in node.items()}
     return [_put_tensors(value, tensors) for value in node] if isinstance(node, list) else node
-
-
-def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The network's weights from a verified file."""
-    return load_file(path, device=str(device))

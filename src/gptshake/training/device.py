@@ -29,9 +29,6 @@ class ScaledPrecision(MixedPrecision):
     """``16-mixed``: gradients are unscaled before they are measured and clipped, and a step whose gradients overflow is skipped.
 
     Lightning leaves the unscaling to fused optimizers, which do it in their step, after the clipping.
-
-    Args:
-        device: ``cuda``; ``cpu`` works too, for tests.
     """
 
     scaler: torch.amp.GradScaler
@@ -40,7 +37,6 @@ class ScaledPrecision(MixedPrecision):
         super().__init__("16-mixed", device)
 
     def optimizer_step(self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any) -> Any:  # type: ignore[override]  # as its own superclass
-        """Forward, backward, unscale, the module's hook, update, next scale."""
         loss = closure()
         self.scaler.unscale_(optimizer)
         self._after_closure(model, optimizer)
@@ -62,11 +58,7 @@ def fork_rng(device: torch.device) -> AbstractContextManager[None]:
 
 
 class Stamp:
-    """A time stamp on a device's own clock: when all work queued so far is done. Taking one does not synchronize.
-
-    Args:
-        device: ``cpu``, ``cuda`` or ``mps``.
-    """
+    """A time stamp on the own clock of a device (``cpu``, ``cuda``, ``mps``): when all work queued so far is done. Taking one does not wait."""
 
     def __init__(self, device: str) -> None:
         kind = _events().get(device)
@@ -77,7 +69,7 @@ class Stamp:
             self._clock = time.perf_counter()
 
     def wait(self) -> None:
-        """Synchronize with the time stamp."""
+        """Until this moment has come."""
         if self._event:
             self._event.synchronize()
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,38 +13,23 @@ from gptshake.training.device import forward_pass, to_device
 HELD = 64  # losses that stay on the device before they are read, so that it is not waited for at every batch
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Result over a split."""
-
-    loss: float  # nats per token
-    bpb: float  # bits per UTF-8 byte of the text that the targets cover
-    tokens: int  # targets scored
-
-
 @torch.no_grad()
 def evaluate(
     model: GPT,
     batches: Iterable[Tensor],
-    bytes_per_target: float,
-    hidden_nats: float = 0.0,
     *,
     most: int | None = None,
     between: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
-) -> Evaluation:
-    """Score every target in ``batches``.
+) -> tuple[float, int]:
+    """Score every target in ``batches``: mean loss in nats per token, and how many targets.
 
     Args:
         model: the network; its training mode is restored afterwards.
         batches: token ids (rows, T + 1), int64.
-        bytes_per_target: UTF-8 bytes of the split's text per target token.
-        hidden_nats: what the text under unknown tokens costs, in nats per target token (see ``tokenizer.unknown``).
         most: of the batches, from the first on; None: all.
         between: called before every batch (a heartbeat, a question for signals).
         ranks: that share the batches, and all learn the result.
-    Returns:
-        bpb = (sum of losses + cost of what unknown tokens hide) / (ln 2 x bytes).
     """
     was_training, device = model.training, next(model.parameters()).device
     total, tokens = 0.0, 0
@@ -61,17 +45,26 @@ def evaluate(
                 held.append(loss)
                 tokens += ids[:, 1:].numel()
             if len(held) == HELD:
-                total = _added(total, held)
+                total, held = _added(total, held), []
     finally:
         model.train(was_training)
     loss_sum, scored = ranks.total(_added(total, held), tokens)
-    mean = loss_sum / scored
-    return Evaluation(mean, (mean + hidden_nats) / (math.log(2) * bytes_per_target), int(scored))
+    return loss_sum / scored, int(scored)
 
 
-def _added(total: float, held: list[Tensor]) -> float:
-    """The sum with the losses that were held, one by one in fp64, which not every device has; they are forgotten."""
-    for loss in torch.stack(held).tolist() if held else ():
+def bits_per_byte(loss: float, bytes_per_target: float, hidden_nats: float = 0.0) -> float:
+    """Bits per UTF-8 byte of a split's text, the figure that compares across tokenizers.
+
+    Args:
+        loss: nats per token.
+        bytes_per_target: UTF-8 bytes of the split's text per target token.
+        hidden_nats: what the text under unknown tokens costs, in nats per target token (see ``tokenizer.unknown``).
+    """
+    return (loss + hidden_nats) / (math.log(2) * bytes_per_target)
+
+
+def _added(total: float, losses: list[Tensor]) -> float:
+    """The sum one by one in fp64, which not every device has."""
+    for loss in torch.stack(losses).tolist() if losses else ():
         total += loss
-    held.clear()
     return total

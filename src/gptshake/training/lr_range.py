@@ -1,7 +1,7 @@
 """The range test itself: a training whose schedule is a ramp, on a network that is thrown away.
 
-A step is that of a run (``Step``). After each one the loss on fixed held-out batches is taken, in fp32 like every validation, which is
-free of the noise of drawing batches; it costs half a step's time more, or less.
+After each step the loss on fixed held-out batches is taken, in fp32 like every validation, which is free of the noise of drawing
+batches; it costs half a step's time more, or less.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +59,7 @@ def range_test(
                 step.begin()
                 continue
             finite = torch.isfinite(step.loss) and torch.isfinite(step.grad_norm)
-            losses.append(evaluate(step.model, held_out, 1.0).loss if finite else float("nan"))
+            losses.append(evaluate(step.model, held_out)[0] if finite else float("nan"))
             report(len(losses), losses[-1])
     except (MemoryError, RuntimeError) as error:
         if out_of_memory(error):

@@ -10,7 +10,6 @@ from torch import Tensor
 from gptshake.context import Context
 from gptshake.estimate.budget import Budget
 from gptshake.training.device import to_device
-from gptshake.training.evaluation import Evaluation
 from gptshake.training.step import Step
 
 
@@ -20,10 +19,10 @@ class GPTModule(pl.LightningModule):
     Args:
         step: of the network.
         context: of the run; ``bench``, its earlier name, works too.
-        validate: scores the validation split.
+        validate: loss of the validation split, in nats per token and in bits per byte.
     """
 
-    def __init__(self, step: Step, context: Context, validate: Callable[[], Evaluation]) -> None:
+    def __init__(self, step: Step, context: Context, validate: Callable[[], tuple[float, float]]) -> None:
         super().__init__()
         self.model, self.step, self.context, self.validate = step.model, step, context, validate
         self.best_step: int | None = None

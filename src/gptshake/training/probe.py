@@ -1,7 +1,6 @@
 """How long the real step takes here, and how much memory: a few of each kind of work, on random tokens and a network of its own.
 
-Takes what makes the step; gives ``estimate.forecast.Speed``. To be called in a child process, so that running out of memory ends the
-probe alone. An estimate: other programs may share the machine.
+To be called in a child process, so that running out of memory ends the probe alone. An estimate: other programs may share the machine.
 """
 
 import time
@@ -53,7 +52,7 @@ def measure(make: Callable[[], Step], device: str, typical: Callable[[list[float
             break
         updates.append(seconds(step.update))
     held = max(0, hardware.peak_bytes(device) - before)  # the kernel counts both roughly
-    evaluations = [seconds(lambda: evaluate(network, [tokens], 1.0)) for _ in range(FEWEST if passes[-1] < 1 else 1)]
+    evaluations = [seconds(lambda: evaluate(network, [tokens])) for _ in range(FEWEST if passes[-1] < 1 else 1)]
     network.eval()
     sampled = seconds(lambda: generate(network, tokens[:1, :1], SAMPLED))
     return Speed(

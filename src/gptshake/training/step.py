@@ -9,7 +9,6 @@ Nothing here waits for the device: values stay tensors until somebody reads them
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,17 +65,15 @@ class Step:
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.model, self.budget, self.ranks = model, budget, ranks
-        self.steps = self.micro_batches = 0
+        self.steps = self.micro_batches = self.skipped_steps = 0
         self.loss = self.grad_norm = torch.zeros(())
         self.lr = 0.0
-        self.skipped_steps = 0
         self.beta1: float | None = None
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer: torch.optim.Optimizer
         self.scaler: torch.amp.GradScaler | None = None
         self._make_optimizer, self._schedule, self._factors = optimizer, bare(schedule), Factors(1.0)
-        self._seed, self._clip, self._precision, self._say = seed, clip, precision, say
+        self._seed, self._clip, self._precision, self._compile, self._say = seed, clip, precision, compile, say
         self._dropout = getattr(model.config, "dropout", 1.0) > 0  # not said: it may drop
-        self._compile = compile
         self._loss: Loss = model.loss
 
     @property
@@ -105,7 +102,7 @@ class Step:
         if self.steps >= self.budget.steps:
             return
         self._factors = factors = self._schedule(self.tokens + self.budget.tokens_per_step, self.budget.total_tokens)
-        for group in self._groups():
+        for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factors.lr
             if factors.beta1 is not None and "betas" in group:
                 group["betas"] = (factors.beta1, group["betas"][1])
@@ -126,7 +123,8 @@ class Step:
 
     def clip(self) -> None:
         """Between the last backward pass and the update: gradient norm, clipping, and the switch that withholds a non-finite update."""
-        parameters = [parameter for group in self._groups() for parameter in group["params"] if parameter.grad is not None]
+        groups = self.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"] if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
         self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of slices: the whole network's
         self.loss = self.ranks.mean(self.loss)
@@ -135,8 +133,7 @@ class Step:
         if self.scaler is not None:
             return  # it has found what is not finite, and skips the update
         finite = torch.isfinite(self.grad_norm) & torch.isfinite(self.loss)
-        assert self.optimizer is not None
-        if self.optimizer.param_groups[0].get("fused"):
+        if groups[0].get("fused"):
             self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # the fused kernel skips its update, without a wait
         elif not finite:
             for parameter in parameters:
@@ -144,7 +141,6 @@ class Step:
 
     def finish(self) -> None:
         """The update is done: count the step, and begin the next."""
-        assert self.optimizer is not None
         self.lr = self.optimizer.defaults["lr"] * self._factors.lr  # groups may have multiples of this rate
         self.beta1 = self._factors.beta1
         self.steps, self.micro_batches = self.steps + 1, 0
@@ -165,7 +161,6 @@ class Step:
 
     def micro_batch(self, batch: Tensor) -> None:
         """One forward and backward pass."""
-        assert self.optimizer is not None
         loss = self.forward(to_device(batch, next(self.model.parameters()).device)) / self.budget.accumulation
         if self.micro_batches == 0:
             self.optimizer.zero_grad(set_to_none=True)
@@ -174,13 +169,12 @@ class Step:
 
     def update(self) -> None:
         """End the step after its last micro-batch."""
-        assert self.optimizer is not None
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        self.clip()
         if self.scaler is None:
+            self.clip()
             self.optimizer.step()
         else:
+            self.scaler.unscale_(self.optimizer)
+            self.clip()
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.finish()
@@ -204,27 +198,20 @@ class Step:
             if out_of_memory(error):
                 raise
             self._say(f"torch.compile failed, training continues without it: {first_line(error)}")
-        else:
-            self._loss = compiled
-            self._say(f"torch.compile took {time.perf_counter() - began:.1f} s ({_cache_use()})")
+            return
+        self._loss = compiled
+        from torch._dynamo.utils import counters
+
+        found = counters["inductor"]
+        hits, misses = found["fxgraph_cache_hit"], found["fxgraph_cache_miss"] + found["fxgraph_cache_bypass"]
+        cached = "graphs from its cache" if hits and not misses else f"{misses} of {hits + misses} graphs recompiled"
+        self._say(f"torch.compile took {time.perf_counter() - began:.1f} s ({cached})")
 
     def gradient(self, batch: Tensor, loss: Loss | None = None) -> tuple[Tensor, ...]:
-        """Gradient of the loss on a batch, one tensor for each trained parameter; those of the step at work stay as they are."""
+        """Gradient of the loss on a batch, one tensor for each trained parameter; those of the current step stay as they are."""
         with torch.enable_grad():
             return torch.autograd.grad(self._pass(loss or self.model.loss, batch), [p for p in self.model.parameters() if p.requires_grad])
 
     def _pass(self, loss: Loss, batch: Tensor) -> Tensor:
         with forward_pass(batch.device.type, self._precision):
             return loss(batch[:, :-1], batch[:, 1:])
-
-    def _groups(self) -> list[dict[str, Any]]:
-        assert self.optimizer is not None
-        return self.optimizer.param_groups
-
-
-def _cache_use() -> str:
-    """Whether the compiler found its graphs in its cache, from its own counters."""
-    from torch._dynamo.utils import counters
-
-    hits, misses = (sum(counters["inductor"][f"fxgraph_cache_{kind}"] for kind in kinds) for kinds in (("hit",), ("miss", "bypass")))
-    return "graphs from its cache" if hits and not misses else f"{misses} of {hits + misses} graphs recompiled"

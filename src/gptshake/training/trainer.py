@@ -19,11 +19,9 @@ from gptshake.training.checkpoint import FolderCheckpointIO
 from gptshake.training.config import REPLACED
 from gptshake.training.device import ScaledPrecision
 
-DEVICES = {"gpu": "cuda"}  # torch's words for Lightning's
-
 
 class RecordLogger(Logger):
-    """The run record as Lightning's callbacks know a logger: what they log is in the row of the step at work."""
+    """The run record as Lightning's callbacks know a logger: what they log is in the row of the current step."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -69,7 +67,14 @@ def build_trainer(
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
-    scaled = [ScaledPrecision(DEVICES.get(accelerator, accelerator))] if precision == "16-mixed" else []
+    scaled = [ScaledPrecision({"gpu": "cuda"}.get(accelerator, accelerator))] if precision == "16-mixed" else []
+    several: Strategy | None = None
+    if devices > 1 and strategy == "fsdp":
+        from gptshake.training.fsdp import ShardedStrategy
+
+        several = ShardedStrategy()
+    elif devices > 1 and strategy is not None:
+        several = DDPStrategy()
     return pl.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -78,7 +83,7 @@ def build_trainer(
         max_steps=budget.steps,
         accumulate_grad_batches=budget.accumulation,
         callbacks=callbacks,
-        strategy="auto" if devices == 1 or strategy is None else _several(strategy),
+        strategy=several or "auto",
         plugins=[FolderCheckpointIO(), *scaled, *([LightningEnvironment()] if devices > 1 else [])],
         logger=record or False,
         log_every_n_steps=1,
@@ -91,12 +96,3 @@ def build_trainer(
         use_distributed_sampler=False,
         **{key: value for key, value in lightning.items() if key not in REPLACED},  # what is left of those changes nothing
     )
-
-
-def _several(strategy: str) -> Strategy:
-    """Lightning's strategy for a network that is whole on each device, or in slices."""
-    if strategy == "ddp":
-        return DDPStrategy()
-    from gptshake.training.fsdp import ShardedStrategy
-
-    return ShardedStrategy()

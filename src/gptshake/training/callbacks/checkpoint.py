@@ -9,7 +9,7 @@ exact) and saves the last finished one. Ranks that train together agree on all o
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytorch_lightning as pl
@@ -31,7 +31,7 @@ class Checkpoint(pl.Callback):
 
     Args:
         metrics: measures the steps.
-        lease: shows that the run is alive.
+        lock: shows that the run is alive.
         val_check_interval: optimizer steps between validations; the last step is always validated.
         max_seconds: training time after which the run ends, or None.
         save_minutes: most minutes between checkpoints.
@@ -42,7 +42,7 @@ class Checkpoint(pl.Callback):
     def __init__(
         self,
         metrics: Metrics,
-        lease: RunLock,
+        lock: RunLock,
         *,
         val_check_interval: int,
         max_seconds: int | None,
@@ -50,7 +50,7 @@ class Checkpoint(pl.Callback):
         patience: int | None,
         saved_step: int | None,
     ) -> None:
-        self.metrics, self.lease = metrics, lease
+        self.metrics, self.lock = metrics, lock
         self.interval, self.max_seconds = val_check_interval, max_seconds
         self.save_s, self.patience = 60 * save_minutes, patience
         self.due: Row | None = None  # the row of the last step while its validation is missing
@@ -75,11 +75,10 @@ class Checkpoint(pl.Callback):
             Pruned: the sweep asks the run to end.
             TrainingError: a loss is not finite.
         """
-        context = pl_module.context
-        signum = (SIGNALS.received or 0) if context.ranks.size == 1 else 0
+        signum = (SIGNALS.received or 0) if pl_module.context.ranks.size == 1 else 0
         if pl_module.micro_batches == 0:
             signum = self._end_step(trainer, pl_module)
-        self.lease.heartbeat(step=pl_module.steps, value=context.row.get("val/loss"))
+        self.lock.heartbeat(step=pl_module.steps, value=pl_module.context.row.get("val/loss"))
         if signum:
             self.save(trainer, pl_module)
             raise Stop(signum)
@@ -87,90 +86,13 @@ class Checkpoint(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
         """Write the row of a step that another callback has broken off; where a signal did (in a sample), the step is saved, too."""
-        self._close_row(trainer, pl_module)
+        with suppress(TrainingError, RuntimeError):  # the device may be lost; the first error is the one that counts
+            self._close_row(trainer, pl_module)
+            self.metrics.write(pl_module)
         if isinstance(exception, Stop) and pl_module.micro_batches == 0:
             self.save(trainer, pl_module)
         if self.due and pl_module.context.run.last_row().get("step") != self.due["step"]:
             write_row(pl_module, self.due, [])
-
-    def _end_step(self, trainer: pl.Trainer, module: GPTModule) -> int:
-        """Gives the signal that came to any rank, or 0."""
-        context, steps = module.context, module.steps
-        if self.max_seconds and any(context.ranks.all_reduce_max(self.metrics.elapsed(module) >= self.max_seconds)):
-            trainer.should_stop = True
-            if steps < module.budget.steps:
-                context.run.say(f"the time limit is reached: stopping after step {steps:,} (trainer.max_time)")
-        self._close_row(trainer, module)
-        if validated := self.due is not None:
-            self.save(trainer, module)
-            self.complete(trainer, module)
-        asked = self._asked_to_end()
-        overdue = time.monotonic() - self._saved_at >= self.save_s
-        signum, save, pruned = context.ranks.all_reduce_max(SIGNALS.received or 0, overdue, asked is not None)
-        if validated and self._impatient(module):
-            trainer.should_stop = True
-        if validated and trainer.is_global_zero:
-            keep_only(context.run.path, module.best_step, stable_step=self._stable_step)
-        if trainer.should_stop or save or module.step.plateau_ends:
-            self.save(trainer, module)
-        if pruned:
-            raise Pruned(asked or "")
-        return signum
-
-    def _close_row(self, trainer: pl.Trainer, module: GPTModule) -> None:
-        """Collect what was logged in the step that has ended; its row is written, or due where a validation comes first."""
-        if not self.metrics.is_open(module):
-            return
-        self.metrics.collect(module)
-        if module.steps >= module.budget.steps or trainer.should_stop or module.steps % self.interval == 0:
-            self.due = self.metrics.take(module)
-        elif not self.metrics.is_late(module):
-            self.metrics.write(module)
-
-    def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
-        """Validate if the last step's validation is due, and write its row; a resumed run may have the row already.
-
-        Raises:
-            TrainingError: the validation loss is not finite.
-            Stop: a signal ended the validation; the row is written without it.
-        """
-        if self.due is None:
-            return
-        context, row, known = module.context, self.due, module.context.row
-        is_written = known.get("step") == row["step"] and "val/loss" in known
-        monitor(module, row)
-        with _validation(trainer, module):
-            if not is_written:
-                try:
-                    result = module.validate()
-                except BaseException:
-                    write_row(module, row, [])
-                    raise
-                row = row | {"val/loss": result.loss, "val/bpb": result.bpb}
-            monitor(module, known if is_written else row)
-        row, context.logged = context.row | {name: float(value) for name, value in context.logged.items()}, {}
-        if not is_written:
-            write_row(module, row, context.trackers)
-        self.due = None
-        if not math.isfinite(row["val/loss"]):
-            raise TrainingError(not_finite(row, "validation loss"))
-        module.validations_since_best += 1
-        if row["val/loss"] < module.best_loss:
-            module.best_step, module.best_loss, module.validations_since_best = int(row["step"]), row["val/loss"], 0
-
-    def _impatient(self, module: GPTModule) -> bool:
-        """Whether the validations have been without a better loss for too long; says so."""
-        if not self.patience or module.validations_since_best < self.patience:
-            return False
-        module.context.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
-        return True
-
-    def _asked_to_end(self) -> str | None:
-        """Why the sweep asks the run to end, looked at now and then."""
-        if time.monotonic() - self._asked_at < ASK_SECONDS:
-            return None
-        self._asked_at = time.monotonic()
-        return self.lease.stop_requested()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: GPTModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Our own state, and Lightning's counters as of the last finished step."""
@@ -191,13 +113,84 @@ class Checkpoint(pl.Callback):
         """Continue from what ``on_save_checkpoint`` wrote, perhaps with other devices, which share a step in another way."""
         ours = checkpoint[OURS]
         rewrite_counters(checkpoint, ours["steps"], pl_module.budget.accumulation)
-        pl_module.step.steps = ours["steps"]
+        pl_module.step.steps, pl_module.step.skipped_steps = ours["steps"], ours.get("skipped_steps", 0)
         pl_module.elapsed_s, pl_module.best_step = ours["elapsed_s"], ours["best_step"]
         pl_module.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
         pl_module.validations_since_best = ours["validations_since_best"]
         self._stable_step = ours.get("stable_step")
         self.due = ours.get("validation_due")  # a checkpoint from before 2026-12 was written after its validation
-        pl_module.step.skipped_steps = ours.get("skipped_steps", 0)
+
+    def _end_step(self, trainer: pl.Trainer, module: GPTModule) -> int:
+        """Gives the signal that came to any rank, or 0."""
+        context, steps = module.context, module.steps
+        if self.max_seconds and any(context.ranks.all_reduce_max(self.metrics.elapsed(module) >= self.max_seconds)):
+            trainer.should_stop = True
+            if steps < module.budget.steps:
+                context.run.say(f"the time limit is reached: stopping after step {steps:,} (trainer.max_time)")
+        self._close_row(trainer, module)
+        if validated := self.due is not None:
+            self.save(trainer, module)
+            self.complete(trainer, module)
+        asked = None
+        if time.monotonic() - self._asked_at >= ASK_SECONDS:
+            self._asked_at = time.monotonic()
+            asked = self.lock.stop_requested()
+        overdue = time.monotonic() - self._saved_at >= self.save_s
+        signum, save, pruned = context.ranks.all_reduce_max(SIGNALS.received or 0, overdue, asked is not None)
+        if validated and self._impatient(module):
+            trainer.should_stop = True
+        if validated and trainer.is_global_zero:
+            keep_only(context.run.path, module.best_step, stable_step=self._stable_step)
+        if trainer.should_stop or save or module.step.plateau_ends:
+            self.save(trainer, module)
+        if pruned:
+            raise Pruned(asked or "")
+        return signum
+
+    def _close_row(self, trainer: pl.Trainer, module: GPTModule) -> None:
+        """The row of the step that has ended is written, or due where a validation comes first."""
+        validates = module.steps >= module.budget.steps or trainer.should_stop or module.steps % self.interval == 0
+        self.due = self.metrics.close(module, validates=validates) or self.due
+
+    def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
+        """Validate if the last step's validation is due, and write its row; a resumed run may have the row already.
+
+        Raises:
+            TrainingError: the validation loss is not finite.
+            Stop: a signal ended the validation; the row is written without it.
+        """
+        if self.due is None:
+            return
+        context, row, known = module.context, self.due, module.context.row
+        is_written = known.get("step") == row["step"] and "val/loss" in known
+        monitor(module, row)
+        with _validation(trainer, module):
+            if is_written:
+                row = known
+            else:
+                try:
+                    loss, bpb = module.validate()
+                except BaseException:
+                    write_row(module, row, [])
+                    raise
+                row = row | {"val/loss": loss, "val/bpb": bpb}
+            monitor(module, row)
+        row, context.logged = context.row | {name: float(value) for name, value in context.logged.items()}, {}
+        if not is_written:
+            write_row(module, row, context.trackers)
+        self.due = None
+        if not math.isfinite(row["val/loss"]):
+            raise TrainingError(not_finite(row, "validation loss"))
+        module.validations_since_best += 1
+        if row["val/loss"] < module.best_loss:
+            module.best_step, module.best_loss, module.validations_since_best = int(row["step"]), row["val/loss"], 0
+
+    def _impatient(self, module: GPTModule) -> bool:
+        """Whether the validations have been without a better loss for too long; says so."""
+        if not self.patience or module.validations_since_best < self.patience:
+            return False
+        module.context.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
+        return True
 
     def save(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Checkpoint the last finished step, unless it is saved already or none is finished."""
@@ -205,14 +198,15 @@ class Checkpoint(pl.Callback):
         self.metrics.write(module)
         if module.steps in (0, self._saved_step):
             return
+        run = module.context.run
         with SIGNALS.saving(), trainer.profiler.profile("[Callback]Checkpoint.save"):  # type: ignore[attr-defined]
-            module.context.run.flush()
+            run.flush()
             if module.step.plateau_ends:
                 self._stable_step = module.steps
-            trainer.save_checkpoint(folder_of(module.context.run.path, module.steps))
+            trainer.save_checkpoint(folder_of(run.path, module.steps))
             self._saved_step, self._saved_at = module.steps, time.monotonic()
             if trainer.is_global_zero:
-                keep_only(module.context.run.path, module.best_step, stable_step=self._stable_step)
+                keep_only(run.path, module.best_step, stable_step=self._stable_step)
 
 
 @contextmanager

@@ -21,13 +21,13 @@ class HealthChecks(pl.Callback):
         self.said: set[str] = set()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        row = pl_module.context.row
-        self.losses.append(row["val/loss"])
-        unigram = pl_module.context.store.entropy["unigram"]
-        sentence = advice(self.losses, unigram, pl_module.steps / pl_module.budget.steps, row["train/lr"])
+        context = pl_module.context
+        self.losses.append(context.row["val/loss"])
+        progress = pl_module.steps / pl_module.budget.steps
+        sentence = advice(self.losses, context.store.entropy["unigram"], progress, context.row["train/lr"])
         if pl_module.steps >= PATIENT_STEPS and sentence and sentence[0] not in self.said:
             self.said.add(sentence[0])
-            pl_module.context.run.say(sentence[1])
+            context.run.say(sentence[1])
 
 
 def advice(losses: list[float], unigram: float, progress: float, lr: float) -> tuple[str, str] | None:

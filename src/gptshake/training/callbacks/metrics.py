@@ -37,8 +37,7 @@ class _Step:
     began: Stamp
     ended: Stamp  # values are there
     row: Row
-    logged: Tensor | list[float] = field(default_factory=list)  # by others, as tensors
-    names: list[str] = field(default_factory=list)  # of these
+    logged: dict[str, Tensor] = field(default_factory=dict)  # by others, as tensors
     arrived: Stamp | None = None  # these are there
     read: bool = False
     closed: bool = False  # nothing is logged in this step any more
@@ -75,8 +74,22 @@ class Metrics(pl.Callback):
         if pl_module.micro_batches:
             return
         self.write(pl_module)
-        self._step = self._measure(pl_module)
-        if not self.is_late(pl_module):
+        step, late = pl_module.step, self._is_late(pl_module)
+        values = torch.stack((step.loss, step.grad_norm.to(step.loss.dtype)))
+        if step.scaler is not None:
+            values = torch.cat((values, step.scaler.scale(values.new_ones(1))))
+        read = _copied(values) if late else values.tolist()  # which waits for the device, and so its clock is the host's
+        row: Row = {
+            "step": step.steps,
+            "train/tokens": step.tokens,
+            "train/lr": step.lr,
+            "perf/data_ms": 1e3 * self._data_s,
+            "time": pl_module.context.run.now(),
+        }
+        if step.beta1 is not None:
+            row["train/beta1"] = step.beta1
+        self._step = _Step(read, self._step_began, self._stamp(pl_module), row)
+        if not late:
             self._read(pl_module, self._step)
 
     def tick(self, module: GPTModule) -> None:
@@ -89,42 +102,27 @@ class Metrics(pl.Callback):
         """Seconds of training over all sessions of this run."""
         return module.elapsed_s + time.perf_counter() - self._began
 
-    def is_late(self, module: GPTModule) -> bool:
-        """Whether values are read one step late."""
-        return module.device.type in LATE
+    def close(self, module: GPTModule, *, validates: bool) -> Row | None:
+        """Once after a step: collect what was logged in it, and write its row, on a late device with the next one.
 
-    def is_open(self, module: GPTModule) -> bool:
-        """Whether the row of the last step waits for what is logged in it."""
-        return self._step is not None and not self._step.closed and self._step.row["step"] == module.steps
-
-    def collect(self, module: GPTModule) -> None:
-        """Take what was logged in the step that has ended into its row; tensors begin their way from the device."""
-        step, logged = self._step, module.context.logged
-        if step is None:
-            return
-        step.closed, module.context.logged = True, {}
-        step.row |= {name: value for name, value in logged.items() if not isinstance(value, Tensor)}
-        tensors = {name: value for name, value in logged.items() if isinstance(value, Tensor)}
-        if tensors and self.is_late(module):
-            step.names = list(tensors)
-            step.logged = _copied(torch.stack([value.to(module.device, torch.float32).reshape(()) for value in tensors.values()]))
-            step.arrived = self._stamp(module)
-        else:
-            step.row |= {name: float(value) for name, value in tensors.items()}
-
-    def take(self, module: GPTModule) -> Row:
-        """The row of the last step when its values have arrived; who takes it writes it.
-
-        Raises:
-            TrainingError: the loss or the gradient of its step is not finite; its row is written.
+        Where a validation comes first, the row is given to who writes it then.
         """
-        step, self._step = self._step, None
-        assert step is not None
-        self._read(module, step)
-        if step.arrived is not None:
-            step.arrived.wait()
-            step.row |= dict(zip(step.names, map(float, step.logged), strict=True))
-        return step.row
+        step = self._step
+        if step is None or step.closed or step.row["step"] != module.steps:
+            return None
+        step.closed = True
+        for name, value in module.context.logged.items():
+            if isinstance(value, Tensor) and self._is_late(module):
+                step.logged[name] = _copied(value.reshape(1).to(module.device, torch.float32))
+                step.arrived = self._stamp(module)
+            else:
+                step.row[name] = float(value)
+        module.context.logged = {}
+        if validates:
+            return self._take(module)
+        if not self._is_late(module):
+            self.write(module)
+        return None
 
     def write(self, module: GPTModule) -> None:
         """Write the row that is still on its way, if there is one; to be called before a checkpoint.
@@ -133,27 +131,17 @@ class Metrics(pl.Callback):
             TrainingError: the loss or the gradient of its step is not finite.
         """
         if self._step is not None:
-            write_row(module, self.take(module), module.context.trackers)
+            write_row(module, self._take(module), module.context.trackers)
 
-    def _measure(self, module: GPTModule) -> _Step:
-        step = module.step
-        values = torch.stack((step.loss, step.grad_norm.to(step.loss.dtype)))
-        if step.scaler is not None:
-            values = torch.cat((values, step.scaler.scale(values.new_ones(1))))
-        read = _copied(values) if self.is_late(module) else values.tolist()  # which waits for the device, and so its clock is the host's
-        row: Row = {
-            "step": module.steps,
-            "train/tokens": module.tokens,
-            "train/lr": step.lr,
-            "perf/data_ms": 1e3 * self._data_s,
-            "time": module.context.run.now(),
-        }
-        if step.beta1 is not None:
-            row["train/beta1"] = step.beta1
-        return _Step(read, self._step_began, self._stamp(module), row)
-
-    def _stamp(self, module: GPTModule) -> Stamp:
-        return Stamp(module.device.type if self.is_late(module) else "cpu")
+    def _take(self, module: GPTModule) -> Row:
+        """The row of the last step when its values have arrived; who takes it writes it."""
+        step, self._step = self._step, None
+        assert step is not None
+        self._read(module, step)
+        if step.arrived is not None:
+            step.arrived.wait()
+            step.row |= {name: float(value) for name, value in step.logged.items()}
+        return step.row
 
     def _read(self, module: GPTModule, step: _Step) -> None:
         """Once: complete the row with the values that have arrived; one that is not finite is written at once."""
@@ -165,11 +153,7 @@ class Metrics(pl.Callback):
         skipped = bool(scale) and module.step.overflowed(loss_sum, grad_norm, scale[0])
         seconds = step.began.until(step.ended)
         rate = module.budget.tokens_per_step / seconds
-        row |= {
-            "train/loss": loss_sum / module.budget.accumulation,
-            "perf/step_ms": 1e3 * seconds,
-            "perf/tokens_per_s": rate,
-        }
+        row |= {"train/loss": loss_sum / module.budget.accumulation, "perf/step_ms": 1e3 * seconds, "perf/tokens_per_s": rate}
         if context.flops_per_token is not None:
             row["perf/mfu"] = rate * context.flops_per_token / context.peak_flops
         if skipped:
@@ -194,6 +178,12 @@ class Metrics(pl.Callback):
                 f"note: {typical:,.0f} tokens/s, where about {expected:,.0f} were expected: "
                 "if another process uses the cores, try trainer.threads=1"
             )
+
+    def _is_late(self, module: GPTModule) -> bool:
+        return module.device.type in LATE
+
+    def _stamp(self, module: GPTModule) -> Stamp:
+        return Stamp(module.device.type if self._is_late(module) else "cpu")
 
 
 def monitor(module: GPTModule, row: Row) -> None:

@@ -6,7 +6,6 @@ on the device for ``HELD`` measurements, so a GPU is not waited for.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -38,7 +37,7 @@ class NoiseScale(pl.Callback):
         if split_every < 1:
             raise ConfigError(f"callbacks.noise_scale.split_every={split_every} cannot work: it counts steps, from 1 up.")
         self.split_every = split_every
-        self._passing: list[Tensor] = []  # norms of the parameters' gradients in the pass at work
+        self._passing: list[Tensor] = []  # norms of the parameters' gradients in the current pass
         self._passed: list[Tensor] = []  # squared norms of the step's micro-batches
         self._held: list[tuple[int, int, Tensor]] = []  # step, tokens, (2,) squared norms: mean of the micro-batches, whole batch
 
@@ -58,26 +57,26 @@ class NoiseScale(pl.Callback):
             )
         self._writer = NoiseScaleWriter(pl_module.context.run.path, pl_module.steps)
         if pl_module.budget.accumulation > 1:
-            for parameter in pl_module.model.parameters():
-                parameter.register_hook(partial(_keep_norm, self._passing))  # type: ignore[no-untyped-call]
+            for parameter in pl_module.model.parameters():  # of one pass, before it is added to those of the others
+                parameter.register_hook(lambda gradient: self._passing.append(torch.linalg.vector_norm(gradient)))  # type: ignore[no-untyped-call]
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: GPTModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """Forget a step that was broken off; where a step is one pass, measure its parts."""
         if pl_module.micro_batches == 0:
             self._passed.clear()
         if pl_module.budget.accumulation == 1 and (pl_module.steps + 1) % self.split_every == 0:
+            size = _part_size(pl_module)
             with fork_rng(batch.device):
                 torch.manual_seed(pl_module.steps)  # of dropout
-                whole = [part for part in batch.split(_part_size(pl_module)) if len(part) == _part_size(pl_module)]
+                whole = [part for part in batch.split(size) if len(part) == size]
                 self._passed += [_norm2(map(torch.linalg.vector_norm, pl_module.step.gradient(part))) for part in whole]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         self._passing.clear()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """The pass is through; Lightning has divided its loss by their number."""
         if self._passing:
-            self._passed.append(_norm2(self._passing) * pl_module.budget.accumulation**2)
+            self._passed.append(_norm2(self._passing) * pl_module.budget.accumulation**2)  # by which Lightning has divided the loss
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         self._hold(pl_module)
@@ -108,17 +107,11 @@ class NoiseScale(pl.Callback):
     def _write(self, module: GPTModule) -> None:
         if not self._held:
             return
-        whole = module.budget.batch_size
         part = module.budget.micro_batch_size if module.budget.accumulation > 1 else _part_size(module)
         numbers = torch.stack([values for _, _, values in self._held]).tolist()
         for (step, tokens, _), (small, large) in zip(self._held, numbers, strict=True):
-            self._writer.add(Measurement(step, tokens, part, whole, small, large))
+            self._writer.add(Measurement(step, tokens, part, module.budget.batch_size, small, large))
         self._held.clear()
-
-
-def _keep_norm(norms: list[Tensor], gradient: Tensor) -> None:
-    """A hook that looks at one parameter's gradient of one pass, before it is added to those of the others."""
-    norms.append(torch.linalg.vector_norm(gradient))
 
 
 def _part_size(module: GPTModule) -> int:

@@ -11,19 +11,15 @@ class Plots(pl.Callback):
     rank_zero_only = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        self._draw(pl_module)
+        self.complete(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
-        self._draw(pl_module)
+        self.complete(trainer, pl_module)
 
     def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
-        """Draw for a run that was stopped between its last step and its end."""
-        self._draw(module)
-
-    def _draw(self, module: GPTModule) -> None:
+        """Draw; called by itself for a run that was stopped between its last step and its end."""
         context = module.context
         context.run.flush()
-        if module.steps:
-            for path in context.draw(context.run.path):
-                for tracker in context.trackers:
-                    tracker.image(path.stem, path)
+        for path in context.draw(context.run.path) if module.steps else ():
+            for tracker in context.trackers:
+                tracker.image(path.stem, path)

@@ -30,7 +30,9 @@ _ACTIONS = {
     "optimizer_step": "optimizer",
     "optimizer_zero_grad": "optimizer",
     "save_checkpoint": "checkpoint",
-} | {name: name for name in ("data", "validation")}
+    "data": "data",
+    "validation": "validation",
+}
 
 
 class Measured(BaseException):
@@ -55,19 +57,22 @@ class Timeline:
     """
 
     def __init__(self, device: str, *within: str) -> None:
-        self._device = device
-        self._within = [OTHER, *within]
-        self._marks: list[tuple[str, Stamp]] = [("", Stamp(device))]  # the part that ends at each stamp
+        self._device, self._within = device, [OTHER, *within]
+        self._marks: list[tuple[str, Stamp]] = []  # the part that ends at each stamp
+        self._mark("")
+
+    def _mark(self, part: str) -> None:
+        self._marks.append((part, Stamp(self._device)))
 
     def begin(self, part: str) -> None:
-        self._marks.append((self._within[-1], Stamp(self._device)))
+        self._mark(self._within[-1])
         self._within.append(part)
 
     def end(self) -> None:
-        self._marks.append((self._within.pop(), Stamp(self._device)))
+        self._mark(self._within.pop())
 
     def close(self) -> None:
-        self._marks.append((self._within[-1], Stamp(self._device)))
+        self._mark(self._within[-1])
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part; waits for a device."""

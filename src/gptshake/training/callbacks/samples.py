@@ -72,19 +72,19 @@ class Samples(pl.Callback):
             TrainingError: the network's output is not finite.
         """
         context, step = module.context, module.steps
+        tokenizer: Tokenizer = context.store.tokenizer
+        texts = []
         try:
             with SIGNALS.immediate() if context.ranks.size == 1 else nullcontext():
-                texts = [redact(self._continue(module, prompt)) for prompt in self.prompts]  # a prompt may hold anything
+                for prompt in self.prompts:
+                    ids = tokenizer.encode(prompt) if prompt else [tokenizer.eot_id]
+                    start = torch.as_tensor([int(token) for token in ids], device=module.device)[None]
+                    written = generate(module.model, start, self.n_tokens, seed=0, **self.how)
+                    texts.append(redact(tokenizer.decode(written[0].tolist())))  # a prompt may hold anything
         except TrainingError as error:
             raise TrainingError(not_finite(context.row, "output of the network") if step else str(error)) from error
+        text = "\n---\n".join(texts)
         for tracker in context.trackers:
-            tracker.sample(step, module.tokens, "\n---\n".join(texts))
-        context.run.sample(step, module.tokens, "\n---\n".join(texts))
+            tracker.sample(step, module.tokens, text)
+        context.run.sample(step, module.tokens, text)
         context.run.say(f"--- sample at {100 * step / module.budget.steps:.0f} % (step {step:,}) ---\n{printable(texts[-1])}\n---")
-
-    def _continue(self, module: GPTModule, prompt: str) -> str:
-        tokenizer: Tokenizer = module.context.store.tokenizer
-        ids = tokenizer.encode(prompt) if prompt else [tokenizer.eot_id]
-        start = torch.as_tensor([int(token) for token in ids], device=module.device)[None]
-        written = generate(module.model, start, self.n_tokens, seed=0, **self.how)
-        return tokenizer.decode(written[0].tolist())
