@@ -228,7 +228,7 @@ def test_a_large_file_takes_a_moment_whatever_is_in_it(piece: str) -> None:
     content = (piece * ((1 << 18) // len(piece))).encode()
     start = time.process_time()
     redact_code(content, "x.yaml")
-    assert time.process_time() - start < 1.5
+    assert time.process_time() - start < 20  # quadratic it would be minutes
 
 
 @given(st.text())

@@ -116,11 +116,3 @@ def test_a_heartbeat_that_cannot_be_read_is_no_heartbeat(tmp_path: Path, content
     RunLock(tmp_path).release()
     (tmp_path / "lease.json").write_text(content)
     assert read_heartbeat(tmp_path) is None and not is_alive(tmp_path)
-
-
-def test_a_beat_between_writes_costs_a_microsecond_or_two(tmp_path: Path) -> None:
-    held = RunLock(tmp_path)
-    start = time.perf_counter()
-    for step in range(1000):
-        held.heartbeat(step)
-    assert (time.perf_counter() - start) / 1000 < 5e-6
