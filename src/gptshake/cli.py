@@ -15,13 +15,14 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake import distributed
 from gptshake.config import completion, overrides
 from gptshake.config.arguments import Arguments, quote
-from gptshake.config.compose import choices, prepare, run_single, snapshot, without_hydra
+from gptshake.config.compose import choices, prepare, single_run, snapshot, without_hydra
 from gptshake.config.compose_errors import COMPOSITION_ERRORS, came_from, checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS, RECIPES, local, local_confs, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
@@ -84,7 +85,9 @@ def run(arguments: Arguments) -> None:
         else:
             sys.argv[1:] = arguments.argv()  # child ranks read it again
             jobs.place(full)
-            run_single(full, jobs.run)
+            with single_run(full) as hydra_context:
+                done = run_job(jobs.run, full, "hydra.run.dir", None, hydra_context)
+                hydra_context.callbacks.on_run_end(config=full, config_name="config", job_return=done)
         jobs.raise_failures()
 
 

@@ -17,9 +17,9 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log, run_job
+from hydra.core.utils import configure_log
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.types import HydraContext, RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -150,14 +150,13 @@ class Callbacks:
         return call
 
 
-def run_single(cfg: DictConfig, task: TaskFunction) -> None:
-    """What Hydra does for the only job of a command, for a config that is composed already: mode, logging, callbacks, directory."""
+@contextmanager
+def single_run(cfg: DictConfig) -> Iterator[HydraContext]:
+    """What Hydra does around the only job of a command, for a config that is composed already: mode, logging, callbacks, directory."""
     with read_write(cfg.hydra):
         cfg.hydra.mode = RunMode.RUN
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name="config")
     with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
-        context = HydraContext(GlobalHydra.instance().config_loader(), callbacks)  # type: ignore[arg-type]
-        done = run_job(task, cfg, "hydra.run.dir", None, context)
-    callbacks.on_run_end(config=cfg, config_name="config", job_return=done)
+        yield HydraContext(GlobalHydra.instance().config_loader(), callbacks)  # type: ignore[arg-type]
