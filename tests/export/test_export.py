@@ -66,7 +66,7 @@ def test_transformers_loads_the_folder_and_gives_the_same_logits_text_and_ids(ki
 
     tokenizer: Any = tokenizer_of(kind)
     model = network(tokenizer.vocab_size, bias)
-    hf.write(model, tokenizer, tmp_path, "card")
+    hf.write(model, tokenizer, tmp_path)
     theirs, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ids = torch.arange(2 * BLOCK_SIZE).view(2, BLOCK_SIZE) % tokenizer.vocab_size
@@ -88,20 +88,20 @@ def test_transformers_loads_the_folder_and_gives_the_same_logits_text_and_ids(ki
 @needs_programs
 def test_weights_and_vocabularies_that_differ_are_found(tmp_path: Path) -> None:
     model = network(257)
-    hf.write(model, ByteTokenizer(), tmp_path, "card")
+    hf.write(model, ByteTokenizer(), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.1.mlp.c_fc.weight"][0, 0] += 0.1
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(GptshakeError, match="logits are up to"):
         hf.check(model, ByteTokenizer(), tmp_path, [])
     other: Any = tokenizer_of("bpe")
-    hf.write(model, ByteTokenizer(), tmp_path, "card")
+    hf.write(model, ByteTokenizer(), tmp_path)
     with pytest.raises(GptshakeError, match="other ids for 'two words'"):
         hf.check(model, SimpleNamespace(vocab_size=257, eot_id=256, encode=other.encode), tmp_path, ["two words"])  # type: ignore[arg-type]
 
 
 def test_files_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
-    hf.write(network(257), ByteTokenizer(), tmp_path, "card")
+    hf.write(network(257), ByteTokenizer(), tmp_path)
     assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
 
 
@@ -114,19 +114,19 @@ class Linear(nn.Module):
 @needs_programs
 def test_another_layout_is_refused_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Linear is no network that transformers has.*to_hf\(model\)"):
-        hf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+        hf.write(Linear(), ByteTokenizer(), tmp_path)
     with pytest.raises(ConfigError, match="to_hf"):
-        gguf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+        gguf.write(Linear(), ByteTokenizer(), tmp_path)
 
 
 @needs_programs
 def test_a_network_of_ones_own_brings_its_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "to_hf", lambda model: ({"model_type": "mine"}, {"weight": torch.ones(2, 2)}))
-    hf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+    hf.write(Linear(), ByteTokenizer(), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "mine"
     assert load_file(tmp_path / "model.safetensors")["weight"].shape == (2, 2)
     with pytest.raises(ConfigError, match=r"this one is mine: export with task\.to=hf"):
-        gguf.write(Linear(), ByteTokenizer(), tmp_path, "card")
+        gguf.write(Linear(), ByteTokenizer(), tmp_path)
 
 
 def test_a_tokenizer_of_ones_own_brings_its_mapping_or_is_refused() -> None:
@@ -140,7 +140,7 @@ def test_a_tokenizer_of_ones_own_brings_its_mapping_or_is_refused() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 def test_programs_give_the_same_logits_for_any_length(form: Any, bias: bool, tmp_path: Path) -> None:
     model = network(257, bias)
-    form.write(model, ByteTokenizer(), tmp_path, "card")
+    form.write(model, ByteTokenizer(), tmp_path)
     assert "logits of four shapes up to 40 tokens" in form.check(model, ByteTokenizer(), tmp_path, [])
     with torch.no_grad():
         model.wpe.weight[-1, 0] += 1  # one channel: the same in all is taken away by the norm
@@ -153,7 +153,7 @@ def test_programs_give_the_same_logits_for_any_length(form: Any, bias: bool, tmp
 def test_llama_cpp_gives_the_same_ids_and_the_same_greedy_text(kind: str, tmp_path: Path) -> None:
     tokenizer: Any = tokenizer_of(kind)
     model = network(tokenizer.vocab_size, bias=kind != "bpe")
-    gguf.write(model, tokenizer, tmp_path, "card")
+    gguf.write(model, tokenizer, tmp_path)
     assert "are equal" in gguf.check(model, tokenizer, tmp_path, ["The end.", *HOSTILE])
     with torch.no_grad():
         model.wte.weight.copy_(model.wte.weight.flip(0))
@@ -165,7 +165,7 @@ def test_llama_cpp_gives_the_same_ids_and_the_same_greedy_text(kind: str, tmp_pa
 @pytest.mark.parametrize(("kind", "reason"), [("char", "must know every one"), ("unigram", "without falling back to bytes")])
 def test_what_llama_cpp_has_no_tokenizer_for_is_refused(kind: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=reason):
-        gguf.write(network(tokenizer_of(kind).vocab_size), tokenizer_of(kind), tmp_path, "card")
+        gguf.write(network(tokenizer_of(kind).vocab_size), tokenizer_of(kind), tmp_path)
 
 
 @pytest.mark.parametrize(

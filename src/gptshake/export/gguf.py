@@ -42,8 +42,8 @@ NEAR_TIE = 0.01  # of the largest logit; llama.cpp's tables of fp16 move logits 
 NO_SUCH_PAIR = f"{LETTER[0xFF]} {LETTER[0xFE]}"  # bytes that UTF-8 never has
 
 
-def write(model: Any, tokenizer: Tokenizer, folder: Path, card: str) -> None:
-    """Write model.gguf (fp32) and README.md into a folder.
+def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write model.gguf, fp32, into a folder.
 
     Raises:
         ConfigError: the network or the tokenizer cannot be expressed, or the package gguf is not installed.
@@ -71,14 +71,12 @@ def write(model: Any, tokenizer: Tokenizer, folder: Path, card: str) -> None:
     writer.add_add_bos_token(False)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, config["n_layer"])
     for name, value in tensors.items():
-        values = value.float().cpu()
-        values = values.T.contiguous() if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")) else values
+        values = value.T.contiguous() if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")) else value
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), values.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 @singledispatch
@@ -145,7 +143,6 @@ def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) 
         return "not checked: llama.cpp is not installed (pip install 'gptshake[export]')"
     from xllamacpp import CommonParams, Server
 
-    model.float().cpu().eval()
     block_size = model.config.block_size
     parameters = CommonParams()
     parameters.model.path = str(folder / FILE)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.export.tokenizers import UNK, to_tokenizers
+from gptshake.export.tokenizers import UNK, write_tokenizer
 from gptshake.model.generate import generate
 from gptshake.tokenizer.bpe import EOT
 from gptshake.tokenizer.protocol import Tokenizer
@@ -41,21 +41,20 @@ GREEDY_TOKENS = 64
 NOT_INSTALLED = "not checked: transformers is not installed (pip install 'gptshake[export]')"
 
 
-def write(model: Any, tokenizer: Tokenizer, folder: Path, card: str) -> None:
-    """Write safetensors, config.json, generation_config.json, the tokenizer's two files and README.md into a folder.
+def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write safetensors, config.json, generation_config.json and the tokenizer's two files into a folder.
 
     Args:
-        model: its weights are written in fp32.
+        model: in fp32, on the CPU, as for every format.
         tokenizer: of the run.
         folder: is there, and empty.
-        card: the model card.
     Raises:
         ConfigError: the network or the tokenizer cannot be expressed there.
     """
-    exported = to_tokenizers(tokenizer)
+    write_tokenizer(tokenizer, folder)
     config, tensors = layout(model)
     ends = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id}
-    save_file({name: value.float().cpu() for name, value in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     words = dict.fromkeys(("bos_token", "eos_token", "pad_token"), EOT) | ({} if tokenizer.name != "char" else {"unk_token": UNK})
     files = {
         "config.json": config | ends | {"dtype": "float32"},
@@ -70,8 +69,6 @@ def write(model: Any, tokenizer: Tokenizer, folder: Path, card: str) -> None:
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # as the umask says; safetensors writes for the owner alone
-    (folder / "tokenizer.json").write_text(exported.to_str(pretty=True), encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def layout(model: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -106,7 +103,6 @@ def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) 
     logging.disable_progress_bar()
     theirs = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
     read = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model.float().cpu().eval()
     block_size, vocab_size = model.config.block_size, tokenizer.vocab_size
     ids = torch.randint(vocab_size, (1, block_size), generator=torch.Generator().manual_seed(0))
     n_new = min(GREEDY_TOKENS, block_size - 1)

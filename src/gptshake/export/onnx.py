@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gptshake.errors import ConfigError
-from gptshake.export.tokenizers import to_tokenizers
+from gptshake.export.tokenizers import write_tokenizer
 from gptshake.export.torch_export import compared, dynamic_shapes, example
 from gptshake.tokenizer.protocol import Tokenizer
 
@@ -31,16 +31,15 @@ ONE_FILE = 1 << 30  # bytes of weights; the format ends at 2 GiB, larger weights
 NEEDED = ("onnx", "onnxscript")
 
 
-def write(model: Any, tokenizer: Tokenizer, folder: Path, card: str) -> None:
-    """Write model.onnx, tokenizer.json and README.md into a folder.
+def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write model.onnx and tokenizer.json into a folder.
 
     Raises:
         ConfigError: the packages that write ONNX are not installed.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ConfigError(f"task.to=onnx needs the package {missing[0]}, which is not installed: pip install 'gptshake[export]'.")
-    exported = to_tokenizers(tokenizer)
-    model.float().cpu().eval()
+    write_tokenizer(tokenizer, folder)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)  # torchvision, which nothing here needs, is missed aloud
@@ -52,8 +51,6 @@ def write(model: Any, tokenizer: Tokenizer, folder: Path, card: str) -> None:
             torch.onnx.export(model, example(model), folder / FILE, dynamo=True, **options)
     finally:
         logger.setLevel(level)
-    (folder / "tokenizer.json").write_text(exported.to_str(pretty=True), encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ A text that spells a special token, such as ``<|endoftext|>``, becomes that toke
 
 import re
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -77,6 +78,11 @@ def _(tokenizer: SentencePieceTokenizer) -> Tokenizer:
     exported.pre_tokenizer = pre_tokenizers.Split(Regex(r"<(?=0x[0-9A-F]{2}>|\|endoftext\|>|unk>)"), "isolated")
     exported.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     return _with_special(exported, EOT)
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write ``folder/tokenizer.json``; errors as in ``to_tokenizers``."""
+    (folder / "tokenizer.json").write_text(to_tokenizers(tokenizer).to_str(pretty=True), encoding="utf-8")
 
 
 def parsed(tokenizer: SentencePieceTokenizer) -> Any:

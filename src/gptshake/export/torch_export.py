@@ -8,7 +8,7 @@ import torch
 from torch.export import Dim
 
 from gptshake.errors import GptshakeError
-from gptshake.export.tokenizers import to_tokenizers
+from gptshake.export.tokenizers import write_tokenizer
 from gptshake.tokenizer.protocol import Tokenizer
 
 LIBRARY = "pytorch"
@@ -37,14 +37,11 @@ def example(model: Any, batch: int = 2, time: int | None = None) -> tuple[torch.
     return (torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0)),)
 
 
-def write(model: Any, tokenizer: Tokenizer, folder: Path, card: str) -> None:
-    """Write model.pt2, tokenizer.json and README.md into a folder."""
-    exported = to_tokenizers(tokenizer)
-    model.float().cpu().eval()
+def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write model.pt2 and tokenizer.json into a folder."""
+    write_tokenizer(tokenizer, folder)
     program = torch.export.export(model, example(model), dynamic_shapes=dynamic_shapes(model.config.block_size))
     torch.export.save(program, folder / FILE)
-    (folder / "tokenizer.json").write_text(exported.to_str(pretty=True), encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) -> str:

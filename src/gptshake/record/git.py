@@ -152,12 +152,12 @@ def _read(root: Path) -> Code:
     copies, hashes, left_out = dict[str, bytes](), dict[str, str | None](), [name for name in files if _is_dotenv(name)]
     others = run_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *GUARDED).split(b"\0") if files else []
     for name in sorted(name for name in map(_text, filter(None, others)) if not _is_dotenv(name)):
-        file, room = root / name, MAX_COPIES - sum(map(len, copies.values()))
+        file, free = root / name, MAX_COPIES - sum(map(len, copies.values()))
         if file.is_symlink():
             hashes[name] = link_sha256(file)
         elif not file.is_file():  # a repository within the checkout
             hashes[name] = None
-        elif file.stat().st_size > min(MAX_COPY, room):
+        elif file.stat().st_size > min(MAX_COPY, free):
             hashes[name] = sha256(file)
         else:
             content = file.read_bytes()

@@ -56,8 +56,8 @@ def comparison_plot(entries: Sequence[Entry], folder: Path, name: str) -> list[P
             end = float(val[-1] if len(val) else loss[-1])
             ends.append((end, f"{end:.4f}", colour))
         low, high = min(lows), min(max(highs), max(firsts))  # the first steps are left behind; a run that diverged shows at the edge
-        room = 0.06 * ((high - low) or 1.0)
-        axes.set_ylim(low - room, high + room)
+        margin = 0.06 * ((high - low) or 1.0)
+        axes.set_ylim(low - margin, high + margin)
         edge_labels(axes, ends)
         token_axis(axes)
         look_of: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "white", "alignment": "left", "handlelength": 1.4}

@@ -85,8 +85,8 @@ def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
 def _draw_references(axes: Axes, bottom: float, top: float, entropy: Mapping[str, float]) -> None:
     """The closed-form lines, named at the right edge; the axis grows to hold them all."""
     known = {name: float(entropy[key]) for key, name in REFERENCES if entropy.get(key) is not None}
-    room = 0.05 * (max([top, *known.values()]) - bottom)
-    axes.set_ylim(min([bottom, *(value - room for value in known.values())]), max([top, *(value + room for value in known.values())]))
+    margin = 0.05 * (max([top, *known.values()]) - bottom)
+    axes.set_ylim(min([bottom, *(value - margin for value in known.values())]), max([top, *(value + margin for value in known.values())]))
     for value in known.values():
         axes.axhline(value, color=GREY, linewidth=1.0, linestyle=DASHED, zorder=1.5)
     edge_labels(axes, [(value, f"{name} {value:.2f}", GREY) for name, value in known.items()])

@@ -53,10 +53,10 @@ def _frame(study: Rows, height: float, about: str = "", columns: int = 1, **subp
 
 
 def _limit(axes: Axes, study: Rows, values: Sequence[float]) -> None:
-    """Room for the objective's values; runaways are left out and show at the edge."""
+    """Limits that hold the objective's values; runaways are left out and show at the edge."""
     low, high = stats.value_limits(study, values)
-    room = (high - low) or abs(high) * 0.01 or 1.0
-    axes.set_ylim(low - 0.12 * room, high + 0.14 * room)
+    span = (high - low) or abs(high) * 0.01 or 1.0
+    axes.set_ylim(low - 0.12 * span, high + 0.14 * span)
 
 
 def _draw_scale(axes: Axes, which: Literal["x", "y"], scale: Scale, values: Sequence[float], margin: float = 0.05) -> None:

@@ -27,6 +27,7 @@ def run(context: Context) -> None:
     """
     cfg = context.config
     model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, context.launch.overrides))
+    model.float().cpu().eval()
     path = find_run(cfg.task.run, run_roots(cfg.paths))
     folder = expanded(cfg.task.folder) if cfg.task.folder != "auto" else path / "export" / cfg.task.to
     if folder.exists():
@@ -40,7 +41,8 @@ def run(context: Context) -> None:
         nonlocal checked
         plot = path / "plots" / PLOT
         card = model_card(read_entry(path), samples, plot=plot.is_file(), use=format.USE, library=format.LIBRARY)
-        format.write(model, tokenizer, beside, card)
+        format.write(model, tokenizer, beside)
+        (beside / "README.md").write_text(card, encoding="utf-8")
         if plot.is_file():
             shutil.copyfile(plot, beside / plot.name)
         checked = format.check(model, tokenizer, beside, texts)
