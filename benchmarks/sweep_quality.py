@@ -9,6 +9,7 @@ seed; how far the loss at the answer lies above the smoothed best; how often the
     python benchmarks/sweep_quality.py [NAME ...]
     python benchmarks/sweep_quality.py --keep multirun/<study>   make a landscape of a study (optimizer.lr=<list> repeats=2 pruner=none)
     python benchmarks/sweep_quality.py --real NAME [--folder DIR]   real sweeps from three starts
+    python benchmarks/sweep_quality.py --surfaces SLOTS ...   rate and batch together, on 720 surfaces in closed form
 """
 
 import argparse
@@ -31,6 +32,7 @@ from gptshake.report import study_stats
 from gptshake.sweep.rows import AGAIN
 from gptshake.sweep.search import LineSearch, second_seeds
 from gptshake.sweep.space import Axis, Point
+from gptshake.sweep.surrogate import SurrogateSearch
 
 LANDSCAPES = Path(__file__).parent / "landscapes"
 LR = "optimizer.lr"
@@ -198,6 +200,68 @@ def real(land: Landscape, folder: Path) -> list[dict[str, float]]:
     return results
 
 
+def surfaces() -> list[tuple[float, float, float, float, float, float]]:
+    """c; log2 of how far the best rate at batch 32, and the best batch, are from the declared ones; bend; where a cliff is, and how high."""
+    cliffs = [(math.inf, 0.0), (0.5, 0.2), (0.5, math.inf), (1.0, math.inf)]
+    parts = itertools.product((0.0, 0.5, 1.0), (-2, -1, 0, 1, 2), (-4, -2, 0, 2), (0.005, 0.01, 0.02), cliffs)
+    return [(c, off, batch, bend, at, height) for c, off, batch, bend, (at, height) in parts]
+
+
+def search_surface(surface: tuple[float, ...], slots: int, draw: random.Random) -> dict[str, float]:
+    """One study with seed noise of 0.3 %; runs take 0.8 to 1.2 units of time."""
+    c, off, batch, bend, cliff, height = surface
+    rates, sizes = (
+        Axis(LR, 1e-5, 6e-2, log=True, declared=2e-3),
+        Axis("data.batch_size", 1, 512, log=True, integer=True, powers=True, declared=32),
+    )
+    line = SurrogateSearch(rates, sizes, n_trials=None, slots=slots, deterministic=False)
+
+    def at(point: Point) -> tuple[float, float]:
+        v = math.log2(float(point.params["data.batch_size"]) / 32)
+        return math.log2(float(point.params[LR]) / 2e-3) - off - c * v, v - batch
+
+    def above(point: Point) -> float:
+        u, v = at(point)
+        return bend * u * u * (1.6 if u > 0 else 1) + 0.004 * v * v + (height if u > cliff else 0)
+
+    points, ends, now = list[Point](), dict[int, float](), 0.0
+    while True:
+        params = line.propose(points) if sum(point.state == "running" for point in points) < slots else None
+        if params is not None:
+            ends[len(points)] = now + draw.uniform(0.8, 1.2)
+            points.append(Point(len(points), params, None, "running"))
+        elif any(point.state == "running" for point in points):
+            done = min((point for point in points if point.state == "running"), key=lambda point: ends[point.number])
+            now, loss = ends[done.number], 2.5 * (1 + above(done)) * (1 + draw.gauss(0, 0.003))
+            points[done.number] = Point(done.number, done.params, *((loss, "ok") if math.isfinite(loss) else (None, "diverged")))
+        else:
+            break
+
+    def answer(most: int) -> float:
+        ended = sorted((point for point in points if point.value is not None), key=lambda point: ends[point.number])[:most]
+        return above(min(ended, key=lambda point: point.value or 0.0)) if ended else math.inf
+
+    far = max(abs(at(point)[0]) for point in points)
+    return {"runs": len(points), "ten": answer(10), "all": answer(len(points)), "far": far, "time": now, "off": abs(off)}
+
+
+def surface_table(slots: Sequence[int]) -> str:
+    lines = [
+        f"{'slots':<6}{'runs':>6}{'time':>6}{'ten: mean':>12}{'above 1 %':>11}{'2 %':>7}{'all: above 1 %':>16}{'beyond 8 x':>12}{'off <= 2':>10}"
+    ]
+    for number in slots:
+        found = [search_surface(surface, number, random.Random(seed)) for seed, surface in enumerate(surfaces())]
+
+        def share(name: str, over: float, found: list[dict[str, float]] = found) -> float:
+            return 100 * statistics.fmean(row[name] > over for row in found)
+
+        runs, time, ten = (statistics.fmean(row[name] for row in found) for name in ("runs", "time", "ten"))
+        near = share("far", 3.01, [row for row in found if row["off"] <= 1])
+        figures = f"{runs:>6.1f}{time:>6.1f}{100 * ten:>10.2f} %{share('ten', 0.01):>9.1f} %{share('ten', 0.02):>5.1f} %"
+        lines.append(f"{number:<6}{figures}{share('all', 0.01):>14.1f} %{share('far', 3.01):>10.1f} %{near:>8.1f} %")
+    return "\n".join(lines)
+
+
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
     lines = [f"{'landscape':<28}{'runs':>5}{'most':>6}{'more':>6}{'above, median':>15}{'p95':>8}{'worst':>8}{'holds':>8}"]
     for name, results in rows.items():
@@ -215,13 +279,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="landscapes; all without")
     parser.add_argument("--keep", type=Path, metavar="STUDY")
     parser.add_argument("--real", metavar="NAME")
+    parser.add_argument("--surfaces", type=int, nargs="+", metavar="SLOTS")
     parser.add_argument("--folder", type=Path, default=Path("sweep-quality"))
     parser.add_argument("--landscapes", type=Path, default=LANDSCAPES)
     options = parser.parse_args()
+    if options.surfaces:
+        print(surface_table(options.surfaces))
+        return
     if options.keep:
         options.landscapes.mkdir(exist_ok=True)
         land = keep(options.keep)
-        (options.landscapes / f"{land['name']}.json").write_text(json.dumps(land, indent=1) + "\n")
+        (options.landscapes / f"{land['name']}.json").write_text(json.dumps(land) + "\n")
         return
     lands = [json.loads(path.read_text()) for path in sorted(options.landscapes.glob("*.json"))]
     if options.real:

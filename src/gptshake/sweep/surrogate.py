@@ -33,7 +33,7 @@ PRIOR_MEAN = np.array([0.0, 0.0, 0.0, 0.008, 0.004])  # level, slopes in u and v
 PRIOR_SD = np.array([0.02, 0.03, 0.03, 0.008, 0.004])
 LEAST = np.array([-np.inf, -np.inf, -np.inf, 0.002, 0.0003])  # curvatures are positive
 HELD = 1e-5  # standard deviation of a curvature that came out smaller
-DESIGN = ((0.0, 0), (1.25, 0), (-0.5, -1), (-1.25, 0), (0.5, 1), (0.75, -1), (-0.75, 1), (-1.0, -2), (1.0, 2), (1.75, 1), (-1.75, -1))
+DESIGN = ((0.0, 0), (1.0, 0), (-0.5, -1), (-1.0, 0), (0.5, 1), (0.5, -1), (-0.5, 1), (-1.0, -2), (1.0, 2), (1.25, 1), (-1.25, -1))
 FIRST = 3  # points of the design before the surface has a say
 
 
@@ -132,6 +132,8 @@ class SurrogateSearch:
             done, open_round = done[:begun], done[begun:]
             if any(point.state == "running" for point in done):
                 return None
+        elif len(points) >= max(len(design), self._slots) and sum(point.state == "running" for point in points) >= max(2, self._slots // 2):
+            return None  # a point that is chosen with most results outstanding is often of no use
         position = self._next(design, done, open_round, points)
         if position is None and open_round and all(point.state != "running" for point in open_round):
             position = self._next(design, list(points), [], points)  # the round had room, but nothing was to be gained before its results
