@@ -1,7 +1,10 @@
 """What the machine says about itself, on this machine and on imagined ones."""
 
 import json
+import os
+import platform
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -221,3 +224,14 @@ def test_a_gpus_memory_is_limited_to_its_share(monkeypatch: pytest.MonkeyPatch) 
     hardware.limit_memory("cuda", 250)
     hardware.limit_memory("cuda", 5000)
     assert shares == [0.25, 1.0]
+
+
+def test_threads_that_wait_sleep_unless_the_user_wants_them_to_spin() -> None:
+    if platform.system() != "Linux":
+        pytest.skip("only GNU's OpenMP prints what it has read")
+    code = "import gptshake.__main__, gptshake.cli, torch"
+    for policy, words in ((None, "OMP_WAIT_POLICY = 'PASSIVE'"), ("ACTIVE", "OMP_WAIT_POLICY = 'ACTIVE'")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
+        environment |= {"OMP_WAIT_POLICY": policy} if policy else {}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert words in done.stderr

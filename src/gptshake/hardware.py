@@ -25,6 +25,9 @@ SLACK = 1 << 28  # bytes that stacks and pools of threads reserve and do not use
 BF16, FP16, FP32 = "bf16-mixed", "16-mixed", "32-true"
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # torch.cuda.is_available() shall ask the driver's library, not start CUDA
+# Threads of OpenMP that wait for each other sleep. Spinning, as is their default, a run on two cores that one other process uses too falls to
+# a fortieth of its speed. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Dense FLOP/s: of the Pascal, Volta and Turing generations, which have no bf16, (fp16, fp32 without tensor cores).
 WITHOUT_BF16: dict[str, tuple[float, float]] = {
