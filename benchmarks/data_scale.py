@@ -27,7 +27,7 @@ def build(source: Path, cache: Path, tokenizer: str) -> dict[str, float]:
     """Build a store in this process; gives seconds of its stages and what a batch costs."""
     from gptshake.data.corpus import open_corpus
     from gptshake.data.source.files import TextFiles
-    from gptshake.data.split import by_documents
+    from gptshake.data.split import SplitRule, by_documents
     from gptshake.data.store import open_store
     from gptshake.tokenizer.bpe import BPETrainer
     from gptshake.tokenizer.cache import cached
@@ -39,7 +39,7 @@ def build(source: Path, cache: Path, tokenizer: str) -> dict[str, float]:
     rule: dict[str, Any] = {"split": "documents", "val_fraction": 0.01, "test_fraction": 0.01}
 
     def store() -> Any:
-        return open_store(files, trainer, cache=cache, say=say, **rule)
+        return open_store(files, trainer, SplitRule(**rule), cache=cache, say=say)
 
     found: dict[str, float] = {}
     began = time.perf_counter()

@@ -36,7 +36,7 @@ def write(folder: Path, number: int, rows: int, config: str) -> None:
     run_id = f"run{number:05d}"
     name = f"20261124-0031-tiny-wiki_char-excerpt106-lr{number}e-5-{run_id}"
     about = {"version": "0.1.0", "git": {"commit": f"{number // 5:040x}"}, "choices": {"model": "tiny", "data": "wiki_char"}}
-    run = Run.create(folder / name, id=run_id, name=name, task="train", config_yaml=config, overrides=["model=tiny"], provenance=about)
+    run = Run.create(folder / name, id=run_id, name=name, task="train", config_yaml=config, overrides=["model=tiny"], **about)
     for step in range(1, rows + 1):
         loss = 2 + 2 * math.exp(-step / 300) + 0.01 * math.sin(step * (number + 1))
         row = {"step": step, "train/tokens": 2048 * step, "train/loss": loss, "train/lr": 1e-3, "train/grad_norm": 1.0}

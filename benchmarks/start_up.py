@@ -25,10 +25,10 @@ STORE = """
 import sys, time
 from pathlib import Path
 from gptshake.data.source.wiki import Wiki
-from gptshake.data.store import open_store
+from gptshake.data.store import SplitRule, open_store
 from gptshake.tokenizer.char import CharTrainer
 began = time.perf_counter()
-open_store(Wiki(), CharTrainer(), cache=Path(sys.argv[1]), val_fraction=0.05, test_fraction=0.05, say=lambda line: None)
+open_store(Wiki(), CharTrainer(), SplitRule("documents", 0.05, 0.05), cache=Path(sys.argv[1]), say=lambda line: None)
 print(time.perf_counter() - began)
 """
 LIGHT = {"import hydra": ["-c", "import hydra"], "--help": [*TRAIN, "--help"], "--cfg job": [*TRAIN, "--cfg", "job"]}

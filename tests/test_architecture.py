@@ -89,6 +89,8 @@ GONE |= {"sitting", "sittings", "stories", "told", "wings", "wish", "wishes"}
 ON_DISK = r"lease\.json|sitting-2/|\bsittings\b"  # names of files and keys, which old runs have
 
 HEAD_LINES = 10
+MOST_PARAMETERS = 6
+PUBLIC = {"model.generate.stream"}  # its options are those of sampling
 
 
 def module_name(file: Path) -> str:
@@ -178,6 +180,21 @@ def test_config_ends_in_setup() -> None:
                 words = f"{node.arg}: {ast.unparse(node.annotation) if node.annotation else ''}"
                 if node.arg == "cfg" or "DictConfig" in words:
                     offenders.append(f"{name}, line {node.lineno}: {words}")
+    assert offenders == []
+
+
+def test_no_function_takes_more_than_six_parameters() -> None:
+    """Except constructors and what a config names as a ``_target_``: their parameters are the options."""
+    yamls = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "conf").rglob("*.yaml"))
+    targets = {text.rpartition(".")[2] for text in re.findall(r"_target_: *([\w.]+)", yamls)}
+    offenders = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in targets | {"__init__"}:
+                of = node.args
+                names = [one.arg for one in [*of.posonlyargs, *of.args, *of.kwonlyargs, of.vararg, of.kwarg] if one]
+                if len(set(names) - {"self", "cls"}) > MOST_PARAMETERS and f"{name}.{node.name}" not in PUBLIC:
+                    offenders.append(f"{name}, line {node.lineno}: {node.name} takes {len(names)}")
     assert offenders == []
 
 

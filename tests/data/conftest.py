@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gptshake.data.source.protocol import START, Document, Position
+from gptshake.data.split import SplitRule
 from gptshake.data.store import TokenStore, open_store
 from gptshake.tokenizer.char import CharTrainer
 
@@ -45,8 +46,9 @@ class Opener:
 
     def __call__(self, source: Any, trainer: Any = None, **options: Any) -> TokenStore:
         self.said = []
-        options = {"val_fraction": 0.1, "test_fraction": 0.0, "say": self.said.append} | options
-        return open_store(source, trainer or CharTrainer(), cache=self.cache, **options)
+        options = {"split": "documents", "val_fraction": 0.1, "test_fraction": 0.0, "say": self.said.append} | options
+        rule = SplitRule(*(options.pop(key) for key in ("split", "val_fraction", "test_fraction")))
+        return open_store(source, trainer or CharTrainer(), rule, cache=self.cache, **options)
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ elif moment != "never":
     module, name, calls = moment.split(":")
     after({"encode": e, "store": store}[module], name, int(calls))
 SIGNALS.install()
-found = store.open_store(TextFiles(texts), CharTrainer(), cache=Path(cache), val_fraction=0.1, test_fraction=0.1, say=print)
+found = store.open_store(TextFiles(texts), CharTrainer(), store.SplitRule("documents", 0.1, 0.1), cache=Path(cache), say=print)
 print(found.key)
 """
 MOMENTS = [

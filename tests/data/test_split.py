@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.data.split import NAMES, by_documents, by_position, check, id_hash
+from gptshake.data.split import NAMES, SplitRule, by_documents, by_position, id_hash
 from gptshake.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=30).map(lambda lengths: np.array(lengths, np.uint64))
@@ -59,4 +59,4 @@ def test_the_place_of_an_id_is_frozen() -> None:
 )
 def test_a_split_without_sense_is_a_sentence(rule: str, val: float, test: float) -> None:
     with pytest.raises(ConfigError, match=r"data\.(split|val_fraction)="):
-        check(rule, val, test)
+        SplitRule(rule, val, test)

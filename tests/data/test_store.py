@@ -277,7 +277,7 @@ from gptshake.data import store
 from gptshake.data.source.files import TextFiles
 from gptshake.tokenizer.char import CharTrainer
 store.entropies = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # everything is written but the manifest
-store.open_store(TextFiles(sys.argv[1]), CharTrainer(), cache=Path(sys.argv[2]), val_fraction=0.1, test_fraction=0.0, say=print)
+store.open_store(TextFiles(sys.argv[1]), CharTrainer(), store.SplitRule("documents", 0.1, 0.0), cache=Path(sys.argv[2]), say=print)
 """
     killed = subprocess.run([sys.executable, "-c", code, str(book), str(opener.cache)], capture_output=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL
@@ -352,11 +352,11 @@ def test_the_excerpt_builds_quickly_with_numpy_alone(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from gptshake.data.source.wiki import Wiki
-from gptshake.data.store import open_store
+from gptshake.data.store import SplitRule, open_store
 from gptshake.tokenizer.char import CharTrainer
 def opened():
     start = time.process_time()
-    store = open_store(Wiki(), CharTrainer(), cache=Path(sys.argv[1]), val_fraction=0.05, test_fraction=0.05, say=lambda line: None)
+    store = open_store(Wiki(), CharTrainer(), SplitRule("documents", 0.05, 0.05), cache=Path(sys.argv[1]), say=lambda line: None)
     return store, time.process_time() - start
 store, cold = opened()
 _, warm = opened()

@@ -16,7 +16,7 @@ from gptshake.record.run import Run
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for id in ("xaaaaaaa", "xbbbbbbb"):
-        run = Run.create(tmp_path / "runs" / id, id=id, name=id, task="train", config_yaml="seed: 1\n", overrides=[], provenance={})
+        run = Run.create(tmp_path / "runs" / id, id=id, name=id, task="train", config_yaml="seed: 1\n", overrides=[])
         run.finish("ok")
         (run.path / "checkpoints/step-1").mkdir(parents=True)
         (run.path / "checkpoints/step-1/model.safetensors").write_bytes(b"x" * 70_000)

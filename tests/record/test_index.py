@@ -13,7 +13,7 @@ from gptshake.report.runs_table import lines, table, tally
 
 def made(path: Path, id: str, **fields: object) -> Run:
     name = f"20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-{id}"
-    run = Run.create(path, id=id, name=name, task="train", config_yaml="seed: 1\noptimizer: {lr: 0.0003}\n", overrides=[], provenance={})
+    run = Run.create(path, id=id, name=name, task="train", config_yaml="seed: 1\noptimizer: {lr: 0.0003}\n", overrides=[])
     run.append_row({"step": 1, "train/tokens": 64, "train/loss": 4.0})
     run.sample(1, 64, "Text.")
     run.update(**fields)

@@ -32,7 +32,8 @@ def new_run(path: Path, **changes: Any) -> Run:
         "task": "train",
         "config_yaml": "seed: 1\n",
         "overrides": ["model=tiny", "data=wiki_char"],
-        "provenance": {"version": "0.1.0", "git": {"commit": "abc"}},
+        "version": "0.1.0",
+        "git": {"commit": "abc"},
     }
     return Run.create(path, **{**fields, **changes})
 

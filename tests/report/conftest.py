@@ -186,7 +186,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ent
             f"multirun/{trial['study']}/{trial['number']}" if trial else f"runs/20261124-0031-tiny-wiki_char-excerpt106-{id}"
         )
         overrides = fields.pop("overrides", ["model=tiny", "data=wiki_char"])
-        run = Run.create(path, id=id, name=path.name, task="train", config_yaml=config, overrides=overrides, provenance={})
+        run = Run.create(path, id=id, name=path.name, task="train", config_yaml=config, overrides=overrides)
         for step, loss in enumerate(losses, start=1):
             val = {"val/loss": loss + 0.1, "val/bpb": (loss + 0.1) / math.log(2)} if step % 2 == 0 else {}
             run.append_row(

@@ -44,9 +44,7 @@ class Place:
         config = CONFIG | {"optimizer": CONFIG["optimizer"] | {"lr": fields.pop("lr", 0.002)}, "seed": fields.pop("seed", 1)}  # type: ignore[operator]
         name = f"20261124-{hour:02d}31-tiny-wiki_char-excerpt106-{id}"
         path = self.folder / where / (name if where == "runs" else "")
-        run = Run.create(
-            path, id=id, name=name, task="train", config_yaml=yaml.safe_dump(config), overrides=[f"seed={hour}"], provenance={}
-        )
+        run = Run.create(path, id=id, name=name, task="train", config_yaml=yaml.safe_dump(config), overrides=[f"seed={hour}"])
         run.update(
             started=BEGIN + 3600 * hour,
             version="0.1.0",

@@ -45,7 +45,7 @@ def drawn(these: list[dict[str, Any]], **info: Any) -> Figure:
 
 
 def recorded(path: Path, these: list[dict[str, Any]]) -> Path:
-    run = Run.create(path, id="x3k9a2pq", name=NAME, task="train", config_yaml="", overrides=[], provenance={"data": {"entropy": ENTROPY}})
+    run = Run.create(path, id="x3k9a2pq", name=NAME, task="train", config_yaml="", overrides=[], data={"entropy": ENTROPY})
     for row in these:
         run.append_row(row)
     return run.path

@@ -42,7 +42,7 @@ def made(
     name = f"20261124-0031-tiny-wiki_char-excerpt106-lr{lr:.0e}-{id}"
     overrides = ["model=tiny", f"optimizer.lr={lr}"]
     provenance = {"choices": {"model": "tiny", "data": "wiki_char"}, "data": {"label": "excerpt106"}}
-    run = Run.create(path, id=id, name=name, task="train", config_yaml=config, overrides=overrides, provenance=provenance)
+    run = Run.create(path, id=id, name=name, task="train", config_yaml=config, overrides=overrides, **provenance)
     for step in range(1, n + 1):
         row = {"step": step, "train/tokens": 64 * step, "train/loss": bpb + 5 / step, "perf/step_ms": 100.0}
         run.append_row(row | ({"val/loss": bpb + 1 / step, "val/bpb": bpb + (n - step) / n} if step % 10 == 0 else {}))

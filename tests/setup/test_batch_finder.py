@@ -53,9 +53,9 @@ def search(cfg: Any, store: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
     def search(answer: Callable[[int], Outcome], limit: int = 1 << 40) -> list[Tried]:
         monkeypatch.setattr(fit, "in_child", lambda work, task, threads, seconds: answer(task[2].micro_batch_size))
-        tried: list[Tried] = []
-        fit.search(cfg, store, BUDGET, limit, tried, saturates=False, most=8)
-        return tried
+        finder = fit.BatchFinder(cfg, store, BUDGET, limit)
+        finder.search(saturates=False, most=8)
+        return finder.tried
 
     return search
 

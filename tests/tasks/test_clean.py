@@ -23,7 +23,7 @@ class Place:
 
     def run(self, where: str, id: str, store: str | None = None) -> Path:
         path = self.folder / where
-        run = Run.create(path, id=id, name=id, task="train", config_yaml="seed: 1\n", overrides=[], provenance={})
+        run = Run.create(path, id=id, name=id, task="train", config_yaml="seed: 1\n", overrides=[])
         run.update(data={"store": store}, started=1.0)
         self.fill(path / "checkpoints/step-1/model.safetensors", 50_000)
         return path

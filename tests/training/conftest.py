@@ -46,7 +46,7 @@ class Training:
         self, path: Path, *, batch: int = 8, micro: int = 8, steps: int = 4, dropout: float = 0.0, lr: float = 1e-2, **options: Any
     ):
         self.budget = Budget(batch, micro, batch // micro, BLOCK, steps, batch * BLOCK, steps * batch * BLOCK, 1.0, "max_steps", ())
-        self.run = Run.create(path, id="x1234567", name="x", task="train", config_yaml="", overrides=[], provenance={})
+        self.run = Run.create(path, id="x1234567", name="x", task="train", config_yaml="", overrides=[])
         self.val_losses: list[float] = options.pop("val_losses", [2.5])
         self.micro, self.steps = micro, steps
         torch.manual_seed(0)

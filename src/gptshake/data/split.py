@@ -6,6 +6,7 @@ cut. By position: the characters of all documents in a row are cut in two or thr
 way for a single text, and with fractions 0.1 and 0 exactly nanoGPT's split of a file.
 """
 
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -24,15 +25,25 @@ def id_hash(document_id: str) -> int:
     return int.from_bytes(sha256(document_id.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
-def check(rule: str, val_fraction: float, test_fraction: float) -> None:
-    """ConfigError unless these describe a split that leaves text on every side it must."""
-    if rule not in ("documents", "position"):
-        raise ConfigError(f"data.split={rule} is neither documents nor position.")
-    if not (val_fraction > 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
-        raise ConfigError(
-            f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} must be shares of the text: validation above 0, "
-            "test at least 0, and together below 1."
-        )
+@dataclass(frozen=True)
+class SplitRule:
+    """How a text is divided: by ``documents`` (the hash of their ids; fewer than 20: by position) or by ``position``.
+
+    The fractions are shares of the text; with 0 for the test there is no such split. ConfigError for what leaves a side without text.
+    """
+
+    split: str
+    val_fraction: float
+    test_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.split not in ("documents", "position"):
+            raise ConfigError(f"data.split={self.split} is neither documents nor position.")
+        if not (self.val_fraction > 0 and self.test_fraction >= 0 and self.val_fraction + self.test_fraction < 1):
+            raise ConfigError(
+                f"data.val_fraction={self.val_fraction} and data.test_fraction={self.test_fraction} must be shares of the text: "
+                "validation above 0, test at least 0, and together below 1."
+            )
 
 
 def by_documents(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:

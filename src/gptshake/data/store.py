@@ -19,7 +19,7 @@ from gptshake.data.corpus import Corpus, Say, open_corpus
 from gptshake.data.encode import SHARDS, encode
 from gptshake.data.entropy import entropies
 from gptshake.data.source.protocol import Source
-from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Spans, by_documents, by_position, by_rank, check, has_text
+from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Spans, SplitRule, by_documents, by_position, by_rank, has_text
 from gptshake.errors import DataError, UserError
 from gptshake.estimate.formatting import counted
 from gptshake.files import build_once, checksums, damage, sha256, sha256_text
@@ -129,34 +129,21 @@ class TokenStore:
         return [split for split in (self.train, self.val, self.test) if split is not None]
 
 
-def open_store(
-    source: Source,
-    trainer: TokenizerTrainer,
-    *,
-    cache: Path,
-    split: str = "documents",
-    val_fraction: float,
-    test_fraction: float,
-    verify: bool = False,
-    say: Say,
-) -> TokenStore:
+def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, cache: Path, verify: bool = False, say: Say) -> TokenStore:
     """The token store of a source, built if it is not yet in ``cache`` or does not match its manifest any more.
 
     Args:
         source, trainer: of the documents, and of the tokenizer, which is made from the training split.
+        rule: which text is for training, validation and test.
         cache: folder of all stores and corpora.
-        split: ``documents`` (by the hash of the id; fewer than 20 documents: by position) or ``position``.
-        val_fraction, test_fraction: shares of the text, the first above 0; with 0 for the test there is no such split.
         verify: compare every byte with its checksum; else all of it up to 64 MB, and of more as much (see ``files.damage``).
         say: prints a line; called while building, never for a store that is there.
     Raises:
-        ConfigError: for a split rule or fractions without sense.
         DataError: if there is no text, or too little for a split.
         OutOfReach: if the source is on a hub that does not answer.
     """
-    check(split, val_fraction, test_fraction)
-    rule = {"split": split, "val_fraction": float(val_fraction), "test_fraction": float(test_fraction)}
-    recipe = {"format": FORMAT, "source": source.fingerprint(), "tokenizer": trainer.settings(), **rule}
+    cuts = {"split": rule.split, "val_fraction": float(rule.val_fraction), "test_fraction": float(rule.test_fraction)}
+    recipe = {"format": FORMAT, "source": source.fingerprint(), "tokenizer": trainer.settings(), **cuts}
     key = sha256_text(json.dumps(recipe, sort_keys=True))[:16]
     folder = cache / "stores" / key
     if folder.exists():
@@ -170,8 +157,8 @@ def open_store(
             say(f"building the token store of {source.label} ...")
             try:
                 corpus = open_corpus(source, cache, say, verify)
-                cut = _cut(corpus, split, val_fraction, test_fraction, say)
-                about = {"source": recipe["source"], **rule}
+                cut = _cut(corpus, rule, say)
+                about = {"source": recipe["source"], **cuts}
                 tokenizer = cached(trainer, about, lambda: (text for _, text in corpus.texts(cut["train"], boundary(trainer))), cache, say)
                 head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
                 _write(path, corpus, cut, tokenizer, head, say)
@@ -264,10 +251,11 @@ def _write(folder: Path, corpus: Corpus, cut: dict[str, Spans], tokenizer: Token
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _cut(corpus: Corpus, rule: str, val_fraction: float, test_fraction: float, say: Say) -> dict[str, Spans]:
+def _cut(corpus: Corpus, rule: SplitRule, say: Say) -> dict[str, Spans]:
+    val_fraction, test_fraction = rule.val_fraction, rule.test_fraction
     names = NAMES if test_fraction > 0 else NAMES[:2]
     documents = counted(corpus.n_documents, "document")
-    if rule == "documents" and corpus.n_documents >= FEWEST_DOCUMENTS:
+    if rule.split == "documents" and corpus.n_documents >= FEWEST_DOCUMENTS:
         spans = by_documents(corpus.hashes, corpus.characters, val_fraction, test_fraction)
         if not all(has_text(spans[name]) for name in names):
             spans = by_rank(corpus.hashes, corpus.characters, val_fraction, test_fraction)

@@ -57,10 +57,11 @@ class Run:
         self._writer: MetricsWriter | None = None
 
     @classmethod
-    def create(
-        cls, path: Path, *, id: str, name: str, task: str, config_yaml: str, overrides: Sequence[str], provenance: Mapping[str, Any]
-    ) -> "Run":
-        """Begin a record; run.json is written last, so a directory that has one is complete. ``config_yaml`` holds no secret any more."""
+    def create(cls, path: Path, *, id: str, name: str, config_yaml: str, overrides: Sequence[str], **info: Any) -> "Run":
+        """Begin a record, whose run.json holds ``info`` too; it is written last, so a directory that has one is complete.
+
+        ``config_yaml`` holds no secret any more.
+        """
         path = path.absolute()
         if (path / "run.json").exists():
             raise RecordError(f"{path} holds a run already; choose another paths.run_dir, or continue it with resume={path.name}.")
@@ -69,7 +70,7 @@ class Run:
         write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
         run = cls(path, {"id": id, "name": name})
         run._made_here = True
-        run.update(task=task, status="running", started=run.now(), overrides=list(overrides), **provenance)
+        run.update(status="running", started=run.now(), overrides=list(overrides), **info)
         return run
 
     @classmethod

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from gptshake.estimate.forecast import Speed
 from gptshake.estimate.formatting import counted, duration, short_bytes
 from gptshake.estimate.memory import MEMORY_SHARE
 from gptshake.files import expanded, sha256_text, write_atomic
+from gptshake.processes import Outcome
 from gptshake.setup.costs import in_child, memory, model_costs, speed_here
 from gptshake.setup.instantiate import device_of
 
@@ -32,62 +33,64 @@ AUTO_SECONDS = 60.0  # that a run may take to find its micro-batch; five times a
 AUTO_DEVICES = ("cuda",)  # where it does
 
 
-def search(
-    cfg: DictConfig,
-    store: TokenStore,
-    budget: Budget,
-    limit: int,
-    tried: list[Tried],
-    *,
-    saturates: bool,
-    most: int | None = None,
-    seconds: float = float("inf"),
-    report: Callable[[Tried], None] = lambda row: None,
-) -> None:
-    """Add to ``tried`` until ``next_size`` knows enough, or for so many seconds.
+@dataclass
+class BatchFinder:
+    """A search for the largest and the fastest micro-batch of a run.
 
-    Args:
+    Attributes:
         cfg, store, budget: of the run.
         limit: bytes that a training may hold.
-        tried: sizes that were tried before.
-        saturates, most: as of ``next_size``.
-        seconds: that it may take.
-        report: gets each size.
-    Raises:
-        ConfigError: not even one sequence fits.
-        GptshakeError: a step that failed for another reason than memory.
+        tried: the sizes so far.
     """
-    until = time.monotonic() + seconds
-    while (size := next_size(tried, per_device(budget), most=most, saturates=saturates)) is not None:
-        one = replace(budget, micro_batch_size=size, accumulation=1)
-        outcome = in_child(_speed_within, (store, cfg, one, limit), cfg.trainer.threads, seconds=until - time.monotonic())
-        if outcome.status == "timeout":
+
+    cfg: DictConfig
+    store: TokenStore
+    budget: Budget
+    limit: int
+    tried: list[Tried] = field(default_factory=list)
+
+    def search(
+        self,
+        *,
+        saturates: bool,
+        most: int | None = None,
+        seconds: float = float("inf"),
+        report: Callable[[Tried], None] = lambda row: None,
+    ) -> None:
+        """Try sizes until ``next_size`` knows enough (``saturates`` and ``most`` are its own), or for so many seconds.
+
+        Raises:
+            ConfigError: not even one sequence fits.
+            GptshakeError: a step that failed for another reason than memory.
+        """
+        cfg, budget, until = self.cfg, self.budget, time.monotonic() + seconds
+        while (size := next_size(self.tried, per_device(budget), most=most, saturates=saturates)) is not None:
+            one = replace(budget, micro_batch_size=size, accumulation=1)
+            outcome = in_child(_speed_within, (self.store, cfg, one, self.limit), cfg.trainer.threads, seconds=until - time.monotonic())
+            if outcome.status == "timeout":
+                return
+            if outcome.status not in ("ok", "killed"):
+                raise GptshakeError(f"A step of {counted(size, 'sequence')} could not be tried: {outcome.reason}")
+            self.tried.append(self._row(size, outcome))
+            report(self.tried[-1])
+        if any(row.fits for row in self.tried):
             return
-        if outcome.status == "killed":  # by the kernel, for want of memory
-            row = Tried(size, fits=False, why=outcome.reason)
-        elif outcome.status != "ok":
-            raise GptshakeError(f"A step of {counted(size, 'sequence')} could not be tried: {outcome.reason}")
-        elif isinstance(outcome.value, str):
-            row = Tried(size, fits=False, why=outcome.value)
-        else:
-            row = _measured(cfg, store, size, Speed(**outcome.value), limit)
-        tried.append(row)
-        report(row)
-    if any(row.fits for row in tried):
-        return
-    halved = ", trainer.precision=bf16-mixed" if cfg.trainer.precision == hardware.FP32 else ""
-    more = "a device with more memory" if OmegaConf.select(cfg, "task.memory") is None else "a larger task.memory"
-    raise ConfigError(
-        f"Not even one sequence of {budget.block_size:,} tokens fits into {short_bytes(limit)} of memory: {tried[0].why}. "
-        f"Take a smaller model, a smaller model.block_size than {budget.block_size}{halved}, or {more}."
-    )
+        halved = ", trainer.precision=bf16-mixed" if cfg.trainer.precision == hardware.FP32 else ""
+        more = "a device with more memory" if OmegaConf.select(cfg, "task.memory") is None else "a larger task.memory"
+        raise ConfigError(
+            f"Not even one sequence of {budget.block_size:,} tokens fits into {short_bytes(self.limit)} of memory: {self.tried[0].why}. "
+            f"Take a smaller model, a smaller model.block_size than {budget.block_size}{halved}, or {more}."
+        )
 
-
-def _measured(cfg: DictConfig, store: TokenStore, size: int, speed: Speed, limit: int) -> Tried:
-    base = hardware.CUDA_CONTEXT if device_of(cfg) == "cuda" else speed.base_bytes
-    peak = memory(cfg, model_costs(cfg, store.tokenizer.vocab_size), size, base).holding(speed.held_bytes or 0).total or 0
-    why = f"took {short_bytes(peak)}" if peak > limit else ""
-    return Tried(size, not why, peak, speed.micro_batch, speed.update, why)
+    def _row(self, size: int, outcome: Outcome) -> Tried:
+        """A size that was measured, or for which memory ran out: the child says so, or the kernel killed it."""
+        if outcome.status == "killed" or isinstance(outcome.value, str):
+            return Tried(size, fits=False, why=outcome.value or outcome.reason)
+        cfg, speed = self.cfg, Speed(**outcome.value)
+        base = hardware.CUDA_CONTEXT if device_of(cfg) == "cuda" else speed.base_bytes
+        peak = memory(cfg, model_costs(cfg, self.store.tokenizer.vocab_size), size, base).holding(speed.held_bytes or 0).total or 0
+        why = f"took {short_bytes(peak)}" if peak > self.limit else ""
+        return Tried(size, not why, peak, speed.micro_batch, speed.update, why)
 
 
 def _speed_within(task: tuple[TokenStore, DictConfig, Budget, int]) -> dict[str, Any] | str:
@@ -102,10 +105,10 @@ def automatic(cfg: DictConfig, store: TokenStore, budget: Budget) -> tuple[int, 
     """The size that ``data.micro_batch_size=auto`` means on a GPU, and a sentence about it."""
     most, started = per_device(budget), time.monotonic()
     seconds = AUTO_SECONDS * (5 if cfg.trainer.get("compile") else 1)
-    tried = read_cached(cfg, store)
-    known = len(tried)
+    finder = BatchFinder(cfg, store, budget, memory_limit(device_of(cfg)), read_cached(cfg, store))
+    tried, known = finder.tried, len(finder.tried)
     try:
-        search(cfg, store, budget, memory_limit(device_of(cfg)), tried, saturates=True, most=most, seconds=seconds)
+        finder.search(saturates=True, most=most, seconds=seconds)
         if not tried:
             raise GptshakeError(f"{seconds:.0f} s were not enough")
     except ConfigError:

@@ -62,7 +62,7 @@ def _create(context: Context) -> Run:
         task=str(cfg.task._target_).split(".")[-2],
         config_yaml=OmegaConf.to_yaml(OmegaConf.create(config)),
         overrides=launch.overrides,
-        provenance=launch.provenance,
+        **launch.provenance,
     )
     launch.code.save(run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ from gptshake import distributed, hardware
 from gptshake.console import printable
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
+from gptshake.data.split import SplitRule
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
 from gptshake.estimate.budget import AUTO, Budget, Request, plan
@@ -70,10 +71,8 @@ def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) ->
     return open_store(
         make(data.documents),
         tokenizer_trainer(cfg, saved),
+        SplitRule(data.split, data.val_fraction, data.test_fraction),
         cache=expanded(cfg.paths.cache),
-        split=data.split,
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
         verify=data.get("verify", False),
         say=say,
     )

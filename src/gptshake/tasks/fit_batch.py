@@ -3,7 +3,6 @@
 from gptshake import hardware
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
-from gptshake.estimate.batch_size import Tried
 from gptshake.estimate.formatting import counted, parse_bytes
 from gptshake.files import expanded, written
 from gptshake.setup import batch_finder
@@ -24,26 +23,21 @@ def run(context: Context) -> None:
         limit = min(limit, parse_bytes("task.memory", str(asked)))
     gpus = hardware.gpus() if device != "cpu" else []
     name = gpus[0]["name"] if gpus else hardware.cpu_name()
-    batch, tried = batch_finder.per_device(budget), list[Tried]()
+    batch, finder = batch_finder.per_device(budget), batch_finder.BatchFinder(cfg, store, budget, limit)
     facts = {
         "title": f"{choices['model']} · {choices['data']} · {store.label}",
         "settings": f"{name}, {cfg.trainer.precision}" + (f", {counted(cfg.trainer.threads, 'thread')}" if device == "cpu" else ""),
         "block_size": budget.block_size,
         "batch_size": batch,
         "limit": limit,
-        "tried": tried,
+        "tried": finder.tried,
     }
     print(f"Trying real steps of {facts['title']} on {facts['settings']} ...", flush=True)
-    batch_finder.search(
-        cfg,
-        store,
-        budget,
-        limit,
-        tried,
+    finder.search(
         saturates=device != "cuda" and asked is None,  # a slow device would need very long to fill a large memory
         report=lambda row: print(f"  {fit_batch_row(row, batch, budget.block_size)}", flush=True),
     )
     if device == "cuda" and asked is None:
-        batch_finder.cache(cfg, store, tried)
+        batch_finder.cache(cfg, store, finder.tried)
     print(fit_batch_text(facts))
     print(written(lambda: draw_fit_batch(facts, expanded(cfg.task.folder) / f"{choices['model']}-{choices['data']}")))

@@ -45,9 +45,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """The record of a run that has begun."""
-    run = Run.create(
-        tmp_path / "run", id="x3k9a2pq", name="a-name-x3k9a2pq", task="train", config_yaml=CONFIG, overrides=["a=1"], provenance={}
-    )
+    run = Run.create(tmp_path / "run", id="x3k9a2pq", name="a-name-x3k9a2pq", task="train", config_yaml=CONFIG, overrides=["a=1"])
     data = {"label": "excerpt106", "tokenizer": "d" * 64, "vocab_size": 9, "store": "5" * 16, "fingerprint": "f" * 64}
     choices = {"model": "tiny", "data": "wiki_char", "tokenizer": "char"}
     run.update(data=data, choices=choices, budget={"steps": 9, "tokens_per_step": 100}, model={"parameters": 4640})

@@ -31,6 +31,6 @@ def test_a_tag_is_as_long_as_the_service_takes_it(run: Run) -> None:
 
 
 def test_a_record_that_knows_nothing_is_described_as_well(run: Run) -> None:
-    bare = Run.create(run.path.parent / "bare", id="t0000000", name="bare", task="find_lr", config_yaml="", overrides=[], provenance={})
+    bare = Run.create(run.path.parent / "bare", id="t0000000", name="bare", task="find_lr", config_yaml="", overrides=[])
     told = describe(bare)
     assert told["job_type"] == "find_lr" and told["tags"] == [] and told["notes"] is None and told["group"] is None

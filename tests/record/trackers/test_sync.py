@@ -24,7 +24,7 @@ def recorded(folder: Path, number: int, *, mirrored: bool = True) -> Run:
     """The record of an offline run of four steps that has ended."""
     name = f"20261124-1310-tiny-text_char-book-t000000{number}"
     config = "logger:\n  project: mine\n  every: 2\n  artifacts: none\n"
-    run = Run.create(folder / name, id=f"t000000{number}", name=name, task="train", config_yaml=config, overrides=[], provenance={})
+    run = Run.create(folder / name, id=f"t000000{number}", name=name, task="train", config_yaml=config, overrides=[])
     for step in range(1, 5):
         run.append_row({"step": step, "train/tokens": 100 * step, "train/loss": 4 / step})
     run.sample(4, 400, "a text")
@@ -112,7 +112,7 @@ def test_a_run_that_the_server_did_not_take_in_time_is_completed(
 ) -> None:
     monkeypatch.setattr(tracker_module, "FINISH_SECONDS", 0.5)
     identity: dict[str, Any] = {"id": "t0000003", "name": "a-name-t0000003"}
-    run = Run.create(runs / "a", task="train", config_yaml="logger:\n  every: 1\n", overrides=[], provenance={}, **identity)
+    run = Run.create(runs / "a", task="train", config_yaml="logger:\n  every: 1\n", overrides=[], **identity)
     tracker = WandbTracker(every=1)
     tracker.start(run)
     server.mode = "fail"

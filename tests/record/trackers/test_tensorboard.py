@@ -18,7 +18,7 @@ def row(step: int, **more: float) -> dict[str, float]:
 
 
 def recorded(path: Path) -> Run:
-    run = Run.create(path, id="x3k9a2pq", name="a-run", task="train", config_yaml="seed: 1\n", overrides=[], provenance={})
+    run = Run.create(path, id="x3k9a2pq", name="a-run", task="train", config_yaml="seed: 1\n", overrides=[])
     for step in range(1, 13):
         run.append_row(row(step, **({"val/loss": 2.5} if step == 7 else {})))
     run.sample(3, 192, "<b>bold</b>\n# head", "The ")

@@ -435,7 +435,7 @@ print("the end at", time.time(), flush=True)
 
 
 def test_the_next_run_of_the_process_is_mirrored_after_one_that_failed(run: Run, tmp_path: Path, log_of: Callable[[Path], Any]) -> None:
-    first = Run.create(tmp_path / "first", id="t0000000", name="first", task="train", config_yaml="", overrides=[], provenance={})
+    first = Run.create(tmp_path / "first", id="t0000000", name="first", task="train", config_yaml="", overrides=[])
     tracker = WandbTracker(every=1)
     tracker.start(first)
     for service in services():
