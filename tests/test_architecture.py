@@ -27,7 +27,7 @@ LAYERS = [
     {"context"},
     {"distributed"},
     {"tokenizer", "record", "processes"},
-    {"model", "optim", "estimate"},
+    {"model", "optim", "estimate", "markdown"},
     {"hardware", "files", "signals", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]

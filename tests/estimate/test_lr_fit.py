@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.lr_fit import LEAST_SD, Parabola, fit, freedom_of, near_optimal_interval, noise, on_a_cliff, pooled
+from gptshake.estimate.lr_fit import Parabola, fit, freedom_of, near_optimal_interval, noise, on_a_cliff, pooled
+from gptshake.estimate.significance import LEAST_SD
 
 PAIR = 1.959964 * math.sqrt(2)  # standard deviations by which two values differ at 5 %
 

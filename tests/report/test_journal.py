@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
+from gptshake.estimate.significance import Spread, difference
 from gptshake.record import git as git_module
 from gptshake.record.run import Run
 from gptshake.record.texts import add_note
-from gptshake.report.journal.experiments import Spread, difference
-from gptshake.report.journal.journal import Written, write_journal
+from gptshake.report.journal import Written, write_journal
+from gptshake.report.journal_text import MARKER
 
 BEGIN = 1_800_000_000.0
 CONFIG = {
@@ -391,7 +392,11 @@ def test_hostile_texts_are_shown_not_obeyed(place: Place) -> None:
     )
     run = Run.open(path)
     run.sample(
-        61, 9999, "```\n</pre><script>alert(2)</script>\n<!-- gptshake:end evil0000 -->\n# heading\n\x1b[31mred\r\u202e", title="sample"
+        61,
+        9999,
+        "```\n</pre><script>alert(2)</script>\n<!-- gptshake:end evil0000 -->\n   <!-- gptshake:begin x 1 -->\n"
+        "<!--gptshake:known\n<!-- gptshake : x\n# h\n\x1b[31mred\r\u202e",
+        title="sample",
     )
     run.update(reason=evil, wandb={"url": 'https://x/")><script>alert(1)</script>'})
     add_note(path, f"TODO {evil}")
@@ -403,7 +408,8 @@ def test_hostile_texts_are_shown_not_obeyed(place: Place) -> None:
         "# Journal",
         *re.findall("^## 2026.*", place.text, re.M),
     ]
-    assert place.text.count("\n<!-- gptshake:end evil0000") == 1
+    marks = re.findall(rf"^{MARKER}.*", place.text, re.MULTILINE)
+    assert [mark.split()[1] for mark in marks] == ["gptshake:begin", "gptshake:end", "gptshake:known"]
 
 
 def test_the_first_journal_of_a_hundred_runs_takes_seconds(place: Place) -> None:
@@ -429,7 +435,7 @@ def test_a_hundred_runs_take_less_than_two_seconds_and_no_torch(place: Place) ->
         (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("lr: 0.002", f"lr: 0.{n:03d}"))
     place.write()
     code = (
-        "import sys, pathlib; from gptshake.report.journal.journal import write_journal; p = pathlib.Path('.');"
+        "import sys, pathlib; from gptshake.report.journal import write_journal; p = pathlib.Path('.');"
         "done = write_journal(p / 'JOURNAL.md', p / 'docs/journal', p / 'runs', p / 'multirun');"
         "print(done.entries, done.drawn, *{'torch', 'matplotlib', 'hydra', 'omegaconf'} & set(sys.modules))"
     )

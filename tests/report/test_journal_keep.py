@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256_text
-from gptshake.report.journal.journal import START, Block, Page, Written
+from gptshake.report.journal import START, Block, Page, Written
 
 OLD, NEW, NEWEST = Block("old", "## old", 10), Block("new", "## new", 20), Block("newest", "## newest", 30)
 
@@ -112,12 +112,12 @@ GOOD = f"# Journal\n\n{NEW}\nProse.\n\n{OLD}"
 @pytest.mark.parametrize(
     ("damage", "line", "why"),
     [
-        (lambda text: text.replace("<!-- gptshake:end new -->\n", ""), 3, "the block new that begins here has no end before"),
+        (lambda text: text.replace("<!-- gptshake:end new -->\n", ""), 3, "the block new that begins here has no end"),
         (lambda text: text.replace("<!-- gptshake:end old -->\n", ""), 11, "the block old that begins here has no end"),
         (lambda text: text.replace("<!-- gptshake:begin old", "<!-- gptshake:begin  old"), 11, "is damaged"),
-        (lambda text: text.replace("end new -->", "end new ->"), 3, "the block new that begins here has no end before"),
+        (lambda text: text.replace("end new -->", "end new ->"), 3, "the block new that begins here has no end"),
         (lambda text: re.sub("<!-- gptshake:begin new.*\n", "", text), 6, "ends a block that has not begun"),
-        (lambda text: text.replace("gptshake:end new", "gptshake:end old"), 3, "has no end before"),
+        (lambda text: text.replace("gptshake:end new", "gptshake:end old"), 3, "has no end"),
         (lambda text: text + f"\n{NEW}", 17, "the block new comes a second time"),
         (lambda text: text + "<!-- gptshake:known\nnew\n", 16, "is damaged"),
         (lambda text: text + "<!-- gptshake:known\nnew\nsome prose that got here\n-->\n", 16, "is damaged"),

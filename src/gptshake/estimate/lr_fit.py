@@ -12,11 +12,9 @@ from statistics import variance
 
 import numpy as np
 
-from gptshake.estimate.significance import FEWEST, least_difference
+from gptshake.estimate.significance import ASSUMED_SD, FEWEST, LEAST_SD, least_difference
 
-ASSUMED_SD = 0.005  # of the loss, between seeds, where nobody measured it: 0.3 to 0.8 % measured at 200 to 3,200 steps
 ASSUMED_FREEDOM = 2  # degrees of freedom for which the assumption counts where some were measured
-LEAST_SD = 0.0025  # of the loss, for the interval: bowls are skewed, so a parabola's vertex is no truer, however still the seeds
 CLIFF = 0.05  # of the loss: what a neighbour is worse by if it may stand on a cliff, which can begin anywhere before it
 NARROWEST = 0.25  # half a width in units of log2 below which no interval is claimed
 Points = Sequence[tuple[float, float]]  # place, loss

@@ -5,6 +5,7 @@ import shlex
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from gptshake.markdown import fenced, table
 from gptshake.record.index import Entry
 from gptshake.record.texts import Sample
 
@@ -27,21 +28,21 @@ def model_card(entry: Entry, samples: list[Sample], *, plot: bool, use: str, lib
     """
     data, summary = entry.part("data"), entry.summary
     found = {name: float(summary[name]) for name in METRICS if isinstance(summary.get(name), int | float)}
-    rows = "\n".join(f"| {METRICS[name]} | {value:.4f} |" for name, value in found.items())
+    rows = [[METRICS[name], f"{value:.4f}"] for name, value in found.items()]
     budget, git = entry.part("budget"), entry.part("git")
     command = shlex.join(["python", "-m", "gptshake", *map(str, entry.info.get("overrides", []))])
     parts = [
         f"# {entry.title}",
         f"A GPT of {entry.part('model').get('parameters', 0):,} parameters, trained from scratch with gptshake on {data.get('label')} "
         f"({data.get('licence')}) for {budget.get('steps', 0):,} steps ({summary.get('train/tokens', 0):,} tokens).",
-        f"| metric | value |\n|---|---|\n{rows}" if rows else "",
+        table(["metric", "value"], rows) if rows else "",
         f"![loss over training tokens]({PLOT})" if plot else "",
         "## Use",
         use,
         "## Training",
         f"```sh\n{command}\n```",
         f"Run `{entry.id}`, commit `{git.get('commit')}`{' with changes' if git.get('dirty') else ''}, seed {entry.info.get('seed')}.",
-        f"## Sample\n\nAfter {samples[-1].step:,} steps:\n\n{_indented(samples[-1].text)}" if samples else "",
+        f"## Sample\n\nAfter {samples[-1].step:,} steps:\n\n{fenced(samples[-1].text)}" if samples else "",
     ]
     return f"---\n{_front_matter(entry, found, library).to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
 
@@ -64,8 +65,3 @@ def _front_matter(entry: Entry, found: dict[str, float], library: str) -> ModelC
         model_name=entry.title if results else None,
         eval_results=results or None,
     )
-
-
-def _indented(text: str) -> str:
-    """Text as a code block, whatever it holds: nothing in it can end the block."""
-    return "\n".join(f"    {line}" for line in re.split(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text))

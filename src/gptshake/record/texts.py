@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptshake.files import read_bytes, write_atomic
+from gptshake.markdown import fence
 from gptshake.redaction import redact
 
 TITLE = "sample"  # of a text that the network wrote along the run
@@ -59,8 +60,8 @@ def cut_samples(path: Path, step: int) -> None:
 
 
 def _section(sample: Sample) -> str:
-    fence = "`" * max([3, *(len(ticks) + 1 for ticks in re.findall("`+", sample.text))])
-    return f"## step {sample.step:,} · {sample.tokens:,} tokens · {sample.title}\n\n{fence}text\n{sample.text}\n{fence}\n\n"
+    ticks = fence(sample.text)
+    return f"## step {sample.step:,} · {sample.tokens:,} tokens · {sample.title}\n\n{ticks}text\n{sample.text}\n{ticks}\n\n"
 
 
 def add_note(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from gptshake.context import Context
 from gptshake.files import expanded
 from gptshake.record.run import run_roots
-from gptshake.report.journal.journal import write_journal
+from gptshake.report.journal import write_journal
 
 
 def run(context: Context) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.console import visible
-from gptshake.report.journal.markdown import MARKER, cell, code, fenced, item, prose
+from gptshake.markdown import cell, code, fenced, prose
 
 HOSTILE = st.text(alphabet=st.one_of(st.sampled_from("`|<>\\\n\r*_[]()#!-~$&\x1b\u202e\u2028\x00 ab1."), st.characters()), max_size=60)
 
@@ -30,7 +30,7 @@ def test_free_text_reads_as_it_is(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(("text", "shown"), [("# h", "\\# h"), ("- x", "\\- x"), ("1. x", "1\\. x"), ("2) x", "2\\) x"), ("3e-4", "3e-4")])
 def test_a_text_that_begins_a_line_begins_no_list_and_no_heading(text: str, shown: str) -> None:
-    assert item(text) == shown
+    assert prose(text) == shown
 
 
 @given(HOSTILE)
@@ -55,11 +55,6 @@ def test_a_fence_is_closed_by_its_own_line_only(text: str) -> None:
     assert first == f"{last}text" and set(last) == {"`"} and len(last) >= 3
     assert not any(line.strip().startswith(last) for line in lines)
     assert all(line.replace("\t", "").isprintable() for line in lines)
-
-
-@pytest.mark.parametrize("line", ["<!-- gptshake:end x -->", "   <!-- gptshake:begin x 1 -->", "<!--gptshake:known", "<!-- gptshake : x"])
-def test_a_model_cannot_write_the_journals_marks(line: str) -> None:
-    assert not any(re.match(MARKER, shown) for shown in fenced(f"a\n{line}\nb").split("\n"))
 
 
 def test_what_has_no_shape_is_written_out() -> None:

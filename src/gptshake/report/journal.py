@@ -5,21 +5,22 @@ the end. Earlier versions sealed their blocks: what people edited in one of thos
 """
 
 import json
+import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256_text, write_atomic
+from gptshake.markdown import code, prose
 from gptshake.record.index import read_index
-from gptshake.report.journal.experiments import UNEXPECTED, Experiment, Section, Timeline, find_experiments
-from gptshake.report.journal.markdown import MARKER, entry, unreadable
+from gptshake.report.journal_text import MARKER, Section, Timeline, entry, find_experiments
 from gptshake.report.small_plots import loss_svg
 from gptshake.report.study_stats import Rows
 
-DRAWN_AS = 3  # raise it when the pictures shall look otherwise
+UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
+DRAWN_AS = 4  # raise it when the pictures shall look otherwise
 LARGEST_PICTURE = 1 << 22  # bytes of a finder's picture that is copied
 BROKEN, OLD_TO_DO = "~broken", "~todo"  # no id of an entry has a tilde
 _MARKER = re.compile(rf"^{MARKER}[^\n]*$", re.MULTILINE)
@@ -67,23 +68,32 @@ class Page:
         self._newline = "\r\n" if 0 < text.count("\n") == text.count("\r\n") else "\n"
         self._pieces, self._known, self.blocks, at = list[str | Block](), set[str](), dict[str, Block](), 0
         text = text.replace(self._newline, "\n") or START
-        for whole in _WHOLE.finditer(text):
-            _refuse_stray(text, at, whole.start(), name)
-            self._pieces.append(text[at : whole.start()])
-            at = whole.end()
-            if whole["id"] is None:
+
+        def damaged(place: int, why: str) -> RecordError:
+            line = text.count("\n", 0, place) + 1
+            return RecordError(f"{name}, line {line}: {why}. Nothing was written; mend the mark, or delete its block from mark to mark.")
+
+        for whole in [*_WHOLE.finditer(text), None]:
+            between = text[at : whole.start() if whole else None]
+            if stray := _MARKER.search(between):
+                begun = re.fullmatch(_BEGIN, stray[0])
+                why = f"{stray[0].strip()} is damaged, or ends a block that has not begun"
+                raise damaged(at + stray.start(), f"the block {begun['id']} that begins here has no end" if begun else why)
+            self._pieces += [between] if between else []
+            if whole is None:
+                self._pieces += [] if between.endswith("\n") or not between else ["\n"]
+            elif whole["id"] is None:
                 self._known |= set(whole["known"].split())
-                continue
-            id, body = whole["id"], whole["body"].replace("\r\n", "\n").strip("\n")
-            if id in self.blocks:
-                raise _damaged(text, whole.start(), name, f"the block {id} comes a second time")
-            peoples = id == OLD_TO_DO or (whole["seal"] and sha256_text(body)[:8] != whole["seal"])
-            block = Block(id, body, int(whole["started"] or 0))
-            self._pieces.append(f"{body}\n" if peoples else block)
-            self._known |= {id} - {OLD_TO_DO, BROKEN}
-            self.blocks |= {} if peoples else {id: block}
-        _refuse_stray(text, at, len(text), name)
-        self._pieces += [text[at:] + ("" if text.endswith("\n") else "\n")] if text[at:] else []
+            elif (id := whole["id"]) in self.blocks:
+                raise damaged(whole.start(), f"the block {id} comes a second time")
+            else:
+                body = whole["body"].replace("\r\n", "\n").strip("\n")
+                peoples = id == OLD_TO_DO or (whole["seal"] and sha256_text(body)[:8] != whole["seal"])
+                block = Block(id, body, int(whole["started"] or 0))
+                self._pieces.append(f"{body}\n" if peoples else block)
+                self._known |= {id} - {OLD_TO_DO, BROKEN}
+                self.blocks |= {} if peoples else {id: block}
+            at = whole.end() if whole else at
 
     def wants(self, id: str) -> bool:
         """Whether an entry is to be written: not where people deleted it."""
@@ -97,7 +107,7 @@ class Page:
         new = {block.id: block for block in fresh if self.wants(block.id)}
         if broken or BROKEN in self.blocks:
             new[BROKEN] = Block(BROKEN, broken or "All records can be read.")
-        pieces = [piece if isinstance(piece, str) else new.get(piece.id, piece) for piece in self._pieces if piece]
+        pieces = [piece if isinstance(piece, str) else new.get(piece.id, piece) for piece in self._pieces]
         added = sorted((block for id, block in new.items() if id not in self.blocks), key=lambda block: (block.started, block.id))
         for block in added:
             older = (n for n, piece in enumerate(pieces) if isinstance(piece, Block) and piece.started < block.started)
@@ -112,28 +122,13 @@ class Page:
         return Written(text.replace("\n", self._newline), [block.id for block in added if block.id != BROKEN], changed, len(entries))
 
 
-def _refuse_stray(text: str, start: int, end: int, name: str) -> None:
-    """Refuse a marker between the blocks."""
-    if stray := _MARKER.search(text, start, end):
-        begun, after = re.fullmatch(_BEGIN, stray[0]), _MARKER.search(text, stray.end())
-        why = f"{stray[0].strip()} {'ends a block that has not begun' if ' gptshake:end ' in stray[0] else 'is damaged'}"
-        if begun:
-            why = f"the block {begun['id']} that begins here has no end{f' before {after[0].strip()}' if after else ''}"
-        raise _damaged(text, stray.start(), name, why)
-
-
-def _damaged(text: str, place: int, name: str, why: str) -> RecordError:
-    line = text.count("\n", 0, place) + 1
-    return RecordError(f"{name}, line {line}: {why}. Nothing was written; mend the mark, or delete its block from mark to mark.")
-
-
 def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Written:
     """Write every run and sweep that there is into the journal, and its pictures into ``drawings``.
 
     Raises:
         RecordError: the file holds damaged markers, or is no UTF-8 text or regular file; it is left as it is.
     """
-    target = file.resolve()  # a link stays a link
+    target, home = file.resolve(), file.parent  # a link stays a link
     if target.exists() and not target.is_file():
         raise RecordError(f"{target} is not a regular file. Name another with task.file=.")
     before = target.read_bytes() if target.exists() else b""
@@ -148,11 +143,12 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
             section = timeline.section(one)
             if page.wants(one.id):
                 shown, new = _pictures(section, drawings)
-                fresh.append(Block(one.id, entry(section, shown, file.parent), int(one.started)))
+                fresh.append(Block(one.id, entry(section, shown, home), int(one.started)))
                 drawn += new
         except UNEXPECTED as error:
             problems.append((one.folder, f"its record holds what no run writes ({type(error).__name__}: {error})."))
-    done = page.merged(fresh, unreadable(problems, file.parent))
+    listed = [f"- {code(os.path.relpath(path, home))}: {prose(why)}" for path, why in problems]
+    done = page.merged(fresh, "\n".join(["## Records that cannot be read", "", *listed]) if listed else "")
     if (fresh or problems or page.blocks) and done.text.encode() != before:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, done.text)
@@ -160,57 +156,41 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
 
 
 def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], int]:
-    """What each picture of a section shows and where it lies, and how many were drawn now: those that were missing or have changed.
+    """What each picture of a section shows and where it lies, and how many were written now: those that were missing or have changed.
 
-    A picture carries the key of what it shows in its last line. matplotlib is imported for a study only.
+    What a finder drew itself is copied. Other pictures carry the key of what they show in their last line: a torn one is drawn anew.
     """
-    one = section.experiment
+    one, metrics, found = section.experiment, section.experiment.main.path / "metrics.csv", list[tuple[str, Path, bytes]]()
     if one.study is None and one.main.info.get("task", "train") != "train":
-        return _copied(one, folder)
-    path, what = folder / f"{one.id}.svg", f"{section.title}: {'what the sweep found' if one.study else 'loss and learning rate'}"
-    metrics = one.main.path / "metrics.csv"
-    of_run = [one.main.id, one.main.info.get("finished"), metrics.stat().st_size if metrics.exists() else 0]
-    key = sha256_text(f"{DRAWN_AS} {json.dumps(one.study, sort_keys=True) if one.study else of_run}")[:16]
-    end = f"<!-- {key} -->\n"
-    if path.is_file() and path.read_bytes().endswith(end.encode()):
-        return [(what, path)], 0
-    svg = _study_svg(one.study, one.folder) if one.study else loss_svg(one.main.info, one.main.columns)
-    if svg is None:
-        return [], 0
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{svg}{end}", encoding="utf-8")  # a torn one lacks its key, and is drawn anew
-    return [(what, path)], 1
-
-
-def _copied(experiment: Experiment, folder: Path) -> tuple[list[tuple[str, Path]], int]:
-    """What a finder drew itself."""
-    found, copied = [], 0
-    for drawing in sorted((experiment.folder / "plots").glob("*.svg")):
-        if drawing.is_symlink() or not drawing.is_file() or drawing.stat().st_size > LARGEST_PICTURE:
-            continue
-        target, content = folder / f"{experiment.id}-{drawing.name}", drawing.read_bytes()
-        if not target.exists() or target.read_bytes() != content:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(target, content)
-            copied += 1
-        found.append((drawing.stem.replace("_", " "), target))
-    return found, copied
+        for drawing in sorted((one.folder / "plots").glob("*.svg")):
+            if drawing.is_file() and not drawing.is_symlink() and drawing.stat().st_size <= LARGEST_PICTURE:
+                found.append((drawing.stem.replace("_", " "), folder / f"{one.id}-{drawing.name}", drawing.read_bytes()))
+    else:
+        path, what = folder / f"{one.id}.svg", f"{section.title}: {'what the sweep found' if one.study else 'loss and learning rate'}"
+        of_run = [one.main.id, one.main.info.get("finished"), metrics.stat().st_size if metrics.exists() else 0]
+        key = sha256_text(f"{DRAWN_AS} {json.dumps(one.study, sort_keys=True) if one.study else of_run}")[:16]
+        end, content = f"<!-- {key} -->\n", path.read_bytes() if path.is_file() else b""
+        if not content.endswith(end.encode()):
+            svg = _study_svg(one.study, one.folder) if one.study else loss_svg(one.main.info, one.main.columns)
+            content = f"{svg}{end}".encode() if svg else b""
+        found = [(what, path, content)] if content else []
+    drawn = [(path, content) for _, path, content in found if not path.is_file() or path.read_bytes() != content]
+    for path, content in drawn:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    return [(what, path) for what, path, _ in found], len(drawn)
 
 
 def _study_svg(study: Rows, folder: Path) -> str | None:
     """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers."""
+    import matplotlib  # takes long to import, and most pictures need none of it
+
     from gptshake.report.frame import drawn, look
     from gptshake.report.plots_study import ablate_figure, curves_figure, fit_figure
     from gptshake.report.study_stats import learning_curves
 
-    with look():
+    with look(), matplotlib.rc_context({"svg.fonttype": "none"}):  # letters of the reader's own font: a fifth of the size
         figure = ablate_figure(study) if study.get("ablate") else fit_figure(study)
         figure = figure or curves_figure(study, learning_curves(study, folder))
         svg = drawn(figure, "svg").decode() if figure else ""
-    svg = re.sub(r' [dxy]="[^"]+', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)  # to a tenth of a point: half the size
-    svg = re.sub(r"^ +|\n(?=[LQCz\"])|(?<=\d) +(?=\n)|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL | re.MULTILINE)
-    for n, (path, times) in enumerate(Counter(re.findall(r'<path d="([^"]{300,})"', svg)).items()):
-        if times > 1:  # letters and their halo
-            svg = svg.replace(f'<path d="{path}"', f'<use xlink:href="#long{n}"')
-            svg = svg.replace("<defs>", f'<defs><path id="long{n}" d="{path}"/>', 1)
-    return svg or None
+    return re.sub(r' [dxy]="[^"]+', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg) or None  # to a tenth of a point
