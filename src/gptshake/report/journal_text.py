@@ -29,12 +29,16 @@ from gptshake.report.study_text import trial_table, verdict
 
 MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own markers
 LOSSES = ("val/bpb", "val/loss", "test/bpb")
-RESULTS = {**{name: name for name in LOSSES}, "tokens": TOKENS, "time": SECONDS, "tokens/s": SPEED, "MFU": "perf/mfu"}  # -> figure
-Results = Mapping[str, float | None]  # None is unknown
-_SHOWN: dict[str, Callable[[float], str]] = {
-    **dict.fromkeys(LOSSES, "{:.4f}".format),
-    **{"tokens": short_count, "time": duration, "tokens/s": short_count, "MFU": lambda share: f"{100 * share:.1f} %"},
+RESULTS: dict[str, tuple[str, Callable[[float], str]]] = {  # -> figure, and how it is written
+    **{name: (name, "{:.4f}".format) for name in LOSSES},
+    **{
+        "tokens": (TOKENS, short_count),
+        "time": (SECONDS, duration),
+        "tokens/s": (SPEED, short_count),
+        "MFU": ("perf/mfu", lambda share: f"{100 * share:.1f} %"),
+    },
 }
+Results = Mapping[str, float | None]  # None is unknown
 _AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}
 _LONGEST_TITLE, _MOST_COMMITS = 100, 12
 
@@ -203,7 +207,7 @@ class Timeline:
 
 
 def results_of(run: Entry) -> dict[str, float | None]:
-    found = {name: run.figures.get(figure) for name, figure in RESULTS.items()}
+    found = {name: run.figures.get(figure) for name, (figure, _) in RESULTS.items()}
     return found if found["tokens"] else found | {"time": None, "tokens/s": None, "MFU": None}
 
 
@@ -224,13 +228,9 @@ def _verdict(experiment: Experiment, rival: Section | None, spread: Spread | Non
     gap, noise = difference(bpb, best_bpb, spread, rival.spread)
     theirs = rival.experiment.results["tokens"]
     ratio = tokens / theirs if tokens and theirs else 1.0
-    how = f"{gap:+.4f} bits per byte ({100 * gap / best_bpb:+.1f} %)"
-    how += "" if 0.95 < ratio < 1.05 else f", with {ratio:.2g} times the tokens"
-    return (
-        f"is indistinguishable from the best before it, {how}; {noise}."
-        if noise
-        else f"{'better' if gap < 0 else 'worse'} than the best before it, {how}."
-    )
+    more = ("" if 0.95 < ratio < 1.05 else f", with {ratio:.2g} times the tokens") + (f"; {noise}" if noise else "")
+    how = "is indistinguishable from" if noise else "better than" if gap < 0 else "worse than"
+    return f"{how} the best before it, {gap:+.4f} bits per byte ({100 * gap / best_bpb:+.1f} %){more}."
 
 
 def entry(section: Section, pictures: Sequence[tuple[str, Path]], home: Path) -> str:
@@ -266,32 +266,26 @@ def entry(section: Section, pictures: Sequence[tuple[str, Path]], home: Path) ->
 def _provenance(section: Section, home: Path) -> str:
     """Version, commit, where the record lies, what it began from, and W&B's page."""
     run = section.experiment.main
-    info, git, commit, wandb = run.info, run.part("git"), commit_of(run), run.part("wandb")
+    info, git, commit, url = run.info, run.part("git"), commit_of(run), str(run.part("wandb").get("url") or "")
     branch = f" on {code(str(git['branch']))}" if git.get("branch") and commit else ""
-    dirty = ", with uncommitted changes" if git.get("dirty") else ""
+    orphan = info.get("parent") and (section.against is None or section.against.what != "parent")
+    offline = "W&B: offline, `gptshake task=sync` uploads it" if run.part("wandb").get("mode") == "offline" else ""
     parts = [
         f"version {prose(str(info.get('version', 'unknown')))}",
-        f"commit {code(commit[:8])}{branch}{dirty}" if commit else f"unversioned{dirty}",
+        (f"commit {code(commit[:8])}{branch}" if commit else "unversioned") + (", with uncommitted changes" if git.get("dirty") else ""),
+        f"record {code(os.path.relpath(section.experiment.folder, home))}",
+        f"[W&B](<{quote(url, safe=':/?=&%.~-_')}>)" if url.startswith(("https://", "http://")) else offline,
+        f"begun from {code(str(info['parent']))}, which is not among these runs" if orphan else "",
+        f"reproduces {code(str(info['reproduces']))}" if info.get("reproduces") else "",
     ]
-    parts.append(f"record {code(os.path.relpath(section.experiment.folder, home))}")
-    url = str(wandb.get("url") or "")
-    if url.startswith(("https://", "http://")):
-        parts.append(f"[W&B](<{quote(url, safe=':/?=&%.~-_')}>)")
-    elif wandb.get("mode") == "offline":
-        parts.append("W&B: offline, `gptshake task=sync` uploads it")
-    if info.get("parent") and (section.against is None or section.against.what != "parent"):
-        parts.append(f"begun from {code(str(info['parent']))}, which is not among these runs")
-    return " · ".join([*parts, *([f"reproduces {code(str(info['reproduces']))}"] if info.get("reproduces") else [])])
+    return " · ".join(filter(None, parts))
 
 
 def _changes(section: Section) -> str:
-    if section.against is None:
-        return ""
-    name = f"{_AGAINST[section.against.what]}, [{section.against.id}](#{section.against.id})"
-    if not section.changes:
-        return f"{'But for what is swept, nothing' if section.experiment.study else 'Nothing'} that counts was changed against {name}."
+    name = f"{_AGAINST[section.against.what]}, [{section.against.id}](#{section.against.id})" if section.against else ""
     rows = [[cell(key), cell(value_text(old)), cell(value_text(new))] for key, (old, new) in section.changes.items()]
-    return f"Changed against {name}:\n\n{table(('key', 'was', 'is'), rows, 20)}"
+    none = f"{'But for what is swept, nothing' if section.experiment.study else 'Nothing'} that counts was changed against {name}."
+    return name and (f"Changed against {name}:\n\n{table(('key', 'was', 'is'), rows, 20)}" if rows else none)
 
 
 def _results(section: Section) -> str:
@@ -301,11 +295,10 @@ def _results(section: Section) -> str:
         return ""
 
     def against(name: str, value: float | None, theirs: float | None) -> str:
-        if value is None or theirs is None:
-            return ""
-        return f"{value - theirs:+.4f}" if name in LOSSES else f"{value / theirs:.2f}×" if value and theirs else ""
+        gap = f"{value - theirs:+.4f}" if value is not None and theirs is not None and name in LOSSES else ""
+        return gap or (f"{value / theirs:.2f}×" if value and theirs and name not in LOSSES else "")
 
-    own = ["" if value is None or (name in ("tokens/s", "MFU") and not value) else _SHOWN[name](value) for name, value in ours.items()]
+    own = ["" if value is None or (name in ("tokens/s", "MFU") and not value) else RESULTS[name][1](value) for name, value in ours.items()]
     rows = [[f"**{'best run' if section.experiment.is_sweep else 'this'}**", *own]]
     for id, what, theirs in section.compared:
         rows.append([f"to the {what}, [{id}](#{id})", *(against(name, value, theirs[name]) for name, value in ours.items())])
@@ -371,8 +364,7 @@ def _samples(run: Entry) -> list[str]:
         text = re.sub(r"\n(?:[ \t]*\n)+", "\n\n", parts[-1] if known else sample.text).strip("\n")
         begin = "\n".join(text[:300].split("\n")[:8])
         wrapped = re.sub(r"([^\n]{100})(?=[^\n])", r"\1\n", begin + (" …" if begin != text else ""))
+        harmless = re.sub(f"^(?={MARKER})", "    ", wrapped, flags=re.MULTILINE)
         prompt = f" from {code(repr(prompts[-1]))}" if known and prompts else ""
-        shown.append(
-            f"Written{prompt} after {short_count(sample.tokens)} tokens:\n\n{fenced(re.sub(f'^(?={MARKER})', '    ', wrapped, flags=re.MULTILINE))}"
-        )
+        shown.append(f"Written{prompt} after {short_count(sample.tokens)} tokens:\n\n{fenced(harmless)}")
     return shown
