@@ -26,8 +26,8 @@ LAYERS = [
     {"data", "training", "sweep", "report", "export", "preloaded"},
     {"context"},
     {"distributed"},
-    {"tokenizer", "record", "processes"},
-    {"model", "optim", "estimate", "markdown"},
+    {"tokenizer", "record"},
+    {"model", "optim", "estimate", "processes", "markdown"},
     {"hardware", "files", "signals", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]

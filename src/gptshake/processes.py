@@ -124,8 +124,8 @@ class Command:
         self.kill()
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        with self.process:  # closes its pipes, too
+            self.process.kill()
 
 
 def run_command(arguments: Sequence[str], env: Environment = MappingProxyType({}), **options: Any) -> tuple[Outcome, str]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.record.metrics import Row
-from gptshake.report.compare import compare, environment_differences, same_machine, steps_of_first_code, verdict
+from gptshake.report.reproduction import compare, environment_differences, same_machine, steps_of_first_code, verdict
 
 
 def rows(*losses: float, val: dict[int, float] | None = None) -> list[Row]:

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.record.metrics import Row
-from gptshake.report.compare import compare
-from gptshake.report.reproduction import plot
+from gptshake.report.reproduction import compare, plot
 
 INFO = {"id": "x3k9a2pq", "name": "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq"}
 

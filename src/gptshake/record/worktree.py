@@ -5,7 +5,6 @@ must have the same hash.
 """
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,7 +33,6 @@ class Code:
     about: str  # what it is, in a few words
     notes: tuple[str, ...] = ()  # sentences: in what it may not be the run's code
     own_conf: bool = True  # whether the run had a ./conf of its user's own
-    held: tuple[int, ...] = ()  # descriptors to hand to whoever runs it: while one is open, the folder is in use
 
 
 @contextmanager
@@ -74,7 +72,7 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
                 said = f"Commit {commit}, which made {info['id']}, cannot be restored from {root}: {refusal}."
                 raise RecordError(f"{said} If it is not there, {way}, and run the same command again.") from refusal
             changed, notes = _put_changes(run_dir, tree, root, state)
-            yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf, (lock,))
+            yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf)
         finally:
             os.close(lock)
             with suppress(GitRefused):  # twice: also one that was being made
@@ -136,13 +134,6 @@ def untracked_files(run_dir: Path) -> dict[str, Path]:
     folder = run_dir / UNTRACKED
     found = sorted(file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     return {file.relative_to(folder).as_posix(): file for file in found}
-
-
-def changed_files(run_dir: Path) -> list[str]:
-    """The files that a record's patch changes."""
-    patch = run_dir / PATCH
-    text = patch.read_text(encoding="utf-8", errors="replace") if patch.exists() else ""
-    return re.findall(r"^diff --git .* b/(.*)$", text, flags=re.MULTILINE)
 
 
 def is_unchanged(run_dir: Path, state: Mapping[str, Any]) -> bool:

@@ -1,68 +1,145 @@
-"""The picture of a reproduction: both runs' losses over tokens, and below how far they are apart.
+"""A run and its repetition: how many losses are equal bit for bit, where they differ the most, and the picture of both.
 
-The first run is drawn broad and pale, the second thin and dark on top of it, so that equal curves look like one line with an
-edge and different ones like two.
+metrics.csv holds every number so that it reads back exactly. A loss that only one of them has is not compared: a run that was stopped
+early validated at its last step, and its repetition need not.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from gptshake.estimate.formatting import counted, short_count
 from gptshake.record.metrics import Row
 from gptshake.record.names import title_of
-from gptshake.report.compare import COLUMNS, Comparison
+from gptshake.report.changes import machine_facts
 from gptshake.report.frame import DASHED, caption, frame, label, legend_above, look, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, VERMILION, Floats, thin
 
+COLUMNS = {"train/loss": BLUE, "val/loss": VERMILION}  # that are compared, and their colours
 SMALLEST = 1e-16  # half the distance between neighbouring doubles at 1
-COLOURS = dict(zip(COLUMNS, (BLUE, VERMILION), strict=True))
+Info = Mapping[str, Any]
 
 
-def plot(
-    info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], found: Comparison, folder: Path, *, tolerance: float
-) -> list[Path]:
-    """Draw ``reproduction.png`` and ``.svg`` of a run's rows and those of its reproduction into a folder; returns their paths."""
+class Deviation(NamedTuple):
+    """One value that is another one now."""
+
+    step: int
+    column: str
+    then: float
+    now: float
+    relative: float  # difference by the size of what it was; infinite if one of the two is not finite
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out."""
+
+    steps: int  # that both have
+    counts: dict[str, int]  # column -> values compared
+    deviations: list[Deviation] = field(default_factory=list)  # in the order of steps
+
+    @property
+    def identical(self) -> bool:
+        """Whether every value is the same, bit for bit, and there were some."""
+        return self.steps > 0 and not self.deviations
+
+    @property
+    def largest(self) -> Deviation | None:
+        """The largest relative one; the first of equals."""
+        return max(self.deviations, key=lambda deviation: deviation.relative, default=None)
+
+
+def compare(then: Sequence[Row], now: Sequence[Row]) -> Comparison:
+    """Compare the losses of the steps that both have."""
+    again, found, counts = {row["step"]: row for row in now}, list[Deviation](), dict.fromkeys(COLUMNS, 0)
+    pairs = [(row, again[row["step"]]) for row in then if row["step"] in again]
+    for old, new in pairs:
+        for column in (name for name in COLUMNS if name in old and name in new):
+            counts[column] += 1
+            was, value = old[column], new[column]
+            relative = abs(value - was) / max(abs(was), 1e-300) if math.isfinite(was) and math.isfinite(value) else math.inf
+            found += [Deviation(int(old["step"]), column, was, value, relative)] if repr(was) != repr(value) else []
+    return Comparison(len(pairs), counts, found)
+
+
+def steps_of_first_code(sessions: Sequence[Info]) -> int | None:
+    """How many steps of a run its first code made, if it was later resumed with other code; None if one code made all."""
+    code = [(one.get("commit"), one.get("diff_sha256")) for one in sessions]
+    return next((one.get("from_step") or None for one, made_by in zip(sessions, code, strict=True) if made_by != code[0]), None)
+
+
+def verdict(found: Comparison, *, same: bool, tolerance: float) -> tuple[bool, str]:
+    """Whether a reproduction holds: on the same machine every bit, on another up to a relative deviation; and a sentence that says so."""
+    values = f"{found.counts['train/loss']:,} train and {found.counts['val/loss']:,} val losses of {counted(found.steps, 'step')}"
+    worst = found.largest
+    if worst is None:
+        return found.identical, f"Reproduced: {values} are bit-identical." if found.identical else "Not reproduced: no step in common."
+    summary = (
+        f"Of {values}, {len(found.deviations):,} differ, the first at step {found.deviations[0].step:,}, the most {worst.column} of step "
+        f"{worst.step:,}: {worst.now:.7g} was {worst.then:.7g}, a relative deviation of {worst.relative:.1e}"
+    )
+    if same:
+        return False, f"Not reproduced: on the same machine every bit must be the same. {summary}."
+    holds = worst.relative <= tolerance
+    limit = f"{'within' if holds else 'above'} the tolerance of {tolerance:g} for another machine"
+    return holds, f"{'Reproduced' if holds else 'Not reproduced'}, {limit}. {summary}."
+
+
+def environment_differences(then: Info, now: Info) -> list[tuple[str, str, str]]:
+    """(what, value then, value now) of everything that differs; ``-`` stands for nothing, as where a newer version began to record it."""
+    before, after = machine_facts(then), machine_facts(now)
+    rows = [(what, before.get(what, "-"), after.get(what, "-")) for what in {**before, **after}]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def same_machine(then: Info, now: Info) -> bool:
+    """Whether the same bits can be asked for: device, torch and threads are the same.
+
+    A GPU that was not trained on does not count. Processors are compared by name only.
+    """
+    before, after = machine_facts(then), machine_facts(now)
+    keys = ["torch", "threads of torch", "device", "precision", "processor" if before.get("device") == "cpu" else "GPU"]
+    return all(key in before and before[key] == after.get(key) for key in keys)
+
+
+def plot(info: Info, then: Sequence[Row], now: Sequence[Row], found: Comparison, folder: Path, *, tolerance: float) -> list[Path]:
+    """Draw ``reproduction.png`` and ``.svg`` into a folder: both runs' losses over tokens, and below how far they are apart.
+
+    The run is drawn broad and pale, its repetition thin and dark on top of it, so that equal curves look like one line with an edge.
+    """
     worst = found.largest
     deviation = f"largest deviation {worst.relative:.1e} at step {worst.step:,}" if worst else "nothing to compare"
     length = f"{counted(found.steps, 'step')}, {short_count(then[-1]['train/tokens'])} tokens"
     subtitle = f"{'bit-identical' if found.identical else deviation}  ·  {length}  ·  {info['id']} and its reproduction"
-    with look():
-        figure, (upper, lower) = frame(title_of(info), subtitle, 5, 2, sharex=True, height_ratios=(3, 1.3))
-        for column, name in zip(COLUMNS, ("train", "val"), strict=True):
-            for rows, which, alpha, width in ((then, "the run", 0.28, 5.0), (now, "again", 1.0, 1.2)):
-                line = _thinned((row["train/tokens"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan)))
-                upper.plot(*line, color=COLOURS[column], label=f"{name}, {which}", alpha=alpha, linewidth=width)
-        caption(upper, "loss, nats per token")
-        legend_above(upper, fontsize=10)
-        _draw_difference(lower, then, found, tolerance)
-        return save(figure, folder, "reproduction")
-
-
-def _draw_difference(axes: Axes, then: Sequence[Row], found: Comparison, tolerance: float) -> None:
-    caption(axes, "relative deviation of each loss")
-    token_axis(axes)
     tokens = {row["step"]: row["train/tokens"] for row in then}
     finite = [one._replace(relative=max(one.relative, SMALLEST)) for one in found.deviations if math.isfinite(one.relative)]
-    if not finite:
-        axes.axhline(0, color=GREEN, linewidth=1.6)
-        axes.set_ylim(-1, 1)
-        axes.set_yticks([0], ["0"])
-        if found.identical:
-            axes.text(0.5, 0.72, "every value is the same, bit for bit", transform=axes.transAxes, ha="center", size=9.5, color=INK)
-        return
-    for column, size in zip(COLUMNS, (2.0, 5.0), strict=True):
-        points = _thinned((tokens[one.step], one.relative) for one in finite if one.column == column)
-        axes.plot(*points, "o", color=COLOURS[column], markersize=size, markeredgewidth=0)
-    axes.set_yscale("log")
-    axes.axhline(tolerance or SMALLEST, color=GREY, linewidth=1.0, linestyle=DASHED)
-    relative = [one.relative for one in finite]
-    axes.set_ylim(min(relative) / 4, max(tolerance, *relative) * 12)
-    label(axes, f"tolerance {tolerance:g}", (1.0, tolerance or SMALLEST), (-2, 3), "x", color=GREY, size=8.5, ha="right", in_layout=False)
+    with look():
+        figure, (upper, lower) = frame(title_of(info), subtitle, 5, 2, sharex=True, height_ratios=(3, 1.3))
+        for (column, colour), size in zip(COLUMNS.items(), (2.0, 5.0), strict=True):
+            for rows, which, alpha, width in ((then, "the run", 0.28, 5.0), (now, "again", 1.0, 1.2)):
+                line = _thinned((row["train/tokens"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan)))
+                upper.plot(*line, color=colour, label=f"{column.partition('/')[0]}, {which}", alpha=alpha, linewidth=width)
+            points = _thinned((tokens[one.step], one.relative) for one in finite if one.column == column)
+            lower.plot(*points, "o", color=colour, markersize=size, markeredgewidth=0)
+        caption(upper, "loss, nats per token")
+        legend_above(upper, fontsize=10)
+        caption(lower, "relative deviation of each loss")
+        token_axis(lower)
+        if finite:
+            limit, relative = tolerance or SMALLEST, [one.relative for one in finite]
+            lower.set(yscale="log", ylim=(min(relative) / 4, max(tolerance, *relative) * 12))
+            lower.axhline(limit, color=GREY, linewidth=1.0, linestyle=DASHED)
+            label(lower, f"tolerance {tolerance:g}", (1.0, limit), (-2, 3), "x", color=GREY, size=8.5, ha="right", in_layout=False)
+        else:
+            lower.axhline(0, color=GREEN, linewidth=1.6)
+            lower.set(ylim=(-1, 1), yticks=[0])
+            text = "every value is the same, bit for bit" if found.identical else ""
+            lower.text(0.5, 0.72, text, transform=lower.transAxes, ha="center", size=9.5, color=INK)
+        return save(figure, folder, "reproduction")
 
 
 def _thinned(points: Iterable[tuple[float, float]]) -> tuple[Floats, Floats]:

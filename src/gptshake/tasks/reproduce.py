@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from subprocess import DEVNULL
-from tempfile import mkdtemp
+from subprocess import PIPE, TimeoutExpired
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import DictConfig
@@ -31,26 +31,26 @@ from gptshake.files import expanded
 from gptshake.processes import Command
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, is_made_here, read_run, run_roots
-from gptshake.record.worktree import Code, changed_files, is_unchanged, restored, untracked_files
+from gptshake.record.worktree import PATCH, Code, is_unchanged, restored, untracked_files
 from gptshake.redaction import redact_code
-from gptshake.report.compare import compare, environment_differences, same_machine, steps_of_first_code, verdict
+from gptshake.report.reproduction import compare, environment_differences, same_machine, steps_of_first_code, verdict
 from gptshake.report.tables import aligned
 
 Info = dict[str, Any]
 POLL_S = 0.02
 GRACE_S = 60.0  # for saving the last step
-# `python -m gptshake` with a thread that waits for one byte of its caller, after which nothing more is printed, or for its end.
+# `python -m gptshake` with a thread that waits for one byte of its caller on the standard input, after which nothing more is printed, or its end.
 # The user's own modules join the path after Hydra, whatever its version of gptshake does, has looked for plugins.
 CHILD = f"""
 import os, runpy, signal, sys, threading, time, warnings
-def watch(line):
-    if os.read(line, 1):
+def watch():
+    if os.read(0, 1):
         sys.stdout.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep({GRACE_S})
     os._exit(128 + signal.SIGTERM)
-threading.Thread(target=watch, args=(int(sys.argv.pop(1)),), daemon=True).start()
+threading.Thread(target=watch, daemon=True).start()
 from hydra.core.plugins import Plugins
 with warnings.catch_warnings(action="ignore"):
     Plugins.instance()
@@ -92,12 +92,14 @@ def run(context: Context) -> None:
 
 def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
     """List what of a record would run that was not made by this user on this machine, and run it only if it is trusted."""
-    git, environment = info.get("git") or {}, info.get("environment") or {}
+    git, environment, patch = info.get("git") or {}, info.get("environment") or {}, original / PATCH
     if is_made_here(info) and is_unchanged(original, git):
         return
     found: dict[str, Any] = {
         "commit of your checkout": [git["commit"]] if git.get("commit") else [],
-        "changes of it (diff.patch)": changed_files(original),
+        "changes of it (diff.patch)": re.findall(
+            r"^diff --git .* b/(.*)$", patch.read_text(errors="replace") if patch.exists() else "", re.M
+        ),
         "files beside it (untracked/)": sorted({*untracked_files(original), *(git.get("untracked") or {})}),
         f"your own files in {environment.get('cwd')}": list(info.get("local_conf") or {}),
         "overrides": [text for text in info.get("overrides") or () if more_than_a_value(str(text))],
@@ -200,34 +202,28 @@ def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps
     """
     sources = os.pathsep.join([str(code.source)] * (code.source is not None) + list(filter(None, [os.environ.get("PYTHONPATH")])))
     env = {"HYDRA_FULL_ERROR": None, "GPTSHAKE_CONFIG_DIR": None, "PYTHONPATH": sources, "GPTSHAKE_DIRTY": "1"}
-    theirs, line = os.pipe()
-    command = [sys.executable, "-P", "-c", CHILD, str(theirs), str(folder), *overrides]
-    start = folder if code.own_conf or not (folder / "conf").is_dir() else Path(mkdtemp(prefix="gptshake-start-"))
-    child = Command(command, env, cwd=start, stdin=DEVNULL, pass_fds=(theirs, *code.held))
-    os.close(theirs)
     info, tail, ended, enough = Info(), Tail(path / "metrics.csv"), False, False
-    try:
-        while not ended and not enough:
-            ended = child.wait(POLL_S) is not None  # its record is read once more
-            if "data" not in info and "data" in (new := _info(path)):
-                before(new)
-                info = new
-            rows = tail.new() if info else []
-            enough = bool(rows) and not ended and steps <= rows[-1]["step"] < int(info["budget"]["steps"])
-    except BaseException:
-        if not info:  # it has saved nothing yet
-            child.kill()
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-    finally:
-        if enough:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(line, b".")
-                child.wait(GRACE_S)
-        child.stop(GRACE_S)
-        os.close(line)
-        if start != folder:
-            shutil.rmtree(start, ignore_errors=True)
+    with TemporaryDirectory(prefix="gptshake-start-") as empty:
+        start = folder if code.own_conf or not (folder / "conf").is_dir() else empty
+        child = Command([sys.executable, "-P", "-c", CHILD, str(folder), *overrides], env, cwd=start, stdin=PIPE, bufsize=0)
+        try:
+            while not ended and not enough:
+                ended = child.wait(POLL_S) is not None  # its record is read once more
+                if "data" not in info and "data" in (new := _info(path)):
+                    before(new)
+                    info = new
+                rows = tail.new() if info else []
+                enough = bool(rows) and not ended and steps <= rows[-1]["step"] < int(info["budget"]["steps"])
+            if enough:
+                with contextlib.suppress(BrokenPipeError, TimeoutExpired):
+                    child.process.communicate(b".", GRACE_S)
+        except BaseException:
+            if not info:  # it has saved nothing yet
+                child.kill()
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        finally:
+            child.stop(GRACE_S)
     if (done := int(last_row(path / "metrics.csv").get("step", 0))) < steps:
         reason = _info(path).get("reason") or "what it said is above."
         raise GptshakeError(

@@ -536,6 +536,6 @@ def test_a_process_that_ends_while_it_is_killed_is_no_error(monkeypatch: pytest.
     tracker = WandbTracker()
     tracker.start(run)
     monkeypatch.setattr(Path, "glob", lambda *_: [tmp_path / "a thread that has just ended"])
-    os.kill(tracker._process.pid, signal.SIGSTOP)
+    os.kill(tracker._child.process.pid, signal.SIGSTOP)
     tracker.finish()
     assert "did not take everything" in said(run)

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,10 +19,12 @@ from http.client import HTTPException
 from multiprocessing.connection import wait
 from operator import itemgetter
 from pathlib import Path
+from subprocess import PIPE
 from tempfile import TemporaryFile
 from typing import Any
 
 from gptshake.errors import ConfigError, first_line
+from gptshake.processes import Command
 from gptshake.record.metrics import CHUNK_BYTES, Tail, history
 from gptshake.record.run import Run
 from gptshake.record.texts import Sample
@@ -58,7 +59,7 @@ class WandbTracker(Tracker):
         self.entity = redact(entity or os.environ.get("WANDB_ENTITY") or "") or None
         self.mode, self.every, self.artifacts = mode, every, artifacts
         self.waits = False  # however long it takes, as in task=sync
-        self._process: subprocess.Popen[bytes] | None = None  # while there is a mirror
+        self._child: Command | None = None  # while there is a mirror
 
     def mode_to_try(self) -> str:
         """online, offline or disabled; ``auto`` is what WANDB_MODE says, else online."""
@@ -73,15 +74,14 @@ class WandbTracker(Tracker):
         if mode == "disabled":
             run.update(wandb={"mode": mode, "whole": False, "uploaded": False})
             return
-        env = {"WANDB_DATA_DIR": str(run.path / "wandb"), "WANDB_ERROR_REPORTING": "false"} | os.environ  # tables lie there until upload
-        env.pop("WANDB_SERVICE", None)  # of a wandb in this process
-        for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH") if run.info.get("trial") else ():
-            env.pop(name, None)
+        defaults = {"WANDB_DATA_DIR": str(run.path / "wandb"), "WANDB_ERROR_REPORTING": "false"}  # tables lie there until upload
+        agents = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH") if run.info.get("trial") else ()
+        env = defaults | os.environ | dict.fromkeys(("WANDB_SERVICE", *agents))  # the service of a wandb in this process
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), env.get("PYTHONPATH")]))
         command = [sys.executable, "-P", "-m", "gptshake.record.trackers.wandb", str(run.path), json.dumps(self._options(run, mode))]
         self._printed = TemporaryFile("a+b")  # noqa: SIM115 -- by wandb; appended to, so both processes can read it meanwhile
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._printed, "bufsize": 0}
-        self._process = subprocess.Popen(command, env=env, process_group=0, **pipes)  # an interrupt at the terminal is the run's alone
+        pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": self._printed, "bufsize": 0}
+        self._child = Command(command, env, process_group=0, **pipes)  # an interrupt at the terminal is the run's alone
         if not self._wait(START_SECONDS, "wandb"):
             run.say(f"W&B has not answered in {START_SECONDS:.0f} s; the run continues without waiting for it.")
 
@@ -102,9 +102,9 @@ class WandbTracker(Tracker):
 
     def finish(self) -> None:
         """End with the final numbers of the record; what is not uploaded in time is left to ``task=sync``."""
-        if self._process and self._process.stdin:
+        if self._child and self._child.process.stdin:
             with contextlib.suppress(OSError):
-                self._process.stdin.write(b"finish\n")
+                self._child.process.stdin.write(b"finish\n")
         if not self._wait(FINISH_SECONDS, "end"):
             self._end()
             later = f"upload later with: gptshake task=sync task.run={self._run.id}"
@@ -113,10 +113,10 @@ class WandbTracker(Tracker):
     def _wait(self, seconds: float, kind: str) -> bool:
         """Note and print answers until one of a kind comes, or there is no mirror any more; False if neither is so in time."""
         until, found = time.monotonic() + seconds, False
-        while self._process and self._process.stdout and not found:
-            if not wait([self._process.stdout.fileno()], None if self.waits else max(0.0, until - time.monotonic())):
+        while self._child and (answers := self._child.process.stdout) and not found:
+            if not wait([answers.fileno()], None if self.waits else max(0.0, until - time.monotonic())):
                 return False
-            line = self._process.stdout.readline()
+            line = answers.readline()
             answer: dict[str, Any] = json.loads(line or "{}")
             if not line:
                 self._printed.seek(0)
@@ -135,15 +135,14 @@ class WandbTracker(Tracker):
 
     def _end(self) -> None:
         """End the process and wandb's service, frozen or not."""
-        process, self._process = self._process, None
-        if process is None:
+        child, self._child = self._child, None
+        if child is None:
             return
-        for file in Path(f"/proc/{process.pid}/task").glob("*/children"):  # Linux; elsewhere the service sees that its parent is gone
+        for file in Path(f"/proc/{child.process.pid}/task").glob("*/children"):  # Linux; elsewhere the service sees that its parent is gone
             with contextlib.suppress(OSError):  # a thread that ends meanwhile, as all do when the process has done its work
-                for child in file.read_text().split():
-                    os.kill(int(child), signal.SIGKILL)
-        process.kill()
-        process.wait()
+                for service in file.read_text().split():
+                    os.kill(int(service), signal.SIGKILL)
+        child.kill()
 
 
 def mirror(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:
