@@ -20,8 +20,7 @@ function button(properties, click) {
 const plural = (n, word, words = `${word}s`) => `${n} ${n === 1 ? word : words}`;
 const of = (n, all, word) => `${n < all ? `${n} of ` : ""}${plural(all, word)}`;
 
-// ---- the table: a row for each run; the trials of a study fold into one row with the best one's figures ----
-
+// the table: a row for each run; the trials of a study fold into one row with the best one's figures
 const studies = new Map();
 for (const run of data.runs) {
   const settings = Object.entries({ ...data.shared, ...run.config, status: run.status, id: run.id, study: run.study });
@@ -45,8 +44,7 @@ for (const [name, study] of studies) {
 const items = [...studies.values(), ...data.runs.filter((run) => run.study === null)];
 
 function ranked(runs) {
-  const value = (run) => run.cells[BPB][1] ?? Infinity;
-  return [...runs].sort((a, b) => (b.status === "ok") - (a.status === "ok") || value(a) - value(b) || 0);
+  return [...runs].sort((a, b) => (b.status === "ok") - (a.status === "ok") || (a.cells[BPB][1] ?? Infinity) - (b.cells[BPB][1] ?? Infinity) || 0);
 }
 
 // A row: a tick box, a title and a smaller line below it in the first cell, then the others.
@@ -61,22 +59,19 @@ function row(item, className, label, title, below, change) {
   item.row = make("tr", { className }, make("th", { scope: "row" }, name), ...others);
 }
 
-// ---- order and filter ----
-
+// order and filter
 let order = { column: STARTED, down: true };
 
-function before(a, b) {
-  const x = a.cells[order.column][1], y = b.cells[order.column][1];
-  if (x === null || y === null) return (x === null) - (y === null);
-  return (typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y) * (order.down ? -1 : 1);
-}
-
 function arrange() {
+  const before = (a, b) => {
+    const x = a.cells[order.column][1], y = b.cells[order.column][1];
+    if (x === null || y === null) return (x === null) - (y === null);
+    return (typeof x === "string" ? x.localeCompare(y, "en", { numeric: true }) : x - y) * (order.down ? -1 : 1);
+  };
   const rows = [...items].sort(before).flatMap((item) => [item, ...[...(item.trials ?? [])].sort(before)]).map((item) => item.row);
   $("runs").tBodies[0].append(...rows);
-  [...$("runs").tHead.rows[0].cells].forEach((cell, n) => {
-    cell.ariaSort = n === order.column ? (order.down ? "descending" : "ascending") : "none";
-  });
+  const sorted = order.down ? "descending" : "ascending";
+  [...$("runs").tHead.rows[0].cells].forEach((cell, n) => { cell.ariaSort = n === order.column ? sorted : "none"; });
 }
 
 function show() {
@@ -97,10 +92,8 @@ function show() {
   $("count").textContent = [counted, ...(studies.size ? [plural(studies.size, "study", "studies")] : []), when].join(" · ");
 }
 
-// ---- ticking: a run keeps its colour and dash until it is unticked ----
-
-const slots = []; // run or null
-const ticked = () => slots.filter(Boolean);
+// ticking: a run keeps its colour and dash until it is unticked
+const slots = [], ticked = () => slots.filter(Boolean); // each a run or null
 const colour = (run) => data.colours[slots.indexOf(run) % data.colours.length];
 const dash = (run) => DASHES[Math.floor(slots.indexOf(run) / data.colours.length) % DASHES.length];
 const fullName = (run) => (run.study === null ? run.name : `${run.study} · ${run.name}`);
@@ -125,10 +118,8 @@ function compare() {
   showSamples();
 }
 
-function swatch(run) {
-  const line = draw("line", { x1: 0, x2: 22, y1: 5, y2: 5, stroke: colour(run), "stroke-width": 3, "stroke-dasharray": dash(run) });
-  return draw("svg", { class: "swatch", width: 22, height: 10, "aria-hidden": "true" }, line);
-}
+const swatch = (run) => draw("svg", { class: "swatch", width: 22, height: 10, "aria-hidden": "true" },
+  draw("line", { x1: 0, x2: 22, y1: 5, y2: 5, stroke: colour(run), "stroke-width": 3, "stroke-dasharray": dash(run) }));
 
 function showCurves() {
   const [y, x, logx, logy] = [$("y").value, $("x").value, $("logx").checked, $("logy").checked];
@@ -144,13 +135,12 @@ function showCurves() {
     return { run, x: kept.map((n) => points[x][n]), y: kept.map((n) => points.y[n]), colour: colour(run), dash: dash(run) };
   }).filter((line) => line.x.length);
   if (lines.length) return drawCurves(lines, x, y, logx, logy);
-  const { width, height } = clear("no curve"), none = "Tick runs in the table to lay their curves over each other.";
-  const why = ticked().length ? `The ticked runs have no ${y}.` : none;
+  const { width, height } = clear("no curve");
+  const why = ticked().length ? `The ticked runs have no ${y}.` : "Tick runs in the table to lay their curves over each other.";
   $("plot").append(draw("text", { x: width / 2, y: height / 2, class: "none" }, why));
 }
 
-// ---- differences and samples ----
-
+// differences and samples
 const head = (run) => [swatch(run), make("code", { textContent: run.id })];
 
 function showDifferences() {
@@ -166,9 +156,8 @@ function showDifferences() {
     const best = name.startsWith("val/") && runs.length > 1 ? least(cells.map(([, value]) => value ?? Infinity)) : NaN;
     return line(name, "", cells.map(([text, value]) => make("td", { textContent: text || "–", className: value === best ? "least" : "" })));
   });
-  const settings = keys.map((key, n) => {
-    return line(key, n ? "" : "first", runs.map((run) => make("td", { className: "why", textContent: run.config[key] ?? "–" })));
-  });
+  const text = (run, key) => make("td", { className: "why", textContent: run.config[key] ?? "–" });
+  const settings = keys.map((key, n) => line(key, n ? "" : "first", runs.map((run) => text(run, key))));
   const heads = runs.map((run) => make("th", { scope: "col", title: fullName(run) }, ...head(run)));
   $("differences").tHead.replaceChildren(...(runs.length ? [make("tr", {}, make("td"), ...heads)] : []));
   $("differences").tBodies[0].replaceChildren(...figures, ...settings);
@@ -180,12 +169,9 @@ function showDifferences() {
 function showSamples() {
   $("samples").replaceChildren(...ticked().slice(0, COMPARED).map((run) => {
     const [when, text] = run.samples.at(Number($("when").value)) ?? ["no sample"];
-    const title = make("h3", {}, ...head(run), make("small", { textContent: when }));
-    return make("article", {}, title, ...(text === undefined ? [] : [make("pre", { textContent: text, tabIndex: 0 })]));
+    return make("article", {}, make("h3", {}, ...head(run), make("small", { textContent: when })), ...(text === undefined ? [] : [make("pre", { textContent: text, tabIndex: 0 })]));
   }));
 }
-
-// ---- begin ----
 
 data.columns.forEach((name, n) => {
   const high = ["started", "tokens", "time", "tokens/s"].includes(name); // on top at first

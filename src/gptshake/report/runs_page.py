@@ -25,7 +25,6 @@ CURVES = ("val/bpb", "val/loss", "train/loss")  # the training loss smoothed
 INTERVALS = 200  # a curve is drawn with the lowest and the highest point of each
 LETTERS = 1500  # of a sample, a note or a reason; the rest is in the run's directory
 
-_HERE = Path(__file__).parent
 _BODY = """
 <h1>Runs</h1>
 <p class="below" id="count">The runs are shown by a script, which this browser does not run.</p>
@@ -62,14 +61,14 @@ def runs_page(entries: Sequence[Entry]) -> str:
     data |= {"common": changes_text(common), "old": old_rule(entries)}
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")  # so nothing in it ends the script
     parts = [_BODY, f'<script type="application/json" id="data">{text}</script>']
-    style, curves, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("runs_page.css", "runs_curves.js", "runs_page.js"))
+    files = (Path(__file__).with_name(name) for name in ("runs_page.css", "runs_curves.js", "runs_page.js"))
+    style, curves, script = (file.read_text(encoding="utf-8") for file in files)
     return document("Runs", parts, style, curves + script)
 
 
 def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:
     """A run as the script takes it; a cell is what is shown, and what it is sorted by: a number, a text, or None, which comes last."""
-    trial, texts = entry.part("trial"), figure_texts(entry)
-    name = entry.source or entry.id
+    trial, texts, name = entry.part("trial"), figure_texts(entry), entry.source or entry.id
     if entry.study:
         name = f"trial {trial.get('number')}" + (f".{trial['repeat']}" if trial.get("repeat") else "")
     started = datetime.fromtimestamp(entry.started).strftime("%Y-%m-%d %H:%M")
