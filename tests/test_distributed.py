@@ -20,15 +20,15 @@ TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "1
 
 @given(n=st.integers(0, 40), size=st.integers(1, 8))
 def test_every_item_counts_on_one_rank_and_all_ranks_have_equally_much_to_do(n: int, size: int) -> None:
-    parts = [list(Ranks(rank, size).share(range(n))) for rank in range(size)]
+    parts = [list(Ranks(rank, size).shard(range(n))) for rank in range(size)]
     assert sorted(item for item, counts in chain(*parts) if counts) == list(range(n))
     assert {len(part) for part in parts} == {-(-n // size)}
 
 
 def test_alone_everything_is_as_it_was() -> None:
     assert ALONE.all_reduce_max(15, True, False) == [15, 1, 0]
-    assert ALONE.total(1.5, 2) == [1.5, 2]
-    assert list(ALONE.share("ab")) == [("a", True), ("b", True)]
+    assert ALONE.all_reduce_sum(1.5, 2) == [1.5, 2]
+    assert list(ALONE.shard("ab")) == [("a", True), ("b", True)]
     assert ALONE.broadcast("this") == "this"
 
 
@@ -134,7 +134,7 @@ def test_of_a_sequence_a_rank_makes_only_its_own_items(most: int | None) -> None
             return super().__getitem__(number)
 
     made: list[int] = []
-    shared = [list(Ranks(rank, 3).share(Made(range(10)), most)) for rank in range(3)]
-    assert shared == [list(Ranks(rank, 3).share(iter(range(10)), most)) for rank in range(3)]
+    shared = [list(Ranks(rank, 3).shard(Made(range(10)), most)) for rank in range(3)]
+    assert shared == [list(Ranks(rank, 3).shard(iter(range(10)), most)) for rank in range(3)]
     rounds = -(-min(10, 10 if most is None else most) // 3)
     assert len(made) == 3 * rounds

@@ -27,7 +27,7 @@ from gptshake.config.compose_errors import COMPOSITION_ERRORS, came_from, checke
 from gptshake.config.layout import GROUPS, RECIPES, local, local_confs, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
 from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, targets, trains
-from gptshake.context import Context, Launch
+from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import Budget
 from gptshake.files import expanded, refuse_links
@@ -159,7 +159,7 @@ def _resumed(arguments: Arguments) -> Path | None:
 def _show(arguments: Arguments) -> None:
     """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
     if completion.asked(arguments):
-        completion.answer(lambda: _hydra(arguments.argv(), lambda cfg: None))
+        completion.complete(lambda: _hydra(arguments.argv(), lambda cfg: None))
         return
     shown = io.StringIO()
     try:
@@ -246,11 +246,11 @@ class _Jobs:
         if multirun and self.done == 1:
             _hide_secrets(path.parent / "multirun.yaml")
         try:
-            launch = self._launch(path, hydra_cfg, cfg)
+            spec = self._spec(path, hydra_cfg, cfg)
             if multirun:
                 check(cfg)
-                print(f"[{hydra_cfg.job.num}] {redact(' '.join(launch.overrides))}")
-            hydra.utils.get_method(cfg.task._target_)(Context(cfg, launch, _open_store, _make_plan))
+                print(f"[{hydra_cfg.job.num}] {redact(' '.join(spec.overrides))}")
+            hydra.utils.get_method(cfg.task._target_)(Context(cfg, spec, _open_store, _make_plan))
         except Exception as error:  # kept for the end: the other runs of a multirun go on
             if stop := stop_behind(error):
                 raise stop from None
@@ -262,14 +262,14 @@ class _Jobs:
                 if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path.cwd():
                     folder.rmdir()
 
-    def _launch(self, path: Path, hydra_cfg: Any, cfg: DictConfig) -> Launch:
+    def _spec(self, path: Path, hydra_cfg: Any, cfg: DictConfig) -> RunSpec:
         given: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
         texts = [text for text in given if text.split("=", 1)[0] not in ("paths.run_dir", *_NO_PARTS)]
         chosen, resumes, several = choices(hydra_cfg), self.resumed is not None, self.arguments.multirun
         identity = new_id() if several else self.identity
         name = path.name if self.records and not several else self._name(chosen, texts, identity)
         own = own_files(targets(cfg).values())
-        return Launch(identity, name, path, texts, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
+        return RunSpec(identity, name, path, texts, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
 
     def _name(self, chosen: dict[str, str], texts: list[str], identity: str) -> str:
         changes = [

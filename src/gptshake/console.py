@@ -35,7 +35,7 @@ def protect() -> None:
 
 
 def lasting(number: int, encoding: str, *, line_buffering: bool) -> io.TextIOWrapper:
-    """A stream to an open descriptor, whose writing never fails; a letter that the encoding lacks is written as its escape."""
+    """A stream to an open descriptor, whose writing never fails; a character that the encoding lacks is written as its escape."""
     raw = io.BufferedWriter(_Lasting(number, "w", closefd=False))
     return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=line_buffering)
 
@@ -56,7 +56,7 @@ class _Lasting(io.FileIO):
 
 
 class Console:
-    """A stream that people may be looking at, by default the standard output. One that is closed, or knows fewer letters, raises nothing."""
+    """A stream that people may be looking at, by default the standard output. One that is closed, or knows fewer characters, raises nothing."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
@@ -104,13 +104,15 @@ def printable(text: str) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Text with what has no shape written out: ``\\x1b`` for an escape, ``\\n`` for a line break; letters in ``keep`` stay."""
-    return "".join(letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode() for letter in text)
+    """Text with what has no shape written out: ``\\x1b`` for an escape, ``\\n`` for a line break; characters in ``keep`` stay."""
+    return "".join(
+        character if character.isprintable() or character in keep else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def one_line(text: str) -> str:
     """A text on one line that cannot move a terminal's cursor: spaces for breaks, ``?`` for what cannot be printed."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
 def fit(parts: Sequence[str], columns: int, spare: Sequence[int] = ()) -> str:
@@ -127,24 +129,24 @@ def fit(parts: Sequence[str], columns: int, spare: Sequence[int] = ()) -> str:
 
 def cut(text: str, columns: int, end: str = "") -> str:
     """The beginning of a text that takes at most so many columns, on one line; ``end`` marks that something is missing."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = "".join(character if character.isprintable() else "?" for character in text)
     if width(text) <= columns:
         return text
     taken, kept = width(end), ""
-    for letter in text:
-        taken += width(letter)
+    for character in text:
+        taken += width(character)
         if taken > columns:
             break
-        kept += letter
+        kept += character
     return kept.rstrip() + end if end else kept
 
 
 def width(text: str) -> int:
-    """Columns that a text takes on a terminal: two for wide letters (Chinese, Japanese, Korean, emoji), none for combining marks."""
+    """Columns that a text takes on a terminal: two for wide characters (Chinese, Japanese, Korean, emoji), none for combining marks."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
-def _columns(letter: str) -> int:
-    if unicodedata.east_asian_width(letter) in "WF":
+def _columns(character: str) -> int:
+    if unicodedata.east_asian_width(character) in "WF":
         return 2
-    return 0 if unicodedata.category(letter) in ("Mn", "Me") and letter != "\ufe0f" else 1  # U+FE0F may widen the letter before it
+    return 0 if unicodedata.category(character) in ("Mn", "Me") and character != "\ufe0f" else 1  # U+FE0F may widen the character before it

@@ -25,7 +25,7 @@ RESERVED = (*COLUMNS, "steps", "skipped_steps", "test/loss", "test/bpb")  # name
 
 
 @dataclass(frozen=True)
-class Launch:
+class RunSpec:
     """One run as it was asked for: what the command line knows of it before it begins."""
 
     id: str
@@ -46,7 +46,7 @@ class Context:
 
     Args:
         config: composed and checked; the plan writes into it what each ``auto`` means.
-        launch: the run as it was asked for.
+        spec: the run as it was asked for.
         open_store: opens the token store.
         make_plan: decides batch, length, device and precision.
         lines: what was printed while the store was opened, for the record.
@@ -60,7 +60,7 @@ class Context:
     """
 
     config: Any
-    launch: Launch
+    spec: RunSpec
     open_store: Callable[[Context], Any]
     make_plan: Callable[[Context], Budget]
     lines: list[str] = field(default_factory=list)

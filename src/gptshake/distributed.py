@@ -66,7 +66,7 @@ class Ranks:
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return [int(value) for value in values.tolist()]
 
-    def total(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """Sums over all ranks, in fp64."""
         if self.size == 1:
             return list(values)
@@ -77,7 +77,7 @@ class Ranks:
         distributed.all_reduce(sums)
         return [float(value) for value in sums.tolist()]
 
-    def mean(self, value: "Tensor") -> "Tensor":
+    def all_reduce_mean(self, value: "Tensor") -> "Tensor":
         """Mean over all ranks of a tensor, which is changed; nobody waits for its device."""
         if self.size == 1:
             return value
@@ -86,7 +86,7 @@ class Ranks:
         distributed.all_reduce(value)
         return value.div_(self.size)
 
-    def share(self, items: Iterable[T], most: int | None = None) -> Iterator[tuple[T, bool]]:
+    def shard(self, items: Iterable[T], most: int | None = None) -> Iterator[tuple[T, bool]]:
         """This rank's part of the first ``most`` of ``items``, each with whether it counts; of a sequence no other item is made.
 
         Every rank gets equally many, as those must that exchange parts of a network to look at one: where the last round lacks

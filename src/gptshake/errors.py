@@ -46,7 +46,7 @@ class RecordError(UserError):
     """A run directory that is missing, in use, or not what is expected."""
 
 
-class OutOfReach(GptshakeError):
+class Unreachable(GptshakeError):
     """A hub or a server that did not answer; the sentence gives the ways out."""
 
 

@@ -9,7 +9,7 @@ from html import escape
 
 from gptshake.console import visible
 
-_LONGEST = 4000  # letters of a text on one line
+_LONGEST = 4000  # characters of a text on one line
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = 24) -> str:

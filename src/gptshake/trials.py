@@ -24,7 +24,7 @@ from gptshake.config import overrides
 from gptshake.config.arguments import override_value
 from gptshake.config.compose import choices
 from gptshake.config.validate import check, check_one_device
-from gptshake.context import Context, Launch
+from gptshake.context import Context, RunSpec
 from gptshake.estimate import laws
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import run_seconds
@@ -139,7 +139,7 @@ class Trials(Host):
         }
 
     def comparable(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
-        """Equal tokens for every batch: steps become tokens at the declared batch, and so does the interval of validations."""
+        """Equal tokens for every batch: steps become tokens at the configured batch, and so does the interval of validations."""
         if not any(key in params for key in BATCH):
             return []
         declared, texts = prepared.declared, list[str]()
@@ -168,17 +168,17 @@ class Trials(Host):
         _one_sample(cfg, hydra_cfg.overrides.task)
         check(cfg)
         check_one_device(cfg, "A trial of a sweep")
-        context = Context(cfg, self._launch(path, resumes=resumes), resolve.open_store_of, resolve.plan_of)
+        context = Context(cfg, self._spec(path, resumes=resumes), resolve.open_store_of, resolve.plan_of)
         return get_method(cfg.task._target_)(context)
 
-    def _launch(self, path: Path, *, resumes: bool) -> Launch:
+    def _spec(self, path: Path, *, resumes: bool) -> RunSpec:
         hydra_cfg = HydraConfig.get()
         trial: Any = OmegaConf.to_container(hydra_cfg.sweeper.trial)
         typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
         from_recipes = [line for text in typed for line in self.recipes.get(text, ())]
         chosen, identity = choices(hydra_cfg), new_id()
         changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in ("model", "data")]
-        return Launch(
+        return RunSpec(
             identity,
             run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now()),
             path,
@@ -201,8 +201,8 @@ def _law_range(cfg: DictConfig, model: Costs, budget: Budget, bytes_per_token: f
     if "tag(law" not in str((cfg.search_space or {}).get(LR, "")):
         return {}
     n = model.num_params(non_embedding=True)
-    advice = laws.advised_lr(n, budget.total_tokens, budget.tokens_per_step, characters=bytes_per_token < laws.CHARACTERS)
-    return {LR: f"tag(log,interval({advice.low:.2g},{advice.high:.2g}))"}
+    recommended = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=bytes_per_token < laws.CHARACTERS)
+    return {LR: f"tag(log,interval({recommended.low:.2g},{recommended.high:.2g}))"}
 
 
 def _one_sample(cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from gptshake.data.corpus import Corpus, open_corpus, progress
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.split import id_hash
-from gptshake.errors import DataError, OutOfReach
+from gptshake.errors import DataError, Unreachable
 
 FILES = ("text.bin", "documents.npy", "ids.jsonl", "corpus.json")
 
@@ -34,7 +34,7 @@ class Parts:
     label, licence, notes = "parts", "public domain", ("a note",)
 
     def __init__(self, parts: list[list[str]], breaks_after: int = 10**9, error: BaseException | None = None) -> None:
-        self.parts, self.breaks_after, self.error, self.starts = parts, breaks_after, error or OutOfReach("the hub broke off"), [START]
+        self.parts, self.breaks_after, self.error, self.starts = parts, breaks_after, error or Unreachable("the hub broke off"), [START]
 
     def fingerprint(self) -> dict[str, Any]:
         return {"parts": self.parts}
@@ -99,7 +99,7 @@ def test_a_repeated_id_is_numbered_and_so_every_document_has_one_of_its_own(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus_module, "STEP_BYTES", 1)
         if stop < len(ids):
-            with pytest.raises(OutOfReach):
+            with pytest.raises(Unreachable):
                 open_corpus(Named(ids, stop), cache, print)
         corpus = open_corpus(Named(ids), cache, print)
     found = [json.loads(line) for line in content(cache)["ids.jsonl"].splitlines()]
@@ -175,7 +175,7 @@ def test_a_build_that_broke_off_anywhere_gives_the_same_bytes(
         for stop in stops:
             try:
                 open_corpus(Parts(parts, stop), folder / "often", lambda line: None)
-            except OutOfReach:
+            except Unreachable:
                 continue
         open_corpus(Parts(parts), folder / "often", lambda line: None)
     assert content(folder / "often") == content(folder / "once")
@@ -183,7 +183,7 @@ def test_a_build_that_broke_off_anywhere_gives_the_same_bytes(
 
 def test_what_was_safe_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "STEP_BYTES", 1)
-    with pytest.raises(OutOfReach):
+    with pytest.raises(Unreachable):
         open_corpus(Parts(PARTS, breaks_after=6), tmp_path, print)
     said: list[str] = []
     source = Parts(PARTS)
@@ -214,7 +214,7 @@ def test_what_a_stopped_process_left_is_checked_before_it_is_used(
 ) -> None:
     monkeypatch.setattr(corpus_module, "STEP_BYTES", 1)
     open_corpus(Parts(PARTS), tmp_path / "once", print)
-    with pytest.raises(OutOfReach):
+    with pytest.raises(Unreachable):
         open_corpus(Parts(PARTS, breaks_after=6), tmp_path / "damaged", print)
     damage(partial(tmp_path / "damaged") / name)
     said: list[str] = []

@@ -104,8 +104,8 @@ def test_a_study_takes_its_range_from_the_law_and_keeps_it(commands: Any, small:
         assert len(study["trials"]) == n_trials
         axes.append(study["axes"][0])
     assert axes[0] == axes[1] and axes[0]["high"] / axes[0]["low"] == pytest.approx(16, rel=0.05)
-    advice = laws.advised_lr(12 * 16 * 16, 2 * 8 * 16, 8 * 16, characters=True)
-    assert axes[0]["high"] == pytest.approx(advice.high, rel=0.02)
+    recommended = laws.recommended_lr(12 * 16 * 16, 2 * 8 * 16, 8 * 16, characters=True)
+    assert axes[0]["high"] == pytest.approx(recommended.high, rel=0.02)
 
 
 def test_hours_too_short_for_a_step_are_refused(commands: Any, small: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gptshake.estimate.bottleneck import (
     measuring_cost,
     parts_of,
     start_verdict,
-    validation_advice,
+    validation_hint,
     verdict,
     workers_needed,
 )
@@ -136,9 +136,9 @@ def test_what_measuring_costs_is_told_by_medians() -> None:
 
 
 def test_many_validations_are_advised_to_be_fewer() -> None:
-    text = validation_advice(seconds=2.0, interval=10, step_seconds=0.2)
+    text = validation_hint(seconds=2.0, interval=10, step_seconds=0.2)
     assert text == "validations take 50 % of the training (2 s every 10 steps): trainer.val_check_interval=190 makes that 5 %."
-    assert validation_advice(seconds=2.0, interval=190, step_seconds=0.2) is None
+    assert validation_hint(seconds=2.0, interval=190, step_seconds=0.2) is None
 
 
 def test_the_start_names_its_longest_phase() -> None:

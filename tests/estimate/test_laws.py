@@ -24,9 +24,9 @@ N, D, B = st.floats(1e4, 1e12), st.floats(1e4, 1e14), st.floats(1, 1e8)
     ],
 )
 def test_advice_at_the_laws_own_batch(n: float, d: float, lr: float, batch: float) -> None:
-    advice = laws.advised_lr(n, d, laws.step_law_batch(d))
-    assert advice.lr == pytest.approx(lr, rel=0.05)
-    assert advice.batch == pytest.approx(batch, rel=0.05)
+    recommended = laws.recommended_lr(n, d, laws.step_law_batch(d))
+    assert recommended.lr == pytest.approx(lr, rel=0.05)
+    assert recommended.batch == pytest.approx(batch, rel=0.05)
 
 
 @pytest.mark.parametrize(("steps", "lr"), [(200, 4.4e-3), (800, 6.7e-3), (3200, 1.03e-2)])
@@ -48,16 +48,16 @@ def test_kaplan_says_a_low_rate_for_every_size() -> None:
 @given(N, D, B)
 def test_advice_grows_with_the_batch_up_to_the_laws_and_no_further(n: float, d: float, batch: float) -> None:
     law = laws.step_law_batch(d)
-    at, above, below = (laws.advised_lr(n, d, tokens).lr for tokens in (law, 4 * law, law / 4))
+    at, above, below = (laws.recommended_lr(n, d, tokens).lr for tokens in (law, 4 * law, law / 4))
     assert above == at and below == pytest.approx(at / 2)
-    advice = laws.advised_lr(n, d, batch)
-    assert advice.low < advice.lr < advice.high == 2 * advice.lr and advice.lr <= at
+    recommended = laws.recommended_lr(n, d, batch)
+    assert recommended.low < recommended.lr < recommended.high == 2 * recommended.lr and recommended.lr <= at
 
 
 def test_the_range_is_wide_where_the_law_is_unsure() -> None:
     def ratio(n: float, d: float, batch: float, **more: bool) -> float:
-        advice = laws.advised_lr(n, d, batch, **more)
-        return round(advice.lr / advice.low)
+        recommended = laws.recommended_lr(n, d, batch, **more)
+        return round(recommended.lr / recommended.low)
 
     assert ratio(85e6, 2.6e9, 138e3) == 2
     assert ratio(10e6, 2.6e9, 138e3) == 8
@@ -111,7 +111,7 @@ def test_deepseek_says_where_it_was_fitted(flops: float, stretched: bool) -> Non
 
 @given(st.floats(3, 15), st.floats(3, 16), st.floats(2, 9))
 def test_every_law_is_positive_or_silent(n: float, d: float, batch: float) -> None:
-    advice = laws.advised_lr(10**n, 10**d, 10**batch)
-    assert 0 < advice.low < advice.lr < advice.high and advice.batch > 0
+    recommended = laws.recommended_lr(10**n, 10**d, 10**batch)
+    assert 0 < recommended.low < recommended.lr < recommended.high and recommended.batch > 0
     words = " ".join([laws.law_sentence(10**n, 10**d, 10**batch), laws.kaplan_sentence(10**n), laws.deepseek_sentence(6 * 10 ** (n + d))])
     assert not re.search(r"(lr|batch) -|nan|inf", words)

@@ -27,7 +27,7 @@ def test_a_paired_test_is_the_one_sample_test_of_the_differences() -> None:
     test = paired([0.01, -0.01, 0.005])
     assert test is not None and test.freedom == 2
     assert (test.mean, test.error, test.p) == pytest.approx((1 / 600, 0.0060093, 0.807496), rel=1e-4)
-    assert test.reach == pytest.approx(4.302653 * test.error)
+    assert test.half_width == pytest.approx(4.302653 * test.error)
     assert paired([1.0]) is None
 
 

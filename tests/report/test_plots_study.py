@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gptshake.report.frame import FAMILY, _fallbacks, _letters, drawn, findfont, fontManager, look
+from gptshake.report.frame import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, look
 from gptshake.report.plots_study import fit_figure
 from gptshake.report.plots_tasks import inspection_figure
 
@@ -63,15 +63,15 @@ def test_no_letter_is_a_box_or_a_warning(line: Any, rows: Any, text: str) -> Non
         figure = picture(line, rows, RATES["even"], label=text)
         assert drawn(figure, "png") and drawn(figure, "svg")
         shown = figure.texts[0].get_text()
-    found, still = _fallbacks(frozenset(text) - _letters(findfont(FAMILY)))
+    found, still = _fallbacks(frozenset(text) - _characters_of(findfont(FAMILY)))
     assert not any(letter in shown for letter in still) and all(letter in shown for letter in set(text) - still)
     assert not any("Last Resort" in name for name in found)
 
 
 def test_a_font_of_the_system_that_has_the_letters_is_used() -> None:
-    own = _letters(findfont(FAMILY))
+    own = _characters_of(findfont(FAMILY))
     (path,) = {font.fname for font in fontManager.ttflist if font.name == "STIXGeneral" and font.style == "normal" and font.weight == 400}
-    lacking = frozenset(sorted(_letters(path) - own)[:5])
+    lacking = frozenset(sorted(_characters_of(path) - own)[:5])
     found, still = _fallbacks(lacking)
     assert lacking and found and not still
 

@@ -132,7 +132,7 @@ def test_beside_a_cliff_the_report_offers_a_longer_warm_up(line: Make) -> None:
 
 @pytest.mark.parametrize(("declared", "offers"), [(32, True), (16, True), (8, False)])
 def test_the_command_beside_a_cliff_sweeps_every_axis_again(rows: SimpleNamespace, declared: int, offers: bool) -> None:
-    """Not where the best batch is larger than the declared one: its warm-up, in steps, is a larger share of its run already."""
+    """Not where the best batch is larger than the configured one: its warm-up, in steps, is a larger share of its run already."""
     batch = rows.axis("data.batch_size", low=8, high=64, log=True, integer=True, powers=True, declared=declared)
     points = [(2e-3, 16, 2.25), (4e-3, 16, 2.75), (2e-3, 32, 2.3)]
     trials = [rows.trial(n, {"optimizer.lr": lr, "data.batch_size": size}, [loss]) for n, (lr, size, loss) in enumerate(points)]
@@ -319,7 +319,7 @@ def test_a_change_with_a_seed_that_is_not_ok_has_no_figures_and_never_wins(state
     study["trials"][3]["runs"][0] |= {"state": state, "value": None}
     study["trials"][3] |= {"state": state, "value": None}
     row = differences(study)[2]
-    assert (row.verdict, row.mean, row.error, row.reach, row.percent) == (f"1 of 3 seeds {state}", None, None, None, None)
+    assert (row.verdict, row.mean, row.error, row.half_width, row.percent) == (f"1 of 3 seeds {state}", None, None, None, None)
     assert best(study).trial["params"]["ablate"] == "base"  # type: ignore[union-attr]
     assert said(study, "all together") == f"all together: 1 of 3 seeds {state}."
     assert table_text(study).splitlines()[-1].split()[:6] == ["all", "together", "-", "-", "-", "4.00x"]

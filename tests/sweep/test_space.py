@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.errors import ConfigError
-from gptshake.sweep.space import Axis, axis_of, is_declared_range, overrides_of
+from gptshake.sweep.space import Axis, axis_of, is_configured_range, overrides_of
 
 RANGES = {"optimizer.lr": "tag(log, interval(1e-5, 1e-2))", "data.batch_size": "tag(log, powers_of_two, int(interval(8, 100)))", "odd": "5"}
 
@@ -56,8 +56,8 @@ def test_the_word_range_is_what_the_config_declares() -> None:
 
 
 def test_the_word_in_quotes_is_text() -> None:
-    assert not is_declared_range(parsed("note=choice('range')"))
-    assert is_declared_range(parsed("note=choice(range)"))
+    assert not is_configured_range(parsed("note=choice('range')"))
+    assert is_configured_range(parsed("note=choice(range)"))
 
 
 def test_an_interval_on_a_key_of_whole_numbers_has_whole_numbers() -> None:

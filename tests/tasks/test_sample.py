@@ -41,7 +41,7 @@ def written(monkeypatch: pytest.MonkeyPatch, stream: Stream, prompt: str | None,
     monkeypatch.setattr("sys.stdout", stream)
     task = {"prompt": prompt, "n_tokens": 200, "num_samples": 1, "temperature": 1.0, "top_k": None, "top_p": None, "run": "x"} | options
     cfg = OmegaConf.create({"task": task, "seed": 3, "trainer": {"accelerator": "cpu"}})
-    sample.run(cast(Any, SimpleNamespace(config=cfg, launch=SimpleNamespace(overrides=[]))))
+    sample.run(cast(Any, SimpleNamespace(config=cfg, spec=SimpleNamespace(overrides=[]))))
     return stream.shown
 
 

@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from gptshake.context import Context, Launch
+from gptshake.context import Context, RunSpec
 from gptshake.data.module import TrainBatches
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
@@ -52,8 +52,8 @@ class Training:
         torch.manual_seed(0)
         self.model = Distorted(n_layer=1, n_head=2, n_embd=8, block_size=BLOCK, vocab_size=VOCABULARY, dropout=dropout)
         self.store = SimpleNamespace(entropy={"unigram": 2.0}, tokenizer=None)
-        launch = Launch("x1234567", "x", path, [], {})
-        self.context = Context(None, launch, lambda context: self.store, lambda context: self.budget, flops_per_token=1.0)
+        spec = RunSpec("x1234567", "x", path, [], {})
+        self.context = Context(None, spec, lambda context: self.store, lambda context: self.budget, flops_per_token=1.0)
         self.context.run = self.run
         optimizer = partial(adamw, lr=lr, fused=options.pop("fused", "auto"))
         how = {"seed": 1, "clip": 1.0, "say": self.run.say} | {

@@ -1,6 +1,6 @@
 """The command line as people type it, rewritten as Hydra reads it: flags first, and the values of keys that hold free text quoted.
 
-Hydra's grammar does not take quotes, commas, ``=``, ``#`` and letters beyond ASCII as they are.
+Hydra's grammar does not take quotes, commas, ``=``, ``#`` and characters beyond ASCII as they are.
 """
 
 import contextlib
@@ -130,14 +130,14 @@ def _sweep_words(override: str) -> str:
 def split(text: str) -> list[str]:
     """The parts of ``a=1,b=[2,3]`` between the commas outside of brackets and quotes."""
     parts, depth, quoted = [""], 0, ""
-    for letter in text:
-        depth += (letter in "[{(") - (letter in "]})")
-        if letter in "'\"" and quoted in ("", letter):
-            quoted = "" if quoted else letter
-        if letter == "," and not depth and not quoted:
+    for character in text:
+        depth += (character in "[{(") - (character in "]})")
+        if character in "'\"" and quoted in ("", character):
+            quoted = "" if quoted else character
+        if character == "," and not depth and not quoted:
             parts.append("")
         else:
-            parts[-1] += letter
+            parts[-1] += character
     return [part.strip() for part in parts if part.strip()]
 
 

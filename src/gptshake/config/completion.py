@@ -21,7 +21,7 @@ def asked(arguments: Arguments) -> bool:
     return any("query=" in word for word in arguments.flags)
 
 
-def answer(ask_hydra: Callable[[], None]) -> None:
+def complete(ask_hydra: Callable[[], None]) -> None:
     """Print what may stand where the line ends, without schemas and keys that are not for users, separated as Hydra does for the shell."""
     proposals = io.StringIO()
     with suppress(Exception), redirect_stdout(proposals), redirect_stderr(io.StringIO()):  # nothing else may land in the line being typed

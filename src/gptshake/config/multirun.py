@@ -15,7 +15,7 @@ from gptshake.config.schemas import TEXT_KEYS
 from gptshake.config.suggestions import list_options
 from gptshake.errors import ConfigError
 from gptshake.keys import key_of
-from gptshake.sweep.space import axis_of, is_declared_range, texts_of
+from gptshake.sweep.space import axis_of, is_configured_range, texts_of
 
 SWEEPER = "hydra/sweeper"
 MOST_COMPOSED, MOST_SET = 64, 256  # combinations of groups, and of values in each; beyond, one axis at a time
@@ -46,7 +46,7 @@ def first_choice(override: Override) -> str | None:
     text = override.input_line or ""
     if not override.is_sweep_override():
         return text
-    if override.is_interval_sweep() or is_declared_range(override):
+    if override.is_interval_sweep() or is_configured_range(override):
         return None
     return f"{text.split('=', 1)[0]}={texts_of(override)[0]}"
 
@@ -60,7 +60,7 @@ def plain_options(texts: list[str]) -> list[str]:
         if key in GROUPS and isinstance(swept, Glob):
             if not (names := swept.filter(options(key))):
                 raise ConfigError(f"{text}: no option of {key} has such a name. There are: {', '.join(options(key))}.")
-        elif key in GROUPS and override.is_choice_sweep() and not is_declared_range(override):
+        elif key in GROUPS and override.is_choice_sweep() and not is_configured_range(override):
             names = [name.strip("'\"") for name in texts_of(override)]
         for name in names:
             if name == "null":
@@ -137,14 +137,14 @@ def _with(overrides: Iterable[str], point: Sequence[str]) -> list[str]:
 def _texts(override: Override, cfg: DictConfig) -> list[str]:
     """The values of a list, or both ends of a range, as overrides."""
     key = override.get_key_element()
-    if not (override.is_interval_sweep() or is_declared_range(override)):
+    if not (override.is_interval_sweep() or is_configured_range(override)):
         return [f"{key}={text}" for text in texts_of(override)]
 
-    def declared(name: str) -> tuple[Any, bool]:
+    def configured(name: str) -> tuple[Any, bool]:
         value = OmegaConf.select(cfg, name, throw_on_resolution_failure=False)
         return value, isinstance(value, int) and not isinstance(value, bool)
 
-    axis = axis_of(override, {str(name): str(text) for name, text in (cfg.search_space or {}).items()}, declared)
+    axis = axis_of(override, {str(name): str(text) for name, text in (cfg.search_space or {}).items()}, configured)
     if not axis.numeric:
         return [f"{key}={value}" for value in axis.choices]
     low, high = (axis.finite[0], axis.finite[-1]) if axis.finite else axis.bounds

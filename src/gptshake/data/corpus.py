@@ -141,7 +141,7 @@ def open_corpus(source: Source, cache: Path, say: Say, verify: bool = False) -> 
 
     Raises:
         DataError: if the source has no text, or some that cannot be read.
-        OutOfReach: if it is on a hub that does not answer; what was read is kept, and the next call resumes there.
+        Unreachable: if it is on a hub that does not answer; what was read is kept, and the next call resumes there.
     """
     fingerprint = source.fingerprint()
     folder = cache / "corpora" / sha256_text(json.dumps([FORMAT, fingerprint], sort_keys=True))[:16]

@@ -140,7 +140,7 @@ def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, ca
         say: prints a line; called while building, never for a store that is there.
     Raises:
         DataError: if there is no text, or too little for a split.
-        OutOfReach: if the source is on a hub that does not answer.
+        Unreachable: if the source is on a hub that does not answer.
     """
     cuts = {"split": rule.split, "val_fraction": float(rule.val_fraction), "test_fraction": float(rule.test_fraction)}
     recipe = {"format": FORMAT, "source": source.fingerprint(), "tokenizer": trainer.settings(), **cuts}

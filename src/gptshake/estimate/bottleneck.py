@@ -96,7 +96,7 @@ def verdict(parts: Mapping[str, float], now: Situation) -> list[str]:
     return [sentence(shares, total, now) for _, _, sentence in worst] or [_compute(shares, now)]
 
 
-def validation_advice(seconds: float, interval: int, step_seconds: float) -> str | None:
+def validation_hint(seconds: float, interval: int, step_seconds: float) -> str | None:
     """What validations cost beside the steps between them, if that is worth a sentence.
 
     Args:

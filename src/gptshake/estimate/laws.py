@@ -1,7 +1,7 @@
 """What published laws say about learning rate, batch, weight decay and beta2, before anything has run.
 
 N counts parameters without embeddings, D the tokens of the run, B the tokens of a step, C the FLOPs of the run. Every law was
-fitted on models larger and runs longer than most here, so it is advice to sweep around, and says when it is stretched.
+fitted on models larger and runs longer than most here, so it is recommended to sweep around, and says when it is stretched.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ HALF_LIFE = 7e6  # tokens after which the second moment has forgotten half: GPT-
 
 
 @dataclass(frozen=True)
-class Advice:
+class Recommendation:
     """A learning rate to begin with, and how far around it to look."""
 
     lr: float  # peak
@@ -55,7 +55,7 @@ def kaplan_lr(n: float) -> float:
     return 0.003239 - 0.0001395 * log(n)
 
 
-def advised_lr(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> Advice:
+def recommended_lr(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> Recommendation:
     """The Step Law as far as it can be trusted: at most 4e-3 below 46M parameters, and less for a batch below the law's own.
 
     The rate goes with the root of the batch up to ``step_law_batch`` and not at all above. Where the law was checked, half to
@@ -78,7 +78,7 @@ def advised_lr(n: float, d: float, batch_tokens: float, *, characters: bool = Fa
     stretched = [f"fitted on {' and '.join(outside)}"] if outside else []
     if characters:
         stretched.append("not on characters" if outside else "not fitted on characters")
-    return Advice(lr, lr / (8 if unsure else 2), 2 * lr, batch, ", ".join(stretched) or None)
+    return Recommendation(lr, lr / (8 if unsure else 2), 2 * lr, batch, ", ".join(stretched) or None)
 
 
 def timescale_weight_decay(n: float, d: float, batch_tokens: float, lr: float) -> float:
@@ -98,10 +98,10 @@ def half_life_beta2(batch_tokens: float, d: float) -> float:
 
 
 def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = False) -> str:
-    """``lr 1.1e-3, batch 21k tokens (fitted on 59M+ parameters: extrapolated)``; arguments as in ``advised_lr``."""
-    advice = advised_lr(n, d, batch_tokens, characters=characters)
-    stretched = f" ({advice.extrapolated}: extrapolated)" if advice.extrapolated else ""
-    return f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))} tokens{stretched}"
+    """``lr 1.1e-3, batch 21k tokens (fitted on 59M+ parameters: extrapolated)``; arguments as in ``recommended_lr``."""
+    recommended = recommended_lr(n, d, batch_tokens, characters=characters)
+    stretched = f" ({recommended.extrapolated}: extrapolated)" if recommended.extrapolated else ""
+    return f"lr {short_rate(recommended.lr)}, batch {short_count(float(f'{recommended.batch:.2g}'))} tokens{stretched}"
 
 
 def deepseek_sentence(flops: float) -> str:

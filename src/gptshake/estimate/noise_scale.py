@@ -131,11 +131,11 @@ def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) ->
         f"noise scale: {short(last.scale)} sequences = {short_count(last.scale * block_size)} tokens ({short(last.low)} to {short(last.high)}) "
         f"after {short_count(last.tokens)} tokens{trend}. "
         f"Batch {batch_size} ({short_count(batch_size * block_size)} tokens) is {ratio:.2g} x critical at most (under Adam the noise scale "
-        f"is a lower bound of the critical batch): {_advice(batch_size, ratio)}"
+        f"is a lower bound of the critical batch): {_recommendation(batch_size, ratio)}"
     )
 
 
-def _advice(batch: int, ratio: float) -> str:
+def _recommendation(batch: int, ratio: float) -> str:
     """Steps go as 1 + 1 / ratio, tokens as 1 + ratio (McCandlish et al. 2018, equation 2.7)."""
     if ratio <= 0.5:
         steps, tokens = (1 + 0.5 / ratio) / (1 + 1 / ratio), (1 + 2 * ratio) / (1 + ratio)

@@ -36,7 +36,7 @@ class Comparison:
         return self.p <= LEVEL
 
     @property
-    def reach(self) -> float:
+    def half_width(self) -> float:
         """Half the interval that holds the true difference in 95 of 100 cases."""
         return t_quantile(self.freedom) * self.error
 

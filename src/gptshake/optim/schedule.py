@@ -28,7 +28,7 @@ class Factors(NamedTuple):
 
 
 class Tokens(float):
-    """A length that is settled: tokens, however few."""
+    """A length that is decided: tokens, however few."""
 
 
 Schedule = Callable[[int, int], Factors]
@@ -107,7 +107,7 @@ def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "a
         tokens: tokens seen after the step; > 0.
         total: tokens of the whole run.
         warmup: below 1 a fraction of the run, from 1 on tokens; ``auto``: the paper's 375e6, at most
-            1 % of the run; a run settles it by ``planned_warmup`` instead, which knows the steps.
+            1 % of the run; a run decides it by ``planned_warmup`` instead, which knows the steps.
         decay: where the floor is reached, likewise, counted from the start of the run; ``auto``: 260/300 of the run.
         floor: fraction of the peak, from 0 to 1.
     Raises:

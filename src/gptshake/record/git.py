@@ -43,7 +43,7 @@ def run_git(folder: Path, *command: str, seconds: float = 10.0) -> bytes:
     return done.stdout
 
 
-def _answer(root: Path, *command: str) -> str | None:
+def _line_of(root: Path, *command: str) -> str | None:
     """One line, or None where git has no answer, as with a detached HEAD or no commit yet."""
     try:
         return run_git(root, *command).decode(errors="replace").strip() or None
@@ -120,7 +120,7 @@ def read_workspace() -> dict[str, Any] | None:
         root = Path(os.fsdecode(run_git(Path.cwd(), "rev-parse", "--show-toplevel").rstrip(b"\n")))
         if root.resolve() == checkout_root():
             return None
-        filters = _answer(root, "config", "--local", "--includes", "--get-regexp", r"^filter\.")
+        filters = _line_of(root, "config", "--local", "--includes", "--get-regexp", r"^filter\.")
         return _head(root) | {"dirty": None if filters else bool(run_git(root, "status", "--porcelain", "--ignore-submodules=all"))}
     except GitRefused:
         return None
@@ -128,9 +128,9 @@ def read_workspace() -> dict[str, Any] | None:
 
 def _head(root: Path) -> dict[str, Any]:
     return {
-        "commit": _answer(root, "rev-parse", "--verify", "--quiet", "HEAD"),
-        "branch": _answer(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
-        "remote": without_credentials(_answer(root, "remote", "get-url", "origin") or "") or None,
+        "commit": _line_of(root, "rev-parse", "--verify", "--quiet", "HEAD"),
+        "branch": _line_of(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
+        "remote": without_credentials(_line_of(root, "remote", "get-url", "origin") or "") or None,
     }
 
 

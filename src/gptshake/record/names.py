@@ -13,7 +13,9 @@ _MAX_NAME = 120  # a folder's name may have 255 bytes; a person reads fewer
 
 def new_id() -> str:
     """Eight characters of ``0-9a-z`` that no grammar takes for a number; drawn by the system, so no seed is disturbed."""
-    first = [letter for letter in string.ascii_lowercase if letter not in "abcdefin"]  # else 1234e567 is a number, inf and nan are, too
+    first = [
+        character for character in string.ascii_lowercase if character not in "abcdefin"
+    ]  # else 1234e567 is a number, inf and nan are, too
     return secrets.choice(first) + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(7))
 
 
@@ -40,7 +42,7 @@ def title(name: str) -> str:
 
 
 def title_of(info: Mapping[str, Any]) -> str:
-    """The title of a run from its record, with the name of its text in the letters that it has; the folder's name is ASCII."""
+    """The title of a run from its record, with the name of its text in the characters that it has; the folder's name is ASCII."""
     words, label = title(str(info.get("name") or "")).split(" · "), (info.get("data") or {}).get("label")
     return " · ".join([*words[:2], str(label), *words[3:]]) if label and len(words) > 2 else " · ".join(words)
 

@@ -104,9 +104,9 @@ class Run:
             self.update(sittings=[*known[:-1], known[-1] | {"from_step": step}])
 
     def say(self, text: str) -> None:
-        """Print a line and keep it in ``log``; a terminal that is gone or knows fewer letters does not stop a run."""
+        """Print a line and keep it in ``log``; a terminal that is gone or knows fewer characters does not stop a run."""
         text = redact(text)
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe; ValueError includes letters it cannot encode
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe; ValueError includes characters it cannot encode
             try:
                 print(text, flush=True)
             except UnicodeEncodeError:

@@ -7,8 +7,8 @@ from typing import Any
 from gptshake.keys import RESULT, is_free
 from gptshake.report.study_stats import short
 
-# What ``auto`` settles by the size of a run and by the machine: of no interest between the runs of a journal.
-SETTLED = ("data.micro_batch_size", "trainer.val_check_interval", "trainer.threads")
+# What ``auto`` decides by the size of a run and by the machine: of no interest between the runs of a journal.
+AUTOMATIC = ("data.micro_batch_size", "trainer.val_check_interval", "trainer.threads")
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

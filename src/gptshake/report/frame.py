@@ -1,6 +1,6 @@
 """The frame of every picture: size, heading, quiet axes, labels that do not overlap, and saving.
 
-PNG and SVG come out the same, byte for byte, from the same numbers: no date, a fixed salt, letters as paths.
+PNG and SVG come out the same, byte for byte, from the same numbers: no date, a fixed salt, characters as paths.
 """
 
 import io
@@ -28,8 +28,8 @@ from gptshake.report.series import BLUE, GREY, INK, LINE, spread
 
 HEADING = 0.62  # inches
 FAMILY = "DejaVu Sans"  # comes with matplotlib, so it is everywhere the same
-NO_LETTERS = (FAMILY, "Last Resort")  # families that have no further letters: one says by boxes which kind of letter is missing
-HALO = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]  # around letters that cross lines
+NO_LETTERS = (FAMILY, "Last Resort")  # families that have no further characters: one says by boxes which kind of character is missing
+HALO = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]  # around characters that cross lines
 POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 6.5, "markeredgecolor": "white"}
 DASHED = (0, (5, 3))
 
@@ -146,28 +146,28 @@ def _fix_layout(figure: Figure) -> None:
 def _find_glyphs(figure: Figure) -> None:
     """Letters that the usual font lacks are drawn in one of the system's that has them, or else written as ``\\u65e5``."""
     texts = figure.findobj(Text)
-    lacking = frozenset("".join(text.get_text() for text in texts)) - _letters(findfont(FAMILY)) - {"\n"}
+    lacking = frozenset("".join(text.get_text() for text in texts)) - _characters_of(findfont(FAMILY)) - {"\n"}
     if not lacking:
         return
     found, still = _fallbacks(lacking)
     for text in texts:
         if lacking & set(text.get_text()):
-            letters = (letter.encode("unicode_escape").decode() if letter in still else letter for letter in text.get_text())
-            text.set(text="".join(letters), family=[FAMILY, *found], weight="normal")  # its bold may lack them
-            text.set_fontsize(min(text.get_fontsize(), 800 / width(text.get_text())))  # an escape is longer than its letter
+            characters = (character.encode("unicode_escape").decode() if character in still else character for character in text.get_text())
+            text.set(text="".join(characters), family=[FAMILY, *found], weight="normal")  # its bold may lack them
+            text.set_fontsize(min(text.get_fontsize(), 800 / width(text.get_text())))  # an escape is longer than its character
 
 
 @cache
 def _fallbacks(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """Families of this system that have such letters, those with the most first, and the letters that none has."""
+    """Families of this system that have such characters, those with the most first, and the characters that none has."""
     regular_last = sorted(fontManager.ttflist, key=lambda font: font.weight == 400)
     fonts = {font.name: font.fname for font in regular_last if font.style == "normal" and not font.name.startswith(NO_LETTERS)}
-    having = {name: letters for name, path in fonts.items() if (letters := lacking & _letters(path))}
+    having = {name: characters for name, path in fonts.items() if (characters := lacking & _characters_of(path))}
     return sorted(having, key=lambda name: (-len(having[name]), name)), lacking.difference(*having.values())
 
 
 @cache
-def _letters(path: str) -> frozenset[str]:
+def _characters_of(path: str) -> frozenset[str]:
     """What a font file can write; nothing if it cannot be read."""
     try:
         return frozenset(map(chr, get_font(path).get_charmap()))

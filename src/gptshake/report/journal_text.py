@@ -23,7 +23,7 @@ from gptshake.record.git import commits_between
 from gptshake.record.index import BROKEN, SECONDS, SPEED, STUDY_FILE, TOKENS, Entry, is_number, read_study
 from gptshake.record.run import debugs
 from gptshake.record.texts import read_notes
-from gptshake.report.changes import SETTLED, changed_keys, counting, key_text, value_text
+from gptshake.report.changes import AUTOMATIC, changed_keys, counting, key_text, value_text
 from gptshake.report.study_stats import Rows, best, run_values
 from gptshake.report.study_text import trial_table, verdict
 
@@ -164,7 +164,7 @@ class Timeline:
         }
         against, origin = self._against(main)
         changes = changed_keys(origin.config, config) if origin and origin.config and config else {}
-        changes = {key: pair for key, pair in changes.items() if key not in (*experiment.varied, *SETTLED)}
+        changes = {key: pair for key, pair in changes.items() if key not in (*experiment.varied, *AUTOMATIC)}
         known = [one for one in self._ended if one[0] & texts]
         rival = min(known, key=lambda one: one[1])[2] if known else None
         spread = self._spread(experiment)
@@ -198,7 +198,7 @@ class Timeline:
         elif study is not None:
             values = run_values(winner.trial) if (winner := best(study)) else []
         elif main.config and main.status == "ok":
-            settings = {key: value for key, value in counting(main.config).items() if key not in ("seed", *SETTLED)}
+            settings = {key: value for key, value in counting(main.config).items() if key not in ("seed", *AUTOMATIC)}
             by_seed = self._seeds.setdefault(repr(sorted(settings.items())), {})
             by_seed[main.config.get("seed")] = main.summary.get("val/bpb")
             values = list(by_seed.values())

@@ -1,6 +1,6 @@
 """The plots of a run: loss over tokens with the three lines every language model is measured against, and the noise scale.
 
-ln V is what guessing gives, the unigram line what letter frequencies give, the bigram line what the last token alone gives: a model
+ln V is what guessing gives, the unigram line what character frequencies give, the bigram line what the last token alone gives: a model
 above the unigram line ignores context. Takes a run directory and writes PNG and SVG into ``plots/``; ``metrics`` is what callbacks
 logged. Long runs are reduced to the extremes of 1,000 intervals, which look the same.
 """

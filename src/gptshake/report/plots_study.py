@@ -300,7 +300,7 @@ def ablate_figure(study: Rows) -> Figure | None:
     for row, one in enumerate(found):
         colour = {"better": GREEN, "worse": VERMILION}.get(one.verdict, GREY)
         if one.mean is not None:
-            axes.errorbar(one.mean, row, xerr=one.reach or 0.0, color=colour, marker="s", markersize=6.5, linewidth=2.2)
+            axes.errorbar(one.mean, row, xerr=one.half_width or 0.0, color=colour, marker="s", markersize=6.5, linewidth=2.2)
         speed = f"  ·  {one.speed:.2f}x speed" if one.speed else ""
         label(axes, f"{one.verdict}{speed}", (1.0, row), (8, 0), "x", color=colour, va="center")
         label(axes, one.label[:36], (0.0, row), (-8, 0), "x", size=10, ha="right", va="center")

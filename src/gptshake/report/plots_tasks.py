@@ -30,7 +30,7 @@ from gptshake.report.tasks_text import Facts
 
 SPLITS = {"train": BLUE, "val": ORANGE, "test": VERMILION}
 STEP = {"data": VERMILION, "transfer": ORANGE, "forward": BLUE, "backward": BLUE, "optimizer": GREEN}  # the rest is grey
-PAPER = {"facecolor": "white", "alpha": 0.85, "pad": 1.0, "linewidth": 0}  # behind letters; outlines make an SVG 20 times larger
+PAPER = {"facecolor": "white", "alpha": 0.85, "pad": 1.0, "linewidth": 0}  # behind characters; outlines make an SVG 20 times larger
 
 
 def plot_find_lr(info: Facts, run_dir: Path) -> list[Path]:
@@ -161,7 +161,7 @@ def _ring(axes: Axes, x: float, y: float) -> None:
 
 def draw_plan(facts: Facts, folder: Path) -> list[Path]:
     """``plan``: memory against the device's, time by part, and the numbers that decide."""
-    budget, price, advice = facts["budget"], facts["price_per_hour"], text.lr_advice(facts)
+    budget, price, recommended = facts["budget"], facts["price_per_hour"], text.recommendation_of(facts)
     spent, flops, hours = sum(facts["seconds"].values()), facts["flops_per_token"], facts.get("within", {}).get("hours")
     cells = {
         "parameters": short_count(sum(facts["parameters"].values())),
@@ -171,7 +171,7 @@ def draw_plan(facts: Facts, folder: Path) -> list[Path]:
         "FLOPs": short_rate(flops * budget.total_tokens) if flops else "not known",
         "cost": f"{price * spent / 3600:.2f}" if price is not None else "no price given",
         "a checkpoint": short_bytes(facts["checkpoint_bytes"]),
-        "scaling law": f"lr {short_rate(advice.lr)}, batch {short_count(float(f'{advice.batch:.2g}'))}",
+        "scaling law": f"lr {short_rate(recommended.lr)}, batch {short_count(float(f'{recommended.batch:.2g}'))}",
     }
     subtitle = f"on {facts['device']}, {facts['settings']}  ·  speed {facts['how']}"
     with look():

@@ -33,7 +33,7 @@ NEWEST = "started"
 OLD = "*"  # behind bits per byte of an earlier version
 COLUMNS = ("id", "started", "status", "trained", "changed", "val/bpb", "val/loss", "tokens", "time", "tokens/s", "note")
 _LEFT = ("id", "started", "status", "trained", "changed")
-_SHRINKS = {"trained": 18, "changed": 16, "note": 12}  # letters that must stay
+_SHRINKS = {"trained": 18, "changed": 16, "note": 12}  # characters that must stay
 _WIDEST = {"trained": 50, "changed": 60, "note": 50}
 _SPARED_FIRST = ("note", "tokens/s", "val/loss", "time", "tokens", "started", "changed", "trained")
 _IN_TITLE = ("model", "data", "tokenizer.path", "trainer", "trainer.accelerator", "trainer.precision")  # or of the machine
@@ -203,7 +203,7 @@ def lines(entries: Sequence[Entry], *, trials: bool = False) -> list[Line]:
 
 
 def table(rows: Sequence[Line], width: int | None = None) -> str:
-    """The lines in columns; ``width`` is in letters of the terminal, None for no limit."""
+    """The lines in columns; ``width`` is in characters of the terminal, None for no limit."""
     kept = [name for name in COLUMNS if any(row[name] for row in rows)]
     widths = {name: min(max(len(name), *(console.width(row[name]) for row in rows)), _WIDEST.get(name, 200)) for name in kept}
     natural, spared = dict(widths), 0

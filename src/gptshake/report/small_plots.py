@@ -1,7 +1,7 @@
-"""Small plots without matplotlib: the objective of a study drawn in letters, for people behind ssh, and a run's curves as an SVG.
+"""Small plots without matplotlib: the objective of a study drawn in characters, for people behind ssh, and a run's curves as an SVG.
 
 The SVG is for the journal and a run's page, which show many: matplotlib takes a tenth of a second for each, and draws
-``plots/loss.svg``, the large one. Its letters are the reader's own sans-serif font.
+``plots/loss.svg``, the large one. Its characters are the reader's own sans-serif font.
 """
 
 import math
@@ -18,14 +18,14 @@ from gptshake.record.metrics import Columns
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, REFERENCES, VERMILION, Floats, column, smooth, spread, thin
 from gptshake.report.study_stats import Rows, best, curves, incomplete, near_optimal, scales, short, value_limits
 
-ASCII_WIDTH, ASCII_HEIGHT = 60, 13  # of the drawing, in letters, without its labels
+ASCII_WIDTH, ASCII_HEIGHT = 60, 13  # of the drawing, in characters, without its labels
 WIDTH, HEIGHT = 800, 360
 LEFT, RIGHT = 60, 690  # of both panels
 INTERVALS = 200  # a curve has the lowest and the highest point of each
 
 
 def ascii_plot(study: Rows) -> str:
-    """The objective along the first axis of numbers, drawn in letters; empty with fewer than three finished values."""
+    """The objective along the first axis of numbers, drawn in characters; empty with fewer than three finished values."""
     scale = next(iter(scales(study)), None)
     found = curves(study, scale) if scale else []
     tried = sorted({float(value) for _, points in found for value, _, _ in points})
@@ -41,12 +41,14 @@ def ascii_plot(study: Rows) -> str:
     grid = [[" "] * ASCII_WIDTH for _ in range(ASCII_HEIGHT)]
     for value in lost:
         grid[0][column_of(value)] = "x"
-    winner, letters = best(study), "o" if len(found) == 1 else "abcdefgh"
-    curved = [(letter, *point) for letter, (_, points) in zip(letters, found, strict=False) for point in points]
-    marks = [(winner is not None and trial["number"] == winner.trial["number"], letter, x, value) for letter, x, value, trial in curved]
-    for is_best, letter, x, value in sorted(marks, key=lambda mark: mark[0]):  # the best above its neighbours
+    winner, characters = best(study), "o" if len(found) == 1 else "abcdefgh"
+    curved = [(character, *point) for character, (_, points) in zip(characters, found, strict=False) for point in points]
+    marks = [
+        (winner is not None and trial["number"] == winner.trial["number"], character, x, value) for character, x, value, trial in curved
+    ]
+    for is_best, character, x, value in sorted(marks, key=lambda mark: mark[0]):  # the best above its neighbours
         row = math.floor((value - bottom) / (top - bottom or 1) * (ASCII_HEIGHT - 1) + 0.5)
-        mark = "^" if row >= ASCII_HEIGHT else "*" if is_best else letter
+        mark = "^" if row >= ASCII_HEIGHT else "*" if is_best else character
         grid[ASCII_HEIGHT - 1 - min(ASCII_HEIGHT - 1, max(0, row))][column_of(x)] = mark
     named = {row: top + (bottom - top) * row / (ASCII_HEIGHT - 1) for row in (0, ASCII_HEIGHT // 2, ASCII_HEIGHT - 1)}
     texts = {row: f"{value:.3f}" if value == 0 or 0.1 <= abs(value) < 1e5 else f"{value:.3g}" for row, value in named.items()}
@@ -63,7 +65,7 @@ def ascii_plot(study: Rows) -> str:
             ticks[start : start + len(text)] = text
             rule[at] = "+" if rule[at] == "-" else rule[at]
     lines += [f"{'':>9} +{''.join(rule)}", f"{'':>11}{''.join(ticks).rstrip()}  {scale.key.lstrip('+')}"]
-    legend = ["* best", *(f"{letter} {name}" for letter, (name, _) in zip(letters, found, strict=False) if name)]
+    legend = ["* best", *(f"{character} {name}" for character, (name, _) in zip(characters, found, strict=False) if name)]
     signs = {"^ above the plot": any("^" in row for row in grid), "x pruned or diverged": lost, "= where the best lies": interval}
     unbroken = "   ".join(part.replace(" ", "\0") for part in [*legend, *(sign for sign, shown in signs.items() if shown)])
     wrapped = textwrap.fill(unbroken, ASCII_WIDTH + 11, initial_indent=" " * 11, subsequent_indent=" " * 11)

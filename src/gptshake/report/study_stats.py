@@ -61,7 +61,7 @@ class Difference:
     level: float | None  # mean of the base
     mean: float | None  # change minus base
     error: float | None  # standard error of the mean
-    reach: float | None  # half of the 95 % confidence interval
+    half_width: float | None  # half of the 95 % confidence interval
     speed: float | None  # tokens per second against the base's
     seeds: int  # pairs
     verdict: str
@@ -359,8 +359,8 @@ def differences(study: Rows) -> list[Difference]:
         if pairs and not (not_ok(trial) or not_ok(base)):
             gaps = [run["value"] - old["value"] for run, old in pairs]
             level, mean, error = fmean(old["value"] for _, old in pairs), fmean(gaps), standard_error(gaps)
-        reach = test.reach if test else None
-        found.append(Difference(str(trial["params"]["ablate"]), trial, level, mean, error, reach, speed, len(pairs), verdict))
+        half_width = test.half_width if test else None
+        found.append(Difference(str(trial["params"]["ablate"]), trial, level, mean, error, half_width, speed, len(pairs), verdict))
     return found
 
 

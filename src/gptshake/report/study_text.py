@@ -142,7 +142,7 @@ def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
     level = stats.cost(study, winner.value)
     how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
     text = f"Warning: the best lies beside a cliff: at {stats.short(value)} {how}"
-    batch = stats.batch_scale(study)  # a larger batch than the declared one has a larger share of warm-up than the one that was doubled
+    batch = stats.batch_scale(study)  # a larger batch than the configured one has a larger share of warm-up than the one that was doubled
     larger = batch is not None and batch.declared is not None and winner.trial["params"][batch.key] > batch.declared
     if scale.name != "lr" or not study.get("warmer") or larger:
         return [f"{text}."]

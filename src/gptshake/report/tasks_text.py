@@ -46,7 +46,7 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
     reason = "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
     if found.get("confirm"):
         reason = f"best of {len(found['confirm'])} runs of {counted(found['steps'], 'step')}, each with its whole schedule"
-    name, rate, _ = _declared_lr(found)
+    name, rate, _ = _configured_lr(found)
     ratios = [f"{two_digits(found['lr'] / rate)} x {name if name != 'preset' else 'the preset'} ({short_rate(rate)})"]
     if last := found.get("last"):
         ratio = two_digits(found["lr"] / last["lr"])
@@ -69,12 +69,12 @@ def lr_estimates(found: Facts) -> list[tuple[str, float, str]]:
     rules, last = found.get("rules") or {}, found.get("last") or {}
     rows = [(name, rules.get(rule), BLUE) for rule, name in LR_RULES.items()]
     rows += [("high, for one cycle", rules.get("one_cycle"), BLUE)] if found.get("one_cycle") else []
-    rows += [("published laws", found.get("law"), ORANGE), _declared_lr(found), (f"last run {last.get('id', '')}", last.get("lr"), INK)]
+    rows += [("published laws", found.get("law"), ORANGE), _configured_lr(found), (f"last run {last.get('id', '')}", last.get("lr"), INK)]
     rows += [("recommended", found.get("lr"), VERMILION)]
     return [(name, rate, colour) for name, rate, colour in rows if rate is not None]
 
 
-def _declared_lr(found: Facts) -> tuple[str, float, str]:
+def _configured_lr(found: Facts) -> tuple[str, float, str]:
     """The rate that the command would train with: the preset's, unless another was typed."""
     typed = found.get("preset") is None or not math.isclose(found["preset"], found["declared"], rel_tol=1e-6)
     return ("optimizer.lr", found["declared"], INK) if typed else ("preset", found["preset"], INK)
@@ -87,7 +87,7 @@ def lr_interval(found: Facts) -> str:
 
 
 def _lr_warnings(found: Facts) -> list[str]:
-    """Why the recommendation may be off, and what would settle it."""
+    """Why the recommendation may be off, and what would make it certain."""
     lines = []
     if found.get("ramps") and not found.get("rules"):
         lines.append("The loss did not fall at any rate of the range test, so the runs started at the rate of the scaling law.")
@@ -199,21 +199,21 @@ def peak_of(facts: Facts) -> str:
 def _law_rows(facts: Facts) -> list[tuple[str, str]]:
     budget: Budget = facts["budget"]
     n, d, batch, flops = facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, facts["flops_per_token"]
-    advice = lr_advice(facts)
-    ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / advice.lr:.2g} x that" if facts["lr"] else ""
-    decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, advice.lr):.2g}, " if d > n else ""  # nobody fitted it to less
+    recommended = recommendation_of(facts)
+    ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / recommended.lr:.2g} x that" if facts["lr"] else ""
+    decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, recommended.lr):.2g}, " if d > n else ""  # nobody fitted it to less
     return [
         ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
-        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(advice.low)},{short_rate(advice.high)}))'"),
+        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(recommended.low)},{short_rate(recommended.high)}))'"),
         ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if flops else []), laws.kaplan_sentence(n)])),
         ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
     ]
 
 
-def lr_advice(facts: Facts) -> laws.Advice:
+def recommendation_of(facts: Facts) -> laws.Recommendation:
     """The learning rate that published laws give for a plan."""
     budget, characters = facts["budget"], facts["bytes_per_token"] < laws.CHARACTERS
-    return laws.advised_lr(facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, characters=characters)
+    return laws.recommended_lr(facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, characters=characters)
 
 
 def _within(facts: Facts) -> str:

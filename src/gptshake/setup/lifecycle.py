@@ -42,32 +42,32 @@ RESOLVED += [f"trainer.{key}" for key in ("accelerator", "devices", "precision",
 
 def open_run(context: Context) -> Run:
     """Begin the record of a new run, or open that of a run to resume, whose text and schedule must be those that it began with."""
-    cfg, launch = context.config, context.launch
-    run = context.run = _resume(context) if launch.resumes else _create(context)
+    cfg, spec = context.config, context.spec
+    run = context.run = _resume(context) if spec.resumes else _create(context)
     run.update(devices={"count": cfg.trainer.devices, "strategy": cfg.trainer.get("strategy") if cfg.trainer.devices > 1 else None})
-    run.start_session(launch.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
-    if launch.resumes:
+    run.start_session(spec.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
+    if spec.resumes:
         _report_other_code(context)
     return run
 
 
 def _create(context: Context) -> Run:
-    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
+    cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
     config: Any = redacted(OmegaConf.to_container(cfg, resolve=True))
     parent = {"parent_path": initial_run(cfg)} if cfg.init_from else {}
     run = Run.create(
-        launch.path,
-        id=launch.id,
-        name=launch.name,
+        spec.path,
+        id=spec.id,
+        name=spec.name,
         task=str(cfg.task._target_).split(".")[-2],
         config_yaml=OmegaConf.to_yaml(OmegaConf.create(config)),
-        overrides=launch.overrides,
-        **launch.provenance,
+        overrides=spec.overrides,
+        **spec.provenance,
     )
-    launch.code.save(run.path)
+    spec.code.save(run.path)
     (run.path / "tokenizer").mkdir(exist_ok=True)
     store.tokenizer.save(run.path / "tokenizer")
-    own_files = {name: redact_code(content, name) for name, content in launch.local_conf.items()}
+    own_files = {name: redact_code(content, name) for name, content in spec.local_conf.items()}
     for name, content in own_files.items():
         file = run.path / (name if name.startswith("conf/") else f"code/{name}")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +81,8 @@ def _create(context: Context) -> Run:
         config_sha256=config_sha256(config),
         config_sha256_version=CONFIG_HASH,
         local_conf={name: hashlib.sha256(content).hexdigest() for name, content in own_files.items()},
-        trial=launch.trial,
-        choices=launch.choices,
+        trial=spec.trial,
+        choices=spec.choices,
         resolved=resolved | resolved_source(cfg),
         budget={
             "steps": budget.steps,
@@ -116,7 +116,7 @@ def hidden_nats(run: Run, split: Split) -> float:
 
 def _resume(context: Context) -> Run:
     cfg, store = context.config, context.store
-    run = Run.open(context.launch.path)
+    run = Run.open(context.spec.path)
     try:
         fingerprint, plan = run.info["data"]["fingerprint"], run.info["budget"]
         steps = (run.info.get("extended") or {}).get("trainer.max_steps")
@@ -177,12 +177,12 @@ def _report_other_code(context: Context) -> None:
             return f"unversioned code ({str(git.get('code_sha256'))[:8]})"
         return f"commit {str(git['commit'])[:8]}{' and uncommitted changes' if git.get('dirty') else ''}"
 
-    run, launch = context.run, context.launch
-    began, now = run.info.get("git", {}), launch.provenance.get("git", {})
+    run, spec = context.run, context.spec
+    began, now = run.info.get("git", {}), spec.provenance.get("git", {})
     if began.get("diff_sha256") != now.get("diff_sha256"):
         folder = run.path / f"sitting-{len(run.info['sittings'])}"
         folder.mkdir(exist_ok=True)
-        launch.code.save(folder)
+        spec.code.save(folder)
     if any(began.get(key) != now.get(key) for key in ("commit", "diff_sha256", "code_sha256")):
         run.say(f"note: this run was started with {described(began)} and is resumed with {described(now)}")
 

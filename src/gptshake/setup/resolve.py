@@ -80,8 +80,8 @@ def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) ->
 
 def open_store_of(context: Context) -> TokenStore:
     """The token store of a run; one that is resumed keeps its own tokenizer."""
-    launch = context.launch
-    return token_store(context.config, context.lines, launch.path / "tokenizer" if launch.resumes else None)
+    spec = context.spec
+    return token_store(context.config, context.lines, spec.path / "tokenizer" if spec.resumes else None)
 
 
 def plan_of(context: Context) -> Budget:

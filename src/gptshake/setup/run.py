@@ -50,13 +50,13 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         GptshakeError: what failed; the record says so too.
         Stop: a signal ended the run; its last finished step is saved.
     """
-    cfg, launch, store, budget = context.config, context.launch, context.store, context.plan
-    check_run_capacity(cfg, store, budget, launch.path)
+    cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
+    check_run_capacity(cfg, store, budget, spec.path)
     if cfg.logger:
         context.trackers = [as_tracker(make(cfg.logger))]  # what it refuses leaves no directory behind
     device, trainer = context.device, cfg.trainer
     with ExitStack() as ends:
-        lock = RunLock(launch.path)
+        lock = RunLock(spec.path)
         ends.callback(lock.release)
         for tracker in context.trackers:
             ends.callback(tracker.finish)
@@ -68,7 +68,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             set_torch(cfg)
             for line in context.lines:
                 run.log(line)
-            if device != "cpu" or launch.trial is None:  # trials share the processors: whose energy it is cannot be said
+            if device != "cpu" or spec.trial is None:  # trials share the processors: whose energy it is cannot be said
                 run.meter = energy.Meter(energy.counters_of(device, trainer.devices))
             base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
             model, data = network(cfg, store), data_module(cfg, store, budget, context.ranks)
@@ -78,7 +78,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             n_parameters = sum(parameter.numel() for parameter in model.parameters())
             run.update(model={"parameters": n_parameters, "flops_per_token": context.flops_per_token})
             expected_rate = report_plan(context, base, gemm)
-            start = resume_from(run) if launch.resumes else None
+            start = resume_from(run) if spec.resumes else None
             report_data(context, data, begins=start is None)
             if cfg.init_from and start is None:
                 parent = load_initial_weights(cfg, model, store)
@@ -87,7 +87,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             for tracker in context.trackers:
                 tracker.start(run)
             context.row, context.draw = run.last_row(), draw
-            context.ranks.broadcast((cfg, launch, store, budget, run.info, start, context.row))
+            context.ranks.broadcast((cfg, spec, store, budget, run.info, start, context.row))
             module = _module(context, model, data)
             callbacks = [profiler] if profiler else []
             fit, last = _trainer(context, lock, start, expected_rate if device == "cpu" and trainer.threads > 1 else None, callbacks)
@@ -104,10 +104,10 @@ def follow() -> None:
     """Train along with rank 0, which decides and writes."""
     ranks = distributed.join()
     order: Any = ranks.broadcast()
-    cfg, launch, store, budget, info, start, row = order
+    cfg, spec, store, budget, info, start, row = order
     SIGNALS.install()  # until now a signal ended this process at once
-    context = Context(cfg, launch, lambda _: store, lambda _: budget, ranks=ranks, row=row)
-    context.run = NullRun(launch.path, info)
+    context = Context(cfg, spec, lambda _: store, lambda _: budget, ranks=ranks, row=row)
+    context.run = NullRun(spec.path, info)
     set_torch(cfg)
     model, data = network(cfg, store), data_module(cfg, store, budget, ranks)
     if cfg.init_from and start is None:

@@ -48,7 +48,7 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
     """Points that the user wants to be tried first, completed by what the config declares.
 
     Raises:
-        ConfigError: a key that is not swept, or one that is left out and has no declared value.
+        ConfigError: a key that is not swept, or one that is left out and has no configured value.
     """
     points = []
     known = {axis.key: axis for axis in axes}
@@ -69,7 +69,7 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
 def measures_noise(options: SweeperConfig, search: Search, n_trials: int | None, axes: list[Axis], app: App) -> bool:
     """Whether two second seeds follow: of a line that ends by itself, where nothing else measures the noise and the app has a seed."""
     alone = isinstance(search, LineSearch) and n_trials is None and options.repeats == 1 and not options.confirm
-    return options.noise and alone and axes[0].key != options.seed_key and type(app.declared(options.seed_key)[0]) is int
+    return options.noise and alone and axes[0].key != options.seed_key and type(app.configured(options.seed_key)[0]) is int
 
 
 def first_seed(options: SweeperConfig, axes: list[Axis], app: App) -> int | None:
@@ -78,7 +78,7 @@ def first_seed(options: SweeperConfig, axes: list[Axis], app: App) -> int | None
         return None
     if any(axis.key == options.seed_key for axis in axes):
         raise ConfigError(f"{options.seed_key} is swept, and repeats= and confirm= choose seeds, too: leave one of them out.")
-    value, _ = app.declared(options.seed_key)
+    value, _ = app.configured(options.seed_key)
     if not isinstance(value, int):
         raise ConfigError(f"repeats= and confirm= need a whole number in the config's key {options.seed_key} (hydra.sweeper.seed_key).")
     return value

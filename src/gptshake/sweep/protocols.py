@@ -18,7 +18,7 @@ class Prepared:
 
     frozen: list[str] = field(default_factory=list)  # overrides that say what ``auto`` means for all trials
     declared: dict[str, Any] = field(default_factory=dict)  # values that were ``auto``: key -> number
-    ranges: dict[str, str] = field(default_factory=dict)  # declared ranges that depend on what was found out: key -> the shell's grammar
+    ranges: dict[str, str] = field(default_factory=dict)  # configured ranges that depend on what was found out: key -> the shell's grammar
     schedule: str = ""  # of the learning rate, in words
     warmer: str = ""  # an override that makes its warm-up longer
     label: str = ""  # what the runs are about, for titles
@@ -91,7 +91,7 @@ class App(Protocol):
     def on_start(self, folder: Path) -> None:
         """Called once the study's folder is there and held."""
 
-    def declared(self, key: str) -> tuple[Any, bool]:
+    def configured(self, key: str) -> tuple[Any, bool]:
         """The value that the config has without the sweep, and whether the key holds integers."""
 
     def work(self) -> Callable[[dict[str, Any]], Any]:

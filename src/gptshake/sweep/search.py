@@ -30,7 +30,7 @@ COARSE = (0, 1, -1, 0.5, -0.5, 2, -2, 1.5, -1.5)  # the first points, in steps f
 MOSTLY = 6  # points that a search along one axis takes: 5.6 on average (docs/decisions/line-search.md)
 NEAR = 0.3  # in steps, a factor of 1.5
 USUAL = 0.016  # of the loss: what a step away from the best costs, about; 0.4 % for a factor of 2
-AROUND = 8  # factor around the declared value within which a search over several axes begins
+AROUND = 8  # factor around the configured value within which a search over several axes begins
 FEW = 12  # trials up to which quasi-random points do better than a sampler that learns from them
 STEPS = 8  # on a linear axis, from end to end
 
@@ -70,7 +70,7 @@ class GridSearch(Search):
 
 
 class LineSearch:
-    """One numeric axis: steps away from the declared value until the best lies inside, then half-way in gaps that may hide a lower loss.
+    """One numeric axis: steps away from the configured value until the best lies inside, then half-way in gaps that may hide a lower loss.
 
     A step is a factor of 4 on a log axis; positions ``x`` are in steps. A gap beside the best is looked into while the loss in it may
     lie 2 % below the best by ``lower_bound`` and it is wider than a factor of 1.19. So a bowl that is round takes three or four runs,
@@ -197,7 +197,7 @@ class SampledSearch(Search):
 
     The points are an additive recurrence with the generalised golden ratio (Roberts 2018), shifted by the seed (Cranley and
     Patterson 1976): even over the axes together, and none of them depends on how many there will be. A logarithmic axis is begun
-    within a factor of 8 of its declared value, for most of so long a range is far from any use; the sampler has all of it.
+    within a factor of 8 of its configured value, for most of so long a range is far from any use; the sampler has all of it.
     """
 
     name = "sampled"
@@ -219,7 +219,7 @@ class SampledSearch(Search):
     def _point(self, number: int) -> Params:
         point: Params = {}
         for axis, shift, alpha in zip(self._axes, self._shift, self._alpha, strict=True):
-            start = _declared(axis)
+            start = _configured(axis)
             if number == 0 and start is not None:
                 point[axis.key] = start
                 continue
@@ -313,12 +313,12 @@ def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
 
 def start_of(axes: Sequence[Axis]) -> Params | None:
     """The starting values, where every axis has one."""
-    start = {axis.key: value for axis in axes if (value := _declared(axis)) is not None}
+    start = {axis.key: value for axis in axes if (value := _configured(axis)) is not None}
     return start if axes and len(start) == len(axes) else None
 
 
-def _declared(axis: Axis) -> Value | None:
-    """The declared value if the axis has it, of powers of two the nearest in the range; None if it lies outside."""
+def _configured(axis: Axis) -> Value | None:
+    """The configured value if the axis has it, of powers of two the nearest in the range; None if it lies outside."""
     declared = axis.declared
     if not axis.numeric:
         return declared if declared in axis.choices else None

@@ -100,12 +100,12 @@ class Session:
     def _axes(self) -> list[Axis]:
         ranges = {str(key): str(value) for key, value in (self.options.search_space or {}).items()} | self.prepared.ranges
 
-        def declared(key: str) -> tuple[Any, bool]:
+        def configured(key: str) -> tuple[Any, bool]:
             if key in self.prepared.declared:
                 return self.prepared.declared[key], isinstance(self.prepared.declared[key], int)
-            return self.app.declared(key)
+            return self.app.configured(key)
 
-        axes = [axis_of(override, ranges, declared) for override in self.swept]
+        axes = [axis_of(override, ranges, configured) for override in self.swept]
         keys = [axis.key.lstrip("+") for axis in axes]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise ConfigError(f"{twice[0]} is swept twice: give all its values in one list, or one range.")
@@ -178,7 +178,7 @@ class Session:
         search = search_for(axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=sampler)
         n_trials = N_TRIALS if wished is None and search.size is None else wished
         noise = measures_noise(options, search, wished, axes, self.app)
-        seed = self.app.declared(options.seed_key)[0] if noise else first_seed(options, axes, self.app)
+        seed = self.app.configured(options.seed_key)[0] if noise else first_seed(options, axes, self.app)
         expected = search.expected()
         total = wished if expected else min(filter(None, (search.size, n_trials)))
         schedule, warmer = self._schedule()

@@ -1,4 +1,4 @@
-"""From overrides and declared ranges to the axes of a study. Pure: parsed overrides in, plain axes out.
+"""From overrides and configured ranges to the axes of a study. Pure: parsed overrides in, plain axes out.
 
 A list is an axis of choices; an interval is a numeric axis; the bare word ``range`` is the range that the config declares
 for its key, in the shell's own grammar. A swept value is written back in that grammar, too.
@@ -17,7 +17,7 @@ from gptshake.errors import ConfigError, closest
 
 Value = float | int | str
 Params = dict[str, Value]  # key of an axis -> value
-RANGE = "range"  # the word that stands for the declared range
+RANGE = "range"  # the word that stands for the configured range
 TAGS = ("log", "powers_of_two", "law")  # that an interval may have
 MOST_INTEGERS = 16  # an integer range up to this size is a list
 
@@ -93,7 +93,7 @@ def readable(axis: Axis, exact: Value) -> Value:
     return min(max(round(inside), ceil(low)), floor(high)) if axis.integer else float(inside)
 
 
-def is_declared_range(override: Override) -> bool:
+def is_configured_range(override: Override) -> bool:
     """Whether the bare word ``range`` was given; the command line has made ``choice(range)`` of it."""
     return (override.input_line or "").partition("=")[2] == f"choice({RANGE})"  # the parsed value has lost its quotes
 
@@ -103,13 +103,13 @@ def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[s
 
     Args:
         override: a list, a range or an interval.
-        ranges: key -> declared range.
+        ranges: key -> configured range.
         declared: key -> (value that the config has without the sweep, whether the key holds integers).
     Raises:
-        ConfigError: a key without a declared range, a range that holds no value or one, or an unknown tag.
+        ConfigError: a key without a configured range, a range that holds no value or one, or an unknown tag.
     """
-    if is_declared_range(override):
-        override = _declared_range(override, ranges)
+    if is_configured_range(override):
+        override = _configured_range(override, ranges)
     key, (value, integer) = override.get_key_element(), declared(override.key_or_group)
     start = value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     swept = override.value()
@@ -130,7 +130,7 @@ def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[s
     return axis
 
 
-def _declared_range(override: Override, ranges: Mapping[str, str]) -> Override:
+def _configured_range(override: Override, ranges: Mapping[str, str]) -> Override:
     key, how = override.key_or_group, "write interval(1,10) or choice(a,b)"
     if key not in ranges:
         known = ", ".join(sorted(ranges)) or "none"

@@ -26,7 +26,7 @@ MISFIT = 0.25  # of what a point lies above the best: far from the bottom the lo
 WORSE = 0.02  # of the loss: so much worse than another rate of the same batch, a rate lies on the wrong side of the ridge
 CLIFF = 0.05  # of the loss: so much worse, it lies beyond a cliff
 SAME = 0.2  # log2: nearer than that to a wall without a cliff, nothing is proposed
-SETTLED = 0.0007  # of the loss: the search ends when less than this is expected of any further point
+CONVERGED = 0.0007  # of the loss: the search ends when less than this is expected of any further point
 CS = [n / 10 for n in range(11)]  # values of c, weighted by how likely they are
 USUAL_C, SPREAD_C = 0.5, 0.35
 PRIOR_MEAN = np.array([0.0, 0.0, 0.0, 0.008, 0.004])  # level, slopes in u and v, curvatures in u and v; of the loss
@@ -166,7 +166,7 @@ class SurrogateSearch:
                 level = float(surface([position for position, _ in finite])[0].min())
                 gains = [expected_gain(level - float(mean), float(sd)) for mean, sd in zip(*surface(positions), strict=True)]
                 most, _, position = max((gain, -math.dist(at, best), at) for gain, at in zip(gains, positions, strict=True))
-                return position if most > SETTLED or self._n_trials is not None else None
+                return position if most > CONVERGED or self._n_trials is not None else None
             if self._n_trials is None:
                 break
         return None
@@ -246,9 +246,9 @@ def is_rate_and_batch(axes: Sequence[Axis]) -> bool:
 
 
 def sizes(axis: Axis) -> list[int]:
-    """Batches that may be proposed, in order: powers of two, or the declared one times powers of two and the ends of the range.
+    """Batches that may be proposed, in order: powers of two, or the configured one times powers of two and the ends of the range.
 
-    What the declared number of tokens is a multiple of, the larger ones are, too, and the smaller ones while they are whole.
+    What the configured number of tokens is a multiple of, the larger ones are, too, and the smaller ones while they are whole.
     """
     low, high = math.ceil(axis.bounds[0]), math.floor(axis.bounds[1])
     if axis.powers:

@@ -170,7 +170,7 @@ def _remove(chosen: Sequence[Item], *, sure: bool) -> None:
     question = f"Remove {what}{f' ({end})' if (end := '; '.join(lost)) else ''} permanently?"
     if not sure and not (sys.stdin.isatty() and sys.stdout.isatty()):
         print(f"{question} Add task.yes=true.")
-    elif sure or _agreed(question):
+    elif sure or _confirmed(question):
         freed = 0
         for item in free:
             if why := in_use(item):  # since it was asked for
@@ -187,7 +187,7 @@ def _remove(chosen: Sequence[Item], *, sure: bool) -> None:
     print("Nothing is removed.")
 
 
-def _agreed(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

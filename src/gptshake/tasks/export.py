@@ -26,7 +26,7 @@ def run(context: Context) -> None:
         RecordError: there is no such run.
     """
     cfg = context.config
-    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, context.launch.overrides))
+    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, context.spec.overrides))
     model.float().cpu().eval()
     path = find_run(cfg.task.run, run_roots(cfg.paths))
     folder = expanded(cfg.task.folder) if cfg.task.folder != "auto" else path / "export" / cfg.task.to

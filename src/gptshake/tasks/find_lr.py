@@ -20,7 +20,7 @@ from gptshake.errors import ConfigError, DataError, GptshakeError, Stop, Trainin
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import START_SECONDS
 from gptshake.estimate.formatting import duration
-from gptshake.estimate.laws import CHARACTERS, advised_lr, law_sentence
+from gptshake.estimate.laws import CHARACTERS, law_sentence, recommended_lr
 from gptshake.estimate.lr_range import has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
 from gptshake.keys import key_of
@@ -61,7 +61,7 @@ def run(context: Context) -> dict[str, float]:
             "judged by that. Give more text or a smaller model.block_size."
         )
     check_length(cfg, budget)
-    lock = RunLock(context.launch.path)
+    lock = RunLock(context.spec.path)
     try:
         record = lifecycle.open_run(context)
         with lifecycle.outcome(record):
@@ -109,7 +109,7 @@ def _find(context: Context, record: Run) -> dict[str, float]:
     pictures = plot_find_lr(record.info, record.path)
     summary = {"find_lr/lr": found["lr"]}
     record.finish("ok", None, summary)
-    for line in find_lr_text(record.info, _training_overrides(context.launch.overrides)):
+    for line in find_lr_text(record.info, _training_overrides(context.spec.overrides)):
         record.say(line)
     if cfg.logger:  # all at once: there is nothing to see before
         tracker = as_tracker(make(cfg.logger))
@@ -132,7 +132,7 @@ def _estimates(context: Context) -> dict[str, Any]:
         "declared": declared,
         "preset": OmegaConf.select(cfg, "preset.lr"),
         "schedule": schedule_text(cfg, budget),
-        "law": advised_lr(*length, characters=characters).lr,
+        "law": recommended_lr(*length, characters=characters).lr,
         "law_says": law_sentence(*length, characters=characters),
     }
 
@@ -163,7 +163,7 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
     cfg, budget, number = context.config, context.plan, context.config.task.confirm
     steps, schedule = short_run(cfg, budget)
     study = expanded(cfg.paths.multirun) / f"find_lr-{record.id}"
-    words = found.get("overrides") or [*_training_overrides(context.launch.overrides), f"{STEPS}={steps}", *schedule]
+    words = found.get("overrides") or [*_training_overrides(context.spec.overrides), f"{STEPS}={steps}", *schedule]
     steps = next((int(text.partition("=")[2]) for text in reversed(words) if key_of(text) == STEPS), steps)  # a finder of an older version
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
@@ -238,7 +238,7 @@ def _last_run(context: Context) -> dict[str, Any] | None:
     """The newest finished training of this model and data, and its rate."""
     for entry in read_index([expanded(context.config.paths.runs)]):
         choices = entry.info.get("choices") or {}
-        same = all(choices.get(group) == context.launch.choices.get(group) for group in ("model", "data", "debug"))
+        same = all(choices.get(group) == context.spec.choices.get(group) for group in ("model", "data", "debug"))
         if entry.status == "ok" and entry.info.get("task") == "train" and same and "optimizer.lr" in entry.config:
             return {"id": entry.id, "lr": float(entry.config["optimizer.lr"])}
     return None

@@ -10,7 +10,7 @@ from gptshake.setup import batch_finder
 
 def run(context: Context) -> None:
     """Try sizes, print which to take, and put table and picture into ``task.folder``. Leaves no record."""
-    cfg, choices = context.config, context.launch.choices
+    cfg, choices = context.config, context.spec.choices
     check_groups(cfg)
     store = context.store
     cfg.data.micro_batch_size = 1  # it is what is looked for

@@ -30,10 +30,10 @@ ROWS = 4  # most sequences of a pass: many small gradients tell more than a few 
 
 def run(context: Context) -> None:
     """Print the sentence about the run's batch, and draw the picture."""
-    task, launch = context.config.task, context.launch
+    task, spec = context.config.task, context.spec
     if task.run is None:
         train(context)
-        _print_pictures([launch.path / "plots" / "noise_scale.png"])
+        _print_pictures([spec.path / "plots" / "noise_scale.png"])
         return
     run_dir = find_run(task.run, run_roots(context.config.paths))
     from gptshake.report.plots_run import batch_of, draw_noise_scale, plot_noise_scale
@@ -45,7 +45,7 @@ def run(context: Context) -> None:
         print(sentence(running(read_measurements(run_dir)), *batch))
         _print_pictures(plot_noise_scale(run_dir))
         return
-    found = _measure_checkpoints(recomposed(run_dir, launch.overrides), run_dir, task.passes)
+    found = _measure_checkpoints(recomposed(run_dir, spec.overrides), run_dir, task.passes)
     folder = expanded(task.folder) / run_dir.name
     folder.mkdir(parents=True, exist_ok=True)
     writer = NoiseScaleWriter(folder)

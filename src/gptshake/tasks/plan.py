@@ -26,7 +26,7 @@ LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forwar
 
 def run(context: Context) -> None:
     """Print the plan and draw it into ``task.folder``. Leaves no record."""
-    cfg, choices = context.config, context.launch.choices
+    cfg, choices = context.config, context.spec.choices
     check_groups(cfg)
     facts = plan(cfg, context.store, f"{choices['model']} · {choices['data']} · {context.store.label}")
     from gptshake.report.plots_tasks import draw_plan

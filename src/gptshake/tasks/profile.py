@@ -36,10 +36,10 @@ SPARE_STEPS = 16  # beyond the measured ones: first, traced, and some
 
 def run(context: Context) -> None:
     """Print table and verdict; write picture, trace and numbers into ``task.folder``."""
-    cfg, launch = context.config, context.launch
+    cfg, spec = context.config, context.spec
     check_groups(cfg)
-    if launch.resumes or cfg.trainer.devices != 1:
-        what = "resume" if launch.resumes else "trainer.devices"
+    if spec.resumes or cfg.trainer.devices != 1:
+        what = "resume" if spec.resumes else "trainer.devices"
         raise ConfigError(f"task=profile watches a short training of its own on one device: leave {what}= out.")
     age = hardware.process_age() if "torch" not in sys.modules else None  # a process for this profile alone: its age is part of the start
     start: dict[str, float] = {} if age is None else {"interpreter and config": age}
@@ -61,7 +61,7 @@ def run(context: Context) -> None:
         f"profiling {counted(cfg.task.warmup, 'step')} of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them",
         flush=True,
     )
-    target = expanded(cfg.task.folder) / launch.name
+    target = expanded(cfg.task.folder) / spec.name
     write_folder_atomic(target, lambda folder: _profile(context, start, folder))
     for name in ("profile.png", "profile.json", "trace.json"):
         print(f"  {os.path.relpath(target / name)}")
@@ -81,7 +81,7 @@ def _profile(context: Context, start: dict[str, float], folder: Path) -> None:
         cfg.paths.run_dir = scratch
         began = time.perf_counter()
         with contextlib.suppress(Measured), contextlib.redirect_stdout(log):
-            train(dataclasses.replace(context, launch=dataclasses.replace(context.launch, path=Path(scratch))), profiler)
+            train(dataclasses.replace(context, spec=dataclasses.replace(context.spec, path=Path(scratch))), profiler)
     if not profiler.measured:
         raise DataError(
             f"The data ended before a step was measured, with task.warmup={cfg.task.warmup}: give a longer text or a shorter warm-up."
@@ -113,7 +113,7 @@ def _shorten(cfg: DictConfig, budget: Budget, passes: int) -> None:
 
 def _facts(context: Context, passes: int, profiler: "Profiler") -> dict[str, Any]:
     """Everything that was measured, and what is concluded, as plain values."""
-    cfg, launch, budget = context.config, context.launch, context.plan
+    cfg, spec, budget = context.config, context.spec, context.plan
     trainer, workers = cfg.trainer, cfg.data.get("workers", 0)
     parts = bottleneck.parts_of(profiler.measured, passes, budget.accumulation)
     callbacks, step = bottleneck.callbacks_of(profiler.measured), sum(part.mean_s for part in parts)
@@ -137,11 +137,11 @@ def _facts(context: Context, passes: int, profiler: "Profiler") -> dict[str, Any
     occasions = {name: {"times": len(all_s), "seconds": fmean(all_s)} for name, all_s in profiler.announcer.occasions.items() if all_s}
     if "validation" in occasions:
         interval = max(1, round(trainer.val_check_interval * passes / budget.accumulation))
-        verdict += filter(None, [bottleneck.validation_advice(occasions["validation"]["seconds"], interval, step)])
+        verdict += filter(None, [bottleneck.validation_hint(occasions["validation"]["seconds"], interval, step)])
     return {
-        "name": launch.name,
-        "overrides": launch.overrides,
-        "versions": launch.provenance,
+        "name": spec.name,
+        "overrides": spec.overrides,
+        "versions": spec.provenance,
         "hardware": hardware.describe(),
         "data": context.store.label,
         "device": f"{trainer.accelerator}, {trainer.precision}, {counted(trainer.threads, 'thread')}",

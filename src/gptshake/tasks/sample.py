@@ -13,8 +13,8 @@ from gptshake.tokenizer.unknown import as_read
 
 def run(context: Context) -> None:
     """Print continuations of ``task.prompt``, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text."""
-    cfg, launch = context.config, context.launch
-    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, launch.overrides))
+    cfg, spec = context.config, context.spec
+    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, spec.overrides))
     import torch
 
     from gptshake.model.generate import stream

@@ -1,7 +1,7 @@
 """``task=sync``: upload to W&B, from their records and under the same ids, runs that were offline, cut short or not taken in time."""
 
 from gptshake.context import Context
-from gptshake.errors import OutOfReach, first_line
+from gptshake.errors import Unreachable, first_line
 from gptshake.estimate.formatting import counted
 from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lock import RunLock
@@ -15,7 +15,7 @@ def run(context: Context) -> None:
 
     Raises:
         RecordError: there is no such run.
-        OutOfReach: no key, no network, or a run that was not taken; nothing is lost, and the same command tries again.
+        Unreachable: no key, no network, or a run that was not taken; nothing is lost, and the same command tries again.
     """
     named, roots = context.config.task.run, run_roots(context.config.paths)
     mirrored = (entry for entry in read_index(roots) if entry.part("wandb").get("mode") in ("online", "offline"))
@@ -23,7 +23,7 @@ def run(context: Context) -> None:
     became = {entry.path: _needless(entry) for entry in found}
     waiting = [entry for entry in found if not became[entry.path]]
     if waiting and (problem := "".join(online_problem(silent=True))):
-        raise OutOfReach(
+        raise Unreachable(
             f"W&B cannot be reached: {problem}. {counted(len(waiting), 'run')} to upload, and nothing is lost: set WANDB_API_KEY or say "
             "`wandb login`, look at the network, and try again."
         )
@@ -36,7 +36,7 @@ def run(context: Context) -> None:
     rows = [[entry.id, entry.title, became[entry.path]] for entry in found]
     print(aligned([["run", "", "W&B"], *rows], left=(0, 1)) if rows else "W&B has every run.")
     if refused := sum(became[entry.path].startswith("not taken") for entry in waiting):
-        raise OutOfReach(f"W&B did not accept {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
+        raise Unreachable(f"W&B did not accept {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
 
 
 def _needless(entry: Entry) -> str:

@@ -112,13 +112,13 @@ def from_hf(name: str, data: dict[str, Any]) -> BytePairTokenizer:
     if model["type"] != "BPE" or data["normalizer"] is not None:
         raise DataError(f"This tokenizer is {model['type']} or changes its text first; only plain byte-pair encoding can be imported.")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    tokenizer = from_letters(name, _pattern(data["pre_tokenizer"]), model["vocab"], pairs)
+    tokenizer = from_byte_characters(name, _pattern(data["pre_tokenizer"]), model["vocab"], pairs)
     if any(added["id"] != tokenizer.eot_id for added in data["added_tokens"]):
         raise DataError("This tokenizer has other special tokens than one behind the merges: its ids would change.")
     return tokenizer
 
 
-def from_letters(name: str, pattern: str, vocabulary: Mapping[str, int], pairs: Sequence[Sequence[str]]) -> BytePairTokenizer:
+def from_byte_characters(name: str, pattern: str, vocabulary: Mapping[str, int], pairs: Sequence[Sequence[str]]) -> BytePairTokenizer:
     """The tokenizer of a vocabulary and merges in which bytes are written as GPT-2's letters; DataError if its ids are not in our order."""
     first = sorted(vocabulary, key=vocabulary.__getitem__)[:BYTES]
     merges = [(vocabulary[left], vocabulary[right]) for left, right in pairs]

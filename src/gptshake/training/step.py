@@ -127,7 +127,7 @@ class Step:
         parameters = [parameter for group in groups for parameter in group["params"] if parameter.grad is not None]
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
         self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of slices: the whole network's
-        self.loss = self.ranks.mean(self.loss)
+        self.loss = self.ranks.all_reduce_mean(self.loss)
         if self._clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, self._clip, self.grad_norm)
         if self.scaler is not None:

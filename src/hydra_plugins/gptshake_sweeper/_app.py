@@ -111,7 +111,7 @@ class HydraApp:
         hydra_texts = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
         return {"trials": self.host.plain(), "conf": conf, "hydra": hydra_texts, "typed": sorted(self.typed)}
 
-    def declared(self, key: str) -> tuple[Any, bool]:
+    def configured(self, key: str) -> tuple[Any, bool]:
         """The value that the config has without the sweep, and whether the key holds integers."""
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(self.config, parent) if parent else self.config

@@ -14,7 +14,7 @@ from gptshake.data.source.files import content_hash
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Two files that count as large and as settled."""
     monkeypatch.setattr(content, "REMEMBERED_FROM", 1)
-    monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))
+    monkeypatch.setattr(content, "_RECENT_NS", -(10**12))
     files = {name: tmp_path / name for name in ("a", "b")}
     for name, file in files.items():
         file.write_text(f"content of {name}")
@@ -59,7 +59,7 @@ def test_another_file_in_its_place_is_noticed(large: dict[str, Path], tmp_path: 
 def test_what_was_touched_a_moment_ago_is_not_remembered(
     large: dict[str, Path], hashed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(content, "_SETTLED_NS", 2 * 10**9)
+    monkeypatch.setattr(content, "_RECENT_NS", 2 * 10**9)
     for _ in range(2):
         content_hash(large, tmp_path / "cache")
     assert hashed == ["a", "b"] * 2

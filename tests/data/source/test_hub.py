@@ -17,7 +17,7 @@ from gptshake.data.config import Selection
 from gptshake.data.source import hub
 from gptshake.data.source.hub import About, Hub, take
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.errors import ConfigError, DataError, OutOfReach
+from gptshake.errors import ConfigError, DataError, Unreachable
 
 CARD = "---\nlicense: cc-by-4.0\nconfigs:\n- config_name: 20231101.xx\n  data_files:\n  - split: train\n    path: 20231101.xx/*\n---\n"
 
@@ -193,7 +193,7 @@ def hub_error(kind: str) -> Callable[[], Exception]:
         (hub_error("GatedRepoError"), DataError, "a/b is gated: accept its terms.*hf auth login"),
         (hub_error("RepositoryNotFoundError"), DataError, r"no data set a/b on the hub, or it is private.*data\.dataset"),
         (hub_error("RevisionNotFoundError"), DataError, r"no such revision.*data\.revision"),
-        (lambda: TimeoutError("timed out"), OutOfReach, r"\(TimeoutError: timed out\)\. Check the network"),
+        (lambda: TimeoutError("timed out"), Unreachable, r"\(TimeoutError: timed out\)\. Check the network"),
     ],
 )
 def test_what_the_hub_refuses_is_a_sentence(
@@ -220,7 +220,7 @@ def test_a_hub_that_breaks_off_is_out_of_reach_and_what_came_is_kept(local: Path
 
     monkeypatch.setattr(source, "_read", breaks)
     came = []
-    with pytest.raises(OutOfReach, match="the same command resumes there"):
+    with pytest.raises(Unreachable, match="the same command resumes there"):
         for document in source.documents():
             came.append(document.id)
     assert came == ["0", "1", "2", "3", "4"]

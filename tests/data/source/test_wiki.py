@@ -16,7 +16,7 @@ from gptshake.data.source.files import TextFiles
 from gptshake.data.source.mediawiki import articles
 from gptshake.data.source.protocol import Position
 from gptshake.data.source.wiki import Excerpt, Wiki
-from gptshake.errors import ConfigError, DataError, OutOfReach
+from gptshake.errors import ConfigError, DataError, Unreachable
 
 PAGE = "<page><title>{t}</title><ns>{ns}</ns><id>{i}</id>{r}<revision><id>9</id><text>{x}</text></revision></page>"
 EXPORT = '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{}</mediawiki>'
@@ -134,7 +134,7 @@ def test_a_hub_out_of_reach_is_a_sentence_with_the_excerpt_as_a_way_out(monkeypa
 
     monkeypatch.setattr(hub, "about", refuse)
     start = time.monotonic()
-    with pytest.raises(OutOfReach, match=r"\(ConnectionError: Name or service not known\).*Check the network.*data\.source=excerpt"):
+    with pytest.raises(Unreachable, match=r"\(ConnectionError: Name or service not known\).*Check the network.*data\.source=excerpt"):
         next(Wiki(n_documents=10).documents())
     assert time.monotonic() - start < 10
 

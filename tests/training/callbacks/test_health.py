@@ -3,13 +3,13 @@
 import pytest
 from hydra.utils import instantiate
 
-from gptshake.training.callbacks.health import HealthChecks, advice
+from gptshake.training.callbacks.health import HealthChecks, problem_of
 
 UNIGRAM = 3.0
 
 
 def kind(*losses: float, progress: float = 0.5) -> str | None:
-    said = advice(list(losses), UNIGRAM, progress, 1e-3)
+    said = problem_of(list(losses), UNIGRAM, progress, 1e-3)
     return said[0] if said else None
 
 
@@ -30,7 +30,7 @@ def test_three_rises_in_a_row_are_told() -> None:
 
 
 def test_the_sentences_name_the_rate_and_the_next_commands() -> None:
-    context, rising = advice([3.5], UNIGRAM, 0.5, 1e-3), advice([2.0, 2.1, 2.2, 2.3], UNIGRAM, 0.5, 1e-3)
+    context, rising = problem_of([3.5], UNIGRAM, 0.5, 1e-3), problem_of([2.0, 2.1, 2.2, 2.3], UNIGRAM, 0.5, 1e-3)
     assert context and rising
     assert "1.00e-03" in context[1] and "optimizer.lr=3.0e-03 and optimizer.lr=3.3e-04" in context[1] and "3.000" in context[1]
     assert "1.00e-03" in rising[1] and "optimizer.lr=3.3e-04" in rising[1] and "model.dropout=0.2" in rising[1]

@@ -30,7 +30,7 @@ from gptshake.files import expanded, sha256, sha256_text, write_atomic
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 REMEMBERED_FROM = 64 << 20  # bytes of all files together from which their hashes are remembered: hashing runs at 2 GB/s
-_SETTLED_NS = 2 * 10**9  # a file touched so shortly before it was hashed is not remembered: the clock of a file system is coarse
+_RECENT_NS = 2 * 10**9  # a file touched so shortly before it was hashed is not remembered: the clock of a file system is coarse
 
 
 @dataclass
@@ -215,8 +215,8 @@ def content_hash(files: Mapping[str, Path], cache: Path | None) -> str:
                 digest = sha256(file)
             except OSError as error:
                 raise DataError(f"{visible(str(file))} cannot be read: {error.strerror}.") from error
-        settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
-        if settled and _stamp(_stat(file)) == _stamp(stat):
+        quiet = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _RECENT_NS
+        if quiet and _stamp(_stat(file)) == _stamp(stat):
             fresh[name] = [*_stamp(stat), digest]
         content.update(f"{name}\0{digest}\n".encode(errors="surrogatepass"))
     if memory is not None and fresh != known:

@@ -19,7 +19,7 @@ from gptshake.data.config import HubKeys, Selection
 from gptshake.data.source.files import content_hash, is_hidden
 from gptshake.data.source.formats import id_of, some_of, text_of
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.errors import ConfigError, DataError, GptshakeError, OutOfReach, first_line
+from gptshake.errors import ConfigError, DataError, GptshakeError, Unreachable, first_line
 from gptshake.files import expanded
 
 REACH_SECONDS = 5.0
@@ -179,7 +179,7 @@ class Hub(HubKeys):
         """The documents; ids are the column ``id``, else shard and row.
 
         Raises:
-            OutOfReach: if the hub does not answer or breaks off.
+            Unreachable: if the hub does not answer or breaks off.
             DataError: if there is no such data set, config, revision or column, or no right to read it.
         """
         name = f"{self._name}{f' ({self.config})' if self.config else ''}"
@@ -195,7 +195,7 @@ class Hub(HubKeys):
                 raise _as_sentence(error, name) from error
             if self._local:
                 raise DataError(f"{name} could not be read: {first_line(error)[:300]}.") from error
-            raise _out_of_reach(error, name) from error
+            raise _unreachable(error, name) from error
 
     def resolved(self) -> dict[str, Any]:
         """The commit that ``data.revision`` meant."""
@@ -266,11 +266,11 @@ def _as_sentence(error: Exception, name: str) -> GptshakeError:
         return DataError(f"There is no data set {name} on the hub, or it is private: check data.dataset, or log in with `hf auth login`.")
     if isinstance(error, (ValueError, FileNotFoundError)):
         return DataError(f"{name} could not be read as asked: {first_line(error)[:300]}. Check data.dataset and data.config.")
-    return _out_of_reach(error, name)
+    return _unreachable(error, name)
 
 
-def _out_of_reach(error: Exception, name: str) -> OutOfReach:
-    return OutOfReach(
+def _unreachable(error: Exception, name: str) -> Unreachable:
+    return Unreachable(
         f"{name} could not be read from the hub ({type(error).__name__}: {first_line(error)[:300]}). Check the network; what was downloaded "
         "is kept, and the same command resumes there."
     )

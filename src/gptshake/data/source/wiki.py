@@ -18,7 +18,7 @@ from gptshake.data.source.hub import Hub
 from gptshake.data.source.mediawiki import Site, articles, prose
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.streams import opened
-from gptshake.errors import ConfigError, DataError, OutOfReach
+from gptshake.errors import ConfigError, DataError, Unreachable
 from gptshake.files import package_folder, sha256
 
 FILE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -113,8 +113,8 @@ class Wiki(WikiKeys):
     def documents(self, start: Position = START) -> Iterator[Document]:
         try:
             yield from self._chosen.documents(start)
-        except OutOfReach as error:
-            raise OutOfReach(f"{error} Or train on the excerpt: data.source=excerpt data.n_documents=null.") from error
+        except Unreachable as error:
+            raise Unreachable(f"{error} Or train on the excerpt: data.source=excerpt data.n_documents=null.") from error
 
     def resolved(self) -> dict[str, Any]:
         """``source`` as chosen, never ``auto``; the commit of a revision that was none."""

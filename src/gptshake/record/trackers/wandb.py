@@ -86,7 +86,7 @@ class WandbTracker(Tracker):
             run.say(f"W&B has not answered in {START_SECONDS:.0f} s; the run continues without waiting for it.")
 
     def _options(self, run: Run, mode: str) -> dict[str, Any]:
-        """For ``mirror``. Under ``wandb agent`` a run is the agent's, or the sweep would not see its numbers; a trial of our own sweeps is not."""
+        """For ``track``. Under ``wandb agent`` a run is the agent's, or the sweep would not see its numbers; a trial of our own sweeps is not."""
         former, trial = run.info.get("wandb") or {}, run.info.get("trial")
         place = {"id": former.get("id") or run.id, "project": self.project, "entity": self.entity}
         if place["id"] != run.id:  # an agent began it
@@ -145,8 +145,8 @@ class WandbTracker(Tracker):
         child.kill()
 
 
-def mirror(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:
-    """Mirror a run until ``ended`` is set; ``answer`` takes ``wandb`` for run.json, ``say``, ``end`` and ``refused``."""
+def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:
+    """Track a run until ``ended`` is set; ``answer`` takes ``wandb`` for run.json, ``say``, ``end`` and ``refused``."""
     import wandb
 
     for _ in history(run.path / "metrics.csv", options["every"]):
@@ -323,7 +323,7 @@ def _main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     try:
         options = json.loads(sys.argv[2])
-        mirror(Run.open(Path(sys.argv[1])), options, ended, lambda **parts: print(json.dumps(parts), file=answers, flush=True))
+        track(Run.open(Path(sys.argv[1])), options, ended, lambda **parts: print(json.dumps(parts), file=answers, flush=True))
     except (Exception, SystemExit) as error:
         print(first_line(error), file=sys.stderr)
     os._exit(0)  # wandb's own end would wait for its service

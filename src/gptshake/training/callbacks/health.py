@@ -24,13 +24,13 @@ class HealthChecks(pl.Callback):
         context = pl_module.context
         self.losses.append(context.row["val/loss"])
         progress = pl_module.steps / pl_module.budget.steps
-        sentence = advice(self.losses, context.store.entropy["unigram"], progress, context.row["train/lr"])
+        sentence = problem_of(self.losses, context.store.entropy["unigram"], progress, context.row["train/lr"])
         if pl_module.steps >= PATIENT_STEPS and sentence and sentence[0] not in self.said:
             self.said.add(sentence[0])
             context.run.say(sentence[1])
 
 
-def advice(losses: list[float], unigram: float, progress: float, lr: float) -> tuple[str, str] | None:
+def problem_of(losses: list[float], unigram: float, progress: float, lr: float) -> tuple[str, str] | None:
     """What to say after a validation, as (kind, sentence), or nothing.
 
     Args:
