@@ -46,7 +46,6 @@ _MOST_LISTED = 20  # uncommitted files that are named
 
 
 def run(arguments: Arguments) -> None:
-    """Check what was asked for and run it."""
     with ExitStack() as stack:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
         if arguments.multirun:  # experiment files are options like others in a sweep
@@ -243,8 +242,8 @@ class _Jobs:
         if self.records:
             with open_dict(cfg):
                 cfg.paths.run_dir = str(path)
-        if multirun and self.done == 1:
-            _hide_secrets(path.parent / "multirun.yaml")
+        if multirun and self.done == 1 and (file := path.parent / "multirun.yaml").exists():  # Hydra's sweeper has written what was typed
+            OmegaConf.save(OmegaConf.create(redacted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))), file)
         try:
             spec = self._spec(path, hydra_cfg, cfg)
             if multirun:
@@ -311,9 +310,3 @@ def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
         if isinstance(error.__cause__, GptshakeError):
             raise error.__cause__ from None
         raise
-
-
-def _hide_secrets(file: Path) -> None:
-    """Hydra's own sweeper has just written the config of all jobs, with whatever was typed."""
-    if file.exists():
-        OmegaConf.save(OmegaConf.create(redacted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))), file)

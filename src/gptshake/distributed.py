@@ -175,7 +175,6 @@ def join() -> Ranks:
 
 
 def leave() -> None:
-    """Dissolve the group, if there is one."""
     from torch import distributed
 
     if distributed.is_initialized():

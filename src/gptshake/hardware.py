@@ -301,7 +301,6 @@ def process_age() -> float | None:
 
 
 def wait(device: str) -> None:
-    """Until the device has done what it was given."""
     if device != "cpu":
         import torch
 

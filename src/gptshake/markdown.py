@@ -26,7 +26,6 @@ def prose(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A text as a code span of one line."""
     line = _line(text) or " "
     ticks, pad = "`" * (1 + max(map(len, re.findall("`*", line)))), " " if "`" in line else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"

@@ -156,7 +156,6 @@ def _clean(text: str, known: re.Pattern[str] | None, patterns: Sequence[re.Patte
 
 
 def _known() -> re.Pattern[str] | None:
-    """What finds every secret whose value is known."""
     values = frozenset(value for value in (*_of_environment(), *_of_dotenv(), *_at_home(), *_learned) if len(value) >= SHORTEST)
     return _pattern(values) if values else None
 

@@ -87,7 +87,6 @@ class Trials(Host):
         return [*ours, "torch.utils.data", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", *own]
 
     def version(self) -> dict[str, Any]:
-        """Version, commit and uncommitted changes."""
         git = self.provenance.get("git", {})
         changes = git.get("diff_sha256") or git.get("code_sha256")
         return {"version": self.provenance.get("version"), "commit": git.get("commit"), "changes": changes}

@@ -43,7 +43,6 @@ SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperCo
 
 
 def parse_overrides(texts: list[str]) -> list[Override]:
-    """Overrides as Hydra understands them."""
     parser = OverridesParser.create()
     parsed = []
     for text in texts:

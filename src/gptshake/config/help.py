@@ -163,6 +163,5 @@ def _text(group: str, option: str) -> str:
 
 
 def _about(text: str) -> str:
-    """The comment at the head of a file."""
     head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     return " ".join(line.lstrip("# ") for line in head if not line.startswith("# @package"))

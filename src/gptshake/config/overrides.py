@@ -332,7 +332,6 @@ def as_options(overrides: list[str], folder: Path) -> list[str]:
 
 
 def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
-    """A file as overrides: its groups, then its keys."""
     what = f"{EXPERIMENT}={path}"
     if path in via:
         raise ConfigError(f"{what} includes itself by its defaults list.")

@@ -49,7 +49,6 @@ def check_groups(cfg: DictConfig, needed: Iterable[str] = ("model", "data", "tok
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse values and combinations that cannot work."""
     _check_missing(cfg)
     _check_parts(cfg)
     for key in (*RULES, *WORDS):
@@ -206,7 +205,6 @@ def _known_keys(path: str, target: str, node: DictConfig) -> set[str]:
 
 
 def check_one_device(cfg: DictConfig, who: str) -> None:
-    """Refuse several devices where each run has one."""
     devices = OmegaConf.select(cfg, "trainer.devices")
     if devices not in (None, 1):
         raise ConfigError(f"{who} trains on one device: leave trainer.devices={devices} out, or use trainer.devices=1.")

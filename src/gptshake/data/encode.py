@@ -141,7 +141,6 @@ def _encoded(shards: list[Shard], corpus: Corpus, tokenizer: Tokenizer, processe
 
 
 def encode_shard(shard: Shard, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Fill the folder of a shard."""
     shard.folder.mkdir(parents=True, exist_ok=True)
     dtype = tokenizer.encode("").dtype.newbyteorder("<")
     starts = np.zeros(len(shard.spans), "<u8")

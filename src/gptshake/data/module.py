@@ -103,7 +103,6 @@ class TrainBatches(Dataset[torch.Tensor]):
         return torch.from_numpy(gather(self.tokens, self._starts[inside], self.block_size))
 
     def _from(self, first: int) -> Iterator[torch.Tensor]:
-        """All batches from a number on."""
         if not self.workers:
             yield from map(self.__getitem__, count(first))
             return

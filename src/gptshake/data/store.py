@@ -125,7 +125,6 @@ class TokenStore:
 
     @property
     def splits(self) -> list[Split]:
-        """Training, validation and, if there is one, test."""
         return [split for split in (self.train, self.val, self.test) if split is not None]
 
 

@@ -51,7 +51,6 @@ def interval_of(steps: int) -> int:
 
 
 def step_seconds(accumulation: int, speed: Speed) -> float:
-    """One optimizer step, with the loop around it."""
     return accumulation * (speed.micro_batch + PASS_OVERHEAD) + speed.update + STEP_OVERHEAD
 
 

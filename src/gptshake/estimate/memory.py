@@ -27,7 +27,6 @@ class Memory:
 
     @property
     def least(self) -> int:
-        """What is needed whatever the activations take."""
         return self.base + self.weights + self.gradients + self.optimizer + self.saving
 
     def holding(self, measured: int) -> "Memory":

@@ -104,7 +104,6 @@ def ratio_band(top: float, bottom: float, top2: float, both: float, bottom2: flo
 
 
 def short(sequences: float) -> str:
-    """A number of sequences, two digits at least."""
     return f"{sequences:.2g}" if sequences < 10 else short_count(sequences)
 
 

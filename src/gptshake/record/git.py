@@ -82,7 +82,6 @@ class Code:
 
 
 def read_code() -> Code:
-    """Ask git about the package's own checkout."""
     root = None
     try:
         root = _checkout()

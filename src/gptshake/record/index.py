@@ -80,7 +80,6 @@ class Entry:
 
     @property
     def study(self) -> str | None:
-        """Name of the study that the run is a trial of."""
         return str(self.part("trial").get("study") or "") or None
 
     @property

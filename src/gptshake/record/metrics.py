@@ -93,7 +93,6 @@ class MetricsWriter:
             self.flush()
 
     def close(self) -> None:
-        """Flush and let go of the file."""
         self.flush()
         os.close(self._handle)
 

@@ -79,7 +79,6 @@ class Run:
         return cls(path.absolute(), read_run(path))
 
     def config(self) -> dict[str, Any]:
-        """config.yaml as plain values."""
         return yaml.safe_load(yaml_text(self.path / "config.yaml")) or {}
 
     def update(self, **fields: Any) -> None:
@@ -99,7 +98,6 @@ class Run:
         self.update(sittings=start_session(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
 
     def session_starts_from(self, step: int) -> None:
-        """Note after which step this session goes on."""
         if known := self.info.get("sittings"):
             self.update(sittings=[*known[:-1], known[-1] | {"from_step": step}])
 
@@ -144,7 +142,6 @@ class Run:
         cut_samples(self.path / "samples.md", int(self.last_row().get("step", 0)))
 
     def rows(self) -> list[Row]:
-        """All rows so far, exactly as they were appended."""
         return read_rows(self.path / "metrics.csv")
 
     def history(self, every: int) -> list[Row]:
@@ -160,7 +157,6 @@ class Run:
         append_sample(self.path / "samples.md", Sample(step, tokens, redact(" ".join(title.split())), redact(text)))
 
     def samples(self) -> list[Sample]:
-        """All texts so far."""
         return read_samples(self.path / "samples.md")
 
     def finish(self, status: str, reason: str | None = None, summary: Mapping[str, Any] | None = None) -> None:
@@ -194,7 +190,6 @@ class NullRun(Run):
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What a run's run.json holds."""
     info = parse_run(path)
     if why := malformed(info):
         raise RecordError(f"{path / 'run.json'} is damaged: {why}.")

@@ -48,7 +48,6 @@ def _misfit(node: Any, shape: Any, place: str) -> str | None:
 
 
 def _inconsistent(study: Mapping[str, Any]) -> str | None:
-    """Parts that do not go together."""
     confirm = study.get("confirm") or []
     if not all(trial["runs"] for trial in confirm):
         return "a confirmation has no runs"

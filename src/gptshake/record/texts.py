@@ -38,7 +38,6 @@ class Note(NamedTuple):
 
 
 def append_sample(path: Path, sample: Sample) -> None:
-    """Add one section at the end of the file."""
     with path.open("a", encoding="utf-8", errors="replace", newline="\n") as file:  # replace: a lone surrogate must not stop a run
         file.write(_section(sample))
 

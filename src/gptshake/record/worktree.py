@@ -80,7 +80,6 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
 
 
 def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> str:
-    """What is installed, if it is the run's code."""
     version, then = info.get("version"), state.get("code_sha256")
     now = code_sha256() if then else ""
     if then and then == now:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gptshake.console import one_line, visible
+from gptshake.console import aligned, one_line, visible
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.files import sha256
 from gptshake.record.git import commits_between, stat_between
@@ -17,7 +17,6 @@ from gptshake.record.index import BROKEN, SECONDS, SPEED, TOKENS, Entry
 from gptshake.record.metrics import Row
 from gptshake.report.changes import changed_keys, machine_facts, value_text
 from gptshake.report.runs_table import lines
-from gptshake.report.tables import aligned
 
 MOST_COMMITS, MOST_LINES = 20, 12  # shown of a list of commits, of a file's changes
 LARGEST_KEPT = 1 << 24  # bytes of a patch or a copied file that are compared line by line

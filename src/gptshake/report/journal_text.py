@@ -65,7 +65,6 @@ class Experiment:
 
     @property
     def varied(self) -> list[str]:
-        """Keys of the study's axes."""
         return [str(axis["key"]).lstrip("+") for axis in self.study["axes"]] if self.study else []
 
     @cached_property
@@ -154,7 +153,6 @@ class Timeline:
         self._commit: str | None = None
 
     def section(self, experiment: Experiment) -> Section:
-        """The section of the next experiment."""
         main, bpb, config, data = experiment.main, experiment.results["val/bpb"], experiment.main.config, experiment.main.part("data")
         # What names the text that a run is validated on, and the rule of its bits per byte: runs that share a name compare. One is the
         # hash of the text itself, which earlier versions did not record, the other that of its tokens.

@@ -9,10 +9,9 @@ import time
 from statistics import fmean
 from typing import TextIO
 
-from gptshake.console import Console, cut
+from gptshake.console import Console, aligned, cut
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.report.study_stats import DONE, Best, Rows, best, digits, names, params_text, run_values, seconds_of, short
-from gptshake.report.tables import aligned
 
 RENEW_S = 0.33  # between renewals of a terminal
 

@@ -155,7 +155,6 @@ def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
 
 
 def _ring(axes: Axes, x: float, y: float) -> None:
-    """Around a point that is named in the caption."""
     axes.plot([x], [y], "o", markersize=10, markerfacecolor="none", markeredgecolor=VERMILION, markeredgewidth=1.6, clip_on=False)
 
 

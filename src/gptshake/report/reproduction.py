@@ -54,7 +54,6 @@ class Comparison:
 
 
 def compare(then: Sequence[Row], now: Sequence[Row]) -> Comparison:
-    """Compare the losses of the steps that both have."""
     again, found, counts = {row["step"]: row for row in now}, list[Deviation](), dict.fromkeys(COLUMNS, 0)
     pairs = [(row, again[row["step"]]) for row in then if row["step"] in again]
     for old, new in pairs:

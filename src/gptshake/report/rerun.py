@@ -28,7 +28,6 @@ def command(study: Rows, overrides: Iterable[str]) -> str:
 
 
 def quoted(override: str) -> str:
-    """An override whose value is safe in a shell."""
     key, equals, value = override.partition("=")
     if re.fullmatch(r"'[A-Za-z0-9_./-]+'", value):  # quoted for Hydra's grammar; the shell and we need no quotes
         value = value[1:-1]
@@ -41,7 +40,6 @@ def use(study: Rows, folder: Path) -> str:
 
 
 def best_yaml(study: Rows, best: Best) -> str:
-    """The best trial as an experiment file of Hydra."""
     import yaml
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

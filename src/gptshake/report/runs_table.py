@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from gptshake import console
-from gptshake.console import one_line
+from gptshake.console import aligned, one_line
 from gptshake.errors import ConfigError, closest
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.keys import RESULT, is_free
@@ -24,7 +24,6 @@ from gptshake.record.index import ABOUT, BROKEN, SECONDS, SPEED, TOKENS, Entry, 
 from gptshake.record.metrics import COLUMNS as METRICS
 from gptshake.record.shape import STATUSES
 from gptshake.report.changes import key_text, value_text
-from gptshake.report.tables import aligned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +85,6 @@ def _rank(value: Any) -> tuple[bool, Any]:
 
 
 def _holds(entries: Sequence[Entry], comparisons: Sequence[tuple[str, ...]]) -> "pd.Series[bool]":
-    """For which runs all comparisons hold."""
     import pandas as pd  # late: a third of a second
 
     def matches(value: Any, words: Sequence[str]) -> bool:

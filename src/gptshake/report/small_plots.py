@@ -143,7 +143,6 @@ def _text(x: float, y: float, text: str, colour: str = INK, anchor: str = "start
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round values between two ends."""
     step = 10.0 ** math.floor(math.log10((high - low) / 3))
     step *= max(factor for factor in (1, 2, 5) if factor * step <= (high - low) / 3)
     return [float(value) for value in np.round(np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step, 10)]

@@ -48,7 +48,6 @@ class Scale:
     declared: float | None
 
     def at(self, value: float) -> float:
-        """Position of a value on the scale."""
         return math.log2(value) if self.log else value
 
 
@@ -73,7 +72,6 @@ class Difference:
 
 
 def run_values(trial: Rows) -> list[float]:
-    """Values of a trial's finished runs."""
     return [run["value"] for run in trial.get("runs", []) if run["state"] == "ok" and is_number(run["value"])]
 
 
@@ -93,7 +91,6 @@ def tokens_of(study: Rows, trial: Rows) -> int | None:
 
 
 def seconds_of(trial: Rows) -> float | None:
-    """Total time of a trial's ended runs."""
     spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
     return sum(spans) if spans else None
 
@@ -320,7 +317,6 @@ def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
 
 
 def batch_scale(study: Rows) -> Scale | None:
-    """The axis of batch sizes, if there is one."""
     return next((scale for scale in scales(study) if scale.name.startswith("batch")), None)
 
 

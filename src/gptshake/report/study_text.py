@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from gptshake.console import aligned
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.report import study_stats as stats
 from gptshake.report.rerun import command, overrides_of, use
 from gptshake.report.study_stats import Best, Points, Rows, Scale
-from gptshake.report.tables import aligned
 
 LONG_WARMUP = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
 MIDDLE = (0.2, 0.6)  # shares of a run between which a learning curve's slope is taken: the rate has risen and mostly not yet fallen

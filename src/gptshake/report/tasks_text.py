@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptshake.console import aligned
 from gptshake.estimate import laws
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.budget import Budget, micro_batch
@@ -17,7 +18,6 @@ from gptshake.estimate.memory import Memory
 from gptshake.estimate.noise_scale import short as two_digits
 from gptshake.report.rerun import quoted
 from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
-from gptshake.report.tables import aligned
 
 Facts = Mapping[str, Any]
 LR_RULES = {
@@ -109,7 +109,6 @@ def _lr_warnings(found: Facts) -> list[str]:
 
 
 def fit_batch_row(row: Tried, batch: int, block_size: int) -> str:
-    """One trial as a line, while others go on."""
     size = f"{row.size:>5} sequence{'s' if row.size > 1 else ' '}"
     if not row.fits:
         return f"{size}  {'do' if row.size > 1 else 'does'} not fit: {row.why}"
@@ -117,7 +116,6 @@ def fit_batch_row(row: Tried, batch: int, block_size: int) -> str:
 
 
 def fit_batch_text(facts: Facts) -> str:
-    """The table, and what to do."""
     tried, batch, block = sorted(facts["tried"], key=lambda row: row.size), facts["batch_size"], facts["block_size"]
     best, beyond, most = fastest(tried, batch), fastest(tried, batch, beyond=True), largest(tried)
     fast = "fastest" if beyond.size <= batch else f"fastest for steps of {batch}"
@@ -183,14 +181,12 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
 
 
 def memory_parts(memory: Memory) -> dict[str, int]:
-    """The parts that make up the peak."""
     parts = {"process": memory.base, "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer}
     held = memory.activations or 0
     return parts | ({"activations": held} if held >= memory.saving else {"saving a checkpoint": memory.saving})
 
 
 def peak_of(facts: Facts) -> str:
-    """The peak of memory against the device's."""
     memory = facts["memory"]
     known = f"at least {short_bytes(memory.least)}, activations not known," if memory.total is None else short_bytes(memory.total)
     return f"{known} of {short_bytes(facts['memory_there'])}"

@@ -123,7 +123,6 @@ def automatic(cfg: DictConfig, store: TokenStore, budget: Budget) -> tuple[int, 
 
 
 def cache(cfg: DictConfig, store: TokenStore, tried: list[Tried]) -> None:
-    """Keep what was found for the next run."""
     file = _cache_file(cfg, store)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps([asdict(row) for row in tried]))

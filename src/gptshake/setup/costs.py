@@ -78,7 +78,6 @@ def model_costs(cfg: DictConfig, vocab_size: int) -> Costs:
 
 
 def overhead(cfg: DictConfig, store: TokenStore, model: Costs, budget: Budget) -> Overhead:
-    """What the run does besides its steps."""
     trainer, samples = cfg.trainer, OmegaConf.select(cfg, "callbacks.samples")
     most, devices = trainer.limit_val_batches, 1 if trainer.devices == AUTO else trainer.devices
 

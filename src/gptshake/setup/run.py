@@ -129,7 +129,6 @@ def follow() -> None:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draw the curves of a run."""
     from gptshake.report.plots_run import plot_noise_scale, plot_run
 
     return [*plot_run(folder), *plot_noise_scale(folder)]

@@ -248,7 +248,6 @@ class Controller:
             self._finish(trial)
 
     def _apply(self, run: RunRow, outcome: Outcome) -> None:
-        """Note how a run ended, in the states of a study."""
         run.ended, run.reason = self.study.now(), outcome.reason or None
         if outcome.status == "stopped" and SIGNALS.received is not None:
             run.state = "stopped"

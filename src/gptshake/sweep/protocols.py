@@ -65,7 +65,6 @@ class Host:
         return {}
 
     def modules(self) -> Sequence[str]:
-        """What to import before runs are forked."""
         return ()
 
     def on_start(self, folder: Path) -> None:

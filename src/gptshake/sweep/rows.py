@@ -92,7 +92,6 @@ class Header:
     expected: list[int] | None = None  # trials of a search that ends by itself: usually, and at most
 
     def identity(self) -> dict[str, Any]:
-        """What may not change under a study's name."""
         space = {axis["key"]: {key: axis[key] for key in ("low", "high", "log", "powers", "choices")} for axis in self.axes}
         study = {key: getattr(self, key) for key in ("objective", "direction", "repeats")}
         if self.schedule:  # the defaults of another version may give another one

@@ -166,7 +166,6 @@ class LineSearch:
         return min(max(x, self._low), self._high)
 
     def _x(self, value: float) -> float:
-        """A value in steps."""
         low, high = self._axis.bounds
         return math.log2(value) / STEP_BITS if self._axis.log else STEPS * (value - low) / (high - low)
 
@@ -312,7 +311,6 @@ def lower_bound(known: Sequence[tuple[float, float]], left: int) -> float:
 
 
 def start_of(axes: Sequence[Axis]) -> Params | None:
-    """The starting values, where every axis has one."""
     start = {axis.key: value for axis in axes if (value := _configured(axis)) is not None}
     return start if axes and len(start) == len(axes) else None
 

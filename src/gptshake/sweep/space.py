@@ -57,7 +57,6 @@ class Axis:
         return self.low, self.high
 
     def override(self, value: Value) -> str:
-        """The value as the shell would give it."""
         return f"{self.key}={value!r}" if isinstance(value, float) else f"{self.key}={value}"
 
     def plain(self) -> dict[str, Any]:

@@ -175,7 +175,6 @@ class Study:
         return type(self._study.pruner).__name__
 
     def tell(self, row: TrialRow) -> None:
-        """End a trial as its row says."""
         state = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}.get(row.state, TrialState.FAIL)
         if row.value is None and state is TrialState.COMPLETE:
             state = TrialState.FAIL  # a task that returns no number is only run, not ranked; Optuna has no word for that
@@ -227,7 +226,6 @@ class Study:
         return f"{f'All {len(last)} trials' if len(last) > 1 else 'The only trial'} {how}, so there is no answer."
 
     def rows(self) -> dict[str, Any]:
-        """Everything as plain values, as in study.json."""
         return asdict(self.header) | {
             "state": self.state,
             "deadline": self.deadline,
@@ -237,7 +235,6 @@ class Study:
         }
 
     def write(self) -> None:
-        """Replace study.json."""
         write_atomic(self.folder / STUDY_FILE, json.dumps(redacted(self.rows()), indent=1) + "\n")
         self.changed = False
 

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from gptshake.console import one_line
+from gptshake.console import aligned, one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, RecordError, closest
 from gptshake.estimate.formatting import short_bytes
 from gptshake.files import expanded
 from gptshake.record.index import STUDY_FILE, read_index
 from gptshake.record.lock import is_alive
-from gptshake.report.tables import aligned
 
 CACHES = ("stores", "corpora", "tokenizers", "fits")  # folders of the cache; all of it can be made again
 

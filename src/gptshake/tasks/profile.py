@@ -68,7 +68,6 @@ def run(context: Context) -> None:
 
 
 def _profile(context: Context, start: dict[str, float], folder: Path) -> None:
-    """Measure, print, and fill the folder."""
     cfg, budget = context.config, context.plan
     from gptshake.report.plots_tasks import draw_profile
     from gptshake.report.tasks_text import profile_text

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from gptshake.config.overrides import refuse_another_config, repeated, stored_config
 from gptshake.config.values import more_than_a_value
-from gptshake.console import one_line
+from gptshake.console import aligned, one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.formatting import counted
@@ -34,7 +34,6 @@ from gptshake.record.run import Run, find_run, is_made_here, read_run, run_roots
 from gptshake.record.worktree import PATCH, Code, is_unchanged, restored, untracked_files
 from gptshake.redaction import redact_code
 from gptshake.report.reproduction import compare, environment_differences, same_machine, steps_of_first_code, verdict
-from gptshake.report.tables import aligned
 
 Info = dict[str, Any]
 POLL_S = 0.02

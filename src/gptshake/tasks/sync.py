@@ -1,5 +1,6 @@
 """``task=sync``: upload to W&B, from their records and under the same ids, runs that were offline, cut short or not taken in time."""
 
+from gptshake.console import aligned
 from gptshake.context import Context
 from gptshake.errors import Unreachable, first_line
 from gptshake.estimate.formatting import counted
@@ -7,7 +8,6 @@ from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.record.trackers.wandb import WandbTracker, online_problem
-from gptshake.report.tables import aligned
 
 
 def run(context: Context) -> None:

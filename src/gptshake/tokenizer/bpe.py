@@ -63,7 +63,6 @@ class BytePairTokenizer(ByteLevel):
 
     @cached_property
     def encoding(self) -> Any:
-        """tiktoken's object for this vocabulary."""
         return self._encoding(self.pattern)
 
     @cached_property

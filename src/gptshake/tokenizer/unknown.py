@@ -41,7 +41,6 @@ class Unknown:
 
     @property
     def nats(self) -> float:
-        """What all of them cost."""
         return self.seen * math.log(self.kinds + 1) + self.unseen * math.log(CODE_POINTS)
 
 

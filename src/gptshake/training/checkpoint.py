@@ -78,7 +78,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
     return run_dir / "checkpoints" / f"step-{step:08d}"
 
 

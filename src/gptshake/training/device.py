@@ -69,7 +69,6 @@ class Stamp:
             self._clock = time.perf_counter()
 
     def wait(self) -> None:
-        """Until this moment has come."""
         if self._event:
             self._event.synchronize()
 

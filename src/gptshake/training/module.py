@@ -36,7 +36,6 @@ class GPTModule(pl.LightningModule):
 
     @property
     def steps(self) -> int:
-        """Finished optimizer steps."""
         return self.step.steps
 
     @property
@@ -51,7 +50,6 @@ class GPTModule(pl.LightningModule):
 
     @property
     def budget(self) -> Budget:
-        """Batch and length of the run."""
         return self.step.budget
 
     def __getstate__(self) -> dict[str, Any]:

@@ -160,7 +160,6 @@ class Step:
         self.begin()
 
     def micro_batch(self, batch: Tensor) -> None:
-        """One forward and backward pass."""
         loss = self.forward(to_device(batch, next(self.model.parameters()).device)) / self.budget.accumulation
         if self.micro_batches == 0:
             self.optimizer.zero_grad(set_to_none=True)

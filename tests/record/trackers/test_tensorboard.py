@@ -81,8 +81,3 @@ def test_without_the_package_there_is_a_sentence(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"gptshake\[tensorboard\]"):
         TensorBoardTracker().start(recorded(tmp_path))
-
-
-def test_an_interval_counts_from_one() -> None:
-    with pytest.raises(ConfigError, match=r"logger\.every=0"):
-        TensorBoardTracker(every=0)

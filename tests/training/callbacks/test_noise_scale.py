@@ -108,11 +108,6 @@ def test_a_batch_of_one_sequence_is_refused(training: Any) -> None:
         training(batch=1, micro=1).fit(NoiseScale())
 
 
-def test_steps_between_measurements_are_counted_from_one() -> None:
-    with pytest.raises(ConfigError, match="split_every=0 cannot work"):
-        NoiseScale(0)
-
-
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from pytorch_lightning.plugins.precision import Precision

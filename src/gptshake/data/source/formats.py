@@ -60,7 +60,6 @@ class File:
 
     @property
     def shown(self) -> str:
-        """Its path for messages."""
         return visible(str(self.path))
 
 
@@ -153,7 +152,6 @@ def id_of(row: Mapping[str, Any], otherwise: str) -> str:
 
 
 def some_of(names: Mapping[str, Any] | list[str]) -> str:
-    """A few names of what is there instead."""
     some = [visible(str(name)) for name in names]
     return ", ".join(some[:8]) + (f" and {len(some) - 8} more" if len(some) > 8 else "") if some else "none at all"
 
@@ -226,7 +224,6 @@ class _Window:
         return found[0]
 
     def rest(self) -> str:
-        """The beginning of what is here, for a sentence."""
         return visible(self.text[self.at : self.at + 20])
 
     def object(self, where: str) -> dict[str, Any]:

@@ -154,7 +154,6 @@ class Hub(HubKeys):
 
     @property
     def licence(self) -> str:
-        """What the card of the data set says."""
         if not self._local:
             return f"{self._name}, {self._about().licence}"
         from huggingface_hub.repocard import metadata_load
@@ -202,7 +201,6 @@ class Hub(HubKeys):
         return {} if self._local else {"revision": self._commit()}
 
     def _read(self, rows: Any, shard: int) -> Iterator[Row]:
-        """Ids and texts of one shard."""
         for number, row in enumerate(rows.shard(rows.num_shards, shard)):
             if self.text_key not in row:
                 raise DataError(f"{self._name} has no column {self.text_key}, but {some_of(row)}. Name the text's: data.text_key=…")
@@ -210,7 +208,6 @@ class Hub(HubKeys):
             yield id_of(row, row_id), text_of(row[self.text_key], f"{self._name}, row {row_id},", self.text_key)
 
     def _open(self) -> Any:
-        """The data set, open for streaming."""
         commit = None if self._local else self._about().commit  # also finds out quickly whether the hub is there
         import datasets  # 0.75 s: only when documents are really fetched
 

@@ -18,13 +18,9 @@ class TensorBoardTracker(Tracker):
 
     Args:
         every: a row is written every so many steps, and whenever it holds a validation.
-    Raises:
-        ConfigError: for an interval out of sense.
     """
 
     def __init__(self, every: int = 10) -> None:
-        if every < 1:
-            raise ConfigError(f"logger.every={every} cannot be: it counts steps per logged row, from 1 up.")
         self.every = every
         self._writer: Any = None
 

@@ -50,7 +50,6 @@ class LocalSlots:
         self.threads, self.device = 1, ""
 
     def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
-        """Start the server that runs are forked from."""
         self.server = ChildRunner(partial(_do, target), preload=modules)
 
     def probe(self, task: Any, folder: Path) -> Outcome:

@@ -187,7 +187,6 @@ class Metrics(pl.Callback):
 
 
 def monitor(module: GPTModule, row: Row) -> None:
-    """Show a row to callbacks, ours and Lightning's."""
     module.context.row = row
     module.trainer.callback_metrics.update({name: torch.tensor(row[name]) for name in MONITORED if name in row})
 
@@ -201,7 +200,6 @@ def write_row(module: GPTModule, row: Row, trackers: Sequence[Tracker]) -> None:
 
 
 def not_finite(row: Row, what: str, effect: str = "") -> str:
-    """The sentence that ends a diverging run."""
     return (
         f"Step {row['step']}: the {what} is not finite (learning rate {row['train/lr']:.3g}){effect}. "
         "Try a lower optimizer.lr, a longer warm-up or a tighter trainer.gradient_clip_val."

@@ -29,13 +29,9 @@ class NoiseScale(pl.Callback):
     Args:
         split_every: steps between measurements in a run without accumulation, where each costs one more pass; with accumulation
             every step is measured.
-    Raises:
-        ConfigError: steps below 1.
     """
 
     def __init__(self, split_every: int = 10) -> None:
-        if split_every < 1:
-            raise ConfigError(f"callbacks.noise_scale.split_every={split_every} cannot work: it counts steps, from 1 up.")
         self.split_every = split_every
         self._passing: list[Tensor] = []  # norms of the parameters' gradients in the current pass
         self._passed: list[Tensor] = []  # squared norms of the step's micro-batches

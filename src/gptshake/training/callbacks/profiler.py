@@ -167,7 +167,6 @@ class Profiler(pl.Callback):
         self._watching: Iterator[Timeline | Labels | None] = iter(())
 
     def timed(self, loader: Iterable[Tensor]) -> TimedLoader:
-        """The loader to train on in place of this one."""
         self.loader = TimedLoader(loader, self.announcer)
         return self.loader
 

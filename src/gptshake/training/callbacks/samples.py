@@ -44,7 +44,6 @@ class Samples(pl.Callback):
         self.how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     def due(self, n_steps: int) -> set[int]:
-        """Finished steps after which a sample is drawn."""
         if self.times < 2:
             return {n_steps} if self.times == 1 else set()
         return {round(n_steps * part / (self.times - 1)) for part in range(self.times)}
