@@ -53,7 +53,7 @@ HEAVY = {
         "record.trackers.tensorboard",
     ],
     "pytorch_lightning": ["training.*", "data.module", "setup.*"],
-    "hydra": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.rerun"],
+    "hydra": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.study_text"],
     "omegaconf": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials"],
     "wandb": ["record.trackers.*"],
     "optuna": ["sweep.*"],

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from gptshake.config.compose import compose
 from gptshake.config.overrides import as_options, written_out
 from gptshake.errors import ConfigError
-from gptshake.report.rerun import best_yaml
 from gptshake.report.study_stats import best
+from gptshake.report.study_text import best_yaml
 
 FIXED = ["model=tiny", "data=text_char", "data.path='a b, (c).txt'", "trainer.max_steps=null", "trainer.max_tokens=1000", "note='it''s'"]
 OVERRIDES = ["scheduler=cosine", "scheduler.warmup=0.05", "optimizer.lr=0.0012", "seed=7"]

@@ -19,7 +19,7 @@ from gptshake.report.difference import (
     value_at,
     varying,
 )
-from gptshake.report.plots_compare import comparison_plot
+from gptshake.report.plots_run import comparison_plot
 
 Make = Callable[..., Entry]
 CHAR = "tokenizer: {_target_: a.Char}\noptimizer: {lr: 0.002}\n"

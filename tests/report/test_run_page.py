@@ -9,7 +9,7 @@ import pytest
 
 from gptshake.record.index import Entry, read_entry
 from gptshake.record.run import Run
-from gptshake.report.run_page import run_page, write_run_page
+from gptshake.report.pages import run_page, write_run_page
 
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>& 日本語"
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from gptshake.config.compose import compose
 from gptshake.errors import ConfigError, RecordError
-from gptshake.report.rerun import best_yaml
-from gptshake.report.study_page import report
+from gptshake.report.pages import report
 from gptshake.report.study_stats import best, differences
+from gptshake.report.study_text import best_yaml
 from gptshake.tasks import report as task
 
 Make = Callable[..., dict[str, Any]]

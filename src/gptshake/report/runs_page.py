@@ -15,7 +15,7 @@ import numpy as np
 from gptshake.estimate.formatting import short_count
 from gptshake.record.index import SECONDS, SPEED, TOKENS, Entry
 from gptshake.report.changes import counting, machine_facts, value_text
-from gptshake.report.html import document
+from gptshake.report.pages import document
 from gptshake.report.runs_table import changes_of, changes_text, figure_texts, old_rule, shared
 from gptshake.report.series import SERIES, extremes, smooth
 

@@ -2,15 +2,17 @@
 
 import math
 import re
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from gptshake.console import aligned
 from gptshake.estimate.formatting import counted, duration, short_count
+from gptshake.keys import key_of
 from gptshake.report import study_stats as stats
-from gptshake.report.rerun import command, overrides_of, use
 from gptshake.report.study_stats import Best, Points, Rows, Scale
 
 LONG_WARMUP = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
@@ -18,6 +20,9 @@ MIDDLE = (0.2, 0.6)  # shares of a run between which a learning curve's slope is
 SAME_TIME = 1.03  # factor in time below which two batches took equally long
 UNMEASURED = "values that were tried; the noise between seeds was not measured: repeats=3 measures it"
 DIFFERENCE_HEAD = ["change", "difference", "± error", "percent", "speed", "seeds", "verdict"]
+GROUPS = ("task", "model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks")
+EXPERIMENTS = ("experiment", "debug")  # groups of whole recipes; an experiment file builds upon them
+WHERE = ("hydra", "paths", "dirty", "resume", "study")  # where and how it ran, not what
 
 
 def verdict(study: Rows, folder: Path | None = None) -> list[str]:
@@ -284,3 +289,61 @@ def trial_table(study: Rows) -> tuple[list[str], list[list[str]]]:
         ]
         rows.append(cells)
     return ["trial", "state", *called.values(), study["objective"], "tokens/s", "took", "why"], rows
+
+
+def overrides_of(study: Rows, winner: Best) -> list[str]:
+    """All overrides of the best trial; of two for one key the later one."""
+    return list({key_of(text): text for text in [*study["fixed"], *winner.trial["overrides"]]}.values())
+
+
+def command(study: Rows, overrides: Iterable[str]) -> str:
+    """The shell command of one run with these overrides."""
+    program = study.get("program") or "gptshake"
+    start = f"python {shlex.quote(program)}" if program.endswith(".py") or "/" in program else f"python -m {shlex.quote(program)}"
+    return " ".join([start, *map(quoted, overrides)])
+
+
+def quoted(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if re.fullmatch(r"'[A-Za-z0-9_./-]+'", value):  # quoted for Hydra's grammar; the shell and we need no quotes
+        value = value[1:-1]
+    return f"{shlex.quote(key) if '~' in key else key}{equals}{shlex.quote(value) if value else ''}"
+
+
+def use(study: Rows, folder: Path) -> str:
+    """The shell command that takes the best trial as the start of another run."""
+    return command(study, [f"experiment={folder / 'best.yaml'}"])
+
+
+def best_yaml(study: Rows, winner: Best) -> str:
+    import yaml
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    defaults, values, tokens = list[Any](), dict[str, Any](), stats.tokens_of(study, winner.trial)
+    head = f"Study {study['name']}, trial {winner.trial['number']}: {study['objective']} {stats.digits(winner.value)}"
+    head += f" (mean of {winner.seeds} seeds)" if winner.seeds > 1 else ""
+    lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
+    for text in overrides_of(study, winner):
+        key = key_of(text)
+        if re.split(r"[./]", key)[0] in WHERE:
+            continue
+        try:
+            value = OverridesParser.create().parse_override(text).value()
+        except HydraException:  # not Hydra's grammar: another program wrote the record
+            key, value = f"@{key}", None
+        if text.startswith("~") or "@" in key or "/" in key:
+            lines.append(f"# Cannot be said in a file, so add it to the command line: {text}")
+        elif key in EXPERIMENTS:
+            defaults += [f"/{key}/{value}"] if value is not None else []
+        elif key in GROUPS:
+            defaults.append({f"override /{key}": value})
+        else:
+            *parents, leaf = key.split(".")
+            node = values
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = value
+    defaults.sort(key=lambda one: isinstance(one, dict))  # experiments first
+    body = ({"defaults": defaults} if defaults else {}) | values
+    return "\n".join([*lines, yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=1_000_000) if body else ""])

@@ -39,7 +39,7 @@ def run(context: Context) -> None:
     }
     for title, lines in sections.items():
         print(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n", flush=True)
-    from gptshake.report.plots_compare import comparison_plot
+    from gptshake.report.plots_run import comparison_plot
 
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []
     name = "-".join([*(Path(name).name for name in called[:_MOST_NAMED]), *more])

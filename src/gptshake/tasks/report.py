@@ -32,7 +32,7 @@ def run(context: Context) -> None:
     if wanted and any(targets.values()):
         raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")
     if wanted:
-        from gptshake.report.run_page import write_run_page  # its curves need numpy
+        from gptshake.report.pages import write_run_page  # its curves need numpy
 
         entry = read_entry(find_run(str(wanted), run_roots(cfg.paths)))
         print(written(lambda: [write_run_page(entry)]))
@@ -54,7 +54,7 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
         RecordError: there is no study, or its record is damaged.
     """
     refuse_links(folder)
-    from gptshake.report.study_page import report  # brings matplotlib
+    from gptshake.report.pages import report  # brings matplotlib
 
     study = read_study(folder)
     files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))
