@@ -1,7 +1,7 @@
 """No secret in a record, a log or a tracker: ``redact`` for texts, ``redacted`` for plain values, ``redact_code`` for sources.
 
 A secret is known by its value (environment, .env, keys at home, what ``oc.env`` brought), by its shape or by its name. What is shorter than six
-letters is not found in a text, and now and then something harmless is hidden. The environment is read anew at each call.
+characters is not found in a text, and now and then something harmless is hidden. The environment is read anew at each call.
 """
 
 import codecs
@@ -106,7 +106,7 @@ def redact_code(content: bytes, path: str) -> bytes:
 
 
 def _encoding(content: bytes) -> str:
-    """UTF-16 or UTF-32 by the byte order mark or, of Latin letters, by its zeros; else UTF-8."""
+    """UTF-16 or UTF-32 by the byte order mark or, of Latin text, by its zeros; else UTF-8."""
     for mark, name in _MARKS:
         if content.startswith(mark):
             with suppress(ValueError):

@@ -16,7 +16,7 @@ ONCE_A_STEP = ("optimizer", "logging")  # the other parts come again with every 
 MOST_WORKERS = 16
 HAND_OVER_S = 1e-3  # what a worker needs to hand a batch over
 LOW_MFU = 0.15  # below it passes are too small to fill a device: 0.3 to 0.4 is usual on a CPU, 0.3 to 0.5 on a GPU
-MUCH_VALIDATION, GOOD_VALIDATION = 0.15, 0.05  # shares of the training: what is mentioned, and what is advised
+MUCH_VALIDATION, GOOD_VALIDATION = 0.15, 0.05  # shares of the training: what is mentioned, and what is recommended
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The run record: directory, metrics, provenance, lease, trackers."""
+"""The run record: directory, metrics, provenance, lock, trackers."""

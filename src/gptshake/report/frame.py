@@ -144,7 +144,7 @@ def _fix_layout(figure: Figure) -> None:
 
 
 def _find_glyphs(figure: Figure) -> None:
-    """Letters that the usual font lacks are drawn in one of the system's that has them, or else written as ``\\u65e5``."""
+    """Characters that the usual font lacks are drawn in one of the system's that has them, or else written as ``\\u65e5``."""
     texts = figure.findobj(Text)
     lacking = frozenset("".join(text.get_text() for text in texts)) - _characters_of(findfont(FAMILY)) - {"\n"}
     if not lacking:

@@ -136,7 +136,7 @@ def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figu
     shown = [*estimates[:: max(1, len(estimates) // POINTS)][:-1], last]
     _draw_scale(upper, shown, batch)
     tokens = [one.tokens for one in shown]
-    parts = {  # what cannot be told from 0 is left out
+    parts = {  # what is not distinct from 0 is left out
         ("signal", GREEN): [one.signal if one.signal > 2 * one.signal_error < math.inf else math.nan for one in shown],
         ("noise", ORANGE): [one.noise / batch.sequences if one.noise > 0 else math.nan for one in shown],
     }

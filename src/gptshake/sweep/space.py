@@ -97,19 +97,19 @@ def is_configured_range(override: Override) -> bool:
     return (override.input_line or "").partition("=")[2] == f"choice({RANGE})"  # the parsed value has lost its quotes
 
 
-def axis_of(override: Override, ranges: Mapping[str, str], declared: Callable[[str], tuple[Any, bool]]) -> Axis:
+def axis_of(override: Override, ranges: Mapping[str, str], configured: Callable[[str], tuple[Any, bool]]) -> Axis:
     """The axis that a swept override means.
 
     Args:
         override: a list, a range or an interval.
         ranges: key -> configured range.
-        declared: key -> (value that the config has without the sweep, whether the key holds integers).
+        configured: key -> (value that the config has without the sweep, whether the key holds integers).
     Raises:
         ConfigError: a key without a configured range, a range that holds no value or one, or an unknown tag.
     """
     if is_configured_range(override):
         override = _configured_range(override, ranges)
-    key, (value, integer) = override.get_key_element(), declared(override.key_or_group)
+    key, (value, integer) = override.get_key_element(), configured(override.key_or_group)
     start = value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     swept = override.value()
     if not isinstance(swept, IntervalSweep):

@@ -119,7 +119,7 @@ def from_hf(name: str, data: dict[str, Any]) -> BytePairTokenizer:
 
 
 def from_byte_characters(name: str, pattern: str, vocabulary: Mapping[str, int], pairs: Sequence[Sequence[str]]) -> BytePairTokenizer:
-    """The tokenizer of a vocabulary and merges in which bytes are written as GPT-2's letters; DataError if its ids are not in our order."""
+    """The tokenizer of a vocabulary and merges in which bytes are written as GPT-2's characters for them; DataError if its ids are not in our order."""
     first = sorted(vocabulary, key=vocabulary.__getitem__)[:BYTES]
     merges = [(vocabulary[left], vocabulary[right]) for left, right in pairs]
     made = [vocabulary[left + right] for left, right in pairs]

@@ -1,6 +1,6 @@
 """Byte-pair encoding learned by the library tokenizers (Hugging Face): its BpeTrainer on bytes, its ids.
 
-Its tie rule is ours, on ids of its own: the bytes in the order of GPT-2's letters for them. What it learned is
+Its tie rule is ours, on ids of its own: the bytes in the order of GPT-2's characters for them. What it learned is
 encoded by tiktoken like our own merges, to the same ids as the library's and several times as fast.
 """
 
