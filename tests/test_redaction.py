@@ -117,6 +117,12 @@ def test_keys_that_others_keep_at_home_are_hidden(nowhere: Path) -> None:
         ("the token abcdef1234567890", "the token <secret>"),
         ("curl -u me:hunter22 https://host/x", "curl -u me:<secret> https://host/x"),
         ("curl --user 'me:hunter22' x", "curl --user 'me:<secret>' x"),
+        ("curl -su me:hunter22 https://host/x", "curl -su me:<secret> https://host/x"),
+        ("the token is Qz7xPl93, my token Qz7xPl93; key Qz7xPl93mKv", "the token is <secret>, my token <secret>; key <secret>"),
+        ("the password was hunter22 --auth hunter22 GITLAB_PAT=hunter22", "the password was <secret> --auth <secret> GITLAB_PAT=<secret>"),
+        ("password='correct horse battery' x", "password='<secret>' x"),
+        ("-H 'Authorization: Digest response=hunter22' -v", "-H 'Authorization: Digest <secret>' -v"),
+        ("az login -u me -p hunter22", "az login -u me -p <secret>"),
         ("mysql -u root -phunter22 db", "mysql -u root -p<secret> db"),
         ("sshpass -p hunter22 ssh host", "sshpass -p <secret> ssh host"),
         ("docker login -u me -p hunter22", "docker login -u me -p <secret>"),
@@ -154,6 +160,7 @@ def test_a_secret_is_known_by_its_shape_or_its_name(text: str, clean: str) -> No
         "Cookie: a small cake. The cookie: two eggs and 100 g of flour = dough",
         "each token bf16-mixed, token 1234567890123456, the token embeddings, tokens 0f1e2d3c4b5a6978",
         "the token 20261124-0031 and the token char_v2_wiki",
+        "the key GPT2Config_v1, the key lr3e4small, token HelloWorld, authorization: none needed, one login -v and a pass over 20 files",
     ],
 )
 def test_what_explains_a_run_is_shown(text: str) -> None:
@@ -163,14 +170,14 @@ def test_what_explains_a_run_is_shown(text: str) -> None:
 def test_plain_values_keep_their_form_and_a_key_can_call_its_text_a_secret() -> None:
     node = {
         "git": {"commit": HEX, "note": HEX},
-        "logger": {"password": "hunter22", "api_key": "${oc.env:X}", "token": "abc-def-1", "key": "optimizer.lr"},
+        "logger": {"password": "hunter22", "api_key": "${oc.env:X}", "token": "abc-def-1", "auth": "hunter22", "key": "optimizer.lr"},
         "text_key": "content",
         "unk_token": "<|endoftext|>",
         "list": ["hf_abcdefghijklmnopqrst", 1, 2.5, True, None, ("a",)],
     }
     assert redacted(node) == {
         "git": {"commit": HEX, "note": SECRET},
-        "logger": {"password": SECRET, "api_key": "${oc.env:X}", "token": SECRET, "key": "optimizer.lr"},
+        "logger": {"password": SECRET, "api_key": "${oc.env:X}", "token": SECRET, "auth": SECRET, "key": "optimizer.lr"},
         "text_key": "content",
         "unk_token": "<|endoftext|>",
         "list": [SECRET, 1, 2.5, True, None, ["a"]],

@@ -59,10 +59,15 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes; else a ValueError: a FIFO or a device never ends."""
+def refuse_irregular(path: Path) -> None:
+    """Raise a ValueError for what is there and no regular file: a FIFO or a device never ends."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path.name} is not a regular file")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes; else a ValueError."""
+    refuse_irregular(path)
     if (size := path.stat().st_size) > limit:
         raise ValueError(f"{path.name} has {size:,} bytes, more than {limit:,}")
     return path.read_bytes()

@@ -28,7 +28,7 @@ _NAME = (
     r"(?:(?:api|access|account|secret|private|auth|signing|encryption|wandb)[_-]?key|secret|passwd|password|passphrase|credentials?"
     r"|SharedAccessSignature|(?:api|auth|access|refresh|bearer|hf|hub|github|gitlab|wandb|bot)[_-]?token)"
 )
-_VALUE = r"(?![$<\[])[^\s'\",;}&]{6,}"
+_VALUE = r"(?![$<\[])(?:(?<=['\"])[^'\"\n]{6,}(?=['\"])|[^\s'\",;}&]{6,})"
 # What is hidden only if it looks made up, with letters and digits and no number: behind an everyday word, or a name without = or :.
 _MADE_UP = r"(?![+-]?[\d.,_]+(?:e[+-]?\d+)?(?![\w.]))(?=[\w~+/.=-]{0,60}\d)(?=[\w~+/.=-]{0,60}[a-z])[\w~+/.=-]{8,}"
 _NAMED = re.compile(rf"(?i)({_NAME}[\w-]{{0,40}}['\"]?\s{{0,9}}[=:]\s*['\"]?|(?<![\w-])token=['\"]?|--{_NAME}\s+)({_VALUE})")
@@ -51,11 +51,15 @@ _IN_TEXTS = (
     *(
         re.compile(pattern)
         for pattern in (
-            rf"(?i)((?:(?<![a-z])(?:token|pass|pwd?)['\"]?\s{{0,9}}[=:]\s*|(?:{_NAME}|(?:api|access) key|(?:-|authorization: )token)\s+(?:is\s+)?"
-            rf"|(?:api|access) key:\s*)['\"]?){_MADE_UP}",
+            rf"(?i)((?:(?<![a-z])(?:token|pass|pwd?|pat|jwt|auth)['\"]?\s{{0,9}}[=:]\s*|(?:{_NAME}|(?:api|access) key|-(?:token|auth|pat|pass)"
+            rf"|authorization: token)\s+(?:(?:is|was)\s+)?|(?:api|access) key:\s*)['\"]?){_MADE_UP}",
             r"(?i)((?<![\w-])token\s+(?:is\s+)?['\"]?)(?=[a-z]{0,60}\d)(?=\d{0,60}[a-z])[a-z0-9]{16,}(?![\w-])",
-            r"(?i)((?<![\w-])(?:-u|--user|--proxy-user)[ =]?['\"]?[\w.@-]{1,60}:)(?![$<])[^\s'\":]{3,}",  # curl -u user:password
-            r"(?i)(\b(?:mysql|mariadb|sshpass|mongo|docker login|podman login|redis-cli)\w*\b[^\n|;&]{0,200}?\s-[pa]\s?['\"]?)(?![$<-])[^\s'\"]{3,}",
+            # the same with small and capital letters and digits, where fewer will do
+            r"((?<![\w-])(?:[Tt]oken|[Kk]ey|[Pp]ass|pw|[Bb]earer:?)\s+(?:(?:is|was)\s+)?['\"]?)"
+            r"(?=[A-Za-z]{0,60}\d)(?=[A-Z\d]{0,60}[a-z])(?=[a-z\d]{0,60}[A-Z])[A-Za-z0-9]{8,}(?!\w)",
+            r"(?i)((?<![\w-])(?:-[a-z]{0,5}u|--user|--proxy-user)[ =]?['\"]?[\w.@-]{1,60}:)(?![$<])[^\s'\":]{3,}",  # curl -u user:password
+            r"(?i)(\b(?:mysql|mariadb|sshpass|mongo|\w+ login|redis-cli)\w*\b[^\n|;&]{0,200}?\s-[pa]\s?['\"]?)(?![$<-])[^\s'\"]{3,}",
+            r"(?i)((?<![\w-])authorization['\"]?:\s{0,9}['\"]?(?:(?:bearer|basic|token|digest)\s+)?)(?!<secret>)(?=\S{0,99}[\d=])[^\n'\"]+",
             r"((?<![\w@:./-])[A-Za-z][\w.-]{0,60}:)(?![$<])(?=[^\s/:@'\"]{0,60}\d)[^\s/:@'\"]{6,}(?=@(?!sha256)[A-Za-z0-9][\w.-]{1,99}:)",  # user:pw@host:
             r"(?i)((?<![\w-])(?:set-)?cookie:\s{0,9}(?=[\w.-]{1,60}=))(?!<secret>)[^\n'\"]+",
         )
@@ -63,6 +67,7 @@ _IN_TEXTS = (
 )
 # In a program a bare word is no value.
 _IN_PROGRAMS = (re.compile(rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\"]){_VALUE}(?=['\"])"),)
+_SECRET_KEY = re.compile(rf"(?i)(?:{_NAME}|^(?:token|pwd?|pass|pat|jwt|auth|authorization|cookie))$")  # of a mapping
 _PASSWORD = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@]{0,99}:([^\s/@]{1,999})@")  # of an address, by itself
 _HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&B; or a commit, if a word before it says so
 _COMMIT = re.compile(r"(?i)(?:commit|version|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
@@ -132,7 +137,7 @@ def _walk(node: Any, name: str, known: re.Pattern[str] | None) -> Any:
         return [_walk(child, name, known) for child in node]
     if not isinstance(node, str):
         return node
-    if re.search(rf"(?i)(?:{_NAME}|^token)$", name.rpartition(".")[2]) and not _is_ordinary(node) and not node.startswith("$"):
+    if _SECRET_KEY.search(name.rpartition(".")[2]) and not _is_ordinary(node) and not node.startswith("$"):
         return SECRET
     return _clean(node, known, before=f"{name} ")
 

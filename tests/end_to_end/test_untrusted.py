@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -364,8 +365,25 @@ def test_what_is_no_file_in_a_record_is_neither_waited_for_nor_a_traceback(
     for words in (("task=runs",), ("task=journal",), ("task=diff", "task.runs=[one,one]"), ("task=report", "task.run=one")):
         done = light_commands(tmp_path, *words)
         assert "Traceback" not in done.err, done.err
-    done = light_commands(tmp_path, "task=note", "task.run=one", "note=x")
-    assert done.code != 0 and "Traceback" not in done.err
+    for words in (("task=note", "task.run=one", "task.text=x"), ("task=reproduce", "task.run=one")):
+        assert light_commands(tmp_path, *words).error
+
+
+@pytest.mark.parametrize("name", ["tokenizer/tokenizer.json", "checkpoints/step-00000004/model.safetensors"])
+def test_nor_is_it_where_weights_are_read(name: str, run: Path, commands: Any, tmp_path: Path) -> None:
+    (run / name).unlink()
+    os.mkfifo(run / name)
+    for task in ("sample", "export"):
+        assert "is not a regular file" in commands(tmp_path, f"task={task}", f"task.run={run}").error
+
+
+@pytest.mark.parametrize(
+    "key, value", [("n_layer", "1000000"), ("n_layer", "x"), ("n_head", "null"), ("n_embd", "64"), ("block_size", "0")]
+)
+def test_a_shape_that_its_weights_do_not_have_is_a_sentence(key: str, value: str, run: Path, commands: Any, tmp_path: Path) -> None:
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(rf"{key}: \d+", f"{key}: {value}", config))
+    assert "config.yaml" in commands(tmp_path, "task=sample", f"task.run={run}").error
 
 
 def test_what_a_link_of_a_record_points_to_is_not_uploaded(run: Path, tmp_path: Path) -> None:

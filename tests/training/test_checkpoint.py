@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gptshake.errors import CheckpointError
+from gptshake.files import sha256
 from gptshake.training.checkpoint import (
     FILES,
     FolderCheckpointIO,
@@ -18,6 +19,7 @@ from gptshake.training.checkpoint import (
     folder_of,
     keep_only,
     newest,
+    our_state,
     steps_saved,
     verify,
 )
@@ -75,6 +77,8 @@ DAMAGE = {
     "empty": lambda file: file.write_bytes(b""),
     "missing": Path.unlink,
     "longer": lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+    "a FIFO": lambda file: (file.unlink(), os.mkfifo(file)),
+    "deep": lambda file: file.write_bytes(100_000 * b"["),
 }
 
 
@@ -97,6 +101,19 @@ def test_a_file_that_no_checksum_covers_is_not_trusted(tmp_path: Path) -> None:
         (folder / "checksums.json").write_text(sums)
         with pytest.raises(CheckpointError):
             verify(folder)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [("state.json", b"{}"), ("state.json", 100_000 * b"["), ("state.json", b'{"a": {"__tensor__": "b"}}'), (FILES[1], b"x" * 9)],
+)
+def test_files_that_gptshake_did_not_write_are_refused_whatever_their_checksums(name: str, content: bytes, tmp_path: Path) -> None:
+    folder = save(tmp_path, 4)
+    (folder / name).write_bytes(content)
+    (folder / "checksums.json").write_text(json.dumps({file: sha256(folder / file) for file in FILES}))
+    with pytest.raises(CheckpointError):
+        FolderCheckpointIO().load_checkpoint(folder)
+        our_state(folder)
 
 
 def test_without_a_whole_checkpoint_there_is_a_sentence(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _PLAIN = {
     "to string: ": "it is a text.",
     "is not a ListConfig, list or tuple": "it is a list, in brackets.",
     "is not in struct": "there is no such key.",
+    "An item is already at": "the key is there already: leave the + out.",
     "is not a subclass of|incompatible type|is not a DictConfig": "it has another shape.",
 }
 _KEPT = "{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is."
@@ -61,7 +62,7 @@ def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictCo
     try:
         cfg = compose(overrides, with_hydra=with_hydra)
     except (*COMPOSITION_ERRORS, YAMLError, RecursionError) as error:
-        raise ConfigError(_wrong_file(error) or _wrong_override(overrides) or f"{first_line(error)}.") from error
+        raise ConfigError(_wrong_file(error) or _wrong_override(overrides, str(error)) or f"{first_line(error)}.") from error
     for override in parse_overrides(overrides):
         key, value = override.key_or_group, override.value()
         if (override.input_line or "").startswith("~"):
@@ -128,8 +129,8 @@ def came_from(sentence: str, overrides: list[str]) -> str:
     return f" It comes from {os.path.relpath(file)}." if file else ""
 
 
-def _wrong_override(overrides: list[str]) -> str | None:
-    """A sentence about the first override that cannot be composed; options before keys, as they bring the keys."""
+def _wrong_override(overrides: list[str], why: str) -> str | None:
+    """A sentence about an override that cannot be composed; options before keys, as they bring the keys, and those that Hydra names first."""
     groups = [text for text in overrides if key_of(text) in GROUPS]
     if sentence := next(filter(None, map(wrong_option, groups)), None):
         return sentence
@@ -137,7 +138,7 @@ def _wrong_override(overrides: list[str]) -> str | None:
         base = compose(groups)
     except COMPOSITION_ERRORS as cause:
         return f"These options do not go together: {' '.join(groups)} ({first_line(cause)})"
-    for text in (text for text in overrides if text not in groups):
+    for text in sorted((text for text in overrides if text not in groups), key=lambda text: key_of(text) not in why):
         try:
             compose([*groups, text])
         except COMPOSITION_ERRORS as error:

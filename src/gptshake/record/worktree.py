@@ -98,10 +98,10 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
         It in words, and sentences about what is doubtful.
     """
     patch, kept, hashes, missing = run_dir / PATCH, untracked_files(run_dir), _hashes(run_dir, state), list[str]()
-    if state.get("dirty") and not patch.exists() and not (run_dir / UNTRACKED).exists() and not state.get("untracked"):
+    if state.get("dirty") and not patch.is_file() and not (run_dir / UNTRACKED).exists() and not state.get("untracked"):
         raise RecordError(f"{run_dir} was made with uncommitted changes, but holds neither {PATCH} nor {UNTRACKED}/: they are lost.")
     redacted = ", ".join(state.get("redacted") or ())
-    if patch.exists():
+    if patch.is_file():
         try:
             run_git(tree, "apply", "--whitespace=nowarn", str(patch.absolute()), seconds=TIMEOUT_S)
         except GitRefused as refusal:
@@ -121,7 +121,7 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
     if missing:
         listed = "\n".join(missing)
         raise RecordError(f"These files were part of the code, but the record kept only their hashes; put them back into {root}:\n{listed}")
-    parts = [PATCH] * patch.exists() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
+    parts = [PATCH] * patch.is_file() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
     doubts = [f"the record hides a secret in {redacted}: what is restored is not quite what ran"] if redacted else []
     if state.get("diff_sha256") and not is_unchanged(run_dir, state):
         doubts += [f"{PATCH} and {UNTRACKED}/ were changed, or are not complete: they do not have the hash that the run began with"]
@@ -139,8 +139,8 @@ def is_unchanged(run_dir: Path, state: Mapping[str, Any]) -> bool:
     """Whether the uncommitted code that a record keeps has the hash that the run began with, as ``git`` of run.json has it."""
     patch, hashes = run_dir / PATCH, _hashes(run_dir, state)
     if known := state.get("diff_sha256"):
-        return bool(changes_sha256(patch.read_bytes() if patch.exists() else b"", hashes) == known)
-    return not untracked_files(run_dir) and not patch.exists()
+        return bool(changes_sha256(patch.read_bytes() if patch.is_file() else b"", hashes) == known)
+    return not untracked_files(run_dir) and not patch.is_file()
 
 
 def _hashes(run_dir: Path, state: Mapping[str, Any]) -> dict[str, str | None]:

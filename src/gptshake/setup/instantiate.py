@@ -6,7 +6,7 @@ From the record of an earlier run only values are taken.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import distributed
 from gptshake.data.store import TokenStore
-from gptshake.errors import ConfigError, GptshakeError
+from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, first_line
 from gptshake.estimate.budget import Budget
-from gptshake.model.config import GPTConfig
+from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import read_entry
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
@@ -126,7 +126,7 @@ def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     from gptshake.training.checkpoint import best_weights, load_weights
 
     parent = Run.open(initial_run(cfg))
-    if parent.info["data"]["tokenizer"] != store.tokenizer.digest:
+    if (parent.info.get("data") or {}).get("tokenizer") != store.tokenizer.digest:
         raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
     path, _ = best_weights(parent.path)
     try:
@@ -154,10 +154,27 @@ def trained(cfg: DictConfig, recompose: Callable[[Path], DictConfig]) -> tuple[G
     stored = read_entry(path).config
     ours = str(stored.get("tokenizer._target_")).startswith("gptshake.")
     tokenizer = load_tokenizer(path / "tokenizer", None if ours else trainer_of(recompose(path)))
+    file = best_weights(path)[0]
     if stored.get("model._target_") == GPTConfig._target_:
-        shape = {key: stored[f"model.{key}"] for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
-        model = GPT(**shape, vocab_size=tokenizer.vocab_size)
+        model = GPT(**_stored_shape(path, stored, tokenizer.vocab_size, file.stat().st_size), vocab_size=tokenizer.vocab_size)
     else:
         model = make(recompose(path).model, vocab_size=tokenizer.vocab_size)
-    model.load_state_dict(load_weights(best_weights(path)[0]))
+    try:
+        model.load_state_dict(load_weights(file))
+    except RuntimeError as error:
+        raise CheckpointError(f"The weights of {path.name} do not fit the network of its config.yaml.") from error
     return model, tokenizer
+
+
+def _stored_shape(path: Path, stored: Mapping[str, Any], vocab_size: int, size: int) -> dict[str, Any]:
+    """The keys of ``model=`` in a record's config, which somebody may have edited; ``size`` is that of its weights, in bytes."""
+    shape = {key: stored.get(f"model.{key}") for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
+    try:
+        config = GPTConfig(**shape, vocab_size=vocab_size)  # type: ignore[arg-type]
+        check_shape(config)
+        fits = config.num_params() <= size  # far more values than bytes would take all memory
+    except (TypeError, ConfigError) as error:
+        raise RecordError(f"{path / 'config.yaml'} holds no shape of a network: {first_line(error)}.") from error
+    if not fits:
+        raise RecordError(f"{path / 'config.yaml'} is of a larger network than the weights beside it.")
+    return shape

@@ -190,8 +190,9 @@ def load_tokenizer(place: Path, trainer: TokenizerTrainer | None = None) -> Toke
         content = read_bytes(path, MOST_BYTES)
         data = json.loads(content)
         kind = str(data["kind"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a saved tokenizer ({type(error).__name__}: {error}).") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error if isinstance(error, ValueError) else "it names no kind"
+        raise DataError(f"{path} is not a saved tokenizer: {why}.") from error
     tokenizer: Tokenizer
     if trainer is not None and kind == trainer.settings()["kind"]:
         # A trainer that stands for another one, its ``origin``, has the ``load`` of that one's module.

@@ -13,17 +13,20 @@ from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gptshake.errors import CheckpointError
-from gptshake.files import sha256, write_folder_atomic
+from gptshake.errors import CheckpointError, first_line
+from gptshake.files import read_text, refuse_irregular, sha256, write_folder_atomic
 from gptshake.record.metrics import validations
 from gptshake.record.run import Run
 
 FILES = ("model.safetensors", "state.safetensors", "state.json")
+LARGEST = 256 << 20  # bytes of a JSON file; a loader's state has a few kB
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
 _TENSOR = "__tensor__"
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what JSON of somebody else's may lead to
 
 
 class FolderCheckpointIO(CheckpointIO):
@@ -63,8 +66,10 @@ class FolderCheckpointIO(CheckpointIO):
         """
         folder = Path(path)
         verify(folder)
-        tensors = load_file(folder / "state.safetensors")
-        checkpoint: dict[str, Any] = _put_tensors(json.loads((folder / "state.json").read_text()), tensors)
+        try:
+            checkpoint: dict[str, Any] = _put_tensors(_state(folder), load_weights(folder / "state.safetensors"))
+        except _MALFORMED as error:
+            raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
         checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in load_weights(folder / "model.safetensors").items()}
         return checkpoint
 
@@ -73,8 +78,11 @@ class FolderCheckpointIO(CheckpointIO):
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The network's weights from a verified file, in main memory."""
-    return load_file(path)
+    """The tensors of a verified file, in main memory."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} holds no tensors: {first_line(error)}.") from error
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
@@ -120,8 +128,15 @@ def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
 
 def our_state(folder: Path) -> dict[str, Any]:
     """Our own part of a checkpoint: steps, tokens, best loss."""
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())[OURS]
-    return state
+    try:
+        state: dict[str, Any] = _state(folder)[OURS]
+        return state | {key: int(state[key]) for key in ("steps", "tokens")}
+    except _MALFORMED as error:
+        raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
+
+
+def _state(folder: Path) -> Any:
+    return json.loads(read_text(folder / "state.json", LARGEST))
 
 
 def verify(folder: Path) -> None:
@@ -131,9 +146,11 @@ def verify(folder: Path) -> None:
         CheckpointError: a file is missing or differs.
     """
     try:
-        sums: dict[str, str] = json.loads((folder / "checksums.json").read_text())
+        sums: dict[str, str] = json.loads(read_text(folder / "checksums.json", LARGEST))
+        for name in FILES:
+            refuse_irregular(folder / name)
         bad = [name for name in FILES if sha256(folder / name) != sums[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *_MALFORMED) as error:
         raise CheckpointError(f"The checkpoint {folder.name} is not whole ({error}).") from error
     if bad:
         raise CheckpointError(f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum.")
