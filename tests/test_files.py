@@ -4,11 +4,23 @@ from pathlib import Path
 import pytest
 
 from gptshake.errors import DataError, StorageError
-from gptshake.files import build_once, write_folder_atomic
+from gptshake.files import build_once, write_atomic, write_folder_atomic
 
 
 def holds_both(folder: Path) -> bool:
     return {file.name for file in folder.glob("*")} == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["file/below", "x" * 300])
+def test_a_place_that_cannot_be_a_folder_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=rf"{name[:9]}.* cannot be written: .*paths\.runs="):
+        build_once(tmp_path / name / "target", lambda folder: False, lambda folder: None)
+
+
+def test_what_utf_8_cannot_say_is_written_as_a_question_mark(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "x", "a\ud800\udcff")
+    assert (tmp_path / "x").read_text() == "a??"
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
             return StorageError(f"The disk is full{details}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
         if number in (errno.EROFS, errno.EACCES, errno.EPERM):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
+        if number in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return StorageError(f"{place or 'A file'} cannot be written: {os.strerror(number)}. {_ELSEWHERE.capitalize()}.")
         behind = behind.__cause__ or behind.__context__
     return None
 
@@ -159,11 +161,11 @@ def package_folder(name: str) -> Path | None:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content`` (text as UTF-8) so that a reader sees the old file or the new one, never a mixture."""
+    """Replace ``path`` by ``content`` (text as UTF-8, ``?`` for what that cannot say) so that a reader sees the old file or the new one, never a mixture."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with storing(path):
         try:
-            beside.write_bytes(content.encode() if isinstance(content, str) else content)
+            beside.write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)
             fsync(beside)
             beside.replace(path)
         except BaseException:

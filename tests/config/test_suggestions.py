@@ -57,6 +57,12 @@ SAID = {
     "prompt=Hello": "task=sample task.prompt=Hello",
     "wandb_log=false": "logger=none",
     "out_dir=here": "paths.runs",
+    "path=oz.txt": "data.path",
+    "trial=5": "hydra.sweeper.n_trials",
+    "tokenizer=BPE": "bpe",
+    "--gpu": "trainer=gpu",
+    "--no-wandb": "logger=none",
+    "data=char": "data=text_char",
 }
 
 

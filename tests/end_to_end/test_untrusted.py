@@ -318,6 +318,21 @@ def test_a_study_is_not_put_among_other_files(commands: Any, tmp_path: Path, sma
     assert [path.name for path in (tmp_path / "multirun/mine").iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("text", ["5\n", "- a\n", "a: b: c\n"])
+def test_a_config_of_no_keys_is_a_sentence(text: str, run: Path, light_commands: Any, tmp_path: Path, small: tuple[str, ...]) -> None:
+    for file in (run / "config.yaml", tmp_path / "recipe.yaml"):
+        file.write_text(text)
+    assert "config.yaml is missing or damaged (" in light_commands(tmp_path, f"resume={run}").error
+    assert "recipe.yaml is not a config: " in light_commands(tmp_path, *small, f"experiment={tmp_path}/recipe.yaml").error
+
+
+def test_no_text_of_a_record_commands_a_terminal(run: Path, commands: Any, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "other")
+    tamper(run, git={"commit": "\x1b[2J" * 9, "untracked": {"a": "\x1b[2J"}}, id="x1")
+    done = commands(tmp_path, "task=diff", f"task.runs=[{run},{tmp_path}/other]")
+    assert done.code == 0 and "\x1b" not in done.out + done.err
+
+
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
 )  # 9 ** 9 values

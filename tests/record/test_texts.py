@@ -45,6 +45,13 @@ def test_a_cut_keeps_the_samples_up_to_the_step_and_drops_a_torn_one(tmp_path: P
     assert [sample.step for sample in read_samples(path)] == [0, 500]
 
 
+@pytest.mark.parametrize("number", [",", "9" * 5000])
+def test_a_heading_without_a_number_is_no_sample(number: str, tmp_path: Path) -> None:
+    file = tmp_path / "samples.md"
+    file.write_text(f"## step {number} · {number} tokens · sample\n\n```text\nx\n```\n\n")
+    assert read_samples(file) == []
+
+
 def test_a_missing_file_has_no_samples_and_is_not_made(tmp_path: Path) -> None:
     cut_samples(tmp_path / "samples.md", 0)
     assert read_samples(tmp_path / "samples.md") == []

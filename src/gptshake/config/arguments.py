@@ -19,7 +19,8 @@ SWEPT_TEXTS = ("data.", "tokenizer.", "init_from")  # free texts of which -m tak
 SWEEP_KEYS = ("repeats", "confirm", "ablate", "enqueue")  # short for hydra.sweeper.<key>; mean nothing to a single run
 NONE_BY_DEFAULT = ("experiment", "debug", "sampler")  # groups that may have no option
 _QUOTED = re.compile(r"""('(\\.|[^'\\])*'|"(\\.|[^"\\])*")(,('(\\.|[^'\\])*'|"(\\.|[^"\\])*"))*""", re.DOTALL)  # one, or several to sweep
-_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--shell-completion", "-sc")
+_CFG = ("job", "hydra", "all")
+_FLAGS_WITH_VALUE = ("--package", "-p", "--shell-completion", "-sc")
 _PLAIN_FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help")
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _REFUSED = dict.fromkeys(("--config-path", "-cp"), "the packaged config is the primary one; --config-dir <folder> adds your own")
@@ -72,6 +73,10 @@ def parse(raw: list[str]) -> Arguments:
             raise ConfigError(f"{name} is not supported: {_REFUSED[name]}.")
         elif name in ("--config-dir", "-cd"):
             arguments.config_dir = value or _value_of(word, words)
+        elif name in ("--cfg", "-c"):
+            if (part := value or _value_of(word, words)) not in _CFG:
+                raise ConfigError(f"{name} {part} shows nothing: it is one of {', '.join(_CFG)}.")
+            arguments.flags.append(f"--cfg={part}")
         elif word in _FLAGS_WITH_VALUE:
             arguments.flags += [word, _value_of(word, words)]
         elif word in _PLAIN_FLAGS or name in _FLAGS_WITH_VALUE:
@@ -88,9 +93,9 @@ def parse(raw: list[str]) -> Arguments:
             arguments.overrides.append(quote_text(_sweep_words(word), multirun=multirun))
     arguments.overrides = _without_none(arguments.overrides)
     flags = {flag.partition("=")[0] for flag in arguments.flags}
-    if arguments.multirun and (shown := flags & {"--cfg", "-c", "--info", "-i"}):
+    if arguments.multirun and (shown := flags & {"--cfg", "--info"}):
         raise ConfigError(f"{shown.pop()} shows the config of one run: leave -m and the several values out.")
-    if (package := flags & {"--package", "-p"}) and not flags & {"--cfg", "-c"}:
+    if (package := flags & {"--package", "-p"}) and "--cfg" not in flags:
         raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
     return arguments
 

@@ -40,7 +40,7 @@ _PLAIN = {
 }
 _KEPT = "{text}: this key cannot be removed; give it another value with {key}=, or leave it as it is."
 _MIXED = ("callbacks", "search_space", "experiment", "debug")  # groups whose options may be mixed, as in callbacks=[default,mine]
-SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperConfig))
+SWEEPER_KEYS = tuple(f"hydra.sweeper.{field.name}" for field in fields(SweeperConfig) if field.name != "trial")
 
 
 def parse_overrides(texts: list[str]) -> list[Override]:
@@ -50,20 +50,21 @@ def parse_overrides(texts: list[str]) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:  # the parser's, and the lexer's, which is no OverrideParseException
-            hint = of_a_word(text).rstrip(".") if "=" not in text else "; quote text with odd characters: \"key='...'\""
+            hint = of_a_word(text) if "=" not in text else "; quote text with odd characters: \"key='...'\"."
             raise ConfigError(f"Cannot read {text!r}: an override is written key=value{hint}") from error
     return parsed
 
 
 def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     """Compose, as ``compose`` does, and explain a failure."""
+    parsed = parse_overrides(overrides)
     for text in overrides:
         _refuse_several(text)
     try:
         cfg = compose(overrides, with_hydra=with_hydra)
     except (*COMPOSITION_ERRORS, YAMLError, RecursionError) as error:
         raise ConfigError(_wrong_file(error) or _wrong_override(overrides, str(error)) or f"{first_line(error)}.") from error
-    for override in parse_overrides(overrides):
+    for override in parsed:
         key, value = override.key_or_group, override.value()
         if (override.input_line or "").startswith("~"):
             _refuse_removed(key, cfg)
@@ -87,7 +88,7 @@ def _refuse_several(text: str) -> None:
         if group not in _MIXED:
             raise ConfigError(f"{text}: {group} takes one option. For one run of each: -m {group}={','.join(names)}")
         for name in names:
-            if sentence := wrong_option(f"{group}={name}"):
+            if sentence := wrong_option(f"{group}={name if name != 'null' else ''}") if value != "[]" else None:
                 raise ConfigError(sentence)
 
 
@@ -150,10 +151,10 @@ def wrong_option(text: str) -> str | None:
     """A sentence about ``group=option`` that is not there, or is ``null`` where one is needed; None if it is fine."""
     group, name = key_of(text), text.partition("=")[2]
     plain = re.sub(r"\.ya?ml$", "", name.removeprefix("./").lstrip("/"))
-    if text.startswith("~") or name.startswith("[") or not plain or is_option(group, plain):
+    if text.startswith("~") or name.startswith("[") or (plain and is_option(group, plain)):
         return None
-    if name == "null":
-        return f"{text}: it needs an option. {list_options(group).capitalize()}" if group not in NONE_BY_DEFAULT else None
+    if name in ("", "null"):
+        return f"{text}: it needs an option. {list_options(group).capitalize()}" if not name or group not in NONE_BY_DEFAULT else None
     return no_such_option(group, name)
 
 

@@ -57,7 +57,9 @@ def plain_options(texts: list[str]) -> list[str]:
     for text, override in zip(texts, parse_overrides(texts), strict=True):
         swept, key = override.value(), key_of(text)
         names: list[str] = []
-        if key in GROUPS and isinstance(swept, Glob):
+        if isinstance(swept, Glob):
+            if key not in GROUPS:
+                raise ConfigError(f"{text}: glob(...) names options of a group, and {key} is none: write its values, as in {key}=1,2.")
             if not (names := swept.filter(options(key))):
                 raise ConfigError(f"{text}: no option of {key} has such a name. There are: {', '.join(options(key))}.")
         elif key in GROUPS and override.is_choice_sweep() and not is_configured_range(override):

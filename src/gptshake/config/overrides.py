@@ -176,9 +176,20 @@ def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolver
 def stored_config(run_dir: Path) -> dict[str, Any]:
     """A run's config.yaml as dotted keys and plain values."""
     try:
-        return flat(OmegaConf.to_container(OmegaConf.create(yaml_text(run_dir / "config.yaml")), resolve=False))
+        return flat(_content(run_dir / "config.yaml"))
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({first_line(error)}).") from error
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """A file of YAML as plain values, interpolations as they are written."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.create(yaml_text(path)), resolve=False)
+    except AssertionError:  # OmegaConf's, for a number
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError("it has no keys")
+    return {str(key): value for key, value in content.items()}
 
 
 def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
@@ -336,13 +347,11 @@ def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
     if path in via:
         raise ConfigError(f"{what} includes itself by its defaults list.")
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.create(yaml_text(path)), resolve=False)
+        content = _content(path)
     except OSError as error:
         raise ConfigError(f"{what}: there is no such file.") from error
     except Exception as error:  # whatever the reader of YAML makes of a file that is none
         raise ConfigError(f"{what} is not a config: {first_line(error)}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{what} is not a config: it has no keys.")
     lines = []
     for text in [_group(what, entry) for entry in content.pop("defaults", []) if entry != "_self_"]:
         nested = key_of(text) == EXPERIMENT and text.endswith(SUFFIXES)  # in the best.yaml of a study over such files

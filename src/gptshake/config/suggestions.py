@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gptshake.config.layout import GROUPS, options
-from gptshake.config.schemas import SCHEMAS
+from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.errors import closest
 
 _CALLED = {  # key or group here: what other programs call it
@@ -15,7 +15,7 @@ _CALLED = {  # key or group here: what other programs call it
     "scheduler.warmup": "warmup_iters warmup_steps warmup_ratio",
     "data.batch_size": "bs batch train_batch_size",
     "data.micro_batch_size": "per_device_train_batch_size gradient_accumulation_steps accumulate_grad_batches",
-    **{"data": "dataset", "data.path": "data_path file text", "data.val_fraction": "val_split", "tokenizer.vocab_size": "vocab"},
+    **{"data": "dataset", "data.path": "data_path path file text", "data.val_fraction": "val_split", "tokenizer.vocab_size": "vocab"},
     "trainer.max_steps": "max_iters iters steps n_steps num_steps train_steps",
     "trainer.max_epochs": "epochs num_epochs num_train_epochs n_epochs",
     **{"trainer.max_tokens": "tokens", "trainer.max_time": "time", "trainer.patience": "early_stopping", "trainer.precision": "dtype"},
@@ -38,6 +38,8 @@ KEYS = {word: key for key, words in _CALLED.items() for word in words.split()}
 WHOLE = {  # what a whole override means, whatever its key would
     **{"device=cuda": "trainer=gpu", "device=mps": "trainer=auto", "gpus=0": "trainer=cpu", "gpus=1": "trainer=gpu"},
     **{"fp16=true": "trainer.precision=16-mixed", "bf16=true": "trainer.precision=bf16-mixed"},
+    **{"gpu=": "trainer=gpu", "gpu=1": "trainer=gpu", "gpu=true": "trainer=gpu", "cuda=": "trainer=gpu", "cpu=": "trainer=cpu"},
+    **{"no_wandb=": "logger=none", "dry_run=": "task=plan", "dry_run=true": "task=plan", "verbose=": "debug=default"},
     **{"wandb=true": "logger=wandb", "wandb=false": "logger=none", "wandb_log=true": "logger=wandb", "wandb_log=false": "logger=none"},
     **{"init_from=scratch": "leave init_from= out", "init_from=resume": "resume=latest"},
 }
@@ -46,7 +48,7 @@ OPTIONS = {
     | {"large": "gpt3_large", "xl": "gpt3_xl", "gpt2-medium": "gpt3_medium", "gpt2-large": "gpt3_large", "gpt2-xl": "gpt3_xl"}
     | {"nano": "tiny", "nanogpt": "baby", "mini": "baby", "gpt-nano": "tiny", "gpt-mini": "baby", "124m": "gpt3_small"},
     "data": {"wikipedia": "wiki_char", "enwik8": "wiki tokenizer=byte", "tinyshakespeare": "shakespeare_char", "custom": "text_char"}
-    | {"file": "text_char", "openwebtext": "hf tokenizer=gpt2"}
+    | {"file": "text_char", "char": "text_char", "openwebtext": "hf tokenizer=gpt2"}
     | dict.fromkeys(("huggingface", "hub", "tinystories"), "hf tokenizer=bpe"),
     "tokenizer": {"tiktoken": "gpt2", "character": "char", "chars": "char", "bytes": "byte", "utf8": "byte", "spm": "sentencepiece"}
     | {"unigram": "sentencepiece", "huggingface": "hf_bpe", "hf": "hf_bpe", "gpt4": "bpe"},
@@ -59,7 +61,8 @@ OPTIONS = {
     "pruner": {"asha": "hyperband", "successive_halving": "hyperband", "false": "none", "nop": "none", "default": "patient"},
     "task": {"generate": "sample", "inference": "sample", "fit": "train", "pretrain": "train", "list": "runs", "ls": "runs"}
     | {"compare": "diff", "lr_find": "find_lr", "lr_finder": "find_lr", "batch_size_finder": "fit_batch", "upload": "sync"}
-    | {"estimate": "plan", "cost": "plan", "replay": "reproduce", "benchmark": "profile", "show": "inspect"},
+    | {"estimate": "plan", "cost": "plan", "replay": "reproduce", "benchmark": "profile", "show": "inspect"}
+    | {"delete": "clean", "remove": "clean"},
 }
 VALUES = {
     "trainer.precision": {"fp16": "16-mixed", "16": "16-mixed", "half": "16-mixed", "float16": "16-mixed", "bf16": "bf16-mixed"}
@@ -124,7 +127,7 @@ def _known_option(group: str, name: str) -> str:
     if group == "task" and plain in COMMANDS:
         return meant(f"gptshake {COMMANDS[plain]}")
     known = OPTIONS.get(group, {}).get(plain.lower().replace(" ", "_"))
-    return meant(f"{group}={known}") if known else nearest(name, options(group))
+    return meant(f"{group}={known}") if known else nearest(name.lower(), options(group))
 
 
 def of_a_word(word: str) -> str:
@@ -139,7 +142,13 @@ def of_a_word(word: str) -> str:
         return meant(f"experiment={word}" if word.endswith((".yaml", ".yml")) else f"data=text_char data.path={word}")
     if close := difflib.get_close_matches(word, options("task"), n=1, cutoff=0.75):
         return meant(f"task={close[0]}")
-    return meant(f"{word}=...")
+    return meant(f"{known}=..." if (known := closest(word, _keys())) else None)
+
+
+def _keys() -> list[str]:
+    """Groups, root keys, and keys of the packaged parts."""
+    found = (f"{group}.{field.name}" for group, schemas in SCHEMAS.items() for schema in schemas.values() for field in fields(schema))
+    return [*GROUPS, *(field.name for field in fields(RootConfig)), *found]
 
 
 def of_a_flag(word: str, following: str) -> str:
@@ -158,5 +167,4 @@ def of_a_flag(word: str, following: str) -> str:
         return of_a_word(key)
     if len(key) == 1:
         return "."
-    ours = (f"{group}.{field.name}" for group, schemas in SCHEMAS.items() for schema in schemas.values() for field in fields(schema))
-    return meant(f"{closest(key, ours) or key}={value or '...'}")
+    return meant(f"{known}={value or '...'}" if (known := closest(key, _keys())) else None)

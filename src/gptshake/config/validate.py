@@ -84,8 +84,8 @@ def fault(key: str, value: Any) -> str | None:
 def _check_missing(cfg: DictConfig) -> None:
     """Refuse what has no value: ``???``, and interpolations of what is not there."""
     for name in map(str, cfg):
-        try:
-            node = cfg[name] if name != "hydra" else None  # which knows some of its values only when a job runs
+        try:  # of Hydra's own node the sweeper alone: other values of it are known only when a job runs
+            node = cfg[name] if name != "hydra" else OmegaConf.select(cfg, "hydra.sweeper")
             if OmegaConf.is_config(node):
                 OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue as error:
@@ -101,6 +101,8 @@ def _check_missing(cfg: DictConfig) -> None:
 def _check_parts(cfg: DictConfig) -> None:
     """Refuse a part that names nothing to build, and Hydra's own keys (``_partial_``) where a packaged part has them otherwise."""
     sweeper = OmegaConf.select(cfg, "hydra.sweeper") or {}
+    if sweeper and not str(sweeper.get("_target_")).startswith(("hydra_plugins.", "hydra._internal.")):
+        raise ConfigError(f"hydra.sweeper._target_={sweeper.get('_target_')} is no sweeper: choose one with hydra/sweeper=study or basic.")
     parts = [f"callbacks.{name}" for name in cfg.callbacks or {}]
     parts += [f"hydra.sweeper.{name}" for name in ("sampler", "pruner", "executor") if name in sweeper]
     for path in (*(name for name in GROUPS if OmegaConf.is_dict(cfg.get(name))), *parts, "data.documents"):

@@ -18,7 +18,9 @@ from gptshake.redaction import redact
 TITLE = "sample"  # of a text that the network wrote along the run
 LARGEST = 256 << 20  # bytes of a file that is read
 _NOTES = "notes.jsonl"
-_SECTION = re.compile(r"^## step ([\d,]+) · ([\d,]+) tokens · ([^\n]*)\n\n(`{3,})text\n(.*?)\n\4\n\n", re.DOTALL | re.MULTILINE)
+_SECTION = re.compile(
+    r"^## step (\d[\d,]{0,20}) · (\d[\d,]{0,20}) tokens · ([^\n]*)\n\n(`{3,})text\n(.*?)\n\4\n\n", re.DOTALL | re.MULTILINE
+)
 
 
 class Sample(NamedTuple):

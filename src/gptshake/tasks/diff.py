@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from gptshake.console import printable
 from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import expanded, written
@@ -38,7 +39,7 @@ def run(context: Context) -> None:
         "Results": difference.result_differences(entries),
     }
     for title, lines in sections.items():
-        print(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n", flush=True)
+        print(printable(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n"), flush=True)
     from gptshake.report.plots_run import comparison_plot
 
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []

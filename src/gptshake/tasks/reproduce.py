@@ -97,7 +97,7 @@ def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
     found: dict[str, Any] = {
         "commit of your checkout": [git["commit"]] if git.get("commit") else [],
         "changes of it (diff.patch)": re.findall(
-            r"^diff --git .* b/(.*)$", patch.read_text(errors="replace") if patch.exists() else "", re.M
+            r"^diff --git .* b/(.*)$", patch.read_text(errors="replace") if patch.is_file() else "", re.M
         ),
         "files beside it (untracked/)": sorted({*untracked_files(original), *(git.get("untracked") or {})}),
         f"your own files in {environment.get('cwd')}": list(info.get("local_conf") or {}),
