@@ -1,5 +1,7 @@
 """Options of the sweeper that cannot work are refused before anything begins."""
 
+from typing import Any
+
 import optuna
 import pytest
 
@@ -21,6 +23,12 @@ def test_a_sampler_without_its_package_is_refused_at_once(kind: str, package: st
 def test_samplers_that_need_nothing_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "find_spec", lambda name: None)
     for sampler in (None, optuna.samplers.RandomSampler, optuna.samplers.TPESampler, optuna.samplers.RandomSampler(seed=1)):
+        options.check(SweeperConfig(sampler=sampler))
+
+
+@pytest.mark.parametrize("sampler", [lambda seed: None, lambda: None])
+def test_what_builds_no_sampler_is_refused_with_a_sentence(sampler: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^hydra\.sweeper\.sampler"):
         options.check(SweeperConfig(sampler=sampler))
 
 

@@ -115,6 +115,8 @@ def _check_parts(cfg: DictConfig) -> None:
         target, schema = node.get("_target_"), OmegaConf.get_type(node)
         if not isinstance(target, str) or not _DOTTED.fullmatch(target):
             raise ConfigError(f"{path}._target_={target} names nothing to call: write package.module.name.")
+        if not isinstance(node.get("_partial_", False), bool):
+            raise ConfigError(f"{path}._partial_={node.get('_partial_')}: it is true or false.")
         defaults = {field.name: field.default for field in fields(schema)} if is_dataclass(schema) else {}
         for key in ("_partial_", "_args_", "_recursive_", "_convert_") if defaults.get("_target_") == target else ():
             if key in node and node[key] != defaults.get(key):

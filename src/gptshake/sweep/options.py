@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import optuna
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, first_line
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED
 from gptshake.sweep.protocols import App, Prepared
@@ -91,7 +91,12 @@ def sampler_for(options: SweeperConfig, number: int) -> optuna.samplers.BaseSamp
     seed = int.from_bytes(hashlib.sha256(f"{options.seed} {number}".encode()).digest()[:4], "little")
     if options.sampler is None:
         return optuna.samplers.TPESampler(n_startup_trials=1, seed=seed)  # our own quasi-random start comes before
-    sampler: optuna.samplers.BaseSampler = options.sampler(seed=seed)
+    try:
+        sampler = options.sampler(seed=seed)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"hydra.sweeper.sampler cannot be built with its keys: {first_line(error)}.") from error
+    if not isinstance(sampler, optuna.samplers.BaseSampler):
+        raise ConfigError("hydra.sweeper.sampler._target_ builds no sampler of Optuna.")
     return sampler
 
 
