@@ -39,7 +39,7 @@ if PRELOAD in os.environ:
             importlib.import_module(name)
         if plan["main"]:
             import_main_path(plan["main"])
-    except Exception as error:
+    except BaseException as error:  # an app without ``if __name__ == "__main__"`` runs when it is imported, and may exit
         failed = f"{type(error).__name__}: {error}"
     imported.set()
     watcher.join()

@@ -15,6 +15,15 @@ from gptshake.files import sha256
 pytestmark = pytest.mark.slow
 
 # Each is Python that runs in the child before the command: it ends or signals its own process at an exact moment.
+AT_THE_RECORD = """
+import os
+from gptshake.record import run
+def write_atomic(path, text, own=run.write_atomic):
+    own(path, text)
+    if path.name == "run.json":
+        os.kill(os.getpid(), {signum})
+run.write_atomic = write_atomic
+"""
 IN_STEP = """
 import os
 from gptshake.training.module import GPTModule
@@ -88,6 +97,7 @@ def moment(code: str, step: int, micro: int = 0, signum: int = signal.SIGKILL) -
 
 
 KILLS = {
+    "as soon as there is a record": [moment(AT_THE_RECORD, 0)],
     "before the first step": [moment(IN_STEP, 0, 0)],
     "before the first checkpoint": [moment(IN_STEP, 2, 3)],
     "in mid-accumulation": [moment(IN_STEP, 6, 1)],

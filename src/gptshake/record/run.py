@@ -57,10 +57,12 @@ class Run:
         self._writer: MetricsWriter | None = None
 
     @classmethod
-    def create(cls, path: Path, *, id: str, name: str, config_yaml: str, overrides: Sequence[str], **info: Any) -> "Run":
-        """Begin a record, whose run.json holds ``info`` too; it is written last, so a directory that has one is complete.
+    def create(
+        cls, path: Path, *, config_yaml: str, overrides: Sequence[str], fill: Callable[[Path], None] = lambda path: None, **info: Any
+    ) -> "Run":
+        """Begin a record, whose run.json holds ``info``: id, name and more; it is written last, so a directory that has one is complete.
 
-        ``config_yaml`` holds no secret any more.
+        ``config_yaml`` holds no secret any more; ``fill`` adds further files.
         """
         path = path.absolute()
         if (path / "run.json").exists():
@@ -68,7 +70,8 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         write_atomic(path / "config.yaml", config_yaml)
         write_atomic(path / "overrides", "".join(f"{redact(override)}\n" for override in overrides))
-        run = cls(path, {"id": id, "name": name})
+        fill(path)
+        run = cls(path, {"id": info["id"], "name": info["name"]})
         run._made_here = True
         run.update(status="running", started=run.now(), overrides=list(overrides), **info)
         return run

@@ -54,44 +54,38 @@ def open_run(context: Context) -> Run:
 def _create(context: Context) -> Run:
     cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
     config: Any = redacted(OmegaConf.to_container(cfg, resolve=True))
-    parent = {"parent_path": initial_run(cfg)} if cfg.init_from else {}
-    run = Run.create(
-        spec.path,
-        id=spec.id,
-        name=spec.name,
-        task=str(cfg.task._target_).split(".")[-2],
-        config_yaml=OmegaConf.to_yaml(OmegaConf.create(config)),
-        overrides=spec.overrides,
-        **spec.provenance,
-    )
-    spec.code.save(run.path)
-    (run.path / "tokenizer").mkdir(exist_ok=True)
-    store.tokenizer.save(run.path / "tokenizer")
     own_files = {name: redact_code(content, name) for name, content in spec.local_conf.items()}
-    for name, content in own_files.items():
-        file = run.path / (name if name.startswith("conf/") else f"code/{name}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
     resolved = {key: value for key in RESOLVED if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
     if budget.measured:
         resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
-    run.update(
-        note=cfg.note,
-        seed=cfg.seed,
-        config_sha256=config_sha256(config),
-        config_sha256_version=CONFIG_HASH,
-        local_conf={name: hashlib.sha256(content).hexdigest() for name, content in own_files.items()},
-        trial=spec.trial,
-        choices=spec.choices,
-        resolved=resolved | resolved_source(cfg),
-        budget={
+
+    def fill(path: Path) -> None:
+        spec.code.save(path)
+        (path / "tokenizer").mkdir(exist_ok=True)
+        store.tokenizer.save(path / "tokenizer")
+        for name, content in own_files.items():
+            file = path / (name if name.startswith("conf/") else f"code/{name}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+
+    facts = {
+        "task": str(cfg.task._target_).split(".")[-2],
+        "note": cfg.note,
+        "seed": cfg.seed,
+        "config_sha256": config_sha256(config),
+        "config_sha256_version": CONFIG_HASH,
+        "local_conf": {name: hashlib.sha256(content).hexdigest() for name, content in own_files.items()},
+        "trial": spec.trial,
+        "choices": spec.choices,
+        "resolved": resolved | resolved_source(cfg),
+        "budget": {
             "steps": budget.steps,
             "tokens": budget.total_tokens,
             "tokens_per_step": budget.tokens_per_step,
             "stop_rule": budget.stop_rule,
             "warmup_tokens": warmup_of(cfg, budget.total_tokens, budget.tokens_per_step),
         },
-        data={
+        "data": {
             "label": store.label,
             "licence": store.licence,
             "text": sha256_text(json.dumps(store.manifest["recipe"]["source"], sort_keys=True)),  # the same for every tokenizer
@@ -103,10 +97,18 @@ def _create(context: Context) -> Run:
             "bytes_per_token": store.bytes_per_token,
             "unknown": {split.name: {"share": split.unknown_share, "nats_per_token": split.hidden_nats} for split in store.splits},
         },
-        hardware=hardware.describe(),
-        **parent,
+        "hardware": hardware.describe(),
+    } | ({"parent_path": initial_run(cfg)} if cfg.init_from else {})
+    return Run.create(
+        spec.path,
+        id=spec.id,
+        name=spec.name,
+        config_yaml=OmegaConf.to_yaml(OmegaConf.create(config)),
+        overrides=spec.overrides,
+        fill=fill,
+        **spec.provenance,
+        **facts,
     )
-    return run
 
 
 def hidden_nats(run: Run, split: Split) -> float:
