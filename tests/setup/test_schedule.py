@@ -1,9 +1,10 @@
-"""What is said of a rate that was found for runs of another length."""
+"""What is said of a rate that was found for runs of another length, and of lengths that are shorter than a step."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from gptshake.estimate.budget import Request, plan
-from gptshake.setup.schedule import lr_transfer_note
+from gptshake.setup.schedule import lr_transfer_note, warmup_notes
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,21 @@ def test_a_rate_from_runs_of_another_length_says_how_far_it_carries(found: dict[
     )
     note = lr_transfer_note(found, plan(request))
     assert said in note and bool(note) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths", "said"),
+    [
+        ("wsd", {"warmup": 100}, "scheduler.warmup=100 is 100 tokens (below 1 it is a fraction of the run), less than a step of 2,048"),
+        ("wsd", {"warmup": 0.3, "cooldown": 1}, "scheduler.cooldown=1 is 1 token"),
+        ("gpt3", {"warmup": 0, "decay": 2}, "scheduler.decay=2 is 2 tokens"),
+        ("wsd", {"warmup": 4096, "cooldown": 0.1}, ""),
+    ],
+)
+def test_a_length_shorter_than_a_step_is_pointed_out(name: str, lengths: dict[str, float], said: str) -> None:
+    scheduler = {"_target_": f"gptshake.optim.schedule.{name}", "_partial_": True, **lengths}
+    request = Request(
+        n_parameters=10_000, epoch_tokens=2_048_000, block_size=64, batch_size=32, micro_batch_size=32, max_micro_batch=32, max_steps=50
+    )
+    notes = warmup_notes(OmegaConf.create({"scheduler": scheduler, "optimizer": {}}), plan(request))
+    assert said in "".join(notes) and bool(notes) == bool(said)

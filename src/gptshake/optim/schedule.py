@@ -115,7 +115,7 @@ def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "a
     """
     rise = _warmup(warmup, total)
     end = PAPER_DECAY * total if decay == "auto" else _length("decay", decay, total)
-    _check_ends("the decay", rise, end, floor)
+    _check_ends("the end of the decay", rise, end, total, floor)
     return Factors(_rise(tokens, rise) if tokens < rise else _half_cosine(1.0, floor, _progress(tokens, rise, end)))
 
 
@@ -141,7 +141,7 @@ def linear(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0
     Args and errors as in ``gpt3``.
     """
     rise = _warmup(warmup, total)
-    _check_ends("the end of the run", rise, total, floor)
+    _check_ends("the end of the run", rise, total, total, floor)
     return Factors(_rise(tokens, rise) if tokens < rise else floor + (1 - floor) * (1 - _progress(tokens, rise, total)))
 
 
@@ -163,7 +163,7 @@ def wsd(tokens: int, total: int, *, warmup: Length = "auto", cooldown: float = 0
     if shape not in ("linear", "sqrt"):
         raise ConfigError(f"scheduler.shape={shape} is not known: write linear or sqrt.")
     rise, begin = _warmup(warmup, total), total - _length("cooldown", cooldown, total)
-    _check_ends("the beginning of the cooldown", rise, begin, floor)
+    _check_ends("the beginning of the cooldown", rise, begin, total, floor)
     if tokens <= begin:
         return Factors(_rise(tokens, rise))
     over = _progress(tokens, begin, total)
@@ -209,12 +209,13 @@ def one_cycle(
     return Factors(_half_cosine(1.0, initial / final_div_factor, part), _half_cosine(beta1_min, beta1_max, part))
 
 
-def _check_ends(what: str, rise: float, end: float, floor: float) -> None:
+def _check_ends(what: str, rise: float, end: float, total: int, floor: float) -> None:
     if not 0 <= floor <= 1:
         raise ConfigError(f"scheduler.floor={floor} is not a fraction of the peak: write one from 0 to 1.")
     if rise >= end:
         raise ConfigError(
-            f"scheduler.warmup of {rise:,.0f} tokens does not end before {what} at {end:,.0f}: write a fraction, such as 0.02."
+            f"scheduler.warmup takes {100 * rise / total:.3g} % of the run, so it does not end before {what}, at {100 * end / total:.3g} %: "
+            "write a smaller fraction, such as 0.02, or fewer tokens."
         )
 
 

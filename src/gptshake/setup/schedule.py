@@ -15,6 +15,7 @@ from gptshake.setup.instantiate import make
 
 SAME_LENGTH = 0.02  # lengths that differ by no more count as one
 CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
+LENGTHS = {"warmup": "nothing is warmed up", "cooldown": "the rate falls in the last step alone", "decay": "every step has the lowest rate"}
 TRANSFERS = 4  # factor in length to which the best rate was seen to stay: docs/benchmarks.md
 
 
@@ -85,18 +86,20 @@ def lr_transfer_note(origin: Mapping[str, Any] | None, budget: Budget) -> str:
 
 
 def warmup_notes(cfg: DictConfig, budget: Budget) -> list[str]:
-    """Sentences about a warm-up that is shorter than a step or than AdamW's memory, and about an only step with a rate of 0."""
+    """Sentences about lengths that are shorter than a step, a warm-up that is shorter than AdamW's memory, and about an only step with a rate of 0."""
     schedule, warmup, notes = planned_schedule(cfg, budget), cfg.scheduler.get("warmup"), list[str]()
+    for key, effect in LENGTHS.items():
+        length = cfg.scheduler.get(key)
+        if isinstance(length, int | float) and 1 <= length < budget.tokens_per_step:
+            notes.append(
+                f"scheduler.{key}={length:g} is {counted(int(length), 'token')} (below 1 it is a fraction of the run), less than a step of "
+                f"{budget.tokens_per_step:,}: {effect}"
+            )
     if isinstance(warmup, int | float) and warmup > 0:
         steps = warmup_steps(schedule, budget.total_tokens, budget.tokens_per_step) or 0
         beta2 = _beta2(cfg.optimizer)
         memory = 0 if beta2 is None else ceil(round(2 / (1 - beta2), 6))
-        if 1 <= warmup < budget.tokens_per_step:
-            notes.append(
-                f"scheduler.warmup={warmup:g} is {counted(int(warmup), 'token')} (below 1 it is a fraction of the run), less than a step of "
-                f"{budget.tokens_per_step:,}: nothing is warmed up"
-            )
-        elif steps < min(memory, LONGEST_WARMUP * budget.steps):
+        if not 1 <= warmup < budget.tokens_per_step and steps < min(memory, LONGEST_WARMUP * budget.steps):
             notes.append(
                 f"scheduler.warmup={warmup:g} is {counted(steps, 'step')}, and optimizer.beta2={beta2:g} averages over {memory} (2 / (1 - beta2)): "
                 "a high rate may diverge; scheduler.warmup=auto is longer"
