@@ -49,7 +49,6 @@ class Ranks:
 
     Args:
         rank: of this process, from 0.
-        size: of the group.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -122,7 +121,6 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
 
     Args:
         size: of the group; 1: nothing is done.
-        threads: of each process.
         device: on which they train.
         received: gives the signal that came to this process, if one did.
     Raises:

@@ -97,13 +97,7 @@ def outcome_of(exit_code: int) -> Outcome:
 
 
 class Command:
-    """A command in a process of its own.
-
-    Args:
-        arguments: the program and its arguments.
-        env: variables that differ.
-        options: of ``subprocess.Popen``.
-    """
+    """A command in a process of its own."""
 
     def __init__(self, arguments: Sequence[str], env: Environment = MappingProxyType({}), **options: Any) -> None:
         sys.stdout.flush()

@@ -95,8 +95,6 @@ def check_points(single: list[str], parsed: Sequence[Override], cfg: DictConfig,
 
     Args:
         single, cfg: overrides of its first run, and the config that they give.
-        parsed: all overrides.
-        look: checks a config.
     """
     swept = [override for override in parsed if override.is_sweep_override() and not override.key_or_group.startswith("hydra")]
     whole = [override for override in swept if _changes_config(override.key_or_group) or override.is_add()]

@@ -77,7 +77,6 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
     machine, what reads the environment; where such a record would write is left out.
 
     Args:
-        run_dir: of the run.
         new: overrides, or keys, that will be put behind them.
         trusted: take everything, as the code of the record is run anyway.
     """

@@ -24,7 +24,6 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
     """Why a stored override is more than a value or a known option; empty if it is not.
 
     Args:
-        text: the override.
         resolvers: whether ``${name:...}`` is allowed, as in the user's own records.
     """
     override = parse_overrides([text])[0]

@@ -79,7 +79,6 @@ def encode(
     Args:
         folder: gets the files, and the folder ``SHARDS``; a build that was killed is resumed from what it left there.
         corpus, cut, tokenizer: the documents, the spans of each split, and what encodes them.
-        say: prints a line.
         processes: how many encode; None: one per core, or this one alone for a small corpus.
     Raises:
         GptshakeError: a process was killed or could not encode its shard; what is whole stays.

@@ -35,7 +35,6 @@ def inspect(
     """Everything that is shown of a store, JSON-able; DataError if the training split has not one block.
 
     Args:
-        store: the opened store.
         block_size: context length, in tokens.
         n_shown: how many of the first training blocks to decode.
         seed, offset: of the training order, as in a run.

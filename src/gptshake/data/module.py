@@ -39,7 +39,6 @@ class TrainBatches(Dataset[torch.Tensor]):
         tokens: the training stream, shape (n_tokens,).
         block_size: context length, in tokens.
         micro_batch_size: rows of one batch.
-        seed: of the order.
         rank, world_size: this process among those that train together.
         random_offset: whether every epoch cuts the stream elsewhere (see ``block_starts``).
         limit_blocks: an epoch is the first so many blocks; None: all.
@@ -173,14 +172,11 @@ class TokenDataModule(pl.LightningDataModule):
     """Batches of an opened store.
 
     Args:
-        store: the token store.
         block_size: context length, in tokens.
         batch_size: sequences per optimizer step over all ranks.
         micro_batch_size: sequences per forward pass on one rank; a divisor of ``batch_size / world_size``.
-        seed: of the training order.
         rank, world_size: this process among those that train together.
         offset: ``none``, or ``random``: every epoch cuts the training stream elsewhere (see ``block_starts``).
-        limit_blocks, workers: see ``TrainBatches``.
     Raises:
         ConfigError: if the batch cannot be divided like that.
         DataError: if the training split has not one block.

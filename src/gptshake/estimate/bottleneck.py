@@ -82,7 +82,6 @@ def verdict(parts: Mapping[str, float], now: Situation) -> list[str]:
 
     Args:
         parts: seconds of a step for each of ``PARTS``; more than 0 in all.
-        now: how the run is set up.
     """
     total = sum(parts.values())
     shares = {name: seconds / total for name, seconds in parts.items()}

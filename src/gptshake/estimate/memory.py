@@ -38,7 +38,6 @@ def train_memory(model: Costs, micro_batch_size: int, *, value_bytes: int = 2, o
     """The peak of a training: weights, gradients and Adam's moments in fp32, activations, and what is around.
 
     Args:
-        model: its config.
         micro_batch_size, value_bytes: as in ``Costs.activation_bytes``.
         on_cpu: main memory is meant, in which the heap is never tight and checkpoints are made ready.
         base: bytes that the process holds before there is a network, or that a GPU's driver takes.
@@ -64,10 +63,8 @@ def largest_micro_batch(model: Costs, *, memory_bytes: int, max_flops: float, va
     Never less than 1: whether a single sequence fits is found out by running. A bound that the model does not know is no bound.
 
     Args:
-        model: its config.
         memory_bytes: of the device, of which ``MEMORY_SHARE`` is used.
         max_flops: FLOPs of one pass; a constant, not a measurement, so that equal commands make equal plans.
-        value_bytes, on_cpu: as in ``train_memory``.
     """
     none, one = (train_memory(model, size, value_bytes=value_bytes, on_cpu=on_cpu) for size in (0, 1))
     bounds, flops = [], model.flops_per_token()

@@ -91,7 +91,6 @@ def ratio_band(top: float, bottom: float, top2: float, both: float, bottom2: flo
     """Interval of top / bottom, two means with errors (Fieller 1954); it grows without bound as ``bottom`` nears two errors.
 
     Args:
-        top, bottom: the means.
         top2, both, bottom2: variances of the means, and their covariance between them.
     Returns:
         Low (at least 0) and high; None if ``bottom`` is less than two errors above zero, or ``top`` not above it.

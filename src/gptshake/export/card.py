@@ -20,7 +20,6 @@ def model_card(entry: Entry, samples: list[Sample], *, plot: bool, use: str, lib
     """README.md: licence, data, metrics, curve, command, commit and the last sample.
 
     Args:
-        entry: the run.
         samples: of the run, the oldest first.
         plot: whether the picture of its losses lies beside the card.
         use: how the exported folder is used, in Markdown.

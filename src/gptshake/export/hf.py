@@ -46,7 +46,6 @@ def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
 
     Args:
         model: in fp32, on the CPU, as for every format.
-        tokenizer: of the run.
         folder: is there, and empty.
     Raises:
         ConfigError: the network or the tokenizer cannot be expressed there.

@@ -59,7 +59,6 @@ def compared(model: Any, other: Any, name: str, tolerance: float) -> str:
     """Compare logits at four shapes with another form of the network.
 
     Args:
-        model: the network.
         other: token ids (batch, time) to logits.
         name: of the other form.
         tolerance: of a logit; relative where logits are larger than 1.

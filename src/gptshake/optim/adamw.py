@@ -32,8 +32,6 @@ def adamw(
         beta2: memory of its square.
         eps: added to the root of the second moment.
         weight_decay: decoupled, so a step shrinks a matrix by lr x weight_decay.
-        fused: see ``use_fused``.
-        embedding_lr_mult, groups: see ``parameter_groups``.
     Raises:
         ConfigError: a rule that fits nothing, or a value that AdamW refuses.
     """

@@ -86,7 +86,6 @@ def use_fused(setting: bool | str, parameters: Iterable[Any], *, slices: bool = 
 
     Args:
         setting: true, false, or ``auto``: where every parameter lies on a device with the kernel.
-        parameters: to be trained.
         slices: whether the kernel also takes weights of which each device has but a slice (trainer=fsdp).
     Raises:
         ConfigError: another word than ``auto``.

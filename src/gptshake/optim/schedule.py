@@ -153,7 +153,6 @@ def wsd(tokens: int, total: int, *, warmup: Length = "auto", cooldown: float = 0
     Args:
         tokens: tokens seen after the step; > 0.
         total: tokens of the whole run.
-        warmup: as in ``gpt3``.
         cooldown: length of the decay at the end of the run, likewise.
         shape: ``linear``, or ``sqrt``: 1 - sqrt(share of the cooldown that is over).
         floor: fraction of the peak at the end, from 0 to 1.

@@ -30,8 +30,6 @@ def sgd(
         momentum: memory of the gradient; 0 for none.
         nesterov: whether the gradient looks one step ahead.
         weight_decay: added to the gradient (coupled, unlike AdamW's), on matrices only.
-        fused: see ``use_fused``.
-        embedding_lr_mult, groups: see ``parameter_groups``.
     Raises:
         ConfigError: a rule that fits nothing, or a value that SGD refuses.
     """

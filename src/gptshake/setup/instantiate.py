@@ -142,7 +142,6 @@ def trained(cfg: DictConfig, recompose: Callable[[Path], DictConfig]) -> tuple[G
     """The network with the best weights of the run ``task.run``, and its tokenizer; only values are taken from the record.
 
     Args:
-        cfg: of the task.
         recompose: composes a run's config from today's files, where the network or the tokenizer is the user's own.
     """
     if not cfg.task.run:

@@ -42,7 +42,6 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     """Train, or resume a training; everything ends up in the run directory.
 
     Args:
-        context: of the run.
         profiler: measures the training, and ends it early.
     Returns:
         Summary: final losses, bpb, tokens.

@@ -64,9 +64,6 @@ class Controller:
 
     Args:
         study: opened; its folder's lock is held.
-        proposals: what to try.
-        executor: its slots are allotted.
-        limits: when to stop.
         show: is given the rows now and then.
     """
 

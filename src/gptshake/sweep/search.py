@@ -77,7 +77,6 @@ class LineSearch:
     and a cliff beside the best is approached until the slope on this side of it promises no more.
 
     Args:
-        axis: what varies.
         n_trials: go on refining up to so many points; None: stop when no gap promises more.
         slots: with more than one, a free slot gets at once what the outstanding results would call for if they came as
             expected; with one the proposals do not depend on the order in which points finish.
@@ -233,7 +232,6 @@ def search_for(axes: Sequence[Axis], *, n_trials: int | None, slots: int, seed: 
     """The search that fits the axes.
 
     Args:
-        axes: what varies.
         n_trials: as the user said; None: as many as it takes.
         slots: runs at once.
         seed: of quasi-random points.

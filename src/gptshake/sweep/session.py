@@ -53,9 +53,7 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     """Run, or resume, the study that a command means.
 
     Args:
-        options: of the sweeper.
         overrides: of the task, parsed, swept and fixed.
-        app: what is swept.
         show: is given the study's rows now and then.
         end: is given the study's folder when there is something to report, however the study ended.
     Returns:

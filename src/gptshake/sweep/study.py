@@ -40,8 +40,6 @@ class Study:
 
     Args:
         folder: of the study; its lock is held by the caller.
-        header: what it is about.
-        axes: what varies.
         pruner: Optuna's; samplers come with ``ask``.
         may_differ: whether the study may go on with another version of the code.
         shared: what every run is given besides its own point.

@@ -98,8 +98,6 @@ class SurrogateSearch:
     """One learning rate and one batch size, both on a log scale.
 
     Args:
-        rate: its axis.
-        batch: its axis.
         n_trials: go on refining up to so many points; None: stop when nothing is to be gained.
         slots: runs at once.
         deterministic: propose in rounds of ``slots`` points, so that proposals do not depend on which run ends first.

@@ -17,7 +17,6 @@ class GPTModule(pl.LightningModule):
     """A network and its step, the context of the run, and how far the run is.
 
     Args:
-        step: of the network.
         context: of the run; ``bench``, its earlier name, works too.
         validate: loss of the validation split, in nats per token and in bits per byte.
     """

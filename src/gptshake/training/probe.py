@@ -27,7 +27,6 @@ def measure(make: Callable[[], Step], device: str, typical: Callable[[list[float
     """Seconds of a pass, an update, an evaluation and a sampled token, and the memory held at the peak.
 
     Args:
-        make: makes network and step.
         device: ``cuda``, ``mps`` or ``cpu``.
         typical: of several durations: their median to foretell a run; ``min``, the least disturbed, to compare.
     """

@@ -32,8 +32,6 @@ class Step:
         model: the network, with ``loss(inputs, targets)``: mean cross-entropy in nats per token.
         optimizer: makes the optimizer from named parameters.
         schedule: (tokens seen after the step, tokens of the run) -> factors of the peak learning rate.
-        budget: batch and length of the run.
-        seed: of dropout.
         clip: global gradient norm, or None.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         compile: whether to try ``torch.compile``.

@@ -40,7 +40,6 @@ def take(
             start. ``spread``: the limits shared by all parts (by 64 of them, if there are more), the first documents of each.
             ``shuffle``: parts in random order, and in each the documents, 10,000 at a time.
         read: gives a part's ids and texts, by its number.
-        n_parts: how many parts there are.
         start: where to resume; documents' parts are counted in the order of reading.
         total: documents in all parts, if known; for their ``share``.
     """

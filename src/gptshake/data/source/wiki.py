@@ -30,7 +30,6 @@ class Excerpt:
     """The first ``n_documents`` articles of the excerpt; None: all 106.
 
     Args:
-        n_documents: how many.
         cleaning: its version; a resumed run keeps its own.
     Raises:
         ConfigError: if it has not that many, or there is no such version.

@@ -30,8 +30,6 @@ class Checkpoint(pl.Callback):
     """Rows, validations, checkpoints, signals.
 
     Args:
-        metrics: measures the steps.
-        lock: shows that the run is alive.
         val_check_interval: optimizer steps between validations; the last step is always validated.
         max_seconds: training time after which the run ends, or None.
         save_minutes: most minutes between checkpoints.

@@ -125,9 +125,7 @@ def measure(step: Step, batches: Iterable[Tensor], groups: int, parts: int, *, s
     Args:
         step: of the network, in the mode (dropout) in which it was trained; without a loss scale, which small gradients would need.
         batches: token ids (rows, T + 1), endless, all of one size.
-        groups: measurements.
         parts: batches of one measurement, at least 2.
-        steps, tokens: how far the training was.
     """
     source, device = iter(batches), next(step.model.parameters()).device
     for _ in range(groups):
