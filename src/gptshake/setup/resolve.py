@@ -112,6 +112,7 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
     """Decide everything that was left to ``auto`` and write it into ``cfg``, so that the record holds what really ran.
 
     Args:
+        cfg: changed in place.
         measure: measures the speed, for ``trainer.hours``.
         gpu: a device that is not here, to be planned for.
     Raises:
