@@ -168,7 +168,9 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
     if group in GROUPS and _selected(base, group) is None:
         return f"{text} needs {group}=; {list_options(group)}"
     if text.startswith("+") or key in (*SWEEPER_KEYS, *there):
-        return f"{text}: {_reason(error)}"
+        words = first_line(error.__cause__ or error)
+        plain = next((plain for pattern, plain in _PLAIN.items() if re.search(pattern, words)), words)
+        return f"{text}: {plain[0].lower()}{plain[1:].rstrip('.')}."
     here = known_key(key, value)
     settable = [*(name for name in there if not name.startswith("preset.")), *SWEEPER_KEYS]  # lr is optimizer.lr
     node = _selected(base, parent) if parent else base
@@ -181,10 +183,3 @@ def keys(cfg: DictConfig) -> list[str]:
     """Every dotted key of a config, nodes before their leaves."""
     parts = [leaf.split(".") for leaf in flat(OmegaConf.to_container(cfg, resolve=False))]
     return list(dict.fromkeys(".".join(path[:n]) for path in parts for n in range(1, len(path) + 1)))
-
-
-def _reason(error: BaseException) -> str:
-    """What OmegaConf says of a value, in words that need no knowledge of it."""
-    text = first_line(error.__cause__ or error)
-    plain = next((words for pattern, words in _PLAIN.items() if re.search(pattern, text)), text)
-    return f"{plain[0].lower()}{plain[1:].rstrip('.')}."

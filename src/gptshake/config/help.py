@@ -96,19 +96,14 @@ def pages(overrides: list[str]) -> str | None:
         if not equals and group in options("task"):
             group, option = "task", group
         if group in GROUPS and not option:
-            texts.append(_group_page(group))
+            width = max(map(len, options(group))) + 2
+            lines = [_wrapped(f"  {name:<{width}}", _about(_text(group, name))) for name in options(group)]
+            texts.append("\n".join([f"{group}= is one of (keys of each: gptshake {group}=<option> --help)", *lines]))
         elif group in GROUPS:
             texts += [_option_page(group, name) for name in option.strip("[]").split(",")]
         elif not equals:
             raise ConfigError(f"There is no task and no group {group!r}{nearest(group, (*GROUPS, *options('task')))}")
     return "\n\n".join(texts) or None
-
-
-def _group_page(group: str) -> str:
-    names = options(group)
-    width = max(map(len, names)) + 2
-    lines = [_wrapped(f"  {name:<{width}}", _about(_text(group, name))) for name in names]
-    return "\n".join([f"{group}= is one of (keys of each: gptshake {group}=<option> --help)", *lines])
 
 
 def _option_page(group: str, option: str) -> str:

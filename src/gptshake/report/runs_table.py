@@ -75,13 +75,12 @@ def in_order(entries: Sequence[Entry], key: str) -> list[Entry]:
     if name == NEWEST or not entries:
         return sorted(entries, key=lambda entry: entry.started, reverse=key == NEWEST)
     values = list(zip(_column(_frame(entries, [name]), name), entries, strict=True))
-    there = sorted((pair for pair in values if pair[0] is not None), key=lambda pair: _rank(pair[0]), reverse=key != name)
+
+    def rank(pair: tuple[Any, Entry]) -> tuple[bool, Any]:
+        return (False, number) if (number := _number(pair[0])) is not None else (True, str(pair[0]).lower())
+
+    there = sorted((pair for pair in values if pair[0] is not None), key=rank, reverse=key != name)
     return [entry for _, entry in there] + [entry for value, entry in values if value is None]
-
-
-def _rank(value: Any) -> tuple[bool, Any]:
-    number = _number(value)
-    return (False, number) if number is not None else (True, str(value).lower())
 
 
 def _holds(entries: Sequence[Entry], comparisons: Sequence[tuple[str, ...]]) -> "pd.Series[bool]":

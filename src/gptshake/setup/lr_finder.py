@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -23,9 +23,6 @@ from gptshake.processes import raised
 from gptshake.setup.costs import in_child
 from gptshake.setup.instantiate import data_module, device_of, load_initial_weights, network, set_torch, training_step
 from gptshake.setup.schedule import planned_schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 HELD_OUT = 16_384  # tokens at most on which the loss is taken after every step
 PROGRESS_S = 10.0  # between lines of progress where the output is no terminal
@@ -85,6 +82,10 @@ def _ramp(plan: tuple[DictConfig, TokenStore, Budget], repeat: int, rates: list[
     schedule, total = planned_schedule(cfg, budget), budget.total_tokens
     factors = [schedule(max(1, total * part // PEAK_POINTS), total) for part in range(1, PEAK_POINTS + 1)]
     beta1 = max(factors, key=lambda factor: factor.lr).beta1  # the momentum at the peak, if the schedule changes it
+    # Spread over the validation split: as many tokens as a step trains on, ``HELD_OUT`` at most.
+    held_out = data.val_dataloader()
+    number = max(1, min(alone.accumulation, HELD_OUT // (alone.micro_batch_size * alone.block_size), len(held_out)))
+    stride = len(held_out) // number
     losses = range_test(
         training_step(
             cfg,
@@ -94,20 +95,12 @@ def _ramp(plan: tuple[DictConfig, TokenStore, Budget], repeat: int, rates: list[
             compile=False,
         ),
         data.train_dataloader(),
-        _held_out(data, alone),
+        list(islice(held_out, 0, number * stride, stride)),
         len(rates),
         lambda step, loss: progress(repeat, step, len(rates), rates[step - 1], loss),
     )
     progress.left -= len(rates) - len(losses)
     return losses
-
-
-def _held_out(data: Any, budget: Budget) -> list[Tensor]:
-    """Batches spread over the validation split: as many tokens as a step trains on, ``HELD_OUT`` at most."""
-    batches = data.val_dataloader()
-    number = max(1, min(budget.accumulation, HELD_OUT // (budget.micro_batch_size * budget.block_size), len(batches)))
-    stride = len(batches) // number
-    return list(islice(batches, 0, number * stride, stride))
 
 
 class _Progress:

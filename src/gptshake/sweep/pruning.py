@@ -32,7 +32,10 @@ class Patient(BasePruner):
         """Whether the trial's last report is reason to give it up."""
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         reports = sorted((tokens, sign * value) for tokens, value in trial.intermediate_values.items())
-        return bool(reports) and (_diverged([value for _, value in reports]) or self._is_behind(study, reports, sign))
+        if not reports:
+            return False
+        last, lowest = reports[-1][1], min(value for _, value in reports)
+        return not math.isfinite(last) or (lowest > 0 and last >= RUNAWAY * lowest) or self._is_behind(study, reports, sign)
 
     def _is_behind(self, study: Study, reports: list[tuple[int, float]], sign: float) -> bool:
         total = study.user_attrs.get("tokens")
@@ -40,22 +43,15 @@ class Patient(BasePruner):
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(late) < self.patience or len(finished) < self.n_startup_trials:
             return False
-        for tokens, value in late[-self.patience :]:
-            others = [sign * other for trial in finished if (other := _value_at(trial, tokens)) is not None]
+        for tokens, value in late[-self.patience :]:  # batch sizes report at different tokens: the others' last report by then counts
+            before = [
+                [(step, sign * other) for step, other in one.intermediate_values.items() if step <= tokens and math.isfinite(other)]
+                for one in finished
+            ]
+            others = [max(reached)[1] for reached in before if reached]
             if len(others) < self.n_startup_trials or value <= median(others):
                 return False
         return True
-
-
-def _diverged(values: list[float]) -> bool:
-    last = values[-1]
-    return not math.isfinite(last) or (min(values) > 0 and last >= RUNAWAY * min(values))
-
-
-def _value_at(trial: FrozenTrial, tokens: int) -> float | None:
-    """What a trial had reported by then: batch sizes report at different tokens."""
-    before = [step for step, value in trial.intermediate_values.items() if step <= tokens and math.isfinite(value)]
-    return trial.intermediate_values[max(before)] if before else None
 
 
 RUNAWAYS = Patient(n_startup_trials=sys.maxsize)  # prunes what diverged, nothing by its rank

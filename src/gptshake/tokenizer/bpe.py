@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.config import BPEConfig
-from gptshake.tokenizer.pretokenizer import BETWEEN_WORDS, PATTERNS, pattern_of, split_words
+from gptshake.tokenizer.pretokenizer import BETWEEN_WORDS, PATTERNS, split_words
 from gptshake.tokenizer.protocol import ByteLevel, Ids, beginning, id_type, well_formed
 
 BYTES = 256
@@ -122,7 +122,9 @@ class BPETrainer(BPEConfig):
 
     def __post_init__(self) -> None:
         check_size(self.vocab_size, BYTES + 1, self.max_characters)
-        self._regex = pattern_of(self.pattern)
+        if self.pattern not in PATTERNS:
+            raise ConfigError(f"tokenizer.pattern is {self.pattern!r}; it must be one of {', '.join(PATTERNS)}.")
+        self._regex = PATTERNS[self.pattern]
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
         counts = count_words(beginning(documents, self.max_characters), self._regex)

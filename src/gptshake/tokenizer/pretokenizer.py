@@ -10,8 +10,6 @@ import re
 from functools import cache
 from typing import Any
 
-from gptshake.errors import ConfigError
-
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
@@ -21,13 +19,6 @@ PATTERNS = {
 BETWEEN_WORDS = re.compile(r"\S(?= \S)|\S\n(?=\S)")
 _STAND_INS = {r"\p{L}": "λ", r"\p{N}": "½"}  # a letter, and a number, that no pattern treats specially
 _NEITHER = "\ue000"
-
-
-def pattern_of(name: str) -> str:
-    """The regular expression of a name; ConfigError if there is none."""
-    if name not in PATTERNS:
-        raise ConfigError(f"tokenizer.pattern is {name!r}; it must be one of {', '.join(PATTERNS)}.")
-    return PATTERNS[name]
 
 
 def split_words(text: str, pattern: str) -> list[str]:
