@@ -15,8 +15,11 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
         "paths data.documents.cache logger note dirty resume conf_shadow study data.workers data.verify trainer.save_minutes "
         "trainer.price_per_hour callbacks.progress callbacks.samples callbacks.advice callbacks.plots callbacks.noise_scale",
     ),
-    ((RESUME, RESULT), "sampler pruner executor search_space task debug trainer.extend"),  # of trainer.extend the limit counts
-    ((RESULT,), "hydra experiment preset"),  # experiments and presets are written out in other keys
+    (
+        (RESUME, RESULT),
+        "sampler pruner executor search_space task debug preset trainer.extend",
+    ),  # a preset is written out in other keys; of trainer.extend the limit counts
+    ((RESULT,), "hydra experiment"),  # experiments are written out in other keys
     (
         (
             RESUME,

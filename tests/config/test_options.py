@@ -171,6 +171,23 @@ def test_yaml_keys_are_schema_fields_are_parameters(group: str, name: str, schem
     assert in_schema - ELSEWHERE.get(target, set()) == parameters - GIVEN.get(target, set()) - positions
 
 
+@pytest.mark.parametrize(
+    ("words", "lr"),
+    [
+        (["model=tiny"], 8e-3),
+        (["model=tiny", "data.batch_size=8"], 4e-3),
+        (["model=tiny", "data.batch_size=12"], 4.9e-3),
+        (["model=tiny", "data.batch_tokens=512"], 4e-3),
+        (["model=tiny", "data.batch_size=128"], 8e-3),
+        (["model=tiny", "data.batch_size=8", "optimizer.lr=1e-3"], 1e-3),
+        (["model=baby", "data.batch_size=16"], 1e-3),
+        (["model=gpt3_small", "data.batch_size=1"], 6e-4),
+    ],
+)
+def test_the_presets_rate_of_tiny_goes_with_the_root_of_a_smaller_batch(words: list[str], lr: float) -> None:
+    assert compose([*words, "data=wiki_char"]).optimizer.lr == lr
+
+
 @pytest.mark.parametrize(("name", "parts"), OLD_OPTIONS["data"].items())
 def test_the_old_name_of_a_text_and_a_tokenizer_means_both(name: str, parts: tuple[str, str]) -> None:
     source, tokenizer = parts

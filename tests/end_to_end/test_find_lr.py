@@ -35,14 +35,14 @@ def test_the_range_test_leaves_a_record_a_picture_and_a_command(found: tuple[Pat
     path, info = record(folder)
     result = info["find_lr"]
     assert info["status"] == "ok" and info["summary"] == {"find_lr/lr": result["lr"]}
-    assert {"steep", "valley", "minimum", "middle"} <= result["rules"].keys() and result["preset"] == 8e-3 and result["confirm"] == []
+    assert {"steep", "valley", "minimum", "middle"} <= result["rules"].keys() and result["preset"] == 4e-3 and result["confirm"] == []
     witnesses = sorted([result["rules"]["middle"], result["law"], result["declared"]])
     assert result["start"] == witnesses[1] and result["lr"] == float(f"{witnesses[1]:.2g}")
     assert [len(losses) for losses in result["ramps"]["losses"]] == [40, 40] and result["ramps"]["losses"][0] != result["ramps"]["losses"][
         1
     ]
     assert (path / "plots/lr_range.png").exists() and (path / "plots/lr_range.svg").exists()
-    assert f"optimizer.lr=from:{info['id']}" in done.out and "the preset (8e-3)" in done.out and "scaling law: lr" in done.out
+    assert f"optimizer.lr=from:{info['id']}" in done.out and "the preset (4e-3)" in done.out and "scaling law: lr" in done.out
     assert "\x1b" not in done.out and "no run has confirmed it" in done.out
 
 

@@ -347,10 +347,10 @@ def test_a_longer_limit_is_allowed_for_a_constant_rate_and_equals_the_long_run(
 def test_a_warm_up_is_frozen_in_tokens_when_the_run_begins(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
     argv = (*small, "scheduler=constant", "trainer.val_check_interval=1000", "trainer.max_steps=10", "scheduler.warmup=0.4")
     begun = commands(tmp_path, *argv)
-    assert "peak lr 0.008, constant, warm-up 4 steps, 40 % of the run" in begun.out
+    assert "peak lr 0.004, constant, warm-up 4 steps, 40 % of the run" in begun.out
     done = commands(tmp_path, f"resume={the_run(tmp_path).info['id']}", "trainer.max_steps=100")
     assert done.code == 0 and "warm-up 4 steps" in done.out, done.err
-    assert [row[3] for row in the_run(tmp_path).numbers()] == [8e-3 * min(step / 4, 1) for step in range(1, 101)]
+    assert [row[3] for row in the_run(tmp_path).numbers()] == [4e-3 * min(step / 4, 1) for step in range(1, 101)]
 
 
 def test_redecay_goes_back_to_before_the_decay_and_equals_the_long_run(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
@@ -431,7 +431,7 @@ def test_another_config_is_refused_with_the_difference(light_commands: Any, copy
     run_id = the_run(copy).info["id"]
     done = light_commands(copy, f"resume={run_id}", "optimizer.lr=1e-5", "model.dropout=0")
     assert done.code == 2
-    assert "optimizer.lr: was 0.008, would be 1e-05" in done.error and "model.dropout: was 0.2, would be 0.0" in done.error
+    assert "optimizer.lr: was 0.004, would be 1e-05" in done.error and "model.dropout: was 0.2, would be 0.0" in done.error
     assert "init_from=" in done.error
 
 

@@ -158,7 +158,7 @@ def test_ones_own_conf_adds_an_option(commands: Any, small: Any, tmp_path: Path,
     (tmp_path / "conf/scheduler/mine.yaml").write_text("_target_: gptshake.optim.schedule.cosine\n_partial_: true\nwarmup: 0\nfloor: 0.5\n")
     done = commands(tmp_path, *small, "scheduler=mine", "trainer.max_steps=4")
     assert done.code == 0, done.err
-    assert the_run(tmp_path).numbers()[-1][3] == pytest.approx(0.5 * 8e-3)
+    assert the_run(tmp_path).numbers()[-1][3] == pytest.approx(0.5 * 4e-3)
     assert "mine" in commands(tmp_path, "--help").out
     assert commands(tmp_path, *small, "scheduler=mine", "--cfg", "job").code == 0
 

@@ -77,7 +77,7 @@ def test_a_learning_rate_is_found_by_the_word_range(commands: Any, small: Any, t
     study = Study(tmp_path)
     assert study.rows["search"] == "line" and study.rows["state"] == "done" and 3 <= len(study.trials) <= 20
     rates = [trial["params"]["optimizer.lr"] for trial in study.trials]
-    assert rates[0] == 8e-3 and all(1e-5 <= rate <= 3e-2 for rate in rates) and len(set(rates)) == len(rates)
+    assert rates[0] == 4e-3 and all(1e-5 <= rate <= 3e-2 for rate in rates) and len(set(rates)) == len(rates)
     assert "line over optimizer.lr | usually 6 trials, at most 8 on " in done.out
     assert done.out.index("6 runs and 2 of a second seed x") < done.out.index("trial 0 begins")
     assert len(study.rows["confirm"]) >= 2 and {run["seed"] for row in study.rows["confirm"] for run in row["runs"]} == {1338}
@@ -119,7 +119,7 @@ def test_the_same_command_again_runs_nothing_and_more_trials_are_more(commands: 
     assert commands(tmp_path, *words[:-1], "hydra.sweeper.n_trials=5").code == 0
     after = Study(tmp_path)
     assert len(after.trials) == 5 and before.items() <= after.values().items()
-    assert after.trials[0]["params"] == {"optimizer.lr": 8e-3, "model.dropout": 0.2}
+    assert after.trials[0]["params"] == {"optimizer.lr": 4e-3, "model.dropout": 0.2}
 
 
 def test_the_report_is_drawn_again_by_name_without_torch(commands: Any, light_commands: Any, small: Any, tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_a_config_that_is_edited_while_the_sweep_runs_changes_nothing(commands: 
     done = command.wait()
     assert done.code == 0, done.err
     last = [read_rows(Study(tmp_path).folder / str(number) / "metrics.csv")[-1]["train/lr"] for number in range(4)]
-    assert last == [pytest.approx(8e-3)] * 4
+    assert last == [pytest.approx(4e-3)] * 4
 
 
 def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from math import sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -76,6 +77,7 @@ def prepare(overrides: list[str]) -> None:
     """Give Hydra our schemas and the user's ``./conf``; to be called before any composition."""
     _register_schemas()
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
+    OmegaConf.register_new_resolver("lr_for_batch", _lr_for_batch, replace=True)
     for folder in local_confs():
         _refuse_unloadable(folder)
     LocalConf.shadow = "conf_shadow=true" in overrides
@@ -107,6 +109,18 @@ def _env(key: str, default: Any = ...) -> str | None:
     return value
 
 
+def _lr_for_batch(lr: float, preset_batch: int, *, _root_: DictConfig) -> float:
+    """A preset's peak rate at the run's batch: less by the square root for a smaller batch, three digits, and never more.
+
+    Source: Malladi et al. 2022, square-root scaling for Adam; measured in docs/decisions/rate-and-batch.md.
+    """
+    batch, tokens, block_size = (OmegaConf.select(_root_, key) for key in ("data.batch_size", "data.batch_tokens", "model.block_size"))
+    if isinstance(tokens, int) and isinstance(block_size, int) and block_size > 0:
+        batch = tokens // block_size
+    smaller = isinstance(batch, int) and 0 < batch < preset_batch
+    return float(f"{lr * sqrt(batch / preset_batch):.3g}") if smaller else float(lr)
+
+
 def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     """Compose the config that these overrides give, as the run will see it; with Hydra's own node if asked for."""
     prepare(overrides)
@@ -118,6 +132,9 @@ def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     with suppress(OmegaConfBaseException):  # no mapping, which is refused later
         if target := OLD_TARGETS.get(str(OmegaConf.select(cfg, "logger._target_", throw_on_resolution_failure=False))):
             cfg.logger._target_ = target
+    with suppress(OmegaConfBaseException):  # reported later; a child process that gets the config has no such resolver
+        if isinstance(lr := OmegaConf.select(cfg, "preset.lr"), float):
+            OmegaConf.update(cfg, "preset.lr", lr)
     return cfg
 
 

@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.formatting import counted, duration
 from gptshake.files import storage_error
-from gptshake.keys import STUDY, about
+from gptshake.keys import STUDY, about, key_of
 from gptshake.processes import raised
 from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.lock import RunLock
@@ -132,7 +132,7 @@ class Session:
     def prepare(self) -> None:
         """Let the host find out what it can, in a child, for every combination of swept options that change what a run costs.
 
-        The length and the ranges that a study began with are not found out anew.
+        The length and the ranges that a study began with are not found out anew, and its search starts where it did, unless a start is typed.
 
         Raises:
             GptshakeError: what it found wrong.
@@ -141,14 +141,18 @@ class Session:
             costly = [axis for axis in self.axes if axis.choices and self.app.host.changes_cost(axis.key)]
             points = itertools.product(*([(axis.key, value) for value in axis.choices] for axis in costly))
             self.parts = {point: self._probe(point) for point in points}
-        if (self.folder / STUDY_FILE).exists():
-            stored = read_study(self.folder)
+        stored = read_study(self.folder) if (self.folder / STUDY_FILE).exists() else None
+        if stored:
             axes = {axis["key"]: f"tag(log,interval({axis['low']!r},{axis['high']!r}))" for axis in stored["axes"]}
             for point, part in self.parts.items():
                 ranges = {key: axes.get(key, text) for key, text in part.ranges.items()}
                 self.parts[point] = replace(part, tokens=stored["tokens"] or part.tokens, ranges=ranges)
         self.prepared = joined(list(self.parts.values()))
         self.axes = self._axes()
+        if stored:
+            typed = {key_of(text) for text in self.fixed}
+            began = {axis["key"]: axis["declared"] for axis in stored["axes"] if "declared" in axis and key_of(axis["key"]) not in typed}
+            self.axes = [replace(axis, declared=began.get(axis.key, axis.declared)) for axis in self.axes]
 
     def _probe(self, point: tuple[tuple[str, Value], ...]) -> Prepared:
         keys = {key for key, _ in point}
