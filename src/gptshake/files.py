@@ -96,6 +96,8 @@ def yaml_text(path: Path) -> str:
             anchor, before = within.pop()
             sizes |= {anchor: values - before} if anchor else {}
         elif isinstance(event, yaml.AliasEvent):
+            if event.anchor in (anchor for anchor, _ in within):
+                raise ValueError(f"{path.name} holds an alias of what it is a part of")
             values += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
             values += 1

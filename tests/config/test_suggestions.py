@@ -164,6 +164,7 @@ LOCAL = {
     "lrr: 1": ["conf/optimizer/mine.yaml", "lrr"],
     "lr: fast": ["conf/optimizer/mine.yaml", "lr"],
     "lr: [1": ["conf/optimizer/mine.yaml", "is not YAML"],
+    "lr: 1\nlr: 2": ["conf/optimizer/mine.yaml is not YAML, in line 3: found duplicate key lr."],
     "": ["conf/optimizer/mine.yaml", "includes itself"],
     "lr: -1": ["optimizer.lr=-1", "It comes from conf/optimizer/mine.yaml"],
 }
@@ -177,6 +178,22 @@ def test_a_mistake_in_a_file_of_the_users_own_names_file_and_key(text: str, ligh
     done = light_commands(tmp_path, *RUN, "optimizer=mine", before=NO_TORCH)
     assert done.code == 2 and all(part in done.error for part in LOCAL[text]), done.err
     assert [file.name for file in tmp_path.iterdir()] == ["conf"]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("5", "conf/optimizer/mine.yaml is no config: it has no keys."),
+        ("- lr", "optimizer=['lr'] is not a part"),
+        ("", "optimizer={} is not a part"),
+        ("defaults: [nope]", "conf/optimizer/mine.yaml: there is no optimizer/nope, which its defaults list names."),
+        ("x: &a [*a]", "mine.yaml holds an alias of what it is a part of."),
+    ],
+)
+def test_a_file_of_the_users_own_that_is_no_option_is_a_sentence(text: str, said: str, light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "optimizer").mkdir(parents=True)
+    (tmp_path / "conf" / "optimizer" / "mine.yaml").write_text(text)
+    assert said in light_commands(tmp_path, *RUN, "optimizer=mine", before=NO_TORCH).error
 
 
 def test_a_task_that_only_reads_leaves_no_directory_and_prints_in_ascii(light_commands: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Hydra's own words name schemas and internal nodes, so each override is looked at
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -34,7 +35,7 @@ _PLAIN = {
     "is not Optional": "it cannot be null.",
     "to string: ": "it is a text.",
     "is not a ListConfig, list or tuple": "it is a list, in brackets.",
-    "is not in struct": "there is no such key.",
+    "is not in struct|^Key .* not in ": "there is no such key.",
     "An item is already at": "the key is there already: leave the + out.",
     "is not a subclass of|incompatible type|is not a DictConfig": "it has another shape.",
 }
@@ -62,7 +63,7 @@ def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictCo
         _refuse_several(text)
     try:
         cfg = compose(overrides, with_hydra=with_hydra)
-    except (*COMPOSITION_ERRORS, YAMLError, RecursionError) as error:
+    except (*COMPOSITION_ERRORS, YAMLError, RecursionError, OSError) as error:  # OSError: a file of no keys
         raise ConfigError(_wrong_file(error) or _wrong_override(overrides, str(error)) or f"{first_line(error)}.") from error
     for override in parsed:
         key, value = override.key_or_group, override.value()
@@ -104,20 +105,25 @@ def _refuse_removed(key: str, cfg: DictConfig) -> None:
 
 def _wrong_file(error: Exception) -> str | None:
     """A sentence about a file of the user's own that is no config, includes itself, or has a key or a value that does not fit."""
+    if mark := getattr(error, "problem_mark", None):
+        return f"{os.path.relpath(mark.name)} is not YAML, in line {mark.line + 1}: {getattr(error, 'problem', '')}."
     including = []
     for file in local().values():
-        try:
+        content = None
+        with suppress(YAMLError, UnicodeDecodeError, RecursionError):
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (YAMLError, UnicodeDecodeError, RecursionError) as fault:
-            where = getattr(fault, "problem_mark", None)
-            line = f", in line {where.line + 1}" if where else ""
-            return f"{os.path.relpath(file)} is not YAML{line}: {getattr(fault, 'problem', None) or fault}."
+        if isinstance(error, OSError) and isinstance(content, str | int | float):
+            return f"{os.path.relpath(file)} is no config: it has no keys."
         including += [os.path.relpath(file)] if isinstance(content, dict) and "defaults" in content else []
     if isinstance(error, RecursionError):
         return f"{' or '.join(including)} includes itself by its defaults list."
-    found = re.match(r"In '(.+?)': .*?:\n(.*?)\n(?:.*?full_key: (\S+))?", str(error), re.DOTALL)
+    found = re.match(
+        r"In '(.+?)': (?:\w+ raised while composing config:\n(.*?)\n\s*full_key: (\S+)|Could not (?:find|load) '(\S+)'\.?\n)", str(error)
+    )
     wrong = local().get(f"{found[1]}.yaml") if found else None
-    return f"{os.path.relpath(wrong)}: {found[3] or ''}: {found[2]}." if found and wrong else None
+    if not found or not wrong:
+        return None
+    return f"{os.path.relpath(wrong)}: {f'{found[3]}: {_plain(found[2])}' if found[3] else f'there is no {found[4]}, which its defaults list names.'}"
 
 
 def came_from(sentence: str, overrides: list[str]) -> str:
@@ -168,9 +174,7 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
     if group in GROUPS and _selected(base, group) is None:
         return f"{text} needs {group}=; {list_options(group)}"
     if text.startswith("+") or key in (*SWEEPER_KEYS, *there):
-        words = first_line(error.__cause__ or error)
-        plain = next((plain for pattern, plain in _PLAIN.items() if re.search(pattern, words)), words)
-        return f"{text}: {plain[0].lower()}{plain[1:].rstrip('.')}."
+        return f"{text}: {_plain(first_line(error.__cause__ or error))}"
     here = known_key(key, value)
     settable = [*(name for name in there if not name.startswith("preset.")), *SWEEPER_KEYS]  # lr is optimizer.lr
     node = _selected(base, parent) if parent else base
@@ -183,3 +187,9 @@ def keys(cfg: DictConfig) -> list[str]:
     """Every dotted key of a config, nodes before their leaves."""
     parts = [leaf.split(".") for leaf in flat(OmegaConf.to_container(cfg, resolve=False))]
     return list(dict.fromkeys(".".join(path[:n]) for path in parts for n in range(1, len(path) + 1)))
+
+
+def _plain(text: str) -> str:
+    """What OmegaConf says of a value, in words that need no knowledge of it."""
+    plain = next((words for pattern, words in _PLAIN.items() if re.search(pattern, text)), text)
+    return f"{plain[0].lower()}{plain[1:].rstrip('.')}."

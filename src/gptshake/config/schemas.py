@@ -100,15 +100,17 @@ _ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a t
 _TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
 # Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
 _RANGES: dict[str, Rule] = {
-    "seed data.order_seed callbacks.samples.times task.n_blocks hydra.sweeper.seed hydra.sweeper.confirm "
+    "seed data.order_seed callbacks.samples.times task.n_blocks hydra.sweeper.seed "
     "hydra.sweeper.pruner.n_startup_trials hydra.sweeper.pruner.n_warmup_steps hydra.sweeper.sampler.n_startup_trials": _number(
         0, whole=True
     ),
+    "hydra.sweeper.confirm": _number(0, 1000, whole=True),
+    "hydra.sweeper.repeats": _number(1, 1000, whole=True),
     "data.workers task.confirm": _number(0, whole=True, auto=True),
     "data.batch_tokens? data.limit_blocks? data.n_documents? data.max_bytes? trainer.max_steps? trainer.max_tokens? trainer.patience? "
     "trainer.limit_val_batches? logger.every callbacks.noise_scale.split_every callbacks.samples.top_k? task.top_k? task.num_samples "
     "task.limit? task.steps? task.warmup task.repeats task.block_size hydra.sweeper.pruner.patience hydra.sweeper.n_trials? "
-    "hydra.sweeper.repeats hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu": _number(1, whole=True),
+    "hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu": _number(1, whole=True),
     "data.batch_size? data.micro_batch_size trainer.devices trainer.threads trainer.val_check_interval task.confirm_steps "
     "hydra.sweeper.executor.threads hydra.sweeper.executor.slots hydra.sweeper.pruner.min_resource "
     "hydra.sweeper.pruner.max_resource": _number(1, whole=True, auto=True),

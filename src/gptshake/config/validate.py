@@ -105,10 +105,12 @@ def _check_parts(cfg: DictConfig) -> None:
         raise ConfigError(f"hydra.sweeper._target_={sweeper.get('_target_')} is no sweeper: choose one with hydra/sweeper=study or basic.")
     parts = [f"callbacks.{name}" for name in cfg.callbacks or {}]
     parts += [f"hydra.sweeper.{name}" for name in ("sampler", "pruner", "executor") if name in sweeper]
-    for path in (*(name for name in GROUPS if OmegaConf.is_dict(cfg.get(name))), *parts, "data.documents"):
+    for path in (*(name for name in GROUPS if OmegaConf.is_config(cfg.get(name))), *parts, "data.documents"):
         node = OmegaConf.select(cfg, path)
         is_mapping = isinstance(node, DictConfig)
-        if node is None or (is_mapping and "_target_" not in node and not path.startswith("hydra.")):
+        if node is None or (
+            is_mapping and "_target_" not in node and not path.startswith(("hydra.", "optimizer", "scheduler", "tokenizer"))
+        ):
             continue  # no part, or keys that a recipe sets for a callback that is left out
         if not is_mapping or "_target_" not in node:
             raise ConfigError(f"{path}={node} is not a part: it must be null or have a _target_ that names a class or a function.")
@@ -158,7 +160,7 @@ def _check_combinations(cfg: DictConfig) -> None:
 def _check_machine(cfg: DictConfig, shape: GPTConfig | None) -> None:
     """Refuse weights that do not fit into main memory, and more threads or processes than the cores can serve: a mistyped number."""
     most = MOST_PER_CORE * logical_cores()
-    for key in ("data.workers", "trainer.threads", "trainer.devices", "hydra.sweeper.executor.threads"):
+    for key in ("data.workers", "trainer.threads", "trainer.devices", "hydra.sweeper.executor.threads", "hydra.sweeper.executor.slots"):
         wanted = OmegaConf.select(cfg, key)
         if isinstance(wanted, int) and wanted > most:
             raise ConfigError(f"{key}={wanted} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")

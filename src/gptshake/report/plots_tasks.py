@@ -244,7 +244,7 @@ def inspection_figure(facts: Facts) -> Figure:
     train = facts["splits"][0]
     counts = f"{short_count(train['n_tokens'])} training tokens  ·  {counted(train['n_documents'], 'document')}"
     title = f"{facts['label']}  ·  {facts['tokenizer']}, {facts['vocab_size']:,} ids"
-    figure, (left, right) = frame(title, f"{counts}  ·  {train['bytes_per_token']:.3g} bytes per token", 4.2, 1, 2)
+    figure, (left, right) = frame(title, f"{counts}  ·  {train['bytes_per_token']:.2f} bytes per token", 4.2, 1, 2)
     found = np.asarray(facts["frequencies"], float)
     share, equal = found / found.sum(), 1 / facts["vocab_size"]
     left.loglog(np.arange(1, len(share) + 1), share, color=BLUE, linewidth=1.6)

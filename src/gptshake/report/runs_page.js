@@ -181,7 +181,7 @@ data.columns.forEach((name, n) => {
 for (const name of data.curves) $("y").append(make("option", { textContent: name }));
 for (const name of ["tokens", "steps", "time"]) $("x").append(make("option", { textContent: name }));
 $("y").value = data.curves.find((name) => data.runs.some((run) => run.curves[name])) ?? data.curves[0];
-$("common").textContent = [data.common && `The same in all: ${data.common}.`, data.old].filter(Boolean).join(" ");
+$("common").textContent = [data.common && `Common to all runs: ${data.common}.`, data.old].filter(Boolean).join(" ");
 $("filter").addEventListener("input", show);
 $("clear").addEventListener("click", () => { ticked().forEach((run) => tick(run, false)); compare(); });
 for (const id of ["y", "x", "logx", "logy"]) $(id).addEventListener("change", showCurves);

@@ -257,7 +257,7 @@ def report_data(context: Context, data: TokenDataModule, *, begins: bool) -> Non
     for warning in unknown_warnings(store):
         run.say(f"warning: {warning}")
     if begins:
-        run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.3g} bytes per token; {verdict}", title="first training block")
+        run.sample(0, 0, f"{block}\n\n{store.bytes_per_token:.2f} bytes per token; {verdict}", title="first training block")
 
 
 def report_end(context: Context, summary: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ for its key, in the shell's own grammar. A swept value is written back in that g
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from math import ceil, floor, inf, isfinite, log2, log10
 from typing import Any
 
@@ -19,6 +20,7 @@ Value = float | int | str
 Params = dict[str, Value]  # key of an axis -> value
 RANGE = "range"  # the word that stands for the configured range
 TAGS = ("log", "powers_of_two", "law")  # that an interval may have
+MOST_VALUES = 10_000  # of a list or a range
 MOST_INTEGERS = 16  # an integer range up to this size is a list
 
 
@@ -162,7 +164,7 @@ def texts_of(override: Override) -> list[str]:
     """The values of a list or a range as the shell would give them, at least one.
 
     Raises:
-        ConfigError: a range that holds no value, or no end of them.
+        ConfigError: a range that holds no value, or too many.
     """
     swept, typed = override.value(), f"{override.get_key_element()}={override.get_value_string()}"
     _check_tags(override, swept)
@@ -170,7 +172,9 @@ def texts_of(override: Override) -> list[str]:
         numbers = [number for number in (swept.start, swept.stop, swept.step) if number is not None]
         if not all(map(isfinite, numbers)) or swept.step == 0:
             raise ConfigError(f"{typed}: a range has two finite ends and a step that is not 0, as range(1,9,2).")
-    texts = list(override.sweep_string_iterator())
+    texts = list(islice(override.sweep_string_iterator(), MOST_VALUES + 1))
+    if len(texts) > MOST_VALUES:
+        raise ConfigError(f"{typed} holds more than {MOST_VALUES:,} values: give fewer, or everything between as interval(low,high).")
     if not texts:
         raise ConfigError(
             f"{typed} holds no value: a range goes up to its second number without it, as range(2,5), or down with a negative step."
