@@ -158,6 +158,10 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
     assert "could not be imported: ModuleNotFoundError: No module named 'no_such_module' False" in alone(tmp_path, "no_such_module")
 
 
+def test_a_module_that_exits_when_it_is_imported_is_named(tmp_path: Path) -> None:
+    assert "could not be imported: SystemExit" in alone(tmp_path, "venv.__main__")
+
+
 def test_a_child_that_hangs_is_killed_with_a_reason(server: ChildRunner, tmp_path: Path) -> None:
     child = server.start(Spec(("sleep", 100), tmp_path))
     child.kill("no end after 3 s")
