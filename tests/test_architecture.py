@@ -19,7 +19,7 @@ SOURCES = ROOT / "src" / "gptshake"
 
 # From top to bottom. A package may import from the layers below it, never from its own layer's other packages or a layer above.
 LAYERS = [
-    {"__main__"},
+    {"__main__", "api"},
     {"cli", "child"},
     {"tasks", "trials"},
     {"setup", "config"},
@@ -54,7 +54,7 @@ HEAVY = {
     ],
     "pytorch_lightning": ["training.*", "data.module", "setup.*"],
     "hydra": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.study_text"],
-    "omegaconf": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials"],
+    "omegaconf": ["api", "cli", "child", "config.*", "setup.*", "tasks.*", "trials"],
     "wandb": ["record.trackers.*"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
@@ -65,7 +65,7 @@ HEAVY = {
     "sentencepiece": ["tokenizer.sentencepiece", "export.*"],
     "regex": ["tokenizer.pretokenizer"],
     "gensim": [],
-    "pandas": ["record.*", "report.*", "tasks.*"],
+    "pandas": ["api", "record.*", "report.*", "tasks.*"],
     "scipy": [],
 }
 

@@ -45,7 +45,8 @@ _UNNAMED = ("model", "data", "trainer", "callbacks", "experiment", "debug")  # g
 _MOST_LISTED = 20  # uncommitted files that are named
 
 
-def run(arguments: Arguments) -> None:
+def run(arguments: Arguments) -> Path | None:
+    """Check what was asked for and run it; gives the directory of a single run that leaves a record."""
     with ExitStack() as stack:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
         if arguments.multirun:  # experiment files are options like others in a sweep
@@ -54,17 +55,9 @@ def run(arguments: Arguments) -> None:
         arguments.overrides, arguments.origin = overrides.found_rates(overrides.written_out(arguments.overrides))
         if arguments.shows_only:
             _show(arguments)
-            return
-        arguments.overrides = overrides.without_latest(arguments.overrides)
-        resumed = _resumed(arguments)
-        if arguments.multirun:
-            arguments.overrides = plain_options(arguments.overrides)
-            arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
-        single = one_run(arguments)
-        full = checked_compose(single, with_hydra=True)
-        HydraConfig.instance().set_config(full)  # for ${hydra:...}
+            return None
+        single, full, label, resumed = _checked(arguments)
         cfg = without_hydra(full)
-        label = _validate(arguments, single, full, resumed)
         training = trains(cfg)
         code = read_code() if training else Code()
         _guard(cfg, single, code)
@@ -73,7 +66,7 @@ def run(arguments: Arguments) -> None:
         chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
         if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
             _sweep(arguments, full, single, label, code)
-            return
+            return None
         jobs = _Jobs(arguments, label, resumed, code, records=training)
         if arguments.multirun:
             arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
@@ -88,6 +81,26 @@ def run(arguments: Arguments) -> None:
                 done = run_job(jobs.run, full, "hydra.run.dir", None, hydra_context)
                 hydra_context.callbacks.on_run_end(config=full, config_name="config", job_return=done)
         jobs.raise_failures()
+        return expanded(full.paths.run_dir) if training and not arguments.multirun else None
+
+
+def checked(arguments: Arguments) -> DictConfig:
+    """The config of one run, composed and checked, but not run."""
+    arguments.overrides, arguments.origin = overrides.found_rates(overrides.written_out(arguments.overrides))
+    return without_hydra(_checked(arguments)[1])
+
+
+def _checked(arguments: Arguments) -> tuple[list[str], DictConfig, str, Path | None]:
+    """The overrides of one run, its config, the label of the data's source, and the run to resume."""
+    arguments.overrides = overrides.without_latest(arguments.overrides)
+    resumed = _resumed(arguments)
+    if arguments.multirun:
+        arguments.overrides = plain_options(arguments.overrides)
+        arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
+    single = one_run(arguments)
+    full = checked_compose(single, with_hydra=True)
+    HydraConfig.instance().set_config(full)  # for ${hydra:...}
+    return single, full, _validate(arguments, single, full, resumed), resumed
 
 
 def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed: Path | None) -> str:

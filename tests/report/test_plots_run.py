@@ -156,11 +156,9 @@ def test_a_million_rows_are_drawn_in_little_memory(tmp_path: Path) -> None:
     code = (
         "import resource, sys, pathlib\n"
         "from gptshake.report.plots_run import plot_run\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "plot_run(pathlib.Path(sys.argv[1]))\n"
-        "after = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(after.ru_utime - before.ru_utime, (after.ru_maxrss - before.ru_maxrss) / 1024)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True, check=True)
-    seconds, mebibytes = map(float, done.stdout.split())
-    assert seconds < 5 and mebibytes < 300
+    assert float(done.stdout) < 300  # MiB

@@ -1,6 +1,8 @@
 """``task=sample`` writes while it draws: whole characters, safe on a terminal, unchanged to a file."""
 
 import io
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from gptshake.errors import DataError
 from gptshake.model.gpt import GPT
 from gptshake.setup import instantiate
 from gptshake.tasks import sample
@@ -37,9 +40,14 @@ def written(monkeypatch: pytest.MonkeyPatch, stream: Stream, prompt: str | None,
     """What the stream had shown after each flush; the network writes bytes at random, control characters among them."""
     torch.manual_seed(0)
     model = GPT(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=257)
-    monkeypatch.setattr(instantiate, "trained", lambda cfg, again: (model, ByteTokenizer()))
+    monkeypatch.setattr(instantiate, "chosen_run", lambda cfg: Path())
+    monkeypatch.setattr(instantiate, "trained", lambda path, again: (model, ByteTokenizer()))
     monkeypatch.setattr("sys.stdout", stream)
-    task = {"prompt": prompt, "n_tokens": 200, "num_samples": 1, "temperature": 1.0, "top_k": None, "top_p": None, "run": "x"} | options
+    task = (
+        {"prompt": prompt, "prompt_file": None, "interactive": False, "n_tokens": 200, "num_samples": 1, "temperature": 1.0}
+        | {"top_k": None, "top_p": None, "repetition_penalty": 1.0, "stop": None, "jsonl": None}
+        | options
+    )
     cfg = OmegaConf.create({"task": task, "seed": 3, "trainer": {"accelerator": "cpu"}})
     sample.run(cast(Any, SimpleNamespace(config=cfg, spec=SimpleNamespace(overrides=[]))))
     return stream.shown
@@ -64,3 +72,39 @@ def test_an_encoding_that_knows_fewer_letters_and_no_prompt_are_no_errors(monkey
     assert text.startswith("?") and text.isascii()
     two = written(monkeypatch, Stream(terminal=False), None, num_samples=2, n_tokens=5)[-1]
     assert two.startswith("\n\n") and two.count("\n---\n\n\n") == 1
+
+
+def test_prompts_come_from_a_file_from_lines_of_json_or_from_the_standard_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("from a file", encoding="utf-8")
+    (tmp_path / "many.jsonl").write_text('{"prompt": "one"}\n\n{"prompt": "two"}\n', encoding="utf-8")
+    assert written(monkeypatch, Stream(terminal=False), None, prompt_file=str(tmp_path / "long.txt"))[-1].startswith("from a file")
+    two = written(monkeypatch, Stream(terminal=False), None, prompt_file=str(tmp_path / "many.jsonl"), n_tokens=1)[-1]
+    assert two.startswith("one") and "\n---\ntwo" in two
+    monkeypatch.setattr("sys.stdin", io.StringIO("typed"))
+    assert written(monkeypatch, Stream(terminal=False), None, prompt_file="-")[-1].startswith("typed")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"prompt": 3}', b'["prompt"]', b"[" * 5000, b"", None])
+def test_a_file_without_prompts_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "bad.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=r"bad\.jsonl"):
+        written(monkeypatch, Stream(terminal=False), None, prompt_file=str(tmp_path / "bad.jsonl"))
+
+
+def test_json_lines_hold_each_continuation_and_its_seed_from_which_it_can_be_drawn_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written(monkeypatch, Stream(terminal=False), "水", num_samples=2, n_tokens=20, jsonl=str(tmp_path / "out.jsonl"))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    shown = written(monkeypatch, Stream(terminal=False), "水", num_samples=2, n_tokens=20)[-1]
+    assert [line["seed"] for line in lines] == [3, 4] and {line["prompt"] for line in lines} == {"水"}
+    assert "\n---\n".join(line["text"] for line in lines) + "\n" == shown
+
+
+def test_a_conversation_goes_on_with_all_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\nb\n"))
+    talked = written(monkeypatch, Stream(terminal=False), None, interactive=True, n_tokens=5, temperature=0.0)[-1]
+    first = written(monkeypatch, Stream(terminal=False), "a", n_tokens=5, temperature=0.0)[-1]
+    whole = written(monkeypatch, Stream(terminal=False), f"{first}b", n_tokens=5, temperature=0.0)[-1]
+    assert "\ufffd" in first or talked == first[1:] + whole[len(first) + 1 :]

@@ -91,6 +91,10 @@ def _are_prompts(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(text, str) for text in value)
 
 
+def _are_stops(value: Any) -> bool:
+    return all(isinstance(text, str) and text for text in ([value] if isinstance(value, str) else value)) if value else False
+
+
 def _is_folder_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", "..")
 
@@ -98,6 +102,7 @@ def _is_folder_name(value: Any) -> bool:
 _TEXT: Rule = _is_text, "it is a text"
 _ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a text, which may be empty"
 _TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
+_STOPS: Rule = _are_stops, "it is a text, or a list of texts in brackets, none of them empty"
 # Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
 _RANGES: dict[str, Rule] = {
     "seed data.order_seed callbacks.samples.times task.n_blocks hydra.sweeper.seed "
@@ -118,7 +123,7 @@ _RANGES: dict[str, Rule] = {
     "task.passes": _number(16, whole=True),
     "callbacks.samples.n_tokens task.n_tokens": _number(1, 10**6, whole=True),
     "optimizer.lr optimizer.eps optimizer.embedding_lr_mult trainer.max_epochs? trainer.hours? trainer.gradient_clip_val? "
-    "trainer.save_minutes callbacks.progress.every_s task.seconds task.hours? task.low task.high hydra.sweeper.hours? "
+    "trainer.save_minutes callbacks.progress.every_s task.seconds task.repetition_penalty task.hours? task.low task.high hydra.sweeper.hours? "
     "hydra.sweeper.timeout? hydra.sweeper.trial_timeout?": _number(0, open="low"),
     "optimizer.weight_decay trainer.price_per_hour? callbacks.samples.temperature task.temperature task.tolerance "
     "task.price_per_hour?": _number(0),
@@ -126,13 +131,15 @@ _RANGES: dict[str, Rule] = {
     "data.val_fraction task.mfu": _number(0, 1, open="low high"),
     "callbacks.samples.top_p? task.top_p?": _number(0, 1, open="low"),
     "hydra.sweeper.pruner.after": _number(0, 1),
-    "task.trains task.sweeps task.range_test task.trust task.yes task.trials hydra.sweeper.sampler.multivariate "
+    "task.trains task.sweeps task.range_test task.trust task.yes task.trials task.interactive hydra.sweeper.sampler.multivariate "
     "hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (lambda value: isinstance(value, bool), "it is true or false"),
     "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
     "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir logger.project? "
-    "task.run? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort task.filter?": _TEXT,
+    "task.run? task.prompt_file? task.jsonl? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
+    "task.filter?": _TEXT,
     "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
     "data.path? task.runs? task.remove?": _TEXTS,
+    "task.stop?": _STOPS,
     "callbacks.samples.prompts": (_are_prompts, "it is a list of texts, such as ['The ','In ']"),
     "study?": (_is_folder_name, "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /"),
 }
@@ -153,6 +160,8 @@ _WORDS = {
 RULES = {name.rstrip("?"): rule for names, rule in _RANGES.items() for name in names.split()}
 WORDS = {name.rstrip("?"): words for name, words in _WORDS.items()}
 MAY_BE_NULL = {name[:-1] for names in (*_RANGES, *_WORDS) for name in names.split() if name.endswith("?")}
-TEXT_KEYS = tuple(key for key, rule in RULES.items() if rule in (_TEXT, _ANY_TEXT, _TEXTS) or key == "study")  # quoted as they are typed
-LIST_KEYS = tuple(key for key, rule in RULES.items() if rule == _TEXTS)  # take several texts, in brackets
+TEXT_KEYS = tuple(
+    key for key, rule in RULES.items() if rule in (_TEXT, _ANY_TEXT, _TEXTS, _STOPS) or key == "study"
+)  # quoted as they are typed
+LIST_KEYS = tuple(key for key, rule in RULES.items() if rule in (_TEXTS, _STOPS))  # take several texts, in brackets
 RULES |= {f"data.documents.{key[5:]}": rule for key, rule in RULES.items() if key.startswith("data.")}  # the source's own

@@ -29,6 +29,7 @@ def stream(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    repetition_penalty: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Tensor]:
     """The tokens that continue every row of ``prompt_ids``, (B, 1) each, as soon as they are drawn.
@@ -43,12 +44,13 @@ def stream(
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_k: sample among the k likeliest tokens only.
         top_p: sample among the fewest tokens that together have this probability (nucleus; Holtzman et al. 2020).
+        repetition_penalty: makes tokens of the context less likely (Keskar et al. 2019, section 4.1); 1 does nothing.
         seed: of the generator.
     Raises:
         ConfigError: a prompt without a token, or an option out of its range; before the first token.
         TrainingError: the network's output is not finite.
     """
-    _check(prompt_ids, n_tokens, temperature, top_k, top_p)
+    _check(prompt_ids, n_tokens, temperature, top_k, top_p, repetition_penalty)
     generator = torch.Generator().manual_seed(seed)
     was_training, block_size = model.training, model.config.block_size
     n_layer = getattr(model.config, "n_layer", 0)  # a network without layers of keys fills no cache
@@ -59,7 +61,8 @@ def stream(
             with torch.no_grad():
                 if cache.length + unread.shape[1] > block_size:
                     unread, cache = ids[:, -max(1, block_size // 2) :], Cache(n_layer, block_size)
-                probabilities = next_token_probabilities(model(unread, cache)[:, -1].cpu(), temperature, top_k, top_p)
+                logits = penalized(model(unread, cache)[:, -1].cpu(), ids[:, -block_size:].cpu(), repetition_penalty)
+                probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
                 if probabilities.isnan().any():
                     raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
                 drawn = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
@@ -68,6 +71,14 @@ def stream(
             yield drawn
     finally:
         model.train(was_training)
+
+
+def penalized(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
+    """Logits (B, V) with those of the tokens in ``ids`` (B, T) divided by the penalty where positive, multiplied by it where negative."""
+    if penalty == 1.0:
+        return logits
+    seen = logits.gather(1, ids)
+    return logits.scatter(1, ids, torch.where(seen > 0, seen / penalty, seen * penalty))
 
 
 def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Tensor:
@@ -96,7 +107,9 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
 
-def _check(prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+def _check(
+    prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float
+) -> None:
     """Refuse what cannot be sampled, each with its sentence."""
 
     def is_number(value: Any, *kinds: type) -> bool:
@@ -114,3 +127,5 @@ def _check(prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | N
         raise ConfigError(f"top_k={top_k} must be a whole number from 1 up, or null for all tokens.")
     if top_p is not None and not (is_number(top_p, int, float) and 0 < top_p <= 1):
         raise ConfigError(f"top_p={top_p} is not a probability: write one above 0 and at most 1, or null for all tokens.")
+    if not (is_number(repetition_penalty, int, float) and repetition_penalty > 0):
+        raise ConfigError(f"repetition_penalty={repetition_penalty} must be a number above 0; 1 does nothing, 1.2 avoids repetitions.")

@@ -72,7 +72,12 @@ def runs_csv(entries: Sequence[Entry]) -> str:
 
 
 def study_csv(study: Rows) -> str:
-    """A line for each trial; for a comparison with a base its paired differences."""
+    """``study_table`` as CSV."""
+    return _csv(*study_table(study))
+
+
+def study_table(study: Rows) -> tuple[list[str], list[Sequence[Any]]]:
+    """Names of columns and a row for each trial; for a comparison with a base its paired differences."""
     winner, objective, rows = best(study), study["objective"], list[Sequence[Any]]()
     if study.get("ablate"):
         base, values = study["ablate"]["labels"][0], {trial["params"].get("ablate"): trial["value"] for trial in study["trials"]}
@@ -88,7 +93,7 @@ def study_csv(study: Rows) -> str:
             params = [trial["params"].get(key) for key in keys]
             measured = [trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason")]
             rows.append([trial["number"], trial["state"], *params, *measured, is_best])
-    return _csv(head, rows)
+    return head, rows
 
 
 def study_latex(study: Rows) -> str:

@@ -138,26 +138,22 @@ def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     return parent
 
 
-def trained(cfg: DictConfig, recompose: Callable[[Path], DictConfig]) -> tuple[GPT, Tokenizer]:
-    """The network with the best weights of the run ``task.run``, and its tokenizer; only values are taken from the record.
+def trained(path: Path, recompose: Callable[[], DictConfig]) -> tuple[GPT, Tokenizer]:
+    """The network of a run with its best weights, and its tokenizer; only values are taken from the record.
 
     Args:
-        recompose: composes a run's config from today's files, where the network or the tokenizer is the user's own.
+        path: run directory.
+        recompose: composes the run's config from today's files, where the network or the tokenizer is the user's own.
     """
-    if not cfg.task.run:
-        raise ConfigError("Choose a run: task.run=<name, id or path>.")
-    path = find_run(cfg.task.run, run_roots(cfg.paths))
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights
 
-    stored = read_entry(path).config
-    ours = str(stored.get("tokenizer._target_")).startswith("gptshake.")
-    tokenizer = load_tokenizer(path / "tokenizer", None if ours else trainer_of(recompose(path)))
+    stored, tokenizer = read_entry(path).config, tokenizer_of(path, recompose)
     file = best_weights(path)[0]
     if stored.get("model._target_") == GPTConfig._target_:
         model = GPT(**_stored_shape(path, stored, tokenizer.vocab_size, file.stat().st_size), vocab_size=tokenizer.vocab_size)
     else:
-        model = make(recompose(path).model, vocab_size=tokenizer.vocab_size)
+        model = make(recompose().model, vocab_size=tokenizer.vocab_size)
     try:
         model.load_state_dict(load_weights(file))
     except RuntimeError as error:
@@ -177,3 +173,16 @@ def _stored_shape(path: Path, stored: Mapping[str, Any], vocab_size: int, size: 
     if not fits:
         raise RecordError(f"{path / 'config.yaml'} is of a larger network than the weights beside it.")
     return shape
+
+
+def tokenizer_of(path: Path, recompose: Callable[[], DictConfig]) -> Tokenizer:
+    """The tokenizer of a run; arguments as of ``trained``."""
+    ours = str(read_entry(path).config.get("tokenizer._target_")).startswith("gptshake.")
+    return load_tokenizer(path / "tokenizer", None if ours else trainer_of(recompose()))
+
+
+def chosen_run(cfg: DictConfig) -> Path:
+    """The directory of the run that ``task.run`` names."""
+    if not cfg.task.run:
+        raise ConfigError("Choose a run: task.run=<name, id or path>.")
+    return find_run(cfg.task.run, run_roots(cfg.paths))

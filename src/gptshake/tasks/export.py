@@ -10,7 +10,6 @@ from gptshake.errors import ConfigError
 from gptshake.export.card import PLOT, model_card
 from gptshake.files import expanded, write_folder_atomic
 from gptshake.record.index import read_entry
-from gptshake.record.run import find_run, run_roots
 from gptshake.record.texts import read_samples
 from gptshake.setup import instantiate
 
@@ -26,9 +25,9 @@ def run(context: Context) -> None:
         RecordError: there is no such run.
     """
     cfg = context.config
-    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, context.spec.overrides))
+    path = instantiate.chosen_run(cfg)
+    model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
     model.float().cpu().eval()
-    path = find_run(cfg.task.run, run_roots(cfg.paths))
     folder = expanded(cfg.task.folder) if cfg.task.folder != "auto" else path / "export" / cfg.task.to
     if folder.exists():
         raise ConfigError(f"{folder} is there already: remove it, or choose another one with task.folder=.")

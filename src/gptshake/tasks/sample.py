@@ -1,44 +1,118 @@
 """``task=sample``: write text with the best weights of a run. The seed is the root's: the same command writes the same text."""
 
+import json
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from gptshake import hardware
 from gptshake.config.overrides import recomposed
 from gptshake.console import Console, printable
 from gptshake.context import Context
+from gptshake.errors import ConfigError, DataError
+from gptshake.files import expanded, read_text
 from gptshake.setup import instantiate
-from gptshake.tokenizer.protocol import texts
 from gptshake.tokenizer.unknown import as_read
+
+STANDARD = "-"  # the name of the standard input and output
+_LARGEST = 1 << 24  # bytes of a file with prompts
 
 
 def run(context: Context) -> None:
-    """Print continuations of ``task.prompt``, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text."""
-    cfg, spec = context.config, context.spec
-    model, tokenizer = instantiate.trained(cfg, lambda path: recomposed(path, spec.overrides))
-    import torch
+    """Print continuations, drawn on the device of ``trainer``, as they come; without a prompt, of the end of a text.
 
-    from gptshake.model.generate import stream
-
-    task, terminal, encoding = cfg.task, Console().terminal, sys.stdout.encoding or "utf-8"
-
-    def show(text: str) -> None:
-        """Print at once: as it is to a file or a pipe, without control characters to a terminal."""
-        shown = printable(text) if terminal else text
-        print(shown.encode(encoding, "replace").decode(encoding), end="", flush=True)
-
-    prompt = str(task.prompt or "")
-    ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
-    if note := as_read(tokenizer, prompt):
-        print(f"note: {printable(note)}", file=sys.stderr, flush=True)
-    device = hardware.pick_device(cfg.trainer.accelerator)
-    start = torch.as_tensor(ids, device=device)[None]
-    model.to(device)
-    for number in range(task.num_samples or 1):
-        if number:
-            show("---\n")
-        drawn = stream(
-            model, start, task.n_tokens, seed=cfg.seed + number, temperature=task.temperature, top_k=task.top_k, top_p=task.top_p
+    Raises:
+        ConfigError: options that exclude each other, or a file without a prompt.
+        RecordError: there is no such run.
+    """
+    cfg, task = context.config, context.config.task
+    if task.interactive and (task.prompt_file or task.jsonl):
+        raise ConfigError(
+            "task.interactive=true reads prompts from the terminal and writes there: leave task.prompt_file and task.jsonl out."
         )
-        for text in texts(tokenizer, (int(token) for part in (ids, drawn) for token in part)):
-            show(text)
-        show("\n")
+    path = instantiate.chosen_run(cfg)
+    prompts = _prompts(task)
+    model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
+    from gptshake.training.sampling import continued
+
+    device = hardware.pick_device(cfg.trainer.accelerator)
+    model.to(device)
+    options = {key: task[key] for key in ("n_tokens", "temperature", "top_k", "top_p", "repetition_penalty")}
+    stop: Any = OmegaConf.to_container(OmegaConf.create([task.stop] if isinstance(task.stop, str) else list(task.stop or [])))
+
+    def write(prompt: str, seed: int, *, echo: bool = True) -> Iterator[str]:
+        return continued(model, tokenizer, prompt, stop=stop, echo=echo, seed=seed, **options)
+
+    if task.interactive:
+        _talk(cfg.seed, write)
+        return
+    for prompt in prompts:
+        if note := as_read(tokenizer, prompt):
+            print(f"note: {printable(note)}", file=sys.stderr, flush=True)
+    if task.jsonl:
+        _write_lines(str(task.jsonl), prompts, range(cfg.seed, cfg.seed + task.num_samples), write)
+        return
+    for number, (prompt, seed) in enumerate((prompt, cfg.seed + sample) for prompt in prompts for sample in range(task.num_samples)):
+        if number:
+            _show("---\n")
+        for part in write(prompt, seed):
+            _show(part)
+        _show("\n")
+
+
+def _show(text: str) -> None:
+    """Print at once: as it is to a file or a pipe, without control characters to a terminal."""
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = printable(text) if Console().terminal else text
+    print(shown.encode(encoding, "replace").decode(encoding), end="", flush=True)
+
+
+def _prompts(task: Any) -> list[str]:
+    """The texts to continue."""
+    if not task.prompt_file:
+        return [str(task.prompt or "")]
+    name = str(task.prompt_file)
+    try:
+        text = sys.stdin.read(_LARGEST) if name == STANDARD else read_text(expanded(name), _LARGEST)
+    except (OSError, ValueError) as error:
+        raise DataError(f"task.prompt_file={name} cannot be read as text: {error}.") from error
+    if not name.endswith(".jsonl"):
+        return [text]
+    try:
+        prompts = [json.loads(line)["prompt"] for line in text.splitlines() if line.strip()]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f'{name} is not JSON lines of the form {{"prompt": "..."}}: {type(error).__name__}: {error}.') from error
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise DataError(f'{name} has no prompt, or one that is not a text: each line is {{"prompt": "..."}}.')
+    return prompts
+
+
+def _write_lines(target: str, prompts: list[str], seeds: range, write: Callable[..., Iterator[str]]) -> None:
+    """One JSON object per continuation, flushed at once, so that what was generated is kept if the command is stopped."""
+    stream = sys.stdout if target == STANDARD else expanded(target).open("w", encoding="utf-8")
+    try:
+        for prompt in prompts:
+            for seed in seeds:
+                line = {"prompt": prompt, "text": "".join(write(prompt, seed)), "seed": seed}
+                print(json.dumps(line, ensure_ascii=False), file=stream, flush=True)
+    finally:
+        if stream is not sys.stdout:
+            stream.close()
+
+
+def _talk(seed: int, write: Callable[..., Iterator[str]]) -> None:
+    """Continue all that was typed and written so far with every line, until the input ends."""
+    text = ""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", file=sys.stderr, flush=True)
+        if not (line := sys.stdin.readline()):
+            return
+        text += line.rstrip("\n")
+        for part in write(text, seed, echo=False):
+            _show(part)
+            text += part
+        _show("\n")
+        text, seed = text + "\n", seed + 1

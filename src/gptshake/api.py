@@ -1,0 +1,330 @@
+"""The Python API, for notebooks and scripts: runs, studies and trainings as objects and DataFrames, by the code of the command line.
+
+A training runs in a process of its own, as it would from the shell, so nothing of it stays in the caller: no signal handler, no GPU memory.
+What ends it is raised as the exception that it was there. ``import gptshake`` gives all of this, and imports it when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake.config.arguments import override_value, parse
+from gptshake.console import protect
+from gptshake.errors import ConfigError, GptshakeError
+from gptshake.files import expanded, refuse_links
+from gptshake.processes import Command, raised, read_outcome, run_here, write_task
+from gptshake.record.index import Entry, find_study, frame, read_entry, read_index, read_study
+from gptshake.record.metrics import COLUMNS, other_columns, read_columns
+from gptshake.record.run import find_run
+from gptshake.report.changes import changed_keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gptshake.model.gpt import GPT
+    from gptshake.tokenizer.protocol import Tokenizer
+
+FOLDERS = ("runs", "multirun")  # where runs and studies lie, as in ``paths.runs`` and ``paths.multirun``
+_WHOLE = ("step", "train/tokens")  # columns of whole numbers, which every row has
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as it lies on the disk, at work or ended; properties are read when they are first asked for."""
+
+    path: Path
+
+    @cached_property
+    def _entry(self) -> Entry:
+        return read_entry(self.path)
+
+    @property
+    def id(self) -> str:
+        """Eight characters."""
+        return self._entry.id
+
+    @property
+    def name(self) -> str:
+        return self._entry.name
+
+    @property
+    def status(self) -> str:
+        """``running``, ``ok``, ``interrupted``, ``failed``, ``diverged``, ``pruned``, ``killed`` or ``broken``."""
+        return self._entry.status
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Final figures: ``val/loss`` in nats per token, ``val/bpb`` in bits per byte, ``train/tokens``; of a run at work those so far."""
+        return self._entry.figures
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """run.json: overrides, commit, machine, data, sessions."""
+        return self._entry.info
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The whole config, as resolved."""
+        return OmegaConf.create(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml")))  # type: ignore[return-value]
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row for each step, its columns as in metrics.csv, NaN where a row has no value; read anew each time."""
+        import pandas as pd
+
+        file = self.path / "metrics.csv"
+        table = pd.DataFrame({name: values for name, values in read_columns(file, [*COLUMNS, *other_columns(file)]).items() if len(values)})
+        return table.astype({name: int for name in _WHOLE if name in table}).dropna(axis="columns", how="all")
+
+    def model(self, device: str = "cpu") -> GPT:
+        """The network with its best weights, in evaluation mode.
+
+        Raises:
+            GptshakeError: the run has no checkpoint, or a network of the user's own that is not here.
+        """
+        return self._trained[0].to(device).eval()
+
+    def tokenizer(self) -> Tokenizer:
+        """``encode`` and ``decode`` of the run, and ``vocab_size``."""
+        from gptshake.setup.instantiate import tokenizer_of
+
+        return tokenizer_of(self.path, self._recomposed)
+
+    def generate(self, prompt: str = "", n_tokens: int = 200, *, stop: str | Sequence[str] = (), echo: bool = True, **options: Any) -> str:
+        """The prompt and its continuation.
+
+        Args:
+            prompt: text to continue; empty: a new text begins.
+            n_tokens: most tokens that are generated.
+            stop: text, or texts, at which the continuation ends.
+            echo: whether the prompt comes first.
+            options: temperature (1.0), top_k, top_p, repetition_penalty, seed (0).
+        Raises:
+            ConfigError: an option out of its range.
+        """
+        from gptshake.training.sampling import continued
+
+        model, tokenizer = self._trained
+        texts = [stop] if isinstance(stop, str) else stop
+        return "".join(continued(model, tokenizer, prompt, n_tokens=n_tokens, stop=texts, echo=echo, **options))
+
+    @cached_property
+    def _trained(self) -> tuple[GPT, Tokenizer]:
+        from gptshake.setup.instantiate import trained
+
+        return trained(self.path, self._recomposed)
+
+    def _recomposed(self) -> DictConfig:
+        from gptshake.config.overrides import recomposed
+
+        return recomposed(self.path, [])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep as it lies on the disk; properties are read when they are first asked for."""
+
+    path: Path
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """study.json: axes, trials with their runs, confirmation."""
+        return read_study(self.path)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial: its state, its parameters, the objective (mean over seeds), tokens per second, seconds."""
+        import pandas as pd
+
+        from gptshake.report.export import study_table
+
+        head, rows = study_table(self.info)
+        return pd.DataFrame(rows, columns=head)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """Parameters of the best trial, the objective (``value``), and the trial's ``number``.
+
+        Raises:
+            GptshakeError: no trial has finished.
+        """
+        from gptshake.report.study_stats import best
+
+        if (found := best(self.info)) is None:
+            raise GptshakeError(f"No trial of {self.path.name} has finished with a value.")
+        params = {key.lstrip("+"): value for key, value in found.trial["params"].items()}
+        return {**params, "value": found.value, "number": found.trial["number"]}
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the near-optimal interval on the first axis of numbers, the learning rate if it was swept; None: too few points."""
+        from gptshake.report.study_stats import interval_ends, near_optimal, scales
+
+        for scale in scales(self.info)[:1]:
+            if found := near_optimal(self.info, scale):
+                return interval_ends(self.info, scale, found)
+        return None
+
+    def run(self, number: int | None = None) -> Run:
+        """The first run of a trial, by default of the best one."""
+        wanted = self.best["number"] if number is None else number
+        paths = [run["path"] for trial in self.info["trials"] if trial["number"] == wanted for run in trial["runs"]]
+        if not paths:
+            raise ConfigError(f"{self.path.name} has no trial {wanted} that has begun; it has {len(self.info['trials'])} trials.")
+        return Run(self.path / paths[0])
+
+
+def load_run(name: str | Path, *, folders: Sequence[str | Path] = FOLDERS) -> Run:
+    """A run by its id, name, path or ``latest``.
+
+    Raises:
+        RecordError: there is no such run; names the nearest.
+    """
+    path = find_run(name, [expanded(folder) for folder in folders])
+    refuse_links(path)
+    return Run(path)
+
+
+def runs(filter: str = "", *, folders: Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
+    """All runs, the newest first, a row for each: what the record says, options, figures, and the config by dotted keys.
+
+    Args:
+        filter: as of ``task=runs``: words, and comparisons such as ``"wiki status=ok optimizer.lr>1e-3"``.
+        folders: of runs and of studies.
+    Raises:
+        ConfigError: a comparison with a key that no run has.
+    """
+    from gptshake.report.runs_table import select
+
+    return frame(select(read_index([expanded(folder) for folder in folders]), filter)).infer_objects()
+
+
+def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
+    """A study by its name or path.
+
+    Raises:
+        RecordError: there is no such study; names the nearest.
+    """
+    path = find_study(str(name), expanded(folder))
+    refuse_links(path)
+    return Study(path)
+
+
+def compare(names: Sequence[str | Path | Run], *, folders: Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
+    """What differs between runs, a column for each: config keys that can change a result, then figures."""
+    found = [one if isinstance(one, Run) else load_run(one, folders=folders) for one in names]
+    entries = [read_entry(run.path) for run in found]
+    keys = dict.fromkeys(key for entry in entries[1:] for key in changed_keys(entries[0].config, entry.config))
+    keys |= dict.fromkeys(name for entry in entries for name in entry.figures)
+    table = frame(entries).set_axis([entry.id for entry in entries]).T
+    return table.loc[[key for key in keys if key in table.index]]
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The config that these overrides give, checked as the command line checks it: ``compose(["model=tiny", "data=wiki_char"])``.
+
+    Its values may be changed before it is given to ``train``; what was typed is under ``hydra.overrides.task``.
+
+    Raises:
+        ConfigError: an unknown option or key, or a value that does not fit; names the nearest.
+    """
+    from gptshake.cli import checked
+
+    arguments = parse(list(overrides))
+    cfg = checked(arguments)
+    OmegaConf.set_struct(cfg, None)
+    cfg.hydra = {"overrides": {"task": list(overrides)}}
+    OmegaConf.set_struct(cfg, True)
+    return cfg
+
+
+def train(config: DictConfig | Sequence[str], *, quiet: bool = False) -> Run:
+    """Train as ``python -m gptshake`` does, guard and record included, and give the finished run.
+
+    An interruption of the notebook's cell stops it in order: the last step is saved, and ``train(["resume=<id>"])`` continues.
+
+    Args:
+        config: from ``compose``, or overrides.
+        quiet: print nothing of the run.
+    Raises:
+        GptshakeError: what ended it, by its class: ``ConfigError``, ``DataError``, ``TrainingError``, ...
+    """
+    overrides = _changed(config) if isinstance(config, DictConfig) else list(config)
+    with TemporaryDirectory(prefix="gptshake-") as folder:
+        write_task(Path(folder), overrides)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = Command([sys.executable, "-m", "gptshake.api", folder], text=True, **pipes).process
+        try:
+            for line in process.stdout or ():
+                print(line if not quiet else "", end="")
+            process.wait()
+        except BaseException:
+            print(process.communicate()[0], end="")  # it closes the child's standard input, which stops it in order
+            raise
+        outcome = read_outcome(Path(folder))
+    if outcome is None or outcome.status == "stopped":
+        raise GptshakeError(f"The training was ended from outside ({outcome.reason if outcome else 'killed'}); resume= continues it.")
+    if outcome.status != "ok":
+        raise raised(outcome)
+    return Run(Path(outcome.value))
+
+
+def _changed(config: DictConfig) -> list[str]:
+    """The overrides of a config from ``compose``, and those that say what was changed in it since."""
+    typed: Any = OmegaConf.select(config, "hydra.overrides.task")
+    if typed is None:
+        raise ConfigError("This config does not say which overrides it was made of: take one from gptshake.compose([...]).")
+    overrides = [str(text) for text in typed]
+    before, now = (OmegaConf.to_container(one, resolve=False) for one in (compose(overrides), config))
+    return overrides + _differences(before, now)
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    found = list[str]()
+    for key in {**before, **now}:
+        name, old, new = f"{prefix}{key}", before.get(key), now.get(key)
+        if key not in now:
+            found.append(f"~{name}")
+        elif isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{name}.")
+        elif isinstance(new, dict):
+            raise ConfigError(f"{name} was replaced by a mapping: choose its option in compose([...]) and change single values.")
+        elif old != new:
+            found.append(f"{'' if key in before else '+'}{name}={override_value(new)}")
+    return found
+
+
+def _train(overrides: list[str]) -> str:
+    """In the process of a training."""
+    from gptshake.cli import run
+
+    protect()
+    threading.Thread(target=_stop_with_caller, daemon=True).start()
+    arguments = parse(overrides)
+    if arguments.multirun or arguments.shows_only:
+        raise ConfigError("train() makes one run: sweeps run from the shell (-m), and load_study() reads what they found.")
+    if (path := run(arguments)) is None:
+        raise ConfigError("train() trains: leave task= out.")
+    return str(path.absolute())
+
+
+def _stop_with_caller() -> None:
+    """The caller writes nothing: the end of the standard input is its own, or its request to stop."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(run_here(_train, Path(sys.argv[1])).status != "ok")

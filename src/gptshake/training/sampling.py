@@ -1,0 +1,59 @@
+"""Text from a trained network: a prompt and its continuation, in parts, as soon as they are certain."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from gptshake.model.generate import stream
+from gptshake.model.gpt import GPT
+from gptshake.tokenizer.protocol import Tokenizer, texts
+
+
+def continued(
+    model: GPT, tokenizer: Tokenizer, prompt: str, *, stop: Sequence[str] = (), echo: bool = True, **options: Any
+) -> Iterator[str]:
+    """The prompt as the model reads it, and what it writes on; together one text.
+
+    Args:
+        model: on any device.
+        tokenizer: of the model.
+        prompt: to continue; empty: a new text begins.
+        stop: texts at which the continuation ends; they are no part of it.
+        echo: whether the prompt comes first.
+        options: of ``model.generate.stream``: n_tokens, seed, temperature, top_k, top_p, repetition_penalty.
+    """
+    ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
+    start = torch.as_tensor(ids, device=next(model.parameters()).device)[None]
+    drawn = stream(model, start, **options)
+    parts, before = texts(tokenizer, (int(token) for part in (ids, drawn) for token in part)), len(tokenizer.decode(ids))
+    if stop:
+        parts = until(parts, stop, before)
+    return parts if echo else behind(parts, before)
+
+
+def behind(parts: Iterator[str], n: int) -> Iterator[str]:
+    """What comes after the first n characters."""
+    for part in parts:
+        if rest := part[n:]:
+            yield rest
+        n = max(0, n - len(part))
+
+
+def until(parts: Iterator[str], stop: Sequence[str], after: int = 0) -> Iterator[str]:
+    """The parts up to the first of the texts ``stop`` that begins after so many characters; what may be its beginning is held back."""
+    held = ""
+    for part in parts:
+        held += part
+        ends = [place for text in stop if (place := held.find(text, max(after, 0))) >= 0]
+        if ends:
+            if min(ends):
+                yield held[: min(ends)]
+            return
+        kept = max(size for text in stop for size in range(len(text)) if held.endswith(text[:size]))
+        certain = held[: len(held) - kept]
+        if certain:
+            yield certain
+        held, after = held[len(certain) :], after - len(certain)
+    if held:
+        yield held

@@ -1,0 +1,134 @@
+"""The Python API does what the command line does: the same losses, the same refusals as exceptions, and leaves the caller as it was."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gptshake
+from gptshake.errors import ConfigError, RecordError
+from gptshake.record.metrics import read_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import gptshake, sys; print(sorted(gptshake.__all__)); print({'torch', 'hydra', 'omegaconf', 'pandas', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['compare', 'compose', 'load_run', 'load_study', 'runs', 'train']", "set()"]
+
+
+def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exceptions(here: Path, small: tuple[str, ...]) -> None:
+    assert gptshake.compose(small).scheduler._target_ == "gptshake.optim.schedule.cosine"
+    with pytest.raises(ConfigError, match=r"optimizer\.lrr.*did you mean optimizer\.lr"):
+        gptshake.compose([*small, "optimizer.lrr=1"])
+    with pytest.raises(ConfigError, match="resume"):
+        gptshake.compose([*small, "resume"])
+    with pytest.raises(RecordError):
+        gptshake.load_run("nothing")
+    with pytest.raises(RecordError):
+        gptshake.load_study("nothing")
+    assert gptshake.runs().empty
+
+
+@pytest.mark.slow
+def test_a_run_from_python_equals_the_one_that_its_record_would_repeat(
+    here: Path, small: tuple[str, ...], commands: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    cfg = gptshake.compose([*small, "--dirty"])
+    cfg.optimizer.lr, cfg.note, cfg.model.dropout = 3e-3, "it's a \\ note, with=all", 0.0
+    run = gptshake.train(cfg)
+    assert "done: val loss" in capsys.readouterr().out
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert (run.status, run.config.optimizer.lr, run.config.note, run.config.model.dropout) == ("ok", 3e-3, cfg.note, 0.0)
+
+    assert commands(here, *run.info["overrides"], "--dirty").code == 0
+    again = gptshake.load_run("latest")
+    assert again.id != run.id and list(again.metrics["val/loss"].dropna()) == list(run.metrics["val/loss"].dropna())
+
+    rows, table = read_rows(run.path / "metrics.csv"), run.metrics
+    assert list(table["step"]) == [row["step"] for row in rows] and list(table["train/loss"]) == [row["train/loss"] for row in rows]
+    assert run.tokenizer().decode(run.tokenizer().encode("the ")) == "the "
+    text = run.generate("the ", 20, seed=1)
+    assert text.startswith("the ") and text == run.generate("the ", 20, seed=1) and text[4:] == run.generate("the ", 20, seed=1, echo=False)
+    assert not run.model().training
+
+    found = gptshake.runs("status=ok")
+    assert set(found["id"]) == {run.id, again.id} and set(found["optimizer.lr"]) == {3e-3}
+    cfg.seed = 5
+    other = gptshake.train(cfg, quiet=True)
+    assert capsys.readouterr().out == ""
+    differ = gptshake.compare([run, other.id])
+    assert list(differ.columns) == [run.id, other.id]
+    assert list(differ.loc["seed"]) == [1337, 5] and "val/loss" in differ.index and "optimizer.lr" not in differ.index
+
+
+@pytest.mark.slow
+def test_what_ends_a_training_is_raised_by_its_class(here: Path, small: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="-m"):
+        gptshake.train([*small, "seed=1,2", "--dirty"])
+    with pytest.raises(ConfigError, match="load_study"):
+        gptshake.train(["-m", *small, "seed=1,2", "--dirty"])
+    cfg = gptshake.compose([*small, "--dirty"])
+    cfg.optimizer.lr = -1.0
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
+        gptshake.train(cfg)
+    cfg = gptshake.compose(small)
+    cfg.hydra = None
+    with pytest.raises(ConfigError, match="compose"):
+        gptshake.train(cfg)
+    assert gptshake.runs().empty
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", ["interrupt", "kill"])
+def test_an_interrupted_cell_and_a_killed_kernel_leave_a_run_that_continues(here: Path, small: tuple[str, ...], ends: str) -> None:
+    options = [*small, "trainer.max_steps=20000", "trainer.val_check_interval=20000", "scheduler=constant", "callbacks=default"]
+    options += ["callbacks.samples.times=0", "callbacks.progress.every_s=0.1", "--dirty"]
+    code = f"import gptshake\ntry:\n    gptshake.train({options!r})\nexcept KeyboardInterrupt:\n    print('interrupted cell')"
+    kernel = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
+    assert kernel.stdout is not None
+    lines = []
+    for line in kernel.stdout:
+        lines.append(line)
+        if re.match(r"step +[1-9]\d* of", line):
+            break
+    kernel.send_signal(signal.SIGINT if ends == "interrupt" else signal.SIGKILL)
+    rest = kernel.communicate(timeout=120)[0]
+    until = time.monotonic() + 60
+    while (run := gptshake.load_run("latest")).status == "running" and time.monotonic() < until:
+        time.sleep(0.1)
+    assert run.status == "interrupted", "".join(lines)
+    if ends == "interrupt":
+        assert "resume with" in rest and rest.endswith("interrupted cell\n")
+    done = int(run.metrics["step"].max())
+    more = gptshake.train([f"resume={run.id}", f"trainer.max_steps={done + 5}", "--dirty"], quiet=True)
+    assert more.path.samefile(run.path) and list(more.metrics["step"]) == list(range(1, done + 6))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_notebook_runs_as_it_stands(here: Path) -> None:
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    lines = []
+    for cell in cells:
+        for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "code" else ():
+            command = line.removeprefix("!python ")
+            lines.append(f"import os; assert os.system(sys.executable + ' ' + {command!r}) == 0" if line.startswith("!") else line)
+    script = "import sys\nimport matplotlib\nmatplotlib.use('agg')\n" + "\n".join(lines)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stderr
+    assert "there is no such key" in done.stdout and "done: val loss" in done.stdout
