@@ -83,6 +83,11 @@ class Entry:
         return str(self.part("trial").get("study") or "") or None
 
     @property
+    def commit(self) -> str:
+        """Of its code; empty if it is unversioned."""
+        return str(self.part("git").get("commit") or "")
+
+    @property
     def summary(self) -> Mapping[str, Any]:
         """Final figures; empty before the end."""
         return self.part("summary")

@@ -160,7 +160,7 @@ def code_differences(a: Entry, b: Entry) -> list[str]:
 
 
 def _committed(a: Entry, b: Entry) -> list[str]:
-    old, new = (entry.part("git").get("commit") for entry in (a, b))
+    old, new = a.commit, b.commit
     if not a.info or not b.info:
         return ["unknown: the record cannot be read"]
     if not old or not new:  # the version, and the hash of the package's files if it was kept

@@ -97,13 +97,10 @@ class Section:
     @property
     def title(self) -> str:
         """``tiny · wiki_char · excerpt106``, and what was swept, or what is new if that is little."""
-        one = self.experiment
-        what = one.main.source[:_LONGEST_TITLE] or one.id
+        one, new = self.experiment, [f"{key_text(key)} {value_text(value)}" for key, (_, value) in self.changes.items()]
         if one.is_sweep:
-            swept = f"sweep of {', '.join(map(key_text, one.varied))}" if one.study else counted(len(one.runs), "run")
-            return f"{what} · {swept}"
-        new = [f"{key_text(key)} {value_text(value)}" for key, (_, value) in self.changes.items()]
-        return " · ".join([what, *new])[:_LONGEST_TITLE] if len(new) <= 3 else what
+            new = [f"sweep of {', '.join(map(key_text, one.varied))}" if one.study else counted(len(one.runs), "run")]
+        return " · ".join([one.main.source or one.id, *(new if len(new) <= 3 else [])])[:_LONGEST_TITLE]
 
 
 def find_experiments(entries: Sequence[Entry], multirun: Path) -> tuple[list[Experiment], list[tuple[Path, str]], int]:
@@ -150,7 +147,7 @@ class Timeline:
         self._last: dict[Any, Experiment] = {}  # by task
         self._ended: list[tuple[set[Any], float, Section]] = []  # names of the text, val/bpb
         self._seeds: dict[str, dict[Any, Any]] = {}  # val/bpb by seed of the runs that have all other settings in common
-        self._commit: str | None = None
+        self._commit = ""
 
     def section(self, experiment: Experiment) -> Section:
         main, bpb, config, data = experiment.main, experiment.results["val/bpb"], experiment.main.config, experiment.main.part("data")
@@ -169,8 +166,8 @@ class Timeline:
         compared = [against] if against and against.what != "previous" else []
         if rival and rival.experiment.id not in [one.id for one in compared]:
             compared.append(Reference(rival.experiment.id, "best before", rival.experiment.results))
-        here = commit_of(main)
-        commits = commits_between(self._commit, here, "%s", ()) or [] if here and self._commit and here != self._commit else []
+        here, new = main.commit, main.commit and self._commit and main.commit != self._commit
+        commits = commits_between(self._commit, here, "%s", ()) or [] if new else []
         section = Section(experiment, _verdict(experiment, rival, spread), commits, changes, against, compared, spread)
         self._commit = here or self._commit
         self._last[main.info.get("task")] = experiment
@@ -207,10 +204,6 @@ class Timeline:
 def results_of(run: Entry) -> dict[str, float | None]:
     found = {name: run.figures.get(figure) for name, (figure, _) in RESULTS.items()}
     return found if found["tokens"] else found | {"time": None, "tokens/s": None, "MFU": None}
-
-
-def commit_of(entry: Entry) -> str | None:
-    return str(entry.part("git").get("commit") or "") or None
 
 
 def _verdict(experiment: Experiment, rival: Section | None, spread: Spread | None) -> str:
@@ -264,7 +257,7 @@ def entry(section: Section, pictures: Sequence[tuple[str, Path]], home: Path) ->
 def _provenance(section: Section, home: Path) -> str:
     """Version, commit, where the record lies, what it began from, and W&B's page."""
     run = section.experiment.main
-    info, git, commit, url = run.info, run.part("git"), commit_of(run), str(run.part("wandb").get("url") or "")
+    info, git, commit, url = run.info, run.part("git"), run.commit, str(run.part("wandb").get("url") or "")
     branch = f" on {code(str(git['branch']))}" if git.get("branch") and commit else ""
     orphan = info.get("parent") and (section.against is None or section.against.what != "parent")
     offline = "W&B: offline, `gptshake task=sync` uploads it" if run.part("wandb").get("mode") == "offline" else ""

@@ -97,7 +97,7 @@ def _config(entry: Entry) -> dict[str, str]:
     choices, git, data, machine = entry.part("choices"), entry.part("git"), entry.part("data"), machine_facts(entry.info)
     settings = counting({**choices, **entry.config})
     about = {
-        "code": [str(entry.info.get("version") or ""), str(git.get("commit") or "")[:8], "dirty" if git.get("dirty") else ""],
+        "code": [str(entry.info.get("version") or ""), entry.commit[:8], "dirty" if git.get("dirty") else ""],
         "corpus": [str(data[key])[:12] for key in ("label", "fingerprint") if data.get(key)],
         "device": [machine.get("GPU") or machine.get("processor", "")],
     }
