@@ -10,21 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gptshake.console import aligned, one_line, visible
-from gptshake.estimate.formatting import counted, duration, short_count
+from gptshake.estimate.formatting import counted, short_count
 from gptshake.files import sha256
 from gptshake.record.git import commits_between, stat_between
 from gptshake.record.index import BROKEN, SECONDS, SPEED, TOKENS, Entry
 from gptshake.record.metrics import Row
 from gptshake.report.changes import changed_keys, machine_facts, value_text
-from gptshake.report.runs_table import lines
+from gptshake.report.runs_table import FIGURES, lines
 
 MOST_COMMITS, MOST_LINES = 20, 12  # shown of a list of commits, of a file's changes
 LARGEST_KEPT = 1 << 24  # bytes of a patch or a copied file that are compared line by line
 _HEAD = ("id", "started", "status", "trained", "note")
-_RESULTS: dict[str, Callable[[float], str]] = {
-    **dict.fromkeys(("val/bpb", "val/loss", "test/bpb", "train/loss"), "{:.4f}".format),
-    **{TOKENS: short_count, SECONDS: duration, SPEED: short_count, "perf/mfu": "{:.3f}".format},
-}
+_RESULTS: dict[str, Callable[[float], str]] = dict(FIGURES.values()) | {"perf/mfu": "{:.3f}".format}
 _RATIOS = (TOKENS, SECONDS, SPEED, "perf/mfu")  # their difference is in percent
 _DATA = {"label": "source", "fingerprint": "content", "store": "token store", "vocab_size": "vocabulary", "tokenizer": "tokenizer"}
 

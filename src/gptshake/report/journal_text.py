@@ -6,7 +6,7 @@ overrides, reasons, what a model wrote) cannot become HTML, a heading, a link, a
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,28 +16,21 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from gptshake.errors import RecordError
-from gptshake.estimate.formatting import counted, duration, short_count
+from gptshake.estimate.formatting import counted, short_count
 from gptshake.estimate.significance import Spread, difference
 from gptshake.markdown import cell, code, fenced, prose, table
 from gptshake.record.git import commits_between
-from gptshake.record.index import BROKEN, SECONDS, SPEED, STUDY_FILE, TOKENS, Entry, is_number, read_study
+from gptshake.record.index import BROKEN, STUDY_FILE, Entry, is_number, read_study
 from gptshake.record.run import debugs
 from gptshake.record.texts import read_notes
 from gptshake.report.changes import AUTOMATIC, changed_keys, counting, key_text, value_text
+from gptshake.report.runs_table import FIGURES
 from gptshake.report.study_stats import Rows, best, run_values
 from gptshake.report.study_text import trial_table, verdict
 
 MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own markers
 LOSSES = ("val/bpb", "val/loss", "test/bpb")
-RESULTS: dict[str, tuple[str, Callable[[float], str]]] = {  # -> figure, and how it is written
-    **{name: (name, "{:.4f}".format) for name in LOSSES},
-    **{
-        "tokens": (TOKENS, short_count),
-        "time": (SECONDS, duration),
-        "tokens/s": (SPEED, short_count),
-        "MFU": ("perf/mfu", lambda share: f"{100 * share:.1f} %"),
-    },
-}
+RESULTS = {name: FIGURES[name] for name in (*LOSSES, "tokens", "time", "tokens/s", "MFU")}  # -> figure, and how it is written
 Results = Mapping[str, float | None]  # None is unknown
 _AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}
 _LONGEST_TITLE, _MOST_COMMITS = 100, 12

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from gptshake.estimate.formatting import short_count
-from gptshake.record.index import SECONDS, SPEED, TOKENS, Entry
+from gptshake.record.index import Entry
 from gptshake.report.changes import counting, machine_facts, value_text
 from gptshake.report.pages import document
-from gptshake.report.runs_table import changes_of, changes_text, figure_texts, old_rule, shared
+from gptshake.report.runs_table import FIGURES, changes_of, changes_text, figure_texts, old_rule, shared
 from gptshake.report.series import SERIES, extremes, smooth
 
-NUMBERS = {"val/bpb": "val/bpb", "val/loss": "val/loss", "tokens": TOKENS, "time": SECONDS, "tokens/s": SPEED}  # column -> figure
+NUMBERS = {name: FIGURES[name][0] for name in ("val/bpb", "val/loss", "tokens", "time", "tokens/s")}  # column -> figure
 COLUMNS = ("run", "id", "status", "started", *NUMBERS, "note")
 CURVES = ("val/bpb", "val/loss", "train/loss")  # the training loss smoothed
 INTERVALS = 200  # a curve is drawn with the lowest and the highest point of each

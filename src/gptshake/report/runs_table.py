@@ -41,6 +41,11 @@ _KNOWN = (*ABOUT, *_SHORT, *METRICS)  # no mistake, even where no run has it yet
 _COMPARISON = re.compile(r"([^=<>!]+)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _UNITS = {"k": 1e3, "M": 1e6, "B": 1e9}
+FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {  # for people -> figure, and how it is written
+    **{name: (name, "{:.4f}".format) for name in ("val/bpb", "val/loss", "test/bpb", "train/loss")},
+    **{"tokens": (TOKENS, short_count), "time": (SECONDS, duration), "tokens/s": (SPEED, short_count)},
+    "MFU": ("perf/mfu", lambda share: f"{100 * share:.1f} %"),
+}
 Line = dict[str, str]  # column -> text
 
 
@@ -277,15 +282,9 @@ def _study(name: str, entries: Sequence[Entry], common: Mapping[str, str], now: 
 
 def figure_texts(entry: Entry) -> dict[str, str]:
     """The figures that tables show, as people read them; empty where there is none."""
-    mark = OLD if entry.old_rule else ""
-    texts: dict[str, tuple[str, Callable[[float], str]]] = {
-        "val/bpb": ("val/bpb", lambda value: f"{value:.4f}{mark}"),
-        "val/loss": ("val/loss", "{:.4f}".format),
-        "tokens": (TOKENS, short_count),
-        "time": (SECONDS, duration),
-        "tokens/s": (SPEED, short_count),
-    }
-    return {name: text(entry.figures[figure]) if figure in entry.figures else "" for name, (figure, text) in texts.items()}
+    known = entry.figures
+    texts = {name: text(known[figure]) if figure in known else "" for name, (figure, text) in FIGURES.items() if name in COLUMNS}
+    return texts | ({"val/bpb": f"{texts['val/bpb']}{OLD}"} if entry.old_rule and texts["val/bpb"] else {})
 
 
 def age(began: float, now: float) -> str:
