@@ -21,6 +21,7 @@ from gptshake.record import run
 def write_atomic(path, text, own=run.write_atomic):
     own(path, text)
     if path.name == "run.json":
+        run.write_atomic = own
         os.kill(os.getpid(), {signum})
 run.write_atomic = write_atomic
 """
@@ -507,3 +508,11 @@ def test_a_run_that_diverged_fails_with_the_sentence_wherever_it_is_seen(
     done = commands(tmp_path, *(text for text in small if not text.startswith("scheduler=")), *DIVERGED, *case)
     assert done.code == 1 and done.error.startswith(said) and "Try a lower optimizer.lr" in done.error, done.out
     assert the_run(tmp_path).info["status"] == "failed" and said in the_run(tmp_path).info["reason"]
+
+
+def test_a_signal_while_the_record_is_made_is_in_the_record(commands: Any, small: tuple[str, ...], tmp_path: Path, the_run: Any) -> None:
+    done = commands(tmp_path, *small, before=AT_THE_RECORD.format(signum=int(signal.SIGTERM)))
+    assert done.code == 128 + signal.SIGTERM
+    info = the_run(tmp_path).info
+    assert info["status"] == "interrupted" and f"resume with: gptshake resume={info['id']}" in done.out
+    assert commands(tmp_path, f"resume={info['id']}").code == 0

@@ -59,8 +59,11 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         ends.callback(lock.release)
         for tracker in context.trackers:
             ends.callback(tracker.finish)
-        run = open_run(context)
-        ends.enter_context(outcome(run))
+        with SIGNALS.deferred():  # a signal finds a record that can say so
+            run = open_run(context)
+            ends.enter_context(outcome(run))
+        if SIGNALS.received is not None:
+            raise Stop(SIGNALS.received)
         with distributed.together(trainer.devices, trainer.threads, device, lambda: SIGNALS.received) as context.ranks:
             from gptshake.training.checkpoint import resume_from  # torch from here on
 
