@@ -2,9 +2,7 @@
 
 import json
 import os
-import platform
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -226,12 +224,19 @@ def test_a_gpus_memory_is_limited_to_its_share(monkeypatch: pytest.MonkeyPatch) 
     assert shares == [0.25, 1.0]
 
 
-def test_threads_that_wait_sleep_unless_the_user_wants_them_to_spin() -> None:
-    if platform.system() != "Linux":
-        pytest.skip("only GNU's OpenMP prints what it has read")
-    code = "import gptshake.__main__, gptshake.cli, torch"
-    for policy, words in ((None, "OMP_WAIT_POLICY = 'PASSIVE'"), ("ACTIVE", "OMP_WAIT_POLICY = 'ACTIVE'")):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
-        environment |= {"OMP_WAIT_POLICY": policy} if policy else {}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert words in done.stderr
+@pytest.mark.parametrize(
+    ("running", "cores", "busy"), [("1/300", 2, False), ("2/300", 2, True), ("2/300", 4, False), ("9/300", 4, True), ("x", 2, False)]
+)
+def test_threads_that_wait_sleep_where_others_use_the_cores(
+    running: str, cores: int, busy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loadavg").write_text(f"0.10 0.20 0.30 {running} 4711\n")
+    monkeypatch.setattr(hardware, "LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(hardware, "physical_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    for before, after in ((None, "PASSIVE" if busy else None), ("ACTIVE", "ACTIVE")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if before:
+            monkeypatch.setenv("OMP_WAIT_POLICY", before)
+        hardware.share_cores()
+        assert os.environ.get("OMP_WAIT_POLICY") == after

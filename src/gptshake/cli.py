@@ -19,7 +19,7 @@ from hydra.core.utils import run_job
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from gptshake import distributed
+from gptshake import distributed, hardware
 from gptshake.config import completion, overrides
 from gptshake.config.arguments import Arguments, quote
 from gptshake.config.compose import choices, prepare, single_run, snapshot, without_hydra
@@ -67,6 +67,7 @@ def run(arguments: Arguments) -> Path | None:
         if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
             _sweep(arguments, full, single, label, code)
             return None
+        hardware.share_cores()
         jobs = _Jobs(arguments, label, resumed, code, records=training)
         if arguments.multirun:
             arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])

@@ -19,15 +19,13 @@ from gptshake.errors import ConfigError
 CPU_INFO = Path("/proc/cpuinfo")
 CGROUP = Path("/sys/fs/cgroup")
 MEM_INFO = Path("/proc/meminfo")
+LOAD = Path("/proc/loadavg")
 BF16_FLAGS = ({"amx_bf16"}, {"avx512_bf16", "authenticamd"})  # any whole set; avx512_bf16 of an Intel Xeon trained slower than fp32
 CUDA_CONTEXT = 1 << 29  # bytes of a GPU that its driver takes for a process, beside what torch counts
 SLACK = 1 << 28  # bytes that stacks and pools of threads reserve and do not use
 BF16, FP16, FP32 = "bf16-mixed", "16-mixed", "32-true"
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # torch.cuda.is_available() shall ask the driver's library, not start CUDA
-# Threads of OpenMP that wait for each other sleep. Spinning, as is their default, a run on two cores that one other process uses too falls to
-# a fortieth of its speed. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Dense FLOP/s: of the Pascal, Volta and Turing generations, which have no bf16, (fp16, fp32 without tensor cores).
 WITHOUT_BF16: dict[str, tuple[float, float]] = {
@@ -121,6 +119,27 @@ def logical_cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _cgroup_value("cpu.max").partition(" ")
     return max(1, min(allowed, -(-int(quota) // int(period)))) if quota.isdigit() and period.isdigit() else allowed
+
+
+def cores_are_busy() -> bool:
+    """Whether threads of ours on every core would share one with other processes now; False where it is not known."""
+    try:
+        running = int(LOAD.read_text().split()[3].partition("/")[0]) - 1  # without this process
+    except (OSError, ValueError, IndexError):
+        return False
+    return running + physical_cores() > (os.cpu_count() or 1)
+
+
+def share_cores() -> None:
+    """Let threads of OpenMP that wait for each other sleep instead of spin where other processes use the cores; to be called before torch is loaded.
+
+    On two cores with one other busy process spinning costs half of the speed, with several nearly all of it; on idle cores sleeping costs a
+    third (docs/benchmarks.md). The numbers are the same.
+    """
+    if cores_are_busy():
+        time.sleep(0.01)
+        if cores_are_busy():  # it is not only passing
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def physical_cores() -> int:
