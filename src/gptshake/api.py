@@ -265,7 +265,8 @@ def train(config: DictConfig | Sequence[str], *, quiet: bool = False) -> Run:
     with TemporaryDirectory(prefix="gptshake-") as folder:
         write_task(Path(folder), overrides)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        process = Command([sys.executable, "-m", "gptshake.api", folder], text=True, **pipes).process
+        pipes |= {"encoding": "utf-8", "errors": "replace"}
+        process = Command([sys.executable, "-m", "gptshake.api", folder], {"PYTHONIOENCODING": "utf-8"}, **pipes).process
         try:
             for line in process.stdout or ():
                 print(line if not quiet else "", end="")

@@ -32,7 +32,7 @@ class OneOfTwo(Ranks):
         self.asked += 1
         return [max(int(ours), theirs) for ours, theirs in zip(flags, self.other, strict=False)]
 
-    def mean(self, value: torch.Tensor) -> torch.Tensor:
+    def all_reduce_mean(self, value: torch.Tensor) -> torch.Tensor:
         return value
 
 
@@ -116,7 +116,7 @@ def test_a_validation_that_is_shared_scores_every_target_once(training: Callable
     parts: list[list[float]] = []
 
     class Counting(Ranks):
-        def total(self, *values: float) -> list[float]:
+        def all_reduce_sum(self, *values: float) -> list[float]:
             parts.append(list(values))
             return [values[0], max(values[1], 1)]
 

@@ -92,7 +92,8 @@ def _are_prompts(value: Any) -> bool:
 
 
 def _are_stops(value: Any) -> bool:
-    return all(isinstance(text, str) and text for text in ([value] if isinstance(value, str) else value)) if value else False
+    texts = [value] if isinstance(value, str) else value
+    return isinstance(texts, Sequence) and bool(texts) and all(isinstance(text, str) and text for text in texts)
 
 
 def _is_folder_name(value: Any) -> bool:
