@@ -33,6 +33,7 @@ ROOM = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",  # small tensors are not faster on two, and a busy neighbour makes two much slower
+    "OMP_WAIT_POLICY": "PASSIVE",  # for those that ask for two: the other worker uses a core
 }
 NEVER = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HYDRA_FULL_ERROR", "LOCAL_RANK", "PYTHONPATH")
 
