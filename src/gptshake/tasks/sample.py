@@ -77,7 +77,7 @@ def _prompts(task: Any) -> list[str]:
     try:
         text = sys.stdin.read(_LARGEST) if name == STANDARD else read_text(expanded(name), _LARGEST)
     except (OSError, ValueError) as error:
-        raise DataError(f"task.prompt_file={name} cannot be read as text: {error}.") from error
+        raise DataError(f"task.prompt_file={name} cannot be read as text: {getattr(error, 'strerror', None) or error}.") from error
     if not name.endswith(".jsonl"):
         return [text]
     try:
