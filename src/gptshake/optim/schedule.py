@@ -136,7 +136,7 @@ def constant(tokens: int, total: int, *, warmup: Length = "auto") -> Factors:
 
 
 def linear(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0.0) -> Factors:
-    """Linear warm-up, then a straight line to ``floor`` at the end of the run; to zero it beats a floor of 10 % (Bergsma et al. 2025).
+    """Linear warm-up, then a straight line to ``floor`` at the end of the run; to zero it beats a minimum of 10 % (Bergsma et al. 2025).
 
     Args and errors as in ``gpt3``.
     """

@@ -60,11 +60,11 @@ def _limit(axes: Axes, study: Rows, values: Sequence[float]) -> None:
 
 
 def _draw_scale(axes: Axes, which: Literal["x", "y"], scale: Scale, values: Sequence[float], margin: float = 0.05) -> None:
-    """An axis that holds the values with a share of room on both sides."""
+    """An axis that holds the values with a margin on both sides."""
     low, high = min(values), max(values)
     if not scale.log:
-        room = margin * (high - low) or abs(high) * 0.1 or 1.0
-        axes.set(**{f"{which}lim": (low - room, high + room)})
+        pad = margin * (high - low) or abs(high) * 0.1 or 1.0
+        axes.set(**{f"{which}lim": (low - pad, high + pad)})
         return
     factor = (high / low) ** margin if high > low else 2
     base = 2 if scale.integer and all(math.log2(value).is_integer() for value in values) else 10
@@ -137,6 +137,8 @@ def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
     axes.axvspan(shown[100], shown[200], color=GREEN, alpha=0.13, linewidth=1, zorder=0.5)  # seen where it is one value, too
     first, last = map(stats.short, stats.interval_ends(study, scale, found))
     text = f"near-optimal {first} to {last}" if first != last else f"near-optimal {first}"
+    if found.assumed:  # its ends are tried values that are clearly worse
+        text = f"the best is between {first} and {last}"
     look: dict[str, Any] = {"color": GREEN, "weight": "bold", "path_effects": HALO}
     label(axes, text, (shown[150], 0), (0, 4), "y", va="bottom", ha=_inward(axes, scale, shown[150]), **look)
     points = [(scale.at(value), loss) for value, loss in stats.best_curve(study, scale)]

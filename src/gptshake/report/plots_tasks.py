@@ -103,8 +103,8 @@ def _draw_runs(axes: Axes, found: Facts) -> None:
     runs = found["confirm"]
     ended = [(run["lr"], run["value"]) for run in runs if run["value"] is not None and math.isfinite(run["value"])]
     rates, values = zip(*ended, strict=True)
-    room = (max(values) - min(values)) or abs(min(values)) * 0.01
-    axes.set_ylim(min(values) - 0.2 * room, max(values) + 0.2 * room)
+    span = (max(values) - min(values)) or abs(min(values)) * 0.01
+    axes.set_ylim(min(values) - 0.2 * span, max(values) + 0.2 * span)
     draw_parabola(axes, [(math.log2(rate), value) for rate, value in ended], np.geomspace(min(rates), max(rates), 200), np.log2)
     axes.plot(rates, values, **POINT | {"linewidth": 0, "zorder": 3, "clip_on": False})
     if diverged := [run["lr"] for run in runs if run["value"] is None and run["state"] != "failed"]:
@@ -261,7 +261,7 @@ def inspection_figure(facts: Facts) -> Figure:
     for name, values in known.items():
         right.hist(values, edges, weights=np.full(len(values), 1 / len(values)), histtype="step", color=SPLITS[name], label=name)
     right.set_xscale("log")
-    right.set_ylim(top=1.2 * right.get_ylim()[1])  # room above the bars for the legend
+    right.set_ylim(top=1.2 * right.get_ylim()[1])  # space above the bars for the legend
     right.legend(loc="upper center", ncols=len(known), fontsize=9)
     caption(right, "share of the documents, by length")
     token_axis(right, "tokens of a document", left=None)

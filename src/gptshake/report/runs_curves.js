@@ -50,8 +50,8 @@ function drawCurves(lines, x, y, logx, logy) {
   const { left, right, top, bottom, width, height } = clear(`${y} over ${x} of ${lines.length} runs`), plot = $("plot");
   // The first seventh is steep in every run and would flatten the differences; over a logarithmic axis it is wanted.
   const xs = lines.flatMap((line) => line.x), late = lines.flatMap((line) => line.y.filter((_, n) => logx || line.x[n] >= line.x.at(-1) / 7));
-  const [low, high] = [least(late), most(late)], room = 0.05 * (high - low || Math.abs(high) || 1);
-  const xr = [logx ? least(xs) : Math.min(0, least(xs)), most(xs)], yr = [low - room > 0 || low <= 0 ? low - room : low / 1.05, high + room];
+  const [low, high] = [least(late), most(late)], pad = 0.05 * (high - low || Math.abs(high) || 1);
+  const xr = [logx ? least(xs) : Math.min(0, least(xs)), most(xs)], yr = [low - pad > 0 || low <= 0 ? low - pad : low / 1.05, high + pad];
   const px = scale(logx, xr, left, right), py = scale(logy, yr, bottom, top);
   const text = (value) => { // 12.8k, 3 h: in the largest of its units
     const [from, unit, size = from || 1] = (x === "time" ? TIMES : COUNTS).find(([from]) => Math.abs(value) >= from);

@@ -106,9 +106,9 @@ def loss_svg(info: Mapping[str, Any], columns: Columns) -> str | None:
     known = sorted(((float(entropy[key]), name) for key, name in REFERENCES if entropy.get(key) is not None), reverse=True)
     lowest, top = min([float(smoothed.min()), *map(float, val[1])]), max([float(train[1].max()), *map(float, val[1])])
     values = [lowest - 0.08 * (top - lowest), top, *(value for value, _ in known)]
-    room = 0.04 * (max(values) - min(values)) or 0.1
+    pad = 0.04 * (max(values) - min(values)) or 0.1
     peak = float(rate[1].max(initial=0))
-    loss, below = _Panel(34, 246, end, min(values) - room, max(values) + room), _Panel(282, 330, end, 0.0, 1.15 * peak or 1.0)
+    loss, below = _Panel(34, 246, end, min(values) - pad, max(values) + pad), _Panel(282, 330, end, 0.0, 1.15 * peak or 1.0)
     dots = list(zip(*val, strict=True)) if len(val[0]) <= 40 else []
     heights = spread([-loss.y(value) for value, _ in known], gap=14)  # no label over another
     parts = [

@@ -131,7 +131,7 @@ def fit_batch_text(facts: Facts) -> str:
 
 
 def fit_batch_sentence(facts: Facts) -> str:
-    """What to write into the next command, and what else there is room for."""
+    """What to write into the next command, and what else fits."""
     tried, batch, block = facts["tried"], facts["batch_size"], facts["block_size"]
     best, beyond, most = fastest(tried, batch), fastest(tried, batch, beyond=True), largest(tried)
     use = micro_batch(batch, best.size)

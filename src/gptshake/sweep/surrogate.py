@@ -134,7 +134,7 @@ class SurrogateSearch:
             return None  # a point that is chosen with most results outstanding is often of no use
         position = self._next(design, done, open_round, points)
         if position is None and open_round and all(point.state != "running" for point in open_round):
-            position = self._next(design, list(points), [], points)  # the round had room, but nothing was to be gained before its results
+            position = self._next(design, list(points), [], points)  # a slot was free, but nothing was to be gained before its results
         return None if position is None else self._params(position)
 
     def _next(self, design: list[Position], done: Sequence[Point], open_round: Sequence[Point], points: Sequence[Point]) -> Position | None:

@@ -21,7 +21,7 @@ class ShardedStrategy(DDPStrategy):
     """Fully sharded data parallelism (Rajbhandari et al. 2020, ZeRO stage 3; torch's FSDP2)."""
 
     def model_to_device(self) -> None:
-        """Not as a whole, for which there may be no room."""
+        """Not as a whole, for which the memory may not suffice."""
 
     def configure_ddp(self) -> None:
         """Shard the network, the blocks of each of its lists one by one, so that only one of them is whole at a time, on the device, too."""
