@@ -28,7 +28,7 @@ def run(context: Context) -> None:
     targets = {key: OmegaConf.select(cfg, key) for key in ("task.csv", "task.latex")}
     check_targets(targets)
     if bool(name) == bool(wanted):
-        raise ConfigError("Choose a study or a run: task=report study=<name or path>, or task=report task.run=<name, id or path>.")
+        raise ConfigError("Choose a study or a run: task=report study=<name>, or task=report task.run=<name, id or path>.")
     if wanted and any(targets.values()):
         raise ConfigError("task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv.")
     if wanted:

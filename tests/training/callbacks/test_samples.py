@@ -61,7 +61,7 @@ class Escapes(Letters):
     """One that writes what commands a terminal."""
 
     def decode(self, ids: list[int]) -> str:
-        return f"{super().decode(ids)}\x1b]0;owned\x07\x9b31m"
+        return "".join(f"{letter}\x1b]0;owned\x07\x9b31m" for letter in super().decode(ids))
 
 
 def test_a_terminal_gets_no_control_characters_and_samples_md_the_text(training: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,9 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from gptshake.console import printable
 from gptshake.errors import TrainingError
-from gptshake.model.generate import generate
 from gptshake.record.texts import TITLE
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS
@@ -16,6 +14,7 @@ from gptshake.tokenizer.protocol import Tokenizer
 from gptshake.tokenizer.unknown import as_read
 from gptshake.training.callbacks.metrics import not_finite
 from gptshake.training.module import GPTModule
+from gptshake.training.sampling import continued
 
 
 class Samples(pl.Callback):
@@ -76,10 +75,8 @@ class Samples(pl.Callback):
         try:
             with SIGNALS.immediate() if context.ranks.size == 1 else nullcontext():
                 for prompt in self.prompts:
-                    ids = tokenizer.encode(prompt) if prompt else [tokenizer.eot_id]
-                    start = torch.as_tensor([int(token) for token in ids], device=module.device)[None]
-                    written = generate(module.model, start, self.n_tokens, seed=0, **self.how)
-                    texts.append(redact(tokenizer.decode(written[0].tolist())))  # a prompt may hold anything
+                    written = continued(module.model, tokenizer, prompt, n_tokens=self.n_tokens, seed=0, **self.how)
+                    texts.append(redact("".join(written)))  # a prompt may hold anything
         except TrainingError as error:
             raise TrainingError(not_finite(context.row, "output of the network") if step else str(error)) from error
         text = "\n---\n".join(texts)
