@@ -67,6 +67,9 @@ def run(arguments: Arguments) -> Path | None:
         if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
             _sweep(arguments, full, single, label, code)
             return None
+        swept = [key for key in map(key_of, arguments.overrides) if key.startswith("hydra.sweeper.")]
+        if swept and not chosen:
+            raise ConfigError(f"{swept[0].removeprefix('hydra.sweeper.')}= is for a sweep of trainings: leave it out with this task.")
         hardware.share_cores()
         jobs = _Jobs(arguments, label, resumed, code, records=training)
         if arguments.multirun:
@@ -162,7 +165,7 @@ def _resumed(arguments: Arguments) -> Path | None:
     if not name:
         return None
     if arguments.multirun:
-        raise ConfigError("resume= continues one run; leave -m out.")
+        raise ConfigError("resume= continues one run; leave -m and repeats= out.")
     run_dir = overrides.locate(name, arguments.overrides)
     refuse_links(run_dir)
     arguments.overrides[:0] = overrides.resumed_overrides(run_dir, arguments.overrides)

@@ -62,7 +62,7 @@ MISTAKES = {
     ("model=tiny", "data=text_char"): ["data.path="],
     ("model=tiny", "data=text_char", "data.path=no/such.txt"): ["no/such.txt"],
     ("resume=nothing",): ["There is no run 'nothing'"],
-    ("-m", "resume=nothing"): ["leave -m out"],
+    ("-m", "resume=nothing"): ["leave -m and repeats= out"],
     ("-m", *RUN, "paths.run_dir=here"): ["paths.run_dir", "-m"],
     (*RUN, "task=tran"): ["there is no such task; did you mean train?"],
     (*RUN, "scheduler=null"): ["scheduler=null: it needs an option. Scheduler is one of constant, cosine"],

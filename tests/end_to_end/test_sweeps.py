@@ -71,6 +71,17 @@ def running_pids(folder: Path) -> list[int]:
 # The literal command
 
 
+def test_one_configuration_runs_with_several_seeds_without_m(commands: Any, small: Any, tmp_path: Path) -> None:
+    done = commands(tmp_path, *small, *STEPS, "repeats=3")
+    assert done.code == 0, done.err
+    (trial,) = Study(tmp_path).trials
+    values = [run["value"] for run in trial["runs"]]
+    assert [run["seed"] for run in trial["runs"]] == [1337, 1338, 1339] and len(set(values)) == 3
+    assert trial["value"] == pytest.approx(sum(values) / 3, rel=1e-12)
+    assert "one configuration x 3 seeds" in done.out and "mean of 3 seeds, 95 % interval" in done.out
+    assert (Study(tmp_path).folder / "plots" / "curves.png").exists()
+
+
 def test_a_learning_rate_is_found_by_the_word_range(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, "-m", *small, *STEPS, "optimizer.lr=range")
     assert done.code == 0, done.err
@@ -406,7 +417,8 @@ def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: P
     ("words", "part"),
     [
         (("optimizer.lr=range",), "optimizer.lr=range names several values: add -m"),
-        (("repeats=3",), "repeats= is for a sweep: add -m"),
+        (("confirm=3",), "confirm= is for a sweep: add -m"),
+        (("repeats=3", "task=plan"), "repeats= is for a sweep of trainings: leave it out with this task"),
         (("-m", "optimizer.lr=range(1e-5,1e-2)"), "optimizer.lr=interval(1e-5,1e-2)"),
         (("-m", "model.bias=range"), "search_space has no range for model.bias"),
         (("-m", "optimizer.lr=range", "ablate=[seed=2]"), "cannot be swept at the same time"),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gptshake.estimate.significance import holm, least_difference, p_value, paired, t_quantile, welch
+from gptshake.estimate.significance import holm, least_difference, one_sample, p_value, t_quantile, welch
 
 CAUCHY = [0.1, 1.0, 3.0, 12.706, 1e3]
 
@@ -24,11 +24,11 @@ def test_p_values_have_their_closed_forms(t: float) -> None:
 
 
 def test_a_paired_test_is_the_one_sample_test_of_the_differences() -> None:
-    test = paired([0.01, -0.01, 0.005])
+    test = one_sample([0.01, -0.01, 0.005])
     assert test is not None and test.freedom == 2
     assert (test.mean, test.error, test.p) == pytest.approx((1 / 600, 0.0060093, 0.807496), rel=1e-4)
     assert test.half_width == pytest.approx(4.302653 * test.error)
-    assert paired([1.0]) is None
+    assert one_sample([1.0]) is None
 
 
 def test_welch_has_the_degrees_of_freedom_of_welch_and_satterthwaite() -> None:
@@ -40,7 +40,7 @@ def test_welch_has_the_degrees_of_freedom_of_welch_and_satterthwaite() -> None:
 
 @pytest.mark.parametrize(("gaps", "p"), [([0.0, 0.0, 0.0], 1.0), ([0.5, 0.5, 0.5], 0.0)])
 def test_differences_that_do_not_vary_are_none_or_certain(gaps: list[float], p: float) -> None:
-    test = paired(gaps)
+    test = one_sample(gaps)
     assert test is not None and test.p == p
 
 

@@ -450,3 +450,32 @@ def test_the_learning_rate_comes_first_and_equal_names_keep_their_keys(rows: Sim
 )
 def test_values_are_written_as_people_type_them(value: Any, text: str) -> None:
     assert short(value) == text
+
+
+def seeds_of_one_configuration(rows: SimpleNamespace, values: Sequence[float | None], state: str = "ok") -> dict[str, Any]:
+    one = rows.trial(0, {}, values, state)
+    for number, row in enumerate(one["runs"]):
+        row["seed"] = 7 + number
+    return cast("dict[str, Any]", rows.study([], [one], repeats=len(values), search="grid"))
+
+
+def test_one_configuration_has_the_mean_of_its_seeds_with_students_interval(rows: SimpleNamespace) -> None:
+    study = seeds_of_one_configuration(rows, [2.0, 2.1, 2.2])
+    assert verdict(study) == [  # t(2) = 4.3027, times 0.1 / sqrt(3)
+        "val/bpb 2.1000 after 1.2M tokens: mean of 3 seeds, 95 % interval 1.8516 to 2.3484, standard deviation 0.1000."
+    ]
+    assert [line.split()[:3] for line in table_text(study).splitlines()] == [
+        ["seed", "state", "val/bpb"],
+        ["7", "ok", "2.0000"],
+        ["8", "ok", "2.1000"],
+        ["9", "ok", "2.2000"],
+    ]
+
+
+def test_two_seeds_give_a_mean_without_an_interval(rows: SimpleNamespace) -> None:
+    (sentence,) = verdict(seeds_of_one_configuration(rows, [2.0, 2.2]))
+    assert sentence == "val/bpb 2.1000 after 1.2M tokens: mean of 2 seeds, two seeds give no interval."
+
+
+def test_a_seed_that_diverged_leaves_one_configuration_without_a_mean(rows: SimpleNamespace) -> None:
+    assert verdict(seeds_of_one_configuration(rows, [2.0, None], "diverged")) == ["2 of 2 seeds diverged, so there is no mean."]

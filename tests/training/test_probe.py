@@ -17,9 +17,9 @@ from gptshake.training.step import Step
 BUDGET = Budget(8, 4, 2, 16, 10, 128, 1280, 1.0, "max_steps", ())
 
 
-def measure(model: Any, budget: Budget = BUDGET, **how: Any) -> Speed:
+def measure(model: Any, budget: Budget = BUDGET, lr: float = 1e-3, **how: Any) -> Speed:
     def make() -> Step:
-        return Step(model(), partial(adamw, lr=1e-3), lambda tokens, total: Factors(1.0), budget, seed=1, **how)
+        return Step(model(), partial(adamw, lr=lr), lambda tokens, total: Factors(1.0), budget, seed=1, **how)
 
     return probe.measure(make, "cpu")
 
@@ -87,3 +87,8 @@ def test_a_compiled_network_is_what_is_timed_and_compiling_counts_once(monkeypat
     speed = measure(model, clip=1.0, precision="bf16-mixed", compile=True)
     assert speed.micro_batch >= 0.05 > speed.evaluation and len(calls) >= 1 + probe.FEWEST and all(calls)
     assert speed.compiling >= 0.2
+
+
+def test_a_rate_at_which_training_diverges_is_timed_too(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    assert measure(lambda: GPT(n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=30), lr=1e30, clip=1.0).sampled_token > 0

@@ -92,9 +92,11 @@ def parse(raw: list[str]) -> Arguments:
         else:
             arguments.overrides.append(quote_text(_sweep_words(word), multirun=multirun))
     arguments.overrides = _without_none(arguments.overrides)
+    if not arguments.multirun and any(text.startswith("hydra.sweeper.repeats=") for text in arguments.overrides):
+        arguments.flags.append("--multirun")  # repeats=3 of one configuration: as many runs
     flags = {flag.partition("=")[0] for flag in arguments.flags}
     if arguments.multirun and (shown := flags & {"--cfg", "--info"}):
-        raise ConfigError(f"{shown.pop()} shows the config of one run: leave -m and the several values out.")
+        raise ConfigError(f"{shown.pop()} shows the config of one run: leave -m, repeats= and several values out.")
     if (package := flags & {"--package", "-p"}) and "--cfg" not in flags:
         raise ConfigError(f"{package.pop()} selects what --cfg shows, as in --cfg job -p optimizer; without --cfg it has no effect.")
     return arguments

@@ -49,11 +49,11 @@ class Spread(NamedTuple):
     seeds: int
 
 
-def paired(differences: Sequence[float]) -> Comparison | None:
-    """Student's t-test of paired differences; None with fewer than two."""
-    if len(differences) < 2:
+def one_sample(values: Sequence[float]) -> Comparison | None:
+    """The mean of values, or of paired differences, with its standard error, for Student's t; None with fewer than two."""
+    if len(values) < 2:
         return None
-    return Comparison(fmean(differences), stdev(differences) / math.sqrt(len(differences)), len(differences) - 1)
+    return Comparison(fmean(values), stdev(values) / math.sqrt(len(values)), len(values) - 1)
 
 
 def welch(gap: float, *sets: tuple[float, int]) -> Comparison:

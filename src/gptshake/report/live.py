@@ -11,7 +11,20 @@ from typing import TextIO
 
 from gptshake.console import Console, aligned, cut
 from gptshake.estimate.formatting import counted, duration, short_count
-from gptshake.report.study_stats import DONE, Best, Rows, best, digits, names, params_text, run_values, seconds_of, short
+from gptshake.report.study_stats import (
+    DONE,
+    Best,
+    Rows,
+    best,
+    digits,
+    names,
+    over_seeds,
+    params_text,
+    run_values,
+    seconds_of,
+    short,
+    shown_rows,
+)
 
 RENEW_S = 0.33  # between renewals of a terminal
 
@@ -68,7 +81,9 @@ class Live:
 def frame(study: Rows, height: int, now: float) -> list[str]:
     """The terminal's table, at most ``height`` lines: what is done and left, the best, and as many trials as fit."""
     winner, rows, called = best(study), _rows(study), names(study)
-    head = [headline(study, now), f"best: {_best_text(study, winner)}" if winner else "best: none yet"]
+    head = [headline(study, now)]
+    if not over_seeds(study):
+        head.append(f"best: {_best_text(study, winner)}" if winner else "best: none yet")
 
     def rank(name: str) -> int:
         return 0 if _state(rows[name]) == "running" else 1 if winner and rows[name] is winner.trial else 2
@@ -91,11 +106,13 @@ def frame(study: Rows, height: int, now: float) -> list[str]:
 
 def headline(study: Rows, now: float) -> str:
     """``3 of 8 trials | 2 running on 2 slots | left about 45 s | tiny · wiki_char``: what a narrow terminal cuts away comes last."""
-    done = sum(trial["state"] in DONE for trial in study["trials"])
+    rows, trials = shown_rows(study), f"{study['n_trials']} trials" if study.get("n_trials") else ""
+    total = counted(study["repeats"], "seed") if over_seeds(study) else trials
+    done = sum(row["state"] in DONE for row in rows)
     running = sum(run["state"] == "running" for row in _rows(study).values() for run in row["runs"])
-    failed = sum(trial["state"] == "failed" for trial in study["trials"])
+    failed = sum(row["state"] == "failed" for row in rows)
     parts = [
-        f"{done} of {study['n_trials']} trials" if study.get("n_trials") else counted(done, "trial"),
+        f"{done} of {total}" if total else counted(done, "trial"),
         f"{running} running on {counted(study['slots'], 'slot')}" if running else "",
         f"{failed} failed" if failed else "",
         _left_text(study, now),
@@ -108,17 +125,22 @@ def _news(study: Rows, name: str, row: Rows) -> str:
     """``trial 3 begins: lr 2e-3 (slot 1)``, ``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
     if _state(row) == "running":
         slot = next(run["slot"] for run in row["runs"] if run["state"] == "running")
-        return f"{name} begins: {params_text(study, row['params'])} (slot {slot})"
+        return f"{name} begins{_params_text(study, row)} (slot {slot})"
     value, seconds, winner = _value(row), seconds_of(row), best(study)
     result = f" -> {study['objective']} {digits(value)}" if value is not None else ""
     parts = [
-        f"{name} {row['state']}: {params_text(study, row['params'])}{result}",
+        f"{name} {row['state']}{_params_text(study, row)}{result}",
         " ".join((row.get("reason") or "").split()) if row["state"] != "ok" else "",
-        f"best {digits(winner.value)} (trial {winner.trial['number']})" if winner else "",
+        f"best {digits(winner.value)} (trial {winner.trial['number']})" if winner and not over_seeds(study) else "",
         duration(seconds) if seconds is not None else "",
         _left_text(study, study["updated"]),
     ]
     return " | ".join(filter(None, parts))
+
+
+def _params_text(study: Rows, row: Rows) -> str:
+    text = params_text(study, row["params"])
+    return f": {text}" if text else ""
 
 
 def _best_text(study: Rows, winner: Best) -> str:
@@ -172,8 +194,9 @@ def _state(row: Rows) -> str:
 
 
 def _rows(study: Rows) -> dict[str, Rows]:
-    """Name -> row of all trials, and of the confirmation."""
-    trials = {f"trial {trial['number']}": trial for trial in study["trials"]}
+    """Name -> row of all trials (of one configuration, of its seeds), and of the confirmation."""
+    kind = "seed" if over_seeds(study) else "trial"
+    trials = {f"{kind} {trial['number']}": trial for trial in shown_rows(study)}
     again = study.get("confirm") or []
     return trials | {f"trial {row['number']} again": row for row in again}
 

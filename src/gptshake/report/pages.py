@@ -19,7 +19,7 @@ from gptshake.record.index import SECONDS, Entry, read_study
 from gptshake.report.changes import value_text
 from gptshake.report.runs_table import changes_of
 from gptshake.report.small_plots import loss_svg
-from gptshake.report.study_stats import best
+from gptshake.report.study_stats import best, over_seeds
 from gptshake.report.study_text import DIFFERENCE_HEAD, best_yaml, command, difference_rows, overrides_of, trial_table, verdict
 
 CAPTIONS = {
@@ -167,10 +167,13 @@ def report(folder: Path) -> list[Path]:
         parts += ["<h2>Paired differences</h2>", table(DIFFERENCE_HEAD, [row(cells) for cells in difference_rows(study)])]
     elif study["trials"]:
         head, rows = trial_table(study)
-        parts += ["<h2>Trials</h2>", table(head, [row(cells[1:], f"{cells[2]}{' best' if cells[0] else ''}") for cells in rows])]
+        parts += [
+            f"<h2>{'Seeds' if over_seeds(study) else 'Trials'}</h2>",
+            table(head, [row(cells[1:], f"{cells[2]}{' best' if cells[0] else ''}") for cells in rows]),
+        ]
     fixed = "\n".join(study["fixed"]) or "(nothing)"
-    parts += ["<h2>The same for all trials</h2>", f"<pre>{escape(fixed)}</pre>"]
-    if winner:
+    parts += [f"<h2>The same for all {'seeds' if over_seeds(study) else 'trials'}</h2>", f"<pre>{escape(fixed)}</pre>"]
+    if winner and not over_seeds(study):
         parts += ["<h2>The best trial again</h2>", f"<pre>{escape(command(study, overrides_of(study, winner)))}</pre>"]
     write_atomic(folder / "report.html", document(title, parts))
     if not winner or study.get("program") != "gptshake":

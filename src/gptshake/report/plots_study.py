@@ -20,10 +20,12 @@ from matplotlib.figure import Figure
 
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.estimate.lr_fit import fit
+from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.report import study_stats as stats
 from gptshake.report.frame import HALO, POINT, caption, frame, label, legend_above, log_axis, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION, Floats
 from gptshake.report.study_stats import Curve, Points, Rows, Scale
+from gptshake.report.study_text import mean_text
 
 COLOURS = (BLUE, ORANGE, PURPLE, SKY, GREEN, "#8B6F47", INK, GREY)  # VERMILION is the best
 PALE = "#B4BAC4"
@@ -42,7 +44,10 @@ def figures(study: Rows, folder: Path) -> dict[str, Figure]:
 def _frame(study: Rows, height: float, about: str = "", columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
     """A frame with the study's name; below it, unless another text is given, the best trial and how it was found."""
     parts, winner = [about], stats.best(study)
-    if winner and not about:
+    if winner and not about and stats.over_seeds(study):
+        about = mean_text(study, winner)
+        parts = [about]
+    elif winner and not about:
         error = f" ± {stats.digits(winner.error, winner.value)}" if winner.error is not None else ""
         parts = [f"best {stats.params_text(study, winner.trial['params'])}", f"{study['objective']} {stats.digits(winner.value)}{error}"]
     if not about:
@@ -209,21 +214,29 @@ def curves_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure |
     if not trials:
         return None
     figure, (axes,) = _frame(study, 4.6)
-    caption(axes, f"{study['objective']} of every trial; grey: not run to the end, green: running")
+    every = "every seed; the bar: their mean and its 95 % interval" if stats.over_seeds(study) else "every trial"
+    caption(axes, f"{study['objective']} of {every}; grey: not run to the end, green: running")
     winner, ends = stats.best(study), []
     looks: dict[str, dict[str, Any]] = {"ok": {"color": BLUE, "linewidth": 1.2, "alpha": 0.55, "zorder": 3}, "running": {"color": GREEN}}
     for trial in trials:
         runs = rows[trial["number"]]
-        is_best = winner is not None and trial["number"] == winner.trial["number"]
+        is_best = winner is not None and not stats.over_seeds(study) and trial["number"] == winner.trial["number"]
         look: dict[str, Any] = {"color": PALE, "linewidth": 1.1, "zorder": 2} | looks.get(trial["state"], {})
         if is_best:
             look = {"color": VERMILION, "linewidth": 2.2 if len(runs) == 1 else 1.3, "zorder": 4}
         for points in runs:
             axes.plot(*zip(*points, strict=True), **look)
         end = fmean(points[-1][1] for points in runs)
-        if trial["state"] == "ok":
+        if trial["state"] == "ok" and trial["params"]:
             ends.append((not is_best, stats.cost(study, end), end, stats.params_text(study, trial["params"])[:34]))
     _limit(axes, study, _late([points for trial in trials for points in rows[trial["number"]]]))
+    if winner and stats.over_seeds(study) and (mean := one_sample(stats.run_values(winner.trial))):
+        half = mean.half_width if len(winner.trial["runs"]) >= FEWEST else 0.0
+        end = max(points[-1][0] for points in rows[winner.trial["number"]])
+        look = {"color": VERMILION, "marker": "o", "markersize": 6, "linewidth": 2, "capsize": 5, "zorder": 5, "clip_on": False}
+        axes.errorbar(end, mean.mean, yerr=half or None, **look)
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(min(bottom, mean.mean - 1.1 * half), max(top, mean.mean + 1.1 * half))
     bottom, top = axes.get_ylim()
     taken: list[float] = []
     for other, _, value, text in sorted(ends):  # named at the right edge, the best first; a name that would cover another is left out

@@ -13,7 +13,7 @@ from typing import Any
 from gptshake.errors import RecordError
 from gptshake.estimate.formatting import counted
 from gptshake.estimate.lr_fit import CLIFF, NearOptimal, freedom_of, near_optimal_interval, noise, on_a_cliff
-from gptshake.estimate.significance import FEWEST, holm, paired
+from gptshake.estimate.significance import FEWEST, holm, one_sample
 from gptshake.record.index import is_number
 from gptshake.record.metrics import COLUMNS, read_columns
 
@@ -73,6 +73,19 @@ class Difference:
 
 def run_values(trial: Rows) -> list[float]:
     return [run["value"] for run in trial.get("runs", []) if run["state"] == "ok" and is_number(run["value"])]
+
+
+def over_seeds(study: Rows) -> bool:
+    """Whether the study is one configuration, run with several seeds."""
+    return not study["axes"] and (study.get("repeats") or 1) > 1
+
+
+def shown_rows(study: Rows) -> list[Rows]:
+    """The trials in order of their numbers; of one configuration a row for each seed, which is its number."""
+    trials = sorted(study["trials"], key=lambda row: row["number"])
+    if not over_seeds(study):
+        return trials
+    return [{**trial, **run, "number": run["seed"], "at": None, "runs": [run]} for trial in trials for run in trial["runs"]]
 
 
 def trial_value(trial: Rows) -> float:
@@ -343,7 +356,7 @@ def differences(study: Rows) -> list[Difference]:
         )
         pairs = [(done[repeat], ours[repeat]) for repeat in sorted(done.keys() & ours.keys())]  # of runs that have the same seed
         why = _undecided(trial, base, len(pairs))
-        compared.append((trial, pairs, why, None if why else paired([run["value"] - old["value"] for run, old in pairs])))
+        compared.append((trial, pairs, why, None if why else one_sample([run["value"] - old["value"] for run, old in pairs])))
     unread = len(labels) - 1 - len(compared)  # each counts as the comparison that it will be
     significant = holm([*(test.p if test else 1.0 for *_, test in compared), *[1.0] * unread])
     found = []

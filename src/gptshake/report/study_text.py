@@ -6,11 +6,12 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from gptshake.console import aligned
 from gptshake.estimate.formatting import counted, duration, short_count
+from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.keys import key_of
 from gptshake.report import study_stats as stats
 from gptshake.report.study_stats import Best, Points, Rows, Scale
@@ -34,7 +35,9 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
         through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
         found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
     if winner is None:
-        return [*found, _no_winner(study), *_ended_early(study)]
+        return [*found, _no_winner(study), *([] if stats.over_seeds(study) else _ended_early(study))]
+    if stats.over_seeds(study):
+        return [*found, f"{mean_text(study, winner)}."]
     if study.get("ablate"):
         found += _compared(study, winner)
     else:
@@ -59,6 +62,8 @@ def _no_winner(study: Rows) -> str:
         return "No trial has finished yet, so there is no answer."
     how = "diverged" if states == {"diverged"} else "ended early"
     which = f"All {counted(len(trials), 'trial')}" if len(trials) > 1 else "The only trial"
+    if stats.over_seeds(study) and (why := stats.not_ok(trials[0])):
+        return f"{why}, so there is no mean."
     return f"{which} {how}, so there is no answer: try smaller learning rates, or other values."
 
 
@@ -71,8 +76,22 @@ def _ended_early(study: Rows) -> list[str]:
     return [f"{counts.total()} of {len(study['trials'])} trials ended early: {', '.join(parts)}{reasons}."] if counts else []
 
 
+def mean_text(study: Rows, winner: Best) -> str:
+    """The mean over the seeds of one configuration, with Student's 95 % interval from three seeds on."""
+    values, tokens = stats.run_values(winner.trial), stats.tokens_of(study, winner.trial)
+    mean = one_sample(values)
+    if mean is None or len(values) < FEWEST:
+        interval = "two seeds give no interval" if mean else "one seed gives no interval"
+    else:
+        low, high = (stats.digits(mean.mean + side * mean.half_width, mean.mean) for side in (-1, 1))
+        interval = f"95 % interval {low} to {high}, standard deviation {stats.digits(stdev(values), mean.mean)}"
+    after = f" after {short_count(tokens)} tokens" if tokens else ""
+    return f"{study['objective']} {stats.digits(winner.value)}{after}: mean of {counted(len(values), 'seed')}, {interval}"
+
+
 def _winner(study: Rows, winner: Best) -> str:
-    text = f"The best is trial {winner.trial['number']}: {stats.params_text(study, winner.trial['params'])}"
+    params = stats.params_text(study, winner.trial["params"])
+    text = f"The best is trial {winner.trial['number']}{f': {params}' if params else ''}"
     text += f", {study['objective']} {stats.digits(winner.value)}"
     if winner.error is not None:
         text += f" ± {stats.digits(winner.error, winner.value)} (mean of {winner.seeds} seeds, standard error)"
@@ -273,12 +292,13 @@ def difference_rows(study: Rows) -> list[list[str]]:
 def trial_table(study: Rows) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of trials; a row begins with ``*`` if it is the best."""
     winner, called, rows = stats.best(study), stats.names(study), []
-    for trial in sorted(study["trials"], key=lambda row: row["number"]):
+    seeds = stats.over_seeds(study)
+    for trial in stats.shown_rows(study):
         value, speed, seconds, reason = trial["value"], stats.speed_of(trial), stats.seconds_of(trial), trial.get("reason") or ""
         at = trial.get("at") if trial["state"] != "ok" else None
         place = f"at {short_count(at)} tokens" if at is not None and f"{at:,}" not in reason else ""
         cells = [
-            "*" if winner and trial["number"] == winner.trial["number"] else "",
+            "*" if winner and not seeds and trial["number"] == winner.trial["number"] else "",
             str(trial["number"]),
             trial["state"],
             *(stats.short(trial["params"].get(key, "")) for key in called),
@@ -288,7 +308,7 @@ def trial_table(study: Rows) -> tuple[list[str], list[list[str]]]:
             " ".join(", ".join(filter(None, [reason, place])).split())[:80],
         ]
         rows.append(cells)
-    return ["trial", "state", *called.values(), study["objective"], "tokens/s", "took", "why"], rows
+    return ["seed" if seeds else "trial", "state", *called.values(), study["objective"], "tokens/s", "took", "why"], rows
 
 
 def overrides_of(study: Rows, winner: Best) -> list[str]:

@@ -250,11 +250,11 @@ class Session:
         seconds, slots, confirm = self.prepared.seconds, header.slots, header.confirm_runs
         mostly, at_most = header.expected or (header.n_trials or N_TRIALS,) * 2
         runs = mostly * header.repeats
-        over = ", ".join(axis["key"] for axis in header.axes) or "nothing"
         trials = f"usually {mostly} trials, at most {at_most}" if header.expected else counted(mostly, "trial")
+        over = f"{header.search} over {', '.join(axis['key'] for axis in header.axes)} | {trials}" if header.axes else "one configuration"
         repeats = f" x {header.repeats} seeds" if header.repeats > 1 else ""
         schedule = f" | {header.schedule}" if header.schedule else ""
-        print(f"study: {header.name} | {header.search} over {over} | {trials}{repeats} on {header.device}{schedule}", flush=True)
+        print(f"study: {header.name} | {over}{repeats} on {header.device}{schedule}", flush=True)
         for point, part in self.parts.items() if len(self.parts) > 1 else ():
             if part.seconds is not None:
                 print(f"  {' '.join(f'{key}={value}' for key, value in point)}: about {duration(part.seconds)} a run", flush=True)

@@ -44,6 +44,8 @@ def measure(make: Callable[[], Step], device: str, typical: Callable[[list[float
     tokens = torch.randint(getattr(network.config, "vocab_size", None) or 1, rows, generator=torch.Generator().manual_seed(0)).to(device)
     compiling = seconds(lambda: step.compile(tokens))
     step.prepare()
+    for group in step.optimizer.param_groups:
+        group["lr"] = group["peak_lr"] = 0.0  # work is timed, nothing learned: a rate at which training diverges must not end the probe
     passes, updates = [seconds(lambda: step.micro_batch(tokens))], [seconds(step.update)]  # the first of each takes memory and makes state
     while len(passes) < FEWEST or (sum(passes) < SECONDS and len(passes) < MOST):
         passes.append(seconds(lambda: step.micro_batch(tokens)))
