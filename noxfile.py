@@ -73,6 +73,18 @@ def build(session: nox.Session) -> None:
     run(session, "-m", "build", "--no-isolation")
 
 
+@nox.session(venv_backend="venv")
+@nox.parametrize("archive", ["wheel", "sdist"])
+def release(session: nox.Session, archive: str) -> None:
+    """Build an archive, install it with all it needs into an empty environment of its own, and train a few steps in an empty folder."""
+    folder = Path(session.create_tmp())
+    session.run(str(PYTHON), "-m", "build", "--no-isolation", f"--{archive}", "--outdir", str(folder / archive), external=True)
+    session.install("--constraint", "constraints.txt", *map(str, (folder / archive).iterdir()))
+    session.chdir(folder)
+    Path("text.txt").write_text("To be, or not to be, that is the question.\n" * 200, encoding="utf-8")
+    session.run("gptshake", "model=tiny", "data=text_char", "data.path=text.txt", "trainer=cpu", "debug=smoke")
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run every benchmark, one after the other."""

@@ -29,7 +29,7 @@ from gptshake.record.metrics import COLUMNS, read_rows
 from gptshake.setup import resolve
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`((?:python -m )?gptshake [^`\n]*=[^`\n]*|make [a-z]+[^`\n]*)`(?!`)")
 EXAMPLE = re.compile(r"^`([\w/.]+\.(?:yaml|py))`:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)  # a file that a page shows, and its text

@@ -1,4 +1,4 @@
-"""The wheel works by itself: built, installed where no checkout is, and run in an empty folder.
+"""The wheel works by itself: built from the source archive, installed where no checkout is, and run in an empty folder.
 
 The fresh environment borrows the heavy libraries of this one through a .pth file, so nothing is downloaded.
 """
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+import gptshake
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "gptshake"
 
@@ -25,7 +27,7 @@ SOURCES = ROOT / "src" / "gptshake"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]  # the wheel from the source archive
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("gptshake-*.whl"))
@@ -86,6 +88,15 @@ def test_the_wheel_carries_every_config_the_pages_script_and_both_licences(wheel
     assert beside
     assert beside <= inside
     assert {name.rpartition("/licenses/")[2] for name in inside if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+
+
+def test_the_version_stands_in_one_place(wheel: Path) -> None:
+    version = re.escape(gptshake.__version__)
+    assert wheel.name.startswith(f"gptshake-{gptshake.__version__}-")
+    assert next(wheel.parent.glob("*.tar.gz")).name == f"gptshake-{gptshake.__version__}.tar.gz"
+    listed = subprocess.run(["git", "ls-files", "*.py", "*.toml", "*.cff", "Makefile"], cwd=ROOT, capture_output=True, text=True).stdout
+    stated = rf"""^\s*(__version__|version)\s*[=:]\s*["']?{version}["']?$"""
+    assert [file for file in listed.split() if re.search(stated, (ROOT / file).read_text(), re.MULTILINE)] == ["src/gptshake/__init__.py"]
 
 
 def test_an_installed_wheel_shows_its_help_in_an_empty_folder(python: Path, tmp_path: Path) -> None:

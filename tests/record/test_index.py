@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 
 from gptshake.console import one_line
+from gptshake.errors import RecordError
 from gptshake.record.index import flat, read_entry, read_index
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run
+from gptshake.record.shape import SCHEMA
 from gptshake.report.runs_page import runs_page
 from gptshake.report.runs_table import lines, table, tally
 
@@ -52,6 +54,14 @@ def test_a_broken_record_is_listed_as_such(tmp_path: Path, content: bytes) -> No
     torn = next(entry for entry in read_index([tmp_path]) if entry.path.name == "torn")
     assert torn.status == "broken" and "run.json" in torn.problem
     assert (torn.id, torn.summary, torn.config, torn.rows, torn.samples) == ("torn", {}, {}, [], [])
+
+
+def test_a_record_of_a_newer_layout_is_listed_and_refused_with_what_to_do(tmp_path: Path) -> None:
+    made(tmp_path, "x3k9a2pq", schema=SCHEMA + 1)
+    entry = read_entry(tmp_path)
+    assert entry.status == "broken" and entry.problem.endswith(f"(schema {SCHEMA + 1}, this one reads up to {SCHEMA}): update gptshake.")
+    with pytest.raises(RecordError, match="written by a newer gptshake"):
+        Run.open(tmp_path)
 
 
 def test_damaged_files_beside_a_whole_record_are_empty_not_fatal(tmp_path: Path) -> None:

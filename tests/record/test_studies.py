@@ -24,6 +24,13 @@ def test_a_study_is_found_by_its_name_and_its_path(multirun: Path) -> None:
         find_study("nigth1", multirun)
 
 
+def test_a_study_of_a_newer_layout_is_refused(multirun: Path) -> None:
+    study = read_study(multirun / "night1") | {"schema": 2}
+    (multirun / "night1/study.json").write_text(json.dumps(study))
+    with pytest.raises(RecordError, match=r"written by a newer gptshake \(schema 2"):
+        read_study(multirun / "night1")
+
+
 def test_a_sweep_may_be_of_the_basic_sweeper(multirun: Path) -> None:
     assert find_sweep("night1", multirun) == multirun / "night1"
     assert find_sweep("20261124-0031", multirun) == multirun / "20261124-0031"

@@ -25,7 +25,7 @@ from gptshake.files import expanded, read_text, yaml_text
 from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
 from gptshake.record.names import title_of
 from gptshake.record.run import LARGEST_RECORD, debugs, end_session, parse_run, run_dirs, status_of, totals
-from gptshake.record.shape import malformed, malformed_study
+from gptshake.record.shape import malformed, malformed_study, refuse_newer
 from gptshake.record.texts import Sample, read_samples
 
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ def read_study(folder: Path) -> dict[str, Any]:
         raise RecordError(f"{file} is damaged: {error if isinstance(error, ValueError) else 'it is nested too deep'}.") from error
     if not isinstance(study, dict) or not {"name", "trials", "axes", "objective"} <= study.keys():
         raise RecordError(f"{file} is not the record of a study: it lacks name, trials, axes or objective.")
+    refuse_newer(study, file)
     if why := malformed_study(study):
         raise RecordError(f"{file} is damaged: {why}.")
     return _STUDY_DEFAULTS | {key: value for key, value in study.items() if value is not None or key not in _STUDY_DEFAULTS}

@@ -23,7 +23,7 @@ from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, fsync, read_text, sha256, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, history, last_row, read_rows
-from gptshake.record.shape import STATUSES, malformed
+from gptshake.record.shape import SCHEMA, STATUSES, malformed, refuse_newer
 from gptshake.record.texts import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.redaction import redact, redacted
 
@@ -73,7 +73,7 @@ class Run:
         fill(path)
         run = cls(path, {"id": info["id"], "name": info["name"]})
         run._made_here = True
-        run.update(status="running", started=run.now(), overrides=list(overrides), **info)
+        run.update(schema=SCHEMA, status="running", started=run.now(), overrides=list(overrides), **info)
         return run
 
     @classmethod
@@ -210,6 +210,7 @@ def parse_run(path: Path) -> dict[str, Any]:
         raise RecordError(f"{path / 'run.json'} is damaged: {why}.") from error
     if not isinstance(info, dict) or not {"id", "name", "status"} <= info.keys():
         raise RecordError(f"{path / 'run.json'} is not the record of a run: it lacks id, name or status.")
+    refuse_newer(info, path / "run.json")
     return info
 
 

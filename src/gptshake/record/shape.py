@@ -9,11 +9,21 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from gptshake.errors import RecordError
+
+SCHEMA = 1  # of run.json and study.json; raised by a change that would make an older gptshake misread them; none: before it was written
 STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
 DEEPEST = 50  # mappings and lists in each other; ours are four deep
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NAME = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}")  # of one folder, which the user may have chosen
 Check = tuple[Callable[[Any], bool], str]  # whether a value fits, and what one that fits is
+
+
+def refuse_newer(record: Mapping[str, Any], file: PurePath) -> None:
+    """Raise a RecordError if a record was written by a gptshake whose records this one cannot read."""
+    schema = record.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise RecordError(f"{file} was written by a newer gptshake (schema {schema}, this one reads up to {SCHEMA}): update gptshake.")
 
 
 def malformed(info: Mapping[str, Any]) -> str | None:

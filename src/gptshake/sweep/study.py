@@ -24,6 +24,7 @@ from gptshake.errors import RecordError
 from gptshake.files import write_atomic
 from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.run import steady_clock
+from gptshake.record.shape import SCHEMA
 from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences
@@ -225,6 +226,7 @@ class Study:
 
     def rows(self) -> dict[str, Any]:
         return asdict(self.header) | {
+            "schema": SCHEMA,
             "state": self.state,
             "deadline": self.deadline,
             "updated": self.now(),
