@@ -63,6 +63,7 @@ class Console:
         self.terminal = not self._stream.closed and self._stream.isatty()
         self.renews = self.terminal and os.environ.get("TERM") not in ("dumb", "unknown")  # whether text can be replaced
         self._shown = False
+        self._height = 0  # lines on the terminal that ``renew`` wrote
 
     def size(self) -> os.terminal_size:
         try:
@@ -80,6 +81,16 @@ class Console:
         text = self.line(parts, spare)
         self.write(f"\r\x1b[K{text}" if self.renews else f"{text}\n")
         self._shown = self.renews
+
+    def renew(self, lines: Sequence[str]) -> None:
+        """Show lines, cut to the terminal's width, in place of those of the last call."""
+        upward = f"\x1b[{self._height}A\r\x1b[J" if self._height else ""
+        self.write(upward + "".join(f"{cut(line, self.size().columns - 1)}\n" for line in lines))
+        self._height = len(lines)
+
+    def keep(self) -> None:
+        """Leave the lines of ``renew`` where they are; what comes next is written below them."""
+        self._height = 0
 
     def clear(self) -> None:
         """Remove the line that is shown; call it before other text."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,17 @@ def test_a_difference_is_told_and_drawn(commands: Any, folder: Path, tmp_path: P
 def test_a_wrong_comparison_is_refused_in_a_sentence(light_commands: Any, folder: Path, runs: str, said: str) -> None:
     done = light_commands(folder, "task=diff", *filter(None, [runs]))
     assert done.code == 2 and said in done.error
+
+
+def test_runs_at_work_are_watched_and_others_are_not(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    assert "No run is at work here." in commands(tmp_path, "task=watch").out
+    at_work = commands.start(tmp_path, *small, "trainer.max_steps=100000", "callbacks=default", "callbacks.samples.times=0")
+    at_work.until("step  ")
+    done = commands(tmp_path, "task=watch", "task.html=runs.html")
+    at_work.signal(signal.SIGKILL)
+    at_work.wait()
+    record = the_run(tmp_path)
+    row = next(line for line in done.out.splitlines() if line.startswith(record.info["id"]))
+    assert "a 0 %, left " in row and "train/loss" in done.out and "tokens" in done.out.splitlines()[-1]
+    assert record.info["id"] in (tmp_path / "runs.html").read_text()
+    assert "No run is at work here." in commands(tmp_path, "task=watch").out

@@ -6,10 +6,11 @@ import re
 import xml.etree.ElementTree as ElementTree
 from array import array
 
+import numpy as np
 import pytest
 
 from gptshake.record.metrics import DRAWN, Columns
-from gptshake.report.small_plots import HEIGHT, WIDTH, loss_svg
+from gptshake.report.small_plots import HEIGHT, WIDTH, ascii_curves, loss_svg
 
 ENTROPY = {"data": {"entropy": {"uniform": 4.0, "unigram": 3.0, "bigram": 2.98}}}
 
@@ -44,3 +45,19 @@ def test_labels_of_close_lines_do_not_lie_over_each_other() -> None:
     svg = loss_svg(ENTROPY, columns([4.0, 3.5, 3.2]))
     heights = sorted(float(y) for y, text in re.findall(r'y="([\d.]+)"[^>]*>([^<]+)<', svg or "") if re.match("ln V|unigram|bigram", text))
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 13
+
+
+def test_curves_in_characters_begin_and_end_where_their_values_are() -> None:
+    falling = np.array([0.0, 10.0]), np.array([3.0, 1.0])
+    rising = np.array([0.0, 5.0]), np.array([1.0, 3.0])
+    lines = ascii_curves({"a": falling, "b": rising}, width=11, height=5)
+    assert [line[11:] for line in lines[:5]] == ["a    b", "", "", "", "b         a"]
+    assert [line[:9].strip() for line in lines[:5]] == ["3.000", "", "2.000", "", "1.000"]
+    assert lines[6].split() == ["0", "10", "tokens"]
+
+
+def test_the_steep_beginning_of_a_curve_does_not_flatten_the_rest() -> None:
+    steps = np.arange(100.0)
+    lines = ascii_curves({"a": (steps, np.where(steps < 5, 100.0, 2.0 - steps / 100))}, width=50, height=6)
+    assert "^" in lines[0] and float(lines[0].split()[0]) < 3
+    assert ascii_curves({}, 50, 6) == ascii_curves({"a": (steps[:0], steps[:0])}, 50, 6) == []

@@ -300,3 +300,9 @@ def test_a_comparison_of_pure_noise_claims_a_difference_in_at_most_one_study_of_
         study = rows.study([rows.axis("ablate", choices=labels)], trials, ablate={"labels": labels}, repeats=seeds)
         claimed += any(row.verdict in ("better", "worse") for row in differences(study))
     assert claimed / studies <= 0.05 + 2 * (0.05 * 0.95 / studies) ** 0.5  # two standard errors of the simulation
+
+
+def test_the_page_of_a_study_at_work_reloads_itself_and_that_of_one_that_is_done_does_not(tmp_path: Path, line: Make, lay: Lay) -> None:
+    for state, reloads in (("running", True), ("done", False)):
+        report(lay(tmp_path / state, line(state=state)))
+        assert ('http-equiv="refresh"' in (tmp_path / state / "report.html").read_text()) is reloads

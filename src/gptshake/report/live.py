@@ -9,7 +9,7 @@ import time
 from statistics import fmean
 from typing import TextIO
 
-from gptshake.console import Console, aligned, cut
+from gptshake.console import Console, aligned
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.report.study_stats import (
     DONE,
@@ -36,7 +36,6 @@ class Live:
         self._console = Console(stream)
         self._began = time.time()
         self._states: dict[str, str] | None = None  # row -> its state when it was last printed
-        self._height = 0  # lines on the terminal that are ours
         self._renewed = float("-inf")
         self._late: Rows | None = None  # not shown yet
 
@@ -53,7 +52,7 @@ class Live:
         """Show what was not shown yet; what comes next is written below the table."""
         if self._late is not None:
             self._renew(self._late)
-        self._height = 0
+        self._console.keep()
 
     def _print_news(self, study: Rows) -> None:
         """A line for every row that began or ended since the last time; one for all that an earlier controller has ended."""
@@ -71,11 +70,8 @@ class Live:
                 self._console.write(f"{_news(study, name, row)}\n")
 
     def _renew(self, study: Rows) -> None:
-        size = self._console.size()
-        lines = [cut(line, size.columns - 1) for line in frame(study, size.lines - 1, study["updated"])]
-        upward = f"\x1b[{self._height}A\r\x1b[J" if self._height else ""
-        self._console.write(upward + "".join(f"{line}\n" for line in lines))
-        self._height, self._renewed, self._late = len(lines), time.monotonic(), None
+        self._console.renew(frame(study, self._console.size().lines - 1, study["updated"]))
+        self._renewed, self._late = time.monotonic(), None
 
 
 def frame(study: Rows, height: int, now: float) -> list[str]:

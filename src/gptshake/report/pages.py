@@ -52,12 +52,16 @@ def escape(text: str) -> str:
     return escape_markup(printable(text))
 
 
-def document(title: str, parts: Sequence[str], style: str = "", script: str = "") -> str:
-    """A whole page: its title, the HTML of its body, CSS beside what all pages have, and JavaScript that runs at the end."""
+def document(title: str, parts: Sequence[str], style: str = "", script: str = "", *, reloads: bool = False) -> str:
+    """A whole page: its title, the HTML of its body, CSS beside what all pages have, and JavaScript that runs at the end.
+
+    One that ``reloads`` is read again every 30 s: what it shows is still at work.
+    """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    refresh = '<meta http-equiv="refresh" content="30">' if reloads else ""
     head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{allowed}">'
+        f'<meta charset="utf-8">{refresh}<meta http-equiv="Content-Security-Policy" content="{allowed}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{_STYLE}{style}</style>'
     )
     body = "\n".join([*parts, f"<script>{script}</script>"] if script else parts)
@@ -101,7 +105,8 @@ def run_page(entry: Entry) -> str:
         head = f"{escape(sample.title)}, after {short_count(sample.tokens)} tokens"
         parts.append(f"<h3>{head}</h3><pre>{escape(sample.text)}</pre>")
     parts += _pairs("Asked for", changes_of(entry)) + _pairs("Provenance", _provenance(entry))
-    return document(title, parts + _pairs("Config", {key: value_text(value) for key, value in entry.config.items()}))
+    parts += _pairs("Config", {key: value_text(value) for key, value in entry.config.items()})
+    return document(title, parts, reloads=entry.status == "running")
 
 
 def write_run_page(entry: Entry) -> Path:
@@ -175,7 +180,7 @@ def report(folder: Path) -> list[Path]:
     parts += [f"<h2>The same for all {'seeds' if over_seeds(study) else 'trials'}</h2>", f"<pre>{escape(fixed)}</pre>"]
     if winner and not over_seeds(study):
         parts += ["<h2>The best trial again</h2>", f"<pre>{escape(command(study, overrides_of(study, winner)))}</pre>"]
-    write_atomic(folder / "report.html", document(title, parts))
+    write_atomic(folder / "report.html", document(title, parts, reloads=study["state"] == "running"))
     if not winner or study.get("program") != "gptshake":
         return [*files, folder / "report.html"]
     write_atomic(folder / "best.yaml", best_yaml(study, winner))

@@ -6,7 +6,7 @@ The SVG is for the journal and a run's page, which show many: matplotlib takes a
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -36,23 +36,16 @@ def ascii_plot(study: Rows) -> str:
     bottom, top = value_limits(study, [value for _, points in found for _, value, _ in points])
 
     def column_of(value: float) -> int:
-        return min(ASCII_WIDTH - 1, max(0, round((scale.at(value) - left) / (right - left or 1) * (ASCII_WIDTH - 1))))
+        return _cell(scale.at(value), (left, right), ASCII_WIDTH)
 
-    grid = [[" "] * ASCII_WIDTH for _ in range(ASCII_HEIGHT)]
-    for value in lost:
-        grid[0][column_of(value)] = "x"
     winner, characters = best(study), "o" if len(found) == 1 else "abcdefgh"
     curved = [(character, *point) for character, (_, points) in zip(characters, found, strict=False) for point in points]
     marks = [
         (winner is not None and trial["number"] == winner.trial["number"], character, x, value) for character, x, value, trial in curved
     ]
-    for is_best, character, x, value in sorted(marks, key=lambda mark: mark[0]):  # the best above its neighbours
-        row = math.floor((value - bottom) / (top - bottom or 1) * (ASCII_HEIGHT - 1) + 0.5)
-        mark = "^" if row >= ASCII_HEIGHT else "*" if is_best else character
-        grid[ASCII_HEIGHT - 1 - min(ASCII_HEIGHT - 1, max(0, row))][column_of(x)] = mark
-    named = {row: top + (bottom - top) * row / (ASCII_HEIGHT - 1) for row in (0, ASCII_HEIGHT // 2, ASCII_HEIGHT - 1)}
-    texts = {row: f"{value:.3f}" if value == 0 or 0.1 <= abs(value) < 1e5 else f"{value:.3g}" for row, value in named.items()}
-    lines = [study["objective"], *(f"{texts.get(n, ''):>9} |{''.join(row).rstrip()}" for n, row in enumerate(grid))]
+    drawn = [("x", scale.at(value), top) for value in lost]
+    drawn += [("*" if is_best else sign, scale.at(x), value) for is_best, sign, x, value in sorted(marks, key=lambda mark: mark[0])]
+    lines = [study["objective"], *_drawing(drawn, (left, right), (bottom, top))]
     rule, ticks, interval = ["-"] * ASCII_WIDTH, [" "] * (ASCII_WIDTH + 8), near_optimal(study, scale)
     if interval:
         low, high = column_of(interval.low), column_of(interval.high)
@@ -66,10 +59,45 @@ def ascii_plot(study: Rows) -> str:
             rule[at] = "+" if rule[at] == "-" else rule[at]
     lines += [f"{'':>9} +{''.join(rule)}", f"{'':>11}{''.join(ticks).rstrip()}  {scale.key.lstrip('+')}"]
     legend = ["* best", *(f"{character} {name}" for character, (name, _) in zip(characters, found, strict=False) if name)]
-    signs = {"^ above the plot": any("^" in row for row in grid), "x pruned or diverged": lost, "= where the best lies": interval}
+    signs = {"^ above the plot": any("^" in line for line in lines), "x pruned or diverged": lost, "= where the best lies": interval}
     unbroken = "   ".join(part.replace(" ", "\0") for part in [*legend, *(sign for sign, shown in signs.items() if shown)])
     wrapped = textwrap.fill(unbroken, ASCII_WIDTH + 11, initial_indent=" " * 11, subsequent_indent=" " * 11)
     return "\n".join([*lines, wrapped.replace("\0", " ")])  # lines break between parts only
+
+
+def ascii_curves(curves: Mapping[str, tuple[Floats, Floats]], width: int, height: int) -> list[str]:
+    """Curves over tokens, each of its own character, as lines; above the largest value after the first seventh of each stands ``^``."""
+    found = {sign: thin(*curve, intervals=width) for sign, curve in curves.items() if len(curve[0])}
+    if not found:
+        return []
+    end = max(tokens[-1] for tokens, _ in found.values())
+    low = min(values.min() for _, values in found.values())
+    high = max(values[len(values) // 7 :].max() for _, values in found.values())
+    points = [(sign, *point) for sign, curve in found.items() for point in zip(*curve, strict=True)]
+    scale = f"{'':>11}0{f'{short_count(end)} tokens':>{width - 1}}"
+    return [*_drawing(points, (0.0, end), (low, high), width, height), f"{'':>9} +{'-' * width}", scale]
+
+
+def _drawing(
+    marks: Iterable[tuple[str, float, float]],
+    x: tuple[float, float],
+    y: tuple[float, float],
+    width: int = ASCII_WIDTH,
+    height: int = ASCII_HEIGHT,
+) -> list[str]:
+    """Marks (character, x, y) within limits as lines, the values of three of them at the left; a later mark covers an earlier one."""
+    grid, (bottom, top) = [[" "] * width for _ in range(height)], y
+    for character, place, value in marks:
+        above = math.floor((value - bottom) / (top - bottom or 1) * (height - 1) + 0.5)
+        grid[height - 1 - min(height - 1, max(0, above))][_cell(place, x, width)] = "^" if above >= height else character
+    named = {row: top + (bottom - top) * row / (height - 1) for row in (0, height // 2, height - 1)}
+    texts = {row: f"{value:.3f}" if value == 0 or 0.1 <= abs(value) < 1e5 else f"{value:.3g}" for row, value in named.items()}
+    return [f"{texts.get(n, ''):>9} |{''.join(row).rstrip()}" for n, row in enumerate(grid)]
+
+
+def _cell(value: float, limits: tuple[float, float], cells: int) -> int:
+    low, high = limits
+    return min(cells - 1, max(0, round((value - low) / (high - low or 1) * (cells - 1))))
 
 
 @dataclass(frozen=True)
