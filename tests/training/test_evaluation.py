@@ -1,5 +1,6 @@
 """The loss over a split: closed forms, and every target counted exactly once."""
 
+import copy
 import math
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from torch import nn
 
 from gptshake.data.module import EvalBatches
+from gptshake.data.stream import blocks
 from gptshake.model.gpt import GPT
-from gptshake.training.evaluation import bits_per_byte, evaluate
+from gptshake.training import evaluation
+from gptshake.training.evaluation import bits_per_byte, evaluate, token_losses
 
 TOKENS = np.random.default_rng(0).integers(0, 11, 101).astype(np.uint16)
 
@@ -77,3 +80,39 @@ def test_between_is_called_after_every_batch(model: GPT) -> None:
     batches = EvalBatches(TOKENS, 8, 4)
     evaluate(model, batches, between=lambda: calls.append(None))
     assert len(calls) == len(batches)
+
+
+def one_by_one(model: GPT, windows: np.ndarray) -> list[tuple[int, int, float]]:
+    """Position, context and loss of every scored token, each computed by itself in fp64."""
+    found, double = [], copy.deepcopy(model).double().eval()
+    for begin, scored, end in windows.tolist():
+        for target in range(scored + 1, end + 1):
+            ids = torch.from_numpy(TOKENS[begin:target].astype(np.int64))[None]
+            with torch.no_grad():
+                logits = double(ids)[0, -1]
+            found.append((target, target - begin, -logits.log_softmax(-1)[int(TOKENS[target])].item()))
+    return found
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_the_loss_of_each_token_is_the_one_of_its_own_context(model: GPT, stride: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "ROWS", rows)
+    windows = blocks(len(TOKENS) - 1, 8, stride)
+    found = [one for part in token_losses(model.eval(), TOKENS, windows) for one in zip(*(values.tolist() for values in part), strict=True)]
+    expected = one_by_one(model, windows)
+    assert [one[:2] for one in found] == [one[:2] for one in expected]
+    assert [one[2] for one in found] == pytest.approx([one[2] for one in expected], rel=1e-6)
+
+
+def test_token_losses_of_blocks_add_up_to_the_loss_of_a_validation(model: GPT) -> None:
+    parts = list(token_losses(model.eval(), TOKENS, blocks(len(TOKENS) - 1, 8, 8)))
+    assert np.concatenate([nats for *_, nats in parts]).mean() == pytest.approx(evaluate(model, EvalBatches(TOKENS, 8, 4))[0], rel=1e-6)
+
+
+def test_windows_of_different_lengths_do_not_read_each_other(model: GPT) -> None:
+    windows = np.array([[0, 0, 3], [40, 44, 48], [90, 90, 100]])
+    model = GPT(n_layer=1, n_head=1, n_embd=8, block_size=10, vocab_size=11)
+    together = [nats for *_, nats in token_losses(model.eval(), TOKENS, windows)]
+    alone = [nats for window in windows for *_, nats in token_losses(model, TOKENS, window[None])]
+    assert np.concatenate(together) == pytest.approx(np.concatenate(alone), rel=1e-6)

@@ -66,9 +66,10 @@ def progress(say: Say, what: str, total: float | None = None, *, done: int = 0, 
             return
         last = now
         speed = (now_done - done) / (now - began)
-        of = f" of {guess / 1e6:,.0f}" if guess else ""
+        digits = 2 if guess and guess < 1e7 else 0
+        of = f" of {guess / 1e6:,.{digits}f}" if guess else ""
         left = f"{duration((guess - now_done) / speed)} left" if guess and speed > 0 else ""
-        parts = (f"  {what}: {now_done / 1e6:,.0f}{of} MB", f"{speed / 1e6:.1f} MB/s", left, more)
+        parts = (f"  {what}: {now_done / 1e6:,.{digits}f}{of} MB", f"{speed / 1e6:.{1 + digits}f} MB/s", left, more)
         if console.renews:
             console.show(parts, SPARE)
         else:
@@ -105,6 +106,12 @@ class Corpus:
             for first_row in range(0, len(spans), 1000):  # not all of the rows become lists at once
                 for number, (document, first, last) in enumerate(spans[first_row : first_row + 1000].tolist(), first_row):
                     yield from ((number, text) for text in cut(self._read(file, document, first, last), boundary))
+
+    def ids(self, spans: Spans) -> list[str]:
+        """The ids of the documents of spans, which are in the corpus's order."""
+        wanted = set(spans[:, 0].tolist())
+        with (self._text.parent / _IDS).open("rb") as lines:
+            return [str(json.loads(line)) for number, line in enumerate(lines) if number in wanted]
 
     def _read(self, file: BinaryIO, document: int, first: int, last: int) -> Iterator[str]:
         """Characters ``first`` to ``last - 1`` of a document, in chunks of at most ``LONG``."""

@@ -53,10 +53,11 @@ def by_documents(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_
     """
     share = hashes / 2.0**64
     side = np.where(share < val_fraction, 1, np.where(share < val_fraction + test_fraction, 2, 0))
-    return {name: _whole(np.flatnonzero(side == number), lengths) for number, name in enumerate(NAMES)}
+    return {name: whole(np.flatnonzero(side == number), lengths) for number, name in enumerate(NAMES)}
 
 
-def _whole(documents: npt.NDArray[np.int64], lengths: npt.NDArray[Any]) -> Spans:
+def whole(documents: npt.NDArray[np.int64], lengths: npt.NDArray[Any]) -> Spans:
+    """Documents from their first character to the last."""
     return np.column_stack([documents, np.zeros_like(documents), lengths[documents].astype(np.int64)])
 
 
@@ -81,7 +82,7 @@ def by_rank(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fract
     after_val = end(0, val_fraction, kept=4)  # two for each of the other splits
     after_test = end(after_val, test_fraction, kept=2)
     sides = {"train": order[after_test:], "val": order[:after_val], "test": order[after_val:after_test]}
-    return {name: _whole(np.sort(side), lengths) for name, side in sides.items()}
+    return {name: whole(np.sort(side), lengths) for name, side in sides.items()}
 
 
 def by_position(lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:

@@ -156,7 +156,7 @@ def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, ca
             say(f"building the token store of {source.label} ...")
             try:
                 corpus = open_corpus(source, cache, say, verify)
-                cut = _cut(corpus, rule, say)
+                cut = spans_of(corpus, rule, say)
                 about = {"source": recipe["source"], **cuts}
                 tokenizer = cached(trainer, about, lambda: (text for _, text in corpus.texts(cut["train"], boundary(trainer))), cache, say)
                 head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
@@ -250,7 +250,8 @@ def _write(folder: Path, corpus: Corpus, cut: dict[str, Spans], tokenizer: Token
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _cut(corpus: Corpus, rule: SplitRule, say: Say) -> dict[str, Spans]:
+def spans_of(corpus: Corpus, rule: SplitRule, say: Say) -> dict[str, Spans]:
+    """What of each document is in which split; none of a test without a fraction."""
     val_fraction, test_fraction = rule.val_fraction, rule.test_fraction
     names = NAMES if test_fraction > 0 else NAMES[:2]
     documents = counted(corpus.n_documents, "document")

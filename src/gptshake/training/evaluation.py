@@ -1,15 +1,21 @@
 """Loss over every target of a split: no sampling, no dropout, no global random numbers. In fp32, whatever the training's precision."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gptshake.distributed import ALONE, Ranks
 from gptshake.model.gpt import GPT
 from gptshake.training.device import forward_pass, to_device
 
+LOGITS, ROWS = 1 << 25, 64  # most logits, and most windows, that are computed at once where each token's loss is asked for
+Ints = npt.NDArray[np.integer[Any]]
 HELD = 64  # losses that stay on the device before they are read, so that it is not waited for at every batch
 
 
@@ -50,6 +56,27 @@ def evaluate(
         model.train(was_training)
     loss_sum, scored = ranks.all_reduce_sum(_added(total, held), tokens)
     return loss_sum / scored, int(scored)
+
+
+@torch.no_grad()
+def token_losses(model: GPT, ids: Ints, windows: Ints) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.floating[Any]]]]:
+    """Of every scored token its position in ``ids``, the length of its context, and its loss in nats; some windows at a time, shape (n,) each.
+
+    Args:
+        model: in evaluation mode.
+        ids: shape (n_tokens,).
+        windows: rows (begin, scored, end): the tokens begin to end - 1 are read, the tokens scored + 1 to end are scored.
+    """
+    device = next(model.parameters()).device
+    rows = max(1, min(ROWS, LOGITS // (model.config.block_size * (model.config.vocab_size or 1))))
+    for first in range(0, len(windows), rows):
+        begin, scored, end = windows[first : first + rows, :, None].transpose(1, 0, 2)
+        places = begin + np.arange((end - begin).max() + 1)  # what is behind the end of a shorter one is read, but not scored
+        block = to_device(torch.from_numpy(ids[np.minimum(places, len(ids) - 1)].astype(np.int64)), device)
+        with forward_pass(device.type, "32-true"):
+            losses = F.cross_entropy(model(block[:, :-1]).flatten(0, 1).float(), block[:, 1:].flatten(), reduction="none")
+        wanted = (places > scored) & (places <= end)
+        yield places[wanted], (places - begin)[wanted], losses.view(len(block), -1).cpu().numpy()[wanted[:, 1:]]
 
 
 def bits_per_byte(loss: float, bytes_per_target: float, hidden_nats: float = 0.0) -> float:
