@@ -31,13 +31,13 @@ def run(session: nox.Session, *command: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, but for those marked slow."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export")
+    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export and not lm_eval")
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests marked slow: whole sweeps, kills, resumes, reproductions."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export")
+    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export and not lm_eval")
 
 
 @nox.session
@@ -52,6 +52,20 @@ def export(session: nox.Session) -> None:
         session.run(*pip, "--no-deps", "--constraint", "constraints.txt", "--target", str(folder), *EXPORT)
     session.env["PYTHONPATH"] = str(folder)
     run(session, "-m", "pytest", "-m", "export")
+
+
+@nox.session
+def lm_eval(session: nox.Session) -> None:
+    """Compare ``task=evaluate`` with lm-evaluation-harness, which lies in an environment of its own on top of .venv (500 MB)."""
+    folder = PYTHON.parents[1] / "lm-eval"
+    python = str(folder / "bin" / "python")
+    if not (folder / "bin" / "lm_eval").exists():
+        session.run(str(PYTHON), "-m", "venv", "--clear", str(folder))
+        packages, own = (next(place.glob("lib/python3*/site-packages")) for place in (PYTHON.parents[1], folder))
+        (own / "packages.pth").write_text(f"{packages}\n")
+        pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--constraint", "constraints.txt")
+        session.run(*pip, "lm-eval[hf]==0.4.13")
+    run(session, "-m", "pytest", "-m", "lm_eval")
 
 
 @nox.session

@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["compare", "compose", "load_run", "load_study", "runs", "train"]
+__all__ = ["compare", "compose", "evaluate", "load_run", "load_study", "runs", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -232,6 +232,16 @@ def compare(names: Sequence[str | Path | Run], *, folders: Sequence[str | Path] 
     return table.loc[[key for key in keys if key in table.index]]
 
 
+def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
+    """The table of ``task=evaluate`` with these overrides: ``evaluate(["task.run=[<run>,<run>]", "data=text", "data.path=book.txt"])``."""
+    import pandas as pd
+
+    from gptshake.tasks.evaluate import NESTED, evaluate
+
+    rows = evaluate(compose(["task=evaluate", *overrides]), lambda line: None)[1]
+    return pd.DataFrame(rows).drop(columns=NESTED)
+
+
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config that these overrides give, checked as the command line checks it: ``compose(["model=tiny", "data=wiki_char"])``.
 

@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import gptshake, sys; print(sorted(gptshake.__all__)); print({'torch', 'hydra', 'omegaconf', 'pandas', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['compare', 'compose', 'load_run', 'load_study', 'runs', 'train']", "set()"]
+    assert done.stdout.splitlines() == ["['compare', 'compose', 'evaluate', 'load_run', 'load_study', 'runs', 'train']", "set()"]
 
 
 def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exceptions(here: Path, small: tuple[str, ...]) -> None:

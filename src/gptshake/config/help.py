@@ -42,6 +42,7 @@ _COMMANDS = (
     ("gptshake task=clean", "disk usage of caches, checkpoints and studies"),
     ("gptshake task=diff task.runs=[<run>,<run>]", "what differs between runs, from config and code to curves"),
     ("gptshake task=sample task.run=<run> task.prompt='The '", "write text with a trained model"),
+    ("gptshake task=evaluate task.run=[<run>,<run>]", "loss and bits per byte, also on another text: data="),
     ("gptshake task=journal", "a research journal of all runs, around your own words"),
     ("gptshake task=reproduce task.run=<run> task.steps=50", "repeat it with its own code, and compare bit for bit"),
     ("gptshake model=gpt3_small data=wiki_char --cfg job", "show the whole config and run nothing"),

@@ -106,7 +106,7 @@ _TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
 _STOPS: Rule = _are_stops, "it is a text, or a list of texts in brackets, none of them empty"
 # Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
 _RANGES: dict[str, Rule] = {
-    "seed data.order_seed callbacks.samples.times task.n_blocks hydra.sweeper.seed "
+    "seed data.order_seed callbacks.samples.times task.n_blocks task.worst hydra.sweeper.seed "
     "hydra.sweeper.pruner.n_startup_trials hydra.sweeper.pruner.n_warmup_steps hydra.sweeper.sampler.n_startup_trials": _number(
         0, whole=True
     ),
@@ -115,7 +115,7 @@ _RANGES: dict[str, Rule] = {
     "data.workers task.confirm": _number(0, whole=True, auto=True),
     "data.batch_tokens? data.limit_blocks? data.n_documents? data.max_bytes? trainer.max_steps? trainer.max_tokens? trainer.patience? "
     "trainer.limit_val_batches? logger.every callbacks.noise_scale.split_every callbacks.samples.top_k? task.top_k? task.num_samples "
-    "task.limit? task.steps? task.warmup task.repeats task.block_size hydra.sweeper.pruner.patience hydra.sweeper.n_trials? "
+    "task.limit? task.stride? task.steps? task.warmup task.repeats task.block_size hydra.sweeper.pruner.patience hydra.sweeper.n_trials? "
     "hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu": _number(1, whole=True),
     "data.batch_size? data.micro_batch_size trainer.devices trainer.threads trainer.val_check_interval task.confirm_steps "
     "hydra.sweeper.executor.threads hydra.sweeper.executor.slots hydra.sweeper.pruner.min_resource "
@@ -132,14 +132,14 @@ _RANGES: dict[str, Rule] = {
     "data.val_fraction task.mfu": _number(0, 1, open="low high"),
     "callbacks.samples.top_p? task.top_p?": _number(0, 1, open="low"),
     "hydra.sweeper.pruner.after": _number(0, 1),
-    "task.trains task.sweeps task.range_test task.trust task.yes task.trials task.interactive hydra.sweeper.sampler.multivariate "
+    "task.trains task.sweeps task.range_test task.trust task.yes task.trials task.interactive task.rolling hydra.sweeper.sampler.multivariate "
     "hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (lambda value: isinstance(value, bool), "it is true or false"),
     "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
     "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir logger.project? "
-    "task.run? task.prompt_file? task.jsonl? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
+    "task.prompt_file? task.jsonl? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
     "task.filter?": _TEXT,
     "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
-    "data.path? task.runs? task.remove?": _TEXTS,
+    "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,
     "task.stop?": _STOPS,
     "callbacks.samples.prompts": (_are_prompts, "it is a list of texts, such as ['The ','In ']"),
     "study?": (_is_folder_name, "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /"),
@@ -156,6 +156,7 @@ _WORDS = {
     "data.split": ("documents", "position"),
     "logger.mode": ("auto", "online", "offline"),
     "logger.artifacts": ("none", "best"),
+    "task.split": ("auto", "all", "train", "val", "test"),
     "task.to": ("hf", "gguf", "torch_export", "onnx"),
 }
 RULES = {name.rstrip("?"): rule for names, rule in _RANGES.items() for name in names.split()}

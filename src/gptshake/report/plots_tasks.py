@@ -3,6 +3,7 @@
 Each writes PNG and SVG (some also the numbers as JSON) into a folder, and gives the paths of what it has written.
 """
 
+import itertools
 import json
 import math
 import textwrap
@@ -20,14 +21,16 @@ from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.lr_range import mean_curve, smooth
 from gptshake.files import write_atomic
+from gptshake.record.names import safe, title_of
 from gptshake.record.names import title as run_title
-from gptshake.record.names import title_of
+from gptshake.report import evaluation
 from gptshake.report import tasks_text as text
 from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, log_axis, look, save, token_axis
-from gptshake.report.plots_study import draw_parabola
+from gptshake.report.plots_study import COLOURS, draw_parabola
 from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION
 from gptshake.report.tasks_text import Facts
 
+BINS = 21  # edges of the intervals of the context over which losses are averaged
 SPLITS = {"train": BLUE, "val": ORANGE, "test": VERMILION}
 STEP = {"data": VERMILION, "transfer": ORANGE, "forward": BLUE, "backward": BLUE, "optimizer": GREEN}  # the rest is grey
 PAPER = {"facecolor": "white", "alpha": 0.85, "pad": 1.0, "linewidth": 0}  # behind characters; outlines make an SVG 20 times larger
@@ -266,3 +269,29 @@ def inspection_figure(facts: Facts) -> Figure:
     caption(right, "share of the documents, by length")
     token_axis(right, "tokens of a document", left=None)
     return figure
+
+
+def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
+    """The loss by the length of the context, a line for each checkpoint; in bits per byte if the tokenizers differ.
+
+    With a stride it begins at the context that all windows but the first have.
+    """
+    (which, how), bits = evaluation.titles(rows), len({row["tokens"] for row in rows}) > 1
+    firsts = [row["context"] - (row["stride"] or row["context"]) + 1 for row in rows]
+    with look():
+        figure, (axes,) = frame(f"Loss by context  ·  {which}", how, 4.6)
+        caption(axes, "bits per byte" if bits else "loss, nats per token")
+        log_axis(axes, "x", (0.9 * min(firsts), 1.1 * max(row["context"] for row in rows)), short_count)
+        axes.set_xlabel("tokens of context")
+        for colour, first, row in zip(itertools.cycle(COLOURS), firsts, rows, strict=False):
+            edges = np.unique(np.geomspace(first, row["context"] + 1, BINS).round().astype(int))[:-1]
+            counts = np.array(row["by_context"]["tokens"])
+            lengths = np.arange(1, len(counts) + 1)
+            nats, tokens, sums = np.add.reduceat([row["by_context"]["nats"], counts, counts * lengths], edges - 1, axis=1)
+            nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
+            scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
+            name = f"{row['run']}, step {row['step']}: {row['bpb']:.4f} ± {evaluation.error_text(row['bpb_error']) or '?'} bits per byte"
+            style = POINT | {"color": colour, "markersize": 5, "label": name}
+            axes.plot(sums / tokens, scale * nats / tokens, **style)
+        axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white")
+        return save(figure, folder, safe("-".join([rows[0]["text"], rows[0]["split"], *dict.fromkeys(row["run"] for row in rows)]))[:120])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gptshake import distributed
 from gptshake.data.store import TokenStore
@@ -138,18 +138,19 @@ def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
     return parent
 
 
-def trained(path: Path, recompose: Callable[[], DictConfig]) -> tuple[GPT, Tokenizer]:
+def trained(path: Path, recompose: Callable[[], DictConfig], file: Path | None = None) -> tuple[GPT, Tokenizer]:
     """The network of a run with its best weights, and its tokenizer; only values are taken from the record.
 
     Args:
         path: run directory.
         recompose: composes the run's config from today's files, where the network or the tokenizer is the user's own.
+        file: other weights than the best.
     """
     from gptshake.model.gpt import GPT
     from gptshake.training.checkpoint import best_weights, load_weights
 
     stored, tokenizer = read_entry(path).config, tokenizer_of(path, recompose)
-    file = best_weights(path)[0]
+    file = file or best_weights(path)[0]
     if stored.get("model._target_") == GPTConfig._target_:
         model = GPT(**_stored_shape(path, stored, tokenizer.vocab_size, file.stat().st_size), vocab_size=tokenizer.vocab_size)
     else:
@@ -186,3 +187,9 @@ def chosen_run(cfg: DictConfig) -> Path:
     if not cfg.task.run:
         raise ConfigError("Choose a run: task.run=<name, id or path>.")
     return find_run(cfg.task.run, run_roots(cfg.paths))
+
+
+def chosen_runs(cfg: DictConfig) -> list[Path]:
+    """The same of one run or a list."""
+    names = cfg.task.run if isinstance(cfg.task.run, ListConfig) else ()
+    return [find_run(str(name), run_roots(cfg.paths)) for name in names] or [chosen_run(cfg)]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gptshake.errors import CheckpointError, first_line
+from gptshake.errors import CheckpointError, ConfigError, first_line
 from gptshake.files import read_text, refuse_irregular, sha256, write_folder_atomic
 from gptshake.record.metrics import validations
 from gptshake.record.run import Run
@@ -124,6 +124,20 @@ def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     folder = folder_of(run_dir, best if best in steps_saved(run_dir) else state["steps"])
     verify(folder)
     return folder / "model.safetensors", our_state(folder)
+
+
+def weights_chosen(run_dir: Path, wanted: str) -> list[Path]:
+    """The verified weights of ``best``, ``last``, ``all``, or a step's number; ConfigError names the steps that there are instead."""
+    saved = steps_saved(run_dir)
+    if wanted == "best" and saved:
+        return [best_weights(run_dir)[0]]
+    steps = [step for step in saved if wanted in ("all", str(step)) or (wanted == "last" and step == saved[-1])]
+    if not steps:
+        there = f"those of the steps {', '.join(map(str, saved))}" if saved else "none"
+        raise ConfigError(f"{run_dir.name} has no checkpoint {wanted}: it has {there}. It is best, last, all, or a step.")
+    for step in steps:
+        verify(folder_of(run_dir, step))
+    return [folder_of(run_dir, step) / "model.safetensors" for step in steps]
 
 
 def our_state(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""``task=evaluate``: loss, bits per byte and per character of runs and their checkpoints, all on one text. Draws no random numbers."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import DictConfig
+
+from gptshake import hardware
+from gptshake.config.overrides import recomposed
+from gptshake.console import printable
+from gptshake.context import Context
+from gptshake.data.corpus import Corpus, Say, open_corpus, progress
+from gptshake.data.split import Spans, SplitRule, whole
+from gptshake.data.store import spans_of
+from gptshake.data.stream import Stream, encoded
+from gptshake.errors import ConfigError, DataError, Unreachable
+from gptshake.estimate.evaluation import figures
+from gptshake.files import expanded, sha256_text, written
+from gptshake.record.index import Entry, read_entry
+from gptshake.report.evaluation import evaluation_text
+from gptshake.report.export import STDOUT, check_targets, deliver
+from gptshake.setup.instantiate import chosen_runs, make, tokenizer_of, trained
+from gptshake.tokenizer.protocol import Tokenizer, boundary
+from gptshake.tokenizer.unknown import hidden
+
+NESTED = ["by_context", "each"]  # of a row: tables, which CSV has no place for
+
+
+class Text(NamedTuple):
+    """The documents to evaluate on."""
+
+    label: str
+    split: str
+    corpus: Corpus
+    spans: Spans
+
+
+def run(context: Context) -> None:
+    """Print a table of the runs of ``task.run``, write it as CSV and JSON where asked for, and draw the loss by context.
+
+    Raises:
+        ConfigError: a stride that no run can have, a checkpoint or a split that is not there, runs without a text in common.
+        DataError: there is nothing to evaluate.
+        RecordError: there is no such run.
+    """
+    import pandas as pd
+
+    from gptshake.report.plots_tasks import draw_evaluation
+
+    task = context.config.task
+    targets = {"task.csv": task.csv, "task.json": task.json}
+    check_targets(targets)
+    aloud = STDOUT not in targets.values()
+    text, rows = evaluate(context.config, lambda line: print(printable(line), file=sys.stdout if aloud else sys.stderr, flush=True))
+
+    def beginnings(documents: Sequence[int]) -> list[str]:
+        return [next(text.corpus.texts(text.spans[[number]]))[1][:200] for number in documents]
+
+    if aloud:
+        print(printable(evaluation_text(rows, task.worst, beginnings)))
+        print(written(lambda: draw_evaluation(rows, expanded(task.folder))))
+    table = pd.DataFrame(rows)
+    for target, content in (
+        (task.csv, table.drop(columns=NESTED).to_csv(index=False)),
+        (task.json, table.to_json(orient="records", double_precision=15)),
+    ):
+        if target and (file := deliver(content, str(target))) and aloud:
+            print(f"  {file}")
+
+
+def evaluate(cfg: DictConfig, say: Say) -> tuple[Text, list[dict[str, Any]]]:
+    """The text, and the figures of every run and checkpoint on it; errors as of ``run``."""
+    from gptshake.training.checkpoint import our_state, weights_chosen
+
+    task, entries, rows = cfg.task, [read_entry(path) for path in chosen_runs(cfg)], list[dict[str, Any]]()
+    if task.rolling and task.stride:
+        raise ConfigError("task.rolling=true has windows of its own: leave task.stride out.")
+    words = [task.checkpoints] if isinstance(task.checkpoints, str | int) else task.checkpoints
+    files = [[file for word in words for file in weights_chosen(entry.path, str(word))] for entry in entries]
+    text = chosen_text(cfg, entries, say)
+    about = {"text": text.label, "split": text.split, "stride": task.stride, "rolling": task.rolling, "documents": len(text.spans)}
+    for entry, of_run in zip(entries, files, strict=True):
+        recompose = partial(recomposed, entry.path, [])
+        tokenizer = tokenizer_of(entry.path, recompose)
+        stream = encoded(text.corpus, text.spans, tokenizer, partial(hidden_in_training, cfg, entry, tokenizer, say), alone=task.rolling)
+        for file in of_run:
+            step = our_state(file.parent)["steps"]
+            model = trained(entry.path, recompose, file)[0].to(hardware.pick_device(cfg.trainer.accelerator)).eval()
+            if (task.stride or 1) > (context := model.config.block_size):
+                raise ConfigError(f"task.stride={task.stride} is longer than the context of {entry.id}: give it 1 to {context} tokens.")
+            with progress(say, f"evaluating {entry.id}, step {step}", float(stream.counts["bytes"].sum())) as show:
+                found = scored(model, stream, stream.windows(context, task.stride or context), show)
+            found["each"]["document"] = text.corpus.ids(text.spans)
+            rows.append({"run": entry.id, "step": step, "model": entry.source, "context": context, **about, **found})
+    return text, rows
+
+
+def chosen_text(cfg: DictConfig, entries: Sequence[Entry], say: Say) -> Text:
+    """The documents of ``task.split`` of ``data=``, or of the text that all runs were trained on."""
+    rule = ("data.split", "data.val_fraction", "data.test_fraction")
+    texts = [str(entry.part("data").get("text") or entry.path) for entry in entries]  # older records lack it
+    if cfg.data is None and len({str([text, *map(entry.config.get, rule)]) for text, entry in zip(texts, entries, strict=True)}) > 1:
+        raise ConfigError("These runs were trained on different texts or splits: choose the text to compare them on with data=.")
+    data = cfg.data or recomposed(entries[0].path, []).data
+    named = sha256_text(json.dumps(make(data.documents).fingerprint(), sort_keys=True))  # as in a record
+    own = cfg.data is None or named in texts
+    split = cfg.task.split if cfg.task.split != "auto" else "val" if own else "all"
+    if own and split in ("all", "train"):
+        say(f"note: task.split={split} holds what the model was trained on.")
+    return text_of(cfg, data, split, say)
+
+
+def text_of(cfg: DictConfig, data: DictConfig, split: str, say: Say) -> Text:
+    """The documents of a split, or all of them; ConfigError if there is no such split."""
+    source = make(data.documents)
+    corpus = open_corpus(source, expanded(cfg.paths.cache), say)
+    if split == "all":
+        return Text(source.label, split, corpus, whole(np.arange(corpus.n_documents), corpus.characters))
+    spans = spans_of(corpus, SplitRule(data.split, data.val_fraction, data.test_fraction), say)
+    if split not in spans:
+        raise ConfigError(f"task.split={split}: {source.label} has no such split, as its data.test_fraction is 0.")
+    return Text(source.label, split, corpus, spans[split])
+
+
+def hidden_in_training(cfg: DictConfig, entry: Entry, tokenizer: Tokenizer, say: Say) -> Counter[str]:
+    """The characters that unknown tokens hide in a run's training text, which is read unless the record says that there are none."""
+    found, known = Counter[str](), (entry.part("data").get("unknown") or {}).get("train") or {}
+    if known.get("share") == 0:
+        return found
+    try:
+        text = text_of(cfg, recomposed(entry.path, []).data, "train", say)
+    except (DataError, Unreachable) as error:
+        raise DataError(f"What characters that {entry.id} does not know cost is decided by its training text. {error}") from error
+    for _, part in text.corpus.texts(text.spans, boundary(tokenizer)):
+        found.update(hidden(tokenizer, tokenizer.encode(part), part))
+    return found
+
+
+def scored(model: Any, stream: Stream, windows: Any, show: Callable[[int], None]) -> dict[str, Any]:
+    """The figures of one network on a stream, and sums by document and by context (index 0: one token); DataError if nothing is scored."""
+    from gptshake.training.evaluation import token_losses
+
+    if not len(windows):
+        raise DataError("There are no tokens to evaluate: the first one of a text has no context. Give more text, or task.rolling=true.")
+    by_document, by_context = np.zeros((2, len(stream.starts))), np.zeros((2, model.config.block_size))
+    for places, context, nats in token_losses(model, stream.ids, windows):
+        for sums, index in ((by_document, np.searchsorted(stream.starts, places, "right") - 1), (by_context, context - 1)):
+            np.add.at(sums[0], index, nats)
+            np.add.at(sums[1], index, 1)
+        show(int(stream.counts["bytes"].sum() * by_context[1].sum() / len(stream.ids)))
+    each = {"nats": by_document[0], "tokens": by_document[1].astype(int), **stream.counts}
+    sizes = {name: int(each[name].sum()) for name in ("tokens", "bytes", "characters", "words", "unknown")}
+    table = {"nats": by_context[0].tolist(), "tokens": by_context[1].astype(int).tolist()}
+    return sizes | figures(each) | {"by_context": table, "each": {name: values.tolist() for name, values in each.items()}}
