@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.errors import DataError, StorageError
-from gptshake.files import build_once, write_atomic, write_folder_atomic
+from gptshake.files import build_once, storage_error, write_atomic, write_folder_atomic
 
 
 def holds_both(folder: Path) -> bool:
@@ -80,6 +80,23 @@ def test_a_place_that_cannot_be_written_to_is_named_with_the_ways_out(error: Exc
 
     with pytest.raises(StorageError, match=r"/far/away.*GPTSHAKE_CACHE"):
         build_once(tmp_path / "target", holds_both, write)
+
+
+@pytest.mark.parametrize("beside", [".runs.csv.0123abcd", ".runs.csv.partial", ".runs.csv.lock"])
+def test_the_target_is_named_and_not_the_file_that_is_written_in_its_place(beside: str) -> None:
+    for folder in ("/far/", ""):
+        error = PermissionError(errno.EACCES, "", f"{folder}{beside}")
+        assert str(storage_error(error)).startswith(f"{folder}runs.csv cannot be accessed: Permission denied.")
+
+
+def test_a_link_to_what_is_gone_is_no_place(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileExistsError) as raised:
+        (tmp_path / "link").mkdir(parents=True, exist_ok=True)
+    assert str(storage_error(raised.value)).startswith(
+        f"{tmp_path}/link cannot be written: File exists. Choose another place with paths.runs="
+    )
+    assert "GPTSHAKE_CACHE" in str(storage_error(raised.value))
 
 
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_keys_that_others_keep_at_home_are_hidden(nowhere: Path) -> None:
         ("-H 'Cookie: session=abcdef; id=1' -v", "-H 'Cookie: <secret>' -v"),
         ("SharedAccessSignature=sv=2024-01-01", "SharedAccessSignature=<secret>"),
         (f"npm_{'a1' * 18} r8_{'b2' * 18} AIza{'c3' * 17} dop_v1_{'d4' * 32} nvapi-{'e5' * 20}", " ".join([SECRET] * 5)),
+        (f"SG.{'a1' * 11}.{'b_2-' * 10}c3D key-{'0f' * 16} EAA{'C3' * 40}", " ".join([SECRET] * 3)),
         ("https://hooks.slack.com/services/T000/B000/abcdefgh", "https://hooks.slack.com/services/<secret>"),
     ],
 )
@@ -160,6 +161,7 @@ def test_a_secret_is_known_by_its_shape_or_its_name(text: str, clean: str) -> No
         "Cookie: a small cake. The cookie: two eggs and 100 g of flour = dough",
         "each token bf16-mixed, token 1234567890123456, the token embeddings, tokens 0f1e2d3c4b5a6978",
         "the token 20261124-0031 and the token char_v2_wiki",
+        "tar -t list.tar -p word, https://host/x?code=404, key-value-pairs, SG.md.txt",
         "the key GPT2Config_v1, the key lr3e4small, token HelloWorld, authorization: none needed, one login -v and a pass over 20 files",
     ],
 )

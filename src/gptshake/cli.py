@@ -6,7 +6,9 @@ completion. It prints its own text for a failed task and returns nothing, so exc
 
 import io
 import os
+import pkgutil
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from datetime import datetime
 from pathlib import Path
@@ -231,6 +233,14 @@ def _exempt(cfg: DictConfig, single: list[str]) -> bool:
     return bool(cfg.dirty) or os.environ.get("GPTSHAKE_DIRTY") == "1" or debugged
 
 
+def _task(cfg: DictConfig) -> Callable[[Context], Any]:
+    try:
+        task: Callable[[Context], Any] = pkgutil.resolve_name(cfg.task._target_)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"task._target_={cfg.task._target_} cannot be imported: {error}.") from error
+    return task
+
+
 class _Jobs:
     """The runs of one command that is no study: each gets its name and its task; what they raise is kept for the end."""
 
@@ -266,7 +276,7 @@ class _Jobs:
             if multirun:
                 check(cfg)
                 print(f"[{hydra_cfg.job.num}] {redact(' '.join(spec.overrides))}")
-            hydra.utils.get_method(cfg.task._target_)(Context(cfg, spec, _open_store, _make_plan))
+            _task(cfg)(Context(cfg, spec, _open_store, _make_plan))
         except Exception as error:  # kept for the end: the other runs of a multirun go on
             if stop := stop_behind(error):
                 raise stop from None

@@ -28,6 +28,7 @@ PIECE = 16 << 20  # bytes of a file under one checksum; token stores of every ve
 CHEAP_BYTES = 64 << 20  # 0.07 s
 _NESTED = re.compile(r"(?:[\[{]\s*){20}|(?:- ){20}|^ {100}|(?:\? ){20}", re.MULTILINE)
 _OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's libraries write the system's number
+_BESIDE = re.compile(r"(^|/)\.([^/]+)\.(?:[0-9a-f]{8}|partial|lock)(?=/|$)")  # what is written in place of its target, see below
 _ELSEWHERE = "choose another place with paths.runs=, paths.multirun= or paths.cache= (or the variable GPTSHAKE_CACHE)"
 
 
@@ -116,14 +117,15 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
     behind: BaseException | None = error
     while behind is not None:
         number = behind.errno if isinstance(behind, OSError) else int(match[1]) if (match := _OS_ERROR.search(str(behind))) else None
-        place = Path(str(named)) if (named := getattr(behind, "filename", None)) else path
+        named = getattr(behind, "filename", None)
+        place = Path(_BESIDE.sub(r"\1\2", str(named))) if named else path
         if number in (errno.ENOSPC, errno.EDQUOT):
             details = f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there" if place else ""
             return StorageError(f"The disk is full{details}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
         if number in (errno.EROFS, errno.EACCES, errno.EPERM):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
-        if number in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
-            return StorageError(f"{place or 'A file'} cannot be written: {os.strerror(number)}. {_ELSEWHERE.capitalize()}.")
+        if number in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST):  # the last of a link to what is gone
+            return StorageError(f"{place or 'A file'} cannot be written: {os.strerror(number)}. C{_ELSEWHERE[1:]}.")
         behind = behind.__cause__ or behind.__context__
     return None
 

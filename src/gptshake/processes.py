@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 import gptshake
 from gptshake import errors
 from gptshake.console import lasting, protect
-from gptshake.errors import GptshakeError, Pruned, Stop
+from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
 from gptshake.files import sha256_text, write_atomic
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS, stop_behind
@@ -179,6 +179,10 @@ class ChildRunner:
             return
         self._sources, main = source_hash(), sys.modules["__main__"]
         app = getattr(main, "__file__", None) if getattr(main, "__spec__", None) is None else None  # a script: its functions are targets
+        if app and "__main__" not in Path(app).read_text(encoding="utf-8", errors="replace"):
+            raise ConfigError(
+                f'{app} would start again in each process of a sweep, which imports it: call it below if __name__ == "__main__":.'
+            )
         self._server[PRELOAD] = json.dumps({"path": sys.path, "modules": list(preload), "main": app})
         self._server["PYTHONSAFEPATH"] = "1"  # nothing in the working directory comes before the standard library
         if (own := str(Path(gptshake.__file__).parents[1])) == str(Path.cwd()):

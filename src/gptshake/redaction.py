@@ -39,7 +39,8 @@ _ANYWHERE = tuple(
         r"((?<![A-Za-z0-9]))(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{16,}"
         r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{30,}"
         r"|wandb_v\d+_[A-Za-z0-9_-]{16,}|pypi-[A-Za-z0-9_-]{30,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{5,}"
-        r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|(?:npm|r8)_[A-Za-z0-9]{30,}|dop_v1_[0-9a-f]{32,}|ya29\.[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,})",
+        r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|(?:npm|r8)_[A-Za-z0-9]{30,}|dop_v1_[0-9a-f]{32,}|ya29\.[A-Za-z0-9_-]{20,}|nvapi-[A-Za-z0-9_-]{20,}"
+        r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|key-[0-9a-f]{32}|EAA[A-Za-z0-9]{40,})",
         r"(hooks\.slack\.com/services/)[A-Za-z0-9/]{16,}",
         r"(?i)(bearer |basic )[A-Za-z0-9._~+/=-]{16,}",
         r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)(?!git@|<secret>@)(?:[^\s/'\"]{1,999}|[^\s/:@'\"]{1,99}:[^\s@'\"]{1,999})(?=@)",

@@ -196,6 +196,13 @@ def test_a_file_of_the_users_own_that_is_no_option_is_a_sentence(text: str, said
     assert said in light_commands(tmp_path, *RUN, "optimizer=mine", before=NO_TORCH).error
 
 
+def test_paths_of_the_users_own_have_all_four_places(light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "paths").mkdir(parents=True)
+    (tmp_path / "conf" / "paths" / "mine.yaml").write_text("runs: here\nmultirun: there\ncache: elsewhere\n")
+    done = light_commands(tmp_path, *RUN, "paths=mine", before=NO_TORCH)
+    assert done.error == "paths.run_dir has no value: begin a file of your own in conf/paths with defaults: [default, _self_]."
+
+
 def test_a_task_that_only_reads_leaves_no_directory_and_prints_in_ascii(light_commands: Any, tmp_path: Path) -> None:
     done = light_commands(tmp_path, "task=runs", PYTHONIOENCODING="ascii")
     assert done.code == 0 and list(tmp_path.iterdir()) == []

@@ -189,3 +189,10 @@ def test_a_metric_with_the_name_of_ours_or_of_several_values_is_refused(commands
         (folder / "bad.py").write_text(code)
         done = commands(folder, *argv, f"paths.runs={folder}/{len(said)}")
         assert done.code != 0 and said in done.error, done.err
+
+
+@pytest.mark.parametrize("part", ["+callbacks.mine={_target_: pytorch_lightning.callbacks.Nope}", "optimizer._target_=torch.optim.Nope"])
+def test_a_part_that_its_module_lacks_is_refused_before_anything_is_written(part: str, commands: Any, small: Any, tmp_path: Path) -> None:
+    done = commands(tmp_path, *small, part)
+    assert done.code == 2 and "Nope cannot be imported" in done.error
+    assert list(tmp_path.iterdir()) == []

@@ -494,6 +494,15 @@ def test_a_failure_in_another_app_is_told_without_a_traceback_of_ours(app: Calla
     assert "Traceback" not in done.stderr
 
 
+def test_a_mistake_in_another_app_is_one_sentence(app: Callable[..., Any], tmp_path: Path) -> None:
+    done = app("-m", "x=0,1", "+hydra/sweeper/sampler=tpe")
+    assert done.returncode == 1 and "+hydra/sweeper/sampler=tpe adds a key that nobody reads" in done.stderr
+    (tmp_path / "app.py").write_text(APP.replace('if __name__ == "__main__":\n    main()', "main()"))
+    done = app("-m", "x=0,1")
+    assert done.returncode == 1 and 'call it below if __name__ == "__main__":' in done.stderr
+    assert not (tmp_path / "out").exists() and "Traceback" not in done.stderr
+
+
 def test_another_app_may_write_a_metrics_file_of_its_own_and_tiny_objectives(app: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         APP.replace("    time.sleep(0.05)\n", "")

@@ -73,6 +73,7 @@ def test_a_text_that_cannot_be_trained_on_is_one_sentence_and_leaves_nothing(nam
     ("overrides", "part"),
     [
         (("data.path=book.txt", "data.encoding=utf8x"), "utf8x"),
+        (("data.path=book.txt", "data.encoding=utf-16"), "book.txt is UTF-8 text and has no byte order mark, so it is no utf-16"),
         (("data.path=folder",), "no .txt file"),
         (("data.path=book.txt", "model.block_size=100000"), "100,000"),
     ],

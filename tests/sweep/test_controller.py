@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 import pytest
 
+from gptshake.errors import ConfigError
 from gptshake.processes import Outcome
 from gptshake.record.metrics import Tail
 from gptshake.report.study_stats import best
@@ -85,7 +86,26 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
             axes, n_trials=limits.get("n_trials"), slots=1, seed=0, deterministic=False, sampler=options.sampler is not None
         )
         rows = [axis.plain() for axis in axes]
-        header = Header("mine", "app.py", "value", "minimize", "", [], rows, "", None, 1, None, 1, "", None, None, "seed", [], {})
+        header = Header(
+            "mine",
+            "app.py",
+            limits.pop("objective", "value"),
+            "minimize",
+            "",
+            [],
+            rows,
+            "",
+            None,
+            1,
+            None,
+            1,
+            "",
+            None,
+            None,
+            "seed",
+            [],
+            {},
+        )
         study = Study(tmp_path, header, axes)
         proposals = Proposals(
             search,
@@ -178,6 +198,20 @@ def test_a_best_that_diverges_with_the_second_seed_makes_the_next_ones_run_again
 def test_no_second_seed_is_run_after_the_timeout(run: Begin) -> None:
     study, _ = run(bowl, [LR], noise=True, timeout=2.5)
     assert study.confirm == []
+
+
+def test_a_metric_that_no_run_brings_ends_the_study_with_its_first_run(run: Begin, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"ends with run 0, which returned no number val/los .*did you mean val/loss\? It returned val/loss\."
+    ):
+        run(lambda task: {"val/loss": value(task), "note": "x"}, [LIST], objective="val/los")  # type: ignore[arg-type, return-value]
+    assert [row["number"] for row in json.loads((tmp_path / "study.json").read_text())["trials"]] == [0]
+
+
+def test_a_run_without_the_metric_that_others_brought_costs_itself_alone(run: Begin) -> None:
+    found = {1e-3: {"loss": 1.0}, 2e-3: {}, 4e-3: {"loss": 3.0}, 8e-3: {"loss": 4.0}}
+    study, _ = run(lambda task: found[task["params"]["lr"]], [LIST], objective="loss")  # type: ignore[arg-type, return-value]
+    assert [trial.state for _, trial in sorted(study.trials.items())] == ["ok", "failed", "ok", "ok"]
 
 
 def test_whatever_ends_a_study_its_record_does_not_stay_at_work(run: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from yaml import YAMLError
 from gptshake.config.arguments import NONE_BY_DEFAULT
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, is_option, local
+from gptshake.config.schemas import SCHEMAS
 from gptshake.config.suggestions import known_key, list_options, meant, nearest, no_such_option, of_a_word
 from gptshake.errors import ConfigError, first_line
 from gptshake.keys import key_of
@@ -34,7 +35,7 @@ _PLAIN = {
     "is not a valid bool": "it is true or false.",
     "is not Optional": "it cannot be null.",
     "to string: ": "it is a text.",
-    "is not a ListConfig, list or tuple": "it is a list, in brackets.",
+    "is not a ListConfig, list or tuple|annot merge DictConfig with ListConfig": "it is a list, in brackets.",
     "is not in struct|^Key .* not in ": "there is no such key.",
     "An item is already at": "the key is there already: leave the + out.",
     "is not a subclass of|incompatible type|is not a DictConfig": "it has another shape.",
@@ -82,8 +83,10 @@ def _selected(cfg: DictConfig, key: str) -> Any:
 
 
 def _refuse_several(text: str) -> None:
-    """Refuse a list of options for a group that takes one; Hydra would mix them."""
+    """Refuse a list of options for a group that takes one, which Hydra would mix, and one added to that of the defaults."""
     group, _, value = text.partition("=")
+    if group.startswith("+") and group[1:] in GROUPS and not value.startswith("{"):
+        raise ConfigError(f"{text}: a group has one option: leave the + out.")
     if group in GROUPS and value.startswith("["):
         names = [name.strip() for name in value.strip("[]").split(",")]
         if group not in _MIXED:
@@ -128,7 +131,7 @@ def _wrong_file(error: Exception) -> str | None:
 
 def came_from(sentence: str, overrides: list[str]) -> str:
     """Where the key that a sentence begins with has its value from, if that is a file of the user's own; empty for the shell."""
-    found = re.match(r"[\w.]+", sentence)
+    found = re.match(r"[a-z][\w.]+", sentence)
     if not found or any(key_of(text) == found[0] for text in overrides):
         return ""
     line = re.compile(rf"^\s*{re.escape(found[0].rpartition('.')[2])}\s*:", re.MULTILINE)
@@ -180,6 +183,9 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
     node = _selected(base, parent) if parent else base
     names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     beside = f" {parent or 'The root'} has: {', '.join(names)}." if names else ""
+    plain = key.removeprefix(f"{group}.")
+    if owners := [f"{group}={option}" for option, schema in SCHEMAS.get(group, {}).items() if plain in schema.__dataclass_fields__]:
+        return f"{key}: this is a key of {' and '.join(owners)}.{beside}"
     return f"{key}: there is no such key{meant(here) if here else nearest(key, settable)}{beside}"
 
 

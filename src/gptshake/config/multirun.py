@@ -33,6 +33,9 @@ def one_run(arguments: Arguments) -> list[str]:
                 short = key.removeprefix("hydra.sweeper.")
                 raise ConfigError(f"{short if short in SWEEP_KEYS else key}= is for a sweep: add -m and the keys to vary.")
         return [override.input_line or "" for override in parsed]
+    for override in parsed:
+        if override.is_sweep_override() and override.key_or_group.startswith("hydra."):
+            raise ConfigError(f"{override.input_line}: this is an option of the sweep itself, and has one value.")
     keys = {override.key_or_group for override in parsed}
     if "paths.run_dir" in keys:
         raise ConfigError("paths.run_dir= names one directory, and -m makes several runs: use paths.multirun= instead.")

@@ -4,7 +4,7 @@ Value and comment of a key stand in its yaml, whose defaults list names the data
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,10 @@ _RANGES: dict[str, Rule] = {
     "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,
     "task.stop?": _STOPS,
+    "hydra.sweeper.search_space?": (
+        lambda value: isinstance(value, Mapping),
+        "it maps keys to ranges, as in {optimizer.lr: 'interval(1e-4,1e-2)'}",
+    ),
     "callbacks.samples.prompts": (_are_prompts, "it is a list of texts, such as ['The ','In ']"),
     "study?": (_is_folder_name, "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /"),
 }

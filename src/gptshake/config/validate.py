@@ -58,7 +58,7 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(sentence)
     shape = None
     if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
-        shape = GPTConfig(**{str(key): value for key, value in cfg.model.items()})
+        shape = GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in GPTConfig.__dataclass_fields__})
         check_shape(shape)
     if cfg.trainer is not None and cfg.trainer.get("_target_") == TrainerConfig._target_:
         _check_passed_on(cfg.trainer)
@@ -77,7 +77,7 @@ def fault(key: str, value: Any) -> str | None:
         return None if fits(value) else f"{key}={word} cannot work: {advice}."
     if value in (words := WORDS[key]):
         return None
-    near = meant(known) if (known := VALUES.get(key, {}).get(word)) else nearest(word, words)
+    near = meant(known) if (known := VALUES.get(key, {}).get(word)) else nearest(word.lower(), words)
     return f"{key}={word} is not known{near} It is one of {', '.join(words)}."
 
 
@@ -143,6 +143,11 @@ def _check_combinations(cfg: DictConfig) -> None:
     for group in ("task", "paths", "optimizer", "scheduler", "trainer"):
         if cfg.get(group) is None or (group == "task" and "_target_" not in cfg.task):
             raise ConfigError(f"{group}= needs an option: {list_options(group)}")
+    for group in ("sampler", "pruner", "executor", "experiment", "debug"):  # an option leaves nothing under this name
+        if cfg.get(group) is not None:
+            raise ConfigError(f"{group}={cfg[group]} is no option: {list_options(group)}")
+    if lacking := [name for name in ("runs", "multirun", "cache", "run_dir") if name not in cfg.paths]:
+        raise ConfigError(f"paths.{lacking[0]} has no value: begin a file of your own in conf/paths with defaults: [default, _self_].")
     data: Any = cfg.data or {}
     model: Any = cfg.model or {}
     val, test = data.get("val_fraction", 0), data.get("test_fraction", 0)

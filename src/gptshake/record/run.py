@@ -237,10 +237,11 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
     ``text`` is its path, its path below a root (``study/3``), its folder's name, its name, its id, or ``latest``: the one begun last,
     one with debug= only where there is no other. Raises a RecordError with the nearest names, or with the paths of several.
     """
-    wanted = str(text).strip().rstrip("/")
+    if not (wanted := str(text).strip().rstrip("/")):
+        raise RecordError(f"There is no run {str(text)!r}: give the name, id or path of one, or latest.")
     below = [root / wanted for root in roots if ".." not in Path(wanted).parts]  # an id leads nowhere else; a path may
     for direct in [expanded(wanted), *below]:
-        if wanted and (direct / "run.json").exists():
+        if (direct / "run.json").exists():
             return direct
     names, begun = list[tuple[str, Path]](), list[tuple[bool, float, Path]]()
     for path in run_dirs(roots):

@@ -19,7 +19,7 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, first_line
 from gptshake.estimate.budget import Budget
 from gptshake.model.config import GPTConfig, check_shape
-from gptshake.record.index import read_entry
+from gptshake.record.index import flat, read_entry
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
 
@@ -53,7 +53,14 @@ def make(node: DictConfig, **objects: Any) -> Any:
 
 def builder(node: DictConfig) -> Any:
     """The node's target alone, to be called with objects (Hydra would turn dataclasses among them into config)."""
-    return instantiate({"_target_": node._target_, "_partial_": True})
+    return make(OmegaConf.create({"_target_": node._target_, "_partial_": True}))
+
+
+def check_importable(cfg: DictConfig) -> None:
+    """Refuse a ``_target_`` that cannot be imported, before anything is written; imports what a training needs."""
+    for key, value in flat(OmegaConf.to_container(cfg, resolve=True)).items():
+        if key.endswith("._target_"):
+            builder(OmegaConf.create({"_target_": value}))
 
 
 def trainer_of(cfg: DictConfig) -> TokenizerTrainer:

@@ -20,7 +20,17 @@ from gptshake.record.metrics import COLUMNS, column_chunks
 from gptshake.record.run import NullRun
 from gptshake.record.trackers.lightning import as_tracker
 from gptshake.setup.costs import check_run_capacity, model_costs
-from gptshake.setup.instantiate import builder, data_module, device_of, load_initial_weights, make, network, set_torch, training_step
+from gptshake.setup.instantiate import (
+    builder,
+    check_importable,
+    data_module,
+    device_of,
+    load_initial_weights,
+    make,
+    network,
+    set_torch,
+    training_step,
+)
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan
 from gptshake.setup.schedule import recorded_warmup, schedule_of
 from gptshake.signals import SIGNALS
@@ -51,6 +61,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     """
     cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
     check_run_capacity(cfg, store, budget, spec.path)
+    check_importable(cfg)
     if cfg.logger:
         context.trackers = [as_tracker(make(cfg.logger))]  # what it refuses leaves no directory behind
     device, trainer = context.device, cfg.trainer

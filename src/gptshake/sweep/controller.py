@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from gptshake.errors import Stop, TrainingError
+from gptshake.errors import ConfigError, Stop, TrainingError, closest
 from gptshake.processes import TICK_S, Outcome, is_running, read_outcome, remove_task
 from gptshake.record.lock import ask_to_stop
 from gptshake.record.metrics import Tail
@@ -57,6 +57,12 @@ class Proposals:
     sampler: Callable[[int], optuna.samplers.BaseSampler]  # for axes that the search leaves to it, from the number of a trial
     first: Sequence[Params] = ()  # to try before the search's own
     sequence: Callable[[int], Params] | None = None  # number of a trial -> its point, in place of the search
+
+
+def _no_objective(objective: str, returned: Any) -> str:
+    names = sorted(key for key, value in returned.items() if isinstance(value, int | float)) if isinstance(returned, dict) else []
+    near, listed = closest(objective, names), f" It returned {', '.join(names)}." if names else ""
+    return f"returned no number {objective} (hydra.sweeper.objective){f'; did you mean {near}?' if near else '.'}{listed}"
 
 
 class Controller:
@@ -254,7 +260,9 @@ class Controller:
             run.value = float(value) if isinstance(value, (int, float)) else None
             run.state = "diverged" if run.value is not None and not isfinite(run.value) else "ok"
             if run.value is None and objective != NUMBER:
-                run.state, run.reason = "failed", f"returned no {objective} (hydra.sweeper.objective)"
+                run.state, run.reason = "failed", _no_objective(objective, outcome.value)
+                if all(other.value is None for row in self.study.trials.values() for other in row.runs):  # nor would any run that follows
+                    raise ConfigError(f"The study ends with run {run.path}, which {run.reason}")
         elif outcome.status == "pruned":
             run.state = "pruned" if run.value is None or isfinite(run.value) else "diverged"
         else:

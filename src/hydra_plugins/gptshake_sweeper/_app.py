@@ -55,6 +55,11 @@ class HydraApp:
         Raises:
             GptshakeError: what is wrong, or which trials failed; for another app as Hydra's own kind.
         """
+        if added := [str(key) for key in self.config if str(key).startswith("hydra/sweeper/")]:
+            raise CompactHydraException(
+                f"+{added[0]}={self.config[added[0]]} adds a key that nobody reads, as gptshake brings no such options to another app: set the "
+                "node, as in 'hydra.sweeper.sampler={_target_: optuna.samplers.TPESampler, _partial_: true}'."
+            )
         SIGNALS.install()
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
         self.typed = typed_values(overrides, [str(change) for change in options.ablate])

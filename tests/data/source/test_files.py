@@ -82,6 +82,17 @@ def test_the_named_encoding_is_used(tmp_path: Path) -> None:
     assert texts(write(tmp_path / "ru.txt", "Слово".encode("cp1251")), encoding="windows-1251") == {"ru.txt": "Слово"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "UTF_32"])
+def test_utf_8_is_not_read_as_wide_characters_which_without_a_mark_are(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(
+        DataError, match=r"book\.txt is UTF-8 text and has no byte order mark, so it is no utf-\d.*leave data\.encoding out"
+    ):
+        texts(write(tmp_path / "book.txt", 20 * SEVERAL), encoding=encoding)
+    for text in (20 * SEVERAL, 60 * "天地玄黄"):
+        wide = text.encode(encoding)[2:] if encoding == "utf-16" else text.encode(f"{encoding}_LE" if encoding == "UTF_32" else encoding)
+        assert texts(write(tmp_path / "wide.txt", wide), encoding=encoding) == {"wide.txt": text}
+
+
 @given(st.binary(max_size=40))
 def test_latin_1_reads_any_bytes_without_a_mark(data: bytes) -> None:
     if not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -53,7 +53,8 @@ class TextFiles(TextKeys):
     licence = "your own file (license unknown)"
 
     def __post_init__(self) -> None:
-        self._entries = entries = [self.path] if isinstance(self.path, str) else [str(entry) for entry in self.path or ()]
+        several = isinstance(self.path, Sequence) and not isinstance(self.path, str)
+        self._entries = entries = list(map(str, self.path if several else filter(None, [self.path])))
         if not entries:
             raise DataError("Which text? Give a file, a folder or a pattern, or a list of them, with data.path=…")
         self.encoding, self.cleaning = known_encoding(self.encoding), cleaning_version(self.cleaning)

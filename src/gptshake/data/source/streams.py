@@ -8,6 +8,7 @@ fit are an error with their position, never replaced.
 
 import bz2
 import codecs
+import contextlib
 import encodings
 import gzip
 import io
@@ -15,7 +16,6 @@ import lzma
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +36,7 @@ _ORDER = "le" if sys.byteorder == "little" else "be"
 _UNMARKED = {"utf-16": f"utf-16-{_ORDER}", "utf-32": f"utf-32-{_ORDER}"}  # read in chunks they would insist on a mark
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(file: Path, compression: str) -> Iterator[tuple[io.BufferedReader, IO[bytes]]]:
     """The decompressed stream, and the file below it, whose position tells how far it has been read.
 
@@ -108,8 +108,11 @@ def marked(begin: bytes, encoding: str) -> tuple[int, str]:
 
 def decoded(stream: BufferedReader, encoding: str, where: str) -> Iterator[str]:
     """Text of a stream, in chunks, by its byte order mark if it has one, else by ``encoding``; DataError at the first bytes that do not fit."""
+    begin = stream.peek(CHUNK)
     data = stream.read(4)
     length, encoding = marked(data, encoding)
+    if not length and encoding.startswith(("utf-16", "utf-32")) and _is_utf8(begin):
+        raise DataError(f"{where} is UTF-8 text and has no byte order mark, so it is no {encoding}: leave data.encoding out.")
     decoder = codecs.getincrementaldecoder(_UNMARKED.get(encoding, encoding))()
     read, data, ended = len(data), data[length:], False
     while not ended:
@@ -123,6 +126,14 @@ def decoded(stream: BufferedReader, encoding: str, where: str) -> Iterator[str]:
         data = b""
         if text:
             yield text
+
+
+def _is_utf8(begin: bytes) -> bool:
+    """Whether it is UTF-8 without zeros, and long enough to be nothing else; as UTF-16, where nearly any two bytes are a character, it would be nonsense."""
+    with contextlib.suppress(UnicodeDecodeError):
+        codecs.getincrementaldecoder("utf-8")().decode(begin)
+        return len(begin) >= 100 and b"\0" not in begin
+    return False
 
 
 def decode_part(data: bytes, encoding: str, where: str, offset: int) -> str:
