@@ -28,7 +28,7 @@ STAMP = .venv/installed
 
 RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
 
-.PHONY: help demo demo-lr test test-slow test-export venv lint types build release bench clean
+.PHONY: help demo demo-lr test test-slow test-export venv lint types docs build release bench clean
 
 help:
 	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
@@ -38,6 +38,7 @@ help:
 	@echo "make test-export  install transformers, onnxruntime and llama.cpp beside (300 MB) and check what task=export writes with them"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
+	@echo "make docs    build the documentation as a site: build/site/index.html"
 	@echo "make build   build sdist and wheel into dist/  make bench   run the benchmarks"
 	@echo "make release install both archives into empty environments and train there"
 	@echo "make clean   remove .venv and all that tools left behind; runs/ and multirun/ stay"
@@ -58,7 +59,7 @@ test-slow: venv
 test-export: venv
 	$(VENV) -m nox --session export
 
-lint types build release bench: venv
+lint types docs build release bench: venv
 	$(VENV) -m nox --session $@
 
 venv: $(STAMP)

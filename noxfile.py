@@ -4,6 +4,8 @@ All sessions run in the one environment that ``make venv`` builds (.venv); nox m
 its companions are large and a second copy would prove nothing. Words after ``--`` go to the tool of the session.
 """
 
+import re
+import shutil
 from pathlib import Path
 
 import nox
@@ -97,6 +99,24 @@ def release(session: nox.Session, archive: str) -> None:
     session.chdir(folder)
     Path("text.txt").write_text("To be, or not to be, that is the question.\n" * 200, encoding="utf-8")
     session.run("gptshake", "model=tiny", "data=text_char", "data.path=text.txt", "trainer=cpu", "debug=smoke")
+
+
+@nox.session(venv_backend="venv")
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site in build/site, with an API reference from the docstrings; a broken link is an error."""
+    session.install("zensical==0.0.73", "mkdocstrings-python==2.0.11")  # newer pymdown-extensions than constraints.txt has
+    pages = ROOT / "build" / "docs"
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", pages)
+    for name, copy in (("README", "index"), ("CHANGELOG", "CHANGELOG"), ("CONTRIBUTING", "CONTRIBUTING")):
+        (pages / f"{copy}.md").write_text((ROOT / f"{name}.md").read_text(encoding="utf-8").replace("](docs/", "]("), encoding="utf-8")
+    for page in pages.rglob("*.md"):  # source files are named, not linked: they are not on the site
+        text = re.sub(r"\[([^\]]+)\]\((?:\.\./)*(?:src/[^)]*|LICENSE|NOTICE)\)", r"\1", page.read_text(encoding="utf-8"))
+        page.write_text(
+            text.replace("](../CHANGELOG.md", "](CHANGELOG.md").replace("](../CONTRIBUTING.md", "](CONTRIBUTING.md"), encoding="utf-8"
+        )
+    (pages / "reference.md").write_text("# API reference\n\n::: gptshake.api\n", encoding="utf-8")
+    session.run("zensical", "build", "--strict", "--clean")
 
 
 @nox.session

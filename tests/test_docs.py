@@ -11,7 +11,9 @@ import re
 import shlex
 import shutil
 import sys
+import tomllib
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,13 @@ def test_the_table_of_groups_lists_every_option_of_every_group() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", page, re.MULTILINE))
     assert {group: sorted(re.findall(r"`(\w+)`", names)) for group, names in rows.items()} == {group: options(group) for group in GROUPS}
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    sections = [*chain.from_iterable(entry.values() for entry in tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])]
+    listed = [page for section in sections for page in ([section] if isinstance(section, str) else section)]
+    made = {"index.md", "reference.md", "CONTRIBUTING.md", "CHANGELOG.md", "decisions/README.md"}  # by the session docs, or in folders
+    assert sorted(listed) == sorted(made | {page.name for page in (ROOT / "docs").glob("*.md")})
 
 
 def test_the_readme_is_one_screen() -> None:
