@@ -236,10 +236,9 @@ def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
     """The table of ``task=evaluate`` with these overrides: ``evaluate(["task.run=[<run>,<run>]", "data=text", "data.path=book.txt"])``."""
     import pandas as pd
 
-    from gptshake.tasks.evaluate import NESTED, evaluate
+    from gptshake.tasks.evaluate import evaluate
 
-    rows = evaluate(compose(["task=evaluate", *overrides]), lambda line: None)[1]
-    return pd.DataFrame(rows).drop(columns=NESTED)
+    return pd.DataFrame(evaluate(compose(["task=evaluate", *overrides]), lambda line: None)).drop(columns=["by_context", "each"])
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

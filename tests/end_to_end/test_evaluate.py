@@ -110,8 +110,16 @@ def test_runs_and_checkpoints_are_in_one_table_and_one_picture_and_the_worst_doc
 def test_the_text_of_a_run_is_known_when_it_is_named_and_training_text_is_pointed_out(commands: Any, runs: Path, book: Path) -> None:
     own = ("data=text", f"data.path={book}", *WHOLE[1:])
     assert evaluated(commands, runs, "task.run=characters", *own) == evaluated(commands, runs, "task.run=characters")
-    done = commands(runs, "task=evaluate", "task.run=characters", "task.split=train")
-    assert done.code == 0 and "task.split=train holds what the model was trained on" in done.out
+    for argv in (["task.split=train"], [*own[:2], "data.val_fraction=0.3"]):
+        done = commands(runs, "task=evaluate", "task.run=characters", *argv)
+        assert done.code == 0 and "holds text that a run was trained on" in done.out
+    assert "note" not in commands(runs, "task=evaluate", "task.run=characters", *own).out
+
+
+def test_a_text_that_utf_8_cannot_say_is_evaluated_and_written(commands: Any, runs: Path) -> None:
+    (runs / "torn.jsonl").write_text('{"text": "a torn \\ud800 text"}\n{"text": "\\udfff\\u001b[31m"}\n')
+    (row,) = evaluated(commands, runs, "task.run=bytes", "data=text", "data.path=torn.jsonl")
+    assert row["bytes"] == len("a torn ??? text???\x1b[31m") - 1 and row["each"]["document"] == ["torn.jsonl:1", "torn.jsonl:2"]
 
 
 def test_the_python_api_gives_the_same_table(commands: Any, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

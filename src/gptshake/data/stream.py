@@ -17,6 +17,7 @@ from gptshake.data.split import Spans
 from gptshake.tokenizer.protocol import Tokenizer
 from gptshake.tokenizer.unknown import Unknown, hidden
 
+BEGINNING = 100
 Ints = npt.NDArray[np.integer[Any]]
 
 
@@ -29,6 +30,7 @@ class Stream:
         starts, ends: where each document's first id is, and the one after its last.
         alone: whether each is read by itself, after an end of text; else the very first token is no target, as in training.
         counts: of the targets ``bytes``, ``characters``, ``words``, ``unknown`` characters, and the nats of these, ``hidden``.
+        beginnings: the first ``BEGINNING`` characters of each.
     """
 
     ids: Ints
@@ -36,6 +38,7 @@ class Stream:
     ends: Ints
     alone: bool
     counts: dict[str, npt.NDArray[Any]]
+    beginnings: list[str]
 
     def windows(self, block_size: int, stride: int) -> Ints:
         """``blocks`` of all documents in a row, or full ones of each; shape (n_windows, 3)."""
@@ -60,10 +63,11 @@ def blocks(n_targets: int, block_size: int, stride: int, *, full: bool = False) 
 def encoded(corpus: Corpus, spans: Spans, tokenizer: Tokenizer, of_training: Callable[[], Mapping[str, int]], *, alone: bool) -> Stream:
     """The documents of ``spans``; ``of_training``, asked if there are unknown characters, gives those of the training text."""
     eot = np.array([tokenizer.eot_id], tokenizer.encode("").dtype)
-    parts, lost, counts = list[Ints](), list[Counter[str]](), list[list[int]]()
+    parts, lost, counts, beginnings = list[Ints](), list[Counter[str]](), list[list[int]](), list[str]()
     for number, text in corpus.texts(spans):
         ids, size = tokenizer.encode(text), len(text.encode("utf-8", "surrogatepass"))
         parts += [eot, ids]
+        beginnings.append(text[:BEGINNING])
         lost.append(Counter(hidden(tokenizer, ids, text)))
         first = b""
         if not (alone or number) and len(ids):  # it is no target
@@ -74,5 +78,6 @@ def encoded(corpus: Corpus, spans: Spans, tokenizer: Tokenizer, of_training: Cal
         counts.append([size - len(first), len(text) - len(first.decode("utf-8", "ignore")), n_words, lost[-1].total()])
     seen = of_training() if any(one.total() for one in lost) else {}
     named = dict(zip(("bytes", "characters", "words", "unknown"), np.array(counts).T, strict=True))
+    named["hidden"] = np.array([Unknown.of(0, one, seen).nats for one in lost])
     starts, ends = np.cumsum([len(part) for part in parts]).reshape(-1, 2).T
-    return Stream(np.concatenate(parts), starts, ends, alone, named | {"hidden": np.array([Unknown.of(0, one, seen).nats for one in lost])})
+    return Stream(np.concatenate(parts), starts, ends, alone, named, beginnings)

@@ -1,7 +1,7 @@
 """What ``task=evaluate`` prints: the text, a line for each checkpoint, and the documents with the most bits per byte."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from gptshake.console import aligned, cut, one_line
 from gptshake.estimate.formatting import counted, three_digits
 
-HEAD = ["run", "step", "tokens", "loss", "±", "perplexity", "bits/byte", "±", "bits/character", "±", "per word", "per byte", "unknown", ""]
+HEAD = ["run", "step", "tokens", "loss", "±", "perplexity", "bits/byte", "±", "bits/char", "±", "word ppl.", "byte ppl.", "unknown", ""]
 SHOWN = 60  # columns of a document's name, and of its beginning
 Rows = Sequence[Mapping[str, Any]]
 
@@ -26,8 +26,8 @@ def error_text(error: float | None) -> str:
     return "" if error is None else f"{error:.4f}"
 
 
-def evaluation_text(rows: Rows, n_worst: int, beginnings: Callable[[Sequence[int]], list[str]]) -> str:
-    """The table, and the worst documents by the mean over its lines; ``beginnings`` gives how documents begin, by number."""
+def evaluation_text(rows: Rows, n_worst: int) -> str:
+    """The table, and the worst documents by the mean over its lines."""
     table, worst = [HEAD], [["bits/byte", "bytes", "document", "begins with"]]
     for row in rows:
         loss, bpb, bpc = ((f"{row[name]:.4f}", error_text(row[f"{name}_error"])) for name in ("loss", "bpb", "bpc"))
@@ -38,8 +38,9 @@ def evaluation_text(rows: Rows, n_worst: int, beginnings: Callable[[Sequence[int
     each, sizes = rows[0]["each"], np.array(rows[0]["each"]["bytes"])
     nats = np.mean([np.add(row["each"]["nats"], row["each"]["hidden"]) for row in rows], axis=0)
     bits = nats / math.log(2) / np.maximum(sizes, 1)
-    order = np.argsort(-bits, kind="stable")[:n_worst].tolist()
-    for number, text in zip(order, beginnings(order), strict=True):
-        name = cut(each["document"][number], SHOWN, "…")
-        worst.append([f"{bits[number]:.4f}", f"{sizes[number]:,}", name, cut(one_line(text), SHOWN, "…")])
-    return "\n".join([*titles(rows), "", aligned(table, left=(0,)), *(["", aligned(worst, left=(2,))] if len(bits) > 1 else [])])
+    for number in np.argsort(-bits, kind="stable")[:n_worst].tolist():
+        name, text = (cut(one_line(each[key][number]), SHOWN, "…") for key in ("document", "begins"))
+        worst.append([f"{bits[number]:.4f}", f"{sizes[number]:,}", name, text])
+    return "\n".join(
+        [*titles(rows), "", aligned(table, left=(0,)), *(["", aligned(worst, left=(2,))] if len(worst) > 1 and len(bits) > 1 else [])]
+    )

@@ -71,6 +71,17 @@ def runs_csv(entries: Sequence[Entry]) -> str:
     return _csv(used, table[used].to_numpy(dtype=object))
 
 
+def evaluation_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """An object for each checkpoint: its figures, every document, and the loss by context."""
+    return json.dumps(_plain([dict(row) for row in rows]), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def evaluation_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each checkpoint with its figures."""
+    head = [name for name, value in rows[0].items() if not isinstance(value, dict)]
+    return _csv(head, [[row[name] for name in head] for row in rows])
+
+
 def study_csv(study: Rows) -> str:
     """``study_table`` as CSV."""
     return _csv(*study_table(study))

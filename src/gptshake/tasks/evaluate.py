@@ -23,12 +23,10 @@ from gptshake.estimate.evaluation import figures
 from gptshake.files import expanded, sha256_text, written
 from gptshake.record.index import Entry, read_entry
 from gptshake.report.evaluation import evaluation_text
-from gptshake.report.export import STDOUT, check_targets, deliver
+from gptshake.report.export import STDOUT, check_targets, deliver, evaluation_csv, evaluation_json
 from gptshake.setup.instantiate import chosen_runs, make, tokenizer_of, trained
 from gptshake.tokenizer.protocol import Tokenizer, boundary
 from gptshake.tokenizer.unknown import hidden
-
-NESTED = ["by_context", "each"]  # of a row: tables, which CSV has no place for
 
 
 class Text(NamedTuple):
@@ -48,33 +46,23 @@ def run(context: Context) -> None:
         DataError: there is nothing to evaluate.
         RecordError: there is no such run.
     """
-    import pandas as pd
-
     from gptshake.report.plots_tasks import draw_evaluation
 
     task = context.config.task
     targets = {"task.csv": task.csv, "task.json": task.json}
     check_targets(targets)
     aloud = STDOUT not in targets.values()
-    text, rows = evaluate(context.config, lambda line: print(printable(line), file=sys.stdout if aloud else sys.stderr, flush=True))
-
-    def beginnings(documents: Sequence[int]) -> list[str]:
-        return [next(text.corpus.texts(text.spans[[number]]))[1][:200] for number in documents]
-
+    rows = evaluate(context.config, lambda line: print(printable(line), file=sys.stdout if aloud else sys.stderr, flush=True))
     if aloud:
-        print(printable(evaluation_text(rows, task.worst, beginnings)))
+        print(printable(evaluation_text(rows, task.worst)))
         print(written(lambda: draw_evaluation(rows, expanded(task.folder))))
-    table = pd.DataFrame(rows)
-    for target, content in (
-        (task.csv, table.drop(columns=NESTED).to_csv(index=False)),
-        (task.json, table.to_json(orient="records", double_precision=15)),
-    ):
-        if target and (file := deliver(content, str(target))) and aloud:
+    for target, table in ((task.csv, evaluation_csv), (task.json, evaluation_json)):
+        if target and (file := deliver(table(rows), str(target))) and aloud:
             print(f"  {file}")
 
 
-def evaluate(cfg: DictConfig, say: Say) -> tuple[Text, list[dict[str, Any]]]:
-    """The text, and the figures of every run and checkpoint on it; errors as of ``run``."""
+def evaluate(cfg: DictConfig, say: Say) -> list[dict[str, Any]]:
+    """The figures of every run and checkpoint; errors as of ``run``."""
     from gptshake.training.checkpoint import our_state, weights_chosen
 
     task, entries, rows = cfg.task, [read_entry(path) for path in chosen_runs(cfg)], list[dict[str, Any]]()
@@ -83,6 +71,7 @@ def evaluate(cfg: DictConfig, say: Say) -> tuple[Text, list[dict[str, Any]]]:
     words = [task.checkpoints] if isinstance(task.checkpoints, str | int) else task.checkpoints
     files = [[file for word in words for file in weights_chosen(entry.path, str(word))] for entry in entries]
     text = chosen_text(cfg, entries, say)
+    names = text.corpus.ids(text.spans)
     about = {"text": text.label, "split": text.split, "stride": task.stride, "rolling": task.rolling, "documents": len(text.spans)}
     for entry, of_run in zip(entries, files, strict=True):
         recompose = partial(recomposed, entry.path, [])
@@ -95,23 +84,24 @@ def evaluate(cfg: DictConfig, say: Say) -> tuple[Text, list[dict[str, Any]]]:
                 raise ConfigError(f"task.stride={task.stride} is longer than the context of {entry.id}: give it 1 to {context} tokens.")
             with progress(say, f"evaluating {entry.id}, step {step}", float(stream.counts["bytes"].sum())) as show:
                 found = scored(model, stream, stream.windows(context, task.stride or context), show)
-            found["each"]["document"] = text.corpus.ids(text.spans)
+            found["each"] |= {"document": names, "begins": stream.beginnings}
             rows.append({"run": entry.id, "step": step, "model": entry.source, "context": context, **about, **found})
-    return text, rows
+    return rows
 
 
 def chosen_text(cfg: DictConfig, entries: Sequence[Entry], say: Say) -> Text:
     """The documents of ``task.split`` of ``data=``, or of the text that all runs were trained on."""
-    rule = ("data.split", "data.val_fraction", "data.test_fraction")
+    rule = ("split", "val_fraction", "test_fraction")
     texts = [str(entry.part("data").get("text") or entry.path) for entry in entries]  # older records lack it
-    if cfg.data is None and len({str([text, *map(entry.config.get, rule)]) for text, entry in zip(texts, entries, strict=True)}) > 1:
+    splits = {str([text, *(entry.config.get(f"data.{key}") for key in rule)]) for text, entry in zip(texts, entries, strict=True)}
+    if cfg.data is None and len(splits) > 1:
         raise ConfigError("These runs were trained on different texts or splits: choose the text to compare them on with data=.")
     data = cfg.data or recomposed(entries[0].path, []).data
     named = sha256_text(json.dumps(make(data.documents).fingerprint(), sort_keys=True))  # as in a record
     own = cfg.data is None or named in texts
     split = cfg.task.split if cfg.task.split != "auto" else "val" if own else "all"
-    if own and split in ("all", "train"):
-        say(f"note: task.split={split} holds what the model was trained on.")
+    if named in texts and (split in ("all", "train") or str([named, *map(data.get, rule)]) not in splits):
+        say(f"note: task.split={split} holds text that a run was trained on.")
     return text_of(cfg, data, split, say)
 
 
