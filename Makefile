@@ -28,7 +28,7 @@ STAMP = .venv/installed
 
 RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
 
-.PHONY: help demo demo-lr test test-slow test-export venv lint types docs build release bench clean
+.PHONY: help demo demo-lr test test-slow test-export test-trackers venv lint types docs build release bench clean
 
 help:
 	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
@@ -36,6 +36,7 @@ help:
 	@echo "make test    set up, then run the tests (about six minutes on two CPU cores)"
 	@echo "make test-slow  the rest: whole sweeps, kills, resumes, reproductions (about as long again)"
 	@echo "make test-export  install transformers, onnxruntime and llama.cpp beside (300 MB) and check what task=export writes with them"
+	@echo "make test-trackers  install MLflow and trackio beside (80 MB) and check what logger=mlflow and logger=trackio write"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
 	@echo "make docs    build the documentation as a site: build/site/index.html"
@@ -58,6 +59,9 @@ test-slow: venv
 
 test-export: venv
 	$(VENV) -m nox --session export
+
+test-trackers: venv
+	$(VENV) -m nox --session trackers
 
 lint types docs build release bench: venv
 	$(VENV) -m nox --session $@

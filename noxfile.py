@@ -19,7 +19,12 @@ WORKERS = ("-n", "2", "--dist", "loadfile")  # two test files at a time; `-- -n 
 EXPORT = ("transformers", "rich", "markdown-it-py", "mdurl", "typer", "shellingham", "annotated-doc", "gguf", "xllamacpp")
 EXPORT += ("onnx", "onnx-ir", "ml_dtypes", "onnxscript", "onnxruntime", "flatbuffers")
 
-nox.options.sessions = ["lint", "types", "tests", "slow", "export"]
+# What the extras `mlflow` and `trackio` need for a database in a file; what they need for a server or a hub is left out.
+TRACKERS = ("mlflow-skinny", "cachetools", "cffi", "cloudpickle", "cryptography", "databricks-sdk", "fastapi", "pycparser", "python-dotenv")
+TRACKERS += ("importlib-metadata", "zipp", "sqlparse", "starlette", "annotated-doc", "trackio", "gradio-client", "orjson")
+TRACKERS += ("python-multipart", "uvicorn")
+
+nox.options.sessions = ["lint", "types", "tests", "slow", "export", "trackers"]
 nox.options.default_venv_backend = "none"
 
 
@@ -33,13 +38,13 @@ def run(session: nox.Session, *command: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, but for those marked slow."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export and not lm_eval")
+    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export and not lm_eval and not trackers")
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests marked slow: whole sweeps, kills, resumes, reproductions."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export and not lm_eval")
+    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export and not lm_eval and not trackers")
 
 
 @nox.session
@@ -48,12 +53,23 @@ def export(session: nox.Session) -> None:
 
     They lie in a folder of their own and not in .venv, because Lightning imports transformers at every start where it finds it.
     """
-    folder = PYTHON.parents[1] / "export"
-    if not (folder / "xllamacpp").exists():
-        pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
-        session.run(*pip, "--no-deps", "--constraint", "constraints.txt", "--target", str(folder), *EXPORT)
+    beside(session, "export", EXPORT)
+
+
+@nox.session
+def trackers(session: nox.Session) -> None:
+    """Run the tests of ``logger=mlflow`` and ``logger=trackio`` with these packages, which a plain installation lacks."""
+    beside(session, "trackers", TRACKERS)
+
+
+def beside(session: nox.Session, marker: str, packages: tuple[str, ...]) -> None:
+    """Run the tests of a marker with packages in a folder of .venv that nothing else sees."""
+    folder = PYTHON.parents[1] / marker
+    if not all(list(folder.glob(f"{name.replace('-', '_')}-*.dist-info")) for name in packages):
+        pip = (str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--upgrade")
+        session.run(*pip, "--no-deps", "--constraint", "constraints.txt", "--target", str(folder), *packages)
     session.env["PYTHONPATH"] = str(folder)
-    run(session, "-m", "pytest", "-m", "export")
+    run(session, "-m", "pytest", "-m", marker)
 
 
 @nox.session

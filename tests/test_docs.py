@@ -24,6 +24,7 @@ from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.multirun import first_choice
+from gptshake.config.overrides import written_out
 from gptshake.config.validate import check, check_groups, trains
 from gptshake.estimate.formatting import short_count
 from gptshake.model.config import GPTConfig
@@ -113,7 +114,7 @@ def test_a_documented_command_is_accepted(command: str, book: Path, tmp_path: Pa
     assert parsed.multirun or not any(override.is_sweep_override() for override in overrides), "several values need -m"
     if parsed.help or parsed.version:
         return
-    cfg = checked_compose([chosen for override in overrides if (chosen := first_choice(override)) is not None])
+    cfg = checked_compose(written_out([chosen for override in overrides if (chosen := first_choice(override)) is not None]))
     check(cfg)
     if cfg.resume is None and trains(cfg):
         check_groups(cfg)

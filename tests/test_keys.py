@@ -14,7 +14,7 @@ from gptshake.record.index import flat
 from gptshake.record.provenance import config_sha256
 from gptshake.report.changes import changed_keys
 
-CONFIG = ["model=tiny", "data=text_char", "data.path=a.txt", "callbacks=noise_scale", "logger=wandb"]
+CONFIG = ["model=tiny", "data=text_char", "data.path=a.txt", "callbacks=[noise_scale,notify]", "logger=wandb"]
 
 
 def config(*overrides: str) -> dict[str, Any]:

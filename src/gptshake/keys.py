@@ -13,7 +13,7 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         (RESUME, RESULT, STUDY),  # conf_shadow: what the files say is in their keys
         "paths data.documents.cache logger note dirty resume conf_shadow study data.workers data.verify trainer.save_minutes "
-        "trainer.price_per_hour callbacks.progress callbacks.samples callbacks.advice callbacks.plots callbacks.noise_scale",
+        "trainer.price_per_hour callbacks.progress callbacks.samples callbacks.advice callbacks.plots callbacks.noise_scale callbacks.notify",
     ),
     (
         (RESUME, RESULT),
@@ -29,7 +29,7 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
 )
 TABLE = {key: free for free, keys in _ROWS for key in keys.split()}
-CALLBACKS = ("default", "none", "noise_scale")  # packaged options of the group: they hold the callbacks above
+CALLBACKS = ("default", "none", "noise_scale", "notify")  # packaged options of the group: they hold the callbacks above
 _OWN = {"callbacks": 2, "data": 1, "trainer": 1}  # group -> parts of the key of the node that has the _target_
 
 
@@ -54,8 +54,8 @@ def _row(key: str) -> tuple[str, ...]:
 
 
 def key_of(override: str) -> str:
-    """The dotted key of an override, without Hydra's ``+`` and ``~`` signs: ``++a.b=1`` gives ``a.b``."""
-    return override.split("=", 1)[0].lstrip("+~")
+    """The dotted key of an override, without Hydra's ``+`` and ``~`` signs: ``++a.b=1`` gives ``a.b``, ``+a@a.b=c`` gives ``a``."""
+    return override.split("=", 1)[0].lstrip("+~").partition("@")[0]
 
 
 def about(overrides: Iterable[str], question: str) -> list[str]:

@@ -144,8 +144,13 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 
 def choices(hydra: Any) -> dict[str, str]:
-    """Which option each group has, by Hydra's own node: group -> option, groups without one left out."""
-    return {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None and "/" not in str(group)}
+    """Which option each group has, by Hydra's own node: group -> option, or options with commas; groups without one left out."""
+    found = dict[str, str]()
+    for key, name in sorted(hydra.runtime.choices.items(), key=lambda item: "@" in str(item[0])):
+        group, at, _ = str(key).partition("@")
+        if name is not None and "/" not in group:
+            found[group] = f"{found[group]},{name}" if at and found.get(group, "none") != "none" else str(name)
+    return found
 
 
 class Callbacks:

@@ -3,11 +3,13 @@
     resume=<run>              the stored overrides and frozen ``auto`` values of the run, before the new ones
     optimizer.lr=from:<run>   the rate that ``task=find_lr`` or a sweep found, as a number; its origin is kept in the record
     experiment=<path>.yaml    what the file says, so that the run can be repeated without it
+    logger=[wandb,mlflow]     a node for each, logger.wandb and logger.mlflow
     task.run=<run>            the config of a run, for a task that reads it or runs it once more
 
 A stored config.yaml is only compared with the result, never instantiated. From a record come values only (``values.py``).
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +41,7 @@ ABOUT_LR = (
     "trainer.gradient_clip_val",
 )
 # A repetition takes these from today: places, trackers, remarks, what is about a sweep as a whole, a limit in seconds.
-NOT_REPEATED = ("paths", "logger", "note", "study", "sampler", "pruner", "executor", "trainer.max_time")
+NOT_REPEATED = ("paths", "logger", "note", "study", "sampler", "pruner", "executor", "trainer.max_time", "callbacks.notify")
 # Where something lies may differ as long as it is the same thing, which its fingerprint says.
 MOVED = ("init_from", "tokenizer.path", "data.path", "data.documents.path")
 _CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
@@ -85,7 +87,8 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
     for text in map(str, record["overrides"]):
         key = key_of(text)
         group = key.partition(".")[0]
-        if key in ("dirty", "resume", "paths.run_dir") or (group in ("callbacks", "logger") and key != group and group in new_keys):
+        of_option = group in ("callbacks", "logger") and not text.startswith(f"{group}=")
+        if key in ("dirty", "resume", "paths.run_dir") or (of_option and group in new_keys):
             continue  # of that run alone; or another option of the group was typed, which may not have the key
         if SECRET in text:
             if key not in new_keys and (not is_free(key, RESUME) or key.startswith("data.")):
@@ -321,7 +324,16 @@ def written_out(overrides: list[str]) -> list[str]:
         lines = [line for line in lines if key_of(line) not in LIMITS]
         if len(named) > len(files):
             lines += [f"{limit}=null" for limit in LIMITS if limit not in limits]
-    return lines + rest
+    return [each for text in lines + rest for each in _each_logger(text)]
+
+
+def _each_logger(text: str) -> list[str]:
+    """``logger=[wandb,mlflow]`` as a node for each, as Hydra would mix their keys; any other override as it is."""
+    if key_of(text) != "logger" or not text.partition("=")[2].startswith("["):
+        return [text]
+    names: Any = parse_overrides([text])[0].value()
+    nodes = {re.sub(r"\W", "_", str(name)): name for name in names}
+    return ["logger=none", *(f"+logger@logger.{node}={name}" for node, name in nodes.items())]
 
 
 def as_options(overrides: list[str], folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from gptshake.estimate.budget import AUTO
 from gptshake.hardware import KNOWN_GPUS
 from gptshake.model.config import GPTConfig
 from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, LinearConfig, OneCycleConfig, SGDConfig, WSDConfig
-from gptshake.record.trackers.config import TensorBoardConfig, WandbConfig
+from gptshake.record.trackers.config import MlflowConfig, TensorBoardConfig, TrackioConfig, WandbConfig
 from gptshake.tokenizer.config import BPEConfig, ByteConfig, CharConfig, GPT2Config, HFBPEConfig, SentencePieceConfig
 from gptshake.training.config import TrainerConfig
 
@@ -27,7 +27,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "scheduler": {"gpt3": GPT3Config, "one_cycle": OneCycleConfig, "cosine": CosineConfig, "constant": ConstantConfig}
     | {"linear": LinearConfig, "wsd": WSDConfig},
     "trainer": {"trainer": TrainerConfig},
-    "logger": {"wandb": WandbConfig, "tensorboard": TensorBoardConfig},
+    "logger": {"wandb": WandbConfig, "tensorboard": TensorBoardConfig, "mlflow": MlflowConfig, "trackio": TrackioConfig},
 }
 
 
@@ -103,6 +103,7 @@ def _is_folder_name(value: Any) -> bool:
 _TEXT: Rule = _is_text, "it is a text"
 _ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a text, which may be empty"
 _TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
+_ADDRESS: Rule = lambda value: str(value).startswith(("http://", "https://")), "it is an address that begins with http:// or https://"
 _STOPS: Rule = _are_stops, "it is a text, or a list of texts in brackets, none of them empty"
 # Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
 _RANGES: dict[str, Rule] = {
@@ -124,8 +125,8 @@ _RANGES: dict[str, Rule] = {
     "task.passes": _number(16, whole=True),
     "callbacks.samples.n_tokens task.n_tokens": _number(1, 10**6, whole=True),
     "optimizer.lr optimizer.eps optimizer.embedding_lr_mult trainer.max_epochs? trainer.hours? trainer.gradient_clip_val? "
-    "trainer.save_minutes callbacks.progress.every_s task.seconds task.repetition_penalty task.hours? task.low task.high hydra.sweeper.hours? "
-    "hydra.sweeper.timeout? hydra.sweeper.trial_timeout?": _number(0, open="low"),
+    "trainer.save_minutes callbacks.progress.every_s callbacks.notify.timeout task.seconds task.repetition_penalty task.hours? task.low task.high "
+    "hydra.sweeper.hours? hydra.sweeper.timeout? hydra.sweeper.trial_timeout?": _number(0, open="low"),
     "optimizer.weight_decay trainer.price_per_hour? callbacks.samples.temperature task.temperature task.tolerance "
     "task.price_per_hour?": _number(0),
     "optimizer.beta1 optimizer.beta2 optimizer.momentum data.test_fraction": _number(0, 1, open="high"),
@@ -135,12 +136,14 @@ _RANGES: dict[str, Rule] = {
     "task.trains task.sweeps task.range_test task.trust task.yes task.trials task.interactive task.rolling hydra.sweeper.sampler.multivariate "
     "hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (lambda value: isinstance(value, bool), "it is true or false"),
     "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
-    "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir logger.project? "
+    "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir "
+    "logger.project? logger.experiment? logger.uri? callbacks.notify.command? "
     "task.prompt_file? task.jsonl? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
     "task.filter?": _TEXT,
     "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,
     "task.stop?": _STOPS,
+    "callbacks.notify.url?": _ADDRESS,
     "hydra.sweeper.search_space?": (
         lambda value: isinstance(value, Mapping),
         "it maps keys to ranges, as in {optimizer.lr: 'interval(1e-4,1e-2)'}",
@@ -166,8 +169,12 @@ _WORDS = {
 RULES = {name.rstrip("?"): rule for names, rule in _RANGES.items() for name in names.split()}
 WORDS = {name.rstrip("?"): words for name, words in _WORDS.items()}
 MAY_BE_NULL = {name[:-1] for names in (*_RANGES, *_WORDS) for name in names.split() if name.endswith("?")}
+_EACH = {f"logger.{name}.{key[7:]}": key for name in SCHEMAS["logger"] for key in (*RULES, *WORDS) if key.startswith("logger.")}
+RULES |= {each: RULES[key] for each, key in _EACH.items() if key in RULES}  # one of several trackers has the keys of the only one
+WORDS |= {each: WORDS[key] for each, key in _EACH.items() if key in WORDS}
+MAY_BE_NULL |= {each for each, key in _EACH.items() if key in MAY_BE_NULL}
 TEXT_KEYS = tuple(
-    key for key, rule in RULES.items() if rule in (_TEXT, _ANY_TEXT, _TEXTS, _STOPS) or key == "study"
+    key for key, rule in RULES.items() if rule in (_TEXT, _ANY_TEXT, _TEXTS, _STOPS, _ADDRESS) or key == "study"
 )  # quoted as they are typed
 LIST_KEYS = tuple(key for key, rule in RULES.items() if rule in (_TEXTS, _STOPS))  # take several texts, in brackets
 RULES |= {f"data.documents.{key[5:]}": rule for key, rule in RULES.items() if key.startswith("data.")}  # the source's own

@@ -55,7 +55,7 @@ OPTIONS = {
     "optimizer": {"adam": "adamw", "momentum": "sgd", "nesterov": "sgd"},
     "scheduler": {"none": "constant", "warmup": "constant", "cosine_annealing": "cosine", "onecyclelr": "one_cycle", "trapezoidal": "wsd"},
     "trainer": {"cuda": "gpu", "mps": "auto", "single": "auto", "default": "auto", "multi_gpu": "ddp", "tpu": "auto", "deepspeed": "fsdp"},
-    "logger": {"tb": "tensorboard", "csv": "none", "false": "none", "off": "none", "null": "none", "wb": "wandb", "mlflow": "wandb"},
+    "logger": {"tb": "tensorboard", "csv": "none", "false": "none", "off": "none", "null": "none", "wb": "wandb"},
     "sampler": {"bayes": "tpe", "bayesian": "tpe", "optuna": "tpe", "gaussian": "gp", "botorch": "gp", "sobol": "qmc", "halton": "qmc"}
     | {"cma": "cmaes", "evolution": "cmaes", "uniform": "random"},
     "pruner": {"asha": "hyperband", "successive_halving": "hyperband", "false": "none", "nop": "none", "default": "patient"},

@@ -24,6 +24,7 @@ from gptshake.estimate.formatting import parse_bytes, short_bytes
 from gptshake.hardware import check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import flat
+from gptshake.redaction import learn
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -51,6 +52,8 @@ def check_groups(cfg: DictConfig, needed: Iterable[str] = ("model", "data", "tok
 def check(cfg: DictConfig) -> None:
     _check_missing(cfg)
     _check_parts(cfg)
+    if isinstance(url := OmegaConf.select(cfg, "callbacks.notify.url"), str):
+        learn("WEBHOOK", url)  # its path is often a secret
     for key in (*RULES, *WORDS):
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
@@ -104,6 +107,7 @@ def _check_parts(cfg: DictConfig) -> None:
     if sweeper and not str(sweeper.get("_target_")).startswith(("hydra_plugins.", "hydra._internal.")):
         raise ConfigError(f"hydra.sweeper._target_={sweeper.get('_target_')} is no sweeper: choose one with hydra/sweeper=study or basic.")
     parts = [f"callbacks.{name}" for name in cfg.callbacks or {}]
+    parts += [f"logger.{name}" for name in cfg.logger or {} if "_target_" not in cfg.logger]  # of several trackers
     parts += [f"hydra.sweeper.{name}" for name in ("sampler", "pruner", "executor") if name in sweeper]
     for path in (*(name for name in GROUPS if OmegaConf.is_config(cfg.get(name))), *parts, "data.documents"):
         node = OmegaConf.select(cfg, path)

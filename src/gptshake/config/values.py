@@ -1,7 +1,7 @@
 """From a record, which may be somebody else's, come values only: what else a stored override says is named, so that it can be refused.
 
 It may choose packaged options and the user's own present ones, and set plain values. It may not name anything to call, read the
-environment, configure Hydra or start a task that leaves no record.
+environment, configure Hydra, notify somebody or start a task that leaves no record.
 """
 
 import re
@@ -24,14 +24,14 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
     """Why a stored override is more than a value or a known option; empty if it is not.
 
     Args:
-        resolvers: whether ``${name:...}`` is allowed, as in the user's own records.
+        resolvers: whether ``${name:...}`` and ``callbacks.notify`` are allowed, as in the user's own records.
     """
     override = parse_overrides([text])[0]
     key, folders = override.key_or_group, [packaged_conf(), *local_confs()]
     root = re.split(r"[./]", key)[0]
     if root == "hydra":
         return "it configures Hydra"
-    if override.package is not None:
+    if override.package is not None and (key != "logger" or not override.package.startswith("logger.")):  # one of several trackers
         return "it moves an option to another place"
     if override.type is OverrideType.DEL:
         return ""
@@ -50,6 +50,8 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
             named = {name for file in files for name in _TARGET.findall(file.read_text(encoding="utf-8", errors="replace"))}
             if not path.endswith("._target_") or root == "task" or leaf not in named | OLD_TARGETS.keys():
                 return f"{path} names something to call that is neither packaged nor in ./conf"
+        if path.startswith("callbacks.notify.") and leaf is not None and not resolvers:
+            return "it runs or calls something when the run has ended"
         if isinstance(leaf, str) and _RESOLVER.search(leaf) and not resolvers:
             return "it reads something outside of the config"
     return ""

@@ -26,9 +26,11 @@ from gptshake.estimate.formatting import counted, duration, short_bytes, short_c
 from gptshake.files import sha256_text
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
+from gptshake.record.trackers.lightning import as_tracker
+from gptshake.record.trackers.protocol import Tracker
 from gptshake.redaction import redact_code, redacted
 from gptshake.setup.costs import available_memory, memory, model_costs, overhead
-from gptshake.setup.instantiate import initial_run
+from gptshake.setup.instantiate import initial_run, make
 from gptshake.setup.resolve import resolved_source
 from gptshake.setup.schedule import lr_transfer_note, recorded_warmup, schedule_of, schedule_text, warmup_notes, warmup_of
 from gptshake.signals import stop_behind
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
 
 RESOLVED = [f"data.{key}" for key in ("batch_size", "micro_batch_size", "workers")]
 RESOLVED += [f"trainer.{key}" for key in ("accelerator", "devices", "precision", "threads", "val_check_interval")]
+
+
+def trackers_of(cfg: DictConfig) -> list[Tracker]:
+    """What ``logger=`` names, one tracker or several."""
+    logger: Any = cfg.logger or {}
+    return [as_tracker(make(node)) for node in ([logger] if "_target_" in logger else logger.values())]
 
 
 def open_run(context: Context) -> Run:

@@ -18,7 +18,6 @@ from gptshake.estimate.budget import parse_max_time
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, column_chunks
 from gptshake.record.run import NullRun
-from gptshake.record.trackers.lightning import as_tracker
 from gptshake.setup.costs import check_run_capacity, model_costs
 from gptshake.setup.instantiate import (
     builder,
@@ -31,7 +30,7 @@ from gptshake.setup.instantiate import (
     set_torch,
     training_step,
 )
-from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan
+from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan, trackers_of
 from gptshake.setup.schedule import recorded_warmup, schedule_of
 from gptshake.signals import SIGNALS
 from gptshake.training.config import TrainerConfig
@@ -62,8 +61,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
     check_run_capacity(cfg, store, budget, spec.path)
     check_importable(cfg)
-    if cfg.logger:
-        context.trackers = [as_tracker(make(cfg.logger))]  # what it refuses leaves no directory behind
+    context.trackers = trackers_of(cfg)  # what it refuses leaves no directory behind
     device, trainer = context.device, cfg.trainer
     with ExitStack() as ends:
         lock = RunLock(spec.path)

@@ -28,11 +28,10 @@ from gptshake.processes import ASKED_BY, run_command
 from gptshake.record.index import read_index
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
-from gptshake.record.trackers.lightning import as_tracker
 from gptshake.report import study_stats
 from gptshake.setup import lifecycle, lr_finder
 from gptshake.setup.costs import model_costs
-from gptshake.setup.instantiate import make
+from gptshake.setup.lifecycle import trackers_of
 from gptshake.setup.schedule import planned_schedule, planned_warmup_steps, schedule_text
 from gptshake.signals import SIGNALS
 
@@ -111,8 +110,7 @@ def _find(context: Context, record: Run) -> dict[str, float]:
     record.finish("ok", None, summary)
     for line in find_lr_text(record.info, _training_overrides(context.spec.overrides)):
         record.say(line)
-    if cfg.logger:  # all at once: there is nothing to see before
-        tracker = as_tracker(make(cfg.logger))
+    for tracker in trackers_of(cfg):  # all at once: there is nothing to see before
         tracker.start(record)
         for picture in pictures:
             tracker.image(picture.stem, picture)

@@ -54,7 +54,8 @@ def upload(entry: Entry) -> str:
     lock = RunLock(entry.path)
     try:
         record = Run.open(entry.path)
-        known = (record.config().get("logger") or {}) | {key: value for key, value in entry.part("wandb").items() if value}
+        logger = record.config().get("logger") or {}
+        known = logger.get("wandb", logger) | {key: value for key, value in entry.part("wandb").items() if value}
         options = {key: value for key, value in known.items() if key in ("project", "entity", "every", "artifacts")}
         tracker = WandbTracker(**options, mode="online")
         tracker.waits = True

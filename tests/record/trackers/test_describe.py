@@ -1,5 +1,5 @@
 from gptshake.record.run import Run
-from gptshake.record.trackers.wandb import describe
+from gptshake.record.trackers.process import describe
 
 
 def test_a_run_is_described_from_its_record_alone(run: Run) -> None:

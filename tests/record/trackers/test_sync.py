@@ -9,7 +9,7 @@ import pytest
 
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
-from gptshake.record.trackers import wandb as tracker_module
+from gptshake.record.trackers import process as tracker_module
 from gptshake.record.trackers.wandb import WandbTracker
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
-from gptshake.record.trackers import wandb as tracker_module
+from gptshake.record.trackers import process as tracker_module
 from gptshake.record.trackers.config import WandbConfig
 from gptshake.record.trackers.wandb import WandbTracker
 
@@ -405,10 +405,11 @@ def test_a_service_that_is_killed_or_freezes_holds_back_neither_a_run_nor_its_pr
 import os, sys, time
 from pathlib import Path
 from gptshake.record.run import Run
-from gptshake.record.trackers import wandb as tracker_module
+from gptshake.record.trackers import process as tracker_module
 tracker_module.FINISH_SECONDS = 1
 run = Run.open(Path(sys.argv[1]))
-tracker = tracker_module.WandbTracker(every=1)
+from gptshake.record.trackers.wandb import WandbTracker
+tracker = WandbTracker(every=1)
 tracker.start(run)
 def children(pid):
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]

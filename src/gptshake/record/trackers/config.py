@@ -21,3 +21,22 @@ class TensorBoardConfig:
 
     every: int = 10  # optimizer steps per logged row
     _target_: str = "gptshake.record.trackers.tensorboard.TensorBoardTracker"
+
+
+@dataclass
+class MlflowConfig:
+    """MLflow."""
+
+    experiment: str | None = None  # null is that of the variable MLFLOW_EXPERIMENT_NAME, else gptshake
+    uri: str | None = None  # database or server; null is that of the variable MLFLOW_TRACKING_URI, else sqlite:///mlflow.db
+    every: int = 10  # optimizer steps per logged row
+    _target_: str = "gptshake.record.trackers.mlflow.MlflowTracker"
+
+
+@dataclass
+class TrackioConfig:
+    """trackio."""
+
+    project: str = "gptshake"
+    every: int = 10  # optimizer steps per logged row
+    _target_: str = "gptshake.record.trackers.trackio.TrackioTracker"

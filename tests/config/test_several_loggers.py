@@ -1,0 +1,62 @@
+"""``logger=[wandb,mlflow]``: several trackers at once, each with keys of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from gptshake.config.compose import choices, compose
+from gptshake.config.compose_errors import checked_compose
+from gptshake.config.overrides import stored_overrides, written_out
+from gptshake.config.validate import fault
+from gptshake.config.values import more_than_a_value
+from gptshake.errors import ConfigError
+
+RUN = ["model=tiny", "data=wiki_char"]
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose(written_out([*RUN, *overrides]), with_hydra=True)
+
+
+def test_each_has_a_node_with_its_own_keys() -> None:
+    cfg = composed("logger=[wandb,tensorboard]", "logger.wandb.project=mine", "logger.tensorboard.every=3")
+    assert cfg.logger.wandb == compose([*RUN, "logger=wandb", "logger.project=mine"]).logger
+    assert cfg.logger.tensorboard == compose([*RUN, "logger=tensorboard", "logger.every=3"]).logger
+    assert choices(cfg.hydra)["logger"] == "tensorboard,wandb"
+
+
+def test_a_file_lists_them_as_the_shell_does(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("defaults:\n- override /logger: [wandb, tensorboard]\n")
+    assert composed(f"experiment={tmp_path}/mine.yaml").logger == composed("logger=[wandb,tensorboard]").logger
+
+
+def test_their_keys_have_the_rules_of_a_single_one() -> None:
+    assert fault("logger.wandb.mode", "foo") == "logger.wandb.mode=foo is not known. It is one of auto, online, offline."
+    assert fault("logger.mlflow.every", 0) and not fault("logger.mlflow.uri", None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("logger=[wandb,mlfow]",), "did you mean mlflow"),
+        (("logger=[wandb,mlflow]", "logger.mlflow.urii=x"), "did you mean logger.mlflow.uri"),
+    ],
+)
+def test_a_mistake_is_one_sentence(overrides: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        checked_compose(written_out([*RUN, *overrides]))
+
+
+def test_a_resumed_run_has_them_again_unless_others_are_typed(tmp_path: Path) -> None:
+    overrides = written_out([*RUN, "logger=[wandb,tensorboard]", "logger.wandb.every=3"])
+    (tmp_path / "run.json").write_text(json.dumps({"id": "x", "name": "x", "status": "ok", "overrides": overrides, "resolved": {}}))
+    assert stored_overrides(tmp_path) == overrides
+    again = compose([*stored_overrides(tmp_path, ["logger=tensorboard"]), "logger=tensorboard"])
+    assert again.logger == compose([*RUN, "logger=tensorboard"]).logger
+
+
+def test_from_a_record_nothing_else_is_moved() -> None:
+    assert not more_than_a_value("+logger@logger.wandb=wandb")
+    assert more_than_a_value("+callbacks@logger.wandb=default") and more_than_a_value("+logger@callbacks.x=wandb")
