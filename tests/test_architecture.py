@@ -21,7 +21,7 @@ SOURCES = ROOT / "src" / "gptshake"
 LAYERS = [
     {"__main__", "api"},
     {"cli", "child"},
-    {"tasks", "trials"},
+    {"tasks", "trials", "notify"},
     {"setup", "config"},
     {"data", "training", "sweep", "report", "export", "preloaded"},
     {"context"},
@@ -56,6 +56,8 @@ HEAVY = {
     "hydra": ["cli", "child", "config.*", "setup.*", "tasks.*", "trials", "sweep.space", "sweep.session", "report.study_text"],
     "omegaconf": ["api", "cli", "child", "config.*", "setup.*", "tasks.*", "trials"],
     "wandb": ["record.trackers.*"],
+    "mlflow": ["record.trackers.*"],
+    "trackio": ["record.trackers.*"],
     "optuna": ["sweep.*"],
     "matplotlib": ["report.*"],
     "datasets": ["data.source.*"],

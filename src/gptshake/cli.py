@@ -34,6 +34,7 @@ from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import Budget
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free, key_of
+from gptshake.notify import notified
 from gptshake.record.git import Code, read_code
 from gptshake.record.names import new_id, run_name
 from gptshake.record.provenance import collect
@@ -74,6 +75,8 @@ def run(arguments: Arguments) -> Path | None:
             raise ConfigError(f"{swept[0].removeprefix('hydra.sweeper.')}= is for a sweep of trainings: leave it out with this task.")
         hardware.share_cores()
         jobs = _Jobs(arguments, label, resumed, code, records=training)
+        if training:
+            stack.enter_context(notified(cfg.callbacks, lambda: jobs.folder))
         if arguments.multirun:
             arguments.overrides[:0] = ONE_AFTER_THE_OTHER + ([] if chosen else [f"{SWEEPER}=basic"])
             if not training:  # what only reads or prints leaves no directory of its own
@@ -209,7 +212,7 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
     named = named or "-".join(chosen.get(group, group).replace("/", "_") for group in ("model", "data"))
     provenance = collect(code) | arguments.origin
     trials = Trials(named, label, provenance, code, own_files(targets(without_hydra(cfg)).values()), recipes, dirty=_exempt(cfg, single))
-    with snapshot() as conf:
+    with notified(cfg.callbacks, lambda: trials.folder), snapshot() as conf:
         _hydra(arguments.argv(), trials, conf)
 
 
@@ -251,6 +254,7 @@ class _Jobs:
         self.provenance = collect(code) | arguments.origin if code.git else {}  # a task that trains nothing keeps no record
         self.failures: list[tuple[str, Exception]] = []
         self.done = 0
+        self.folder: Path | None = None  # of the run, or of all runs
 
     def place(self, cfg: DictConfig) -> None:
         """Give the only run of a command its directory; the working directory, if its task leaves no record."""
@@ -266,6 +270,7 @@ class _Jobs:
         self.done += 1
         multirun, hydra_cfg = self.arguments.multirun, HydraConfig.get()
         path = Path(hydra_cfg.runtime.output_dir)
+        self.folder = path.parent if multirun else path
         if self.records:
             with open_dict(cfg):
                 cfg.paths.run_dir = str(path)

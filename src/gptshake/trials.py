@@ -59,6 +59,7 @@ class Trials(Host):
     local_conf: dict[str, bytes]  # the user's own files: config that they compose from, Python that it names
     recipes: dict[str, list[str]]  # files of ``experiment=`` that are swept: override -> what it means, for the record
     dirty: bool = field()  # whether a study may be resumed with other code
+    folder: Path | None = None  # of the study, once it has begun
 
     def plain(self) -> dict[str, Any]:
         """Everything as JSON, from which a child makes its own."""
@@ -93,6 +94,7 @@ class Trials(Host):
 
     def on_start(self, folder: Path) -> None:
         """Keep the uncommitted changes of this moment for all trials."""
+        self.folder = folder
         self.code.save(folder)
 
     def changes_cost(self, key: str) -> bool:
@@ -206,5 +208,5 @@ def _law_range(cfg: DictConfig, model: Costs, budget: Budget, bytes_per_token: f
 
 def _one_sample(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """One text a trial, at its end, unless it was asked for otherwise: a sweep of short runs is for its numbers."""
-    if "samples" in (cfg.callbacks or {}) and not any(key_of(text).startswith("callbacks") for text in overrides):
+    if "samples" in (cfg.callbacks or {}) and not any(key_of(text).startswith("callbacks") and "notify" not in text for text in overrides):
         OmegaConf.update(cfg, "callbacks.samples.times", 1)

@@ -346,13 +346,13 @@ def best_yaml(study: Rows, winner: Best) -> str:
     lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
     for text in overrides_of(study, winner):
         key = key_of(text)
-        if re.split(r"[./]", key)[0] in WHERE:
+        if re.split(r"[./]", key)[0] in WHERE or key.startswith("callbacks.notify"):
             continue
         try:
             value = OverridesParser.create().parse_override(text).value()
         except HydraException:  # not Hydra's grammar: another program wrote the record
-            key, value = f"@{key}", None
-        if text.startswith("~") or "@" in key or "/" in key:
+            key, value = f"/{key}", None
+        if text.startswith("~") or "@" in text.partition("=")[0] or "/" in key:
             lines.append(f"# Cannot be said in a file, so add it to the command line: {text}")
         elif key in EXPERIMENTS:
             defaults += [f"/{key}/{value}"] if value is not None else []
