@@ -5,7 +5,7 @@ Value and comment of a key stand in its yaml, whose defaults list names the data
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
@@ -169,7 +169,7 @@ _WORDS = {
 RULES = {name.rstrip("?"): rule for names, rule in _RANGES.items() for name in names.split()}
 WORDS = {name.rstrip("?"): words for name, words in _WORDS.items()}
 MAY_BE_NULL = {name[:-1] for names in (*_RANGES, *_WORDS) for name in names.split() if name.endswith("?")}
-_EACH = {f"logger.{name}.{key[7:]}": key for name in SCHEMAS["logger"] for key in (*RULES, *WORDS) if key.startswith("logger.")}
+_EACH = {f"logger.{name}.{field.name}": f"logger.{field.name}" for name, schema in SCHEMAS["logger"].items() for field in fields(schema)}
 RULES |= {each: RULES[key] for each, key in _EACH.items() if key in RULES}  # one of several trackers has the keys of the only one
 WORDS |= {each: WORDS[key] for each, key in _EACH.items() if key in WORDS}
 MAY_BE_NULL |= {each for each, key in _EACH.items() if key in MAY_BE_NULL}
