@@ -31,7 +31,7 @@ from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_optio
 from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, targets, trains
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, GptshakeError, RecordError
-from gptshake.estimate.budget import Budget
+from gptshake.estimate.budget import AUTO, Budget
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free, key_of
 from gptshake.notify import notified
@@ -171,9 +171,22 @@ def _resumed(arguments: Arguments) -> Path | None:
         return None
     if arguments.multirun:
         raise ConfigError("resume= continues one run; leave -m and repeats= out.")
-    run_dir = overrides.locate(name, arguments.overrides)
+    run_dir = _unfinished(arguments) if name == AUTO else overrides.locate(name, arguments.overrides)
+    if run_dir is None:
+        return None
     refuse_links(run_dir)
     arguments.overrides[:0] = overrides.resumed_overrides(run_dir, arguments.overrides)
+    return run_dir
+
+
+def _unfinished(arguments: Arguments) -> Path | None:
+    """The unfinished run that has the config that was typed, for ``resume=auto``; without one, the override is left out."""
+    typed = [text for text in arguments.overrides if key_of(text) != "resume"]
+    full = checked_compose(one_run(Arguments(overrides=typed)), with_hydra=True)
+    HydraConfig.instance().set_config(full)
+    run_dir = overrides.unfinished(without_hydra(full))
+    print(f"resume=auto: {f'resuming {run_dir.name}' if run_dir else 'no unfinished run has this config, so one begins'}", flush=True)
+    arguments.overrides = [*typed, f"resume={quote(run_dir.name)}"] if run_dir else typed
     return run_dir
 
 

@@ -25,8 +25,8 @@ from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.files import expanded, yaml_text
-from gptshake.keys import RESUME, is_free, key_of
-from gptshake.record.index import STUDY_FILE, flat, is_number, read_entry, read_study
+from gptshake.keys import RESULT, RESUME, is_free, key_of
+from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entry, read_index, read_study
 from gptshake.record.run import LATEST, find_run, is_made_here, read_run
 from gptshake.redaction import SECRET, redacted
 from gptshake.report.study_stats import best
@@ -57,6 +57,26 @@ def typed(overrides: list[str], key: str) -> str:
 def locate(name: str, overrides: list[str]) -> Path:
     """The directory of a run by name, id or path; looked up in the folders of runs that the overrides name."""
     return find_run(name, [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")])
+
+
+def unfinished(cfg: DictConfig) -> Path | None:
+    """The run below ``paths.runs`` that has not ended well and has this config, as far as it can change a result; None if there is none.
+
+    Raises:
+        RecordError: there are several, or somebody is at work in it.
+    """
+    found = []
+    for entry in read_index([expanded(cfg.paths.runs)]):
+        if entry.status not in (BROKEN, "ok") and entry.config and any(entry.path.glob("checkpoints/step-*")):
+            frozen = cfg.copy()
+            freeze(frozen, entry.path)
+            if not _differences(entry.config, flat(redacted(OmegaConf.to_container(frozen, resolve=True))), of=RESULT):
+                found.append(entry)
+    if len(found) > 1:
+        raise RecordError(f"Several unfinished runs have this config: {', '.join(one.path.name for one in found)}. Name one: resume=<run>.")
+    if found and found[0].status == "running":
+        raise RecordError(f"The run of this config is at work: {found[0].path.name}. Wait for its end, or stop it.")
+    return found[0].path if found else None
 
 
 def without_latest(overrides: list[str]) -> list[str]:
@@ -217,10 +237,10 @@ def refuse_another_config(run_dir: Path, repetition: Path) -> None:
         )
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any], but: tuple[str, ...] = ()) -> str:
-    """One line for each key that may not change on a resume and has another value; ``but`` are left out."""
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], but: tuple[str, ...] = (), of: str = RESUME) -> str:
+    """One line for each key that has another value and may not, with regard to RESUME or RESULT; ``but`` are left out."""
     keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _is_one_of(key, but)]
-    return "\n".join(f"  {key}: was {then.get(key)}, would be {now.get(key)}" for key in keys if not is_free(key, RESUME, then, now))
+    return "\n".join(f"  {key}: was {then.get(key)}, would be {now.get(key)}" for key in keys if not is_free(key, of, then, now))
 
 
 def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:
