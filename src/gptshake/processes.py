@@ -185,6 +185,8 @@ class ChildRunner:
             )
         self._server[PRELOAD] = json.dumps({"path": sys.path, "modules": list(preload), "main": app})
         self._server["PYTHONSAFEPATH"] = "1"  # nothing in the working directory comes before the standard library
+        quiet = "ignore:resource_tracker:UserWarning"  # torch.compile leaves a semaphore to the tracker, which removes it with a warning
+        self._server["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
         if (own := str(Path(gptshake.__file__).parents[1])) == str(Path.cwd()):
             self._server["PYTHONPATH"] = own
         set_forkserver_preload(["gptshake.preloaded"])

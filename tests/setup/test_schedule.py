@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gptshake.estimate.budget import Request, plan
-from gptshake.setup.schedule import lr_transfer_note, warmup_notes
+from gptshake.setup.schedule import lr_transfer_note, schedule_text, warmup_notes
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,12 @@ def test_a_length_shorter_than_a_step_is_pointed_out(name: str, lengths: dict[st
     )
     notes = warmup_notes(OmegaConf.create({"scheduler": scheduler, "optimizer": {}}), plan(request))
     assert said in "".join(notes) and bool(notes) == bool(said)
+
+
+@pytest.mark.parametrize(("warmup", "share"), [(0.999, "100 %"), (0.3, "30 %")])
+def test_the_share_of_a_warm_up_is_a_plain_number(warmup: float, share: str) -> None:
+    scheduler = {"_target_": "gptshake.optim.schedule.cosine", "_partial_": True, "warmup": warmup}
+    request = Request(
+        n_parameters=10_000, epoch_tokens=2_048_000, block_size=64, batch_size=32, micro_batch_size=32, max_micro_batch=32, max_steps=50
+    )
+    assert schedule_text(OmegaConf.create({"scheduler": scheduler, "optimizer": {}}), plan(request)).endswith(f", {share} of the run")

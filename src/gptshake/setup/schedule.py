@@ -51,7 +51,7 @@ def planned_warmup_steps(cfg: DictConfig, budget: Budget) -> int | None:
 def schedule_text(cfg: DictConfig, budget: Budget, schedule: Schedule | None = None) -> str:
     """``cosine, warm-up 40 steps, 8 % of the run``; of the config, unless a schedule with another warm-up is given."""
     steps = warmup_steps(schedule or planned_schedule(cfg, budget), budget.total_tokens, budget.tokens_per_step)
-    share = f", {100 * steps / budget.steps:.2g} % of the run" if steps else ""
+    share = f", {float(f'{100 * steps / budget.steps:.2g}'):g} % of the run" if steps else ""
     warmup = "" if steps is None else f", warm-up {counted(steps, 'step')}{share}" if steps else ", no warm-up"
     return str(cfg.scheduler._target_).rpartition(".")[2] + warmup
 
