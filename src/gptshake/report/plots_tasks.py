@@ -290,7 +290,8 @@ def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
             nats, tokens, sums = np.add.reduceat([row["by_context"]["nats"], counts, counts * lengths], edges - 1, axis=1)
             nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
             scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
-            name = f"{row['run']}, step {row['step']}: {row['bpb']:.4f} ± {evaluation.error_text(row['bpb_error']) or '?'} bits per byte"
+            error = f" ± {text}" if (text := evaluation.error_text(row["bpb_error"])) else ""
+            name = f"{row['run']}, step {row['step']}: {row['bpb']:.4f}{error} bits per byte"
             style = POINT | {"color": colour, "markersize": 5, "label": name}
             axes.plot(sums / tokens, scale * nats / tokens, **style)
         axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white")
