@@ -27,6 +27,10 @@ def test_each_has_a_node_with_its_own_keys() -> None:
     assert choices(cfg.hydra)["logger"] == "tensorboard,wandb"
 
 
+def test_none_among_them_is_no_tracker() -> None:
+    assert list(composed("logger=[wandb,none]").logger) == ["wandb"]
+
+
 def test_a_file_lists_them_as_the_shell_does(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("defaults:\n- override /logger: [wandb, tensorboard]\n")
     assert composed(f"experiment={tmp_path}/mine.yaml").logger == composed("logger=[wandb,tensorboard]").logger

@@ -352,7 +352,7 @@ def _each_logger(text: str) -> list[str]:
     if key_of(text) != "logger" or not text.partition("=")[2].startswith("["):
         return [text]
     names: Any = parse_overrides([text])[0].value()
-    nodes = {re.sub(r"\W", "_", str(name)): name for name in names}
+    nodes = {re.sub(r"\W", "_", str(name)): name for name in names if name != "none"}
     return ["logger=none", *(f"+logger@logger.{node}={name}" for node, name in nodes.items())]
 
 

@@ -163,6 +163,18 @@ def test_more_metrics_than_one_call_takes_all_arrive(run: Run, tmp_path: Path) -
     assert [step for step, _ in steps_in_mlflow(tmp_path, run.id)["train/loss"]] == list(range(1, 1201))
 
 
+def test_runs_that_begin_at_once_share_a_new_database(tmp_path: Path) -> None:
+    runs = [Run.create(tmp_path / name, id=name, name=name, config_yaml="seed: 1", overrides=[]) for name in ("a", "b", "c")]
+    trackers = [MlflowTracker(every=1) for _ in runs]
+    for run, tracker in zip(runs, trackers, strict=True):
+        tracker.start(run)
+    for run, tracker in zip(runs, trackers, strict=True):
+        go(run, tracker, range(1, 4))
+        run.finish("ok")
+        tracker.finish()
+        assert [step for step, _ in steps_in_mlflow(tmp_path, run.id)["train/loss"]] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("trouble", ["server gone", "no such folder", "locked"])
 def test_a_store_that_cannot_be_had_costs_a_run_one_sentence(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: Any, trouble: str

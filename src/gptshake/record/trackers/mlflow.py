@@ -1,5 +1,6 @@
 """MLflow as a mirror of the run record: one MLflow run for a run, which a resume continues, in a SQLite file or on a server."""
 
+import fcntl
 import os
 import threading
 import time
@@ -42,7 +43,10 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
     """Track a run until ``ended`` is set."""
     import mlflow
 
+    lock = os.open(run.path.parent, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # two trials at once that set up a new database would break it
     client, experiment = mlflow.MlflowClient(), mlflow.set_experiment(options["experiment"]).experiment_id
+    os.close(lock)
     found = client.search_runs([experiment], f"tags.`gptshake.id` = '{run.id}'")
     run_id = found[0].info.run_id if found else _create(client, run, experiment)
     client.update_run(run_id, "RUNNING")
