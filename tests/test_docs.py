@@ -114,6 +114,8 @@ def test_a_documented_command_is_accepted(command: str, book: Path, tmp_path: Pa
     assert parsed.multirun or not any(override.is_sweep_override() for override in overrides), "several values need -m"
     if parsed.help or parsed.version:
         return
+    if "init_from=hf:" in command:  # whose config.json gives the sizes
+        overrides = [*parse_overrides(["model=gpt2"]), *overrides]
     cfg = checked_compose(written_out([chosen for override in overrides if (chosen := first_choice(override)) is not None]))
     check(cfg)
     if cfg.resume is None and trains(cfg):

@@ -101,7 +101,7 @@ def checked(arguments: Arguments) -> DictConfig:
 
 def _checked(arguments: Arguments) -> tuple[list[str], DictConfig, str, Path | None]:
     """The overrides of one run, its config, the label of the data's source, and the run to resume."""
-    arguments.overrides = overrides.without_latest(arguments.overrides)
+    arguments.overrides = overrides.with_shape(overrides.without_latest(arguments.overrides))
     resumed = _resumed(arguments)
     if arguments.multirun:
         arguments.overrides = plain_options(arguments.overrides)

@@ -51,6 +51,7 @@ class Context:
         make_plan: decides batch, length, device and precision.
         lines: what was printed while the store was opened, for the record.
         ranks: this process among those that train together.
+        initial: the weights that a run starts from (``setup.initial``), until the network has them.
         trackers: trackers that mirror the record.
         draw: draws the curves of a run directory, and gives the pictures.
         flops_per_token: of the network; None: not known.
@@ -65,6 +66,7 @@ class Context:
     make_plan: Callable[[Context], Budget]
     lines: list[str] = field(default_factory=list)
     ranks: Ranks = ALONE
+    initial: Any = None
     trackers: list[Tracker] = field(default_factory=list)
     draw: Callable[[Path], list[Path]] = lambda folder: []
     flops_per_token: float | None = None

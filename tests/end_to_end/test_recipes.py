@@ -13,6 +13,7 @@ LITTLE = (
     *("model.n_layer=1", "model.n_head=1", "model.n_embd=8", "model.block_size=16", "data=text_char"),
     *("trainer=cpu", "trainer.threads=1", "trainer.precision=32-true", "trainer.max_steps=3", "trainer.max_epochs=null"),
     *(
+        "init_from=null",  # GPT-2's weights are in tests/export/test_init_from_hf.py
         "trainer.val_check_interval=2",
         "trainer.limit_val_batches=1",
         "++callbacks.samples=null",

@@ -24,8 +24,10 @@ from gptshake.config.arguments import override_value, quote, several
 from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
+from gptshake.export.hub import HF, read_shape
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESULT, RESUME, is_free, key_of
+from gptshake.model.config import HF_SIZES
 from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entry, read_index, read_study
 from gptshake.record.run import LATEST, find_run, is_made_here, read_run
 from gptshake.redaction import SECRET, redacted
@@ -87,6 +89,17 @@ def without_latest(overrides: list[str]) -> list[str]:
         else text
         for text in overrides
     ]
+
+
+def with_shape(overrides: list[str]) -> list[str]:
+    """The overrides with the sizes of the network that ``init_from=hf:`` names, where no model was chosen."""
+    source = typed(overrides, "init_from")
+    resumes = typed(overrides, "resume") not in ("", "auto")
+    if not source.startswith(HF) or resumes or {"model", EXPERIMENT} & {key_of(text) for text in overrides}:
+        return overrides
+    preset, shape = checked_compose(["model=gpt2"]).model, read_shape(source)
+    sizes = {key: getattr(shape, key) for key in HF_SIZES if key != "vocab_size"}
+    return ["model=gpt2", *(f"model.{key}={size}" for key, size in sizes.items() if size != preset[key]), *overrides]
 
 
 # --- a run
@@ -153,8 +166,14 @@ def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
     """Give a composed config the values that ``auto`` meant when the run began, and its version of the cleaning."""
     for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
+        if key == "init_from" and _model_of(value) != _model_of(cfg.init_from):
+            continue  # a commit or a place is frozen, but for the same model
         if _values(_texts({key: value}), run_dir):
             OmegaConf.update(cfg, key, value)
+
+
+def _model_of(source: Any) -> str:
+    return Path(str(source).removeprefix(HF).partition("@")[0]).name
 
 
 def _record(run_dir: Path) -> dict[str, Any]:

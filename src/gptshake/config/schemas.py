@@ -133,12 +133,15 @@ _RANGES: dict[str, Rule] = {
     "data.val_fraction task.mfu": _number(0, 1, open="low high"),
     "callbacks.samples.top_p? task.top_p?": _number(0, 1, open="low"),
     "hydra.sweeper.pruner.after": _number(0, 1),
-    "task.trains task.sweeps task.range_test task.trust task.yes task.trials task.interactive task.rolling hydra.sweeper.sampler.multivariate "
-    "hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (lambda value: isinstance(value, bool), "it is true or false"),
+    "task.trains task.sweeps task.private task.range_test task.trust task.yes task.trials task.interactive task.rolling "
+    "hydra.sweeper.sampler.multivariate hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (
+        lambda value: isinstance(value, bool),
+        "it is true or false",
+    ),
     "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
     "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir "
     "logger.project? logger.experiment? logger.uri? callbacks.notify.command? "
-    "task.prompt_file? task.jsonl? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
+    "task.prompt_file? task.jsonl? task.push? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
     "task.filter?": _TEXT,
     "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,

@@ -44,7 +44,7 @@ WHOLE = {  # what a whole override means, whatever its key would
     **{"init_from=scratch": "leave init_from= out", "init_from=resume": "resume=latest"},
 }
 OPTIONS = {
-    "model": {"gpt2": "gpt3_small", "gpt": "gpt3_small", "gpt3": "gpt3_small", "small": "gpt3_small", "medium": "gpt3_medium"}
+    "model": {"gpt": "gpt3_small", "gpt3": "gpt3_small", "small": "gpt3_small", "medium": "gpt3_medium"}
     | {"large": "gpt3_large", "xl": "gpt3_xl", "gpt2-medium": "gpt3_medium", "gpt2-large": "gpt3_large", "gpt2-xl": "gpt3_xl"}
     | {"nano": "tiny", "nanogpt": "baby", "mini": "baby", "gpt-nano": "tiny", "gpt-mini": "baby", "124m": "gpt3_small"},
     "data": {"wikipedia": "wiki_char", "enwik8": "wiki tokenizer=byte", "tinyshakespeare": "shakespeare_char", "custom": "text_char"}

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -30,9 +31,11 @@ def model_card(entry: Entry, samples: list[Sample], *, plot: bool, use: str, lib
     rows = [[METRICS[name], f"{value:.4f}"] for name, value in found.items()]
     budget, git = entry.part("budget"), entry.part("git")
     command = shlex.join(["python", "-m", "gptshake", *map(str, entry.info.get("overrides", []))])
+    begun = Path(str(entry.part("pretrained").get("source") or entry.info.get("parent") or "")).name  # a folder's path is nobody's business
+    start = f"the weights of {begun}" if begun else "scratch"
     parts = [
         f"# {entry.title}",
-        f"A GPT of {entry.part('model').get('parameters', 0):,} parameters, trained from scratch with gptshake on {data.get('label')} "
+        f"A GPT of {entry.part('model').get('parameters', 0):,} parameters, trained from {start} with gptshake on {data.get('label')} "
         f"({data.get('licence')}) for {budget.get('steps', 0):,} steps ({summary.get('train/tokens', 0):,} tokens).",
         table(["metric", "value"], rows) if rows else "",
         f"![loss over training tokens]({PLOT})" if plot else "",

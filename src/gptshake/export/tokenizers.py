@@ -20,6 +20,8 @@ from gptshake.tokenizer.exchange import LETTER, library_tokenizer
 from gptshake.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
 
 UNK = "<|unk|>"
+# With these tokenizers go wrong.
+TEXTS = ("The quick  brown fox\r\n\tjumps; 1234567.89 it's", "\u2581 a\u2581b", "<|endoftext|><unk><0x41>", "Würde 水曜日 👍🏽 e\u0301\x00")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -83,6 +85,15 @@ def _(tokenizer: SentencePieceTokenizer) -> Tokenizer:
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write ``folder/tokenizer.json``; errors as in ``to_tokenizers``."""
     (folder / "tokenizer.json").write_text(to_tokenizers(tokenizer).to_str(pretty=True), encoding="utf-8")
+
+
+def gives_same_ids(tokenizer: Any, file: Path) -> bool:
+    """Whether a ``tokenizer.json`` gives the ids of this tokenizer for texts with which tokenizers go wrong; nothing is compared without one."""
+    if not file.is_file():
+        return True
+    theirs = Tokenizer.from_file(str(file))
+    theirs.encode_special_tokens = True
+    return all(theirs.encode(text, add_special_tokens=False).ids == tokenizer.encode(text).tolist() for text in TEXTS)
 
 
 def parsed(tokenizer: SentencePieceTokenizer) -> Any:

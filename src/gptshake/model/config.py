@@ -4,8 +4,9 @@ Takes the keys of ``conf/model``; gives typed values, a sentence for a shape tha
 FLOPs and activation memory. Another architecture brings a dataclass with the methods of ``Costs`` (docs/extending.md).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gptshake.errors import ConfigError
 
@@ -16,6 +17,10 @@ BACKWARD_VALUES = 10  # of one block, once, in fp32: gradients in flight
 LOGIT_BYTES = 12  # per token and entry of the vocabulary: logits, log-probabilities and their gradient
 DROPOUT_VALUES = 7  # more of a block on a CPU: masks of its activations' dtype, and q, k, v copied
 DROPOUT_SQUARES = 3  # T x T matrices of each head in fp32, where attention with dropout is not fused; in bf16 half of one, in bytes
+# config.json of GPT-2 in transformers: its names of our sizes, and what makes its function ours (each is its default, too).
+HF_SIZES = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions", "vocab_size": "vocab_size"}
+HF_FIXED: dict[str, Any] = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "n_inner": None, "tie_word_embeddings": True}
+HF_FIXED |= {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 
 
 class Costs(Protocol):
@@ -109,3 +114,20 @@ def check_shape(config: GPTConfig) -> None:
         raise ConfigError(
             f"model.n_embd={config.n_embd} cannot be shared equally by model.n_head={config.n_head} heads: try model.n_embd={nearest}."
         )
+
+
+def shape_from_hf(config: Mapping[str, Any]) -> GPTConfig:
+    """The shape of a network from the content of its config.json in transformers.
+
+    Raises:
+        ConfigError: it is no GPT-2, or computes something else; says what.
+    """
+    if config.get("model_type") != "gpt2":
+        raise ConfigError(f"The network of config.json is of the type {config.get('model_type')}; only GPT-2's layout can be read.")
+    if missing := [key for key in HF_SIZES.values() if not isinstance(config.get(key), int)]:
+        raise ConfigError(f"The config.json does not give {missing[0]} as a whole number.")
+    same = {"activation_function": ["gelu_pytorch_tanh"], "n_inner": [4 * config["n_embd"]]}  # other names of the same
+    for key, value in HF_FIXED.items():
+        if config.get(key, value) not in [value, *same.get(key, [])]:
+            raise ConfigError(f"The config.json has {key}={config[key]}, which the network here cannot express: its own is {value}.")
+    return GPTConfig(**{ours: config[theirs] for ours, theirs in HF_SIZES.items()})

@@ -8,6 +8,8 @@ It knows nothing of optimizers, devices or training. The names inside are GPT-2'
 Shapes in comments: B sequences, T tokens, C = n_embd, V = vocab_size, H heads of D = C / H.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from math import sqrt
 from typing import Any, Literal
 
@@ -15,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptshake.errors import ConfigError
 from gptshake.model.attention import Cache, LayerCache, causal_attention
-from gptshake.model.config import GPTConfig, check_shape
+from gptshake.model.config import HF_FIXED, HF_SIZES, GPTConfig, check_shape
 
 INIT_STD = 0.02
 
@@ -152,17 +155,51 @@ def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     Its linear layers are ``Conv1D``, with transposed weights, and always have a bias: a missing one is written as zeros.
     """
-    shape = model.config
-    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
-    config |= {"vocab_size": shape.vocab_size, "n_positions": shape.block_size, "n_ctx": shape.block_size, "n_inner": None}
-    config |= {"n_embd": shape.n_embd, "n_layer": shape.n_layer, "n_head": shape.n_head, "tie_word_embeddings": True}
+    shape, state = model.config, model.state_dict()
+    config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_ctx": shape.block_size} | HF_FIXED
+    config |= {theirs: getattr(shape, ours) for ours, theirs in HF_SIZES.items()}
     config |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), shape.dropout)
     tensors = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.LayerNorm | nn.Embedding):
-            there = "transformer." + name.replace("blocks.", "h.")
-            weight = module.weight.detach()
-            tensors[f"{there}.weight"] = weight.T.contiguous() if isinstance(module, nn.Linear) else weight
-            if not isinstance(module, nn.Embedding):
-                tensors[f"{there}.bias"] = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
+    for name, (there, transposed) in _hf_names(model).items():
+        tensor = state[name] if name in state else torch.zeros(len(state[name.replace("bias", "weight")]))
+        tensors[there] = tensor.T.contiguous() if transposed else tensor
     return config, tensors
+
+
+def from_hf(shape: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict, in fp32, of a network of this shape from the tensors of a ``GPT2LMHeadModel`` or ``GPT2Model``.
+
+    Of the positions the first ``block_size`` are taken.
+
+    Raises:
+        ConfigError: a tensor is missing, has another shape or has no place here; says which.
+    """
+    with torch.device("meta"):
+        model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
+    left = {f"transformer.{name.removeprefix('transformer.')}": tensor.float() for name, tensor in tensors.items()}
+    head = left.pop("transformer.lm_head.weight", left.get("transformer.wte.weight"))
+    names = {name: (there, transposed) for name, (there, transposed) in _hf_names(model).items() if there in left}
+    state = {name: left.pop(there).T if transposed else left.pop(there) for name, (there, transposed) in names.items()}
+    state["wpe.weight"] = state.get("wpe.weight", torch.empty(0))[: shape.block_size]
+    if head is not None and not torch.equal(head, state.get("wte.weight", head)):
+        raise ConfigError("The weights have a head of their own (lm_head), and here it is tied to the embedding.")
+    if any(state.pop(name).any() for name in state.keys() - model.state_dict().keys()):
+        raise ConfigError("The weights have biases, which model.bias=false leaves out: use model.bias=true.")
+    state |= {name: tensor for name, tensor in left.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}  # masks
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The weights are not those of the network in config.json: {str(error).splitlines()[1].strip()[:200]}."
+        ) from error
+    return state
+
+
+def _hf_names(model: GPT) -> dict[str, tuple[str, bool]]:
+    """Of each weight and bias its name in ``GPT2LMHeadModel``, and whether it is transposed there; biases also where this network has none."""
+    return {
+        f"{name}.{part}": (f"transformer.{name.replace('blocks.', 'h.')}.{part}", isinstance(module, nn.Linear) and part == "weight")
+        for name, module in model.named_modules()
+        for part in ("weight", "bias")
+        if isinstance(module, nn.Linear | nn.LayerNorm) or (isinstance(module, nn.Embedding) and part == "weight")
+    }

@@ -20,7 +20,7 @@ from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordE
 from gptshake.estimate.budget import Budget
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import flat, read_entry
-from gptshake.record.run import Run, find_run, run_roots
+from gptshake.record.run import find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer, TokenizerTrainer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -121,28 +121,6 @@ def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: distr
         **shard,
     )
     return module
-
-
-def initial_run(cfg: DictConfig) -> Path:
-    """The directory of the run whose weights ``init_from`` names."""
-    return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
-
-
-def load_initial_weights(cfg: DictConfig, model: Any, store: TokenStore) -> Run:
-    """Give the network the best weights of the run ``init_from``, which is returned."""
-    from gptshake.training.checkpoint import best_weights, load_weights
-
-    parent = Run.open(initial_run(cfg))
-    if (parent.info.get("data") or {}).get("tokenizer") != store.tokenizer.digest:
-        raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
-    path, _ = best_weights(parent.path)
-    try:
-        model.load_state_dict(load_weights(path))
-    except RuntimeError as error:
-        raise ConfigError(
-            f"init_from={parent.name} has another shape, and its weights do not fit this network: make the sizes of model= equal."
-        ) from error
-    return parent
 
 
 def trained(path: Path, recompose: Callable[[], DictConfig], file: Path | None = None) -> tuple[GPT, Tokenizer]:

@@ -30,7 +30,7 @@ from gptshake.record.trackers.lightning import as_tracker
 from gptshake.record.trackers.protocol import Tracker
 from gptshake.redaction import redact_code, redacted
 from gptshake.setup.costs import available_memory, memory, model_costs, overhead
-from gptshake.setup.instantiate import initial_run, make
+from gptshake.setup.instantiate import make
 from gptshake.setup.resolve import resolved_source
 from gptshake.setup.schedule import lr_transfer_note, recorded_warmup, schedule_of, schedule_text, warmup_notes, warmup_of
 from gptshake.signals import stop_behind
@@ -64,6 +64,9 @@ def _create(context: Context) -> Run:
     config: Any = redacted(OmegaConf.to_container(cfg, resolve=True))
     own_files = {name: redact_code(content, name) for name, content in spec.local_conf.items()}
     resolved = {key: value for key in RESOLVED if (value := OmegaConf.select(cfg, key)) is not None}  # data of a user's own may lack some
+    begins = context.initial.facts if context.initial else {}
+    if "pretrained" in begins:
+        resolved["init_from"] = cfg.init_from
     if budget.measured:
         resolved |= {"trainer.max_steps": budget.steps, "trainer.hours": None}
 
@@ -106,7 +109,7 @@ def _create(context: Context) -> Run:
             "unknown": {split.name: {"share": split.unknown_share, "nats_per_token": split.hidden_nats} for split in store.splits},
         },
         "hardware": hardware.describe(),
-    } | ({"parent_path": initial_run(cfg)} if cfg.init_from else {})
+    } | begins
     return Run.create(
         spec.path,
         id=spec.id,

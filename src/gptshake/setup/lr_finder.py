@@ -21,7 +21,8 @@ from gptshake.estimate.formatting import duration
 from gptshake.estimate.lr_range import geometric, moves, smooth
 from gptshake.processes import raised
 from gptshake.setup.costs import in_child
-from gptshake.setup.instantiate import data_module, device_of, load_initial_weights, network, set_torch, training_step
+from gptshake.setup.initial import initial_weights
+from gptshake.setup.instantiate import data_module, device_of, network, set_torch, training_step
 from gptshake.setup.schedule import planned_schedule
 
 HELD_OUT = 16_384  # tokens at most on which the loss is taken after every step
@@ -76,7 +77,7 @@ def _ramp(plan: tuple[DictConfig, TokenStore, Budget], repeat: int, rates: list[
         cfg.seed += repeat
     model = network(cfg, store)
     if cfg.init_from:
-        load_initial_weights(cfg, model, store)
+        initial_weights(cfg, store.tokenizer, {}).load(model)
     data = data_module(cfg, store, budget)
     alone = replace(budget, accumulation=budget.batch_size // budget.micro_batch_size)  # one device does the work of all
     schedule, total = planned_schedule(cfg, budget), budget.total_tokens

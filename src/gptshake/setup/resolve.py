@@ -23,11 +23,11 @@ from gptshake.estimate.formatting import duration
 from gptshake.estimate.memory import largest_micro_batch
 from gptshake.files import expanded
 from gptshake.model.config import Costs
-from gptshake.record.index import read_entry
 from gptshake.record.run import find_run, run_roots
 from gptshake.redaction import redact
 from gptshake.setup import batch_finder, costs
-from gptshake.setup.instantiate import device_of, initial_run, make, trainer_of
+from gptshake.setup.initial import check_initial_shape
+from gptshake.setup.instantiate import device_of, make, trainer_of
 from gptshake.setup.schedule import planned_schedule, schedule_of, warmup_of
 from gptshake.tokenizer.cache import SavedTrainer
 from gptshake.tokenizer.protocol import TokenizerTrainer
@@ -43,18 +43,8 @@ def preflight(cfg: DictConfig) -> str:
     if cfg.tokenizer is not None:
         trainer_of(cfg)
     if cfg.init_from and not cfg.resume:  # a resumed run has its weights
-        _check_initial_shape(cfg, initial_run(cfg))
+        check_initial_shape(cfg)
     return str(make(cfg.data.documents).label) if cfg.data is not None else ""
-
-
-def _check_initial_shape(cfg: DictConfig, parent: Path) -> None:
-    """Compare the sizes of the network with those in the record of ``init_from``; its weights are checked when they are loaded."""
-    stored = read_entry(parent).config
-    keys = [f"model.{key}" for key in ("n_layer", "n_head", "n_embd", "block_size", "bias")]
-    differing = [key for key in keys if key in stored and OmegaConf.select(cfg, key) not in (None, stored[key])]
-    if differing:
-        shape = " ".join(f"{key}={stored[key]}" for key in differing)
-        raise ConfigError(f"init_from={parent.name} has another shape; its weights fit with {shape}.")
 
 
 def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) -> TokenStore:

@@ -19,17 +19,8 @@ from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, column_chunks
 from gptshake.record.run import NullRun
 from gptshake.setup.costs import check_run_capacity, model_costs
-from gptshake.setup.instantiate import (
-    builder,
-    check_importable,
-    data_module,
-    device_of,
-    load_initial_weights,
-    make,
-    network,
-    set_torch,
-    training_step,
-)
+from gptshake.setup.initial import initial_weights, read_initial_weights
+from gptshake.setup.instantiate import builder, check_importable, data_module, device_of, make, network, set_torch, training_step
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan, trackers_of
 from gptshake.setup.schedule import recorded_warmup, schedule_of
 from gptshake.signals import SIGNALS
@@ -62,6 +53,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     check_run_capacity(cfg, store, budget, spec.path)
     check_importable(cfg)
     context.trackers = trackers_of(cfg)  # what it refuses leaves no directory behind
+    read_initial_weights(context)
     device, trainer = context.device, cfg.trainer
     with ExitStack() as ends:
         lock = RunLock(spec.path)
@@ -92,9 +84,10 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             start = resume_from(run) if spec.resumes else None
             report_data(context, data, begins=start is None)
             if cfg.init_from and start is None:
-                parent = load_initial_weights(cfg, model, store)
-                run.update(parent=parent.id)
-                run.say(f"weights from {parent.name}")
+                initial = context.initial or initial_weights(cfg, store.tokenizer, run.info)
+                initial.load(model)
+                run.say(f"weights from {initial.name}")
+                context.initial = initial = None  # the network has them
             for tracker in context.trackers:
                 tracker.start(run)
             context.row, context.draw = run.last_row(), draw
@@ -122,7 +115,7 @@ def follow() -> None:
     set_torch(cfg)
     model, data = network(cfg, store), data_module(cfg, store, budget, ranks)
     if cfg.init_from and start is None:
-        load_initial_weights(cfg, model, store)
+        initial_weights(cfg, store.tokenizer, info).load(model)
     module = _module(context, model, data)
     try:
         fit, last = _trainer(context, NullLock(), start)

@@ -6,25 +6,28 @@ from pathlib import Path
 
 from gptshake.config.overrides import recomposed
 from gptshake.context import Context
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, GptshakeError
+from gptshake.export import hub
 from gptshake.export.card import PLOT, model_card
+from gptshake.export.tokenizers import TEXTS
 from gptshake.files import expanded, write_folder_atomic
 from gptshake.record.index import read_entry
 from gptshake.record.texts import read_samples
 from gptshake.setup import instantiate
 
-# Beside the run's own last sample: texts with which tokenizers go wrong.
-TEXTS = ("The quick  brown fox\r\n\tjumps; 1234567.89 it's", "\u2581 a\u2581b", "<|endoftext|><unk><0x41>", "Würde 水曜日 👍🏽 e\u0301\x00")
-
 
 def run(context: Context) -> None:
     """Export ``task.run`` to ``task.folder``, compare what was written with the run's own network, and print where it is.
 
+    With ``task.push`` the folder is then uploaded to the hub.
+
     Raises:
-        ConfigError: no run was named, the folder is there already, or the format cannot express the network or the tokenizer.
+        ConfigError: no run was named, there is no token to upload with, the folder is there already, or the format cannot express the network or the tokenizer.
         RecordError: there is no such run.
     """
     cfg = context.config
+    if cfg.task.push:
+        hub.check_token()
     path = instantiate.chosen_run(cfg)
     model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
     model.float().cpu().eval()
@@ -49,3 +52,7 @@ def run(context: Context) -> None:
     write_folder_atomic(folder, fill)
     print(checked)
     print(f"exported: {folder}")
+    if cfg.task.push:
+        if checked.startswith("not checked"):
+            raise GptshakeError(f"The folder was not uploaded to {cfg.task.push}, because it was {checked}.")
+        print(f"uploaded: {hub.upload(folder, cfg.task.push, private=cfg.task.private)}")

@@ -31,6 +31,7 @@ from gptshake.record.run import Run
 from gptshake.report import study_stats
 from gptshake.setup import lifecycle, lr_finder
 from gptshake.setup.costs import model_costs
+from gptshake.setup.initial import read_initial_weights
 from gptshake.setup.lifecycle import trackers_of
 from gptshake.setup.schedule import planned_schedule, planned_warmup_steps, schedule_text
 from gptshake.signals import SIGNALS
@@ -60,9 +61,11 @@ def run(context: Context) -> dict[str, float]:
             "judged by that. Give more text or a smaller model.block_size."
         )
     check_length(cfg, budget)
+    read_initial_weights(context)
     lock = RunLock(context.spec.path)
     try:
         record = lifecycle.open_run(context)
+        context.initial = None  # each ramp and each run reads them itself
         with lifecycle.outcome(record):
             return _find(context, record)
     finally:

@@ -27,6 +27,7 @@ from gptshake.console import aligned, one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.formatting import counted
+from gptshake.export.hub import HF
 from gptshake.files import expanded
 from gptshake.processes import Command
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
@@ -153,7 +154,9 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
     config, known, roots = stored_config(original), info.get("parent"), run_roots(cfg.paths)
     if config.get("tokenizer.path") is not None:
         own["tokenizer.path"] = str((original / "tokenizer").absolute())
-    if source := config.get("init_from"):  # under the name that was typed if that is it still, else wherever its id is found
+    if str(source := config.get("init_from") or "").startswith(HF):
+        own["init_from"] = str(source)
+    elif source:  # under the name that was typed if that is it still, else wherever its id is found
         try:
             parent = None
             with contextlib.suppress(RecordError):
@@ -180,6 +183,8 @@ def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Inf
         for key, what in (("fingerprint", "tokens of the text"), ("tokenizer", "tokenizer"))
         if then.get(key) != now[key]
     ]
+    if info.get("pretrained") != new.get("pretrained"):
+        raise RecordError(f"{info['id']} started from other weights than {new['pretrained']['source']} holds now; nothing was trained.")
     if lines:
         raise RecordError(
             f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n{''.join(lines)}"

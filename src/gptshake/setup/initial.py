@@ -1,0 +1,100 @@
+"""The weights that a run starts from (``init_from=``): the best of an earlier run, or those of a model in GPT-2's layout (``hf:``).
+
+Shapes are compared before torch is imported, weights and tokenizers before the run has a directory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake.context import Context
+from gptshake.errors import ConfigError, RecordError
+from gptshake.export import hub
+from gptshake.files import sha256
+from gptshake.record.index import read_entry
+from gptshake.record.run import Run, find_run, run_roots
+from gptshake.tokenizer.protocol import Tokenizer
+
+BLOCK_SIZE = "model.block_size"
+SHAPE = ("model.n_layer", "model.n_head", "model.n_embd", BLOCK_SIZE, "model.bias")
+
+
+class Initial(NamedTuple):
+    """Weights to start from."""
+
+    name: str  # of the run, or the model
+    weights: dict[str, Any]  # state dict
+    facts: dict[str, Any]  # for the record
+
+    def load(self, model: Any) -> None:
+        """Give the weights to a network; ConfigError: they do not fit."""
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"init_from={self.name} has another shape, and its weights do not fit this network: make the sizes of model= equal."
+            ) from error
+
+
+def initial_run(cfg: DictConfig) -> Path | None:
+    """The directory of the run whose weights ``init_from`` names; None if it is no run."""
+    return None if cfg.init_from.startswith(hub.HF) else find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
+
+
+def check_initial_shape(cfg: DictConfig) -> None:
+    """Compare the sizes of the network with those of ``init_from``; its weights are checked when they are read."""
+    if parent := initial_run(cfg):
+        name, config = parent.name, read_entry(parent).config
+        stored = {key: config[key] for key in SHAPE if key in config}
+    else:
+        name, config = cfg.init_from, {f"model.{key}": value for key, value in asdict(hub.read_shape(cfg.init_from)).items()}
+        shorter = (OmegaConf.select(cfg, BLOCK_SIZE) or 0) < config[BLOCK_SIZE]  # takes the first positions
+        stored = {key: config[key] for key in (*SHAPE[:3], "model._target_", *([] if shorter else [BLOCK_SIZE]))}
+    differing = [f"{key}={value}" for key, value in stored.items() if OmegaConf.select(cfg, key) not in (None, value)]
+    if differing:
+        raise ConfigError(f"init_from={name} has another shape; its weights fit with {' '.join(differing)}.")
+
+
+def read_initial_weights(context: Context) -> None:
+    """Read what a new run starts from before its record begins: weights that are refused leave no directory behind."""
+    if context.config.init_from and not context.spec.resumes:
+        context.initial = initial_weights(context.config, context.store.tokenizer, {})
+        if "pretrained" in context.initial.facts:
+            context.config.init_from = context.initial.name
+
+
+def initial_weights(cfg: DictConfig, tokenizer: Tokenizer, record: Mapping[str, Any]) -> Initial:
+    """Read the weights of ``init_from``, verified.
+
+    Args:
+        tokenizer: of the new run.
+        record: run.json, of a run that is resumed before its first checkpoint; else empty.
+    Raises:
+        GptshakeError: they are damaged, cannot be had, belong to another tokenizer or are not those of the record.
+    """
+    from gptshake.training.checkpoint import best_weights, load_weights
+
+    if path := initial_run(cfg):
+        parent = Run.open(path)
+        if (parent.info.get("data") or {}).get("tokenizer") != tokenizer.digest:
+            raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
+        return Initial(parent.name, load_weights(best_weights(path)[0]), {"parent": parent.id, "parent_path": str(path)})
+    from gptshake.export.tokenizers import gives_same_ids
+    from gptshake.model.gpt import from_hf
+
+    source = hub.pinned(cfg.init_from)
+    shape, file = hub.read_shape(source), hub.weights_file(source)
+    if shape.vocab_size != tokenizer.vocab_size or not gives_same_ids(tokenizer, file.with_name(hub.TOKENIZER)):
+        raise ConfigError(
+            f"init_from={source} has other ids than tokenizer={tokenizer.name} ({shape.vocab_size:,}, here {tokenizer.vocab_size:,}): use the "
+            "tokenizer that it was trained with, tokenizer=gpt2 for GPT-2's. A padded vocabulary has rows without a token, which take part "
+            "in every softmax, and cannot be used."
+        )
+    facts = {"source": source, "sha256": sha256(file)}
+    if record.get("pretrained", facts)["sha256"] != facts["sha256"]:
+        raise RecordError(f"init_from={source} holds other weights than when the run began: restore them, or start a new run.")
+    shape.block_size, shape.bias = cfg.model.block_size, cfg.model.bias
+    return Initial(source, from_hf(shape, load_weights(file)), {"pretrained": facts})
