@@ -63,7 +63,7 @@ MISTAKES = {
     (*RUN, "scheduler.warmup=-1"): ["warmup"],
     (*RUN, "trainer.max_time=7h"): ["trainer.max_time=7h is not a time", "00:07:30:00"],
     ("model=tiny",): ["Choose a data set", "data is one of hf, hf_char, ", "text, text_char, ", "wiki, wiki_char"],
-    ("data=wiki_char",): ["Choose a model", "model is one of baby, gpt3_13b"],
+    ("data=wiki_char",): ["Choose a model", "model is one of baby, gpt2, gpt3_13b"],
     ("seed=3",): ["Choose a model and a data set", "model is one of", "data is one of"],
     ("model=tiny", "data=wiki"): ["Choose a tokenizer", "tokenizer is one of bpe, byte, char"],
     (*RUN, "tokenizer=bpe", "tokenizer.vocab_size=12"): ["tokenizer.vocab_size is 12", "from 257"],

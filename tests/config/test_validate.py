@@ -142,7 +142,7 @@ def test_missing_groups_are_named_together_with_their_options() -> None:
         check_groups(compose([]))
     lines = str(caught.value).splitlines()
     assert lines[0] == "Choose a model and a data set, as in model=tiny data=wiki_char."
-    assert lines[1].strip().startswith("model is one of baby, gpt3_13b") and lines[2].strip().startswith("data is one of hf,")
+    assert lines[1].strip().startswith("model is one of baby, gpt2, gpt3_13b") and lines[2].strip().startswith("data is one of hf,")
 
 
 @pytest.mark.parametrize(

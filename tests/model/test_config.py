@@ -65,13 +65,17 @@ def test_gpt3_presets_are_the_papers_table(name: str) -> None:
 
 
 def test_all_eight_sizes_and_the_journals_models_are_there() -> None:
-    assert set(PRESETS) == {*GPT3, "tiny", "baby", "gpt_mini_v0", "mini_v1"}
+    assert set(PRESETS) == {*GPT3, "gpt2", "tiny", "baby", "gpt_mini_v0", "mini_v1"}
     assert (
         preset("gpt_mini_v0").model
         == preset("mini_v1").model
         == {"n_layer": 10, "n_head": 8, "n_embd": 512, "block_size": 256, "dropout": 0.2}
     )
     assert preset("gpt_mini_v0").preset == {"lr": 1e-3, "batch_size": 128}
+
+
+def test_gpt2_has_the_published_number_of_values() -> None:
+    assert GPTConfig(**preset("gpt2").model, vocab_size=50257).num_params() == 124_439_808
 
 
 @pytest.mark.parametrize(
