@@ -110,6 +110,7 @@ def test_resume_auto_finds_the_run_that_began_from_the_same_model_and_no_other(
         ((*SHAPE, "model.n_layer=2"), "its weights fit with model.n_layer=1."),
         ((*SHAPE, "model.n_head=1", "model.block_size=17"), "its weights fit with model.n_head=2 model.block_size=16."),
         (("init_from=hf:nosuch",), "hf:nosuch is no folder"),
+        ((*SHAPE, "init_from=gpt2"), "init_from=hf:"),  # as nanoGPT has it
         (("init_from=hf:.",), "its config.json cannot be read"),
     ],
 )

@@ -41,7 +41,12 @@ class Initial(NamedTuple):
 
 def initial_run(cfg: DictConfig) -> Path | None:
     """The directory of the run whose weights ``init_from`` names; None if it is no run."""
-    return None if cfg.init_from.startswith(hub.HF) else find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
+    if cfg.init_from.startswith(hub.HF):
+        return None
+    try:
+        return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
+    except RecordError as error:
+        raise RecordError(f"{error} For GPT-2's layout, from the hub or a folder: init_from=hf:<name or folder>.") from error
 
 
 def check_initial_shape(cfg: DictConfig) -> None:
