@@ -186,7 +186,9 @@ def _unfinished(arguments: Arguments) -> Path | None:
     HydraConfig.instance().set_config(full)
     run_dir = overrides.unfinished(without_hydra(full))
     print(f"resume=auto: {f'resuming {run_dir.name}' if run_dir else 'no unfinished run has this config, so one begins'}", flush=True)
-    arguments.overrides = [*typed, f"resume={quote(run_dir.name)}"] if run_dir else typed
+    if run_dir:  # whose record says which commit or folder init_from= meant
+        typed = [*(text for text in typed if key_of(text) != "init_from"), f"resume={quote(run_dir.name)}"]
+    arguments.overrides = typed
     return run_dir
 
 

@@ -94,7 +94,8 @@ def test_resume_auto_finds_the_run_that_began_from_the_same_model_and_no_other(
     words: tuple[str, ...], exported: Path, commands: Any, the_run: Callable[[Path], Any], tmp_path: Path
 ) -> None:
     stops = "import os, signal\nfrom gptshake.training.module import GPTModule as M\nown = M.training_step\n"
-    stops += "def step(self, *rest):\n    os.kill(os.getpid(), signal.SIGTERM) if self.steps == 2 else None\n    return own(self, *rest)\nM.training_step = step\n"
+    stops += "def step(self, *rest):\n    os.kill(os.getpid(), signal.SIGTERM) if self.steps == 2 else None\n    return own(self, *rest)\n"
+    stops += "M.training_step = step\n"
     start = (*words, "init_from=hf:exported", "resume=auto")
     assert commands(tmp_path, *start, before=stops).code == 143
     shutil.copytree(exported, tmp_path / "other")
