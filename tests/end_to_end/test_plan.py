@@ -20,7 +20,7 @@ def test_a_plan_says_what_a_run_costs_and_leaves_no_run(commands: Any, small: An
         "12 steps = 1.54k tokens",
         "tokens/s",
         "scaling law",
-        "at 2.00 per hour",
+        " at 2.00 per hour",
         "In 0.1 hours:",
     ):
         assert part in done.out
@@ -32,7 +32,9 @@ def test_a_plan_for_a_device_that_is_not_here_measures_nothing(commands: Any, sm
     done = commands(tmp_path, "task=plan", *small, "task.device=rtx3090", "trainer.precision=auto")
     assert done.code == 0, done.err
     assert (
-        "on RTX 3090, bf16-mixed; speed assumed, 30% of its peak" in done.out and "of 24 GiB" in done.out and "at 0.20 per hour" in done.out
+        "on RTX 3090, bf16-mixed; speed assumed, 30% of its peak" in done.out
+        and "of 24 GiB" in done.out
+        and "at $0.20 per hour" in done.out
     )
 
 

@@ -36,6 +36,7 @@ def facts() -> dict[str, Any]:
         "tokens_per_s": 250_000.0,
         "seconds": {"start": 5.0, "steps": 39.0, "validations": 10.0, "checkpoints": 5.0, "samples": 1.0, "test": 0.0},
         "price_per_hour": 1.6,
+        "currency": "$",
         "checkpoint_bytes": 130_000_000,
         "lr": 1e-3,
         "schedule": "cosine, warm-up 12 steps",
@@ -57,7 +58,7 @@ def test_the_text_says_everything_that_was_asked(facts: dict[str, Any]) -> None:
     for part in (
         "250k tokens/s",
         "1 min 00 s = ",
-        "cost        0.03 at 1.60 per hour",
+        "cost        $0.03 at $1.60 per hour",
         "124 MiB a checkpoint",
         "lr 2.4e-3",
         "0.41 x that",

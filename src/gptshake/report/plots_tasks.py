@@ -171,7 +171,7 @@ def draw_plan(facts: Facts, folder: Path) -> list[Path]:
         "steps": f"{budget.steps:,} of {short_count(budget.tokens_per_step)} tokens",
         "speed": f"{short_count(facts['tokens_per_s'])} tokens/s",
         "FLOPs": short_rate(flops * budget.total_tokens) if flops else "not known",
-        "cost": f"{price * spent / 3600:.2f}" if price is not None else "no price given",
+        "cost": f"{facts['currency']}{price * spent / 3600:.2f}" if price is not None else "no price given",
         "a checkpoint": short_bytes(facts["checkpoint_bytes"]),
         "scaling law": f"lr {short_rate(recommended.lr)}, batch {short_count(float(f'{recommended.batch:.2g}'))}",
     }

@@ -161,7 +161,7 @@ def plan_text(facts: Facts) -> str:
 def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
     budget: Budget = facts["budget"]
     parts = " + ".join(f"{name} {short_count(count)}" for name, count in facts["parameters"].items())
-    flops, spent, price = facts["flops_per_token"], sum(facts["seconds"].values()), facts["price_per_hour"]
+    flops, spent, price, unit = facts["flops_per_token"], sum(facts["seconds"].values()), facts["price_per_hour"], facts["currency"]
     took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
     length = f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')}"
     checkpoint = facts["checkpoint_bytes"]
@@ -175,7 +175,7 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
         ("peak", peak_of(facts)),
         ("speed", f"{short_count(facts['tokens_per_s'])} tokens/s"),
         ("time", f"{duration(spent)} = {took}"),
-        *([("cost", f"{price * spent / 3600:.2f} at {price:.2f} per hour")] if price is not None else []),
+        *([("cost", f"{unit}{price * spent / 3600:.2f} at {unit}{price:.2f} per hour")] if price is not None else []),
         ("disk", f"{short_bytes(checkpoint)} a checkpoint, {short_bytes(KEPT * checkpoint)} for the {KEPT} kept"),
     ]
 

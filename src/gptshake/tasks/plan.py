@@ -52,7 +52,8 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, Any]:
     memory = costs.memory(cfg, model, budget.micro_batch_size, base)
     tokens_per_s = budget.tokens_per_step / step_seconds(budget.accumulation, speed)
     settings = precision if device != "cpu" else f"{precision}, {counted(cfg.trainer.threads, 'thread')}"
-    price = cfg.task.price_per_hour if cfg.task.price_per_hour is not None or gpu is None else gpu.price_per_hour
+    built_in = cfg.task.price_per_hour is None and gpu is not None  # in US dollars; the user's may be in any currency
+    price = gpu.price_per_hour if built_in and gpu else cfg.task.price_per_hour
     facts: dict[str, Any] = {
         "title": title,
         "device": (f"{budget.devices} x " if budget.devices > 1 else "") + gpu.name if gpu else "this machine",
@@ -67,6 +68,7 @@ def plan(cfg: DictConfig, store: TokenStore, title: str) -> dict[str, Any]:
         "tokens_per_s": tokens_per_s,
         "seconds": run_seconds(budget.steps, budget.accumulation, speed, overhead),
         "price_per_hour": None if price is None else price * budget.devices,
+        "currency": "$" if built_in else "",
         "checkpoint_bytes": overhead.checkpoint_bytes,
         "lr": cfg.optimizer.get("lr"),
         "schedule": schedule_text(cfg, budget),
