@@ -180,15 +180,13 @@ def _resumed(arguments: Arguments) -> Path | None:
 
 
 def _unfinished(arguments: Arguments) -> Path | None:
-    """The unfinished run that has the config that was typed, for ``resume=auto``; without one, the override is left out."""
-    typed = [text for text in arguments.overrides if key_of(text) != "resume"]
-    full = checked_compose(one_run(Arguments(overrides=typed)), with_hydra=True)
-    HydraConfig.instance().set_config(full)
-    run_dir = overrides.unfinished(without_hydra(full))
-    print(f"resume=auto: {f'resuming {run_dir.name}' if run_dir else 'no unfinished run has this config, so one begins'}", flush=True)
-    if run_dir:  # whose record says which commit or folder init_from= meant
-        typed = [*(text for text in typed if key_of(text) != "init_from"), f"resume={quote(run_dir.name)}"]
-    arguments.overrides = typed
+    """The run that ``resume=auto`` resumes; without one, the override is left out."""
+    run_dir = overrides.unfinished(arguments.overrides)
+    print(f"resume=auto: {f'resuming {run_dir.name}' if run_dir else 'no unfinished run of this command, so one begins'}", flush=True)
+    taken = {"resume", "init_from", "paths.run_dir"} if run_dir else {"resume"}  # the record says which commit or folder init_from= meant
+    arguments.overrides = [text for text in arguments.overrides if key_of(text) not in taken]
+    if run_dir:
+        arguments.overrides.append(f"resume={quote(str(run_dir.absolute()))}")
     return run_dir
 
 

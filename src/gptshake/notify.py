@@ -10,12 +10,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from gptshake.errors import GptshakeError, Stop, first_line
+from gptshake.errors import GptshakeError, RecordError, Stop, first_line
 from gptshake.estimate.formatting import duration
 from gptshake.processes import ASKED_BY, Command
 from gptshake.record.index import STUDY_FILE, read_entry, read_study
@@ -53,7 +53,8 @@ def notified(callbacks: Mapping[str, Any] | None, folder: Callable[[], Path | No
 def _message(folder: Path | None, status: str, seconds: float, reason: str | None) -> dict[str, Any]:
     loss, name = None, folder.name if folder else "gptshake"
     if folder and (folder / STUDY_FILE).exists():
-        loss = winner.value if (winner := best(read_study(folder))) else None
+        with suppress(RecordError):  # damaged: the message says the rest
+            loss = winner.value if (winner := best(read_study(folder))) else None
     elif folder and (folder / "run.json").exists():
         loss = read_entry(folder).figures.get("val/loss")
     text = f"{name}: {status} after {duration(seconds)}{'' if loss is None else f', loss {digits(loss)}'}{f': {reason}' if reason else ''}"

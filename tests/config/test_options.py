@@ -99,7 +99,10 @@ def test_every_part_of_the_sweeper_instantiates(group: str, option: str) -> None
     assert isinstance(made, kinds[group])
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [pytest.param(*one, marks=[pytest.mark.trackers] if one[1] in ("mlflow", "trackio") else []) for one in OPTIONS],
+)
 def test_every_option_composes_passes_the_checks_and_instantiates(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gptshake.config.validate.memory_bytes", lambda: 1 << 50)  # the largest models fit into few machines
     if option in ("mlflow", "trackio"):

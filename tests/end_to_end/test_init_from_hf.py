@@ -64,6 +64,7 @@ def test_a_run_from_an_export_is_the_run_from_its_origin_with_the_sizes_of_confi
     assert "model.n_layer=1" in record.info["overrides"] and "model.block_size=16" in record.info["overrides"]
 
 
+@pytest.mark.slow
 def test_resume_and_reproduce_need_what_the_run_began_with_only_before_its_first_checkpoint(
     words: tuple[str, ...], exported: Path, commands: Any, the_run: Callable[[Path], Any], tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def served(tmp_path: Path) -> Iterator[FakeHub]:
         yield hub
 
 
+@pytest.mark.slow
 def test_an_exported_folder_is_uploaded_to_a_private_repository_once_it_was_checked(served: FakeHub, trained: Path) -> None:
     done = pushed(served, trained, "task.folder=pushed", "task.push=me/small")
     assert done.returncode == 0, done.stderr
@@ -45,12 +46,15 @@ def test_an_exported_folder_is_uploaded_to_a_private_repository_once_it_was_chec
     assert done.returncode == 0 and served.private["me/public"] is False, done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_token_nothing_is_written_and_a_hub_that_refuses_leaves_the_folder(served: FakeHub, trained: Path) -> None:
     done = pushed(served, trained, "task.folder=none", "task.push=me/small", token=False)
     assert done.returncode == 2 and done.stderr.startswith("error: task.push needs a token of the hub"), done.stderr
     assert not (trained / "none").exists() and served.asked == []
     done = pushed(served, trained, "task.folder=kept", "task.push=me/small", HF_TOKEN="hf_wrong")
-    assert done.returncode == 1 and "hf upload me/small kept" in done.stderr and (trained / "kept" / "model.pt2").is_file(), done.stderr
+    assert done.returncode == 1 and "hf upload --private me/small kept" in done.stderr and (trained / "kept" / "model.pt2").is_file(), (
+        done.stderr
+    )
     assert served.files == {} and len(done.stderr.splitlines()) == 1
 
 

@@ -440,27 +440,34 @@ def test_one_command_starts_a_run_and_resumes_it_where_it_was_interrupted(
     commands: Any, small: Any, whole: Path, tmp_path: Path, the_run: Any
 ) -> None:
     first = commands(tmp_path, *small, "resume=auto", before=moment(IN_STEP, 6, 1))
-    assert first.code == -signal.SIGKILL and "no unfinished run has this config" in first.out
+    assert first.code == -signal.SIGKILL and "no unfinished run of this command" in first.out
     again = commands(tmp_path, *small, "resume=auto", "note=after the kill")
     assert again.code == 0 and f"resuming {the_run(tmp_path).path.name}" in again.out, again.err
     is_the_same_run(the_run(tmp_path), the_run(whole))
 
 
-def test_resume_auto_takes_no_run_of_another_config_and_does_not_choose_among_several(commands: Any, small: Any, tmp_path: Path) -> None:
-    for seed in (1, 1, 2):
-        assert commands(tmp_path, *small, f"seed={seed}", before=moment(IN_STEP, 6, 1)).code == -signal.SIGKILL
+def test_resume_auto_takes_no_run_of_another_command_and_does_not_choose_among_several(commands: Any, small: Any, tmp_path: Path) -> None:
+    for change in ("seed=1", "seed=1", "data.batch_size=6"):
+        assert commands(tmp_path, *small, change, before=moment(IN_STEP, 6, 1)).code == -signal.SIGKILL
     first, second, other = sorted((tmp_path / "runs").iterdir(), key=lambda path: (path / "run.json").stat().st_mtime)
     done = commands(tmp_path, *small, "seed=1", "resume=auto")
     assert done.code == 2 and first.name in done.error and second.name in done.error and other.name not in done.error
-    assert f"resuming {other.name}" in commands(tmp_path, *small, "seed=2", "resume=auto").out
+    assert "no unfinished run of this command" in commands(tmp_path, *small, "data.batch_size=3", "resume=auto").out
+    assert f"resuming {other.name}" in commands(tmp_path, *small, "data.batch_size=6", "resume=auto").out
+
+
+def test_resume_auto_looks_into_the_run_directory_that_was_typed(commands: Any, small: Any, tmp_path: Path) -> None:
+    command = (*small, "paths.run_dir=elsewhere/mine", "resume=auto")
+    assert commands(tmp_path, *command, before=moment(IN_STEP, 6, 1)).code == -signal.SIGKILL
+    again = commands(tmp_path, *command)
+    assert again.code == 0 and "resuming mine" in again.out, again.err
+    assert json.loads((tmp_path / "elsewhere/mine/run.json").read_text())["status"] == "ok"
 
 
 def test_resume_auto_refuses_a_run_at_work(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
-    long = (*small, "trainer.max_steps=1000000", "trainer.val_check_interval=4", "resume=auto")
+    long = (*small, "trainer.max_steps=1000000", "trainer.val_check_interval=1000000", "resume=auto")
     alive = commands.start(tmp_path, *long)
-    alive.until("round trip")
-    while not the_run(tmp_path).saved():
-        time.sleep(0.05)
+    alive.until("first block")  # no checkpoint yet
     done = commands(tmp_path, *long)
     alive.signal(signal.SIGTERM)
     assert alive.wait().code == 143

@@ -26,11 +26,11 @@ from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.export.hub import HF, read_shape
 from gptshake.files import expanded, yaml_text
-from gptshake.keys import RESULT, RESUME, is_free, key_of
+from gptshake.keys import RESULT, RESUME, about, is_free, key_of
 from gptshake.model.config import HF_SIZES
-from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entry, read_index, read_study
-from gptshake.record.run import LATEST, find_run, is_made_here, read_run
-from gptshake.redaction import SECRET, redacted
+from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entry, read_study
+from gptshake.record.run import LATEST, find_run, is_made_here, read_run, run_dirs
+from gptshake.redaction import SECRET, redact, redacted
 from gptshake.report.study_stats import best
 
 EXPERIMENT = "experiment"
@@ -61,24 +61,32 @@ def locate(name: str, overrides: list[str]) -> Path:
     return find_run(name, [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")])
 
 
-def unfinished(cfg: DictConfig) -> Path | None:
-    """The run below ``paths.runs`` that has not ended well and has this config, as far as it can change a result; None if there is none.
+def unfinished(overrides: list[str]) -> Path | None:
+    """The run that the same command began and that has not ended well, for ``resume=auto``; None if there is none.
+
+    The same command: its overrides, without those that cannot change a result. Looked for in ``paths.run_dir`` if that was typed, else
+    below ``paths.runs``; one that ended before its first checkpoint has nothing to resume.
 
     Raises:
-        RecordError: there are several, or somebody is at work in it.
+        RecordError: there are several, or the one is at work.
     """
-    found = []
-    for entry in read_index([expanded(cfg.paths.runs)]):
-        if entry.status not in (BROKEN, "ok") and entry.config and any(entry.path.glob("checkpoints/step-*")):
-            frozen = cfg.copy()
-            freeze(frozen, entry.path)
-            if not _differences(entry.config, flat(redacted(OmegaConf.to_container(frozen, resolve=True))), of=RESULT):
-                found.append(entry)
+    place, found = typed(overrides, "paths.run_dir"), []
+    for path in [expanded(place)] if place else run_dirs([expanded(typed(overrides, "paths.runs") or "runs")]):
+        entry = read_entry(path)
+        begun = entry.status == "running" or (entry.status not in (BROKEN, "ok") and any(path.glob("checkpoints/step-*")))
+        if begun and _asked_for(entry.info.get("overrides") or ()) == _asked_for(overrides):
+            found.append(entry)
     if len(found) > 1:
-        raise RecordError(f"Several unfinished runs have this config: {', '.join(one.path.name for one in found)}. Name one: resume=<run>.")
+        raise RecordError(
+            f"This command began several unfinished runs: {', '.join(one.path.name for one in found)}. Name one: resume=<run>."
+        )
     if found and found[0].status == "running":
-        raise RecordError(f"The run of this config is at work: {found[0].path.name}. Wait for its end, or stop it.")
+        raise RecordError(f"The run that this command began is at work: {found[0].path.name}. Wait for its end, or stop it.")
     return found[0].path if found else None
+
+
+def _asked_for(overrides: Iterable[str]) -> dict[str, str]:
+    return {key_of(text): redact(text) for text in about(overrides, RESULT)}
 
 
 def without_latest(overrides: list[str]) -> list[str]:
@@ -123,6 +131,8 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         of_option = group in ("callbacks", "logger") and not text.startswith(f"{group}=")
         if key in ("dirty", "resume", "paths.run_dir") or (of_option and group in new_keys):
             continue  # of that run alone; or another option of the group was typed, which may not have the key
+        if key.startswith("callbacks.notify.") and not ours:
+            continue  # it runs or calls something, of which no number depends
         if SECRET in text:
             if key not in new_keys and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: secrets are not stored. Give {key}= again to resume.")
@@ -166,14 +176,8 @@ def repeated(run_dir: Path, own: Mapping[str, str | list[str]]) -> list[str]:
 def freeze(cfg: DictConfig, run_dir: Path) -> None:
     """Give a composed config the values that ``auto`` meant when the run began, and its version of the cleaning."""
     for key, value in (read_run(run_dir).get("resolved", {}) | _cleaning(run_dir)).items():
-        if key == "init_from" and _model_of(value) != _model_of(cfg.init_from):
-            continue  # a commit or a place is frozen, but for the same model
         if _values(_texts({key: value}), run_dir):
             OmegaConf.update(cfg, key, value)
-
-
-def _model_of(source: Any) -> str:
-    return Path(str(source).removeprefix(HF).partition("@")[0]).name
 
 
 def _record(run_dir: Path) -> dict[str, Any]:
@@ -256,10 +260,10 @@ def refuse_another_config(run_dir: Path, repetition: Path) -> None:
         )
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any], but: tuple[str, ...] = (), of: str = RESUME) -> str:
-    """One line for each key that has another value and may not, with regard to RESUME or RESULT; ``but`` are left out."""
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], but: tuple[str, ...] = ()) -> str:
+    """One line for each key that may not change on a resume and has another value; ``but`` are left out."""
     keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key) and not _is_one_of(key, but)]
-    return "\n".join(f"  {key}: was {then.get(key)}, would be {now.get(key)}" for key in keys if not is_free(key, of, then, now))
+    return "\n".join(f"  {key}: was {then.get(key)}, would be {now.get(key)}" for key in keys if not is_free(key, RESUME, then, now))
 
 
 def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:

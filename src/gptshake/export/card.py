@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from gptshake.keys import RESULT, about
 from gptshake.markdown import fenced, table
 from gptshake.record.index import Entry
 from gptshake.record.texts import Sample
@@ -15,6 +16,8 @@ METRICS |= {"test/loss": "loss on the test split, nats per token", "test/bpb": "
 PLOT = "loss.png"
 # "Wikipedia authors, CC BY-SA 3.0", or "wikimedia/wikipedia, licence cc-by-sa-3.0" as a hub's card has it
 _LICENSE = re.compile(r"\b(?:(CC BY(?:-SA)? \d\.\d)|licence ([a-z0-9.-]+)(?=$|,))")
+
+_FOLDERS = re.compile(r"(?<![\w./])~?/(?!/)(?:[^/'\",\]]+/)*")  # what leads from the root, or from home, to a file
 
 
 def model_card(entry: Entry, samples: list[Sample], *, plot: bool, use: str, library: str) -> str:
@@ -30,7 +33,8 @@ def model_card(entry: Entry, samples: list[Sample], *, plot: bool, use: str, lib
     found = {name: float(summary[name]) for name in METRICS if isinstance(summary.get(name), int | float)}
     rows = [[METRICS[name], f"{value:.4f}"] for name, value in found.items()]
     budget, git = entry.part("budget"), entry.part("git")
-    command = shlex.join(["python", "-m", "gptshake", *map(str, entry.info.get("overrides", []))])
+    asked = [_FOLDERS.sub("", text) for text in about(map(str, entry.info.get("overrides") or ()), RESULT)]
+    command = shlex.join(["python", "-m", "gptshake", *asked])
     begun = Path(str(entry.part("pretrained").get("source") or entry.info.get("parent") or "")).name  # a folder's path is nobody's business
     start = f"the weights of {begun}" if begun else "scratch"
     parts = [

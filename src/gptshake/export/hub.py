@@ -95,5 +95,5 @@ def upload(folder: Path, repo: str, *, private: bool) -> str:
     except Exception as error:  # as above
         raise Unreachable(
             f"{folder} is written, but could not be uploaded to {repo} ({type(error).__name__}: {first_line(error)[:300]}). Check the name and "
-            f"the token, then upload it with `hf upload {repo} {folder}`."
+            f"the token, then upload it with `hf upload {'--private ' if private else ''}{repo} {folder}`."
         ) from error

@@ -98,7 +98,9 @@ class Run:
         row, before = self.last_row(), self.info.get("sittings", [])
         own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier session say nothing of the last
         last_seen = row.get("time") if own else None
-        self.update(sittings=start_session(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour))
+        self.update(
+            schema=SCHEMA, sittings=start_session(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour)
+        )
 
     def session_starts_from(self, step: int) -> None:
         if known := self.info.get("sittings"):

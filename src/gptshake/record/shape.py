@@ -21,8 +21,8 @@ Check = tuple[Callable[[Any], bool], str]  # whether a value fits, and what one 
 
 def refuse_newer(record: Mapping[str, Any], file: PurePath) -> None:
     """Raise a RecordError if a record was written by a gptshake whose records this one cannot read."""
-    schema = record.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
+    schema = record.get("schema") or SCHEMA
+    if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordError(f"{file} was written by a newer gptshake (schema {schema}, this one reads up to {SCHEMA}): update gptshake.")
 
 

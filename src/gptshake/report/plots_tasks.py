@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.lr_range import mean_curve, smooth
-from gptshake.files import write_atomic
+from gptshake.files import sha256_text, write_atomic
 from gptshake.record.names import safe, title_of
 from gptshake.record.names import title as run_title
 from gptshake.report import evaluation
@@ -290,9 +290,13 @@ def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
             nats, tokens, sums = np.add.reduceat([row["by_context"]["nats"], counts, counts * lengths], edges - 1, axis=1)
             nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
             scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
-            error = f" ± {text}" if (text := evaluation.error_text(row["bpb_error"])) else ""
+            error = f" ± {row['bpb_error']:.4f}" if row["bpb_error"] is not None else ""
             name = f"{row['run']}, step {row['step']}: {row['bpb']:.4f}{error} bits per byte"
             style = POINT | {"color": colour, "markersize": 5, "label": name}
             axes.plot(sums / tokens, scale * nats / tokens, **style)
         axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white")
-        return save(figure, folder, safe("-".join([rows[0]["text"], rows[0]["split"], *dict.fromkeys(row["run"] for row in rows)]))[:120])
+        first = rows[0]
+        read = "rolling" if first["rolling"] else f"stride{first['stride']}" if first["stride"] else ""
+        parts = [first["text"], first["split"], read, *(f"{row['run']}-{row['step']}" for row in rows)]
+        name = safe("-".join(filter(None, parts)))
+        return save(figure, folder, name if len(name) <= 120 else f"{name[:110]}-{sha256_text(name)[:8]}")

@@ -171,6 +171,8 @@ def chosen_run(cfg: DictConfig) -> Path:
     """The directory of the run that ``task.run`` names."""
     if not cfg.task.run:
         raise ConfigError("Choose a run: task.run=<name, id or path>.")
+    if isinstance(cfg.task.run, ListConfig):
+        raise ConfigError("This task takes one run: task.run=<name, id or path>.")
     return find_run(cfg.task.run, run_roots(cfg.paths))
 
 

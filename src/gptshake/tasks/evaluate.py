@@ -100,8 +100,9 @@ def chosen_text(cfg: DictConfig, entries: Sequence[Entry], say: Say) -> Text:
     named = sha256_text(json.dumps(make(data.documents).fingerprint(), sort_keys=True))  # as in a record
     own = cfg.data is None or named in texts
     split = cfg.task.split if cfg.task.split != "auto" else "val" if own else "all"
-    if named in texts and (split in ("all", "train") or str([named, *map(data.get, rule)]) not in splits):
-        say(f"note: task.split={split} holds text that a run was trained on.")
+    for text, entry in zip(texts, entries, strict=True):
+        if text == named and (split in ("all", "train") or any(entry.config.get(f"data.{key}") != data.get(key) for key in rule)):
+            say(f"note: task.split={split} holds text that {entry.id} was trained on.")
     return text_of(cfg, data, split, say)
 
 

@@ -184,7 +184,7 @@ def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Inf
         if then.get(key) != now[key]
     ]
     if info.get("pretrained") != new.get("pretrained"):
-        raise RecordError(f"{info['id']} started from other weights than {new['pretrained']['source']} holds now; nothing was trained.")
+        raise RecordError(f"{info['id']} started from other weights than its init_from= holds now; nothing was trained.")
     if lines:
         raise RecordError(
             f"The data is not that of {info['id']}; nothing was trained. Fingerprints:\n{''.join(lines)}"

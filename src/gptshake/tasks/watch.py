@@ -1,4 +1,4 @@
-"""``task=watch``: the runs at work, how far they are and their curves. Only reads records; without a terminal it looks once."""
+"""``task=watch``: the runs at work, how far they are and their curves; without a terminal it looks once. Writes nothing but pages."""
 
 import string
 import time
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from gptshake.console import Console
 from gptshake.context import Context
-from gptshake.estimate.formatting import duration
+from gptshake.errors import RecordError
+from gptshake.estimate.formatting import duration, short_count
+from gptshake.files import refuse_links
 from gptshake.record.index import SECONDS, STUDY_FILE, TOKENS, Entry, read_entry, read_index
 from gptshake.record.lock import is_alive
 from gptshake.record.run import run_dirs, run_roots
@@ -18,16 +20,20 @@ LEAST, MOST = 5, 18  # lines of the drawing
 
 
 def run(context: Context) -> None:
-    """Show the runs at work below ``paths.runs`` and ``paths.multirun`` again and again, until a signal."""
+    """Show the runs at work below ``paths.runs`` and ``paths.multirun`` again and again, until a signal.
+
+    Raises:
+        RecordError: a page cannot be written.
+    """
     options, roots, console, drawn = context.config.task, run_roots(context.config.paths), Console(), float("-inf")
     check_targets({"task.html": options.html})
     while True:
         entries = in_order([read_entry(path) for path in dict.fromkeys(run_dirs(roots)) if is_alive(path)], "-started")
-        size = console.size()
-        shown = screen(entries, size.columns if console.terminal else None, size.lines - 1)
+        size, problems = console.size(), list[str]()
         if options.html and time.monotonic() - drawn >= PAGE_S:
-            _write_pages(str(options.html), in_order(read_index(roots), "started"), entries)
-            drawn = time.monotonic()
+            deliver(_page(in_order(read_index(roots), "started")), str(options.html))
+            problems, drawn = _write_reports(entries), time.monotonic()
+        shown = [*screen(entries, size.columns if console.terminal else None, size.lines - 1 - len(problems)), *problems]
         if not console.renews:
             print("\n".join(shown))
             return
@@ -42,33 +48,51 @@ def screen(entries: Sequence[Entry], width: int | None, height: int) -> list[str
     from gptshake.report.series import column, smooth
     from gptshake.report.small_plots import ascii_curves
 
+    named = dict(zip(string.ascii_letters[: max(1, height - 2)], entries, strict=False))
     rows = [
-        row | {"status": f"{letter} {_progress(entry)}"}
-        for letter, row, entry in zip(string.ascii_letters, lines(entries, trials=True), entries, strict=False)
+        row | {"status": f"{letter} {progress(entry)}"}
+        for row, (letter, entry) in zip(lines([*named.values()], trials=True), named.items(), strict=True)
     ]
-    curves = {}
-    for letter, entry in zip(string.ascii_letters, entries, strict=False):
-        tokens, losses = column(entry.columns, "train/loss")
-        curves[letter] = tokens, smooth(losses)
-    text = table(rows[: max(1, height - 1)], width).splitlines()
+    text = table(rows, width).splitlines()
+    text += [f"and {len(entries) - len(named)} more"] if len(named) < len(entries) else []
     free = min(MOST, height - len(text) - 4)
-    drawing = ascii_curves(curves, min(100, (width or 80) - 12), free) if free >= LEAST else []
-    return [*text, *(["", "train/loss", *drawing] if drawing else [])]
+    if free < LEAST:
+        return text
+    curves = {letter: column(entry.columns, "train/loss") for letter, entry in named.items()}
+    smoothed = {letter: (tokens, smooth(losses)) for letter, (tokens, losses) in curves.items()}
+    drawing = ascii_curves(smoothed, min(100, (width or 80) - 12), free)
+    return [*text, "", "train/loss", *drawing] if drawing else text
 
 
-def _progress(entry: Entry) -> str:
-    """``24 %, left 3 min`` by the run's own speed so far; nothing before its first step."""
-    done, total, seconds = entry.figures.get(TOKENS), entry.part("budget").get("tokens"), entry.figures.get(SECONDS)
+def progress(entry: Entry) -> str:
+    """``24 %, left 3 min`` by the run's own speed so far; a run whose limit was changed otherwise than in steps says its tokens."""
+    done, seconds, budget = entry.figures.get(TOKENS), entry.figures.get(SECONDS), entry.part("budget")
+    total, steps = budget.get("tokens"), entry.part("extended").get("trainer.max_steps")
+    if steps and budget.get("tokens_per_step"):
+        total = steps * budget["tokens_per_step"]
     if not done or not total:
         return "starts"
+    if done > total:
+        return f"{short_count(done)} tokens"
     left = f", left {duration(seconds * (total - done) / done)}" if seconds and total > done else ""
     return f"{100 * done / total:.0f} %{left}"
 
 
-def _write_pages(target: str, entries: Sequence[Entry], at_work: Sequence[Entry]) -> None:
-    from gptshake.report.pages import report
-    from gptshake.report.runs_page import runs_page
+def _page(entries: Sequence[Entry]) -> str:
+    from gptshake.report.runs_page import runs_page  # its curves need numpy
 
-    deliver(runs_page(entries), target)
-    for folder in {folder for entry in at_work for folder in entry.path.parents[:3] if (folder / STUDY_FILE).exists()}:
-        report(folder)
+    return runs_page(entries)
+
+
+def _write_reports(entries: Sequence[Entry]) -> list[str]:
+    """Draw ``report.html`` of every study at work; gives what was in the way, which the next look may find gone."""
+    from gptshake.report.pages import report
+
+    problems = []
+    for folder in sorted({folder for entry in entries for folder in entry.path.parents[:3] if (folder / STUDY_FILE).exists()}):
+        try:
+            refuse_links(folder)
+            report(folder)
+        except (RecordError, OSError) as error:
+            problems.append(f"{folder}: {error}")
+    return problems

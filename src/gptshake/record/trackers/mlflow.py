@@ -1,15 +1,17 @@
 """MLflow as a mirror of the run record: one MLflow run for a run, which a resume continues, in a SQLite file or on a server."""
 
-import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from gptshake.errors import first_line
+from gptshake.files import sha256_text
 from gptshake.record.index import flat
+from gptshake.record.lock import lock_file
 from gptshake.record.metrics import Row
 from gptshake.record.run import Run
 from gptshake.record.texts import Sample
@@ -43,8 +45,10 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
     """Track a run until ``ended`` is set."""
     import mlflow
 
-    lock = os.open(run.path.parent, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # two trials at once that set up a new database would break it
+    store = sha256_text(mlflow.get_tracking_uri())[:16]
+    lock = lock_file(
+        Path(gettempdir()) / f"gptshake-{os.getuid()}-mlflow-{store}.lock", 60.0
+    )  # two that set up one new database would break it
     client, experiment = mlflow.MlflowClient(), mlflow.set_experiment(options["experiment"]).experiment_id
     os.close(lock)
     found = client.search_runs([experiment], f"tags.`gptshake.id` = '{run.id}'")
@@ -66,8 +70,9 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
             answer(say=f"MLflow takes no files of this run: {first_line(error)}.")
         files.clear()
     run = Run.open(run.path)  # as it ended
-    if reached > known:
-        _log(client, run_id, [{**later_figures(run), "step": reached}])
+    there = client.get_run(run_id).data.metrics if reached == known else ()
+    if figures := {name: value for name, value in later_figures(run).items() if name not in there}:
+        _log(client, run_id, [{**figures, "step": reached}])
     client.set_terminated(run_id, {"ok": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED"}.get(run.info["status"], "FAILED"))
 
 

@@ -42,15 +42,16 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
     import trackio
 
     about, project, reached = describe(run), options["project"], 0
+    name = about["name"] if run.id in about["name"] else f"{about['name']}-{run.id}"  # what is replaced is this run's own
     with contextlib.suppress(ValueError):  # the project is new
         for former in trackio.Api().runs(project):
-            if former.name == about["name"]:
+            if former.name == name:
                 former.delete()
     answer(record={"trackio": {"project": project}}, say=f"trackio: show it with: trackio show --project {project}")
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as problems:  # it raises nothing
         config = flat(about["config"]) | {"tags": about["tags"]}
         off = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
-        tracker = trackio.init(project, about["name"], group=about["group"], config=config, **off)
+        tracker = trackio.init(project, name, group=about["group"], config=config, **off)
         for step, one in (entry for new in follow(run, options["every"], ended) for entry in new):
             reached = max(reached, step)
             if isinstance(one, Path):

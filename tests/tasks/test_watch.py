@@ -1,0 +1,41 @@
+"""What ``task=watch`` shows of runs at work, without waiting for any."""
+
+from pathlib import Path
+
+import pytest
+
+from gptshake.record.index import Entry, read_entry
+from gptshake.record.run import Run
+from gptshake.tasks.watch import progress, screen
+
+BUDGET = {"tokens": 10_000, "steps": 100, "tokens_per_step": 100}
+
+
+def at_work(path: Path, id: str, steps: int, **fields: object) -> Entry:
+    run = Run.create(path, id=id, name=f"20261124-0031-tiny-{id}", task="train", config_yaml="seed: 1\n", overrides=[], budget=BUDGET)
+    run.start_session({})
+    for step in range(1, steps + 1):
+        run.append_row({"step": step, "train/tokens": 100 * step, "train/loss": 4.0 - step / 100, "time": run.info["started"] + step})
+    run.flush()
+    run.update(**fields)
+    return read_entry(path)
+
+
+def test_progress_is_the_share_of_the_planned_tokens_and_the_rest_at_the_speed_so_far(tmp_path: Path) -> None:
+    assert progress(at_work(tmp_path / "a", "aaaaaaaa", 0)) == "starts"
+    assert progress(at_work(tmp_path / "b", "bbbbbbbb", 25)) == "25 %, left 1 min 15 s"
+    assert progress(at_work(tmp_path / "c", "cccccccc", 25, extended={"trainer.max_steps": 50})) == "50 %, left 25 s"
+    assert progress(at_work(tmp_path / "d", "dddddddd", 150, extended={"trainer.max_tokens": 20_000})) == "15k tokens"
+
+
+@pytest.mark.parametrize("height", [4, 8, 24, 60])
+def test_a_screen_has_no_more_lines_than_the_terminal_and_says_what_is_left_out(tmp_path: Path, height: int) -> None:
+    entries = [at_work(tmp_path / f"{n:08}", f"{n:08}", 20) for n in range(6)]
+    shown = screen(entries, 100, height)
+    rows = [line for line in shown if line.startswith("0000")]
+    assert len(shown) <= height and (len(rows) == 6 or f"and {6 - len(rows)} more" in shown)
+    assert any("train/loss" in line for line in shown) is (height >= 24)
+
+
+def test_without_a_run_at_work_it_says_so() -> None:
+    assert screen([], 80, 24) == ["No run is at work here."]
