@@ -193,8 +193,6 @@ show();
 const drawn = data.runs.filter((run) => run.curves[$("y").value]);
 [...new Set([...ranked(drawn).slice(0, 1), ...drawn])].slice(0, 2).forEach((run) => tick(run, true));
 compare();
-
-// While a run is at work the page is read again, until somebody uses it.
-let used = false;
-for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => { used = true; });
-if (data.runs.some((run) => run.status === "running")) setInterval(() => used || location.reload(), 30_000);
+// While a run is at work the page is read again every 30 s, until somebody uses it.
+const reloading = data.runs.some((run) => run.status === "running") && setInterval(() => location.reload(), 30_000);
+for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => clearInterval(reloading));
