@@ -14,6 +14,7 @@ from PIL import Image
 
 from gptshake.config.compose import compose
 from gptshake.errors import ConfigError, RecordError
+from gptshake.record.lock import RunLock
 from gptshake.report.pages import report
 from gptshake.report.study_stats import best, differences
 from gptshake.report.study_text import best_yaml
@@ -302,7 +303,12 @@ def test_a_comparison_of_pure_noise_claims_a_difference_in_at_most_one_study_of_
     assert claimed / studies <= 0.05 + 2 * (0.05 * 0.95 / studies) ** 0.5  # two standard errors of the simulation
 
 
-def test_the_page_of_a_study_at_work_reloads_itself_and_that_of_one_that_is_done_does_not(tmp_path: Path, line: Make, lay: Lay) -> None:
-    for state, reloads in (("running", True), ("done", False)):
-        report(lay(tmp_path / state, line(state=state)))
-        assert ('http-equiv="refresh"' in (tmp_path / state / "report.html").read_text()) is reloads
+def test_only_the_page_of_a_study_at_work_reloads_itself(tmp_path: Path, line: Make, lay: Lay) -> None:
+    for name, state, reloads in (("at work", "running", True), ("killed", "running", False), ("done", "done", False)):
+        lock = RunLock(lay(tmp_path / name, line(state=state)))
+        if name == "killed":
+            lock.release()
+        report(tmp_path / name)
+        assert ('http-equiv="refresh"' in (tmp_path / name / "report.html").read_text()) is reloads, name
+        if name != "killed":
+            lock.release()

@@ -38,7 +38,7 @@ class RootConfig:
     seed: int = 1337  # of initial weights, order of blocks, dropout
     note: str = ""  # free text for the record
     dirty: bool = False  # run although sources or config are not committed (also --dirty)
-    resume: str | None = None  # run directory, name or id to continue; auto: the unfinished run of this config, if there is one
+    resume: str | None = None  # run directory, name or id to continue; auto: the unfinished run that this command began, if there is one
     init_from: str | None = None  # run whose best weights to start from
     study: str | None = None  # a sweep's name, below multirun/; null: what is swept names it
     deterministic: bool = False  # ask torch for deterministic algorithms (slower on a GPU)

@@ -45,10 +45,9 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
     """Track a run until ``ended`` is set."""
     import mlflow
 
+    # Two runs that set up one new database at once would break it.
     store = sha256_text(mlflow.get_tracking_uri())[:16]
-    lock = lock_file(
-        Path(gettempdir()) / f"gptshake-{os.getuid()}-mlflow-{store}.lock", 60.0
-    )  # two that set up one new database would break it
+    lock = lock_file(Path(gettempdir()) / f"gptshake-{os.getuid()}-mlflow-{store}.lock", 60.0)
     client, experiment = mlflow.MlflowClient(), mlflow.set_experiment(options["experiment"]).experiment_id
     os.close(lock)
     found = client.search_runs([experiment], f"tags.`gptshake.id` = '{run.id}'")
