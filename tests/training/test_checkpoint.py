@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gptshake.errors import CheckpointError
+from gptshake.errors import CheckpointError, ConfigError
 from gptshake.files import sha256
 from gptshake.training.checkpoint import (
     FILES,
@@ -22,6 +22,7 @@ from gptshake.training.checkpoint import (
     our_state,
     steps_saved,
     verify,
+    weights_chosen,
 )
 
 
@@ -182,3 +183,17 @@ def test_a_checkpoint_holds_plain_values_only(tmp_path: Path) -> None:
     for name in ("model.safetensors", "state.safetensors"):
         header = (folder / name).read_bytes()[8:9]
         assert header == b"{"
+
+
+def test_weights_are_chosen_by_name_or_step_and_a_trial_that_kept_none_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no checkpoint; of a sweep only the best trials keep theirs"):
+        weights_chosen(tmp_path, "best")
+    for step in (4, 8):
+        save(tmp_path, step, best=4)
+    assert [[file.parent.name for file in weights_chosen(tmp_path, wanted)] for wanted in ("last", "4", "all")] == [
+        ["step-00000008"],
+        ["step-00000004"],
+        ["step-00000004", "step-00000008"],
+    ]
+    with pytest.raises(ConfigError, match="no checkpoint 5: it has those of the steps 4, 8"):
+        weights_chosen(tmp_path, "5")

@@ -128,13 +128,16 @@ def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
 
 def weights_chosen(run_dir: Path, wanted: str) -> list[Path]:
     """The verified weights of ``best``, ``last``, ``all``, or a step's number; ConfigError names the steps that there are instead."""
-    saved = steps_saved(run_dir)
-    if wanted == "best" and saved:
+    if not (saved := steps_saved(run_dir)):
+        raise ConfigError(f"{run_dir} has no checkpoint; of a sweep only the best trials keep theirs (hydra.sweeper.keep).")
+    if wanted == "best":
         return [best_weights(run_dir)[0]]
     steps = [step for step in saved if wanted in ("all", str(step)) or (wanted == "last" and step == saved[-1])]
     if not steps:
-        there = f"those of the steps {', '.join(map(str, saved))}" if saved else "none"
-        raise ConfigError(f"{run_dir.name} has no checkpoint {wanted}: it has {there}. It is best, last, all, or a step.")
+        there = ", ".join(map(str, saved))
+        raise ConfigError(
+            f"{run_dir.name} has no checkpoint {wanted}: it has those of the steps {there}. It is best, last, all, or a step."
+        )
     for step in steps:
         verify(folder_of(run_dir, step))
     return [folder_of(run_dir, step) / "model.safetensors" for step in steps]
