@@ -111,6 +111,13 @@ def test_a_best_that_is_unstable_with_the_second_seed_is_a_cliff_beside_the_next
     assert said(study, "cliff") == "Warning: the best lies beside a cliff: at 2e-3 training is not stable."
 
 
+def test_two_stable_values_beside_two_that_are_not_still_bracket_the_best(line: Make, rows: SimpleNamespace) -> None:
+    """Measured on characters: with the second seed everything from 3.2e-2 on lies on a plateau 20 % higher."""
+    losses = {4e-3: 3.25, 1.6e-2: 3.08, 3.2e-2: 3.12, 6.4e-2: 3.21}
+    again = [second(rows, n, rate, value) for n, rate, value in ((1, 1.6e-2, 3.08), (2, 3.2e-2, 3.74), (3, 6.4e-2, 3.85))]
+    assert "lies between 4e-3 and 3.2e-2 (" in said(line(tuple(losses), losses.__getitem__, confirm=again), "lies between")
+
+
 def test_noise_that_is_yet_to_be_measured_changes_nothing(line: Make, rows: SimpleNamespace) -> None:
     again = [second(rows, 4, 2e-3, None, "running"), second(rows, 5, 4e-3, 2.24)]
     winner = best(line(confirm=again, state="running"))
