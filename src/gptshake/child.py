@@ -5,6 +5,7 @@ seed and what all runs of the study share (provenance, uncommitted code, the use
 """
 
 import sys
+from base64 import b85decode
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from gptshake.processes import run_here
+from gptshake.processes import SourcesChanged, run_here
 from gptshake.redaction import redact
 
 
@@ -44,6 +45,20 @@ def run(task: dict[str, Any]) -> Any:
     return done.return_value
 
 
+def run_alone(task: dict[str, Any]) -> Any:
+    """``run`` in a process that imports now what the study's other runs imported earlier.
+
+    Raises:
+        SourcesChanged: a Python file of the user's own is no longer what it was when the command started.
+    """
+    for name, text in task["shared"]["trials"]["local_conf"].items():
+        if name.endswith(".py") and not (Path(name).is_file() and Path(name).read_bytes() == b85decode(text)):
+            raise SourcesChanged(
+                f"{name} has changed since this command started, so its runs would not be comparable: run the same command again."
+            )
+    return run(task)
+
+
 def locate(cfg: DictConfig, task: dict[str, Any], *, whole_path: bool = True) -> None:
     """Write into Hydra's node which run this is, and unless an app has a rule of its own, where it lies in the study."""
     with open_dict(cfg):
@@ -56,4 +71,4 @@ def locate(cfg: DictConfig, task: dict[str, Any], *, whole_path: bool = True) ->
 
 
 if __name__ == "__main__":
-    sys.exit(run_here(run, Path(sys.argv[1])).status != "ok")
+    sys.exit(run_here(run_alone, Path(sys.argv[1]), *sys.argv[2:]).status != "ok")

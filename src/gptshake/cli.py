@@ -28,7 +28,17 @@ from gptshake.config.compose import choices, prepare, single_run, snapshot, with
 from gptshake.config.compose_errors import COMPOSITION_ERRORS, came_from, checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS, RECIPES, local, local_confs, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
-from gptshake.config.validate import check, check_groups, check_keys, check_modules, check_one_device, check_torchrun, targets, trains
+from gptshake.config.validate import (
+    check,
+    check_groups,
+    check_keys,
+    check_modules,
+    check_one_device,
+    check_torchrun,
+    sweeps_here,
+    targets,
+    trains,
+)
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import AUTO, Budget
@@ -225,7 +235,8 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
     named = named or "-".join(chosen.get(group, group).replace("/", "_") for group in ("model", "data"))
     provenance = collect(code) | arguments.origin
     trials = Trials(named, label, provenance, code, own_files(targets(without_hydra(cfg)).values()), recipes, dirty=_exempt(cfg, single))
-    with notified(cfg.callbacks, lambda: trials.folder), snapshot() as conf:
+    place = None if sweeps_here(cfg) else expanded(cfg.paths.multirun).absolute()
+    with notified(cfg.callbacks, lambda: trials.folder), snapshot(place) as conf:
         _hydra(arguments.argv(), trials, conf)
 
 

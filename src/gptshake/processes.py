@@ -43,14 +43,19 @@ PRELOAD = "GPTSHAKE_PRELOAD"  # in the environment of the server: JSON, what ``g
 METHOD = "forkserver"  # by which children start; ``fork`` where the caller has imported everything and started no threads
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # variables that say how many a process may use
 TICK_S = 0.25  # between looks at signals, limits, and whether the server is alive
 SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to resume."
 SOURCES_CHANGED = (
     "The source files of gptshake have changed since this command started, so its runs would not be comparable: run the same command again."
 )
-_TASK, _OUTCOME, _OUTPUT, _LOCK = "task.json", "outcome.json", "output", "child.lock"
+_TASK, _OUTCOME, _OUTPUT, _LOCK, _JOB = "task.json", "outcome.json", "output", "child.lock", "job.json"
 _REFUSED = "refused"  # status of a child that could not do what it was started for
 Environment = Mapping[str, str | None]  # variables that differ from those of this process; None removes one
+
+
+class SourcesChanged(GptshakeError):
+    """Code is no longer what it was when the command started, so its runs would not be comparable; whoever waits for the child ends, too."""
 
 
 @dataclass(frozen=True)
@@ -184,11 +189,9 @@ class ChildRunner:
                 f'{app} would start again in each process of a sweep, which imports it: call it below if __name__ == "__main__":.'
             )
         self._server[PRELOAD] = json.dumps({"path": sys.path, "modules": list(preload), "main": app})
-        self._server["PYTHONSAFEPATH"] = "1"  # nothing in the working directory comes before the standard library
+        self._server |= import_path()
         quiet = "ignore:resource_tracker:UserWarning"  # torch.compile leaves a semaphore to the tracker, which removes it with a warning
         self._server["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
-        if (own := str(Path(gptshake.__file__).parents[1])) == str(Path.cwd()):
-            self._server["PYTHONPATH"] = own
         set_forkserver_preload(["gptshake.preloaded"])
         with _environment(self._server):
             forkserver.ensure_running()  # it imports while the caller goes on
@@ -200,7 +203,7 @@ class ChildRunner:
             GptshakeError: the target or the task cannot be sent to another process.
         """
         spec.folder.mkdir(parents=True, exist_ok=True)
-        (spec.folder / _OUTCOME).unlink(missing_ok=True)
+        remove_outcome(spec.folder)
         _flush()
         process = self._context.Process(target=_live, args=(spec, self._target, dict(os.environ), self._sources))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)  # a child takes them when it is ready to
@@ -251,15 +254,12 @@ class ChildRunner:
         self._alive.remove(child)
         end = outcome_of(child.process.exitcode or 0)
         child.process.close()
-        written = read_outcome(child.spec.folder)
-        if written and written.status == _REFUSED:
-            (child.spec.folder / _OUTCOME).unlink()  # the task has not begun, and may be begun again
-            raise GptshakeError(written.reason)
+        written = read_end(child.spec.folder)
         if written is None and lost:
             raise GptshakeError(SERVER_DIED)
         child.outcome = written or child.killed or replace(end, status="failed" if end.status == "ok" else end.status, value=None)
         if written is None:
-            _write_outcome(child.spec.folder, child.outcome)
+            write_outcome(child.spec.folder, child.outcome)
 
     def close(self, grace: float = 10.0) -> None:
         """End the children that still live: they are asked to stop, and killed if they do not."""
@@ -275,6 +275,12 @@ class ChildRunner:
                 for child in self._alive:
                     child.kill("its caller ended")
                 until = time.monotonic() + 5.0
+
+
+def import_path() -> dict[str, str]:
+    """Variables for a new interpreter that finds this package, and nothing of the working directory before the standard library."""
+    own = Path(gptshake.__file__).parents[1]
+    return {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": str(own)} if own == Path.cwd() else {})
 
 
 @cache
@@ -318,7 +324,7 @@ def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str],
                 outcome = Outcome(_REFUSED, reason=SOURCES_CHANGED)
             else:
                 outcome = _call(target, spec.task)
-            _write_outcome(spec.folder, outcome)
+            write_outcome(spec.folder, outcome)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -359,20 +365,24 @@ def _enter(spec: Spec, environment: dict[str, str]) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        streams = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
-        sys.stdout, sys.stderr = (_Redacted(stream.detach(), "utf-8", "backslashreplace", line_buffering=True) for stream in streams)
+        _redact_streams()
         faulthandler.disable()  # what was inherited may be overridden by a library, and enabling it again would change nothing
         faulthandler.enable()  # where a crash happened is kept in the output, too
     else:
         protect()
     if spec.threads is not None:
-        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(spec.threads)))
+        os.environ.update(dict.fromkeys(THREADS, str(spec.threads)))
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(spec.threads)
     for number in (*WATCHED, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     SIGNALS.reset()
     SIGNALS.install()
+
+
+def _redact_streams() -> None:
+    streams = (lasting(number, "utf-8", line_buffering=True) for number in (1, 2))
+    sys.stdout, sys.stderr = (_Redacted(stream.detach(), "utf-8", "backslashreplace", line_buffering=True) for stream in streams)
 
 
 class _Redacted(io.TextIOWrapper):
@@ -394,17 +404,29 @@ def _call(target: Callable[[Any], Any], task: Any) -> Outcome:
         if isinstance(error, SystemExit):
             return Outcome("failed", reason=f"ended itself with exit code {error.code or 0} before it was done", error="SystemExit")
         if isinstance(error, GptshakeError):
-            return Outcome("failed", reason=redact(str(error)), error=type(error).__name__)
+            return Outcome(
+                _REFUSED if isinstance(error, SourcesChanged) else "failed", reason=redact(str(error)), error=type(error).__name__
+            )
         print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
 
 
-def run_here(target: Callable[[Any], Any], folder: Path) -> Outcome:
-    """Do the task in a folder in this process, which was started for it alone, with the outcome that a child would leave."""
+def run_here(target: Callable[[Any], Any], folder: Path, ticket: str | None = None) -> Outcome:
+    """Do the task in a folder in this process, which was started for it alone, with the outcome that a child would leave.
+
+    Args:
+        ticket: what ``write_job`` was given for this process; it does nothing if another one has taken its place.
+    """
     SIGNALS.install()
+    _redact_streams()
     with _hold(folder):
-        outcome = _call(target, read_task(folder))
-        _write_outcome(folder, outcome)
+        job = read_job(folder) if ticket else {}
+        if job.get("ticket") != ticket:
+            return Outcome(_REFUSED, reason="another process was started in its place")
+        remove_outcome(folder)
+        changed = ticket and job["sources"] != source_hash()
+        outcome = Outcome(_REFUSED, reason=SOURCES_CHANGED) if changed else _call(target, read_task(folder))
+        write_outcome(folder, outcome)
     return outcome
 
 
@@ -425,7 +447,26 @@ def read_task(folder: Path) -> Any:
 
 
 def remove_task(folder: Path) -> None:
-    (folder / _TASK).unlink(missing_ok=True)
+    """Remove a task, and which job was to do it, so that one that begins late does nothing."""
+    for name in (_TASK, _JOB):
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_outcome(folder: Path) -> None:
+    """Remove the outcome of an earlier try."""
+    (folder / _OUTCOME).unlink(missing_ok=True)
+
+
+def write_job(folder: Path, ticket: str, **about: Any) -> None:
+    """Leave in a folder which process elsewhere does its task: the one that was given this ticket, and with these sources."""
+    write_atomic(folder / _JOB, json.dumps({"ticket": ticket, "sources": source_hash(), **about}))
+
+
+def read_job(folder: Path) -> dict[str, Any]:
+    """What ``write_job`` left in a folder; nothing if no process elsewhere does its task."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((folder / _JOB).read_text(encoding="utf-8")))
+    return {}
 
 
 def read_outcome(folder: Path) -> Outcome | None:
@@ -435,7 +476,20 @@ def read_outcome(folder: Path) -> Outcome | None:
     return None
 
 
-def _write_outcome(folder: Path, outcome: Outcome) -> None:
+def read_end(folder: Path) -> Outcome | None:
+    """``read_outcome`` for the one who started the child.
+
+    Raises:
+        GptshakeError: the child could not do what it was started for; its task has not begun, and may be begun again.
+    """
+    outcome = read_outcome(folder)
+    if outcome and outcome.status == _REFUSED:
+        remove_outcome(folder)
+        raise GptshakeError(outcome.reason)
+    return outcome
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
     def plain(value: Any) -> Any:
         return value.item() if hasattr(value, "item") else repr(value)
 

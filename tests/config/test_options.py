@@ -28,6 +28,7 @@ from gptshake.setup.instantiate import make
 from gptshake.setup.run import OURS
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.executor.local import LocalSlots
+from gptshake.sweep.executor.slurm import SlurmJobs
 from gptshake.sweep.options import sampler_for
 from gptshake.sweep.space import axis_of
 from hydra_plugins.gptshake_sweeper.sweeper import GptshakeSweeper
@@ -95,7 +96,7 @@ def test_every_part_of_the_sweeper_instantiates(group: str, option: str) -> None
     node = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
     part = instantiate(node)
     made = sampler_for(SweeperConfig(sampler=part), 0) if group == "sampler" else part
-    kinds = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner, "executor": LocalSlots}
+    kinds = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner, "executor": LocalSlots | SlurmJobs}
     assert isinstance(made, kinds[group])
 
 

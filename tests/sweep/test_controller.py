@@ -64,6 +64,8 @@ class AtOnce:
         self._running = [Run(0, folder, outcome)]
         return self._running[0]
 
+    def adopt(self, folder: Path) -> None: ...
+
     def wait(self, seconds: float) -> Sequence[Run]:
         self._clock[0] += 1
         ended, self._running = self._running, []

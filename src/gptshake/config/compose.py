@@ -48,12 +48,18 @@ class LocalConf(SearchPathPlugin):
 
 
 @contextmanager
-def snapshot() -> Iterator[Path]:
-    """A copy of the config folders, so that a sweep's trials compose what its first one did; gives that of the packaged tree."""
-    with TemporaryDirectory(prefix="gptshake-conf-") as folder:
+def snapshot(place: Path | None) -> Iterator[Path]:
+    """A copy of the config folders, so that a sweep's trials compose what its first one did; gives that of the packaged tree.
+
+    Args:
+        place: a folder that all machines see which run the trials; None: where temporary files lie.
+    """
+    if place:
+        place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".gptshake-conf-", dir=place) as folder:
         packaged = Path(shutil.copytree(packaged_conf(), Path(folder) / "packaged"))
-        for place, local in enumerate(local_confs()):
-            LocalConf.copies.append(Path(shutil.copytree(local, Path(folder) / f"local-{place}")))
+        for number, local in enumerate(local_confs()):
+            LocalConf.copies.append(Path(shutil.copytree(local, Path(folder) / f"local-{number}")))
         try:
             yield packaged
         finally:

@@ -4,6 +4,7 @@ Value and comment of a key stand in its yaml, whose defaults list names the data
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -96,6 +97,10 @@ def _are_stops(value: Any) -> bool:
     return isinstance(texts, Sequence) and bool(texts) and all(isinstance(text, str) and text for text in texts)
 
 
+def _matches(pattern: str, what: str) -> Rule:
+    return lambda value: type(value) in (str, int) and bool(re.fullmatch(pattern, str(value))), what
+
+
 def _is_folder_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", "..")
 
@@ -117,7 +122,9 @@ _RANGES: dict[str, Rule] = {
     "data.batch_tokens? data.limit_blocks? data.n_documents? data.max_bytes? trainer.max_steps? trainer.max_tokens? trainer.patience? "
     "trainer.limit_val_batches? logger.every callbacks.noise_scale.split_every callbacks.samples.top_k? task.top_k? task.num_samples "
     "task.limit? task.stride? task.steps? task.warmup task.repeats task.block_size hydra.sweeper.pruner.patience hydra.sweeper.n_trials? "
-    "hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu": _number(1, whole=True),
+    "hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu hydra.sweeper.executor.cpus": _number(
+        1, whole=True
+    ),
     "data.batch_size? data.micro_batch_size trainer.devices trainer.threads trainer.val_check_interval task.confirm_steps "
     "hydra.sweeper.executor.threads hydra.sweeper.executor.slots hydra.sweeper.pruner.min_resource "
     "hydra.sweeper.pruner.max_resource": _number(1, whole=True, auto=True),
@@ -147,6 +154,16 @@ _RANGES: dict[str, Rule] = {
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,
     "task.stop?": _STOPS,
     "callbacks.notify.url?": _ADDRESS,
+    "hydra.sweeper.executor.partition? hydra.sweeper.executor.account?": _TEXT,
+    "hydra.sweeper.executor.time?": _matches(
+        r"\d+|(\d+-)?\d+(:\d\d){1,2}|\d+-\d+", "it is a time as Slurm takes it: minutes, 4:00:00 or 2-12"
+    ),
+    "hydra.sweeper.executor.gpus?": _matches(r"([\w.-]+:)?[1-9]\d*", "it is a number of GPUs, or a type and a number, as in a100:1"),
+    "hydra.sweeper.executor.memory?": _matches(r"[1-9]\d*[KMGT]?", "it is a size as Slurm takes it: megabytes, or 16G"),
+    "hydra.sweeper.executor.flags": (
+        lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(str(flag).startswith("-") for flag in value),
+        "it is a list of options of sbatch, as in [--qos=high,--exclude=node7]",
+    ),
     "hydra.sweeper.search_space?": (
         lambda value: isinstance(value, Mapping),
         "it maps keys to ranges, as in {optimizer.lr: 'interval(1e-4,1e-2)'}",

@@ -166,10 +166,16 @@ def _check_combinations(cfg: DictConfig) -> None:
         parse_bytes("task.memory", str(memory))
 
 
+def sweeps_here(cfg: DictConfig) -> bool:
+    """Whether the trials of a sweep run on this machine."""
+    return str(OmegaConf.select(cfg, "hydra.sweeper.executor._target_")) in ("None", "gptshake.sweep.executor.local.LocalSlots")
+
+
 def _check_machine(cfg: DictConfig, shape: GPTConfig | None) -> None:
     """Refuse weights that do not fit into main memory, and more threads or processes than the cores can serve: a mistyped number."""
     most = MOST_PER_CORE * logical_cores()
-    for key in ("data.workers", "trainer.threads", "trainer.devices", "hydra.sweeper.executor.threads", "hydra.sweeper.executor.slots"):
+    slots = ("hydra.sweeper.executor.threads", "hydra.sweeper.executor.slots") if sweeps_here(cfg) else ()
+    for key in ("data.workers", "trainer.threads", "trainer.devices", *slots):
         wanted = OmegaConf.select(cfg, key)
         if isinstance(wanted, int) and wanted > most:
             raise ConfigError(f"{key}={wanted} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")

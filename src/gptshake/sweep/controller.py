@@ -133,10 +133,15 @@ class Controller:
             running = self.executor.start(self.study.task(trial, run), self.study.folder / run.path)
             if running is None:
                 raise RuntimeError("a slot was thought to be free")
-            run.state, run.slot, run.started, run.ended = "running", running.slot, self.study.now(), None
-            self._running.append((trial, run, running, Tail(running.folder / "metrics.csv")))
-            self.study.changed = started = True
+            run.started = self.study.now()
+            self._follow(trial, run, running)
+            started = True
         return started
+
+    def _follow(self, trial: TrialRow, run: RunRow, running: Running) -> None:
+        run.state, run.slot, run.ended = "running", running.slot, None
+        self._running.append((trial, run, running, Tail(running.folder / "metrics.csv")))
+        self.study.changed = True
 
     def _next(self) -> tuple[TrialRow, RunRow] | None:
         """The run to start next, of a new trial or of the confirmation; None if there is nothing to do now."""
@@ -289,7 +294,7 @@ class Controller:
     # What an earlier controller left
 
     def _recover(self) -> None:
-        """Resume trials that are still open: count what ended without us, wait for what still runs, and queue the rest."""
+        """Resume trials that are still open: count what ended without us, adopt or wait for what still runs, and queue the rest."""
         for trial in [*self.study.trials.values(), *self.study.confirm]:
             if trial.state != "running":
                 continue
@@ -301,6 +306,9 @@ class Controller:
                 self._finish(trial)
 
     def _recover_run(self, trial: TrialRow, run: RunRow, folder: Path) -> None:
+        if running := self.executor.adopt(folder):
+            self._follow(trial, run, running)
+            return
         while is_running(folder):  # its controller has died, and it is saving its last step
             if SIGNALS.received is not None:
                 raise Stop(SIGNALS.received)

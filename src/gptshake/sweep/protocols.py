@@ -144,6 +144,9 @@ class Executor(Protocol):
     def start(self, task: Any, folder: Path) -> Running | None:
         """Begin a run in a free slot; None if all are taken."""
 
+    def adopt(self, folder: Path) -> Running | None:
+        """Take over the run that an earlier controller left at work in a folder; None if there is none that goes on by itself."""
+
     def wait(self, seconds: float) -> Sequence[Running]:
         """The runs that have ended; waits until there is one, or for so long."""
 

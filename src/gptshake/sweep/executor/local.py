@@ -83,6 +83,9 @@ class LocalSlots:
         self._running.append(SlotRun(slot, child))
         return self._running[-1]
 
+    def adopt(self, folder: Path) -> None:
+        """Nothing: children save and end when their controller has died."""
+
     def wait(self, seconds: float) -> list[SlotRun]:
         self.server.wait([run.child for run in self._running], seconds)
         ended = [run for run in self._running if run.outcome is not None]
