@@ -4,6 +4,7 @@ All is written beside its target, flushed to the disk, then renamed: a kill at a
 """
 
 import errno
+import fcntl
 import hashlib
 import importlib.util
 import io
@@ -11,6 +12,7 @@ import os
 import random
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -254,6 +256,35 @@ def build_once(
             return True
         finally:
             lock.release()
+
+
+def lock_file(path: Path, seconds: float = 0.0) -> int:
+    """A descriptor that holds a file's lock until it is closed; the file is made if it is not there."""
+    handle, until = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            if time.monotonic() >= until:
+                os.close(handle)
+                raise
+            time.sleep(0.02)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a file's lock; False if there is no such file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
 
 
 def written(write: Callable[[], Iterable[Path]]) -> str:

@@ -34,7 +34,7 @@ import gptshake
 from gptshake import errors
 from gptshake.console import lasting, protect
 from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
-from gptshake.files import sha256_text, write_atomic
+from gptshake.files import is_locked, lock_file, sha256_text, write_atomic
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS, stop_behind
 
@@ -346,8 +346,7 @@ def _stop_with_parents(server: int) -> None:
 @contextlib.contextmanager
 def _hold(folder: Path) -> Iterator[None]:
     """Show for this block that somebody is at work in a folder."""
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = lock_file(folder / _LOCK, inf)
     try:
         yield
     finally:
@@ -498,14 +497,4 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 def is_running(folder: Path) -> bool:
     """Whether a child is at work in a folder."""
-    try:
-        handle = os.open(folder / _LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
+    return is_locked(folder / _LOCK)

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from gptshake.errors import RecordError
-from gptshake.files import sha256
+from gptshake.files import lock_file, sha256
 from gptshake.record import worktree
-from gptshake.record.lock import lock_file
 from gptshake.record.worktree import restored
 
 Info = dict[str, Any]

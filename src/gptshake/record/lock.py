@@ -4,7 +4,6 @@ Each file has one writer: the run writes ``lease.json``, others ``stop``. This i
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import RecordError
-from gptshake.files import read_text, refuse_links, write_atomic
+from gptshake.files import is_locked, lock_file, read_text, refuse_links, write_atomic
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # only asked where a lock of another host may be invisible
@@ -94,29 +93,7 @@ def is_alive(path: Path) -> bool:
     The lock answers. Only for a run of another host, whose lock a network file system may not show, does a heartbeat of
     the last ``STALE_SECONDS`` count as well.
     """
-    try:
-        handle = os.open(path / _LOCK, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
-    except OSError:
+    if is_locked(path / _LOCK):
         return True
-    finally:
-        os.close(handle)
-    beat = read_heartbeat(path)
+    beat = read_heartbeat(path) if (path / _LOCK).exists() else None
     return beat is not None and beat["host"] != socket.gethostname() and time.time() - beat["time"] < STALE_SECONDS
-
-
-def lock_file(path: Path, seconds: float = 0.0) -> int:
-    """A descriptor that holds a file's lock until it is closed; the file is made if it is not there."""
-    handle, until = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except OSError:
-            if time.monotonic() >= until:
-                os.close(handle)
-                raise
-            time.sleep(0.02)

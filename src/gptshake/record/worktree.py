@@ -14,9 +14,8 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from gptshake.errors import RecordError
-from gptshake.files import sha256
+from gptshake.files import lock_file, sha256
 from gptshake.record.git import GitRefused, changes_sha256, checkout_root, is_commit, link_sha256, run_git
-from gptshake.record.lock import lock_file
 from gptshake.record.provenance import code_sha256
 
 PATCH, UNTRACKED = "diff.patch", "untracked"

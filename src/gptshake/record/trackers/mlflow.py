@@ -9,9 +9,8 @@ from tempfile import gettempdir
 from typing import Any
 
 from gptshake.errors import first_line
-from gptshake.files import sha256_text
+from gptshake.files import lock_file, sha256_text
 from gptshake.record.index import flat
-from gptshake.record.lock import lock_file
 from gptshake.record.metrics import Row
 from gptshake.record.run import Run
 from gptshake.record.texts import Sample
