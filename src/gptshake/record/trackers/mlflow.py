@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -14,30 +15,23 @@ from gptshake.record.index import flat
 from gptshake.record.metrics import Row
 from gptshake.record.run import Run
 from gptshake.record.texts import Sample
+from gptshake.record.trackers.config import MlflowConfig
 from gptshake.record.trackers.process import ProcessTracker, describe, files_to_repeat, follow, later_figures
 
 MOST_METRICS, MOST_PARAMS = 1000, 100  # in one call
 
 
-class MlflowTracker(ProcessTracker):
-    """Mirrors rows as metrics, the config as parameters, samples and pictures as artifacts.
-
-    Args:
-        experiment: None is that of the variable MLFLOW_EXPERIMENT_NAME, else gptshake.
-        uri: database or server; None is that of the variable MLFLOW_TRACKING_URI, else ``sqlite:///mlflow.db``.
-        every: a row is logged every so many steps, and whenever it holds a validation.
-    """
+@dataclass(eq=False)
+class MlflowTracker(MlflowConfig, ProcessTracker):
+    """Mirrors rows as metrics, the config as parameters, samples and pictures as artifacts."""
 
     service, package = "MLflow", "mlflow"
 
-    def __init__(self, experiment: str | None = None, uri: str | None = None, every: int = 10) -> None:
-        super().__init__()
-        self.options = {"experiment": experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gptshake", "every": every}
-        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-
     def start(self, run: Run) -> None:
         """Begin, or begin again after a resume; what MLflow does not have of the run's history is written first."""
-        self.begin(run, self.options, {"MLFLOW_TRACKING_URI": self.uri})  # not an argument: it may hold a password
+        experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gptshake"
+        uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"  # not an option: it may hold a password
+        self.begin(run, {"experiment": experiment, "every": self.every}, {"MLFLOW_TRACKING_URI": uri})
 
 
 def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:

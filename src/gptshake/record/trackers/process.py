@@ -42,7 +42,7 @@ class ProcessTracker(Tracker):
     package: ClassVar[str]  # that it needs, by the name of the import and of our extra
     later = "; the record of the run is complete"  # what follows where not everything arrived; {id} is the run's
 
-    def __init__(self) -> None:
+    def __post_init__(self) -> None:
         spec = importlib.util.find_spec(self.package)
         if spec is None or spec.origin is None:  # a folder of that name is no package
             raise ConfigError(f"logger={self.package} needs its package: pip install 'gptshake[{self.package}]'.")

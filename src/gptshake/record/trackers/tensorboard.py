@@ -5,23 +5,21 @@ A resumed run is written anew from its record, so the folder always holds one wh
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
+from gptshake.record.trackers.config import TensorBoardConfig
 from gptshake.record.trackers.protocol import Tracker
 
 
-class TensorBoardTracker(Tracker):
-    """Mirrors rows, samples and pictures into event files.
+@dataclass(eq=False)
+class TensorBoardTracker(TensorBoardConfig, Tracker):
+    """Mirrors rows, samples and pictures into event files."""
 
-    Args:
-        every: a row is written every so many steps, and whenever it holds a validation.
-    """
-
-    def __init__(self, every: int = 10) -> None:
-        self.every = every
+    def __post_init__(self) -> None:
         self._writer: Any = None
 
     def start(self, run: Run) -> None:

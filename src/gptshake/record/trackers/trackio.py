@@ -7,6 +7,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -14,27 +15,21 @@ from typing import Any
 from gptshake.record.index import flat
 from gptshake.record.run import Run
 from gptshake.record.texts import Sample
+from gptshake.record.trackers.config import TrackioConfig
 from gptshake.record.trackers.process import ProcessTracker, describe, follow, later_figures
 from gptshake.redaction import redact
 
 
-class TrackioTracker(ProcessTracker):
-    """Mirrors rows, samples and pictures to trackio.
-
-    Args:
-        project: of trackio's.
-        every: a row is logged every so many steps, and whenever it holds a validation.
-    """
+@dataclass(eq=False)
+class TrackioTracker(TrackioConfig, ProcessTracker):
+    """Mirrors rows, samples and pictures to trackio."""
 
     service, package = "trackio", "trackio"
 
-    def __init__(self, project: str = "gptshake", every: int = 10) -> None:
-        super().__init__()
-        self.options = {"project": redact(project), "every": every}
-
     def start(self, run: Run) -> None:
         """Begin, or begin again after a resume: the run's history is written first."""
-        self.begin(run, self.options, dict.fromkeys(("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")))  # a run there cannot be replaced
+        elsewhere = dict.fromkeys(("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"))  # a run there cannot be replaced
+        self.begin(run, {"project": redact(self.project), "every": self.every}, elsewhere)
 
 
 def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:

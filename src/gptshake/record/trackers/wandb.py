@@ -11,6 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from gptshake.errors import ConfigError, first_line
 from gptshake.record.run import Run
 from gptshake.record.texts import Sample
+from gptshake.record.trackers.config import WandbConfig
 from gptshake.record.trackers.process import ProcessTracker, describe, files_to_repeat, follow
 from gptshake.redaction import redact
 
@@ -25,26 +27,16 @@ MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "o
 SMALLER_IS_BETTER = ("val/loss", "val/bpb")
 
 
-class WandbTracker(ProcessTracker):
-    """Mirrors rows, samples and pictures to W&B.
-
-    Args:
-        project: W&B project; None is that of the variable WANDB_PROJECT, else gptshake.
-        entity: team or user; None is that of the variable WANDB_ENTITY, else the key's own.
-        mode: ``auto`` is online with a key and offline without; the variable WANDB_MODE decides before that.
-        every: a row is logged every so many steps, and whenever it holds a validation.
-        artifacts: ``best`` uploads tokenizer, description of the data and best weights; never a trial's.
-    """
+@dataclass(eq=False)
+class WandbTracker(WandbConfig, ProcessTracker):
+    """Mirrors rows, samples and pictures to W&B."""
 
     service, package, later = "W&B", "wandb", "; upload later with: gptshake task=sync task.run={id}"
 
-    def __init__(
-        self, project: str | None = None, entity: str | None = None, mode: str = "auto", every: int = 10, artifacts: str = "none"
-    ) -> None:
-        super().__init__()
-        self.project = redact(project or os.environ.get("WANDB_PROJECT") or "gptshake")  # W&B keeps both in files of its own
-        self.entity = redact(entity or os.environ.get("WANDB_ENTITY") or "") or None
-        self.mode, self.every, self.artifacts = mode, every, artifacts
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.project = redact(self.project or os.environ.get("WANDB_PROJECT") or "gptshake")  # W&B keeps both in files of its own
+        self.entity = redact(self.entity or os.environ.get("WANDB_ENTITY") or "") or None
 
     def mode_to_try(self) -> str:
         """online, offline or disabled; ``auto`` is what WANDB_MODE says, else online."""
