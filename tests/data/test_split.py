@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.data.split import NAMES, SplitRule, by_documents, by_position, id_hash
-from gptshake.errors import ConfigError
+from gptshake.data.split import NAMES, by_documents, by_position, id_hash
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=30).map(lambda lengths: np.array(lengths, np.uint64))
 FRACTIONS = st.tuples(st.floats(0.01, 0.5), st.floats(0, 0.49))
@@ -51,12 +50,3 @@ def test_by_documents_the_shares_are_those_asked_for() -> None:
 def test_the_place_of_an_id_is_frozen() -> None:
     assert id_hash("") == 0xE3B0C44298FC1C14  # the first 8 bytes of the well-known SHA-256 of nothing
     assert id_hash("\udcff") != id_hash("?")  # a file name that is no UTF-8
-
-
-@pytest.mark.parametrize(
-    ("rule", "val", "test"),
-    [("random", 0.1, 0), ("documents", 0, 0.1), ("position", 0.5, 0.5), ("position", 0.1, -0.1), ("position", float("nan"), 0)],
-)
-def test_a_split_without_sense_is_a_sentence(rule: str, val: float, test: float) -> None:
-    with pytest.raises(ConfigError, match=r"data\.(split|val_fraction)="):
-        SplitRule(rule, val, test)

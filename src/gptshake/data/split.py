@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gptshake.errors import ConfigError
-
 NAMES = ("train", "val", "test")
 FEWEST_DOCUMENTS = 20  # below this, one document more or less would decide a split by hash
 Spans = npt.NDArray[np.int64]  # shape (n, 3): document, first character, character after the last
@@ -29,21 +27,12 @@ def id_hash(document_id: str) -> int:
 class SplitRule:
     """How a text is divided: by ``documents`` (the hash of their ids; fewer than 20: by position) or by ``position``.
 
-    The fractions are shares of the text; with 0 for the test there is no such split. ConfigError for what leaves a side without text.
+    The fractions are shares of the text; with 0 for the test there is no such split.
     """
 
     split: str
     val_fraction: float
     test_fraction: float
-
-    def __post_init__(self) -> None:
-        if self.split not in ("documents", "position"):
-            raise ConfigError(f"data.split={self.split} is neither documents nor position.")
-        if not (self.val_fraction > 0 and self.test_fraction >= 0 and self.val_fraction + self.test_fraction < 1):
-            raise ConfigError(
-                f"data.val_fraction={self.val_fraction} and data.test_fraction={self.test_fraction} must be shares of the text: "
-                "validation above 0, test at least 0, and together below 1."
-            )
 
 
 def by_documents(hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[Any], val_fraction: float, test_fraction: float) -> dict[str, Spans]:

@@ -5,7 +5,6 @@ says why. Files are opened when they are asked for, so a list of a thousand runs
 """
 
 import contextlib
-import json
 import math
 import re
 import time
@@ -21,11 +20,11 @@ import yaml
 
 from gptshake.console import one_line
 from gptshake.errors import RecordError, closest
-from gptshake.files import expanded, read_text, yaml_text
+from gptshake.files import expanded, yaml_text
 from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
 from gptshake.record.names import title_of
-from gptshake.record.run import LARGEST_RECORD, debugs, end_session, parse_run, run_dirs, status_of, totals
-from gptshake.record.shape import malformed, malformed_study, refuse_newer
+from gptshake.record.run import debugs, end_session, parse_run, run_dirs, status_of, totals
+from gptshake.record.shape import malformed, malformed_study, read_record
 from gptshake.record.texts import Sample, read_samples
 
 if TYPE_CHECKING:
@@ -227,15 +226,7 @@ def read_study(folder: Path) -> dict[str, Any]:
         RecordError: it is missing or damaged.
     """
     file = folder / STUDY_FILE
-    try:
-        study = json.loads(read_text(file, LARGEST_RECORD))
-    except OSError as error:
-        raise RecordError(f"{folder} is not a study: it has no readable study.json.") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{file} is damaged: {error if isinstance(error, ValueError) else 'it is nested too deep'}.") from error
-    if not isinstance(study, dict) or not {"name", "trials", "axes", "objective"} <= study.keys():
-        raise RecordError(f"{file} is not the record of a study: it lacks name, trials, axes or objective.")
-    refuse_newer(study, file)
+    study = read_record(file, "study", "name", "trials", "axes", "objective")
     if why := malformed_study(study):
         raise RecordError(f"{file} is damaged: {why}.")
     return _STUDY_DEFAULTS | {key: value for key, value in study.items() if value is not None or key not in _STUDY_DEFAULTS}

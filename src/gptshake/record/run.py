@@ -20,14 +20,13 @@ import yaml
 
 from gptshake.energy import Meter
 from gptshake.errors import RecordError, closest
-from gptshake.files import expanded, fsync, read_text, sha256, write_atomic, yaml_text
+from gptshake.files import expanded, fsync, sha256, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, history, last_row, read_rows
-from gptshake.record.shape import SCHEMA, STATUSES, malformed, refuse_newer
+from gptshake.record.shape import SCHEMA, STATUSES, malformed, read_record
 from gptshake.record.texts import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.redaction import redact, redacted
 
-LARGEST_RECORD = 64 << 20  # bytes of a run.json
 MOST_MIRRORED = 10_000  # rows of a history that is mirrored at once, besides validations: what mirrors show has far fewer points
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -88,7 +87,7 @@ class Run:
         """Merge into run.json, atomically; a mapping is merged key by key, a number that is not finite becomes null."""
         if fields.get("status", "ok") not in STATUSES:
             raise ValueError(f"{fields['status']!r} is not a status of a run: {', '.join(STATUSES)}")
-        self.info = _merged(self.info, redacted(_plain(fields)))
+        self.info = _merged(self.info, redacted(plain(fields)))
         if self._made_here:  # somebody else's record stays somebody else's
             self.info["seal"] = _seal(self.info)
         write_atomic(self.path / "run.json", json.dumps(self.info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -203,17 +202,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def parse_run(path: Path) -> dict[str, Any]:
     """The same, whatever its fields hold: only id, name and status are there for sure."""
-    try:
-        info = json.loads(read_text(path / "run.json", LARGEST_RECORD))
-    except OSError as error:
-        raise RecordError(f"{path} is not a run directory: it has no readable run.json.") from error
-    except (ValueError, RecursionError) as error:
-        why = error if isinstance(error, ValueError) else "it is nested too deep"
-        raise RecordError(f"{path / 'run.json'} is damaged: {why}.") from error
-    if not isinstance(info, dict) or not {"id", "name", "status"} <= info.keys():
-        raise RecordError(f"{path / 'run.json'} is not the record of a run: it lacks id, name or status.")
-    refuse_newer(info, path / "run.json")
-    return info
+    return read_record(path / "run.json", "run directory", "id", "name", "status")
 
 
 def status_of(path: Path, info: Mapping[str, Any] | None = None) -> str:
@@ -339,12 +328,12 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {**old, **new, **{key: _merged(old[key], new[key]) for key in nested}}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as JSON has it: paths as text, numpy scalars as numbers, tuples as lists; JSON knows no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(child) for key, child in value.items()}
+        return {str(key): plain(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(child) for child in value]
+        return [plain(child) for child in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "item"):

@@ -3,27 +3,45 @@
 A field that is not there, or null, is fine: older records lack some, and runs at work have no end yet.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from gptshake.errors import RecordError
+from gptshake.files import read_text
 
 SCHEMA = 1  # of run.json and study.json; raised by a change that would make an older gptshake misread them; none: before it was written
 STATUSES = ("running", "ok", "failed", "interrupted", "pruned")
+LARGEST = 64 << 20  # bytes of such a file
 DEEPEST = 50  # mappings and lists in each other; ours are four deep
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NAME = re.compile(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}")  # of one folder, which the user may have chosen
 Check = tuple[Callable[[Any], bool], str]  # whether a value fits, and what one that fits is
 
 
-def refuse_newer(record: Mapping[str, Any], file: PurePath) -> None:
-    """Raise a RecordError if a record was written by a gptshake whose records this one cannot read."""
+def read_record(file: Path, what: str, *needed: str) -> dict[str, Any]:
+    """The mapping of a run.json or study.json, whatever its fields hold; only those that are needed are there for sure.
+
+    Raises:
+        RecordError: it is missing, damaged, or written by a gptshake whose records this one cannot read.
+    """
+    try:
+        record = json.loads(read_text(file, LARGEST))
+    except OSError as error:
+        raise RecordError(f"{file.parent} is not a {what}: it has no readable {file.name}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{file} is damaged: {error if isinstance(error, ValueError) else 'it is nested too deep'}.") from error
+    if not isinstance(record, dict) or not record.keys() >= {*needed}:
+        raise RecordError(
+            f"{file} is not the record of a {what.removesuffix(' directory')}: it lacks {', '.join(needed[:-1])} or {needed[-1]}."
+        )
     schema = record.get("schema") or SCHEMA
     if not isinstance(schema, int) or schema > SCHEMA:
         raise RecordError(f"{file} was written by a newer gptshake (schema {schema}, this one reads up to {SCHEMA}): update gptshake.")
+    return record
 
 
 def malformed(info: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,6 @@ A target is a file, or ``-`` for the standard output, which then holds nothing e
 import csv
 import io
 import json
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from gptshake.errors import ConfigError, RecordError
 from gptshake.files import expanded, write_atomic
 from gptshake.keys import RESULT, is_free
 from gptshake.record.index import ABOUT, Entry, frame
+from gptshake.record.run import plain
 from gptshake.report.study_stats import Rows, best, differences, seconds_of, speed_of
 from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows, trial_table
 
@@ -56,8 +56,7 @@ def runs_json(entries: Sequence[Entry]) -> str:
     """A list with one object a run: what the record says, its options, figures, and config by dotted keys."""
     about = frame(entries, config=False)[[*ABOUT]].to_dict("records")
     parts = [{"choices": entry.part("choices"), "figures": entry.figures, "config": entry.config} for entry in entries]
-    rows = [_plain(own | part) for own, part in zip(about, parts, strict=True)]
-    return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return _json([own | part for own, part in zip(about, parts, strict=True)], indent=1)
 
 
 def runs_csv(entries: Sequence[Entry]) -> str:
@@ -73,7 +72,7 @@ def runs_csv(entries: Sequence[Entry]) -> str:
 
 def evaluation_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """An object for each checkpoint: its figures, every document, and the loss by context."""
-    return json.dumps(_plain([dict(row) for row in rows]), ensure_ascii=False, allow_nan=False) + "\n"
+    return _json(rows)
 
 
 def evaluation_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -125,18 +124,11 @@ def _latex_row(cells: Sequence[str], *, bold: bool = False) -> str:
     return " & ".join(rf"\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
 
 
+def _json(rows: Sequence[Mapping[str, Any]], indent: int | None = None) -> str:
+    return json.dumps(plain(rows), indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n"  # default: a date of YAML
+
+
 def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([head, *([_plain(value) for value in row] for row in rows)])
+    csv.writer(out, lineterminator="\n").writerows([head, *([plain(value) for value in row] for row in rows)])
     return out.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON has it: what is not finite is nothing, a date of YAML its text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_plain(child) for child in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)

@@ -53,10 +53,7 @@ def test_the_source_is_the_one_the_keys_name(options: dict[str, Any], label: str
 @pytest.mark.parametrize(
     "options",
     [
-        {"source": "web"},
-        {"n_documents": 0},
         {"source": "excerpt", "n_documents": 107},
-        {"source": "hub", "n_documents": -1},
         {"order": "spread"},
     ],
 )

@@ -19,12 +19,11 @@ from gptshake.data.config import HubKeys, Selection
 from gptshake.data.source.files import content_hash, is_hidden
 from gptshake.data.source.formats import id_of, some_of, text_of
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.errors import ConfigError, DataError, GptshakeError, Unreachable, first_line
+from gptshake.errors import DataError, GptshakeError, Unreachable, first_line
 from gptshake.files import expanded
 
 REACH_SECONDS = 5.0
 FEW_SHARDS = 16  # below, Parquet is divided further, by row groups, where the order is not the first
-ORDERS = ("first", "spread", "shuffle")
 SPREAD_PARTS = 64  # that spread reads from at first, of however many
 SHUFFLED, SHUFFLED_CHARACTERS = 10_000, 64 << 20  # documents that are shuffled together, and their length at most
 Row = tuple[str, str]  # id, text
@@ -127,7 +126,6 @@ class Hub(HubKeys):
             Parquet if there are few shards.
         cache: folder for remembered hashes, of a local folder.
     Raises:
-        ConfigError: for limits below 1 or another order.
         DataError: if no data set is named.
     """
 
@@ -137,11 +135,6 @@ class Hub(HubKeys):
     def __post_init__(self) -> None:
         if not self.dataset:
             raise DataError("Which data set? Give its name on the hub, or a local folder, with data.dataset=…")
-        for key, limit in (("n_documents", self.n_documents), ("max_bytes", self.max_bytes)):
-            if limit is not None and limit < 1:
-                raise ConfigError(f"data.{key}={limit}; it must be at least 1, or null for all of them.")
-        if self.order not in ORDERS:
-            raise ConfigError(f"data.order={self.order} is none of {', '.join(ORDERS)}.")
         self._local = expanded(self.dataset).is_dir()
         self._name = str(expanded(self.dataset)) if self._local else self.dataset
         self.label = "-".join([re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(self.dataset).name).strip("-.") or "hub", *self.short_words()])

@@ -83,12 +83,10 @@ class Wiki(WikiKeys):
         max_bytes, order, order_seed: hub only: as in ``Hub``.
         cleaning: excerpt only: version of the cleaning.
     Raises:
-        ConfigError: for another source, or a selection that it has not.
+        ConfigError: for a selection that the source has not.
     """
 
     def __post_init__(self) -> None:
-        if self.source not in ("auto", "excerpt", "hub"):
-            raise ConfigError(f"data.source={self.source} is none of auto, excerpt and hub.")
         limited = self.n_documents is not None or self.max_bytes is not None
         self._chosen: Hub | Excerpt
         if self.source == "hub" or (self.source == "auto" and limited):
