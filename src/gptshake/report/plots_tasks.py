@@ -1,4 +1,4 @@
-"""The plots of the tasks find_lr, fit_batch, plan, profile and inspect, from the plain values that ``tasks_text.py`` prints.
+"""The plots of the tasks find_lr, fit_batch, plan, profile, inspect and evaluate, from the plain values that ``tasks_text.py`` prints.
 
 Each writes PNG and SVG (some also the numbers as JSON) into a folder, and gives the paths of what it has written.
 """
@@ -23,7 +23,6 @@ from gptshake.estimate.lr_range import mean_curve, smooth
 from gptshake.files import sha256_text, write_atomic
 from gptshake.record.names import safe, title_of
 from gptshake.record.names import title as run_title
-from gptshake.report import evaluation
 from gptshake.report import tasks_text as text
 from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, log_axis, look, save, token_axis
 from gptshake.report.plots_study import COLOURS, draw_parabola
@@ -276,7 +275,7 @@ def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
 
     With a stride it begins at the context that all windows but the first have.
     """
-    (which, how), bits = evaluation.titles(rows), len({row["tokens"] for row in rows}) > 1
+    (which, how), bits = text.evaluation_titles(rows), len({row["tokens"] for row in rows}) > 1
     firsts = [row["context"] - (row["stride"] or row["context"]) + 1 for row in rows]
     with look():
         figure, (axes,) = frame(f"Loss by context  ·  {which}", how, 4.6)

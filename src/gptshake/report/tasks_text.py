@@ -1,4 +1,4 @@
-"""What the tasks find_lr, fit_batch, plan, profile and inspect print: tables, and in the last lines what to do.
+"""What the tasks find_lr, fit_batch, plan, profile, inspect and evaluate print: tables, and in the last lines what to do.
 
 Takes the plain values of each task; ``plots_tasks.py`` draws the same values.
 """
@@ -8,7 +8,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gptshake.console import aligned
+import numpy as np
+
+from gptshake.console import aligned, cut, one_line
 from gptshake.estimate import laws
 from gptshake.estimate.batch_size import Tried, fastest, largest
 from gptshake.estimate.budget import Budget, micro_batch
@@ -37,6 +39,23 @@ STEP_PARTS = {
     "other": "the loop",
 }
 KEPT = 3  # checkpoints: the newest two and the best
+EVALUATED = [
+    "run",
+    "step",
+    "tokens",
+    "loss",
+    "±",
+    "perplexity",
+    "bits/byte",
+    "±",
+    "bits/char",
+    "±",
+    "word ppl.",
+    "byte ppl.",
+    "unknown",
+    "",
+]
+SHOWN = 60  # columns of a document's name, and of its beginning, in an evaluation
 
 
 def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
@@ -299,3 +318,31 @@ def inspection_text(facts: Facts, batch_size: int | None) -> str:
         lines = "\n".join(f"  | {line}" for line in block.splitlines() or [""])
         parts.append(f"training block {number}, as a run with this seed reads it:\n{lines}")
     return "\n\n".join([*parts, "\n".join(f"warning: {sentence}" for sentence in facts["warnings"]) or "no problems found"])
+
+
+def evaluation_titles(rows: Sequence[Facts]) -> tuple[str, str]:
+    """Which text, and how it was read, in a line each."""
+    first, contexts = rows[0], " or ".join(str(context) for context in sorted({row["context"] for row in rows}))
+    how = f"windows of {contexts} tokens, stride {first['stride']}" if first["stride"] else f"blocks of {contexts} tokens"
+    size = f"{counted(first['documents'], 'document')}, {first['bytes']:,} bytes; {'each document by itself, ' if first['rolling'] else ''}"
+    return f"{first['text']}, {'all documents' if first['split'] == 'all' else first['split']}", size + how
+
+
+def evaluation_text(rows: Sequence[Facts], n_worst: int) -> str:
+    """A line for each checkpoint, and the documents with the most bits per byte by the mean over the lines."""
+    table, worst = [EVALUATED], [["bits/byte", "bytes", "document", "begins with"]]
+    for row in rows:
+        errors = {name: "" if (error := row[f"{name}_error"]) is None else f"{error:.4f}" for name in ("loss", "bpb", "bpc")}
+        loss, bpb, bpc = ((f"{row[name]:.4f}", error) for name, error in errors.items())
+        per_unit = [f"{row[f'{name}_perplexity']:,.4f}" if row["rolling"] else "" for name in ("word", "byte")]
+        unknown = f"{100 * row['unknown'] / row['characters']:.2g} %" if row["unknown"] else ""
+        numbers = [f"{row['tokens']:,}", *loss, three_digits(row["perplexity"]), *bpb, *bpc, *per_unit, unknown]
+        table.append([row["run"], str(row["step"]), *numbers, row["model"]])
+    each, sizes = rows[0]["each"], np.array(rows[0]["each"]["bytes"])
+    nats = np.mean([np.add(row["each"]["nats"], row["each"]["hidden"]) for row in rows], axis=0)
+    bits = nats / math.log(2) / np.maximum(sizes, 1)
+    for number in np.argsort(-bits, kind="stable")[:n_worst].tolist():
+        name, text = (cut(one_line(each[key][number]), SHOWN, "…") for key in ("document", "begins"))
+        worst.append([f"{bits[number]:.4f}", f"{sizes[number]:,}", name, text])
+    listed = ["", aligned(worst, left=(2,))] if len(worst) > 1 and len(bits) > 1 else []
+    return "\n".join([*evaluation_titles(rows), "", aligned(table, left=(0,)), *listed])

@@ -26,8 +26,7 @@ from gptshake.estimate.formatting import counted, duration, short_bytes, short_c
 from gptshake.files import sha256_text
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
-from gptshake.record.trackers.lightning import as_tracker
-from gptshake.record.trackers.protocol import Tracker
+from gptshake.record.trackers.protocol import Tracker, as_tracker
 from gptshake.redaction import redact_code, redacted
 from gptshake.setup.costs import available_memory, memory, model_costs, overhead
 from gptshake.setup.instantiate import make

@@ -22,8 +22,8 @@ from gptshake.errors import ConfigError, DataError, Unreachable
 from gptshake.estimate.evaluation import figures
 from gptshake.files import expanded, sha256_text, written
 from gptshake.record.index import Entry, read_entry
-from gptshake.report.evaluation import evaluation_text
 from gptshake.report.export import STDOUT, check_targets, deliver, evaluation_csv, evaluation_json
+from gptshake.report.tasks_text import evaluation_text
 from gptshake.setup.instantiate import chosen_runs, make, tokenizer_of, trained
 from gptshake.tokenizer.protocol import Tokenizer, boundary
 from gptshake.tokenizer.unknown import hidden

@@ -9,7 +9,7 @@ import yaml
 
 from gptshake.errors import ConfigError
 from gptshake.record.run import Run
-from gptshake.record.trackers.lightning import as_tracker
+from gptshake.record.trackers.protocol import as_tracker
 from gptshake.record.trackers.wandb import WandbTracker
 
 
