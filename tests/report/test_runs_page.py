@@ -243,12 +243,14 @@ def test_the_page_needs_nothing_that_its_policy_forbids(entries: list[Entry]) ->
 def test_what_answers_the_pointer_is_a_button_or_a_box_which_the_keyboard_toggles_too(entries: list[Entry]) -> None:
     html = runs_page(entries)
     script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
-    assert re.findall(r"(\S+)\.addEventListener\(\"click\"", script) == ["node", '$("clear")'] and "onclick" not in script
-    assert re.search(r'const node = make\("button", \{ type: "button",.*?\}\);\s+node\.addEventListener\("click", click\)', script)
+    assert re.findall(r"(\S+)\.addEventListener\(\"click\"", script) == ['$("clear")']
+    assert re.findall(r".*onclick.*", script) == [
+        'const button = (properties, onclick) => make("button", { type: "button", onclick, ...properties });'
+    ]
     assert '<button type="button" id="clear">' in html
     toggled = re.findall(r"(\S+)\.addEventListener\(\"(change|input)\"", script)
-    assert toggled == [("item.box", "change"), ('$("filter")', "input"), ("$(id)", "change"), ('$("when")', "change")]
-    assert 'item.box = make("input", { type: "checkbox", ariaLabel: label })' in script and "tabIndex: -1" not in script
+    assert toggled == [('$("filter")', "input"), ("$(id)", "change"), ('$("when")', "change")]
+    assert 'item.box = make("input", { type: "checkbox", ariaLabel: label, onchange: ' in script and "tabIndex: -1" not in script
     assert "study.open = !study.open; show();" in script and "study.fold.ariaExpanded = String(study.open)" in script
     scrolling = re.findall(r'<div [^>]*role="region"[^>]*>', html)
     assert (

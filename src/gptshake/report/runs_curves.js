@@ -68,7 +68,6 @@ function drawCurves(lines, x, y, logx, logy) {
   plot.append(draw("path", { class: "axis", d: `M${left},${top}V${bottom}H${right}` }));
   plot.append(draw("text", { x: left, y: 12 }, `${y}, ${UNITS[y]}`));
   plot.append(draw("text", { x: right, y: height - 4, "text-anchor": "end" }, AXES[x]));
-  const rect = draw("rect", { x: left, y: top - 3, width: right - left + 6, height: bottom - top + 6 });
   const inside = draw("g", { "clip-path": "url(#inside)" }), cursor = draw("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" });
   for (const line of lines) {
     const points = line.x.map((value, n) => [px(value).toFixed(1), py(line.y[n]).toFixed(1)]);
@@ -76,7 +75,7 @@ function drawCurves(lines, x, y, logx, logy) {
     if (points.length > 40 || lines.length > 4) continue;
     for (const [cx, cy] of points) inside.append(draw("circle", { class: "dot", cx, cy, r: 3, fill: line.colour }));
   }
-  plot.append(draw("clipPath", { id: "inside" }, rect), inside, cursor);
+  plot.append(draw("clipPath", { id: "inside" }, draw("rect", { x: left, y: top - 3, width: right - left + 6, height: bottom - top + 6 })), inside, cursor);
   plot.onpointermove = (event) => { // each run's point that is nearest to the pointer
     const box = plot.getBoundingClientRect(), at = ((event.clientX - box.left) * width) / box.width;
     const value = nearest(xs, (other) => Math.abs(px(other) - at));

@@ -11,12 +11,7 @@ function make(tag, properties = {}, ...children) {
   return node;
 }
 
-function button(properties, click) {
-  const node = make("button", { type: "button", ...properties });
-  node.addEventListener("click", click);
-  return node;
-}
-
+const button = (properties, onclick) => make("button", { type: "button", onclick, ...properties });
 const plural = (n, word, words = `${word}s`) => `${n} ${n === 1 ? word : words}`;
 const of = (n, all, word) => `${n < all ? `${n} of ` : ""}${plural(all, word)}`;
 
@@ -49,8 +44,7 @@ function ranked(runs) {
 
 // A row: a tick box, a title and a smaller line below it in the first cell, then the others.
 function row(item, className, label, title, below, change) {
-  item.box = make("input", { type: "checkbox", ariaLabel: label });
-  item.box.addEventListener("change", () => { change(item.box.checked); compare(); });
+  item.box = make("input", { type: "checkbox", ariaLabel: label, onchange: () => { change(item.box.checked); compare(); } });
   const name = make("div", { className: "name" }, make("label", { className: "box" }, item.box), make("div", {}, title, below));
   const others = item.cells.slice(1).map(([text], n) => {
     const column = data.columns[n + 1];
@@ -162,8 +156,8 @@ function showDifferences() {
   $("differences").tHead.replaceChildren(...(runs.length ? [make("tr", {}, make("td"), ...heads)] : []));
   $("differences").tBodies[0].replaceChildren(...figures, ...settings);
   const more = ticked().length > COMPARED ? `The first ${COMPARED} of the ${ticked().length} ticked runs. ` : "";
-  const few = "Tick two runs or more to see the keys in which they differ.";
-  $("same").textContent = more + (runs.length < 2 ? few : keys.length ? "" : "Their configs, code, corpus and device are the same.");
+  const how = keys.length ? "" : "Their configs, code, corpus and device are the same.";
+  $("same").textContent = more + (runs.length < 2 ? "Tick two runs or more to see the keys in which they differ." : how);
 }
 
 function showSamples() {

@@ -23,7 +23,7 @@ NUMBERS = {name: FIGURES[name][0] for name in ("val/bpb", "val/loss", "tokens", 
 COLUMNS = ("run", "id", "status", "started", *NUMBERS, "note")
 CURVES = ("val/bpb", "val/loss", "train/loss")  # the training loss smoothed
 INTERVALS = 200  # a curve is drawn with the lowest and the highest point of each
-LETTERS = 1500  # of a sample, a note or a reason; the rest is in the run's directory
+MOST_CHARACTERS = 1500  # of a sample, a note or a reason; the rest is in the run's directory
 
 _BODY = """
 <h1>Runs</h1>
@@ -60,10 +60,9 @@ def runs_page(entries: Sequence[Entry]) -> str:
     data = {"columns": COLUMNS, "numbers": [*NUMBERS], "curves": CURVES, "colours": SERIES, "runs": runs, "shared": dict(sorted(same))}
     data |= {"common": changes_text(common), "old": old_rule(entries)}
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")  # so nothing in it ends the script
-    parts = [_BODY, f'<script type="application/json" id="data">{text}</script>']
-    files = (Path(__file__).with_name(name) for name in ("runs_page.css", "runs_curves.js", "runs_page.js"))
-    style, curves, script = (file.read_text(encoding="utf-8") for file in files)
-    return document("Runs", parts, style, curves + script)
+    files = ("runs_page.css", "runs_curves.js", "runs_page.js")
+    style, curves, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in files)
+    return document("Runs", [_BODY, f'<script type="application/json" id="data">{text}</script>'], style, curves + script)
 
 
 def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def _run(entry: Entry, common: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[:LETTERS]} …"
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
 
 
 def _config(entry: Entry) -> dict[str, str]:
