@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from gptshake.report import study_stats
-from gptshake.sweep.rows import AGAIN
+from gptshake.sweep.rows import NOISE_FOLDER
 from gptshake.sweep.search import LineSearch, second_seeds
 from gptshake.sweep.space import Axis, Point
 from gptshake.sweep.surrogate import SurrogateSearch
@@ -107,7 +107,7 @@ def as_study(points: Sequence[Point], low: float, high: float, again: Loss | Non
     while again and (wanted := second_seeds([(rate, point.value or 0.0) for rate, point in first.items()], seconds)):
         seconds |= {rate: again(rate) for rate in wanted}
     confirm = [
-        row(first[rate].number, first[rate].params, value, "ok" if math.isfinite(value) else "diverged", AGAIN)
+        row(first[rate].number, first[rate].params, value, "ok" if math.isfinite(value) else "diverged", NOISE_FOLDER)
         for rate, value in seconds.items()
     ]
     axis = {"key": LR, "low": low, "high": high, "log": True, "powers": False, "choices": [], "declared": None}

@@ -94,7 +94,8 @@ GONE = {
 }
 GONE |= {"settle", "settled", "settles", "sitting", "sittings", "stories", "told", "wings", "wish", "wishes"}
 # Words that are English in a sentence, and no name of a function, a class or a module.
-GONE_NAMES = GONE | {"agreed", "answer", "beat", "launch", "mirror", "opening", "overlay", "plane", "reach", "sinks"}
+GONE_NAMES = GONE | {"about", "again", "agreed", "answer", "beat", "found", "launch", "mirror", "opening", "overlay", "plane"}
+GONE_NAMES |= {"reach", "recipe", "recipes", "sinks"}
 ON_DISK = r"lease\.json|sitting-2/|\bsittings\b|callbacks\.advice"  # names of files, keys and options, which old runs have
 
 HEAD_LINES = 10

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
 from gptshake.config.layout import options
-from gptshake.keys import CALLBACKS, RESULT, RESUME, STUDY, TABLE, about, is_free
+from gptshake.keys import CALLBACKS, RESULT, RESUME, STUDY, TABLE, is_free, not_free
 from gptshake.record.index import flat
 from gptshake.record.provenance import config_sha256
 from gptshake.report.changes import changed_keys
@@ -67,7 +67,7 @@ def test_a_key_is_free_only_where_its_row_says_so(key: str, free: set[str]) -> N
 def test_an_override_that_adds_code_of_the_users_own_is_part_of_a_study() -> None:
     free = ["callbacks=none", "callbacks.samples.times=1", "note=x", "paths.runs=r", "~callbacks.progress", "logger=none"]
     parts = ["callbacks=mine", "+callbacks.mine._target_=own.Mine", "callbacks.samples._target_=own.Samples", "notes=x", "optimizer.lr=1"]
-    assert about([*free, *parts], STUDY) == parts
+    assert not_free([*free, *parts], STUDY) == parts
 
 
 def test_every_row_names_a_key_of_the_config() -> None:

@@ -26,7 +26,7 @@ from gptshake.config import completion, overrides
 from gptshake.config.arguments import Arguments, quote
 from gptshake.config.compose import choices, prepare, single_run, snapshot, without_hydra
 from gptshake.config.compose_errors import COMPOSITION_ERRORS, came_from, checked_compose, parse_overrides
-from gptshake.config.layout import GROUPS, RECIPES, local, local_confs, own_files, packaged_conf
+from gptshake.config.layout import GROUPS, SWEPT_FILES, local, local_confs, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
 from gptshake.config.validate import (
     check,
@@ -63,9 +63,9 @@ def run(arguments: Arguments) -> Path | None:
     with ExitStack() as stack:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
         if arguments.multirun:  # experiment files are options like others in a sweep
-            os.environ[RECIPES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-recipes-"))
-            arguments.overrides = overrides.as_options(arguments.overrides, Path(os.environ[RECIPES]))
-        arguments.overrides, arguments.origin = overrides.found_rates(overrides.written_out(arguments.overrides))
+            os.environ[SWEPT_FILES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-experiments-"))
+            arguments.overrides = overrides.as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
+        arguments.overrides, arguments.origin = overrides.with_rates(overrides.written_out(arguments.overrides))
         if arguments.shows_only:
             _show(arguments)
             return None
@@ -105,7 +105,7 @@ def run(arguments: Arguments) -> Path | None:
 
 def checked(arguments: Arguments) -> DictConfig:
     """The config of one run, composed and checked, but not run."""
-    arguments.overrides, arguments.origin = overrides.found_rates(overrides.written_out(arguments.overrides))
+    arguments.overrides, arguments.origin = overrides.with_rates(overrides.written_out(arguments.overrides))
     return without_hydra(_checked(arguments)[1])
 
 
@@ -229,12 +229,14 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
     swept = {override.key_or_group: texts_of(override) for override in parsed if override.is_choice_sweep()}
     experiments = swept.get("experiment", [])
     files = [f"experiment={text}" for text in experiments if text.endswith(overrides.SUFFIXES)]
-    recipes = {text: overrides.written_out([text]) for text in files}
+    experiment_files = {text: overrides.written_out([text]) for text in files}
     chosen = choices(cfg.hydra) | {group: "_".join(texts[:3]) for group, texts in swept.items() if group in GROUPS}
-    named = "_".join(Path(text).stem if recipes else text for text in experiments[:3])
+    named = "_".join(Path(text).stem if experiment_files else text for text in experiments[:3])
     named = named or "-".join(chosen.get(group, group).replace("/", "_") for group in ("model", "data"))
     provenance = collect(code) | arguments.origin
-    trials = Trials(named, label, provenance, code, own_files(targets(without_hydra(cfg)).values()), recipes, dirty=_exempt(cfg, single))
+    trials = Trials(
+        named, label, provenance, code, own_files(targets(without_hydra(cfg)).values()), experiment_files, dirty=_exempt(cfg, single)
+    )
     place = None if sweeps_here(cfg) else expanded(cfg.paths.multirun).absolute()
     with notified(cfg.callbacks, lambda: trials.folder), snapshot(place) as conf:
         _hydra(arguments.argv(), trials, conf)

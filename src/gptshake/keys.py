@@ -58,7 +58,7 @@ def key_of(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~").partition("@")[0]
 
 
-def about(overrides: Iterable[str], question: str) -> list[str]:
+def not_free(overrides: Iterable[str], question: str) -> list[str]:
     """The overrides that are not free with regard to one of the three questions."""
     return [
         text

@@ -57,13 +57,13 @@ class Trials(Host):
     provenance: dict[str, Any]  # collected once for all trials
     code: Code  # that they run
     local_conf: dict[str, bytes]  # the user's own files: config that they compose from, Python that it names
-    recipes: dict[str, list[str]]  # files of ``experiment=`` that are swept: override -> what it means, for the record
+    experiment_files: dict[str, list[str]]  # files of ``experiment=`` that are swept: override -> what it means, for the record
     dirty: bool = field()  # whether a study may be resumed with other code
     folder: Path | None = None  # of the study, once it has begun
 
     def plain(self) -> dict[str, Any]:
         """Everything as JSON, from which a child makes its own."""
-        fields = {key: getattr(self, key) for key in ("name", "label", "provenance", "recipes", "dirty")}
+        fields = {key: getattr(self, key) for key in ("name", "label", "provenance", "experiment_files", "dirty")}
         code = {
             "git": self.code.git,
             "files": self.code.files,
@@ -176,14 +176,14 @@ class Trials(Host):
         hydra_cfg = HydraConfig.get()
         trial: Any = OmegaConf.to_container(hydra_cfg.sweeper.trial)
         typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
-        from_recipes = [line for text in typed for line in self.recipes.get(text, ())]
+        from_files = [line for text in typed for line in self.experiment_files.get(text, ())]
         chosen, identity = choices(hydra_cfg), new_id()
         changes = [f"{key}={value}" for key, value in trial["params"].items() if key not in ("model", "data")]
         return RunSpec(
             identity,
             run_name(chosen.get("model", "model"), chosen.get("data", "data"), self.label, changes, identity, datetime.now()),
             path,
-            from_recipes + [text for text in typed if key_of(text) != "paths.run_dir" and text not in self.recipes],
+            from_files + [text for text in typed if key_of(text) != "paths.run_dir" and text not in self.experiment_files],
             chosen,
             self.provenance,
             resumes=resumes,

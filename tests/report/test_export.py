@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gptshake.errors import ConfigError
-from gptshake.record.index import ABOUT, Entry, read_entry
+from gptshake.record.index import METADATA, Entry, read_entry
 from gptshake.report.export import check_targets, deliver, runs_csv, runs_json, study_csv, study_latex
 from gptshake.report.study_stats import differences
 
@@ -45,7 +45,7 @@ def test_csv_and_json_hold_every_run_with_its_figures_and_config(runs: list[Entr
 
 
 def test_no_runs_are_an_empty_table() -> None:
-    assert json.loads(runs_json([])) == [] and runs_csv([]) == ",".join(ABOUT) + "\n"
+    assert json.loads(runs_json([])) == [] and runs_csv([]) == ",".join(METADATA) + "\n"
 
 
 def test_a_studys_csv_holds_every_trial_in_full(line: Callable[..., dict[str, Any]]) -> None:

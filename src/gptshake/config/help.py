@@ -98,7 +98,7 @@ def pages(overrides: list[str]) -> str | None:
             group, option = "task", group
         if group in GROUPS and not option:
             width = max(map(len, options(group))) + 2
-            lines = [_wrapped(f"  {name:<{width}}", _about(_text(group, name))) for name in options(group)]
+            lines = [_wrapped(f"  {name:<{width}}", _summary(_text(group, name))) for name in options(group)]
             texts.append("\n".join([f"{group}= is one of (keys of each: gptshake {group}=<option> --help)", *lines]))
         elif group in GROUPS:
             texts += [_option_page(group, name) for name in option.strip("[]").split(",")]
@@ -113,7 +113,7 @@ def _option_page(group: str, option: str) -> str:
     rows: dict[str, tuple[str, str, str]] = {}
     for key, default, kind, comment in _rows(group, option, {}):
         rows[key] = (default, kind, comment or rows.get(key, ("", "", ""))[2])
-    lines = [_wrapped(f"{group}={option}: ", _about(_text(group, option))), "" if rows else "It has no keys."]
+    lines = [_wrapped(f"{group}={option}: ", _summary(_text(group, option))), "" if rows else "It has no keys."]
     for key, (default, kind, comment) in rows.items():
         lines.append(f"  {key}={default}" + (f"  ({kind})" if kind else ""))
         lines += [_wrapped(" " * 6, comment)] if comment else []
@@ -158,6 +158,6 @@ def _text(group: str, option: str) -> str:
     return option_files(group, option)[-1].read_text(encoding="utf-8")
 
 
-def _about(text: str) -> str:
+def _summary(text: str) -> str:
     head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     return " ".join(line.lstrip("# ") for line in head if not line.startswith("# @package"))

@@ -28,7 +28,7 @@ OLD_TARGETS = {
 }
 
 CONFIG_DIR = "GPTSHAKE_CONFIG_DIR"  # variable that hands --config-dir on to processes of ours
-RECIPES = "GPTSHAKE_RECIPES"  # the same for files of ``experiment=`` that are swept
+SWEPT_FILES = "GPTSHAKE_SWEPT_FILES"  # the same for files of ``experiment=`` that are swept
 
 
 def packaged_conf() -> Path:
@@ -51,7 +51,7 @@ def add_folder(folder: str | None) -> None:
 
 def local_confs() -> list[Path]:
     """The user's own folders of config: ``./conf``, and that of ``--config-dir``; the packaged tree is none of them."""
-    folders = [Path.cwd() / "conf", *map(Path, filter(None, map(os.environ.get, (CONFIG_DIR, RECIPES))))]
+    folders = [Path.cwd() / "conf", *map(Path, filter(None, map(os.environ.get, (CONFIG_DIR, SWEPT_FILES))))]
     there = {folder.resolve(): folder for folder in folders if folder.is_dir()}
     return [folder for real, folder in there.items() if real != packaged_conf().resolve()]
 

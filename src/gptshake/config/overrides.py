@@ -26,7 +26,7 @@ from gptshake.config.values import more_than_a_value, names_place
 from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.export.hub import HF, read_shape
 from gptshake.files import expanded, yaml_text
-from gptshake.keys import RESULT, RESUME, about, is_free, key_of
+from gptshake.keys import RESULT, RESUME, is_free, key_of, not_free
 from gptshake.model.config import HF_SIZES
 from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entry, read_study
 from gptshake.record.run import LATEST, find_run, is_made_here, read_run, run_dirs
@@ -38,7 +38,7 @@ SUFFIXES = (".yaml", ".yml")
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
 LR, FROM = "optimizer.lr", "from:"
 # What a rate depends on; lengths do, too, but little from some hundred steps on.
-ABOUT_LR = (
+RATE_DEPENDS_ON = (
     *("model", "tokenizer", "scheduler", "optimizer", "data.batch_size", "data.batch_tokens", "data.documents", "data.path"),
     "trainer.gradient_clip_val",
 )
@@ -86,7 +86,7 @@ def unfinished(overrides: list[str]) -> Path | None:
 
 
 def _asked_for(overrides: Iterable[str]) -> dict[str, str]:
-    return {key_of(text): redact(text) for text in about(overrides, RESULT)}
+    return {key_of(text): redact(text) for text in not_free(overrides, RESULT)}
 
 
 def without_latest(overrides: list[str]) -> list[str]:
@@ -295,13 +295,13 @@ def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) 
 # --- a learning rate that was found
 
 
-def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
+def with_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The overrides with the number in the place of ``from:<run or study>``, and for the record where it is from: nothing, or ``lr_from``."""
     written, origin = [], dict[str, Any]()
     for text in overrides:
         key, _, value = text.partition("=")
         if key.lstrip("+") == LR and (name := value.strip("'\"")).startswith(FROM):
-            rate, path = _found_rate(name.removeprefix(FROM), overrides)
+            rate, path = _rate_of(name.removeprefix(FROM), overrides)
             info = read_run(path)
             length = {key: (info.get("budget") or {}).get(key) for key in ("tokens", "warmup_tokens")}
             text, origin = f"{key}={rate:g}", {"lr_from": {"run": info["id"], "path": str(path), **length}}
@@ -309,7 +309,7 @@ def found_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
     return written, origin
 
 
-def _found_rate(name: str, overrides: list[str]) -> tuple[float, Path]:
+def _rate_of(name: str, overrides: list[str]) -> tuple[float, Path]:
     """The rate of a study's best trial and the directory of that trial's first run, or what a finder's run recommends and its directory."""
     multirun = expanded(typed(overrides, "paths.multirun") or "multirun")
     study = next((place for place in (expanded(name), multirun / name) if name and (place / STUDY_FILE).exists()), None)
@@ -341,7 +341,7 @@ def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:
         return expanded(value).absolute() if key.endswith(".path") and isinstance(value, str) else value
 
     then, now = read_entry(Path(origin["lr_from"]["path"])).config, flat(OmegaConf.to_container(cfg, resolve=True))
-    keys = [key for key in sorted({*then, *now}) if key.startswith(ABOUT_LR) and key not in (LR, "data.documents.cache")]
+    keys = [key for key in sorted({*then, *now}) if key.startswith(RATE_DEPENDS_ON) and key not in (LR, "data.documents.cache")]
     differing = [key for key in keys if plain(key, then.get(key)) != plain(key, now.get(key)) and now.get(key) != "auto"]
     if not differing:
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from gptshake.keys import RESULT, about
+from gptshake.keys import RESULT, not_free
 from gptshake.markdown import fenced, table
 from gptshake.record.index import Entry
 from gptshake.record.texts import Sample
@@ -33,7 +33,7 @@ def model_card(entry: Entry, samples: list[Sample], *, plot: bool, use: str, lib
     found = {name: float(summary[name]) for name in METRICS if isinstance(summary.get(name), int | float)}
     rows = [[METRICS[name], f"{value:.4f}"] for name, value in found.items()]
     budget, git = entry.part("budget"), entry.part("git")
-    asked = [_FOLDERS.sub("", text) for text in about(map(str, entry.info.get("overrides") or ()), RESULT)]
+    asked = [_FOLDERS.sub("", text) for text in not_free(map(str, entry.info.get("overrides") or ()), RESULT)]
     command = shlex.join(["python", "-m", "gptshake", *asked])
     begun = Path(str(entry.part("pretrained").get("source") or entry.info.get("parent") or "")).name  # a folder's path is nobody's business
     start = f"the weights of {begun}" if begun else "scratch"

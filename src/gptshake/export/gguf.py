@@ -22,7 +22,7 @@ from gptshake.model.generate import generate
 from gptshake.tokenizer import sentencepiece
 from gptshake.tokenizer.bpe import EOT, BytePairTokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
-from gptshake.tokenizer.exchange import LETTER
+from gptshake.tokenizer.exchange import CHARACTER
 from gptshake.tokenizer.pretokenizer import PATTERNS
 from gptshake.tokenizer.protocol import Tokenizer
 from gptshake.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
@@ -39,7 +39,7 @@ FILE = "model.gguf"
 PRE = {PATTERNS["gpt4"]: "llama-bpe", PATTERNS["gpt2"]: "gpt-2"}  # llama.cpp's names of the patterns that cut a text into words
 GREEDY_TOKENS = 32
 NEAR_TIE = 0.01  # of the largest logit; llama.cpp's tables of fp16 move logits by up to a few thousandths
-NO_SUCH_PAIR = f"{LETTER[0xFF]} {LETTER[0xFE]}"  # bytes that UTF-8 never has
+NO_SUCH_PAIR = f"{CHARACTER[0xFF]} {CHARACTER[0xFE]}"  # bytes that UTF-8 never has
 
 
 def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
@@ -95,13 +95,13 @@ def add_vocabulary(tokenizer: Any, writer: Any) -> None:
 def _(tokenizer: BytePairTokenizer, writer: Any) -> None:
     if tokenizer.pattern not in PRE:
         raise ConfigError("llama.cpp does not know this tokenizer's pattern, only those of gpt2 and gpt4: export with task.to=hf.")
-    names = ["".join(LETTER[value] for value in piece) for piece in tokenizer.pieces[:-1]]
+    names = ["".join(CHARACTER[value] for value in piece) for piece in tokenizer.pieces[:-1]]
     _add_byte_level(writer, PRE[tokenizer.pattern], names, [f"{names[left]} {names[right]}" for left, right in tokenizer.merges])
 
 
 @add_vocabulary.register
 def _(tokenizer: ByteTokenizer, writer: Any) -> None:
-    _add_byte_level(writer, "gpt-2", [LETTER[value] for value in range(256)], [NO_SUCH_PAIR])  # an empty list cannot be loaded
+    _add_byte_level(writer, "gpt-2", [CHARACTER[value] for value in range(256)], [NO_SUCH_PAIR])  # an empty list cannot be loaded
 
 
 def _add_byte_level(writer: Any, pre: str, names: list[str], merges: list[str]) -> None:

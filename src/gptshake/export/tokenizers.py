@@ -16,7 +16,7 @@ from gptshake.tokenizer import char, sentencepiece
 from gptshake.tokenizer.bpe import EOT, BytePairTokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
 from gptshake.tokenizer.char import CharTokenizer
-from gptshake.tokenizer.exchange import LETTER, library_tokenizer
+from gptshake.tokenizer.exchange import CHARACTER, library_tokenizer
 from gptshake.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
 
 UNK = "<|unk|>"
@@ -49,7 +49,7 @@ def _(tokenizer: BytePairTokenizer) -> Tokenizer:
 
 @to_tokenizers.register
 def _(tokenizer: ByteTokenizer) -> Tokenizer:
-    exported = Tokenizer(models.BPE({letter: value for value, letter in LETTER.items()}, []))
+    exported = Tokenizer(models.BPE({letter: value for value, letter in CHARACTER.items()}, []))
     exported.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     exported.decoder = decoders.ByteLevel()
     return _with_special(exported, EOT)

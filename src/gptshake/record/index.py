@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BROKEN = "broken"
 STUDY_FILE = "study.json"
 TOKENS, SPEED, SECONDS = "train/tokens", "perf/tokens_per_s", "time"  # figures; time is the wall time in seconds
-ABOUT = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has, in this order
+METADATA = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has, in this order
 _LAST = (TOKENS, "train/loss", "val/loss", "val/bpb", SPEED, "perf/mfu")
 _STUDY_DEFAULTS: dict[str, Any] = {"state": "stopped", "fixed": [], "started": 0.0, "updated": 0.0}  # of a study.json that lacks them
 _SECTION = re.compile(r"\n(?=[A-Za-z_])")  # before a key of the first level
@@ -201,8 +201,8 @@ def frame(entries: Sequence[Entry], *, config: bool = True) -> "pd.DataFrame":
     for one in entries:
         started = datetime.fromtimestamp(one.started).astimezone().isoformat("T", "seconds")
         about = (one.id, one.name, one.status, started, one.info.get("task"), one.study, one.note, one.reason, str(one.path))
-        parts.append((dict(zip(ABOUT, about, strict=True)), one.part("choices"), one.figures, one.config if config else {}))
-    columns = dict.fromkeys([*ABOUT, *(str(key) for n in range(1, 4) for row in parts for key in row[n])])
+        parts.append((dict(zip(METADATA, about, strict=True)), one.part("choices"), one.figures, one.config if config else {}))
+    columns = dict.fromkeys([*METADATA, *(str(key) for n in range(1, 4) for row in parts for key in row[n])])
     rows = [{str(key): value for part in reversed(row) for key, value in part.items()} for row in parts]
     return pd.DataFrame([[row.get(key) for key in columns] for row in rows], columns=list(columns), dtype=object)
 

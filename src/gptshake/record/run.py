@@ -27,7 +27,7 @@ from gptshake.record.shape import SCHEMA, STATUSES, malformed, read_record
 from gptshake.record.texts import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.redaction import redact, redacted
 
-MOST_MIRRORED = 10_000  # rows of a history that is mirrored at once, besides validations: what mirrors show has far fewer points
+MOST_TRACKED = 10_000  # rows of a history that is mirrored at once, besides validations: what mirrors show has far fewer points
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 Session = dict[
@@ -150,7 +150,7 @@ class Run:
 
     def history(self, every: int) -> list[Row]:
         """The rows of every so many steps, and those with a validation, as a mirror that begins in mid-run gets them."""
-        return list(history(self.path / "metrics.csv", every, MOST_MIRRORED))
+        return list(history(self.path / "metrics.csv", every, MOST_TRACKED))
 
     def last_row(self) -> Row:
         """The last row so far; empty if there is none."""

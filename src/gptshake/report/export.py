@@ -14,7 +14,7 @@ from typing import Any
 from gptshake.errors import ConfigError, RecordError
 from gptshake.files import expanded, write_atomic
 from gptshake.keys import RESULT, is_free
-from gptshake.record.index import ABOUT, Entry, frame
+from gptshake.record.index import METADATA, Entry, frame
 from gptshake.record.run import plain
 from gptshake.report.study_stats import Rows, best, differences, seconds_of, speed_of
 from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows, trial_table
@@ -54,14 +54,14 @@ def deliver(text: str, target: str) -> Path | None:
 
 def runs_json(entries: Sequence[Entry]) -> str:
     """A list with one object a run: what the record says, its options, figures, and config by dotted keys."""
-    about = frame(entries, config=False)[[*ABOUT]].to_dict("records")
+    about = frame(entries, config=False)[[*METADATA]].to_dict("records")
     parts = [{"choices": entry.part("choices"), "figures": entry.figures, "config": entry.config} for entry in entries]
     return _json([own | part for own, part in zip(about, parts, strict=True)], indent=1)
 
 
 def runs_csv(entries: Sequence[Entry]) -> str:
     """A line for each run: what the record says, its options, figures, and the keys that can change a result."""
-    kept = set[str](ABOUT)
+    kept = set[str](METADATA)
     for entry in entries:
         kept |= entry.part("choices").keys() | entry.figures.keys()
         kept |= {key for key in entry.config if not is_free(key, RESULT, entry.config)}

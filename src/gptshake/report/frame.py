@@ -28,7 +28,7 @@ from gptshake.report.series import BLUE, GREY, INK, LINE, spread
 
 HEADING = 0.62  # inches
 FAMILY = "DejaVu Sans"  # comes with matplotlib, so it is everywhere the same
-NO_LETTERS = (FAMILY, "Last Resort")  # families that have no further characters: one says by boxes which kind of character is missing
+NO_GLYPHS = (FAMILY, "Last Resort")  # families that have no further characters: one says by boxes which kind of character is missing
 HALO = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]  # around characters that cross lines
 POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 6.5, "markeredgecolor": "white"}
 DASHED = (0, (5, 3))
@@ -161,7 +161,7 @@ def _find_glyphs(figure: Figure) -> None:
 def _fallbacks(lacking: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     """Families of this system that have such characters, those with the most first, and the characters that none has."""
     regular_last = sorted(fontManager.ttflist, key=lambda font: font.weight == 400)
-    fonts = {font.name: font.fname for font in regular_last if font.style == "normal" and not font.name.startswith(NO_LETTERS)}
+    fonts = {font.name: font.fname for font in regular_last if font.style == "normal" and not font.name.startswith(NO_GLYPHS)}
     having = {name: characters for name, path in fonts.items() if (characters := lacking & _characters_of(path))}
     return sorted(having, key=lambda name: (-len(having[name]), name)), lacking.difference(*having.values())
 

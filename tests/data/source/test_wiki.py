@@ -129,7 +129,7 @@ def test_a_hub_out_of_reach_is_a_sentence_with_the_excerpt_as_a_way_out(monkeypa
     def refuse(dataset: str, revision: str | None) -> None:
         raise ConnectionError("Name or service not known\nand much more")
 
-    monkeypatch.setattr(hub, "about", refuse)
+    monkeypatch.setattr(hub, "dataset_info", refuse)
     start = time.monotonic()
     with pytest.raises(Unreachable, match=r"\(ConnectionError: Name or service not known\).*Check the network.*data\.source=excerpt"):
         next(Wiki(n_documents=10).documents())

@@ -129,7 +129,7 @@ def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
     taken: set[str] = set()
     for entry in entries:
         path = expanded(entry)
-        named, below = _found(entry, path)
+        named, below = _matches(entry, path)
         known = {name: file for name, file in below.items() if suffixes(file.name)[0] and file.is_file()}
         if not named and not known:
             raise DataError(_nothing(entry, path))
@@ -143,7 +143,7 @@ def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
     return files, left_out
 
 
-def _found(entry: str, path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def _matches(entry: str, path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """The files that one entry names, and all those below the folders that it names, by their names."""
     if path.is_file():
         return {path.name: path}, {}

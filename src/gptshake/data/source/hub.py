@@ -22,7 +22,7 @@ from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError, GptshakeError, Unreachable, first_line
 from gptshake.files import expanded
 
-REACH_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 FEW_SHARDS = 16  # below, Parquet is divided further, by row groups, where the order is not the first
 SPREAD_PARTS = 64  # that spread reads from at first, of however many
 SHUFFLED, SHUFFLED_CHARACTERS = 10_000, 64 << 20  # documents that are shuffled together, and their length at most
@@ -106,7 +106,7 @@ def _short(number: int) -> str:
     return str(number)
 
 
-class About(NamedTuple):
+class DatasetInfo(NamedTuple):
     """What the hub says of a data set."""
 
     commit: str
@@ -147,7 +147,7 @@ class Hub(HubKeys):
     @property
     def licence(self) -> str:
         if not self._local:
-            return f"{self._name}, {self._about().licence}"
+            return f"{self._name}, {self._info().licence}"
         from huggingface_hub.repocard import metadata_load
 
         card = Path(self._name) / "README.md"
@@ -200,7 +200,7 @@ class Hub(HubKeys):
             yield id_of(row, row_id), text_of(row[self.text_key], f"{self._name}, row {row_id},", self.text_key)
 
     def _open(self) -> Any:
-        commit = None if self._local else self._about().commit  # also finds out quickly whether the hub is there
+        commit = None if self._local else self._info().commit  # also finds out quickly whether the hub is there
         import datasets  # 0.75 s: only when documents are really fetched
 
         datasets.config.STREAMING_READ_MAX_RETRIES = 3  # of 20, five seconds apart
@@ -212,11 +212,11 @@ class Hub(HubKeys):
         return rows
 
     def _commit(self) -> str:
-        return self.revision if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision) else self._about().commit
+        return self.revision if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision) else self._info().commit
 
-    def _about(self) -> About:
+    def _info(self) -> DatasetInfo:
         try:
-            return about(self._name, self.revision)
+            return dataset_info(self._name, self.revision)
         except Exception as error:
             raise _as_sentence(error, self._name) from error
 
@@ -227,14 +227,14 @@ class Hub(HubKeys):
 
 
 @lru_cache
-def about(dataset: str, revision: str | None) -> About:
+def dataset_info(dataset: str, revision: str | None) -> DatasetInfo:
     """Ask the hub for the data set, once and briefly: its own clients try for minutes when a network swallows packets."""
     from huggingface_hub import HfApi
 
-    info = HfApi().dataset_info(dataset, revision=revision, timeout=REACH_SECONDS)
+    info = HfApi().dataset_info(dataset, revision=revision, timeout=TIMEOUT_SECONDS)
     if info.sha is None:
         raise ConnectionError("the hub did not say which commit this is")
-    return About(info.sha, _licence(dict(vars(info.card_data)) if info.card_data else {}))
+    return DatasetInfo(info.sha, _licence(dict(vars(info.card_data)) if info.card_data else {}))
 
 
 def _licence(card: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ class MlflowTracker(MlflowConfig, ProcessTracker):
         self.begin(run, {"experiment": experiment, "every": self.every}, {"MLFLOW_TRACKING_URI": uri})
 
 
-def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:
+def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Callable[..., None]) -> None:
     """Track a run until ``ended`` is set."""
     import mlflow
 
@@ -47,7 +47,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
     run_id = found[0].info.run_id if found else _create(client, run, experiment)
     client.update_run(run_id, "RUNNING")
     known = reached = max((metric.step for metric in client.get_metric_history(run_id, "train/tokens")), default=-1)
-    answer(record={"mlflow": {"run_id": run_id, **options}}, say=f"MLflow: run {run_id} in {mlflow.get_tracking_uri()}")
+    reply(record={"mlflow": {"run_id": run_id, **options}}, say=f"MLflow: run {run_id} in {mlflow.get_tracking_uri()}")
     files, takes_files = [run.path / "config.yaml", *files_to_repeat(run)], True
     for new in follow(run, options["every"], ended):
         _log(client, run_id, [one for step, one in new if isinstance(one, dict) and step > known])
@@ -59,7 +59,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
                 client.log_artifact(run_id, str(file), file.parent.relative_to(run.path).as_posix().removeprefix(".") or None)
         except Exception as error:  # a place that needs another package, or a quota, costs the files, not the metrics
             takes_files = False
-            answer(say=f"MLflow takes no files of this run: {first_line(error)}.")
+            reply(say=f"MLflow takes no files of this run: {first_line(error)}.")
         files.clear()
     run = Run.open(run.path)  # as it ended
     there = client.get_run(run_id).data.metrics if reached == known else ()

@@ -1,7 +1,7 @@
 """A tracker that works in a process of its own, this file as a program, which follows the files of the record.
 
-It answers with lines of JSON: a start or an end waits ten seconds at most, a row for nothing, and a service that hangs or fails costs one
-sentence. A tracker derives from ``ProcessTracker``, and its module has ``track(run, options, ended, answer)``, which runs in that process.
+It replies with lines of JSON: a start or an end waits ten seconds at most, a row for nothing, and a service that hangs or fails costs one
+sentence. A tracker derives from ``ProcessTracker``, and its module has ``track(run, options, ended, reply)``, which runs in that process.
 """
 
 import contextlib
@@ -77,27 +77,27 @@ class ProcessTracker(Tracker):
             self._run.say(f"{self.service} did not take everything (in {FINISH_SECONDS:.0f} s){self.later.format(id=self._run.id)}")
 
     def wait(self, seconds: float, kind: str) -> bool:
-        """Note and print answers until one of a kind comes, or there is no mirror any more; False if neither is so in time."""
+        """Note and print replies until one of a kind comes, or there is no mirror any more; False if neither is so in time."""
         until, found = time.monotonic() + seconds, False
-        while self._child and (answers := self._child.process.stdout) and not found:
-            if not wait([answers.fileno()], None if self.waits else max(0.0, until - time.monotonic())):
+        while self._child and (replies := self._child.process.stdout) and not found:
+            if not wait([replies.fileno()], None if self.waits else max(0.0, until - time.monotonic())):
                 return False
-            line = answers.readline()
-            answer: dict[str, Any] = json.loads(line or "{}")
+            line = replies.readline()
+            reply: dict[str, Any] = json.loads(line or "{}")
             if not line:
                 self._printed.seek(0)
                 why = self._printed.read().decode(errors="replace").strip().rpartition("\n")[2][:300] or "its process ended"
                 failed = f"{self.service} failed and is left out from here on; the record of the run is complete ({why})."
-                answer = {"say": failed, "end": True}
-            found = kind in answer
-            if "record" in answer:
-                self._run.update(**answer["record"])
-            if "end" in answer:
+                reply = {"say": failed, "end": True}
+            found = kind in reply
+            if "record" in reply:
+                self._run.update(**reply["record"])
+            if "end" in reply:
                 self._end()
-            if answer.get("say"):
-                self._run.say(answer["say"])
-            if "refused" in answer:
-                raise ConfigError(answer["refused"])
+            if reply.get("say"):
+                self._run.say(reply["say"])
+            if "refused" in reply:
+                raise ConfigError(reply["refused"])
         return True
 
     def _end(self) -> None:
@@ -170,7 +170,7 @@ def later_figures(run: Run) -> dict[str, float]:
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # the run gets them too, and says what follows
         signal.signal(number, signal.SIG_IGN)
-    answers, ended = os.fdopen(os.dup(1), "w"), threading.Event()
+    replies, ended = os.fdopen(os.dup(1), "w"), threading.Event()
     os.dup2(2, 1)  # libraries print there, too
 
     def listen() -> None:
@@ -184,8 +184,8 @@ def _main() -> None:
         for _ in history(run.path / "metrics.csv", options["every"]):
             pass  # a damaged row is an error, with its line; the tail would pass over it
         track = importlib.import_module(sys.argv[1]).track
-        track(run, options, ended, lambda **parts: print(json.dumps(parts), file=answers, flush=True))
-        print(json.dumps({"end": True}), file=answers, flush=True)
+        track(run, options, ended, lambda **parts: print(json.dumps(parts), file=replies, flush=True))
+        print(json.dumps({"end": True}), file=replies, flush=True)
     except (Exception, SystemExit) as error:
         print(first_line(error), file=sys.stderr)
     os._exit(0)  # the end of a library would wait for its service

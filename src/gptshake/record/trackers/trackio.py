@@ -32,7 +32,7 @@ class TrackioTracker(TrackioConfig, ProcessTracker):
         self.begin(run, {"project": redact(self.project), "every": self.every}, elsewhere)
 
 
-def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:
+def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Callable[..., None]) -> None:
     """Track a run until ``ended`` is set."""
     import trackio
 
@@ -42,7 +42,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
         for former in trackio.Api().runs(project):
             if former.name == name:
                 former.delete()
-    answer(record={"trackio": {"project": project}}, say=f"trackio: show it with: trackio show --project {project}")
+    reply(record={"trackio": {"project": project}}, say=f"trackio: show it with: trackio show --project {project}")
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as problems:  # it raises nothing
         config = flat(about["config"]) | {"tags": about["tags"]}
         off = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
@@ -60,4 +60,4 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
         tracker.log(later_figures(Run.open(run.path)), step=reached)
         tracker.finish()
     if problems:
-        answer(say=f"trackio did not take everything; the record of the run is complete ({str(problems[0].message)[:300]})")
+        reply(say=f"trackio did not take everything; the record of the run is complete ({str(problems[0].message)[:300]})")

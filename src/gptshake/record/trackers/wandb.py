@@ -69,8 +69,8 @@ class WandbTracker(WandbConfig, ProcessTracker):
         return options | {"place": place, "artifacts": self.artifacts == "best" and not trial}
 
 
-def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Callable[..., None]) -> None:
-    """Track a run until ``ended`` is set; ``answer`` takes ``record`` for run.json, ``say``, ``end`` and ``refused``."""
+def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Callable[..., None]) -> None:
+    """Track a run until ``ended`` is set; ``reply`` takes ``record`` for run.json, ``say``, ``end`` and ``refused``."""
     import wandb
 
     mode, problem, later = options["mode"], "", f"upload later with: gptshake task=sync task.run={run.id}"
@@ -78,7 +78,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
         no_key, unreachable = online_problem()
         if no_key and options["required"]:
             way_out = "set WANDB_API_KEY, run `wandb login`, or leave it at logger.mode=auto"
-            answer(refused=f"logger.mode=online, but {no_key}: {way_out}.", end=True)
+            reply(refused=f"logger.mode=online, but {no_key}: {way_out}.", end=True)
             return
         problem = no_key or unreachable
     try:
@@ -93,7 +93,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
     facts = {"id": tracker.id, "project": tracker.project, "entity": tracker.entity or None, "mode": mode, "url": url}
     facts |= {"folder": str(Path(tracker.dir).parent), "whole": False, "uploaded": False}
     offline = ", ".join(filter(None, ("offline", problem)))
-    answer(record={"wandb": facts}, say=f"W&B: {url or f'{offline}; {later}'}")
+    reply(record={"wandb": facts}, say=f"W&B: {url or f'{offline}; {later}'}")
     for file in files_to_repeat(run):
         tracker.save(str(file), base_path=str(run.path), policy="now")
     _log_rows(tracker, run, options["every"], ended)
@@ -102,7 +102,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
         for artifact in _artifacts(run) if options["artifacts"] else ():
             tracker.log_artifact(artifact, aliases=["best"] if artifact.type == "model" else None)
     except Exception as error:  # a quota that is used up costs the artifacts, not the mirror
-        answer(say=f"W&B took no artifacts of this run: {first_line(error)}.")
+        reply(say=f"W&B took no artifacts of this run: {first_line(error)}.")
     status = run.info["status"]
     final = {key: value for key, value in (run.info.get("summary") or {}).items() if key not in SMALLER_IS_BETTER}
     tracker.summary.update({**final, "status": status})
@@ -112,7 +112,7 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, answer: Cal
     reasons = [line.removeprefix("wandb: ")[:200] for line in printed.splitlines() if "encountered (" in line]
     refused = "Fatal error while uploading" in printed
     say = f"W&B did not take everything ({(reasons or ['the server refused it'])[0]}); {later}" if refused else ""
-    answer(record={"wandb": {"whole": True, "uploaded": mode == "online" and not refused}}, say=say, end=True)
+    reply(record={"wandb": {"whole": True, "uploaded": mode == "online" and not refused}}, say=say, end=True)
 
 
 def online_problem(*, silent: bool = False) -> tuple[str, str]:
