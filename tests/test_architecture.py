@@ -165,8 +165,8 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
     assert offenders == []
 
 
-def test_the_command_starts_without_torch() -> None:
-    heavy = "{'torch', 'pytorch_lightning', 'wandb', 'matplotlib', 'datasets', 'tiktoken', 'tokenizers', 'sentencepiece', 'regex'}"
+def test_the_command_starts_without_torch_and_numpy() -> None:
+    heavy = "{'torch', 'numpy', 'pytorch_lightning', 'wandb', 'matplotlib', 'datasets', 'tiktoken', 'tokenizers', 'sentencepiece', 'regex'}"
     code = f"import sys, gptshake.__main__, gptshake.cli; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,6 +74,8 @@ def _run(command: str, message: Mapping[str, Any], seconds: float) -> None:
 
 def _post(url: str, message: Mapping[str, Any], seconds: float) -> None:
     """Post the message; in a thread, as looking up a name and an answer that comes in drops have no time limit of their own."""
+    import urllib.request  # late: 20 ms, and only a few are notified
+
     request = urllib.request.Request(url, json.dumps(message).encode(), {"Content-Type": "application/json", "User-Agent": "gptshake"})
     failed: list[Exception] = [GptshakeError(f"no answer after {seconds:g} s")]
 

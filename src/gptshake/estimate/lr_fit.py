@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import variance
 
-import numpy as np
-
 from gptshake.estimate.significance import ASSUMED_SD, FEWEST, LEAST_SD, least_difference
 
 ASSUMED_FREEDOM = 2  # degrees of freedom for which the assumption counts where some were measured
@@ -61,6 +59,8 @@ def fit(points: Points) -> Parabola | None:
     def weight(x: float, loss: float) -> float:
         """What seed noise might have made the best counts, what is further above hardly."""
         return 1.0 if x in holding or not lowest else math.exp(-(loss - lowest) / (ASSUMED_SD * abs(lowest))) + 1e-9
+
+    import numpy as np  # late: a tenth of a second, and everything that reads a study reaches this module
 
     root = np.sqrt([weight(*point) for point in finite])
     powers = np.vander([(place - middle) / unit for place, _ in finite], 3)
