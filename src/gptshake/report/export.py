@@ -1,4 +1,4 @@
-"""Tables for other programs: runs as CSV and JSON, a study's trials as CSV and LaTeX; numbers in full, where the terminal rounds them.
+"""Tables for other programs: runs as CSV, JSON and a page, a study's trials as CSV and LaTeX; numbers in full, where the terminal rounds them.
 
 A target is a file, or ``-`` for the standard output, which then holds nothing else.
 """
@@ -68,6 +68,13 @@ def runs_csv(entries: Sequence[Entry]) -> str:
     table = frame(entries)
     used = [name for name in table if name in kept]
     return _csv(used, table[used].to_numpy(dtype=object))
+
+
+def runs_html(entries: Sequence[Entry]) -> str:
+    """The page of all runs."""
+    from gptshake.report.runs_page import runs_page  # its curves need numpy
+
+    return runs_page(entries)
 
 
 def evaluation_json(rows: Sequence[Mapping[str, Any]]) -> str:

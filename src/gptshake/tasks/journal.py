@@ -1,6 +1,7 @@
 """``task=journal``: bring the research journal up to date with all runs and sweeps. Reads records only."""
 
 from gptshake.context import Context
+from gptshake.estimate.formatting import counted
 from gptshake.files import expanded
 from gptshake.record.run import run_roots
 from gptshake.report.journal import write_journal
@@ -21,8 +22,8 @@ def run(context: Context) -> None:
     news = [f"{len(ids)} {what}" for ids, what in ((done.added, "new"), (done.changed, "changed")) if ids]
     print(f"{file}: {done.entries} {'entry' if done.entries == 1 else 'entries'}, {', '.join(news) or 'nothing new'}")
     if done.drawn:
-        print(f"{pictures}: {done.drawn} picture{'' if done.drawn == 1 else 's'} drawn")
+        print(f"{pictures}: {counted(done.drawn, 'picture', '')} drawn")
     if done.problems:
-        print(f"{done.problems} record{'' if done.problems == 1 else 's'} cannot be read: see the end of {file}.")
+        print(f"{counted(done.problems, 'record', '')} cannot be read: see the end of {file}.")
     if done.left_out:
-        print(f"{done.left_out} run{'' if done.left_out == 1 else 's'} with debug= left out.")
+        print(f"{counted(done.left_out, 'run', '')} with debug= left out.")

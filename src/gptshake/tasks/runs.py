@@ -1,12 +1,10 @@
 """``task=runs``: all runs as a table, filtered and sorted. Only reads records; a broken one is a line like any other."""
 
-from collections.abc import Sequence
-
 from gptshake.console import Console
 from gptshake.context import Context
-from gptshake.record.index import Entry, read_index
+from gptshake.record.index import read_index
 from gptshake.record.run import run_roots
-from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_json
+from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_html, runs_json
 from gptshake.report.runs_table import changes_text, in_order, lines, old_rule, select, shared, table, tally
 
 
@@ -30,12 +28,6 @@ def run(context: Context) -> None:
         more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all." if len(shown) < len(rows) else ""
         notes = [old, f"Common to all runs: {changes_text(common)}." if common else "", more]
         print("\n".join(["", *filter(None, notes), tally(entries)]))
-    for target, make in ((options.csv, runs_csv), (options.json, runs_json), (options.html, _page)):
+    for target, make in ((options.csv, runs_csv), (options.json, runs_json), (options.html, runs_html)):
         if target and (file := deliver(make(entries), str(target))) and aloud:
             print(f"  {file}")
-
-
-def _page(entries: Sequence[Entry]) -> str:
-    from gptshake.report.runs_page import runs_page  # its curves need numpy
-
-    return runs_page(entries)

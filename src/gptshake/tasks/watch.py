@@ -12,7 +12,7 @@ from gptshake.files import refuse_links
 from gptshake.record.index import SECONDS, STUDY_FILE, TOKENS, Entry, read_entry, read_index
 from gptshake.record.lock import is_alive
 from gptshake.record.run import run_dirs, run_roots
-from gptshake.report.export import check_targets, deliver
+from gptshake.report.export import check_targets, deliver, runs_html
 from gptshake.report.runs_table import in_order, lines, table
 
 PAGE_S = 30.0  # seconds between two pages: drawing a study takes one or two
@@ -31,7 +31,7 @@ def run(context: Context) -> None:
         entries = in_order([read_entry(path) for path in dict.fromkeys(run_dirs(roots)) if is_alive(path)], "-started")
         size, problems = console.size(), list[str]()
         if options.html and time.monotonic() - drawn >= PAGE_S:
-            deliver(_page(in_order(read_index(roots), "started")), str(options.html))
+            deliver(runs_html(in_order(read_index(roots), "started")), str(options.html))
             problems, drawn = _write_reports(entries), time.monotonic()
         shown = [*screen(entries, size.columns if console.terminal else None, size.lines - 1 - len(problems)), *problems]
         if not console.renews:
@@ -76,12 +76,6 @@ def progress(entry: Entry) -> str:
         return f"{short_count(done)} tokens"
     left = f", left {duration(seconds * (total - done) / done)}" if seconds and total > done else ""
     return f"{100 * done / total:.0f} %{left}"
-
-
-def _page(entries: Sequence[Entry]) -> str:
-    from gptshake.report.runs_page import runs_page  # its curves need numpy
-
-    return runs_page(entries)
 
 
 def _write_reports(entries: Sequence[Entry]) -> list[str]:
