@@ -198,7 +198,10 @@ def test_the_presets_rate_of_tiny_goes_with_the_root_of_a_smaller_batch(words: l
 def test_the_old_name_of_a_text_and_a_tokenizer_means_both(name: str, parts: tuple[str, str]) -> None:
     source, tokenizer = parts
     assert compose(["model=tiny", f"data={name}"]) == compose(["model=tiny", f"data={source}", f"tokenizer={tokenizer}"])
-    assert compose(["model=tiny", f"data={name}", "tokenizer=char"]).tokenizer == compose(["tokenizer=char"]).tokenizer
+
+
+def test_a_tokenizer_that_is_typed_replaces_that_of_an_old_name() -> None:
+    assert compose(["model=tiny", "data=wiki_bpe", "tokenizer=char"]).tokenizer == compose(["tokenizer=char"]).tokenizer
 
 
 @pytest.mark.parametrize(("option", "old"), list(zip(("wandb", "tensorboard"), OLD_TARGETS, strict=True)))

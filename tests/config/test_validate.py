@@ -1,14 +1,17 @@
 """Every rule of ``check`` refuses what cannot work and lets the rest through."""
 
+import copy
 import inspect
 import re
+from functools import cache
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from gptshake.config.compose import compose
+from gptshake.config.compose_errors import parse_overrides
 from gptshake.config.layout import options, packaged_conf
 from gptshake.config.schemas import RULES, WORDS
 from gptshake.config.validate import check, check_groups
@@ -89,9 +92,20 @@ def task_with(override: str) -> list[str]:
     return [f"task={next(having)}"] if override.startswith("task.") else []
 
 
+composed = cache(lambda *overrides: compose([*RUN, *overrides]))
+
+
+def with_keys(*overrides: str) -> DictConfig:
+    """A config in which keys are set as Hydra sets them; what has no dot chooses an option and is composed."""
+    changed: DictConfig = copy.deepcopy(composed(*(text for text in overrides if "." not in text.partition("=")[0])))
+    for override in parse_overrides([text for text in overrides if "." in text.partition("=")[0]]):
+        OmegaConf.update(changed, override.key_or_group, override.value(), force_add=override.is_add() or override.is_force_add())
+    return changed
+
+
 def refusal(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(compose([*RUN, *task_with(overrides[-1]), *overrides]))
+        check(with_keys(*task_with(overrides[-1]), *overrides))
     return str(caught.value)
 
 
@@ -108,7 +122,7 @@ def test_a_value_out_of_range_is_refused_with_its_key_and_the_way_out(key: str, 
 
 @pytest.mark.parametrize("override", GOOD)
 def test_a_value_at_the_edge_is_fine(override: str) -> None:
-    check(compose([*RUN, override]))
+    check(with_keys(override))
 
 
 @pytest.mark.parametrize("key", [key for key in WORDS if not key.startswith("logger.") or key == "logger.artifacts"])
@@ -117,7 +131,7 @@ def test_a_word_is_one_of_those_known_and_the_nearest_is_named(key: str) -> None
     sentence = refusal(f"{key}={word[:-1]}")
     assert f"did you mean {word}?" in sentence and ", ".join(WORDS[key]) in sentence
     for known in WORDS[key]:
-        check(compose([*RUN, *task_with(key), f"{key}={known}"]))
+        check(with_keys(*task_with(key), f"{key}={known}"))
 
 
 def test_the_loggers_mode_is_one_of_three_words() -> None:
@@ -151,7 +165,7 @@ def test_missing_groups_are_named_together_with_their_options() -> None:
 )
 def test_what_this_machine_cannot_hold_is_refused_before_anything_is_built(override: str) -> None:
     with pytest.raises(ConfigError, match="machine"):
-        check(compose(["model=tiny", "data=wiki_char", override]))
+        check(with_keys(override))
 
 
 def test_a_model_for_another_machine_can_be_planned() -> None:
@@ -169,25 +183,25 @@ def test_every_key_of_lightnings_trainer_is_decided_on() -> None:
 def test_a_key_that_lightning_would_not_serve_is_refused_with_what_does(key: str) -> None:
     harmless, instead = REPLACED[key]
     with pytest.raises(ConfigError, match=re.escape(instead)):
-        check(compose([*RUN, f"+trainer.{key}=7"]))
-    check(compose([*RUN, f"+trainer.{key}={'null' if harmless is None else harmless}"]))
+        check(with_keys(f"+trainer.{key}=7"))
+    check(with_keys(f"+trainer.{key}={'null' if harmless is None else harmless}"))
 
 
 def test_other_keys_of_lightnings_trainer_pass_and_mistakes_are_told() -> None:
     for key in PASSED_ON:
-        check(compose([*RUN, f"+trainer.{key}=true"]))
+        check(with_keys(f"+trainer.{key}=true"))
         with pytest.raises(ConfigError, match="true or false"):
-            check(compose([*RUN, f"+trainer.{key}=often"]))
+            check(with_keys(f"+trainer.{key}=often"))
     with pytest.raises(ConfigError, match="did you mean detect_anomaly"):
-        check(compose([*RUN, "+trainer.detect_anomalie=true"]))
-    check(compose([*RUN, "trainer._target_=mine.build", "+trainer.anything=7"]))
+        check(with_keys("+trainer.detect_anomalie=true"))
+    check(with_keys("trainer._target_=mine.build", "+trainer.anything=7"))
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "mps"])
 def test_16_mixed_is_refused_where_there_is_none(accelerator: str) -> None:
     with pytest.raises(ConfigError, match="16-mixed needs a GPU"):
-        check(compose([*RUN, f"trainer.accelerator={accelerator}", "trainer.precision=16-mixed"]))
-    check(compose([*RUN, "trainer.accelerator=gpu", "trainer.precision=16-mixed"]))
+        check(with_keys(f"trainer.accelerator={accelerator}", "trainer.precision=16-mixed"))
+    check(with_keys("trainer.accelerator=gpu", "trainer.precision=16-mixed"))
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "..", "a" * 300, "''"])

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,16 +28,15 @@ def test_workers_change_no_loss_and_a_signal_to_all_of_them_stops_as_exactly(
     for folder in (alone, shared):
         folder.mkdir()
     assert commands(alone, *words).code == 0
-    command = [sys.executable, "-m", "gptshake", *words, "data.workers=2"]
-    process = subprocess.Popen(command, cwd=shared, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = commands.start(shared, *words, "data.workers=2")
     until = time.monotonic() + 60
     while not [file for file in shared.glob("runs/*/metrics.csv") if len(file.read_text().splitlines()) > 10]:
-        assert time.monotonic() < until and process.poll() is None
+        assert time.monotonic() < until
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    process.communicate(timeout=60)
+    stopped = process.wait(60)
     record = the_run(shared)
-    if process.returncode == 128 + signal.SIGINT:
+    if stopped.code == 128 + signal.SIGINT:
         assert record.info["status"] == "interrupted" and 10 <= len(record.steps) < 120
         done = commands(shared, f"resume={record.info['id']}", "data.workers=0")
         assert done.code == 0, done.err
