@@ -1,6 +1,5 @@
 """Metrics that callbacks log, ours, Lightning's and a user's own, through the command line: in the record, the plots and the trackers."""
 
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -120,12 +119,31 @@ Checkpoint.complete = complete
 """
 
 
+def with_callbacks(folder: Path) -> Path:
+    (folder / "conf" / "callbacks").mkdir(parents=True)
+    (folder / "conf" / "callbacks" / "mine.yaml").write_text("# Callbacks of a test.\n" + YAML)
+    (folder / "watch.py").write_text(WATCH)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "conf" / "callbacks").mkdir(parents=True)
-    (tmp_path / "conf" / "callbacks" / "mine.yaml").write_text("# Callbacks of a test.\n" + YAML)
-    (tmp_path / "watch.py").write_text(WATCH)
-    return tmp_path
+    return with_callbacks(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def resumable(small: Any) -> list[str]:
+    """A run with callbacks that log, and without those that look at the machine."""
+    argv = [text for text in small if not text.startswith("callbacks=")]
+    return [*argv, "callbacks=mine", "~callbacks.stats", "~callbacks.plots", "callbacks.early.min_delta=-100"]
+
+
+@pytest.fixture(scope="module")
+def whole(commands: Any, resumable: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run, uninterrupted."""
+    folder = with_callbacks(tmp_path_factory.mktemp("whole"))
+    assert commands(folder, *resumable).code == 0
+    return folder
 
 
 def rows(folder: Path, the_run: Any) -> list[dict[str, float]]:
@@ -165,20 +183,15 @@ def test_five_callbacks_of_lightnings_and_one_of_the_users_work_as_documented(
 
 @pytest.mark.parametrize("when", [IN_STEP, IN_VALIDATION, AFTER_VALIDATION])
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_what_was_logged_is_the_same_after_a_resume(when: str, signum: int, commands: Any, small: Any, folder: Path, the_run: Any) -> None:
-    argv = [text for text in small if not text.startswith("callbacks=")]
-    argv += ["callbacks=mine", "~callbacks.stats", "~callbacks.plots", "callbacks.early.min_delta=-100"]
-    whole, stopped = folder / "whole", folder / "stopped"
-    for place in (whole, stopped):
-        shutil.copytree(folder / "conf", place / "conf")
-        shutil.copy(folder / "watch.py", place)
-    assert commands(whole, *argv).code == 0
-    assert commands(stopped, *argv, before=when.format(signum=int(signum))).code == (143 if signum == signal.SIGTERM else -signum)
-    done = commands(stopped, f"resume={the_run(stopped).info['id']}")
+def test_what_was_logged_is_the_same_after_a_resume(
+    when: str, signum: int, commands: Any, resumable: list[str], whole: Path, folder: Path, the_run: Any
+) -> None:
+    assert commands(folder, *resumable, before=when.format(signum=int(signum))).code == (143 if signum == signal.SIGTERM else -signum)
+    done = commands(folder, f"resume={the_run(folder).info['id']}")
     assert done.code == 0, done.err
-    assert exact(rows(stopped, the_run)) == exact(rows(whole, the_run)) and len(rows(whole, the_run)) == 12
+    assert exact(rows(folder, the_run)) == exact(rows(whole, the_run)) and len(rows(whole, the_run)) == 12
     for name in ("model.safetensors", "state.safetensors"):
-        ours, theirs = (load_file(the_run(place).path / "checkpoints" / "step-00000012" / name) for place in (whole, stopped))
+        ours, theirs = (load_file(the_run(place).path / "checkpoints" / "step-00000012" / name) for place in (whole, folder))
         assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours), name
 
 

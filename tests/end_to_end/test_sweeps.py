@@ -336,45 +336,49 @@ def test_a_full_disk_is_told_in_one_sentence_and_the_same_command_goes_on(comman
     assert Study(tmp_path).states() == ["ok"] * 4
 
 
-def test_an_interrupt_saves_the_running_trials_and_the_same_command_goes_on(commands: Any, small: Any, tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
+@pytest.fixture(scope="module")
+def undisturbed(commands: Any, small: Any, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study that ran to its end at once."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert commands(folder, "-m", *small, *LONG, *LIST, "callbacks=none").code == 0
+    return Study(folder)
+
+
+def test_an_interrupt_saves_the_running_trials_and_the_same_command_goes_on(
+    commands: Any, small: Any, undisturbed: Study, tmp_path: Path
+) -> None:
     words = ("-m", *small, *LONG, *LIST, "callbacks=none")
-    assert commands(tmp_path / "one", *words).code == 0
-    command = commands.start(tmp_path / "two", *words)
+    command = commands.start(tmp_path, *words)
     command.until("trial 1 begins")
-    study = next((tmp_path / "two/multirun").iterdir())
+    study = next((tmp_path / "multirun").iterdir())
     until(lambda: len(read_rows(study / "1/metrics.csv")) > 5)
     command.signal(signal.SIGINT)
     done = command.wait()
     assert done.code == 130 and "the same command resumes it" in done.out
-    assert Study(tmp_path / "two").rows["state"] == "stopped" and not running_pids(study)
-    again = commands(tmp_path / "two", *words)
+    assert Study(tmp_path).rows["state"] == "stopped" and not running_pids(study)
+    again = commands(tmp_path, *words)
     assert again.code == 0, again.err
-    whole, parts = Study(tmp_path / "one"), Study(tmp_path / "two")
-    assert parts.values() == whole.values() and parts.states() == ["ok"] * 4
-    assert all(parts.losses(str(number)) == whole.losses(str(number)) for number in range(4))
+    parts = Study(tmp_path)
+    assert parts.values() == undisturbed.values() and parts.states() == ["ok"] * 4
+    assert all(parts.losses(str(number)) == undisturbed.losses(str(number)) for number in range(4))
 
 
 @pytest.mark.parametrize("draw", range(4))
 def test_a_killed_controller_leaves_nothing_running_and_the_same_command_goes_on(
-    draw: int, commands: Any, small: Any, tmp_path: Path
+    draw: int, commands: Any, small: Any, undisturbed: Study, tmp_path: Path
 ) -> None:
     words = ("-m", *small, *LONG, *LIST, "callbacks=none")
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    assert commands(tmp_path / "one", *words).code == 0
     moments = random.Random(draw)
     for _ in range(2):
-        command = commands.start(tmp_path / "two", *words)
+        command = commands.start(tmp_path, *words)
         time.sleep(moments.uniform(0.3, 2.5))
         command.signal(signal.SIGKILL)
         assert command.wait().code in (-9, 0)
-        until(lambda: not running_pids(tmp_path / "two" / "multirun"))
-    done = commands(tmp_path / "two", *words)
+        until(lambda: not running_pids(tmp_path / "multirun"))
+    done = commands(tmp_path, *words)
     assert done.code == 0, done.err
-    whole, parts = Study(tmp_path / "one"), Study(tmp_path / "two")
-    assert parts.states() == ["ok"] * 4 and parts.values() == whole.values()
+    parts = Study(tmp_path)
+    assert parts.states() == ["ok"] * 4 and parts.values() == undisturbed.values()
 
 
 def test_a_second_controller_is_told_of_the_first(commands: Any, small: Any, tmp_path: Path) -> None:
