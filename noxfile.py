@@ -13,7 +13,9 @@ import nox
 ROOT = Path(__file__).parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 
-WORKERS = ("-n", "2", "--dist", "loadfile")  # two test files at a time; `-- -n 8` after the session's name takes more
+# Three test files at a time keep two cores busy, because many tests wait; `-- -n 8` after the session's name takes more. They begin in
+# the order of tests/conftest.py, not with the files of most tests as xdist would have it.
+WORKERS = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 
 # What the extra `export` installs beside the packages of the environment.
 EXPORT = ("transformers", "rich", "markdown-it-py", "mdurl", "typer", "shellingham", "annotated-doc", "gguf", "xllamacpp")
@@ -32,6 +34,7 @@ def run(session: nox.Session, *command: str) -> None:
     """Run a Python module or script with the environment's interpreter, followed by the session's own words."""
     if not PYTHON.exists():
         session.error("there is no .venv yet: run `make venv` first")
+    session.env["PYTHONDONTWRITEBYTECODE"] = None  # hundreds of processes would each compile the package and the tests
     session.run(str(PYTHON), *command, *session.posargs)
 
 

@@ -3,6 +3,7 @@
 All of it is set in the environment, before any library reads it, so that child processes live in the same room.
 """
 
+import gc
 import importlib.util
 import json
 import os
@@ -79,6 +80,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") 
         if not any(word in reason for word in MAY_BE_MISSING):
             report.outcome, report.longrepr = "failed", f"skipped under CI: {reason}"
     return report
+
+
+LONGEST = ("test_api.py", "test_sweeps.py", "test_wandb.py", "test_resume.py", "test_sync.py", "test_devices.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector out of the modules and the thousands of tests, which stay until the end."""
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ point with its own arguments, folder, environment and output files; signals reac
 cost, and anything that depends on a fresh interpreter; those tests start real processes.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -60,6 +61,7 @@ def serve() -> None:
     """Answer requests until the pipe is closed."""
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    gc.freeze()  # a child neither looks through these modules again nor copies their pages
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
