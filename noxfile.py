@@ -41,13 +41,13 @@ def run(session: nox.Session, *command: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, but for those marked slow."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export and not lm_eval and not trackers")
+    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export and not lm_eval and not skypilot and not trackers")
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests marked slow: whole sweeps, kills, resumes, reproductions."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export and not lm_eval and not trackers")
+    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export and not lm_eval and not skypilot and not trackers")
 
 
 @nox.session
@@ -87,6 +87,16 @@ def lm_eval(session: nox.Session) -> None:
         pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--constraint", "constraints.txt")
         session.run(*pip, "lm-eval[hf]==0.4.13")
     run(session, "-m", "pytest", "-m", "lm_eval")
+
+
+@nox.session
+def skypilot(session: nox.Session) -> None:
+    """Let SkyPilot's parser read what ``task=cloud`` writes; it lies in an environment of its own (460 MB) and is asked nothing about clouds."""
+    folder = PYTHON.parents[1] / "skypilot"
+    if not (folder / "bin" / "sky").exists():
+        session.run(str(PYTHON), "-m", "venv", "--clear", str(folder))
+        session.run(str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "skypilot==0.14.1")
+    run(session, "-m", "pytest", "-m", "skypilot")
 
 
 @nox.session

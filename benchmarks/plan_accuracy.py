@@ -49,7 +49,7 @@ def predict(words: list[str], kind: str) -> dict[str, float]:
     """Seconds and bytes, in this process; the samples before the first step are not counted."""
     from gptshake.config.compose import compose
     from gptshake.setup import costs, resolve
-    from gptshake.tasks.plan import plan
+    from gptshake.setup.plan import plan
     from gptshake.training import probe
 
     probe.time.perf_counter = CLOCKS[kind]  # the forked child has it, too

@@ -10,6 +10,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,8 +72,8 @@ def run(arguments: Arguments) -> Path | None:
             return None
         single, full, label, resumed = _checked(arguments)
         cfg = without_hydra(full)
-        training = trains(cfg)
-        code = read_code() if training else Code()
+        training, writes = trains(cfg), bool(cfg.task.get("writes_command"))  # a task about the command itself, of a run or of a sweep
+        code = read_code() if training or writes else Code()
         _guard(cfg, single, code)
         if note := overrides.other_terms(arguments.origin, cfg):
             print(note, flush=True)
@@ -80,11 +81,14 @@ def run(arguments: Arguments) -> Path | None:
         if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
             _sweep(arguments, full, single, label, code)
             return None
+        command = arguments.argv()
+        if writes:
+            arguments = Arguments(overrides=single)
         swept = [key for key in map(key_of, arguments.overrides) if key.startswith("hydra.sweeper.")]
-        if swept and not chosen:
+        if swept and not chosen and not writes:
             raise ConfigError(f"{swept[0].removeprefix('hydra.sweeper.')}= is for a sweep of trainings: leave it out with this task.")
         hardware.share_cores()
-        jobs = _Jobs(arguments, label, resumed, code, records=training)
+        jobs = _Jobs(arguments, command, label, resumed, code, records=training)
         if training:
             stack.enter_context(notified(cfg.callbacks, lambda: jobs.folder))
         if arguments.multirun:
@@ -273,8 +277,8 @@ def _task(cfg: DictConfig) -> Callable[[Context], Any]:
 class _Jobs:
     """The runs of one command that is no study: each gets its name and its task; what they raise is kept for the end."""
 
-    def __init__(self, arguments: Arguments, label: str, resumed: Path | None, code: Code, *, records: bool) -> None:
-        self.arguments, self.label, self.resumed, self.code = arguments, label, resumed, code
+    def __init__(self, arguments: Arguments, command: list[str], label: str, resumed: Path | None, code: Code, *, records: bool) -> None:
+        self.arguments, self.command, self.label, self.resumed, self.code = arguments, command, label, resumed, code
         self.records = records  # whether a run has a directory
         self.identity = new_id()
         self.provenance = collect(code) | arguments.origin if code.git else {}  # a task that trains nothing keeps no record
@@ -326,7 +330,8 @@ class _Jobs:
         identity = new_id() if several else self.identity
         name = path.name if self.records and not several else self._name(chosen, texts, identity)
         own = own_files(targets(cfg).values())
-        return RunSpec(identity, name, path, texts, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
+        asked = RunSpec(identity, name, path, texts, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
+        return replace(asked, command=self.command)
 
     def _name(self, chosen: dict[str, str], texts: list[str], identity: str) -> str:
         changes = [

@@ -37,6 +37,7 @@ class RunSpec:
     resumes: bool = False  # ``path`` holds a run already
     trial: dict[str, Any] | None = None  # of a sweep: study, number, repeat, params
     code: Code = field(default_factory=Code)  # with the uncommitted changes of the moment when the command began
+    command: list[str] = field(default_factory=list)  # the whole command line, sweeps too, for a task that writes it down
     local_conf: dict[str, bytes] = field(default_factory=dict)  # the user's own ./conf, and Python files that it names
 
 

@@ -121,10 +121,9 @@ _RANGES: dict[str, Rule] = {
     "data.workers task.confirm": _number(0, whole=True, auto=True),
     "data.batch_tokens? data.limit_blocks? data.n_documents? data.max_bytes? trainer.max_steps? trainer.max_tokens? trainer.patience? "
     "trainer.limit_val_batches? logger.every callbacks.noise_scale.split_every callbacks.samples.top_k? task.top_k? task.num_samples "
-    "task.limit? task.stride? task.steps? task.warmup task.repeats task.block_size hydra.sweeper.pruner.patience hydra.sweeper.n_trials? "
-    "hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu hydra.sweeper.executor.cpus": _number(
-        1, whole=True
-    ),
+    "task.limit? task.stride? task.steps? task.warmup task.repeats task.block_size task.nodes task.idle_minutes hydra.sweeper.pruner.patience "
+    "hydra.sweeper.n_trials? hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu "
+    "hydra.sweeper.executor.cpus": _number(1, whole=True),
     "data.batch_size? data.micro_batch_size trainer.devices trainer.threads trainer.val_check_interval task.confirm_steps "
     "hydra.sweeper.executor.threads hydra.sweeper.executor.slots hydra.sweeper.pruner.min_resource "
     "hydra.sweeper.pruner.max_resource": _number(1, whole=True, auto=True),
@@ -132,7 +131,8 @@ _RANGES: dict[str, Rule] = {
     "task.passes": _number(16, whole=True),
     "callbacks.samples.n_tokens task.n_tokens": _number(1, 10**6, whole=True),
     "optimizer.lr optimizer.eps optimizer.embedding_lr_mult trainer.max_epochs? trainer.hours? trainer.gradient_clip_val? "
-    "trainer.save_minutes callbacks.progress.every_s callbacks.notify.timeout task.seconds task.repetition_penalty task.hours? task.low task.high "
+    "trainer.save_minutes callbacks.progress.every_s callbacks.notify.timeout task.seconds task.sync_minutes task.repetition_penalty task.hours? "
+    "task.low task.high "
     "hydra.sweeper.hours? hydra.sweeper.timeout? hydra.sweeper.trial_timeout?": _number(0, open="low"),
     "optimizer.weight_decay trainer.price_per_hour? callbacks.samples.temperature task.temperature task.tolerance "
     "task.price_per_hour?": _number(0),
@@ -140,15 +140,16 @@ _RANGES: dict[str, Rule] = {
     "data.val_fraction task.mfu": _number(0, 1, open="low high"),
     "callbacks.samples.top_p? task.top_p?": _number(0, 1, open="low"),
     "hydra.sweeper.pruner.after": _number(0, 1),
-    "task.trains task.sweeps task.private task.range_test task.trust task.yes task.trials task.interactive task.rolling "
+    "task.trains task.sweeps task.writes_command task.launch task.private task.range_test task.trust task.yes task.trials task.interactive task.rolling "
     "hydra.sweeper.sampler.multivariate hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (
         lambda value: isinstance(value, bool),
         "it is true or false",
     ),
-    "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
+    "optimizer.fused task.spot": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
     "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir "
     "logger.project? logger.experiment? logger.uri? callbacks.notify.command? "
     "task.prompt_file? task.jsonl? task.push? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
+    "task.cloud? task.gpu? task.sync? task.sync_key? "
     "task.filter?": _TEXT,
     "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,

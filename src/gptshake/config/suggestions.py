@@ -62,7 +62,7 @@ OPTIONS = {
     "task": {"generate": "sample", "inference": "sample", "fit": "train", "pretrain": "train", "list": "runs", "ls": "runs"}
     | {"compare": "diff", "lr_find": "find_lr", "lr_finder": "find_lr", "batch_size_finder": "fit_batch", "upload": "sync"}
     | {"estimate": "plan", "cost": "plan", "replay": "reproduce", "benchmark": "profile", "show": "inspect"}
-    | {"delete": "clean", "remove": "clean"},
+    | {"delete": "clean", "remove": "clean", "rent": "cloud", "sky": "cloud", "skypilot": "cloud", "vast": "cloud"},
 }
 VALUES = {
     "trainer.precision": {"fp16": "16-mixed", "16": "16-mixed", "half": "16-mixed", "float16": "16-mixed", "bf16": "bf16-mixed"}

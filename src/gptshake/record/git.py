@@ -231,6 +231,11 @@ def stat_between(old: str, new: str) -> list[str] | None:
     return None if lines is None else [line.strip() for line in lines]
 
 
+def on_remote(commit: str) -> bool:
+    """Whether a commit of the package's own checkout was pushed to ``origin``, as far as is known here."""
+    return bool(_lines("for-each-ref", "--contains", commit, "refs/remotes/origin"))
+
+
 def _lines(*command: str) -> list[str] | None:
     """What git says of the package's own checkout; None without one, or where git refuses."""
     root = checkout_root()

@@ -1,0 +1,19 @@
+# Installs a fresh machine with the exact versions of constraints.txt; on one that is installed already it does nothing.
+set -euo pipefail
+export PATH="$HOME/.local/bin:$PATH" DEBIAN_FRONTEND=noninteractive
+missing=
+for tool in git make curl rsync rclone flock; do command -v "$tool" >/dev/null || missing=yes; done
+if [ -n "$missing" ]; then
+  sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  $sudo apt-get install -y -qq git make curl rsync rclone util-linux
+fi
+command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
+uv python install "$python"
+cd "$sources"
+make venv PYTHON="$(uv python find "$python")" TORCH_INDEX=
+.venv/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
+  echo "torch finds no GPU. CUDA $cuda needs an NVIDIA driver of version $driver or newer: destroy this machine and take another one." >&2
+  nvidia-smi >&2 || true
+  exit 1
+}

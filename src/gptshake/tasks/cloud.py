@@ -1,0 +1,233 @@
+"""``task=cloud``: the same command on a rented machine, as a SkyPilot task file and, for Vast, as plain commands; started only with ``task.launch``."""
+
+import hashlib
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from gptshake import hardware
+from gptshake.config.arguments import override_value
+from gptshake.config.overrides import EXPERIMENT, locate
+from gptshake.config.validate import check_groups
+from gptshake.context import Context
+from gptshake.errors import ConfigError, GptshakeError
+from gptshake.estimate.budget import AUTO
+from gptshake.estimate.forecast import CHECKPOINTS
+from gptshake.export import cloud
+from gptshake.export.hub import HF
+from gptshake.files import expanded, write_atomic
+from gptshake.keys import key_of
+from gptshake.record.git import checkout_root, on_remote
+from gptshake.redaction import redact, redact_code
+from gptshake.report.tasks_text import plan_text
+from gptshake.setup.plan import plan
+
+HERE = ("task", "dirty", "resume", "paths")  # keys that mean this machine and this command
+SETUP_HOURS = 0.2  # to start a machine and to install 3 GB
+BASE_GB, SWEPT = 40, 8  # of the disk: system, CUDA, caches; runs of a sweep that keep checkpoints at once
+
+
+def run(context: Context) -> None:
+    """Print the plan and its price, write the files, and start the machine if that was asked for and confirmed.
+
+    Raises:
+        ConfigError: what the cloud cannot do, what is missing, a secret in the command, or nobody who could confirm.
+    """
+    cfg, choices = context.config, context.spec.choices
+    check_groups(cfg)
+    job = _job(context)
+    cloud.check(job)
+    if cfg.task.launch:
+        _check_start(job)
+    gpu = hardware.KNOWN_GPUS[job.gpu]
+    if not job.can.rented and cfg.task.price_per_hour is None:
+        cfg.task.price_per_hour = 0.0
+    facts = plan(cfg, context.store, f"{choices['model']} · {choices['data']} · {context.store.label}", gpu)
+    sizes = [sum(4 * split.n_tokens for split in context.store.splits), *map(_size, job.files.values())]
+    sizes.append(facts["checkpoint_bytes"] * CHECKPOINTS * (SWEPT if job.sweeps else 1))
+    job = replace(
+        _priced(job, sum(facts["seconds"].values()) / 3600, facts["price_per_hour"]), disk_gb=BASE_GB + math.ceil(sum(sizes) / 1e9)
+    )
+    folder = expanded(cfg.task.folder)
+    own = {folder / f"{job.name}-files" / name: content for name, content in context.spec.local_conf.items()}
+    texts = {folder / f"{job.name}.yaml": cloud.sky_text(job)} if job.sync else {}
+    texts |= {folder / f"{job.name}-vast.sh": cloud.vast_script(job)} if job.cloud == "vast" else {}
+    for file, content in (own | texts).items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, content)
+    print(f"{plan_text(facts)}\n\ncode: {'{1:.10} of {0}'.format(*job.origin) if job.origin else f'uploaded from {job.root}'}\n{job.price}")
+    for file in texts:
+        words = ["bash", str(file)] if file.suffix == ".sh" else cloud.start_command(job, str(file))
+        print(f"  {file}: {shlex.join(words)}")
+    if cfg.task.launch:
+        _start(job, folder / f"{job.name}.yaml")
+
+
+def _job(context: Context) -> cloud.Job:
+    """The machine and the command, without what the plan says."""
+    cfg, task, spec = context.config, context.config.task, context.spec
+    if task.cloud is None or task.gpu is None:
+        raise ConfigError(
+            f"Choose a cloud and a GPU: task.cloud= is one of {', '.join(cloud.CLOUDS)}, task.gpu= of {', '.join(cloud.GPUS)}."
+        )
+    if cfg.trainer.accelerator in ("cpu", "mps"):
+        raise ConfigError(f"trainer.accelerator={cfg.trainer.accelerator} would leave the rented GPU idle: leave it out.")
+    several = cfg.trainer.get("strategy") is not None
+    if several and cfg.trainer.devices == AUTO:
+        raise ConfigError("trainer.devices=auto is all GPUs of a machine: say how many to rent.")
+    if task.nodes > 1 and not several:
+        raise ConfigError(f"task.nodes={task.nodes} needs trainer=ddp or trainer=fsdp.")
+    files: dict[str, Path] = {}
+    command, word = _command(context, files), str(task.cloud).partition("/")[0]
+    if "resume=auto" not in command and task.hours is None:
+        raise ConfigError("How long a sweep takes is not known before: give task.hours=, after which it is stopped.")
+    name = re.sub(r"[^a-z0-9]+", "-", f"gptshake-{spec.choices['model']}-{spec.choices['data']}".lower())
+    name += f"-{hashlib.sha256(chr(0).join(command).encode()).hexdigest()[:8]}"
+    if spec.local_conf:
+        files[cloud.WORK] = (expanded(task.folder) / f"{name}-files").absolute()
+    known = word in cloud.CLOUDS and cloud.CLOUDS[word].spot
+    return cloud.Job(
+        name=name,
+        cloud=str(task.cloud),
+        gpu=str(task.gpu),
+        gpus=cfg.trainer.devices if several else 1,
+        nodes=task.nodes,
+        spot=known if task.spot == AUTO else task.spot,
+        command=command,
+        root=_root(),
+        origin=_origin(context),
+        files=files,
+        secrets=_secrets(cfg, command, spec.local_conf.values()),
+        sync=task.sync,
+        sync_key=task.sync_key and str(expanded(task.sync_key)),
+        sync_minutes=task.sync_minutes,
+        idle_minutes=task.idle_minutes,
+        hours=task.hours or 0.0,
+    )
+
+
+def _command(context: Context, files: dict[str, Path]) -> list[str]:
+    """The arguments of gptshake on the machine; ``files`` takes what they name here, to be sent there.
+
+    Raises:
+        ConfigError: the command holds a secret, or names what cannot be sent.
+    """
+    cfg, spec = context.config, context.spec
+    if cfg.resume:
+        raise ConfigError("resume= names a run of this machine; start a new one from its weights: init_from=<run>.")
+    words = [word for word in spec.command if key_of(word).partition(".")[0] not in HERE]
+    sweeps = bool({"-m", "--multirun"} & set(words))
+    for key in ("data.path", "tokenizer.path", "init_from"):
+        value = OmegaConf.select(cfg, key)
+        typed = [word for word in words if key_of(word) == key]
+        if value is None or not (texts := [value] if isinstance(value, str) else [str(text) for text in value]):
+            continue
+        if any("choice(" in word for word in typed):
+            raise ConfigError(f"{typed[0]}: several values of {key} cannot be sent to another machine; write a task file for each.")
+        sent = [_sent(key, text, spec.command, files) for text in texts]
+        words = [word for word in words if key_of(word) != key] + [f"{key}={override_value(sent if len(sent) > 1 else sent[0])}"]
+    for word in words:
+        if key_of(word) == EXPERIMENT and ".yaml" in word:
+            raise ConfigError(f"{word}: a list of files cannot be sent to another machine; name one, or put them into conf/experiment.")
+        if redact(word) != word:
+            raise ConfigError(
+                f"{key_of(word)}= holds a secret, which would be written into a file: write \\${{oc.env:NAME}} for it, and it is passed as a secret."
+            )
+    for name, content in spec.local_conf.items():
+        if redact_code(content, name) != content:
+            raise ConfigError(f"{name} holds a secret and would be sent to another machine: write ${{oc.env:NAME}} for it.")
+    return [*words, *([] if sweeps else ["resume=auto"]), *(["dirty=true"] if spec.code.files else [])]
+
+
+def _sent(key: str, text: str, overrides: list[str], files: dict[str, Path]) -> str:
+    """What a path or the name of a run is called on the machine."""
+    hub = HF if text.startswith(HF) else ""
+    path = expanded(text.removeprefix(hub))
+    if not path.exists():
+        if hub:
+            return text
+        if key == "data.path":
+            raise ConfigError(f"data.path={text} is neither a file nor a folder here that could be sent to another machine.")
+        path = locate(text, overrides)
+    name = f"{cloud.INPUTS}/{len(files)}-{path.name}"
+    files[name] = path.absolute()
+    return f"{hub}~/{name}"
+
+
+def _root() -> Path:
+    if (root := checkout_root()) is None:
+        raise ConfigError("task=cloud installs the machine by the Makefile of a checkout, and this gptshake runs from none: git clone it.")
+    return root
+
+
+def _origin(context: Context) -> tuple[str, str] | None:
+    """Repository and commit, if all that counts is committed and pushed; the guard has refused or allowed the rest."""
+    remote, commit = (context.spec.code.git.get(key) for key in ("remote", "commit"))
+    if not remote or not commit or context.spec.code.files or Path(remote).exists() or not on_remote(commit):
+        return None
+    return remote, commit
+
+
+def _secrets(cfg: DictConfig, command: list[str], contents: Iterable[bytes]) -> tuple[str, ...]:
+    """Names of the variables that the machine needs and no file may hold."""
+    names: set[str] = set()
+    for text in [*command, *(content.decode(errors="replace") for content in contents)]:
+        names |= set(re.findall(r"\$\{oc\.env:([A-Za-z_]\w*)", text))
+    trackers = [] if not cfg.logger else [cfg.logger] if "_target_" in cfg.logger else list(cfg.logger.values())
+    modes = [tracker.mode for tracker in trackers if str(tracker.get("_target_")).endswith(".WandbTracker")]
+    if "online" in modes or (modes != ["offline"] * len(modes) and "WANDB_API_KEY" in os.environ):
+        names.add("WANDB_API_KEY")
+    return tuple(sorted(names))
+
+
+def _priced(job: cloud.Job, hours: float, price: float) -> cloud.Job:
+    """The job with its limit and with what it costs, in words; ``price`` is that of an hour of one machine."""
+    limit, hourly = job.hours or max(1.0, 2 * hours), price * job.nodes
+    most = f"{(limit + SETUP_HOURS) * hourly:.2f}"
+    machines = f"{job.nodes} x " if job.nodes > 1 else ""
+    estimate = "" if job.sweeps else f"about {hours + SETUP_HOURS:.1f} h = ${(hours + SETUP_HOURS) * hourly:.2f}, "
+    text = f"{machines}{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {limit + SETUP_HOURS:.1f} h = ${most} at ${hourly:.2f} per hour"
+    text += ", for each start of a spot machine, which usually costs less." if job.spot else "."
+    return replace(job, hours=limit, price=text, confirm=most)
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
+def _check_start(job: cloud.Job) -> None:
+    """Refuse to start what cannot start, before anything is written."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError(
+            "task.launch=true rents a machine and asks for its price to be typed, and there is no terminal here: leave it out."
+        )
+    if not job.sync:
+        raise ConfigError(
+            "task.launch=true starts SkyPilot's task file, which needs task.sync=; without it there are plain commands for Vast only."
+        )
+    if shutil.which("sky") is None:
+        raise ConfigError("task.launch=true calls `sky`, which is not installed: see docs.skypilot.co, or use the written file elsewhere.")
+    if missing := [name for name in job.sky_secrets if not os.environ.get(name)]:
+        raise ConfigError(f"{missing[0]} is not set, and the machine needs it: export it in this shell.")
+
+
+def _start(job: cloud.Job, file: Path) -> None:
+    try:
+        typed = input(f"This costs money. Type {job.confirm} to rent: ").strip().removeprefix("$")
+    except EOFError:
+        typed = ""
+    if typed != job.confirm:
+        print("Nothing is started.")
+    elif code := subprocess.run(cloud.start_command(job, str(file)), check=False).returncode:
+        raise GptshakeError(
+            f"sky ended with exit code {code}; what it said is above. `sky status` and `sky jobs queue` show what is rented."
+        )

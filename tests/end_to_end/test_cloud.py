@@ -1,0 +1,116 @@
+"""``task=cloud`` from the command line: what it writes, what it costs, what it refuses, and that nothing is rented without its price being typed."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gptshake.config.arguments import parse
+from gptshake.errors import GptshakeError
+from gptshake.export.cloud import Job
+from gptshake.tasks import cloud
+
+KEY = 5 * "0123abcd"  # of W&B, by its shape
+
+
+@pytest.fixture
+def words(small: tuple[str, ...]) -> tuple[str, ...]:
+    """The small run, on a GPU."""
+    return (*(word for word in small if not word.startswith("trainer=")), "task=cloud", "task.gpu=rtx4090", "task.sync=s3://bucket/gpts")
+
+
+def task_file(folder: Path) -> dict[str, Any]:
+    (file,) = folder.glob("cloud/*.yaml")
+    return dict(yaml.safe_load(file.read_text()))
+
+
+def arguments(task: dict[str, Any]) -> list[str]:
+    """The command line in a task file, as gptshake parses it there."""
+    words = shlex.split(task["run"].partition("train=(")[2].partition(")\n# Restores")[0].replace("\\\n", ""))
+    argv = parse(words[1:]).argv()
+    return [word for word in argv if not word.startswith("dirty=")]  # there if this checkout has uncommitted changes
+
+
+def test_the_file_holds_the_command_that_was_typed_and_the_price_of_the_plan(commands: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    done = commands(tmp_path, *words, "task.cloud=vast", "task.hours=3", "paths.runs=elsewhere", "note=a 'note'", WANDB_API_KEY=KEY)
+    assert done.code == 0, done.err
+    assert "peak" in done.out and "rtx4090 at vast: about 0.2 h = $0.08, at most 3.2 h = $1.28 at $0.40 per hour" in done.out
+    task, book = task_file(tmp_path), Path(next(word for word in words if word.startswith("data.path=")).partition("=")[2])
+    typed = [word for word in words if not word.startswith(("task", "data.path"))]
+    sent = "data.path='~/gptshake-inputs/0-book.txt'"
+    assert sorted(arguments(task)) == sorted([*typed, "note='a \\'note\\''", sent, "resume='auto'"])
+    assert task["file_mounts"] == {"~/gptshake-inputs/0-book.txt": str(book)}
+    assert task["resources"]["use_spot"] and task["resources"]["disk_size"] >= 40 and "limit=180m" in task["run"]
+    assert [file.suffix for file in sorted(tmp_path.glob("cloud/*"))] == [".sh", ".yaml"] and not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_is_one_command_in_one_file(commands: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    sweep = ("-m", *words, "task.cloud=lambda", "optimizer.lr=1e-3,3e-3", "repeats=2")
+    assert "give task.hours=" in commands(tmp_path, *sweep).error and not (tmp_path / "cloud").exists()
+    done = commands(tmp_path, *sweep, "task.hours=2")
+    assert done.code == 0, done.err
+    argv = arguments(task_file(tmp_path))
+    assert (
+        argv[0] == "-m" and {"optimizer.lr=1e-3,3e-3", "hydra.sweeper.repeats=2"} <= {*argv} and not any("resume" in word for word in argv)
+    )
+    assert "at most 2.2 h = $0.88" in done.out and "about" not in done.out.splitlines()[-2]
+
+
+def test_a_secret_is_a_name_in_the_files_and_nowhere_a_value(commands: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "conf/callbacks").mkdir(parents=True)
+    own = tmp_path / "conf/callbacks/mine.yaml"
+    own.write_text("mine:\n  why: ${oc.env:OTHER}\n")
+    secrets = {"WANDB_API_KEY": KEY, "OTHER": "planted-through-oc-env", "WEBHOOK": "https://planted.example.org/hook"}
+    command = ("logger=wandb", "task.cloud=vast", "callbacks=mine", "+callbacks.notify.url=${oc.env:WEBHOOK}")
+    for more in (*command,), (*command, "logger.mode=offline"):
+        done = commands(tmp_path, *(word for word in words if word != "logger=none"), *more, **secrets)
+        assert done.code == 0, done.err
+        texts = {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
+        assert [file for file, text in texts.items() if any(value in text for value in secrets.values())] == []
+        assert not any(value in done.out + done.err for value in secrets.values())
+        assert ("WANDB_API_KEY" in done.out) == ("logger.mode=offline" not in more)
+    own.write_text("mine:\n  password: planted-in-yaml\n")
+    for bad, sentence in (
+        (("callbacks=none", f"note={KEY}"), "note= holds a secret"),
+        (("callbacks=none", "note=https://me:planted@host.org"), "note= holds a secret"),
+        (("callbacks=mine",), "mine.yaml holds a secret"),
+    ):
+        assert sentence in commands(tmp_path, *words, "task.cloud=vast", *bad, **secrets).error
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ((), "Choose a cloud and a GPU"),
+        (("task.cloud=vast", "trainer=cpu"), "leave the rented GPU idle"),
+        (("task.cloud=vast", "trainer=ddp"), "say how many to rent"),
+        (("task.cloud=lambda", "task.nodes=2"), "needs trainer=ddp"),
+        (("task.cloud=runpod", "task.sync=null"), "task.sync= is missing"),
+        (("task.cloud=lambda", "data.path=*.txt"), "data.path"),
+        (("task.cloud=vast", "task.launch=true"), "there is no terminal here"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    commands: Any, words: tuple[str, ...], tmp_path: Path, more: tuple[str, ...], sentence: str
+) -> None:
+    done = commands(tmp_path, *words, *more)
+    assert done.code == 2 and sentence in done.error and not (tmp_path / "cloud").exists()
+
+
+@pytest.mark.parametrize(("typed", "started"), [("1.27", False), ("", False), ("y", False), ("1.28", True), ("$1.28", True)])
+def test_only_the_typed_price_starts_sky(typed: str, started: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sky = tmp_path / "sky"
+    sky.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit 3\n')  # the boundary: the real one rents
+    sky.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("builtins.input", lambda question: typed)
+    job = Job("x", "lambda", "h100", 1, 1, False, [], tmp_path, None, {}, ("A",), "s3://b", None, 1, 1, 1, confirm="1.28")
+    if started:
+        with pytest.raises(GptshakeError, match="exit code 3"):
+            cloud._start(job, Path("x.yaml"))
+    else:
+        cloud._start(job, Path("x.yaml"))
+    asked = tmp_path / "asked"
+    assert asked.exists() == started and (not started or asked.read_text() == "launch --cluster x --secret A x.yaml\n")

@@ -1,0 +1,213 @@
+"""The files for rented machines, by claims about what they say and by running the scripts that they hold; SkyPilot's own parser reads them too."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gptshake.errors import ConfigError
+from gptshake.export.cloud import CLOUDS, GPUS, Job, check, sky_task, sky_text, start_command, vast_script
+from gptshake.hardware import KNOWN_GPUS
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+JOB = Job(
+    name="gptshake-tiny-wiki-char-0a1b2c3d",
+    cloud="vast",
+    gpu="rtx4090",
+    gpus=2,
+    nodes=1,
+    spot=False,
+    command=["model=tiny", "data=wiki_char", "note='it\\'s $HOME'", "resume=auto"],
+    root=Path("/sources"),
+    origin=("https://git.example.org/gptshake.git", COMMIT),
+    files={"gptshake-inputs/0-book.txt": Path("/texts/my book.txt")},
+    secrets=("WANDB_API_KEY",),
+    sync="s3://bucket/gpts/",
+    sync_key=None,
+    sync_minutes=5,
+    idle_minutes=10,
+    hours=3,
+    disk_gb=55,
+    price="2 x rtx4090 at vast: at most 3.2 h = $2.56.",
+    confirm="2.56",
+)
+PYTHON = Path(sys.prefix) / "skypilot" / "bin" / "python"
+READ = """
+import json, sys, sky
+for file in sys.argv[1:]:
+    task = sky.Task.from_yaml(file)
+    found = list(task.resources)
+    print(json.dumps({
+        "clouds": sorted({str(one.cloud).lower() for one in found}), "spot": found[0].use_spot, "gpus": [one.accelerators for one in found],
+        "disk": found[0].disk_size, "down": found[0].autostop_config.down, "minutes": found[0].autostop_config.idle_minutes,
+        "nodes": task.num_nodes, "workdir": task.workdir, "run": task.run,
+        "mounts": {place: store.mode.value for place, store in task.storage_mounts.items()},
+    }))
+"""
+EVERYWHERE = [*CLOUDS, "slurm/cluster/gpus", "kubernetes/context"]
+
+
+def on(cloud: str, **changes: Any) -> Job:
+    """The job at a cloud, with all that the cloud can do."""
+    can = CLOUDS[cloud.partition("/")[0]]
+    return replace(JOB, cloud=cloud, spot=can.spot, nodes=2 if can.nodes else 1, **changes)
+
+
+@pytest.mark.parametrize("cloud", EVERYWHERE)
+def test_a_task_file_says_what_the_job_says_at_every_cloud(cloud: str) -> None:
+    job = on(cloud)
+    check(job)
+    task = yaml.safe_load(sky_text(job))
+    assert task == sky_task(job)
+    resources = task["resources"]
+    assert resources["infra"] == cloud and set(resources["accelerators"].values()) == {2} and resources["disk_size"] == 55
+    assert resources["autostop"] == {"idle_minutes": 10, "down": True}
+    assert ("use_spot" in resources) == ("job_recovery" in resources) == job.can.spot
+    assert task["workdir"] == {"url": JOB.origin[0], "ref": COMMIT} if JOB.origin else False
+    assert task["file_mounts"]["~/gptshake-inputs/0-book.txt"] == "/texts/my book.txt"
+    assert task["secrets"]["WANDB_API_KEY"] is None and not any((task["secrets"] | {}).values())
+    assert "resume=auto" in task["run"] and "limit=180m" in task["run"] and "seconds=300" in task["run"]
+    assert "make venv" in task["setup"] and "torch.cuda.is_available()" in task["setup"]
+    assert ("torchrun" in task["run"]) == (task["num_nodes"] == 2) == job.can.nodes
+    mounted = task["file_mounts"].get("/gptshake-bucket")
+    assert (mounted == {"source": "s3://bucket", "mode": "MOUNT_CACHED"}) == job.can.mounts
+    assert ("AWS_SECRET_ACCESS_KEY" in task["secrets"]) == ("RCLONE_CONFIG_OUT_TYPE" in task.get("envs", {})) == (not job.can.mounts)
+    assert f"place={'/gptshake-bucket/' if job.can.mounts else 'out:bucket/'}gpts/{job.name}\n" in task["run"]
+
+
+def test_uncommitted_sources_are_uploaded() -> None:
+    job = replace(JOB, origin=None)
+    assert sky_task(job)["workdir"] == "/sources"
+    assert "git clone" not in vast_script(job) and "/sources/ " in vast_script(job)
+
+
+def test_results_go_to_a_host_by_a_key_that_the_file_names_and_does_not_hold(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("PRIVATE")
+    job = on("lambda", sync="me@host.org:gpts", sync_key=str(key))
+    check(job)
+    task = sky_task(job)
+    assert task["file_mounts"]["~/.ssh/gptshake-sync"] == str(key) and f"place=out:gpts/{job.name}" in task["run"]
+    assert {key[18:]: value for key, value in task["envs"].items()} == {
+        **{"TYPE": "sftp", "HOST": "host.org", "USER": "me", "KEY_FILE": "~/.ssh/gptshake-sync"}
+    }
+    assert "PRIVATE" not in sky_text(job) and "AWS" not in sky_text(job)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cloud": "vats"}, "did you mean vast?"),
+        ({"gpu": "RTX-4090"}, "did you mean rtx4090?"),
+        ({"gpu": "A1000"}, "did you mean a100?"),
+        ({"gpu": "v100"}, "too old for the CUDA"),
+        ({"command": []}, "nothing to run"),
+        ({"nodes": 2}, "rents single machines at vast"),
+        ({"cloud": "runpod", "nodes": 2}, "rents single machines at runpod"),
+        ({"cloud": "slurm", "spot": True}, "slurm has no spot machines"),
+        ({"cloud": "ssh/pool", "spot": True}, "ssh has no spot machines"),
+        ({"sync": "gs://bucket"}, "vast cannot mount buckets"),
+        ({"sync": "bucket/folder"}, "neither a bucket"),
+        ({"sync": "me@host:folder"}, "needs task.sync_key="),
+        ({"cloud": "lambda", "sync": None}, "task.sync= is missing"),
+    ],
+)
+def test_what_the_parser_accepts_and_the_cloud_cannot_do_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=r".\.$") as error:
+        check(replace(JOB, **changes))
+    assert sentence in str(error.value)
+
+
+def test_every_gpu_has_a_memory_and_a_price_for_the_plan() -> None:
+    assert set(GPUS) <= set(KNOWN_GPUS)
+    vast = {gpu: list(sky_task(replace(JOB, gpu=gpu))["resources"]["accelerators"]) for gpu in GPUS}
+    assert vast["a100"] == ["A100"] and vast["t4"] == ["T4"] and vast["rtx4090"] == ["RTX4090"] and vast["h100"] == ["H100"]
+
+
+def test_spot_machines_are_recovered_by_a_managed_job_and_secrets_are_passed_by_name() -> None:
+    assert start_command(on("runpod"), "x.yaml")[:4] == ["sky", "jobs", "launch", "--name"]
+    words = start_command(on("lambda"), "x.yaml")
+    assert words == ["sky", "launch", "--cluster", JOB.name, "--secret", "WANDB_API_KEY", "x.yaml"]
+
+
+# --- the scripts
+
+
+def shell(script: str, home: Path, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"HOME": str(home)} | env
+    return subprocess.run(["bash", "-s", *arguments], input=script, env=environment, cwd=home, capture_output=True, text=True, timeout=200)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The home of a machine on which gptshake is installed."""
+    (tmp_path / "sky_workdir").mkdir()
+    (tmp_path / "sky_workdir" / ".venv").symlink_to(sys.prefix)
+    return tmp_path
+
+
+def test_the_scripts_are_bash_and_their_words_arrive_as_they_were_typed(home: Path) -> None:
+    for cloud in CLOUDS:
+        for text in (sky_task(on(cloud))["setup"], sky_task(on(cloud))["run"], vast_script(on(cloud))):
+            assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True).stderr == ""
+    assigned = sky_task(JOB)["run"].partition("# Restores")[0]
+    assert shell(f'{assigned}printf "%s\\n" "${{train[@]:1}}"', home).stdout.splitlines() == JOB.command
+
+
+def test_a_finished_run_is_not_begun_again_and_a_failed_one_is(home: Path) -> None:
+    run = sky_task(replace(JOB, command=["--version"]))["run"].replace(f"place=out:bucket/gpts/{JOB.name}", "place=")
+    done = shell(run, home)
+    assert done.returncode == 0 and done.stdout.startswith("gptshake"), done.stderr
+    assert (home / "gptshake-work" / "finished").exists()
+    assert shell(run, home).stdout == "finished earlier: nothing to do\n"
+    (home / "gptshake-work" / "finished").unlink()
+    failed = shell(run.replace("--version", "--verison"), home)
+    assert failed.returncode == 2 and not (home / "gptshake-work" / "finished").exists()
+
+
+def test_the_script_for_vast_rents_nothing_without_an_offer_and_the_price(home: Path) -> None:
+    (home / "bin").mkdir()
+    (home / "bin" / "vastai").write_text('#!/bin/sh\necho "$@" >> "$HOME/asked"\n')  # the boundary: everything behind it costs money
+    (home / "bin" / "vastai").chmod(0o755)
+    path, file = f"{home / 'bin'}:{os.environ['PATH']}", home / "rent.sh"
+    file.write_text(vast_script(JOB))
+    env = os.environ | {"PATH": path, "HOME": str(home)}
+    subprocess.run(["bash", str(file)], env=env, cwd=home, check=True)
+    asked = (home / "asked").read_text()
+    assert (
+        asked.startswith("search offers gpu_name in")
+        and "num_gpus=2" in asked
+        and "cuda_vers>=13.0" in asked
+        and len(asked.splitlines()) == 1
+    )
+    refused = subprocess.run(["bash", str(file), "123"], env=env, cwd=home, input="2.5\n", text=True, capture_output=True)
+    assert refused.returncode == 1 and refused.stdout == "nothing is rented\n" and (home / "asked").read_text() == asked
+
+
+# --- SkyPilot
+
+
+@pytest.mark.skypilot
+def test_skypilots_own_parser_reads_the_same_from_the_files(tmp_path: Path) -> None:
+    if not PYTHON.exists():
+        pytest.skip("SkyPilot is not installed: nox --session skypilot")
+    jobs = {cloud.replace("/", "-"): on(cloud) for cloud in EVERYWHERE}
+    (tmp_path / "book.txt").write_text("a text")
+    for name, job in jobs.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(sky_text(replace(job, files={"gptshake-inputs/0-book.txt": tmp_path / "book.txt"})))
+    env = os.environ | {"HOME": str(tmp_path), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    words = [PYTHON, "-c", READ, *(f"{name}.yaml" for name in jobs)]
+    done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for job, read in zip(jobs.values(), map(json.loads, done.stdout.splitlines()), strict=True):
+        assert read["clouds"] == [job.cloud.partition("/")[0]] and bool(read["spot"]) == job.spot and read["disk"] == 55
+        assert all(count == 2 for gpus in read["gpus"] for count in gpus.values())
+        assert read["down"] and read["minutes"] == 10 and read["nodes"] == job.nodes and read["workdir"]["ref"] == COMMIT
+        assert read["mounts"] == ({"/gptshake-bucket": "MOUNT_CACHED"} if job.can.mounts else {}) and "resume=auto" in read["run"]
