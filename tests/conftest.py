@@ -65,6 +65,7 @@ MAY_BE_MISSING = (
     "fish",
     "C++ compiler",
     "scipy",
+    "rclone",
     "root may read",
     "continues the first",
     "shallow",

@@ -70,6 +70,7 @@ def test_a_secret_is_a_name_in_the_files_and_nowhere_a_value(commands: Any, word
         texts = {file: file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
         assert [file for file, text in texts.items() if any(value in text for value in secrets.values())] == []
         assert not any(value in done.out + done.err for value in secrets.values())
+        assert all("-files/ " in text for file, text in texts.items() if file.suffix == ".sh")  # the own conf/, sent as a folder
         assert ("WANDB_API_KEY" in done.out) == ("logger.mode=offline" not in more)
     own.write_text("mine:\n  password: planted-in-yaml\n")
     for bad, sentence in (

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import yaml
 from gptshake.errors import ConfigError
 from gptshake.export.cloud import CLOUDS, GPUS, Job, check, sky_task, sky_text, start_command, vast_script
 from gptshake.hardware import KNOWN_GPUS
+from gptshake.record.metrics import read_rows
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 JOB = Job(
@@ -188,6 +192,46 @@ def test_the_script_for_vast_rents_nothing_without_an_offer_and_the_price(home: 
     )
     refused = subprocess.run(["bash", str(file), "123"], env=env, cwd=home, input="2.5\n", text=True, capture_output=True)
     assert refused.returncode == 1 and refused.stdout == "nothing is rented\n" and (home / "asked").read_text() == asked
+
+
+@pytest.mark.slow
+def test_a_lost_machine_is_continued_by_another_from_what_was_copied(tmp_path: Path, book: Path) -> None:
+    """The first is killed with all its processes; the second restores a copy, which was taken while the run wrote, and ends with the same rows."""
+    if shutil.which("rclone") is None:
+        pytest.skip("rclone is not installed")
+    words = "model=tiny model.n_layer=1 model.n_head=2 model.n_embd=16 model.block_size=16 data=text_char data.batch_size=8 trainer=cpu logger=none"
+    words += (
+        f" trainer.threads=1 trainer.precision=32-true trainer.max_steps=1200 trainer.val_check_interval=40 callbacks=none data.path={book}"
+    )
+    job = replace(JOB, command=[*words.split(), "trainer.limit_val_batches=2", "resume=auto"], sync_minutes=1 / 60)
+    run = sky_task(job)["run"].replace(f"place=out:bucket/gpts/{job.name}", "place=out:")
+    remote = {"RCLONE_CONFIG_OUT_TYPE": "alias", "RCLONE_CONFIG_OUT_REMOTE": str(tmp_path / "bucket")}
+
+    def machine(name: str) -> Path:
+        (tmp_path / name / "sky_workdir").mkdir(parents=True)
+        (tmp_path / name / "sky_workdir" / ".venv").symlink_to(sys.prefix)
+        return tmp_path / name
+
+    def rows(folder: Path) -> list[tuple[Any, ...]]:
+        (file,) = folder.glob("runs/*/metrics.csv")
+        return [tuple(row.get(key) for key in ("step", "train/loss", "val/loss", "train/lr")) for row in read_rows(file)]
+
+    first = machine("first")
+    env = os.environ | remote | {"HOME": str(first)}
+    lost = subprocess.Popen(["bash", "-c", run], env=env, cwd=first, start_new_session=True, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("bucket/runs/*/metrics.csv")) or not list(tmp_path.glob("bucket/runs/*/checkpoints/step-*/state.json")):
+        assert lost.poll() is None and time.monotonic() < until
+        time.sleep(0.2)
+    os.killpg(lost.pid, signal.SIGKILL)
+    lost.wait()
+    (heartbeat,) = tmp_path.glob("bucket/runs/*/lease.json")  # of another host, and older than a minute, as after a new machine's start
+    heartbeat.write_text(json.dumps(json.loads(heartbeat.read_text()) | {"host": "first", "time": time.time() - 120}))
+    done = shell(run, machine("second"), **remote)
+    assert done.returncode == 0 and "resuming after step" in done.stdout, done.stderr
+    assert (tmp_path / "bucket/finished").exists() and len(rows(tmp_path / "bucket")) == 1200
+    whole = shell(run, machine("third"), RCLONE_CONFIG_OUT_TYPE="alias", RCLONE_CONFIG_OUT_REMOTE=str(tmp_path / "other"))
+    assert whole.returncode == 0 and rows(tmp_path / "bucket") == rows(tmp_path / "other")
 
 
 # --- SkyPilot

@@ -59,7 +59,7 @@ class Job:
     name: str
     cloud: str  # a word of CLOUDS, with more of SkyPilot's ``infra`` behind a slash, as in slurm/cluster/partition
     gpu: str  # a word of GPUS
-    gpus: int
+    gpus: int  # of each machine
     nodes: int
     spot: bool
     command: list[str]  # arguments of gptshake

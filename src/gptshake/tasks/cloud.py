@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,12 +58,10 @@ def run(context: Context) -> None:
         _priced(job, sum(facts["seconds"].values()) / 3600, facts["price_per_hour"]), disk_gb=BASE_GB + math.ceil(sum(sizes) / 1e9)
     )
     folder = expanded(cfg.task.folder)
-    own = {folder / f"{job.name}-files" / name: content for name, content in context.spec.local_conf.items()}
+    _write({folder / f"{job.name}-files" / name: content for name, content in context.spec.local_conf.items()})
     texts = {folder / f"{job.name}.yaml": cloud.sky_text(job)} if job.sync else {}
     texts |= {folder / f"{job.name}-vast.sh": cloud.vast_script(job)} if job.cloud == "vast" else {}
-    for file, content in (own | texts).items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, content)
+    _write(texts)
     print(f"{plan_text(facts)}\n\ncode: {'{1:.10} of {0}'.format(*job.origin) if job.origin else f'uploaded from {job.root}'}\n{job.price}")
     for file in texts:
         words = ["bash", str(file)] if file.suffix == ".sh" else cloud.start_command(job, str(file))
@@ -84,8 +82,10 @@ def _job(context: Context) -> cloud.Job:
     several = cfg.trainer.get("strategy") is not None
     if several and cfg.trainer.devices == AUTO:
         raise ConfigError("trainer.devices=auto is all GPUs of a machine: say how many to rent.")
-    if task.nodes > 1 and not several:
-        raise ConfigError(f"task.nodes={task.nodes} needs trainer=ddp or trainer=fsdp.")
+    if task.nodes > 1 and (not several or cfg.trainer.devices % task.nodes):
+        raise ConfigError(
+            f"task.nodes={task.nodes} needs trainer=ddp or trainer=fsdp, and the same share of trainer.devices= for each machine."
+        )
     files: dict[str, Path] = {}
     command, word = _command(context, files), str(task.cloud).partition("/")[0]
     if "resume=auto" not in command and task.hours is None:
@@ -99,7 +99,7 @@ def _job(context: Context) -> cloud.Job:
         name=name,
         cloud=str(task.cloud),
         gpu=str(task.gpu),
-        gpus=cfg.trainer.devices if several else 1,
+        gpus=cfg.trainer.devices // task.nodes if several else 1,
         nodes=task.nodes,
         spot=known if task.spot == AUTO else task.spot,
         command=command,
@@ -108,7 +108,7 @@ def _job(context: Context) -> cloud.Job:
         files=files,
         secrets=_secrets(cfg, command, spec.local_conf.values()),
         sync=task.sync,
-        sync_key=task.sync_key and str(expanded(task.sync_key)),
+        sync_key=task.sync_key and str(expanded(task.sync_key).absolute()),
         sync_minutes=task.sync_minutes,
         idle_minutes=task.idle_minutes,
         hours=task.hours or 0.0,
@@ -140,7 +140,7 @@ def _command(context: Context, files: dict[str, Path]) -> list[str]:
             raise ConfigError(f"{word}: a list of files cannot be sent to another machine; name one, or put them into conf/experiment.")
         if redact(word) != word:
             raise ConfigError(
-                f"{key_of(word)}= holds a secret, which would be written into a file: write \\${{oc.env:NAME}} for it, and it is passed as a secret."
+                f"{key_of(word)}= holds a secret, which would be written into a file: write '{key_of(word)}=${{oc.env:NAME}}', and it is passed on as a secret."
             )
     for name, content in spec.local_conf.items():
         if redact_code(content, name) != content:
@@ -189,15 +189,21 @@ def _secrets(cfg: DictConfig, command: list[str], contents: Iterable[bytes]) -> 
     return tuple(sorted(names))
 
 
-def _priced(job: cloud.Job, hours: float, price: float) -> cloud.Job:
-    """The job with its limit and with what it costs, in words; ``price`` is that of an hour of one machine."""
-    limit, hourly = job.hours or max(1.0, 2 * hours), price * job.nodes
+def _priced(job: cloud.Job, hours: float, hourly: float) -> cloud.Job:
+    """The job with its limit and with what it costs, in words; ``hourly`` is the price of an hour of all GPUs."""
+    limit = job.hours or max(1.0, 2 * hours)
     most = f"{(limit + SETUP_HOURS) * hourly:.2f}"
     machines = f"{job.nodes} x " if job.nodes > 1 else ""
     estimate = "" if job.sweeps else f"about {hours + SETUP_HOURS:.1f} h = ${(hours + SETUP_HOURS) * hourly:.2f}, "
     text = f"{machines}{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {limit + SETUP_HOURS:.1f} h = ${most} at ${hourly:.2f} per hour"
     text += ", for each start of a spot machine, which usually costs less." if job.spot else "."
     return replace(job, hours=limit, price=text, confirm=most)
+
+
+def _write(contents: Mapping[Path, str | bytes]) -> None:
+    for file, content in contents.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, content)
 
 
 def _size(path: Path) -> int:
