@@ -99,6 +99,15 @@ def test_a_link_to_what_is_gone_is_no_place(tmp_path: Path) -> None:
     assert "GPTSHAKE_CACHE" in str(storage_error(raised.value))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
+def test_a_file_system_that_stores_no_files_is_no_place(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"^/proc/x.* cannot be written: the file system there stores no files\. Choose another place"):
+        build_once(Path("/proc/x/target"), lambda folder: False, lambda folder: None)
+    with pytest.raises(FileNotFoundError) as raised:
+        (tmp_path / "gone").read_text()
+    assert storage_error(raised.value) is None  # elsewhere a file that is missing is no matter of the disk
+
+
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         raise DataError("no space for this word (os error 28)")

@@ -3,6 +3,7 @@
 Takes the composed config; raises on the first thing that is wrong. What needs the corpus is checked when it is opened.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time, whole_sequences
 from gptshake.estimate.formatting import parse_bytes, short_bytes
+from gptshake.files import expanded
 from gptshake.hardware import check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import flat
@@ -63,6 +65,10 @@ def check(cfg: DictConfig) -> None:
     if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
         shape = GPTConfig(**{str(key): value for key, value in cfg.model.items() if key in GPTConfig.__dataclass_fields__})
         check_shape(shape)
+        if shape.vocab_size is not None:
+            raise ConfigError(
+                f"model.vocab_size={shape.vocab_size} is not for a run: its tokenizer decides (tokenizer=, tokenizer.vocab_size=)."
+            )
     if cfg.trainer is not None and cfg.trainer.get("_target_") == TrainerConfig._target_:
         _check_passed_on(cfg.trainer)
     _check_combinations(cfg)
@@ -152,6 +158,11 @@ def _check_combinations(cfg: DictConfig) -> None:
             raise ConfigError(f"{group}={cfg[group]} is no option: {list_options(group)}")
     if lacking := [name for name in ("runs", "multirun", "cache", "run_dir") if name not in cfg.paths]:
         raise ConfigError(f"paths.{lacking[0]} has no value: begin a file of your own in conf/paths with defaults: [default, _self_].")
+    for name, folder in ((str(name), expanded(str(value))) for name, value in cfg.paths.items()):
+        if any(part.name == ".." and not part.exists() for part in (folder, *folder.parents)):
+            raise ConfigError(
+                f"paths.{name}={folder} leads through a folder that is not there: write paths.{name}={os.path.normpath(folder)} instead."
+            )
     data: Any = cfg.data or {}
     model: Any = cfg.model or {}
     val, test = data.get("val_fraction", 0), data.get("test_fraction", 0)
