@@ -51,6 +51,9 @@ def test_without_a_token_nothing_is_written_and_a_hub_that_refuses_leaves_the_fo
     done = pushed(served, trained, "task.folder=none", "task.push=me/small", token=False)
     assert done.returncode == 2 and done.stderr.startswith("error: task.push needs a token of the hub"), done.stderr
     assert not (trained / "none").exists() and served.asked == []
+    done = pushed(served, trained, "task.folder=none", "task.push=me/my small")
+    assert done.returncode == 2 and done.stderr.startswith("error: task.push=me/my small cannot be the name"), done.stderr
+    assert not (trained / "none").exists() and served.asked == []
     done = pushed(served, trained, "task.folder=kept", "task.push=me/small", HF_TOKEN="hf_wrong")
     assert done.returncode == 1 and "hf upload --private me/small kept" in done.stderr and (trained / "kept" / "model.pt2").is_file(), (
         done.stderr

@@ -151,6 +151,11 @@ def test_a_tokenizer_with_other_ids_is_found(folder: Path) -> None:
 
     file = folder / "tokenizer.json"
     assert gives_same_ids(ByteTokenizer(), file) and not gives_same_ids(tokenizer_of("bpe"), file)
+    words = '{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "no"}}'
+    for content in ("", '{"model": {"type": "BPE"', words, "\udcff"):
+        file.write_bytes(content.encode(errors="surrogateescape"))
+        with pytest.raises(DataError, match=r"tokenizer\.json cannot be read \(.*Restore it"):
+            gives_same_ids(ByteTokenizer(), file)
     file.unlink()
     assert gives_same_ids(tokenizer_of("bpe"), file)  # there is nothing to compare with
 

@@ -72,10 +72,15 @@ def weights_file(source: str) -> Path:
     return file
 
 
-def check_token() -> None:
-    """Refuse to go on without a token of the hub."""
+def check_upload(repo: str) -> None:
+    """Refuse a name that no repository of the hub can have, and to go on without a token."""
     from huggingface_hub import get_token
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ConfigError(f"task.push={repo} cannot be the name of a repository: write <user>/<name> ({first_line(error)}).") from error
     if get_token() is None:
         raise ConfigError("task.push needs a token of the hub that may write: log in with `hf auth login`, or set HF_TOKEN.")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, DataError, first_line
 from gptshake.tokenizer import char, sentencepiece
 from gptshake.tokenizer.bpe import EOT, BytePairTokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
@@ -88,12 +88,20 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def gives_same_ids(tokenizer: Any, file: Path) -> bool:
-    """Whether a ``tokenizer.json`` gives the ids of this tokenizer for texts with which tokenizers go wrong; nothing is compared without one."""
+    """Whether a ``tokenizer.json`` gives the ids of this tokenizer for texts with which tokenizers go wrong; nothing is compared without one.
+
+    Raises:
+        DataError: it is damaged.
+    """
     if not file.is_file():
         return True
-    theirs = Tokenizer.from_file(str(file))
-    theirs.encode_special_tokens = True
-    return all(theirs.encode(text, add_special_tokens=False).ids == tokenizer.encode(text).tolist() for text in TEXTS)
+    try:
+        theirs = Tokenizer.from_file(str(file))
+        theirs.encode_special_tokens = True
+        ids = [theirs.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    except Exception as error:  # the library raises no other
+        raise DataError(f"{file} cannot be read ({first_line(error)}). Restore it, or remove it: then the ids are not compared.") from error
+    return ids == [tokenizer.encode(text).tolist() for text in TEXTS]
 
 
 def parsed(tokenizer: SentencePieceTokenizer) -> Any:

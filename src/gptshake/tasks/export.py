@@ -22,12 +22,13 @@ def run(context: Context) -> None:
     With ``task.push`` the folder is then uploaded to the hub.
 
     Raises:
-        ConfigError: no run was named, there is no token to upload with, the folder is there already, or the format cannot express the network or the tokenizer.
+        ConfigError: no run was named, nothing can be uploaded (no token, no possible name), the folder is there already, or the
+            format cannot express the network or the tokenizer.
         RecordError: there is no such run.
     """
     cfg = context.config
     if cfg.task.push:
-        hub.check_token()
+        hub.check_upload(cfg.task.push)
     path = instantiate.chosen_run(cfg)
     model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
     model.float().cpu().eval()
