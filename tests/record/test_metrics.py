@@ -259,6 +259,14 @@ def test_the_last_values_are_those_of_the_last_rows(rows: list[dict[str, float]]
         assert last_values(path, ["val/bpb"]) == {name: value for name, value in last.items() if name == "val/bpb"}
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 7, 64, 1000])
+def test_the_last_values_are_found_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("gptshake.record.metrics.CHUNK_BYTES", chunk)
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"step,train/tokens,val/loss\r\n1,10,4.5\r\n2,20,\n3,30,\n4,4")
+    assert last_values(path, ["step", "val/loss", "none"]) == {"step": 3, "val/loss": 4.5}
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\n\xff\n", b"step,val/loss\nno,number\n", b"val/loss\n"])
 def test_a_damaged_file_has_no_last_values(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.csv").write_bytes(content)

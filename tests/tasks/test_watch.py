@@ -1,12 +1,14 @@
 """What ``task=watch`` shows of runs at work, without waiting for any."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from gptshake.record.index import Entry, read_entry
+from gptshake.record.metrics import MetricsWriter
 from gptshake.record.run import Run
-from gptshake.tasks.watch import progress, screen
+from gptshake.tasks.watch import Curve, progress, screen
 
 BUDGET = {"tokens": 10_000, "steps": 100, "tokens_per_step": 100}
 
@@ -31,11 +33,27 @@ def test_progress_is_the_share_of_the_planned_tokens_and_the_rest_at_the_speed_s
 @pytest.mark.parametrize("height", [4, 8, 24, 60])
 def test_a_screen_has_no_more_lines_than_the_terminal_and_says_what_is_left_out(tmp_path: Path, height: int) -> None:
     entries = [at_work(tmp_path / f"{n:08}", f"{n:08}", 20) for n in range(6)]
-    shown = screen(entries, 100, height)
+    shown = screen(entries, {}, 100, height)
     rows = [line for line in shown if line.startswith("0000")]
     assert len(shown) <= height and (len(rows) == 6 or f"and {6 - len(rows)} more" in shown)
     assert any("train/loss" in line for line in shown) is (height >= 24)
 
 
 def test_without_a_run_at_work_it_says_so() -> None:
-    assert screen([], 80, 24) == ["No run is at work here."]
+    assert screen([], {}, 80, 24) == ["No run is at work here."]
+
+
+def test_a_curve_is_read_on_from_where_it_ended_and_anew_where_the_run_went_back(tmp_path: Path) -> None:
+    writer, curve = MetricsWriter(tmp_path / "metrics.csv"), Curve(tmp_path)
+
+    def write(*steps: int, loss: float) -> list[list[float]]:
+        for step in steps:
+            writer.append({"step": step, "train/tokens": 10 * step, "train/loss": loss})
+        return [values.tolist() for values in curve.points()]
+
+    assert write(loss=4.0) == [[], []]
+    assert write(1, 2, 3, loss=4.0) == [[10, 20, 30], [4, 4, 4]]
+    assert write(4, loss=3.0) == [[10, 20, 30, 40], [4, 4, 4, 3]]
+    writer.cut(2)
+    assert write(3, loss=2.0) == [[10, 20, 30], [4, 4, 2]]
+    assert write(4, loss=math.nan) == [[10, 20, 30], [4, 4, 2]]

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gptshake.errors import RecordError, first_line
 from gptshake.estimate.noise_scale import Measurement
@@ -174,17 +174,34 @@ def last_row(path: Path) -> Row:
 def last_values(path: Path, names: Iterable[str]) -> Row:
     """The last value of each column that has one, found from the end of the file; none of a file that is not there or cannot be read."""
     wanted, found = set(names), Row()
-    with contextlib.suppress(OSError, ValueError):
-        content = path.read_bytes() if path.is_file() else b""
-        header, *lines = content.decode(errors="replace").replace("\r\n", "\n").split("\n")[:-1]  # a torn last line is none
-        places = {name: place for place, name in enumerate(header.split(",")) if name in wanted}
-        for line in reversed(lines):
+    if not path.is_file():
+        return found
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        header = _cells(file.readline().decode(errors="replace"))
+        places = {name: place for place, name in enumerate(header) if name in wanted}
+        for line in _lines_from_end(file, file.tell()):
             if not places:
                 break
-            cells = line.split(",")
+            cells = _cells(line)
             here = [name for name, place in places.items() if place < len(cells) and cells[place]]
             found |= {name: _number(name, cells[places.pop(name)]) for name in here}
     return found
+
+
+def _lines_from_end(file: BinaryIO, start: int) -> Iterator[str]:
+    """The whole lines behind the byte ``start``, the last one first; reads no more than it is asked for, in chunks."""
+    position, rest, torn = file.seek(0, os.SEEK_END), b"", True
+    while position > start:
+        size = min(CHUNK_BYTES, position - start)
+        position = file.seek(position - size)
+        lines = (file.read(size) + rest).split(b"\n")
+        if torn and len(lines) > 1:
+            lines.pop()
+            torn = False
+        rest, *lines = lines  # the first began before this chunk
+        yield from (line.decode(errors="replace") for line in reversed(lines))
+    if not torn:
+        yield rest.decode(errors="replace")
 
 
 class Tail:

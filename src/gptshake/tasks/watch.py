@@ -1,8 +1,13 @@
 """``task=watch``: the runs at work, how far they are and their curves; without a terminal it looks once. Writes nothing but pages."""
 
+import math
 import string
 import time
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from gptshake.console import Console
 from gptshake.context import Context
@@ -11,6 +16,7 @@ from gptshake.estimate.formatting import duration, short_count
 from gptshake.files import refuse_links
 from gptshake.record.index import SECONDS, STUDY_FILE, TOKENS, Entry, read_entry, read_index
 from gptshake.record.lock import is_alive
+from gptshake.record.metrics import CHUNK_BYTES, Tail
 from gptshake.record.run import run_dirs, run_roots
 from gptshake.report.export import check_targets, deliver, runs_html
 from gptshake.report.runs_table import in_order, lines, table
@@ -26,6 +32,7 @@ def run(context: Context) -> None:
         RecordError: a page cannot be written.
     """
     options, roots, console, drawn = context.config.task, run_roots(context.config.paths), Console(), float("-inf")
+    curves: dict[Path, Curve] = {}
     check_targets({"task.html": options.html})
     while True:
         entries = in_order([read_entry(path) for path in dict.fromkeys(run_dirs(roots)) if is_alive(path)], "-started")
@@ -33,7 +40,7 @@ def run(context: Context) -> None:
         if options.html and time.monotonic() - drawn >= PAGE_S:
             deliver(runs_html(in_order(read_index(roots), "started")), str(options.html))
             problems, drawn = _write_reports(entries), time.monotonic()
-        shown = [*screen(entries, size.columns if console.terminal else None, size.lines - 1 - len(problems)), *problems]
+        shown = [*screen(entries, curves, size.columns if console.terminal else None, size.lines - 1 - len(problems)), *problems]
         if not console.renews:
             print("\n".join(shown))
             return
@@ -41,11 +48,38 @@ def run(context: Context) -> None:
         time.sleep(options.seconds)
 
 
-def screen(entries: Sequence[Entry], width: int | None, height: int) -> list[str]:
-    """The table of runs, each with a letter, and their smoothed training losses in one drawing, as far as they fit."""
+class Curve:
+    """The training loss of a run at work; every look reads only the rows that came since the last one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tail = Tail(folder / "metrics.csv")
+        self._tokens, self._losses = array("d"), array("d")
+
+    def points(self) -> tuple[Any, Any]:
+        """Tokens and losses of all rows so far, as arrays."""
+        import numpy as np
+
+        self._tail.more = True
+        while self._tail.more:
+            for row in self._tail.new(CHUNK_BYTES):
+                tokens, loss = row["train/tokens"], row.get("train/loss", math.nan)
+                if self._tokens and tokens <= self._tokens[-1]:  # it was cut back to a checkpoint
+                    first = bisect_left(self._tokens, tokens)
+                    del self._tokens[first:], self._losses[first:]
+                if math.isfinite(loss):
+                    self._tokens.append(tokens)
+                    self._losses.append(loss)
+        return np.array(self._tokens), np.array(self._losses)
+
+
+def screen(entries: Sequence[Entry], curves: dict[Path, Curve], width: int | None, height: int) -> list[str]:
+    """The table of runs, each with a letter, and their smoothed training losses in one drawing, as far as they fit.
+
+    ``curves`` holds what earlier looks have read of each run directory.
+    """
     if not entries:
         return ["No run is at work here."]
-    from gptshake.report.series import column, smooth
+    from gptshake.report.series import smooth
     from gptshake.report.small_plots import ascii_curves
 
     named = dict(zip(string.ascii_letters[: max(1, height - 2)], entries, strict=False))
@@ -58,8 +92,8 @@ def screen(entries: Sequence[Entry], width: int | None, height: int) -> list[str
     free = min(MOST, height - len(text) - 4)
     if free < LEAST:
         return text
-    curves = {letter: column(entry.columns, "train/loss") for letter, entry in named.items()}
-    smoothed = {letter: (tokens, smooth(losses)) for letter, (tokens, losses) in curves.items()}
+    drawn = {letter: curves.setdefault(entry.path, Curve(entry.path)).points() for letter, entry in named.items()}
+    smoothed = {letter: (tokens, smooth(losses)) for letter, (tokens, losses) in drawn.items()}
     drawing = ascii_curves(smoothed, min(100, (width or 80) - 12), free)
     return [*text, "", "train/loss", *drawing] if drawing else text
 
