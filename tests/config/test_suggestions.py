@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake.config.compose_errors import SWEEPER_KEYS
+from gptshake.config.compose_errors import SWEEPER_KEYS, checked_compose
 from gptshake.config.help import pages
 from gptshake.config.layout import GROUPS, options, packaged_conf
 from gptshake.config.suggestions import KEYS, OPTIONS, VALUES
+from gptshake.errors import ConfigError
 
 NO_TORCH = "import sys; sys.modules['torch'] = sys.modules['pytorch_lightning'] = None"
 RUN = ("model=tiny", "data=wiki_char")
@@ -75,6 +76,14 @@ def test_what_other_programs_call_it_is_answered_with_its_name_here(typed: str, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "key", ["data.batch_size", "data.batch_tokens", "data.text_key", "model.block_size", "model.n_layer", "tokenizer.vocab_size"]
+)
+def test_a_key_is_found_before_its_group_has_an_option(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"did you mean {key}\\?"):
+        checked_compose([f"{key.partition('.')[2]}=3"])
+
+
 def test_every_name_that_is_proposed_exists() -> None:
     there = {
         line.partition("=")[0].strip()
@@ -96,6 +105,9 @@ WRONG = {
     "model=[tiny,baby]": "For one run of each: -m model=tiny,baby",
     "callbacks=[default,nope]": "callbacks=nope: there is no such callbacks",
     "paths.runs=null": "paths.runs=null cannot work",
+    "model.vocab_size=3": "model.vocab_size=3 is not for a run: its tokenizer decides",
+    "paths.run_dir=a/../..": "paths.run_dir=a/../.. leads through a folder that is not there: write paths.run_dir=..",
+    "paths.cache=a/../b/c": "paths.cache=a/../b/c leads through a folder that is not there: write paths.cache=b/c",
     "callbacks.samples.times=-1": "callbacks.samples.times=-1 cannot work",
     "callbacks.samples.top_p=7": "callbacks.samples.top_p=7 cannot work",
     "+callbacks.samples.typo=1": "callbacks.samples.typo: there is no such key",

@@ -21,7 +21,7 @@ from gptshake.config.arguments import NONE_BY_DEFAULT
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, is_option, local
 from gptshake.config.schemas import SCHEMAS
-from gptshake.config.suggestions import known_key, list_options, meant, nearest, no_such_option, of_a_word
+from gptshake.config.suggestions import known_key, list_options, meant, nearest, no_such_option, of_a_word, part_keys
 from gptshake.errors import ConfigError, first_line
 from gptshake.keys import key_of
 from gptshake.record.index import flat
@@ -179,7 +179,11 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
     if text.startswith("+") or key in (*SWEEPER_KEYS, *there):
         return f"{text}: {_plain(first_line(error.__cause__ or error))}"
     here = known_key(key, value)
-    settable = [*(name for name in there if not name.startswith("preset.")), *SWEEPER_KEYS]  # lr is optimizer.lr
+    settable = [
+        *(name for name in there if not name.startswith(("preset.", "search_space."))),
+        *SWEEPER_KEYS,
+        *part_keys(),
+    ]  # lr is optimizer.lr
     node = _selected(base, parent) if parent else base
     names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     beside = f" {parent or 'The root'} has: {', '.join(names)}." if names else ""

@@ -15,7 +15,12 @@ _CALLED = {  # key or group here: what other programs call it
     "scheduler.warmup": "warmup_iters warmup_steps warmup_ratio",
     "data.batch_size": "bs batch train_batch_size",
     "data.micro_batch_size": "per_device_train_batch_size gradient_accumulation_steps accumulate_grad_batches",
-    **{"data": "dataset", "data.path": "data_path path file text", "data.val_fraction": "val_split", "tokenizer.vocab_size": "vocab"},
+    **{
+        "data": "dataset",
+        "data.path": "data_path path file text",
+        "data.val_fraction": "val_split",
+        "tokenizer.vocab_size": "vocab vocab_size",
+    },
     "trainer.max_steps": "max_iters iters steps n_steps num_steps train_steps",
     "trainer.max_epochs": "epochs num_epochs num_train_epochs n_epochs",
     **{"trainer.max_tokens": "tokens", "trainer.max_time": "time", "trainer.patience": "early_stopping", "trainer.precision": "dtype"},
@@ -142,11 +147,11 @@ def of_a_word(word: str) -> str:
         return meant(f"experiment={word}" if word.endswith((".yaml", ".yml")) else f"data=text_char data.path={word}")
     if close := difflib.get_close_matches(word, options("task"), n=1, cutoff=0.75):
         return meant(f"task={close[0]}")
-    return meant(f"{known}=..." if (known := closest(word, _keys())) else None)
+    return meant(f"{known}=..." if (known := closest(word, part_keys())) else None)
 
 
-def _keys() -> list[str]:
-    """Groups, root keys, and keys of the packaged parts."""
+def part_keys() -> list[str]:
+    """Groups, root keys, and keys of the packaged parts, chosen or not."""
     found = (f"{group}.{field.name}" for group, schemas in SCHEMAS.items() for schema in schemas.values() for field in fields(schema))
     return [*GROUPS, *(field.name for field in fields(RootConfig)), *found]
 
@@ -167,4 +172,4 @@ def of_a_flag(word: str, following: str) -> str:
         return of_a_word(key)
     if len(key) == 1:
         return "."
-    return meant(f"{known}={value or '...'}" if (known := closest(key, _keys())) else None)
+    return meant(f"{known}={value or '...'}" if (known := closest(key, part_keys())) else None)
