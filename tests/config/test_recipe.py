@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
@@ -32,6 +33,14 @@ def test_the_best_of_a_study_composes_to_what_its_trial_was(tmp_path: Path) -> N
     found = compose(there)
     expected = compose([*FIXED[:-1], *OVERRIDES, "data.batch_size=8"])
     assert OmegaConf.to_container(found, resolve=True) == OmegaConf.to_container(expected, resolve=True)
+
+
+def test_the_best_of_a_study_names_the_text_that_it_was_found_on_from_any_folder() -> None:
+    rows = study(OVERRIDES) | {"frozen": ["data.path='/far/a b, (c).txt'", "trainer.threads=2"]}
+    winner = best(rows)
+    assert winner is not None
+    read = yaml.safe_load(best_yaml(rows, winner))
+    assert read["data"]["path"] == "/far/a b, (c).txt" and "threads" not in read["trainer"]
 
 
 def test_an_experiment_by_name_and_everything_else_stay_as_they_are() -> None:

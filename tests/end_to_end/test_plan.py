@@ -29,12 +29,13 @@ def test_a_plan_says_what_a_run_costs_and_leaves_no_run(commands: Any, small: An
 
 
 def test_a_plan_for_a_device_that_is_not_here_measures_nothing(commands: Any, small: Any, tmp_path: Path) -> None:
-    done = commands(tmp_path, "task=plan", *small, "task.device=rtx3090", "trainer.precision=auto")
+    done = commands(tmp_path, "task=plan", *small, "task.device=rtx3090", "trainer.precision=auto", "scheduler.warmup=1")
     assert done.code == 0, done.err
     assert (
         "on RTX 3090, bf16-mixed; speed assumed, 30% of its peak" in done.out
         and "of 24 GiB" in done.out
         and "at $0.20 per hour" in done.out
+        and "note: scheduler.warmup=1 is 1 token (below 1 it is a fraction of the run), less than a step" in done.out  # as a run says
     )
 
 

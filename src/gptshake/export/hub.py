@@ -75,7 +75,8 @@ def weights_file(source: str) -> Path:
 def check_upload(repo: str) -> None:
     """Refuse a name that no repository of the hub can have, and to go on without a token."""
     from huggingface_hub import get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo)

@@ -344,7 +344,8 @@ def best_yaml(study: Rows, winner: Best) -> str:
     head = f"Study {study['name']}, trial {winner.trial['number']}: {study['objective']} {stats.digits(winner.value)}"
     head += f" (mean of {winner.seeds} seeds)" if winner.seeds > 1 else ""
     lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
-    for text in overrides_of(study, winner):
+    absolute = {key_of(text): text for text in study.get("frozen", []) if key_of(text) == "data.path"}
+    for text in (absolute.get(key_of(text), text) for text in overrides_of(study, winner)):
         key = key_of(text)
         if re.split(r"[./]", key)[0] in WHERE or key.startswith("callbacks.notify"):
             continue

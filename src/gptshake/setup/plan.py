@@ -17,7 +17,7 @@ from gptshake.model.config import GPTConfig
 from gptshake.setup import costs
 from gptshake.setup.instantiate import device_of
 from gptshake.setup.resolve import resolve
-from gptshake.setup.schedule import schedule_text
+from gptshake.setup.schedule import schedule_text, warmup_notes
 
 LAUNCH_SECONDS = 4e-4  # in which a host starts the kernels of one block, forward and backward: the usual figure, not measured here
 
@@ -63,7 +63,7 @@ def plan(
         "parameters": model.params_by_part() if hasattr(model, "params_by_part") else {"all": model.num_params()},
         "non_embedding": model.num_params(non_embedding=True),  # what laws call N
         "flops_per_token": flops,
-        "budget": budget,
+        "budget": replace(budget, notes=(*budget.notes, *warmup_notes(cfg, budget))),
         "memory": memory if speed.held_bytes is None else memory.holding(speed.held_bytes),
         "memory_there": gpu.memory if gpu else costs.available_memory(cfg),
         "tokens_per_s": tokens_per_s,
