@@ -6,12 +6,13 @@ From the record of an earlier run only values are taken.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gptshake import distributed
@@ -61,6 +62,18 @@ def check_importable(cfg: DictConfig) -> None:
     for key, value in flat(OmegaConf.to_container(cfg, resolve=True)).items():
         if key.endswith("._target_"):
             builder(OmegaConf.create({"_target_": value}))
+
+
+def check_call(node: DictConfig, names: Iterable[str]) -> None:
+    """Refuse a target that does not take the arguments that it will be called with; one without a signature, as ``dict``, is not checked."""
+    try:
+        signature(get_object(node._target_)).bind(**dict.fromkeys(names))
+    except TypeError as error:
+        raise ConfigError(
+            f"_target_: {node._target_} cannot stand here: it is called with {', '.join(names)} ({first_line(error)})."
+        ) from error
+    except ValueError:
+        pass
 
 
 def trainer_of(cfg: DictConfig) -> TokenizerTrainer:

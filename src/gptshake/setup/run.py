@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig
+
 from gptshake import distributed, energy, hardware
 from gptshake.context import Context
 from gptshake.errors import Pruned, Stop, TrainingError
@@ -20,7 +22,17 @@ from gptshake.record.metrics import COLUMNS, column_chunks
 from gptshake.record.run import NullRun
 from gptshake.setup.costs import check_run_capacity, model_costs
 from gptshake.setup.initial import initial_weights, read_initial_weights
-from gptshake.setup.instantiate import builder, check_importable, data_module, device_of, make, network, set_torch, training_step
+from gptshake.setup.instantiate import (
+    builder,
+    check_call,
+    check_importable,
+    data_module,
+    device_of,
+    make,
+    network,
+    set_torch,
+    training_step,
+)
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan, trackers_of
 from gptshake.setup.schedule import recorded_warmup, schedule_of
 from gptshake.signals import SIGNALS
@@ -52,6 +64,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
     check_run_capacity(cfg, store, budget, spec.path)
     check_importable(cfg)
+    check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
     context.trackers = trackers_of(cfg)  # what it refuses leaves no directory behind
     read_initial_weights(context)
     device, trainer = context.device, cfg.trainer
@@ -182,10 +195,14 @@ def _trainer(
     chosen = [make(node) for node in (context.config.callbacks or {}).values() if node and "_target_" in node]
     if context.ranks.rank:
         chosen = [callback for callback in chosen if not getattr(callback, "rank_zero_only", False)]
-    lightning = {str(key): value for key, value in options.items() if key not in OURS}
     callbacks = [metrics, *chosen, last, *(more or [])]
-    trainer: pl.Trainer = builder(options)(budget=context.plan, callbacks=callbacks, record=RecordLogger(context), **lightning)
+    trainer: pl.Trainer = builder(options)(budget=context.plan, callbacks=callbacks, record=RecordLogger(context), **_lightning(options))
     return trainer, last
+
+
+def _lightning(options: DictConfig) -> dict[str, Any]:
+    """The keys of ``trainer=`` that its builder takes."""
+    return {str(key): value for key, value in options.items() if key not in OURS}
 
 
 @contextmanager
