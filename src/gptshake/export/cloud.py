@@ -49,6 +49,7 @@ GPUS = {
 CUDA, DRIVER, PYTHON = "13.0", "580", "3.13"  # of the pinned torch; the oldest driver that knows that CUDA; of the machine's environment
 WORK, INPUTS, KEY, MOUNT = "gptshake-work", "gptshake-inputs", "~/.ssh/gptshake-sync", "/gptshake-bucket"  # on the machine
 BUCKET = re.compile(r"(s3|gs|r2)://[\w.-]+(/[\w./-]*)?")
+SPOT = "# Spot: this is the most for each start of a machine; it usually costs less.\n"
 HOST = re.compile(r"([\w.-]+)@([\w.-]+):([\w./~-]*)")
 
 
@@ -135,7 +136,7 @@ def check(job: Job) -> None:
 
 def sky_text(job: Job) -> str:
     """SkyPilot's task file, with a head that says what it costs and how it is started."""
-    head = f"# {job.price}\n# {shlex.join(start_command(job, f'{job.name}.yaml'))}\n"
+    head = f"# {job.price}\n{SPOT * job.spot}# {shlex.join(start_command(job, f'{job.name}.yaml'))}\n"
     return head + str(yaml.dump(sky_task(job), Dumper=_dumper(), sort_keys=False, width=10**6))
 
 

@@ -101,7 +101,7 @@ def _job(context: Context) -> cloud.Job:
         gpu=str(task.gpu),
         gpus=cfg.trainer.devices // task.nodes if several else 1,
         nodes=task.nodes,
-        spot=known if task.spot == AUTO else task.spot,
+        spot=known and task.sync is not None if task.spot == AUTO else task.spot,  # Vast's plain commands rent on demand
         command=command,
         root=_root(),
         origin=_origin(context),
@@ -195,8 +195,7 @@ def _priced(job: cloud.Job, hours: float, hourly: float) -> cloud.Job:
     most = f"{(limit + SETUP_HOURS) * hourly:.2f}"
     machines = f"{job.nodes} x " if job.nodes > 1 else ""
     estimate = "" if job.sweeps else f"about {hours + SETUP_HOURS:.1f} h = ${(hours + SETUP_HOURS) * hourly:.2f}, "
-    text = f"{machines}{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {limit + SETUP_HOURS:.1f} h = ${most} at ${hourly:.2f} per hour"
-    text += ", for each start of a spot machine, which usually costs less." if job.spot else "."
+    text = f"{machines}{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {limit + SETUP_HOURS:.1f} h = ${most} at ${hourly:.2f} per hour."
     return replace(job, hours=limit, price=text, confirm=most)
 
 
