@@ -28,7 +28,7 @@ STAMP = .venv/installed
 
 RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
 
-.PHONY: help demo demo-lr test test-slow test-export test-trackers venv lint types docs build release bench clean
+.PHONY: help demo demo-lr test test-slow test-export test-trackers test-slurm venv lint types docs build release bench clean
 
 help:
 	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
@@ -37,6 +37,7 @@ help:
 	@echo "make test-slow  the rest: whole sweeps, kills, resumes, reproductions (about as long again)"
 	@echo "make test-export  install transformers, onnxruntime and llama.cpp beside (300 MB) and check what task=export writes with them"
 	@echo "make test-trackers  install MLflow and trackio beside (80 MB) and check what logger=mlflow and logger=trackio write"
+	@echo "make test-slurm  run sweeps on a Slurm of two nodes on this machine (as root, with Debian's slurmctld, slurmd, slurm-client and munge)"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
 	@echo "make docs    build the documentation as a site: build/site/index.html"
@@ -62,6 +63,9 @@ test-export: venv
 
 test-trackers: venv
 	$(VENV) -m nox --session trackers
+
+test-slurm: venv
+	$(VENV) -m nox --session slurm
 
 lint types docs build release bench: venv
 	$(VENV) -m nox --session $@

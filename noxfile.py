@@ -17,6 +17,8 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 # the order of tests/conftest.py, not with the files of most tests as xdist would have it.
 WORKERS = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 
+OTHERS = "".join(f" and not {marker}" for marker in ("export", "lm_eval", "skypilot", "slurm", "trackers"))  # have sessions of their own
+
 # What the extra `export` installs beside the packages of the environment.
 EXPORT = ("transformers", "rich", "markdown-it-py", "mdurl", "typer", "shellingham", "annotated-doc", "gguf", "xllamacpp")
 EXPORT += ("onnx", "onnx-ir", "ml_dtypes", "onnxscript", "onnxruntime", "flatbuffers")
@@ -26,7 +28,7 @@ TRACKERS = ("mlflow-skinny", "cachetools", "cffi", "cloudpickle", "cryptography"
 TRACKERS += ("importlib-metadata", "zipp", "sqlparse", "starlette", "annotated-doc", "trackio", "gradio-client", "orjson")
 TRACKERS += ("python-multipart", "uvicorn")
 
-nox.options.sessions = ["lint", "types", "tests", "slow", "export", "trackers"]
+nox.options.sessions = ["lint", "types", "tests", "slow", "export", "trackers", "slurm"]
 nox.options.default_venv_backend = "none"
 
 
@@ -41,13 +43,13 @@ def run(session: nox.Session, *command: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, but for those marked slow."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "not slow and not export and not lm_eval and not skypilot and not trackers")
+    run(session, "-m", "pytest", *WORKERS, "-m", f"not slow{OTHERS}")
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests marked slow: whole sweeps, kills, resumes, reproductions."""
-    run(session, "-m", "pytest", *WORKERS, "-m", "slow and not export and not lm_eval and not skypilot and not trackers")
+    run(session, "-m", "pytest", *WORKERS, "-m", f"slow{OTHERS}")
 
 
 @nox.session
@@ -63,6 +65,12 @@ def export(session: nox.Session) -> None:
 def trackers(session: nox.Session) -> None:
     """Run the tests of ``logger=mlflow`` and ``logger=trackio`` with these packages, which a plain installation lacks."""
     beside(session, "trackers", TRACKERS)
+
+
+@nox.session
+def slurm(session: nox.Session) -> None:
+    """Run the tests of ``executor=slurm`` on a Slurm of two nodes that starts for them; as root, with Debian's slurmctld, slurmd, slurm-client, munge."""
+    run(session, "-m", "pytest", "-m", "slurm")
 
 
 def beside(session: nox.Session, marker: str, packages: tuple[str, ...]) -> None:

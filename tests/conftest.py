@@ -64,6 +64,7 @@ MAY_BE_MISSING = (
     "zsh",
     "fish",
     "C++ compiler",
+    "a Slurm of its own",
     "scipy",
     "rclone",
     "root may read",

@@ -1,6 +1,7 @@
-"""What the children of ``test_processes`` do; in a light module of its own, because each child imports it."""
+"""What the children of ``test_processes`` and the runs of ``test_executors`` do; light, because each imports it: ``python -m deeds <folder>``."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError
-from gptshake.processes import ChildRunner, Outcome, Spec
+from gptshake.processes import ChildRunner, Outcome, Spec, run_here
 
 
 def deed(task: Any) -> Any:
@@ -27,6 +28,8 @@ def deed(task: Any) -> Any:
         "tidy up badly": lambda: tidy_up_badly(value),
         "nested": lambda: run(ChildRunner(deed, method=value[1]), Path(value[0]), "give back", 7).value,
         "save": lambda: save(Path(value)),
+        "ignore": lambda: ignore(Path(value)),
+        "at the second try": lambda: at_the_second_try(Path(value)),
     }
     return deeds[name]()
 
@@ -50,6 +53,22 @@ def save(file: Path) -> None:
         file.write_text("saved")
 
 
+def ignore(file: Path) -> None:
+    """Work for long, whatever is asked."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    file.touch()
+    time.sleep(100)
+
+
+def at_the_second_try(file: Path) -> str:
+    """Work for long, unless it was begun before."""
+    if not file.exists():
+        file.touch()
+        time.sleep(100)
+    return "done"
+
+
 def run(runner: ChildRunner, folder: Path, *task: Any, **options: Any) -> Outcome:
     """The outcome of one child."""
     child = runner.start(Spec(task, folder, **options))
@@ -60,3 +79,7 @@ def run(runner: ChildRunner, folder: Path, *task: Any, **options: Any) -> Outcom
 def environment(key: str) -> tuple[str | None, str]:
     """A variable of the child, and its threads."""
     return os.environ.get(key), os.environ["OMP_NUM_THREADS"]
+
+
+if __name__ == "__main__":
+    run_here(deed, Path(sys.argv[1]), *sys.argv[2:])

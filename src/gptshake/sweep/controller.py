@@ -307,6 +307,7 @@ class Controller:
 
     def _recover_run(self, trial: TrialRow, run: RunRow, folder: Path) -> None:
         if running := self.executor.adopt(folder):
+            run.started = run.started or self.study.now()
             self._follow(trial, run, running)
             return
         while is_running(folder):  # its controller has died, and it is saving its last step

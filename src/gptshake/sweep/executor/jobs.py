@@ -101,7 +101,8 @@ class Job:
         if not self.state.gone or late:
             return None
         if self.state.phase != "lost" and not (written and GIVES_WAY in written.reason):
-            return Outcome("failed", reason=f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else ''}")
+            unseen = "" if (self.folder / "output").exists() else f" before it had begun: can the nodes see {self.folder}?"
+            return Outcome("failed", reason=f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else unseen}")
         self.losses = self.losses + 1 if self.checkpoints() == self.kept else 1
         if self.losses > MOST_LOSSES:
             return Outcome(
@@ -163,10 +164,11 @@ class Jobs(ABC):
 
     def probe(self, task: Any, folder: Path) -> Outcome:
         job, said, shown, over = self._begin(task, folder), "", 0, False
+        soon = time.monotonic() + POLL_S
         try:
             while not over:
                 over = bool(self.wait(TICK_S))
-                if job.state.phase == "waiting" and job.state.words not in ("", said):
+                if job.state.phase == "waiting" and job.state.words not in ("", said) and time.monotonic() > soon:
                     said = job.state.words
                     print(f"The preparation of the study waits for a machine: job {job.id}, {said}", flush=True)
                 with contextlib.suppress(OSError), (folder / "output").open("rb") as output:
@@ -232,7 +234,11 @@ class Jobs(ABC):
         ticket, job.kept = uuid4().hex, job.checkpoints()
         remove_outcome(job.folder)
         write_job(job.folder, ticket, engine=self.name)
-        job.id = self.submit(job.folder, [*self._command, str(job.folder), ticket])
+        identity = self.submit(job.folder, [*self._command, str(job.folder), ticket])
+        for other in self._running:
+            if other.id == identity:  # the engine was killed before it had saved that job, and counts from there again
+                other.id, other.state = None, WAITING
+        job.id = identity
         write_job(job.folder, ticket, engine=self.name, id=job.id)
 
     def _drop(self, jobs: Sequence[Job]) -> None:

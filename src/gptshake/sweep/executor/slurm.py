@@ -17,6 +17,7 @@ WARNING_S = 120  # before a job's time limit, to write a checkpoint; Slurm may s
 SILENT = ("unable to contact", "timed out", "zero bytes", "connection refused", "temporarily", "standby mode", "communication")
 RUNS = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY", "DEADLINE", "REVOKED", "SPECIAL_EXIT"}
+REASONS = {"JobLaunchFailure": "killed by a signal (out of memory?), or never launched"}  # what Slurm's own word for it means
 LOST = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "TIMEOUT"}
 
 
@@ -64,8 +65,10 @@ class SlurmJobs(Jobs):
         return said.strip().partition(";")[0]
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        rows = [line.split("|") for line in self._call(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r"]).splitlines()]
-        return {identity: JobState(_phase(state), f"{state} ({reason})") for identity, state, reason in rows}
+        rows = [
+            line.split("|", 2) for line in self._call(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r"]).splitlines()
+        ]
+        return {identity: JobState(_phase(state), f"{state} ({REASONS.get(reason, reason)})") for identity, state, reason in rows}
 
     def ask(self, ids: Sequence[str]) -> None:
         self._call(["scancel", "--quiet", "--state=PENDING", *ids])

@@ -1,0 +1,86 @@
+"""Sweeps on a real Slurm with two nodes: what dies, and that every value is that of the sweep on this machine to the last digit."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slurm_cluster import NODES, Cluster, lacking, until
+
+from gptshake.processes import read_job
+
+pytestmark = pytest.mark.slurm
+
+WORDS = ("trainer.max_steps=160", "trainer.val_check_interval=20", "optimizer.lr=1e-3,3e-3,1e-2", "study=s")
+SLURM = ("executor=slurm", "hydra.sweeper.executor.slots=3", "hydra.sweeper.executor.partition=main")
+BRISK = "from gptshake.sweep.executor import jobs\njobs.POLL_S = jobs.HURRY_S = 0.5\n"
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Cluster]:
+    if why := lacking():
+        pytest.skip(why)
+    cluster = Cluster()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(cluster.conf))
+        yield cluster
+    cluster.close()
+
+
+def values(folder: Path) -> dict[str, Any]:
+    rows = json.loads((folder / "multirun/s/study.json").read_text(encoding="utf-8"))
+    return {json.dumps(trial["params"]): (trial["state"], trial["value"]) for trial in rows["trials"]}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(commands: Any, small: Any, tmp_path_factory: Any) -> dict[str, Any]:
+    """What the sweep gives on this machine."""
+    folder = tmp_path_factory.mktemp("here")
+    done = commands(folder, "-m", *small, *WORDS)
+    assert done.code == 0, done.err
+    return values(folder)
+
+
+def checkpoints(trial: Path) -> list[Path]:
+    return sorted(trial.glob("checkpoints/step-*"))
+
+
+def environ(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def test_a_sweep_begun_here_goes_on_on_slurm_and_loses_a_node(
+    commands: Any, small: Any, slurm: Cluster, undisturbed: Any, tmp_path: Path
+) -> None:
+    here = commands.start(tmp_path, "-m", *small, *WORDS)
+    until(lambda: checkpoints(tmp_path / "multirun/s/0"))
+    here.signal(signal.SIGINT)
+    assert here.wait().code == 130
+    there = commands.start(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
+    until(lambda: read_job(tmp_path / "multirun/s/2").get("id") and checkpoints(tmp_path / "multirun/s/2"))
+    job = read_job(tmp_path / "multirun/s/2")["id"]
+    (node,) = [node for node in NODES if any(f"SLURM_JOB_ID={job}".encode() in environ(pid) for pid in slurm.processes(node))]
+    slurm.kill_node(node)
+    slurm.start_node(node)
+    done = there.wait()
+    assert done.code == 0, done.err
+    assert values(tmp_path) == undisturbed
+    sessions = json.loads((tmp_path / "multirun/s/2/run.json").read_text())["sittings"]
+    assert len(sessions) == 2 and sessions[1]["from_step"] >= 20
+
+
+def test_jobs_outlive_their_controller_and_the_same_command_adopts_them(
+    commands: Any, small: Any, slurm: Cluster, undisturbed: Any, tmp_path: Path
+) -> None:
+    before = set(slurm.jobs())
+    first = commands.start(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
+    until(lambda: read_job(tmp_path / "multirun/s/2").get("id"))
+    os.kill(first.pid, signal.SIGKILL)
+    done = commands(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
+    assert done.code == 0, done.err
+    assert values(tmp_path) == undisturbed
+    assert len(set(slurm.jobs()) - before) == 2 + 3  # two preparations, and one job for each trial
+    assert not list((tmp_path / "multirun").rglob("task.json"))
