@@ -38,7 +38,8 @@ from gptshake.signals import SIGNALS
 
 FEWEST_STEPS = 40  # of a ramp: the rules leave out a tenth and five points
 INTERVAL, STEPS = "trainer.val_check_interval", "trainer.max_steps"
-SHORT, WARM = 8, 0.75  # a short run is an eighth of the run, or so long that its warm-up takes three quarters of it
+SHORT = 8  # a short run is an eighth of the run,
+WARM = 0.6  # or so long that its warm-up takes three fifths of it: what a high rate loses only a decay of some length gives back
 WITHOUT_WARMUP = 125  # steps of a short run at least, where the schedule has no warm-up, or is the user's own
 LONGEST_COOLDOWN = 0.96  # of what is left after the warm-up
 VALIDATIONS = 4  # of a short run, where the user has not said otherwise: they are for giving up early, the last one counts
