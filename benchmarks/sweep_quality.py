@@ -9,7 +9,7 @@ seed; how far the loss at the answer lies above the smoothed best; how often the
     python benchmarks/sweep_quality.py [NAME ...]
     python benchmarks/sweep_quality.py --keep multirun/<study>   make a landscape of a study (optimizer.lr=<list> repeats=2 pruner=none)
     python benchmarks/sweep_quality.py --real NAME [--folder DIR]   real sweeps from three starts
-    python benchmarks/sweep_quality.py --surfaces SLOTS ...   rate and batch together, on 720 surfaces in closed form
+    python benchmarks/sweep_quality.py --surfaces SLOTS ...   rate and batch together, on 720 surfaces in closed form and on measured ones
 """
 
 import argparse
@@ -23,18 +23,21 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gptshake.estimate.lr_fit import noise as noise_of
+from gptshake.estimate.lr_fit import on_a_cliff
 from gptshake.report import study_stats
 from gptshake.sweep.rows import NOISE_FOLDER
 from gptshake.sweep.search import LineSearch, second_seeds
 from gptshake.sweep.space import Axis, Point
 from gptshake.sweep.surrogate import SurrogateSearch
 
-LANDSCAPES = Path(__file__).parent / "landscapes"
+LANDSCAPES, SURFACES = Path(__file__).parent / "landscapes", Path(__file__).parent / "surfaces"
 LR = "optimizer.lr"
 OFF = [2.0**power for power in (-3, -2, -1, -0.5, 0, 0.5, 1, 2, 3)]
 WIDTH = 0.6  # of the smoothing kernel, in factors of two
@@ -42,6 +45,18 @@ BEYOND = 64  # factor by which the range of the search is wider than the grid
 PLATEAU, SLOPE = 0.03, -0.02  # of the loss for a factor of two: what is assumed above the grid, and at least below it
 Landscape = dict[str, Any]  # name, command, commit, steps, tokens, rates, losses (a list for each seed, null: diverged), perhaps range
 Loss = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Loss over rate and batch."""
+
+    above: Callable[[float, float], float]  # of a rate and a batch, relative to the best of all
+    ridge: Callable[[float], float]  # best rate of a batch
+    noise: float  # between seeds, of the loss
+    start: tuple[float, float] = (2e-3, 32)  # configured rate and batch
+    batches: tuple[int, int] = (1, 512)  # range
+    off: float = 0.0  # log2 of how far the configured rate is from the best one of a batch
 
 
 def curve(rates: Sequence[float], losses: Sequence[float | None]) -> Loss:
@@ -200,29 +215,49 @@ def real(land: Landscape, folder: Path) -> list[dict[str, float]]:
     return results
 
 
-def surfaces() -> list[tuple[float, float, float, float, float, float]]:
-    """c; log2 of how far the best rate at batch 32, and the best batch, are from the declared ones; bend; where a cliff is, and how high."""
+def surfaces() -> list[Surface]:
+    """In closed form: c; log2 of how far the best rate at batch 32, and the best batch, are from the declared ones; bend; where a cliff is, and how high."""
     cliffs = [(math.inf, 0.0), (0.5, 0.2), (0.5, math.inf), (1.0, math.inf)]
     parts = itertools.product((0.0, 0.5, 1.0), (-2, -1, 0, 1, 2), (-4, -2, 0, 2), (0.005, 0.01, 0.02), cliffs)
-    return [(c, off, batch, bend, at, height) for c, off, batch, bend, (at, height) in parts]
+    return [in_closed_form(c, off, batch, bend, *cliff) for c, off, batch, bend, cliff in parts]
 
 
-def search_surface(surface: tuple[float, ...], slots: int, draw: random.Random) -> dict[str, float]:
-    """One study with seed noise of 0.3 %; runs take 0.8 to 1.2 units of time."""
-    c, off, batch, bend, cliff, height = surface
-    rates, sizes = (
-        Axis(LR, 1e-5, 6e-2, log=True, declared=2e-3),
-        Axis("data.batch_size", 1, 512, log=True, integer=True, powers=True, declared=32),
-    )
+def in_closed_form(c: float, off: float, best: float, bend: float, cliff: float, height: float) -> Surface:
+    def ridge(batch: float) -> float:
+        return 2e-3 * 2 ** (off + c * math.log2(batch / 32))
+
+    def above(rate: float, batch: float) -> float:
+        u, v = math.log2(rate / ridge(batch)), math.log2(batch / 32) - best
+        return bend * u * u * (1.6 if u > 0 else 1) + 0.004 * v * v + (height if u > cliff else 0)
+
+    return Surface(above, ridge, 0.003, off=abs(off))
+
+
+def on_grid(grid: Landscape) -> list[Surface]:
+    """A measured one, smoothed as a landscape at each batch; from every batch, and its best rate times 1/4 to 4, with five draws of noise."""
+    cells, rates = ({int(batch): column[key] for batch, column in grid["batches"].items()} for key in ("losses", "rates"))
+    truths = {
+        batch: truth_of({"rates": rates[batch], "losses": [[statistics.fmean(seeds) for seeds in column]]})
+        for batch, column in cells.items()
+    }
+    bests = {batch: min(map(float, np.geomspace(rates[batch][0], rates[batch][-1], 400)), key=truth) for batch, truth in truths.items()}
+    lowest = min(truths[batch](rate) for batch, rate in bests.items())
+    noise = noise_of([[math.log(loss) for loss in seeds] for column in cells.values() for seeds in column if not on_a_cliff(seeds)]) or 0.0
+    surface = Surface(lambda rate, batch: truths[int(batch)](rate) / lowest - 1, lambda batch: bests[int(batch)], noise)
+    starts = itertools.product(bests, (-2, -1, 0, 1, 2), range(5))
+    return [
+        replace(surface, start=(bests[batch] * 2.0**off, batch), batches=(min(bests), max(bests)), off=abs(off)) for batch, off, _ in starts
+    ]
+
+
+def search_surface(surface: Surface, slots: int, draw: random.Random) -> dict[str, float]:
+    """One study; runs take 0.8 to 1.2 units of time."""
+    rates = Axis(LR, 1e-5, 6e-2, log=True, declared=surface.start[0])
+    sizes = Axis("data.batch_size", *surface.batches, log=True, integer=True, powers=True, declared=surface.start[1])
     line = SurrogateSearch(rates, sizes, n_trials=None, slots=slots, deterministic=False)
 
     def at(point: Point) -> tuple[float, float]:
-        v = math.log2(float(point.params["data.batch_size"]) / 32)
-        return math.log2(float(point.params[LR]) / 2e-3) - off - c * v, v - batch
-
-    def above(point: Point) -> float:
-        u, v = at(point)
-        return bend * u * u * (1.6 if u > 0 else 1) + 0.004 * v * v + (height if u > cliff else 0)
+        return float(point.params[LR]), float(point.params["data.batch_size"])
 
     points, ends, now = list[Point](), dict[int, float](), 0.0
     while True:
@@ -232,33 +267,32 @@ def search_surface(surface: tuple[float, ...], slots: int, draw: random.Random) 
             points.append(Point(len(points), params, None, "running"))
         elif any(point.state == "running" for point in points):
             done = min((point for point in points if point.state == "running"), key=lambda point: ends[point.number])
-            now, loss = ends[done.number], 2.5 * (1 + above(done)) * (1 + draw.gauss(0, 0.003))
+            now, loss = ends[done.number], 2.5 * (1 + surface.above(*at(done))) * (1 + draw.gauss(0, surface.noise))
             points[done.number] = Point(done.number, done.params, *((loss, "ok") if math.isfinite(loss) else (None, "diverged")))
         else:
             break
 
     def answer(most: int) -> float:
         ended = sorted((point for point in points if point.value is not None), key=lambda point: ends[point.number])[:most]
-        return above(min(ended, key=lambda point: point.value or 0.0)) if ended else math.inf
+        return surface.above(*at(min(ended, key=lambda point: point.value or 0.0))) if ended else math.inf
 
-    far = max(abs(at(point)[0]) for point in points)
-    return {"runs": len(points), "ten": answer(10), "all": answer(len(points)), "far": far, "time": now, "off": abs(off)}
+    far = max(abs(math.log2(rate / surface.ridge(batch))) for rate, batch in map(at, points))
+    return {"runs": len(points), "ten": answer(10), "all": answer(len(points)), "far": far, "time": now, "off": surface.off}
 
 
 def surface_table(slots: Sequence[int]) -> str:
-    lines = [
-        f"{'slots':<6}{'runs':>6}{'time':>6}{'ten: mean':>12}{'above 1 %':>11}{'2 %':>7}{'all: above 1 %':>16}{'beyond 8 x':>12}{'off <= 2':>10}"
-    ]
-    for number in slots:
-        found = [search_surface(surface, number, random.Random(seed)) for seed, surface in enumerate(surfaces())]
+    found = {"in closed form": surfaces()} | {path.stem: on_grid(json.loads(path.read_text())) for path in sorted(SURFACES.glob("*.json"))}
+    lines = ["surfaces         slots  runs  time   ten: mean  above 1 %    2 %  all: above 1 %  beyond 8 x  off <= 2"]
+    for name, number in itertools.product(found, slots):
+        rows = [search_surface(surface, number, random.Random(seed)) for seed, surface in enumerate(found[name])]
 
-        def share(name: str, over: float, found: list[dict[str, float]] = found) -> float:
-            return 100 * statistics.fmean(row[name] > over for row in found)
+        def share(key: str, over: float, rows: list[dict[str, float]] = rows) -> float:
+            return 100 * statistics.fmean(row[key] > over for row in rows)
 
-        runs, time, ten = (statistics.fmean(row[name] for row in found) for name in ("runs", "time", "ten"))
-        near = share("far", 3.01, [row for row in found if row["off"] <= 1])
+        runs, time, ten = (statistics.fmean(row[key] for row in rows) for key in ("runs", "time", "ten"))
+        near = share("far", 3.01, [row for row in rows if row["off"] <= 1])
         figures = f"{runs:>6.1f}{time:>6.1f}{100 * ten:>10.2f} %{share('ten', 0.01):>9.1f} %{share('ten', 0.02):>5.1f} %"
-        lines.append(f"{number:<6}{figures}{share('all', 0.01):>14.1f} %{share('far', 3.01):>10.1f} %{near:>8.1f} %")
+        lines.append(f"{name:<16}{number:>6}{figures}{share('all', 0.01):>14.1f} %{share('far', 3.01):>10.1f} %{near:>8.1f} %")
     return "\n".join(lines)
 
 
