@@ -1,8 +1,10 @@
 """Processes that train together: how work is shared, how one knows its place, what is said of one that is gone."""
 
 import os
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from itertools import chain
 from typing import Any
 
@@ -11,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake import distributed
-from gptshake.distributed import ALONE, Ranks, together
+from gptshake.distributed import ALONE, Liveness, Ranks, srun_variables, together
 from gptshake.errors import Stop, TrainingError
 from gptshake.processes import Command, Outcome
 
+BATCH = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # a batch script's
+BATCH |= {"SLURM_TASKS_PER_NODE": "2(x2)", "SLURM_JOB_NODELIST": "gpu[07-08]"}
+STEP = {"SLURM_STEP_ID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_STEP_NODELIST": "gpu[07-08]"}
+TASK = BATCH | STEP | {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
@@ -51,6 +57,88 @@ def test_a_process_knows_its_place_from_the_environment(
     assert (distributed.launched(), distributed.follows()) == (launched, follows)
 
 
+def test_a_task_of_srun_gets_the_variables_of_torchrun() -> None:
+    assert srun_variables(TASK) == {
+        **{"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
+        **{"MASTER_ADDR": "gpu07", "MASTER_PORT": "15080"},
+    }
+    there = {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "4000"}
+    assert srun_variables(TASK | there).items() >= there.items()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        BATCH,  # in which a controller, or a trial of executor=slurm, runs
+        BATCH | STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"},  # srun -n1 in a larger job
+        BATCH | {"SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"},  # the shell of salloc
+        BATCH | {"SLURM_STEP_ID": "4294967290"},
+        {name: value for name, value in TASK.items() if name != "SLURM_PROCID"},
+        TASK | TORCHRUN,  # srun has started torchrun, which has started this process
+    ],
+)
+def test_other_processes_of_a_slurm_job_are_no_ranks(environment: dict[str, str]) -> None:
+    assert srun_variables(environment) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "layout", "first"),
+    [
+        ("a1,b[2-3]", "1(x3)", "a1"),
+        ("gpu[007,9]-ib,c2", "2,1(x2)", "gpu007-ib"),
+        ("r[1-2]n[03-04]", "1(x4)", "r1n03"),
+        ("gpu9", "4", "127.0.0.1"),  # on one node names need not resolve
+    ],
+)
+def test_ranks_meet_on_the_first_node_of_slurms_list(names: str, layout: str, first: str) -> None:
+    found = srun_variables(TASK | {"SLURM_NODEID": "0", "SLURM_STEP_NODELIST": names, "SLURM_STEP_TASKS_PER_NODE": layout})
+    assert found["MASTER_ADDR"] == first
+    assert found["LOCAL_WORLD_SIZE"] == layout[0]
+
+
+def test_ranks_that_do_not_meet_are_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    for name, value in (TORCHRUN | {"MASTER_PORT": port}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "FINDING", timedelta(seconds=1))
+    with pytest.raises(TrainingError, match=rf"The 4 processes of this run did not all meet at 127.0.0.1:{port} .* set MASTER_ADDR"):
+        distributed.join()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = socket.create_connection(server.getsockname())
+        return server.accept()[0], there
+
+
+def test_a_rank_is_lost_when_its_connection_ends_unless_it_has_left_well() -> None:
+    (well, first), (lost, second) = pair(), pair()
+    here, others = Liveness({well: 1, lost: 2}, 3), [Liveness({first: 0}, 3), Liveness({second: 0}, 3)]
+    assert here.lost() == others[0].lost() == ""
+    others[0].close(well=True)
+    assert here.lost() == ""
+    others[1].close(well=False)  # as the kernel does for a process that was killed
+    assert here.lost().startswith("Rank 2 of 3 ended early")
+    here.close(well=True)
+
+
+def test_a_rank_that_waits_in_vain_is_ended() -> None:
+    """As in a GPU's kernel, from which no error comes."""
+    here, there = pair()
+    code = "import socket, sys, time; from gptshake import distributed; distributed.GRACE = 0.1; "
+    code += f"distributed.Liveness({{socket.socket(fileno={here.fileno()}): 1}}, 2); print(flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], pass_fds=[here.fileno()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stdout.read(1)
+        there.close()
+        assert process.wait(20) == 1
+        assert process.stderr and "error: Rank 1 of 2 ended early" in process.stderr.read()
+    here.close()
+
+
 @pytest.mark.parametrize(
     ("end", "words"), [("os._exit(3)", "ended itself with exit code 3"), ("os.kill(os.getpid(), 9)", "was killed by SIGKILL")]
 )
@@ -80,7 +168,7 @@ def test_the_others_end_with_rank_0_and_leave_the_environment_as_it_was(
     monkeypatch.setattr(distributed, "_begin", begin)
     monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 3))
     left: list[int] = []
-    monkeypatch.setattr(distributed, "leave", lambda: left.append(len(left)))
+    monkeypatch.setattr(distributed, "leave", lambda **how: left.append(len(left)))
     before = dict(os.environ)
     try:
         with together(3, threads=1) as group:

@@ -56,7 +56,7 @@ def ours(words: list[str]) -> list[str] | None:
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     if (
-        words[0].endswith(("python", "torchrun"))
+        words[0].endswith(("python", "torchrun", "srun"))
         and (start := words.index("-m") if "-m" in words else 0)
         and words[start + 1] == "gptshake"
     ):

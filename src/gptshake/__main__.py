@@ -21,6 +21,7 @@ def main() -> NoReturn:
     """Run the command line; never returns."""
     protect()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
+    os.environ.update(distributed.srun_variables(os.environ))
     follows, code = distributed.follows(), 0
     try:
         if not follows:
@@ -42,6 +43,8 @@ def main() -> NoReturn:
         else:
             from gptshake.cli import run
 
+            if distributed.launched() > 1 and not arguments.shows_only:
+                distributed.join()
             run(arguments)
     except (Stop, Exception) as error:
         code = _report(error, wants_traceback)
@@ -59,8 +62,7 @@ def _report(error: BaseException, wants_traceback: bool) -> int:
     sentence = str(known) if known else f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
-    where = f"rank {os.environ['RANK']}: " if distributed.follows() else ""
-    print(f"error: {where}{printable(redact(sentence))}", file=sys.stderr)
+    print(f"error: {distributed.speaker()}{printable(redact(sentence))}", file=sys.stderr)
     return known.exit_code if known else 1
 
 

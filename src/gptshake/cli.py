@@ -189,7 +189,8 @@ def _resumed(arguments: Arguments) -> Path | None:
     if run_dir is None:
         return None
     refuse_links(run_dir)
-    arguments.overrides[:0] = overrides.resumed_overrides(run_dir, arguments.overrides)
+    devices = ["trainer.devices=auto"] * (distributed.launched() > 1)  # those that torchrun or srun started now
+    arguments.overrides[:0] = [*overrides.resumed_overrides(run_dir, arguments.overrides), *devices]
     return run_dir
 
 

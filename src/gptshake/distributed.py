@@ -1,23 +1,24 @@
 """The processes that train one run together: which one this is, how the others are started, what they exchange.
 
-Rank 0 is the command that was typed; it alone composes, decides, writes and prints. It starts the others, or torchrun starts all, in
-either case with torch's own variables in the environment; they learn everything else from rank 0. Numbers go through
-torch.distributed: gradients as the device likes it, the few that steer the loop through gloo, so no GPU is waited for.
+Rank 0 is the command that was typed; it alone composes, decides, writes and prints. It starts the others, or torchrun or Slurm's srun
+starts all, on one node or several, in any case with torch's own variables in the environment; they learn everything else from rank 0.
+Numbers go through torch.distributed: gradients as the device likes it, the few that steer the loop through gloo, so no GPU is waited for.
 """
 
 import os
+import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import islice
 from subprocess import PIPE
 from typing import TYPE_CHECKING, TypeVar
 
-from gptshake.errors import Stop, TrainingError
+from gptshake.errors import ConfigError, Stop, TrainingError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,19 +30,60 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 THREADS = "OMP_NUM_THREADS"
 OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has started this process, and holds its standard input
 DEVICE = "GPTSHAKE_DEVICE"  # of the processes that rank 0 starts: whether they need NCCL
-MEETING = timedelta(days=1)  # that ranks of torchrun's wait for rank 0, which may build a corpus first; one that is gone is noticed at once
-PATIENCE = timedelta(minutes=30)  # from then on; rank 0 may write a large checkpoint meanwhile
+FINDING = timedelta(minutes=5)  # until all ranks have found each other
+MEETING = timedelta(days=1)  # that the others then wait for rank 0, which may build a corpus first; one that is gone is noticed at once
+PATIENCE = timedelta(minutes=30)  # from the first step on; rank 0 may write a large checkpoint meanwhile
 GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a machine that is gone is noticed after a minute
+SPECIAL_STEPS = 0xFFFFFFF0  # Slurm's numbers of batch scripts, interactive shells and the like begin here
+
+
+def srun_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """torch's variables for one of several tasks that ``srun`` has started together; none for any other process.
+
+    A batch script, a shell of ``salloc`` and a step of one task have many of Slurm's variables, too, but train alone. Where torch's are
+    set already, as by a torchrun that srun has started, those count.
+    """
+    step, n_tasks = environ.get("SLURM_STEP_ID", ""), environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1")
+    in_step = step.isdigit() and int(step) < SPECIAL_STEPS and "SLURM_PROCID" in environ
+    if not in_step or int(n_tasks) == 1 or all(name in environ for name in VARIABLES):
+        return {}
+    node = int(environ.get("SLURM_NODEID", "0"))
+    layout = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_TASKS_PER_NODE") or n_tasks  # as in 4(x2),3
+    on_nodes = [int(n) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", layout) for _ in range(int(times or 1))]
+    names = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")  # as in gpu[07-09,12],big1
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", names)
+    host = re.sub(r"\[([^],-]*)[^]]*\]", r"\1", first[0] if first else "")
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "LOCAL_RANK": environ["SLURM_LOCALID"],
+        "GROUP_RANK": str(node),
+        "WORLD_SIZE": n_tasks,
+        "LOCAL_WORLD_SIZE": str(on_nodes[node]),
+        "MASTER_ADDR": environ.get("MASTER_ADDR") or (host if len(on_nodes) > 1 else "127.0.0.1"),
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(15000 + (int(environ.get("SLURM_JOB_ID", "0")) + int(step)) % 10000),
+    }
 
 
 def launched() -> int:
-    """How many processes torchrun, or its like, has started for this run; 1 without it."""
+    """How many processes torchrun, srun or their like have started for this run, on all nodes; 1 without them."""
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in VARIABLES) else 1
+
+
+def nodes() -> int:
+    """On how many nodes they are; each has equally many."""
+    size = launched()
+    return size // int(os.environ.get("LOCAL_WORLD_SIZE", size)) if size > 1 else 1
 
 
 def follows() -> bool:
     """Whether this process takes its orders from rank 0."""
     return launched() > 1 and int(os.environ["RANK"]) > 0
+
+
+def speaker() -> str:
+    """What an error message of a process that follows begins with."""
+    return f"rank {os.environ['RANK']}: " if follows() else ""
 
 
 class Ranks:
@@ -111,13 +153,22 @@ class Ranks:
             distributed.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
+    def gather(self, value: T) -> list[T]:
+        """What all ranks say, in their order; all must."""
+        from torch import distributed
+
+        values = [value] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(values, value)
+        return values
+
 
 ALONE = Ranks()
 
 
 @contextmanager
 def together(size: int, threads: int, device: str = "cuda", received: Callable[[], int | None] = lambda: None) -> Iterator[Ranks]:
-    """The group of ``size`` processes, seen from rank 0, which starts the others unless torchrun has; they end with this block.
+    """The group of ``size`` processes, seen from rank 0, which starts the others unless they are there; they end with this block.
 
     Args:
         size: of the group; 1: nothing is done.
@@ -140,7 +191,7 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
         os.environ |= dict(zip((*VARIABLES, DEVICE), ("0", "0", str(size), "127.0.0.1", port, device), strict=True))
         others = [_begin(rank) for rank in range(1, size)]
     ended = threading.Event()
-    threading.Thread(target=_watch, args=(others, ended), daemon=True).start()
+    threading.Thread(target=_watch, args=(lambda: _lost(others), ended), daemon=True).start()
     try:
         yield join()
         leave()
@@ -155,34 +206,141 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
     finally:
         for process in others:  # they write nothing, so there is nothing to wait for
             process.kill()
-        leave()
+        leave(well=False)
         ended.set()
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def join() -> Ranks:
-    """Form the group; waits for the other ranks."""
+    """Form the group, if it is not there; waits for the other ranks.
+
+    Raises:
+        TrainingError: not all are there within ``FINDING``.
+        ConfigError: on rank 0, if the nodes have not equally many processes.
+    """
+    global _liveness
     import torch
     from torch import distributed
 
+    if distributed.is_initialized():
+        return Ranks(distributed.get_rank(), distributed.get_world_size())
     backend = "cpu:gloo,cuda:nccl" if os.environ.get(DEVICE, "cuda") == "cuda" and torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=MEETING)
-    distributed.distributed_c10d._set_pg_timeout(PATIENCE)
-    return Ranks(distributed.get_rank(), distributed.get_world_size())
+    size, place = launched(), f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    waits = threading.Timer(10.0, print, [f"waiting for all {size} processes to meet at {place} ..."], {"flush": True})
+    waits.daemon = True
+    waits.start()
+    try:
+        distributed.init_process_group(backend, timeout=FINDING)
+        ranks = Ranks(distributed.get_rank(), size)
+        if DEVICE not in os.environ:
+            _liveness = Liveness(_lines(ranks), size)
+    except (RuntimeError, OSError) as error:
+        raise TrainingError(
+            f"The {size} processes of this run did not all meet at {place} within {FINDING.total_seconds() / 60:.0f} minutes ({first_line(error)}). "
+            "If all were started, set MASTER_ADDR to an address of the first node that the others reach, and GLOO_SOCKET_IFNAME to the network "
+            "interface between them."
+        ) from error
+    finally:
+        waits.cancel()
+    distributed.distributed_c10d._set_pg_timeout(MEETING)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    most, least = ranks.all_reduce_max(here, -here)
+    if ranks.rank == 0 and (most != -least or size % here):
+        raise ConfigError(
+            f"The nodes have {-least} to {most} of the {size} processes: start equally many on each node, with --nproc_per_node of torchrun "
+            "or --ntasks-per-node of srun."
+        )
+    return ranks
 
 
-def leave() -> None:
+def limit_waits() -> None:
+    """From now on the others do not wait for a rank for longer than ``PATIENCE``."""
     from torch import distributed
 
     if distributed.is_initialized():
+        distributed.distributed_c10d._set_pg_timeout(PATIENCE)
+
+
+def leave(*, well: bool = True) -> None:
+    """Leave the group; unless it is ``well``, this rank counts as lost."""
+    global _liveness
+    from torch import distributed
+
+    if _liveness:
+        _liveness.close(well=well)
+        _liveness = None
+    if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+class Liveness:
+    """A connection of every rank to rank 0 that ends with the process or its machine: the sign of a loss where a wait does not end by itself.
+
+    Rank 0 sees any other that is lost, and ends; the others see rank 0.
+
+    Args:
+        lines: the connections of this rank, and which rank is at the other end.
+        size: of the group.
+    """
+
+    def __init__(self, lines: Mapping[socket.socket, int], size: int) -> None:
+        self._lines, self._size, self._ended = lines, size, threading.Event()
+        for line in lines:
+            line.setblocking(False)
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name in KEEPALIVE.keys() & vars(socket).keys():  # else the system's, of two hours
+                line.setsockopt(socket.IPPROTO_TCP, vars(socket)[name], KEEPALIVE[name])
+        threading.Thread(target=_watch, args=(self.lost, self._ended), daemon=True).start()
+
+    def lost(self) -> str:
+        """A sentence about a rank that has not left well; empty if there is none."""
+        for line, rank in self._lines.items():
+            try:
+                well = line.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                continue
+            except OSError:
+                well = b""
+            if not well:
+                return f"Rank {rank} of {self._size} ended early, and the others cannot continue without it; the last checkpoint is kept."
+        return ""
+
+    def close(self, *, well: bool) -> None:
+        self._ended.set()
+        for line in self._lines:
+            with suppress(OSError), line:
+                line.sendall(b"." if well else b"")
+
+
+def _lines(ranks: Ranks) -> dict[socket.socket, int]:
+    """Connect this rank: rank 0 with all others, the others with rank 0."""
+    seconds, dual = FINDING.total_seconds(), socket.has_dualstack_ipv6()
+    if ranks.rank:
+        (port,) = ranks.all_reduce_max(0)
+        line = socket.create_connection((os.environ["MASTER_ADDR"], port), seconds)
+        line.sendall(ranks.rank.to_bytes(4, "big"))
+        return {line: 0}
+    lines = dict[socket.socket, int]()
+    with socket.create_server(("", 0), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual) as server:
+        server.settimeout(seconds)
+        ranks.all_reduce_max(server.getsockname()[1])
+        while len(lines) < ranks.size - 1:
+            line = server.accept()[0]
+            line.settimeout(seconds)
+            lines[line] = int.from_bytes(line.recv(4), "big")
+    return lines
+
+
+_liveness: Liveness | None = None
 
 
 def connection_ended(error: BaseException) -> str:
     """A sentence about a rank that is gone or hangs, where an error comes from that; empty for any other error."""
     if not (isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "TCPStore"))):
         return ""
+    if lost := _liveness.lost() if _liveness else "":
+        return lost
     if "timed out" in str(error).lower():
         return f"Another rank has not answered for {PATIENCE.total_seconds() / 60:.0f} minutes; the last checkpoint is kept."
     return "Another rank ended early, and this one cannot continue without it; the last checkpoint is kept."
@@ -219,11 +377,11 @@ def _lost(others: "Sequence[Command]", patience: float = 0.0) -> str:
         time.sleep(0.05)
 
 
-def _watch(others: "Sequence[Command]", ended: threading.Event) -> None:
+def _watch(find_lost: Callable[[], str], ended: threading.Event) -> None:
     """End this process if another rank is gone and the wait for it does not end by itself, as in a GPU's kernel."""
     while not ended.wait(0.5):
-        if lost := _lost(others):
+        if lost := find_lost():
             if not ended.wait(GRACE):
-                print(f"error: {lost}", file=sys.stderr, flush=True)
+                print(f"error: {speaker()}{lost}", file=sys.stderr, flush=True)
                 os._exit(1)
             return

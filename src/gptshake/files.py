@@ -31,7 +31,7 @@ CHEAP_BYTES = 64 << 20  # 0.07 s
 _NESTED = re.compile(r"(?:[\[{]\s*){20}|(?:- ){20}|^ {100}|(?:\? ){20}", re.MULTILINE)
 _OS_ERROR = re.compile(r"os error (\d+)")  # how Rust's libraries write the system's number
 _BESIDE = re.compile(r"(^|/)\.([^/]+)\.(?:[0-9a-f]{8}|partial|lock)(?=/|$)")  # what is written in place of its target, see below
-_ELSEWHERE = "choose another place with paths.runs=, paths.multirun= or paths.cache= (or the variable GPTSHAKE_CACHE)"
+_ELSEWHERE = "choose another place with paths.runs=, paths.multirun=, paths.cache= or paths.node_cache= (or the variable GPTSHAKE_CACHE)"
 
 
 def refuse_links(folder: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +376,35 @@ def test_the_excerpts_entropies_are_those_of_english(tmp_path: Path, opener: Any
     assert 3.0 < store.entropy["unigram"] < 3.3 and 2.4 < store.entropy["bigram"] < 2.6
     assert np.mean(store.val.tokens() == store.tokenizer.unk_id) < 1e-3
     assert 1 <= store.bytes_per_token < 1.02
+
+
+def test_a_nodes_copy_is_the_store_and_a_damaged_or_half_one_is_never_used(opener: Any, memory: Any, tmp_path: Path) -> None:
+    store, said = opener(memory({"book": BOOK})), list[str]()
+    folder = tmp_path / "node" / "stores" / store.key
+    folder.with_name(f".{store.key}.partial").mkdir(parents=True)
+    (folder.with_name(f".{store.key}.partial") / "train.bin").write_bytes(b"half")  # of a process that was killed
+    copy = store.copied(folder, verify=False, say=said.append)
+    assert said == [f"copying the token store of memory to {folder} ..."]
+    assert {split.path.parent for split in copy.splits} == {folder} and copy.fingerprint == store.fingerprint
+    assert copy.train.tokens().tolist() == store.train.tokens().tolist()
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [store.key]
+    store.copied(folder, verify=False, say=said.append)
+    assert len(said) == 1  # it is there
+    flip(folder / "train.bin")
+    store.copied(folder, verify=False, say=said.append)
+    assert len(said) == 2 and copy.problem(verify=True) is None
+
+
+def test_a_copy_of_a_damaged_store_is_refused(opener: Any, memory: Any, tmp_path: Path) -> None:
+    store, folder = opener(memory({"book": BOOK})), tmp_path / "node" / "stores" / "copy"
+    flip(store.path / "val.bin")
+    with pytest.raises(DataError, match=r"cannot be used: the content of val\.bin was changed. .* data\.verify=true"):
+        store.copied(folder, verify=False, say=print)
+    assert not folder.exists()
+
+
+def test_a_store_of_other_tokens_is_not_taken_for_this_one(opener: Any, memory: Any) -> None:
+    store = opener(memory({"book": BOOK}))
+    assert (
+        replace(store, fingerprint="0" * 64).problem() == f"it holds other tokens (fingerprint {store.fingerprint[:8]} instead of 00000000)"
+    )

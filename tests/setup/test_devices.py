@@ -22,6 +22,7 @@ def devices(device: str = "cpu", *, here: bool = True, **trainer: Any) -> int:
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "device_count", HERE.__getitem__)
     monkeypatch.setattr(distributed, "launched", lambda: 1)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
 
 
 def test_auto_is_all_gpus_or_what_torchrun_has_begun_or_one_without_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,8 +55,17 @@ def test_a_machine_to_be_rented_may_have_more() -> None:
 
 def test_as_many_as_torchrun_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "launched", lambda: 4)
-    with pytest.raises(ConfigError, match="torchrun started 4 processes"):
+    with pytest.raises(ConfigError, match="torchrun or srun started 4 processes"):
         devices(devices=2)
+
+
+def test_devices_of_all_nodes_share_a_step_and_each_node_must_have_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "launched", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert devices("cuda") == devices("cuda", devices=4) == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match=r"trainer.devices=4 is more than the 2 GPUs here; each process must see all .* --gpus-per-node"):
+        devices("cuda")
 
 
 def test_a_trial_has_one_device() -> None:
@@ -68,5 +78,5 @@ def test_a_trial_has_one_device() -> None:
 def test_torchrun_is_for_one_run_that_is_shared(task: str, strategy: str | None, multirun: bool) -> None:
     cfg = OmegaConf.create({"task": {"_target_": f"gptshake.tasks.{task}.run"}, "trainer": {"strategy": strategy}})
     check_torchrun(cfg, 1, multirun=multirun)
-    with pytest.raises(ConfigError, match="torchrun started 2 processes"):
+    with pytest.raises(ConfigError, match="torchrun or srun started 2 processes"):
         check_torchrun(cfg, 2, multirun=multirun)

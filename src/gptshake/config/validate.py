@@ -243,9 +243,9 @@ def check_one_device(cfg: DictConfig, who: str) -> None:
 
 
 def check_torchrun(cfg: DictConfig, processes: int, *, multirun: bool) -> None:
-    """Refuse what several processes, begun by torchrun, cannot do together."""
+    """Refuse what several processes, begun by torchrun or srun, cannot do together."""
     if processes > 1 and (multirun or not str(cfg.task.get("_target_")).endswith(".train.run") or not cfg.trainer.get("strategy")):
         raise ConfigError(
-            f"torchrun started {processes} processes, which can only train one run together: use trainer=ddp or trainer=fsdp, "
-            "without -m and task=, or start gptshake without torchrun."
+            f"torchrun or srun started {processes} processes, which can only train one run together: use trainer=ddp or trainer=fsdp, "
+            "without -m and task=, or start one process."
         )

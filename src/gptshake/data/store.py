@@ -8,7 +8,7 @@ manifest is built again, with the reason. The tokenizer sees the training split 
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,43 @@ class TokenStore:
     @property
     def splits(self) -> list[Split]:
         return [split for split in (self.train, self.val, self.test) if split is not None]
+
+    def at(self, folder: Path) -> "TokenStore":
+        """The same store in another folder."""
+        splits = _splits(folder, self.manifest)
+        return replace(self, path=folder, train=splits["train"], val=splits["val"], test=splits.get("test"))
+
+    def problem(self, *, verify: bool = False) -> str | None:
+        """Why its folder cannot be used, in words; None if it can. ``verify`` as of ``open_store``."""
+        if problem := _problem(self.path, self.key, verify):
+            return problem
+        found = json.loads((self.path / MANIFEST).read_bytes())["fingerprint"]
+        return None if found == self.fingerprint else f"it holds other tokens (fingerprint {found[:8]} instead of {self.fingerprint[:8]})"
+
+    def copied(self, folder: Path, *, verify: bool, say: Say) -> "TokenStore":
+        """A copy of it in ``folder``; made once by all processes that ask, and used only if it agrees with its checksums.
+
+        Raises:
+            DataError: the copy does not agree, so this store or the disk of the copy is damaged.
+        """
+        copy = self.at(folder)
+
+        def build(path: Path) -> None:
+            say(f"copying the token store of {self.label} to {folder} ...")
+            for file in self.path.iterdir():
+                shutil.copyfile(file, path / file.name)
+            if problem := self.at(path).problem(verify=True):
+                raise DataError(
+                    f"The copy of {self.path} in {folder} cannot be used: {problem}. Run the command again with data.verify=true."
+                )
+
+        build_once(
+            folder,
+            lambda path: self.at(path).problem(verify=verify) is None,
+            build,
+            waiting=lambda: say(f"another process is copying {self.label}; waiting ..."),
+        )
+        return copy
 
 
 def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, cache: Path, verify: bool = False, say: Say) -> TokenStore:

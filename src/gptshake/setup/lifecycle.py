@@ -101,6 +101,7 @@ def _create(context: Context) -> Run:
             "text": sha256_text(json.dumps(store.manifest["recipe"]["source"], sort_keys=True)),  # the same for every tokenizer
             "fingerprint": store.fingerprint,
             "store": store.key,
+            "node_cache": cfg.paths.get("node_cache"),
             "tokenizer": store.tokenizer.digest,
             "vocab_size": store.tokenizer.vocab_size,
             "entropy": store.entropy,

@@ -14,6 +14,7 @@ from gptshake import distributed, hardware
 from gptshake.console import printable
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
+from gptshake.data.corpus import Say
 from gptshake.data.split import SplitRule
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, RecordError
@@ -58,7 +59,7 @@ def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) ->
         lines.append(line)
 
     data = cfg.data
-    return open_store(
+    store = open_store(
         make(data.documents),
         tokenizer_trainer(cfg, saved),
         SplitRule(data.split, data.val_fraction, data.test_fraction),
@@ -66,6 +67,22 @@ def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) ->
         verify=data.get("verify", False),
         say=say,
     )
+    return copy_to_node(cfg, store, say)
+
+
+def store_folder(cfg: DictConfig, key: str, *, shared: bool = False) -> Path:
+    """Where this node reads a token store, or where all nodes find it, which is the same without ``paths.node_cache``."""
+    return expanded(cfg.paths.cache if shared else cfg.paths.get("node_cache") or cfg.paths.cache) / "stores" / key
+
+
+def copy_to_node(cfg: DictConfig, store: TokenStore, say: Say = lambda line: None) -> TokenStore:
+    """The store as this node reads it: a copy on its own disk, if ``paths.node_cache`` names a folder there."""
+    folder = store_folder(cfg, store.key)
+    if not cfg.paths.get("node_cache") or folder == store.path:
+        return store
+    copied = store.copied(folder, verify=cfg.data.get("verify", False), say=say)
+    say(f"tokens are read from this node's copy: {folder}")
+    return copied
 
 
 def open_store_of(context: Context) -> TokenStore:
@@ -165,7 +182,7 @@ def _resolve_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
     hardware.check_precision(device, trainer.precision)
     trainer.devices = _devices(cfg, device, here=gpu is None)
     if trainer.threads == AUTO:
-        trainer.threads = max(1, hardware.physical_cores() // trainer.devices)
+        trainer.threads = max(1, hardware.physical_cores() // (trainer.devices // distributed.nodes()))
     trainer.accelerator = {"cuda": "gpu"}.get(device, device)
 
 
@@ -185,10 +202,14 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
         raise ConfigError("On a CPU give the number of processes, as in trainer.devices=2.")
     count = int(wanted) if wanted != AUTO else launched if launched > 1 else available
     if launched not in (1, count):
-        raise ConfigError(f"trainer.devices={count}, but torchrun started {launched} processes: leave trainer.devices out.")
-    if here and count > available:
+        raise ConfigError(f"trainer.devices={count}, but torchrun or srun started {launched} processes: leave trainer.devices out.")
+    if here and count // distributed.nodes() > available:
         what = "processors that this process may use" if device == "cpu" else "GPUs here" if device == "cuda" else "GPU of Apple's"
-        raise ConfigError(f"trainer.devices={count} is more than the {available} {what}.")
+        several = " per node" if distributed.nodes() > 1 else ""
+        hint = (
+            "; each process must see all of them (srun --gpus-per-node, not --gpus-per-task)" if launched > 1 and device == "cuda" else ""
+        )
+        raise ConfigError(f"trainer.devices={count}{several} is more than the {available} {what}{hint}.")
     if strategy == "fsdp" and count > 1 and (cfg.trainer.compile or cfg.trainer.precision == "16-mixed"):
         key = "compile=true" if cfg.trainer.compile else "precision=16-mixed"
         raise ConfigError(f"trainer.{key} does not work with trainer=fsdp: leave it out, or use trainer=ddp.")

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from omegaconf import DictConfig
 
 from gptshake import distributed, energy, hardware
 from gptshake.context import Context
-from gptshake.errors import Pruned, Stop, TrainingError
+from gptshake.errors import DataError, GptshakeError, Pruned, Stop, TrainingError, first_line
 from gptshake.estimate.budget import parse_max_time
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, column_chunks
@@ -34,14 +36,17 @@ from gptshake.setup.instantiate import (
     training_step,
 )
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan, trackers_of
+from gptshake.setup.resolve import copy_to_node, store_folder
 from gptshake.setup.schedule import recorded_warmup, schedule_of
 from gptshake.signals import SIGNALS
 from gptshake.training.config import TrainerConfig
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from omegaconf import DictConfig
 
     from gptshake.data.module import TokenDataModule
+    from gptshake.data.store import TokenStore
     from gptshake.training.callbacks.checkpoint import Checkpoint
     from gptshake.training.callbacks.profiler import Profiler
     from gptshake.training.module import GPTModule
@@ -84,7 +89,9 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             set_torch(cfg)
             for line in context.lines:
                 run.log(line)
-            if device != "cpu" or spec.trial is None:  # trials share the processors: whose energy it is cannot be said
+            if distributed.nodes() == 1 and (
+                device != "cpu" or spec.trial is None
+            ):  # other nodes have counters of their own; trials share the CPU
                 run.meter = energy.Meter(energy.counters_of(device, trainer.devices))
             base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
             model, data = network(cfg, store), data_module(cfg, store, budget, context.ranks)
@@ -105,6 +112,9 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
                 tracker.start(run)
             context.row, context.draw = run.last_row(), draw
             context.ranks.broadcast((cfg, spec, store, budget, run.info, start, context.row))
+            if lacking := next(filter(None, context.ranks.gather("")), ""):
+                raise DataError(lacking)
+            distributed.limit_waits()
             module = _module(context, model, data)
             callbacks = [profiler] if profiler else []
             fit, last = _trainer(context, lock, start, expected_rate if device == "cpu" and trainer.threads > 1 else None, callbacks)
@@ -120,29 +130,51 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
 def follow() -> None:
     """Train along with rank 0, which decides and writes."""
     ranks = distributed.join()
-    order: Any = ranks.broadcast()
-    cfg, spec, store, budget, info, start, row = order
-    SIGNALS.install()  # until now a signal ended this process at once
-    context = Context(cfg, spec, lambda _: store, lambda _: budget, ranks=ranks, row=row)
-    context.run = NullRun(spec.path, info)
-    set_torch(cfg)
-    model, data = network(cfg, store), data_module(cfg, store, budget, ranks)
-    if cfg.init_from and start is None:
-        initial_weights(cfg, store.tokenizer, info).load(model)
-    module = _module(context, model, data)
     try:
+        order: Any = ranks.broadcast()
+        cfg, spec, store, budget, info, start, row = order
+        SIGNALS.install()  # until now a signal ended this process at once
+        store = store.at(store_folder(cfg, store.key))
+        if any(ranks.gather("" if int(os.environ["LOCAL_RANK"]) else _lacking(cfg, spec.path, store))):
+            raise DataError("a node lacks something")
+        distributed.limit_waits()
+        context = Context(cfg, spec, lambda _: store, lambda _: budget, ranks=ranks, row=row)
+        context.run = NullRun(spec.path, info)
+        set_torch(cfg)
+        model, data = network(cfg, store), data_module(cfg, store, budget, ranks)
+        if cfg.init_from and start is None:
+            initial_weights(cfg, store.tokenizer, info).load(model)
+        module = _module(context, model, data)
         fit, last = _trainer(context, NullLock(), start)
         with _ending(fit, module, last, start):
             fit.fit(module, data.train_dataloader(), ckpt_path=start, weights_only=True)
         _test(module, data)
-    except (Pruned, TrainingError):
-        return  # all ranks have come to it, and rank 0 says so
+        distributed.leave()
+    except (DataError, Pruned, TrainingError):
+        distributed.leave()  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
         if lost := distributed.connection_ended(error):
+            distributed.leave()
             raise TrainingError(lost) from error
         raise
     finally:
-        distributed.leave()
+        distributed.leave(well=False)
+
+
+def _lacking(cfg: DictConfig, run_dir: Path, store: TokenStore) -> str:
+    """A sentence about what another node than that of rank 0 needs and does not find; copies the token store if each node is to have its own."""
+    node = socket.gethostname()
+    if not (run_dir / "run.json").exists():
+        return f"On {node} there is no run directory {run_dir.absolute()}: put paths.runs on a file system that all nodes share."
+    try:
+        copy_to_node(cfg, store.at(store_folder(cfg, store.key, shared=True)))
+        problem = store.problem() or ""
+    except GptshakeError as error:
+        problem = first_line(error)
+    return problem and (
+        f"On {node} the token store {store.path} cannot be used: {problem}. Put paths.cache on a file system that all nodes share, or run "
+        "task=inspect once on each node, which builds it there."
+    )
 
 
 def draw(folder: Path) -> list[Path]:

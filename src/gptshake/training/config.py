@@ -57,7 +57,7 @@ REPLACED: dict[str, tuple[Any, str]] = {
     "min_epochs": (None, "a run is exactly as long as its smallest limit, trainer.max_epochs for one"),
     "min_steps": (None, "a run is exactly as long as its smallest limit, trainer.max_steps for one"),
     "model_registry": (None, "checkpoints stay in the run directory"),
-    "num_nodes": (1, "one machine trains a run; trainer.devices counts its devices"),
+    "num_nodes": (1, "torchrun or srun say how many; trainer.devices counts the devices of all nodes"),
     "num_sanity_val_steps": (0, "debug=smoke tries a validation before a long run"),
     "overfit_batches": (0, "debug=overfit learns a few blocks by heart"),
     "plugins": (None, "checkpoints and precision have plugins of their own; trainer.precision chooses one"),

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from gptshake import distributed
 from gptshake.context import Context
 from gptshake.estimate.budget import Budget
 from gptshake.training.checkpoint import FolderCheckpointIO
@@ -61,7 +62,8 @@ def build_trainer(
 
     Lightning sees one epoch without end (order is a function of the batch number); it neither checkpoints nor validates by itself:
     ``callbacks/checkpoint.py`` does, at the end of a step. With several ``devices`` this process is one of a group (``ranks``), and
-    ``strategy`` is ``ddp`` or ``fsdp``.
+    ``strategy`` is ``ddp`` or ``fsdp``. Lightning always gets its environment from here: inside a job of Slurm's it would choose one that takes
+    signals and requeues.
     """
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -77,14 +79,15 @@ def build_trainer(
         several = DDPStrategy()
     return pl.Trainer(
         accelerator=accelerator,
-        devices=devices,
+        devices=devices // distributed.nodes() if devices > 1 else 1,
+        num_nodes=distributed.nodes() if devices > 1 else 1,
         precision=None if scaled else precision,  # type: ignore[arg-type]
         max_epochs=1,
         max_steps=budget.steps,
         accumulate_grad_batches=budget.accumulation,
         callbacks=callbacks,
         strategy=several or "auto",
-        plugins=[FolderCheckpointIO(), *scaled, *([LightningEnvironment()] if devices > 1 else [])],
+        plugins=[FolderCheckpointIO(), *scaled, TorchElasticEnvironment() if devices > 1 else LightningEnvironment()],
         logger=record or False,
         log_every_n_steps=1,
         enable_checkpointing=False,
