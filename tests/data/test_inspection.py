@@ -9,7 +9,8 @@ import pytest
 
 from gptshake.data import inspection
 from gptshake.data.blocks import block_starts
-from gptshake.data.inspection import inspect, shown
+from gptshake.data.inspection import _searched, inspect, shown
+from gptshake.data.store import Split
 from gptshake.tokenizer.char import CharTrainer
 
 DRAW = random.Random(4)
@@ -62,6 +63,14 @@ def test_counts_are_those_of_the_text(opener: Any, memory: Any) -> None:
     assert facts["n_blocks"] == (train["n_tokens"] - 1) // 32
     lengths = facts["lengths"]
     assert sorted(lengths["train"] + lengths["val"]) == sorted(map(len, GOOD.values()))
+
+
+def test_a_large_text_is_read_in_stretches_and_not_mapped(opener: Any, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opener(memory(GOOD), val_fraction=0.3)
+    monkeypatch.setattr(Split, "tokens", None)  # a map, whose pages count as memory of the process
+    found = _searched(store.train, store.tokenizer)
+    ends = store.train.n_documents - 1  # each is an id and two line ends
+    assert (found["characters"], found["pieces"]) == (store.train.n_tokens + ends, [])
 
 
 @pytest.mark.parametrize("offset", ["none", "random"])

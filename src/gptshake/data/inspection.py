@@ -43,7 +43,7 @@ def inspect(
     tokenizer, random_offset = store.tokenizer, offset == "random"
     blocks = n_blocks(store.train.n_tokens, block_size, random_offset=random_offset)
     starts = block_starts(0, min(n_shown, blocks), blocks, seed, block_size, random_offset=random_offset)
-    tokens, train = store.train.tokens(), counts(store.train, tokenizer.vocab_size, TOKENS)
+    train = counts(store.train, tokenizer.vocab_size, TOKENS)
     order = np.argsort(-train, kind="stable")
     seen = order[: np.count_nonzero(train)]
     total = int(train.sum())
@@ -69,7 +69,7 @@ def inspect(
         "sampled": TOKENS if store.train.n_tokens > TOKENS else None,
         "block_size": block_size,
         "n_blocks": blocks,
-        "blocks": [shown(tokens[start : start + block_size + 1], tokenizer) for start in starts.tolist()],
+        "blocks": [shown(store.train[start : start + block_size + 1], tokenizer) for start in starts.tolist()],
         "most": listed(seen),
         "least": listed(seen[::-1]),
         "unused": int((train == 0).sum()) - sum(train[number] == 0 for number in special),
@@ -157,9 +157,9 @@ def _alike(train: Split, val: Split) -> dict[str, Any]:
 
 def _searched(split: Split, tokenizer: Tokenizer) -> dict[str, Any]:
     """Markup, replacement characters and repetition in stretches that are spread over the split."""
-    tokens, pieces, characters, replaced, n_bytes, packed = split.tokens(), list[str](), 0, 0, 0, 0
+    pieces, characters, replaced, n_bytes, packed = list[str](), 0, 0, 0, 0
     for first in range(0, split.n_tokens, max(STRETCH, split.n_tokens // SEARCHED)):
-        ids = tokens[first : first + STRETCH]
+        ids = split[first : first + STRETCH]  # read: of a mapped file every page that was looked at would count as memory
         text = tokenizer.decode(ids[ids != tokenizer.unk_id] if tokenizer.unk_id is not None else ids).strip("\ufffd")  # cut characters
         characters += len(text)
         replaced += text.count("\ufffd")

@@ -106,7 +106,12 @@ def network(cfg: DictConfig, store: TokenStore) -> Any:
     import torch
 
     torch.manual_seed(cfg.seed)
-    return make(cfg.model, vocab_size=store.tokenizer.vocab_size)
+    model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
+    if lacking := [name for name in ("parameters", "config", "loss") if not hasattr(model, name)]:
+        raise ConfigError(
+            f"model._target_: {cfg.model._target_} builds no network for a training: it has no {lacking[0]} (docs/extending.md)."
+        )
+    return model
 
 
 def training_step(cfg: DictConfig, model: Any, budget: Budget, schedule: Any = None, **options: Any) -> Step:
