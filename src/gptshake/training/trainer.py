@@ -87,7 +87,11 @@ def build_trainer(
         accumulate_grad_batches=budget.accumulation,
         callbacks=callbacks,
         strategy=several or "auto",
-        plugins=[FolderCheckpointIO(), *scaled, TorchElasticEnvironment() if devices > 1 else LightningEnvironment()],
+        plugins=[
+            FolderCheckpointIO(),
+            *scaled,
+            TorchElasticEnvironment() if min(devices, distributed.launched()) > 1 else LightningEnvironment(),
+        ],
         logger=record or False,
         log_every_n_steps=1,
         enable_checkpointing=False,
