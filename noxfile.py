@@ -17,7 +17,9 @@ PYTHON = ROOT / ".venv" / "bin" / "python"
 # the order of tests/conftest.py, not with the files of most tests as xdist would have it.
 WORKERS = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 
-OTHERS = "".join(f" and not {marker}" for marker in ("export", "lm_eval", "skypilot", "slurm", "trackers"))  # have sessions of their own
+OTHERS = "".join(
+    f" and not {marker}" for marker in ("export", "lm_eval", "ray", "skypilot", "slurm", "trackers")
+)  # have sessions of their own
 
 # What the extra `export` installs beside the packages of the environment.
 EXPORT = ("transformers", "rich", "markdown-it-py", "mdurl", "typer", "shellingham", "annotated-doc", "gguf", "xllamacpp")
@@ -27,6 +29,9 @@ EXPORT += ("onnx", "onnx-ir", "ml_dtypes", "onnxscript", "onnxruntime", "flatbuf
 TRACKERS = ("mlflow-skinny", "cachetools", "cffi", "cloudpickle", "cryptography", "databricks-sdk", "fastapi", "pycparser", "python-dotenv")
 TRACKERS += ("importlib-metadata", "zipp", "sqlparse", "starlette", "annotated-doc", "trackio", "gradio-client", "orjson")
 TRACKERS += ("python-multipart", "uvicorn")
+
+# What the extra `ray` installs.
+RAY = ("ray", "msgpack", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py")
 
 nox.options.sessions = ["lint", "types", "tests", "slow", "export", "trackers", "slurm"]
 nox.options.default_venv_backend = "none"
@@ -71,6 +76,12 @@ def trackers(session: nox.Session) -> None:
 def slurm(session: nox.Session) -> None:
     """Run the tests of ``executor=slurm`` on a Slurm of two nodes that starts for them; as root, with Debian's slurmctld, slurmd, slurm-client, munge."""
     run(session, "-m", "pytest", "-m", "slurm")
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Run the tests of ``executor=ray`` on a Ray of two nodes that starts for them; Ray is 240 MB, so continuous integration does not."""
+    beside(session, "ray", RAY)
 
 
 def beside(session: nox.Session, marker: str, packages: tuple[str, ...]) -> None:

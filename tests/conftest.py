@@ -22,6 +22,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from ray_cluster import RayCluster
 
 import gptshake
 
@@ -202,6 +203,14 @@ def commands() -> Iterator[Commands]:
     commands = Commands(*(name for name in everything if name != "gptshake.__main__"), "matplotlib.pyplot", "gptshake.__main__")
     yield commands
     commands.close()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """One for all tests that need it: it takes half a minute to start."""
+    cluster = RayCluster()
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,7 @@ HEAVY = {
     "mlflow": ["record.trackers.*"],
     "trackio": ["record.trackers.*"],
     "optuna": ["sweep.*"],
+    "ray": ["sweep.executor.ray"],
     "matplotlib": ["report.*"],
     "datasets": ["data.source.*"],
     "tiktoken": ["tokenizer.*"],

@@ -28,6 +28,7 @@ from gptshake.setup.instantiate import make
 from gptshake.setup.run import OURS
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.executor.local import LocalSlots
+from gptshake.sweep.executor.ray import RayJobs
 from gptshake.sweep.executor.slurm import SlurmJobs
 from gptshake.sweep.options import sampler_for
 from gptshake.sweep.space import axis_of
@@ -96,7 +97,7 @@ def test_every_part_of_the_sweeper_instantiates(group: str, option: str) -> None
     node = OmegaConf.load(packaged_conf() / group / f"{option}.yaml")
     part = instantiate(node)
     made = sampler_for(SweeperConfig(sampler=part), 0) if group == "sampler" else part
-    kinds = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner, "executor": LocalSlots | SlurmJobs}
+    kinds = {"sampler": optuna.samplers.BaseSampler, "pruner": optuna.pruners.BasePruner, "executor": LocalSlots | RayJobs | SlurmJobs}
     assert isinstance(made, kinds[group])
 
 

@@ -1,4 +1,4 @@
-"""What every executor does, whatever runs its runs: one suite for slots of this machine and for jobs of a real Slurm with two nodes."""
+"""What every executor does, whatever runs its runs: one suite for slots of this machine, and for jobs of a real Slurm and a real Ray with two nodes."""
 
 import os
 import re
@@ -16,9 +16,12 @@ from gptshake.errors import ConfigError, GptshakeError
 from gptshake.processes import Outcome
 from gptshake.sweep.executor import jobs
 from gptshake.sweep.executor.local import LocalSlots
+from gptshake.sweep.executor.ray import RayJobs
 from gptshake.sweep.executor.slurm import SlurmJobs
 
-ALL = ["local", pytest.param("slurm", marks=pytest.mark.slurm)]
+ALL = ["local", *(pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("slurm", "ray"))]
+
+KINDS: dict[str, Any] = {"local": LocalSlots, "slurm": SlurmJobs, "ray": RayJobs}
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +34,33 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def slurm(request: Any, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """The cluster, as this process sees it, with little patience."""
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little patience."""
+    for name, value in (("POLL_S", 0.2), ("HURRY_S", 0.2), ("LATE_S", 0.5)):
+        monkeypatch.setattr(jobs, name, value)
+
+
+@pytest.fixture
+def slurm(request: Any, monkeypatch: pytest.MonkeyPatch, brisk: None) -> Cluster:
+    """The cluster, as this process sees it."""
     cluster: Cluster = request.getfixturevalue("cluster")
     monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    for name, value in (("POLL_S", 0.2), ("HURRY_S", 0.2), ("LATE_S", 0.5)):
-        monkeypatch.setattr(jobs, name, value)
     return cluster
 
 
 @pytest.fixture
-def made(request: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # patches are undone after its end
+def made(request: Any, brisk: None) -> Iterator[Any]:  # patches are undone after its end
     """Makes executors of the kind that the test names, opened for deeds, with two slots."""
     executors: list[Any] = []
 
     def make(kind: str = "slurm", **options: Any) -> Any:
         if kind == "slurm":
             request.getfixturevalue("slurm")
-        executors.append(LocalSlots(slots=2, threads=1) if kind == "local" else SlurmJobs(**({"slots": 2} | options)))
+        options = {"slots": 2, **options}
+        if kind == "ray":
+            options["address"] = request.getfixturevalue("ray_cluster").address
+        executors.append(KINDS[kind](**options, **({"threads": 1} if kind == "local" else {})))
         executors[-1].open(deed, [])
         executors[-1].allot("cpu", None, None)
         return executors[-1]

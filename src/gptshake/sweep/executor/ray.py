@@ -1,0 +1,155 @@
+"""Runs as Ray tasks, one each, on whatever nodes a Ray cluster has.
+
+Ray places a run and says when its node has died. The task does not do the run: it starts it as a process that Ray does not know, which
+checkpoints and ends when the task is gone, with its worker, its node or the controller. Ray would kill it at once.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gptshake.errors import ConfigError
+from gptshake.processes import Command, is_running, outcome_of, remove_task
+from gptshake.signals import SIGNALS
+from gptshake.sweep.executor.jobs import Jobs, JobState
+
+ANSWER_S = 60.0  # after which a cluster is given up; Ray itself would try for ever
+LOCAL_STORE = 80 << 20  # bytes of a local cluster's object store, which runs do not use
+CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET: dict[str, Any] = {"logging_level": "fatal", "log_to_driver": False}
+CONNECT = f"import ray, sys; ray.init(sys.argv[1], **{QUIET})"
+# Starts a command of which this shell's parent is no ancestor, appends its output to the file $0 and prints its exit code. Each line that
+# comes in sends TERM, and so does the end of lines, which is that of the task; KILL follows it.
+SUPERVISOR = """exec 3<&0
+{ "$@" >>"$0" 2>&1 3<&- & run=$!
+  { while read -r line; do kill -s TERM $run; done; kill -s TERM $run; sleep 60; kill -s KILL 0; } <&3 >/dev/null 2>&1 & guard=$!
+  wait $run; code=$?; kill -s KILL $guard; echo $code; } 2>/dev/null &"""
+
+
+class RayJobs(Jobs):
+    """See ``protocols.Executor``.
+
+    Args:
+        address: ``auto``: the cluster that this machine belongs to; ``local``: one on this machine, for this sweep alone; or host and port.
+        slots: runs at once, at work or waiting for a node; ``auto``: what the cluster has room for at the start.
+        slots_per_gpu: runs that share a GPU, where the cluster has any.
+        cpus: cores, and so threads, of a run.
+    """
+
+    def __init__(self, address: str = "auto", slots: int | str = "auto", slots_per_gpu: int = 1, cpus: int = 1) -> None:
+        super().__init__("ray", 0 if slots == "auto" else int(slots), cpus)
+        self._address, self._gpu = address, 1 / slots_per_gpu  # of a run
+        self._tasks: dict[str, tuple[Any, Path]] = {}  # by id: what Ray calls it, and its folder
+
+    def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
+        if find_spec("ray") is None:
+            raise ConfigError("executor=ray needs Ray, which is not installed: pip install 'gptshake[ray]'")
+        super().open(target, modules)
+        os.environ.update(CALM)
+        import ray
+
+        self._ray: Any = ray
+        if self._address == "local":
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            ray.init("local", include_dashboard=False, object_store_memory=LOCAL_STORE, **QUIET)
+        else:
+            self._try_address()
+            ray.init(self._address, **QUIET)
+        SIGNALS.install()  # Ray has put its own handler in front
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # whatever a node's Python has installed
+        self._task = ray.remote(max_retries=0)(_supervise)
+        if not ray.cluster_resources().get("GPU"):
+            self._gpu = 0.0
+
+    def _try_address(self) -> None:
+        """Connect to the cluster in a process that can be given up."""
+        trial = Command([sys.executable, "-c", CONNECT, self._address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = trial.wait(ANSWER_S)
+        trial.kill()
+        if end is None or end.status != "ok":
+            raise ConfigError(
+                f"No Ray cluster answers at hydra.sweeper.executor.address={self._address} (tried for at most {ANSWER_S:g} s), or this machine "
+                "is not one of its nodes: ray start --address=<host>:<port> makes it one. address=local starts a cluster for this sweep alone."
+            )
+
+    def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
+        if device not in (None, "cuda"):
+            self._gpu = 0.0
+        if not self._slots:
+            has = self._ray.cluster_resources()
+            room = {"CPU": self.threads, "GPU": self._gpu}
+            self._slots = max(1, min(int(has.get(name, 0) / share) for name, share in room.items() if share))
+        return super().allot(device, memory, most)
+
+    def submit(self, folder: Path, command: Sequence[str]) -> str:
+        task = self._task.options(num_cpus=self.threads, num_gpus=self._gpu, name=f"gptshake {folder.name}")
+        identity = command[-1][:8]
+        self._tasks[identity] = task.remote(list(command), str(folder), str(Path.cwd()), self.environment()), folder
+        return identity
+
+    def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
+        return {identity: self._state(*self._tasks[identity]) for identity in ids if identity in self._tasks}
+
+    def ask(self, ids: Sequence[str]) -> None:
+        for identity in ids:
+            if identity in self._tasks:
+                self._ray.cancel(self._tasks[identity][0])
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        for identity in ids:
+            if identity in self._tasks:
+                remove_task(self._tasks[identity][1])  # so it is not asked to stop, but killed
+        self.ask(ids)
+
+    def close(self) -> None:
+        super().close()
+        self._ray.shutdown()
+
+    def _state(self, task: Any, folder: Path) -> JobState:
+        """No text of Ray's own goes further, as there are addresses of nodes in it."""
+        errors = self._ray.exceptions
+        try:
+            if not self._ray.wait([task], timeout=0)[0]:
+                needs = f"{self.threads} free CPU" + (f" and {self._gpu:.3g} of a GPU" if self._gpu else "")
+                return JobState("running", "") if is_running(folder) else JobState("waiting", f"for a node with {needs}")
+            end = self._ray.get(task)
+        except errors.TaskCancelledError:
+            return JobState("ended", "cancelled")
+        except errors.RayTaskError as error:
+            return JobState("ended", f"{type(error.cause).__name__}: {error.cause}")
+        except errors.RayError as error:
+            return JobState("lost", type(error).__name__)
+        if isinstance(end, str):
+            raise ConfigError(end)
+        return JobState("ended", outcome_of(128 - end).reason if end > 128 else f"exit code {end}")
+
+
+def _supervise(command: list[str], folder: str, cwd: str, environment: dict[str, str]) -> int | str:
+    """In a worker of Ray: let the run live, pass on what Ray is asked to cancel, and return its exit code, or what is missing here."""
+    if unseen := [path for path in (folder, cwd, command[0]) if not os.path.exists(path)]:  # noqa: PTH110 -- pickled with all it uses
+        return (
+            f"The node {socket.gethostname()} of the Ray cluster does not see {unseen[0]}: the studies (paths.multirun), the working directory "
+            "and the installation must have the same path on all nodes."
+        )
+    gpus = {name: value for name, value in os.environ.items() if name.endswith("VISIBLE_DEVICES")}  # Ray's choice
+    shell = ["sh", "-c", SUPERVISOR, f"{folder}/output", *command]
+    supervisor: Any = subprocess.Popen(
+        shell, cwd=cwd, env=environment | gpus, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
+    )
+    supervisor.wait()
+    while True:
+        try:
+            if select.select([supervisor.stdout], [], [], 0.2)[0]:
+                return int(supervisor.stdout.read() or 128 + signal.SIGKILL)
+        except KeyboardInterrupt:
+            if os.path.exists(f"{folder}/job.json"):  # noqa: PTH110
+                supervisor.stdin.write(b"\n")
+            else:
+                os.killpg(supervisor.pid, signal.SIGKILL)

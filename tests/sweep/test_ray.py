@@ -1,0 +1,100 @@
+"""What only Ray does, on a real cluster of two nodes with numbers for CPUs and GPUs: nodes that die and join, shares of a GPU, its refusals."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deeds import deed
+from ray_cluster import RayCluster
+from slurm_cluster import until
+
+from gptshake.errors import ConfigError
+from gptshake.sweep.executor import jobs, ray
+from gptshake.sweep.executor.ray import RayJobs
+
+
+@pytest.fixture
+def made(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes executors, opened for deeds, of which nothing is known that would need no GPU."""
+    for name, value in (("POLL_S", 0.2), ("LATE_S", 0.5)):
+        monkeypatch.setattr(jobs, name, value)
+    executors: list[RayJobs] = []
+
+    def make(**options: Any) -> RayJobs:
+        executors.append(RayJobs(ray_cluster.address, **options))
+        executors[-1].open(deed, [])
+        executors[-1].allot(None, None, None)
+        return executors[-1]
+
+    yield make
+    for executor in reversed(executors):  # Ray has one connection for all, which the first to close takes away
+        executor.close()
+
+
+def at_work(folder: Path) -> int:
+    return len(list(folder.glob("*/child.lock")))
+
+
+@pytest.mark.ray
+def test_runs_share_gpus_and_one_for_which_there_is_no_room_begins_when_a_node_joins(
+    made: Any, ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    counted = made(slots_per_gpu=2)
+    assert counted._slots == 4  # two GPUs, six cores
+    counted.close()
+    executor = made(slots=5, slots_per_gpu=2)
+    runs = [executor.start(["at the second try", str(tmp_path / f"file-{number}")], tmp_path / str(number)) for number in range(5)]
+    until(lambda: executor.wait(0.1) or at_work(tmp_path) == 4)
+    time.sleep(1.0)
+    (waiting,) = [run for run in runs if not executor.wait(0.1) and run.state.phase == "waiting"]
+    assert at_work(tmp_path) == 4 and waiting.state.words == "for a node with 1 free CPU and 0.5 of a GPU"
+    third = ray_cluster.add_node()
+    until(lambda: executor.wait(0.1) or (waiting.folder / "child.lock").exists())
+    ray_cluster.kill_node(third)
+
+
+@pytest.mark.ray
+def test_runs_of_a_node_that_dies_are_lost_and_no_address_of_it_is_recorded(
+    made: Any, ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third, executor = ray_cluster.add_node(), made(slots=3, cpus=2)  # one on each node
+    runs = [executor.start(["save", str(tmp_path / f"saved-{number}")], tmp_path / str(number)) for number in range(3)]
+    until(lambda: executor.wait(0.1) or at_work(tmp_path) == 3)
+    time.sleep(0.5)
+    monkeypatch.setattr(jobs, "MOST_LOSSES", 0)
+    ray_cluster.kill_node(third)
+    ended: list[Any] = []
+    until(lambda: ended.extend(executor.wait(0.1)) or ended)
+    (lost,) = ended
+    assert lost in runs and lost.outcome.status == "failed" and lost.outcome.reason.endswith("last as NodeDiedError")
+    assert (tmp_path / f"saved-{lost.folder.name}").read_text() == "saved"
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+", "".join(file.read_text() for file in lost.folder.iterdir()))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("where", ["folder", "python"])
+def test_what_a_node_does_not_see_is_named(where: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = made(slots=1)
+    submit = executor.submit
+    elsewhere = {"folder": lambda folder, command: (Path("/nowhere"), command), "python": lambda folder, command: (folder, ["/nowhere"])}
+    monkeypatch.setattr(executor, "submit", lambda *about: submit(*elsewhere[where](*about)))
+    with pytest.raises(ConfigError, match="of the Ray cluster does not see /nowhere: the studies"):
+        executor.probe(["give back", 1], tmp_path / "prepare")
+
+
+@pytest.mark.ray
+def test_an_address_that_does_not_answer_is_given_up(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "ANSWER_S", 3.0)
+    with pytest.raises(
+        ConfigError, match=r"^No Ray cluster answers at hydra.sweeper.executor.address=127.0.0.1:9 \(tried for at most 3 s\)"
+    ):
+        RayJobs("127.0.0.1:9").open(deed, [])
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs Ray, which is not installed: pip install 'gptshake\[ray\]'"):
+        RayJobs().open(deed, [])
