@@ -75,7 +75,7 @@ def trackers(session: nox.Session) -> None:
 @nox.session
 def slurm(session: nox.Session) -> None:
     """Run the tests of ``executor=slurm`` on a Slurm of two nodes that starts for them; as root, with Debian's slurmctld, slurmd, slurm-client, munge."""
-    run(session, "-m", "pytest", "-m", "slurm")
+    run(session, "-m", "pytest", *WORKERS, "-m", "slurm", "tests/sweep/test_executors.py", "tests/end_to_end/test_slurm.py")
 
 
 @nox.session
