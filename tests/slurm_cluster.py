@@ -1,5 +1,6 @@
 """A Slurm of two nodes on this machine, in a folder and on ports of its own: munged, slurmctld and a slurmd for each node."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -101,15 +102,16 @@ class Cluster:
             for one in (int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), pid):  # what watches it, too
                 os.kill(one, signal.SIGKILL)
 
-    def processes(self, node: str) -> list[int]:
-        """What the jobs of a node run."""
+    def processes(self, node: str = "", name: str = "") -> list[int]:
+        """What the jobs of a node run, or the processes of this cluster with this name."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                variables = (process / "environ").read_bytes().split(b"\0")
+                variables, comm = (process / "environ").read_bytes().split(b"\0"), (process / "comm").read_text().strip()
             except OSError:
                 continue
-            if {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode()} <= set(variables):
+            fits = comm == name if name else f"SLURMD_NODENAME={node}".encode() in variables
+            if fits and f"SLURM_CONF={self.conf}".encode() in variables:
                 found.append(int(process.name))
         return found
 
@@ -122,9 +124,9 @@ class Cluster:
         self._run("scancel", *options, identity)
 
     def close(self) -> None:
-        for file in self.folder.glob("*.pid"):
-            try:
-                os.kill(int(file.read_text()), signal.SIGKILL)
-            except (OSError, ValueError):
-                continue
+        daemons = [int(file.read_text()) for file in self.folder.glob("*.pid")]
+        steps = self.processes(name="slurmstepd")  # one that has not reported its end yet would try for ever
+        for pid in [*daemons, *steps, *(pid for node in NODES for pid in self.processes(node))]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
