@@ -22,7 +22,7 @@ from gptshake.data.source.files import TextFiles
 from gptshake.data.source.wiki import Wiki
 from gptshake.data.split import by_documents, by_rank, has_text, id_hash
 from gptshake.data.store import TokenStore
-from gptshake.errors import ConfigError, DataError
+from gptshake.errors import DataError
 from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.char import CharTrainer
 
@@ -328,13 +328,6 @@ def test_a_split_without_tokens_is_a_sentence_with_a_way_out(
 ) -> None:
     with pytest.raises(DataError, match=sentence):
         opener(memory(texts), **options)
-
-
-def test_a_split_rule_without_sense_is_refused_before_anything_is_read(opener: Any, memory: Any) -> None:
-    source = memory({"a": BOOK})
-    with pytest.raises(ConfigError):
-        opener(source, val_fraction=0)
-    assert source.reads == 0 and not opener.cache.exists()
 
 
 @pytest.mark.parametrize(
