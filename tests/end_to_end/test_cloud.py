@@ -28,7 +28,7 @@ def task_file(folder: Path) -> dict[str, Any]:
 
 def arguments(task: dict[str, Any]) -> list[str]:
     """The command line in a task file, as gptshake parses it there."""
-    words = shlex.split(task["run"].partition("train=(")[2].partition(")\n# Restores")[0].replace("\\\n", ""))
+    words = shlex.split(task["run"].partition("train=(")[2].partition(")\nlinked()")[0].replace("\\\n", ""))
     argv = parse(words[1:]).argv()
     return [word for word in argv if not word.startswith("dirty=")]  # there if this checkout has uncommitted changes
 
@@ -44,6 +44,16 @@ def test_the_file_holds_the_command_that_was_typed_and_the_price_of_the_plan(com
     assert task["file_mounts"] == {"~/gptshake-inputs/0-book.txt": str(book)}
     assert task["resources"]["use_spot"] and task["resources"]["disk_size"] >= 40 and "limit=180m" in task["run"]
     assert [file.suffix for file in sorted(tmp_path.glob("cloud/*"))] == [".sh", ".yaml"] and not (tmp_path / "runs").exists()
+
+
+def test_another_text_or_another_code_is_another_job(commands: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    book = Path(next(word for word in words if word.startswith("data.path=")).partition("=")[2])
+    own = tmp_path / "text.txt"
+    typed = [*(word for word in words if not word.startswith("data.path=")), "data.path=text.txt", "task.cloud=vast"]
+    for text in (book.read_text(), book.read_text(), book.read_text() + "more"):
+        own.write_text(text)
+        assert commands(tmp_path, *typed).code == 0
+    assert len(list(tmp_path.glob("cloud/*.yaml"))) == 2
 
 
 def test_a_sweep_is_one_command_in_one_file(commands: Any, words: tuple[str, ...], tmp_path: Path) -> None:

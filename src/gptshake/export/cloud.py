@@ -175,13 +175,9 @@ def vast_script(job: Job) -> str:
     file, (_, offers) = f"{job.name}-vast.sh", GPUS[job.gpu]
     query = f"gpu_name in [{','.join(map(json.dumps, offers))}] gpu_ram>={KNOWN_GPUS[job.gpu].memory / 1.1e9:.0f} num_gpus={job.gpus} "
     query += f"disk_space>={job.disk_gb} cuda_vers>={CUDA} cpu_arch=amd64 reliability>0.98 inet_down>=200"
-    if job.origin:
-        url, commit = map(shlex.quote, job.origin)
-        code = f"test -d gptshake/.git || git clone {url} gptshake; cd gptshake; git fetch -q; git checkout -q --detach {commit}"
-        code = f"remote {shlex.quote(code)}"
-    else:
-        code = f"send --filter=':- .gitignore' --exclude=.venv {shlex.quote(str(job.root))}/ \"$host:gptshake/\""
-    inputs = [f'send {shlex.quote(str(path))}{"/" * path.is_dir()} "$host:{name}"' for name, path in job.files.items()]
+    sources = f"copy --filter=':- .gitignore' --exclude='.env*' --exclude=/.git/config --exclude=.venv {shlex.quote(str(job.root))}/"
+    sent = [f'{sources} "$host:gptshake/"']
+    sent += [f'copy {shlex.quote(str(path))}{"/" * path.is_dir()} "$host:{name}"' for name, path in job.files.items()]
     values: dict[str, Any] = {"name": job.name, "price": job.price, "confirm": job.confirm, "query": query, "image": f"python:{PYTHON}"}
     values |= {"disk": job.disk_gb, "secrets": " ".join(job.secrets), "seconds": f"{60 * job.sync_minutes:g}"}
     return f"""\
@@ -189,19 +185,21 @@ def vast_script(job: Job) -> str:
 # {job.price}
 # A run at Vast by its own command line, for those who do not use SkyPilot (pip install vastai; vastai create ssh-key):
 #   bash {file}                lists offers
-#   bash {file} <offer>        rents one, trains there, copies the results here and destroys the instance at the end
-#   INSTANCE=<id> bash {file}  connects again to an instance that it has rented
-# Vast charges until the instance is destroyed: if this script was stopped, connect again, or vastai destroy instance <id>.
+#   bash {file} rent <offer>   rents one, starts the training, then does what fetch does
+#   bash {file} fetch <id>     copies the results of an instance here until it has ended, and destroys it; sends nothing
+#   bash {file} destroy <id>   ends it now
+# Vast charges until the instance is destroyed. If this script was stopped, the training goes on: fetch it, or destroy it.
 {_assigned(values)}
-send_code() {{ {code}; }}
-send_inputs() {{ {"; ".join([*inputs, ":"])}; }}
+send() {{
+  {f"{chr(10)}  ".join(sent)}
+}}
 install_script() {{ cat <<'INSTALL'
 {_install_script("~/gptshake")}INSTALL
 }}
 run_script() {{ cat <<'RUN'
 {_run_script(job, "~/gptshake", "")}RUN
 }}
-{_shell("vast")}"""
+{_shell("link")}{_shell("vast")}"""
 
 
 def _target(job: Job) -> tuple[str, dict[str, str], dict[str, Any]]:
@@ -234,7 +232,7 @@ def _run_script(job: Job, sources: str, place: str) -> str:
         program += "--master_addr=\"${SKYPILOT_NODE_IPS%%$'\\n'*}\" --master_port=29500 -m gptshake"
     train = " \\\n  ".join([program, *map(shlex.quote, job.command)])
     values = {"place": place, "seconds": f"{60 * job.sync_minutes:g}", "limit": f"{60 * job.hours:.0f}m"}
-    return f"{_assigned(values)}\ntrain=({train})\n{_shell('run')}"
+    return f"{_assigned(values)}\ntrain=({train})\n{_shell('link')}{_shell('run')}"
 
 
 def _assigned(values: Mapping[str, Any]) -> str:

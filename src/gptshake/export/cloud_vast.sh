@@ -1,52 +1,72 @@
 set -euo pipefail
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
-
-[ ! -e "$name/finished" ] || { echo "finished earlier: $name/ has the results"; exit; }
-
-# 1. Offers, the cheapest first
-if [ -z "${1:-}${INSTANCE:-}" ]; then
-  vastai search offers "$query" -o dph --storage "$disk"
-  exit
-fi
-
-# 2. Rent
-if [ -z "${INSTANCE:-}" ]; then
-  read -r -p "$price Type $confirm to rent: " typed
-  [ "$typed" = "$confirm" ] || { echo "nothing is rented"; exit 1; }
-  INSTANCE=$(vastai create instance "$1" --image "$image" --disk "$disk" --ssh --direct --label "$name" --cancel-unavail --raw | field new_contract)
-fi
-echo "instance $INSTANCE; to end it at once: vastai destroy instance $INSTANCE"
-until [ "$(vastai show instance "$INSTANCE" --raw | field actual_status)" = running ]; do sleep 10; done
-url=$(vastai ssh-url "$INSTANCE")  # ssh://root@address:port
-host=${url#ssh://}; port=${host##*:}; host=${host%:*}
-ssh=(ssh -p "$port" -o StrictHostKeyChecking=accept-new -o ServerAliveInterval=30 -o ConnectTimeout=20)
+destroy() { vastai destroy instance "$id" <<< y; }  # newer versions ask
+charged() { echo "instance $id runs and is charged: 'bash $0 fetch $id' copies the results and ends it, 'bash $0 destroy $id' ends it now" >&2; }
 remote() { "${ssh[@]}" "$host" "$@"; }
-send() { rsync -az -e "${ssh[*]}" "$@"; }
-until remote true; do sleep 10; done
-
-# 3. Code, inputs, secrets, and what an earlier instance has left here
-remote 'command -v rsync git >/dev/null || { apt-get update -qq && apt-get install -y -qq rsync git; }; mkdir -p gptshake-work gptshake-inputs'
-send_code
-send_inputs
-[ ! -d "$name" ] || send "$name/" "$host:gptshake-work/"
-for secret in $secrets; do printf 'export %s=%q\n' "$secret" "${!secret:?set it first}"; done | remote 'umask 077; cat > .gptshake-secrets'
-
-# 4. Install, and run without this connection
-install_script | remote 'cat > gptshake-install.sh && bash gptshake-install.sh'
-run_script | remote 'cat > gptshake-run.sh'
-remote '. ./.gptshake-secrets; setsid nohup bash gptshake-run.sh >> gptshake-run.log 2>&1 < /dev/null & sleep 5'
-
-# 5. Copy here until it has ended, checkpoints first
-fetch() {
-  send --delete --include='*/' --include='**/checkpoints/**' --exclude='*' "$host:gptshake-work/" "$name/" &&
-    send --delete --exclude='checkpoints/' "$host:gptshake-work/" "$name/"
+copy() { rsync -az --no-owner --no-group -e "${ssh[*]}" "$@"; }
+soon() { for _ in {1..60}; do "$@" && return; sleep 10; done; echo "instance $id did not start in 10 minutes" >&2; return 1; }
+is_running() { [ "$(vastai show instance "$id" --raw | field actual_status)" = running ]; }
+connect() {
+  local url; url=$(vastai ssh-url "$id")  # ssh://root@address:port
+  host=${url#ssh://}; port=${host##*:}; host=${host%:*}
+  ssh=(ssh -p "$port" -o StrictHostKeyChecking=accept-new -o "UserKnownHostsFile=~/.ssh/gptshake-vast-$id" -o ServerAliveInterval=30 -o ConnectTimeout=10)
 }
-until remote 'flock -n .gptshake-running true'; do
-  fetch || echo "not copied; tried again in $seconds s"
-  sleep "$seconds"
-done
-fetch || { echo "the results could not be copied; instance $INSTANCE is kept, and charged for"; exit 1; }
-remote 'tail -n 20 gptshake-run.log'
 
-# 6. End
-vastai destroy instance "$INSTANCE" --yes
+rent() {
+  [ ! -e "$name/finished" ] || { echo "finished earlier: $name/ has the results"; exit; }
+  [ -t 0 ] || { echo "this rents a machine and asks for its price to be typed, and there is no terminal here" >&2; exit 1; }
+  for secret in $secrets; do [ -n "${!secret:-}" ] || { echo "$secret is not set, and the run needs it: export it" >&2; exit 1; }; done
+  read -r -p "$price Type $confirm to rent: " typed
+  [ "${typed#$}" = "$confirm" ] || { echo "nothing is rented"; exit 1; }
+  id=; trap unstarted EXIT
+  id=$(vastai create instance "$1" --image "$image" --disk "$disk" --ssh --direct --label "$name" --cancel-unavail --raw | field new_contract)
+  echo "instance $id is rented"
+  soon is_running
+  connect
+  soon remote true
+  remote 'command -v rsync git >/dev/null || { apt-get update -qq && apt-get install -y -qq rsync git; }; mkdir -p gptshake-work gptshake-inputs'
+  send
+  [ ! -d "$name" ] || copy "$name/" "$host:gptshake-work/"  # what an earlier instance has left
+  install_script | remote 'cat > gptshake-install.sh && bash gptshake-install.sh'
+  run_script | remote 'cat > gptshake-run.sh'
+  for secret in $secrets; do printf 'export %s=%q\n' "$secret" "${!secret}"; done |  # never on its disk
+    remote "bash -c '. /dev/stdin; setsid nohup bash gptshake-run.sh > gptshake-run.log 2>&1 < /dev/null & sleep 5'"
+  echo "started; Ctrl-C here ends the copying alone"
+}
+
+unstarted() {  # nothing is on it yet that could be lost
+  if [ -z "$id" ]; then echo "whether something was rented is not known: vastai show instances" >&2
+  elif destroy; then echo "nothing was started, and instance $id is destroyed" >&2
+  else charged; fi
+}
+
+fetch() {  # in the order of the machine's own copies
+  local rest=(--exclude='.*.????????' --exclude=lease.json --exclude=run.lock --exclude='checkpoints/')
+  rest+=(--include='/runs/***' --include='/multirun/***' --include=/finished --exclude='*')
+  { declare -f linked; echo 'cd ~/gptshake-work && { linked || linked; }'; } | remote 'bash -s' &&
+    copy "${rest[@]}" "$host:gptshake-work/" "$name/" &&
+    copy --delete --include='*/' --include='**/checkpoints/**' --exclude='*' "$host:gptshake-work/.checkpoints/" "$name/"
+}
+
+follow() {  # copies here until the training has ended, and destroys; sends nothing
+  trap charged EXIT
+  remote 'test -e gptshake-run.log' || { echo "nothing was started there, or it cannot be reached" >&2; exit 1; }
+  until remote 'flock -n .gptshake-running true'; do
+    fetch || echo "not all was copied; tried again in $seconds s"
+    sleep "$seconds"
+  done
+  fetch || { echo "the results could not be copied" >&2; exit 1; }
+  remote 'tail -n 20 gptshake-run.log'
+  destroy
+  trap - EXIT
+  [ -e "$name/finished" ] || { echo "it ended without having finished; rent again to continue it" >&2; exit 1; }
+}
+
+id=${2:-}
+case "${1:-offers}${2:+ with}" in
+  offers) vastai search offers "$query" -o dph --storage "$disk" ;;  # the cheapest first
+  "rent with") rent "$2"; follow ;;
+  "fetch with") connect; follow ;;
+  "destroy with") destroy ;;
+  *) echo "bash $0 [rent <offer> | fetch <instance> | destroy <instance>]" >&2; exit 2 ;;
+esac

@@ -24,7 +24,7 @@ from gptshake.estimate.budget import AUTO
 from gptshake.estimate.forecast import CHECKPOINTS
 from gptshake.export import cloud
 from gptshake.export.hub import HF
-from gptshake.files import expanded, write_atomic
+from gptshake.files import expanded, sha256, sha256_text, write_atomic
 from gptshake.keys import key_of
 from gptshake.record.git import checkout_root, on_remote
 from gptshake.redaction import redact, redact_code
@@ -91,7 +91,7 @@ def _job(context: Context) -> cloud.Job:
     if "resume=auto" not in command and task.hours is None:
         raise ConfigError("How long a sweep takes is not known before: give task.hours=, after which it is stopped.")
     name = re.sub(r"[^a-z0-9]+", "-", f"gptshake-{spec.choices['model']}-{spec.choices['data']}".lower())
-    name += f"-{hashlib.sha256(chr(0).join(command).encode()).hexdigest()[:8]}"
+    name += f"-{_identity(context, command, files)[:8]}"
     if spec.local_conf:
         files[cloud.WORK] = (expanded(task.folder) / f"{name}-files").absolute()
     known = word in cloud.CLOUDS and cloud.CLOUDS[word].spot
@@ -146,6 +146,15 @@ def _command(context: Context, files: dict[str, Path]) -> list[str]:
         if redact_code(content, name) != content:
             raise ConfigError(f"{name} holds a secret and would be sent to another machine: write ${{oc.env:NAME}} for it.")
     return [*words, *([] if sweeps else ["resume=auto"]), *(["dirty=true"] if spec.code.files else [])]
+
+
+def _identity(context: Context, command: list[str], files: Mapping[str, Path]) -> str:
+    """One hash over all that decides the results: what another of it has left is neither restored nor continued."""
+    code, contents = context.spec.code.git, context.spec.local_conf
+    parts = [*command, str(code.get("commit")), str(code.get("diff_sha256"))]
+    parts += [f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in sorted(contents.items())]
+    parts += [f"{name}/{file.relative_to(path)} {sha256(file)}" for name, path in files.items() for file in _files_of(path)]
+    return sha256_text(chr(0).join(parts))
 
 
 def _sent(key: str, text: str, overrides: list[str], files: dict[str, Path]) -> str:
@@ -206,7 +215,11 @@ def _write(contents: Mapping[Path, str | bytes]) -> None:
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    return sum(file.stat().st_size for file in _files_of(path))
+
+
+def _files_of(path: Path) -> list[Path]:
+    return sorted(file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
 def _check_start(job: cloud.Job) -> None:
