@@ -4,8 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import chain
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -105,6 +107,34 @@ def test_ranks_that_do_not_meet_are_told_what_to_set(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(distributed, "FINDING", timedelta(seconds=1))
     with pytest.raises(TrainingError, match=rf"The 4 processes of this run did not all meet at 127.0.0.1:{port} .* set MASTER_ADDR"):
         distributed.join()
+
+
+def test_a_stranger_at_the_port_of_rank_0_takes_no_ranks_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a port scan, which may be silent or say anything."""
+    told = Queue[tuple[int, bytes]]()
+
+    class Told(Ranks):
+        def broadcast(self, order: Any = None) -> Any:
+            if order:
+                told.put(order)
+            return order or told.get()
+
+    monkeypatch.setattr(distributed, "HELLO", 0.1)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with ThreadPoolExecutor() as pool:
+        lines = pool.submit(distributed._lines, Told(0, 2))
+        port, secret = told.get()
+        strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        for stranger, words in zip(strangers[1:], (b"GET", b"?" * 20, b"?" * 20 + secret), strict=True):
+            stranger.sendall(words)
+        told.put((port, secret))
+        (here,) = distributed._lines(Told(1, 2))
+        assert list(lines.result(10).values()) == [1]
+    (there,) = lines.result()
+    assert there.getpeername()[:2] in (here.getsockname(), (f"::ffff:{here.getsockname()[0]}", here.getsockname()[1]))
+    assert strangers[0].recv(1) == b""  # it was hung up on
+    for line in (*strangers, here, there):
+        line.close()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -7,6 +7,7 @@ Numbers go through torch.distributed: gradients as the device likes it, the few 
 
 import os
 import re
+import secrets
 import socket
 import sys
 import threading
@@ -33,6 +34,7 @@ DEVICE = "GPTSHAKE_DEVICE"  # of the processes that rank 0 starts: whether they 
 FINDING = timedelta(minutes=5)  # until all ranks have found each other
 MEETING = timedelta(days=1)  # that the others then wait for rank 0, which may build a corpus first; one that is gone is noticed at once
 PATIENCE = timedelta(minutes=30)  # from the first step on; rank 0 may write a large checkpoint meanwhile
+HELLO = 5.0  # seconds that a process which connects has to say which rank it is
 GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a machine that is gone is noticed after a minute
 SPECIAL_STEPS = 0xFFFFFFF0  # Slurm's numbers of batch scripts, interactive shells and the like begin here
@@ -217,7 +219,7 @@ def join() -> Ranks:
 
     Raises:
         TrainingError: not all are there within ``FINDING``.
-        ConfigError: on rank 0, if the nodes have not equally many processes.
+        ConfigError: on rank 0, if the nodes have not equally many processes, or not the same code.
     """
     global _liveness
     import torch
@@ -244,14 +246,30 @@ def join() -> Ranks:
     finally:
         waits.cancel()
     distributed.distributed_c10d._set_pg_timeout(MEETING)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    most, least = ranks.all_reduce_max(here, -here)
-    if ranks.rank == 0 and (most != -least or size % here):
-        raise ConfigError(
-            f"The nodes have {-least} to {most} of the {size} processes: start equally many on each node, with --nproc_per_node of torchrun "
-            "or --ntasks-per-node of srun."
-        )
+    if DEVICE not in os.environ:
+        _check_nodes(ranks)
     return ranks
+
+
+def _check_nodes(ranks: Ranks) -> None:
+    """On rank 0, refuse nodes that cannot train one run together; all ranks must ask."""
+    from torch import __version__ as torch_version
+
+    from gptshake.record.provenance import code_sha256  # only here, as every command imports this module
+
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
+    counts, codes, names = zip(*ranks.gather((here, (code_sha256(), torch_version), socket.gethostname())), strict=True)
+    if ranks.rank:
+        return
+    if min(counts) != max(counts) or ranks.size % here:
+        raise ConfigError(
+            f"The nodes have {min(counts)} to {max(counts)} of the {ranks.size} processes: start equally many on each node, with "
+            "--nproc_per_node of torchrun or --ntasks-per-node of srun."
+        )
+    if other := next((rank for rank, code in enumerate(codes) if code != codes[0]), 0):
+        raise ConfigError(
+            f"Rank {other} on {names[other]} runs other code than rank 0 on {names[0]}: install the same gptshake and torch on all nodes."
+        )
 
 
 def limit_waits() -> None:
@@ -317,19 +335,32 @@ def _lines(ranks: Ranks) -> dict[socket.socket, int]:
     """Connect this rank: rank 0 with all others, the others with rank 0."""
     seconds, dual = FINDING.total_seconds(), socket.has_dualstack_ipv6()
     if ranks.rank:
-        (port,) = ranks.all_reduce_max(0)
+        told: tuple[int, bytes] = ranks.broadcast()
+        port, secret = told
         line = socket.create_connection((os.environ["MASTER_ADDR"], port), seconds)
-        line.sendall(ranks.rank.to_bytes(4, "big"))
+        line.sendall(secret + ranks.rank.to_bytes(4, "big"))
         return {line: 0}
-    lines = dict[socket.socket, int]()
+    lines, secret, until = dict[socket.socket, int](), secrets.token_bytes(16), time.monotonic() + seconds
     with socket.create_server(("", 0), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual) as server:
-        server.settimeout(seconds)
-        ranks.all_reduce_max(server.getsockname()[1])
+        ranks.broadcast((server.getsockname()[1], secret))
         while len(lines) < ranks.size - 1:
+            server.settimeout(max(0.1, until - time.monotonic()))
             line = server.accept()[0]
-            line.settimeout(seconds)
-            lines[line] = int.from_bytes(line.recv(4), "big")
+            if rank := _rank_behind(line, secret):
+                lines[line] = rank
+            else:
+                line.close()
     return lines
+
+
+def _rank_behind(line: socket.socket, secret: bytes) -> int:
+    """Which rank has connected; 0 for a stranger, such as a port scan."""
+    line.settimeout(HELLO)
+    with suppress(OSError), line.makefile("rb") as stream:
+        said = stream.read(len(secret) + 4)
+        if secrets.compare_digest(said[:-4], secret):
+            return int.from_bytes(said[-4:], "big")
+    return 0
 
 
 _liveness: Liveness | None = None

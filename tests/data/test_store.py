@@ -393,6 +393,8 @@ def test_a_copy_of_a_damaged_store_is_refused(opener: Any, memory: Any, tmp_path
     flip(store.path / "val.bin")
     with pytest.raises(DataError, match=r"cannot be used: the content of val\.bin was changed. .* data\.verify=true"):
         store.copied(folder, verify=False, say=print)
+    with pytest.raises(DataError, match=r"cannot be used: manifest\.json is missing"):
+        store.at(tmp_path / "not mounted").copied(folder, verify=False, say=print)
     assert not folder.exists()
 
 

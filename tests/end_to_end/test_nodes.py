@@ -27,6 +27,8 @@ def training_step(self, batch, number, own=GPTModule.training_step):
     return own(self, batch, number)
 GPTModule.training_step = training_step
 """
+NO_MEMORY = "from gptshake.model.gpt import GPT\ndef forward(*_, **more):\n    raise MemoryError\nGPT.forward = forward"
+OTHER_CODE = "from gptshake.record import provenance; provenance.code_sha256 = lambda: 'of an earlier version'"
 ELSEWHERE = "import gptshake.setup.run as run; from pathlib import Path; run.store_folder = lambda *_, **options: Path('elsewhere')"
 
 
@@ -105,28 +107,36 @@ def test_a_task_of_srun_that_is_killed_ends_the_others_and_the_run_goes_on_on_mo
 
 
 @pytest.mark.parametrize(
-    ("words", "layout", "code", "sentence"),
+    ("words", "layout", "before", "sentence"),
     [
-        (("data.batch_size=6",), (2, 1), 2, "The nodes have 1 to 2 of the 3 processes: start equally many on each node"),
-        (("data.batch_size=7",), (1, 1), 2, "A batch of 7 sequences cannot be shared by 2 devices"),
+        (("data.batch_size=6",), (2, 1), "", "The nodes have 1 to 2 of the 3 processes: start equally many on each node"),
+        (("data.batch_size=7",), (1, 1), "", "A batch of 7 sequences cannot be shared by 2 devices"),
+        ((), (1, 1), OTHER_CODE, f"Rank 1 on {socket.gethostname()} runs other code than rank 0"),
     ],
 )
 def test_what_cannot_be_shared_ends_all_tasks_with_a_sentence(
-    commands: Any, tmp_path: Path, text: tuple[str, ...], words: tuple[str, ...], layout: tuple[int, ...], code: int, sentence: str
+    commands: Any, tmp_path: Path, text: tuple[str, ...], words: tuple[str, ...], layout: tuple[int, ...], before: str, sentence: str
 ) -> None:
-    first, *others = srun(commands, tmp_path, *text, *DDP, *words, layout=layout)
-    assert first.code == code and first.error.startswith(sentence)
+    first, *others = srun(commands, tmp_path, *text, *DDP, *words, layout=layout, before={1: before})
+    assert first.code == 2 and first.error.startswith(sentence)
     assert all(other.code == 1 and "Rank 0 of" in other.error for other in others)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_node_without_the_tokens_is_named(commands: Any, tmp_path: Path, text: tuple[str, ...], the_run: Callable[[Path], Any]) -> None:
-    first, _ = srun(commands, tmp_path, *text, *DDP, before={1: ELSEWHERE})
-    assert first.code != 0
-    assert first.error.startswith(
-        f"On {socket.gethostname()} the token store elsewhere cannot be used: manifest.json is missing. Put paths.cache"
-    )
+    sentence = f"On {socket.gethostname()} the token store elsewhere cannot be used: manifest.json is missing. Put paths.cache"
+    first, second = srun(commands, tmp_path, *text, *DDP, before={1: ELSEWHERE})
+    assert (first.code, second.code) == (2, 2)
+    assert first.error.startswith(sentence) and second.error.startswith(f"rank 1: {sentence}")
     assert the_run(tmp_path).info["status"] == "failed" and the_run(tmp_path).steps == []
+
+
+def test_a_task_of_srun_that_alone_has_no_memory_says_so_and_ends_the_others(commands: Any, tmp_path: Path, text: tuple[str, ...]) -> None:
+    first, second = srun(commands, tmp_path, *text, *DDP, before={1: NO_MEMORY})
+    assert (first.code, second.code) == (1, 1)
+    assert first.error.startswith("Rank 1 of 2 ended early") and second.error.startswith(
+        "rank 1: There is not enough memory for 2 sequences"
+    )
 
 
 def test_in_a_batch_script_of_slurm_a_run_is_alone_and_lightning_does_not_take_its_signals(

@@ -149,7 +149,7 @@ class TokenStore:
 
         def build(path: Path) -> None:
             say(f"copying the token store of {self.label} to {folder} ...")
-            for file in self.path.iterdir():
+            for file in self.path.glob("*"):  # none, where there is no such folder
                 shutil.copyfile(file, path / file.name)
             if problem := self.at(path).problem(verify=True):
                 raise DataError(

@@ -43,7 +43,6 @@ from gptshake.training.config import TrainerConfig
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-    from omegaconf import DictConfig
 
     from gptshake.data.module import TokenDataModule
     from gptshake.data.store import TokenStore
@@ -89,9 +88,8 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             set_torch(cfg)
             for line in context.lines:
                 run.log(line)
-            if distributed.nodes() == 1 and (
-                device != "cpu" or spec.trial is None
-            ):  # other nodes have counters of their own; trials share the CPU
+            # Other nodes have counters of their own; trials share the CPU.
+            if distributed.nodes() == 1 and (device != "cpu" or spec.trial is None):
                 run.meter = energy.Meter(energy.counters_of(device, trainer.devices))
             base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
             model, data = network(cfg, store), data_module(cfg, store, budget, context.ranks)
@@ -135,8 +133,12 @@ def follow() -> None:
         cfg, spec, store, budget, info, start, row = order
         SIGNALS.install()  # until now a signal ended this process at once
         store = store.at(store_folder(cfg, store.key))
-        if any(ranks.gather("" if int(os.environ["LOCAL_RANK"]) else _lacking(cfg, spec.path, store))):
-            raise DataError("a node lacks something")
+        lacking = "" if int(os.environ["LOCAL_RANK"]) else _lacking(cfg, spec.path, store)
+        if any(ranks.gather(lacking)):
+            distributed.leave()  # rank 0 says it, too
+            if lacking:
+                raise DataError(lacking)
+            return
         distributed.limit_waits()
         context = Context(cfg, spec, lambda _: store, lambda _: budget, ranks=ranks, row=row)
         context.run = NullRun(spec.path, info)
@@ -150,7 +152,11 @@ def follow() -> None:
             fit.fit(module, data.train_dataloader(), ckpt_path=start, weights_only=True)
         _test(module, data)
         distributed.leave()
-    except (DataError, Pruned, TrainingError):
+    except (Pruned, TrainingError) as error:
+        from gptshake.training.device import out_of_memory
+
+        if error.__cause__ and out_of_memory(error.__cause__):  # on this rank
+            raise
         distributed.leave()  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:
         if lost := distributed.connection_ended(error):
@@ -168,7 +174,7 @@ def _lacking(cfg: DictConfig, run_dir: Path, store: TokenStore) -> str:
         return f"On {node} there is no run directory {run_dir.absolute()}: put paths.runs on a file system that all nodes share."
     try:
         copy_to_node(cfg, store.at(store_folder(cfg, store.key, shared=True)))
-        problem = store.problem() or ""
+        problem = store.problem(verify=cfg.data.get("verify", False)) or ""
     except GptshakeError as error:
         problem = first_line(error)
     return problem and (
