@@ -124,6 +124,7 @@ class Command:
 
     def __init__(self, parent: "Commands", pid: int, out: Path, err: Path) -> None:
         self.parent, self.pid, self._out, self._err = parent, pid, out, err
+        self._code: int | None = None
 
     def output(self) -> str:
         """What it has printed so far."""
@@ -133,15 +134,22 @@ class Command:
         """Wait until it has printed a text."""
         limit = time.monotonic() + seconds
         while text not in self.output():
-            assert time.monotonic() < limit, f"never printed {text!r}:\n{self.output()}\n{self._err.read_text()}"
+            alive = time.monotonic() < limit and self.code() is None
+            assert alive or text in self.output(), f"never printed {text!r}:\n{self.output()}\n{self._err.read_text()}"
             time.sleep(0.01)
 
     def signal(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
+    def code(self, seconds: float = 0.0) -> int | None:
+        """Its exit code; None if it is still at work after so long."""
+        if self._code is None:
+            self._code = self.parent.ask({"wait": self.pid, "seconds": seconds})
+        return self._code
+
     def wait(self, seconds: float = 120.0) -> Done:
         """Its end; killed if it does not come."""
-        code = self.parent.ask({"wait": self.pid, "seconds": seconds})
+        code = self.code(seconds)
         if code is None:
             os.kill(self.pid, signal.SIGKILL)
             self.parent.ask({"wait": self.pid, "seconds": 5})

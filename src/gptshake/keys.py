@@ -23,8 +23,9 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         (
             RESUME,
-        ),  # of a text the fingerprint must be the same; devices, strategy and threads change rounding; limits: see setup/lifecycle.py
-        "data.path data.documents.path trainer.devices trainer.strategy trainer.threads trainer.max_steps trainer.max_epochs "
+        ),  # of a text the fingerprint must be the same; devices, strategy and threads change rounding; limits: see setup/lifecycle.py;
+        # of the vocabulary the tokenizer decides
+        "model.vocab_size data.path data.documents.path trainer.devices trainer.strategy trainer.threads trainer.max_steps trainer.max_epochs "
         "trainer.max_tokens trainer.max_time trainer.patience",
     ),
 )

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from gptshake.config.compose_errors import checked_compose
 from gptshake.config.overrides import freeze, refuse_differences, resumed_overrides
+from gptshake.config.validate import check
 from gptshake.errors import RecordError
 from gptshake.redaction import redacted
 
@@ -66,3 +67,10 @@ def test_a_resumed_run_keeps_the_schedule_rate_and_warm_up_that_were_the_default
     ):
         typed = ["scheduler=wsd"]
         refuse_differences(checked_compose([*resumed_overrides(run, typed), *typed]), run)
+
+
+def test_a_run_that_began_with_a_vocabulary_that_had_no_effect_is_resumed_without_it(tmp_path: Path) -> None:
+    run = began(tmp_path / "run", ["model=tiny", "data=shakespeare_char", "model.vocab_size=3"], cleaning=True)
+    resumed = checked_compose(resumed_overrides(run))
+    check(resumed)
+    refuse_differences(resumed, run)

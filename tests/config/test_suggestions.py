@@ -84,6 +84,11 @@ def test_a_key_is_found_before_its_group_has_an_option(key: str) -> None:
         checked_compose([f"{key.partition('.')[2]}=3"])
 
 
+def test_a_range_is_found_among_the_ranges() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean search_space\.optimizer\.lr\?"):
+        checked_compose(["search_space.optimizer.lrr=3"])
+
+
 def test_every_name_that_is_proposed_exists() -> None:
     there = {
         line.partition("=")[0].strip()
@@ -108,6 +113,7 @@ WRONG = {
     "model.vocab_size=3": "model.vocab_size=3 is not for a run: its tokenizer decides",
     "paths.run_dir=a/../..": "paths.run_dir=a/../.. leads through a folder that is not there: write paths.run_dir=..",
     "paths.cache=a/../b/c": "paths.cache=a/../b/c leads through a folder that is not there: write paths.cache=b/c",
+    "task=runs task.html=a/../b.html": "task.html=a/../b.html leads through a folder that is not there: write task.html=b.html",
     "callbacks.samples.times=-1": "callbacks.samples.times=-1 cannot work",
     "callbacks.samples.top_p=7": "callbacks.samples.top_p=7 cannot work",
     "+callbacks.samples.typo=1": "callbacks.samples.typo: there is no such key",

@@ -31,7 +31,7 @@ def test_workers_change_no_loss_and_a_signal_to_all_of_them_stops_as_exactly(
     process = commands.start(shared, *words, "data.workers=2")
     until = time.monotonic() + 60
     while not [file for file in shared.glob("runs/*/metrics.csv") if len(file.read_text().splitlines()) > 10]:
-        assert time.monotonic() < until
+        assert time.monotonic() < until and process.code() is None, process.output()
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     stopped = process.wait(60)

@@ -179,11 +179,8 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
     if text.startswith("+") or key in (*SWEEPER_KEYS, *there):
         return f"{text}: {_plain(first_line(error.__cause__ or error))}"
     here = known_key(key, value)
-    settable = [
-        *(name for name in there if not name.startswith(("preset.", "search_space."))),
-        *SWEEPER_KEYS,
-        *part_keys(),
-    ]  # lr is optimizer.lr
+    other = ("preset.",) if group == "search_space" else ("preset.", "search_space.")  # lr is optimizer.lr
+    settable = [*(name for name in there if not name.startswith(other)), *SWEEPER_KEYS, *part_keys()]
     node = _selected(base, parent) if parent else base
     names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     beside = f" {parent or 'The root'} has: {', '.join(names)}." if names else ""

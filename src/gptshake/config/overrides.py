@@ -129,8 +129,8 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         key = key_of(text)
         group = key.partition(".")[0]
         of_option = group in ("callbacks", "logger") and not text.startswith(f"{group}=")
-        if key in ("dirty", "resume", "paths.run_dir") or (of_option and group in new_keys):
-            continue  # of that run alone; or another option of the group was typed, which may not have the key
+        if key in ("dirty", "resume", "paths.run_dir", "model.vocab_size") or (of_option and group in new_keys):
+            continue  # of that run alone, or without effect; or another option of the group was typed, which may not have the key
         if key.startswith("callbacks.notify.") and not ours:
             continue  # it runs or calls something, of which no number depends
         if SECRET in text:

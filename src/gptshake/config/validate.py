@@ -31,6 +31,7 @@ from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _EXAMPLES = {"model": "tiny", "data": "wiki_char", "tokenizer": "char"}
+_WRITTEN = ("folder", "file", "html", "csv", "jsonl", "pictures")  # keys of tasks that say where a result goes
 MOST_PER_CORE = 16  # threads or processes; a record from a larger machine may ask for more than there are
 
 
@@ -158,11 +159,10 @@ def _check_combinations(cfg: DictConfig) -> None:
             raise ConfigError(f"{group}={cfg[group]} is no option: {list_options(group)}")
     if lacking := [name for name in ("runs", "multirun", "cache", "run_dir") if name not in cfg.paths]:
         raise ConfigError(f"paths.{lacking[0]} has no value: begin a file of your own in conf/paths with defaults: [default, _self_].")
-    for name, folder in ((str(name), expanded(str(value))) for name, value in cfg.paths.items()):
+    places = {f"paths.{name}": value for name, value in cfg.paths.items()} | {f"task.{name}": cfg.task.get(name) for name in _WRITTEN}
+    for key, folder in ((key, expanded(value)) for key, value in places.items() if isinstance(value, str)):
         if any(part.name == ".." and not part.exists() for part in (folder, *folder.parents)):
-            raise ConfigError(
-                f"paths.{name}={folder} leads through a folder that is not there: write paths.{name}={os.path.normpath(folder)} instead."
-            )
+            raise ConfigError(f"{key}={folder} leads through a folder that is not there: write {key}={os.path.normpath(folder)} instead.")
     data: Any = cfg.data or {}
     model: Any = cfg.model or {}
     val, test = data.get("val_fraction", 0), data.get("test_fraction", 0)
