@@ -115,7 +115,11 @@ class Trials(Host):
         model, trainer = costs.model_costs(cfg, store.tokenizer.vocab_size), cfg.trainer
         speed, overhead = costs.speed_here(store, cfg, budget), costs.overhead(cfg, store, model, budget)
         parts = run_seconds(budget.steps, budget.accumulation, speed, overhead)
-        frozen = resolve.resolved_source(cfg) | {f"trainer.{key}": trainer[key] for key in ("accelerator", "precision")}
+        frozen = (
+            resolve.resolved_source(cfg)
+            | resolve.resolved_starts(cfg)
+            | {f"trainer.{key}": trainer[key] for key in ("accelerator", "precision")}
+        )
         if budget.measured:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
         device = device_of(cfg)

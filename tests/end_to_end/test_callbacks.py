@@ -204,8 +204,18 @@ def test_a_metric_with_the_name_of_ours_or_of_several_values_is_refused(commands
         assert done.code != 0 and said in done.error, done.err
 
 
-@pytest.mark.parametrize("part", ["+callbacks.mine={_target_: pytorch_lightning.callbacks.Nope}", "optimizer._target_=torch.optim.Nope"])
-def test_a_part_that_its_module_lacks_is_refused_before_anything_is_written(part: str, commands: Any, small: Any, tmp_path: Path) -> None:
+NO_PART = {
+    "+callbacks.mine={_target_: pytorch_lightning.callbacks.Nope}": "Nope cannot be imported",
+    "optimizer._target_=torch.optim.Nope": "Nope cannot be imported",
+    "optimizer._target_=json.dumps": "json.dumps makes no optimizer of named parameters",
+    "scheduler._target_=json.dumps": "json.dumps cannot stand here: it is called with tokens, total",
+    "data._target_=json.dumps": "json.dumps cannot stand here: it is called with store",
+    "+callbacks.mine={_target_: pytorch_lightning.callbacks.Timer, typo: 1}": "Timer cannot stand here: it is called with typo",
+}
+
+
+@pytest.mark.parametrize("part", NO_PART)
+def test_a_part_that_cannot_be_built_is_refused_before_anything_is_written(part: str, commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, *small, part)
-    assert done.code == 2 and "Nope cannot be imported" in done.error
+    assert done.code == 2 and NO_PART[part] in done.error
     assert list(tmp_path.iterdir()) == []

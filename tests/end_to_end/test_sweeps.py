@@ -121,6 +121,21 @@ def test_the_best_is_used_as_an_experiment(commands: Any, small: Any, tmp_path: 
     assert config.optimizer.lr == best["params"]["optimizer.lr"] and config.trainer.max_steps == 2 and config.model.n_embd == 16
 
 
+def test_the_best_starts_from_the_same_tokenizer_and_weights_in_another_folder(
+    commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    assert commands(tmp_path, *small, *STEPS, "paths.run_dir=start").code == 0
+    words = ("tokenizer.path=start/tokenizer", "init_from=start", "optimizer.lr=1e-3,1e-2")
+    done = commands(tmp_path, "-m", *small, *STEPS, *words)
+    assert done.code == 0, done.err
+    done = commands(other, f"experiment={Study(tmp_path).folder / 'best.yaml'}", "trainer.max_steps=2")
+    assert done.code == 0, done.err
+    config = OmegaConf.load(the_run(other).path / "config.yaml")
+    assert (config.tokenizer.path, config.init_from) == (str(tmp_path / "start" / "tokenizer"), str(tmp_path / "start"))
+
+
 def test_the_same_command_again_runs_nothing_and_more_trials_are_more(commands: Any, small: Any, tmp_path: Path) -> None:
     words = ("-m", *small, *STEPS, "optimizer.lr=range", "model.dropout=range", "hydra.sweeper.n_trials=3")
     assert commands(tmp_path, *words).code == 0

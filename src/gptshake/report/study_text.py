@@ -23,6 +23,7 @@ UNMEASURED = "values that were tried; the noise between seeds was not measured: 
 DIFFERENCE_HEAD = ["change", "difference", "± error", "percent", "speed", "seeds", "verdict"]
 GROUPS = ("task", "model", "data", "tokenizer", "optimizer", "scheduler", "trainer", "logger", "callbacks")
 EXPERIMENTS = ("experiment", "debug")  # groups of whole recipes; an experiment file builds upon them
+ABSOLUTE = ("data.path", "tokenizer.path", "init_from")  # what the study froze as absolute paths
 WHERE = ("hydra", "paths", "dirty", "resume", "study")  # where and how it ran, not what
 
 
@@ -344,7 +345,7 @@ def best_yaml(study: Rows, winner: Best) -> str:
     head = f"Study {study['name']}, trial {winner.trial['number']}: {study['objective']} {stats.digits(winner.value)}"
     head += f" (mean of {winner.seeds} seeds)" if winner.seeds > 1 else ""
     lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
-    absolute = {key_of(text): text for text in study.get("frozen", []) if key_of(text) == "data.path"}
+    absolute = {key_of(text): text for text in study.get("frozen", []) if key_of(text) in ABSOLUTE}
     for text in (absolute.get(key_of(text), text) for text in overrides_of(study, winner)):
         key = key_of(text)
         if re.split(r"[./]", key)[0] in WHERE or key.startswith("callbacks.notify"):

@@ -6,7 +6,7 @@ From the record of an earlier run only values are taken.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,16 +64,40 @@ def check_importable(cfg: DictConfig) -> None:
             builder(OmegaConf.create({"_target_": value}))
 
 
-def check_call(node: DictConfig, names: Iterable[str]) -> None:
-    """Refuse a target that does not take the arguments that it will be called with; one without a signature, as ``dict``, is not checked."""
+def check_call(node: DictConfig, names: Iterable[str] | None = None, *, first: Sequence[str] = ()) -> None:
+    """Refuse a target that does not take the arguments that it will be called with; one without a signature, as ``dict``, is not checked.
+
+    Args:
+        names: arguments by keyword; the node's keys if not given.
+        first: arguments before them, by position.
+    """
+    given = [str(key) for key in node if not str(key).startswith("_")] if names is None else names
+    before = (*node.get("_args_", ()), *first)
     try:
-        signature(get_object(node._target_)).bind(**dict.fromkeys(names))
+        signature(get_object(node._target_)).bind(*before, **dict.fromkeys(given))
     except TypeError as error:
         raise ConfigError(
-            f"_target_: {node._target_} cannot stand here: it is called with {', '.join(names)} ({first_line(error)})."
+            f"_target_: {node._target_} cannot stand here: it is called with {', '.join(map(str, (*before, *given)))} ({first_line(error)})."
         ) from error
     except ValueError:
         pass
+
+
+def check_optimizer(cfg: DictConfig, store: TokenStore) -> None:
+    """Refuse a target that makes no optimizer of the network's parameters; tried on the meta device, where nothing is stored or computed."""
+    import torch
+
+    with torch.device("meta"):
+        parameters = network(cfg, store).named_parameters()
+    reason = "it has no param_groups"
+    try:
+        if hasattr(make(cfg.optimizer)(parameters), "param_groups"):
+            return
+    except TypeError as error:
+        reason = first_line(error)
+    except Exception:  # whatever it needs values for is seen on the device
+        return
+    raise ConfigError(f"optimizer._target_: {cfg.optimizer._target_} makes no optimizer of named parameters and its keys ({reason}).")
 
 
 def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
@@ -126,19 +150,24 @@ def training_step(cfg: DictConfig, model: Any, budget: Budget, schedule: Any = N
 
 def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: distributed.Ranks = distributed.ALONE) -> TokenDataModule:
     """Batches of the run's seed and budget, this rank's part of them."""
-    shard = {"rank": group.rank, "world_size": group.size} if group.size > 1 else {}  # a data module of a user's own may not have it
-    module: TokenDataModule = builder(cfg.data)(
-        store=store,
-        block_size=cfg.model.block_size,
-        batch_size=budget.batch_size,
-        micro_batch_size=budget.micro_batch_size,
-        seed=cfg.seed,
-        offset=cfg.data.get("offset", "none"),
-        limit_blocks=cfg.data.get("limit_blocks"),
-        workers=cfg.data.get("workers", 0),
-        **shard,
-    )
+    module: TokenDataModule = builder(cfg.data)(**data_arguments(cfg, store, budget, group))
     return module
+
+
+def data_arguments(cfg: DictConfig, store: TokenStore, budget: Budget, group: distributed.Ranks = distributed.ALONE) -> dict[str, Any]:
+    """What the target of ``data=`` is called with."""
+    shard = {"rank": group.rank, "world_size": group.size} if group.size > 1 else {}  # a data module of a user's own may not have it
+    return {
+        "store": store,
+        "block_size": cfg.model.block_size,
+        "batch_size": budget.batch_size,
+        "micro_batch_size": budget.micro_batch_size,
+        "seed": cfg.seed,
+        "offset": cfg.data.get("offset", "none"),
+        "limit_blocks": cfg.data.get("limit_blocks"),
+        "workers": cfg.data.get("workers", 0),
+        **shard,
+    }
 
 
 def trained(path: Path, recompose: Callable[[], DictConfig], file: Path | None = None) -> tuple[GPT, Tokenizer]:

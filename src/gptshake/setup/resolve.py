@@ -22,13 +22,14 @@ from gptshake.estimate.budget import AUTO, Budget, Request, plan
 from gptshake.estimate.forecast import Speed, interval_of, run_seconds, steps_within
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.memory import largest_micro_batch
+from gptshake.export.hub import pinned
 from gptshake.files import expanded
 from gptshake.model.config import Costs
 from gptshake.record.run import find_run, run_roots
 from gptshake.redaction import redact
 from gptshake.setup import batch_finder, costs
-from gptshake.setup.initial import check_initial_shape
-from gptshake.setup.instantiate import device_of, make, trainer_of
+from gptshake.setup.initial import check_initial_shape, initial_run
+from gptshake.setup.instantiate import check_call, device_of, make, trainer_of
 from gptshake.setup.schedule import planned_schedule, schedule_of, warmup_of
 from gptshake.tokenizer.cache import SavedTrainer
 from gptshake.tokenizer.protocol import TokenizerTrainer
@@ -40,6 +41,8 @@ MAX_PASS_FLOPS = {"cpu": 2.5e11, "cuda": 5e13, "mps": 5e12}  # of one micro-batc
 def preflight(cfg: DictConfig) -> str:
     """Make what is light and may be wrong, before anything heavy; gives the source's label, such as ``excerpt106``."""
     if cfg.scheduler is not None:
+        if cfg.scheduler.get("_partial_"):
+            check_call(cfg.scheduler, first=("tokens", "total"))
         schedule_of(cfg, warmup_of(cfg, 10**15, 1))(1, 10**15)  # warm-ups in tokens are held against the real length later
     if cfg.tokenizer is not None:
         trainer_of(cfg)
@@ -98,16 +101,29 @@ def plan_of(context: Context) -> Budget:
 
 def tokenizer_trainer(cfg: DictConfig, saved: Path | None = None) -> TokenizerTrainer:
     """What makes the tokenizer: the trainer of the chosen option or, with ``tokenizer.path``, what is saved there (or in ``saved``)."""
-    trainer, wanted = trainer_of(cfg), cfg.tokenizer.get("path")
-    if wanted is None:
-        return trainer
-    path = saved or expanded(wanted)
-    if not path.exists():
-        try:
-            path = find_run(wanted, run_roots(cfg.paths))
-        except RecordError as error:
-            raise ConfigError(f"tokenizer.path={wanted} is not a file, a folder or a run. {error}") from error
-    return SavedTrainer(path, trainer)
+    trainer = trainer_of(cfg)
+    return trainer if cfg.tokenizer.get("path") is None else SavedTrainer(saved or _saved_tokenizer(cfg), trainer)
+
+
+def _saved_tokenizer(cfg: DictConfig) -> Path:
+    wanted = cfg.tokenizer.path
+    path = expanded(wanted)
+    if path.exists():
+        return path
+    try:
+        return find_run(wanted, run_roots(cfg.paths))
+    except RecordError as error:
+        raise ConfigError(f"tokenizer.path={wanted} is not a file, a folder or a run. {error}") from error
+
+
+def resolved_starts(cfg: DictConfig) -> dict[str, str]:
+    """The tokenizer and the weights that a run starts from, as absolute paths (a model of the hub with its commit): dotted key -> value."""
+    found = {}
+    if cfg.tokenizer.get("path") is not None:
+        found["tokenizer.path"] = str(_saved_tokenizer(cfg).absolute())
+    if cfg.init_from:
+        found["init_from"] = str(initial_run(cfg) or pinned(cfg.init_from))
+    return found
 
 
 def resolved_source(cfg: DictConfig) -> dict[str, Any]:
@@ -158,6 +174,8 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
     if trainer.hours is not None:
         budget = _within_hours(cfg, store, model, request, budget, measure)
     if cfg.scheduler is not None:
+        if cfg.scheduler.get("_partial_"):
+            check_call(cfg.scheduler, first=("tokens", "total"))
         planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens)
     data.batch_size, data.micro_batch_size = budget.batch_size, budget.micro_batch_size
     if data.get("workers") == AUTO:

@@ -28,6 +28,8 @@ from gptshake.setup.instantiate import (
     builder,
     check_call,
     check_importable,
+    check_optimizer,
+    data_arguments,
     data_module,
     device_of,
     make,
@@ -69,6 +71,10 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     check_run_capacity(cfg, store, budget, spec.path)
     check_importable(cfg)
     check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
+    check_call(cfg.data, data_arguments(cfg, store, budget))
+    for node in _chosen_callbacks(cfg):
+        check_call(node)
+    check_optimizer(cfg, store)
     context.trackers = trackers_of(cfg)  # what it refuses leaves no directory behind
     read_initial_weights(context)
     device, trainer = context.device, cfg.trainer
@@ -229,13 +235,17 @@ def _trainer(
         patience=options.patience,
         saved_step=our_state(start)["steps"] if start else None,
     )
-    # A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none.
-    chosen = [make(node) for node in (context.config.callbacks or {}).values() if node and "_target_" in node]
+    chosen = [make(node) for node in _chosen_callbacks(context.config)]
     if context.ranks.rank:
         chosen = [callback for callback in chosen if not getattr(callback, "rank_zero_only", False)]
     callbacks = [metrics, *chosen, last, *(more or [])]
     trainer: pl.Trainer = builder(options)(budget=context.plan, callbacks=callbacks, record=RecordLogger(context), **_lightning(options))
     return trainer, last
+
+
+def _chosen_callbacks(cfg: DictConfig) -> list[DictConfig]:
+    """A node without a target is an option of a callback that is not there, as debug=smoke gives them to callbacks=none."""
+    return [node for node in (cfg.callbacks or {}).values() if node and "_target_" in node]
 
 
 def _lightning(options: DictConfig) -> dict[str, Any]:
