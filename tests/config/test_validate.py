@@ -109,6 +109,28 @@ def refusal(*overrides: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optimizer.lr=-1e-3",),
+        ("data.batch_size=large",),
+        ("data.micro_batch_size=1.5",),
+        ("trainer.max_epochs=inf",),
+        ("trainer.threads=all",),
+        ("trainer.max_time=00:00:00:01",),
+        ("data.workers=false",),
+        ("model.n_head=3",),
+        ("data.offset=rando",),
+        ("task=find_lr", "++task.low=-1e-6"),
+        ("logger=wandb", "logger.mode=onlin"),
+        ("+trainer.gradient_clip_algorithm=7",),
+        ("trainer._target_=mine.build", "+trainer.anything=7"),
+    ],
+)
+def test_keys_are_set_here_as_hydra_composes_them(overrides: tuple[str, ...]) -> None:
+    assert with_keys(*overrides) == compose([*RUN, *overrides])
+
+
 def test_the_usual_config_is_fine() -> None:
     check(compose(RUN))
     check_groups(compose(RUN))
