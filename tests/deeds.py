@@ -48,6 +48,7 @@ def tidy_up_badly(signum: int) -> None:
 def save(file: Path) -> None:
     """Work for long, and save when asked to stop."""
     try:
+        file.write_text("")
         time.sleep(100)
     finally:
         file.write_text("saved")

@@ -261,17 +261,25 @@ def build_once(
 
 
 def lock_file(path: Path, seconds: float = 0.0) -> int:
-    """A descriptor that holds a file's lock until it is closed; the file is made if it is not there."""
+    """A descriptor that holds a file's lock until it is closed; the file is made if it is not there.
+
+    Raises:
+        BlockingIOError: another process holds it, for all these seconds.
+        StorageError: its file system has no locks.
+    """
     handle, until = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return handle
-        except OSError:
+        except BlockingIOError:
             if time.monotonic() >= until:
                 os.close(handle)
                 raise
             time.sleep(0.02)
+        except OSError as error:
+            os.close(handle)
+            raise StorageError(f"{path} cannot be locked ({error.strerror}): put it on a file system that has flock.") from error
 
 
 def is_locked(path: Path) -> bool:
@@ -283,8 +291,10 @@ def is_locked(path: Path) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not see each other
         return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return False  # its file system has no locks
     finally:
         os.close(handle)
 

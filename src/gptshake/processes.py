@@ -44,6 +44,7 @@ METHOD = "forkserver"  # by which children start; ``fork`` where the caller has 
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # variables that say how many a process may use
+SEEN_S = 5.0  # that a file which another machine has written may take to be seen
 TICK_S = 0.25  # between looks at signals, limits, and whether the server is alive
 SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to resume."
 SOURCES_CHANGED = (
@@ -77,6 +78,7 @@ class Outcome:
     value: Any = None  # what the target returned; of a command its exit code
     reason: str = ""  # one sentence
     error: str = ""  # class of the exception
+    ticket: str | None = field(default=None, compare=False)  # of the job that left it
 
 
 def raised(outcome: Outcome) -> BaseException:
@@ -414,18 +416,22 @@ def run_here(target: Callable[[Any], Any], folder: Path, ticket: str | None = No
     """Do the task in a folder in this process, which was started for it alone, with the outcome that a child would leave.
 
     Args:
-        ticket: what ``write_job`` was given for this process; it does nothing if another one has taken its place.
+        ticket: what ``write_job`` was given for this process; it does nothing if another one has taken its place, and leaves no
+            outcome if that happened meanwhile.
     """
     SIGNALS.install()
     _redact_streams()
     with _hold(folder):
-        job = read_job(folder) if ticket else {}
-        if job.get("ticket") != ticket:
-            return Outcome(_REFUSED, reason="another process was started in its place")
+        until = time.monotonic() + SEEN_S
+        while ticket and read_job(folder).get("ticket") != ticket:
+            if time.monotonic() > until:
+                return Outcome(_REFUSED, reason="another process was started in its place")
+            time.sleep(TICK_S)
         remove_outcome(folder)
-        changed = ticket and job["sources"] != source_hash()
+        changed = ticket and read_job(folder).get("sources") != source_hash()
         outcome = Outcome(_REFUSED, reason=SOURCES_CHANGED) if changed else _call(target, read_task(folder))
-        write_outcome(folder, outcome)
+        if not ticket or read_job(folder).get("ticket") == ticket:
+            write_outcome(folder, replace(outcome, ticket=ticket))
     return outcome
 
 
@@ -475,13 +481,15 @@ def read_outcome(folder: Path) -> Outcome | None:
     return None
 
 
-def read_end(folder: Path) -> Outcome | None:
-    """``read_outcome`` for the one who started the child.
+def read_end(folder: Path, ticket: str | None = None) -> Outcome | None:
+    """``read_outcome`` for the one who started the child, as a job with this ticket if it did so elsewhere; None for that of an earlier one.
 
     Raises:
         GptshakeError: the child could not do what it was started for; its task has not begun, and may be begun again.
     """
     outcome = read_outcome(folder)
+    if outcome and outcome.ticket != ticket:
+        return None
     if outcome and outcome.status == _REFUSED:
         remove_outcome(folder)
         raise GptshakeError(outcome.reason)

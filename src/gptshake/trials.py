@@ -168,7 +168,8 @@ class Trials(Host):
             overrides.refuse_differences(cfg, path)
         elif (path / "run.json").exists():  # killed before its first checkpoint: it begins anew
             for entry in path.iterdir():
-                if entry.name not in ("task.json", "job.json", "output", "child.lock", "run.lock"):  # which its process keeps open
+                if entry.name not in ("task.json", "job.json", "output", "child.lock", "run.lock") and not entry.name.startswith("."):
+                    # neither what its process keeps open, nor what somebody else is writing
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         _one_sample(cfg, hydra_cfg.overrides.task)
         check(cfg)

@@ -54,9 +54,8 @@ def sweep(commands: Any, small: Any, ray_cluster: RayCluster, tmp_path: Path) ->
     """Starts the sweep there; Ray places two runs on the first node and then one on the second."""
     keys = {"address": ray_cluster.address, "slots": 3}
     words = ["executor=ray", *(f"hydra.sweeper.executor.{key}={value}" for key, value in keys.items())]
-    before = (
-        f"import sys; sys.path.append({ray_cluster.path!r})\nfrom gptshake.sweep.executor import jobs\njobs.POLL_S = jobs.HURRY_S = 0.5\n"
-    )
+    brisk = "from gptshake.sweep.executor import jobs\njobs.POLL_S = jobs.HURRY_S = jobs.LATE_S = 0.5"
+    before = f"import sys; sys.path.append({ray_cluster.path!r})\n{brisk}\n"
     return lambda: commands.start(tmp_path, "-m", *small, *WORDS, *words, before=before)
 
 
@@ -70,7 +69,7 @@ def test_a_sweep_loses_a_node_and_no_digit(sweep: Any, ray_cluster: RayCluster, 
     assert values(tmp_path) == undisturbed
     resumed = [each for each in sessions(tmp_path) if len(each) > 1]
     assert resumed and all(each[-1]["from_step"] > 0 for each in resumed), "no run begins again from the start"
-    assert not done.err, "what Ray logs is not shown"
+    assert all(line.endswith("it is submitted again.") for line in done.err.splitlines()), "what Ray logs is not shown"
 
 
 def test_runs_whose_controller_is_killed_save_and_the_same_command_resumes_them(sweep: Any, undisturbed: Any, tmp_path: Path) -> None:

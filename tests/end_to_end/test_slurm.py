@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slurm
 
 WORDS = ("trainer.max_steps=160", "trainer.val_check_interval=20", "optimizer.lr=1e-3,3e-3,1e-2", "study=s")
 SLURM = ("executor=slurm", "hydra.sweeper.executor.slots=3", "hydra.sweeper.executor.partition=main")
-BRISK = "from gptshake.sweep.executor import jobs\njobs.POLL_S = jobs.HURRY_S = 0.5\n"
+BRISK = "from gptshake.sweep.executor import jobs\njobs.POLL_S = jobs.HURRY_S = jobs.LATE_S = 0.5\n"
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little patience."""
-    for name, value in (("POLL_S", 0.2), ("HURRY_S", 0.2), ("LATE_S", 0.5)):
+    for name, value in (("POLL_S", 0.2), ("HURRY_S", 0.2), ("LATE_S", 0.5), ("MOST_LOSSES", 1)):
         monkeypatch.setattr(jobs, name, value)
 
 
@@ -110,8 +110,7 @@ def test_a_run_that_fails_says_why(kind: str, task: Any, reason: str, made: Any,
 def test_a_run_that_is_asked_to_stop_saves_its_work(kind: str, made: Any, tmp_path: Path) -> None:
     executor = made(kind)
     run = executor.start(["save", str(tmp_path / "file")], tmp_path / "run")
-    until(lambda: (tmp_path / "run/child.lock").exists() or executor.wait(0.0))
-    time.sleep(0.5)
+    until(lambda: (tmp_path / "file").exists() or executor.wait(0.0))
     run.stop()
     assert end(executor).outcome.status == "stopped" and (tmp_path / "file").read_text() == "saved"
 
@@ -138,8 +137,7 @@ def test_preparation_shows_what_it_prints(kind: str, made: Any, tmp_path: Path, 
 def test_what_runs_when_an_executor_is_closed_saves_its_work(kind: str, made: Any, tmp_path: Path) -> None:
     executor = made(kind)
     executor.start(["save", str(tmp_path / "file")], tmp_path / "run")
-    until(lambda: (tmp_path / "run/child.lock").exists() or executor.wait(0.0))
-    time.sleep(0.5)
+    until(lambda: (tmp_path / "file").exists() or executor.wait(0.0))
     executor.close()
     assert (tmp_path / "file").read_text() == "saved" and not (tmp_path / "run/task.json").exists()
 
@@ -168,16 +166,12 @@ def test_a_job_that_must_make_way_is_submitted_again(slurm: Cluster, made: Any, 
 
 
 @pytest.mark.slurm
-def test_a_run_that_is_lost_again_and_again_without_a_checkpoint_fails(
-    slurm: Cluster, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "MOST_LOSSES", 1)
+def test_a_run_that_is_lost_again_and_again_without_a_checkpoint_fails(slurm: Cluster, made: Any, tmp_path: Path) -> None:
     executor, file = made(), tmp_path / "file"
     run = executor.start(["save", str(file)], tmp_path / "run")
     for step in (1, 2, None):
         until(lambda: executor.wait(0.0) or run.started < time.monotonic())
-        until((tmp_path / "run/child.lock").exists)
-        time.sleep(0.5)
+        until(lambda: file.exists() and not file.read_text())
         if step:
             (tmp_path / f"run/checkpoints/step-{step}").mkdir(parents=True)
         slurm.signal(run.id, "--signal=USR1", "--batch")
@@ -190,7 +184,7 @@ def test_a_run_that_is_lost_again_and_again_without_a_checkpoint_fails(
 def test_a_job_that_somebody_cancels_has_failed(slurm: Cluster, made: Any, tmp_path: Path) -> None:
     executor = made()
     run = executor.start(["save", str(tmp_path / "file")], tmp_path / "run")
-    until((tmp_path / "run/child.lock").exists)
+    until((tmp_path / "file").exists)
     slurm.signal(run.id)
     outcome = end(executor).outcome
     assert outcome.status == "failed" and f"its job {run.id} ended as CANCELLED" in outcome.reason

@@ -1,8 +1,8 @@
 """Runs as jobs of an engine that has machines elsewhere: what Slurm and its like have in common.
 
 A run is ``python -m gptshake.child <folder> <ticket>`` in a folder that all machines see. It ends with what it leaves there itself,
-outcome.json, or with the engine's word that its job is gone. A job whose machine was lost, or that had to make way, is submitted again
-and resumes from its checkpoint. Jobs outlive their controller; the next one adopts them by job.json in each folder.
+outcome.json. A job that has gone without an outcome, or has stopped without being asked to, is lost: it is submitted again and resumes
+from its checkpoint, so many times. Jobs outlive their controller; the next one adopts them by job.json in each folder.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from types import FunctionType
@@ -32,14 +33,15 @@ from gptshake.processes import (
     write_outcome,
     write_task,
 )
+from gptshake.record.lock import is_alive
 from gptshake.signals import SIGNALS
 
 POLL_S = 5.0  # between questions to the engine
 HURRY_S = 1.0  # the same while jobs are asked to end
-LATE_S = 2.0  # that files of another machine may take to be seen here
+LATE_S = 90.0  # that an outcome of another machine may take to be seen here: NFS remembers for 60 s that a file was not there
 ASK_AGAIN_S = 30.0  # a job that was just about to begin may not have heard it
 MOST_LOSSES = 5  # of a run, one after the other without a new checkpoint
-GIVES_WAY = "SIGUSR1"  # what engines send before a time limit, and to a job that must make way
+NOT_THEIRS = ("SLURM_", "SQUEUE_", "SCANCEL_", "RAY_")  # variables of this process' own job, or that change what the engine's commands say
 
 
 class Unanswered(GptshakeError):
@@ -49,8 +51,9 @@ class Unanswered(GptshakeError):
 class JobState(NamedTuple):
     """The engine's word on a job."""
 
-    phase: str  # waiting, running, ended; lost: through no fault of the run
+    phase: str  # waiting, running; gone: lost, or ended: somebody's decision, or a limit that it would reach again
     words: str  # the engine's own
+    ticket: str | None = None  # that the job was submitted with; None if the engine does not keep it
 
     @property
     def gone(self) -> bool:
@@ -58,18 +61,22 @@ class JobState(NamedTuple):
 
 
 WAITING = JobState("waiting", "")
+SURELY = 2  # answers without a job, one after the other, after which it is gone
+GO_ON = "Its jobs go on, and the same command adopts them."
 
 
 class Job:
     """A run as a job; see ``protocols.Running``. What is asked of it is passed on to the engine by ``Jobs.wait``."""
 
-    def __init__(self, slot: int, folder: Path, identity: str | None = None) -> None:
-        self.slot, self.folder = slot, folder
+    def __init__(self, slot: int, folder: Path, ticket: str | None = None, identity: str | None = None) -> None:
+        self.slot, self.folder, self.ticket = slot, folder, ticket
         self.id = identity  # None: to be submitted
         self.state = WAITING
+        self.unknown = 0  # how often in a row the engine did not know it
         self.outcome: Outcome | None = None
-        self.started = inf  # known once it runs
-        self.stops = False
+        self.started = inf  # known once it runs; as if its earlier jobs had run just before
+        self.spent = 0.0  # seconds of those
+        self.stops = inf  # since when it is asked to
         self.killed: Outcome | None = None  # what its end will be
         self.asked = -inf  # when the engine passed it on
         self.gone = inf  # since when the engine says so
@@ -77,7 +84,7 @@ class Job:
 
     def stop(self) -> None:
         """Ask it to checkpoint and end."""
-        self.stops = True
+        self.stops = min(self.stops, time.monotonic())
 
     def kill(self, reason: str) -> None:
         """End it now, as failed for this reason."""
@@ -92,24 +99,48 @@ class Job:
         Raises:
             GptshakeError: the job could not do what it was started for, as the sources have changed.
         """
-        written, leaves = read_end(self.folder), self.stops or self.killed is not None
-        if written and (written.status != "stopped" or self.stops):
+        if self.id is None:
+            return (self.killed or NOT_BEGUN) if self.leaves else None
+        if self.state.gone:
+            _see(self.folder)
+        written = read_end(self.folder, self.ticket)
+        if written and (written.status != "stopped" or self.stops < inf):
             return written
-        if leaves and (self.id is None or self.state.gone):
-            return self.killed or Outcome("stopped", reason="stopped before it had begun")
-        late = written is None and time.monotonic() - self.gone < LATE_S
-        if not self.state.gone or late:
+        if not self.state.gone:
             return None
-        if self.state.phase != "lost" and not (written and GIVES_WAY in written.reason):
-            unseen = "" if (self.folder / "output").exists() else f" before it had begun: can the nodes see {self.folder}?"
-            return Outcome("failed", reason=f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else unseen}")
+        if self.leaves and (self.killed or self.started == inf):
+            return self.killed or NOT_BEGUN
+        if written is None and (time.monotonic() - self.gone < LATE_S or is_alive(self.folder)):
+            return None
+        if self.leaves:
+            return Outcome("stopped", reason="its job ended before it could say so")
+        unseen = "" if written or (self.folder / "output").exists() else f" before it had begun: can the nodes see {self.folder}?"
+        why = f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else unseen}"
+        return Outcome("failed", reason=why) if self.state.phase == "ended" else self._lose(why)
+
+    @property
+    def leaves(self) -> bool:
+        return self.stops < inf or self.killed is not None
+
+    def _lose(self, why: str) -> Outcome | None:
+        """Have it submitted again, if that was not in vain too often."""
         self.losses = self.losses + 1 if self.checkpoints() == self.kept else 1
         if self.losses > MOST_LOSSES:
-            return Outcome(
-                "failed", reason=f"lost {self.losses} times without a new checkpoint, its job {self.id} last as {self.state.words}"
-            )
-        self.id, self.state, self.started, self.gone = None, WAITING, inf, inf
+            return Outcome("failed", reason=f"lost {self.losses} times without a new checkpoint, the last time as {why}")
+        print(f"{self.folder.name}: {why}; it is submitted again.", file=sys.stderr, flush=True)
+        self.spent = max(self.spent, self.gone - self.started)
+        self.id, self.ticket, self.state, self.started, self.gone = None, None, WAITING, inf, inf
         return None
+
+
+NOT_BEGUN = Outcome("stopped", reason="stopped before it had begun")
+
+
+def _see(folder: Path) -> None:
+    """Make a network file system look at a folder anew."""
+    with contextlib.suppress(OSError):
+        (look := folder / f".look-{os.getpid()}").touch()
+        look.unlink()
 
 
 class Jobs(ABC):
@@ -125,6 +156,7 @@ class Jobs(ABC):
         self.name, self.threads, self.device = name, threads, ""
         self._slots, self._running = slots, list[Job]()
         self._talked, self._silent = -inf, False  # when the engine was asked last, and whether it did not answer
+        self._accepts = False  # whether it has taken a job
 
     @abstractmethod
     def submit(self, folder: Path, command: Sequence[str]) -> str:
@@ -134,12 +166,12 @@ class Jobs(ABC):
             What the engine calls this job.
         Raises:
             ConfigError: the engine refuses it, in its own words.
-            Unanswered: it is not known whether it was submitted; another ticket makes it harmless.
+            Unanswered: it is not known whether it was submitted.
         """
 
     @abstractmethod
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        """What has become of jobs; one that the engine does not know is left out.
+        """What has become of jobs; one that the engine does not know is left out, and others may be there.
 
         Raises:
             Unanswered: as of ``submit``.
@@ -159,8 +191,10 @@ class Jobs(ABC):
         self._command = (sys.executable, "-m", target.__module__)
 
     def environment(self) -> dict[str, str]:
-        """Variables of a run: those of this process, and its threads."""
-        return os.environ | import_path() | dict.fromkeys(THREADS, str(self.threads))
+        """Variables of a run: those of this process but for what its own machine and job are, and the run's threads."""
+        own = {name for name in os.environ if (name.startswith(NOT_THEIRS) and name != "SLURM_CONF") or name.endswith("VISIBLE_DEVICES")}
+        kept = {name: value for name, value in os.environ.items() if name not in own}
+        return kept | import_path() | dict.fromkeys(THREADS, str(self.threads))
 
     def probe(self, task: Any, folder: Path) -> Outcome:
         job, said, shown, over = self._begin(task, folder), "", 0, False
@@ -194,7 +228,13 @@ class Jobs(ABC):
 
     def adopt(self, folder: Path) -> Job | None:
         about = read_job(folder)
-        return self._add(Job(self._free_slot(), folder, about["id"])) if about.get("engine") == self.name and "id" in about else None
+        if about.get("engine") != self.name:
+            return None
+        ticket, identity = about["ticket"], about.get("id")
+        if identity is None:  # the controller was killed before it knew
+            with contextlib.suppress(Unanswered):
+                identity = _submitted(ticket, self.states([]))
+        return self._add(Job(self._free_slot(), folder, ticket, identity)) if identity else None
 
     def wait(self, seconds: float) -> list[Job]:
         if not (ended := self._ended()):
@@ -202,7 +242,7 @@ class Jobs(ABC):
             ended = self._ended()
         for job in ended:
             self._running.remove(job)
-            write_outcome(job.folder, job.outcome or Outcome("failed"))
+            write_outcome(job.folder, replace(job.outcome or Outcome("failed"), ticket=job.ticket))
             remove_task(job.folder)
         return ended
 
@@ -226,59 +266,110 @@ class Jobs(ABC):
     def _begin(self, task: Any, folder: Path) -> Job:
         write_task(folder, task)
         job = self._add(Job(self._free_slot(), folder))
-        with contextlib.suppress(Unanswered):
+        try:
             self._submit(job)
+        except Unanswered as error:
+            self._wait_for(error)
         return job
 
     def _submit(self, job: Job) -> None:
-        ticket, job.kept = uuid4().hex, job.checkpoints()
+        """Submit a job under a new ticket.
+
+        Raises:
+            ConfigError: the engine refuses the first job.
+            Unanswered: it does not answer, or refuses a later one: it is full, or its options were right when the study began.
+        """
+        job.ticket, job.kept = uuid4().hex, job.checkpoints()
         remove_outcome(job.folder)
-        write_job(job.folder, ticket, engine=self.name)
-        identity = self.submit(job.folder, [*self._command, str(job.folder), ticket])
+        write_job(job.folder, job.ticket, engine=self.name)
+        try:
+            identity = self.submit(job.folder, [*self._command, str(job.folder), job.ticket])
+        except ConfigError as error:
+            if self._accepts:
+                raise Unanswered(str(error)) from None
+            raise
+        self._accepts = True
+        self._name(job, identity)
+
+    def _name(self, job: Job, identity: str) -> None:
         for other in self._running:
             if other.id == identity:  # the engine was killed before it had saved that job, and counts from there again
                 other.id, other.state = None, WAITING
-        job.id = identity
-        write_job(job.folder, ticket, engine=self.name, id=job.id)
+        job.id, job.unknown = identity, 0
+        write_job(job.folder, str(job.ticket), engine=self.name, id=job.id)
 
     def _drop(self, jobs: Sequence[Job]) -> None:
-        if ids := [job.id for job in jobs if job.id]:
-            with contextlib.suppress(Unanswered):
-                self.cancel(ids)
+        """End jobs; those that the engine cannot be asked to end go on, for the next controller."""
+        known = [job for job in jobs if job.id]
+        try:
+            if known:
+                self.cancel([str(job.id) for job in known])
+            known = []
+        except Unanswered as error:
+            print(f"{error} {GO_ON}", file=sys.stderr, flush=True)
         for job in jobs:
             self._running.remove(job)
-            remove_task(job.folder)
+            if job not in known:
+                remove_task(job.folder)
+
+    def _wait_for(self, error: Unanswered) -> None:
+        """Say once that the engine does not answer; leave it if all that is left to do is to stop its jobs.
+
+        Raises:
+            Unanswered: they go on.
+        """
+        now = time.monotonic()
+        if self._running and all(now - job.stops > GRACE_S for job in self._running):
+            self._running.clear()
+            raise Unanswered(f"{error} {GO_ON}")
+        if not self._silent:
+            print(f"{error} What runs goes on; {self.name} is asked again.", file=sys.stderr, flush=True)
+        self._silent = True
 
     def _ended(self) -> list[Job]:
         try:
             self._talk(time.monotonic())
         except Unanswered as error:
-            if not self._silent:
-                print(f"{error} What runs goes on; {self.name} is asked again until it answers.", file=sys.stderr, flush=True)
-            self._silent = True
+            self._wait_for(error)
         for job in self._running:
             job.outcome = job.end()
         return [job for job in self._running if job.outcome is not None]
 
     def _talk(self, now: float) -> None:
         """Pass on to the engine what is asked of jobs, and learn from it what has become of them."""
-        leaving = [job for job in self._running if job.stops or job.killed]
+        leaving = [job for job in self._running if job.leaves]
         if not self._running or now - self._talked < (HURRY_S if leaving else POLL_S):
             return
         self._talked = now
-        for job in self._running:
-            if job.id is None and job not in leaving:
-                self._submit(job)
         due = [job for job in leaving if job.id and now - job.asked > ASK_AGAIN_S]
         for pass_on, jobs in ((self.ask, [job for job in due if not job.killed]), (self.cancel, [job for job in due if job.killed])):
             if jobs:
                 pass_on([str(job.id) for job in jobs])
             for job in jobs:
                 job.asked = now
-        submitted = {job.id: job for job in self._running if job.id}
-        states = self.states(list(submitted))
-        for identity, job in submitted.items():
-            job.state = states.get(identity, JobState("lost", f"unknown to {self.name}"))
-            job.started = min(job.started, now) if job.state.phase == "running" else job.started
-            job.gone = min(job.gone, now) if job.state.gone else inf
+        states = self.states([job.id for job in self._running if job.id])
+        for job in self._running:
+            if job.id is None and (identity := _submitted(job.ticket, states)):  # sbatch had not answered
+                self._name(job, identity)
+            if job.id is not None:
+                self._learn(job, states.get(job.id), now)
+        for job in self._running:
+            if job.id is None and not job.leaves:
+                self._submit(job)
         self._silent = False
+
+    def _learn(self, job: Job, state: JobState | None, now: float) -> None:
+        if state is None or state.ticket not in (None, job.ticket):
+            job.unknown += 1
+            state = job.state if job.unknown < SURELY else JobState("lost", f"unknown to {self.name}")
+        else:
+            job.unknown = 0
+        job.state = state
+        if state.phase == "running":
+            job.started = min(job.started, now - job.spent)
+        job.gone = min(job.gone, now) if state.gone else inf
+
+
+def _submitted(ticket: str | None, states: Mapping[str, JobState]) -> str | None:
+    """What the engine calls the job of a ticket."""
+    return next((identity for identity, state in states.items() if ticket and state.ticket == ticket), None)

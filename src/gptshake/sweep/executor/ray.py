@@ -128,7 +128,7 @@ class RayJobs(Jobs):
             return JobState("lost", type(error).__name__)
         if isinstance(end, str):
             raise ConfigError(end)
-        return JobState("ended", outcome_of(128 - end).reason if end > 128 else f"exit code {end}")
+        return JobState("lost", outcome_of(128 - end).reason if end > 128 else f"exit code {end}")
 
 
 def _supervise(command: list[str], folder: str, cwd: str, environment: dict[str, str]) -> int | str:

@@ -16,9 +16,11 @@ WARNING_S = 120  # before a job's time limit, to write a checkpoint; Slurm may s
 # What a busy or restarting slurmctld says, in the words of Slurm's clients.
 SILENT = ("unable to contact", "timed out", "zero bytes", "connection refused", "temporarily", "standby mode", "communication")
 RUNS = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "OUT_OF_MEMORY", "DEADLINE", "REVOKED", "SPECIAL_EXIT"}
+ENDED = {"CANCELLED", "OUT_OF_MEMORY", "DEADLINE", "REVOKED", "SPECIAL_EXIT"}  # by somebody's decision, or a limit that stays
 REASONS = {"JobLaunchFailure": "killed by a signal (out of memory?), or never launched"}  # what Slurm's own word for it means
-LOST = {"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "TIMEOUT"}
+LOST = {"COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "TIMEOUT"}
+OURS = ("--clusters", "-M", "--array", "-a", "--wait", "-W", "--comment", "--parsable", "--export", "--test-only")  # flags of no use here
+DEFAULTS = ("SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_EXPORT")  # the same as variables
 
 
 class SlurmJobs(Jobs):
@@ -32,6 +34,8 @@ class SlurmJobs(Jobs):
         cpus: cores, and so threads, of a run.
         memory: main memory of a run, as in ``16G``.
         flags: more options of sbatch.
+    Raises:
+        ConfigError: slots=auto, or a flag with which a job would not be one job of this cluster.
     """
 
     def __init__(
@@ -47,6 +51,10 @@ class SlurmJobs(Jobs):
     ) -> None:
         if slots == "auto":
             raise ConfigError("hydra.sweeper.executor.slots=auto cannot work with executor=slurm: it is a number of jobs.")
+        if wrong := [flag for flag in map(str, flags) if flag.partition("=")[0].partition(" ")[0] in OURS or flag[:2] in OURS]:
+            raise ConfigError(
+                f"hydra.sweeper.executor.flags={wrong[0]} cannot work: each run is one job of this cluster, which gptshake follows."
+            )
         super().__init__("slurm", int(slots), cpus)
         gres = None if gpus is None else f"gpu:{gpus}"
         options = {"partition": partition, "account": account, "time": time, "gres": gres, "cpus-per-task": cpus, "mem": memory}
@@ -60,15 +68,15 @@ class SlurmJobs(Jobs):
     def submit(self, folder: Path, command: Sequence[str]) -> str:
         script = f"#!/bin/sh\nunset SLURM_NTASKS\nexec {shlex.join(command)}\n"  # Lightning would take the job for one of its own
         name, output = "-".join(folder.parts[-2:]), str(folder / "output").replace("%", "%%")
-        fixed = ["--parsable", "--no-requeue", "--open-mode=append", f"--job-name={name}", f"--output={output}"]
+        fixed = ["--parsable", "--no-requeue", "--export=ALL", "--open-mode=append", f"--job-name={name}", f"--output={output}"]
+        fixed += [f"--comment={command[-1]}"]  # its ticket
         said = self._call(["sbatch", *fixed, f"--signal=B:USR1@{WARNING_S}", *self._options], script)
         return said.strip().partition(";")[0]
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        rows = [
-            line.split("|", 2) for line in self._call(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%r"]).splitlines()
-        ]
-        return {identity: JobState(_phase(state), f"{state} ({REASONS.get(reason, reason)})") for identity, state, reason in rows}
+        said = self._call(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%k|%r"])
+        rows = [row for line in said.splitlines() if len(row := line.split("|", 3)) == 4]  # a site may print more
+        return {identity: JobState(_phase(state), f"{state} ({REASONS.get(why, why)})", ticket) for identity, state, ticket, why in rows}
 
     def ask(self, ids: Sequence[str]) -> None:
         self._call(["scancel", "--quiet", "--state=PENDING", *ids])
@@ -78,13 +86,13 @@ class SlurmJobs(Jobs):
         self._call(["scancel", "--quiet", *ids])
 
     def _call(self, command: Sequence[str], script: str | None = None) -> str:
-        """What one of Slurm's commands prints; the variables of a job that this process may live in are not for its jobs.
+        """What one of Slurm's commands prints.
 
         Raises:
             ConfigError: it refuses what it is asked for.
             Unanswered: slurmctld does not answer.
         """
-        own = {name: value for name, value in self.environment().items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
+        own = {name: value for name, value in self.environment().items() if name not in DEFAULTS}
         try:
             done = subprocess.run(
                 command, input=script, env=own, capture_output=True, text=True, timeout=ANSWER_S, check=False, start_new_session=True

@@ -1,0 +1,297 @@
+"""What jobs of an engine come to when it fails in ways that a real one seldom shows: a Slurm whose commands answer from files."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from deeds import deed
+
+from gptshake import processes
+from gptshake.errors import ConfigError
+from gptshake.processes import Outcome, read_job, read_outcome, run_here, write_job, write_outcome, write_task
+from gptshake.sweep.executor import jobs
+from gptshake.sweep.executor.slurm import SlurmJobs
+
+COMMANDS = {
+    "sbatch": """number=$(($(cat last) + 1)); echo $number >last
+for word in "$@"; do case $word in --comment=*) ticket=${word#*=} ;; esac; done
+printf '%s\\n' "$@" >sbatch.$number; env >env.$number
+if [ -e refuses ]; then echo 'sbatch: error: Batch job submission failed: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi
+echo "$number|PENDING|$ticket|Resources" >job.$number
+if [ -e mute ]; then echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1; fi
+echo $number""",
+    "squeue": "if [ -e mute ]; then exit 1; fi; if [ -e chatty ]; then echo 'Welcome to this cluster'; fi; cat job.* 2>/dev/null; true",
+    "scancel": 'if [ -e mute ]; then exit 1; fi; echo "$@" >>asked',
+}
+
+
+class FakeSlurm:
+    """Jobs as files; what becomes of them is written by the test, and time passes when somebody waits for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.now = folder, 1000.0
+        (folder / "last").write_text("0")
+        for name, script in COMMANDS.items():
+            (folder / name).write_text(f"#!/bin/sh\ncd {folder}\n{script}\n")
+            (folder / name).chmod(0o755)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def becomes(self, job: Any, state: str, reason: str = "None") -> None:
+        self.job(job.id, state, job.ticket, reason)
+
+    def job(self, identity: str, state: str, ticket: str, reason: str = "None") -> None:
+        (self.folder / f"job.{identity}").write_text(f"{identity}|{state}|{ticket}|{reason}\n")
+
+    def forgets(self, job: Any) -> None:
+        (self.folder / f"job.{job.id}").unlink()
+
+    def submitted(self) -> int:
+        return int((self.folder / "last").read_text())
+
+    def switch(self, what: str, on: bool = True) -> None:
+        (self.folder / what).touch() if on else (self.folder / what).unlink()
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    (tmp_path / "slurm").mkdir()
+    fake = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{fake.folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: fake.now, sleep=fake.sleep))
+    return fake
+
+
+@pytest.fixture
+def executor(slurm: FakeSlurm) -> SlurmJobs:
+    return opened()
+
+
+def opened(**options: Any) -> SlurmJobs:
+    made = SlurmJobs(**options)
+    made.open(deed, [])
+    return made
+
+
+def waits(executor: SlurmJobs, slurm: FakeSlurm, seconds: float) -> list[Any]:
+    """What ends within so many seconds."""
+    until, ended = slurm.now + seconds, list[Any]()
+    while slurm.now < until:
+        ended += executor.wait(1.0)
+        slurm.sleep(0.75)
+    return ended
+
+
+def leaves(job: Any, outcome: Outcome) -> None:
+    """What its process would write."""
+    write_outcome(job.folder, processes.replace(outcome, ticket=job.ticket))
+
+
+def starts(executor: SlurmJobs, slurm: FakeSlurm, folder: Path) -> Any:
+    """A run whose job runs."""
+    job = executor.start(["give back", 1], folder)
+    slurm.becomes(job, "RUNNING")
+    (folder / "output").touch()
+    waits(executor, slurm, 6)
+    assert job.started < slurm.now
+    return job
+
+
+def test_an_outcome_that_is_seen_half_a_minute_after_the_job_has_gone_counts(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    slurm.becomes(job, "COMPLETED")
+    assert waits(executor, slurm, 36) == []
+    leaves(job, Outcome("ok", 5))
+    assert waits(executor, slurm, 1) == [job] and job.outcome == Outcome("ok", 5) and slurm.submitted() == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "written"), [("FAILED", None), ("FAILED", "stopped by SIGTERM"), ("NODE_FAIL", None), ("COMPLETED", None)]
+)
+def test_what_ends_unasked_without_an_outcome_of_its_own_is_submitted_again(
+    state: str, written: str | None, executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, capsys: Any
+) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    if written:
+        leaves(job, Outcome("stopped", reason=written))
+    slurm.becomes(job, state)
+    assert waits(executor, slurm, 110) == [] and slurm.submitted() == 2 and job.id == "2"
+    assert f"run: its job 1 ended as {state} (None)" in capsys.readouterr().err
+
+
+def test_a_run_that_is_lost_too_often_has_failed(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = executor.start(["give back", 1], tmp_path / "run")
+    ended: list[Any] = []
+    for _ in range(jobs.MOST_LOSSES + 1):
+        slurm.becomes(job, "FAILED", "JobLaunchFailure")
+        ended += waits(executor, slurm, 110)
+    assert ended == [job] and job.outcome.status == "failed" and slurm.submitted() == 6
+    assert job.outcome.reason.startswith("lost 6 times without a new checkpoint, the last time as its job 6 ended as FAILED (killed")
+    assert f"can the nodes see {tmp_path / 'run'}?" in job.outcome.reason
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "OUT_OF_MEMORY"])
+def test_a_job_that_somebody_cancels_or_that_needs_more_memory_has_failed(
+    state: str, executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    slurm.becomes(job, state)
+    assert waits(executor, slurm, 110) == [job] and job.outcome.status == "failed" and slurm.submitted() == 1
+
+
+def test_the_outcome_of_an_earlier_job_does_not_end_the_next_one(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    first = job.ticket
+    slurm.becomes(job, "NODE_FAIL")
+    waits(executor, slurm, 110)
+    assert job.ticket != first
+    write_outcome(job.folder, Outcome("failed", reason="of the node that came back", ticket=first))
+    slurm.becomes(job, "RUNNING")
+    assert waits(executor, slurm, 10) == []
+    leaves(job, Outcome("ok", 3))
+    assert waits(executor, slurm, 2) == [job] and job.outcome.value == 3
+
+
+def test_a_process_whose_place_was_taken_meanwhile_leaves_no_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "SEEN_S", 0.1)
+    monkeypatch.setattr(processes, "_redact_streams", lambda: None)  # those of this test
+    write_task(tmp_path, None)
+    write_job(tmp_path, "first")
+    assert run_here(lambda task: write_job(tmp_path, "second"), tmp_path, "first").status == "ok"
+    assert read_outcome(tmp_path) is None
+    assert run_here(lambda task: 7, tmp_path, "first").status == "refused" and read_outcome(tmp_path) is None
+    run_here(lambda task: 7, tmp_path, "second")
+    assert processes.read_end(tmp_path, "second") == Outcome("ok", 7) and processes.read_end(tmp_path, "first") is None
+
+
+def test_a_job_that_slurm_took_without_saying_so_is_found_by_its_ticket(
+    executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, capsys: Any
+) -> None:
+    slurm.switch("mute")
+    job = executor.start(["give back", 1], tmp_path / "run")
+    assert job.id is None and "Slurm does not answer (" in capsys.readouterr().err
+    slurm.switch("mute", on=False)
+    waits(executor, slurm, 6)
+    assert job.id == "1" == read_job(job.folder)["id"] and slurm.submitted() == 1
+
+
+def test_a_controller_that_was_killed_before_it_knew_the_job_adopts_it(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    write_task(tmp_path / "run", ["give back", 1])
+    write_job(tmp_path / "run", "t1", engine="slurm")
+    assert executor.adopt(tmp_path / "run") is None
+    slurm.job("17", "RUNNING", "t1")
+    job = executor.adopt(tmp_path / "run")
+    assert job and (job.id, job.ticket) == ("17", "t1")
+    leaves(job, Outcome("ok", 2))
+    assert waits(executor, slurm, 1) == [job]
+
+
+def test_another_job_under_the_number_of_an_adopted_one_is_not_taken_for_it(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    write_task(tmp_path / "run", ["give back", 1])
+    write_job(tmp_path / "run", "t1", engine="slurm", id="17")
+    slurm.job("17", "RUNNING", "(null)")
+    job = executor.adopt(tmp_path / "run")
+    waits(executor, slurm, 110)
+    assert slurm.submitted() == 1 and job and job.id == "1"
+
+
+def test_one_answer_without_a_job_loses_nothing(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    slurm.forgets(job)
+    while not job.unknown:
+        waits(executor, slurm, 1)
+    assert job.unknown == 1 and job.state.phase == "running"
+    slurm.job("1", "RUNNING", job.ticket)
+    waits(executor, slurm, 200)
+    assert job.unknown == 0 and slurm.submitted() == 1
+
+
+def test_a_refusal_ends_the_first_job_only(slurm: FakeSlurm, executor: SlurmJobs, tmp_path: Path, capsys: Any) -> None:
+    slurm.switch("refuses")
+    with pytest.raises(ConfigError, match=r"^Slurm refuses the job: Batch job submission failed: QOSMaxSubmit"):
+        executor.start(["give back", 1], tmp_path / "first")
+    slurm.switch("refuses", on=False)
+    executor = opened()
+    starts(executor, slurm, tmp_path / "0")
+    slurm.switch("refuses")
+    job = executor.start(["give back", 1], tmp_path / "1")
+    waits(executor, slurm, 30)
+    assert job.id is None and capsys.readouterr().err.count("Slurm refuses the job") == 1
+    slurm.switch("refuses", on=False)
+    waits(executor, slurm, 6)
+    assert job.id is not None
+
+
+def test_jobs_are_left_when_slurm_is_silent_while_they_are_to_stop(
+    executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, capsys: Any
+) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    slurm.switch("mute")
+    job.stop()
+    with pytest.raises(jobs.Unanswered, match="Its jobs go on, and the same command adopts them"):
+        waits(executor, slurm, 80)
+    executor.close()
+    assert (tmp_path / "run/task.json").exists() and read_job(tmp_path / "run")["id"] == job.id
+
+
+def test_requests_reach_slurm_even_while_it_takes_no_jobs(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = starts(executor, slurm, tmp_path / "0")
+    slurm.switch("refuses")
+    executor.start(["give back", 1], tmp_path / "1")
+    job.kill("it took too long")
+    slurm.becomes(job, "CANCELLED")
+    assert waits(executor, slurm, 6) == [job] and job.outcome == Outcome("timeout", reason="it took too long")
+    assert (slurm.folder / "asked").read_text() == "--quiet 1\n"
+
+
+def test_time_of_lost_jobs_counts_and_time_in_the_queue_does_not(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    waits(executor, slurm, 100)
+    leaves(job, Outcome("stopped", reason="stopped by SIGUSR1"))
+    slurm.becomes(job, "PREEMPTED")
+    waits(executor, slurm, 500)
+    assert job.started == float("inf")
+    slurm.becomes(job, "RUNNING")
+    waits(executor, slurm, 50)
+    assert 145 < slurm.now - job.started < 165
+
+
+def test_lines_of_a_sites_own_and_variables_of_the_users_change_nothing(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = ("SQUEUE_PARTITION", "SBATCH_WAIT", "SLURM_NTASKS", "RAY_ADDRESS", "CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT")
+    for name in foreign:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SBATCH_QOS", "high")
+    slurm.switch("chatty")
+    executor = opened()
+    job = starts(executor, slurm, tmp_path / "a b%" / "run 50%")
+    assert job.state.phase == "running"
+    words = (slurm.folder / "sbatch.1").read_text().splitlines()
+    assert {"--export=ALL", f"--comment={job.ticket}", f"--output={tmp_path}/a b%%/run 50%%/output"} <= set(words)
+    kept = {line.partition("=")[0] for line in (slurm.folder / "env.1").read_text().splitlines()}
+    assert "SBATCH_QOS" in kept and not kept & set(foreign)
+
+
+@pytest.mark.parametrize("flag", ["--clusters=x", "-Mx", "--array=1-3", "--wait", "--comment=mine"])
+def test_flags_that_make_a_job_another_kind_of_job_are_refused(flag: str) -> None:
+    with pytest.raises(ConfigError, match=rf"executor.flags={flag} cannot work"):
+        SlurmJobs(flags=["--qos=high", flag])
+    SlurmJobs(flags=["--wait-all-nodes=1", "--constraint=a100"])
+
+
+def test_a_heartbeat_of_another_machine_keeps_a_run_from_being_submitted_twice(
+    executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, alive = starts(executor, slurm, tmp_path / "run"), [True]
+    monkeypatch.setattr(jobs, "is_alive", lambda folder: alive[0] and folder == job.folder)
+    slurm.becomes(job, "NODE_FAIL")
+    waits(executor, slurm, 300)
+    assert slurm.submitted() == 1
+    alive.clear()
+    alive.append(False)
+    waits(executor, slurm, 6)
+    assert slurm.submitted() == 2
