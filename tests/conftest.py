@@ -67,7 +67,6 @@ MAY_BE_MISSING = (
     "C++ compiler",
     "a Slurm of its own",
     "scipy",
-    "rclone",
     "root may read",
     "continues the first",
     "shallow",

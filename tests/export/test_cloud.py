@@ -27,7 +27,6 @@ JOB = Job(
     cloud="vast",
     gpu="rtx4090",
     gpus=2,
-    nodes=1,
     spot=False,
     command=["model=tiny", "data=wiki_char", "note='it\\'s $HOME'", "resume=auto"],
     root=Path("/sources"),
@@ -62,7 +61,7 @@ EVERYWHERE = [*CLOUDS, "slurm/cluster/gpus", "kubernetes/context"]
 def on(cloud: str, **changes: Any) -> Job:
     """The job at a cloud, with all that the cloud can do."""
     can = CLOUDS[cloud.partition("/")[0]]
-    return replace(JOB, cloud=cloud, spot=can.spot, nodes=2 if can.nodes else 1, **changes)
+    return replace(JOB, cloud=cloud, spot=can.spot, **changes)
 
 
 @pytest.mark.parametrize("cloud", EVERYWHERE)
@@ -80,10 +79,10 @@ def test_a_task_file_says_what_the_job_says_at_every_cloud(cloud: str) -> None:
     assert task["secrets"]["WANDB_API_KEY"] is None and not any((task["secrets"] | {}).values())
     assert "resume=auto" in task["run"] and "limit=180m" in task["run"] and "seconds=300" in task["run"]
     assert "make venv" in task["setup"] and "torch.cuda.is_available()" in task["setup"]
-    assert ("torchrun" in task["run"]) == (task["num_nodes"] == 2) == job.can.nodes
     mounted = task["file_mounts"].get("/gptshake-bucket")
     assert (mounted == {"source": "s3://bucket", "mode": "MOUNT_CACHED"}) == job.can.mounts
     assert ("AWS_SECRET_ACCESS_KEY" in task["secrets"]) == ("RCLONE_CONFIG_OUT_TYPE" in task.get("envs", {})) == (not job.can.mounts)
+    assert task.get("envs", {}).get("RCLONE_CONFIG_OUT_NO_CHECK_BUCKET") == (None if job.can.mounts else "true")
     assert f"place={'/gptshake-bucket/' if job.can.mounts else 'out:bucket/'}gpts/{job.name}\n" in task["run"]
 
 
@@ -113,8 +112,6 @@ def test_results_go_to_a_host_by_a_key_that_the_file_names_and_does_not_hold(tmp
         ({"gpu": "A1000"}, "did you mean a100?"),
         ({"gpu": "v100"}, "too old for the CUDA"),
         ({"command": []}, "nothing to run"),
-        ({"nodes": 2}, "rents single machines at vast"),
-        ({"cloud": "runpod", "nodes": 2}, "rents single machines at runpod"),
         ({"cloud": "slurm", "spot": True}, "slurm has no spot machines"),
         ({"cloud": "ssh/pool", "spot": True}, "ssh has no spot machines"),
         ({"sync": "gs://bucket"}, "vast cannot mount buckets"),
@@ -163,6 +160,18 @@ def test_the_scripts_are_bash_and_their_words_arrive_as_they_were_typed(home: Pa
             assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True).stderr == ""
     assigned = sky_task(JOB)["run"].partition("linked()")[0]
     assert shell(f'{assigned}printf "%s\\n" "${{train[@]:1}}"', home).stdout.splitlines() == JOB.command
+
+
+@pytest.mark.parametrize(("version", "shown"), [("570.86.10", "570.86.10"), ("", "none")])
+def test_an_old_driver_is_found_before_anything_is_installed(home: Path, version: str, shown: str) -> None:
+    (home / "bin").mkdir()
+    for name, text in {"nvidia-smi": f"echo {version}", "apt-get": "touch ~/installed", "curl": "touch ~/installed"}.items():
+        (home / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (home / "bin" / name).chmod(0o755)
+    done = shell(sky_task(JOB)["setup"], home, PATH=f"{home / 'bin'}:{os.environ['PATH']}")
+    assert (
+        done.returncode == 1 and f"version 580 or newer, and this machine has {shown}:" in done.stderr and not (home / "installed").exists()
+    )
 
 
 def test_a_finished_run_is_not_begun_again_and_a_failed_one_is(home: Path) -> None:
@@ -379,5 +388,5 @@ def test_skypilots_own_parser_reads_the_same_from_the_files(tmp_path: Path) -> N
     for job, read in zip(jobs.values(), map(json.loads, done.stdout.splitlines()), strict=True):
         assert read["clouds"] == [job.cloud.partition("/")[0]] and bool(read["spot"]) == job.spot and read["disk"] == 55
         assert all(count == 2 for gpus in read["gpus"] for count in gpus.values())
-        assert read["down"] and read["minutes"] == 10 and read["nodes"] == job.nodes and read["workdir"]["ref"] == COMMIT
+        assert read["down"] and read["minutes"] == 10 and read["nodes"] == 1 and read["workdir"]["ref"] == COMMIT
         assert read["mounts"] == ({"/gptshake-bucket": "MOUNT_CACHED"} if job.can.mounts else {}) and "resume=auto" in read["run"]

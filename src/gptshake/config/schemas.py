@@ -121,7 +121,7 @@ _RANGES: dict[str, Rule] = {
     "data.workers task.confirm": _number(0, whole=True, auto=True),
     "data.batch_tokens? data.limit_blocks? data.n_documents? data.max_bytes? trainer.max_steps? trainer.max_tokens? trainer.patience? "
     "trainer.limit_val_batches? logger.every callbacks.noise_scale.split_every callbacks.samples.top_k? task.top_k? task.num_samples "
-    "task.limit? task.stride? task.steps? task.warmup task.repeats task.block_size task.nodes task.idle_minutes hydra.sweeper.pruner.patience "
+    "task.limit? task.stride? task.steps? task.warmup task.repeats task.block_size task.idle_minutes hydra.sweeper.pruner.patience "
     "hydra.sweeper.n_trials? hydra.sweeper.keep hydra.sweeper.max_failures hydra.sweeper.executor.slots_per_gpu "
     "hydra.sweeper.executor.cpus": _number(1, whole=True),
     "data.batch_size? data.micro_batch_size trainer.devices trainer.threads trainer.val_check_interval task.confirm_steps "
@@ -141,11 +141,11 @@ _RANGES: dict[str, Rule] = {
     "callbacks.samples.top_p? task.top_p?": _number(0, 1, open="low"),
     "hydra.sweeper.pruner.after": _number(0, 1),
     "task.trains task.sweeps task.writes_command task.launch task.private task.range_test task.trust task.yes task.trials task.interactive task.rolling "
-    "hydra.sweeper.sampler.multivariate hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (
+    "task.spot hydra.sweeper.sampler.multivariate hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (
         lambda value: isinstance(value, bool),
         "it is true or false",
     ),
-    "optimizer.fused task.spot": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
+    "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
     "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir paths.node_cache? "
     "logger.project? logger.experiment? logger.uri? callbacks.notify.command? "
     "task.prompt_file? task.jsonl? task.push? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "

@@ -5,6 +5,7 @@ values that stand before them. Names of secrets are written, never their values.
 """
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -23,18 +24,17 @@ class Cloud:
     """What a cloud can do by SkyPilot 0.14.1 (its lists of unsupported features)."""
 
     spot: bool
-    nodes: bool  # several machines
     mounts: bool  # buckets as folders
     rented: bool = True  # False: the user's own machines
 
 
 CLOUDS = {
-    "vast": Cloud(spot=True, nodes=False, mounts=False),
-    "runpod": Cloud(spot=True, nodes=False, mounts=False),
-    "lambda": Cloud(spot=False, nodes=True, mounts=True),
-    "kubernetes": Cloud(spot=False, nodes=True, mounts=True),
-    "slurm": Cloud(spot=False, nodes=True, mounts=False, rented=False),  # mounts need FUSE on its nodes
-    "ssh": Cloud(spot=False, nodes=True, mounts=True, rented=False),
+    "vast": Cloud(spot=True, mounts=False),
+    "runpod": Cloud(spot=True, mounts=False),
+    "lambda": Cloud(spot=False, mounts=True),
+    "kubernetes": Cloud(spot=False, mounts=True),
+    "slurm": Cloud(spot=False, mounts=False, rented=False),  # mounts need FUSE on its nodes
+    "ssh": Cloud(spot=False, mounts=True, rented=False),
 }
 # By the names of hardware.KNOWN_GPUS: those of SkyPilot's catalogues, of which any will do, and of Vast's offers. The pinned torch is built for
 # CUDA 13, which has left out the generations before Turing (P100, V100).
@@ -61,7 +61,6 @@ class Job:
     cloud: str  # a word of CLOUDS, with more of SkyPilot's ``infra`` behind a slash, as in slurm/cluster/partition
     gpu: str  # a word of GPUS
     gpus: int  # of each machine
-    nodes: int
     spot: bool
     command: list[str]  # arguments of gptshake
     root: Path  # of the sources here
@@ -81,7 +80,8 @@ class Job:
     def sky_secrets(self) -> tuple[str, ...]:
         """Names of the variables that SkyPilot passes on: those of the command, and the bucket's where rclone copies to it by itself."""
         own = str(self.sync).startswith("s3://") and not self.can.mounts
-        return (*self.secrets, *(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if own else ()))
+        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *(["AWS_SESSION_TOKEN"] if "AWS_SESSION_TOKEN" in os.environ else []))
+        return (*self.secrets, *(keys if own else ()))
 
     @property
     def sweeps(self) -> bool:
@@ -113,10 +113,6 @@ def check(job: Job) -> None:
         raise ConfigError("There is nothing to run: give model= and data=.")
     if job.spot and not job.can.spot:
         raise ConfigError(f"task.spot=true: {word} has no spot machines; leave it out.")
-    if job.nodes > 1 and not job.can.nodes:
-        raise ConfigError(
-            f"task.nodes={job.nodes}: SkyPilot rents single machines at {word}; use trainer.devices= for several GPUs of one."
-        )
     if job.sync is None:
         if job.can.rented and word != "vast":
             raise ConfigError(
@@ -153,7 +149,6 @@ def sky_task(job: Job) -> dict[str, Any]:
     task = {
         "name": job.name,
         "resources": resources,
-        "num_nodes": job.nodes,
         "workdir": {"url": job.origin[0], "ref": job.origin[1]} if job.origin else str(job.root),
         "envs": envs,
         "secrets": dict.fromkeys(job.sky_secrets),  # null: by --secret, from the shell that starts it
@@ -213,7 +208,7 @@ def _target(job: Job) -> tuple[str, dict[str, str], dict[str, Any]]:
             bucket, _, folder = folder.partition("/")
             place = "/".join(filter(None, (MOUNT, folder.strip("/"), job.name)))
             return place, {}, {MOUNT: {"source": f"{scheme}://{bucket}", "mode": "MOUNT_CACHED"}}
-        remote, mounts = {"TYPE": "s3", "PROVIDER": "AWS", "ENV_AUTH": "true"}, {}
+        remote, mounts = {"TYPE": "s3", "PROVIDER": "AWS", "ENV_AUTH": "true", "NO_CHECK_BUCKET": "true"}, {}
     place = "/".join(filter(None, (folder.rstrip("/"), job.name)))
     return f"out:{place}", {f"RCLONE_CONFIG_OUT_{key}": value for key, value in remote.items()}, mounts
 
@@ -224,13 +219,7 @@ def _install_script(sources: str) -> str:
 
 def _run_script(job: Job, sources: str, place: str) -> str:
     """``place`` is rclone's name of where it copies to; empty: others fetch it."""
-    program = f"{sources}/.venv/bin/gptshake"
-    if job.nodes > 1:
-        program = (
-            f'{sources}/.venv/bin/torchrun --nnodes="$SKYPILOT_NUM_NODES" --nproc_per_node={job.gpus} --node_rank="$SKYPILOT_NODE_RANK" '
-        )
-        program += "--master_addr=\"${SKYPILOT_NODE_IPS%%$'\\n'*}\" --master_port=29500 -m gptshake"
-    train = " \\\n  ".join([program, *map(shlex.quote, job.command)])
+    train = " \\\n  ".join([f"{sources}/.venv/bin/gptshake", *map(shlex.quote, job.command)])
     values = {"place": place, "seconds": f"{60 * job.sync_minutes:g}", "limit": f"{60 * job.hours:.0f}m"}
     return f"{_assigned(values)}\ntrain=({train})\n{_shell('link')}{_shell('run')}"
 

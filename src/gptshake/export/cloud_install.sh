@@ -1,6 +1,11 @@
 # Installs a fresh machine with the exact versions of constraints.txt; on one that is installed already it does nothing.
 set -euo pipefail
 export PATH="$HOME/.local/bin:$PATH" DEBIAN_FRONTEND=noninteractive
+version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1) || version=
+[ "${version%%.*}" -ge "$driver" ] 2>/dev/null || {  # before 3 GB are fetched
+  echo "CUDA $cuda needs an NVIDIA driver of version $driver or newer, and this machine has ${version:-none}: destroy it and take another one." >&2
+  exit 1
+}
 missing=
 for tool in git make curl rsync rclone flock; do command -v "$tool" >/dev/null || missing=yes; done
 if [ -n "$missing" ]; then
@@ -13,7 +18,7 @@ uv python install "$python"
 cd "$sources"
 make venv PYTHON="$(uv python find "$python")" TORCH_INDEX=
 .venv/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
-  echo "torch finds no GPU. CUDA $cuda needs an NVIDIA driver of version $driver or newer: destroy this machine and take another one." >&2
+  echo "torch finds no GPU: destroy this machine and take another one." >&2
   nvidia-smi >&2 || true
   exit 1
 }

@@ -21,7 +21,7 @@ if [ -n "$place" ] && [ ! -e restored ]; then  # a machine that was here before 
 fi
 [ ! -e finished ] || { echo "finished earlier: nothing to do"; exit 0; }
 copies=
-if [ -n "$place" ] && [ "${SKYPILOT_NODE_RANK:-0}" = 0 ]; then
+if [ -n "$place" ]; then
   copied  # a place that cannot be written to is found now and not at the end
   while sleep "$seconds" > /dev/null 2>&1 && kill -0 $$; do copied || echo "not all was copied; tried again in $seconds s"; done 8>&- &
   copies=$!

@@ -22,17 +22,19 @@ from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.budget import AUTO
 from gptshake.estimate.forecast import CHECKPOINTS
+from gptshake.estimate.formatting import short_bytes
 from gptshake.export import cloud
 from gptshake.export.hub import HF
 from gptshake.files import expanded, sha256, sha256_text, write_atomic
 from gptshake.keys import key_of
-from gptshake.record.git import checkout_root, on_remote
+from gptshake.record.git import checkout_root, on_remote, run_git
 from gptshake.redaction import redact, redact_code
 from gptshake.report.tasks_text import plan_text
 from gptshake.setup.plan import plan
 
 HERE = ("task", "dirty", "resume", "paths")  # keys that mean this machine and this command
 SETUP_HOURS = 0.2  # to start a machine and to install 3 GB
+ENDING_MINUTES = 5  # in which a training that is stopped writes its checkpoint
 BASE_GB, SWEPT = 40, 8  # of the disk: system, CUDA, caches; runs of a sweep that keep checkpoints at once
 
 
@@ -52,6 +54,11 @@ def run(context: Context) -> None:
     if not job.can.rented and cfg.task.price_per_hour is None:
         cfg.task.price_per_hour = 0.0
     facts = plan(cfg, context.store, f"{choices['model']} · {choices['data']} · {context.store.label}", gpu)
+    if (needed := facts["memory"].total) is not None and needed > gpu.memory:
+        raise ConfigError(
+            f"The run needs about {short_bytes(needed)} and a {job.gpu} has {short_bytes(gpu.memory)}: "
+            "take another task.gpu=, a smaller data.micro_batch_size= or trainer=fsdp."
+        )
     sizes = [sum(4 * split.n_tokens for split in context.store.splits), *map(_size, job.files.values())]
     sizes.append(facts["checkpoint_bytes"] * CHECKPOINTS * (SWEPT if job.sweeps else 1))
     job = replace(
@@ -62,6 +69,8 @@ def run(context: Context) -> None:
     texts = {folder / f"{job.name}.yaml": cloud.sky_text(job)} if job.sync else {}
     texts |= {folder / f"{job.name}-vast.sh": cloud.vast_script(job)} if job.cloud == "vast" else {}
     _write(texts)
+    if "auto" in _wandb_modes(cfg) and "WANDB_API_KEY" not in job.secrets:
+        print("WANDB_API_KEY is not set here (a key in ~/.netrc is not sent), so W&B is offline there.\n")
     print(f"{plan_text(facts)}\n\ncode: {'{1:.10} of {0}'.format(*job.origin) if job.origin else f'uploaded from {job.root}'}\n{job.price}")
     for file in texts:
         words = ["bash", str(file)] if file.suffix == ".sh" else cloud.start_command(job, str(file))
@@ -82,29 +91,23 @@ def _job(context: Context) -> cloud.Job:
     several = cfg.trainer.get("strategy") is not None
     if several and cfg.trainer.devices == AUTO:
         raise ConfigError("trainer.devices=auto is all GPUs of a machine: say how many to rent.")
-    if task.nodes > 1 and (not several or cfg.trainer.devices % task.nodes):
-        raise ConfigError(
-            f"task.nodes={task.nodes} needs trainer=ddp or trainer=fsdp, and the same share of trainer.devices= for each machine."
-        )
-    files: dict[str, Path] = {}
-    command, word = _command(context, files), str(task.cloud).partition("/")[0]
+    root, files = _root(), dict[str, Path]()
+    command = _command(context, files)
     if "resume=auto" not in command and task.hours is None:
         raise ConfigError("How long a sweep takes is not known before: give task.hours=, after which it is stopped.")
     name = re.sub(r"[^a-z0-9]+", "-", f"gptshake-{spec.choices['model']}-{spec.choices['data']}".lower())
     name += f"-{_identity(context, command, files)[:8]}"
     if spec.local_conf:
         files[cloud.WORK] = (expanded(task.folder) / f"{name}-files").absolute()
-    known = word in cloud.CLOUDS and cloud.CLOUDS[word].spot
     return cloud.Job(
         name=name,
         cloud=str(task.cloud),
         gpu=str(task.gpu),
-        gpus=cfg.trainer.devices // task.nodes if several else 1,
-        nodes=task.nodes,
-        spot=known and task.sync is not None if task.spot == AUTO else task.spot,  # Vast's plain commands rent on demand
+        gpus=cfg.trainer.devices if several else 1,
+        spot=task.spot,
         command=command,
-        root=_root(),
-        origin=_origin(context),
+        root=root,
+        origin=_origin(context, root),
         files=files,
         secrets=_secrets(cfg, command, spec.local_conf.values()),
         sync=task.sync,
@@ -135,7 +138,12 @@ def _command(context: Context, files: dict[str, Path]) -> list[str]:
             raise ConfigError(f"{typed[0]}: several values of {key} cannot be sent to another machine; write a task file for each.")
         sent = [_sent(key, text, spec.command, files) for text in texts]
         words = [word for word in words if key_of(word) != key] + [f"{key}={override_value(sent if len(sent) > 1 else sent[0])}"]
+    for tracker in _trackers(cfg):
+        if str(tracker.get("_target_")).endswith((".MlflowTracker", ".TrackioTracker")):
+            raise ConfigError("logger=mlflow and logger=trackio are not installed on the machine: use logger=wandb, tensorboard or none.")
     for word in words:
+        if key_of(word).rpartition("/")[2] == "executor" and word.partition("=")[2] != "local":
+            raise ConfigError(f"{word}: the machine has its own GPUs only, and this executor is not installed there; leave it out.")
         if key_of(word) == EXPERIMENT and ".yaml" in word:
             raise ConfigError(f"{word}: a list of files cannot be sent to another machine; name one, or put them into conf/experiment.")
         if redact(word) != word:
@@ -167,7 +175,7 @@ def _sent(key: str, text: str, overrides: list[str], files: dict[str, Path]) -> 
         if key == "data.path":
             raise ConfigError(f"data.path={text} is neither a file nor a folder here that could be sent to another machine.")
         path = locate(text, overrides)
-    name = f"{cloud.INPUTS}/{len(files)}-{path.name}"
+    name = f"{cloud.INPUTS}/{len(files)}-{re.sub(r'[^A-Za-z0-9_.-]', '-', path.name)}"  # into scripts, unquoted
     files[name] = path.absolute()
     return f"{hub}~/{name}"
 
@@ -178,12 +186,19 @@ def _root() -> Path:
     return root
 
 
-def _origin(context: Context) -> tuple[str, str] | None:
-    """Repository and commit, if all that counts is committed and pushed; the guard has refused or allowed the rest."""
+def _origin(context: Context, root: Path) -> tuple[str, str] | None:
+    """Repository and commit, if all that counts is committed and pushed to where a machine can clone it without a key; None: it is uploaded.
+
+    Raises:
+        ConfigError: git's own settings, which are uploaded too, hold a secret.
+    """
     remote, commit = (context.spec.code.git.get(key) for key in ("remote", "commit"))
-    if not remote or not commit or context.spec.code.files or Path(remote).exists() or not on_remote(commit):
-        return None
-    return remote, commit
+    if remote and remote.startswith("https://") and commit and not context.spec.code.files and on_remote(commit):
+        return remote, commit
+    settings = run_git(root, "config", "--local", "--list").decode(errors="replace")
+    if redact(settings) != settings:
+        raise ConfigError("The sources would be uploaded with .git/config, which holds a secret: keep it in a credential helper instead.")
+    return None
 
 
 def _secrets(cfg: DictConfig, command: list[str], contents: Iterable[bytes]) -> tuple[str, ...]:
@@ -191,20 +206,30 @@ def _secrets(cfg: DictConfig, command: list[str], contents: Iterable[bytes]) -> 
     names: set[str] = set()
     for text in [*command, *(content.decode(errors="replace") for content in contents)]:
         names |= set(re.findall(r"\$\{oc\.env:([A-Za-z_]\w*)", text))
-    trackers = [] if not cfg.logger else [cfg.logger] if "_target_" in cfg.logger else list(cfg.logger.values())
-    modes = [tracker.mode for tracker in trackers if str(tracker.get("_target_")).endswith(".WandbTracker")]
+    modes = _wandb_modes(cfg)
     if "online" in modes or (modes != ["offline"] * len(modes) and "WANDB_API_KEY" in os.environ):
         names.add("WANDB_API_KEY")
+    hub = any("source.hub." in word or HF in word for word in (*command, str(OmegaConf.select(cfg, "data.documents._target_"))))
+    if hub and "HF_TOKEN" in os.environ:  # what is gated needs it
+        names.add("HF_TOKEN")
     return tuple(sorted(names))
+
+
+def _wandb_modes(cfg: DictConfig) -> list[str]:
+    return [tracker.mode for tracker in _trackers(cfg) if str(tracker.get("_target_")).endswith(".WandbTracker")]
+
+
+def _trackers(cfg: DictConfig) -> list[DictConfig]:
+    return [] if not cfg.logger else [cfg.logger] if "_target_" in cfg.logger else list(cfg.logger.values())
 
 
 def _priced(job: cloud.Job, hours: float, hourly: float) -> cloud.Job:
     """The job with its limit and with what it costs, in words; ``hourly`` is the price of an hour of all GPUs."""
     limit = job.hours or max(1.0, 2 * hours)
-    most = f"{(limit + SETUP_HOURS) * hourly:.2f}"
-    machines = f"{job.nodes} x " if job.nodes > 1 else ""
+    longest = limit + SETUP_HOURS + (job.idle_minutes + ENDING_MINUTES) / 60
+    most = f"{longest * hourly:.2f}"
     estimate = "" if job.sweeps else f"about {hours + SETUP_HOURS:.1f} h = ${(hours + SETUP_HOURS) * hourly:.2f}, "
-    text = f"{machines}{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {limit + SETUP_HOURS:.1f} h = ${most} at ${hourly:.2f} per hour."
+    text = f"{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {longest:.1f} h = ${most} at ${hourly:.2f} per hour."
     return replace(job, hours=limit, price=text, confirm=most)
 
 
@@ -247,5 +272,6 @@ def _start(job: cloud.Job, file: Path) -> None:
         print("Nothing is started.")
     elif code := subprocess.run(cloud.start_command(job, str(file)), check=False).returncode:
         raise GptshakeError(
-            f"sky ended with exit code {code}; what it said is above. `sky status` and `sky jobs queue` show what is rented."
+            f"sky ended with exit code {code}; what it said is above. "
+            f"A machine may be up and charged: `sky status` and `sky jobs queue` show it, `sky down {job.name}` ends it."
         )
