@@ -237,6 +237,25 @@ def test_results_alone_are_copied_and_newer_ones_are_not_replaced(home: Path, pr
     assert shell(run, home, **remote).stdout == "finished earlier: nothing to do\n" and (work / "runs/a/metrics.csv").read_text() == "new"
 
 
+def test_a_checkpoint_that_comes_while_rows_are_copied_waits_for_the_next_copy(home: Path, program: Path) -> None:
+    """Its rows may not be in this one, and a machine may be lost at any time."""
+    if (rclone := shutil.which("rclone")) is None:
+        pytest.skip("rclone is not installed")
+    program.write_text("#!/bin/sh\nls ~/bucket/runs/a/checkpoints > ~/seen\n")  # the first copy ends before the training begins
+    checkpoints = home / "gptshake-work/runs/a/checkpoints"
+    (checkpoints / "step-1").mkdir(parents=True)
+    (checkpoints / "step-1/w").write_text("1")
+    (home / "bin").mkdir()
+    wrapped = f'[ "$2" != . ] || {{ mkdir -p {checkpoints}/step-2; touch {checkpoints}/step-2/w; }}\nexec {rclone} "$@"\n'
+    (home / "bin/rclone").write_text(f"#!/bin/bash\n{wrapped}")
+    (home / "bin/rclone").chmod(0o755)
+    run = sky_task(JOB)["run"].replace(f"place=out:bucket/gpts/{JOB.name}", "place=out:")
+    remote = {"RCLONE_CONFIG_OUT_TYPE": "alias", "RCLONE_CONFIG_OUT_REMOTE": str(home / "bucket")}
+    done = shell(run, home, PATH=f"{home / 'bin'}:{os.environ['PATH']}", **remote)
+    assert done.returncode == 0 and (home / "seen").read_text() == "step-1\n", done.stderr
+    assert sorted(folder.name for folder in (home / "bucket/runs/a/checkpoints").iterdir()) == ["step-1", "step-2"]
+
+
 # --- the script for Vast: everything behind vastai, ssh and rsync costs money, so they stand at the boundary and write down what they are asked
 
 FAKES = {
