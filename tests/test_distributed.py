@@ -1,6 +1,7 @@
 """Processes that train together: how work is shared, how one knows its place, what is said of one that is gone."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -167,6 +168,22 @@ def test_a_rank_that_waits_in_vain_is_ended() -> None:
         assert process.wait(20) == 1
         assert process.stderr and "error: Rank 1 of 2 ended early" in process.stderr.read()
     here.close()
+
+
+def test_a_rank_that_writes_a_checkpoint_when_another_is_lost_may_finish_it() -> None:
+    here, there = pair()
+    code = "import socket, time; from gptshake import distributed; distributed.GRACE = 0.1; from gptshake.signals import SIGNALS; "
+    code += f"distributed.Liveness({{socket.socket(fileno={here.fileno()}): 1}}, 2)\nwith SIGNALS.saving(): time.sleep(1.2)\nprint('saved')"
+    with here, there:
+        there.shutdown(socket.SHUT_RDWR)
+        done = subprocess.run([sys.executable, "-c", code], pass_fds=[here.fileno()], capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("saved\n", "")
+
+
+def test_a_rank_that_waits_for_rank_0_ends_at_ctrl_c_without_a_traceback() -> None:
+    code = "import os, signal, sys; from gptshake.distributed import quiet; quiet(); os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 @pytest.mark.parametrize(

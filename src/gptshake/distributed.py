@@ -8,6 +8,7 @@ Numbers go through torch.distributed: gradients as the device likes it, the few 
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -20,6 +21,7 @@ from subprocess import PIPE
 from typing import TYPE_CHECKING, TypeVar
 
 from gptshake.errors import ConfigError, Stop, TrainingError, first_line
+from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +38,7 @@ MEETING = timedelta(days=1)  # that the others then wait for rank 0, which may b
 PATIENCE = timedelta(minutes=30)  # from the first step on; rank 0 may write a large checkpoint meanwhile
 HELLO = 5.0  # seconds that a process which connects has to say which rank it is
 GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
+SAVING = 300.0  # the same while this rank writes a checkpoint, which others need not be there for
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a machine that is gone is noticed after a minute
 SPECIAL_STEPS = 0xFFFFFFF0  # Slurm's numbers of batch scripts, interactive shells and the like begin here
 
@@ -378,12 +381,14 @@ def connection_ended(error: BaseException) -> str:
 
 
 def quiet() -> None:
-    """Let a process that follows print nothing but errors, and end when the rank 0 that has started it is gone."""
+    """Let a process that follows print nothing but errors, and end at a signal or when the rank 0 that has started it is gone."""
 
     def end_with_rank_0() -> None:
         os.read(0, 1)  # of a pipe whose other end is there, where nobody writes
         os._exit(1)
 
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # which does not run while torch waits for rank 0
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if OURS in os.environ:
         threading.Thread(target=end_with_rank_0, daemon=True).start()
@@ -412,7 +417,7 @@ def _watch(find_lost: Callable[[], str], ended: threading.Event) -> None:
     """End this process if another rank is gone and the wait for it does not end by itself, as in a GPU's kernel."""
     while not ended.wait(0.5):
         if lost := find_lost():
-            if not ended.wait(GRACE):
+            if not ended.wait(SAVING if SIGNALS.is_saving else GRACE):
                 print(f"error: {speaker()}{lost}", file=sys.stderr, flush=True)
                 os._exit(1)
             return

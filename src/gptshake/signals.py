@@ -47,7 +47,7 @@ class Signals:
     def reset(self) -> None:
         """Forget what the process was that this one was forked from."""
         self.received: int | None = None
-        self._deferred = self._saving = False
+        self._deferred = self.is_saving = False
         self._ignored.clear()
 
     def forked(self) -> None:
@@ -79,11 +79,11 @@ class Signals:
     @contextmanager
     def saving(self) -> Iterator[None]:
         """Within this block the grace period is suspended: a large file may take longer to write."""
-        self._saving = True
+        self.is_saving = True
         try:
             yield
         finally:
-            self._saving = False
+            self.is_saving = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         self._answered += 1
@@ -106,7 +106,7 @@ class Signals:
                 deadline = min(deadline, now + SECOND)
             elif stops:
                 signum, grace_ends = stops[0], now + (GRACE if self.received is None else SECOND)
-            if self._saving and signum:
+            if self.is_saving and signum:
                 grace_ends = now + SECOND
             if now >= min(deadline, grace_ends):
                 try:

@@ -391,9 +391,9 @@ def test_a_nodes_copy_is_the_store_and_a_damaged_or_half_one_is_never_used(opene
 def test_a_copy_of_a_damaged_store_is_refused(opener: Any, memory: Any, tmp_path: Path) -> None:
     store, folder = opener(memory({"book": BOOK})), tmp_path / "node" / "stores" / "copy"
     flip(store.path / "val.bin")
-    with pytest.raises(DataError, match=r"cannot be used: the content of val\.bin was changed. .* data\.verify=true"):
+    with pytest.raises(DataError, match=r"cannot be copied to .*: the content of val\.bin was changed. .* data\.verify=true"):
         store.copied(folder, verify=False, say=print)
-    with pytest.raises(DataError, match=r"cannot be used: manifest\.json is missing"):
+    with pytest.raises(DataError, match=r"cannot be copied to .*: manifest\.json is missing"):
         store.at(tmp_path / "not mounted").copied(folder, verify=False, say=print)
     assert not folder.exists()
 

@@ -153,7 +153,8 @@ class TokenStore:
                 shutil.copyfile(file, path / file.name)
             if problem := self.at(path).problem(verify=True):
                 raise DataError(
-                    f"The copy of {self.path} in {folder} cannot be used: {problem}. Run the command again with data.verify=true."
+                    f"{self.path} cannot be copied to {folder}: {problem}. Run the command again with data.verify=true, which builds a "
+                    "damaged store again, or put paths.cache on a file system that all nodes share."
                 )
 
         build_once(

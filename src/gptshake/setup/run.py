@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from gptshake import distributed, energy, hardware
 from gptshake.context import Context
-from gptshake.errors import DataError, GptshakeError, Pruned, Stop, TrainingError, first_line
+from gptshake.errors import DataError, GptshakeError, Pruned, Stop, TrainingError
 from gptshake.estimate.budget import parse_max_time
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, column_chunks
@@ -116,7 +116,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
                 tracker.start(run)
             context.row, context.draw = run.last_row(), draw
             context.ranks.broadcast((cfg, spec, store, budget, run.info, start, context.row))
-            if lacking := next(filter(None, context.ranks.gather("")), ""):
+            if lacking := next(filter(None, context.ranks.gather(None)), None):
                 raise DataError(lacking)
             distributed.limit_waits()
             module = _module(context, model, data)
@@ -139,7 +139,7 @@ def follow() -> None:
         cfg, spec, store, budget, info, start, row = order
         SIGNALS.install()  # until now a signal ended this process at once
         store = store.at(store_folder(cfg, store.key))
-        lacking = "" if int(os.environ["LOCAL_RANK"]) else _lacking(cfg, spec.path, store)
+        lacking = None if int(os.environ["LOCAL_RANK"]) else _lacking(cfg, spec.path, store)
         if any(ranks.gather(lacking)):
             distributed.leave()  # rank 0 says it, too
             if lacking:
@@ -173,16 +173,16 @@ def follow() -> None:
         distributed.leave(well=False)
 
 
-def _lacking(cfg: DictConfig, run_dir: Path, store: TokenStore) -> str:
+def _lacking(cfg: DictConfig, run_dir: Path, store: TokenStore) -> str | None:
     """A sentence about what another node than that of rank 0 needs and does not find; copies the token store if each node is to have its own."""
     node = socket.gethostname()
     if not (run_dir / "run.json").exists():
         return f"On {node} there is no run directory {run_dir.absolute()}: put paths.runs on a file system that all nodes share."
     try:
         copy_to_node(cfg, store.at(store_folder(cfg, store.key, shared=True)))
-        problem = store.problem(verify=cfg.data.get("verify", False)) or ""
     except GptshakeError as error:
-        problem = first_line(error)
+        return f"On {node}: {error}"
+    problem = store.problem(verify=cfg.data.get("verify", False))
     return problem and (
         f"On {node} the token store {store.path} cannot be used: {problem}. Put paths.cache on a file system that all nodes share, or run "
         "task=inspect once on each node, which builds it there."
