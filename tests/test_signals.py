@@ -44,9 +44,9 @@ def test_an_error_that_is_raised_anew_out_of_what_wrapped_it_is_no_signal_and_ta
 
 def test_signals_that_nohup_and_a_background_job_leave_ignored_arrive_in_the_tests() -> None:
     code = (
-        "import runpy, signal, sys; runpy.run_path(sys.argv[1]); "
+        "import signal, sys; sys.path.insert(0, sys.argv[1]); import conftest; "
         "print([name for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT') if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN])"
     )
     start = 'trap "" INT TERM HUP QUIT; exec "$@"'
-    words = ["sh", "-c", start, "sh", sys.executable, "-c", code, str(Path(__file__).with_name("conftest.py"))]
+    words = ["sh", "-c", start, "sh", sys.executable, "-c", code, str(Path(__file__).parent)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"
