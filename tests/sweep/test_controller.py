@@ -4,17 +4,21 @@ import functools
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
 from gptshake.errors import ConfigError
+from gptshake.files import lock_file
 from gptshake.processes import Outcome
 from gptshake.record.metrics import Tail
+from gptshake.report import study_text
 from gptshake.report.study_stats import best
 from gptshake.sweep import controller as module
 from gptshake.sweep.config import SweeperConfig
@@ -22,7 +26,7 @@ from gptshake.sweep.controller import Controller, Limits, Proposals
 from gptshake.sweep.options import number_of_trials, sampler_for, sequence_of
 from gptshake.sweep.protocols import Prepared
 from gptshake.sweep.pruning import Patient
-from gptshake.sweep.rows import Header
+from gptshake.sweep.rows import Header, RunRow
 from gptshake.sweep.search import search_for, start_of
 from gptshake.sweep.space import Axis, Params
 from gptshake.sweep.study import Study
@@ -36,7 +40,7 @@ class Run:
     """A run that has ended before anybody looks."""
 
     def __init__(self, slot: int, folder: Path, outcome: Outcome) -> None:
-        self.slot, self.folder, self.outcome, self.started = slot, folder, outcome, 0.0
+        self.slot, self.folder, self.outcome, self.started, self.place = slot, folder, outcome, 0.0, ""
 
     def stop(self) -> None: ...
 
@@ -357,3 +361,62 @@ def test_the_metrics_of_another_program_have_no_rows(text: str, tmp_path: Path) 
     (tmp_path / "metrics.csv").write_text(text)
     tail = Tail(tmp_path / "metrics.csv")
     assert tail.new() == [] and tail.new() == [] and tail.rate is None
+
+
+# Runs on other machines
+
+
+def watched(folder: Path, **started: float) -> tuple[Controller, Any, Any]:
+    """A controller that watches one run of a trial."""
+    header = SimpleNamespace(objective="val/loss", tokens=None)
+    study = SimpleNamespace(trials={}, folder=folder, header=header, now=lambda: 50.0, changed=False)
+    executor = SimpleNamespace(adopt=lambda folder: None)
+    trial = module.TrialRow(0, {}, [], [RunRow("0/0", 0, None), RunRow("0/1", 1, None)])
+    running = SimpleNamespace(slot=0, folder=folder / "0/1", outcome=None, place="waits: Resources", started=math.inf, stopped=0)
+    running.stop = lambda: setattr(running, "stopped", running.stopped + 1)
+    running.folder.mkdir(parents=True)
+    return Controller(study, None, executor, Limits(1), lambda rows: None), trial, running  # type: ignore[arg-type]
+
+
+def test_a_run_has_not_begun_as_long_as_it_waits_for_a_machine(tmp_path: Path) -> None:
+    controller, trial, running = watched(tmp_path)
+    run = trial.runs[1]
+    controller._follow(trial, run, running)
+    assert (run.state, run.place, run.started) == ("waiting", "waits: Resources", None)
+    running.started, running.place = 7.0, "on n1"
+    controller._watch(*controller._running[0])
+    assert (run.state, run.place, run.started) == ("running", "on n1", 50.0)
+    rows = {"state": "running", "trials": [{"runs": [asdict(run), asdict(RunRow("1", 0, None, place="waits: Priority"))]}]}
+    assert study_text._places(rows) == ["Runs: 0/1 on n1; 1 waits: Priority."]
+    running.started, running.place = math.inf, "waits: Priority"  # its node was lost
+    controller._watch(*controller._running[0])
+    assert (run.state, run.place, run.started) == ("waiting", "waits: Priority", 50.0)
+
+
+def test_a_run_of_a_trial_that_ends_early_is_asked_again_when_it_has_begun_anew_and_one_in_the_queue_never_begins(tmp_path: Path) -> None:
+    controller, trial, running = watched(tmp_path)
+    controller._follow(trial, trial.runs[1], running)
+    trial.runs[0].state = "diverged"
+    controller._watch(*controller._running[0])
+    assert running.stopped == 1 and not (running.folder / "stop").exists()
+    running.started = 7.0
+    for _ in range(2):
+        controller._watch(*controller._running[0])
+        (running.folder / "stop").unlink()  # as the run does when it begins
+    running.outcome = Outcome("stopped", reason="stopped before it had begun")
+    controller.executor.wait = lambda seconds: [running]  # type: ignore[method-assign]
+    controller._finish = lambda trial: None  # type: ignore[method-assign]
+    controller._take_ends()
+    assert trial.runs[1].state == "pruned"
+
+
+def test_runs_that_still_save_for_an_earlier_controller_hold_up_nobody(tmp_path: Path, capsys: Any) -> None:
+    controller, trial, running = watched(tmp_path)
+    lock = lock_file(running.folder / "child.lock")
+    controller._recover_run(trial, trial.runs[1], running.folder)
+    controller._take_over()
+    assert controller._left == [(trial, trial.runs[1])] and not controller._pending
+    assert capsys.readouterr().out.startswith("Run 0/1 is still at work for an earlier command")
+    os.close(lock)
+    controller._take_over()
+    assert controller._pending == [(trial, trial.runs[1])] and not controller._left

@@ -19,7 +19,7 @@ COMMANDS = {
 for word in "$@"; do case $word in --comment=*) ticket=${word#*=} ;; esac; done
 printf '%s\\n' "$@" >sbatch.$number; env >env.$number
 if [ -e refuses ]; then echo 'sbatch: error: Batch job submission failed: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi
-echo "$number|PENDING|$ticket|Resources" >job.$number
+echo "$number|PENDING|$ticket||Resources" >job.$number
 if [ -e mute ]; then echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1; fi
 echo $number""",
     "squeue": "if [ -e mute ]; then exit 1; fi; if [ -e chatty ]; then echo 'Welcome to this cluster'; fi; cat job.* 2>/dev/null; true",
@@ -44,7 +44,7 @@ class FakeSlurm:
         self.job(job.id, state, job.ticket, reason)
 
     def job(self, identity: str, state: str, ticket: str, reason: str = "None") -> None:
-        (self.folder / f"job.{identity}").write_text(f"{identity}|{state}|{ticket}|{reason}\n")
+        (self.folder / f"job.{identity}").write_text(f"{identity}|{state}|{ticket}|n1|{reason}\n")
 
     def forgets(self, job: Any) -> None:
         (self.folder / f"job.{job.id}").unlink()

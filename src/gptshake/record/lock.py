@@ -78,6 +78,11 @@ def ask_to_stop(path: Path, reason: str) -> None:
     write_atomic(path / _STOP, reason)
 
 
+def is_asked_to_stop(path: Path) -> bool:
+    """Whether a request to end lies in this run directory."""
+    return (path / _STOP).exists()
+
+
 def read_heartbeat(path: Path) -> dict[str, Any] | None:
     """The last heartbeat: pid, host, time, step, value; None if there is none that can be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):

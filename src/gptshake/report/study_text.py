@@ -34,7 +34,7 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
         ended = sum(trial["state"] in stats.DONE for trial in study["trials"])
         how = "is running" if study["state"] == "running" else "was interrupted; the same command resumes it"
         through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
-        found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
+        found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended.", *_places(study)]
     if winner is None:
         return [*found, _no_winner(study), *([] if stats.over_seeds(study) else _ended_early(study))]
     if stats.over_seeds(study):
@@ -51,6 +51,17 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     if study.get("program") == "gptshake":  # another app has no experiment=
         found.append(f"Build on it:  {use(study, folder or Path('multirun') / study['name'])}")
     return found
+
+
+def _places(study: Rows) -> list[str]:
+    """Which runs are at work on which machine, and what the others that were submitted wait for."""
+    places: dict[str, list[str]] = {}
+    for row in [*study["trials"], *(study.get("confirm") or [])]:
+        for run in row["runs"]:
+            if run["state"] in ("running", "waiting") and run.get("place"):
+                places.setdefault(run["place"], []).append(run["path"])
+    text = "; ".join(f"{', '.join(runs)} {place}" for place, runs in sorted(places.items()))
+    return [f"Runs: {text}."] if text and study["state"] == "running" else []
 
 
 def _no_winner(study: Rows) -> str:

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import optuna
 
 from gptshake.errors import ConfigError, Stop, TrainingError, closest
 from gptshake.processes import TICK_S, Outcome, is_running, read_outcome, remove_task
-from gptshake.record.lock import ask_to_stop
+from gptshake.record.lock import ask_to_stop, is_alive, is_asked_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
 from gptshake.sweep.protocols import Executor, Running
@@ -79,6 +79,7 @@ class Controller:
         self.study, self.proposals, self.executor, self.limits, self._show = study, proposals, executor, limits, show
         self._pending: list[tuple[TrialRow, RunRow]] = []
         self._running: list[tuple[TrialRow, RunRow, Running, Tail]] = []
+        self._left: list[tuple[TrialRow, RunRow]] = []  # still at work for an earlier controller
         self._old_failures = {number for number, trial in study.trials.items() if trial.state == "failed"}
         self._ends = inf if limits.timeout is None else time.monotonic() + limits.timeout
         self._shown = 0.0
@@ -95,8 +96,9 @@ class Controller:
         try:
             with SIGNALS.deferred():
                 self._recover()
-                while SIGNALS.received is None and (self._fill() or self._running):
+                while SIGNALS.received is None and (self._fill() or self._running or self._left):
                     self._take_ends()
+                    self._take_over()
                     for entry in self._running:
                         self._watch(*entry)
                     if time.monotonic() - self._shown >= SHOW_S:
@@ -133,15 +135,24 @@ class Controller:
             running = self.executor.start(self.study.task(trial, run), self.study.folder / run.path)
             if running is None:
                 raise RuntimeError("a slot was thought to be free")
-            run.started = self.study.now()
+            run.started = None
             self._follow(trial, run, running)
             started = True
         return started
 
     def _follow(self, trial: TrialRow, run: RunRow, running: Running) -> None:
-        run.state, run.slot, run.ended = "running", running.slot, None
+        run.state, run.slot, run.ended = "waiting", running.slot, None
         self._running.append((trial, run, running, Tail(running.folder / "metrics.csv")))
+        self._place(run, running)
         self.study.changed = True
+
+    def _place(self, run: RunRow, running: Running) -> None:
+        """Note whether a run has begun, and where, or what it waits for."""
+        begun = running.started < inf
+        state, run.started = "running" if begun else "waiting", run.started or (self.study.now() if begun else None)
+        if (state, running.place) != (run.state, run.place):
+            run.state, run.place = state, running.place
+            self.study.changed = True
 
     def _next(self) -> tuple[TrialRow, RunRow] | None:
         """The run to start next, of a new trial or of the confirmation; None if there is nothing to do now."""
@@ -154,7 +165,7 @@ class Controller:
                 row = TrialRow(number, params, self.proposals.overrides(params), self._runs(number))
                 self.study.begin(row)
                 self._pending += [(row, run) for run in row.runs]
-            elif not self._running:
+            elif not self._running and not self._left:
                 self._confirm()
         work = next((entry for entry in self._pending if not (late and self._confirms(entry[0]))), None)
         if work:
@@ -208,6 +219,9 @@ class Controller:
     # What happens meanwhile
 
     def _watch(self, trial: TrialRow, run: RunRow, running: Running, tail: Tail) -> None:
+        self._place(run, running)
+        if running.outcome is None and _ends_early(trial):
+            self._end_early(trial, running)
         limit = self.limits.trial_timeout
         if limit is not None and time.monotonic() - running.started > limit and running.outcome is None:
             running.kill(f"no end after {limit:g} s (hydra.sweeper.trial_timeout)")
@@ -238,7 +252,14 @@ class Controller:
             self._pending.remove((other, run))
         for other, _, running, _ in self._running:
             if other is trial:
-                ask_to_stop(running.folder, trial.reason or "")
+                self._end_early(trial, running)
+
+    def _end_early(self, trial: TrialRow, running: Running) -> None:
+        """Ask a run to end as pruned; again if it has begun anew since then, as that forgets the request."""
+        if running.started == inf:
+            running.stop()
+        elif not is_asked_to_stop(running.folder):
+            ask_to_stop(running.folder, trial.reason or "")
 
     # What ends
 
@@ -248,7 +269,10 @@ class Controller:
             trial, run, _, tail = entry
             self._running.remove(entry)
             self._read(trial, run, tail)
-            self._apply(run, ended.outcome or Outcome("failed", reason="its end is unknown"))
+            outcome = ended.outcome or Outcome("failed", reason="its end is unknown")
+            if outcome.status == "stopped" and _ends_early(trial):
+                outcome = replace(outcome, status="pruned")
+            self._apply(run, outcome)
             if run.state in ("failed", "diverged", "pruned"):
                 trial.reason = trial.reason if run.state == "pruned" else run.reason
                 trial.at = trial.at or (run.tokens if run.state != "failed" else None)
@@ -302,24 +326,44 @@ class Controller:
             trial.runs = trial.runs or self._runs(trial.number)
             for run in trial.runs:
                 self._recover_run(trial, run, self.study.folder / run.path)
-            if not any(other is trial for other, _ in self._pending):
-                self._finish(trial)
+            self._finish(trial)
 
     def _recover_run(self, trial: TrialRow, run: RunRow, folder: Path) -> None:
         if running := self.executor.adopt(folder):
-            run.started = run.started or self.study.now()
             self._follow(trial, run, running)
-            return
-        while is_running(folder):  # its controller has died, and it is saving its last step
-            if SIGNALS.received is not None:
-                raise Stop(SIGNALS.received)
-            time.sleep(TICK_S)
+        elif _is_at_work(folder):
+            print(
+                f"Run {run.path} is still at work for an earlier command, and is saving its last step; it goes on here when that has ended."
+            )
+            run.state = "waiting"
+            self._left.append((trial, run))
+        else:
+            self._count_or_queue(trial, run, folder)
+
+    def _take_over(self) -> None:
+        """Count or queue the runs of an earlier controller that have ended meanwhile."""
+        for trial, run in [entry for entry in self._left if not _is_at_work(self.study.folder / entry[1].path)]:
+            self._left.remove((trial, run))
+            self._count_or_queue(trial, run, self.study.folder / run.path)
+            self._finish(trial)
+
+    def _count_or_queue(self, trial: TrialRow, run: RunRow, folder: Path) -> None:
         remove_task(folder)  # a controller that was killed has left it, and it may hold secrets
         outcome = read_outcome(folder)
         if outcome is None or outcome.status in ("stopped", "killed"):
-            run.state = "waiting"
-            self._pending.append((trial, run))
+            run.state = "pruned" if _ends_early(trial) else "waiting"
+            if run.state == "waiting":
+                self._pending.append((trial, run))
         elif run.state in ("waiting", "running", "stopped"):
             for row in (tail := Tail(folder / "metrics.csv")).new():
                 run.tokens, run.tokens_per_s = int(row["train/tokens"]), tail.rate
             self._apply(run, outcome)
+
+
+def _ends_early(trial: TrialRow) -> bool:
+    """Whether a trial will not finish, as one of its runs did not."""
+    return trial.at is not None or any(run.state in ("failed", "diverged", "pruned") for run in trial.runs)
+
+
+def _is_at_work(folder: Path) -> bool:
+    return is_running(folder) or is_alive(folder)

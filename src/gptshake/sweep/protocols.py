@@ -105,7 +105,11 @@ class Running(Protocol):
 
     slot: int
     folder: Path
-    started: float  # time.monotonic()
+    started: float  # time.monotonic(); infinite as long as it waits for a machine
+
+    @property
+    def place(self) -> str:
+        """In words: where it runs, or what it waits for; empty for this machine."""
 
     @property
     def outcome(self) -> Outcome | None:

@@ -26,6 +26,7 @@ class RunRow:
     repeat: int
     seed: int | None
     slot: int = 0
+    place: str = ""  # of a run elsewhere: where it runs, or what it waits for
     state: str = "waiting"  # waiting, running, ok, pruned, diverged, failed, stopped
     value: float | None = None
     reason: str | None = None

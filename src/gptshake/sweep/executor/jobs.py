@@ -82,6 +82,10 @@ class Job:
         self.gone = inf  # since when the engine says so
         self.losses, self.kept = 0, self.checkpoints()
 
+    @property
+    def place(self) -> str:
+        return self.state.words if self.state.phase == "running" else f"waits: {self.state.words or 'to be submitted'}"
+
     def stop(self) -> None:
         """Ask it to checkpoint and end."""
         self.stops = min(self.stops, time.monotonic())

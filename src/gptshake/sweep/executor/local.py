@@ -21,6 +21,8 @@ MOST_SLOTS = 64
 class SlotRun:
     """A run in a slot; see ``protocols.Running``."""
 
+    place = ""
+
     def __init__(self, slot: int, child: Child) -> None:
         self.slot, self.child = slot, child
         self.folder, self.started, self.stop, self.kill = child.spec.folder, child.started, child.terminate, child.kill

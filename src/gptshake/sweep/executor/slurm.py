@@ -74,9 +74,9 @@ class SlurmJobs(Jobs):
         return said.strip().partition(";")[0]
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        said = self._call(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%k|%r"])
-        rows = [row for line in said.splitlines() if len(row := line.split("|", 3)) == 4]  # a site may print more
-        return {identity: JobState(_phase(state), f"{state} ({REASONS.get(why, why)})", ticket) for identity, state, ticket, why in rows}
+        said = self._call(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%k|%N|%r"])
+        rows = [row for line in said.splitlines() if len(row := line.split("|", 4)) == 5]  # a site may print more
+        return {identity: _job_state(*row) for identity, *row in rows}
 
     def ask(self, ids: Sequence[str]) -> None:
         self._call(["scancel", "--quiet", "--state=PENDING", *ids])
@@ -107,5 +107,6 @@ class SlurmJobs(Jobs):
         return done.stdout
 
 
-def _phase(state: str) -> str:
-    return "running" if state in RUNS else "ended" if state in ENDED else "lost" if state in LOST else "waiting"
+def _job_state(state: str, ticket: str, node: str, reason: str) -> JobState:
+    phase = "running" if state in RUNS else "ended" if state in ENDED else "lost" if state in LOST else "waiting"
+    return JobState(phase, f"on {node}" if state == "RUNNING" else f"{state} ({REASONS.get(reason, reason)})", ticket)
