@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ def test_runs_share_gpus_and_one_for_which_there_is_no_room_begins_when_a_node_j
     until(lambda: executor.wait(0.1) or at_work(tmp_path) == 4)
     time.sleep(1.0)
     (waiting,) = [run for run in runs if not executor.wait(0.1) and run.state.phase == "waiting"]
+    assert {run.place for run in runs if run is not waiting} == {f"on {gethostname()}"} and waiting.place.startswith("waits: for a node")
     assert at_work(tmp_path) == 4 and waiting.state.words == "for a node with 1 free CPU and 0.5 of a GPU"
     third = ray_cluster.add_node()
     until(lambda: executor.wait(0.1) or (waiting.folder / "child.lock").exists())

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,8 +31,11 @@ from yaml import YAMLError
 from gptshake.config.layout import OLD_OPTIONS, OLD_TARGETS, local_confs, packaged_conf
 from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.errors import ConfigError
-from gptshake.files import yaml_text
+from gptshake.files import is_locked, lock_file, yaml_text
 from gptshake.redaction import learn
+
+COPIES = ".gptshake-conf-"  # how names of copied config folders begin
+MAKING_S = 60.0  # in which one is made and locked
 
 
 class LocalConf(SearchPathPlugin):
@@ -56,7 +60,9 @@ def snapshot(place: Path | None) -> Iterator[Path]:
     """
     if place:
         place.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".gptshake-conf-", dir=place) as folder:
+        _remove_unused(place)
+    with TemporaryDirectory(prefix=COPIES, dir=place) as folder:
+        held = lock_file(Path(folder) / "lock")
         packaged = Path(shutil.copytree(packaged_conf(), Path(folder) / "packaged"))
         for number, local in enumerate(local_confs()):
             LocalConf.copies.append(Path(shutil.copytree(local, Path(folder) / f"local-{number}")))
@@ -64,6 +70,18 @@ def snapshot(place: Path | None) -> Iterator[Path]:
             yield packaged
         finally:
             LocalConf.copies.clear()
+            os.close(held)
+
+
+def _remove_unused(place: Path) -> None:
+    """Remove copies whose command was killed, and of whose jobs none is left."""
+    for old in place.glob(f"{COPIES}*"):
+        with suppress(OSError):  # what another command has just removed
+            new = time.time() - old.stat().st_mtime < MAKING_S
+            if not (
+                new or is_locked(old / "lock") or any(old.name in file.read_text(encoding="utf-8") for file in place.rglob("task.json"))
+            ):
+                shutil.rmtree(old)
 
 
 @lru_cache

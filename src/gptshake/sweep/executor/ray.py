@@ -11,15 +11,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError
-from gptshake.processes import Command, is_running, outcome_of, remove_task
+from gptshake.processes import Command, outcome_of, remove_task
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.jobs import Jobs, JobState
 
+NODE = ".node"  # file in which a task says where it has begun its run
 ANSWER_S = 60.0  # after which a cluster is given up; Ray itself would try for ever
 LOCAL_STORE = 80 << 20  # bytes of a local cluster's object store, which runs do not use
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -89,6 +91,7 @@ class RayJobs(Jobs):
         return super().allot(device, memory, most)
 
     def submit(self, folder: Path, command: Sequence[str]) -> str:
+        (folder / NODE).unlink(missing_ok=True)
         task = self._task.options(num_cpus=self.threads, num_gpus=self._gpu, name=f"gptshake {folder.name}")
         identity = command[-1][:8]
         self._tasks[identity] = task.remote(list(command), str(folder), str(Path.cwd()), self.environment()), folder
@@ -118,7 +121,9 @@ class RayJobs(Jobs):
         try:
             if not self._ray.wait([task], timeout=0)[0]:
                 needs = f"{self.threads} free CPU" + (f" and {self._gpu:.3g} of a GPU" if self._gpu else "")
-                return JobState("running", "") if is_running(folder) else JobState("waiting", f"for a node with {needs}")
+                with suppress(OSError):
+                    return JobState("running", f"on {(folder / NODE).read_text(encoding='utf-8')}")
+                return JobState("waiting", f"for a node with {needs}")
             end = self._ray.get(task)
         except errors.TaskCancelledError:
             return JobState("ended", "cancelled")
@@ -138,14 +143,16 @@ def _supervise(command: list[str], folder: str, cwd: str, environment: dict[str,
             f"The node {socket.gethostname()} of the Ray cluster does not see {unseen[0]}: the studies (paths.multirun), the working directory "
             "and the installation must have the same path on all nodes."
         )
+    with open(f"{folder}/{NODE}", "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(socket.gethostname())
     gpus = {name: value for name, value in os.environ.items() if name.endswith("VISIBLE_DEVICES")}  # Ray's choice
     shell = ["sh", "-c", SUPERVISOR, f"{folder}/output", *command]
     supervisor: Any = subprocess.Popen(
         shell, cwd=cwd, env=environment | gpus, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
     )
-    supervisor.wait()
     while True:
         try:
+            supervisor.wait()  # which it does not long
             if select.select([supervisor.stdout], [], [], 0.2)[0]:
                 return int(supervisor.stdout.read() or 128 + signal.SIGKILL)
         except KeyboardInterrupt:

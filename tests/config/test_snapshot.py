@@ -1,0 +1,26 @@
+"""The copy of the config folders that a sweep on other machines leaves beside its studies."""
+
+import os
+from pathlib import Path
+
+from gptshake.config.compose import COPIES, snapshot
+from gptshake.files import lock_file
+
+
+def test_a_copy_is_removed_once_its_command_and_all_jobs_that_compose_from_it_have_ended(tmp_path: Path) -> None:
+    unused, named, held, new = (tmp_path / f"{COPIES}{name}" for name in ("unused", "named", "held", "new"))
+    for folder in (unused, named, held, new):
+        (folder / "packaged").mkdir(parents=True)
+    lock = lock_file(held / "lock")
+    for folder in (unused, named, held):
+        os.utime(folder, (0, 0))
+    (tmp_path / "s/3").mkdir(parents=True)
+    (tmp_path / "s/3/task.json").write_text(f'{{"conf": "{named}/packaged"}}')
+    with snapshot(tmp_path) as packaged:
+        assert (packaged / "config.yaml").exists()
+        own = packaged.parent
+        os.utime(own, (0, 0))
+        with snapshot(tmp_path):
+            assert own.exists()
+    os.close(lock)
+    assert {folder.name for folder in tmp_path.glob(f"{COPIES}*")} == {folder.name for folder in (named, held, new)}
