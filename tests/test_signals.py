@@ -50,3 +50,22 @@ def test_signals_that_nohup_and_a_background_job_leave_ignored_arrive_in_the_tes
     start = 'trap "" INT TERM HUP QUIT; exec "$@"'
     words = ["sh", "-c", start, "sh", sys.executable, "-c", code, str(Path(__file__).parent)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_signal_that_is_answered_before_the_watching_thread_looks_first_ends_nothing() -> None:
+    code = """
+import os, signal, threading, time
+from gptshake import signals
+class Late(threading.Thread):
+    def run(self):
+        time.sleep(0.2)
+        super().run()
+signals.threading.Thread, signals.SECOND = Late, 0.2
+signals.SIGNALS.install()
+with signals.SIGNALS.deferred():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+print(signals.SIGNALS.received)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "15\n", "")

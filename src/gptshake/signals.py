@@ -41,7 +41,7 @@ class Signals:
         if self._wake is None:
             arrivals, self._wake = os.pipe()
             os.set_blocking(self._wake, False)
-            threading.Thread(target=self._watch, args=(arrivals,), name="signals", daemon=True).start()
+            threading.Thread(target=self._watch, args=(arrivals, self._answered), name="signals", daemon=True).start()
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def reset(self) -> None:
@@ -93,9 +93,14 @@ class Signals:
         if not self._deferred:
             raise Stop(signum)
 
-    def _watch(self, arrivals: int) -> None:
-        """End the process when the main thread does not answer; signals that arrive together count as one."""
-        answered, signum, deadline, grace_ends = self._answered, 0, inf, inf
+    def _watch(self, arrivals: int, answered: int) -> None:
+        """End the process when the main thread does not answer; signals that arrive together count as one.
+
+        Args:
+            arrivals: the end of the pipe to read from.
+            answered: ``_answered`` before this thread began; a signal may be answered before its first look.
+        """
+        signum, deadline, grace_ends = 0, inf, inf
         while True:
             came = select.select([arrivals], [], [], None if signum == 0 else _POLL)[0]
             stops = [number for number in (os.read(arrivals, 64) if came else b"") if number in _WATCHED and number not in self._ignored]
