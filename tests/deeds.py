@@ -27,11 +27,20 @@ def deed(task: Any) -> Any:
         "sleep": lambda: time.sleep(value) or "awake",
         "tidy up badly": lambda: tidy_up_badly(value),
         "nested": lambda: run(ChildRunner(deed, method=value[1]), Path(value[0]), "give back", 7).value,
+        "be asked twice": lambda: (_ for _ in ()).throw(AskedTwice()),
         "save": lambda: save(Path(value)),
         "ignore": lambda: ignore(Path(value)),
         "at the second try": lambda: at_the_second_try(Path(value)),
     }
     return deeds[name]()
+
+
+class AskedTwice(ConfigError):
+    """An error that is being written down when somebody asks the process to stop."""
+
+    def __str__(self) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "this is kept"
 
 
 def tidy_up_badly(signum: int) -> None:

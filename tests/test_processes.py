@@ -63,6 +63,7 @@ def test_a_number_that_is_none_comes_back_as_none(server: ChildRunner, tmp_path:
         (("signal", signal.SIGSEGV), "killed", "killed by SIGSEGV", ""),
         (("signal", signal.SIGKILL), "killed", "killed by SIGKILL (out of memory?)", ""),
         (("signal", signal.SIGTERM), "stopped", "stopped by SIGTERM", ""),
+        (("be asked twice", None), "failed", "this is kept", "AskedTwice"),
         (("tidy up badly", signal.SIGTERM), "stopped", "stopped by SIGTERM", ""),
     ],
 )

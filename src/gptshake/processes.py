@@ -396,7 +396,10 @@ class _Redacted(io.TextIOWrapper):
 def _call(target: Callable[[Any], Any], task: Any) -> Outcome:
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-        return Outcome("ok", target(task))
+        try:
+            return Outcome("ok", target(task))
+        finally:
+            SIGNALS.defer()  # another signal would interrupt the writing of the outcome
     except BaseException as error:
         if stop := stop_behind(error):
             return replace(outcome_of(stop.exit_code), value=None)
@@ -421,18 +424,28 @@ def run_here(target: Callable[[Any], Any], folder: Path, ticket: str | None = No
     """
     SIGNALS.install()
     _redact_streams()
-    with _hold(folder):
-        until = time.monotonic() + SEEN_S
-        while ticket and read_job(folder).get("ticket") != ticket:
-            if time.monotonic() > until:
+    with contextlib.ExitStack() as stack:
+        lock = None
+        while lock is None:
+            with contextlib.suppress(BlockingIOError):  # who holds it may be the one that took its place
+                lock = lock_file(folder / _LOCK, SEEN_S if ticket else inf)
+                stack.callback(os.close, lock)
+            if ticket and not _is_current(folder, ticket):
                 return Outcome(_REFUSED, reason="another process was started in its place")
-            time.sleep(TICK_S)
         remove_outcome(folder)
         changed = ticket and read_job(folder).get("sources") != source_hash()
         outcome = Outcome(_REFUSED, reason=SOURCES_CHANGED) if changed else _call(target, read_task(folder))
         if not ticket or read_job(folder).get("ticket") == ticket:
             write_outcome(folder, replace(outcome, ticket=ticket))
     return outcome
+
+
+def _is_current(folder: Path, ticket: str) -> bool:
+    """Whether a process with this ticket is the one that the folder waits for; a network file system may show so late."""
+    until = time.monotonic() + SEEN_S
+    while (current := read_job(folder).get("ticket") == ticket) is False and time.monotonic() < until:
+        time.sleep(TICK_S)
+    return current
 
 
 # Files of a child

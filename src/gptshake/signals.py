@@ -56,6 +56,10 @@ class Signals:
             signal.set_wakeup_fd(-1)
             self._wake = None
 
+    def defer(self) -> None:
+        """From now on a signal only sets ``received``."""
+        self._deferred = True
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Within this block a signal only sets ``received``; whoever writes the block asks for it at the end."""

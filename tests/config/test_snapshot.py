@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from gptshake.config.compose import COPIES, snapshot
+from gptshake.errors import Stop
 from gptshake.files import lock_file
 
 
@@ -16,6 +19,12 @@ def test_a_copy_is_removed_once_its_command_and_all_jobs_that_compose_from_it_ha
         os.utime(folder, (0, 0))
     (tmp_path / "s/3").mkdir(parents=True)
     (tmp_path / "s/3/task.json").write_text(f'{{"conf": "{named}/packaged"}}')
+    with pytest.raises(Stop), snapshot(tmp_path) as packaged:  # a job goes on that the engine could not be asked to end
+        (tmp_path / "s/4").mkdir()
+        (tmp_path / "s/4/task.json").write_text(f'{{"conf": "{packaged}"}}')
+        raise Stop(15)
+    left = packaged.parent
+    assert packaged.exists()
     with snapshot(tmp_path) as packaged:
         assert (packaged / "config.yaml").exists()
         own = packaged.parent
@@ -23,4 +32,4 @@ def test_a_copy_is_removed_once_its_command_and_all_jobs_that_compose_from_it_ha
         with snapshot(tmp_path):
             assert own.exists()
     os.close(lock)
-    assert {folder.name for folder in tmp_path.glob(f"{COPIES}*")} == {folder.name for folder in (named, held, new)}
+    assert {folder.name for folder in tmp_path.glob(f"{COPIES}*")} == {folder.name for folder in (named, held, new, left)}

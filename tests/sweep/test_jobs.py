@@ -1,6 +1,7 @@
 """What jobs of an engine come to when it fails in ways that a real one seldom shows: a Slurm whose commands answer from files."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,9 @@ from deeds import deed
 
 from gptshake import processes
 from gptshake.errors import ConfigError
+from gptshake.files import lock_file
 from gptshake.processes import Outcome, read_job, read_outcome, run_here, write_job, write_outcome, write_task
+from gptshake.signals import SIGNALS
 from gptshake.sweep.executor import jobs
 from gptshake.sweep.executor.slurm import SlurmJobs
 
@@ -155,9 +158,17 @@ def test_the_outcome_of_an_earlier_job_does_not_end_the_next_one(executor: Slurm
     assert waits(executor, slurm, 2) == [job] and job.outcome.value == 3
 
 
-def test_a_process_whose_place_was_taken_meanwhile_leaves_no_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``run_here`` as often as wanted, without what it does to its process for good."""
     monkeypatch.setattr(processes, "SEEN_S", 0.1)
-    monkeypatch.setattr(processes, "_redact_streams", lambda: None)  # those of this test
+    monkeypatch.setattr(processes, "_redact_streams", lambda: None)
+    yield
+    SIGNALS.reset()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_process_whose_place_was_taken_meanwhile_leaves_no_outcome(tmp_path: Path) -> None:
     write_task(tmp_path, None)
     write_job(tmp_path, "first")
     assert run_here(lambda task: write_job(tmp_path, "second"), tmp_path, "first").status == "ok"
@@ -193,9 +204,38 @@ def test_another_job_under_the_number_of_an_adopted_one_is_not_taken_for_it(exec
     write_task(tmp_path / "run", ["give back", 1])
     write_job(tmp_path / "run", "t1", engine="slurm", id="17")
     slurm.job("17", "RUNNING", "(null)")
+    starts(executor, slurm, tmp_path / "other")
     job = executor.adopt(tmp_path / "run")
     waits(executor, slurm, 110)
-    assert slurm.submitted() == 1 and job and job.id == "1"
+    assert slurm.submitted() == 2 and job and job.id == "2"
+
+
+def test_comments_that_a_site_writes_itself_lose_nothing(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = executor.start(["give back", 1], tmp_path / "run")
+    slurm.job(job.id, "PENDING", "(null)")
+    waits(executor, slurm, 300)
+    slurm.job(job.id, "RUNNING", "billed to physics")
+    waits(executor, slurm, 300)
+    assert slurm.submitted() == 1 and job.started < slurm.now
+
+
+def test_a_process_that_still_holds_its_folder_is_not_submitted_again(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = starts(executor, slurm, tmp_path / "run")
+    lock = lock_file(job.folder / "child.lock")
+    slurm.becomes(job, "NODE_FAIL")
+    waits(executor, slurm, 300)
+    assert slurm.submitted() == 1
+    os.close(lock)
+    waits(executor, slurm, 6)
+    assert slurm.submitted() == 2
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_process_whose_place_was_taken_ends_while_the_other_is_at_work(tmp_path: Path) -> None:
+    write_job(tmp_path, "second")
+    lock = lock_file(tmp_path / "child.lock")
+    assert run_here(lambda task: 7, tmp_path, "first").status == "refused"
+    os.close(lock)
 
 
 def test_one_answer_without_a_job_loses_nothing(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from math import sqrt
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any, ClassVar
 
 from hydra import compose as hydra_compose
@@ -61,16 +61,23 @@ def snapshot(place: Path | None) -> Iterator[Path]:
     if place:
         place.mkdir(parents=True, exist_ok=True)
         _remove_unused(place)
-    with TemporaryDirectory(prefix=COPIES, dir=place) as folder:
-        held = lock_file(Path(folder) / "lock")
-        packaged = Path(shutil.copytree(packaged_conf(), Path(folder) / "packaged"))
+    folder = Path(mkdtemp(prefix=COPIES, dir=place))
+    held = lock_file(folder / "lock")
+    try:
+        packaged = Path(shutil.copytree(packaged_conf(), folder / "packaged"))
         for number, local in enumerate(local_confs()):
-            LocalConf.copies.append(Path(shutil.copytree(local, Path(folder) / f"local-{number}")))
-        try:
-            yield packaged
-        finally:
-            LocalConf.copies.clear()
-            os.close(held)
+            LocalConf.copies.append(Path(shutil.copytree(local, folder / f"local-{number}")))
+        yield packaged
+    finally:
+        LocalConf.copies.clear()
+        os.close(held)
+        if not (place and _is_needed(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_needed(copy: Path) -> bool:
+    """Whether a run composes from it that goes on without the command, or waits for a machine."""
+    return any(copy.name in file.read_text(encoding="utf-8") for file in copy.parent.rglob("task.json"))
 
 
 def _remove_unused(place: Path) -> None:
@@ -78,9 +85,7 @@ def _remove_unused(place: Path) -> None:
     for old in place.glob(f"{COPIES}*"):
         with suppress(OSError):  # what another command has just removed
             new = time.time() - old.stat().st_mtime < MAKING_S
-            if not (
-                new or is_locked(old / "lock") or any(old.name in file.read_text(encoding="utf-8") for file in place.rglob("task.json"))
-            ):
+            if not (new or is_locked(old / "lock") or _is_needed(old)):
                 shutil.rmtree(old)
 
 

@@ -155,6 +155,7 @@ _RANGES: dict[str, Rule] = {
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,
     "task.stop?": _STOPS,
     "callbacks.notify.url?": _ADDRESS,
+    "hydra.sweeper.executor.address": _matches(r"auto|local|\S+:\d+", "it is auto, local, or the <host>:<port> of a cluster's head"),
     "hydra.sweeper.executor.partition? hydra.sweeper.executor.account?": _TEXT,
     "hydra.sweeper.executor.time?": _matches(
         r"\d+|(\d+-)?\d+(:\d\d){1,2}|\d+-\d+", "it is a time as Slurm takes it: minutes, 4:00:00 or 2-12"

@@ -25,6 +25,7 @@ from gptshake.processes import (
     TICK_S,
     Outcome,
     import_path,
+    is_running,
     read_end,
     read_job,
     remove_outcome,
@@ -114,7 +115,7 @@ class Job:
             return None
         if self.leaves and (self.killed or self.started == inf):
             return self.killed or NOT_BEGUN
-        if written is None and (time.monotonic() - self.gone < LATE_S or is_alive(self.folder)):
+        if written is None and (time.monotonic() - self.gone < LATE_S or is_running(self.folder) or is_alive(self.folder)):
             return None
         if self.leaves:
             return Outcome("stopped", reason="its job ended before it could say so")
@@ -161,6 +162,7 @@ class Jobs(ABC):
         self._slots, self._running = slots, list[Job]()
         self._talked, self._silent = -inf, False  # when the engine was asked last, and whether it did not answer
         self._accepts = False  # whether it has taken a job
+        self._keeps_tickets = False  # whether it has shown the ticket of one; some sites write comments of their own
 
     @abstractmethod
     def submit(self, folder: Path, command: Sequence[str]) -> str:
@@ -363,7 +365,8 @@ class Jobs(ABC):
         self._silent = False
 
     def _learn(self, job: Job, state: JobState | None, now: float) -> None:
-        if state is None or state.ticket not in (None, job.ticket):
+        self._keeps_tickets |= state is not None and state.ticket == job.ticket
+        if state is None or (self._keeps_tickets and state.ticket != job.ticket):
             job.unknown += 1
             state = job.state if job.unknown < SURELY else JobState("lost", f"unknown to {self.name}")
         else:
