@@ -17,6 +17,11 @@ from gptshake.record.git import Code
 from gptshake.tasks import cloud
 
 KEY = 5 * "0123abcd"  # of W&B, by its shape
+WIDE = (
+    "model.n_layer=1",
+    "model.n_embd=16384",
+    "model.n_head=2",
+)  # 52 GB for 3.2e9 weights, 13 in each of four shards; an RTX 4090 has 24 GiB
 
 
 @pytest.fixture
@@ -48,6 +53,12 @@ def test_the_file_holds_the_command_that_was_typed_and_the_price_of_the_plan(com
     assert task["file_mounts"] == {"~/gptshake-inputs/0-book.txt": str(book)}
     assert "use_spot" not in task["resources"] and task["resources"]["disk_size"] >= 40 and "limit=180m" in task["run"]
     assert [file.suffix for file in sorted(tmp_path.glob("cloud/*"))] == [".sh", ".yaml"] and not (tmp_path / "runs").exists()
+
+
+def test_a_network_that_fits_in_shards_is_not_refused(commands: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    done = commands(tmp_path, *words, "task.cloud=vast", "trainer=fsdp", "trainer.devices=4", *WIDE)
+    assert done.code == 0 and list(tmp_path.glob("cloud/*.yaml")), done.err
+    assert "will probably not fit" not in done.out
 
 
 def test_another_text_or_another_code_is_another_job(commands: Any, words: tuple[str, ...], tmp_path: Path) -> None:
@@ -104,6 +115,7 @@ def test_a_secret_is_a_name_in_the_files_and_nowhere_a_value(commands: Any, word
         (("task.cloud=vast", "logger=trackio"), "are not installed on the machine"),
         (("-m", "task.cloud=vast", "task.hours=1", "executor=slurm", "optimizer.lr=1e-3,3e-3"), "this executor is not installed there"),
         (("task.cloud=vast", "model.n_embd=65536"), "The run needs about"),
+        (("task.cloud=vast", "trainer=ddp", "trainer.devices=4", *WIDE), "The run needs about"),
         (("task.cloud=runpod", "task.sync=null"), "task.sync= is missing"),
         (("task.cloud=lambda", "data.path=*.txt"), "data.path"),
         (("task.cloud=vast", "task.launch=true"), "there is no terminal here"),

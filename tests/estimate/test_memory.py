@@ -45,6 +45,14 @@ def test_memory_counts_sixteen_bytes_a_parameter_and_grows_with_the_batch() -> N
     assert checkpoint_bytes(model) == 12 * n
 
 
+def test_sharding_divides_weights_gradients_and_moments_and_leaves_activations() -> None:
+    model = preset("baby", 65)
+    whole = train_memory(model, 2, value_bytes=4, base=1000)
+    each = whole.sharded(4)
+    assert whole.activations and total(each) == 1000 + 4 * model.num_params() + whole.activations
+    assert whole.sharded(1) == whole
+
+
 def test_a_checkpoint_can_be_the_peak_on_a_cpu_but_not_on_a_gpu() -> None:
     model = replace(preset("gpt3_small"), block_size=16)
     cpu = train_memory(model, 1, value_bytes=4, on_cpu=True, base=1000)

@@ -41,6 +41,7 @@ JOB = Job(
     disk_gb=55,
     price="2 x rtx4090 at vast: at most 3.2 h = $2.56.",
     confirm="2.56",
+    longest=3.2,
 )
 PYTHON = Path(sys.prefix) / "skypilot" / "bin" / "python"
 READ = """
@@ -260,6 +261,7 @@ def test_a_checkpoint_that_comes_while_rows_are_copied_waits_for_the_next_copy(h
 
 FAKES = {
     "vastai": """case "$*" in
+        search*) echo "$OFFERS" ;;
         create*) echo '{"new_contract": 7}' ;;
         show*) echo '{"actual_status": "'"$STATUS"'"}' ;;
         ssh-url*) echo ssh://root@10.0.0.1:2200 ;;
@@ -275,6 +277,8 @@ FAKES = {
     "sleep": 'rm -f "$HOME/running"',
 }
 
+OFFER = "vastai search offers id=12 --storage 55 --raw"
+
 
 @pytest.fixture
 def vast(home: Path) -> Callable[..., tuple[int, str, list[str]]]:
@@ -283,16 +287,23 @@ def vast(home: Path) -> Callable[..., tuple[int, str, list[str]]]:
     for name, text in FAKES.items():
         (home / "bin" / name).write_text(f'#!/bin/bash\necho "{name} $*" >> "$HOME/asked"\n{text}\n')
         (home / "bin" / name).chmod(0o755)
-    (home / "vast.sh").write_text(vast_script(JOB))
+    (home / "cloud").mkdir()
+    (home / "cloud/vast.sh").write_text(vast_script(JOB))
 
     def run(*words: str, typed: str | None = None, piped: str = "", **env: str) -> tuple[int, str, list[str]]:
         (home / "asked").write_text("")
-        env = {"STATUS": "running", "INSTALL": "0", "WANDB_API_KEY": "a $ecret's", "HOME": str(home)} | env
+        env = {
+            "STATUS": "running",
+            "INSTALL": "0",
+            "OFFERS": '[{"id": 12, "dph_total": 0.8}]',
+            "WANDB_API_KEY": "a $ecret's",
+            "HOME": str(home),
+        } | env
         env["PATH"] = f"{home / 'bin'}:{os.environ['PATH']}"
         keyboard, terminal = pty.openpty()
         os.write(keyboard, f"{typed}\n".encode())
         given: dict[str, Any] = {"stdin": terminal} if typed is not None else {"input": piped}
-        command = ["bash", "vast.sh", *words]
+        command = ["bash", "cloud/vast.sh", *words]
         done = subprocess.run(command, env=os.environ | env, cwd=home, text=True, capture_output=True, timeout=60, **given)
         os.close(keyboard)
         os.close(terminal)
@@ -311,14 +322,29 @@ def test_vast_lists_offers_and_rents_nothing_without_a_terminal_a_price_and_the_
     assert "num_gpus=2" in asked[0] and "cuda_vers>=13.0" in asked[0]
     assert vast("rent", "12", piped="2.56\n")[::2] == (1, [])
     code, said, asked = vast("rent", "12", typed="2.5")
-    assert code == 1 and said.startswith("nothing is rented") and asked == []
+    assert code == 1 and said.startswith("nothing is rented") and asked == [OFFER]
     code, said, asked = vast("rent", "12", typed="2.56", WANDB_API_KEY="")
     assert code == 1 and "WANDB_API_KEY is not set" in said and asked == []
     assert vast("destroy")[0] == 2 and vast("destroy", "7")[2] == ["vastai destroy instance 7"]
 
 
+def test_what_is_typed_is_the_price_of_the_offer_and_not_of_the_plan(vast: Any) -> None:
+    dearer = '[{"id": 12, "dph_total": 2.4}]'  # three times what was planned
+    code, said, asked = vast("rent", "12", typed="2.56", OFFERS=dearer)
+    assert code == 1 and "Offer 12: $2.40 per hour, at most 3.2 h = $7.68. Type 7.68 to rent: " in said
+    assert "nothing is rented" in said and asked == [OFFER]
+    _, _, asked = vast("rent", "12", typed="7.68", OFFERS=dearer)
+    assert asked[0] == OFFER and asked[1].startswith("vastai create instance 12 ")
+
+
+@pytest.mark.parametrize("answer", ["[]", "no such offer"])
+def test_an_offer_that_is_gone_is_not_rented(vast: Any, answer: str) -> None:
+    code, said, asked = vast("rent", "12", typed="2.56", OFFERS=answer)
+    assert code == 1 and said == "offer 12 cannot be rented now: list the offers again, and take another\n" and asked == [OFFER]
+
+
 def test_a_rented_machine_is_sent_everything_once_and_destroyed_when_the_results_are_here(vast: Any, home: Path) -> None:
-    (home / JOB.name / "runs").mkdir(parents=True)
+    (home / "cloud" / JOB.name / "runs").mkdir(parents=True)
     code, said, asked = vast("rent", "12", typed="$2.56")
     assert code == 1 and "rent again to continue it" in said  # the fake rsync brought no `finished`
     copies = [line for line in asked if line.startswith("rsync")]
@@ -333,8 +359,8 @@ def test_a_rented_machine_is_sent_everything_once_and_destroyed_when_the_results
 
 
 def test_connecting_again_sends_nothing(vast: Any, home: Path) -> None:
-    (home / JOB.name / "runs").mkdir(parents=True)
-    (home / JOB.name / "finished").touch()
+    (home / "cloud" / JOB.name / "runs").mkdir(parents=True)
+    (home / "cloud" / JOB.name / "finished").touch()
     (home / "running").touch()
     code, said, asked = vast("fetch", "7")
     assert code == 0, said

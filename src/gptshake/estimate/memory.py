@@ -29,6 +29,10 @@ class Memory:
     def least(self) -> int:
         return self.base + self.weights + self.gradients + self.optimizer + self.saving
 
+    def sharded(self, devices: int) -> "Memory":
+        """That of each of several devices that share weights, gradients and moments; the block that each gathers to work on is not counted."""
+        return replace(self, weights=self.weights // devices, gradients=self.gradients // devices, optimizer=self.optimizer // devices)
+
     def holding(self, measured: int) -> "Memory":
         """The same with activations from a measured peak, given without the base."""
         return replace(self, activations=max(0, measured - self.weights - self.gradients - self.optimizer))

@@ -75,6 +75,7 @@ class Job:
     disk_gb: int = 0
     price: str = ""  # in words, for the heads of the files
     confirm: str = ""  # what is typed to rent
+    longest: float = 0.0  # hours that are paid at most
 
     @property
     def sky_secrets(self) -> tuple[str, ...]:
@@ -173,15 +174,21 @@ def vast_script(job: Job) -> str:
     sources = f"copy --filter=':- .gitignore' --exclude='.env*' --exclude=/.git/config --exclude=.venv {shlex.quote(str(job.root))}/"
     sent = [f'{sources} "$host:gptshake/"']
     sent += [f'copy {shlex.quote(str(path))}{"/" * path.is_dir()} "$host:{name}"' for name, path in job.files.items()]
-    values: dict[str, Any] = {"name": job.name, "price": job.price, "confirm": job.confirm, "query": query, "image": f"python:{PYTHON}"}
+    values: dict[str, Any] = {
+        "name": job.name,
+        "price": job.price,
+        "hours": f"{job.longest:.4g}",
+        "query": query,
+        "image": f"python:{PYTHON}",
+    }
     values |= {"disk": job.disk_gb, "secrets": " ".join(job.secrets), "seconds": f"{60 * job.sync_minutes:g}"}
     return f"""\
 #!/usr/bin/env bash
 # {job.price}
 # A run at Vast by its own command line, for those who do not use SkyPilot (pip install vastai; vastai create ssh-key):
 #   bash {file}                lists offers
-#   bash {file} rent <offer>   rents one, starts the training, then does what fetch does
-#   bash {file} fetch <id>     copies the results of an instance here until it has ended, and destroys it; sends nothing
+#   bash {file} rent <offer>   rents one, starts the training, then does what fetch does; asks for its price to be typed
+#   bash {file} fetch <id>     copies the results of an instance beside this file until it has ended, and destroys it; sends nothing
 #   bash {file} destroy <id>   ends it now
 # Vast charges until the instance is destroyed. If this script was stopped, the training goes on: fetch it, or destroy it.
 {_assigned(values)}

@@ -1,4 +1,5 @@
 set -euo pipefail
+CDPATH="" cd -- "$(dirname -- "$0")"  # results lie beside this file, not among the sources that are sent
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 destroy() { vastai destroy instance "$id" <<< y; }  # newer versions ask
 charged() { echo "instance $id runs and is charged: 'bash $0 fetch $id' copies the results and ends it, 'bash $0 destroy $id' ends it now" >&2; }
@@ -12,12 +13,25 @@ connect() {
   ssh=(ssh -p "$port" -o StrictHostKeyChecking=accept-new -o "UserKnownHostsFile=~/.ssh/gptshake-vast-$id" -o ServerAliveInterval=30 -o ConnectTimeout=10)
 }
 
+offered() {  # what an offer costs, disk included, and the most that it can come to
+  vastai search offers "id=$1" --storage "$disk" --raw | python3 -c '
+import json, sys
+
+offer, hours = sys.argv[1], float(sys.argv[2])
+try:
+    hourly = json.load(sys.stdin)[0]["dph_total"]
+except (ValueError, LookupError):
+    sys.exit(f"offer {offer} cannot be rented now: list the offers again, and take another")
+print(f"Offer {offer}: ${hourly:.2f} per hour, at most {hours:.1f} h = ${hours * hourly:.2f}")' "$1" "$hours"
+}
+
 rent() {
-  [ ! -e "$name/finished" ] || { echo "finished earlier: $name/ has the results"; exit; }
+  [ ! -e "$name/finished" ] || { echo "finished earlier: $PWD/$name has the results"; exit; }
   [ -t 0 ] || { echo "this rents a machine and asks for its price to be typed, and there is no terminal here" >&2; exit 1; }
   for secret in $secrets; do [ -n "${!secret:-}" ] || { echo "$secret is not set, and the run needs it: export it" >&2; exit 1; }; done
-  read -r -p "$price Type $confirm to rent: " typed
-  [ "${typed#$}" = "$confirm" ] || { echo "nothing is rented"; exit 1; }
+  local offer most; offer=$(offered "$1"); most=${offer##*\$}
+  read -r -p "Planned: $price $offer. Type $most to rent: " typed
+  [ "${typed#$}" = "$most" ] || { echo "nothing is rented"; exit 1; }
   id=; trap unstarted EXIT
   id=$(vastai create instance "$1" --image "$image" --disk "$disk" --ssh --direct --label "$name" --cancel-unavail --raw | field new_contract)
   echo "instance $id is rented"

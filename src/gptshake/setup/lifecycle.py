@@ -28,7 +28,7 @@ from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.record.trackers.protocol import Tracker, as_tracker
 from gptshake.redaction import redact_code, redacted
-from gptshake.setup.costs import available_memory, memory, model_costs, overhead
+from gptshake.setup.costs import available_memory, memory, model_costs, on_each_device, overhead
 from gptshake.setup.instantiate import make
 from gptshake.setup.resolve import resolved_source
 from gptshake.setup.schedule import lr_transfer_note, recorded_warmup, schedule_of, schedule_text, warmup_notes, warmup_of
@@ -236,7 +236,7 @@ def report_plan(context: Context, base: int, gemm: float) -> float | None:
         speed = assumed_speed(flops, budget.micro_batch_size * budget.block_size, gemm * GEMM_SHARE)
         seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, overhead(cfg, store, model, budget)).values())
         rate = budget.tokens_per_step / step_seconds(budget.accumulation, speed)
-    peak, available = memory(cfg, model, budget.micro_batch_size, base).total, available_memory(cfg)
+    peak, available = on_each_device(memory(cfg, model, budget.micro_batch_size, base), cfg).total, available_memory(cfg)
     notes = [*budget.notes, *warmup_notes(cfg, budget), lr_transfer_note(run.info.get("lr_from"), budget)]
     for note in filter(None, [*notes, *run_warnings(budget.epochs, peak, available, budget.micro_batch_size)]):
         run.say(f"note: {note}")

@@ -21,7 +21,7 @@ from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.budget import AUTO
-from gptshake.estimate.forecast import CHECKPOINTS
+from gptshake.estimate.forecast import CERTAIN, CHECKPOINTS
 from gptshake.estimate.formatting import short_bytes
 from gptshake.export import cloud
 from gptshake.export.hub import HF
@@ -54,10 +54,10 @@ def run(context: Context) -> None:
     if not job.can.rented and cfg.task.price_per_hour is None:
         cfg.task.price_per_hour = 0.0
     facts = plan(cfg, context.store, f"{choices['model']} · {choices['data']} · {context.store.label}", gpu)
-    if (needed := facts["memory"].total) is not None and needed > gpu.memory:
+    if (needed := facts["memory"].total) is not None and needed > CERTAIN * gpu.memory:
         raise ConfigError(
             f"The run needs about {short_bytes(needed)} and a {job.gpu} has {short_bytes(gpu.memory)}: "
-            "take another task.gpu=, a smaller data.micro_batch_size= or trainer=fsdp."
+            "take another task.gpu=, a smaller data.micro_batch_size=, or more devices with trainer=fsdp."
         )
     sizes = [sum(4 * split.n_tokens for split in context.store.splits), *map(_size, job.files.values())]
     sizes.append(facts["checkpoint_bytes"] * CHECKPOINTS * (SWEPT if job.sweeps else 1))
@@ -230,7 +230,7 @@ def _priced(job: cloud.Job, hours: float, hourly: float) -> cloud.Job:
     most = f"{longest * hourly:.2f}"
     estimate = "" if job.sweeps else f"about {hours + SETUP_HOURS:.1f} h = ${(hours + SETUP_HOURS) * hourly:.2f}, "
     text = f"{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {longest:.1f} h = ${most} at ${hourly:.2f} per hour."
-    return replace(job, hours=limit, price=text, confirm=most)
+    return replace(job, hours=limit, price=text, confirm=most, longest=longest)
 
 
 def _write(contents: Mapping[Path, str | bytes]) -> None:
