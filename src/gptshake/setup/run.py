@@ -56,6 +56,22 @@ if TYPE_CHECKING:
 OURS = TrainerConfig.__dataclass_fields__.keys() - {"accelerator", "devices", "precision", "strategy"}
 
 
+def _check_parts(context: Context) -> None:
+    """Refuse what does not fit on this machine and parts that cannot be made, before there is a run directory.
+
+    Raises:
+        ConfigError: with the key.
+    """
+    cfg, store, budget = context.config, context.store, context.plan
+    check_run_capacity(cfg, store, budget, context.spec.path)
+    check_importable(cfg)
+    check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
+    check_call(cfg.data, data_arguments(cfg, store, budget))
+    for node in _chosen_callbacks(cfg):
+        check_call(node)
+    check_optimizer(cfg, store)
+
+
 def train(context: Context, profiler: Profiler | None = None) -> dict[str, float]:
     """Train, or resume a training; everything ends up in the run directory.
 
@@ -68,14 +84,8 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         Stop: a signal ended the run; its last finished step is saved.
     """
     cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
-    check_run_capacity(cfg, store, budget, spec.path)
-    check_importable(cfg)
-    check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
-    check_call(cfg.data, data_arguments(cfg, store, budget))
-    for node in _chosen_callbacks(cfg):
-        check_call(node)
-    check_optimizer(cfg, store)
-    context.trackers = trackers_of(cfg)  # what it refuses leaves no directory behind
+    _check_parts(context)
+    context.trackers = trackers_of(cfg)
     read_initial_weights(context)
     device, trainer = context.device, cfg.trainer
     with ExitStack() as ends:
