@@ -66,6 +66,7 @@ MAY_BE_MISSING = (
     "fish",
     "C++ compiler",
     "a Slurm of its own",
+    "rclone",
     "scipy",
     "root may read",
     "continues the first",
