@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_sweep import WORDS, values
 
 from gptshake import hardware
 from gptshake.record.metrics import read_rows
@@ -23,6 +24,15 @@ SMALL = (
 def small(book: Path) -> tuple[str, ...]:
     """The overrides of the small run."""
     return (*SMALL, f"data.path={book}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed_sweep(commands: Any, small: Any, tmp_path_factory: Any) -> dict[str, Any]:
+    """What the sweep of ``engine_sweep`` gives on this machine."""
+    folder = tmp_path_factory.mktemp("here")
+    done = commands(folder, "-m", *small, *WORDS)
+    assert done.code == 0, done.err
+    return values(folder)
 
 
 class Record:

@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_sweep import BRISK, WORDS, values
 from ray_cluster import RayCluster
 from slurm_cluster import until
 
 from gptshake.processes import is_running
 
 pytestmark = pytest.mark.ray
-
-WORDS = ("trainer.max_steps=160", "trainer.val_check_interval=20", "optimizer.lr=1e-3,3e-3,1e-2", "study=s")
-
-
-def values(folder: Path) -> dict[str, Any]:
-    rows = json.loads((folder / "multirun/s/study.json").read_text(encoding="utf-8"))
-    return {json.dumps(trial["params"]): (trial["state"], trial["value"]) for trial in rows["trials"]}
 
 
 def sessions(folder: Path) -> list[list[Any]]:
@@ -40,45 +34,35 @@ def until_seen(command: Any, happened: Callable[[], object]) -> None:
         pytest.fail(str(command.wait(0.0)))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(commands: Any, small: Any, tmp_path_factory: Any) -> dict[str, Any]:
-    """What the sweep gives on this machine."""
-    folder = tmp_path_factory.mktemp("here")
-    done = commands(folder, "-m", *small, *WORDS)
-    assert done.code == 0, done.err
-    return values(folder)
-
-
 @pytest.fixture
 def sweep(commands: Any, small: Any, ray_cluster: RayCluster, tmp_path: Path) -> Any:
     """Starts the sweep there; Ray places two runs on the first node and then one on the second."""
     keys = {"address": ray_cluster.address, "slots": 3}
     words = ["executor=ray", *(f"hydra.sweeper.executor.{key}={value}" for key, value in keys.items())]
-    brisk = "from gptshake.sweep.executor import jobs\njobs.POLL_S = jobs.HURRY_S = jobs.LATE_S = 0.5"
-    before = f"import sys; sys.path.append({ray_cluster.path!r})\n{brisk}\n"
+    before = f"import sys; sys.path.append({ray_cluster.path!r})\n{BRISK}"
     return lambda: commands.start(tmp_path, "-m", *small, *WORDS, *words, before=before)
 
 
-def test_a_sweep_loses_a_node_and_no_digit(sweep: Any, ray_cluster: RayCluster, undisturbed: Any, tmp_path: Path) -> None:
+def test_a_sweep_loses_a_node_and_no_digit(sweep: Any, ray_cluster: RayCluster, undisturbed_sweep: Any, tmp_path: Path) -> None:
     there = sweep()
     until_seen(there, lambda: tmp_path / "multirun/s/2" in saving(tmp_path))
     ray_cluster.kill_node(ray_cluster.second)
     ray_cluster.second = ray_cluster.add_node()
     done = there.wait()
     assert done.code == 0, done.err
-    assert values(tmp_path) == undisturbed
+    assert values(tmp_path) == undisturbed_sweep
     resumed = [each for each in sessions(tmp_path) if len(each) > 1]
     assert resumed and all(each[-1]["from_step"] > 0 for each in resumed), "no run begins again from the start"
     assert all(line.endswith("it is submitted again.") for line in done.err.splitlines()), "what Ray logs is not shown"
 
 
-def test_runs_whose_controller_is_killed_save_and_the_same_command_resumes_them(sweep: Any, undisturbed: Any, tmp_path: Path) -> None:
+def test_runs_whose_controller_is_killed_save_and_the_same_command_resumes_them(sweep: Any, undisturbed_sweep: Any, tmp_path: Path) -> None:
     first = sweep()
     until_seen(first, lambda: saving(tmp_path))
     os.kill(first.pid, signal.SIGKILL)
     done = sweep().wait()
     assert done.code == 0, done.err
-    assert values(tmp_path) == undisturbed
+    assert values(tmp_path) == undisturbed_sweep
     resumed = [each for each in sessions(tmp_path) if len(each) > 1]
     assert resumed and all(each[-1]["from_step"] > 0 for each in resumed), "no run begins again from the start"
     assert not list((tmp_path / "multirun").rglob("task.json"))

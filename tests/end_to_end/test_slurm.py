@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_sweep import BRISK, WORDS, values
 from slurm_cluster import NODES, Cluster, lacking, until
 
 from gptshake.processes import read_job
 
 pytestmark = pytest.mark.slurm
 
-WORDS = ("trainer.max_steps=160", "trainer.val_check_interval=20", "optimizer.lr=1e-3,3e-3,1e-2", "study=s")
 SLURM = ("executor=slurm", "hydra.sweeper.executor.slots=3", "hydra.sweeper.executor.partition=main")
-BRISK = "from gptshake.sweep.executor import jobs\njobs.POLL_S = jobs.HURRY_S = jobs.LATE_S = 0.5\n"
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +29,6 @@ def slurm() -> Iterator[Cluster]:
     cluster.close()
 
 
-def values(folder: Path) -> dict[str, Any]:
-    rows = json.loads((folder / "multirun/s/study.json").read_text(encoding="utf-8"))
-    return {json.dumps(trial["params"]): (trial["state"], trial["value"]) for trial in rows["trials"]}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(commands: Any, small: Any, tmp_path_factory: Any) -> dict[str, Any]:
-    """What the sweep gives on this machine."""
-    folder = tmp_path_factory.mktemp("here")
-    done = commands(folder, "-m", *small, *WORDS)
-    assert done.code == 0, done.err
-    return values(folder)
-
-
 def checkpoints(trial: Path) -> list[Path]:
     return sorted(trial.glob("checkpoints/step-*"))
 
@@ -53,7 +38,7 @@ def environ(pid: int) -> list[bytes]:
 
 
 def test_a_sweep_begun_here_goes_on_on_slurm_and_loses_a_node(
-    commands: Any, small: Any, slurm: Cluster, undisturbed: Any, tmp_path: Path
+    commands: Any, small: Any, slurm: Cluster, undisturbed_sweep: Any, tmp_path: Path
 ) -> None:
     here = commands.start(tmp_path, "-m", *small, *WORDS)
     until(lambda: checkpoints(tmp_path / "multirun/s/0"))
@@ -67,13 +52,13 @@ def test_a_sweep_begun_here_goes_on_on_slurm_and_loses_a_node(
     slurm.start_node(node)
     done = there.wait()
     assert done.code == 0, done.err
-    assert values(tmp_path) == undisturbed
+    assert values(tmp_path) == undisturbed_sweep
     sessions = json.loads((tmp_path / "multirun/s/2/run.json").read_text())["sittings"]
     assert len(sessions) == 2 and sessions[1]["from_step"] >= 20
 
 
 def test_jobs_outlive_their_controller_and_the_same_command_adopts_them(
-    commands: Any, small: Any, slurm: Cluster, undisturbed: Any, tmp_path: Path
+    commands: Any, small: Any, slurm: Cluster, undisturbed_sweep: Any, tmp_path: Path
 ) -> None:
     before = set(slurm.jobs())
     first = commands.start(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
@@ -81,6 +66,6 @@ def test_jobs_outlive_their_controller_and_the_same_command_adopts_them(
     os.kill(first.pid, signal.SIGKILL)
     done = commands(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
     assert done.code == 0, done.err
-    assert values(tmp_path) == undisturbed
+    assert values(tmp_path) == undisturbed_sweep
     assert len(set(slurm.jobs()) - before) == 2 + 3  # two preparations, and one job for each trial
     assert not list((tmp_path / "multirun").rglob("task.json"))

@@ -80,7 +80,7 @@ def check_call(node: DictConfig, names: Iterable[str] | None = None, *, first: S
             f"_target_: {node._target_} cannot stand here: it is called with {', '.join(map(str, (*before, *given)))} ({first_line(error)})."
         ) from error
     except ValueError:
-        pass
+        pass  # a built-in has no signature to read; what it is called with shows when it is made
 
 
 def check_optimizer(cfg: DictConfig, store: TokenStore) -> None:
@@ -95,7 +95,7 @@ def check_optimizer(cfg: DictConfig, store: TokenStore) -> None:
             return
     except TypeError as error:
         reason = first_line(error)
-    except Exception:  # whatever it needs values for is seen on the device
+    except Exception:  # it may need values, which the meta device has not; a real fault raises again where the optimizer is made
         return
     raise ConfigError(f"optimizer._target_: {cfg.optimizer._target_} makes no optimizer of named parameters and its keys ({reason}).")
 

@@ -40,7 +40,7 @@ class RayJobs(Jobs):
 
     Args:
         address: ``auto``: the cluster that this machine belongs to; ``local``: one on this machine, for this sweep alone; or host and port.
-        slots: runs at once, at work or waiting for a node; ``auto``: what the cluster has room for at the start.
+        slots: runs at once, at work or waiting for a node; ``auto``: as many as the cluster can run when the sweep starts.
         slots_per_gpu: runs that share a GPU, where the cluster has any.
         cpus: cores, and so threads, of a run.
     """
@@ -85,9 +85,8 @@ class RayJobs(Jobs):
         if device not in (None, "cuda"):
             self._gpu = 0.0
         if not self._slots:
-            has = self._ray.cluster_resources()
-            room = {"CPU": self.threads, "GPU": self._gpu}
-            self._slots = max(1, min(int(has.get(name, 0) / share) for name, share in room.items() if share))
+            available, needed = self._ray.cluster_resources(), {"CPU": self.threads, "GPU": self._gpu}
+            self._slots = max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
         return super().allot(device, memory, most)
 
     def submit(self, folder: Path, command: Sequence[str]) -> str:
