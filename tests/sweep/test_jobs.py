@@ -249,6 +249,17 @@ def test_one_answer_without_a_job_loses_nothing(executor: SlurmJobs, slurm: Fake
     assert job.unknown == 0 and slurm.submitted() == 1
 
 
+def test_the_start_of_a_run_that_shows_itself_is_known_within_a_second(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    starts(executor, slurm, tmp_path / "0")
+    job = executor.start(["give back", 1], tmp_path / "1")
+    waits(executor, slurm, jobs.POLL_S + 1)  # the engine was asked just before
+    slurm.becomes(job, "RUNNING")
+    lock, began = lock_file(job.folder / "child.lock"), slurm.now
+    waits(executor, slurm, 2)
+    os.close(lock)
+    assert job.started - began <= 1.5
+
+
 def test_a_refusal_ends_the_first_job_only(slurm: FakeSlurm, executor: SlurmJobs, tmp_path: Path, capsys: Any) -> None:
     slurm.switch("refuses")
     with pytest.raises(ConfigError, match=r"^Slurm refuses the job: Batch job submission failed: QOSMaxSubmit"):

@@ -38,7 +38,7 @@ from gptshake.record.lock import is_alive
 from gptshake.signals import SIGNALS
 
 POLL_S = 5.0  # between questions to the engine
-HURRY_S = 1.0  # the same while jobs are asked to end
+HURRY_S = 1.0  # the same while jobs are asked to end, or one has begun of which the engine has not said so
 LATE_S = 90.0  # that an outcome of another machine may take to be seen here: NFS remembers for 60 s that a file was not there
 ASK_AGAIN_S = 30.0  # a job that was just about to begin may not have heard it
 MOST_LOSSES = 5  # of a run, one after the other without a new checkpoint
@@ -344,7 +344,8 @@ class Jobs(ABC):
     def _talk(self, now: float) -> None:
         """Pass on to the engine what is asked of jobs, and learn from it what has become of them."""
         leaving = [job for job in self._running if job.leaves]
-        if not self._running or now - self._talked < (HURRY_S if leaving else POLL_S):
+        begins = any(job.started == inf and job.id is not None and is_running(job.folder) for job in self._running)
+        if not self._running or now - self._talked < (HURRY_S if leaving or begins else POLL_S):
             return
         self._talked = now
         due = [job for job in leaving if job.id and now - job.asked > ASK_AGAIN_S]
