@@ -238,7 +238,8 @@ def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
 
     from gptshake.tasks.evaluate import evaluate
 
-    return pd.DataFrame(evaluate(compose(["task=evaluate", *overrides]), lambda line: None)).drop(columns=["by_context", "each"])
+    table = pd.DataFrame(evaluate(compose(["task=evaluate", *overrides]), lambda line: None))
+    return table.astype({"step": "Int64"}).drop(columns=["by_context", "each"])
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

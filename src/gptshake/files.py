@@ -307,10 +307,13 @@ def written(write: Callable[[], Iterable[Path]]) -> str:
         return f"  note: no file was written: {error.filename or 'the folder'}: {error.strerror or error}"
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: Path) -> str:
+    """SHA-256 of the content of a file, or of several one after the other, in hexadecimal."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
+    return found.hexdigest()
 
 
 def sha256_text(text: str) -> str:

@@ -131,8 +131,38 @@ def test_the_python_api_gives_the_same_table(commands: Any, runs: Path, monkeypa
     assert table["bpb"].tolist() == [row["bpb"] for row in rows]
 
 
+def test_a_model_of_a_folder_is_beside_runs_in_the_table_and_writes_without_one(
+    commands: Any, runs: Path, book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export has the figures and the text of its run, whatever its tokenizer."""
+    for name in ("characters", "bytes"):
+        done = commands(runs, "task=export", f"task.run={name}", f"task.folder=exported-{name}")
+        assert done.code == 0, done.err
+    names = "task.run=[hf:exported-characters,characters,hf:exported-bytes,bytes]"
+    done = commands(runs, "task=evaluate", names, "data=text", f"data.path={book}", "task.split=val", "trainer=cpu", "task.json=out.json")
+    assert done.code == 0, done.err
+    rows = json.loads((runs / "out.json").read_text(encoding="utf-8"))
+    for model, run in (rows[:2], rows[2:]):
+        assert model["run"].startswith("hf:exported-") and model["step"] is None and model["model"].endswith("parameters")
+        assert model["bpb"] == run["bpb"] and model["by_context"] == run["by_context"] and model["model"] in done.out
+    monkeypatch.chdir(runs)
+    table = gptshake.evaluate([names, "data=text", f"data.path={book}", "task.split=val", "trainer=cpu"])
+    assert table["step"].isna().tolist() == [True, False, True, False] and table["bpb"].tolist() == [row["bpb"] for row in rows]
+    texts = [commands(runs, "task=sample", f"task.run={name}", "task.n_tokens=40").out for name in ("hf:exported-bytes", "bytes")]
+    assert texts[0] == texts[1] and len(texts[0]) > 20
+    sentences = {
+        ("task.run=hf:exported-bytes",): (2, "choose the text with data="),
+        ("task.run=[bytes,hf:nosuch]",): (1, "hf:nosuch is no folder"),
+        ("task=export", "task.run=hf:exported-bytes"): (2, "task=evaluate, task=sample and init_from= take it"),
+    }
+    for argv, expected in sentences.items():
+        done = commands(runs, "task=evaluate", *argv)
+        assert (done.code, expected[1] in done.error) == (expected[0], True) and done.out == "", done.error
+
+
 MISTAKES = {
     (): "Choose a run",
+    ("task.run=hf:runs", "data=text", "data.path=pages"): "hf:runs: its config.json cannot be read",
     ("task.run=nosuch",): "no run 'nosuch'",
     ("task.run=characters", "task.checkpoints=7"): "has no checkpoint 7",
     ("task.run=characters", "task.stride=17"): "longer than the context",

@@ -1,5 +1,6 @@
 """Weights in transformers' layout become this network: the same logits, or a sentence about what cannot be expressed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,14 +12,16 @@ import pytest
 import torch
 from export.test_export import network
 from fake_hub import COMMIT, FakeHub, fake_hub
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 
 from gptshake.errors import ConfigError, DataError
 from gptshake.export import hf, hub
-from gptshake.export.tokenizers import gives_same_ids
+from gptshake.export.tokenizers import TEXTS, gives_same_ids, read_tokenizer, write_tokenizer
 from gptshake.model.config import GPTConfig, shape_from_hf
 from gptshake.model.gpt import GPT, from_hf
+from gptshake.setup.initial import pretrained_tokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
+from gptshake.training.checkpoint import load_weights
 
 Tensors = dict[str, torch.Tensor]
 
@@ -32,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tensors_of(source: str) -> Tensors:
-    return load_file(hub.weights_file(source))
+    return load_weights(*hub.weights_files(source))
 
 
 def read(source: Path | str, **shape: Any) -> GPT:
@@ -99,6 +102,27 @@ def test_weights_of_another_layout_are_refused_by_name(change: Callable[[Tensors
         from_hf(hub.read_shape(f"hf:{folder}"), tensors)
 
 
+def test_weights_in_several_files_are_read_as_one_and_must_be_there_whole(folder: Path) -> None:
+    whole = (folder / "model.safetensors").rename(folder.parent / "whole")
+    tensors = load_weights(whole)
+    names = {name: f"model-0000{1 + number % 3}-of-00003.safetensors" for number, name in enumerate(tensors)}
+    for file in dict.fromkeys(names.values()):
+        save_file({name: tensor for name, tensor in tensors.items() if names[name] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    assert torch.equal(logits(read(folder)), logits(network(257)))
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(DataError, match=r"not whole: .* names model-00002-of-00003\.safetensors"):
+        tensors_of(f"hf:{folder}")
+    for content, sentence in (('{"weight_map": {}}', "names no file"), ("[]", "cannot be read"), ("{", "cannot be read")):
+        index.write_text(content)
+        with pytest.raises(DataError, match=sentence):
+            tensors_of(f"hf:{folder}")
+    index.write_text(json.dumps({"weight_map": {"a": f"../{whole.name}"}}))
+    with pytest.raises(DataError, match="not whole"):
+        tensors_of(f"hf:{folder}")
+
+
 def test_biases_are_not_left_out_in_silence(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.bias=true"):
         read(folder, bias=False)
@@ -136,7 +160,7 @@ def test_a_folder_without_its_parts_is_refused_with_what_is_missing(folder: Path
     (folder / "pytorch_model.bin").write_bytes((folder / "model.safetensors").read_bytes())
     (folder / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"no model\.safetensors\. Pickles .* never read"):
-        hub.weights_file(f"hf:{folder}")
+        hub.weights_files(f"hf:{folder}")
     for content in ("{", "[1]", "[" * 100_000):
         (folder / "config.json").write_text(content)
         with pytest.raises(DataError, match=r"its config\.json cannot be read"):
@@ -160,21 +184,53 @@ def test_a_tokenizer_with_other_ids_is_found(folder: Path) -> None:
     assert gives_same_ids(tokenizer_of("bpe"), file)  # there is nothing to compare with
 
 
+@pytest.mark.parametrize("kind", ["bpe", "gpt2", "byte", "char"])
+def test_a_tokenizer_json_becomes_the_tokenizer_that_wrote_it(kind: str, tmp_path: Path) -> None:
+    from tokenizer.conftest import tokenizer_of
+
+    tokenizer, file = tokenizer_of(kind), tmp_path / "tokenizer.json"
+    write_tokenizer(tokenizer, tmp_path)
+    if kind == "gpt2":  # as it lies on the hub, from before tokenizers had these keys
+        data = json.loads(file.read_text())
+        data["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        file.write_text(json.dumps(data))
+    found = read_tokenizer(file)
+    assert found.vocab_size == tokenizer.vocab_size and found.eot_id == tokenizer.eot_id
+    assert all(found.encode(text).tolist() == tokenizer.encode(text).tolist() for text in TEXTS)
+
+
+def test_a_tokenizer_that_cannot_be_used_is_refused(folder: Path) -> None:
+    from tokenizer.conftest import tokenizer_of
+
+    write_tokenizer(tokenizer_of("unigram"), folder)
+    with pytest.raises(DataError, match=r"tokenizer\.json cannot be used"):
+        pretrained_tokenizer(f"hf:{folder}")
+    write_tokenizer(tokenizer_of("char"), folder)
+    with pytest.raises(DataError, match="257 rows in its embedding"):
+        pretrained_tokenizer(f"hf:{folder}")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match="save its tokenizer there"):
+        pretrained_tokenizer(f"hf:{folder}")
+
+
 @pytest.mark.export
 def test_logits_are_those_of_transformers(tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
     theirs = GPT2LMHeadModel(GPT2Config(n_layer=3, n_head=4, n_embd=64, n_positions=40, vocab_size=300, initializer_range=0.2)).eval()
-    theirs.save_pretrained(tmp_path)
     expected = logits(theirs)
     assert expected.std() > 0.5
-    assert (logits(read(tmp_path)) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    for size, n_files in (("5GB", 1), ("100KB", 3)):
+        folder = tmp_path / size
+        theirs.save_pretrained(folder, max_shard_size=size)
+        assert len(list(folder.glob("*.safetensors"))) >= n_files
+        assert (logits(read(folder)) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 # --- a hub ---
 
-ASK = "import sys; from gptshake.export import hub; print(hub.pinned(sys.argv[1]), hub.weights_file(sys.argv[1]))"
+ASK = "import sys; from gptshake.export import hub; print(hub.pinned(sys.argv[1]), *hub.weights_files(sys.argv[1]))"
 
 
 @pytest.fixture
@@ -238,7 +294,7 @@ from gptshake.model.gpt import GPT, from_hf
 from gptshake.tokenizer.gpt2 import GPT2Trainer
 from safetensors.torch import load_file
 source, tokenizer = "hf:openai-community/gpt2", GPT2Trainer().train([])
-shape, file = hub.read_shape(source), hub.weights_file(source)
+shape, (file,) = hub.read_shape(source), hub.weights_files(source)
 assert gives_same_ids(tokenizer, file.with_name(hub.TOKENIZER))
 model = GPT(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50257).eval()
 model.load_state_dict(from_hf(shape, load_file(file)))

@@ -13,7 +13,8 @@ from gptshake.model.config import GPTConfig, shape_from_hf
 
 HF = "hf:"
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
-LARGEST = 1 << 20  # bytes of a config.json; it has one kB
+INDEX, SHARDS = f"{WEIGHTS}.index.json", "model-*.safetensors"  # of weights in several files
+LARGEST = 1 << 20  # bytes of a config.json, which has one kB, and of an index, which has 100 bytes for each tensor
 
 
 @cache
@@ -53,23 +54,34 @@ def read_shape(source: str) -> GPTConfig:
         return shape_from_hf(dict(json.loads(read_text(located(source) / CONFIG, LARGEST))))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
-            f"init_from={source}: its {CONFIG} cannot be read ({first_line(error)}). Name a folder that transformers' save_pretrained wrote."
+            f"{source}: its {CONFIG} cannot be read ({first_line(error)}). Name a folder that transformers' save_pretrained wrote."
         ) from error
 
 
-def weights_file(source: str) -> Path:
-    """The file of a model's weights, downloaded if need be; its tokenizer.json is then beside it, if there is one.
+def weights_files(source: str) -> list[Path]:
+    """The files of a model's weights, downloaded if need be; its tokenizer.json is then beside them, if there is one.
 
     Raises:
-        DataError: there are no weights in safetensors.
+        DataError: there are no weights in safetensors, or not all of the files that their index names.
     """
-    file = located(source, (CONFIG, TOKENIZER, WEIGHTS)) / WEIGHTS
-    if not file.is_file():
+    folder = located(source, (CONFIG, TOKENIZER, WEIGHTS, INDEX, SHARDS))
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
         raise DataError(
-            f"init_from={source} has no {WEIGHTS}. Pickles (pytorch_model.bin) are never read, because they can run code: save the model with "
-            "transformers' save_pretrained, in one file."
+            f"{source} has no {WEIGHTS}. Pickles (pytorch_model.bin) are never read, because they can run code: save the model with "
+            "transformers' save_pretrained."
         )
-    return file
+    try:
+        names = sorted(set(json.loads(read_text(folder / INDEX, LARGEST))["weight_map"].values()))
+        lacking = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{folder / INDEX} cannot be read ({type(error).__name__}: {first_line(error)}).") from error
+    if lacking or not names:
+        raise DataError(
+            f"{source} is not whole: {INDEX} names {', '.join(lacking[:3]) or 'no file'}{'' if names else ' at all'}; copy all."
+        )
+    return [folder / name for name in names]
 
 
 def check_upload(repo: str) -> None:

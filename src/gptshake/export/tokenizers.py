@@ -4,6 +4,7 @@ A text that spells a special token, such as ``<|endoftext|>``, becomes that toke
 ``split_special_tokens=True`` it is plain text there too.
 """
 
+import json
 import re
 from functools import singledispatch
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from gptshake.errors import ConfigError, DataError, first_line
+from gptshake.files import read_text
 from gptshake.tokenizer import char, sentencepiece
 from gptshake.tokenizer.bpe import EOT, BytePairTokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
 from gptshake.tokenizer.char import CharTokenizer
-from gptshake.tokenizer.exchange import CHARACTER, library_tokenizer
+from gptshake.tokenizer.exchange import CHARACTER, from_hf, library_tokenizer
+from gptshake.tokenizer.protocol import MOST_BYTES
+from gptshake.tokenizer.protocol import Tokenizer as Tokenized
 from gptshake.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
 
 UNK = "<|unk|>"
@@ -85,6 +89,29 @@ def _(tokenizer: SentencePieceTokenizer) -> Tokenizer:
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write ``folder/tokenizer.json``; errors as in ``to_tokenizers``."""
     (folder / "tokenizer.json").write_text(to_tokenizers(tokenizer).to_str(pretty=True), encoding="utf-8")
+
+
+def read_tokenizer(file: Path) -> Tokenized:
+    """The tokenizer of a ``tokenizer.json``, if it is byte-level byte-pair encoding, as GPT-2's own, or what was written of bytes or characters.
+
+    Raises:
+        DataError: it is another, missing or damaged.
+    """
+    found: Tokenized
+    try:
+        data = json.loads(read_text(file, MOST_BYTES))
+        words, model = data["added_tokens"], data["model"]
+        if model["type"] == "WordLevel" and [word["content"] for word in words] == [EOT, UNK]:
+            found = CharTokenizer(sorted(model["vocab"], key=model["vocab"].__getitem__)[char.SPECIALS :])
+        else:
+            found = from_hf("bpe", data) if model.get("merges") else ByteTokenizer()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError) as error:
+        raise DataError(f"{file} cannot be used ({first_line(error)}).") from error
+    if not gives_same_ids(found, file):
+        raise DataError(
+            f"{file} cannot be used: it is no byte-level byte-pair encoding, nor one of bytes or characters that was exported here."
+        )
+    return found
 
 
 def gives_same_ids(tokenizer: Any, file: Path) -> bool:

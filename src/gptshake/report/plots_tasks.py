@@ -290,12 +290,12 @@ def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
             nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
             scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
             error = f" ± {row['bpb_error']:.4f}" if row["bpb_error"] is not None else ""
-            name = f"{row['run']}, step {row['step']}: {row['bpb']:.4f}{error} bits per byte"
+            name = f"{text.evaluated_name(row)}: {row['bpb']:.4f}{error} bits per byte"
             style = POINT | {"color": colour, "markersize": 5, "label": name}
             axes.plot(sums / tokens, scale * nats / tokens, **style)
         axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white")
         first = rows[0]
         read = "rolling" if first["rolling"] else f"stride{first['stride']}" if first["stride"] else ""
-        parts = [first["text"], first["split"], read, *(f"{row['run']}-{row['step']}" for row in rows)]
+        parts = [first["text"], first["split"], read, *(text.evaluated_name(row, "-") for row in rows)]
         name = safe("-".join(filter(None, parts)))
         return save(figure, folder, name if len(name) <= 120 else f"{name[:110]}-{sha256_text(name)[:8]}")

@@ -328,6 +328,11 @@ def evaluation_titles(rows: Sequence[Facts]) -> tuple[str, str]:
     return f"{first['text']}, {'all documents' if first['split'] == 'all' else first['split']}", size + how
 
 
+def evaluated_name(row: Facts, between: str = ", step ") -> str:
+    """The run and the step of a checkpoint, or the name of a model without a step."""
+    return str(row["run"]) if row["step"] is None else f"{row['run']}{between}{row['step']}"
+
+
 def evaluation_text(rows: Sequence[Facts], n_worst: int) -> str:
     """A line for each checkpoint, and the documents with the most bits per byte by the mean over the lines."""
     table, worst = [EVALUATED], [["bits/byte", "bytes", "document", "begins with"]]
@@ -337,7 +342,7 @@ def evaluation_text(rows: Sequence[Facts], n_worst: int) -> str:
         per_unit = [f"{row[f'{name}_perplexity']:,.4f}" if row["rolling"] else "" for name in ("word", "byte")]
         unknown = f"{100 * row['unknown'] / row['characters']:.2g} %" if row["unknown"] else ""
         numbers = [f"{row['tokens']:,}", *loss, three_digits(row["perplexity"]), *bpb, *bpc, *per_unit, unknown]
-        table.append([row["run"], str(row["step"]), *numbers, row["model"]])
+        table.append([row["run"], "" if row["step"] is None else str(row["step"]), *numbers, row["model"]])
     each, sizes = rows[0]["each"], np.array(rows[0]["each"]["bytes"])
     nats = np.mean([np.add(row["each"]["nats"], row["each"]["hidden"]) for row in rows], axis=0)
     bits = nats / math.log(2) / np.maximum(sizes, 1)

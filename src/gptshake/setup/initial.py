@@ -6,17 +6,20 @@ Shapes are compared before torch is imported, weights and tokenizers before the 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from gptshake.context import Context
-from gptshake.errors import ConfigError, RecordError
+from gptshake.errors import ConfigError, DataError, RecordError
 from gptshake.export import hub
 from gptshake.files import sha256
 from gptshake.record.index import read_entry
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer
+
+if TYPE_CHECKING:
+    from gptshake.model.gpt import GPT
 
 BLOCK_SIZE = "model.block_size"
 SHAPE = ("model.n_layer", "model.n_head", "model.n_embd", BLOCK_SIZE, "model.bias")
@@ -91,15 +94,42 @@ def initial_weights(cfg: DictConfig, tokenizer: Tokenizer, record: Mapping[str, 
     from gptshake.model.gpt import from_hf
 
     source = hub.pinned(cfg.init_from)
-    shape, file = hub.read_shape(source), hub.weights_file(source)
-    if shape.vocab_size != tokenizer.vocab_size or not gives_same_ids(tokenizer, file.with_name(hub.TOKENIZER)):
+    shape, files = hub.read_shape(source), hub.weights_files(source)
+    if shape.vocab_size != tokenizer.vocab_size or not gives_same_ids(tokenizer, files[0].with_name(hub.TOKENIZER)):
         raise ConfigError(
             f"init_from={source} has other ids than tokenizer={tokenizer.name} ({shape.vocab_size:,}, here {tokenizer.vocab_size:,}): use the "
             "tokenizer that it was trained with, tokenizer=gpt2 for GPT-2's. A padded vocabulary has rows without a token, which take part "
             "in every softmax, and cannot be used."
         )
-    facts = {"source": source, "sha256": sha256(file)}
+    facts = {"source": source, "sha256": sha256(*files)}
     if record.get("pretrained", facts)["sha256"] != facts["sha256"]:
         raise RecordError(f"init_from={source} holds other weights than when the run began: restore them, or start a new run.")
     shape.block_size, shape.bias = cfg.model.block_size, cfg.model.bias
-    return Initial(source, from_hf(shape, load_weights(file)), {"pretrained": facts})
+    return Initial(source, from_hf(shape, load_weights(*files)), {"pretrained": facts})
+
+
+def pretrained_tokenizer(source: str) -> Tokenizer:
+    """The tokenizer of a model in GPT-2's layout, ``hf:folder`` or ``hf:name``.
+
+    Raises:
+        GptshakeError: it cannot be had or used, or is not that of the weights.
+    """
+    from gptshake.export.tokenizers import read_tokenizer
+
+    shape, file = hub.read_shape(source), hub.weights_files(source)[0].with_name(hub.TOKENIZER)
+    if not file.is_file():
+        raise DataError(f"{source} has no {hub.TOKENIZER}: save its tokenizer there, too, with transformers' save_pretrained.")
+    if (tokenizer := read_tokenizer(file)).vocab_size != shape.vocab_size:
+        raise DataError(f"{source} has {shape.vocab_size:,} rows in its embedding and {tokenizer.vocab_size:,} tokens: they are not equal.")
+    return tokenizer
+
+
+def pretrained_network(source: str) -> "GPT":
+    """The network of a model in GPT-2's layout, with its weights; errors as in ``initial_weights``."""
+    from gptshake.model.gpt import GPT, from_hf
+    from gptshake.training.checkpoint import load_weights
+
+    shape = hub.read_shape(source)
+    model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
+    model.load_state_dict(from_hf(shape, load_weights(*hub.weights_files(source))))
+    return model

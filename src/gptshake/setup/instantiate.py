@@ -19,6 +19,7 @@ from gptshake import distributed
 from gptshake.data.store import TokenStore
 from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, first_line
 from gptshake.estimate.budget import Budget
+from gptshake.export.hub import HF
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import flat, read_entry
 from gptshake.record.run import find_run, run_roots
@@ -218,12 +219,16 @@ def chosen_run(cfg: DictConfig) -> Path:
     """The directory of the run that ``task.run`` names."""
     if not cfg.task.run:
         raise ConfigError("Choose a run: task.run=<name, id or path>.")
+    if str(cfg.task.run).startswith(HF):
+        raise ConfigError(
+            f"This task reads runs of gptshake, and task.run={cfg.task.run} is none: task=evaluate, task=sample and init_from= take it."
+        )
     if isinstance(cfg.task.run, ListConfig):
         raise ConfigError("This task takes one run: task.run=<name, id or path>.")
     return find_run(cfg.task.run, run_roots(cfg.paths))
 
 
-def chosen_runs(cfg: DictConfig) -> list[Path]:
-    """The same of one run or a list."""
-    names = cfg.task.run if isinstance(cfg.task.run, ListConfig) else ()
-    return [find_run(str(name), run_roots(cfg.paths)) for name in names] or [chosen_run(cfg)]
+def chosen_runs(cfg: DictConfig) -> list[Path | str]:
+    """The same of one run or a list; a model in GPT-2's layout stays what it is called (``hf:``)."""
+    names = [str(name) for name in (cfg.task.run if isinstance(cfg.task.run, ListConfig) else [cfg.task.run or ""])]
+    return [name if name.startswith(HF) else find_run(name, run_roots(cfg.paths)) for name in names if name] or [chosen_run(cfg)]

@@ -1,10 +1,15 @@
-"""``task=evaluate``: loss, bits per byte and per character of runs and their checkpoints, all on one text. Draws no random numbers."""
+"""``task=evaluate``: loss, bits per byte and per character of runs, their checkpoints, and models in GPT-2's layout, all on one text.
+
+Draws no random numbers.
+"""
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +25,26 @@ from gptshake.data.store import spans_of
 from gptshake.data.stream import Stream, encoded
 from gptshake.errors import ConfigError, DataError, Unreachable
 from gptshake.estimate.evaluation import figures
+from gptshake.estimate.formatting import short_count
+from gptshake.export.hub import pinned, read_shape
 from gptshake.files import expanded, sha256_text, written
 from gptshake.record.index import Entry, read_entry
 from gptshake.report.export import STDOUT, check_targets, deliver, evaluation_csv, evaluation_json
-from gptshake.report.tasks_text import evaluation_text
+from gptshake.report.tasks_text import evaluated_name, evaluation_text
+from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
 from gptshake.setup.instantiate import chosen_runs, make, tokenizer_of, trained
 from gptshake.tokenizer.protocol import Tokenizer, boundary
 from gptshake.tokenizer.unknown import hidden
+
+
+class Candidate(NamedTuple):
+    """What is evaluated: a run, or a model in GPT-2's layout (``hf:``)."""
+
+    name: str
+    title: str
+    tokenizer: Tokenizer
+    training: Callable[[], Counter[str]]  # the characters that unknown tokens hide in its training text
+    networks: Sequence[tuple[int | None, Callable[[], Any]]]  # each with its step, loaded when it is asked for
 
 
 class Text(NamedTuple):
@@ -63,34 +81,66 @@ def run(context: Context) -> None:
 
 def evaluate(cfg: DictConfig, say: Say) -> list[dict[str, Any]]:
     """The figures of every run and checkpoint; errors as of ``run``."""
-    from gptshake.training.checkpoint import our_state, weights_chosen
+    from gptshake.training.checkpoint import weights_chosen
 
-    task, entries, rows = cfg.task, [read_entry(path) for path in chosen_runs(cfg)], list[dict[str, Any]]()
+    task, rows = cfg.task, list[dict[str, Any]]()
+    chosen = [one if isinstance(one, str) else read_entry(one) for one in chosen_runs(cfg)]
+    entries = [one for one in chosen if isinstance(one, Entry)]
     if task.rolling and task.stride:
         raise ConfigError("task.rolling=true has windows of its own: leave task.stride out.")
     words = [task.checkpoints] if isinstance(task.checkpoints, str | int) else task.checkpoints
-    files = [[file for word in words for file in weights_chosen(entry.path, str(word))] for entry in entries]
+    files = {entry.path: [file for word in words for file in weights_chosen(entry.path, str(word))] for entry in entries}
+    candidates = [of_run(cfg, one, files[one.path], say) if isinstance(one, Entry) else of_model(one) for one in chosen]
     text = chosen_text(cfg, entries, say)
     names = text.corpus.ids(text.spans)
     about = {"text": text.label, "split": text.split, "stride": task.stride, "rolling": task.rolling, "documents": len(text.spans)}
-    for entry, of_run in zip(entries, files, strict=True):
-        recompose = partial(recomposed, entry.path, [])
-        tokenizer = tokenizer_of(entry.path, recompose)
-        stream = encoded(text.corpus, text.spans, tokenizer, partial(hidden_in_training, cfg, entry, tokenizer, say), alone=task.rolling)
-        for file in of_run:
-            step = our_state(file.parent)["steps"]
-            model = trained(entry.path, recompose, file)[0].to(hardware.pick_device(cfg.trainer.accelerator)).eval()
+    for candidate in candidates:
+        stream = encoded(text.corpus, text.spans, candidate.tokenizer, candidate.training, alone=task.rolling)
+        for step, load in candidate.networks:
+            row: dict[str, Any] = {"run": candidate.name, "step": step, "model": candidate.title}
+            model = load().to(hardware.pick_device(cfg.trainer.accelerator)).eval()
             if (task.stride or 1) > (context := model.config.block_size):
-                raise ConfigError(f"task.stride={task.stride} is longer than the context of {entry.id}: give it 1 to {context} tokens.")
-            with progress(say, f"evaluating {entry.id}, step {step}", float(stream.counts["bytes"].sum())) as show:
+                raise ConfigError(
+                    f"task.stride={task.stride} is longer than the context of {candidate.name}: give it 1 to {context} tokens."
+                )
+            with progress(say, f"evaluating {evaluated_name(row)}", float(stream.counts["bytes"].sum())) as show:
                 found = scored(model, stream, stream.windows(context, task.stride or context), show)
             found["each"] |= {"document": names, "begins": stream.beginnings}
-            rows.append({"run": entry.id, "step": step, "model": entry.source, "context": context, **about, **found})
+            rows.append({**row, "context": context, **about, **found})
     return rows
+
+
+def of_run(cfg: DictConfig, entry: Entry, files: Sequence[Path], say: Say) -> Candidate:
+    """A run, with these of its weights."""
+    from gptshake.training.checkpoint import our_state
+
+    recompose = partial(recomposed, entry.path, [])
+    tokenizer = tokenizer_of(entry.path, recompose)
+    training = partial(hidden_in_training, cfg, entry, tokenizer, say)
+    networks = [(our_state(file.parent)["steps"], partial(_network, entry.path, recompose, file)) for file in files]
+    return Candidate(entry.id, entry.source, tokenizer, training, networks)
+
+
+def _network(path: Path, recompose: Callable[[], DictConfig], file: Path) -> Any:
+    return trained(path, recompose, file)[0]
+
+
+def of_model(source: str) -> Candidate:
+    """A model in GPT-2's layout, of a folder or the hub; of its training text nothing is known."""
+    size, commit = short_count(read_shape(source).num_params()), re.findall("@([0-9a-f]{40})$", pinned(source))
+    return Candidate(
+        source,
+        ", ".join([f"{size} parameters", *commit]),
+        pretrained_tokenizer(source),
+        Counter,
+        [(None, partial(pretrained_network, source))],
+    )
 
 
 def chosen_text(cfg: DictConfig, entries: Sequence[Entry], say: Say) -> Text:
     """The documents of ``task.split`` of ``data=``, or of the text that all runs were trained on."""
+    if cfg.data is None and not entries:
+        raise ConfigError("A model has no text of its own here: choose the text with data=, such as data=text data.path=book.txt.")
     rule = ("split", "val_fraction", "test_fraction")
     texts = [str(entry.part("data").get("text") or entry.path) for entry in entries]  # older records lack it
     splits = {str([text, *(entry.config.get(f"data.{key}") for key in rule)]) for text, entry in zip(texts, entries, strict=True)}

@@ -1,4 +1,7 @@
-"""``task=sample``: write text with the best weights of a run. The seed is the root's: the same command writes the same text."""
+"""``task=sample``: write text with the best weights of a run, or with a model in GPT-2's layout.
+
+The seed is the root's: the same command writes the same text.
+"""
 
 import json
 import sys
@@ -12,8 +15,10 @@ from gptshake.config.overrides import recomposed
 from gptshake.console import Console, printable
 from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError
+from gptshake.export.hub import HF
 from gptshake.files import expanded, read_text
 from gptshake.setup import instantiate
+from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
 from gptshake.tokenizer.unknown import as_read
 
 STANDARD = "-"  # the name of the standard input and output
@@ -32,9 +37,13 @@ def run(context: Context) -> None:
         raise ConfigError(
             "task.interactive=true reads prompts from the terminal and writes there: leave task.prompt_file and task.jsonl out."
         )
-    path = instantiate.chosen_run(cfg)
-    prompts = _prompts(task)
-    model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
+    source = str(task.run or "")
+    if source.startswith(HF):
+        prompts, tokenizer, model = _prompts(task), pretrained_tokenizer(source), pretrained_network(source)
+    else:
+        path = instantiate.chosen_run(cfg)
+        prompts = _prompts(task)
+        model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
     from gptshake.training.sampling import continued
 
     device = hardware.pick_device(cfg.trainer.accelerator)

@@ -109,7 +109,7 @@ def import_hf(file: Path) -> BytePairTokenizer:
 def from_hf(name: str, data: dict[str, Any]) -> BytePairTokenizer:
     """The tokenizer of a ``tokenizer.json``'s content; DataError if ids would change."""
     model = data["model"]
-    if model["type"] != "BPE" or data["normalizer"] is not None:
+    if model["type"] != "BPE" or data.get("normalizer") is not None:
         raise DataError(f"This tokenizer is {model['type']} or changes its text first; only plain byte-pair encoding can be imported.")
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     tokenizer = from_byte_characters(name, _pattern(data["pre_tokenizer"]), model["vocab"], pairs)
@@ -132,7 +132,7 @@ def _pattern(node: dict[str, Any]) -> str:
     """The regular expression by which a pre-tokenizer cuts a text into words."""
     *splits, last = node["pretokenizers"] if node["type"] == "Sequence" else [node]
     if last["type"] == "ByteLevel" and not last["add_prefix_space"]:
-        if not splits and last["use_regex"]:
+        if not splits and last.get("use_regex", True):
             return PATTERNS["gpt2"]
         if len(splits) == 1 and splits[0]["type"] == "Split" and splits[0]["behavior"] == "Isolated" and not last["use_regex"]:
             return str(splits[0]["pattern"]["Regex"])

@@ -77,12 +77,15 @@ class FolderCheckpointIO(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a verified file, in main memory."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} holds no tensors: {first_line(error)}.") from error
+def load_weights(*paths: Path) -> dict[str, Tensor]:
+    """The tensors of verified files, in main memory."""
+    found: dict[str, Tensor] = {}
+    for path in paths:
+        try:
+            found |= load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} holds no tensors: {first_line(error)}.") from error
+    return found
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
