@@ -168,7 +168,7 @@ def test_every_step_of_an_asynchronous_device_has_its_own_time_and_few_are_waite
     training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = FakeDevice()
-    monkeypatch.setattr(devices, "_events", lambda: {"cpu": device.event})
+    monkeypatch.setattr(devices, "EVENTS", {"cpu": device.event})
     monkeypatch.setattr(metrics, "LATE", {"cpu"})
     job = training(steps=9, interval=3)
 

@@ -88,11 +88,7 @@ def block_starts(first: int, count: int, n: int, seed: int, block_size: int, *, 
 
 
 def gather(tokens: npt.NDArray[np.unsignedinteger[Any]], starts: Ints, block_size: int) -> npt.NDArray[np.int64]:
-    """Blocks of a token stream as rows, fetched in one vectorised step; of a memory map only these are read.
-
-    Returns:
-        int64, shape (count, block_size + 1): inputs are [:, :-1], targets [:, 1:].
-    """
+    """Blocks of a stream as rows: int64 (count, block_size + 1), inputs [:, :-1], targets [:, 1:]; of a memory map only these are read."""
     inside = np.asarray(starts, np.int64)[:, None] + np.arange(block_size + 1)
     blocks: npt.NDArray[np.int64] = np.asarray(tokens)[inside].astype(np.int64)
     return blocks

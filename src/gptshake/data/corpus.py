@@ -44,16 +44,9 @@ Say = Callable[[str], None]
 
 @contextmanager
 def progress(say: Say, what: str, total: float | None = None, *, done: int = 0, every: float = 5.0) -> Iterator[Callable[..., None]]:
-    """Show how far a work of many megabytes is, how fast, and how long still: on a terminal one line that renews itself.
+    """Show how far a work of many megabytes is, how fast, and how long still: one line that renews itself, or by ``say`` every few seconds.
 
-    Gives a function of the bytes done in all, those of earlier processes included; of more text to show; and of a better guess of the total.
-
-    Args:
-        say: prints a line, where the output is not a terminal; every so many seconds there.
-        what: the work, such as ``train`` or ``reading``.
-        total: bytes in all; None if unknown.
-        done: bytes that were done by an earlier process; they do not count for the speed.
-        every: seconds.
+    Gives a function of the bytes done in all (of which ``done`` were by an earlier process), of more text to show, and of a better ``total``.
     """
     console = Console()
     every = 0.2 if console.renews else every
@@ -82,22 +75,15 @@ def progress(say: Say, what: str, total: float | None = None, *, done: int = 0, 
 
 
 class Corpus:
-    """A corpus on disk.
-
-    Attributes:
-        n_documents: number of documents, none of them empty.
-        n_bytes: UTF-8 bytes of all of them.
-        characters: their lengths, shape (n_documents,).
-        hashes: ``split.id_hash`` of their ids, shape (n_documents,), uint64.
-    """
+    """A corpus on disk; its arrays have the shape (n_documents,)."""
 
     def __init__(self, folder: Path) -> None:
         table = np.load(folder / "documents.npy")
-        self.n_documents = len(table)
+        self.n_documents = len(table)  # none of them empty
         self.characters = table["characters"]
-        self.hashes = table["place"]
+        self.hashes = table["place"]  # ``split.id_hash`` of the ids, uint64
         self._ends = table["end"]
-        self.n_bytes = int(self._ends[-1])
+        self.n_bytes = int(self._ends[-1])  # as UTF-8
         self._text = folder / _TEXT
 
     def texts(self, spans: Spans, boundary: re.Pattern[str] | None = None) -> Iterator[tuple[int, str]]:

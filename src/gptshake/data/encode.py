@@ -34,23 +34,14 @@ _IDS, _STARTS, _COUNTS = "ids", "starts.npy", "part.json"
 
 @dataclass(frozen=True)
 class Counts:
-    """What was encoded of a shard, or of a whole split.
+    """What was encoded of a shard, or of a whole split."""
 
-    Attributes:
-        n_tokens: ids, end-of-text ids between documents included.
-        n_bytes: UTF-8 bytes of text under all ids but the split's first one, which is no target.
-        n_characters: of the text.
-        n_unknown: unknown tokens among the targets.
-        hidden: characters under unknown tokens, and how often each is under a target.
-        files: names of a shard's files and their SHA-256.
-    """
-
-    n_tokens: int
-    n_bytes: int
+    n_tokens: int  # ids, end-of-text ids between documents included
+    n_bytes: int  # UTF-8 bytes of text under all ids but the split's first one, which is no target
     n_characters: int
-    n_unknown: int
-    hidden: dict[str, int]
-    files: dict[str, str]
+    n_unknown: int  # unknown tokens among the targets
+    hidden: dict[str, int]  # characters under unknown tokens, and how often each is under a target
+    files: dict[str, str]  # names of a shard's files and their SHA-256
 
 
 @dataclass(frozen=True)
@@ -74,12 +65,10 @@ class Shard:
 def encode(
     folder: Path, corpus: Corpus, cut: dict[str, Spans], tokenizer: Tokenizer, say: Say, *, processes: int | None = None
 ) -> dict[str, Counts]:
-    """Write ``<split>.bin``, little-endian ids, and ``<split>.documents.npy``, the position of each document's first id.
+    """Write ``<split>.bin``, little-endian ids, and ``<split>.documents.npy``, the position of each document's first id; resumes a killed build.
 
-    Args:
-        folder: gets the files, and the folder ``SHARDS``; a build that was killed is resumed from what it left there.
-        corpus, cut, tokenizer: the documents, the spans of each split, and what encodes them.
-        processes: how many encode; None: one per core, or this one alone for a small corpus.
+    ``cut`` holds the spans of each split; None ``processes`` are one per core, or this one alone for a small corpus.
+
     Raises:
         GptshakeError: a process was killed or could not encode its shard; what is whole stays.
     """

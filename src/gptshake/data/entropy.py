@@ -19,7 +19,7 @@ _CHUNK = 1 << 20  # tokens counted at once
 _TABLE = 1 << 22  # pairs of ids up to which a table counts them; sorting is ten times slower
 
 
-class Tokens(Protocol):
+class TokenStream(Protocol):
     """Ids below the vocabulary's size: an array, a memory map, or a file that is read slice by slice."""
 
     def __len__(self) -> int: ...
@@ -27,7 +27,7 @@ class Tokens(Protocol):
     def __getitem__(self, part: slice) -> npt.NDArray[np.unsignedinteger[Any]]: ...
 
 
-def counts(tokens: Tokens, vocab_size: int, limit: int | None = None) -> npt.NDArray[np.int64]:
+def counts(tokens: TokenStream, vocab_size: int, limit: int | None = None) -> npt.NDArray[np.int64]:
     """How often each id occurs, shape (vocab_size,); in at most ``limit`` tokens, evenly spread over the stream."""
     found = np.zeros(vocab_size, np.int64)
     for start, stop in windows(len(tokens), limit or len(tokens)):
@@ -35,7 +35,7 @@ def counts(tokens: Tokens, vocab_size: int, limit: int | None = None) -> npt.NDA
     return found
 
 
-def entropies(tokens: Tokens, vocab_size: int) -> dict[str, float]:
+def entropies(tokens: TokenStream, vocab_size: int) -> dict[str, float]:
     """Entropies of a stream, in nats per token.
 
     Args:
@@ -56,7 +56,7 @@ def entropies(tokens: Tokens, vocab_size: int) -> dict[str, float]:
     return {"uniform": math.log(vocab_size), "unigram": unigram, "bigram": entropy(found) - entropy(of_first)}
 
 
-def references(train: Tokens, held_out: Tokens, vocab_size: int) -> dict[str, float]:
+def references(train: TokenStream, held_out: TokenStream, vocab_size: int) -> dict[str, float]:
     """What frequencies counted in the training text reach on another text, in nats per token of that one: a loss to compare with.
 
     Args:
@@ -103,7 +103,7 @@ def windows(n: int, limit: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, n)
 
 
-def _pairs(tokens: Tokens, vocab_size: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def _pairs(tokens: TokenStream, vocab_size: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Distinct pairs of neighbours, as first * V + second, and how often each occurs."""
     if vocab_size**2 <= _TABLE:
         table = np.zeros(vocab_size**2, np.int64)
@@ -121,7 +121,7 @@ def _pairs(tokens: Tokens, vocab_size: int) -> tuple[npt.NDArray[Any], npt.NDArr
     return every[last], np.diff(last, prepend=-1)
 
 
-def _windows_of_pairs(tokens: Tokens, vocab_size: int) -> Iterator[npt.NDArray[np.int64]]:
+def _windows_of_pairs(tokens: TokenStream, vocab_size: int) -> Iterator[npt.NDArray[np.int64]]:
     for start, stop in windows(len(tokens), PAIRS):
         part = np.asarray(tokens[start : stop + 1]).astype(np.int64)  # one token more: the pair across the border
         yield part[:-1] * vocab_size + part[1:]

@@ -34,11 +34,7 @@ def inspect(
 ) -> dict[str, Any]:
     """Everything that is shown of a store, JSON-able; DataError if the training split has not one block.
 
-    Args:
-        block_size: context length, in tokens.
-        n_shown: how many of the first training blocks to decode.
-        seed, offset: of the training order, as in a run.
-        n_listed: how many of the most and of the least frequent tokens to name.
+    Names ``n_listed`` of the most and of the least frequent tokens, and decodes the first ``n_shown`` blocks of the training order.
     """
     tokenizer, random_offset = store.tokenizer, offset == "random"
     blocks = n_blocks(store.train.n_tokens, block_size, random_offset=random_offset)

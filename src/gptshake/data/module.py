@@ -25,7 +25,7 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, GptshakeError
 
 _WINDOW = 64  # micro-batches whose order is computed at once: one call costs 0.2 ms however few the blocks
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
+Ids = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(eq=False)
@@ -35,27 +35,19 @@ class TrainBatches(Dataset[torch.Tensor]):
     Micro-batch g of rank r reads the positions from (g * world_size + r) * micro_batch_size on (see ``block_ids``): with
     accumulation a step reads the same blocks whatever the micro-batch size and the number of ranks.
 
-    Args:
-        tokens: the training stream, shape (n_tokens,).
-        block_size: context length, in tokens.
-        micro_batch_size: rows of one batch.
-        rank, world_size: this process among those that train together.
-        random_offset: whether every epoch cuts the stream elsewhere (see ``block_starts``).
-        limit_blocks: an epoch is the first so many blocks; None: all.
-        workers: processes that fetch batches ahead; 0: this one fetches each when it is asked for. The batches are the same.
     Raises:
         DataError: if not one block fits.
     """
 
-    tokens: Tokens
-    block_size: int
-    micro_batch_size: int
+    tokens: Ids  # the training stream, shape (n_tokens,)
+    block_size: int  # context length, in tokens
+    micro_batch_size: int  # rows of one batch
     seed: int
-    rank: int = 0
+    rank: int = 0  # this process among those that train together
     world_size: int = 1
-    random_offset: bool = field(default=False, kw_only=True)
-    limit_blocks: int | None = field(default=None, kw_only=True)
-    workers: int = field(default=0, kw_only=True)
+    random_offset: bool = field(default=False, kw_only=True)  # every epoch cuts the stream elsewhere (see ``block_starts``)
+    limit_blocks: int | None = field(default=None, kw_only=True)  # an epoch is the first so many blocks; None: all
+    workers: int = field(default=0, kw_only=True)  # processes that fetch the same batches ahead; 0: this one, when it is asked
 
     def __post_init__(self) -> None:
         self._n = n_blocks(len(self.tokens), self.block_size, random_offset=self.random_offset, limit=self.limit_blocks)
@@ -144,14 +136,10 @@ class EvalBatches(Sequence[torch.Tensor]):
     """A whole split in order: full blocks in batches of at most ``rows``, then the short rest of the stream as one row.
 
     Every token but the first is a target exactly once. A batch is made when it is asked for, so that ranks can share the split.
-
-    Args:
-        tokens: the stream, shape (n_tokens,), n_tokens >= 2.
-        block_size: context length, in tokens.
-        rows: most rows of a batch.
+    ``tokens`` has the shape (n_tokens,), n_tokens >= 2.
     """
 
-    def __init__(self, tokens: Tokens, block_size: int, rows: int) -> None:
+    def __init__(self, tokens: Ids, block_size: int, rows: int) -> None:
         self._tokens, self._block_size, self._rows = tokens, block_size, rows
         self._n_full, self._rest = divmod(len(tokens) - 1, block_size)
 
@@ -169,17 +157,11 @@ class EvalBatches(Sequence[torch.Tensor]):
 
 
 class TokenDataModule(pl.LightningDataModule):
-    """Batches of an opened store.
+    """Batches of an opened store; the parameters are those of ``TrainBatches``, and keys of ``data``.
 
-    Args:
-        block_size: context length, in tokens.
-        batch_size: sequences per optimizer step over all ranks.
-        micro_batch_size: sequences per forward pass on one rank; a divisor of ``batch_size / world_size``.
-        rank, world_size: this process among those that train together.
-        offset: ``none``, or ``random``: every epoch cuts the training stream elsewhere (see ``block_starts``).
     Raises:
-        ConfigError: if the batch cannot be divided like that.
-        DataError: if the training split has not one block.
+        ConfigError: ``micro_batch_size`` times ``world_size`` does not divide ``batch_size``.
+        DataError: the training split has not one block.
     """
 
     def __init__(

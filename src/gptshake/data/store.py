@@ -35,27 +35,16 @@ NOTABLE = 1e-3  # share of unknown tokens from which a split is warned of
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a store; a slice of it is read from the file, so that a pass over all of it leaves no pages in this process.
+    """One split of a store; a slice of it is read from the file, so that a pass over all of it leaves no pages in this process."""
 
-    Attributes:
-        name: ``train``, ``val`` or ``test``.
-        path: file of little-endian ids, without a head.
-        dtype: of an id in it, ``<u2`` or ``<u4``.
-        n_tokens: ids in the file; end-of-text ids between documents included.
-        n_bytes: UTF-8 bytes of the text which the targets, that is all tokens but the first, cover; an end of text covers none.
-        n_characters: of that text, the first token's included.
-        n_documents: documents of which it holds at least a part.
-        unknown: unknown tokens among its targets, and what they hide.
-    """
-
-    name: str
-    path: Path
-    dtype: str
-    n_tokens: int
-    n_bytes: int
-    n_characters: int
-    n_documents: int
-    unknown: Unknown
+    name: str  # train, val or test
+    path: Path  # file of little-endian ids, without a head
+    dtype: str  # of an id in it, <u2 or <u4
+    n_tokens: int  # ids in the file; end-of-text ids between documents included
+    n_bytes: int  # UTF-8 bytes of the text which the targets, that is all tokens but the first, cover; an end of text covers none
+    n_characters: int  # of that text, the first token's included
+    n_documents: int  # of which it holds at least a part
+    unknown: Unknown  # unknown tokens among its targets, and what they hide
 
     @property
     def bytes_per_target(self) -> float:
@@ -91,32 +80,20 @@ class Split:
 
 @dataclass(frozen=True)
 class TokenStore:
-    """An opened store.
-
-    Attributes:
-        path: its folder.
-        key: the folder's name, 16 hexadecimal digits.
-        label, licence: of the source.
-        tokenizer: the one that made the ids.
-        train, val, test: the splits; no test if its fraction is 0.
-        excerpts: how the first three training documents begin, as text: what the tokenizer must give back.
-        entropy: of the training split in nats per token: ``uniform`` ln V, ``unigram`` and ``bigram`` (see ``entropies``).
-        fingerprint: hash of the ids and the tokenizer: equal for equal content, however it came about.
-        manifest: everything above and the source's fingerprint, as stored.
-    """
+    """An opened store."""
 
     path: Path
-    key: str
-    label: str
+    key: str  # the folder's name, 16 hexadecimal digits
+    label: str  # of the source, as its licence
     licence: str
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer  # the one that made the ids
     train: Split
     val: Split
-    test: Split | None
-    excerpts: tuple[str, ...]
-    entropy: dict[str, float]
-    fingerprint: str
-    manifest: dict[str, Any]
+    test: Split | None  # None if its fraction is 0
+    excerpts: tuple[str, ...]  # how the first three training documents begin: what the tokenizer must give back
+    entropy: dict[str, float]  # of the training split in nats per token: uniform, unigram and bigram (see ``entropies``)
+    fingerprint: str  # hash of the ids and the tokenizer: equal for equal content, however it came about
+    manifest: dict[str, Any]  # everything above and the source's fingerprint, as stored
 
     @property
     def bytes_per_token(self) -> float:
@@ -140,11 +117,7 @@ class TokenStore:
         return None if found == self.fingerprint else f"it holds other tokens (fingerprint {found[:8]} instead of {self.fingerprint[:8]})"
 
     def copied(self, folder: Path, *, verify: bool, say: Say) -> "TokenStore":
-        """A copy of it in ``folder``; made once by all processes that ask, and used only if it agrees with its checksums.
-
-        Raises:
-            DataError: the copy does not agree, so this store or the disk of the copy is damaged.
-        """
+        """A copy of it in ``folder``, made once by all processes that ask; DataError if it does not agree with its checksums."""
         copy = self.at(folder)
 
         def build(path: Path) -> None:
@@ -316,11 +289,7 @@ def _too_little(name: str, n_tokens: int, n_documents: int) -> str:
 
 
 def round_trip(store: TokenStore) -> str:
-    """decode(encode(text)) on the beginnings of three training documents, as a sentence.
-
-    Raises:
-        DataError: known characters came back as others.
-    """
+    """decode(encode(text)) on the beginnings of three training documents, as a sentence; DataError if known characters came back as others."""
     tokenizer, unknown, total, exact = store.tokenizer, 0, 0, True
     for text in store.excerpts:
         ids = tokenizer.encode(text)

@@ -23,22 +23,14 @@ Ints = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Stream:
-    """Documents as a network reads them; every array but ``ids`` has the shape (n_documents,).
+    """Documents as a network reads them; every array but ``ids`` has the shape (n_documents,)."""
 
-    Attributes:
-        ids: shape (n_tokens,).
-        starts, ends: where each document's first id is, and the one after its last.
-        alone: whether each is read by itself, after an end of text; else the very first token is no target, as in training.
-        counts: of the targets ``bytes``, ``characters``, ``words``, ``unknown`` characters, and the nats of these, ``hidden``.
-        beginnings: the first ``BEGINNING`` characters of each.
-    """
-
-    ids: Ints
-    starts: Ints
-    ends: Ints
-    alone: bool
-    counts: dict[str, npt.NDArray[Any]]
-    beginnings: list[str]
+    ids: Ints  # shape (n_tokens,)
+    starts: Ints  # where each document's first id is
+    ends: Ints  # and the one after its last
+    alone: bool  # whether each is read by itself, after an end of text; else the very first token is no target, as in training
+    counts: dict[str, npt.NDArray[Any]]  # of the targets bytes, characters, words, unknown characters, and the nats of these, hidden
+    beginnings: list[str]  # the first ``BEGINNING`` characters of each
 
     def windows(self, block_size: int, stride: int) -> Ints:
         """``blocks`` of all documents in a row, or full ones of each; shape (n_windows, 3)."""

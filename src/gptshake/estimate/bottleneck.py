@@ -47,12 +47,9 @@ class Part:
 
 
 def parts_of(measured: Sequence[Mapping[str, float]], passes: int, accumulation: int) -> list[Part]:
-    """The parts of a step of ``accumulation`` micro-batches, from measured steps of ``passes``.
+    """The parts of a step of ``accumulation`` micro-batches, from the seconds by part of measured steps of ``passes`` micro-batches.
 
-    Args:
-        measured: seconds by part of each step; ``logging/<callback>`` for callbacks. What is none of ``PARTS`` is left out.
-        passes: micro-batches of a measured step.
-        accumulation: micro-batches of a step of the run.
+    ``logging/<callback>`` is a callback's; what is none of ``PARTS`` is left out.
     """
     found = []
     for name in PARTS:
@@ -78,31 +75,24 @@ def measuring_cost(measured_s: Sequence[float], plain_s: Sequence[float]) -> flo
 
 
 def verdict(parts: Mapping[str, float], now: Situation) -> list[str]:
-    """What holds the step up, the worst first; one sentence if nothing but the network's own arithmetic does.
-
-    Args:
-        parts: seconds of a step for each of ``PARTS``; more than 0 in all.
-    """
+    """What holds a step up whose ``PARTS`` take so many seconds, the worst first; one sentence if only the network's arithmetic does."""
     total = sum(parts.values())
     shares = {name: seconds / total for name, seconds in parts.items()}
-    blamed = [
-        (shares["data"], 0.2, _loader),
-        (shares["transfer"], 0.2, _transfer),
-        (shares["logging"] + shares["other"], 0.25, _bookkeeping),
-        (shares["optimizer"], 0.25, _optimizer),
-    ]
-    worst = sorted((item for item in blamed if item[0] >= item[1]), key=lambda item: -item[0])
-    return [sentence(shares, total, now) for _, _, sentence in worst] or [_compute(shares, now)]
+    around, blamed = shares["logging"] + shares["other"], list[tuple[float, str]]()
+    if shares["data"] >= 0.2:
+        blamed.append((shares["data"], _loader(shares["data"], total / now.accumulation, now)))
+    if shares["transfer"] >= 0.2:
+        transfer = f"transfer-bound: {percent(shares['transfer'])} of the step copies batches to the device"
+        blamed.append((shares["transfer"], f"{transfer}; a larger data.micro_batch_size copies in fewer, larger pieces."))
+    if around >= 0.25:
+        blamed.append((around, _bookkeeping(shares, total, now)))
+    if shares["optimizer"] >= 0.25:
+        blamed.append((shares["optimizer"], _optimizer(shares["optimizer"], now)))
+    return [sentence for _, sentence in sorted(blamed, key=lambda item: -item[0])] or [_compute(shares, now)]
 
 
 def validation_hint(seconds: float, interval: int, step_seconds: float) -> str | None:
-    """What validations cost beside the steps between them, if that is worth a sentence.
-
-    Args:
-        seconds: of one validation.
-        interval: steps between two of them.
-        step_seconds: of one step.
-    """
+    """A sentence if validations of ``seconds`` each, ``interval`` steps of ``step_seconds`` apart, take much of the training."""
     share = seconds / (seconds + interval * step_seconds)
     if share < MUCH_VALIDATION:
         return None
@@ -122,20 +112,15 @@ def start_verdict(phases: Mapping[str, float]) -> str:
 
 
 def workers_needed(wait: float, rest: float, workers: int) -> int:
-    """Processes that would fetch as fast as the rest of a pass consumes.
-
-    Args:
-        wait: seconds of a pass that wait for data.
-        rest: seconds of the same pass that do not.
-        workers: processes that fetch now; 0: the training itself does, between its passes.
+    """Processes that would fetch as fast as a pass consumes, from the seconds of a pass that wait for data, the ``rest`` of it, and the
+    processes that fetch now (0: the training itself does, between its passes).
     """
     fetch = wait if workers == 0 else workers * (wait + rest)  # seconds of one batch
     return max(1, workers + 1 if workers else 1, math.ceil(round(fetch / max(rest, HAND_OVER_S), 3)))
 
 
-def _loader(shares: Mapping[str, float], total: float, now: Situation) -> str:
-    a_pass, share = total / now.accumulation, shares["data"]
-    wait, rest = share * a_pass, (1 - share) * a_pass
+def _loader(share: float, pass_s: float, now: Situation) -> str:
+    wait, rest = share * pass_s, (1 - share) * pass_s
     needed, computes = workers_needed(wait, rest, now.workers), now.computing is not None and now.computing > 0.5
     most = min(now.cores, MOST_WORKERS) if computes else MOST_WORKERS
     how = "" if now.computing is None else "; fetching computes" if computes else "; fetching itself waits for a disk or a network"
@@ -146,13 +131,6 @@ def _loader(shares: Mapping[str, float], total: float, now: Situation) -> str:
         more = f"set data.workers={most}, and " if now.workers < most else ""
         return f"{head}; {more}make the source faster: {needed} processes would be needed to keep up with the training."
     return f"{head}; set data.workers={needed} (at best {1 / (1 - share):.2g} times as fast)."
-
-
-def _transfer(shares: Mapping[str, float], total: float, now: Situation) -> str:
-    return (
-        f"transfer-bound: {percent(shares['transfer'])} of the step copies batches to the device; "
-        "a larger data.micro_batch_size copies in fewer, larger pieces."
-    )
 
 
 def _bookkeeping(shares: Mapping[str, float], total: float, now: Situation) -> str:
@@ -167,8 +145,8 @@ def _bookkeeping(shares: Mapping[str, float], total: float, now: Situation) -> s
     return f"{head}; a larger data.batch_size makes longer steps."
 
 
-def _optimizer(shares: Mapping[str, float], total: float, now: Situation) -> str:
-    share, factor = shares["optimizer"], 2
+def _optimizer(share: float, now: Situation) -> str:
+    factor = 2
     while share / (share + factor * (1 - share)) > 0.15 and factor < 64:
         factor *= 2
     return (

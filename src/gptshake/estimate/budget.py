@@ -151,11 +151,7 @@ def micro_batch(per_device: int, limit: int) -> int:
 
 
 def parse_max_time(text: str) -> int:
-    """Seconds in ``DD:HH:MM:SS`` (Lightning's form: ``00:07:30:00`` is seven and a half hours).
-
-    Raises:
-        ConfigError: another form, or no time at all.
-    """
+    """Seconds in ``DD:HH:MM:SS`` (Lightning's form: ``00:07:30:00`` is seven and a half hours); ConfigError for another form, or 0."""
     match = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", text)
     days, hours, minutes, seconds = (int(part) for part in match.groups()) if match else (0, 0, 0, 0)
     total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
@@ -165,11 +161,7 @@ def parse_max_time(text: str) -> int:
 
 
 def whole_sequences(batch_tokens: int, block_size: int) -> int:
-    """Sequences that make up ``batch_tokens``.
-
-    Raises:
-        ConfigError: it is no multiple of ``block_size``; with the nearest ones.
-    """
+    """Sequences that make up ``batch_tokens``; ConfigError, with the nearest ones, if that is no multiple of ``block_size``."""
     if batch_tokens < 1 or batch_tokens % block_size:
         below = batch_tokens // block_size * block_size
         nearest = " or ".join(str(tokens) for tokens in (below, below + block_size) if tokens > 0)

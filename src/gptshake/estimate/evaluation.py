@@ -21,12 +21,9 @@ def ratio(parts: Values, sizes: Values) -> tuple[float, float | None]:
 
 
 def figures(each: Mapping[str, Values]) -> dict[str, float | None]:
-    """Loss in nats per token, bits per byte and per character with their errors, and perplexities.
+    """Loss in nats per token, bits per byte and per character with their errors, and perplexities, from arrays by name.
 
-    The bits charge what unknown tokens hide; loss and perplexities, as those of lm-evaluation-harness, do not.
-
-    Args:
-        each: of each document ``nats``, the nats that are ``hidden``, and how many ``tokens``, ``bytes``, ``characters``, ``words``.
+    The bits charge what unknown tokens hide (``hidden``, in nats); loss and perplexities, as those of lm-evaluation-harness, do not.
     """
     nats, bits, found = each["nats"], (each["nats"] + each["hidden"]) / math.log(2), dict[str, float | None]()
     for name, parts, sizes in (("loss", nats, "tokens"), ("bpb", bits, "bytes"), ("bpc", bits, "characters")):

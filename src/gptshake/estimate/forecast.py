@@ -83,27 +83,17 @@ def steps_within(seconds: float, accumulation: int, speed: Speed, overhead: Over
 
 
 def assumed_speed(flops_per_token: float, tokens: int, flops: float, *, launch: float = 0.0) -> Speed:
-    """The speed of a device that multiplies at ``flops`` FLOPs per second in a training step.
+    """The speed of a device that reaches so many FLOPs per second in passes of so many tokens.
 
-    Args:
-        flops_per_token: of the model, forward and backward (which is twice the work).
-        tokens: of one pass.
-        flops: peak times the share of it that is reached.
-        launch: seconds that the host needs to start all kernels of a pass, forward and backward; a GPU with little to multiply waits for them.
+    ``flops_per_token`` count forward and backward (which is twice the work); ``launch``: seconds that the host needs to start all kernels of a
+    pass, for which a GPU with little to multiply waits.
     """
     forward = max(flops_per_token * tokens / flops, launch) / 3
     return Speed(3 * forward, launch / 2, evaluation=forward, sampled_token=max(launch / 3, forward / tokens))
 
 
 def run_warnings(epochs: float, peak_bytes: float | None, memory_bytes: float, micro_batch_size: int) -> list[str]:
-    """What looks wrong before a run begins, as sentences that say what to change.
-
-    Args:
-        epochs: passes over the training split.
-        peak_bytes: of memory, expected; None: not known.
-        memory_bytes: of the device.
-        micro_batch_size: sequences in one pass.
-    """
+    """What looks wrong before a run begins, as sentences that say what to change; ``peak_bytes`` of memory are expected, None: not known."""
     said = []
     if peak_bytes is not None and peak_bytes > FULL * memory_bytes:
         way_out = f"data.micro_batch_size={micro_batch_size // 2}" if micro_batch_size > 1 else "a smaller model or model.block_size"
@@ -116,16 +106,7 @@ def run_warnings(epochs: float, peak_bytes: float | None, memory_bytes: float, m
 
 
 def check_capacity(peak_bytes: float, memory_bytes: float, disk_bytes: float, free_disk: float) -> None:
-    """Refuse a run that surely runs out of memory or disk; a peak that only probably does not fit is a doubt, not an error.
-
-    Args:
-        peak_bytes: of memory, expected.
-        memory_bytes: of the device.
-        disk_bytes: that checkpoints will take.
-        free_disk: bytes where they go.
-    Raises:
-        ConfigError: what does not fit, by how much, and the ways out.
-    """
+    """Refuse, with a ConfigError, a run that surely runs out of memory or disk; a peak that only probably does not fit is a doubt."""
     if peak_bytes > CERTAIN * memory_bytes:
         raise ConfigError(
             f"This run needs about {short_bytes(peak_bytes)} of memory and there are {short_bytes(memory_bytes)}: choose a smaller model, "

@@ -57,11 +57,7 @@ def short_rate(value: float) -> str:
 
 
 def parse_bytes(key: str, text: str) -> int:
-    """Bytes in ``1GiB``, ``1.5G``, ``800 MB`` (powers of 1000) or ``1000000``; ``key`` is named in the error.
-
-    Raises:
-        ConfigError: something else, or no memory at all.
-    """
+    """Bytes in ``1GiB``, ``1.5G``, ``800 MB`` (powers of 1000) or ``1000000``; ConfigError, which names ``key``, for something else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(ib|b|)", text.strip().lower())
     power = " kmgt".index(match[2] or " ") if match else 0
     found = int(float(match[1]) * (1000 if match[3] == "b" else 1024) ** power) if match else 0

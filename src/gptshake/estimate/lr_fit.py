@@ -43,11 +43,7 @@ class NearOptimal:
 
 
 def fit(points: Points) -> Parabola | None:
-    """The parabola by weighted least squares; None without three finite points, or where they do not bend upwards.
-
-    Args:
-        points: (log2 of the value, or the value; loss); lower is better.
-    """
+    """The parabola through (log2 of the value, or the value; loss), by weighted least squares; None with fewer than three, or if not bent upwards."""
     finite = [(x, y) for x, y in points if math.isfinite(y)]
     places = sorted({x for x, _ in finite})
     if len(places) < 3:

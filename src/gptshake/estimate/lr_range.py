@@ -35,14 +35,10 @@ def geometric(low: float, high: float, n: int) -> list[float]:
 
 
 def smooth(losses: Curve, share: float = 0.025) -> list[float]:
-    """A centred mean with weights that fall linearly to both sides, so that a bend stays where it is.
+    """A mean of ``share`` of the points to each side, with weights that fall linearly, so that a bend stays where it is.
 
     An exponential mean of 0.98 would lag 49 steps behind, decades of the rate. Near an end it looks as far to both sides as there are
     points; a loss that is not finite spreads over all that looks at it.
-
-    Args:
-        losses: one per step.
-        share: of the points, to each side.
     """
     n, reach = len(losses), max(1, round(share * len(losses)))
 
@@ -64,12 +60,8 @@ def mean_curve(curves: Sequence[Curve]) -> list[float]:
 
 
 def moves(rates: Curve, losses: Curve) -> tuple[float, float] | None:
-    """The part of a quick first ramp that is worth a closer look: half the rate where the loss begins to fall to where it has climbed
-    half of the way back, or has diverged; None if it never falls.
-
-    Args:
-        rates: rising.
-        losses: smoothed, one per rate as far as the ramp went.
+    """The part of a quick ramp that is worth a closer look, from rates and smoothed losses: half the rate where the loss begins to fall to
+    where it has climbed half of the way back, or has diverged; None if it never falls.
     """
     finite = [loss for loss in losses if math.isfinite(loss)]
     if len(finite) < 3 or min(finite) >= finite[0]:

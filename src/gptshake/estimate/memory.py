@@ -39,12 +39,9 @@ class Memory:
 
 
 def train_memory(model: Costs, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False, base: int = 0) -> Memory:
-    """The peak of a training: weights, gradients and Adam's moments in fp32, activations, and what is around.
+    """The peak of a training: weights, gradients and Adam's moments in fp32, activations (see ``Costs``), and what is around.
 
-    Args:
-        micro_batch_size, value_bytes: as in ``Costs.activation_bytes``.
-        on_cpu: main memory is meant, in which the heap is never tight and checkpoints are made ready.
-        base: bytes that the process holds before there is a network, or that a GPU's driver takes.
+    On a CPU the heap is never tight and checkpoints are made ready; ``base`` bytes are held before there is a network, or by a GPU's driver.
     """
     values = model.num_params()
     bytes_of = getattr(model, "activation_bytes", None)  # a config need not have it

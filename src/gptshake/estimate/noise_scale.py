@@ -62,9 +62,7 @@ class Estimate:
 def running(measurements: Iterable[Measurement], memory: float = MEMORY) -> list[Estimate]:
     """The estimate after each measurement, from exponentially weighted means and covariances (West 1979).
 
-    Args:
-        measurements: in order.
-        memory: time constant in measurements; it grows to a tenth of those so far. Infinite: all weigh the same.
+    ``memory`` is the time constant in measurements; it grows to a tenth of those so far. Infinite: all weigh the same.
     """
     weight = weight2 = mean_g = mean_s = gg = ss = gs = 0.0
     found = []
@@ -88,12 +86,9 @@ def running(measurements: Iterable[Measurement], memory: float = MEMORY) -> list
 
 
 def ratio_band(top: float, bottom: float, top2: float, both: float, bottom2: float) -> tuple[float, float] | None:
-    """Interval of top / bottom, two means with errors (Fieller 1954); it grows without bound as ``bottom`` nears two errors.
+    """Interval of top / bottom, two means with errors (Fieller 1954), from their variances and the covariance ``both``; from 0 up.
 
-    Args:
-        top2, both, bottom2: variances of the means, and their covariance between them.
-    Returns:
-        Low (at least 0) and high; None if ``bottom`` is less than two errors above zero, or ``top`` not above it.
+    It grows without bound as ``bottom`` nears two errors; None if that is less, or ``top`` not above zero.
     """
     if bottom <= SURE * sqrt(bottom2) or top <= 0:
         return None
@@ -107,13 +102,7 @@ def short(sequences: float) -> str:
 
 
 def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) -> str:
-    """What it means for this run, to act on.
-
-    Args:
-        estimates: in order; the last one is reported, the first that was sure gives the trend.
-        batch_size: of the run, in sequences.
-        block_size: tokens of a sequence.
-    """
+    """What the estimates, of which the last is reported and the first sure one gives the trend, mean for this run, to act on."""
     if not estimates:
         return "noise scale: nothing was measured."
     last, known = estimates[-1], [one for one in estimates if one.scale is not None]

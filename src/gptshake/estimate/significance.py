@@ -78,12 +78,7 @@ def holm(probabilities: Sequence[float]) -> list[bool]:
 
 
 def least_difference(sd: float, freedom: float = math.inf) -> float:
-    """How far two values with this standard deviation between seeds must lie apart for seeds alone not to have made it.
-
-    Args:
-        sd: of one value.
-        freedom: degrees of freedom with which the sd was measured; infinite if it is known or assumed.
-    """
+    """How far two values with a standard deviation between seeds, measured with so many degrees of freedom, must lie apart to differ."""
     return t_quantile(freedom) * math.sqrt(2) * sd
 
 

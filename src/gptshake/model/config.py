@@ -97,11 +97,7 @@ class GPTConfig:
 
 
 def check_shape(config: GPTConfig) -> None:
-    """Refuse a shape that no network can have.
-
-    Raises:
-        ConfigError: a size below 1, a dropout outside [0, 1), or heads that do not divide the width.
-    """
+    """Refuse a size below 1, a dropout outside [0, 1), and heads that do not divide the width, with a ConfigError."""
     for key in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
         size = getattr(config, key)
         if size is not None and size < 1:
@@ -117,11 +113,7 @@ def check_shape(config: GPTConfig) -> None:
 
 
 def shape_from_hf(config: Mapping[str, Any]) -> GPTConfig:
-    """The shape of a network from the content of its config.json in transformers.
-
-    Raises:
-        ConfigError: it is no GPT-2, or computes something else; says what.
-    """
+    """The shape of a network from the content of its config.json in transformers; ConfigError if it is no GPT-2, or computes something else."""
     if config.get("model_type") != "gpt2":
         raise ConfigError(f"The network of config.json is of the type {config.get('model_type')}; only GPT-2's layout can be read.")
     if missing := [key for key in HF_SIZES.values() if not isinstance(config.get(key), int)]:

@@ -167,12 +167,9 @@ def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def from_hf(shape: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict, in fp32, of a network of this shape from the tensors of a ``GPT2LMHeadModel`` or ``GPT2Model``.
+    """The state dict, in fp32, of a network of this shape, with its first positions, from the tensors of a ``GPT2LMHeadModel`` or ``GPT2Model``.
 
-    Of the positions the first ``block_size`` are taken.
-
-    Raises:
-        ConfigError: a tensor is missing, has another shape or has no place here; says which.
+    A ConfigError says which tensor is missing, has another shape or has no place here.
     """
     with torch.device("meta"):
         model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})

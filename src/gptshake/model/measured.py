@@ -17,12 +17,7 @@ LEAST = 0.9  # of 6 FLOPs per value: fewer are a sign that torch did not see the
 
 
 def costs_of(build: Callable[[], nn.Module], block_size: int) -> Costs:
-    """The network's own ``config``, if that says what it costs, else what is counted.
-
-    Args:
-        build: makes the network; called once, under ``torch.device("meta")``.
-        block_size: context length, in tokens.
-    """
+    """The ``config`` of a network, which ``build`` makes without memory, if that says what it costs, else what is counted."""
     with torch.device("meta"):
         network = build()
     config: Any = getattr(network, "config", None)

@@ -84,11 +84,7 @@ def parameter_groups(
 def use_fused(setting: bool | str, parameters: Iterable[Any], *, slices: bool = True) -> bool:
     """Whether an optimizer runs as one kernel for all parameters, which is one pass over memory instead of a dozen.
 
-    Args:
-        setting: true, false, or ``auto``: where every parameter lies on a device with the kernel.
-        slices: whether the kernel also takes weights of which each device has but a slice (trainer=fsdp).
-    Raises:
-        ConfigError: another word than ``auto``.
+    ``auto``: where every parameter lies on a device with the kernel; ``slices``: whether that takes weights of which each device has a slice.
     """
     if setting == "auto":
         return all(

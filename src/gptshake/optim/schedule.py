@@ -31,7 +31,7 @@ class Tokens(float):
     """A length that is decided: tokens, however few."""
 
 
-Schedule = Callable[[int, int], Factors]
+Schedule = Callable[[int, int], Factors]  # of the tokens seen after a step, and the tokens of the run
 Length = float | str  # below 1 a fraction of the run, from 1 on tokens; or ``auto``
 
 
@@ -120,26 +120,17 @@ def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "a
 
 
 def cosine(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0.1) -> Factors:
-    """Linear warm-up, then a cosine to ``floor`` at the end of the run (Loshchilov and Hutter 2017, one period).
-
-    Args and errors as in ``gpt3``.
-    """
+    """Linear warm-up, then a cosine to ``floor`` at the end of the run (Loshchilov and Hutter 2017, one period); as ``gpt3``."""
     return gpt3(tokens, total, warmup=warmup, decay=Tokens(total), floor=floor)
 
 
 def constant(tokens: int, total: int, *, warmup: Length = "auto") -> Factors:
-    """Linear warm-up, then the peak; which a longer run merely continues.
-
-    Args and errors as in ``gpt3``.
-    """
+    """Linear warm-up, then the peak, which a longer run merely continues; arguments as in ``gpt3``."""
     return Factors(_rise(tokens, _warmup(warmup, total)))
 
 
 def linear(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0.0) -> Factors:
-    """Linear warm-up, then a straight line to ``floor`` at the end of the run; to zero it beats a minimum of 10 % (Bergsma et al. 2025).
-
-    Args and errors as in ``gpt3``.
-    """
+    """As ``cosine``, with a straight line to ``floor``; to zero it beats a minimum of 10 % (Bergsma et al. 2025)."""
     rise = _warmup(warmup, total)
     _check_ends("the end of the run", rise, total, total, floor)
     return Factors(_rise(tokens, rise) if tokens < rise else floor + (1 - floor) * (1 - _progress(tokens, rise, total)))

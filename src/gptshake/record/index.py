@@ -220,11 +220,7 @@ def is_number(value: Any) -> bool:
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """What a study's study.json holds.
-
-    Raises:
-        RecordError: it is missing or damaged.
-    """
+    """What a study's study.json holds; RecordError if it is missing or damaged."""
     file = folder / STUDY_FILE
     study = read_record(file, "study", "name", "trials", "axes", "objective")
     if why := malformed_study(study):
@@ -233,11 +229,7 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 
 def find_study(text: str, multirun: Path) -> Path:
-    """The folder of a study, from its path or its name below ``multirun``.
-
-    Raises:
-        RecordError: if there is none; with the nearest names.
-    """
+    """The folder of a study, from its path or its name below ``multirun``; RecordError with the nearest names if there is none."""
     wanted = text.strip().rstrip("/")
     if found := [folder for folder in (expanded(wanted), multirun / wanted) if wanted and (folder / STUDY_FILE).is_file()]:
         return found[0]

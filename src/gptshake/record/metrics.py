@@ -38,7 +38,7 @@ DRAWN = ("step", "train/tokens", "train/loss", "train/lr", "val/loss", "val/bpb"
 NOISE_SCALE = "noise_scale.csv"
 NOISE_COLUMNS = ("step", "train/tokens", "micro_batch_size", "batch_size", "noise/micro_norm2", "noise/batch_norm2")  # as in Measurement
 CHUNK_BYTES = 1 << 22
-_LONGEST_ROW = 1 << 16  # bytes, more than any has
+_LINES_BYTES = 1 << 16  # read at once from the end of a file; more than any row has
 Row = dict[str, int | float]
 Columns = dict[str, "array[float]"]  # values of all rows, NaN where a row has none
 
@@ -165,10 +165,8 @@ def last_row(path: Path) -> Row:
     if not path.is_file():
         return {}
     with path.open("rb") as file:
-        header = file.readline()
-        file.seek(max(len(header), file.seek(0, os.SEEK_END) - _LONGEST_ROW))
-        lines = file.read().split(b"\n")[:-1]
-    return _row(path, _cells(header.decode()), lines[-1].decode(errors="replace"), "the last line") if lines else {}
+        header = _cells(file.readline().decode())
+        return next((_row(path, header, line, "the last line") for line in _lines_from_end(file, file.tell())), {})
 
 
 def last_values(path: Path, names: Iterable[str]) -> Row:
@@ -192,7 +190,7 @@ def _lines_from_end(file: BinaryIO, start: int) -> Iterator[str]:
     """The whole lines behind the byte ``start``, the last one first; reads no more than it is asked for, in chunks."""
     position, rest, torn = file.seek(0, os.SEEK_END), b"", True
     while position > start:
-        size = min(CHUNK_BYTES, position - start)
+        size = min(_LINES_BYTES, position - start)
         position = file.seek(position - size)
         lines = (file.read(size) + rest).split(b"\n")
         if torn and len(lines) > 1:
@@ -307,9 +305,7 @@ def _values(column: Any) -> "array[float]":
     numbers = np.frombuffer(values, count=len(column))
     if column.null_count:
         numbers = np.where(np.unpackbits(np.frombuffer(known, "u1"), count=len(column), bitorder="little"), numbers, math.nan)
-    found = array("d")
-    found.frombytes(numbers.tobytes())
-    return found
+    return array("d", numbers.tobytes())
 
 
 def validations(path: Path) -> dict[int, float]:

@@ -13,10 +13,8 @@ _MAX_NAME = 120  # a folder's name may have 255 bytes; a person reads fewer
 
 def new_id() -> str:
     """Eight characters of ``0-9a-z`` that no grammar takes for a number; drawn by the system, so no seed is disturbed."""
-    first = [
-        character for character in string.ascii_lowercase if character not in "abcdefin"
-    ]  # else 1234e567 is a number, inf and nan are, too
-    return secrets.choice(first) + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(7))
+    # The first is none of a to f, i and n: 1234e567 is a number, inf and nan are, too.
+    return secrets.choice("ghjklmopqrstuvwxyz") + "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(7))
 
 
 def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str, now: datetime) -> str:

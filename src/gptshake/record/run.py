@@ -30,28 +30,19 @@ from gptshake.redaction import redact, redacted
 MOST_TRACKED = 10_000  # rows of a history that is mirrored at once, besides validations: what mirrors show has far fewer points
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-Session = dict[
-    str, Any
-]  # started, commit, dirty, from_step; ended; energy_kwh and price_per_hour where known. run.json calls them ``sittings``
+# started, commit, dirty, from_step; ended; energy_kwh and price_per_hour where known. run.json calls them ``sittings``.
+Session = dict[str, Any]
 
 
 class Run:
-    """One run's record, open for writing. Hold the directory's ``RunLock`` while you use it.
-
-    Attributes:
-        path: the run directory.
-        id: eight characters, the same in W&B.
-        name: readable, holds the id.
-        info: what run.json holds; change it through ``update``.
-        meter: of the energy of this session, if somebody measures it.
-    """
+    """One run's record, open for writing; hold the directory's ``RunLock`` meanwhile. ``update`` changes ``info``, which run.json holds."""
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path, self.info = path, info
-        self.id: str = info["id"]
-        self.name: str = info["name"]
+        self.id: str = info["id"]  # eight characters, the same in W&B
+        self.name: str = info["name"]  # readable, holds the id
         self._made_here = is_made_here(info)
-        self.meter: Meter | None = None
+        self.meter: Meter | None = None  # of the energy of this session, if somebody measures it
         self.now = steady_clock()  # for whatever is subtracted: a system clock that is set must not change wall time and price
         self._writer: MetricsWriter | None = None
 
@@ -97,9 +88,8 @@ class Run:
         row, before = self.last_row(), self.info.get("sittings", [])
         own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier session say nothing of the last
         last_seen = row.get("time") if own else None
-        self.update(
-            schema=SCHEMA, sittings=start_session(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour)
-        )
+        sessions = start_session(before, now=self.now(), last_seen=last_seen, git=git, price_per_hour=price_per_hour)
+        self.update(schema=SCHEMA, sittings=sessions)
 
     def session_starts_from(self, step: int) -> None:
         if known := self.info.get("sittings"):

@@ -33,11 +33,7 @@ class FolderCheckpointIO(CheckpointIO):
     """How Lightning writes and reads a checkpoint."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint folder at ``path``.
-
-        Raises:
-            CheckpointError: a callback's state is more than values.
-        """
+        """Write a checkpoint folder; CheckpointError if a callback's state is more than values."""
         weights = _apart({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
         tensors: dict[str, Tensor] = {}
         rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
@@ -59,11 +55,7 @@ class FolderCheckpointIO(CheckpointIO):
         write_folder_atomic(Path(path), fill)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint folder.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
+        """Read a checkpoint folder; CheckpointError if it is damaged."""
         folder = Path(path)
         verify(folder)
         try:
@@ -99,11 +91,7 @@ def steps_saved(run_dir: Path) -> list[int]:
 
 
 def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:
-    """The newest checkpoint that is whole, of step ``most`` or before, and a sentence for every damaged one passed over.
-
-    Raises:
-        CheckpointError: there is none.
-    """
+    """The newest whole checkpoint up to step ``most``, and a sentence for every damaged one passed over; CheckpointError if there is none."""
     complaints: list[str] = []
     for step in reversed(steps_saved(run_dir)):
         if most is None or step <= most:
@@ -160,11 +148,7 @@ def _state(folder: Path) -> Any:
 
 
 def verify(folder: Path) -> None:
-    """Compare every file with its checksum.
-
-    Raises:
-        CheckpointError: a file is missing or differs.
-    """
+    """Compare every file with its checksum; CheckpointError if one is missing or differs."""
     try:
         sums: dict[str, str] = json.loads(read_text(folder / "checksums.json", LARGEST))
         for name in FILES:

@@ -14,6 +14,7 @@ from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import counted
 
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+EVENTS: dict[str, Callable[..., Any]] = {"cuda": torch.cuda.Event, "mps": torch.mps.event.Event}  # devices with a clock of their own
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "alloc_failed")  # in errors without a class
 
 
@@ -61,7 +62,7 @@ class Stamp:
     """A time stamp on the own clock of a device (``cpu``, ``cuda``, ``mps``): when all work queued so far is done. Taking one does not wait."""
 
     def __init__(self, device: str) -> None:
-        kind = _events().get(device)
+        kind = EVENTS.get(device)
         self._event = kind(enable_timing=True) if kind else None
         if self._event:
             self._event.record()
@@ -75,10 +76,6 @@ class Stamp:
     def until(self, later: "Stamp") -> float:
         """Seconds to a later time stamp, which has passed."""
         return self._event.elapsed_time(later._event) / 1e3 if self._event else later._clock - self._clock
-
-
-def _events() -> dict[str, Callable[..., Any]]:
-    return {"cuda": torch.cuda.Event, "mps": torch.mps.event.Event}
 
 
 def out_of_memory(error: BaseException) -> bool:

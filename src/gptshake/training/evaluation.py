@@ -80,13 +80,7 @@ def token_losses(model: GPT, ids: Ints, windows: Ints) -> Iterator[tuple[Ints, I
 
 
 def bits_per_byte(loss: float, bytes_per_target: float, hidden_nats: float = 0.0) -> float:
-    """Bits per UTF-8 byte of a split's text, the figure that compares across tokenizers.
-
-    Args:
-        loss: nats per token.
-        bytes_per_target: UTF-8 bytes of the split's text per target token.
-        hidden_nats: what the text under unknown tokens costs, in nats per target token (see ``tokenizer.unknown``).
-    """
+    """Bits per UTF-8 byte of a text, the figure that compares across tokenizers, from nats per token and what text under unknown tokens costs."""
     return (loss + hidden_nats) / (math.log(2) * bytes_per_target)
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gptshake.estimate.lr_range import has_diverged
-from gptshake.optim.schedule import Factors
+from gptshake.optim.schedule import Factors, Schedule
 from gptshake.training.device import no_memory, out_of_memory
 from gptshake.training.evaluation import evaluate
-from gptshake.training.step import Schedule, Step
+from gptshake.training.step import Step
 
 
 def ramp(rates: Sequence[float], tokens_per_step: int, *, lr: float, beta1: float | None) -> Schedule:
@@ -41,8 +41,6 @@ def range_test(
         held_out: likewise of the validation split.
         steps: rates of the ramp.
         report: gets every step's number, from 1, and loss.
-    Raises:
-        TrainingError: a pass does not fit into the memory.
     """
     step.budget = replace(step.budget, steps=steps)
     source = iter(batches)

@@ -14,12 +14,7 @@ from gptshake.training.step import Step
 
 
 class GPTModule(pl.LightningModule):
-    """A network and its step, the context of the run, and how far the run is.
-
-    Args:
-        context: of the run; ``bench``, its earlier name, works too.
-        validate: loss of the validation split, in nats per token and in bits per byte.
-    """
+    """A network and its step, the context of the run, how far it is, and ``validate``: loss in nats per token and bits per byte."""
 
     def __init__(self, step: Step, context: Context, validate: Callable[[], tuple[float, float]]) -> None:
         super().__init__()

@@ -26,9 +26,7 @@ BASE_BYTES = hardware.resident_bytes()  # with all that a training imports; a fo
 def measure(make: Callable[[], Step], device: str, typical: Callable[[list[float]], float] = median) -> Speed:
     """Seconds of a pass, an update, an evaluation and a sampled token, and the memory held at the peak.
 
-    Args:
-        device: ``cuda``, ``mps`` or ``cpu``.
-        typical: of several durations: their median to foretell a run; ``min``, the least disturbed, to compare.
+    ``typical`` of several durations is their median to foretell a run, and ``min``, the least disturbed, to compare.
     """
 
     def seconds(work: Callable[[], object]) -> float:

@@ -13,15 +13,9 @@ from gptshake.tokenizer.protocol import Tokenizer, texts
 def continued(
     model: GPT, tokenizer: Tokenizer, prompt: str, *, stop: Sequence[str] = (), echo: bool = True, **options: Any
 ) -> Iterator[str]:
-    """The prompt as the model reads it, and what it writes on; together one text.
+    """The prompt as the model reads it, unless ``echo`` is false, and what it writes on up to the first of the texts ``stop``; together one text.
 
-    Args:
-        model: on any device.
-        tokenizer: of the model.
-        prompt: to continue; empty: a new text begins.
-        stop: texts at which the continuation ends; they are no part of it.
-        echo: whether the prompt comes first.
-        options: of ``model.generate.stream``: n_tokens, seed, temperature, top_k, top_p, repetition_penalty.
+    An empty prompt begins a new text; ``options`` are those of ``model.generate.stream``.
     """
     ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
     start = torch.as_tensor(ids, device=next(model.parameters()).device)[None]

@@ -17,58 +17,40 @@ from gptshake.distributed import ALONE, Ranks
 from gptshake.errors import first_line
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
-from gptshake.optim.schedule import Factors, bare
+from gptshake.optim.schedule import Factors, Schedule, bare
 from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
-Schedule = Callable[[int, int], Factors]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Step:
-    """A network, how it is optimized, and how far it is.
-
-    Args:
-        model: the network, with ``loss(inputs, targets)``: mean cross-entropy in nats per token.
-        optimizer: makes the optimizer from named parameters.
-        schedule: (tokens seen after the step, tokens of the run) -> factors of the peak learning rate.
-        clip: global gradient norm, or None.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        compile: whether to try ``torch.compile``.
-        ranks: the processes that share each step.
-        say: gets the sentence about compiling.
-
-    Attributes:
-        steps: finished optimizer steps.
-        micro_batches: finished forward and backward passes of the unfinished step.
-        loss: sum over the micro-batches of the step; when it is done, the mean of that over ranks.
-        grad_norm: of the last step, before clipping.
-        lr: of the last step; ``beta1`` likewise, where the schedule moves it.
-        skipped_steps: those that 16-mixed skipped because its loss scale was too large.
-        scaler: the loss scale of 16-mixed, or None.
-    """
+    """A network, how it is optimized, and how far it is."""
 
     def __init__(
         self,
-        model: GPT,
+        model: GPT,  # with loss(inputs, targets): mean cross-entropy in nats per token
         optimizer: OptimizerFactory,
         schedule: Schedule,
         budget: Budget,
         *,
         seed: int,
-        clip: float | None = None,
-        precision: str = "32-true",
-        compile: bool = False,
-        ranks: Ranks = ALONE,
-        say: Callable[[str], None] = lambda sentence: None,
+        clip: float | None = None,  # global gradient norm
+        precision: str = "32-true",  # or bf16-mixed, 16-mixed
+        compile: bool = False,  # whether to try ``torch.compile``
+        ranks: Ranks = ALONE,  # the processes that share each step
+        say: Callable[[str], None] = lambda sentence: None,  # gets the sentence about compiling
     ) -> None:
         self.model, self.budget, self.ranks = model, budget, ranks
-        self.steps = self.micro_batches = self.skipped_steps = 0
-        self.loss = self.grad_norm = torch.zeros(())
-        self.lr = 0.0
-        self.beta1: float | None = None
+        self.steps = 0  # finished optimizer steps
+        self.micro_batches = 0  # finished forward and backward passes of the unfinished step
+        self.skipped_steps = 0  # by 16-mixed, because its loss scale was too large
+        self.loss = torch.zeros(())  # sum over the micro-batches of the step; when it is done, the mean of that over ranks
+        self.grad_norm = self.loss  # of the last step, before clipping
+        self.lr = 0.0  # of the last step
+        self.beta1: float | None = None  # likewise, where the schedule moves it
         self.optimizer: torch.optim.Optimizer
-        self.scaler: torch.amp.GradScaler | None = None
+        self.scaler: torch.amp.GradScaler | None = None  # the loss scale of 16-mixed
         self._make_optimizer, self._schedule, self._factors = optimizer, bare(schedule), Factors(1.0)
         self._seed, self._clip, self._precision, self._compile, self._say = seed, clip, precision, compile, say
         self._dropout = getattr(model.config, "dropout", 1.0) > 0  # not said: it may drop
@@ -179,10 +161,7 @@ class Step:
     def compile(self, batch: Tensor) -> None:
         """Once, if it was asked for: take the compiled loss if it can be run forward and backward on ``batch``, and say how it went.
 
-        Random numbers and gradients stay as they are.
-
-        Raises:
-            RuntimeError, MemoryError: memory ran out, which is no fault of the compiler.
+        Random numbers and gradients stay as they are. Where memory runs out, which is no fault of the compiler, the error passes.
         """
         if not self._compile:
             return

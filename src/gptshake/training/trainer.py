@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import Strategy
 
 from gptshake import distributed
 from gptshake.context import Context
@@ -70,13 +70,11 @@ def build_trainer(
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
     scaled = [ScaledPrecision({"gpu": "cuda"}.get(accelerator, accelerator))] if precision == "16-mixed" else []
-    several: Strategy | None = None
-    if devices > 1 and strategy == "fsdp":
+    shares: Strategy | str = (strategy if devices > 1 else None) or "auto"
+    if shares == "fsdp":
         from gptshake.training.fsdp import ShardedStrategy
 
-        several = ShardedStrategy()
-    elif devices > 1 and strategy is not None:
-        several = DDPStrategy()
+        shares = ShardedStrategy()
     return pl.Trainer(
         accelerator=accelerator,
         devices=devices // distributed.nodes() if devices > 1 else 1,
@@ -86,7 +84,7 @@ def build_trainer(
         max_steps=budget.steps,
         accumulate_grad_batches=budget.accumulation,
         callbacks=callbacks,
-        strategy=several or "auto",
+        strategy=shares,
         plugins=[
             FolderCheckpointIO(),
             *scaled,

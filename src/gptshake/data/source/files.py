@@ -13,7 +13,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256 as new_sha256
 from itertools import chain, count
 from pathlib import Path
@@ -37,19 +37,14 @@ _RECENT_NS = 2 * 10**9  # a file touched so shortly before it was hashed is not 
 class TextFiles(TextKeys):
     """Text files as documents; a document's id begins with the name of its file.
 
-    Args:
-        path: a file, a folder, a pattern such as ``texts/*.txt``, or a list of these. A file that is named is read by its suffix, as
-            plain text if that says nothing; of a folder what has a known suffix is read (hidden files left out).
-        encoding: Python's name of the encoding, for text files and JSON lines without a byte order mark.
-        text_key: field of JSON and column of Parquet that holds the text.
-        cleaning: version of the cleaning of MediaWiki dumps.
-        cache: folder for remembered hashes of large files; None: they are hashed at every start.
+    A file that is named is read by its suffix, as plain text if that says nothing; of a folder what has a known suffix is read.
+
     Raises:
-        ConfigError: if there is no such version.
+        ConfigError: if there is no such version of the cleaning.
         DataError: if the path is missing or has nothing to read, or the encoding is unknown.
     """
 
-    cache: str | None = None
+    cache: str | None = None  # folder for remembered hashes of large files; None: they are hashed at every start
     licence = "your own file (license unknown)"
 
     def __post_init__(self) -> None:
@@ -80,19 +75,15 @@ class TextFiles(TextKeys):
         return {"source": "files", **settings, "files": len(self._files), "sha256": content}
 
     def documents(self, start: Position = START) -> Iterator[Document]:
-        """The documents of the files, one file after the other; each file is a part.
-
-        Raises:
-            DataError: if a file cannot be read, is damaged, or holds something else than text; names the file and the place.
-        """
+        """The documents of the files, one file after the other, each a part; DataError names a file that cannot be read or holds no text."""
         sizes = [_stat(path).st_size for path in self._files.values()]
         total, before = max(sum(sizes), 1), sum(sizes[: start.part])
         for part, (name, path) in list(enumerate(self._files.items()))[start.part :]:
             format, compression = suffixes(path.name)
             with opened(path, compression) as (stream, raw):
                 file = File(name, path, raw, stream, compression, self.text_key, self.encoding, self.cleaning)
-                for id, text, more in READERS.get(format, plain)(file, start.inside if part == start.part else 0):
-                    yield Document(id, text, part, min(1.0, (before + raw.tell()) / total), more)
+                for document in READERS.get(format, plain)(file, start.inside if part == start.part else 0):
+                    yield replace(document, part=part, share=min(1.0, (before + raw.tell()) / total))
             before += sizes[part]
 
     def resolved(self) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from io import BufferedReader, TextIOWrapper
 from itertools import count, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from gptshake.console import visible
 from gptshake.data.source.mediawiki import Site, articles, prose
+from gptshake.data.source.protocol import Document
 from gptshake.data.source.streams import decode_part, decoded, marked
 from gptshake.errors import DataError, first_line
 
@@ -27,57 +28,39 @@ _LONGEST = 16  # characters of JSON that mean nothing before their last one, suc
 LARGE_DUMP = 16 << 20  # bytes on disk from which it pays to start processes
 
 
-class Row(NamedTuple):
-    """A document, or a part of one whose text continues in the next row."""
-
-    id: str
-    text: str
-    more: bool = False
-
-
 @dataclass(frozen=True)
 class File:
-    """One file, open.
+    """One file, open."""
 
-    Attributes:
-        name: its id, or how those of its documents begin.
-        path: for messages.
-        raw: its bytes on disk.
-        stream: the same decompressed; ``raw`` itself below a buffer if ``compression`` is empty.
-        text_key: field or column of the text.
-        encoding: of what has no byte order mark.
-        cleaning: version of the cleaning of dumps.
-    """
-
-    name: str
-    path: Path
-    raw: IO[bytes]
-    stream: BufferedReader
+    name: str  # its id, or how those of its documents begin
+    path: Path  # for messages
+    raw: IO[bytes]  # its bytes on disk
+    stream: BufferedReader  # the same decompressed; ``raw`` itself below a buffer if ``compression`` is empty
     compression: str
-    text_key: str
-    encoding: str
-    cleaning: int
+    text_key: str  # field or column of the text
+    encoding: str  # of what has no byte order mark
+    cleaning: int  # version of the cleaning of dumps
 
     @property
     def shown(self) -> str:
         return visible(str(self.path))
 
 
-def plain(file: File, skip: int) -> Iterator[Row]:
-    """A text as one document, in rows of about a megabyte; CR LF becomes LF."""
+def plain(file: File, skip: int) -> Iterator[Document]:
+    """A text as one document, in stretches of about a megabyte; CR LF becomes LF."""
     if skip:
         return
     held = ""
     for chunk in decoded(file.stream, file.encoding, file.shown):
         if held:
             end = len(held) - held.endswith("\r")  # perhaps the first half of a CR LF
-            yield Row(file.name, held[:end].replace("\r\n", "\n"), more=True)
+            yield Document(file.name, held[:end].replace("\r\n", "\n"), more=True)
             held = held[end:]
         held += chunk
-    yield Row(file.name, held.replace("\r\n", "\n"))
+    yield Document(file.name, held.replace("\r\n", "\n"))
 
 
-def json_lines(file: File, skip: int) -> Iterator[Row]:
+def json_lines(file: File, skip: int) -> Iterator[Document]:
     """One object a line; ids are the field ``id`` if it is there, else the file's name and the number of the line."""
     for number, line in islice(((number, line) for number, line in _lines(file) if not line.isspace()), skip, None):
         where = f"{file.shown}, line {number:,}"
@@ -88,16 +71,39 @@ def json_lines(file: File, skip: int) -> Iterator[Row]:
             raise DataError(f"{where} is not JSON: {reason}. A .jsonl file has one object on each line.") from error
         if not isinstance(row, dict):
             raise DataError(f"{where} is a {type(row).__name__}, not an object with a field that holds the text.")
-        yield _row(row, number, where, file)
+        yield _document(row, number, where, file)
 
 
-def json_list(file: File, skip: int) -> Iterator[Row]:
-    """One list of objects, read one after the other; ids are the field ``id`` if it is there, else the file's name and the object's number."""
-    for number, row in islice(enumerate(_elements(file), 1), skip, None):
-        yield _row(row, number, f"{file.shown}, object {number:,}", file)
+def json_list(file: File, skip: int) -> Iterator[Document]:
+    """One list of objects, of which memory holds one, and a megabyte of the file; ids as in ``json_lines``."""
+    text = _Window(decoded(file.stream, file.encoding, file.shown))
+    if text.next() != "[":
+        raise DataError(
+            f"{file.shown} is not a list of objects, [{{…}}, {{…}}]. A file with one object on each line is named .jsonl or .ndjson."
+        )
+    text.at += 1
+    for number in count(1):
+        where = f"{file.shown}, object {number:,}"
+        if number == 1 and text.next() == "]":
+            break
+        if text.next() != "{":
+            raise DataError(f"{where} is none: {text.rest() or 'the file ends'}. A .json file is one list of objects.")
+        row = text.object(where)
+        if number > skip:
+            yield _document(row, number, where, file)
+        if text.next() == "]":
+            break
+        if text.next() != ",":
+            raise DataError(
+                f"{where} is followed by {text.rest() or 'the end of the file'}, neither by a comma nor by the end of the list."
+            )
+        text.at += 1
+    text.at += 1
+    if text.next():
+        raise DataError(f"{file.shown} continues after its list: {text.rest()}.")
 
 
-def parquet(file: File, skip: int) -> Iterator[Row]:
+def parquet(file: File, skip: int) -> Iterator[Document]:
     """One row a document; ids are the column ``id`` if there is one, else the file's name and the number of the row."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -106,26 +112,25 @@ def parquet(file: File, skip: int) -> Iterator[Row]:
         if file.compression:
             shutil.copyfileobj(file.stream, unpacked)
         try:
-            table = ParquetFile(
-                unpacked if file.compression else file.raw, buffer_size=1 << 20, pre_buffer=False
-            )  # else a row group at once
+            source = unpacked if file.compression else file.raw
+            table = ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)  # else a row group at once
             columns = _columns(table.schema_arrow, file)
             for number, row in enumerate(_rows(table, columns, skip), skip + 1):
                 text = text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
-                yield Row(id_of(row, f"{file.name}:{number}"), text)
+                yield Document(id_of(row, f"{file.name}:{number}"), text)
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise DataError(f"{file.shown} is damaged or no Parquet file: {first_line(error)}.") from error
 
 
-def dump(file: File, skip: int) -> Iterator[Row]:
+def dump(file: File, skip: int) -> Iterator[Document]:
     """The articles of a MediaWiki export as prose; ids are the page ids."""
     site = Site(file.cleaning)
     parallel = file.path.stat().st_size >= LARGE_DUMP
     for id, text in prose(articles(file.stream, file.shown, site), skip, parallel=parallel, site=site):
-        yield Row(id, text)
+        yield Document(id, text)
 
 
-READERS: Mapping[str, Callable[[File, int], Iterator[Row]]] = {
+READERS: Mapping[str, Callable[[File, int], Iterator[Document]]] = {
     ".txt": plain,
     ".md": plain,
     ".jsonl": json_lines,
@@ -175,37 +180,10 @@ def _lines(file: File) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def _row(row: dict[str, Any], number: int, where: str, file: File) -> Row:
+def _document(row: dict[str, Any], number: int, where: str, file: File) -> Document:
     if file.text_key not in row:
         raise DataError(f"{where} has no field {file.text_key}, but {some_of(row)}. Say which field is the text: data.text_key=…")
-    return Row(id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], where, file.text_key))
-
-
-def _elements(file: File) -> Iterator[dict[str, Any]]:
-    """The objects of a file that is one list of them; memory holds an object, and a megabyte of the file."""
-    text = _Window(decoded(file.stream, file.encoding, file.shown))
-    if text.next() != "[":
-        raise DataError(
-            f"{file.shown} is not a list of objects, [{{…}}, {{…}}]. A file with one object on each line is named .jsonl or .ndjson."
-        )
-    text.at += 1
-    for number in count(1):
-        where = f"{file.shown}, object {number:,}"
-        if number == 1 and text.next() == "]":
-            break
-        if text.next() != "{":
-            raise DataError(f"{where} is none: {text.rest() or 'the file ends'}. A .json file is one list of objects.")
-        yield text.object(where)
-        if text.next() == "]":
-            break
-        if text.next() != ",":
-            raise DataError(
-                f"{where} is followed by {text.rest() or 'the end of the file'}, neither by a comma nor by the end of the list."
-            )
-        text.at += 1
-    text.at += 1
-    if text.next():
-        raise DataError(f"{file.shown} continues after its list: {text.rest()}.")
+    return Document(id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], where, file.text_key))
 
 
 class _Window:

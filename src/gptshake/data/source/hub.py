@@ -26,11 +26,11 @@ TIMEOUT_SECONDS = 5.0
 FEW_SHARDS = 16  # below, Parquet is divided further, by row groups, where the order is not the first
 SPREAD_PARTS = 64  # that spread reads from at first, of however many
 SHUFFLED, SHUFFLED_CHARACTERS = 10_000, 64 << 20  # documents that are shuffled together, and their length at most
-Row = tuple[str, str]  # id, text
+Rows = Iterable[tuple[str, str]]  # ids and texts
 
 
 def take(
-    chosen: Selection, read: Callable[[int], Iterable[Row]], n_parts: int, start: Position = START, total: int | None = None
+    chosen: Selection, read: Callable[[int], Rows], n_parts: int, start: Position = START, total: int | None = None
 ) -> Iterator[Document]:
     """The documents of a selection after ``start``.
 
@@ -82,11 +82,10 @@ def _in_order(chosen: Selection, n: int) -> tuple[list[int], int]:
     return sharing + sorted({*range(n)} - {*sharing}), len(sharing)
 
 
-def _stretches(rows: Iterable[Row], seed: str) -> Iterator[list[Row]]:
+def _stretches(rows: Rows, seed: str) -> Iterator[list[tuple[str, str]]]:
     """The rows in stretches, each in random order, by a seed of its shard."""
     draw = random.Random(seed)
-    stretch: list[Row] = []
-    length = 0
+    stretch, length = list[tuple[str, str]](), 0
     for row in rows:
         stretch.append(row)
         length += len(row[1])
@@ -115,21 +114,12 @@ class DatasetInfo(NamedTuple):
 
 @dataclass
 class Hub(HubKeys):
-    """Documents of a data set.
+    """Documents of a data set; what a revision means is asked for once and kept in the record. DataError if no data set is named.
 
-    Args:
-        dataset: its name on the hub, as ``user/name``, or a local folder in the same layout.
-        config: which of its configs; None if it has only one.
-        revision: commit, tag or branch; None: the newest. What it means is asked for once and kept in the record.
-        text_key: column of the text. A column ``id`` gives the ids, if there is one.
-        n_documents, max_bytes, order, order_seed: which of the documents, as in ``take``; shards are its parts, or row groups of
-            Parquet if there are few shards.
-        cache: folder for remembered hashes, of a local folder.
-    Raises:
-        DataError: if no data set is named.
+    The selection is that of ``take``, whose parts are shards, or row groups of Parquet if there are few shards.
     """
 
-    cache: str | None = None
+    cache: str | None = None  # folder for remembered hashes, of a local folder
     notes = ()
 
     def __post_init__(self) -> None:
@@ -167,12 +157,7 @@ class Hub(HubKeys):
         }
 
     def documents(self, start: Position = START) -> Iterator[Document]:
-        """The documents; ids are the column ``id``, else shard and row.
-
-        Raises:
-            Unreachable: if the hub does not answer or breaks off.
-            DataError: if there is no such data set, config, revision or column, or no right to read it.
-        """
+        """The documents; ids are the column ``id``, else shard and row. Unreachable if the hub breaks off, DataError if there is no such data."""
         name = f"{self._name}{f' ({self.config})' if self.config else ''}"
         rows: Any = None
         try:
@@ -192,7 +177,7 @@ class Hub(HubKeys):
         """The commit that ``data.revision`` meant."""
         return {} if self._local else {"revision": self._commit()}
 
-    def _read(self, rows: Any, shard: int) -> Iterator[Row]:
+    def _read(self, rows: Any, shard: int) -> Rows:
         for number, row in enumerate(rows.shard(rows.num_shards, shard)):
             if self.text_key not in row:
                 raise DataError(f"{self._name} has no column {self.text_key}, but {some_of(row)}. Name the text's: data.text_key=…")

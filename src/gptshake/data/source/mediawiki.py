@@ -43,23 +43,14 @@ class Page(NamedTuple):
 
 @dataclass
 class Site:
-    """How the pages of a wiki are read and cleaned.
+    """How the pages of a wiki are read and cleaned."""
 
-    Attributes:
-        version: of the cleaning; 1 takes each page's first revision, and for redirects only pages with an element that says so.
-        hidden: as ``clean`` takes it; the dump says which.
-    """
-
-    version: int = CLEANING_VERSION
-    hidden: frozenset[str] = HIDDEN
+    version: int = CLEANING_VERSION  # 1 takes each page's first revision, and for redirects only pages with an element that says so
+    hidden: frozenset[str] = HIDDEN  # as ``clean`` takes it; the dump says which
 
 
 def articles(stream: IO[bytes], name: str = "This file", site: Site | None = None) -> Iterator[Page]:
-    """The articles of an export, in its order; what it says of its wiki is put into ``site`` before the first one comes.
-
-    Raises:
-        DataError: if the stream is not well-formed XML (cut off, or no export at all); names the file.
-    """
+    """The articles of an export, in its order; what it says of its wiki is put into ``site`` first. DataError if it is no well-formed XML."""
     site = site or Site()
     events = ElementTree.iterparse(stream, events=("start", "end"))
     try:
@@ -129,11 +120,7 @@ def _clean(work: tuple[Site, list[Page]]) -> list[tuple[str, str]]:
 
 
 def in_order(function: Callable[[Given], Result], chunks: Iterable[Given], processes: int) -> Iterator[Result]:
-    """``map(function, chunks)`` in spawned processes (0.3 s; never forked, as this one may have threads), ``2 * processes`` chunks ahead.
-
-    Raises:
-        GptshakeError: if a process was killed.
-    """
+    """``map(function, chunks)`` in spawned processes (0.3 s; never forked, as this one may have threads), ``2 * processes`` chunks ahead."""
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_follow_parent)
     waiting: deque[Future[Result]] = deque()
     try:

@@ -12,36 +12,22 @@ from typing import Any, NamedTuple, Protocol
 
 @dataclass(frozen=True)
 class Document:
-    """One article or file.
+    """One article or file, or a stretch of one."""
 
-    Attributes:
-        id: unique in its source and stable when the source grows; decides the document's split.
-        text: readable text, cleaned of markup.
-        part: file or shard of the source that it is in, counted from 0, never falling.
-        share: of all input that was read by then, in [0, 1]; None if unknown. For progress alone.
-        more: whether the text goes on in the next document of the same id: so a long one need not be in memory at once.
-    """
-
-    id: str
-    text: str
-    part: int = 0
-    share: float | None = field(default=None, compare=False)
-    more: bool = False
+    id: str  # unique in its source and stable when the source grows; decides the document's split
+    text: str  # readable, cleaned of markup
+    part: int = 0  # file or shard of the source that it is in, counted from 0, never falling
+    share: float | None = field(default=None, compare=False)  # of all input that was read by then; None: unknown. For progress alone
+    more: bool = False  # whether the text goes on in the next document of the same id: so a long one need not be in memory at once
 
 
 class Position(NamedTuple):
-    """How far a source has been read.
+    """How far a source has been read."""
 
-    Attributes:
-        part: the part that was being read.
-        inside: documents of that part that are done.
-        documents, n_bytes: documents of all parts before it, and UTF-8 bytes of their text.
-    """
-
-    part: int = 0
-    inside: int = 0
-    documents: int = 0
-    n_bytes: int = 0
+    part: int = 0  # that was being read
+    inside: int = 0  # documents of that part that are done
+    documents: int = 0  # of all parts before it
+    n_bytes: int = 0  # UTF-8 bytes of their text
 
 
 START = Position()

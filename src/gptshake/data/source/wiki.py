@@ -27,13 +27,7 @@ N_ARTICLES = 106
 
 
 class Excerpt:
-    """The first ``n_documents`` articles of the excerpt; None: all 106.
-
-    Args:
-        cleaning: its version; a resumed run keeps its own.
-    Raises:
-        ConfigError: if it has not that many, or there is no such version.
-    """
+    """The first ``n_documents`` articles of the excerpt; None: all 106. ConfigError if it has not that many, or no such ``cleaning``."""
 
     licence = "Wikipedia authors, CC BY-SA 3.0"
     notes: tuple[str, ...] = ()
@@ -73,18 +67,7 @@ class Excerpt:
 
 @dataclass
 class Wiki(WikiKeys):
-    """Wikipedia articles.
-
-    Args:
-        source: ``auto``, ``excerpt`` or ``hub``.
-        n_documents: how many articles; None: all that the source has.
-        config: hub only: dump date and language.
-        revision: hub only: commit of the data set; None: the newest.
-        max_bytes, order, order_seed: hub only: as in ``Hub``.
-        cleaning: excerpt only: version of the cleaning.
-    Raises:
-        ConfigError: for a selection that the source has not.
-    """
+    """Wikipedia articles; ConfigError for a selection that the source has not."""
 
     def __post_init__(self) -> None:
         limited = self.n_documents is not None or self.max_bytes is not None

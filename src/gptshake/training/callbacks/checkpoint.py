@@ -27,26 +27,18 @@ ASK_SECONDS = 0.2  # between looks at whether a sweep asks the run to end
 
 
 class Checkpoint(pl.Callback):
-    """Rows, validations, checkpoints, signals.
-
-    Args:
-        val_check_interval: optimizer steps between validations; the last step is always validated.
-        max_seconds: training time after which the run ends, or None.
-        save_minutes: most minutes between checkpoints.
-        patience: validations without a better loss before the run ends, or None.
-        saved_step: step of the checkpoint that this session started from, or None.
-    """
+    """Rows, validations, checkpoints, signals."""
 
     def __init__(
         self,
         metrics: Metrics,
         lock: RunLock,
         *,
-        val_check_interval: int,
-        max_seconds: int | None,
-        save_minutes: float,
-        patience: int | None,
-        saved_step: int | None,
+        val_check_interval: int,  # optimizer steps between validations; the last step is always validated
+        max_seconds: int | None,  # training time after which the run ends
+        save_minutes: float,  # most minutes between checkpoints
+        patience: int | None,  # validations without a better loss before the run ends
+        saved_step: int | None,  # of the checkpoint that this session started from
     ) -> None:
         self.metrics, self.lock = metrics, lock
         self.interval, self.max_seconds = val_check_interval, max_seconds
@@ -68,10 +60,7 @@ class Checkpoint(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """After every micro-batch the signals; after every step the row, and validation and checkpoint if due.
 
-        Raises:
-            Stop: a signal came; the last finished step is saved.
-            Pruned: the sweep asks the run to end.
-            TrainingError: a loss is not finite.
+        Raises ``Stop`` for a signal, when the last finished step is saved, and ``Pruned`` where the sweep asks the run to end.
         """
         signum = (SIGNALS.received or 0) if pl_module.context.ranks.size == 1 else 0
         if pl_module.micro_batches == 0:
@@ -153,9 +142,7 @@ class Checkpoint(pl.Callback):
     def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """Validate if the last step's validation is due, and write its row; a resumed run may have the row already.
 
-        Raises:
-            TrainingError: the validation loss is not finite.
-            Stop: a signal ended the validation; the row is written without it.
+        Where a signal ends the validation, the row is written without it.
         """
         if self.due is None:
             return

@@ -33,11 +33,7 @@ class HealthChecks(pl.Callback):
 def problem_of(losses: list[float], unigram: float, progress: float, lr: float) -> tuple[str, str] | None:
     """What to say after a validation, as (kind, sentence), or nothing.
 
-    Args:
-        losses: validation losses so far, nats per token, the newest last.
-        unigram: entropy of the token frequencies, nats.
-        progress: part of the run that is done, 0 to 1.
-        lr: learning rate of the last step.
+    Losses, the newest last, and the entropy of the token frequencies are in nats per token; ``progress`` is the share of the run that is done.
     """
     if progress >= PATIENT_FRACTION and losses[-1] >= unigram:
         return "context", (

@@ -44,11 +44,7 @@ class _Step:
 
 
 class Metrics(pl.Callback):
-    """The rows of metrics.csv.
-
-    Args:
-        expected_rate: tokens per second, roughly; None: not known, or processes share the cores.
-    """
+    """The rows of metrics.csv; ``expected_rate``, in tokens per second, is None if not known or where processes share the cores."""
 
     def __init__(self, expected_rate: float | None = None) -> None:
         self.expected_rate = expected_rate
@@ -66,11 +62,7 @@ class Metrics(pl.Callback):
         self._data_s += time.perf_counter() - self._batch_ended  # fetching, and everything that is not the step itself
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """At the end of a step: write the row before, and measure.
-
-        Raises:
-            TrainingError: the loss or the gradient of a step is not finite.
-        """
+        """At the end of a step: write the row before, and measure; TrainingError if loss or gradient are not finite."""
         if pl_module.micro_batches:
             return
         self.write(pl_module)
@@ -125,11 +117,7 @@ class Metrics(pl.Callback):
         return None
 
     def write(self, module: GPTModule) -> None:
-        """Write the row that is still on its way, if there is one; to be called before a checkpoint.
-
-        Raises:
-            TrainingError: the loss or the gradient of its step is not finite.
-        """
+        """Write the row that is still on its way, if there is one (before a checkpoint, too); TrainingError if its step is not finite."""
         if self._step is not None:
             write_row(module, self._take(module), module.context.trackers)
 

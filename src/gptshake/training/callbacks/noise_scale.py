@@ -26,9 +26,7 @@ PARTS = 4  # of a batch that is one pass
 class NoiseScale(pl.Callback):
     """Rows of noise_scale.csv, and the sentence at the end.
 
-    Args:
-        split_every: steps between measurements in a run without accumulation, where each costs one more pass; with accumulation
-            every step is measured.
+    With accumulation every step is measured, else each ``split_every``-th, which costs one more pass.
     """
 
     def __init__(self, split_every: int = 10) -> None:
@@ -38,11 +36,7 @@ class NoiseScale(pl.Callback):
         self._held: list[tuple[int, int, Tensor]] = []  # step, tokens, (2,) squared norms: mean of the micro-batches, whole batch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
-        """Begin, or go on where the checkpoint was.
-
-        Raises:
-            ConfigError: a batch of one sequence cannot be compared with a smaller one; a loss scale changes all norms; several devices.
-        """
+        """Begin, or go on where the checkpoint was; ConfigError where the norms cannot be compared."""
         if pl_module.context.ranks.size > 1:
             raise ConfigError("The noise scale is measured on one device: leave callbacks=noise_scale or trainer.devices out.")
         if pl_module.budget.batch_size < 2:
@@ -120,12 +114,9 @@ def _norm2(norms: Iterable[Tensor]) -> Tensor:
 
 
 def measure(step: Step, batches: Iterable[Tensor], groups: int, parts: int, *, steps: int, tokens: int) -> Iterator[Measurement]:
-    """Measurements at the weights as they are: each compares ``parts`` gradients with their mean.
+    """Measurements at the weights as they are: each compares the gradients of ``parts`` batches, at least 2, with their mean.
 
-    Args:
-        step: of the network, in the mode (dropout) in which it was trained; without a loss scale, which small gradients would need.
-        batches: token ids (rows, T + 1), endless, all of one size.
-        parts: batches of one measurement, at least 2.
+    The network is in the mode (dropout) in which it was trained, and the step without a loss scale, which small gradients would need.
     """
     source, device = iter(batches), next(step.model.parameters()).device
     for _ in range(groups):

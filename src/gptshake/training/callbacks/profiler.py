@@ -49,30 +49,22 @@ def part_of(action: str) -> str | None:
 
 
 class Timeline:
-    """Seconds by part, each moment counted once: to the innermost part that it lies in.
-
-    Args:
-        device: ``cpu``, ``cuda`` or ``mps``: whose time it is.
-        within: the part that the beginning lies in, if any.
-    """
+    """Seconds by part on a device's clock, each moment counted once: to the innermost part, the first of which is ``within``."""
 
     def __init__(self, device: str, *within: str) -> None:
         self._device, self._within = device, [OTHER, *within]
-        self._marks: list[tuple[str, Stamp]] = []  # the part that ends at each stamp
-        self._mark("")
-
-    def _mark(self, part: str) -> None:
-        self._marks.append((part, Stamp(self._device)))
+        self._marks = [("", Stamp(device))]  # the part that ends at each stamp
 
     def begin(self, part: str) -> None:
-        self._mark(self._within[-1])
+        self.close()
         self._within.append(part)
 
     def end(self) -> None:
-        self._mark(self._within.pop())
+        self._marks.append((self._within.pop(), Stamp(self._device)))
 
     def close(self) -> None:
-        self._mark(self._within[-1])
+        """End the stretch of the innermost part so far."""
+        self._marks.append((self._within[-1], Stamp(self._device)))
 
     def seconds(self) -> dict[str, float]:
         """Seconds by part; waits for a device."""
@@ -122,38 +114,14 @@ class Announcer(LightningProfiler):
             self.occasions[part].append(time.perf_counter() - self._began)
 
 
-class TimedLoader:
-    """A loader whose every batch is announced."""
-
-    def __init__(self, loader: Iterable[Tensor], announcer: Announcer) -> None:
-        self._loader, self._announcer = loader, announcer
-        self.computed_s, self.fetched_s = 0.0, 0.0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        batches, ended = iter(self._loader), object()
-        while True:
-            computed, began = time.thread_time(), time.perf_counter()
-            with self._announcer.profile("data"):
-                batch: Any = next(batches, ended)
-            if batch is ended:
-                return
-            self.computed_s += time.thread_time() - computed
-            self.fetched_s += time.perf_counter() - began
-            yield batch
-
-
 class Profiler(pl.Callback):
-    """Watches the training it is put into, as the last of its callbacks, and ends it with ``Measured``.
-
-    Args:
-        warmup: steps before the first measured one; ended by a quarter of ``seconds`` too.
-        steps: measured steps; as many between them are only timed as a whole.
-        seconds: after which no further step is measured.
-        trace: file for torch's trace.
-    """
+    """Watches the training it is put into, as the last of its callbacks, and ends it with ``Measured``."""
 
     def __init__(self, *, warmup: int, steps: int, seconds: float, trace: Path) -> None:
-        self.warmup, self.steps, self.seconds, self.trace = warmup, steps, seconds, trace
+        self.warmup = warmup  # steps before the first measured one; ended by a quarter of ``seconds`` too
+        self.steps = steps  # to measure; as many between them are only timed as a whole
+        self.seconds = seconds  # after which no further step is measured
+        self.trace = trace  # file for torch's trace
         self.start: dict[str, float] = {}  # seconds from ``setup`` to the first step, by part
         self.first_step_s = self.peak_flops = 0.0
         self.flops_per_token: float | None = None
@@ -161,19 +129,28 @@ class Profiler(pl.Callback):
         self.measured_s: list[float] = []  # and as a whole, on the clock
         self.plain_s: list[float] = []  # of the steps between them
         self.announcer = Announcer()
-        self.loader: TimedLoader | None = None
+        self._computed_s = self._fetched_s = 0.0  # processor time and time of fetching
         self.arrived = 0.0  # clock at ``setup``
         self._began = self._ended = Stamp("cpu")
         self._watching: Iterator[Timeline | Labels | None] = iter(())
 
-    def timed(self, loader: Iterable[Tensor]) -> TimedLoader:
-        self.loader = TimedLoader(loader, self.announcer)
-        return self.loader
+    def timed(self, loader: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The batches of a loader, each of them announced."""
+        batches, ended = iter(loader), object()
+        while True:
+            computed, began = time.thread_time(), time.perf_counter()
+            with self.announcer.profile("data"):
+                batch: Any = next(batches, ended)
+            if batch is ended:
+                return
+            self._computed_s += time.thread_time() - computed
+            self._fetched_s += time.perf_counter() - began
+            yield batch
 
     @property
     def computing(self) -> float:
         """Share of the time of fetching in which this process computed; the rest of it, it waited."""
-        return self.loader.computed_s / self.loader.fetched_s if self.loader and self.loader.fetched_s else 0.0
+        return self._computed_s / self._fetched_s if self._fetched_s else 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: GPTModule, stage: str) -> None:  # type: ignore[override]
         """Listen; the start is measured on the clock, whatever the device."""
@@ -193,11 +170,7 @@ class Profiler(pl.Callback):
         self._began = Stamp(pl_module.device.type)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """At the end of a step: how long it took, and who watches the next.
-
-        Raises:
-            Measured: nobody needs to.
-        """
+        """At the end of a step: how long it took, and who watches the next; ``Measured`` when nobody needs to."""
         if pl_module.micro_batches:
             return
         self._ended = Stamp(pl_module.device.type)

@@ -17,11 +17,7 @@ _SPARE = (4, 3, 1, 5)  # of the parts of a line, if a terminal is narrow: speed,
 
 
 class Progress(pl.Callback):
-    """Loss, learning rate, speed and time left.
-
-    Args:
-        every_s: seconds between lines when the output is not a terminal (a terminal is renewed five times a second).
-    """
+    """Loss, learning rate, speed and time left: five times a second on a terminal, else a line every ``every_s`` seconds."""
 
     rank_zero_only = True
 

@@ -21,22 +21,16 @@ class Samples(pl.Callback):
     """Samples to the terminal, samples.md and the trackers.
 
     With several devices every rank draws them, as they may share one network; one writes.
-
-    Args:
-        prompts: texts to continue, or one; none: no samples.
-        n_tokens: generated tokens per prompt.
-        temperature, top_k, top_p: as in ``model.generate``.
-        times: samples in a run, evenly spread, the first before the first step and the last after the last; one is at the end.
     """
 
     def __init__(
         self,
-        prompts: list[str] | str | None,
-        n_tokens: int = 200,
-        temperature: float = 0.8,
+        prompts: list[str] | str | None,  # texts to continue, or one; none: no samples
+        n_tokens: int = 200,  # generated per prompt
+        temperature: float = 0.8,  # as in ``model.generate``, like the next two
         top_k: int | None = None,
         top_p: float | None = None,
-        times: int = 3,
+        times: int = 3,  # in a run, evenly spread, the first before the first step and the last after the last; one is at the end
     ) -> None:
         self.prompts = [prompts] if isinstance(prompts, str) else [str(prompt or "") for prompt in prompts or []]
         self.n_tokens, self.times = n_tokens, times if self.prompts else 0
@@ -64,11 +58,7 @@ class Samples(pl.Callback):
             self._sample(module)
 
     def _sample(self, module: GPTModule) -> None:
-        """Draw and show one; a signal ends it, as the step is done.
-
-        Raises:
-            TrainingError: the network's output is not finite.
-        """
+        """Draw and show one; a signal ends it, as the step is done. TrainingError if the network's output is not finite."""
         context, step = module.context, module.steps
         tokenizer: Tokenizer = context.store.tokenizer
         texts = []
