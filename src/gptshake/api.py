@@ -114,11 +114,11 @@ class Run:
         Raises:
             ConfigError: an option out of its range.
         """
-        from gptshake.training.sampling import continued
+        from gptshake.training.sampling import continuation
 
         model, tokenizer = self._trained
         texts = [stop] if isinstance(stop, str) else stop
-        return "".join(continued(model, tokenizer, prompt, n_tokens=n_tokens, stop=texts, echo=echo, **options))
+        return "".join(continuation(model, tokenizer, prompt, n_tokens=n_tokens, stop=texts, echo=echo, **options))
 
     @cached_property
     def _trained(self) -> tuple[GPT, Tokenizer]:

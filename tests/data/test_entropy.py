@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptshake.data import entropy
-from gptshake.data.entropy import entropies, meaning, references
+from gptshake.data.entropy import entropies, loss_in_words, references
 
 
 def plain(ids: list[int]) -> tuple[float, float]:
@@ -99,4 +99,4 @@ def test_references_are_the_mean_over_each_target_of_another_text(train: list[in
     ],
 )
 def test_a_loss_is_compared_with_the_next_line_on_either_side(loss: float, said: str) -> None:
-    assert meaning(loss, {"uniform": 4.159, "unigram": 3.1, "bigram": 2.44}).startswith(said)
+    assert loss_in_words(loss, {"uniform": 4.159, "unigram": 3.1, "bigram": 2.44}).startswith(said)

@@ -9,7 +9,7 @@ import pytest
 
 from gptshake.data import inspection
 from gptshake.data.blocks import block_starts
-from gptshake.data.inspection import _searched, inspect, shown
+from gptshake.data.inspection import _search, inspect, readable
 from gptshake.data.store import Split
 from gptshake.tokenizer.char import CharTrainer
 
@@ -68,7 +68,7 @@ def test_counts_are_those_of_the_text(opener: Any, memory: Any) -> None:
 def test_a_large_text_is_read_in_stretches_and_not_mapped(opener: Any, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opener(memory(GOOD), val_fraction=0.3)
     monkeypatch.setattr(Split, "tokens", None)  # a map, whose pages count as memory of the process
-    found = _searched(store.train, store.tokenizer)
+    found = _search(store.train, store.tokenizer)
     ends = store.train.n_documents - 1  # each is an id and two line ends
     assert (found["characters"], found["pieces"]) == (store.train.n_tokens + ends, [])
 
@@ -138,6 +138,6 @@ class Pairs:
 
 
 def test_borders_of_longer_tokens_are_shown_and_bytes_that_are_no_text() -> None:
-    assert shown(np.array([1, 3, 0, 2], np.uint16), cast(Any, Pairs())) == "ab│ c│<|endoftext|>│\\xe6\\xb0"
+    assert readable(np.array([1, 3, 0, 2], np.uint16), cast(Any, Pairs())) == "ab│ c│<|endoftext|>│\\xe6\\xb0"
     tokenizer = CharTrainer().train(["abc"])
-    assert shown(tokenizer.encode("abz"), tokenizer) == "ab<|unk|>"
+    assert readable(tokenizer.encode("abz"), tokenizer) == "ab<|unk|>"

@@ -13,7 +13,7 @@ from tokenizer.conftest import TRAINERS, tokenizer_of
 from gptshake.data.corpus import Corpus, open_corpus
 from gptshake.data.split import SplitRule, whole
 from gptshake.data.store import spans_of
-from gptshake.data.stream import Stream, blocks, encoded
+from gptshake.data.stream import Stream, encode_documents, scoring_windows
 from gptshake.tokenizer.byte import ByteTokenizer
 from gptshake.tokenizer.char import CharTrainer
 from gptshake.tokenizer.unknown import hidden
@@ -27,7 +27,7 @@ def corpus_of(memory: Any, folder: Path, texts: dict[str, str]) -> Corpus:
 
 def stream_of(corpus: Corpus, tokenizer: Any, *, alone: bool = False) -> Stream:
     spans = whole(np.arange(corpus.n_documents), corpus.characters)
-    return encoded(corpus, spans, tokenizer, Counter, alone=alone)
+    return encode_documents(corpus, spans, tokenizer, Counter, alone=alone)
 
 
 def lm_eval_windows(ids: list[int], prefix: int, length: int) -> list[tuple[list[int], list[int]]]:
@@ -44,7 +44,7 @@ def lm_eval_windows(ids: list[int], prefix: int, length: int) -> list[tuple[list
 @given(n=st.integers(0, 60), block_size=st.integers(1, 12), share=st.floats(0, 1), full=st.booleans())
 def test_every_target_is_scored_once_and_has_the_context_that_its_stride_leaves(n: int, block_size: int, share: float, full: bool) -> None:
     stride = 1 + round(share * (block_size - 1))
-    windows = blocks(n, block_size, stride, full=full)
+    windows = scoring_windows(n, block_size, stride, full=full)
     scored = [target for _, first, end in windows.tolist() for target in range(first + 1, end + 1)]
     assert scored == list(range(1, n + 1))
     for begin, first, end in windows.tolist():
@@ -54,7 +54,7 @@ def test_every_target_is_scored_once_and_has_the_context_that_its_stride_leaves(
 
 @given(n=st.integers(1, 60), block_size=st.integers(1, 12))
 def test_a_stride_of_the_whole_context_gives_blocks_that_do_not_overlap(n: int, block_size: int) -> None:
-    windows = blocks(n, block_size, block_size)
+    windows = scoring_windows(n, block_size, block_size)
     assert windows[:, 0].tolist() == windows[:, 1].tolist() == list(range(0, n, block_size))
 
 
@@ -87,7 +87,7 @@ def test_the_stream_of_a_split_and_its_bytes_are_those_of_the_token_store(
     lost = Counter[str]()
     for _, text in corpus.texts(spans["train"]):
         lost.update(hidden(tokenizer, tokenizer.encode(text), text))
-    stream, stored = encoded(corpus, spans[split], tokenizer, lambda: lost, alone=False), getattr(store, split)
+    stream, stored = encode_documents(corpus, spans[split], tokenizer, lambda: lost, alone=False), getattr(store, split)
     assert np.array_equal(stream.ids[1:], stored.tokens())
     assert np.array_equal(stream.starts - 1, stored.starts())
     assert stream.counts["bytes"].sum() == stored.n_bytes

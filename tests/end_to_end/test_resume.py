@@ -77,12 +77,12 @@ Checkpoint.complete = complete
 IN_SAMPLE = """
 import os
 from gptshake.training.callbacks import samples
-def continued(model, *rest, own=samples.continued, calls=[], **more):
+def continued(model, *rest, own=samples.continuation, calls=[], **more):
     calls.append(0)
     if len(calls) == {step}:
         os.kill(os.getpid(), {signum})
     return own(model, *rest, **more)
-samples.continued = continued
+samples.continuation = continued
 """
 COUNTED = """
 from gptshake.training import evaluation

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.lr_fit import Parabola, fit, freedom_of, near_optimal_interval, noise, on_a_cliff, pooled
+from gptshake.estimate.lr_fit import Parabola, fit, near_optimal_interval, on_a_cliff, pooled, seed_freedom, seed_sd
 from gptshake.estimate.significance import LEAST_SD
 
 PAIR = 1.959964 * math.sqrt(2)  # standard deviations by which two values differ at 5 %
@@ -172,5 +172,5 @@ def test_the_interval_holds_the_best_and_stays_inside_what_was_tried(points: lis
 
 
 def test_noise_is_pooled_over_repeated_points() -> None:
-    assert noise([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0]]) == pytest.approx(math.sqrt((2.0 + 6.0) / 3))
-    assert noise([[1.0], [2.0]]) is None and freedom_of([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0], []]) == 3
+    assert seed_sd([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0]]) == pytest.approx(math.sqrt((2.0 + 6.0) / 3))
+    assert seed_sd([[1.0], [2.0]]) is None and seed_freedom([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0], []]) == 3

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptshake.estimate.lr_range import geometric, has_diverged, mean_curve, moves, rules, smooth, still_falls
+from gptshake.estimate.lr_range import active_range, geometric_rates, has_diverged, mean_curve, rules, smooth, still_falls
 
 LOSSES = st.lists(st.floats(0.1, 20), min_size=1, max_size=300)
 
@@ -54,14 +54,14 @@ def test_what_breaks_is_left_out() -> None:
 
 @pytest.mark.parametrize("losses", [[3.0] * 100, [2 + i / 100 for i in range(100)], [math.nan], [], [4.0, 3.0, 2.0]])
 def test_a_curve_that_never_falls_says_nothing(losses: list[float]) -> None:
-    assert rules(geometric(1e-6, 1, 100), losses) is None
-    assert losses == [4.0, 3.0, 2.0] or moves(geometric(1e-6, 1, 100), losses) is None
+    assert rules(geometric_rates(1e-6, 1, 100), losses) is None
+    assert losses == [4.0, 3.0, 2.0] or active_range(geometric_rates(1e-6, 1, 100), losses) is None
 
 
 @settings(max_examples=20)
 @given(st.floats(-4, -1), st.floats(0.5, 1.0))
 def test_the_answer_moves_with_the_curve(lowest: float, width: float) -> None:
-    rates = geometric(1e-6, 10, 300)
+    rates = geometric_rates(1e-6, 10, 300)
     found = rules(rates, ramp(rates, lowest, width))
     assert found is not None
     assert abs(math.log10(found.middle) - lowest) < 0.6
@@ -96,8 +96,8 @@ def test_the_mean_goes_as_far_as_the_shortest() -> None:
 
 @given(st.floats(-4, -1))
 def test_a_closer_look_holds_the_fall_and_the_lowest_loss(lowest: float) -> None:
-    rates = geometric(1e-6, 10, 100)
-    found = moves(rates, ramp(rates, lowest))
+    rates = geometric_rates(1e-6, 10, 100)
+    found = active_range(rates, ramp(rates, lowest))
     assert found is not None
     low, high = found
     assert rates[0] <= low < 10 ** (lowest - 1) and 10**lowest < high <= rates[-1]
@@ -105,9 +105,9 @@ def test_a_closer_look_holds_the_fall_and_the_lowest_loss(lowest: float) -> None
 
 def test_a_curve_that_is_lowest_at_its_end_has_not_seen_the_far_side() -> None:
     assert still_falls([4.0 - 0.01 * i for i in range(100)])
-    assert not still_falls(ramp(geometric(1e-6, 1, 100)))
+    assert not still_falls(ramp(geometric_rates(1e-6, 1, 100)))
 
 
 def test_rates_go_up_by_equal_factors_from_end_to_end() -> None:
-    rates = geometric(1e-6, 1, 7)
+    rates = geometric_rates(1e-6, 1, 7)
     assert rates == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])

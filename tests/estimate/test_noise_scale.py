@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.noise_scale import LEAST, Estimate, Measurement, ratio_band, running, sentence
+from gptshake.estimate.noise_scale import LEAST, Estimate, Measurement, noise_scale_text, ratio_band, running_estimates
 
 
 def exact(signal: float, noise: float, b: int = 2, batch: int = 8, step: int = 1) -> Measurement:
@@ -42,7 +42,7 @@ def test_the_golden_measurement() -> None:
 
 def test_the_mean_and_its_error_are_those_of_plain_statistics_when_all_weigh_the_same() -> None:
     measured = drawn(40, 1.0, 20.0)
-    last = running(measured, memory=math.inf)[-1]
+    last = running_estimates(measured, memory=math.inf)[-1]
     signals, noises = np.array([one.signal for one in measured]), np.array([one.noise for one in measured])
     assert last.signal == pytest.approx(signals.mean()) and last.noise == pytest.approx(noises.mean())
     assert last.signal_error == pytest.approx(signals.std(ddof=1) / math.sqrt(40))
@@ -52,31 +52,33 @@ def test_the_average_forgets_and_its_error_is_that_of_the_measurements_it_rememb
     measured = [*drawn(500, 9.0, 20.0), *drawn(500, 1.0, 20.0, seed=1)]
     weights = np.cumprod([1.0, *([1 - 1 / 50] * 499)])[::-1]
     signals = np.array([one.signal for one in measured[:500]])
-    at_500 = running(measured)[499]
+    at_500 = running_estimates(measured)[499]
     mean = (weights * signals).sum() / weights.sum()
     share = (weights**2).sum() / weights.sum() ** 2
     variance = (weights * (signals - mean) ** 2).sum() / weights.sum() / (1 - share)
     assert at_500.signal == pytest.approx(mean) and at_500.signal_error == pytest.approx(math.sqrt(variance * share))
-    assert running(measured)[-1].signal == pytest.approx(1.0, abs=0.6)
+    assert running_estimates(measured)[-1].signal == pytest.approx(1.0, abs=0.6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_band_holds_the_truth(seed: int) -> None:
-    told = [one for run in range(60) if (one := running(drawn(60, 1.0, 20.0, seed=100 * seed + run), math.inf)[-1]).scale is not None]
+    told = [
+        one for run in range(60) if (one := running_estimates(drawn(60, 1.0, 20.0, seed=100 * seed + run), math.inf)[-1]).scale is not None
+    ]
     inside = [one.low <= 20.0 <= one.high for one in told if one.low is not None and one.high is not None]
     assert len(inside) >= 55 and np.mean(inside) >= 0.88
 
 
 def test_nothing_is_told_before_the_signal_is_two_errors_above_zero() -> None:
-    estimates = running(drawn(300, 0.01, 50.0))
+    estimates = running_estimates(drawn(300, 0.01, 50.0))
     for one in estimates:
         assert (one.scale is not None) == (one.signal > 2 * one.signal_error and one.noise > 0 and one.measurements >= LEAST)
     assert estimates[0].signal_error == math.inf and estimates[0].scale is None
-    assert running(drawn(300, 0.0, 50.0))[-1].scale is None
+    assert running_estimates(drawn(300, 0.0, 50.0))[-1].scale is None
 
 
 def test_no_signal_is_seldom_taken_for_one() -> None:
-    told = [running(drawn(50, 0.0, 20.0, seed=seed), math.inf)[-1].scale is not None for seed in range(200)]
+    told = [running_estimates(drawn(50, 0.0, 20.0, seed=seed), math.inf)[-1].scale is not None for seed in range(200)]
     assert np.mean(told) < 0.06
 
 
@@ -96,7 +98,7 @@ def test_the_band_grows_without_bound_as_the_signal_nears_two_errors() -> None:
 
 def told(scale: float, batch: int) -> str:
     known = Estimate(300, 300_000, 300, 1.0, 0.1, scale, 0.8 * scale, 1.3 * scale)
-    return sentence([known], batch, 64)
+    return noise_scale_text([known], batch, 64)
 
 
 def test_the_sentence_says_what_to_do() -> None:
@@ -119,8 +121,8 @@ def test_the_advice_never_contradicts_the_ratio(scale: float, batch: int) -> Non
 def test_the_trend_is_told() -> None:
     early = Estimate(30, 10_000, 30, 1.0, 0.1, 20.0, 15.0, 30.0)
     late = Estimate(300, 100_000, 300, 0.1, 0.01, 20.0, 150.0, 260.0)
-    assert ", grown from 20 at 10k. " in sentence([early, late], 32, 64)
-    assert ", shrunk from 200 at 10k. " in sentence(
+    assert ", grown from 20 at 10k. " in noise_scale_text([early, late], 32, 64)
+    assert ", shrunk from 200 at 10k. " in noise_scale_text(
         [Estimate(30, 10_000, 30, 0.1, 0.01, 20.0, 1.0, 2.0), Estimate(300, 100_000, 300, 1.0, 0.1, 20.0, 1.0, 2.0)], 32, 64
     )
 
@@ -128,13 +130,16 @@ def test_the_trend_is_told() -> None:
 def test_what_cannot_be_told_says_how_long_it_would_take() -> None:
     unsure = Estimate(100, 100_000, 100, 0.5, 0.5, 20.0)
     assert re.search(
-        r"cannot be estimated after 100 measurements, \|G\|\^2 is 0.5 ± 0.5; it would take about 2k at batch 32", sentence([unsure], 32, 64)
+        r"cannot be estimated after 100 measurements, \|G\|\^2 is 0.5 ± 0.5; it would take about 2k at batch 32",
+        noise_scale_text([unsure], 32, 64),
     )
-    assert "about 40 at batch 32" in sentence([Estimate(10, 10_000, 10, 0.5, 0.5, 20.0)], 32, 64)
-    assert "train longer" in sentence([Estimate(100, 100_000, 100, -0.5, 0.5, 20.0)], 32, 64)
-    assert sentence([], 32, 64) == "noise scale: nothing was measured."
+    assert "about 40 at batch 32" in noise_scale_text([Estimate(10, 10_000, 10, 0.5, 0.5, 20.0)], 32, 64)
+    assert "train longer" in noise_scale_text([Estimate(100, 100_000, 100, -0.5, 0.5, 20.0)], 32, 64)
+    assert noise_scale_text([], 32, 64) == "noise scale: nothing was measured."
 
 
 def test_what_can_no_longer_be_told_says_what_it_was() -> None:
     sure, lost = Estimate(30, 10_000, 30, 1.0, 0.1, 20.0, 15.0, 30.0), Estimate(300, 100_000, 300, 0.1, 0.1, 20.0)
-    assert sentence([sure, lost], 32, 64).endswith(" It was 20 sequences (15 to 30) after 10k tokens, when it could last be estimated.")
+    assert noise_scale_text([sure, lost], 32, 64).endswith(
+        " It was 20 sequences (15 to 30) after 10k tokens, when it could last be estimated."
+    )

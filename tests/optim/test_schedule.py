@@ -13,7 +13,7 @@ from gptshake.errors import ConfigError
 from gptshake.optim.schedule import (
     Factors,
     Schedule,
-    Tokens,
+    TokenCount,
     auto_warmup,
     constant,
     cosine,
@@ -217,8 +217,8 @@ def test_the_warm_up_in_tokens_and_in_steps(schedule: Schedule, tokens: float | 
 
 def test_a_settled_warm_up_stays_whatever_the_length_of_the_run() -> None:
     for total in (100, 10_000):
-        assert [constant(tokens, total, warmup=Tokens(0.5)).lr for tokens in (1, 50)] == [1.0, 1.0]
-        assert wsd(5, total, warmup=Tokens(10.0)).lr == 0.5
+        assert [constant(tokens, total, warmup=TokenCount(0.5)).lr for tokens in (1, 50)] == [1.0, 1.0]
+        assert wsd(5, total, warmup=TokenCount(10.0)).lr == 0.5
 
 
 @pytest.mark.parametrize(

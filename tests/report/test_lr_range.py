@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gptshake.estimate.lr_range import geometric
+from gptshake.estimate.lr_range import geometric_rates
 from gptshake.report.plots_tasks import plot_find_lr as plot
 from gptshake.report.tasks_text import find_lr_text as sentences
 from gptshake.report.tasks_text import lr_estimates as said
@@ -18,7 +18,7 @@ def losses(rates: list[float], shift: float = 0.0) -> list[float | None]:
 
 
 def record(**more: Any) -> dict[str, Any]:
-    quick, rates = geometric(1e-6, 1, 50), geometric(1e-5, 0.1, 100)
+    quick, rates = geometric_rates(1e-6, 1, 50), geometric_rates(1e-5, 0.1, 100)
     found: dict[str, Any] = {
         "rules": {"steep": 1e-3, "valley": 8e-4, "minimum": 1e-3, "slide": None, "middle": 5e-3, "one_cycle": 8e-3},
         "start": 5e-3,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from gptshake.estimate.noise_scale import Estimate, Measurement, running
+from gptshake.estimate.noise_scale import Estimate, Measurement, running_estimates
 from gptshake.record.metrics import NoiseScaleWriter
 from gptshake.report.plots_run import Batch, batch_of, draw_noise_scale, noise_figure, plot_noise_scale
 
@@ -23,7 +23,9 @@ INFO: dict[str, Any] = {
 def estimates(n: int, noise: float = 20.0) -> list[Estimate]:
     """Measurements whose signal falls from 2 to 1."""
     signals = [2 - step / n + 0.3 * (-1) ** step for step in range(n)]
-    return running(Measurement(step + 1, 512 * (step + 1), 2, 8, one + noise / 2, one + noise / 8) for step, one in enumerate(signals))
+    return running_estimates(
+        Measurement(step + 1, 512 * (step + 1), 2, 8, one + noise / 2, one + noise / 8) for step, one in enumerate(signals)
+    )
 
 
 def texts(picture: Figure) -> str:

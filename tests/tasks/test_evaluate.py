@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gptshake.data.corpus import Corpus, open_corpus
 from gptshake.data.source.files import TextFiles
 from gptshake.data.split import whole
-from gptshake.data.stream import Stream, encoded
+from gptshake.data.stream import Stream, encode_documents
 from gptshake.errors import DataError
 from gptshake.tasks.evaluate import scored
 from gptshake.tokenizer.bpe import BPETrainer
@@ -56,7 +56,7 @@ def corpus_of(folder: Path, *texts: str) -> Corpus:
 
 def stream_of(corpus: Corpus, tokenizer: Any, lost: dict[str, int] | None = None, *, alone: bool = False) -> Stream:
     spans = whole(np.arange(corpus.n_documents), corpus.characters)
-    return encoded(corpus, spans, tokenizer, lambda: lost or {}, alone=alone)
+    return encode_documents(corpus, spans, tokenizer, lambda: lost or {}, alone=alone)
 
 
 def evaluated(model: Any, stream: Stream, stride: int | None = None) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_the_training_text_is_asked_only_where_something_is_unknown(tmp_path: Pa
     def never() -> Counter[str]:
         raise AssertionError
 
-    encoded(corpus, whole(np.arange(1), corpus.characters), CharTrainer().train([TEXT]), never, alone=False)
+    encode_documents(corpus, whole(np.arange(1), corpus.characters), CharTrainer().train([TEXT]), never, alone=False)
 
 
 def test_a_text_of_one_token_has_nothing_to_evaluate_but_by_itself(tmp_path: Path) -> None:

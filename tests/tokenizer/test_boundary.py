@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptshake.data import corpus
-from gptshake.data.corpus import cut
+from gptshake.data.corpus import cut_after
 from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.byte import ByteTrainer
 from gptshake.tokenizer.char import CharTrainer
@@ -38,7 +38,7 @@ def test_ids_of_the_parts_are_those_of_the_whole(trainer: TokenizerTrainer, text
     tokenizer = trainer.train([TEXT])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "LONG", least)
-        texts = list(cut(iter([text[start : start + size] for start in range(0, len(text), size)]), boundary(tokenizer)))
+        texts = list(cut_after(iter([text[start : start + size] for start in range(0, len(text), size)]), boundary(tokenizer)))
     assert "".join(texts) == text
     ids = [tokenizer.encode(part) for part in texts]
     assert np.concatenate(ids).tolist() == tokenizer.encode(text).tolist()
@@ -48,7 +48,7 @@ def test_what_is_learned_from_the_parts_is_what_is_learned_from_the_whole(
     trainer: TokenizerTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus, "LONG", 20)
-    found = list(cut(iter([TEXT]), boundary(trainer)))
+    found = list(cut_after(iter([TEXT]), boundary(trainer)))
     assert trainer.train(found).digest == trainer.train([TEXT]).digest
     assert len(found) > 5 or boundary(trainer) is None
 
@@ -61,6 +61,6 @@ def test_words_of_the_parts_are_those_of_the_whole(text: str, least: int, patter
     text = text.replace("\ud800", "")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "LONG", least)
-        parts = list(cut(iter([text]), BETWEEN_WORDS))
+        parts = list(cut_after(iter([text]), BETWEEN_WORDS))
     assert [word for part in parts for word in split_words(part, PATTERNS[pattern])] == split_words(text, PATTERNS[pattern])
     assert all(len(part) >= least for part in parts[:-1])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gptshake.data.module import EvalBatches
-from gptshake.data.stream import blocks
+from gptshake.data.stream import scoring_windows
 from gptshake.model.gpt import GPT
 from gptshake.training import evaluation
 from gptshake.training.evaluation import bits_per_byte, evaluate, token_losses
@@ -98,7 +98,7 @@ def one_by_one(model: GPT, windows: np.ndarray) -> list[tuple[int, int, float]]:
 @pytest.mark.parametrize("rows", [1, 7])
 def test_the_loss_of_each_token_is_the_one_of_its_own_context(model: GPT, stride: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "ROWS", rows)
-    windows = blocks(len(TOKENS) - 1, 8, stride)
+    windows = scoring_windows(len(TOKENS) - 1, 8, stride)
     found = [one for part in token_losses(model.eval(), TOKENS, windows) for one in zip(*(values.tolist() for values in part), strict=True)]
     expected = one_by_one(model, windows)
     assert [one[:2] for one in found] == [one[:2] for one in expected]
@@ -106,7 +106,7 @@ def test_the_loss_of_each_token_is_the_one_of_its_own_context(model: GPT, stride
 
 
 def test_token_losses_of_blocks_add_up_to_the_loss_of_a_validation(model: GPT) -> None:
-    parts = list(token_losses(model.eval(), TOKENS, blocks(len(TOKENS) - 1, 8, 8)))
+    parts = list(token_losses(model.eval(), TOKENS, scoring_windows(len(TOKENS) - 1, 8, 8)))
     assert np.concatenate([nats for *_, nats in parts]).mean() == pytest.approx(evaluate(model, EvalBatches(TOKENS, 8, 4))[0], rel=1e-6)
 
 

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from gptshake.model.generate import penalized
 from gptshake.model.gpt import GPT
 from gptshake.tokenizer.byte import ByteTokenizer
-from gptshake.training.sampling import behind, continued, until
+from gptshake.training.sampling import continuation, skip_characters, until_stop
 
 letters = st.text("ab", max_size=12)
 
 
 @given(parts=st.lists(letters), stop=st.lists(st.text("ab", min_size=1, max_size=4), min_size=1), after=st.integers(0, 10))
 def test_the_text_ends_where_the_first_stop_text_begins(parts: list[str], stop: list[str], after: int) -> None:
-    whole, shown = "".join(parts), list(until(iter(parts), stop, after))
+    whole, shown = "".join(parts), list(until_stop(iter(parts), stop, after))
     places = [place for text in stop if (place := whole.find(text, after)) >= 0]
     # Of stop texts that overlap, the one that is complete first ends the text; it may begin later than another.
     ends = {place: place + len(text) for text in stop for place in [whole.find(text, after)] if place >= 0}
@@ -25,17 +25,17 @@ def test_the_text_ends_where_the_first_stop_text_begins(parts: list[str], stop: 
 
 @given(parts=st.lists(letters), n=st.integers(0, 20))
 def test_what_comes_behind(parts: list[str], n: int) -> None:
-    assert "".join(behind(iter(parts), n)) == "".join(parts)[n:]
+    assert "".join(skip_characters(iter(parts), n)) == "".join(parts)[n:]
 
 
 def test_a_prompt_that_holds_the_stop_text_does_not_end_the_continuation() -> None:
     torch.manual_seed(0)
     model, tokenizer = GPT(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=257), ByteTokenizer()
-    whole = "".join(continued(model, tokenizer, "a.b", n_tokens=30))
-    assert "".join(continued(model, tokenizer, "a.b", n_tokens=30, echo=False)) == whole[3:]
+    whole = "".join(continuation(model, tokenizer, "a.b", n_tokens=30))
+    assert "".join(continuation(model, tokenizer, "a.b", n_tokens=30, echo=False)) == whole[3:]
     stop = whole[10]
     assert (
-        "".join(continued(model, tokenizer, "a.b", n_tokens=30, stop=["a", stop]))
+        "".join(continuation(model, tokenizer, "a.b", n_tokens=30, stop=["a", stop]))
         == whole[: min(whole.find(text, 3) % 1000 for text in ("a", stop))]
     )
 

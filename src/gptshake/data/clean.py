@@ -90,8 +90,15 @@ def clean(wikitext: str, version: int = CLEANING_VERSION, hidden: Container[str]
     text = _TAG.sub("", _BREAK.sub("\n", text))
     text = _QUOTES.sub("", _ITALIC_GENITIVE.sub(r"\1'", text))
     text = _STRAY_PICTURE.sub("", _STRAY.sub("", (_SWITCH_1 if old else _SWITCH).sub("", text)))
-    text = _BACK_MATTER.sub("", unescape(text)) if old else _without_sources(unescape(text))
-    return _tidy(_LINE_MARK.sub("", _HEADING.sub(r"\2", _without_last_headings(text))))
+    text = (_BACK_MATTER.sub("", unescape(text)) if old else _without_sources(unescape(text))).rstrip()
+    while text.endswith("=") and text.startswith("=", start := text.rfind("\n") + 1):  # headings whose table or gallery is gone
+        text = text[:start].rstrip()
+    text = _LINE_MARK.sub("", _HEADING.sub(r"\2", text))
+    # What the removals left: brackets around nothing, spaces before points and in a row, blank lines in a row.
+    text = _OPENED.sub("(", re.sub("  +", " ", _WHITE.sub(" ", text)))
+    text = _BEFORE_POINT.sub("", _EMPTY.sub("", text))
+    text = re.sub("  +", " ", text).replace(" \n", "\n").replace("\n ", "\n")
+    return re.sub("\n{3,}", "\n\n", text).strip()
 
 
 def _fold(text: str, marks: re.Pattern[str], render: Callable[[str], str]) -> str:
@@ -190,19 +197,3 @@ def _sections(page: str) -> Iterator[tuple[int, str, list[str]]]:
             level, title, lines = equals, text[equals:-equals].strip(), []
         lines.append(line)
     yield level, title, lines
-
-
-def _without_last_headings(text: str) -> str:
-    """Without the headings at the end, whose table or gallery is gone."""
-    text = text.rstrip()
-    while text.endswith("=") and text.startswith("=", start := text.rfind("\n") + 1):
-        text = text[:start].rstrip()
-    return text
-
-
-def _tidy(text: str) -> str:
-    """What the removals left: brackets around nothing, spaces before points and in a row, blank lines in a row."""
-    text = _OPENED.sub("(", re.sub("  +", " ", _WHITE.sub(" ", text)))
-    text = _BEFORE_POINT.sub("", _EMPTY.sub("", text))
-    text = re.sub("  +", " ", text).replace(" \n", "\n").replace("\n ", "\n")
-    return re.sub("\n{3,}", "\n\n", text).strip()

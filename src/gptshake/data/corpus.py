@@ -91,7 +91,7 @@ class Corpus:
         with self._text.open("rb") as file:  # read, not mapped: what is mapped counts as memory of the process
             for first_row in range(0, len(spans), 1000):  # not all of the rows become lists at once
                 for number, (document, first, last) in enumerate(spans[first_row : first_row + 1000].tolist(), first_row):
-                    yield from ((number, text) for text in cut(self._read(file, document, first, last), boundary))
+                    yield from ((number, text) for text in cut_after(self._read(file, document, first, last), boundary))
 
     def ids(self, spans: Spans) -> list[str]:
         """The ids of the documents of spans, which are in the corpus's order."""
@@ -114,7 +114,7 @@ class Corpus:
             passed += len(text)
 
 
-def cut(chunks: Iterator[str], boundary: re.Pattern[str] | None) -> Iterator[str]:
+def cut_after(chunks: Iterator[str], boundary: re.Pattern[str] | None) -> Iterator[str]:
     """A text that comes in chunks, as texts of at least ``LONG`` characters that end after a match of ``boundary``; None: as one text."""
     if boundary is None:
         yield "".join(chunks)

@@ -84,7 +84,7 @@ def references(train: TokenStream, held_out: TokenStream, vocab_size: int) -> di
     return {"uniform": math.log(vocab_size), "unigram": sums[0] / n, "bigram": sums[1] / n}
 
 
-def meaning(loss: float, lines: dict[str, float]) -> str:
+def loss_in_words(loss: float, lines: dict[str, float]) -> str:
     """A loss in words, beside ``references`` of the same text and tokens: ``val loss 2.30: better than bigram 2.44``."""
     equal = [name for name in lines if f"{lines[name]:.2f}" == f"{loss:.2f}"]
     beaten = sorted((name for name in lines if loss < lines[name]), key=lines.__getitem__)

@@ -43,7 +43,7 @@ def inspect(
     order = np.argsort(-train, kind="stable")
     seen = order[: np.count_nonzero(train)]
     total = int(train.sum())
-    special = {tokenizer.eot_id, tokenizer.unk_id} - {None}
+    special, ours = {tokenizer.eot_id, tokenizer.unk_id} - {None}, _document_hashes(store.train)
 
     def listed(numbers: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
         found = [(number, int(train[number])) for number in numbers[:n_listed].tolist()]
@@ -65,19 +65,21 @@ def inspect(
         "sampled": TOKENS if store.train.n_tokens > TOKENS else None,
         "block_size": block_size,
         "n_blocks": blocks,
-        "blocks": [shown(store.train[start : start + block_size + 1], tokenizer) for start in starts.tolist()],
+        "blocks": [readable(store.train[start : start + block_size + 1], tokenizer) for start in starts.tolist()],
         "most": listed(seen),
         "least": listed(seen[::-1]),
         "unused": int((train == 0).sum()) - sum(train[number] == 0 for number in special),
         "frequencies": train[seen].tolist(),
         "lengths": {split.name: _documents(split)[1].tolist() for split in store.splits},
-        **_alike(store.train, store.val),
-        **_searched(store.train, tokenizer),
+        "repeated": len(ours) - len(np.unique(ours)),  # documents within training
+        "leaked": int(np.isin(_document_hashes(store.val), ours).sum()),  # documents of validation in training
+        "compared": DOCUMENTS if store.train.n_documents > DOCUMENTS else None,
+        **_search(store.train, tokenizer),
     }
     return facts | {"warnings": unknown_warnings(store) + warnings(facts)}
 
 
-def shown(ids: npt.NDArray[np.unsignedinteger[Any]], tokenizer: Tokenizer) -> str:
+def readable(ids: npt.NDArray[np.unsignedinteger[Any]], tokenizer: Tokenizer) -> str:
     """Ids as text, with ``│`` between tokens that are not single characters; bytes that are no text alone as ``\\\\xe6``."""
     texts = [token_text(number, tokenizer) for number in ids.tolist()]
     special = {tokenizer.eot_id, tokenizer.unk_id}
@@ -124,7 +126,7 @@ def _documents(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     return starts[: len(ends)], ends - starts[: len(ends)]
 
 
-def _marks(split: Split) -> npt.NDArray[np.uint64]:
+def _document_hashes(split: Split) -> npt.NDArray[np.uint64]:
     """A number for each of the first documents, equal for equal documents: of length, beginning and end."""
     (starts, lengths), tokens = _documents(split), split.tokens()
     inside = np.concatenate([np.arange(EDGE), np.arange(-EDGE, 0)])[None]
@@ -141,17 +143,7 @@ def _marks(split: Split) -> npt.NDArray[np.uint64]:
     return np.concatenate(marks)
 
 
-def _alike(train: Split, val: Split) -> dict[str, Any]:
-    """How many documents were seen before: within training, and of validation in training."""
-    ours, theirs = _marks(train), _marks(val)
-    return {
-        "repeated": len(ours) - len(np.unique(ours)),
-        "leaked": int(np.isin(theirs, ours).sum()),
-        "compared": DOCUMENTS if train.n_documents > DOCUMENTS else None,
-    }
-
-
-def _searched(split: Split, tokenizer: Tokenizer) -> dict[str, Any]:
+def _search(split: Split, tokenizer: Tokenizer) -> dict[str, Any]:
     """Markup, replacement characters and repetition in stretches that are spread over the split."""
     pieces, characters, replaced, n_bytes, packed = list[str](), 0, 0, 0, 0
     for first in range(0, split.n_tokens, max(STRETCH, split.n_tokens // SEARCHED)):

@@ -8,7 +8,7 @@ process does: a batch costs 0.02 to 0.03 ms, getting it from a worker 1 ms. Work
 import platform
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from mmap import mmap
@@ -107,21 +107,16 @@ class TrainBatches(Dataset[torch.Tensor]):
             worker_init_fn=_leave_signals,
             multiprocessing_context="forkserver" if started or platform.system() == "Darwin" else "fork",
         )
+        handler = signal.getsignal(signal.SIGCHLD)
         try:
-            yield from _without_handler(loader)
+            batches = iter(loader)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGCHLD, handler)  # a worker's death is raised where a batch is fetched, not by torch at any moment
+            yield from batches
         except RuntimeError as error:
             raise GptshakeError(
                 f"One of the processes of data.workers={self.workers} ended early ({error}). data.workers=0 needs none."
             ) from error
-
-
-def _without_handler(loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The loader's iterator, but a worker's death is raised where a batch is fetched, not by torch's signal handler at any other moment."""
-    handler = signal.getsignal(signal.SIGCHLD)
-    iterator = iter(loader)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, handler)
-    return iterator
 
 
 def _leave_signals(worker: int) -> None:

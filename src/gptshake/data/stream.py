@@ -33,14 +33,14 @@ class Stream:
     beginnings: list[str]  # the first ``BEGINNING`` characters of each
 
     def windows(self, block_size: int, stride: int) -> Ints:
-        """``blocks`` of all documents in a row, or full ones of each; shape (n_windows, 3)."""
+        """``scoring_windows`` of all documents in a row, or full ones of each; shape (n_windows, 3)."""
         if not self.alone:
-            return blocks(len(self.ids) - 2, block_size, stride) + 1
+            return scoring_windows(len(self.ids) - 2, block_size, stride) + 1
         places = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
-        return np.concatenate([blocks(end - start, block_size, block_size, full=True) + start - 1 for start, end in places])
+        return np.concatenate([scoring_windows(end - start, block_size, block_size, full=True) + start - 1 for start, end in places])
 
 
-def blocks(n_targets: int, block_size: int, stride: int, *, full: bool = False) -> npt.NDArray[np.int64]:
+def scoring_windows(n_targets: int, block_size: int, stride: int, *, full: bool = False) -> npt.NDArray[np.int64]:
     """Windows in which each of ``n_targets`` tokens after a first one is scored once, shape (n_windows, 3).
 
     A row is (begin, scored, end): the tokens begin to end - 1 are read, the tokens scored + 1 to end are scored. Windows begin ``stride``
@@ -52,7 +52,9 @@ def blocks(n_targets: int, block_size: int, stride: int, *, full: bool = False) 
     return np.column_stack([np.maximum(ends - block_size, 0) if full else begins, scored, ends])[ends > scored]
 
 
-def encoded(corpus: Corpus, spans: Spans, tokenizer: Tokenizer, of_training: Callable[[], Mapping[str, int]], *, alone: bool) -> Stream:
+def encode_documents(
+    corpus: Corpus, spans: Spans, tokenizer: Tokenizer, of_training: Callable[[], Mapping[str, int]], *, alone: bool
+) -> Stream:
     """The documents of ``spans``; ``of_training``, asked if there are unknown characters, gives those of the training text."""
     eot = np.array([tokenizer.eot_id], tokenizer.encode("").dtype)
     parts, lost, counts, beginnings = list[Ints](), list[Counter[str]](), list[list[int]](), list[str]()

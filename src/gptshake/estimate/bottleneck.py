@@ -75,7 +75,7 @@ def measuring_cost(measured_s: Sequence[float], plain_s: Sequence[float]) -> flo
 
 
 def verdict(parts: Mapping[str, float], now: Situation) -> list[str]:
-    """What holds a step up whose ``PARTS`` take so many seconds, the worst first; one sentence if only the network's arithmetic does."""
+    """What holds up a step whose ``PARTS`` take so many seconds, the worst first; one sentence if only the network's arithmetic does."""
     total = sum(parts.values())
     shares = {name: seconds / total for name, seconds in parts.items()}
     around, blamed = shares["logging"] + shares["other"], list[tuple[float, str]]()

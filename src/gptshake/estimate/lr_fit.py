@@ -72,13 +72,13 @@ def on_a_cliff(values: Sequence[float]) -> bool:
     return not all(map(math.isfinite, values)) or max(values) - min(values) > CLIFF * abs(min(values))
 
 
-def noise(values: Sequence[Sequence[float]]) -> float | None:
+def seed_sd(values: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation between seeds, pooled over points that have several; None if none has."""
-    freedom = freedom_of(values)
+    freedom = seed_freedom(values)
     return math.sqrt(sum(variance(point) * (len(point) - 1) for point in values if len(point) > 1) / freedom) if freedom else None
 
 
-def freedom_of(values: Sequence[Sequence[float]]) -> int:
+def seed_freedom(values: Sequence[Sequence[float]]) -> int:
     """Degrees of freedom with which ``noise`` is measured."""
     return sum(len(point) - 1 for point in values if point)
 

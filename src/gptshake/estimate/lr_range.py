@@ -29,7 +29,7 @@ class Rules:
     one_cycle: float  # three quarters of that way: a peak that is held only for a moment may be higher
 
 
-def geometric(low: float, high: float, n: int) -> list[float]:
+def geometric_rates(low: float, high: float, n: int) -> list[float]:
     """``n`` rates from ``low`` to ``high``, each the same factor above the last: low (high/low)^(i/(n-1)); n >= 2."""
     return [low * (high / low) ** (i / (n - 1)) for i in range(n)]
 
@@ -59,7 +59,7 @@ def mean_curve(curves: Sequence[Curve]) -> list[float]:
     return [math.fsum(column) / len(column) for column in zip(*curves, strict=False)]
 
 
-def moves(rates: Curve, losses: Curve) -> tuple[float, float] | None:
+def active_range(rates: Curve, losses: Curve) -> tuple[float, float] | None:
     """The part of a quick ramp that is worth a closer look, from rates and smoothed losses: half the rate where the loss begins to fall to
     where it has climbed half of the way back, or has diverged; None if it never falls.
     """

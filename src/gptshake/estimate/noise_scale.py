@@ -59,7 +59,7 @@ class Estimate:
         return self.noise / self.signal if self.high is not None else None
 
 
-def running(measurements: Iterable[Measurement], memory: float = MEMORY) -> list[Estimate]:
+def running_estimates(measurements: Iterable[Measurement], memory: float = MEMORY) -> list[Estimate]:
     """The estimate after each measurement, from exponentially weighted means and covariances (West 1979).
 
     ``memory`` is the time constant in measurements; it grows to a tenth of those so far. Infinite: all weigh the same.
@@ -97,12 +97,12 @@ def ratio_band(top: float, bottom: float, top2: float, both: float, bottom2: flo
     return max((b - root) / a, 0.0), (b + root) / a
 
 
-def short(sequences: float) -> str:
+def two_digits(sequences: float) -> str:
     return f"{sequences:.2g}" if sequences < 10 else short_count(sequences)
 
 
-def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) -> str:
-    """What the estimates, of which the last is reported and the first sure one gives the trend, mean for this run, to act on."""
+def noise_scale_text(estimates: Sequence[Estimate], batch_size: int, block_size: int) -> str:
+    """What the estimates mean for this run, to act on: the last one is reported, and the first sure one gives the trend."""
     if not estimates:
         return "noise scale: nothing was measured."
     last, known = estimates[-1], [one for one in estimates if one.scale is not None]
@@ -112,10 +112,10 @@ def sentence(estimates: Sequence[Estimate], batch_size: int, block_size: int) ->
     if first.scale and last.tokens >= 2 * first.tokens:
         factor = last.scale / first.scale
         how = "grown" if factor > 1.25 else "shrunk" if factor < 0.8 else "hardly changed"
-        trend = f", {how} from {short(first.scale)} at {short_count(first.tokens)}"
+        trend = f", {how} from {two_digits(first.scale)} at {short_count(first.tokens)}"
     ratio = batch_size / last.scale
     return (
-        f"noise scale: {short(last.scale)} sequences = {short_count(last.scale * block_size)} tokens ({short(last.low)} to {short(last.high)}) "
+        f"noise scale: {two_digits(last.scale)} sequences = {short_count(last.scale * block_size)} tokens ({two_digits(last.low)} to {two_digits(last.high)}) "
         f"after {short_count(last.tokens)} tokens{trend}. "
         f"Batch {batch_size} ({short_count(batch_size * block_size)} tokens) is {ratio:.2g} x critical at most (under Adam the noise scale "
         f"is a lower bound of the critical batch): {_recommendation(batch_size, ratio)}"
@@ -146,6 +146,6 @@ def _not_yet(last: Estimate, sure: Estimate | None, batch_size: int) -> str:
         measurements = max(needed if needed <= 2 * MEMORY else 5 * needed, last.measurements + 1, LEAST)
         text += f"; it would take about {short_count(measurements)} at batch {batch_size}, fewer at a larger one."
     if sure and sure.scale and sure.low is not None and sure.high is not None:  # it grows out of sight in long runs
-        was = f"{short(sure.scale)} sequences ({short(sure.low)} to {short(sure.high)}) after {short_count(sure.tokens)} tokens"
+        was = f"{two_digits(sure.scale)} sequences ({two_digits(sure.low)} to {two_digits(sure.high)}) after {short_count(sure.tokens)} tokens"
         text += f" It was {was}, when it could last be estimated."
     return text

@@ -30,11 +30,9 @@ class Costs(Protocol):
 
     def num_params(self, non_embedding: bool = False) -> int:
         """Trained values, a tied matrix once; with ``non_embedding`` without the tables of tokens and positions."""
-        ...
 
     def flops_per_token(self) -> int | None:
         """Floating-point operations per training token, forward and backward, at full context; None: not known."""
-        ...
 
     def activation_bytes(self, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False) -> int | None:
         """Bytes held for the backward pass of so many sequences, logits included; None: not known.
@@ -44,7 +42,6 @@ class Costs(Protocol):
             value_bytes: of one activation: 2 under bf16 autocast, 4 in fp32.
             on_cpu: attention with dropout is not fused there.
         """
-        ...
 
 
 @dataclass

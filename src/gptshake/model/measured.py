@@ -17,7 +17,7 @@ LEAST = 0.9  # of 6 FLOPs per value: fewer are a sign that torch did not see the
 
 
 def costs_of(build: Callable[[], nn.Module], block_size: int) -> Costs:
-    """The ``config`` of a network, which ``build`` makes without memory, if that says what it costs, else what is counted."""
+    """What a network costs: its own ``config`` if that says it, else what is counted; ``build`` makes it without memory."""
     with torch.device("meta"):
         network = build()
     config: Any = getattr(network, "config", None)

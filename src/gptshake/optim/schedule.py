@@ -27,7 +27,7 @@ class Factors(NamedTuple):
     beta1: float | None = None  # a value, not a factor; None leaves it alone
 
 
-class Tokens(float):
+class TokenCount(float):
     """A length that is decided: tokens, however few."""
 
 
@@ -35,7 +35,7 @@ Schedule = Callable[[int, int], Factors]  # of the tokens seen after a step, and
 Length = float | str  # below 1 a fraction of the run, from 1 on tokens; or ``auto``
 
 
-def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before: float = inf) -> Tokens:
+def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before: float = inf) -> TokenCount:
     """Length of ``warmup: auto``: four times the 2 / (1 - beta2) steps that Adam's second moment needs, at most 30 % of the run.
 
     Sources: Ma and Yarats 2021, section 5, whose 2 / (1 - beta2) steps are the least; Kalra and Barkeshli 2024: a longer warm-up makes higher
@@ -52,16 +52,16 @@ def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before
     """
     longest = int(min(LONGEST_WARMUP * total, before / 2) / tokens_per_step + 1e-9)
     steps = min(STEPS_TIMES * ceil(round(2 / (1 - (USUAL_BETA2 if beta2 is None else beta2)), 6)), longest)
-    return Tokens(max(steps * tokens_per_step, PAPER_WARMUP if longest * tokens_per_step >= PAPER_WARMUP else 0))
+    return TokenCount(max(steps * tokens_per_step, PAPER_WARMUP if longest * tokens_per_step >= PAPER_WARMUP else 0))
 
 
-def warmup_tokens(schedule: Schedule, total: int) -> Tokens | None:
+def warmup_tokens(schedule: Schedule, total: int) -> TokenCount | None:
     """Warm-up of a run of ``total`` tokens; None for a schedule without one, and for a user's own, where ``warmup`` may mean anything."""
     option = _options(schedule).get("warmup")
-    return None if option is None else Tokens(_warmup(option, total))
+    return None if option is None else TokenCount(_warmup(option, total))
 
 
-def planned_warmup(schedule: Schedule, total: int, tokens_per_step: int, beta2: float | None) -> Tokens | None:
+def planned_warmup(schedule: Schedule, total: int, tokens_per_step: int, beta2: float | None) -> TokenCount | None:
     """``warmup_tokens`` of a run that is about to begin: ``auto`` is ``auto_warmup``, whose steps the schedule alone does not know."""
     if _options(schedule).get("warmup") != "auto":
         return warmup_tokens(schedule, total)
@@ -85,14 +85,14 @@ def warmup_steps(schedule: Schedule, total: int, tokens_per_step: int) -> int | 
     return None if tokens is None else 0 if tokens <= tokens_per_step else ceil(tokens / tokens_per_step)
 
 
-def bare(schedule: Schedule) -> Schedule:
+def unwrapped(schedule: Schedule) -> Schedule:
     """The function itself with its options: Hydra's partials go through its target policy at every call, half a millisecond a step."""
-    return partial(bare(schedule.func), *schedule.args, **schedule.keywords) if isinstance(schedule, partial) else schedule
+    return partial(unwrapped(schedule.func), *schedule.args, **schedule.keywords) if isinstance(schedule, partial) else schedule
 
 
 def _options(schedule: Schedule) -> dict[str, Any]:
     """Options of a schedule of this file, with their values; none of any other."""
-    function = bare(schedule)
+    function = unwrapped(schedule)
     if getattr(function.func if isinstance(function, partial) else function, "__module__", None) != __name__:
         return {}
     return {name: option.default for name, option in inspect.signature(schedule).parameters.items()}
@@ -121,7 +121,7 @@ def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "a
 
 def cosine(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0.1) -> Factors:
     """Linear warm-up, then a cosine to ``floor`` at the end of the run (Loshchilov and Hutter 2017, one period); as ``gpt3``."""
-    return gpt3(tokens, total, warmup=warmup, decay=Tokens(total), floor=floor)
+    return gpt3(tokens, total, warmup=warmup, decay=TokenCount(total), floor=floor)
 
 
 def constant(tokens: int, total: int, *, warmup: Length = "auto") -> Factors:
@@ -230,7 +230,7 @@ def _warmup(amount: Length, total: int) -> float:
 
 def _length(key: str, amount: Length, total: int) -> float:
     """Tokens that an option means: below 1 a fraction of the run, from 1 on tokens, never longer than the run."""
-    if isinstance(amount, Tokens):
+    if isinstance(amount, TokenCount):
         return amount
     try:
         value = nan if isinstance(amount, bool) else float(amount)

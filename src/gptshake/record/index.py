@@ -23,7 +23,7 @@ from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, yaml_text
 from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
 from gptshake.record.names import title_of
-from gptshake.record.run import debugs, end_session, parse_run, run_dirs, status_of, totals
+from gptshake.record.run import debug_option, end_session, parse_run, run_dirs, status_of, totals
 from gptshake.record.shape import malformed, malformed_study, read_record
 from gptshake.record.texts import Sample, read_samples
 
@@ -108,7 +108,7 @@ class Entry:
         named = [model, data, "" if label and data.startswith(str(label)) else label]  # shakespeare_char says it already
         if not model or not data:
             named = ["" if self.status == BROKEN else self.title]
-        task, debug = self.info.get("task", "train"), debugs(self.info)
+        task, debug = self.info.get("task", "train"), debug_option(self.info)
         parts = [f"debug={debug}" if debug else "", task if task != "train" else "", *named]
         return one_line(" · ".join(str(part) for part in parts if part))
 

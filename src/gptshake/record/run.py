@@ -201,7 +201,7 @@ def status_of(path: Path, info: Mapping[str, Any] | None = None) -> str:
     return "killed" if status == "running" and not is_alive(path) else status
 
 
-def debugs(info: Mapping[str, Any]) -> str | None:
+def debug_option(info: Mapping[str, Any]) -> str | None:
     """The option of ``debug=`` that a run was started with, such as ``smoke``; None for a run that is meant."""
     option = (info.get("choices") or {}).get("debug")
     return None if option is None else str(option)
@@ -230,7 +230,7 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
         with contextlib.suppress(RecordError):  # a broken one has the name of its folder
             info = read_run(path)
         names += [(name, path) for name in dict.fromkeys([path.name, *(info[key] for key in ("name", "id") if key in info)])]
-        begun += [(debugs(info) is None, float(info["started"]), path)] if info.get("started") is not None else []
+        begun += [(debug_option(info) is None, float(info["started"]), path)] if info.get("started") is not None else []
     if wanted == LATEST and begun:
         return max(begun)[-1]
     found = sorted({path for name, path in names if name == wanted})

@@ -21,7 +21,7 @@ from gptshake.estimate.significance import Spread, difference
 from gptshake.markdown import cell, code, fenced, prose, table
 from gptshake.record.git import commits_between
 from gptshake.record.index import BROKEN, STUDY_FILE, Entry, is_number, read_study
-from gptshake.record.run import debugs
+from gptshake.record.run import debug_option
 from gptshake.record.texts import read_notes
 from gptshake.report.changes import AUTOMATIC, changed_keys, counting, key_text, value_text
 from gptshake.report.runs_table import FIGURES
@@ -103,7 +103,7 @@ def find_experiments(entries: Sequence[Entry], multirun: Path) -> tuple[list[Exp
     """
     problems: list[tuple[Path, str]] = [(entry.path, entry.problem) for entry in entries if entry.status == BROKEN]
     whole = [entry for entry in reversed(entries) if entry.status != BROKEN]
-    meant = [entry for entry in whole if not debugs(entry.info)]
+    meant = [entry for entry in whole if not debug_option(entry.info)]
     sweeps: dict[Path, list[Entry]] = {file.parent: [] for file in sorted(multirun.glob(f"*/{STUDY_FILE}"))}
     found, once = list[Experiment](), dict[str, Experiment]()
     for entry in meant:

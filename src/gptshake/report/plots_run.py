@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gptshake.estimate.formatting import counted, short_count, short_rate
-from gptshake.estimate.noise_scale import Estimate, running, short
+from gptshake.estimate.noise_scale import Estimate, running_estimates, two_digits
 from gptshake.record.index import Entry
 from gptshake.record.metrics import DRAWN, Columns, other_columns, read_columns, read_measurements
 from gptshake.record.names import title_of
@@ -110,7 +110,7 @@ def batch_of(info: Mapping[str, Any]) -> Batch:
 
 def plot_noise_scale(run_dir: Path) -> list[Path]:
     """Draw ``plots/noise_scale.png`` and ``.svg`` of what a run measured; gives their paths, none for a run without measurements."""
-    estimates = running(read_measurements(run_dir))
+    estimates = running_estimates(read_measurements(run_dir))
     if not estimates:
         return []
     info = read_run(run_dir)
@@ -128,7 +128,7 @@ def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figu
     about = "noise scale cannot be estimated at the end"
     if last.scale is not None and last.low is not None and last.high is not None:
         about = (
-            f"noise scale {short(last.scale)} sequences ({short(last.low)} to {short(last.high)})"
+            f"noise scale {two_digits(last.scale)} sequences ({two_digits(last.low)} to {two_digits(last.high)})"
             f"  ·  {short_count(last.scale * batch.block_size)} tokens  ·  batch is {batch.sequences / last.scale:.2g} x"
         )
     subtitle = f"{about}  ·  under Adam a lower bound of the critical batch"
@@ -142,10 +142,12 @@ def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figu
     }
     finite = [value for values in parts.values() for value in values if math.isfinite(value)]
     if finite:
-        log_axis(lower, "y", (min(finite) / 1.4, max(finite) * 1.4), short, most=6)
+        log_axis(lower, "y", (min(finite) / 1.4, max(finite) * 1.4), two_digits, most=6)
     for (_, colour), values in parts.items():
         lower.plot(tokens, values, color=colour, linewidth=1.6, marker="o" if len(shown) <= 5 else None)
-    ends = [(values[-1], f"{part} {short(values[-1])}", colour) for (part, colour), values in parts.items() if math.isfinite(values[-1])]
+    ends = [
+        (values[-1], f"{part} {two_digits(values[-1])}", colour) for (part, colour), values in parts.items() if math.isfinite(values[-1])
+    ]
     edge_labels(lower, ends)
     caption(lower, "a step's squared gradient: signal |G|², and noise S / batch")
     token_axis(lower)
@@ -157,15 +159,15 @@ def _draw_scale(axes: Axes, estimates: Sequence[Estimate], batch: Batch) -> None
     scale, low, high = np.array([(one.scale, one.low, one.high) for one in estimates], float).T  # None becomes NaN
     known = np.isfinite(scale)
     seen, centre = [*scale[known], *low[known], *high[known], batch.sequences], [*scale[known], batch.sequences]
-    log_axis(axes, "y", (max(min(seen), min(centre) / 4) / 1.4, min(max(seen), 4 * max(centre)) * 1.4), short, most=8)
+    log_axis(axes, "y", (max(min(seen), min(centre) / 4) / 1.4, min(max(seen), 4 * max(centre)) * 1.4), two_digits, most=8)
     if len(estimates) <= 5:
         axes.errorbar(tokens, scale, (scale - low, high - scale), color=BLUE, fmt="o", markersize=6, capsize=4, linewidth=1.4)
     else:
         axes.fill_between(tokens, low, high, color=BLUE, alpha=0.18, linewidth=0)
         axes.plot(tokens, scale, color=BLUE, linewidth=1.8)
     axes.axhline(batch.sequences, color=VERMILION, linewidth=1.4, linestyle=DASHED)
-    named = [(float(batch.sequences), f"batch {short(batch.sequences)}", VERMILION)]
-    edge_labels(axes, [*named, *([(float(scale[-1]), f"noise scale {short(scale[-1])}", BLUE)] if known[-1] else [])])
+    named = [(float(batch.sequences), f"batch {two_digits(batch.sequences)}", VERMILION)]
+    edge_labels(axes, [*named, *([(float(scale[-1]), f"noise scale {two_digits(scale[-1])}", BLUE)] if known[-1] else [])])
     if not known.any():
         axes.text(0.5, 0.6, "it cannot be estimated yet", transform=axes.transAxes, ha="center", color=GREY, size=11)
     caption(axes, f"noise scale, sequences of {batch.block_size} tokens; the band is ± 2 standard errors")

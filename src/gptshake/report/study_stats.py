@@ -12,7 +12,7 @@ from typing import Any
 
 from gptshake.errors import RecordError
 from gptshake.estimate.formatting import counted
-from gptshake.estimate.lr_fit import CLIFF, NearOptimal, freedom_of, near_optimal_interval, noise, on_a_cliff
+from gptshake.estimate.lr_fit import CLIFF, NearOptimal, near_optimal_interval, on_a_cliff, seed_freedom, seed_sd
 from gptshake.estimate.significance import FEWEST, holm, one_sample
 from gptshake.record.index import is_number
 from gptshake.record.metrics import COLUMNS, read_columns
@@ -134,7 +134,7 @@ def incomplete(study: Rows) -> list[Rows]:
 def best(study: Rows) -> Best | None:
     """The winner: of the confirmation once it has finished, else of the trials that finished; None if there is none.
 
-    Where a second seed of the best and of its better neighbour measured the noise, the mean of both seeds decides between these two.
+    Where a second seed of the best and of its better neighbour measured the seed_sd, the mean of both seeds decides between these two.
     Only a point whose every fresh seed finished is confirmed, or the lucky seeds of an unstable point would win; one that
     diverged in its confirmation wins only if nothing else finished. A change that is compared with a base wins only if it is better
     beyond the noise; else the base stays.
@@ -294,7 +294,9 @@ def near_optimal(study: Rows, scale: Scale) -> NearOptimal | None:
     repeated, excluded = repeated_values(study), unstable(study)
     rows = [repeated.get(trial["number"], run_values(trial)) for trial in study["trials"] if trial["number"] not in excluded]
     rows += [run_values(row) for row in confirmation_rows(study)]
-    return near_optimal_interval(points, log=scale.log, sd=noise(rows), freedom=freedom_of(rows), runs=max(1, study.get("repeats") or 1))
+    return near_optimal_interval(
+        points, log=scale.log, sd=seed_sd(rows), freedom=seed_freedom(rows), runs=max(1, study.get("repeats") or 1)
+    )
 
 
 def interval_ends(study: Rows, scale: Scale, found: NearOptimal) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from gptshake.estimate.budget import Budget, micro_batch
 from gptshake.estimate.forecast import epochs_in_words, run_warnings, too_often
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.memory import Memory
-from gptshake.estimate.noise_scale import short as two_digits
+from gptshake.estimate.noise_scale import two_digits
 from gptshake.report.series import BLUE, INK, ORANGE, VERMILION
 from gptshake.report.study_text import quoted
 

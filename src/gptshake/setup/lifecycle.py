@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import hardware
 from gptshake.context import Context
-from gptshake.data.entropy import meaning, references
+from gptshake.data.entropy import loss_in_words, references
 from gptshake.data.store import Split, round_trip, unknown_warnings
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
@@ -284,7 +284,7 @@ def report_end(context: Context, summary: dict[str, float]) -> None:
     run.say(f"{how}: {' | '.join(part for part in parts if part)}")
     if run.info.get("trial") is None and "val/loss" in summary and not overfit:  # a trial is judged by its study
         scored = store.val.tokens()[: most and most * budget.micro_batch_size * budget.block_size + 1]
-        run.say(f"  {meaning(summary['val/loss'], references(store.train, scored, store.tokenizer.vocab_size))}")
+        run.say(f"  {loss_in_words(summary['val/loss'], references(store.train, scored, store.tokenizer.vocab_size))}")
     for name, path in (("record", run.path), ("curves", run.path / "plots" / "loss.png"), ("samples", run.path / "samples.md")):
         if Path(path).exists():
             run.say(f"  {name + ':':<9}{os.path.relpath(path)}")

@@ -18,7 +18,7 @@ from gptshake.data.store import TokenStore
 from gptshake.errors import TrainingError
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import duration
-from gptshake.estimate.lr_range import geometric, moves, smooth
+from gptshake.estimate.lr_range import active_range, geometric_rates, smooth
 from gptshake.processes import raised
 from gptshake.setup.costs import in_child
 from gptshake.setup.initial import initial_weights
@@ -50,7 +50,7 @@ def _range_tests(plan: tuple[DictConfig, TokenStore, Budget]) -> dict[str, Any]:
     """The quick ramp, then the repeats where its loss moved; in the child."""
     cfg, task = plan[0], plan[0].task
     set_torch(cfg)
-    quick_rates = geometric(task.low, task.high, task.steps // 2)
+    quick_rates = geometric_rates(task.low, task.high, task.steps // 2)
     progress = _Progress(len(quick_rates) + task.repeats * task.steps)
     try:
         quick = _ramp(plan, 0, quick_rates, progress)
@@ -59,8 +59,8 @@ def _range_tests(plan: tuple[DictConfig, TokenStore, Budget]) -> dict[str, Any]:
                 f"The loss is not finite after one step at a learning rate of {task.low:g}, so the rate is not the cause: "
                 "check init_from, or try trainer.precision=32-true."
             )
-        low, high = moves(quick_rates, smooth(quick)) or (task.low, task.high)
-        rates = geometric(low, high, task.steps)
+        low, high = active_range(quick_rates, smooth(quick)) or (task.low, task.high)
+        rates = geometric_rates(low, high, task.steps)
         losses = [_ramp(plan, repeat, rates, progress) for repeat in range(task.repeats)]
     finally:
         progress.console.clear()

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig
 
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import counted, short_count
-from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, Tokens, before_decay, planned_warmup, warmup_steps, warmup_tokens
+from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, TokenCount, before_decay, planned_warmup, warmup_steps, warmup_tokens
 from gptshake.record.run import Run
 from gptshake.setup.instantiate import make
 
@@ -19,7 +19,7 @@ LENGTHS = {"warmup": "nothing is warmed up", "cooldown": "the rate falls in the 
 TRANSFERS = 4  # factor in length to which the best rate was seen to stay: docs/benchmarks.md
 
 
-def warmup_of(cfg: DictConfig, total: int, tokens_per_step: int) -> Tokens | None:
+def warmup_of(cfg: DictConfig, total: int, tokens_per_step: int) -> TokenCount | None:
     """Tokens of warm-up that the config asks for; None without such an option."""
     return planned_warmup(make(cfg.scheduler), total, tokens_per_step, _beta2(cfg.optimizer))
 
@@ -35,7 +35,7 @@ def recorded_warmup(cfg: DictConfig, run: Run) -> float | None:
 def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
     """The schedule with a warm-up in tokens."""
     schedule: Any = make(cfg.scheduler)
-    return schedule if warmup is None else partial(schedule, warmup=Tokens(warmup))
+    return schedule if warmup is None else partial(schedule, warmup=TokenCount(warmup))
 
 
 def planned_schedule(cfg: DictConfig, budget: Budget) -> Schedule:

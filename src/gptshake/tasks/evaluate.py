@@ -22,7 +22,7 @@ from gptshake.context import Context
 from gptshake.data.corpus import Corpus, Say, open_corpus, progress
 from gptshake.data.split import Spans, SplitRule, whole
 from gptshake.data.store import spans_of
-from gptshake.data.stream import Stream, encoded
+from gptshake.data.stream import Stream, encode_documents
 from gptshake.errors import ConfigError, DataError, Unreachable
 from gptshake.estimate.evaluation import figures
 from gptshake.estimate.formatting import short_count
@@ -95,7 +95,7 @@ def evaluate(cfg: DictConfig, say: Say) -> list[dict[str, Any]]:
     names = text.corpus.ids(text.spans)
     about = {"text": text.label, "split": text.split, "stride": task.stride, "rolling": task.rolling, "documents": len(text.spans)}
     for candidate in candidates:
-        stream = encoded(text.corpus, text.spans, candidate.tokenizer, candidate.training, alone=task.rolling)
+        stream = encode_documents(text.corpus, text.spans, candidate.tokenizer, candidate.training, alone=task.rolling)
         for step, load in candidate.networks:
             row: dict[str, Any] = {"run": candidate.name, "step": step, "model": candidate.title}
             model = load().to(hardware.pick_device(cfg.trainer.accelerator)).eval()

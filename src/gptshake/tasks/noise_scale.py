@@ -16,7 +16,7 @@ from gptshake.config.overrides import recomposed
 from gptshake.context import Context
 from gptshake.errors import CheckpointError, RecordError
 from gptshake.estimate.formatting import counted
-from gptshake.estimate.noise_scale import LEAST, Measurement, running, sentence
+from gptshake.estimate.noise_scale import LEAST, Measurement, noise_scale_text, running_estimates
 from gptshake.files import expanded, refuse_links
 from gptshake.record.metrics import NOISE_SCALE, NoiseScaleWriter, read_measurements
 from gptshake.record.names import title_of
@@ -42,7 +42,7 @@ def run(context: Context) -> None:
     batch = batch_of(info)
     if (run_dir / NOISE_SCALE).exists():
         refuse_links(run_dir)
-        print(sentence(running(read_measurements(run_dir)), *batch))
+        print(noise_scale_text(running_estimates(read_measurements(run_dir)), *batch))
         _print_pictures(plot_noise_scale(run_dir))
         return
     found = _measure_checkpoints(recomposed(run_dir, spec.overrides), run_dir, task.passes)
@@ -53,8 +53,8 @@ def run(context: Context) -> None:
         for measurement in measurements:
             writer.add(measurement)
     writer.flush()
-    estimates = [running(measurements, memory=inf)[-1] for measurements in found]
-    print(sentence(estimates, *batch))
+    estimates = [running_estimates(measurements, memory=inf)[-1] for measurements in found]
+    print(noise_scale_text(estimates, *batch))
     if estimates[-1].scale is None:
         print(f"More passes make it surer: task.passes={4 * task.passes}.")
     _print_pictures(draw_noise_scale(estimates, batch, title_of(info), folder))

@@ -44,7 +44,7 @@ def run(context: Context) -> None:
         path = instantiate.chosen_run(cfg)
         prompts = _prompts(task)
         model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
-    from gptshake.training.sampling import continued
+    from gptshake.training.sampling import continuation
 
     device = hardware.pick_device(cfg.trainer.accelerator)
     model.to(device)
@@ -52,7 +52,7 @@ def run(context: Context) -> None:
     stop: Any = OmegaConf.to_container(OmegaConf.create([task.stop] if isinstance(task.stop, str) else list(task.stop or [])))
 
     def write(prompt: str, seed: int, *, echo: bool = True) -> Iterator[str]:
-        return continued(model, tokenizer, prompt, stop=stop, echo=echo, seed=seed, **options)
+        return continuation(model, tokenizer, prompt, stop=stop, echo=echo, seed=seed, **options)
 
     if task.interactive:
         _talk(cfg.seed, write)

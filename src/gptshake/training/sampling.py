@@ -10,7 +10,7 @@ from gptshake.model.gpt import GPT
 from gptshake.tokenizer.protocol import Tokenizer, texts
 
 
-def continued(
+def continuation(
     model: GPT, tokenizer: Tokenizer, prompt: str, *, stop: Sequence[str] = (), echo: bool = True, **options: Any
 ) -> Iterator[str]:
     """The prompt as the model reads it, unless ``echo`` is false, and what it writes on up to the first of the texts ``stop``; together one text.
@@ -22,11 +22,11 @@ def continued(
     drawn = stream(model, start, **options)
     parts, before = texts(tokenizer, (int(token) for part in (ids, drawn) for token in part)), len(tokenizer.decode(ids))
     if stop:
-        parts = until(parts, stop, before)
-    return parts if echo else behind(parts, before)
+        parts = until_stop(parts, stop, before)
+    return parts if echo else skip_characters(parts, before)
 
 
-def behind(parts: Iterator[str], n: int) -> Iterator[str]:
+def skip_characters(parts: Iterator[str], n: int) -> Iterator[str]:
     """What comes after the first n characters."""
     for part in parts:
         if rest := part[n:]:
@@ -34,7 +34,7 @@ def behind(parts: Iterator[str], n: int) -> Iterator[str]:
         n = max(0, n - len(part))
 
 
-def until(parts: Iterator[str], stop: Sequence[str], after: int = 0) -> Iterator[str]:
+def until_stop(parts: Iterator[str], stop: Sequence[str], after: int = 0) -> Iterator[str]:
     """The parts up to the first of the texts ``stop`` that begins after so many characters; what may be its beginning is held back."""
     held = ""
     for part in parts:

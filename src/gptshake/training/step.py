@@ -17,7 +17,7 @@ from gptshake.distributed import ALONE, Ranks
 from gptshake.errors import first_line
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
-from gptshake.optim.schedule import Factors, Schedule, bare
+from gptshake.optim.schedule import Factors, Schedule, unwrapped
 from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
@@ -51,7 +51,7 @@ class Step:
         self.beta1: float | None = None  # likewise, where the schedule moves it
         self.optimizer: torch.optim.Optimizer
         self.scaler: torch.amp.GradScaler | None = None  # the loss scale of 16-mixed
-        self._make_optimizer, self._schedule, self._factors = optimizer, bare(schedule), Factors(1.0)
+        self._make_optimizer, self._schedule, self._factors = optimizer, unwrapped(schedule), Factors(1.0)
         self._seed, self._clip, self._precision, self._compile, self._say = seed, clip, precision, compile, say
         self._dropout = getattr(model.config, "dropout", 1.0) > 0  # not said: it may drop
         self._loss: Loss = model.loss

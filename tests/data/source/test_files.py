@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gptshake.data.source import streams
 from gptshake.data.source.files import TextFiles
-from gptshake.data.source.streams import decode_part, decoded, known_encoding
+from gptshake.data.source.streams import decode_part, decode_stream, known_encoding
 from gptshake.errors import DataError
 
 SEVERAL_ENCODINGS = [
@@ -96,7 +96,7 @@ def test_utf_8_is_not_read_as_wide_characters_which_without_a_mark_are(tmp_path:
 @given(st.binary(max_size=40))
 def test_latin_1_reads_any_bytes_without_a_mark(data: bytes) -> None:
     if not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        assert "".join(decoded(BufferedReader(BytesIO(data)), "latin-1", "x")).encode("latin-1") == data
+        assert "".join(decode_stream(BufferedReader(BytesIO(data)), "latin-1", "x")).encode("latin-1") == data
 
 
 def outcome(read: Callable[[], str]) -> str:
@@ -110,10 +110,10 @@ def outcome(read: Callable[[], str]) -> str:
     data=st.binary(max_size=30) | st.text(max_size=12).map(str.encode), chunk=st.integers(1, 7), encoding=st.sampled_from(SEVERAL_ENCODINGS)
 )
 def test_a_text_read_in_chunks_is_the_text_read_at_once_and_so_are_its_faults(data: bytes, chunk: int, encoding: str) -> None:
-    length, found = streams.marked(data[:4], encoding)
+    length, found = streams.byte_order_mark(data[:4], encoding)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "CHUNK", chunk)
-        in_chunks = outcome(lambda: "".join(decoded(BufferedReader(BytesIO(data)), encoding, "x")))
+        in_chunks = outcome(lambda: "".join(decode_stream(BufferedReader(BytesIO(data)), encoding, "x")))
     assert in_chunks == outcome(lambda: decode_part(data[length:], found, "x", length))
 
 

@@ -15,7 +15,7 @@ from pyarrow import parquet, table
 
 from gptshake.data.config import Selection
 from gptshake.data.source import hub
-from gptshake.data.source.hub import DatasetInfo, Hub, take
+from gptshake.data.source.hub import DatasetInfo, Hub, select
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError, Unreachable
 
@@ -89,7 +89,7 @@ SELECTIONS = st.builds(
 
 
 def taken(chosen: Selection, parts: list[list[str]], start: Position = START) -> list[Document]:
-    return list(take(chosen, lambda part: [(f"{part}:{n}", text) for n, text in enumerate(parts[part])], len(parts), start))
+    return list(select(chosen, lambda part: [(f"{part}:{n}", text) for n, text in enumerate(parts[part])], len(parts), start))
 
 
 def position_after(documents: list[Document]) -> Position:
@@ -113,7 +113,7 @@ def test_a_selection_keeps_its_limits_and_goes_on_wherever_it_was_stopped(chosen
 def test_spread_reads_a_few_of_very_many_shards_before_the_others() -> None:
     read: list[int] = []
     chosen = Selection(n_documents=128, order="spread")
-    documents = list(take(chosen, lambda part: read.append(part) or [(f"{part}:{n}", "x") for n in range(10)], 10_000))  # type: ignore[func-returns-value]
+    documents = list(select(chosen, lambda part: read.append(part) or [(f"{part}:{n}", "x") for n in range(10)], 10_000))  # type: ignore[func-returns-value]
     assert len(documents) == 128 and len(read) == 64 and max(read) > 9_000
 
 

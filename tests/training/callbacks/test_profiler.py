@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from gptshake.estimate.bottleneck import parts_of
 from gptshake.training.callbacks import profiler as module
 from gptshake.training.callbacks.profiler import Measured, Profiler, Timeline, part_of
+from gptshake.training.device import EVENTS
 
 
 class SlowLoader:
@@ -140,7 +140,7 @@ def test_on_a_gpu_the_stamps_are_events_of_its_stream(monkeypatch: pytest.Monkey
         def synchronize(self) -> None:
             Event.waited += 1
 
-    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setitem(EVENTS, "cuda", Event)
     line = Timeline("cuda", "logging/Profiler")
     line.end()
     line.begin("data")

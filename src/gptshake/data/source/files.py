@@ -24,7 +24,7 @@ from gptshake.data.clean import cleaning_version
 from gptshake.data.config import TextKeys
 from gptshake.data.source.formats import READERS, File, plain
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.data.source.streams import known_encoding, opened
+from gptshake.data.source.streams import known_encoding, open_stream
 from gptshake.errors import DataError
 from gptshake.files import expanded, sha256, sha256_text, write_atomic
 
@@ -80,7 +80,7 @@ class TextFiles(TextKeys):
         total, before = max(sum(sizes), 1), sum(sizes[: start.part])
         for part, (name, path) in list(enumerate(self._files.items()))[start.part :]:
             format, compression = suffixes(path.name)
-            with opened(path, compression) as (stream, raw):
+            with open_stream(path, compression) as (stream, raw):
                 file = File(name, path, raw, stream, compression, self.text_key, self.encoding, self.cleaning)
                 for document in READERS.get(format, plain)(file, start.inside if part == start.part else 0):
                     yield replace(document, part=part, share=min(1.0, (before + raw.tell()) / total))

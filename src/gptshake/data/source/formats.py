@@ -19,7 +19,7 @@ from typing import IO, Any
 from gptshake.console import visible
 from gptshake.data.source.mediawiki import Site, articles, prose
 from gptshake.data.source.protocol import Document
-from gptshake.data.source.streams import decode_part, decoded, marked
+from gptshake.data.source.streams import byte_order_mark, decode_part, decode_stream
 from gptshake.errors import DataError, first_line
 
 _ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
@@ -51,7 +51,7 @@ def plain(file: File, skip: int) -> Iterator[Document]:
     if skip:
         return
     held = ""
-    for chunk in decoded(file.stream, file.encoding, file.shown):
+    for chunk in decode_stream(file.stream, file.encoding, file.shown):
         if held:
             end = len(held) - held.endswith("\r")  # perhaps the first half of a CR LF
             yield Document(file.name, held[:end].replace("\r\n", "\n"), more=True)
@@ -76,7 +76,7 @@ def json_lines(file: File, skip: int) -> Iterator[Document]:
 
 def json_list(file: File, skip: int) -> Iterator[Document]:
     """One list of objects, of which memory holds one, and a megabyte of the file; ids as in ``json_lines``."""
-    text = _Window(decoded(file.stream, file.encoding, file.shown))
+    text = _Window(decode_stream(file.stream, file.encoding, file.shown))
     if text.next() != "[":
         raise DataError(
             f"{file.shown} is not a list of objects, [{{…}}, {{…}}]. A file with one object on each line is named .jsonl or .ndjson."
@@ -156,14 +156,14 @@ def id_of(row: Mapping[str, Any], otherwise: str) -> str:
     return str(value) if (isinstance(value, str) and value) or type(value) is int else otherwise
 
 
-def some_of(names: Mapping[str, Any] | list[str]) -> str:
+def listed_names(names: Mapping[str, Any] | list[str]) -> str:
     some = [visible(str(name)) for name in names]
     return ", ".join(some[:8]) + (f" and {len(some) - 8} more" if len(some) > 8 else "") if some else "none at all"
 
 
 def _lines(file: File) -> Iterator[tuple[int, str]]:
     """The lines with their numbers, counted from 1."""
-    length, encoding = marked(file.stream.peek(4)[:4], file.encoding)
+    length, encoding = byte_order_mark(file.stream.peek(4)[:4], file.encoding)
     offset = len(file.stream.read(length))
     if encoding == "utf-8":
         for number, line in enumerate(file.stream, 1):
@@ -182,7 +182,7 @@ def _lines(file: File) -> Iterator[tuple[int, str]]:
 
 def _document(row: dict[str, Any], number: int, where: str, file: File) -> Document:
     if file.text_key not in row:
-        raise DataError(f"{where} has no field {file.text_key}, but {some_of(row)}. Say which field is the text: data.text_key=…")
+        raise DataError(f"{where} has no field {file.text_key}, but {listed_names(row)}. Say which field is the text: data.text_key=…")
     return Document(id_of(row, f"{file.name}:{number}"), text_of(row[file.text_key], where, file.text_key))
 
 
@@ -242,7 +242,9 @@ def _columns(schema: Any, file: File) -> list[str]:
     if twice := next((name for name in (key, "id") if schema.names.count(name) > 1), None):
         raise DataError(f"{file.shown} has {schema.names.count(twice)} columns named {visible(twice)}. Give each a name of its own.")
     if key not in schema.names:
-        raise DataError(f"{file.shown} has no column {key}, but {some_of(schema.names)}. Say which column is the text: data.text_key=…")
+        raise DataError(
+            f"{file.shown} has no column {key}, but {listed_names(schema.names)}. Say which column is the text: data.text_key=…"
+        )
     if kind(key) != "text":
         raise DataError(f"The column {key} of {file.shown} is {schema.field(key).type}, not text. Name another with data.text_key=…")
     return [key, "id"] if key != "id" and "id" in schema.names and kind("id") != "other" else [key]

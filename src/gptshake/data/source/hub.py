@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from gptshake.data.config import HubKeys, Selection
 from gptshake.data.source.files import content_hash, is_hidden
-from gptshake.data.source.formats import id_of, some_of, text_of
+from gptshake.data.source.formats import id_of, listed_names, text_of
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.errors import DataError, GptshakeError, Unreachable, first_line
 from gptshake.files import expanded
@@ -29,7 +29,7 @@ SHUFFLED, SHUFFLED_CHARACTERS = 10_000, 64 << 20  # documents that are shuffled 
 Rows = Iterable[tuple[str, str]]  # ids and texts
 
 
-def take(
+def select(
     chosen: Selection, read: Callable[[int], Rows], n_parts: int, start: Position = START, total: int | None = None
 ) -> Iterator[Document]:
     """The documents of a selection after ``start``.
@@ -42,7 +42,12 @@ def take(
         start: where to resume; documents' parts are counted in the order of reading.
         total: documents in all parts, if known; for their ``share``.
     """
-    order, n_sharing = _in_order(chosen, n_parts)
+    order, n_sharing = list(range(n_parts)), 0  # parts in the order of reading, and how many of the first share the limits evenly
+    if chosen.order == "shuffle":
+        order = random.Random(chosen.order_seed).sample(order, n_parts)
+    elif chosen.order == "spread" and (chosen.n_documents is not None or chosen.max_bytes is not None):
+        sharing_parts = list(dict.fromkeys(number * n_parts // SPREAD_PARTS for number in range(SPREAD_PARTS)))
+        order, n_sharing = sharing_parts + sorted({*order} - {*sharing_parts}), len(sharing_parts)
     expected = min((n for n in (chosen.n_documents, total) if n), default=None)
     documents, n_bytes = start.documents, start.n_bytes
     for part in range(start.part, n_parts):
@@ -70,16 +75,6 @@ def take(
         documents, n_bytes = documents + count, n_bytes + size
         if full and sharing == 1:
             return
-
-
-def _in_order(chosen: Selection, n: int) -> tuple[list[int], int]:
-    """The shards in the order of reading, and how many of the first of them share the limits evenly."""
-    if chosen.order == "shuffle":
-        return random.Random(chosen.order_seed).sample(range(n), n), 0
-    if chosen.order == "first" or (chosen.n_documents is None and chosen.max_bytes is None):
-        return list(range(n)), 0
-    sharing = list(dict.fromkeys(number * n // SPREAD_PARTS for number in range(SPREAD_PARTS)))
-    return sharing + sorted({*range(n)} - {*sharing}), len(sharing)
 
 
 def _stretches(rows: Rows, seed: str) -> Iterator[list[tuple[str, str]]]:
@@ -116,7 +111,7 @@ class DatasetInfo(NamedTuple):
 class Hub(HubKeys):
     """Documents of a data set; what a revision means is asked for once and kept in the record. DataError if no data set is named.
 
-    The selection is that of ``take``, whose parts are shards, or row groups of Parquet if there are few shards.
+    The selection is that of ``select``, whose parts are shards, or row groups of Parquet if there are few shards.
     """
 
     cache: str | None = None  # folder for remembered hashes, of a local folder
@@ -163,7 +158,7 @@ class Hub(HubKeys):
         try:
             rows = self._open()
             split = (rows.info.splits or {}).get("train")
-            yield from take(self, lambda shard: self._read(rows, shard), rows.num_shards, start, split.num_examples if split else None)
+            yield from select(self, lambda shard: self._read(rows, shard), rows.num_shards, start, split.num_examples if split else None)
         except GptshakeError:
             raise
         except Exception as error:  # httpx, fsspec, datasets and the hub's client each have an error tree of their own
@@ -180,7 +175,7 @@ class Hub(HubKeys):
     def _read(self, rows: Any, shard: int) -> Rows:
         for number, row in enumerate(rows.shard(rows.num_shards, shard)):
             if self.text_key not in row:
-                raise DataError(f"{self._name} has no column {self.text_key}, but {some_of(row)}. Name the text's: data.text_key=…")
+                raise DataError(f"{self._name} has no column {self.text_key}, but {listed_names(row)}. Name the text's: data.text_key=…")
             row_id = f"{shard}:{number}"
             yield id_of(row, row_id), text_of(row[self.text_key], f"{self._name}, row {row_id},", self.text_key)
 

@@ -93,9 +93,8 @@ def _article(page: ElementTree.Element, prefix: str, text: str, names: dict[str,
     return Page(page.findtext(f"{prefix}id", ""), title, text)
 
 
-def prose(pages: Iterable[Page], skip: int, *, parallel: bool, site: Site | None = None) -> Iterator[tuple[str, str]]:
+def prose(pages: Iterable[Page], skip: int, *, parallel: bool, site: Site) -> Iterator[tuple[str, str]]:
     """Ids and readable text of the pages of ``articles`` after the first ``skip``, in their order; if worth it, cleaned by all cores."""
-    site = site or Site()
     work = ((site, chunk) for chunk in _chunks(islice(pages, skip, None), _CHUNK if parallel else 0))
     return chain.from_iterable(in_order(_clean, work, logical_cores()) if parallel else map(_clean, work))
 

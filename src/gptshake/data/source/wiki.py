@@ -17,7 +17,7 @@ from gptshake.data.config import WikiKeys
 from gptshake.data.source.hub import Hub
 from gptshake.data.source.mediawiki import Site, articles, prose
 from gptshake.data.source.protocol import START, Document, Position
-from gptshake.data.source.streams import opened
+from gptshake.data.source.streams import open_stream
 from gptshake.errors import ConfigError, DataError, Unreachable
 from gptshake.files import package_folder, sha256
 
@@ -56,7 +56,7 @@ class Excerpt:
             raise DataError(
                 f"{folder / FILE} is not the excerpt this version was written for (its SHA-256 differs): pip install gensim==4.4.0."
             )
-        with opened(folder / FILE, ".bz2") as (stream, _):
+        with open_stream(folder / FILE, ".bz2") as (stream, _):
             site = Site(self._cleaning)
             for id, text in prose(islice(articles(stream, site=site), self._n), start.inside, parallel=False, site=site):
                 yield Document(id, text)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gptshake.errors import ConfigError
-from gptshake.estimate.noise_scale import Measurement, running, sentence
+from gptshake.estimate.noise_scale import Measurement, noise_scale_text, running_estimates
 from gptshake.record.metrics import NoiseScaleWriter, read_measurements
 from gptshake.training.device import fork_rng, to_device
 from gptshake.training.module import GPTModule
@@ -81,8 +81,8 @@ class NoiseScale(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         self._write(pl_module)
-        estimates = running(read_measurements(pl_module.context.run.path))
-        pl_module.context.run.say(sentence(estimates, pl_module.budget.batch_size, pl_module.budget.block_size))
+        estimates = running_estimates(read_measurements(pl_module.context.run.path))
+        pl_module.context.run.say(noise_scale_text(estimates, pl_module.budget.batch_size, pl_module.budget.block_size))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
         self._write(pl_module)

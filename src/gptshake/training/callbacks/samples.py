@@ -14,7 +14,7 @@ from gptshake.tokenizer.protocol import Tokenizer
 from gptshake.tokenizer.unknown import as_read
 from gptshake.training.callbacks.metrics import not_finite
 from gptshake.training.module import GPTModule
-from gptshake.training.sampling import continued
+from gptshake.training.sampling import continuation
 
 
 class Samples(pl.Callback):
@@ -65,7 +65,7 @@ class Samples(pl.Callback):
         try:
             with SIGNALS.immediate() if context.ranks.size == 1 else nullcontext():
                 for prompt in self.prompts:
-                    written = continued(module.model, tokenizer, prompt, n_tokens=self.n_tokens, seed=0, **self.how)
+                    written = continuation(module.model, tokenizer, prompt, n_tokens=self.n_tokens, seed=0, **self.how)
                     texts.append(redact("".join(written)))  # a prompt may hold anything
         except TrainingError as error:
             raise TrainingError(not_finite(context.row, "output of the network") if step else str(error)) from error
