@@ -15,7 +15,7 @@ BUDGET = {"tokens": 10_000, "steps": 100, "tokens_per_step": 100}
 
 def at_work(path: Path, id: str, steps: int, **fields: object) -> Entry:
     run = Run.create(path, id=id, name=f"20261124-0031-tiny-{id}", task="train", config_yaml="seed: 1\n", overrides=[], budget=BUDGET)
-    run.start_session({})
+    run.begin_session({})
     for step in range(1, steps + 1):
         run.append_row({"step": step, "train/tokens": 100 * step, "train/loss": 4.0 - step / 100, "time": run.info["started"] + step})
     run.flush()

@@ -142,12 +142,9 @@ class TokenStore:
 def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, cache: Path, verify: bool = False, say: Say) -> TokenStore:
     """The token store of a source, built if it is not yet in ``cache`` or does not match its manifest any more.
 
-    Args:
-        source, trainer: of the documents, and of the tokenizer, which is made from the training split.
-        rule: which text is for training, validation and test.
-        cache: folder of all stores and corpora.
-        verify: compare every byte with its checksum; else all of it up to 64 MB, and of more as much (see ``files.damage``).
-        say: prints a line; called while building, never for a store that is there.
+    The tokenizer is made from the training split. ``verify`` compares every byte with its checksum; else all of it up to 64 MB, and of more as
+    much (see ``files.damage``). ``say`` is called while building, never for a store that is there.
+
     Raises:
         DataError: if there is no text, or too little for a split.
         Unreachable: if the source is on a hub that does not answer.

@@ -79,7 +79,7 @@ def seed_sd(values: Sequence[Sequence[float]]) -> float | None:
 
 
 def seed_freedom(values: Sequence[Sequence[float]]) -> int:
-    """Degrees of freedom with which ``noise`` is measured."""
+    """Degrees of freedom with which ``seed_sd`` is measured."""
     return sum(len(point) - 1 for point in values if point)
 
 

@@ -21,17 +21,10 @@ def adamw(
     embedding_lr_mult: float = 1.0,
     groups: Sequence[Mapping[str, Any]] = (),
 ) -> "torch.optim.AdamW":
-    """AdamW with decay on matrices only; defaults of GPT-3 (Brown et al. 2020, appendix B).
+    """AdamW with decay on matrices only; defaults of GPT-3 (Brown et al. 2020, appendix B). conf/optimizer/adamw.yaml describes the options.
 
-    Every group has a peak of its own. A schedule multiplies the peaks, so groups that differ keep their ratio.
+    The parameters lie where they will be trained. Every group has a peak of its own, which a schedule multiplies, so groups keep their ratio.
 
-    Args:
-        named_parameters: on the device on which they will be trained.
-        lr: peak learning rate.
-        beta1: memory of the gradient.
-        beta2: memory of its square.
-        eps: added to the root of the second moment.
-        weight_decay: decoupled, so a step shrinks a matrix by lr x weight_decay.
     Raises:
         ConfigError: a rule that fits nothing, or a value that AdamW refuses.
     """

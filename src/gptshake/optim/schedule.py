@@ -36,19 +36,16 @@ Length = float | str  # below 1 a fraction of the run, from 1 on tokens; or ``au
 
 
 def auto_warmup(total: int, tokens_per_step: int, beta2: float | None, *, before: float = inf) -> TokenCount:
-    """Length of ``warmup: auto``: four times the 2 / (1 - beta2) steps that Adam's second moment needs, at most 30 % of the run.
+    """Length of ``warmup: auto`` in whole steps: four times the 2 / (1 - beta2) that Adam's second moment needs, at most 30 % of the run.
 
     Sources: Ma and Yarats 2021, section 5, whose 2 / (1 - beta2) steps are the least; Kalra and Barkeshli 2024: a longer warm-up makes higher
     rates usable, which is what four times as many steps gained here; Brown et al. 2020, appendix B, for the 375e6 tokens, which count where
-    they are more and fit.
+    they are more and fit. A run of three steps or fewer has none.
 
     Args:
-        total: tokens of the run.
-        tokens_per_step: of its own batch.
+        total, tokens_per_step: tokens of the run, and of a step of its own batch.
         beta2: of the optimizer; None if it has none: as many steps as with 0.95.
         before: tokens within which it must end (``before_decay``), of which it takes half at most.
-    Returns:
-        Tokens of whole steps; none in a run of three steps or fewer.
     """
     longest = int(min(LONGEST_WARMUP * total, before / 2) / tokens_per_step + 1e-9)
     steps = min(STEPS_TIMES * ceil(round(2 / (1 - (USUAL_BETA2 if beta2 is None else beta2)), 6)), longest)
@@ -99,17 +96,13 @@ def _options(schedule: Schedule) -> dict[str, Any]:
 
 
 def gpt3(tokens: int, total: int, *, warmup: Length = "auto", decay: Length = "auto", floor: float = 0.1) -> Factors:
-    """Linear warm-up, cosine to ``floor`` at ``decay``, then flat.
+    """Linear warm-up, cosine to ``floor`` at ``decay``, then flat, after so many ``tokens`` (> 0) of a run of ``total``.
 
     Source: Brown et al. 2020, appendix B (375e6 tokens of warm-up, cosine to 10 % at 260e9 of 300e9). In shorter runs it keeps its shape.
 
-    Args:
-        tokens: tokens seen after the step; > 0.
-        total: tokens of the whole run.
-        warmup: below 1 a fraction of the run, from 1 on tokens; ``auto``: the paper's 375e6, at most
-            1 % of the run; a run decides it by ``planned_warmup`` instead, which knows the steps.
-        decay: where the floor is reached, likewise, counted from the start of the run; ``auto``: 260/300 of the run.
-        floor: fraction of the peak, from 0 to 1.
+    A length below 1 is a fraction of the run, from 1 on tokens; ``auto`` is 260/300 of the run for the decay, and the paper's 375e6 for the
+    warm-up, at most 1 % of the run (a run decides it by ``planned_warmup`` instead, which knows the steps).
+
     Raises:
         ConfigError: a value out of its range, or a warm-up that does not end before the decay does.
     """
@@ -139,16 +132,8 @@ def linear(tokens: int, total: int, *, warmup: Length = "auto", floor: float = 0
 def wsd(tokens: int, total: int, *, warmup: Length = "auto", cooldown: float = 0.4, shape: str = "sqrt", floor: float = 0.0) -> Factors:
     """Warm-up, stable, decay: the peak for most of the run, then down; a longer run goes on from before the cooldown.
 
-    Sources: Hu et al. 2024 (MiniCPM, section 4); Hägele et al. 2024, equation 1 and the 1-sqrt shape of section 4.
-
-    Args:
-        tokens: tokens seen after the step; > 0.
-        total: tokens of the whole run.
-        cooldown: length of the decay at the end of the run, likewise.
-        shape: ``linear``, or ``sqrt``: 1 - sqrt(share of the cooldown that is over).
-        floor: fraction of the peak at the end, from 0 to 1.
-    Raises:
-        ConfigError: a value out of its range, or a warm-up that does not end before the cooldown begins.
+    Sources: Hu et al. 2024 (MiniCPM, section 4); Hägele et al. 2024, equation 1 and the 1-sqrt shape of section 4. Arguments as in ``gpt3``;
+    ``cooldown`` is the length of the decay at the end, ``shape`` linear, or sqrt: 1 - sqrt(share of the cooldown that is over).
     """
     if shape not in ("linear", "sqrt"):
         raise ConfigError(f"scheduler.shape={shape} is not known: write linear or sqrt.")
@@ -172,16 +157,8 @@ def one_cycle(
 ) -> Factors:
     """Half a cosine up to the peak and half a cosine down, beta1 the other way round (Smith 2018; torch's OneCycleLR).
 
-    Args:
-        tokens: tokens seen after the step; > 0.
-        total: tokens of the whole run.
-        pct_start: fraction of the run at which the peak is reached; between 0 and 1, both excluded.
-        div_factor: the rate starts at peak / div_factor; >= 1.
-        final_div_factor: the rate ends at the *initial* rate / final_div_factor, as torch has it; >= 1.
-        beta1_max: at the start and the end.
-        beta1_min: at the peak.
-    Raises:
-        ConfigError: a value out of its range.
+    The peak is reached at the fraction ``pct_start`` of the run. The rate starts at peak / div_factor and ends at that *initial* rate /
+    final_div_factor, as torch has it; beta1 is ``beta1_max`` at the start and the end.
     """
     if not 0 < pct_start < 1:
         raise ConfigError(f"scheduler.pct_start={pct_start} is not inside the run: write a fraction between 0 and 1, such as 0.3.")

@@ -20,18 +20,9 @@ def sgd(
     embedding_lr_mult: float = 1.0,
     groups: Sequence[Mapping[str, Any]] = (),
 ) -> "torch.optim.SGD":
-    """Stochastic gradient descent with momentum (Polyak 1964; Nesterov's form after Sutskever et al. 2013).
+    """Stochastic gradient descent with momentum (Polyak 1964; Nesterov's form after Sutskever et al. 2013); arguments as in ``adamw``.
 
-    A schedule that moves beta1 moves the momentum here.
-
-    Args:
-        named_parameters: on the device on which they will be trained.
-        lr: peak learning rate.
-        momentum: memory of the gradient; 0 for none.
-        nesterov: whether the gradient looks one step ahead.
-        weight_decay: added to the gradient (coupled, unlike AdamW's), on matrices only.
-    Raises:
-        ConfigError: a rule that fits nothing, or a value that SGD refuses.
+    A schedule that moves beta1 moves the momentum here; the decay is added to the gradient (coupled, unlike AdamW's).
     """
     from torch.optim import SGD
 

@@ -44,8 +44,8 @@ class RunLock:
     def heartbeat(self, step: int, value: float | None = None) -> None:
         """Show that the run is alive, after so many steps and with this validation loss; call it as often as you like, it seldom writes."""
         if time.monotonic() - self._written >= HEARTBEAT_SECONDS:
-            beat = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value}
-            write_atomic(self._path / _HEARTBEAT, json.dumps(beat))
+            now = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value}
+            write_atomic(self._path / _HEARTBEAT, json.dumps(now))
             self._written = time.monotonic()
 
     def stop_requested(self) -> str | None:
@@ -86,9 +86,9 @@ def is_asked_to_stop(path: Path) -> bool:
 def read_heartbeat(path: Path) -> dict[str, Any] | None:
     """The last heartbeat: pid, host, time, step, value; None if there is none that can be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        beat = json.loads(read_text(path / _HEARTBEAT, _LARGEST))
-        if isinstance(beat, dict) and {"pid", "host"} <= beat.keys() and isinstance(beat.get("time"), int | float):
-            return beat
+        last = json.loads(read_text(path / _HEARTBEAT, _LARGEST))
+        if isinstance(last, dict) and {"pid", "host"} <= last.keys() and isinstance(last.get("time"), int | float):
+            return last
     return None
 
 
@@ -100,5 +100,5 @@ def is_alive(path: Path) -> bool:
     """
     if is_locked(path / _LOCK):
         return True
-    beat = read_heartbeat(path) if (path / _LOCK).exists() else None
-    return beat is not None and beat["host"] != socket.gethostname() and time.time() - beat["time"] < STALE_SECONDS
+    last = read_heartbeat(path) if (path / _LOCK).exists() else None
+    return last is not None and last["host"] != socket.gethostname() and time.time() - last["time"] < STALE_SECONDS

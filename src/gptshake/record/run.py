@@ -83,7 +83,7 @@ class Run:
             self.info["seal"] = _seal(self.info)
         write_atomic(self.path / "run.json", json.dumps(self.info, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def start_session(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
+    def begin_session(self, git: Mapping[str, Any], price_per_hour: float | None = None) -> None:
         """Note the start of a session, the first or one after a resume."""
         row, before = self.last_row(), self.info.get("sittings", [])
         own = before and row.get("step", 0) > (before[-1].get("from_step") or 0)  # rows of an earlier session say nothing of the last

@@ -52,7 +52,7 @@ def open_run(context: Context) -> Run:
     cfg, spec = context.config, context.spec
     run = context.run = _resume(context) if spec.resumes else _create(context)
     run.update(devices={"count": cfg.trainer.devices, "strategy": cfg.trainer.get("strategy") if cfg.trainer.devices > 1 else None})
-    run.start_session(spec.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
+    run.begin_session(spec.provenance.get("git", {}), cfg.trainer.get("price_per_hour"))
     if spec.resumes:
         _report_other_code(context)
     return run
