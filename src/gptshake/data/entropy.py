@@ -36,14 +36,10 @@ def counts(tokens: TokenStream, vocab_size: int, limit: int | None = None) -> np
 
 
 def entropies(tokens: TokenStream, vocab_size: int) -> dict[str, float]:
-    """Entropies of a stream, in nats per token.
+    """Entropies of a stream of ids below ``vocab_size``, n >= 2, in nats per token.
 
-    Args:
-        tokens: ids below ``vocab_size``, n >= 2.
-        vocab_size: number of ids.
-    Returns:
-        ``uniform`` = ln V; ``unigram`` = H(x_t), of all tokens; ``bigram`` = H(x_t | x_{t-1}), over neighbouring pairs of all
-        tokens, or of ``PAIRS`` of them in evenly spread windows.
+    ``uniform`` = ln V; ``unigram`` = H(x_t), of all tokens; ``bigram`` = H(x_t | x_{t-1}), over neighbouring pairs of all tokens, or of
+    ``PAIRS`` of them in evenly spread windows.
     """
 
     def entropy(found: npt.NDArray[Any]) -> float:
@@ -59,11 +55,9 @@ def entropies(tokens: TokenStream, vocab_size: int) -> dict[str, float]:
 def references(train: TokenStream, held_out: TokenStream, vocab_size: int) -> dict[str, float]:
     """What frequencies counted in the training text reach on another text, in nats per token of that one: a loss to compare with.
 
-    Args:
-        train, held_out: ids below ``vocab_size``, n >= 2 each; of a long ``held_out`` evenly spread windows are read.
-    Returns:
-        ``uniform`` = ln V; ``unigram``, each token counted once more than it occurs; ``bigram``, smoothed with the unigram by as much as
-        a token has different followers (Witten and Bell 1991). Training pairs are counted as in ``entropies``.
+    Both are ids below ``vocab_size``, n >= 2 each; of a long ``held_out`` evenly spread windows are read. ``uniform`` = ln V; ``unigram``: each
+    token counted once more than it occurs; ``bigram``: smoothed with the unigram by as much as a token has different followers (Witten and
+    Bell 1991). Training pairs are counted as in ``entropies``.
     """
     of_token = counts(train, vocab_size) + 1
     unigram = of_token / of_token.sum()

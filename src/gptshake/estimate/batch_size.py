@@ -31,13 +31,9 @@ class Tried:
 
 
 def next_size(tried: Sequence[Tried], batch: int, *, most: int | None = None, saturates: bool) -> int | None:
-    """The size to try next; None when enough is known.
+    """The size to try next, none above ``most``; None when enough is known.
 
-    Args:
-        tried: so far, in any order.
-        batch: sequences of a step on one device.
-        most: no size above it is wanted.
-        saturates: also stop where two doublings in a row have brought no speed.
+    ``batch`` are the sequences of a step on one device; with ``saturates`` it also stops where two doublings in a row have brought no speed.
     """
     if not tried:
         return 1

@@ -73,14 +73,10 @@ def active_range(rates: Curve, losses: Curve) -> tuple[float, float] | None:
 
 
 def rules(rates: Curve, losses: Curve, n_steps: int | None = None) -> Rules | None:
-    """What every rule reads off one curve; None where the loss does not fall.
+    """What every rule reads off one curve of rising rates and smoothed losses; None where the loss does not fall.
 
-    Points at both ends are left out, and everything from the first loss that is not finite on.
-
-    Args:
-        rates: rising.
-        losses: smoothed, one per rate as far as the ramp went.
-        n_steps: of the whole ramp, if the curve was cut short.
+    Points at both ends of the ``n_steps`` of a ramp that may have been cut short are left out, and everything from the first loss that is not
+    finite on.
     """
     first = (n_steps or len(rates)) // FIRST
     end = min(len(losses) - LAST, next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses)))

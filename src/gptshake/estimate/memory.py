@@ -60,12 +60,9 @@ def checkpoint_bytes(model: Costs) -> int:
 def largest_micro_batch(model: Costs, *, memory_bytes: int, max_flops: float, value_bytes: int = 2, on_cpu: bool = False) -> int:
     """The most sequences that one forward and backward pass should hold: what memory allows, and no more work than ``max_flops``.
 
-    The bound on work keeps a pass short, so that a slow machine shows progress and answers Ctrl-C. A device saturates well below it.
-    Never less than 1: whether a single sequence fits is found out by running. A bound that the model does not know is no bound.
-
-    Args:
-        memory_bytes: of the device, of which ``MEMORY_SHARE`` is used.
-        max_flops: FLOPs of one pass; a constant, not a measurement, so that equal commands make equal plans.
+    The bound on work keeps a pass short, so that a slow machine shows progress and answers Ctrl-C; it is a constant, not a measurement, so that
+    equal commands make equal plans. A device saturates well below it. Never less than 1: whether a single sequence fits is found out by
+    running. A bound that the model does not know is no bound.
     """
     none, one = (train_memory(model, size, value_bytes=value_bytes, on_cpu=on_cpu) for size in (0, 1))
     bounds, flops = [], model.flops_per_token()

@@ -22,21 +22,13 @@ HELD = 64  # losses that stay on the device before they are read, so that it is 
 @torch.no_grad()
 def evaluate(
     model: GPT,
-    batches: Iterable[Tensor],
+    batches: Iterable[Tensor],  # token ids (rows, T + 1), int64
     *,
-    most: int | None = None,
-    between: Callable[[], None] = lambda: None,
-    ranks: Ranks = ALONE,
+    most: int | None = None,  # of the batches, from the first on; None: all
+    between: Callable[[], None] = lambda: None,  # called before every batch (a heartbeat, a question for signals)
+    ranks: Ranks = ALONE,  # that share the batches, and all learn the result
 ) -> tuple[float, int]:
-    """Score every target in ``batches``: mean loss in nats per token, and how many targets.
-
-    Args:
-        model: the network; its training mode is restored afterwards.
-        batches: token ids (rows, T + 1), int64.
-        most: of the batches, from the first on; None: all.
-        between: called before every batch (a heartbeat, a question for signals).
-        ranks: that share the batches, and all learn the result.
-    """
+    """Score every target in ``batches``: mean loss in nats per token, and how many targets; the model's mode is restored."""
     was_training, device = model.training, next(model.parameters()).device
     total, tokens = 0.0, 0
     held: list[Tensor] = []
@@ -62,10 +54,7 @@ def evaluate(
 def token_losses(model: GPT, ids: Ints, windows: Ints) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.floating[Any]]]]:
     """Of every scored token its position in ``ids``, the length of its context, and its loss in nats; some windows at a time, shape (n,) each.
 
-    Args:
-        model: in evaluation mode.
-        ids: shape (n_tokens,).
-        windows: rows (begin, scored, end): the tokens begin to end - 1 are read, the tokens scored + 1 to end are scored.
+    The model is in evaluation mode, ``ids`` has the shape (n_tokens,), and ``windows`` are those of ``data.stream.scoring_windows``.
     """
     device = next(model.parameters()).device
     rows = max(1, min(ROWS, LOGITS // (model.config.block_size * (model.config.vocab_size or 1))))

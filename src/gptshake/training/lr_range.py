@@ -27,21 +27,13 @@ def ramp(rates: Sequence[float], tokens_per_step: int, *, lr: float, beta1: floa
 
 
 def range_test(
-    step: Step,
-    batches: Iterable[Tensor],
-    held_out: Sequence[Tensor],
-    steps: int,
-    report: Callable[[int, float], None] = lambda number, loss: None,
+    step: Step,  # with a ``ramp`` for its schedule, its network on the device where it shall train; spoilt afterwards
+    batches: Iterable[Tensor],  # micro-batches of the training split, (rows, block_size + 1) each
+    held_out: Sequence[Tensor],  # likewise of the validation split
+    steps: int,  # rates of the ramp
+    report: Callable[[int, float], None] = lambda number, loss: None,  # gets every step's number, from 1, and loss
 ) -> list[float]:
-    """Held-out loss after each of the steps, in nats per token, as far as it goes: the last one may be a divergence.
-
-    Args:
-        step: with a ``ramp`` for its schedule, its network on the device where it shall train; spoilt afterwards.
-        batches: micro-batches of the training split, (rows, block_size + 1) each.
-        held_out: likewise of the validation split.
-        steps: rates of the ramp.
-        report: gets every step's number, from 1, and loss.
-    """
+    """Held-out loss after each of the steps, in nats per token, as far as it goes: the last one may be a divergence."""
     step.budget = replace(step.budget, steps=steps)
     source = iter(batches)
     losses: list[float] = []
