@@ -227,11 +227,14 @@ def test_a_batch_that_is_better_at_equal_time_is_said(rows: SimpleNamespace) -> 
     assert at_equal_time(plane(rows, (16, 8), (2.3, 2.4)), {0: [curve], 1: [curve]}) == []
 
 
-def test_the_answer_is_bound_to_its_tokens(line: Make) -> None:
+def test_the_answer_is_bound_to_its_tokens(line: Make, grid: Make) -> None:
     assert said(line(), "valid") == "This is valid for 1.2M tokens: longer runs may need another value."
     cut = said(line() | {"schedule": "wsd, warm-up 37 steps, 30 % of the run"}, "valid")
     assert cut == "This is valid for 1.2M tokens (wsd, warm-up 37 steps, 30 % of the run): a longer warm-up allows a higher rate."
     assert "1.2M tokens (cosine, warm-up 5 steps): longer" in said(line() | {"schedule": "cosine, warm-up 5 steps"}, "valid")
+    whole = {"schedule": "wsd, warm-up 160 steps, 27 % of the run"}
+    assert "of the run): within a factor of 4 in length the best rate was seen to carry." in said(line() | whole, "valid")
+    assert "of the run): longer runs may need another value." in said(grid() | whole, "valid")
     study = line(tokens=300_000)  # the length itself was swept
     assert "valid for 1.2M tokens" in said(study, "valid")
     for run in [run for trial in study["trials"] for run in trial["runs"]]:

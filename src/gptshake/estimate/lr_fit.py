@@ -15,6 +15,7 @@ from gptshake.estimate.significance import ASSUMED_SD, FEWEST, LEAST_SD, least_d
 ASSUMED_FREEDOM = 2  # degrees of freedom for which the assumption counts where some were measured
 CLIFF = 0.05  # of the loss: what a neighbour is worse by if it may stand on a cliff, which can begin anywhere before it
 NARROWEST = 0.25  # half a width in units of log2 below which no interval is claimed
+TRANSFERS = 4  # factor in length within which the best rate was seen to stay: docs/benchmarks.md#how-far-an-answer-carries
 Points = Sequence[tuple[float, float]]  # place, loss
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from gptshake.console import aligned
 from gptshake.estimate.formatting import counted, duration, short_count
+from gptshake.estimate.lr_fit import TRANSFERS
 from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.keys import key_of
 from gptshake.report import study_stats as stats
@@ -44,13 +45,21 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     else:
         found += [_winner(study, winner), *_confirmation(study, winner), *_axes(study, winner), *_speeds(study, folder)]
     tokens, schedule = stats.tokens_of(study, winner.trial), study.get("schedule") or ""
-    share = re.search(r"([\d.]+) % of the run", schedule)
-    other = "a longer warm-up allows a higher rate" if share and float(share[1]) >= LONG_WARMUP else "longer runs may need another value"
-    found += [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {other}."] if tokens else []
+    found += [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {_beyond(study)}."] if tokens else []
     found += [*_ended_early(study), f"Repeat it:  {command(study, overrides_of(study, winner))}"]
     if study.get("program") == "gptshake":  # another app has no experiment=
         found.append(f"Build on it:  {use(study, folder or Path('multirun') / study['name'])}")
     return found
+
+
+def _beyond(study: Rows) -> str:
+    """What another length would change."""
+    share = re.search(r"([\d.]+) % of the run", study.get("schedule") or "")
+    if share and float(share[1]) >= LONG_WARMUP:
+        return "a longer warm-up allows a higher rate"
+    if share and [axis["key"] for axis in study["axes"]] == ["optimizer.lr"]:
+        return f"within a factor of {TRANSFERS} in length the best rate was seen to carry"
+    return "longer runs may need another value"
 
 
 def _places(study: Rows) -> list[str]:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig
 
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import counted, short_count
+from gptshake.estimate.lr_fit import TRANSFERS
 from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, TokenCount, before_decay, planned_warmup, warmup_steps, warmup_tokens
 from gptshake.record.run import Run
 from gptshake.setup.instantiate import make
@@ -16,7 +17,6 @@ from gptshake.setup.instantiate import make
 SAME_LENGTH = 0.02  # lengths that differ by no more count as one
 CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
 LENGTHS = {"warmup": "nothing is warmed up", "cooldown": "the rate falls in the last step alone", "decay": "every step has the lowest rate"}
-TRANSFERS = 4  # factor in length to which the best rate was seen to stay: docs/benchmarks.md
 
 
 def warmup_of(cfg: DictConfig, total: int, tokens_per_step: int) -> TokenCount | None:
@@ -72,7 +72,7 @@ def longer_warmup(cfg: DictConfig, budget: Budget) -> str:
 
 
 def lr_transfer_note(origin: Mapping[str, Any] | None, budget: Budget) -> str:
-    """A sentence about a rate that was found for another length (docs/find-lr.md#how-far-an-answer-carries); nothing for the same."""
+    """A sentence about a rate that was found for another length (docs/benchmarks.md#how-far-an-answer-carries); nothing for the same."""
     tokens, warmup = (origin or {}).get("tokens"), (origin or {}).get("warmup_tokens")
     if not origin or not tokens or abs(budget.total_tokens / tokens - 1) < SAME_LENGTH:
         return ""
