@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import gptshake
+
 pytestmark = pytest.mark.slow
 
 IN_STEP_6 = """
@@ -86,6 +88,11 @@ def test_slices_learn_the_same_stop_at_a_signal_and_go_on_as_a_whole(
     assert stopped.steps == list(range(1, 8))  # all ranks finish the step in which one of them was told
     assert stopped.info["status"] == "interrupted"
     assert "step-00000007" in stopped.saved()
+    shards = {file.name for file in (stopped.path / "checkpoints/step-00000007").glob("*.safetensors")}
+    assert shards == {f"{kind}-shard-0000{number}-of-00002.safetensors" for kind in ("model", "state") for number in (1, 2)}
+    evaluated = commands(tmp_path, "task=evaluate", f"task.run={stopped.info['id']}", "task.checkpoints=all", "task.split=val")
+    assert evaluated.code == 0, evaluated.err
+    assert gptshake.load_run(stopped.path).model().config.n_layer > 0
     assert commands(tmp_path, f"resume={stopped.info['id']}", "trainer=cpu", "trainer.devices=1").code == 0
     run = the_run(tmp_path)
     assert run.info["devices"] == {"count": 1, "strategy": None}

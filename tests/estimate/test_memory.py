@@ -51,6 +51,7 @@ def test_sharding_divides_weights_gradients_and_moments_and_leaves_activations()
     each = whole.sharded(4)
     assert whole.activations and total(each) == 1000 + 4 * model.num_params() + whole.activations
     assert whole.sharded(1) == whole
+    assert train_memory(model, 2, on_cpu=True).sharded(4).saving == 2 * model.num_params()  # each saves its shard
 
 
 def test_a_checkpoint_can_be_the_peak_on_a_cpu_but_not_on_a_gpu() -> None:
@@ -99,6 +100,11 @@ def test_the_largest_micro_batch_keeps_to_memory_and_to_work() -> None:
     assert largest_micro_batch(model, memory_bytes=2**40, max_flops=10.5 * work) == 10
     fitting = largest_micro_batch(model, memory_bytes=2**33, max_flops=1e18)
     assert total(train_memory(model, fitting)) <= 0.8 * 2**33 < total(train_memory(model, fitting + 1))
+    shared = largest_micro_batch(model, memory_bytes=2**33, max_flops=1e18, shards=4)
+    assert (
+        total(train_memory(model, shared).sharded(4)) <= 0.8 * 2**33 < total(train_memory(model, shared + 1).sharded(4))
+        and shared > fitting
+    )
     assert largest_micro_batch(preset("gpt3_175b", 65), memory_bytes=2**33, max_flops=1e9) == 1
 
 

@@ -21,7 +21,7 @@ from gptshake.model.config import GPTConfig, shape_from_hf
 from gptshake.model.gpt import GPT, from_hf
 from gptshake.setup.initial import pretrained_tokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
-from gptshake.training.checkpoint import load_weights
+from gptshake.training.checkpoint import load_tensors
 
 Tensors = dict[str, torch.Tensor]
 
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tensors_of(source: str) -> Tensors:
-    return load_weights(*hub.weights_files(source))
+    return load_tensors(*hub.weights_files(source))
 
 
 def read(source: Path | str, **shape: Any) -> GPT:
@@ -104,7 +104,7 @@ def test_weights_of_another_layout_are_refused_by_name(change: Callable[[Tensors
 
 def test_weights_in_several_files_are_read_as_one_and_must_be_there_whole(folder: Path) -> None:
     whole = (folder / "model.safetensors").rename(folder.parent / "whole")
-    tensors = load_weights(whole)
+    tensors = load_tensors(whole)
     names = {name: f"model-0000{1 + number % 3}-of-00003.safetensors" for number, name in enumerate(tensors)}
     for file in dict.fromkeys(names.values()):
         save_file({name: tensor for name, tensor in tensors.items() if names[name] == file}, folder / file)

@@ -13,6 +13,7 @@ import torch
 
 from gptshake.context import Context, RunSpec
 from gptshake.data.module import TrainBatches
+from gptshake.distributed import ALONE, Ranks
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.adamw import adamw
@@ -45,7 +46,9 @@ class Training:
     def __init__(
         self, path: Path, *, batch: int = 8, micro: int = 8, steps: int = 4, dropout: float = 0.0, lr: float = 1e-2, **options: Any
     ):
-        self.budget = Budget(batch, micro, batch // micro, BLOCK, steps, batch * BLOCK, steps * batch * BLOCK, 1.0, "max_steps", ())
+        self.ranks: Ranks = options.pop("ranks", ALONE)
+        each = batch // self.ranks.size // micro
+        self.budget = Budget(batch, micro, each, BLOCK, steps, batch * BLOCK, steps * batch * BLOCK, 1.0, "max_steps", ())
         self.run = Run.create(path, id="x1234567", name="x", task="train", config_yaml="", overrides=[])
         self.val_losses: list[float] = options.pop("val_losses", [2.5])
         self.micro, self.steps = micro, steps
@@ -53,11 +56,11 @@ class Training:
         self.model = Distorted(n_layer=1, n_head=2, n_embd=8, block_size=BLOCK, vocab_size=VOCABULARY, dropout=dropout)
         self.store = SimpleNamespace(entropy={"unigram": 2.0}, tokenizer=None)
         spec = RunSpec("x1234567", "x", path, [], {})
-        self.context = Context(None, spec, lambda context: self.store, lambda context: self.budget, flops_per_token=1.0)
+        self.context = Context(None, spec, lambda context: self.store, lambda context: self.budget, flops_per_token=1.0, ranks=self.ranks)
         self.context.run = self.run
         optimizer = partial(adamw, lr=lr, fused=options.pop("fused", "auto"))
-        how = {"seed": 1, "clip": 1.0, "say": self.run.say} | {
-            key: options.pop(key) for key in ("seed", "clip", "compile") if key in options
+        how = {"seed": 1, "clip": 1.0, "say": self.run.say, "ranks": self.ranks} | {
+            key: options.pop(key) for key in ("seed", "clip", "compile", "precision") if key in options
         }
         self.step = Step(self.model, optimizer, options.pop("schedule", cosine), self.budget, **how)
         self.module = GPTModule(self.step, self.context, self._validate)
@@ -78,7 +81,8 @@ class Training:
             budget=self.budget,
             callbacks=[metrics, *callbacks, last],
             accelerator="cpu",
-            devices=1,
+            devices=self.ranks.size,
+            strategy="fsdp" if self.ranks.size > 1 else None,
             precision=precision,
             record=RecordLogger(self.context),
         )
@@ -90,7 +94,7 @@ class Training:
         return self.run.rows()
 
     def batches(self) -> TrainBatches:
-        return TrainBatches(TOKENS, BLOCK, self.micro, seed=1)
+        return TrainBatches(TOKENS, BLOCK, self.micro, 1, self.ranks.rank, self.ranks.size)
 
     def _validate(self) -> tuple[float, float]:
         loss = self.val_losses.pop(0) if len(self.val_losses) > 1 else self.val_losses[0]
@@ -101,3 +105,9 @@ class Training:
 def training(tmp_path: Path) -> Callable[..., Training]:
     count = iter(range(100))
     return lambda **options: Training(tmp_path / f"run{next(count)}", **options)
+
+
+@pytest.fixture(scope="session")
+def training_class() -> type[Training]:
+    """For what several tests share."""
+    return Training

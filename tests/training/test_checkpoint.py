@@ -12,9 +12,9 @@ import torch
 from gptshake.errors import CheckpointError, ConfigError
 from gptshake.files import sha256
 from gptshake.training.checkpoint import (
-    FILES,
     FolderCheckpointIO,
-    best_weights,
+    best_checkpoint,
+    checkpoints_chosen,
     drop_after,
     folder_of,
     keep_only,
@@ -22,8 +22,9 @@ from gptshake.training.checkpoint import (
     our_state,
     steps_saved,
     verify,
-    weights_chosen,
 )
+
+FILES = ("model.safetensors", "state.safetensors", "state.json")
 
 
 def content(step: int, best: int | None = None) -> dict[str, Any]:
@@ -144,14 +145,14 @@ def test_going_back_removes_what_came_later_and_what_a_kill_left(tmp_path: Path)
 
 def test_the_best_weights_are_those_of_the_lowest_validation_loss(tmp_path: Path) -> None:
     save(tmp_path, 2), save(tmp_path, 4, best=2)
-    path, state = best_weights(tmp_path)
-    assert path == folder_of(tmp_path, 2) / "model.safetensors" and state["steps"] == 2
+    path, state = best_checkpoint(tmp_path)
+    assert path == folder_of(tmp_path, 2) and state["steps"] == 2
 
 
-def test_a_validation_after_its_checkpoint_counts_for_the_best_weights(tmp_path: Path) -> None:
+def test_a_validation_after_its_checkpoint_counts_for_the_best_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 1, best=None), save(tmp_path, 2, best=1), save(tmp_path, 3, best=1)
     (tmp_path / "metrics.csv").write_text("step,val/loss\n1,2.5\n2,2.25\n3,nan\n4,1.0\n")
-    assert best_weights(tmp_path)[0] == folder_of(tmp_path, 2) / "model.safetensors"
+    assert best_checkpoint(tmp_path)[0] == folder_of(tmp_path, 2)
 
 
 def test_a_folder_that_somebody_copied_is_no_checkpoint(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_the_files_of_a_checkpoint_have_the_mode_that_the_umask_says(tmp_path: P
 
 def test_without_a_validation_the_newest_weights_are_the_best(tmp_path: Path) -> None:
     save(tmp_path, 2), save(tmp_path, 4)
-    assert best_weights(tmp_path)[1]["steps"] == 4
+    assert best_checkpoint(tmp_path)[1]["steps"] == 4
 
 
 def test_a_checkpoint_holds_plain_values_only(tmp_path: Path) -> None:
@@ -187,13 +188,13 @@ def test_a_checkpoint_holds_plain_values_only(tmp_path: Path) -> None:
 
 def test_weights_are_chosen_by_name_or_step_and_a_trial_that_kept_none_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no checkpoint; of a sweep only the best trials keep theirs"):
-        weights_chosen(tmp_path, "best")
+        checkpoints_chosen(tmp_path, "best")
     for step in (4, 8):
         save(tmp_path, step, best=4)
-    assert [[file.parent.name for file in weights_chosen(tmp_path, wanted)] for wanted in ("last", "4", "all")] == [
+    assert [[folder.name for folder in checkpoints_chosen(tmp_path, wanted)] for wanted in ("last", "4", "all")] == [
         ["step-00000008"],
         ["step-00000004"],
         ["step-00000004", "step-00000008"],
     ]
     with pytest.raises(ConfigError, match="no checkpoint 5: it has those of the steps 4, 8"):
-        weights_chosen(tmp_path, "5")
+        checkpoints_chosen(tmp_path, "5")

@@ -31,7 +31,8 @@ class Memory:
 
     def sharded(self, devices: int) -> "Memory":
         """That of each of several devices that share weights, gradients and moments; the block that each gathers to work on is not counted."""
-        return replace(self, weights=self.weights // devices, gradients=self.gradients // devices, optimizer=self.optimizer // devices)
+        parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer, "saving": self.saving}
+        return replace(self, **{name: size // devices for name, size in parts.items()})
 
     def holding(self, measured: int) -> "Memory":
         """The same with activations from a measured peak, given without the base."""
@@ -57,14 +58,16 @@ def checkpoint_bytes(model: Costs) -> int:
     return 12 * model.num_params()
 
 
-def largest_micro_batch(model: Costs, *, memory_bytes: int, max_flops: float, value_bytes: int = 2, on_cpu: bool = False) -> int:
+def largest_micro_batch(
+    model: Costs, *, memory_bytes: int, max_flops: float, value_bytes: int = 2, on_cpu: bool = False, shards: int = 1
+) -> int:
     """The most sequences that one forward and backward pass should hold: what memory allows, and no more work than ``max_flops``.
 
     The bound on work keeps a pass short, so that a slow machine shows progress and answers Ctrl-C; it is a constant, not a measurement, so that
     equal commands make equal plans. A device saturates well below it. Never less than 1: whether a single sequence fits is found out by
-    running. A bound that the model does not know is no bound.
+    running. A bound that the model does not know is no bound. ``shards``: devices that share weights, gradients and moments.
     """
-    none, one = (train_memory(model, size, value_bytes=value_bytes, on_cpu=on_cpu) for size in (0, 1))
+    none, one = (train_memory(model, size, value_bytes=value_bytes, on_cpu=on_cpu).sharded(shards) for size in (0, 1))
     bounds, flops = [], model.flops_per_token()
     if none.activations is not None and one.activations is not None:
         fixed = none.base + none.weights + none.gradients + none.optimizer + none.activations

@@ -102,7 +102,12 @@ def memory(cfg: DictConfig, model: Costs, micro_batch_size: int, base: int = 0) 
 
 def on_each_device(whole: Memory, cfg: DictConfig) -> Memory:
     """What each device of a resolved config holds of it in the training."""
-    return whole.sharded(cfg.trainer.devices) if cfg.trainer.get("strategy") == "fsdp" else whole
+    return whole.sharded(shards(cfg))
+
+
+def shards(cfg: DictConfig) -> int:
+    """How many devices of a resolved config share the weights."""
+    return int(cfg.trainer.devices) if cfg.trainer.get("strategy") == "fsdp" else 1
 
 
 def available_memory(cfg: DictConfig) -> int:

@@ -83,13 +83,13 @@ def initial_weights(cfg: DictConfig, tokenizer: Tokenizer, record: Mapping[str, 
     Raises:
         GptshakeError: they are damaged, cannot be had, belong to another tokenizer or are not those of the record.
     """
-    from gptshake.training.checkpoint import best_weights, load_weights
+    from gptshake.training.checkpoint import best_checkpoint, load_tensors, load_weights
 
     if path := initial_run(cfg):
         parent = Run.open(path)
         if (parent.info.get("data") or {}).get("tokenizer") != tokenizer.digest:
             raise ConfigError(f"init_from={parent.name} was trained with another tokenizer; its weights would be read as other characters.")
-        return Initial(parent.name, load_weights(best_weights(path)[0]), {"parent": parent.id, "parent_path": str(path)})
+        return Initial(parent.name, load_weights(best_checkpoint(path)[0]), {"parent": parent.id, "parent_path": str(path)})
     from gptshake.export.tokenizers import gives_same_ids
     from gptshake.model.gpt import from_hf
 
@@ -105,7 +105,7 @@ def initial_weights(cfg: DictConfig, tokenizer: Tokenizer, record: Mapping[str, 
     if record.get("pretrained", facts)["sha256"] != facts["sha256"]:
         raise RecordError(f"init_from={source} holds other weights than when the run began: restore them, or start a new run.")
     shape.block_size, shape.bias = cfg.model.block_size, cfg.model.bias
-    return Initial(source, from_hf(shape, load_weights(*files)), {"pretrained": facts})
+    return Initial(source, from_hf(shape, load_tensors(*files)), {"pretrained": facts})
 
 
 def pretrained_tokenizer(source: str) -> Tokenizer:
@@ -127,9 +127,9 @@ def pretrained_tokenizer(source: str) -> Tokenizer:
 def pretrained_network(source: str) -> "GPT":
     """The network of a model in GPT-2's layout, with its weights; errors as in ``initial_weights``."""
     from gptshake.model.gpt import GPT, from_hf
-    from gptshake.training.checkpoint import load_weights
+    from gptshake.training.checkpoint import load_tensors
 
     shape = hub.read_shape(source)
     model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
-    model.load_state_dict(from_hf(shape, load_weights(*hub.weights_files(source))))
+    model.load_state_dict(from_hf(shape, load_tensors(*hub.weights_files(source))))
     return model

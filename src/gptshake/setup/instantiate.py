@@ -171,25 +171,25 @@ def data_arguments(cfg: DictConfig, store: TokenStore, budget: Budget, group: di
     }
 
 
-def trained(path: Path, recompose: Callable[[], DictConfig], file: Path | None = None) -> tuple[GPT, Tokenizer]:
+def trained(path: Path, recompose: Callable[[], DictConfig], folder: Path | None = None) -> tuple[GPT, Tokenizer]:
     """The network of a run with its best weights, and its tokenizer; only values are taken from the record.
 
     Args:
         path: run directory.
         recompose: composes the run's config from today's files, where the network or the tokenizer is the user's own.
-        file: other weights than the best.
+        folder: another checkpoint than the best.
     """
     from gptshake.model.gpt import GPT
-    from gptshake.training.checkpoint import best_weights, load_weights
+    from gptshake.training.checkpoint import best_checkpoint, load_weights, weights_bytes
 
     stored, tokenizer = read_entry(path).config, tokenizer_of(path, recompose)
-    file = file or best_weights(path)[0]
+    folder = folder or best_checkpoint(path)[0]
     if stored.get("model._target_") == GPTConfig._target_:
-        model = GPT(**_stored_shape(path, stored, tokenizer.vocab_size, file.stat().st_size), vocab_size=tokenizer.vocab_size)
+        model = GPT(**_stored_shape(path, stored, tokenizer.vocab_size, weights_bytes(folder)), vocab_size=tokenizer.vocab_size)
     else:
         model = make(recompose().model, vocab_size=tokenizer.vocab_size)
     try:
-        model.load_state_dict(load_weights(file))
+        model.load_state_dict(load_weights(folder))
     except RuntimeError as error:
         raise CheckpointError(f"The weights of {path.name} do not fit the network of its config.yaml.") from error
     return model, tokenizer

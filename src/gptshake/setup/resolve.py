@@ -151,6 +151,7 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
         max_flops=MAX_PASS_FLOPS[device],
         value_bytes=4 if trainer.precision == hardware.FP32 else 2,
         on_cpu=device == "cpu",
+        shards=costs.shards(cfg),
     )
     request = Request(
         n_parameters=model.num_params(),
@@ -167,7 +168,8 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
         max_tokens=trainer.max_tokens,
     )
     budget, notes = plan(request), list[str]()
-    if data.micro_batch_size == AUTO and gpu is None and device in batch_finder.AUTO_DEVICES:
+    # What it tries has the whole network, so of one that is sharded the formula decides.
+    if data.micro_batch_size == AUTO and gpu is None and device in batch_finder.AUTO_DEVICES and costs.shards(cfg) == 1:
         size, note = batch_finder.automatic(cfg, store, budget)
         request, notes = replace(request, max_micro_batch=size), [note]
         budget = plan(request)

@@ -295,21 +295,22 @@ def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
 
     Nothing where there is no test, and in a trial of a sweep, or the winner would be chosen by the test.
     """
-    from gptshake.training.checkpoint import best_weights, load_weights
+    from gptshake.training.checkpoint import best_checkpoint, load_weights, read_shards
     from gptshake.training.evaluation import bits_per_byte, evaluate
 
     context = module.context
     cfg, run, split = context.config, context.run, context.store.test
     if split is None or run.info.get("trial") is not None or cfg.trainer.limit_val_batches is not None:
         return {}
-    weights = load_weights(best_weights(run.path)[0])
+    folder = context.ranks.broadcast(None if context.ranks.rank else best_checkpoint(run.path)[0])
+    assert folder is not None  # rank 0 says so
     module.model.to(device_of(cfg))
     if cfg.trainer.strategy == "fsdp" and context.ranks.size > 1:
-        from gptshake.training.fsdp import load_whole
+        from gptshake.training.fsdp import load_shards
 
-        load_whole(module.model, weights)
+        load_shards(module.model, read_shards(folder, "model"), context.ranks)
     else:
-        module.model.load_state_dict(weights)
+        module.model.load_state_dict(load_weights(folder))
     loss, _ = evaluate(module.model, data.test_dataloader(), ranks=context.ranks)
     if not math.isfinite(loss):
         raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")

@@ -81,7 +81,7 @@ def run(context: Context) -> None:
 
 def evaluate(cfg: DictConfig, say: Say) -> list[dict[str, Any]]:
     """The figures of every run and checkpoint; errors as of ``run``."""
-    from gptshake.training.checkpoint import weights_chosen
+    from gptshake.training.checkpoint import checkpoints_chosen
 
     task, rows = cfg.task, list[dict[str, Any]]()
     chosen = [one if isinstance(one, str) else read_entry(one) for one in chosen_runs(cfg)]
@@ -89,8 +89,8 @@ def evaluate(cfg: DictConfig, say: Say) -> list[dict[str, Any]]:
     if task.rolling and task.stride:
         raise ConfigError("task.rolling=true has windows of its own: leave task.stride out.")
     words = [task.checkpoints] if isinstance(task.checkpoints, str | int) else task.checkpoints
-    files = {entry.path: [file for word in words for file in weights_chosen(entry.path, str(word))] for entry in entries}
-    candidates = [of_run(cfg, one, files[one.path], say) if isinstance(one, Entry) else of_model(one) for one in chosen]
+    folders = {entry.path: [folder for word in words for folder in checkpoints_chosen(entry.path, str(word))] for entry in entries}
+    candidates = [of_run(cfg, one, folders[one.path], say) if isinstance(one, Entry) else of_model(one) for one in chosen]
     text = chosen_text(cfg, entries, say)
     names = text.corpus.ids(text.spans)
     about = {"text": text.label, "split": text.split, "stride": task.stride, "rolling": task.rolling, "documents": len(text.spans)}
@@ -110,19 +110,19 @@ def evaluate(cfg: DictConfig, say: Say) -> list[dict[str, Any]]:
     return rows
 
 
-def of_run(cfg: DictConfig, entry: Entry, files: Sequence[Path], say: Say) -> Candidate:
-    """A run, with these of its weights."""
+def of_run(cfg: DictConfig, entry: Entry, folders: Sequence[Path], say: Say) -> Candidate:
+    """A run, with these of its checkpoints."""
     from gptshake.training.checkpoint import our_state
 
     recompose = partial(recomposed, entry.path, [])
     tokenizer = tokenizer_of(entry.path, recompose)
     training = partial(hidden_in_training, cfg, entry, tokenizer, say)
-    networks = [(our_state(file.parent)["steps"], partial(_network, entry.path, recompose, file)) for file in files]
+    networks = [(our_state(folder)["steps"], partial(_network, entry.path, recompose, folder)) for folder in folders]
     return Candidate(entry.id, entry.source, tokenizer, training, networks)
 
 
-def _network(path: Path, recompose: Callable[[], DictConfig], file: Path) -> Any:
-    return trained(path, recompose, file)[0]
+def _network(path: Path, recompose: Callable[[], DictConfig], folder: Path) -> Any:
+    return trained(path, recompose, folder)[0]
 
 
 def of_model(source: str) -> Candidate:

@@ -88,7 +88,7 @@ def _measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int) -> list[li
             print(f"{error} It is left out.")
             continue
         print(f"checkpoint {number} of {len(steps)}, step {step:,}: {passes} passes of {counted(rows, 'sequence')}")
-        model.load_state_dict(load_weights(folder / "model.safetensors"))
+        model.load_state_dict(load_weights(folder))
         torch.manual_seed(cfg.seed)  # dropout
         source, tokens = islice(data.train_dataloader(), passes), our_state(folder)["tokens"]
         found.append(list(measure(step_of_run, source, LEAST, passes // LEAST, steps=step, tokens=tokens)))

@@ -1,13 +1,16 @@
 """Checkpoints as folders: weights and state as safetensors, everything else as JSON, and a checksum of each file.
 
-``checkpoints/step-00000200/`` holds ``model.safetensors``, ``state.safetensors``, ``state.json`` and ``checksums.json``. A folder
-appears whole or not at all; its checksums are verified before torch sees a byte. The newest two and the best are kept. From a
+``checkpoints/step-00000200/`` holds ``model.safetensors``, ``state.safetensors``, ``state.json`` and ``checksums.json``. Of a network
+that is sharded (trainer=fsdp) every process writes its rows of each tensor, ``model-shard-00001-of-00008.safetensors`` and so on. A
+folder appears whole or not at all; its checksums are verified before torch sees a byte. The newest two and the best are kept. From a
 checkpoint come values only: nothing in it is imported or instantiated.
 """
 
 import json
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,67 +20,194 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gptshake.errors import CheckpointError, ConfigError, first_line
-from gptshake.files import read_text, refuse_irregular, sha256, write_folder_atomic
+from gptshake.distributed import ALONE, Ranks
+from gptshake.errors import CheckpointError, ConfigError, StorageError, first_line
+from gptshake.files import fsync, read_text, refuse_irregular, sha256, storing, write_folder_atomic
 from gptshake.record.metrics import validations
 from gptshake.record.run import Run
 
-FILES = ("model.safetensors", "state.safetensors", "state.json")
 LARGEST = 256 << 20  # bytes of a JSON file; a loader's state has a few kB
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
 _TENSOR = "__tensor__"
+_OPTIMIZERS = "/optimizer_states/"  # what the names of their tensors begin with
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what JSON of somebody else's may lead to
 
 
 class FolderCheckpointIO(CheckpointIO):
-    """How Lightning writes and reads a checkpoint."""
+    """How Lightning writes and reads the checkpoints of a network that is whole on each device."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint folder; CheckpointError if a callback's state is more than values."""
-        weights = _apart({name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()})
-        tensors: dict[str, Tensor] = {}
-        rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
-        try:
-            text = json.dumps(rest)
-        except TypeError as error:
-            raise CheckpointError(
-                f"The state of a callback cannot be saved ({error}): what state_dict() gives may hold numbers, texts, lists, mappings and tensors."
-            ) from error
-
-        def fill(folder: Path) -> None:
-            save_file(weights, folder / "model.safetensors")
-            save_file(tensors, folder / "state.safetensors")
-            (folder / "state.json").write_text(text)
-            for name in FILES:
-                shutil.copymode(folder / "state.json", folder / name)  # as the umask says; safetensors writes for the owner alone
-            (folder / "checksums.json").write_text(json.dumps({name: sha256(folder / name) for name in FILES}))
-
-        write_folder_atomic(Path(path), fill)
+        save(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint folder; CheckpointError if it is damaged."""
-        folder = Path(path)
-        verify(folder)
-        try:
-            checkpoint: dict[str, Any] = _put_tensors(_state(folder), load_weights(folder / "state.safetensors"))
-        except _MALFORMED as error:
-            raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
-        checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in load_weights(folder / "model.safetensors").items()}
-        return checkpoint
+        return load(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def load_weights(*paths: Path) -> dict[str, Tensor]:
-    """The tensors of verified files, in main memory."""
-    found: dict[str, Tensor] = {}
-    for path in paths:
+@dataclass(frozen=True)
+class Shards:
+    """A tensor as the rows that each process wrote, in order, mapped from their files: what nobody looks at is not read."""
+
+    parts: list[Tensor]
+
+    @property
+    def shape(self) -> torch.Size:
+        first = self.parts[0].shape
+        return first if len(self.parts) == 1 else torch.Size((sum(map(len, self.parts)), *first[1:]))
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        """A copy of these rows."""
+        found, first = [], 0
+        for part in self.parts:
+            found.append(part[max(0, begin - first) : max(0, end - first)])
+            first += len(part)
+        return torch.cat(found)
+
+    def whole(self) -> Tensor:
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts)
+
+
+def save(checkpoint: Mapping[str, Any], path: Path, ranks: Ranks = ALONE) -> None:
+    """Write a checkpoint of Lightning's as a folder at ``path``.
+
+    Args:
+        ranks: the processes that each have a shard of the tensors; all must ask, and the folder appears when all have written.
+    Raises:
+        CheckpointError: a callback's state is more than values.
+        StorageError: one of the processes could not write.
+    """
+    weights = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    tensors: dict[str, Tensor] = {}
+    rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
+    try:
+        text = json.dumps(rest)
+    except TypeError as error:
+        raise CheckpointError(
+            f"The state of a callback cannot be saved ({error}): what state_dict() gives may hold numbers, texts, lists, mappings and tensors."
+        ) from error
+
+    shards = {"model": _shard(weights, ranks), "state": _shard(tensors, ranks)}
+
+    def write(folder: Path) -> dict[str, str] | StorageError:
+        """What this process has of it: file -> checksum; the others must hear of an error, too."""
+        sums = {}
         try:
-            found |= load_file(path)
+            with storing(path):
+                for kind, (parts, begins) in shards.items():
+                    file = folder / _names(kind, ranks.size)[ranks.rank]
+                    save_file(_apart(parts), file, metadata=begins)
+                    file.chmod(folder.stat().st_mode & 0o666)  # as the umask says; safetensors writes for the owner alone
+                    fsync(file)
+                    sums[file.name] = sha256(file)
+        except StorageError as error:
+            return error
+        return sums
+
+    def share(folder: Path) -> dict[str, str]:
+        written = ranks.gather(write(ranks.broadcast(folder)))
+        if failed := next((one for one in written if isinstance(one, StorageError)), None):
+            raise failed
+        return {name: digest for one in written for name, digest in one.items()}  # type: ignore[union-attr]
+
+    def fill(folder: Path) -> None:
+        (folder / "state.json").write_text(text)
+        sums = share(folder) | {"state.json": sha256(folder / "state.json")}
+        (folder / "checksums.json").write_text(json.dumps(sums))
+
+    if ranks.rank == 0:
+        write_folder_atomic(path, fill)
+    else:
+        share(path)
+
+
+def load(folder: Path, ranks: Ranks | None = None) -> dict[str, Any]:
+    """Read a checkpoint folder.
+
+    Args:
+        ranks: the processes that read it together, of which each takes its rows of weights and moments out of ``Shards``; None: they
+            are given as whole tensors.
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    verify(folder, ranks or ALONE)
+    try:
+        tensors = read_shards(folder, "state").items()
+        values = {name: shards if ranks and name.startswith(_OPTIMIZERS) else shards.whole() for name, shards in tensors}
+        checkpoint: dict[str, Any] = _put_tensors(_state(folder), values)
+    except _MALFORMED as error:
+        raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
+    weights = read_shards(folder, "model") if ranks else load_weights(folder)
+    checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in weights.items()}
+    return checkpoint
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a verified checkpoint, in main memory."""
+    return {name: shards.whole() for name, shards in read_shards(folder, "model").items()}
+
+
+def weights_bytes(folder: Path) -> int:
+    """Size of the files with the weights of a verified checkpoint."""
+    return sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
+
+
+def read_shards(folder: Path, kind: str) -> dict[str, Shards]:
+    """The tensors of a verified checkpoint: the weights if ``kind`` is ``model``, those of the optimizer and the callbacks if it is ``state``."""
+    names = _names(kind, _n_shards(_checksums(folder)))
+    found: dict[str, list[Tensor]] = {}
+    for name in names:
+        for key, part in load_tensors(folder / name).items():
+            found.setdefault(key, []).append(part)
+    for key, parts in found.items():
+        alike = len({(part.dtype, part.shape[1:]) for part in parts}) == 1
+        if len(parts) > 1 and not (alike and parts[0].ndim and len(parts) == len(names)):
+            raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's: its shards of {key} do not fit together.")
+    return {key: Shards(parts) for key, parts in found.items()}
+
+
+def load_tensors(*files: Path) -> dict[str, Tensor]:
+    """The tensors of verified files, mapped into main memory."""
+    found: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            found |= load_file(file)
         except SafetensorError as error:
-            raise CheckpointError(f"{path} holds no tensors: {first_line(error)}.") from error
+            raise CheckpointError(f"{file} holds no tensors: {first_line(error)}.") from error
     return found
+
+
+def first_row(n_rows: int, ranks: Ranks) -> int:
+    """Where the rows of a process begin, as torch.chunk and FSDP divide them."""
+    return min(n_rows, ranks.rank * -(-n_rows // ranks.size))
+
+
+def _names(kind: str, n_shards: int) -> list[str]:
+    """The files of ``model`` or ``state``, one for each process."""
+    if n_shards == 1:
+        return [f"{kind}.safetensors"]
+    return [f"{kind}-shard-{number:05d}-of-{n_shards:05d}.safetensors" for number in range(1, n_shards + 1)]
+
+
+def _shard(tensors: Mapping[str, Tensor], ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """What one process writes: its rows of the tensors that are sharded and, if it is the first, all others.
+
+    And where these rows begin, as torch.distributed.checkpoint's HuggingFaceStorageReader expects it in the file.
+    """
+    if ranks.size == 1:
+        return dict(tensors), None
+    parts, begins = {}, {}
+    for name, tensor in tensors.items():
+        placed: Any = tensor
+        is_sharded = hasattr(placed, "placements") and placed.placements[0].is_shard(0)
+        if hasattr(placed, "placements") and not is_sharded:
+            tensor = placed.full_tensor()
+        if is_sharded or ranks.rank == 0:
+            parts[name] = placed.to_local() if is_sharded else tensor
+            begin = first_row(len(tensor), ranks) if is_sharded else 0
+            begins[name] = {"saved_offsets": [begin, *[0] * (tensor.ndim - 1)] if tensor.ndim else []}
+    return parts, {"DCP_SHARDING_INFO": json.dumps(begins)}
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
@@ -104,8 +234,8 @@ def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:
     raise CheckpointError(f"{run_dir.name} has no checkpoint that can be continued from. {' '.join(complaints)}".strip())
 
 
-def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
-    """The weights with the lowest validation loss (the newest if none was validated), and the state they were saved with.
+def best_checkpoint(run_dir: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint with the lowest validation loss (the newest if none was validated), verified, and our own part of it.
 
     A checkpoint is written before its validation, so metrics.csv says which is the best.
     """
@@ -114,24 +244,25 @@ def best_weights(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     best = min(losses, key=losses.__getitem__) if losses else state["best_step"]
     folder = folder_of(run_dir, best if best in steps_saved(run_dir) else state["steps"])
     verify(folder)
-    return folder / "model.safetensors", our_state(folder)
+    return folder, our_state(folder)
 
 
-def weights_chosen(run_dir: Path, wanted: str) -> list[Path]:
-    """The verified weights of ``best``, ``last``, ``all``, or a step's number; ConfigError names the steps that there are instead."""
+def checkpoints_chosen(run_dir: Path, wanted: str) -> list[Path]:
+    """The verified checkpoints of ``best``, ``last``, ``all``, or a step's number; ConfigError names the steps that there are instead."""
     if not (saved := steps_saved(run_dir)):
         raise ConfigError(f"{run_dir} has no checkpoint; of a sweep only the best trials keep theirs (hydra.sweeper.keep).")
     if wanted == "best":
-        return [best_weights(run_dir)[0]]
+        return [best_checkpoint(run_dir)[0]]
     steps = [step for step in saved if wanted in ("all", str(step)) or (wanted == "last" and step == saved[-1])]
     if not steps:
         there = ", ".join(map(str, saved))
         raise ConfigError(
             f"{run_dir.name} has no checkpoint {wanted}: it has those of the steps {there}. It is best, last, all, or a step."
         )
-    for step in steps:
-        verify(folder_of(run_dir, step))
-    return [folder_of(run_dir, step) / "model.safetensors" for step in steps]
+    folders = [folder_of(run_dir, step) for step in steps]
+    for folder in folders:
+        verify(folder)
+    return folders
 
 
 def our_state(folder: Path) -> dict[str, Any]:
@@ -147,17 +278,42 @@ def _state(folder: Path) -> Any:
     return json.loads(read_text(folder / "state.json", LARGEST))
 
 
-def verify(folder: Path) -> None:
-    """Compare every file with its checksum; CheckpointError if one is missing or differs."""
+def verify(folder: Path, ranks: Ranks = ALONE) -> None:
+    """Compare every file with its checksum.
+
+    Args:
+        ranks: processes that share the files; all must ask, and all learn what one finds.
+    Raises:
+        CheckpointError: a file is missing or differs.
+    """
+    if problem := next(filter(None, ranks.gather(_problem(folder, ranks))), None):
+        raise CheckpointError(problem)
+
+
+def _problem(folder: Path, ranks: Ranks) -> str | None:
+    """A sentence about what is wrong with this process's part of the files."""
     try:
-        sums: dict[str, str] = json.loads(read_text(folder / "checksums.json", LARGEST))
-        for name in FILES:
+        sums = _checksums(folder)
+        n_shards = _n_shards(sums)
+        names = [*_names("model", n_shards), *_names("state", n_shards), "state.json"]
+        for name in names:
             refuse_irregular(folder / name)
-        bad = [name for name in FILES if sha256(folder / name) != sums[name]]
+        bad = [name for name in names[ranks.rank :: ranks.size] if sha256(folder / name) != sums[name]]
+    except FileNotFoundError as error:
+        return f"The checkpoint {folder.name} is not whole: {Path(error.filename).name} is missing."
     except (OSError, *_MALFORMED) as error:
-        raise CheckpointError(f"The checkpoint {folder.name} is not whole ({error}).") from error
-    if bad:
-        raise CheckpointError(f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum.")
+        return f"The checkpoint {folder.name} is not whole ({error})."
+    return f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum." if bad else None
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    sums: dict[str, str] = json.loads(read_text(folder / "checksums.json", LARGEST))
+    return sums
+
+
+def _n_shards(sums: Mapping[str, str]) -> int:
+    """How many processes wrote a checkpoint: each wrote two files."""
+    return max(1, len(sums) // 2)
 
 
 def keep_only(run_dir: Path, best_step: int | None, *, stable_step: int | None = None) -> None:
@@ -221,11 +377,11 @@ def resume_from(run: Run) -> Path | None:
     return folder
 
 
-def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of which no two share their memory, as tied ones do, for that is what a file can hold; loaded, they are tied again."""
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of which no two share their memory, as tied weights do, for that is what a file can hold; loaded, they are tied again."""
     seen: set[int] = set()
     found = {}
-    for name, tensor in weights.items():
+    for name, tensor in tensors.items():
         memory = tensor.untyped_storage().data_ptr()
         found[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in seen else tensor.contiguous()
         seen.add(memory)
@@ -235,7 +391,7 @@ def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Replace tensors by their names, collected in ``tensors``; keys that are numbers are marked, JSON would make them text."""
     if isinstance(node, Tensor):
-        tensors[path] = node.detach().cpu().clone()
+        tensors[path] = node.detach()
         return {_TENSOR: path}
     if isinstance(node, dict):
         return {f"#{key}" if isinstance(key, int) else key: _take_tensors(value, f"{path}/{key}", tensors) for key, value in node.items()}
@@ -244,7 +400,7 @@ def _take_tensors(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return node
 
 
-def _put_tensors(node: Any, tensors: dict[str, Tensor]) -> Any:
+def _put_tensors(node: Any, tensors: Mapping[str, Any]) -> Any:
     if isinstance(node, dict) and _TENSOR in node:
         return tensors[node[_TENSOR]]
     if isinstance(node, dict):

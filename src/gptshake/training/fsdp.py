@@ -1,24 +1,37 @@
 """trainer=fsdp: every rank keeps a shard of each weight, gradient and moment, and gathers one block while it works on it.
 
 Lightning's own FSDPStrategy wants a GPU; this one is its DDP strategy with torch's ``fully_shard`` in the place of the wrapper, and
-runs on CPUs, too. Checkpoints are those of one device: weights are loaded into main memory, sharded block by block on the way to the
-devices, and gathered tensor by tensor into the main memory of rank 0 to be saved.
+runs on CPUs, too. Gradients are reduced and sharded after every micro-batch. Every rank writes and reads its own rows of a checkpoint:
+nothing is gathered. At the start alone each process has the whole network in main memory, as it is drawn or read.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.core.optimizer import LightningOptimizer
+import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Optimizer
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from gptshake.distributed import Ranks
+from gptshake.training.checkpoint import Shards, first_row, load, save
+from gptshake.training.device import HALF
 
 
 class ShardedStrategy(DDPStrategy):
     """Fully sharded data parallelism (Rajbhandari et al. 2020, ZeRO stage 3; torch's FSDP2)."""
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Read a checkpoint when the network is sharded, each rank its rows."""
+        return True
+
+    @property
+    def _ranks(self) -> Ranks:
+        return Ranks(self.global_rank, self.world_size)
 
     def model_to_device(self) -> None:
         """Not as a whole, for which the memory may not suffice."""
@@ -28,20 +41,27 @@ class ShardedStrategy(DDPStrategy):
         assert self.lightning_module is not None
         network: Any = self.lightning_module.model
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        half = HALF.get(str(self.precision_plugin.precision))
+        # What autocast computes in fp32 travels in fp32: the residual stream, which begins with the embeddings, and norms of it.
+        policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False) if half else MixedPrecisionPolicy()
         for block in [block for part in network.modules() if isinstance(part, nn.ModuleList) for block in part]:
-            fully_shard(block, mesh=mesh)
+            if half and (norms := [part for part in block.modules() if _is_norm(part)]):
+                fully_shard(norms, mesh=mesh)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+            if half:
+                block.register_forward_pre_hook(_gather_as_computed, prepend=True)
         fully_shard(network, mesh=mesh)
         self.lightning_module.to(self.root_device)  # what is no shard, and the module's own word for where it is
 
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        return {name: self._gathered(value) for name, value in super().lightning_module_state_dict().items()}
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        save(checkpoint, Path(filepath), self._ranks)
 
-    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole moments, on rank 0, in the form that one device gives them."""
-        found = (optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer).state_dict()
-        moments = found["state"].items()
-        found["state"] = {number: {name: self._gathered(value) for name, value in state.items()} for number, state in moments}
-        return found
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return load(Path(checkpoint_path), self._ranks)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        load_shards(self.lightning_module, checkpoint["state_dict"], self._ranks)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Shard the moments like the weights that they belong to."""
@@ -49,17 +69,10 @@ class ShardedStrategy(DDPStrategy):
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             numbers = [number for group in found["param_groups"] for number in group["params"]]
             state = {
-                number: {name: _like(weight, value) for name, value in found["state"].get(number, {}).items()}
+                number: {name: _own_rows(weight, value, self._ranks) for name, value in found["state"].get(number, {}).items()}
                 for number, weight in zip(numbers, weights, strict=True)
             }
             optimizer.load_state_dict({**found, "state": state})
-
-    def _gathered(self, value: Any) -> Any:
-        """The whole of which this rank has a shard, in the main memory of rank 0; all ranks must ask, and the others get nothing."""
-        if not isinstance(value, Tensor):
-            return value
-        gathered = value.full_tensor() if isinstance(value, DTensor) else value
-        return gathered.cpu() if self.is_global_zero else None
 
     def teardown(self) -> None:
         """Leave the shards where they are: they cannot be moved to the CPU as whole weights are."""
@@ -69,13 +82,37 @@ class ShardedStrategy(DDPStrategy):
         self.accelerator.teardown()
 
 
-def load_whole(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a network, sharded or not, its whole weights; all ranks must do it at once."""
-    network.load_state_dict({name: _like(part, weights[name]) for name, part in network.state_dict().items()})
+def load_shards(network: nn.Module, weights: Mapping[str, Shards], ranks: Ranks) -> None:
+    """Give a sharded network this rank's rows of its weights."""
+    own = network.state_dict()
+    network.load_state_dict({name: _own_rows(own.get(name), value, ranks) for name, value in weights.items()})
 
 
-def _like(weight: Tensor, value: Any) -> Any:
-    """A moment sharded as its weight; step counters stay whole."""
-    if not isinstance(weight, DTensor) or not isinstance(value, Tensor) or value.shape != weight.shape:
+def _own_rows(weight: Tensor | None, value: Any, ranks: Ranks) -> Any:
+    """The rows of a stored tensor that go with this rank's rows of a weight; step counters and what is not sharded stay whole."""
+    if not isinstance(value, Shards):
         return value
-    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
+    if not isinstance(weight, DTensor) or value.shape != weight.shape:
+        return value.whole()
+    first = first_row(len(weight), ranks)
+    rows = value.rows(first, first + len(weight.to_local())).to(weight.device)
+    return DTensor.from_local(rows, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride())
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether its own weights are gains and biases alone."""
+    sizes = [weight.ndim for weight in module.parameters(recurse=False)]
+    return bool(sizes) and max(sizes) < 2 and not any(module.children())
+
+
+def _gather_as_computed(block: Any, inputs: Any) -> None:
+    """Before a block's weights are gathered: they travel in the type in which autocast computes, or in fp32 where it is off, as in a validation.
+
+    A policy of torch's is for all passes, so this sets what it is read into; the buffers, which have the other type, are empty between passes.
+    """
+    for weight in block._get_fsdp_state()._fsdp_param_group.fsdp_params:
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        if weight.param_dtype != dtype:
+            weight.param_dtype, weight.all_gather_outputs = dtype, []
+            vars(weight).pop("_unsharded_param", None)

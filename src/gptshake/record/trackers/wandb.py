@@ -194,6 +194,6 @@ def _artifacts(run: Run) -> Iterator[Any]:
     if folder.is_dir():
         made_from = {"run": run.name, "trained_on": named | {"parent": run.info.get("parent")}}
         weights = wandb.Artifact(f"model-{run.id}", "model", metadata={**summary, **made_from})
-        for name in ("model.safetensors", "checksums.json"):
-            weights.add_file(str(folder / name))
+        for part in (*sorted(folder.glob("model*.safetensors")), folder / "checksums.json"):
+            weights.add_file(str(part))
         yield weights
