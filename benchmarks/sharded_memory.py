@@ -2,7 +2,8 @@
 
 The ranks are processes on this machine's CPU (gloo); their number may be larger than that of its cores. In MiB of 2^20 bytes: the tensors
 that a rank has after its last step, and its peak of resident memory over what it held after it had trained a tiny network (at the start,
-when the network is whole; in training, with activations and buffers; while saving), and the files of one checkpoint.
+when the network is whole; in training, with activations and buffers; while saving), and the files of one checkpoint. The C library is
+told to give back what is freed, else its heap hides the difference.
 
     python benchmarks/sharded_memory.py [--ranks 8] [--precision 32-true|bf16-mixed] [--json FILE]
 """
@@ -13,6 +14,7 @@ import multiprocessing
 import os
 import re
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,8 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:  # read when a process begins
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 18)})
     with tempfile.TemporaryDirectory() as folder:
         results = {strategy: measure(strategy, options, Path(folder) / strategy) for strategy in ("ddp", "fsdp")}
     print(f"MiB of each of {options.ranks} ranks (the largest), {options.precision}")
