@@ -2,8 +2,8 @@
 
 The ranks are processes on this machine's CPU (gloo); their number may be larger than that of its cores. In MiB of 2^20 bytes: the tensors
 that a rank has after its last step, and its peak of resident memory over what it held after it had trained a tiny network (at the start,
-when the network is whole; in training, with activations and buffers; while saving), and the files of one checkpoint. The C library is
-told to give back what is freed, else its heap hides the difference.
+when the network is whole; in training, with activations and buffers; while saving), and the files of one checkpoint. The C library
+returns what is freed at once (MALLOC_MMAP_THRESHOLD_), else its heap hides the difference.
 
     python benchmarks/sharded_memory.py [--ranks 8] [--precision 32-true|bf16-mixed] [--json FILE]
 """
