@@ -4,6 +4,7 @@ Answers ``--help`` and ``--version`` without Hydra, hands everything else to ``c
 exit code: 2 for a user's mistake, 1 for a failure, 128+n for a signal.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -23,6 +24,7 @@ def main() -> NoReturn:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
     os.environ.update(distributed.srun_variables(os.environ))
     follows, code = distributed.follows(), 0
+    gc.disable()  # what a composition makes stays: looking through it again and again costs a sixth of the time
     try:
         if not follows:
             SIGNALS.install()
@@ -30,6 +32,7 @@ def main() -> NoReturn:
         add_folder(arguments.config_dir)
         if follows:
             if not (arguments.version or arguments.help or arguments.shows_only):  # rank 0 alone prints
+                gc.enable()
                 distributed.quiet()
                 from gptshake.setup.run import follow
 
@@ -40,14 +43,21 @@ def main() -> NoReturn:
             from gptshake.config.help import help_page, pages
 
             print(pages(arguments.overrides) or help_page())
+        elif arguments.shows_only:
+            from gptshake.config.show import show
+
+            show(arguments)
         else:
             from gptshake.cli import run
 
-            if distributed.launched() > 1 and not arguments.shows_only:
+            if distributed.launched() > 1:
                 distributed.join()
             run(arguments)
     except (Stop, Exception) as error:
         code = _report(error, wants_traceback)
+    if not gc.isenabled():  # no task has run: the interpreter, too, need not look for garbage at its end
+        gc.freeze()
+        gc.enable()
     sys.exit(code)
 
 

@@ -1,32 +1,30 @@
 """From parsed arguments to running tasks: compose once, check, guard, name, run.
 
-One composition serves the checks and the task of a single run. ``hydra.main`` acts only where it must: ``-m``, ``--cfg``, ``--info`` and
-completion. It prints its own text for a failed task and returns nothing, so exceptions of a task are kept and raised afterwards.
+One composition serves the checks and the task of a single run. ``hydra.main`` acts only where it must, with ``-m``. It prints
+its own text for a failed task and returns nothing, so exceptions of a task are kept and raised afterwards.
 """
 
-import io
+import gc
 import os
 import pkgutil
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake import distributed, hardware
-from gptshake.config import completion, overrides
+from gptshake.config import overrides
 from gptshake.config.arguments import Arguments, quote
-from gptshake.config.compose import choices, prepare, single_run, snapshot, without_hydra
-from gptshake.config.compose_errors import COMPOSITION_ERRORS, came_from, checked_compose, parse_overrides
+from gptshake.config.compose import call_hydra, choices, single_run, snapshot, without_hydra
+from gptshake.config.compose_errors import came_from, checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS, SWEPT_FILES, local, local_confs, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
 from gptshake.config.validate import (
@@ -62,15 +60,12 @@ _MOST_LISTED = 20  # uncommitted files that are named
 def run(arguments: Arguments) -> Path | None:
     """Check what was asked for and run it; gives the directory of a single run that leaves a record."""
     with ExitStack() as stack:
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
         if arguments.multirun:  # experiment files are options like others in a sweep
             os.environ[SWEPT_FILES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-experiments-"))
             arguments.overrides = overrides.as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
         arguments.overrides, arguments.origin = overrides.with_rates(overrides.written_out(arguments.overrides))
-        if arguments.shows_only:
-            _show(arguments)
-            return None
         single, full, label, resumed = _checked(arguments)
+        gc.enable()
         cfg = without_hydra(full)
         training, writes = trains(cfg), bool(cfg.task.get("writes_command"))  # a task about the command itself, of a run or of a sweep
         code = read_code() if training or writes else Code()
@@ -96,7 +91,7 @@ def run(arguments: Arguments) -> Path | None:
             if not training:  # what only reads or prints leaves no directory of its own
                 scratch = stack.enter_context(TemporaryDirectory(prefix="gptshake-"))
                 arguments.overrides += ["hydra.run.dir=.", f"hydra.sweep.dir={quote(scratch)}"]
-            _hydra(arguments.argv(), jobs.run)
+            call_hydra(arguments.argv(), jobs.run)
         else:
             sys.argv[1:] = arguments.argv()  # child ranks read it again
             jobs.place(full)
@@ -205,22 +200,6 @@ def _unfinished(arguments: Arguments) -> Path | None:
     return run_dir
 
 
-def _show(arguments: Arguments) -> None:
-    """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
-    if completion.asked(arguments):
-        completion.complete(lambda: _hydra(arguments.argv(), lambda cfg: None))
-        return
-    shown = io.StringIO()
-    try:
-        with redirect_stdout(shown):
-            _hydra(arguments.argv(), lambda cfg: None)
-    except COMPOSITION_ERRORS:
-        checked_compose(one_run(arguments))
-        raise
-    finally:
-        print(redact(shown.getvalue()), end="")
-
-
 def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str, code: Code) -> None:
     """Hand a study to Hydra's sweeper, with a copy of the config folders that nobody edits."""
     parsed = parse_overrides(arguments.overrides)
@@ -244,7 +223,7 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
     )
     place = None if sweeps_here(cfg) else expanded(cfg.paths.multirun).absolute()
     with notified(cfg.callbacks, lambda: trials.folder), snapshot(place) as conf:
-        _hydra(arguments.argv(), trials, conf)
+        call_hydra(arguments.argv(), trials, conf)
 
 
 def _guard(cfg: DictConfig, single: list[str], code: Code) -> None:
@@ -362,15 +341,3 @@ def _make_plan(context: Context) -> Budget:
     from gptshake.setup import resolve
 
     return resolve.plan_of(context)
-
-
-def _hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
-    """Call ``hydra.main`` on these arguments; ``sys.argv`` is changed in place because child ranks read it again."""
-    prepare(argv)
-    sys.argv[1:] = argv
-    try:
-        hydra.main(config_path=str(conf or packaged_conf()), config_name="config", version_base="1.3")(task)()
-    except InstantiationException as error:  # a part of the sweeper
-        if isinstance(error.__cause__, GptshakeError):
-            raise error.__cause__ from None
-        raise

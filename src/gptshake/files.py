@@ -15,13 +15,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from gptshake.errors import GptshakeError, RecordError, StorageError
 
@@ -234,12 +233,12 @@ def build_once(
         return False
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.with_name(f".{target.name}.lock"))  # held by the kernel: a killed builder lets go of it
+        lock = target.with_name(f".{target.name}.lock")
         try:
-            lock.acquire(timeout=0.1)
-        except Timeout:
+            held = lock_file(lock, 0.1)
+        except BlockingIOError:
             waiting()
-            lock.acquire()
+            held = lock_file(lock, inf)
         try:
             if valid(target):
                 return False
@@ -257,7 +256,7 @@ def build_once(
             _put(partial, target)
             return True
         finally:
-            lock.release()
+            os.close(held)
 
 
 def lock_file(path: Path, seconds: float = 0.0) -> int:
@@ -351,6 +350,7 @@ def damage(folder: Path, files: Mapping[str, Mapping[str, Any]], *, everything: 
 
 def _hashed(path: Path, numbers: Iterable[int]) -> list[str]:
     """SHA-256 of the pieces with these numbers."""
+    from concurrent.futures import ThreadPoolExecutor
 
     def one(number: int) -> str:
         with path.open("rb", buffering=0) as file:

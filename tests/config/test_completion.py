@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gptshake.config.arguments import parse
-from gptshake.config.completion import asked, complete, readable
 from gptshake.config.layout import options
+from gptshake.config.show import asked, complete, readable
 
 PAGE = Path(__file__).parents[2] / "docs" / "getting-started.md"
 

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from gptshake.config.compose import compose
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
 from gptshake.data.source.files import TextFiles
 from gptshake.data.source.hub import Hub
@@ -26,13 +25,7 @@ PAIRS = [*((f"data/{name}", schema) for name, schema in SCHEMAS.items()), ("toke
 
 
 def composed(*overrides: str) -> Any:
-    store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        store.store(f"{name}_schema", schema, group="data")
-    store.store("char_schema", CharConfig, group="tokenizer")
-    store.store("test_of_data", {"defaults": [{"tokenizer": None}, {"data": None}, "_self_"], "paths": {"cache": "~/cache"}})
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("test_of_data", list(overrides))
+    return compose(["model=tiny", *overrides])
 
 
 @pytest.mark.parametrize(("name", "schema"), PAIRS)

@@ -1,11 +1,12 @@
 """What is on the disk is listed by its true size; what is in use, or behind a link, is never removed."""
 
 import mmap
+import os
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from gptshake.files import lock_file
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
 from gptshake.tasks.clean import Item, in_use, items, remove, size_of
@@ -79,8 +80,9 @@ def test_what_a_run_at_work_uses_is_in_use(place: Place) -> None:
 
 
 def test_what_is_being_built_or_open_is_in_use(place: Place) -> None:
-    with FileLock(place.cache / "stores/.def.lock"):
-        assert in_use(place.items()["stores/.def.partial"]) == "it is being built"
+    builder = lock_file(place.cache / "stores/.def.lock")
+    assert in_use(place.items()["stores/.def.partial"]) == "it is being built"
+    os.close(builder)
     with (place.cache / "stores/abc/train.bin").open("rb") as file:
         if Path("/proc/self/fd").exists():
             assert "has it open" in str(in_use(place.items()["stores/abc"]))

@@ -13,13 +13,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, ClassVar
 
+import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log
+from hydra.errors import InstantiationException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode
 from hydra.utils import instantiate
@@ -30,12 +32,18 @@ from yaml import YAMLError
 
 from gptshake.config.layout import OLD_OPTIONS, OLD_TARGETS, local_confs, packaged_conf
 from gptshake.config.schemas import SCHEMAS, RootConfig
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, GptshakeError
 from gptshake.files import is_locked, lock_file, yaml_text
 from gptshake.redaction import learn
 
 COPIES = ".gptshake-conf-"  # how names of copied config folders begin
 MAKING_S = 60.0  # in which one is made and locked
+_NODES: dict[str, Any] = {f"{group}/{name}_schema": schema for group, schemas in SCHEMAS.items() for name, schema in schemas.items()}
+_NODES["root_schema"] = RootConfig
+_NODES |= {
+    f"data/{name}": {"defaults": [f"/data/{source}@data", {"override /tokenizer": tokenizer}, "_self_"]}
+    for name, (source, tokenizer) in OLD_OPTIONS["data"].items()
+}
 
 
 class LocalConf(SearchPathPlugin):
@@ -46,6 +54,7 @@ class LocalConf(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra for every composition."""
+        search_path.append("gptshake", "gptshake://")
         for local in self.copies or local_confs():
             place = search_path.prepend if self.shadow else search_path.append
             place("gptshake-local", f"file://{local}")
@@ -89,22 +98,33 @@ def _remove_unused(place: Path) -> None:
                 shutil.rmtree(old)
 
 
-@lru_cache
-def _register_schemas() -> None:
-    """Put every schema, and the options of earlier versions, into Hydra's store."""
-    store = ConfigStore.instance()
-    store.store(name="root_schema", node=RootConfig)
-    for group, schemas in SCHEMAS.items():
-        for name, schema in schemas.items():
-            store.store(group=group, name=f"{name}_schema", node=schema)
-    for name, (source, tokenizer) in OLD_OPTIONS["data"].items():
-        defaults = [f"/data/{source}@data", {"override /tokenizer": tokenizer}, "_self_"]
-        store.store(group="data", name=name, node={"defaults": defaults}, package="_global_")
+class Schemas(ConfigSource):
+    """Schemas, and options of earlier versions, as config files; each is made when it is composed, as most are not."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "gptshake"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        node = _NODES[config_path.removesuffix(".yaml")]
+        header = {"package": "_global_" if isinstance(node, dict) else None}
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.structured(node), header)
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path.removesuffix(".yaml") in _NODES
+
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def available(self) -> bool:
+        return True
+
+    def list(self, config_path: str, results_filter: Any) -> list[str]:
+        return []  # nothing that is proposed
 
 
 def prepare(overrides: list[str]) -> None:
     """Give Hydra our schemas and the user's ``./conf``; to be called before any composition."""
-    _register_schemas()
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     OmegaConf.register_new_resolver("lr_for_batch", _lr_for_batch, replace=True)
     for folder in local_confs():
@@ -113,7 +133,8 @@ def prepare(overrides: list[str]) -> None:
     here = Path.cwd()
     if here.resolve() != Path(__file__).parents[2]:  # anybody's files may lie here: of Hydra's plugins the installed ones alone are scanned
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here.resolve()]
-    Plugins.instance().register(LocalConf)
+    for plugin in (LocalConf, Schemas):
+        Plugins.instance().register(plugin)
     if str(here) not in sys.path:
         sys.path.append(str(here))  # for a ``_target_`` of the user's own, and last, whether ``python -m`` has put it first or not
 
@@ -211,3 +232,16 @@ def single_run(cfg: DictConfig) -> Iterator[HydraContext]:
     callbacks.on_run_start(config=cfg, config_name="config")
     with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
         yield HydraContext(GlobalHydra.instance().config_loader(), callbacks)  # type: ignore[arg-type]
+
+
+def call_hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
+    """Call ``hydra.main`` on these arguments; ``sys.argv`` is changed in place because child ranks read it again."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions arrive as they were raised; __main__ has read the user's own value
+    prepare(argv)
+    sys.argv[1:] = argv
+    try:
+        hydra.main(config_path=str(conf or packaged_conf()), config_name="config", version_base="1.3")(task)()
+    except InstantiationException as error:  # a part of the sweeper
+        if isinstance(error.__cause__, GptshakeError):
+            raise error.__cause__ from None
+        raise

@@ -31,7 +31,6 @@ from gptshake.model.config import HF_SIZES
 from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entry, read_study
 from gptshake.record.run import LATEST, find_run, is_made_here, read_run, run_dirs
 from gptshake.redaction import SECRET, redact, redacted
-from gptshake.report.study_stats import best
 
 EXPERIMENT = "experiment"
 SUFFIXES = (".yaml", ".yml")
@@ -314,6 +313,8 @@ def _rate_of(name: str, overrides: list[str]) -> tuple[float, Path]:
     multirun = expanded(typed(overrides, "paths.multirun") or "multirun")
     study = next((place for place in (expanded(name), multirun / name) if name and (place / STUDY_FILE).exists()), None)
     if study:
+        from gptshake.report.study_stats import best
+
         name = f"{LR}={FROM}{study.name}"
         if (winner := best(read_study(study))) is None:
             raise RecordError(f"{name}: no trial of that study has ended yet.")

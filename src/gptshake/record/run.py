@@ -14,11 +14,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gptshake.energy import Meter
 from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, fsync, sha256, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
@@ -26,6 +25,9 @@ from gptshake.record.metrics import MetricsWriter, Row, history, last_row, read_
 from gptshake.record.shape import SCHEMA, STATUSES, malformed, read_record
 from gptshake.record.texts import TITLE, Sample, append_sample, cut_samples, read_samples
 from gptshake.redaction import redact, redacted
+
+if TYPE_CHECKING:
+    from gptshake.energy import Meter
 
 MOST_TRACKED = 10_000  # rows of a history that is mirrored at once, besides validations: what mirrors show has far fewer points
 LATEST = "latest"  # a name for the run that was begun last; one with debug= only where there is no other

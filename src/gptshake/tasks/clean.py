@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from gptshake.console import aligned, one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, RecordError, closest
 from gptshake.estimate.formatting import short_bytes
-from gptshake.files import expanded
+from gptshake.files import expanded, is_locked
 from gptshake.record.index import STUDY_FILE, read_index
 from gptshake.record.lock import is_alive
 
@@ -109,12 +107,8 @@ def in_use(item: Item) -> str | None:
         return f"{busy.name} is running"
     # A builder (``files.build_once``) holds the lock of this folder, or of the one that it becomes.
     lock = item.path.with_name(f".{item.path.name.removeprefix('.').removesuffix('.partial')}.lock")
-    if item.kind in CACHES and lock.exists():
-        try:
-            with FileLock(lock, timeout=0):
-                pass
-        except Timeout:
-            return "it is being built"
+    if item.kind in CACHES and is_locked(lock):
+        return "it is being built"
     beginnings = tuple(os.fsencode(f"{item.path.resolve()}{end}") for end in ("/", "\n"))
     for process in Path("/proc").glob("[0-9]*"):  # where the system tells (Linux)
         if any(name.startswith(beginnings) for name in _opened(process)):

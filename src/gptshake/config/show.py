@@ -1,6 +1,7 @@
-"""What a shell asks for when Tab is pressed: Hydra's completion, of the line in COMP_LINE as Hydra can read it, without our internals.
+"""What Hydra prints while nothing runs: ``--cfg``, ``--info``, ``--hydra-help``, and what a shell asks for when Tab is pressed.
 
-Which keys and options there are depends on the chosen options alone, so only those are handed on; free text, ranges and flags are not.
+A completion is Hydra's, of the line in COMP_LINE as Hydra can read it, without our internals. Which keys and options there are depends on
+the chosen options alone, so only those are handed on; free text, ranges and flags are not.
 """
 
 import io
@@ -10,10 +11,30 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 
 from gptshake.config.arguments import Arguments
-from gptshake.config.compose_errors import parse_overrides
+from gptshake.config.compose import call_hydra
+from gptshake.config.compose_errors import COMPOSITION_ERRORS, checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS
-from gptshake.config.multirun import first_choice
+from gptshake.config.multirun import first_choice, one_run
+from gptshake.config.overrides import with_rates, written_out
 from gptshake.keys import key_of
+from gptshake.redaction import redact
+
+
+def show(arguments: Arguments) -> None:
+    """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
+    arguments.overrides, _ = with_rates(written_out(arguments.overrides))
+    if asked(arguments):
+        complete(lambda: call_hydra(arguments.argv(), lambda cfg: None))
+        return
+    shown = io.StringIO()
+    try:
+        with redirect_stdout(shown):
+            call_hydra(arguments.argv(), lambda cfg: None)
+    except COMPOSITION_ERRORS:
+        checked_compose(one_run(arguments))
+        raise
+    finally:
+        print(redact(shown.getvalue()), end="")
 
 
 def asked(arguments: Arguments) -> bool:
