@@ -65,7 +65,7 @@ def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictCo
     try:
         cfg = compose(overrides, with_hydra=with_hydra)
     except (*COMPOSITION_ERRORS, YAMLError, RecursionError, OSError) as error:  # OSError: a file of no keys
-        raise ConfigError(_wrong_file(error) or _wrong_override(overrides, str(error)) or f"{first_line(error)}.") from error
+        raise ConfigError(_wrong_file(error) or _wrong_override(overrides, error) or f"{first_line(error)}.") from error
     for override in parsed:
         key, value = override.key_or_group, override.value()
         if (override.input_line or "").startswith("~"):
@@ -139,7 +139,7 @@ def came_from(sentence: str, overrides: list[str]) -> str:
     return f" It comes from {os.path.relpath(file)}." if file else ""
 
 
-def _wrong_override(overrides: list[str], why: str) -> str | None:
+def _wrong_override(overrides: list[str], why: Exception) -> str | None:
     """A sentence about an override that cannot be composed; options before keys, as they bring the keys, and those that Hydra names first."""
     groups = [text for text in overrides if key_of(text) in GROUPS]
     if sentence := next(filter(None, map(wrong_option, groups)), None):
@@ -148,7 +148,10 @@ def _wrong_override(overrides: list[str], why: str) -> str | None:
         base = compose(groups)
     except COMPOSITION_ERRORS as cause:
         return f"These options do not go together: {' '.join(groups)} ({first_line(cause)})"
-    for text in sorted((text for text in overrides if text not in groups), key=lambda text: key_of(text) not in why):
+    others = [text for text in overrides if text not in groups]
+    if len(others) == 1:
+        return _wrong_value(others[0], base, why)
+    for text in sorted(others, key=lambda text: key_of(text) not in str(why)):
         try:
             compose([*groups, text])
         except COMPOSITION_ERRORS as error:
