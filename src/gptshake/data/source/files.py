@@ -26,6 +26,7 @@ from gptshake.data.source.formats import READERS, File, plain
 from gptshake.data.source.protocol import START, Document, Position
 from gptshake.data.source.streams import known_encoding, open_stream
 from gptshake.errors import DataError
+from gptshake.estimate.formatting import counted
 from gptshake.files import expanded, sha256, sha256_text, write_atomic
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -55,8 +56,7 @@ class TextFiles(TextKeys):
         self.encoding, self.cleaning = known_encoding(self.encoding), cleaning_version(self.cleaning)
         self._files, left_out = find(entries)
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in left_out.most_common(5)) + (", ..." if len(left_out) > 5 else "")
-        n = left_out.total()
-        self.notes = (f"skipped, not a known text format: {n:,} file{'s' if n > 1 else ''} ({kinds})",) if n else ()
+        self.notes = (f"skipped, not a known text format: {counted(left_out.total(), 'file')} ({kinds})",) if left_out else ()
         self.label = _label(entries[0]) + (f"-and-{len(entries) - 1}" if len(entries) > 1 else "")
 
     def fingerprint(self) -> dict[str, Any]:

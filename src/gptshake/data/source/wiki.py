@@ -75,8 +75,9 @@ class Wiki(WikiKeys):
         if self.source == "hub" or (self.source == "auto" and limited):
             selection = {key: getattr(self, key) for key in ("n_documents", "max_bytes", "order", "order_seed")}
             self._chosen = hub = Hub("wikimedia/wikipedia", self.config, self.revision, **selection)
-            much, language = hub.short_words(), self.config.rpartition(".")[2]
-            self.label = "-".join([*["hub" + "-".join(much[:1])], *much[1:], *([] if self.config == WikiKeys.config else [language])])
+            amount, *order = hub.short_words() or [""]
+            language = [] if self.config == WikiKeys.config else [self.config.rpartition(".")[2]]
+            self.label = "-".join([f"hub{amount}", *order, *language])  # hub10k-spread-de
             self.licence = "Wikipedia authors, CC BY-SA 3.0 and GFDL"
         elif self.max_bytes is not None or self.order != "first":
             raise ConfigError(

@@ -55,7 +55,7 @@ class Checkpoint(pl.Callback):
         over = self.max_seconds is not None and pl_module.elapsed_s >= self.max_seconds
         if "val/loss" in pl_module.context.row and (over or self._impatient(pl_module)):
             trainer.should_stop = True
-        self.metrics.tick(pl_module)  # what the other callbacks did until now is no part of the first step
+        self.metrics.start_clock(pl_module)  # what the other callbacks did until now is no part of the first step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """After every micro-batch the signals; after every step the row, and validation and checkpoint if due.
@@ -69,7 +69,7 @@ class Checkpoint(pl.Callback):
         if signum:
             self.save(trainer, pl_module)
             raise Stop(signum)
-        self.metrics.tick(pl_module)
+        self.metrics.start_clock(pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: GPTModule, exception: BaseException) -> None:  # type: ignore[override]
         """Write the row of a step that another callback has broken off; where a signal did (in a sample), the step is saved, too."""

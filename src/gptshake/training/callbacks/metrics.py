@@ -56,7 +56,7 @@ class Metrics(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         SIGNALS.install()  # in front of Lightning's own
         self._began = time.perf_counter()
-        self.tick(pl_module)
+        self.start_clock(pl_module)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         self._data_s += time.perf_counter() - self._batch_ended  # fetching, and everything that is not the step itself
@@ -84,7 +84,7 @@ class Metrics(pl.Callback):
         if not late:
             self._read(pl_module, self._step)
 
-    def tick(self, module: GPTModule) -> None:
+    def start_clock(self, module: GPTModule) -> None:
         """Start the clock of the next micro-batch; called when all callbacks are done, so that their time is nobody's step."""
         self._batch_ended = time.perf_counter()
         if module.micro_batches == 0:
