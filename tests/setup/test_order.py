@@ -76,6 +76,15 @@ def test_speed_and_micro_batch_are_measured_in_children(
     assert started == []
 
 
+def test_the_micro_batch_of_a_sharded_network_follows_from_the_formula(
+    started: list[str], settled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "device_count", lambda device: 2)
+    _, _, budget = settled("data.micro_batch_size=auto", "trainer=fsdp", "trainer.devices=2")
+    assert budget.micro_batch_size == 4 and not any("could not be measured" in note for note in budget.notes)
+    assert started == []
+
+
 def test_a_run_on_the_cpu_does_not_start_cuda(started: list[str], settled: Callable[..., Any]) -> None:
     cfg, store, budget = settled("trainer=cpu")
     batch = next(iter(data_module(cfg, store, budget).train_dataloader()))

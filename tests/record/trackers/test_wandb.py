@@ -228,12 +228,13 @@ def test_the_users_own_wish_in_the_environment_is_kept(run: Run, monkeypatch: py
 # Artifacts
 
 
-def test_artifacts_tell_what_a_run_was_made_from_and_what_came_out(run: Run, log_of: Any) -> None:
+@pytest.mark.parametrize("weights", [["model.safetensors"], [f"model-shard-0000{number}-of-00002.safetensors" for number in (1, 2)]])
+def test_artifacts_tell_what_a_run_was_made_from_and_what_came_out(run: Run, log_of: Any, weights: list[str]) -> None:
     (run.path / "tokenizer").mkdir()
     (run.path / "tokenizer/tokenizer.json").write_text("{}")
     best = run.path / "checkpoints/step-00000200"
     best.mkdir(parents=True)
-    for name in ("model.safetensors", "checksums.json", "state.safetensors"):
+    for name in (*weights, "checksums.json", "state.safetensors"):
         (best / name).write_text(name)
     tracker = WandbTracker(artifacts="best")
     tracker.start(run)
@@ -244,7 +245,7 @@ def test_artifacts_tell_what_a_run_was_made_from_and_what_came_out(run: Run, log
     tokenizer, store, model = logged["tokenizer-dddddddddddd"], logged["tokens-555555555555"], logged["model-x3k9a2pq"]
     assert [part.type for part in (tokenizer, store, model)] == ["tokenizer", "token-store", "model"]
     assert [entry.path for entry in store.manifest.contents] == ["description.json"]  # never the data
-    assert sorted(entry.path for entry in model.manifest.contents) == ["checksums.json", "model.safetensors"]
+    assert sorted(entry.path for entry in model.manifest.contents) == ["checksums.json", *weights]
     assert json.loads(model.metadata)["trained_on"]["token-store"] == "tokens-555555555555"
     assert json.loads(store.metadata)["made_with"] == "tokenizer-dddddddddddd" and "best" in model.aliases
 
