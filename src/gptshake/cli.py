@@ -5,6 +5,7 @@ its own text for a failed task and returns nothing, so exceptions of a task are 
 """
 
 import gc
+import inspect
 import os
 import pkgutil
 import sys
@@ -251,6 +252,8 @@ def _task(cfg: DictConfig) -> Callable[[Context], Any]:
         task: Callable[[Context], Any] = pkgutil.resolve_name(cfg.task._target_)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"task._target_={cfg.task._target_} cannot be imported: {error}.") from error
+    if not inspect.isfunction(task):
+        raise ConfigError(f"task._target_={cfg.task._target_} is no Python function of a context (docs/extending.md).")
     return task
 
 

@@ -42,6 +42,7 @@ BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what cha
 COSTS = (
     *("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path", "trainer.accelerator"),
     *("trainer.precision", "trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours"),
+    "init_from",  # costs the same, but which folder or commit it means is found out and kept for each
 )
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
 LR = "optimizer.lr"

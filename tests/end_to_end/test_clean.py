@@ -11,6 +11,7 @@ import pytest
 
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
+from gptshake.tasks.clean import items
 
 
 @pytest.fixture
@@ -42,6 +43,14 @@ def test_it_lists_and_removes_only_what_is_named_and_agreed_to(light_commands: A
     lease.release()
     assert done.code == 0 and "in use: xbbbbbbb is running" in done.out and weights(folder) == ["xbbbbbbb"], done.err
     assert (folder / "runs/xaaaaaaa/run.json").exists() and "freed" in done.out
+
+
+def test_copies_of_token_stores_on_a_node_are_listed_beside_the_stores(tmp_path: Path) -> None:
+    shared, node = tmp_path / "cache", tmp_path / "node"
+    for cache in (shared, node):
+        (cache / "stores/abc").mkdir(parents=True)
+    assert sorted(item.name for item in items(tmp_path, tmp_path, shared, node)) == ["copies/abc", "stores/abc"]
+    assert [item.path for item in items(tmp_path, tmp_path, shared, shared)] == [shared / "stores/abc"]
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n", ["xaaaaaaa", "xbbbbbbb"]), ("", ["xaaaaaaa", "xbbbbbbb"]), ("y", ["xbbbbbbb"])])

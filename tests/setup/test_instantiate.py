@@ -1,12 +1,14 @@
 """What a config names as its target is looked at before it is called."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.setup.instantiate import check_call, network
+from gptshake.setup.instantiate import DATA_MODULE, built, check_call, check_class, network, source_of, trainer_of
+from gptshake.setup.schedule import check_schedule
 
 
 @pytest.mark.parametrize("target", ["math.sqrt", "json.dumps", "pathlib.Path.home", "torch.nn.Linear"])
@@ -21,11 +23,32 @@ def test_what_takes_them_or_has_no_signature_passes() -> None:
         check_call(OmegaConf.create({"_target_": target}), names)
 
 
+OTHER_KINDS: dict[str, tuple[Callable[[DictConfig], object], str]] = {
+    "data={documents: {_target_: builtins.dict}}": (
+        lambda cfg: source_of(cfg.data),
+        "data.documents._target_: builtins.dict .* a dict has no label",
+    ),
+    "tokenizer={_target_: fractions.Fraction}": (trainer_of, "tokenizer._target_: fractions.Fraction .* a Fraction has no settings"),
+    "model={_target_: builtins.dict}": (lambda cfg: built(cfg, 7), "model._target_: builtins.dict .* a dict has no parameters"),
+    "data={_target_: builtins.dict}": (lambda cfg: check_class(cfg.data, DATA_MODULE), "builtins.dict .* a dict has no train_dataloader"),
+    "scheduler={_target_: builtins.dict}": (check_schedule, "scheduler._target_: builtins.dict .* it is called with tokens, total"),
+    "scheduler={_target_: builtins.dict, _partial_: true}": (check_schedule, "builtins.dict .* it is called with tokens, total"),
+    "scheduler={_target_: math.hypot, _partial_: true}": (check_schedule, "scheduler._target_: math.hypot .* a float has no lr"),
+}
+
+
+@pytest.mark.parametrize("part", OTHER_KINDS)
+def test_a_target_that_makes_something_else_is_refused_with_what_that_lacks(part: str) -> None:
+    check, said = OTHER_KINDS[part]
+    with pytest.raises(ConfigError, match=said):
+        check(OmegaConf.from_dotlist(["optimizer={}", part]))
+
+
 def test_a_network_that_lacks_a_part_is_named_with_it() -> None:
     store = SimpleNamespace(tokenizer=SimpleNamespace(vocab_size=7))
     cfg = OmegaConf.create({"seed": 1, "model": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}})
     with pytest.raises(GptshakeError, match=r"torch\.nn\.Linear cannot be built .*vocab_size"):
         network(cfg, store)  # type: ignore[arg-type]
     cfg.model = {"_target_": "types.SimpleNamespace", "parameters": 1}
-    with pytest.raises(ConfigError, match=r"types\.SimpleNamespace builds no network for a training: it has no config"):
+    with pytest.raises(ConfigError, match=r"model\._target_: types\.SimpleNamespace cannot stand here: a SimpleNamespace has no config"):
         network(cfg, store)  # type: ignore[arg-type]

@@ -363,6 +363,14 @@ def test_the_metrics_of_another_program_have_no_rows(text: str, tmp_path: Path) 
     assert tail.new() == [] and tail.new() == [] and tail.rate is None
 
 
+def test_what_is_no_file_has_no_rows(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")  # nobody writes into it
+    (tmp_path / "folder").mkdir()
+    for name in ("fifo", "folder", "nothing"):
+        tail = Tail(tmp_path / name)
+        assert tail.new() == [] and not tail.more
+
+
 # Runs on other machines
 
 

@@ -18,7 +18,7 @@ from gptshake.training import device as devices
 from gptshake.training.callbacks import metrics
 from gptshake.training.callbacks.noise_scale import NoiseScale, measure
 from gptshake.training.checkpoint import load_weights
-from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
+from gptshake.training.device import fork_rng, forward_pass, out_of_memory, seed_generators, to_device
 from gptshake.training.evaluation import evaluate
 
 
@@ -307,3 +307,11 @@ def test_a_run_far_slower_than_expected_says_once_what_to_try(
 ) -> None:
     training(steps=12, expected_rate=expected).fit()
     assert capsys.readouterr().out.count("try trainer.threads=1") == said
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31, 2**64 - 1])
+def test_a_seed_gives_the_numbers_of_torch_manual_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    expected = torch.rand(4)
+    seed_generators(torch.device("cpu"), seed)
+    assert torch.rand(4).equal(expected)

@@ -221,6 +221,9 @@ class Tail:
 
     def new(self, most: int = -1) -> list[Row]:
         """The rows that came since the last call, or those in the first so many bytes of them."""
+        self.more = False
+        if not self._path.is_file():  # a FIFO would never end
+            return []
         try:
             if self._path.stat().st_size < self._offset:  # cut back to a checkpoint
                 self._restart()

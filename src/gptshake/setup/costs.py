@@ -23,7 +23,7 @@ from gptshake.estimate.memory import Memory, checkpoint_bytes, train_memory
 from gptshake.files import free_disk
 from gptshake.model.config import Costs
 from gptshake.processes import ChildRunner, Outcome, Spec
-from gptshake.setup.instantiate import device_of, make, set_torch, training_step
+from gptshake.setup.instantiate import built, device_of, set_torch, training_step
 from gptshake.signals import SIGNALS
 
 _PRELOAD = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.training.callbacks.checkpoint", "gptshake.data.module")
@@ -61,7 +61,7 @@ def speed_here(store: TokenStore, cfg: DictConfig, budget: Budget, typical: Call
     from gptshake.training.probe import measure
 
     set_torch(cfg)
-    return measure(lambda: training_step(cfg, make(cfg.model, vocab_size=store.tokenizer.vocab_size), budget), device_of(cfg), typical)
+    return measure(lambda: training_step(cfg, built(cfg, store.tokenizer.vocab_size), budget), device_of(cfg), typical)
 
 
 def model_costs(cfg: DictConfig, vocab_size: int) -> Costs:
@@ -74,7 +74,7 @@ def model_costs(cfg: DictConfig, vocab_size: int) -> Costs:
         raise ConfigError("model.block_size is missing: the yaml of the model needs its context length in tokens.")
     from gptshake.model.measured import costs_of
 
-    return costs_of(partial(make, cfg.model, vocab_size=vocab_size), cfg.model.block_size)
+    return costs_of(partial(built, cfg, vocab_size), cfg.model.block_size)
 
 
 def overhead(cfg: DictConfig, store: TokenStore, model: Costs, budget: Budget) -> Overhead:

@@ -16,6 +16,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gptshake import distributed
+from gptshake.data.source.protocol import Source
 from gptshake.data.store import TokenStore
 from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, first_line
 from gptshake.estimate.budget import Budget
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from gptshake.data.module import TokenDataModule
     from gptshake.model.gpt import GPT
     from gptshake.training.step import Step
+
+
+DATA_MODULE = ("train_dataloader", "val_dataloader", "sample_block")  # what ``data=`` must have
 
 
 def make(node: DictConfig, **objects: Any) -> Any:
@@ -56,6 +60,27 @@ def make(node: DictConfig, **objects: Any) -> Any:
 def builder(node: DictConfig) -> Any:
     """The node's target alone, to be called with objects (Hydra would turn dataclasses among them into config)."""
     return make(OmegaConf.create({"_target_": node._target_, "_partial_": True}))
+
+
+def made(key: str, node: DictConfig, needs: Iterable[str], **objects: Any) -> Any:
+    """What the node of a key makes, which must have these attributes; otherwise as ``make``."""
+    part = make(node, **objects)
+    check_attributes(f"{key}._target_: {node._target_}", part, needs)
+    return part
+
+
+def check_attributes(what: str, part: Any, needs: Iterable[str]) -> None:
+    """Refuse what lacks one of these attributes; ``part`` may be the class that it will be made of."""
+    if lacking := [name for name in needs if not hasattr(part, name)]:
+        name = part.__name__ if isinstance(part, type) else type(part).__name__
+        raise ConfigError(f"{what} cannot stand here: a {name} has no {lacking[0]} (docs/extending.md).")
+
+
+def check_class(node: DictConfig, needs: Iterable[str]) -> None:
+    """Refuse a class whose objects cannot have these attributes, before one is made; what a function makes shows when it is called."""
+    target = get_object(node._target_)
+    if isinstance(target, type):
+        check_attributes(f"_target_: {node._target_}", target, needs)
 
 
 def check_importable(cfg: DictConfig) -> None:
@@ -105,10 +130,16 @@ def trainer_of(cfg: DictConfig) -> TokenizerTrainer:
     """The trainer of the chosen option, whatever ``tokenizer.path`` says."""
     options: Any = OmegaConf.to_container(cfg.tokenizer, resolve=True)
     options.pop("path", None)
-    trainer: TokenizerTrainer = make(OmegaConf.create(options))
+    trainer: TokenizerTrainer = made("tokenizer", OmegaConf.create(options), ("settings", "train"))
     if "kind" not in trainer.settings():
         raise ConfigError(f"{options['_target_']}: settings() must name the tokenizer's kind, as {{'kind': 'mine'}}: one word, its name.")
     return trainer
+
+
+def source_of(data: DictConfig) -> Source:
+    """Where the documents of ``data=`` come from."""
+    source: Source = made("data.documents", data.documents, ("label", "fingerprint", "documents", "resolved"))
+    return source
 
 
 def set_torch(cfg: DictConfig) -> None:
@@ -131,12 +162,12 @@ def network(cfg: DictConfig, store: TokenStore) -> Any:
     import torch
 
     torch.manual_seed(cfg.seed)
-    model = make(cfg.model, vocab_size=store.tokenizer.vocab_size)
-    if lacking := [name for name in ("parameters", "config", "loss") if not hasattr(model, name)]:
-        raise ConfigError(
-            f"model._target_: {cfg.model._target_} builds no network for a training: it has no {lacking[0]} (docs/extending.md)."
-        )
-    return model
+    return built(cfg, store.tokenizer.vocab_size)
+
+
+def built(cfg: DictConfig, vocab_size: int) -> Any:
+    """The network with random weights."""
+    return made("model", cfg.model, ("parameters", "config", "loss"), vocab_size=vocab_size)
 
 
 def training_step(cfg: DictConfig, model: Any, budget: Budget, schedule: Any = None, **options: Any) -> Step:
@@ -152,6 +183,7 @@ def training_step(cfg: DictConfig, model: Any, budget: Budget, schedule: Any = N
 def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: distributed.Ranks = distributed.ALONE) -> TokenDataModule:
     """Batches of the run's seed and budget, this rank's part of them."""
     module: TokenDataModule = builder(cfg.data)(**data_arguments(cfg, store, budget, group))
+    check_attributes(f"data._target_: {cfg.data._target_}", module, DATA_MODULE)
     return module
 
 
@@ -187,7 +219,7 @@ def trained(path: Path, recompose: Callable[[], DictConfig], folder: Path | None
     if stored.get("model._target_") == GPTConfig._target_:
         model = GPT(**_stored_shape(path, stored, tokenizer.vocab_size, weights_bytes(folder)), vocab_size=tokenizer.vocab_size)
     else:
-        model = make(recompose().model, vocab_size=tokenizer.vocab_size)
+        model = built(recompose(), tokenizer.vocab_size)
     try:
         model.load_state_dict(load_weights(folder))
     except RuntimeError as error:

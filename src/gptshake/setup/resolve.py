@@ -29,8 +29,8 @@ from gptshake.record.run import find_run, run_roots
 from gptshake.redaction import redact
 from gptshake.setup import batch_finder, costs
 from gptshake.setup.initial import check_initial_shape, initial_run
-from gptshake.setup.instantiate import check_call, device_of, make, trainer_of
-from gptshake.setup.schedule import planned_schedule, schedule_of, warmup_of
+from gptshake.setup.instantiate import check_call, device_of, source_of, trainer_of
+from gptshake.setup.schedule import check_schedule, planned_schedule
 from gptshake.tokenizer.cache import SavedTrainer
 from gptshake.tokenizer.protocol import TokenizerTrainer
 
@@ -41,14 +41,12 @@ MAX_PASS_FLOPS = {"cpu": 2.5e11, "cuda": 5e13, "mps": 5e12}  # of one micro-batc
 def preflight(cfg: DictConfig) -> str:
     """Make what is light and may be wrong, before anything heavy; gives the source's label, such as ``excerpt106``."""
     if cfg.scheduler is not None:
-        if cfg.scheduler.get("_partial_"):
-            check_call(cfg.scheduler, first=("tokens", "total"))
-        schedule_of(cfg, warmup_of(cfg, 10**15, 1))(1, 10**15)  # warm-ups in tokens are held against the real length later
+        check_schedule(cfg)
     if cfg.tokenizer is not None:
         trainer_of(cfg)
     if cfg.init_from and not cfg.resume:  # a resumed run has its weights
         check_initial_shape(cfg)
-    return str(make(cfg.data.documents).label) if cfg.data is not None else ""
+    return str(source_of(cfg.data).label) if cfg.data is not None else ""
 
 
 def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) -> TokenStore:
@@ -63,7 +61,7 @@ def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) ->
 
     data = cfg.data
     store = open_store(
-        make(data.documents),
+        source_of(data),
         tokenizer_trainer(cfg, saved),
         SplitRule(data.split, data.val_fraction, data.test_fraction),
         cache=expanded(cfg.paths.cache),
@@ -128,7 +126,7 @@ def resolved_starts(cfg: DictConfig) -> dict[str, str]:
 
 def resolved_source(cfg: DictConfig) -> dict[str, Any]:
     """What the source resolved (hub or excerpt, revision, absolute path): dotted key -> value, for the keys that ``data`` has."""
-    return {f"data.{key}": value for key, value in make(cfg.data.documents).resolved().items() if key in cfg.data}
+    return {f"data.{key}": value for key, value in source_of(cfg.data).resolved().items() if key in cfg.data}
 
 
 def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_in_child, gpu: hardware.Gpu | None = None) -> Budget:

@@ -25,14 +25,17 @@ from gptshake.record.run import NullRun
 from gptshake.setup.costs import check_run_capacity, model_costs
 from gptshake.setup.initial import initial_weights, read_initial_weights
 from gptshake.setup.instantiate import (
+    DATA_MODULE,
     builder,
+    check_attributes,
     check_call,
+    check_class,
     check_importable,
     check_optimizer,
     data_arguments,
     data_module,
     device_of,
-    make,
+    made,
     network,
     set_torch,
     training_step,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 
 # Keys of the trainer that its builder does not take: limits, and what is read here.
 OURS = TrainerConfig.__dataclass_fields__.keys() - {"accelerator", "devices", "precision", "strategy"}
+_TRAINER, _CALLBACK = ("fit",), ("on_train_batch_end", "state_dict")  # what each must have
 
 
 def _check_parts(context: Context) -> None:
@@ -66,9 +70,12 @@ def _check_parts(context: Context) -> None:
     check_run_capacity(cfg, store, budget, context.spec.path)
     check_importable(cfg)
     check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
+    check_class(cfg.trainer, _TRAINER)
     check_call(cfg.data, data_arguments(cfg, store, budget))
+    check_class(cfg.data, DATA_MODULE)
     for node in _chosen_callbacks(cfg):
         check_call(node)
+        check_class(node, _CALLBACK)
     check_optimizer(cfg, store)
 
 
@@ -245,11 +252,12 @@ def _trainer(
         patience=options.patience,
         saved_step=our_state(start)["steps"] if start else None,
     )
-    chosen = [make(node) for node in _chosen_callbacks(context.config)]
+    chosen = [made("callbacks", node, _CALLBACK) for node in _chosen_callbacks(context.config)]
     if context.ranks.rank:
         chosen = [callback for callback in chosen if not getattr(callback, "rank_zero_only", False)]
     callbacks = [metrics, *chosen, last, *(more or [])]
     trainer: pl.Trainer = builder(options)(budget=context.plan, callbacks=callbacks, record=RecordLogger(context), **_lightning(options))
+    check_attributes(f"trainer._target_: {options._target_}", trainer, _TRAINER)
     return trainer, last
 
 

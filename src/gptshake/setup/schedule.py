@@ -7,12 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import counted, short_count
 from gptshake.estimate.lr_fit import TRANSFERS
-from gptshake.optim.schedule import LONGEST_WARMUP, Schedule, TokenCount, before_decay, planned_warmup, warmup_steps, warmup_tokens
+from gptshake.optim.schedule import LONGEST_WARMUP, Factors, Schedule, TokenCount, before_decay, planned_warmup, warmup_steps, warmup_tokens
 from gptshake.record.run import Run
-from gptshake.setup.instantiate import make
+from gptshake.setup.instantiate import check_attributes, check_call, make
 
 SAME_LENGTH = 0.02  # lengths that differ by no more count as one
 CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
@@ -36,6 +37,19 @@ def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
     """The schedule with a warm-up in tokens."""
     schedule: Any = make(cfg.scheduler)
     return schedule if warmup is None else partial(schedule, warmup=TokenCount(warmup))
+
+
+def check_schedule(cfg: DictConfig) -> None:
+    """Refuse a target that is no schedule; lengths in tokens are held against the real length later."""
+    if cfg.scheduler.get("_partial_"):
+        check_call(cfg.scheduler, first=("tokens", "total"))
+    what, total = f"scheduler._target_: {cfg.scheduler._target_}", 10**15
+    schedule = schedule_of(cfg, warmup_of(cfg, total, 1))
+    try:
+        factors = schedule(1, total)
+    except TypeError as error:
+        raise ConfigError(f"{what} cannot stand here: it is called with tokens, total ({first_line(error)}).") from error
+    check_attributes(what, factors, Factors._fields)
 
 
 def planned_schedule(cfg: DictConfig, budget: Budget) -> Schedule:

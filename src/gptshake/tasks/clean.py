@@ -22,6 +22,7 @@ from gptshake.record.index import STUDY_FILE, read_index
 from gptshake.record.lock import is_alive
 
 CACHES = ("stores", "corpora", "tokenizers", "fits")  # folders of the cache; all of it can be made again
+COPIES = "copies"  # of token stores on a node's own disk, in paths.node_cache
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def run(context: Context) -> None:
         RecordError: something cannot be removed.
     """
     cfg = context.config
-    found, wanted, limit = items(*(expanded(cfg.paths[key]) for key in ("runs", "multirun", "cache"))), cfg.task.remove, cfg.task.limit
+    places = [expanded(folder) for key in ("runs", "multirun", "cache", "node_cache") if (folder := cfg.paths.get(key))]
+    found, wanted, limit = items(*places), cfg.task.remove, cfg.task.limit
     if wanted:
         _remove(_named([wanted] if isinstance(wanted, str) else [str(name) for name in wanted], found), sure=cfg.task.yes)
     elif found:
@@ -59,7 +61,7 @@ def run(context: Context) -> None:
         print("No caches, checkpoints or studies are on the disk.")
 
 
-def items(runs: Path, multirun: Path, cache: Path) -> list[Item]:
+def items(runs: Path, multirun: Path, cache: Path, node_cache: Path | None = None) -> list[Item]:
     """Everything, the largest first."""
     roots = [root.resolve() for root in (runs, multirun)]
     entries = [entry for entry in read_index([runs, multirun]) if any(entry.path.resolve().is_relative_to(root) for root in roots)]
@@ -68,8 +70,9 @@ def items(runs: Path, multirun: Path, cache: Path) -> list[Item]:
     def add(kind: str, name: str, path: Path, about: str, used_by: Iterable[Path]) -> None:
         found.append(Item(kind, f"{kind}/{name}", path, size_of(path), about, tuple(used_by)))
 
-    for kind in CACHES:
-        for path in _children(cache / kind):
+    caches = {kind: cache / kind for kind in CACHES} | ({COPIES: node_cache / "stores"} if node_cache not in (None, cache) else {})
+    for kind, place in caches.items():
+        for path in _children(place):
             users = [entry for entry in entries if entry.part("data").get("store") == path.name]
             ids = ", ".join(list(dict.fromkeys(entry.id for entry in users))[:3])
             add(kind, path.name, path, f"of {ids}" if ids else "", (entry.path for entry in users))
@@ -107,7 +110,7 @@ def in_use(item: Item) -> str | None:
         return f"{busy.name} is running"
     # A builder (``files.build_once``) holds the lock of this folder, or of the one that it becomes.
     lock = item.path.with_name(f".{item.path.name.removeprefix('.').removesuffix('.partial')}.lock")
-    if item.kind in CACHES and is_locked(lock):
+    if item.kind in (*CACHES, COPIES) and is_locked(lock):
         return "it is being built"
     beginnings = tuple(os.fsencode(f"{item.path.resolve()}{end}") for end in ("/", "\n"))
     for process in Path("/proc").glob("[0-9]*"):  # where the system tells (Linux)

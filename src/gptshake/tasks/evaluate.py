@@ -32,7 +32,7 @@ from gptshake.record.index import Entry, read_entry
 from gptshake.report.export import STDOUT, check_targets, deliver, evaluation_csv, evaluation_json
 from gptshake.report.tasks_text import evaluated_name, evaluation_text
 from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
-from gptshake.setup.instantiate import chosen_runs, make, tokenizer_of, trained
+from gptshake.setup.instantiate import chosen_runs, source_of, tokenizer_of, trained
 from gptshake.tokenizer.protocol import Tokenizer, boundary
 from gptshake.tokenizer.unknown import hidden
 
@@ -147,7 +147,7 @@ def chosen_text(cfg: DictConfig, entries: Sequence[Entry], say: Say) -> Text:
     if cfg.data is None and len(splits) > 1:
         raise ConfigError("These runs were trained on different texts or splits: choose the text to compare them on with data=.")
     data = cfg.data or recomposed(entries[0].path, []).data
-    named = sha256_text(json.dumps(make(data.documents).fingerprint(), sort_keys=True))  # as in a record
+    named = sha256_text(json.dumps(source_of(data).fingerprint(), sort_keys=True))  # as in a record
     own = cfg.data is None or named in texts
     split = cfg.task.split if cfg.task.split != "auto" else "val" if own else "all"
     for text, entry in zip(texts, entries, strict=True):
@@ -158,7 +158,7 @@ def chosen_text(cfg: DictConfig, entries: Sequence[Entry], say: Say) -> Text:
 
 def text_of(cfg: DictConfig, data: DictConfig, split: str, say: Say) -> Text:
     """The documents of a split, or all of them; ConfigError if there is no such split."""
-    source = make(data.documents)
+    source = source_of(data)
     corpus = open_corpus(source, expanded(cfg.paths.cache), say)
     if split == "all":
         return Text(source.label, split, corpus, whole(np.arange(corpus.n_documents), corpus.characters))

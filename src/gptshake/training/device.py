@@ -58,6 +58,16 @@ def fork_rng(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device.index or 0], device_type=device.type)
 
 
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seed the generators of the host and of this device, as ``torch.manual_seed`` does with those of all devices.
+
+    That formats the Python stack for every kind of device that is not there.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 class Stamp:
     """A time stamp on the own clock of a device (``cpu``, ``cuda``, ``mps``): when all work queued so far is done. Taking one does not wait."""
 

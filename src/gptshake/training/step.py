@@ -18,7 +18,7 @@ from gptshake.errors import first_line
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.schedule import Factors, Schedule, unwrapped
-from gptshake.training.device import fork_rng, forward_pass, out_of_memory, to_device
+from gptshake.training.device import fork_rng, forward_pass, out_of_memory, seed_generators, to_device
 
 OptimizerFactory = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -95,7 +95,7 @@ class Step:
             self.loss = torch.zeros((), device=batch.device)
         if self._dropout:  # by position, so that a resumed run drops what the uninterrupted one dropped
             position = self.steps * self.budget.accumulation + self.micro_batches
-            torch.manual_seed(((self._seed * 1_000_003 + position) * 8191 + self.ranks.rank) % 2**64)  # torch takes 64 bits
+            seed_generators(batch.device, ((self._seed * 1_000_003 + position) * 8191 + self.ranks.rank) % 2**64)  # torch takes 64 bits
         self.compile(batch)
         loss = self._pass(self._loss, batch)
         self.loss += loss.detach()
