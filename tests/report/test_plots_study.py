@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gptshake.report.frame import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, look
-from gptshake.report.plots_study import fit_figure
+from gptshake.report.plots_study import fit_figure, map_figure
 from gptshake.report.plots_tasks import inspection_figure
 
 RATES = {
@@ -56,12 +56,38 @@ def test_points_are_whole_at_the_edge_and_the_parabola_has_its_name(line: Any, r
         assert len(marked) >= 2 and not any(drawing.get_clip_on() for drawing in marked)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("batches", [1, 3, 8])
+def test_the_legend_names_the_best_and_lies_over_no_run(rows: Any, batches: int, seed: int) -> None:
+    chance, rates = np.random.default_rng(seed), [1e-4, 1e-3, 1e-2]
+    points = [{"optimizer.lr": rate, "data.batch_size": 3**n} for n in range(batches) for rate in rates]
+    trials = [rows.trial(n, point, [float(chance.normal(3, 0.1))]) for n, point in enumerate(points)]
+    study = rows.study([rows.LR, rows.axis("data.batch_size", low=1, high=3**batches, integer=True)], trials)
+    with look():
+        figure = fit_figure(study)
+        assert figure is not None
+        FigureCanvasAgg(figure).draw()
+        (axes,) = figure.axes
+        legend = axes.get_legend()
+        assert legend is not None and any(text.get_text().startswith("best: lr ") for text in legend.get_texts())
+        box = legend.get_window_extent()
+    assert box.y0 >= axes.get_window_extent().y1 and box.x0 >= 0 and box.y1 <= figure.bbox.y1
+
+
+def test_a_parabola_whose_minimum_lies_far_below_all_runs_is_not_drawn(line: Any) -> None:
+    losses = dict(zip((1e-3, 3e-3, 1e-2), (5.91, 4.648, 4.582), strict=True))
+    with look():
+        figure = fit_figure(line(list(losses), losses.__getitem__))
+    assert figure is not None and "parabola" not in figure.axes[0].get_legend_handles_labels()[1]
+
+
 @pytest.mark.parametrize("text", ["日本語のテキスト · 한국어", "العربية हिन्दी", "🙂\ud800\t\x1b", "Ünïcode ± ·"])
-def test_no_letter_is_a_box_or_a_warning(line: Any, rows: Any, text: str) -> None:
+@pytest.mark.parametrize("kind", ["fit", "map"])
+def test_no_letter_is_a_box_or_a_warning(line: Any, grid: Any, rows: Any, kind: str, text: str) -> None:
     with warnings.catch_warnings(), look():
         warnings.simplefilter("error")
-        figure = picture(line, rows, RATES["even"], label=text)
-        assert drawn(figure, "png") and drawn(figure, "svg")
+        figure = map_figure(grid(label=text)) if kind == "map" else picture(line, rows, RATES["even"], label=text)
+        assert figure and drawn(figure, "png") and drawn(figure, "svg")
         shown = figure.texts[0].get_text()
     found, still = _fallbacks(frozenset(text) - _characters_of(findfont(FAMILY)))
     assert not any(letter in shown for letter in still) and all(letter in shown for letter in set(text) - still)

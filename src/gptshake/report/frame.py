@@ -130,6 +130,12 @@ def drawn(figure: Figure, suffix: str) -> bytes:
     return content.getvalue()
 
 
+def lay_out(figure: Figure) -> None:
+    """Give the axes their places before the figure is saved, for what depends on them."""
+    _find_glyphs(figure)
+    figure.draw_without_rendering()
+
+
 def _fix_layout(figure: Figure) -> None:
     """Give the axes their final places, rounded: the solver sums in the order of memory addresses, so its last digits vary."""
     engine = figure.get_layout_engine()

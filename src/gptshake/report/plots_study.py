@@ -22,7 +22,7 @@ from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.estimate.lr_fit import fit
 from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.report import study_stats as stats
-from gptshake.report.frame import HALO, POINT, caption, frame, label, legend_above, log_axis, token_axis
+from gptshake.report.frame import HALO, POINT, caption, frame, label, lay_out, legend_above, log_axis, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION, Floats
 from gptshake.report.study_stats import Curve, Points, Rows, Scale
 from gptshake.report.study_text import mean_text
@@ -111,16 +111,12 @@ def fit_figure(study: Rows) -> Figure | None:
             look = POINT | {"color": colour, "marker": marker, "markersize": 8, "linewidth": 0, "zorder": 3}
             axes.plot(x, [top - 0.03 * (top - bottom)] * len(x), label=state, **look)
     best = (winner.trial["params"][scale.key], winner.value)
-    axes.plot(*best, **POINT | {"color": VERMILION, "marker": "*", "markersize": 15, "linewidth": 0, "zorder": 4, "clip_on": False})
-    look = {"color": VERMILION, "weight": "bold", "size": 10, "zorder": 5, "path_effects": HALO}
-    label(axes, f"best: {scale.name} {stats.short(best[0])}", best, (0, 11), ha=_inward(axes, scale, best[0]), **look)
+    look = POINT | {"color": VERMILION, "marker": "*", "markersize": 15, "linewidth": 0, "zorder": 4, "clip_on": False}
+    axes.plot(*best, label=f"best: {scale.name} {stats.short(best[0])}", **look)
     if scale.declared is not None and axes.get_xlim()[0] <= scale.declared <= axes.get_xlim()[1]:
         axes.axvline(scale.declared, color=INK, linewidth=1.0, linestyle=":", zorder=1.2, label="starting value")
     labels = axes.get_legend_handles_labels()[1]
-    if labels and sum(len(name) + 5 for name in labels) < 85:
-        legend_above(axes, len(labels))
-    elif labels:
-        axes.legend(loc="upper center", ncols=2, fontsize=9, handlelength=1.2, frameon=True, framealpha=0.8, edgecolor="white")
+    legend_above(axes, max(1, min(len(labels), 85 // (5 + max(map(len, labels))))))
     return figure
 
 
@@ -151,8 +147,12 @@ def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
 
 
 def draw_parabola(axes: Axes, points: Points, x: Floats, at: Callable[[Floats], Floats], sign: float = 1) -> None:
-    """The parabola through points (place, loss), drawn where the places are ``at(x)``; nothing where they do not bend upwards."""
-    if parabola := fit(points):
+    """The parabola through points (place, loss), drawn where the places are ``at(x)``.
+
+    Nothing where they do not bend upwards, or its minimum lies outside of what is shown, far below all runs.
+    """
+    parabola, (bottom, top) = fit(points), axes.get_ylim()
+    if parabola and bottom <= sign * parabola.bottom <= top:
         look: dict[str, Any] = {"color": GREEN, "linewidth": 1.4, "linestyle": (0, (4, 2)), "zorder": 2.2, "label": "parabola"}
         axes.plot(x, sign * (parabola.bottom + parabola.curvature * (at(x) - parabola.vertex) ** 2), scalex=False, scaley=False, **look)
 
@@ -186,7 +186,7 @@ def map_figure(study: Rows) -> Figure | None:
     _draw_scale(axes, "y", found[1], y, margin=0.14)
     axes.set_xlabel(keys[0].lstrip("+"))
     caption(axes, " ")
-    figure.draw_without_rendering()  # now the axes have their final size
+    lay_out(figure)
     points = axes.transData.transform(sorted(set(places))) * 72 / figure.dpi
     crowded = any(math.dist(one, other) < LARGE for one, other in itertools.combinations(points, 2))
     caption(axes, f"{keys[1].lstrip('+')} upwards, {study['objective']} {'as colour' if crowded else 'in the circles'}")

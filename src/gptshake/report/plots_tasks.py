@@ -251,7 +251,7 @@ def inspection_figure(facts: Facts) -> Figure:
     share, equal = found / found.sum(), 1 / facts["vocab_size"]
     left.loglog(np.arange(1, len(share) + 1), share, color=BLUE, linewidth=1.6)
     left.axhline(equal, color=GREY, linewidth=0.8, linestyle=":")
-    label(left, "if all were equal", (1, equal), (2, 3), size=8, color=GREY)
+    label(left, "if all were equal", (1, equal), (2, -10), size=8, color=GREY)  # the first rank lies above
     for n, (rank, token) in enumerate(list(enumerate(facts["most"], 1))[::4]):  # neighbours' names would lie over each other
         label(left, repr(token["text"]), (rank, token["share"]), (4, 4 + 11 * (n % 2)), size=8)
     left.set_ylim(top=4 * share[0])
