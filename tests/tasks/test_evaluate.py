@@ -1,6 +1,7 @@
 """``task=evaluate`` in closed form: a network that knows nothing, one that knows only the position, and texts that hide characters."""
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,19 @@ def test_the_same_text_has_as_many_bytes_for_every_tokenizer_and_unknown_charact
     assert found[1]["unknown"] == 100 and found[0]["bpb"] == pytest.approx(math.log2(257), rel=1e-6)
     charged = 400 * math.log2(4) + 50 * math.log2(len(hidden) + 1) + 50 * math.log2(1_114_112)
     assert found[1]["bpb"] == pytest.approx(charged / 600, rel=1e-6) and found[1]["loss"] == pytest.approx(math.log(4), rel=1e-6)
+
+
+def test_a_document_that_is_read_in_parts_is_counted_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a b  \n\n c\u2003d " * 40, " \n" * 30, "one"]
+    corpus, tokenizer = corpus_of(tmp_path, *texts), CharTrainer(vocab_size=5).train(texts)
+    expected = stream_of(corpus, tokenizer)
+    monkeypatch.setattr("gptshake.data.corpus.LONG", 5)
+    found = stream_of(corpus, tokenizer)
+    assert found.counts["words"].tolist() == [len(re.split(r"\s+", text)) for text in texts]
+    assert found.counts["unknown"].sum() > 100 and found.counts["characters"].tolist() == [len(texts[0]) - 1, *map(len, texts[1:])]
+    assert all(found.counts[name].tolist() == values.tolist() for name, values in expected.counts.items())
+    for one, other in ((found.ids, expected.ids), (found.starts, expected.starts), (found.ends, expected.ends)):
+        assert np.array_equal(one, other)
 
 
 def test_the_training_text_is_asked_only_where_something_is_unknown(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def written(monkeypatch: pytest.MonkeyPatch, stream: Stream, prompt: str | None,
     monkeypatch.setattr("sys.stdout", stream)
     task = (
         {"prompt": prompt, "prompt_file": None, "interactive": False, "n_tokens": 200, "num_samples": 1, "temperature": 1.0}
-        | {"top_k": None, "top_p": None, "repetition_penalty": 1.0, "stop": None, "jsonl": None}
+        | {"run": "latest", "top_k": None, "top_p": None, "repetition_penalty": 1.0, "stop": None, "jsonl": None}
         | options
     )
     cfg = OmegaConf.create({"task": task, "seed": 3, "trainer": {"accelerator": "cpu"}})

@@ -1,12 +1,15 @@
 """The documents of a text as an evaluation reads them: one stream of ids, what is in each document, and the windows of a network.
 
-As in a token store there is an end of text between two documents, and here one in front of the first. A document is in memory as a whole.
+As in a token store there is an end of text between two documents, and here one in front of the first. Their ids are in memory, and of
+a text a megabyte, or one document where a tokenizer must see it whole.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,11 @@ import numpy.typing as npt
 
 from gptshake.data.corpus import Corpus
 from gptshake.data.split import Spans
-from gptshake.tokenizer.protocol import Tokenizer
+from gptshake.tokenizer.protocol import Ids, Tokenizer, boundary
 from gptshake.tokenizer.unknown import Unknown, hidden
 
 BEGINNING = 100
+BLANK = re.compile(r"\s+")
 Ints = npt.NDArray[np.integer[Any]]
 
 
@@ -57,21 +61,30 @@ def encode_documents(
 ) -> Stream:
     """The documents of ``spans``; ``of_training``, asked if there are unknown characters, gives those of the training text."""
     eot = np.array([tokenizer.eot_id], tokenizer.encode("").dtype)
-    parts, lost, counts, beginnings = list[Ints](), list[Counter[str]](), list[list[int]](), list[str]()
-    for number, text in corpus.texts(spans):
-        ids, size = tokenizer.encode(text), len(text.encode("utf-8", "surrogatepass"))
-        parts += [eot, ids]
-        beginnings.append(text[:BEGINNING])
-        lost.append(Counter(hidden(tokenizer, ids, text)))
-        first = b""
-        if not (alone or number) and len(ids):  # it is no target
-            unknown = ids[0] == tokenizer.unk_id
-            first = text[0].encode("utf-8", "surrogatepass") if unknown else tokenizer.token_bytes(int(ids[0]))
-            lost[0].subtract(text[0] if unknown else "")
-        n_words = len(re.split(r"\s+", text))  # as lm-evaluation-harness counts them
-        counts.append([size - len(first), len(text) - len(first.decode("utf-8", "ignore")), n_words, lost[-1].total()])
+    parts, lengths, lost, counts, beginnings = list[Ints](), list[int](), list[Counter[str]](), list[Counter[str]](), list[str]()
+    for number, document in groupby(corpus.texts(spans, boundary(tokenizer)), itemgetter(0)):
+        ids, hides, size, beginning, blank = list[Ids](), Counter[str](), Counter(words=1), "", False
+        for _, text in document:
+            ids.append(tokenizer.encode(text))
+            hides.update(hidden(tokenizer, ids[-1], text))
+            # Words as lm-evaluation-harness counts them, by the blanks between them; one blank may lie in two parts.
+            n_blanks = sum(1 for _ in BLANK.finditer(text)) - (blank and text[:1].isspace())
+            size.update(bytes=len(text.encode("utf-8", "surrogatepass")), characters=len(text), words=n_blanks)
+            beginning, blank = beginning or text[:BEGINNING], text[-1:].isspace() or (blank and not text)
+        if not (alone or number) and len(ids[0]):  # it is no target
+            unknown = ids[0][0] == tokenizer.unk_id
+            first = beginning[0].encode("utf-8", "surrogatepass") if unknown else tokenizer.token_bytes(int(ids[0][0]))
+            hides.subtract(beginning[0] if unknown else "")
+            size.subtract({"bytes": len(first), "characters": len(first.decode("utf-8", "ignore"))})
+        parts += [eot, *ids]
+        lengths.append(sum(map(len, ids)))
+        lost.append(hides)
+        counts.append(size)
+        beginnings.append(beginning)
     seen = of_training() if any(one.total() for one in lost) else {}
-    named = dict(zip(("bytes", "characters", "words", "unknown"), np.array(counts).T, strict=True))
+    named = {name: np.array([size[name] for size in counts]) for name in ("bytes", "characters", "words")}
+    named["unknown"] = np.array([one.total() for one in lost])
     named["hidden"] = np.array([Unknown.of(0, one, seen).nats for one in lost])
-    starts, ends = np.cumsum([len(part) for part in parts]).reshape(-1, 2).T
-    return Stream(np.concatenate(parts), starts, ends, alone, named, beginnings)
+    sizes = np.array(lengths)
+    ends = np.cumsum(sizes + 1)
+    return Stream(np.concatenate(parts), ends - sizes, ends, alone, named, beginnings)
