@@ -28,7 +28,7 @@ STAMP = .venv/installed
 
 RATES = 2.5e-4,5e-4,1e-3,2e-3,4e-3,8e-3,1.6e-2,3.2e-2
 
-.PHONY: help demo demo-lr test test-slow test-export test-trackers test-slurm test-ray venv lint types docs build release bench clean
+.PHONY: help demo demo-lr test test-slow test-export test-trackers test-slurm test-ray test-notebook venv lint types docs build release bench clean
 
 help:
 	@echo "make demo    set up, then train a small GPT on Wikipedia, then find its learning rate (about two minutes on two CPU cores)"
@@ -39,6 +39,7 @@ help:
 	@echo "make test-trackers  install MLflow and trackio beside (80 MB) and check what logger=mlflow and logger=trackio write"
 	@echo "make test-slurm  run sweeps on a Slurm of two nodes on this machine (as root, with Debian's slurmctld, slurmd, slurm-client and munge)"
 	@echo "make test-ray  install Ray beside (240 MB) and run sweeps on a cluster of two nodes on this machine"
+	@echo "make test-notebook  install Jupyter's kernel beside (60 MB) and execute docs/notebook.ipynb with it"
 	@echo "make venv    only set up: .venv with the exact versions of constraints.txt"
 	@echo "make lint    check style and formatting        make types   check the type hints"
 	@echo "make docs    build the documentation as a site: build/site/index.html"
@@ -70,6 +71,9 @@ test-slurm: venv
 
 test-ray: venv
 	$(VENV) -m nox --session ray
+
+test-notebook: venv
+	$(VENV) -m nox --session notebook
 
 lint types docs build release bench: venv
 	$(VENV) -m nox --session $@

@@ -1,6 +1,6 @@
 """Checks as nox sessions: ``make test`` is ``nox --session tests``.
 
-All sessions run in the one environment that ``make venv`` builds (.venv); nox makes none of its own, because torch and
+Sessions run in the one environment that ``make venv`` builds (.venv), or in one that sees its packages, because torch and
 its companions are large and a second copy would prove nothing. Words after ``--`` go to the tool of the session.
 """
 
@@ -97,15 +97,30 @@ def beside(session: nox.Session, marker: str, packages: tuple[str, ...]) -> None
 @nox.session
 def lm_eval(session: nox.Session) -> None:
     """Compare ``task=evaluate`` with lm-evaluation-harness, which lies in an environment of its own on top of .venv (500 MB)."""
-    folder = PYTHON.parents[1] / "lm-eval"
-    python = str(folder / "bin" / "python")
-    if not (folder / "bin" / "lm_eval").exists():
-        session.run(str(PYTHON), "-m", "venv", "--clear", str(folder))
-        packages, own = (next(place.glob("lib/python3*/site-packages")) for place in (PYTHON.parents[1], folder))
-        (own / "packages.pth").write_text(f"{packages}\n")
-        pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--constraint", "constraints.txt")
-        session.run(*pip, "lm-eval[hf]==0.4.13")
+    on_top(session, "lm-eval", "lm_eval", "lm-eval[hf]==0.4.13", "--constraint", "constraints.txt")
     run(session, "-m", "pytest", "-m", "lm_eval")
+
+
+@nox.session
+def notebook(session: nox.Session) -> None:
+    """Execute docs/notebook.ipynb cell by cell with Jupyter's kernel, which lies in an environment of its own on top of .venv (60 MB)."""
+    program = on_top(session, "jupyter", "jupyter-execute", "ipykernel==7.4.0", "nbclient==0.11.0")
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder)  # of an earlier time: the notebook writes its runs beside itself
+    folder.mkdir()
+    session.run(str(program), "--timeout=600", shutil.copy(ROOT / "docs" / "notebook.ipynb", folder))
+
+
+def on_top(session: nox.Session, name: str, program: str, *packages: str) -> Path:
+    """The path of a program in an environment of its own, which also sees the sources and all packages of .venv."""
+    folder = PYTHON.parents[1] / name
+    if not (folder / "bin" / program).exists():
+        session.run(str(PYTHON), "-m", "venv", "--clear", str(folder))
+        seen, own = (next(place.glob("lib/python3*/site-packages")) for place in (PYTHON.parents[1], folder))
+        (own / "packages.pth").write_text(f"{ROOT / 'src'}\n{seen}\n")
+        pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+        session.run(*pip, *packages)
+    return folder / "bin" / program
 
 
 @nox.session
@@ -165,6 +180,8 @@ def docs(session: nox.Session) -> None:
         )
     (pages / "reference.md").write_text("# API reference\n\n::: gptshake.api\n", encoding="utf-8")
     session.run("zensical", "build", "--strict", "--clean")
+    for page in (ROOT / "build" / "site").rglob("*.html"):  # nothing is loaded from elsewhere; browsers of today search without this script
+        page.write_text(re.sub(r'<script src="https://unpkg.com/[^>]*></script>', "", page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 @nox.session

@@ -168,11 +168,12 @@ def test_a_live_line_follows_a_resize(terminal: Callable[[int], Terminal], live:
         assert min(columns, 60) / 2 < seen < columns
 
 
+@pytest.mark.parametrize("variable", ["TERM=dumb", "JPY_PARENT_PID=1"])
 @pytest.mark.parametrize("live", LIVE)
-def test_a_dumb_terminal_gets_plain_lines(
-    terminal: Callable[[int], Terminal], live: Callable[[], Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+def test_a_dumb_terminal_and_a_notebook_get_plain_lines(
+    terminal: Callable[[int], Terminal], live: Callable[[], Callable[[], None]], variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv(*variable.split("="))
     screen = terminal(80)
     update = live()
     update()

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 GAP = " | "  # between the parts of a line
+NOTEBOOK = "JPY_PARENT_PID"  # variable that Jupyter sets for its kernels, and Colab does
 # Control characters but tabs and line breaks, marks that turn the direction of writing, line separators, and what UTF-8 cannot say.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -61,7 +62,8 @@ class Console:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self.terminal = not self._stream.closed and self._stream.isatty()
-        self.renews = self.terminal and os.environ.get("TERM") not in ("dumb", "unknown")  # whether text can be replaced
+        # Whether text can be replaced. The cell of a notebook (``!gptshake ...``) is a terminal to its commands, and cannot.
+        self.renews = self.terminal and os.environ.get("TERM") not in ("dumb", "unknown") and NOTEBOOK not in os.environ
         self._shown = False
         self._height = 0  # lines on the terminal that ``renew`` wrote
 
