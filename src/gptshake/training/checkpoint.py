@@ -371,7 +371,7 @@ def resume_from(run: Run) -> Path | None:
         run.cut_rows(step - 1)
     run.session_starts_from(step)
     if most is not None:
-        run.update(redecay=None)
+        run.update(redecay=None, redecays=run.info.get("redecays", 0) + 1)
         run.say(f"going back to step {step:,}, the last checkpoint before the decay (trainer.extend=redecay)")
     run.say(f"resuming after step {step:,}")
     return folder

@@ -153,6 +153,20 @@ def test_a_resumed_run_has_every_step_once(run: Run, tmp_path: Path, kind: Any, 
     assert steps_of(tmp_path, run.id)["train/loss"] == [(step, 4 / step) for step in range(1, 10)]
 
 
+def test_a_run_that_went_back_for_another_schedule_is_a_new_run_in_mlflow(run: Run, tmp_path: Path) -> None:
+    for redecays, first in ((0, 1), (1, 4)):
+        run = Run.open(run.path)
+        run.update(redecays=redecays)
+        run.cut_rows(first - 1)
+        tracker = MlflowTracker(every=1)
+        tracker.start(run)
+        go(run, tracker, range(first, 7))
+        run.finish("ok")
+        tracker.finish()
+    for identity in (run.id, f"{run.id}/redecay-1"):
+        assert [step for step, _ in steps_in_mlflow(tmp_path, identity)["train/loss"]] == list(range(1, 7))
+
+
 def test_more_metrics_than_one_call_takes_all_arrive(run: Run, tmp_path: Path) -> None:
     for step in range(1, 1201):
         run.append_row(row(step))

@@ -43,8 +43,10 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Call
     lock = lock_file(Path(gettempdir()) / f"gptshake-{os.getuid()}-mlflow-{store}.lock", 60.0)
     client, experiment = mlflow.MlflowClient(), mlflow.set_experiment(options["experiment"]).experiment_id
     os.close(lock)
-    found = client.search_runs([experiment], f"tags.`gptshake.id` = '{run.id}'")
-    run_id = found[0].info.run_id if found else _create(client, run, experiment)
+    # MLflow keeps what it has of a step, so a run that went back to train steps with another schedule becomes a new run there.
+    identity = run.id if not (redecays := run.info.get("redecays")) else f"{run.id}/redecay-{redecays}"
+    found = client.search_runs([experiment], f"tags.`gptshake.id` = '{identity}'")
+    run_id = found[0].info.run_id if found else _create(client, run, experiment, identity)
     client.update_run(run_id, "RUNNING")
     known = reached = max((metric.step for metric in client.get_metric_history(run_id, "train/tokens")), default=-1)
     reply(record={"mlflow": {"run_id": run_id, **options}}, say=f"MLflow: run {run_id} in {mlflow.get_tracking_uri()}")
@@ -68,11 +70,11 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Call
     client.set_terminated(run_id, {"ok": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED"}.get(run.info["status"], "FAILED"))
 
 
-def _create(client: Any, run: Run, experiment: str) -> str:
+def _create(client: Any, run: Run, experiment: str, identity: str) -> str:
     from mlflow.entities import Param
 
     about = describe(run)
-    tags = {"gptshake.id": run.id, "group": about["group"], "tags": " ".join(about["tags"]), "mlflow.note.content": about["notes"]}
+    tags = {"gptshake.id": identity, "group": about["group"], "tags": " ".join(about["tags"]), "mlflow.note.content": about["notes"]}
     created = client.create_run(experiment, tags={key: value for key, value in tags.items() if value}, run_name=about["name"])
     params = [Param(key, str(value)) for key, value in flat(about["config"]).items()]
     for first in range(0, len(params), MOST_PARAMS):
