@@ -24,6 +24,7 @@ from gptshake.config.arguments import override_value, parse
 from gptshake.console import protect
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.files import expanded, refuse_links
+from gptshake.hardware import pick_device
 from gptshake.processes import Command, raised, read_outcome, run_here, write_task
 from gptshake.record.index import Entry, find_study, frame, read_entry, read_index, read_study
 from gptshake.record.metrics import COLUMNS, other_columns, read_columns
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("runs", "multirun")  # where runs and studies lie, as in ``paths.runs`` and ``paths.multirun``
 _WHOLE = ("step", "train/tokens")  # columns of whole numbers, which every row has
+_GENERATION = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Run:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Final figures: ``val/loss`` in nats per token, ``val/bpb`` in bits per byte, ``train/tokens``; of a run at work those so far."""
+        """Final figures: ``val/loss`` in nats per token, ``val/bpb`` in bits per byte, ``train/tokens``, ``time`` in seconds; of a run at
+        work those so far."""
         return self._entry.figures
 
     @property
@@ -81,7 +84,11 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """A row for each step, its columns as in metrics.csv, NaN where a row has no value; read anew each time."""
+        """A row for each step, its columns as in metrics.csv, NaN where a row has no value; read anew each time.
+
+        ``step``, ``train/tokens``, ``train/loss`` and ``val/loss`` (nats per token), ``val/bpb`` (bits per byte), ``train/lr``,
+        ``train/grad_norm``, ``perf/tokens_per_s``, ``time`` (seconds since 1970), and what callbacks log.
+        """
         import pandas as pd
 
         file = self.path / "metrics.csv"
@@ -89,12 +96,15 @@ class Run:
         return table.astype({name: int for name in _WHOLE if name in table}).dropna(axis="columns", how="all")
 
     def model(self, device: str = "cpu") -> GPT:
-        """The network with its best weights, in evaluation mode.
+        """The network with its best weights, in evaluation mode: token ids (B, T) to logits (B, T, vocab_size).
 
+        Args:
+            device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         Raises:
+            ConfigError: there is no such device.
             GptshakeError: the run has no checkpoint, or a network of the user's own that is not here.
         """
-        return self._trained[0].to(device).eval()
+        return self._trained[0].to(pick_device(device)).eval()
 
     def tokenizer(self) -> Tokenizer:
         """``encode`` and ``decode`` of the run, and ``vocab_size``."""
@@ -103,22 +113,41 @@ class Run:
         return tokenizer_of(self.path, self._recomposed)
 
     def generate(self, prompt: str = "", n_tokens: int = 200, *, stop: str | Sequence[str] = (), echo: bool = True, **options: Any) -> str:
-        """The prompt and its continuation.
+        """The prompt and its continuation, drawn on the device that ``model`` chose last.
 
         Args:
             prompt: text to continue; empty: a new text begins.
             n_tokens: most tokens that are generated.
-            stop: text, or texts, at which the continuation ends.
+            stop: text, or texts, at which the continuation ends; they are left out.
             echo: whether the prompt comes first.
-            options: temperature (1.0), top_k, top_p, repetition_penalty, seed (0).
+            options: ``temperature`` (1.0; 0 takes the likeliest token), ``top_k``, ``top_p``, ``repetition_penalty`` (1.0), ``seed`` (0).
         Raises:
-            ConfigError: an option out of its range.
+            ConfigError: an unknown option, or one out of its range.
         """
         from gptshake.training.sampling import continuation
 
+        if unknown := [name for name in options if name not in _GENERATION]:
+            raise ConfigError(f"generate() has no option {unknown[0]}: it has n_tokens, stop, echo, {', '.join(_GENERATION)}.")
+
         model, tokenizer = self._trained
         texts = [stop] if isinstance(stop, str) else stop
-        return "".join(continuation(model, tokenizer, prompt, n_tokens=n_tokens, stop=texts, echo=echo, **options))
+        return "".join(continuation(model, tokenizer, prompt or "", n_tokens=n_tokens, stop=texts, echo=echo, **options))
+
+    def export(self, to: str = "hf", folder: str | Path | None = None) -> Path:
+        """Write the best weights and the tokenizer for another program, as ``task=export`` does, and check what was written where it is installed.
+
+        Args:
+            to: ``hf`` (transformers), ``gguf`` (llama.cpp), ``onnx`` or ``torch_export``.
+            folder: is made; None: ``export/<to>`` in the run directory.
+        Returns:
+            The folder.
+        Raises:
+            ConfigError: the folder is there already, or the format cannot express the network or the tokenizer.
+        """
+        from gptshake.tasks.export import export
+
+        compose(["task=export", f"task.to={override_value(to)}"])  # refuses a format that there is not
+        return export(self.path, to, expanded(folder) if folder else None, self._recomposed)[0]
 
     @cached_property
     def _trained(self) -> tuple[GPT, Tokenizer]:
@@ -212,7 +241,7 @@ def runs(filter: str = "", *, folders: Sequence[str | Path] = FOLDERS) -> pd.Dat
 
 
 def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
-    """A study by its name or path.
+    """A study by its name or path; the column ``study`` of ``runs()`` has the names.
 
     Raises:
         RecordError: there is no such study; names the nearest.
@@ -223,7 +252,16 @@ def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
 
 
 def compare(names: Sequence[str | Path | Run], *, folders: Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
-    """What differs between runs, a column for each: config keys that can change a result, then figures."""
+    """What differs between runs, a column for each: config keys that can change a result, then figures.
+
+    Args:
+        names: ids, names, paths or ``Run`` objects: ``compare([run, "latest"])``.
+        folders: of runs and of studies.
+    Raises:
+        RecordError: there is no such run; names the nearest.
+    """
+    if isinstance(names, str | Path | Run):
+        raise ConfigError("compare() takes a list of runs, as in compare([run, 'latest']).")
     found = [one if isinstance(one, Run) else load_run(one, folders=folders) for one in names]
     entries = [read_entry(run.path) for run in found]
     keys = dict.fromkeys(key for entry in entries[1:] for key in changed_keys(entries[0].config, entry.config))
@@ -233,12 +271,21 @@ def compare(names: Sequence[str | Path | Run], *, folders: Sequence[str | Path] 
 
 
 def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
-    """The table of ``task=evaluate`` with these overrides: ``evaluate(["task.run=[<run>,<run>]", "data=text", "data.path=book.txt"])``."""
+    """The table of ``task=evaluate`` with these overrides: ``evaluate(["task.run=[<run>,hf:gpt2]", "data=text", "data.path=book.txt"])``.
+
+    A row for each run and checkpoint: ``run``, ``step``, ``loss`` (nats per token), ``perplexity``, ``bpb`` and ``bpc`` (bits per byte and per
+    character), their standard errors over documents (``loss_error``, ...; None with one document), and the text with its sizes. Other keys:
+    ``task.checkpoints=all``, ``task.split=val``, ``task.stride=64``, ``task.rolling=true``. Without ``data=`` the text is that of the runs.
+
+    Raises:
+        ConfigError: no run was named, or an option cannot be.
+        RecordError: there is no such run; names the nearest.
+    """
     import pandas as pd
 
     from gptshake.tasks.evaluate import evaluate
 
-    table = pd.DataFrame(evaluate(compose(["task=evaluate", *overrides]), lambda line: None))
+    table = pd.DataFrame(evaluate(compose(["task=evaluate", *_listed(overrides)]), lambda line: None))
     return table.astype({"step": "Int64"}).drop(columns=["by_context", "each"])
 
 
@@ -252,8 +299,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """
     from gptshake.cli import checked
 
-    arguments = parse(list(overrides))
-    cfg = checked(arguments)
+    cfg = checked(parse(_listed(overrides)))
     OmegaConf.set_struct(cfg, None)
     cfg.hydra = {"overrides": {"task": list(overrides)}}
     OmegaConf.set_struct(cfg, True)
@@ -271,7 +317,7 @@ def train(config: DictConfig | Sequence[str], *, quiet: bool = False) -> Run:
     Raises:
         GptshakeError: what ended it, by its class: ``ConfigError``, ``DataError``, ``TrainingError``, ...
     """
-    overrides = _changed(config) if isinstance(config, DictConfig) else list(config)
+    overrides = _changed(config) if isinstance(config, DictConfig) else _listed(config)
     with TemporaryDirectory(prefix="gptshake-") as folder:
         write_task(Path(folder), overrides)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -290,6 +336,12 @@ def train(config: DictConfig | Sequence[str], *, quiet: bool = False) -> Run:
     if outcome.status != "ok":
         raise raised(outcome)
     return Run(Path(outcome.value))
+
+
+def _listed(overrides: Sequence[str]) -> list[str]:
+    if isinstance(overrides, str):
+        raise ConfigError('Overrides are a list of texts, as in ["model=tiny", "data=wiki_char"].')
+    return list(overrides)
 
 
 def _changed(config: DictConfig) -> list[str]:

@@ -27,7 +27,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import gptshake, sys; print(sorted(gptshake.__all__)); print({'torch', 'hydra', 'omegaconf', 'pandas', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['compare', 'compose', 'evaluate', 'load_run', 'load_study', 'runs', 'train']", "set()"]
+    assert done.stdout.splitlines() == [
+        "['Run', 'Study', 'compare', 'compose', 'evaluate', 'load_run', 'load_study', 'runs', 'train']",
+        "set()",
+    ]
 
 
 def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exceptions(here: Path, small: tuple[str, ...]) -> None:
@@ -40,6 +43,11 @@ def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exce
         gptshake.load_run("nothing")
     with pytest.raises(RecordError):
         gptshake.load_study("nothing")
+    for call in (gptshake.compose, gptshake.train, gptshake.evaluate):
+        with pytest.raises(ConfigError, match="a list of texts"):
+            call("model=tiny data=wiki_char")  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="a list of runs"):
+        gptshake.compare("latest")
     assert gptshake.runs().empty
 
 
@@ -65,6 +73,13 @@ def test_a_run_from_python_equals_the_one_that_its_record_would_repeat(
     text = run.generate("the ", 20, seed=1)
     assert text.startswith("the ") and text == run.generate("the ", 20, seed=1) and text[4:] == run.generate("the ", 20, seed=1, echo=False)
     assert not run.model().training
+    with pytest.raises(ConfigError, match="no option temp: it has n_tokens, stop, echo, temperature"):
+        run.generate("the ", temp=1)
+    with pytest.raises(ConfigError, match="accelerator=gpu0 is unknown"):
+        run.model("gpu0")
+    with pytest.raises(ConfigError, match=r"task\.to=onyx .* did you mean onnx"):
+        run.export("onyx")
+    assert run.export("hf", "exported").resolve() == here / "exported" and (here / "exported/model.safetensors").is_file()
 
     found = gptshake.runs("status=ok")
     assert set(found["id"]) == {run.id, again.id} and set(found["optimizer.lr"]) == {3e-3}
@@ -126,7 +141,7 @@ def test_the_notebook_runs_as_it_stands(here: Path) -> None:
     lines = []
     for cell in cells:
         for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "code" else ():
-            command = line.removeprefix("!python ")
+            command = line.removeprefix("!{sys.executable} ")
             lines.append(f"import os; assert os.system(sys.executable + ' ' + {command!r}) == 0" if line.startswith("!") else line)
     script = "import sys\nimport matplotlib\nmatplotlib.use('agg')\n" + "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=800)

@@ -123,6 +123,11 @@ def test_what_does_not_fit_is_refused_before_torch_is_imported(
     assert done.code in (1, 2) and sentence in done.error and [file.name for file in tmp_path.iterdir()] == ["exported"]
 
 
+def test_the_config_that_is_shown_has_the_sizes_of_config_json(exported: Path, light_commands: Any, tmp_path: Path) -> None:
+    done = light_commands(tmp_path, "init_from=hf:exported", "--cfg", "job", "-p", "model")
+    assert done.code == 0 and "n_layer: 1\n" in done.out and "block_size: 16\n" in done.out, done.out + done.err
+
+
 def test_another_tokenizer_is_refused_whether_its_size_differs_or_not(
     words: tuple[str, ...], exported: Path, commands: Any, tmp_path: Path
 ) -> None:

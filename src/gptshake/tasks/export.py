@@ -2,7 +2,10 @@
 
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from gptshake.config.overrides import recomposed
 from gptshake.context import Context
@@ -29,13 +32,24 @@ def run(context: Context) -> None:
     cfg = context.config
     if cfg.task.push:
         hub.check_upload(cfg.task.push)
-    path = instantiate.chosen_run(cfg)
-    model, tokenizer = instantiate.trained(path, lambda: recomposed(path, context.spec.overrides))
+    path, chosen = instantiate.chosen_run(cfg), expanded(cfg.task.folder) if cfg.task.folder != "auto" else None
+    folder, checked = export(path, cfg.task.to, chosen, lambda: recomposed(path, context.spec.overrides))
+    print(checked)
+    print(f"exported: {folder}")
+    if cfg.task.push:
+        if checked.startswith("not checked"):
+            raise GptshakeError(f"The folder was not uploaded to {cfg.task.push}, because it was {checked}.")
+        print(f"uploaded: {hub.upload(folder, cfg.task.push, private=cfg.task.private)}")
+
+
+def export(path: Path, to: str, folder: Path | None, recompose: Callable[[], DictConfig]) -> tuple[Path, str]:
+    """Export a run (arguments as of ``trained``) to a new folder, by default its own ``export/<to>``; gives it, and what was checked."""
+    model, tokenizer = instantiate.trained(path, recompose)
     model.float().cpu().eval()
-    folder = expanded(cfg.task.folder) if cfg.task.folder != "auto" else path / "export" / cfg.task.to
+    folder = folder or path / "export" / to
     if folder.exists():
         raise ConfigError(f"{folder} is there already: remove it, or choose another one with task.folder=.")
-    format = importlib.import_module(f"gptshake.export.{cfg.task.to}")
+    format = importlib.import_module(f"gptshake.export.{to}")
     samples = read_samples(path / "samples.md")
     texts = [*TEXTS, *(sample.text for sample in samples[-1:])]
     checked = ""
@@ -51,9 +65,4 @@ def run(context: Context) -> None:
         checked = format.check(model, tokenizer, beside, texts)
 
     write_folder_atomic(folder, fill)
-    print(checked)
-    print(f"exported: {folder}")
-    if cfg.task.push:
-        if checked.startswith("not checked"):
-            raise GptshakeError(f"The folder was not uploaded to {cfg.task.push}, because it was {checked}.")
-        print(f"uploaded: {hub.upload(folder, cfg.task.push, private=cfg.task.private)}")
+    return folder, checked
