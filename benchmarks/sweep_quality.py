@@ -29,8 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from gptshake.estimate.lr_fit import noise as noise_of
-from gptshake.estimate.lr_fit import on_a_cliff
+from gptshake.estimate.lr_fit import on_a_cliff, seed_sd
 from gptshake.report import study_stats
 from gptshake.sweep.rows import NOISE_FOLDER
 from gptshake.sweep.search import LineSearch, second_seeds
@@ -242,7 +241,7 @@ def on_grid(grid: Landscape) -> list[Surface]:
     }
     bests = {batch: min(map(float, np.geomspace(rates[batch][0], rates[batch][-1], 400)), key=truth) for batch, truth in truths.items()}
     lowest = min(truths[batch](rate) for batch, rate in bests.items())
-    noise = noise_of([[math.log(loss) for loss in seeds] for column in cells.values() for seeds in column if not on_a_cliff(seeds)]) or 0.0
+    noise = seed_sd([[math.log(loss) for loss in seeds] for column in cells.values() for seeds in column if not on_a_cliff(seeds)]) or 0.0
     surface = Surface(lambda rate, batch: truths[int(batch)](rate) / lowest - 1, lambda batch: bests[int(batch)], noise)
     starts = itertools.product(bests, (-2, -1, 0, 1, 2), range(5))
     return [
