@@ -63,7 +63,7 @@ def ray() -> tuple[Any, Any, Callable[[Path], object]]:
 
 def measure(executor: Any, folder: Path, empty: Callable[[Path], object], repeats: int) -> dict[str, list[float]]:
     """Seconds of each way, one after the other."""
-    from gptshake.processes import write_task
+    from gptshake.outcome import write_task
 
     found: dict[str, list[float]] = {"executor": [], "by hand": [], "empty job": []}
     for number in range(repeats):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError
-from gptshake.processes import ChildRunner, Outcome, Spec, run_here
+from gptshake.outcome import Outcome
+from gptshake.processes import ChildRunner, Spec, run_here
 
 
 def deed(task: Any) -> Any:

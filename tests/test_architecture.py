@@ -28,6 +28,7 @@ LAYERS = [
     {"distributed"},
     {"tokenizer", "record"},
     {"model", "optim", "estimate", "processes", "markdown"},
+    {"outcome"},
     {"hardware", "files", "signals", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from gptshake import distributed
 from gptshake.distributed import ALONE, Liveness, Ranks, srun_variables, together
 from gptshake.errors import Stop, TrainingError
-from gptshake.processes import Command, Outcome
+from gptshake.outcome import Outcome
+from gptshake.processes import Command
 
 BATCH = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # a batch script's
 BATCH |= {"SLURM_TASKS_PER_NODE": "2(x2)", "SLURM_JOB_NODELIST": "gpu[07-08]"}

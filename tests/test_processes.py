@@ -14,7 +14,8 @@ import pytest
 from deeds import deed, run
 
 from gptshake.errors import ConfigError, GptshakeError, Pruned, TrainingError
-from gptshake.processes import Child, ChildRunner, Command, Outcome, Spec, is_running, read_outcome, run_command
+from gptshake.outcome import Outcome, is_running, read_outcome
+from gptshake.processes import Child, ChildRunner, Command, Spec, run_command
 
 
 @pytest.fixture(params=["forkserver", "fork"])

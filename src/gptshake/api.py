@@ -25,7 +25,8 @@ from gptshake.console import protect
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.files import expanded, refuse_links
 from gptshake.hardware import pick_device
-from gptshake.processes import Command, raised, read_outcome, run_here, write_task
+from gptshake.outcome import raised, read_outcome, write_task
+from gptshake.processes import Command, run_here
 from gptshake.record.index import Entry, find_study, frame, read_entry, read_index, read_study
 from gptshake.record.metrics import COLUMNS, other_columns, read_columns
 from gptshake.record.run import find_run

@@ -13,7 +13,8 @@ import sys
 import threading
 from multiprocessing.spawn import import_main_path
 
-from gptshake.processes import PRELOAD, WATCHED, source_hash
+from gptshake.outcome import source_hash
+from gptshake.processes import PRELOAD, WATCHED
 
 failed = ""  # why something could not be imported
 sources = source_hash()

@@ -1,8 +1,7 @@
 """Child processes: functions of ours in forked children, commands in new processes; every end is an ``Outcome``.
 
-Children are forked from the server of ``multiprocessing``, which has imported everything and is clean of CUDA, Metal and threads. What
-they are given and return is plain; ``outcome.json``, which a child writes itself, outlives whoever waits for it. When the caller or the
-server dies, children stop as if they had been asked to, or are ended after a grace period.
+Children are forked from the server of ``multiprocessing``, which has imported everything and is clean of CUDA, Metal and threads. When the
+caller or the server dies, children stop as if they had been asked to, or are ended after a grace period.
 """
 
 import contextlib
@@ -21,8 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from math import inf
 from multiprocessing import connection, forkserver, get_context, parent_process, set_forkserver_preload
 from multiprocessing.process import BaseProcess
@@ -31,10 +29,22 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 import gptshake
-from gptshake import errors
 from gptshake.console import lasting, protect
 from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
-from gptshake.files import is_locked, lock_file, sha256_text, write_atomic
+from gptshake.files import lock_file
+from gptshake.outcome import (
+    LOCK,
+    REFUSED,
+    Outcome,
+    hold,
+    outcome_of,
+    read_end,
+    read_job,
+    read_task,
+    remove_outcome,
+    source_hash,
+    write_outcome,
+)
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS, stop_behind
 
@@ -50,8 +60,7 @@ SERVER_DIED = "The process that runs are forked from was killed (out of memory?)
 SOURCES_CHANGED = (
     "The source files of gptshake have changed since this command started, so its runs would not be comparable: run the same command again."
 )
-_TASK, _OUTCOME, _OUTPUT, _LOCK, _JOB = "task.json", "outcome.json", "output", "child.lock", "job.json"
-_REFUSED = "refused"  # status of a child that could not do what it was started for
+_OUTPUT = "output"
 Environment = Mapping[str, str | None]  # variables that differ from those of this process; None removes one
 
 
@@ -68,36 +77,6 @@ class Spec:
     env: Environment = field(default_factory=dict)
     threads: int | None = None  # of torch and its like
     quiet: bool = True  # what it prints goes to ``output``, not to the caller's terminal
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a process ended. JSON has no NaN, Python's writes and reads it all the same."""
-
-    status: str  # ok, failed, stopped (by a signal), pruned, killed (from outside), timeout
-    value: Any = None  # what the target returned; of a command its exit code
-    reason: str = ""  # one sentence
-    error: str = ""  # class of the exception
-    ticket: str | None = field(default=None, compare=False)  # of the job that left it
-
-
-def raised(outcome: Outcome) -> BaseException:
-    """What a child raised, to be raised again by its caller; a signal's end is a ``Stop``."""
-    if outcome.status == "stopped":
-        return Stop(SIGNALS.received or signal.SIGTERM)
-    kind = getattr(errors, outcome.error, GptshakeError)
-    return kind(outcome.reason) if issubclass(kind, GptshakeError) else GptshakeError(outcome.reason)
-
-
-def outcome_of(exit_code: int) -> Outcome:
-    """What an exit code says, negative for a signal: commands of ours that a signal has stopped in order end with 128 and its number."""
-    number = -exit_code if exit_code < 0 else exit_code - 128
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    if exit_code < 0:
-        return Outcome("killed", exit_code, f"killed by {name}{' (out of memory?)' if number == signal.SIGKILL else ''}")
-    if number in set(signal.Signals):
-        return Outcome("stopped", exit_code, f"stopped by {name}")
-    return Outcome("failed" if exit_code else "ok", exit_code, f"ended itself with exit code {exit_code} before it was done")
 
 
 # Commands
@@ -285,13 +264,6 @@ def import_path() -> dict[str, str]:
     return {"PYTHONSAFEPATH": "1"} | ({"PYTHONPATH": str(own)} if own == Path.cwd() else {})
 
 
-@cache
-def source_hash() -> str:
-    """Hash of the sources of this package, as they were when this process first asked."""
-    folder = Path(gptshake.__file__).parent
-    return sha256_text("".join(f"{file}\n{file.read_text(encoding='utf-8')}" for file in sorted(folder.rglob("*.py"))))
-
-
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
@@ -318,12 +290,12 @@ def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str],
     server = sys.modules.get("gptshake.preloaded") if sources else None  # missing where an app has a server of its own
     threading.Thread(target=_stop_with_parents, args=(os.getppid(),), daemon=True).start()  # takes no signals, as they are blocked
     try:
-        with _hold(spec.folder):
+        with hold(spec.folder):
             _enter(spec, environment)
             if server and server.failed:
-                outcome = Outcome(_REFUSED, reason=f"What runs need could not be imported: {server.failed}")
+                outcome = Outcome(REFUSED, reason=f"What runs need could not be imported: {server.failed}")
             elif sources and (server.sources if server else source_hash()) != sources:
-                outcome = Outcome(_REFUSED, reason=SOURCES_CHANGED)
+                outcome = Outcome(REFUSED, reason=SOURCES_CHANGED)
             else:
                 outcome = _call(target, spec.task)
             write_outcome(spec.folder, outcome)
@@ -343,16 +315,6 @@ def _stop_with_parents(server: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(128 + signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _hold(folder: Path) -> Iterator[None]:
-    """Show for this block that somebody is at work in a folder."""
-    lock = lock_file(folder / _LOCK, inf)
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def _enter(spec: Spec, environment: dict[str, str]) -> None:
@@ -409,7 +371,7 @@ def _call(target: Callable[[Any], Any], task: Any) -> Outcome:
             return Outcome("failed", reason=f"ended itself with exit code {error.code or 0} before it was done", error="SystemExit")
         if isinstance(error, GptshakeError):
             return Outcome(
-                _REFUSED if isinstance(error, SourcesChanged) else "failed", reason=redact(str(error)), error=type(error).__name__
+                REFUSED if isinstance(error, SourcesChanged) else "failed", reason=redact(str(error)), error=type(error).__name__
             )
         print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         return Outcome("failed", reason=redact(" ".join(f"{type(error).__name__}: {error}".split())), error=type(error).__name__)
@@ -428,13 +390,13 @@ def run_here(target: Callable[[Any], Any], folder: Path, ticket: str | None = No
         lock = None
         while lock is None:
             with contextlib.suppress(BlockingIOError):  # who holds it may be the one that took its place
-                lock = lock_file(folder / _LOCK, SEEN_S if ticket else inf)
+                lock = lock_file(folder / LOCK, SEEN_S if ticket else inf)
                 stack.callback(os.close, lock)
             if ticket and not _is_current(folder, ticket):
-                return Outcome(_REFUSED, reason="another process was started in its place")
+                return Outcome(REFUSED, reason="another process was started in its place")
         remove_outcome(folder)
         changed = ticket and read_job(folder).get("sources") != source_hash()
-        outcome = Outcome(_REFUSED, reason=SOURCES_CHANGED) if changed else _call(target, read_task(folder))
+        outcome = Outcome(REFUSED, reason=SOURCES_CHANGED) if changed else _call(target, read_task(folder))
         if not ticket or read_job(folder).get("ticket") == ticket:
             write_outcome(folder, replace(outcome, ticket=ticket))
     return outcome
@@ -446,76 +408,3 @@ def _is_current(folder: Path, ticket: str) -> bool:
     while (current := read_job(folder).get("ticket") == ticket) is False and time.monotonic() < until:
         time.sleep(TICK_S)
     return current
-
-
-# Files of a child
-
-
-def write_task(folder: Path, task: Any) -> None:
-    """Leave a task, as JSON, in the folder of the child that will do it; nobody else may read it, as values that were typed may be secrets."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_task(folder)
-    with os.fdopen(os.open(folder / _TASK, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        json.dump(task, stream)
-
-
-def read_task(folder: Path) -> Any:
-    """What ``write_task`` left in a folder."""
-    return json.loads((folder / _TASK).read_text(encoding="utf-8"))
-
-
-def remove_task(folder: Path) -> None:
-    """Remove a task, and which job was to do it, so that one that begins late does nothing."""
-    for name in (_TASK, _JOB):
-        (folder / name).unlink(missing_ok=True)
-
-
-def remove_outcome(folder: Path) -> None:
-    """Remove the outcome of an earlier try."""
-    (folder / _OUTCOME).unlink(missing_ok=True)
-
-
-def write_job(folder: Path, ticket: str, **about: Any) -> None:
-    """Leave in a folder which process elsewhere does its task: the one that was given this ticket, and with these sources."""
-    write_atomic(folder / _JOB, json.dumps({"ticket": ticket, "sources": source_hash(), **about}))
-
-
-def read_job(folder: Path) -> dict[str, Any]:
-    """What ``write_job`` left in a folder; nothing if no process elsewhere does its task."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads((folder / _JOB).read_text(encoding="utf-8")))
-    return {}
-
-
-def read_outcome(folder: Path) -> Outcome | None:
-    """How the last child in a folder ended; None if it has not, or could not say so."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Outcome(**json.loads((folder / _OUTCOME).read_text(encoding="utf-8")))
-    return None
-
-
-def read_end(folder: Path, ticket: str | None = None) -> Outcome | None:
-    """``read_outcome`` for the one who started the child, as a job with this ticket if it did so elsewhere; None for that of an earlier one.
-
-    Raises:
-        GptshakeError: the child could not do what it was started for; its task has not begun, and may be begun again.
-    """
-    outcome = read_outcome(folder)
-    if outcome and outcome.ticket != ticket:
-        return None
-    if outcome and outcome.status == _REFUSED:
-        remove_outcome(folder)
-        raise GptshakeError(outcome.reason)
-    return outcome
-
-
-def write_outcome(folder: Path, outcome: Outcome) -> None:
-    def plain(value: Any) -> Any:
-        return value.item() if hasattr(value, "item") else repr(value)
-
-    write_atomic(folder / _OUTCOME, json.dumps(asdict(outcome), default=plain))
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a child is at work in a folder."""
-    return is_locked(folder / _LOCK)

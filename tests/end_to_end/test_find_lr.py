@@ -93,7 +93,7 @@ def test_a_stopped_finder_goes_on(commands: Any, small: Any, tmp_path: Path) -> 
 FAKE_STUDY = """
 import json, gptshake.tasks.find_lr as room
 from pathlib import Path
-from gptshake.processes import outcome_of
+from gptshake.outcome import outcome_of
 def fake(command, env):
     words = command[3:]
     with open("words", "a") as file:

@@ -12,7 +12,7 @@ from engine_sweep import BRISK, WORDS, values
 from ray_cluster import RayCluster
 from slurm_cluster import until
 
-from gptshake.processes import is_running
+from gptshake.outcome import is_running
 
 pytestmark = pytest.mark.ray
 

@@ -11,7 +11,7 @@ import pytest
 from engine_sweep import BRISK, WORDS, values
 from slurm_cluster import NODES, Cluster, lacking, until
 
-from gptshake.processes import read_job
+from gptshake.outcome import read_job
 
 pytestmark = pytest.mark.slurm
 

@@ -17,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from gptshake.config.layout import packaged_conf
-from gptshake.processes import read_outcome, write_task
+from gptshake.outcome import read_outcome, write_task
 from gptshake.record.metrics import read_rows
 
 pytestmark = pytest.mark.slow
@@ -328,7 +328,7 @@ def test_a_run_that_hangs_is_ended_after_its_time(commands: Any, small: Any, tmp
 # From the third writing of study.json on, the controller's disk takes nothing, outcomes neither.
 FULL = """
 import errno, os
-from gptshake import processes
+from gptshake import outcome
 from gptshake.sweep import study
 written, write, controller = [], study.write_atomic, os.getpid()
 def full():
@@ -337,7 +337,7 @@ def write_atomic(path, content):
     written.append(path)
     write(path, content) if len(written) < 3 else full()
 study.write_atomic = write_atomic
-processes.write_atomic = lambda *args: write(*args) if len(written) < 3 or os.getpid() != controller else full()
+outcome.write_atomic = lambda *args: write(*args) if len(written) < 3 or os.getpid() != controller else full()
 """
 
 

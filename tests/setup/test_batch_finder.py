@@ -19,7 +19,8 @@ from gptshake.estimate.batch_size import Tried
 from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import Speed
 from gptshake.model.config import GPTConfig
-from gptshake.processes import ChildRunner, Outcome, Spec
+from gptshake.outcome import Outcome
+from gptshake.processes import ChildRunner, Spec
 from gptshake.setup import batch_finder as fit
 from gptshake.setup import resolve
 from gptshake.training.probe import BASE_BYTES, within

@@ -16,7 +16,7 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.files import lock_file
-from gptshake.processes import Outcome
+from gptshake.outcome import Outcome
 from gptshake.record.metrics import Tail
 from gptshake.report import study_text
 from gptshake.report.study_stats import best

@@ -11,9 +11,9 @@ import pytest
 from deeds import deed
 from slurm_cluster import Cluster, lacking, until
 
-from gptshake import processes
+from gptshake import outcome, processes
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.processes import Outcome
+from gptshake.outcome import Outcome, read_outcome
 from gptshake.sweep.executor import jobs
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.executor.ray import RayJobs
@@ -93,7 +93,7 @@ def test_runs_fill_the_slots_and_end_with_what_they_return(kind: str, made: Any,
     assert all(run in runs and run.outcome.status == "ok" and variables.items() <= run.outcome.value.items() for run in ends(executor, 2))
     again = executor.start(["give back", 0.1], tmp_path / "again")
     assert again.slot == 0 and end(executor) is again
-    assert again.outcome == Outcome("ok", 0.1) == processes.read_outcome(tmp_path / "again")
+    assert again.outcome == Outcome("ok", 0.1) == read_outcome(tmp_path / "again")
     assert not list(tmp_path.rglob("task.json")) and not list(tmp_path.rglob("job.json"))
 
 
@@ -122,7 +122,7 @@ def test_a_run_that_ignores_signals_is_ended_for_a_reason(kind: str, made: Any, 
     until(lambda: (tmp_path / "file").exists() or executor.wait(0.0))
     until(lambda: executor.wait(0.1) or run.started < time.monotonic())
     run.kill("it took too long")
-    assert end(executor).outcome == Outcome("timeout", reason="it took too long") == processes.read_outcome(tmp_path / "run")
+    assert end(executor).outcome == Outcome("timeout", reason="it took too long") == read_outcome(tmp_path / "run")
     assert executor.start(["give back", 1], tmp_path / "next").slot == 0 and end(executor).outcome.value == 1
 
 
@@ -144,12 +144,13 @@ def test_what_runs_when_an_executor_is_closed_saves_its_work(kind: str, made: An
 
 @pytest.mark.parametrize("kind", ALL)
 def test_no_run_begins_with_other_sources(kind: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "source_hash", lambda: "those of an hour ago")
+    for module in (outcome, processes):
+        monkeypatch.setattr(module, "source_hash", lambda: "those of an hour ago")
     executor = made(kind)
     executor.start(["give back", 1], tmp_path / "run")
     with pytest.raises(GptshakeError, match=r"have changed since this command started"):
         end(executor)
-    assert processes.read_outcome(tmp_path / "run") is None
+    assert read_outcome(tmp_path / "run") is None
 
 
 # What only engines with machines elsewhere do
@@ -212,7 +213,7 @@ def test_a_job_that_begins_after_another_executor_has_taken_its_run_does_nothing
     here.start(["give back", "by the slot"], tmp_path / "2")
     assert end(here).outcome.value == "by the slot"
     until(lambda: slurm.jobs()[late] == "COMPLETED")
-    assert processes.read_outcome(tmp_path / "2") == Outcome("ok", "by the slot")
+    assert read_outcome(tmp_path / "2") == Outcome("ok", "by the slot")
 
 
 @pytest.mark.slurm

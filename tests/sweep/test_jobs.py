@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ from deeds import deed
 from gptshake import processes
 from gptshake.errors import ConfigError
 from gptshake.files import lock_file
-from gptshake.processes import Outcome, read_job, read_outcome, run_here, write_job, write_outcome, write_task
+from gptshake.outcome import Outcome, read_end, read_job, read_outcome, write_job, write_outcome, write_task
+from gptshake.processes import run_here
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor import jobs
 from gptshake.sweep.executor.slurm import SlurmJobs
@@ -90,7 +92,7 @@ def waits(executor: SlurmJobs, slurm: FakeSlurm, seconds: float) -> list[Any]:
 
 def leaves(job: Any, outcome: Outcome) -> None:
     """What its process would write."""
-    write_outcome(job.folder, processes.replace(outcome, ticket=job.ticket))
+    write_outcome(job.folder, replace(outcome, ticket=job.ticket))
 
 
 def starts(executor: SlurmJobs, slurm: FakeSlurm, folder: Path) -> Any:
@@ -175,7 +177,7 @@ def test_a_process_whose_place_was_taken_meanwhile_leaves_no_outcome(tmp_path: P
     assert read_outcome(tmp_path) is None
     assert run_here(lambda task: 7, tmp_path, "first").status == "refused" and read_outcome(tmp_path) is None
     run_here(lambda task: 7, tmp_path, "second")
-    assert processes.read_end(tmp_path, "second") == Outcome("ok", 7) and processes.read_end(tmp_path, "first") is None
+    assert read_end(tmp_path, "second") == Outcome("ok", 7) and read_end(tmp_path, "first") is None
 
 
 def test_a_job_that_slurm_took_without_saying_so_is_found_by_its_ticket(

@@ -24,7 +24,7 @@ from gptshake.estimate.forecast import Speed
 from gptshake.estimate.formatting import counted, duration, short_bytes
 from gptshake.estimate.memory import MEMORY_SHARE
 from gptshake.files import expanded, sha256_text, write_atomic
-from gptshake.processes import Outcome
+from gptshake.outcome import Outcome
 from gptshake.setup.costs import in_child, memory, model_costs, speed_here
 from gptshake.setup.instantiate import device_of
 

@@ -22,7 +22,8 @@ from gptshake.estimate.forecast import CHECKPOINTS, Overhead, Speed, check_capac
 from gptshake.estimate.memory import Memory, checkpoint_bytes, train_memory
 from gptshake.files import free_disk
 from gptshake.model.config import Costs
-from gptshake.processes import ChildRunner, Outcome, Spec
+from gptshake.outcome import Outcome
+from gptshake.processes import ChildRunner, Spec
 from gptshake.setup.instantiate import built, device_of, set_torch, training_step
 from gptshake.signals import SIGNALS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from gptshake.processes import Outcome
+from gptshake.outcome import Outcome
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.formatting import counted, duration
 from gptshake.files import storage_error
 from gptshake.keys import STUDY, key_of, not_free
-from gptshake.processes import raised
+from gptshake.outcome import raised
 from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.lock import RunLock
 from gptshake.sweep.config import SweeperConfig

@@ -21,7 +21,8 @@ from gptshake.child import locate
 from gptshake.config.overrides import typed_values
 from gptshake.errors import GptshakeError, Stop
 from gptshake.files import expanded
-from gptshake.processes import ASKED_BY, read_outcome
+from gptshake.outcome import read_outcome
+from gptshake.processes import ASKED_BY
 from gptshake.redaction import redact, redacted
 from gptshake.report.live import Live
 from gptshake.signals import SIGNALS

@@ -19,21 +19,8 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from gptshake.errors import ConfigError, GptshakeError, Stop
-from gptshake.processes import (
-    GRACE_S,
-    THREADS,
-    TICK_S,
-    Outcome,
-    import_path,
-    is_running,
-    read_end,
-    read_job,
-    remove_outcome,
-    remove_task,
-    write_job,
-    write_outcome,
-    write_task,
-)
+from gptshake.outcome import Outcome, is_running, read_end, read_job, remove_outcome, remove_task, write_job, write_outcome, write_task
+from gptshake.processes import GRACE_S, THREADS, TICK_S, import_path
 from gptshake.record.lock import is_alive
 from gptshake.signals import SIGNALS
 

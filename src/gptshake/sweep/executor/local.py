@@ -12,7 +12,8 @@ from typing import Any
 
 from gptshake import hardware
 from gptshake.errors import ConfigError
-from gptshake.processes import Child, ChildRunner, Environment, Outcome, Spec, read_task, remove_task, write_task
+from gptshake.outcome import Outcome, read_task, remove_task, write_task
+from gptshake.processes import Child, ChildRunner, Environment, Spec
 
 MEMORY_SHARE = 0.8  # of the main memory that runs side by side may fill
 MOST_SLOTS = 64

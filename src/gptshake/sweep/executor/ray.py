@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError
-from gptshake.processes import Command, outcome_of, remove_task
+from gptshake.outcome import outcome_of, remove_task
+from gptshake.processes import Command
 from gptshake.signals import SIGNALS
 from gptshake.sweep.executor.jobs import Jobs, JobState
 
