@@ -12,7 +12,7 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.record.index import METADATA, Entry, read_entry
-from gptshake.report.export import check_targets, deliver, runs_csv, runs_json, study_csv, study_latex
+from gptshake.report.export import check_targets, runs_csv, runs_json, study_csv, study_latex, write_table
 from gptshake.report.study_stats import differences
 
 EVIL = 'a "quoted", note\nwith 50 % & _under_ {braces} \\ ~^ # $ 日本語'
@@ -79,9 +79,9 @@ def test_a_comparison_is_exported_as_its_differences(compared: Callable[..., dic
 
 
 def test_a_table_goes_to_a_file_or_to_the_standard_output(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    assert deliver("é\ud800\n", str(tmp_path / "new/table.csv")) == tmp_path / "new/table.csv"
+    assert write_table("é\ud800\n", str(tmp_path / "new/table.csv")) == tmp_path / "new/table.csv"
     assert (tmp_path / "new/table.csv").read_bytes() == "é?\n".encode()
-    assert deliver("é\n", "-") is None and capsysbinary.readouterr().out == "é\n".encode()
+    assert write_table("é\n", "-") is None and capsysbinary.readouterr().out == "é\n".encode()
     with pytest.raises(ConfigError, match=r"task.csv=- and task.json=-"):
         check_targets({"task.csv": "-", "task.json": "-", "task.html": None})
     for folder in (str(tmp_path), ".", "new/"):

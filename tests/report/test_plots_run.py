@@ -16,7 +16,7 @@ from PIL import Image
 from gptshake.errors import RecordError
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns
 from gptshake.record.run import Run
-from gptshake.report.frame import look
+from gptshake.report.frame import plot_style
 from gptshake.report.plots_run import loss_figure, plot_run
 from gptshake.report.series import smooth, spread, thin
 
@@ -40,7 +40,7 @@ def columns(these: list[dict[str, Any]]) -> Columns:
 
 
 def drawn(these: list[dict[str, Any]], **info: Any) -> Figure:
-    with look():
+    with plot_style():
         return loss_figure({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, columns(these))
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gptshake.report.frame import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, look
+from gptshake.report.frame import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, plot_style
 from gptshake.report.plots_study import fit_figure, map_figure
 from gptshake.report.plots_tasks import inspection_figure
 
@@ -40,7 +40,7 @@ def picture(line: Callable[..., dict[str, Any]], rows: Any, rates: list[float], 
 
 @pytest.mark.parametrize("kind", RATES)
 def test_no_label_of_a_tick_lies_over_another(line: Any, rows: Any, kind: str) -> None:
-    with look():
+    with plot_style():
         figure = picture(line, rows, RATES[kind])
         boxes = sorted(labels(figure, figure.axes[0]), key=lambda box: box.x0)
     assert len(boxes) >= 2
@@ -48,7 +48,7 @@ def test_no_label_of_a_tick_lies_over_another(line: Any, rows: Any, kind: str) -
 
 
 def test_points_are_whole_at_the_edge_and_the_parabola_has_its_name(line: Any, rows: Any) -> None:
-    with look():
+    with plot_style():
         figure = picture(line, rows, RATES["even"])
         (axes,) = figure.axes
         assert "parabola" in axes.get_legend_handles_labels()[1]
@@ -63,7 +63,7 @@ def test_the_legend_names_the_best_and_lies_over_no_run(rows: Any, batches: int,
     points = [{"optimizer.lr": rate, "data.batch_size": 3**n} for n in range(batches) for rate in rates]
     trials = [rows.trial(n, point, [float(chance.normal(3, 0.1))]) for n, point in enumerate(points)]
     study = rows.study([rows.LR, rows.axis("data.batch_size", low=1, high=3**batches, integer=True)], trials)
-    with look():
+    with plot_style():
         figure = fit_figure(study)
         assert figure is not None
         FigureCanvasAgg(figure).draw()
@@ -76,7 +76,7 @@ def test_the_legend_names_the_best_and_lies_over_no_run(rows: Any, batches: int,
 
 def test_a_parabola_whose_minimum_lies_far_below_all_runs_is_not_drawn(line: Any) -> None:
     losses = dict(zip((1e-3, 3e-3, 1e-2), (5.91, 4.648, 4.582), strict=True))
-    with look():
+    with plot_style():
         figure = fit_figure(line(list(losses), losses.__getitem__))
     assert figure is not None and "parabola" not in figure.axes[0].get_legend_handles_labels()[1]
 
@@ -84,7 +84,7 @@ def test_a_parabola_whose_minimum_lies_far_below_all_runs_is_not_drawn(line: Any
 @pytest.mark.parametrize("text", ["日本語のテキスト · 한국어", "العربية हिन्दी", "🙂\ud800\t\x1b", "Ünïcode ± ·"])
 @pytest.mark.parametrize("kind", ["fit", "map"])
 def test_no_letter_is_a_box_or_a_warning(line: Any, grid: Any, rows: Any, kind: str, text: str) -> None:
-    with warnings.catch_warnings(), look():
+    with warnings.catch_warnings(), plot_style():
         warnings.simplefilter("error")
         figure = map_figure(grid(label=text)) if kind == "map" else picture(line, rows, RATES["even"], label=text)
         assert figure and drawn(figure, "png") and drawn(figure, "svg")
@@ -112,7 +112,7 @@ def test_the_legend_covers_no_bar(seed: int) -> None:
         **{"label": "text", "tokenizer": "char", "vocab_size": 60, "frequencies": [9.0, 3.0, 1.0], "lengths": lengths},
         **{"splits": [{"n_tokens": 1e6, "n_documents": 100, "bytes_per_token": 1.0}], "most": [{"text": "e", "share": 0.7}]},
     }
-    with look():
+    with plot_style():
         figure = inspection_figure(facts)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()

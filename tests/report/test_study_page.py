@@ -15,7 +15,7 @@ from PIL import Image
 from gptshake.config.compose import compose
 from gptshake.errors import ConfigError, RecordError
 from gptshake.record.lock import RunLock
-from gptshake.report.pages import report
+from gptshake.report.pages import write_study_page
 from gptshake.report.study_stats import best, differences
 from gptshake.report.study_text import best_yaml
 from gptshake.tasks import report as task
@@ -33,7 +33,7 @@ def pictures(*stems: str) -> set[str]:
 
 
 def test_a_line_gives_basin_curves_timeline_page_and_recipe(tmp_path: Path, line: Make, lay: Lay) -> None:
-    files = report(lay(tmp_path / "study", line()))
+    files = write_study_page(lay(tmp_path / "study", line()))
     assert names(files) == pictures("basin", "curves", "timeline") | {"report.html", "best.yaml"}
     assert all(file.is_file() for file in files) and not list(tmp_path.rglob(".*"))
     with Image.open(tmp_path / "study/plots/basin.png") as image:
@@ -41,20 +41,20 @@ def test_a_line_gives_basin_curves_timeline_page_and_recipe(tmp_path: Path, line
 
 
 def test_two_axes_give_a_map_too(tmp_path: Path, grid: Make, lay: Lay) -> None:
-    assert pictures("basin", "map", "time") < names(report(lay(tmp_path / "study", grid())))
+    assert pictures("basin", "map", "time") < names(write_study_page(lay(tmp_path / "study", grid())))
 
 
 def test_a_comparison_gives_a_forest_and_no_basin(tmp_path: Path, compared: Make, lay: Lay) -> None:
     folder = lay(tmp_path / "study", compared())
-    assert names(report(folder)) == pictures("ablate", "curves", "timeline") | {"report.html", "best.yaml"}
+    assert names(write_study_page(folder)) == pictures("ablate", "curves", "timeline") | {"report.html", "best.yaml"}
     page = (folder / "report.html").read_text()
     assert "<th>difference</th>" in page and "<td>-0.1050</td><td>0.0029</td>" in page
 
 
 def test_the_same_study_is_the_same_report_byte_for_byte(tmp_path: Path, line: Make, lay: Lay) -> None:
     folder = lay(tmp_path / "study", line())
-    before = {file: file.read_bytes() for file in report(folder)}
-    assert {file: file.read_bytes() for file in report(folder)} == before
+    before = {file: file.read_bytes() for file in write_study_page(folder)}
+    assert {file: file.read_bytes() for file in write_study_page(folder)} == before
 
 
 class Links(HTMLParser):
@@ -83,7 +83,7 @@ class Links(HTMLParser):
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path, grid: Make, lay: Lay) -> None:
     folder = lay(tmp_path / "study", grid())
-    report(folder)
+    write_study_page(folder)
     page = (folder / "report.html").read_text()
     links = Links()
     links.feed(page)
@@ -97,7 +97,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path, grid: Make, lay: Lay)
 def test_the_page_says_what_the_terminal_says_and_escapes_it(tmp_path: Path, line: Make, lay: Lay, rows: SimpleNamespace) -> None:
     more = [rows.trial(8, {"optimizer.lr": 1e-2}, [None], "failed", reason="<b>&'broken'")]
     folder = lay(tmp_path / "study", line(more=more, label="a <i> label", fixed=["note=<script>"]))
-    report(folder)
+    write_study_page(folder)
     page = (folder / "report.html").read_text()
     assert "The best is trial 4" in page and "optimizer.lr=0.002" in page and "<td>2.2500</td>" in page
     assert "&lt;b&gt;&amp;&#x27;broken&#x27;" in page and "a &lt;i&gt; label" in page
@@ -105,24 +105,26 @@ def test_the_page_says_what_the_terminal_says_and_escapes_it(tmp_path: Path, lin
 
 
 def test_a_study_without_trials_has_a_page_and_no_recipe(tmp_path: Path, rows: SimpleNamespace, lay: Lay) -> None:
-    assert names(report(lay(tmp_path / "study", rows.study([rows.LR], [], state="running")))) == {"report.html"}
+    assert names(write_study_page(lay(tmp_path / "study", rows.study([rows.LR], [], state="running")))) == {"report.html"}
 
 
 @pytest.mark.parametrize("rates", [[1e-3], [1e-3, 2e-3]])
 def test_a_study_of_few_trials_has_its_report(tmp_path: Path, line: Make, lay: Lay, rates: list[float]) -> None:
-    assert {"basin.png", "best.yaml"} < names(report(lay(tmp_path / "study", line(rates=rates))))
+    assert {"basin.png", "best.yaml"} < names(write_study_page(lay(tmp_path / "study", line(rates=rates))))
 
 
 def test_a_study_at_work_has_its_report(tmp_path: Path, line: Make, lay: Lay, rows: SimpleNamespace) -> None:
     waiting = rows.trial(9, {"optimizer.lr": 3e-3}, [None, None], "running", run_started=None, run_ended=None, run_state="waiting")
     running = rows.trial(8, {"optimizer.lr": 3e-3}, [None], "running", run_ended=None, run_tokens=None, run_tokens_per_s=None)
     folder = lay(tmp_path / "study", line(more=[running, waiting], state="running", n_trials=None))
-    assert pictures("timeline", "curves", "basin") < names(report(folder))
+    assert pictures("timeline", "curves", "basin") < names(write_study_page(folder))
 
 
 def test_only_lost_trials_have_a_timeline_and_no_winner(tmp_path: Path, lay: Lay, rows: SimpleNamespace) -> None:
     trials = [rows.trial(n, {"optimizer.lr": 1e-3}, [None], state) for n, state in enumerate(("pruned", "diverged", "failed", "stopped"))]
-    assert names(report(lay(tmp_path / "study", rows.study([rows.LR], trials)))) == pictures("curves", "timeline") | {"report.html"}
+    assert names(write_study_page(lay(tmp_path / "study", rows.study([rows.LR], trials)))) == pictures("curves", "timeline") | {
+        "report.html"
+    }
 
 
 @pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "step\nnonsense\n"])
@@ -130,20 +132,20 @@ def test_runs_of_another_app_are_left_out_of_the_curves(tmp_path: Path, line: Ma
     folder = lay(tmp_path / "study", line(objective="cost"))
     for file in folder.rglob("metrics.csv"):
         file.unlink() if content is None else file.write_text(content)
-    assert names(report(folder)) == pictures("basin", "timeline") | {"report.html", "best.yaml"}
+    assert names(write_study_page(folder)) == pictures("basin", "timeline") | {"report.html", "best.yaml"}
 
 
 def test_words_and_numbers_swept_together_are_drawn(tmp_path: Path, lay: Lay, rows: SimpleNamespace) -> None:
     axes = [rows.axis("scheduler", choices=["gpt3", "cosine"]), rows.axis("optimizer.lr", choices=[1e-3, 2e-3])]
     points = [(word, rate) for word in ("gpt3", "cosine") for rate in (1e-3, 2e-3)]
     trials = [rows.trial(n, {"scheduler": word, "optimizer.lr": rate}, [2.0 + n, 2.1 + n]) for n, (word, rate) in enumerate(points)]
-    assert "basin.svg" in names(report(lay(tmp_path / "study", rows.study(axes, trials, repeats=2))))
+    assert "basin.svg" in names(write_study_page(lay(tmp_path / "study", rows.study(axes, trials, repeats=2))))
 
 
 def test_very_many_settings_of_another_axis_are_one_cloud(tmp_path: Path, lay: Lay, rows: SimpleNamespace) -> None:
     axes = [rows.LR, rows.axis("optimizer.weight_decay", low=0.0, high=1.0)]
     trials = [rows.trial(n, {"optimizer.lr": 1e-4 * 1.3**n, "optimizer.weight_decay": 0.017 * n}, [3.0 + n]) for n in range(50)]
-    assert pictures("basin", "map") < names(report(lay(tmp_path / "study", rows.study(axes, trials))))
+    assert pictures("basin", "map") < names(write_study_page(lay(tmp_path / "study", rows.study(axes, trials))))
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"name": "x"}'])
@@ -151,7 +153,7 @@ def test_what_is_no_study_is_a_sentence(tmp_path: Path, text: str | None) -> Non
     if text is not None:
         (tmp_path / "study.json").write_text(text)
     with pytest.raises(RecordError, match=r"study\.json"):
-        report(tmp_path)
+        write_study_page(tmp_path)
 
 
 FIXED = [
@@ -176,7 +178,7 @@ FIXED = [
 
 def test_the_recipe_holds_every_value_with_its_type(tmp_path: Path, line: Make, lay: Lay) -> None:
     folder = lay(tmp_path / "study", line(fixed=FIXED))
-    report(folder)
+    write_study_page(folder)
     text = (folder / "best.yaml").read_text()
     assert text.startswith("# @package _global_\n# Study tiny-wiki_char-ab12, trial 4: val/bpb 2.2500, 1.2M tokens.\n")
     assert "# Cannot be said in a file, so add it to the command line: ~callbacks.samples" in text
@@ -207,7 +209,7 @@ def test_the_recipe_is_an_experiment_of_hydras(tmp_path: Path, line: Make, lay: 
         "scheduler.floor=0.2",
     ]
     folder = lay(tmp_path / "study", line(fixed=fixed))
-    report(folder)
+    write_study_page(folder)
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (folder / "best.yaml").rename(tmp_path / "conf/experiment/best.yaml")
     monkeypatch.chdir(tmp_path)
@@ -285,9 +287,9 @@ def test_a_study_that_is_not_there_is_answered_with_the_nearest(asked: Callable[
 
 def test_a_study_is_read_again_at_every_report(tmp_path: Path, line: Make, lay: Lay) -> None:
     folder = lay(tmp_path / "study", line())
-    report(folder)
+    write_study_page(folder)
     (folder / "study.json").write_text(json.dumps(line(loss=lambda rate: 3.0 - rate)))
-    report(folder)
+    write_study_page(folder)
     assert OmegaConf.load(folder / "best.yaml").optimizer.lr == 1.6e-2
 
 
@@ -308,7 +310,7 @@ def test_only_the_page_of_a_study_at_work_reloads_itself(tmp_path: Path, line: M
         lock = RunLock(lay(tmp_path / name, line(state=state)))
         if name == "killed":
             lock.release()
-        report(tmp_path / name)
+        write_study_page(tmp_path / name)
         assert ('http-equiv="refresh"' in (tmp_path / name / "report.html").read_text()) is reloads, name
         if name != "killed":
             lock.release()

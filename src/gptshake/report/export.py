@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,22 @@ _LATEX = str.maketrans(
 )
 
 
-def check_targets(targets: Mapping[str, str | None]) -> None:
-    """Refuse two tables on one standard output, and a folder; takes keys of the config and where the table of each goes, if anywhere."""
+def check_targets(targets: Mapping[str, str | None]) -> bool:
+    """Refuse two tables on one standard output, and a folder; gives whether the standard output is free for other text.
+
+    Args:
+        targets: key of the config -> where its table goes, if anywhere.
+    """
     if len(out := [f"{key}=-" for key, target in targets.items() if target == STDOUT]) > 1:
         raise ConfigError(f"{' and '.join(out)} would both go to the standard output: give one of them a file.")
     for key, target in targets.items():
         if target and (expanded(target).is_dir() or target.endswith("/")):
             raise ConfigError(f"{key}={target} is a folder: name a file, or - for the standard output.")
+    return not out
 
 
-def deliver(text: str, target: str) -> Path | None:
-    """Write a table to its target; gives the file, None for the standard output. Always UTF-8."""
+def write_table(text: str, target: str) -> Path | None:
+    """Write a table to its target in UTF-8; gives the file, None for the standard output."""
     data = text.encode("utf-8", "replace")
     if target == STDOUT:
         sys.stdout.flush()
@@ -52,11 +57,18 @@ def deliver(text: str, target: str) -> Path | None:
     return path
 
 
+def write_tables(content: Any, targets: Mapping[str, str | None], makers: Sequence[Callable[[Any], str]]) -> None:
+    """Write the table that each maker gives of the content to its target, if it has one; prints the files if that does not mix with a table."""
+    for target, make in zip(targets.values(), makers, strict=True):
+        if target and (file := write_table(make(content), target)) and STDOUT not in targets.values():
+            print(f"  {file}")
+
+
 def runs_json(entries: Sequence[Entry]) -> str:
     """A list with one object a run: what the record says, its options, figures, and config by dotted keys."""
     about = frame(entries, config=False)[[*METADATA]].to_dict("records")
     parts = [{"choices": entry.part("choices"), "figures": entry.figures, "config": entry.config} for entry in entries]
-    return _json([own | part for own, part in zip(about, parts, strict=True)], indent=1)
+    return as_json([own | part for own, part in zip(about, parts, strict=True)], indent=1)
 
 
 def runs_csv(entries: Sequence[Entry]) -> str:
@@ -75,11 +87,6 @@ def runs_html(entries: Sequence[Entry]) -> str:
     from gptshake.report.runs_page import runs_page  # its curves need numpy
 
     return runs_page(entries)
-
-
-def evaluation_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """An object for each checkpoint: its figures, every document, and the loss by context."""
-    return _json(rows)
 
 
 def evaluation_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -120,18 +127,15 @@ def study_latex(study: Rows) -> str:
     else:
         head, rows = trial_table(study)
     used = [n for n, name in enumerate(head) if name in DIFFERENCE_HEAD or any(row[n + 1] for row in rows)]
-    lines = [_latex_row([head[n] for n in used]), r"\midrule"]
-    lines += [_latex_row([row[n + 1] for n in used], bold=bool(row[0])) for row in rows]
-    body = "\n".join(lines)
+    lines = []
+    for bold, *cells in [["", *head], *rows]:
+        texts = ["".join(letter if letter.isprintable() else " " for letter in cells[n]).translate(_LATEX) for n in used]
+        lines.append(" & ".join(rf"\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\")
+    body = "\n".join([lines[0], r"\midrule", *lines[1:]])
     return f"% needs \\usepackage{{booktabs}}\n\\begin{{tabular}}{{l{'r' * (len(used) - 1)}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def _latex_row(cells: Sequence[str], *, bold: bool = False) -> str:
-    texts = ["".join(letter if letter.isprintable() else " " for letter in cell).translate(_LATEX) for cell in cells]
-    return " & ".join(rf"\textbf{{{text}}}" if bold and text else text for text in texts) + r" \\"
-
-
-def _json(rows: Sequence[Mapping[str, Any]], indent: int | None = None) -> str:
+def as_json(rows: Sequence[Mapping[str, Any]], indent: int | None = None) -> str:
     return json.dumps(plain(rows), indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n"  # default: a date of YAML
 
 

@@ -5,8 +5,8 @@ PNG and SVG come out the same, byte for byte, from the same numbers: no date, a 
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -45,9 +45,11 @@ _STYLE: dict[Any, Any] = {  # what differs from matplotlib's defaults
 }
 
 
-def look() -> AbstractContextManager[None]:
-    """Draw and save inside of this; nothing of the caller's matplotlib is changed."""
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE})
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Decorates what draws and saves; nothing of the caller's matplotlib is changed."""
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **_STYLE}):
+        yield
 
 
 def frame(title: str, subtitle: str, height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
@@ -124,7 +126,13 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def drawn(figure: Figure, suffix: str) -> bytes:
     """The figure as a file of this kind, png or svg; the same bytes for the same figure."""
     _find_glyphs(figure)
-    _fix_layout(figure)
+    if engine := figure.get_layout_engine():  # final places, rounded: it sums in the order of memory addresses, so its last digits vary
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            axes.set_position(np.round(axes.get_position(original=True).bounds, 4).tolist())
+        for text in figure.texts:
+            text.set_position(np.round(text.get_position(), 4).tolist())
     content = io.BytesIO()
     figure.savefig(content, format=suffix, dpi=200, metadata={"Software": None} if suffix == "png" else {"Date": None})
     return content.getvalue()
@@ -134,19 +142,6 @@ def lay_out(figure: Figure) -> None:
     """Give the axes their places before the figure is saved, for what depends on them."""
     _find_glyphs(figure)
     figure.draw_without_rendering()
-
-
-def _fix_layout(figure: Figure) -> None:
-    """Give the axes their final places, rounded: the solver sums in the order of memory addresses, so its last digits vary."""
-    engine = figure.get_layout_engine()
-    if engine is None:
-        return
-    engine.execute(figure)
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        axes.set_position(np.round(axes.get_position(original=True).bounds, 4).tolist())
-    for text in figure.texts:
-        text.set_position((round(text.get_position()[0], 4), round(text.get_position()[1], 4)))
 
 
 def _find_glyphs(figure: Figure) -> None:

@@ -185,11 +185,11 @@ def _study_svg(study: Rows, folder: Path) -> str | None:
     """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers."""
     import matplotlib  # takes long to import, and most pictures need none of it
 
-    from gptshake.report.frame import drawn, look
+    from gptshake.report.frame import drawn, plot_style
     from gptshake.report.plots_study import ablate_figure, curves_figure, fit_figure
     from gptshake.report.study_stats import learning_curves
 
-    with look(), matplotlib.rc_context({"svg.fonttype": "none"}):  # characters of the reader's own font: a fifth of the size
+    with plot_style(), matplotlib.rc_context({"svg.fonttype": "none"}):  # characters of the reader's own font: a fifth of the size
         figure = ablate_figure(study) if study.get("ablate") else fit_figure(study)
         figure = figure or curves_figure(study, learning_curves(study, folder))
         svg = drawn(figure, "svg").decode() if figure else ""

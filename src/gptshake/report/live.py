@@ -119,24 +119,20 @@ def headline(study: Rows, now: float) -> str:
 
 def _news(study: Rows, name: str, row: Rows) -> str:
     """``trial 3 begins: lr 2e-3 (slot 1)``, ``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
+    params = f": {text}" if (text := params_text(study, row["params"])) else ""
     if _state(row) == "running":
         slot = next(run["slot"] for run in row["runs"] if run["state"] == "running")
-        return f"{name} begins{_params_text(study, row)} (slot {slot})"
+        return f"{name} begins{params} (slot {slot})"
     value, seconds, winner = _value(row), seconds_of(row), best(study)
     result = f" -> {study['objective']} {digits(value)}" if value is not None else ""
     parts = [
-        f"{name} {row['state']}{_params_text(study, row)}{result}",
+        f"{name} {row['state']}{params}{result}",
         " ".join((row.get("reason") or "").split()) if row["state"] != "ok" else "",
         f"best {digits(winner.value)} (trial {winner.trial['number']})" if winner and not over_seeds(study) else "",
         duration(seconds) if seconds is not None else "",
         _left_text(study, study["updated"]),
     ]
     return " | ".join(filter(None, parts))
-
-
-def _params_text(study: Rows, row: Rows) -> str:
-    text = params_text(study, row["params"])
-    return f": {text}" if text else ""
 
 
 def _best_text(study: Rows, winner: Best) -> str:

@@ -92,7 +92,7 @@ def figure(svg: str, name: str, caption: str) -> str:
 
 
 def run_page(entry: Entry) -> str:
-    """The whole page; what the record lacks, it leaves out."""
+    """A run's page; what the record lacks, it leaves out."""
     title, took = entry.source or entry.id, entry.figures.get(SECONDS)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.started))
     below = [f"run {entry.id}", entry.status, began, *([duration(took)] if took is not None else []), entry.name]
@@ -144,7 +144,7 @@ def _provenance(entry: Entry) -> dict[str, Any]:
     }
 
 
-def report(folder: Path) -> list[Path]:
+def write_study_page(folder: Path) -> list[Path]:
     """Write the report of a study anew.
 
     Returns:
@@ -152,13 +152,10 @@ def report(folder: Path) -> list[Path]:
     Raises:
         RecordError: there is no study, or its record is damaged.
     """
-    from gptshake.report.frame import look, save  # brings matplotlib, as the next does
-    from gptshake.report.plots_study import figures
+    from gptshake.report.plots_study import plot_study  # brings matplotlib
 
-    study, files = read_study(folder), []
-    with look():
-        for name, picture in figures(study, folder).items():
-            files += save(picture, folder / "plots", name)
+    study = read_study(folder)
+    files = plot_study(study, folder)
     pictures = {path.stem: path.read_text(encoding="utf-8") for path in files if path.suffix == ".svg"}
     here, there = Path.cwd(), folder.resolve()
     typed = there.relative_to(here) if there.is_relative_to(here) else folder  # as a person would type it here

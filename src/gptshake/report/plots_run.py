@@ -22,13 +22,14 @@ from gptshake.record.names import title_of
 from gptshake.record.run import read_run
 from gptshake.report.changes import key_text
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
-from gptshake.report.frame import DASHED, caption, edge_labels, frame, legend_above, log_axis, look, save, token_axis
+from gptshake.report.frame import DASHED, caption, edge_labels, frame, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.plots_study import COLOURS
 from gptshake.report.series import BLUE, GREEN, GREY, ORANGE, REFERENCES, VERMILION, column, smooth, thin
 
 POINTS = 400  # of the noise scale's curve: the average moves slowly
 
 
+@plot_style()
 def plot_run(run_dir: Path) -> list[Path]:
     """Draw ``plots/loss.png`` and ``.svg``: loss and learning rate; ``plots/metrics``: what callbacks have added.
 
@@ -41,21 +42,20 @@ def plot_run(run_dir: Path) -> list[Path]:
     info, columns = read_run(run_dir), read_columns(run_dir / "metrics.csv", (*DRAWN, *others))
     if not len(column(columns, "train/loss")[0]):
         return []
-    with look():
-        files = save(loss_figure(info, columns), run_dir / "plots", "loss")
-        shown = [name for name in others if len(column(columns, name)[0])]
-        if not shown:
-            return files
-        across, down = min(3, len(shown)), math.ceil(len(shown) / 3)
-        figure, cells = frame(title_of(info), str(info["id"]), 1.2 + 1.7 * down, down, across)
-        for axes, name in zip(cells, shown, strict=False):
-            tokens, values = column(columns, name)
-            axes.plot(*thin(tokens, values), color=BLUE, linewidth=1.4, marker="o" if len(values) <= 40 else None, markersize=3)
-            caption(axes, name[-40:])
-            token_axis(axes)
-        for axes in cells[len(shown) :]:
-            axes.axis("off")
-        return [*files, *save(figure, run_dir / "plots", "metrics")]
+    files = save(loss_figure(info, columns), run_dir / "plots", "loss")
+    shown = [name for name in others if len(column(columns, name)[0])]
+    if not shown:
+        return files
+    across, down = min(3, len(shown)), math.ceil(len(shown) / 3)
+    figure, cells = frame(title_of(info), str(info["id"]), 1.2 + 1.7 * down, down, across)
+    for axes, name in zip(cells, shown, strict=False):
+        tokens, values = column(columns, name)
+        axes.plot(*thin(tokens, values), color=BLUE, linewidth=1.4, marker="o" if len(values) <= 40 else None, markersize=3)
+        caption(axes, name[-40:])
+        token_axis(axes)
+    for axes in cells[len(shown) :]:
+        axes.axis("off")
+    return [*files, *save(figure, run_dir / "plots", "metrics")]
 
 
 def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
@@ -72,8 +72,15 @@ def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
         upper.plot(*thin(val_tokens, val), color=VERMILION, linewidth=1.8, label="val", **marks)
     caption(upper, "loss, nats per token")
     legend_above(upper, fontsize=10)
+    # The axis grows to hold the reference lines, which are named at the right edge.
     lowest, (bottom, top) = min(smoothed.min(), *val) if len(val) else smoothed.min(), upper.get_ylim()
-    _draw_references(upper, max(bottom, lowest - 0.08 * (top - lowest)), top, (info.get("data") or {}).get("entropy") or {})
+    bottom, entropy = max(bottom, lowest - 0.08 * (top - lowest)), (info.get("data") or {}).get("entropy") or {}
+    known = {name: float(entropy[key]) for key, name in REFERENCES if entropy.get(key) is not None}
+    margin = 0.05 * (max([top, *known.values()]) - bottom)
+    upper.set_ylim(min([bottom, *(value - margin for value in known.values())]), max([top, *(value + margin for value in known.values())]))
+    for value in known.values():
+        upper.axhline(value, color=GREY, linewidth=1.0, linestyle=DASHED, zorder=1.5)
+    edge_labels(upper, [(value, f"{name} {value:.2f}", GREY) for name, value in known.items()])
     tokens, rate = column(columns, "train/lr")
     lower.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
     peak = float(rate.max(initial=0))
@@ -84,16 +91,6 @@ def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure:
     caption(lower, "learning rate")
     token_axis(lower)
     return figure
-
-
-def _draw_references(axes: Axes, bottom: float, top: float, entropy: Mapping[str, float]) -> None:
-    """The closed-form lines, named at the right edge; the axis grows to hold them all."""
-    known = {name: float(entropy[key]) for key, name in REFERENCES if entropy.get(key) is not None}
-    margin = 0.05 * (max([top, *known.values()]) - bottom)
-    axes.set_ylim(min([bottom, *(value - margin for value in known.values())]), max([top, *(value + margin for value in known.values())]))
-    for value in known.values():
-        axes.axhline(value, color=GREY, linewidth=1.0, linestyle=DASHED, zorder=1.5)
-    edge_labels(axes, [(value, f"{name} {value:.2f}", GREY) for name, value in known.items()])
 
 
 class Batch(NamedTuple):
@@ -117,9 +114,9 @@ def plot_noise_scale(run_dir: Path) -> list[Path]:
     return draw_noise_scale(estimates, batch_of(info), title_of(info), run_dir / "plots")
 
 
+@plot_style()
 def draw_noise_scale(estimates: Sequence[Estimate], batch: Batch, name: str, folder: Path) -> list[Path]:
-    with look():
-        return save(noise_figure(estimates, batch, name), folder, "noise_scale")
+    return save(noise_figure(estimates, batch, name), folder, "noise_scale")
 
 
 def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figure:
@@ -127,10 +124,9 @@ def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figu
     last = estimates[-1]
     about = "noise scale cannot be estimated at the end"
     if last.scale is not None and last.low is not None and last.high is not None:
-        about = (
-            f"noise scale {two_digits(last.scale)} sequences ({two_digits(last.low)} to {two_digits(last.high)})"
-            f"  ·  {short_count(last.scale * batch.block_size)} tokens  ·  batch is {batch.sequences / last.scale:.2g} x"
-        )
+        interval = f"{two_digits(last.low)} to {two_digits(last.high)}"
+        sizes = f"{short_count(last.scale * batch.block_size)} tokens  ·  batch is {batch.sequences / last.scale:.2g} x"
+        about = f"noise scale {two_digits(last.scale)} sequences ({interval})  ·  {sizes}"
     subtitle = f"{about}  ·  under Adam a lower bound of the critical batch"
     figure, (upper, lower) = frame(name, subtitle, 5, 2, sharex=True, height_ratios=(5, 2))
     shown = [*estimates[:: max(1, len(estimates) // POINTS)][:-1], last]
@@ -145,10 +141,8 @@ def noise_figure(estimates: Sequence[Estimate], batch: Batch, name: str) -> Figu
         log_axis(lower, "y", (min(finite) / 1.4, max(finite) * 1.4), two_digits, most=6)
     for (_, colour), values in parts.items():
         lower.plot(tokens, values, color=colour, linewidth=1.6, marker="o" if len(shown) <= 5 else None)
-    ends = [
-        (values[-1], f"{part} {two_digits(values[-1])}", colour) for (part, colour), values in parts.items() if math.isfinite(values[-1])
-    ]
-    edge_labels(lower, ends)
+    ends = [(values[-1], part, colour) for (part, colour), values in parts.items() if math.isfinite(values[-1])]
+    edge_labels(lower, [(value, f"{part} {two_digits(value)}", colour) for value, part, colour in ends])
     caption(lower, "a step's squared gradient: signal |G|², and noise S / batch")
     token_axis(lower)
     return figure
@@ -173,6 +167,7 @@ def _draw_scale(axes: Axes, estimates: Sequence[Estimate], batch: Batch) -> None
     caption(axes, f"noise scale, sequences of {batch.block_size} tokens; the band is ± 2 standard errors")
 
 
+@plot_style()
 def comparison_plot(entries: Sequence[Entry], folder: Path, name: str) -> list[Path]:
     """Curves of several runs in one picture, ``<name>.png`` and ``.svg``: training thin, validation thick, over training tokens.
 
@@ -190,35 +185,34 @@ def comparison_plot(entries: Sequence[Entry], folder: Path, name: str) -> list[P
     bits = len({one.get("tokenizer") for one in data}) > 1 and all(one.get("bytes_per_token") for one in data)
     sources = {entry.source for entry in entries}
     title = f"{len(entries)} runs of {sources.pop()}" if len(sources) == 1 else ", ".join(names(entries)[:6])
-    with look():
-        figure, (axes,) = frame(title, _subtitle(entries), 4.6)
-        caption(axes, "bits per byte" if bits else "loss, nats per token")
-        lows, highs, firsts, ends = [], [], [], []
-        colours = [*COLOURS[: len(entries)], *[GREY] * (len(entries) - len(COLOURS))]
-        for colour, label, entry, about in zip(colours, _labels(entries), entries, data, strict=True):
-            (tokens, loss), (val_tokens, val) = (column(entry.columns, key) for key in ("train/loss", "val/bpb" if bits else "val/loss"))
-            if bits:
-                hidden = ((about.get("unknown") or {}).get("train") or {}).get("nats_per_token", 0.0)
-                loss = (loss + hidden) / (math.log(2) * float(about["bytes_per_token"]))
-            smoothed = smooth(loss)
-            axes.plot(*thin(tokens, smoothed), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
-            if len(val):
-                marks: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markeredgecolor": "white"} if len(val) <= 40 else {}
-                axes.plot(val_tokens, val, color=colour, linewidth=2.2 if len(entries) <= 4 else 1.6, label=label, **marks)
-            lows.append(min([float(smoothed.min()), *map(float, val)]))
-            highs.append(float(np.quantile(smoothed, 0.97)))
-            firsts.append(float(smoothed[0]))
-            end = float(val[-1] if len(val) else loss[-1])
-            ends.append((end, f"{end:.4f}", colour))
-        low, high = min(lows), min(max(highs), max(firsts))  # the first steps are left behind; a run that diverged shows at the edge
-        margin = 0.06 * ((high - low) or 1.0)
-        axes.set_ylim(low - margin, high + margin)
-        edge_labels(axes, ends)
-        token_axis(axes)
-        look_of: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "white", "alignment": "left", "handlelength": 1.4}
-        legend = axes.legend(loc="upper right", fontsize=9, title="thick: validation, thin: training", title_fontsize=9, **look_of)
-        legend.get_title().set_color(GREY)
-        return save(figure, folder, name)
+    figure, (axes,) = frame(title, _subtitle(entries), 4.6)
+    caption(axes, "bits per byte" if bits else "loss, nats per token")
+    lows, highs, firsts, ends = [], [], [], []
+    colours = [*COLOURS[: len(entries)], *[GREY] * (len(entries) - len(COLOURS))]
+    for colour, label, entry, about in zip(colours, _labels(entries), entries, data, strict=True):
+        (tokens, loss), (val_tokens, val) = (column(entry.columns, key) for key in ("train/loss", "val/bpb" if bits else "val/loss"))
+        if bits:
+            hidden = ((about.get("unknown") or {}).get("train") or {}).get("nats_per_token", 0.0)
+            loss = (loss + hidden) / (math.log(2) * float(about["bytes_per_token"]))
+        smoothed = smooth(loss)
+        axes.plot(*thin(tokens, smoothed), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
+        if len(val):
+            marks: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markeredgecolor": "white"} if len(val) <= 40 else {}
+            axes.plot(val_tokens, val, color=colour, linewidth=2.2 if len(entries) <= 4 else 1.6, label=label, **marks)
+        lows.append(min([float(smoothed.min()), *map(float, val)]))
+        highs.append(float(np.quantile(smoothed, 0.97)))
+        firsts.append(float(smoothed[0]))
+        end = float(val[-1] if len(val) else loss[-1])
+        ends.append((end, f"{end:.4f}", colour))
+    low, high = min(lows), min(max(highs), max(firsts))  # the first steps are left behind; a run that diverged shows at the edge
+    margin = 0.06 * ((high - low) or 1.0)
+    axes.set_ylim(low - margin, high + margin)
+    edge_labels(axes, ends)
+    token_axis(axes)
+    look_of: dict[str, Any] = {"frameon": True, "framealpha": 0.85, "edgecolor": "white", "alignment": "left", "handlelength": 1.4}
+    legend = axes.legend(loc="upper right", fontsize=9, title="thick: validation, thin: training", title_fontsize=9, **look_of)
+    legend.get_title().set_color(GREY)
+    return save(figure, folder, name)
 
 
 def _subtitle(entries: Sequence[Entry]) -> str:

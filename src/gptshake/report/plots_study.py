@@ -22,7 +22,7 @@ from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.estimate.lr_fit import fit
 from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.report import study_stats as stats
-from gptshake.report.frame import HALO, POINT, caption, frame, label, lay_out, legend_above, log_axis, token_axis
+from gptshake.report.frame import HALO, POINT, caption, frame, label, lay_out, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION, Floats
 from gptshake.report.study_stats import Curve, Points, Rows, Scale
 from gptshake.report.study_text import mean_text
@@ -33,28 +33,31 @@ STATE_COLOURS = {"ok": BLUE, "running": GREEN, "pruned": PALE, "diverged": ORANG
 LARGE, SMALL = 34.0, 11.0  # diameters of the map's circles, in points; numbers fit into the large ones
 
 
-def figures(study: Rows, folder: Path) -> dict[str, Figure]:
-    """Name -> figure, of all that there is to draw of a study in its folder."""
+@plot_style()
+def plot_study(study: Rows, folder: Path) -> list[Path]:
+    """Write ``plots/`` of a study: all that there is to draw, as PNG and SVG."""
     rows = stats.learning_curves(study, folder)
-    first = {"ablate": ablate_figure(study)} if study.get("ablate") else {"basin": fit_figure(study), "map": map_figure(study)}
-    drawn = first | {"curves": curves_figure(study, rows), "time": time_figure(study, rows), "timeline": timeline_figure(study)}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    figures = {"ablate": ablate_figure(study)} if study.get("ablate") else {"basin": fit_figure(study), "map": map_figure(study)}
+    figures |= {"curves": curves_figure(study, rows), "time": time_figure(study, rows), "timeline": timeline_figure(study)}
+    return [path for name, figure in figures.items() if figure is not None for path in save(figure, folder / "plots", name)]
 
 
 def _frame(study: Rows, height: float, about: str = "", columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
     """A frame with the study's name; below it, unless another text is given, the best trial and how it was found."""
-    parts, winner = [about], stats.best(study)
+    winner, parts = stats.best(study), list[str]()
     if winner and not about and stats.over_seeds(study):
         about = mean_text(study, winner)
-        parts = [about]
-    elif winner and not about:
-        error = f" ± {stats.digits(winner.error, winner.value)}" if winner.error is not None else ""
-        parts = [f"best {stats.params_text(study, winner.trial['params'])}", f"{study['objective']} {stats.digits(winner.value)}{error}"]
-    if not about:
-        parts.append(counted(len(study["trials"]), "trial"))
+    elif not about:
+        if winner:
+            error = f" ± {stats.digits(winner.error, winner.value)}" if winner.error is not None else ""
+            parts = [
+                f"best {stats.params_text(study, winner.trial['params'])}",
+                f"{study['objective']} {stats.digits(winner.value)}{error}",
+            ]
         lengths = {short_count(tokens) for trial in stats.finished(study) if (tokens := stats.tokens_of(study, trial))}
-        parts += [f"{lengths.pop()} tokens each"] if len(lengths) == 1 else []
-    return frame(str(study.get("label") or study["name"]), "  ·  ".join(filter(None, parts)), height, 1, columns, **subplots)
+        parts += [counted(len(study["trials"]), "trial"), f"{lengths.pop()} tokens each" if len(lengths) == 1 else ""]
+    subtitle = about or "  ·  ".join(filter(None, parts))
+    return frame(str(study.get("label") or study["name"]), subtitle, height, 1, columns, **subplots)
 
 
 def _limit(axes: Axes, study: Rows, values: Sequence[float]) -> None:
@@ -253,12 +256,12 @@ def time_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | N
 
     The time of a row is its share of the run's tokens times what the run took.
     """
-    scale = stats.batch_scale(study)
     found = [
         (batch, rows[trial["number"]][0], seconds / len(trial["runs"]))
-        for batch, trial in (stats.best_of_each(study, scale).items() if scale else ())
+        for batch, trial in stats.best_by_batch(study).items()
         if (seconds := stats.seconds_of(trial)) and rows.get(trial["number"])
     ]
+    scale = stats.batch_scale(study)
     if scale is None or len(found) < 2:
         return None
     figure, (left, right) = _frame(study, 3.6, columns=2, sharey=True)
@@ -297,10 +300,8 @@ def timeline_figure(study: Rows) -> Figure | None:
         axes.barh([0], [0], color=STATE_COLOURS[state], label=state)
     legend_above(axes, handlelength=1.0, handleheight=0.9)
     axes.set_yticks(range(slots), [f"slot {slot}" for slot in range(slots)])
-    axes.set_ylim(slots - 0.4, -0.6)
-    axes.set_xlim(0, max((end - begin) / unit, 1e-9))
+    axes.set(ylim=(slots - 0.4, -0.6), xlim=(0, max((end - begin) / unit, 1e-9)), xlabel=name)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(name)
     return figure
 
 
@@ -320,8 +321,7 @@ def ablate_figure(study: Rows) -> Figure | None:
         label(axes, f"{one.verdict}{speed}", (1.0, row), (8, 0), "x", color=colour, va="center")
         label(axes, one.label[:36], (0.0, row), (-8, 0), "x", size=10, ha="right", va="center")
     axes.axvline(0, color=INK, linewidth=1.0, zorder=1)
-    axes.set_yticks([])
-    axes.set_ylim(len(found) - 0.4, -0.6)
     axes.margins(x=0.12)
-    axes.set_xlabel("better  ←        →  worse" if stats.minimizes(study) else "worse  ←        →  better")
+    sides = "better  ←        →  worse" if stats.minimizes(study) else "worse  ←        →  better"
+    axes.set(yticks=[], ylim=(len(found) - 0.4, -0.6), xlabel=sides)
     return figure

@@ -24,7 +24,7 @@ from gptshake.files import sha256_text, write_atomic
 from gptshake.record.names import safe, title_of
 from gptshake.record.names import title as run_title
 from gptshake.report import tasks_text as text
-from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, log_axis, look, save, token_axis
+from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.plots_study import COLOURS, draw_parabola
 from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION
 from gptshake.report.tasks_text import Facts
@@ -35,6 +35,7 @@ STEP = {"data": VERMILION, "transfer": ORANGE, "forward": BLUE, "backward": BLUE
 PAPER = {"facecolor": "white", "alpha": 0.85, "pad": 1.0, "linewidth": 0}  # behind characters; outlines make an SVG 20 times larger
 
 
+@plot_style()
 def plot_find_lr(info: Facts, run_dir: Path) -> list[Path]:
     """``plots/lr_range``: the losses of the ramps, all estimates, and the runs that decided, as far as they are in a run's run.json."""
     found = info["find_lr"]
@@ -45,22 +46,21 @@ def plot_find_lr(info: Facts, run_dir: Path) -> list[Path]:
         unsure = "" if runs else "no run has confirmed it"
         subtitle = [f"recommended {short_rate(found['lr'])}", text.lr_interval(found) if found.get("low") is not None else unsure]
     title, about = " · ".join(title_of(info).split(" · ")[:3]), "  ·  ".join(filter(None, [*subtitle, info["id"]]))
-    with look():
-        height = 1.3 + sum(heights) + 0.35 * len(heights)
-        figure, rows = frame(f"Learning rate of {title}", about, height, len(heights), sharex=True, height_ratios=heights)
-        shown = [*(ramps["rates"] if ramps else []), *(rate for _, rate, _ in estimates), *(run["lr"] for run in runs)]
-        log_axis(rows[0], "x", (min(shown) / 2, max(shown) * 2), short_rate, most=12)
-        if ramps:
-            _draw_ramps(rows[0], found)
-        _draw_estimates(rows[1 if ramps else 0], estimates)
-        if runs:
-            _draw_runs(rows[-1], found)
-        for axes in rows if found.get("lr") is not None else ():
-            if found.get("low") is not None:
-                axes.axvspan(found["low"], found["high"], color=GREEN, alpha=0.12, linewidth=0, zorder=0.4)
-            axes.axvline(found["lr"], color=VERMILION, linewidth=1.2, zorder=1.1)
-        rows[-1].set_xlabel("peak learning rate")
-        return save(figure, run_dir / "plots", "lr_range")
+    height = 1.3 + sum(heights) + 0.35 * len(heights)
+    figure, rows = frame(f"Learning rate of {title}", about, height, len(heights), sharex=True, height_ratios=heights)
+    shown = [*(ramps["rates"] if ramps else []), *(rate for _, rate, _ in estimates), *(run["lr"] for run in runs)]
+    log_axis(rows[0], "x", (min(shown) / 2, max(shown) * 2), short_rate, most=12)
+    if ramps:
+        _draw_ramps(rows[0], found)
+    _draw_estimates(rows[1 if ramps else 0], estimates)
+    if runs:
+        _draw_runs(rows[-1], found)
+    for axes in rows if found.get("lr") is not None else ():
+        if found.get("low") is not None:
+            axes.axvspan(found["low"], found["high"], color=GREEN, alpha=0.12, linewidth=0, zorder=0.4)
+        axes.axvline(found["lr"], color=VERMILION, linewidth=1.2, zorder=1.1)
+    rows[-1].set_xlabel("peak learning rate")
+    return save(figure, run_dir / "plots", "lr_range")
 
 
 def _draw_ramps(axes: Axes, found: Facts) -> None:
@@ -117,6 +117,7 @@ def _draw_runs(axes: Axes, found: Facts) -> None:
     caption(axes, f"{found['objective']} of {len(runs)} runs of {counted(found['steps'], 'step')}, each with its whole schedule")
 
 
+@plot_style()
 def draw_fit_batch(facts: Facts, folder: Path) -> list[Path]:
     """``fit_batch``: speed and memory over the micro-batch size; and the rows as JSON."""
     batch, block, tried = facts["batch_size"], facts["block_size"], sorted(facts["tried"], key=lambda row: row.size)
@@ -125,19 +126,18 @@ def draw_fit_batch(facts: Facts, folder: Path) -> list[Path]:
     rows = [asdict(row) | {"tokens_per_s": speeds.get(row.size)} for row in tried]
     numbers = dict(facts) | {"tried": rows, "fastest": best, "largest": most, "sentence": text.fit_batch_sentence(facts)}
     subtitle = f"{facts['settings']}  ·  step of {counted(batch, 'sequence')} of {block:,} tokens"
-    with look():
-        figure, (above, below) = frame(facts["title"], subtitle, 4.8, 2, sharex=True)
-        log_axis(below, "x", (tried[0].size / 1.15, tried[-1].size * 1.15), "{:,.0f}".format, most=12, base=2)
-        below.set_xlabel("micro-batch, sequences")
-        above.plot(*zip(*speeds.items(), strict=True), **POINT | {"linewidth": 1.8, "markersize": 5})
-        above.set_ylim(0, 1.3 * max(speeds.values()))
-        above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-        larger = f"; in larger steps up to {short_count(speeds[beyond])} with {beyond}" if beyond > batch else ""
-        caption(above, f"tokens/s: {short_count(speeds[best])} with {best} at once{larger}")
-        for size in {best, beyond} if beyond > batch else {best}:
-            _ring(above, size, speeds[size])
-        _draw_memory(below, tried, facts["limit"])
-        files = save(figure, folder, "fit_batch")
+    figure, (above, below) = frame(facts["title"], subtitle, 4.8, 2, sharex=True)
+    log_axis(below, "x", (tried[0].size / 1.15, tried[-1].size * 1.15), "{:,.0f}".format, most=12, base=2)
+    below.set_xlabel("micro-batch, sequences")
+    above.plot(*zip(*speeds.items(), strict=True), **POINT | {"linewidth": 1.8, "markersize": 5})
+    above.set_ylim(0, 1.3 * max(speeds.values()))
+    above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    larger = f"; in larger steps up to {short_count(speeds[beyond])} with {beyond}" if beyond > batch else ""
+    caption(above, f"tokens/s: {short_count(speeds[best])} with {best} at once{larger}")
+    for size in {best, beyond} if beyond > batch else {best}:
+        _ring(above, size, speeds[size])
+    _draw_memory(below, tried, facts["limit"])
+    files = save(figure, folder, "fit_batch")
     write_atomic(folder / "fit_batch.json", json.dumps(numbers, indent=2) + "\n")
     return [*files, folder / "fit_batch.json"]
 
@@ -160,6 +160,7 @@ def _ring(axes: Axes, x: float, y: float) -> None:
     axes.plot([x], [y], "o", markersize=10, markerfacecolor="none", markeredgecolor=VERMILION, markeredgewidth=1.6, clip_on=False)
 
 
+@plot_style()
 def draw_plan(facts: Facts, folder: Path) -> list[Path]:
     """``plan``: memory against the device's, time by part, and the numbers that decide."""
     budget, price, recommended = facts["budget"], facts["price_per_hour"], text.recommendation_of(facts)
@@ -175,18 +176,17 @@ def draw_plan(facts: Facts, folder: Path) -> list[Path]:
         "scaling law": f"lr {short_rate(recommended.lr)}, batch {short_count(float(f'{recommended.batch:.2g}'))}",
     }
     subtitle = f"on {facts['device']}, {facts['settings']}  ·  speed {facts['how']}"
-    with look():
-        figure, (above, middle, below) = frame(facts["title"], subtitle, 3.9, 3, height_ratios=(1, 1, 2.4))
-        memory, peak = text.memory_parts(facts["memory"]), f"peak of memory: {text.peak_of(facts)}"
-        _stacked_bar(above, memory, short_bytes, peak, facts["memory_there"])
-        asked = f" of {counted(hours, 'hour', 'g')}" if hours else ""
-        _stacked_bar(middle, facts["seconds"], duration, f"time: {duration(spent)}{asked}", 3600 * hours if hours else math.inf)
-        below.set_axis_off()
-        for place, (name, value) in enumerate(cells.items()):
-            x, y = 0.25 * (place % 4), 0.78 - 0.55 * (place // 4)
-            below.text(x, y, name, size=8.5, color=GREY, va="bottom", transform=below.transAxes)
-            below.text(x, y - 0.04, value, size=10.5, va="top", transform=below.transAxes)
-        return save(figure, folder, "plan")
+    figure, (above, middle, below) = frame(facts["title"], subtitle, 3.9, 3, height_ratios=(1, 1, 2.4))
+    memory, peak = text.memory_parts(facts["memory"]), f"peak of memory: {text.peak_of(facts)}"
+    _stacked_bar(above, memory, short_bytes, peak, facts["memory_there"])
+    asked = f" of {counted(hours, 'hour', 'g')}" if hours else ""
+    _stacked_bar(middle, facts["seconds"], duration, f"time: {duration(spent)}{asked}", 3600 * hours if hours else math.inf)
+    below.set_axis_off()
+    for place, (name, value) in enumerate(cells.items()):
+        x, y = 0.25 * (place % 4), 0.78 - 0.55 * (place // 4)
+        below.text(x, y, name, size=8.5, color=GREY, va="bottom", transform=below.transAxes)
+        below.text(x, y - 0.04, value, size=10.5, va="top", transform=below.transAxes)
+    return save(figure, folder, "plan")
 
 
 def _stacked_bar(axes: Axes, parts: Mapping[str, float], words: Callable[[float], str], title: str, limit: float) -> None:
@@ -206,19 +206,19 @@ def _stacked_bar(axes: Axes, parts: Mapping[str, float], words: Callable[[float]
     axes.legend(loc="upper left", bbox_to_anchor=(-0.005, 0.06), ncols=len(parts), fontsize=8, **spaces)
 
 
+@plot_style()
 def draw_profile(facts: Facts, folder: Path) -> list[Path]:
     """``profile``: a step's parts on the left, the start's phases on the right, the verdict below; and the numbers as JSON."""
     parts, total, phases = facts["parts"], sum(facts["start"].values()), text.start_phases(facts)
-    with look():
-        title = f"Where the time goes  ·  {run_title(facts['name'])}"
-        figure, (left, right) = frame(title, text.profile_numbers(facts), 4.4, 1, 2, width_ratios=(1.25, 1))
-        step = {text.STEP_PARTS[part["name"]]: (1e3 * part["mean_s"], part["share"]) for part in parts}
-        _bars(left, step, [STEP.get(part["name"], GREY) for part in parts])
-        caption(left, "milliseconds of a step, and share")
-        _bars(right, {name: (seconds, seconds / total) for name, seconds in phases.items()}, GREY)
-        caption(right, f"seconds of the start ({three_digits(total)}), and share")
-        figure.supxlabel(textwrap.fill(facts["verdict"][0], 118), size=9.5, x=0.012, ha="left", parse_math=False)
-        files = save(figure, folder, "profile")
+    title = f"Where the time goes  ·  {run_title(facts['name'])}"
+    figure, (left, right) = frame(title, text.profile_numbers(facts), 4.4, 1, 2, width_ratios=(1.25, 1))
+    step = {text.STEP_PARTS[part["name"]]: (1e3 * part["mean_s"], part["share"]) for part in parts}
+    _bars(left, step, [STEP.get(part["name"], GREY) for part in parts])
+    caption(left, "milliseconds of a step, and share")
+    _bars(right, {name: (seconds, seconds / total) for name, seconds in phases.items()}, GREY)
+    caption(right, f"seconds of the start ({three_digits(total)}), and share")
+    figure.supxlabel(textwrap.fill(facts["verdict"][0], 118), size=9.5, x=0.012, ha="left", parse_math=False)
+    files = save(figure, folder, "profile")
     write_atomic(folder / "profile.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return [*files, folder / "profile.json"]
 
@@ -235,10 +235,10 @@ def _bars(axes: Axes, rows: Mapping[str, tuple[float, float]], colours: str | Se
     axes.spines["left"].set_visible(False)
 
 
+@plot_style()
 def draw_inspection(facts: Facts, folder: Path) -> list[Path]:
     """``tokens``, see ``inspection_figure``."""
-    with look():
-        return save(inspection_figure(facts), folder, "tokens")
+    return save(inspection_figure(facts), folder, "tokens")
 
 
 def inspection_figure(facts: Facts) -> Figure:
@@ -270,6 +270,7 @@ def inspection_figure(facts: Facts) -> Figure:
     return figure
 
 
+@plot_style()
 def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
     """The loss by the length of the context, a line for each checkpoint; in bits per byte if the tokenizers differ.
 
@@ -277,25 +278,24 @@ def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
     """
     (which, how), bits = text.evaluation_titles(rows), len({row["tokens"] for row in rows}) > 1
     firsts = [row["context"] - (row["stride"] or row["context"]) + 1 for row in rows]
-    with look():
-        figure, (axes,) = frame(f"Loss by context  ·  {which}", how, 4.6)
-        caption(axes, "bits per byte" if bits else "loss, nats per token")
-        log_axis(axes, "x", (0.9 * min(firsts), 1.1 * max(row["context"] for row in rows)), short_count)
-        axes.set_xlabel("tokens of context")
-        for colour, first, row in zip(itertools.cycle(COLOURS), firsts, rows, strict=False):
-            edges = np.unique(np.geomspace(first, row["context"] + 1, BINS).round().astype(int))[:-1]
-            counts = np.array(row["by_context"]["tokens"])
-            lengths = np.arange(1, len(counts) + 1)
-            nats, tokens, sums = np.add.reduceat([row["by_context"]["nats"], counts, counts * lengths], edges - 1, axis=1)
-            nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
-            scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
-            error = f" ± {row['bpb_error']:.4f}" if row["bpb_error"] is not None else ""
-            name = f"{text.evaluated_name(row)}: {row['bpb']:.4f}{error} bits per byte"
-            style = POINT | {"color": colour, "markersize": 5, "label": name}
-            axes.plot(sums / tokens, scale * nats / tokens, **style)
-        axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white")
-        first = rows[0]
-        read = "rolling" if first["rolling"] else f"stride{first['stride']}" if first["stride"] else ""
-        parts = [first["text"], first["split"], read, *(text.evaluated_name(row, "-") for row in rows)]
-        name = safe("-".join(filter(None, parts)))
-        return save(figure, folder, name if len(name) <= 120 else f"{name[:110]}-{sha256_text(name)[:8]}")
+    figure, (axes,) = frame(f"Loss by context  ·  {which}", how, 4.6)
+    caption(axes, "bits per byte" if bits else "loss, nats per token")
+    log_axis(axes, "x", (0.9 * min(firsts), 1.1 * max(row["context"] for row in rows)), short_count)
+    axes.set_xlabel("tokens of context")
+    for colour, first, row in zip(itertools.cycle(COLOURS), firsts, rows, strict=False):
+        edges = np.unique(np.geomspace(first, row["context"] + 1, BINS).round().astype(int))[:-1]
+        counts = np.array(row["by_context"]["tokens"])
+        lengths = np.arange(1, len(counts) + 1)
+        nats, tokens, sums = np.add.reduceat([row["by_context"]["nats"], counts, counts * lengths], edges - 1, axis=1)
+        nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
+        scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
+        error = f" ± {row['bpb_error']:.4f}" if row["bpb_error"] is not None else ""
+        name = f"{text.evaluated_name(row)}: {row['bpb']:.4f}{error} bits per byte"
+        style = POINT | {"color": colour, "markersize": 5, "label": name}
+        axes.plot(sums / tokens, scale * nats / tokens, **style)
+    axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white")
+    first = rows[0]
+    read = "rolling" if first["rolling"] else f"stride{first['stride']}" if first["stride"] else ""
+    parts = [first["text"], first["split"], read, *(text.evaluated_name(row, "-") for row in rows)]
+    name = safe("-".join(filter(None, parts)))
+    return save(figure, folder, name if len(name) <= 120 else f"{name[:110]}-{sha256_text(name)[:8]}")

@@ -16,7 +16,7 @@ from gptshake.estimate.formatting import counted, short_count
 from gptshake.record.metrics import Row
 from gptshake.record.names import title_of
 from gptshake.report.changes import machine_facts
-from gptshake.report.frame import DASHED, caption, frame, label, legend_above, look, save, token_axis
+from gptshake.report.frame import DASHED, caption, frame, label, legend_above, plot_style, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, VERMILION, Floats, thin
 
 COLUMNS = {"train/loss": BLUE, "val/loss": VERMILION}  # that are compared, and their colours
@@ -116,7 +116,7 @@ def plot(info: Info, then: Sequence[Row], now: Sequence[Row], found: Comparison,
     subtitle = f"{'bit-identical' if found.identical else deviation}  ·  {length}  ·  {info['id']} and its reproduction"
     tokens = {row["step"]: row["train/tokens"] for row in then}
     finite = [one._replace(relative=max(one.relative, SMALLEST)) for one in found.deviations if math.isfinite(one.relative)]
-    with look():
+    with plot_style():
         figure, (upper, lower) = frame(title_of(info), subtitle, 5, 2, sharex=True, height_ratios=(3, 1.3))
         for (column, colour), size in zip(COLUMNS.items(), (2.0, 5.0), strict=True):
             for rows, which, alpha, width in ((then, "the run", 0.28, 5.0), (now, "again", 1.0, 1.2)):

@@ -32,27 +32,22 @@ def ascii_plot(study: Rows) -> str:
     if scale is None or len(tried) < 3:
         return ""
     lost = [trial["params"][scale.key] for trial in incomplete(study)]
-    left, right = scale.at(min(*tried, *lost)), scale.at(max(*tried, *lost))
+    limits = scale.at(min(*tried, *lost)), scale.at(max(*tried, *lost))
     bottom, top = value_limits(study, [value for _, points in found for _, value, _ in points])
-
-    def column_of(value: float) -> int:
-        return _cell(scale.at(value), (left, right), ASCII_WIDTH)
-
     winner, characters = best(study), "o" if len(found) == 1 else "abcdefgh"
-    curved = [(character, *point) for character, (_, points) in zip(characters, found, strict=False) for point in points]
-    marks = [
-        (winner is not None and trial["number"] == winner.trial["number"], character, x, value) for character, x, value, trial in curved
-    ]
-    drawn = [("x", scale.at(value), top) for value in lost]
-    drawn += [("*" if is_best else sign, scale.at(x), value) for is_best, sign, x, value in sorted(marks, key=lambda mark: mark[0])]
-    lines = [study["objective"], *_drawing(drawn, (left, right), (bottom, top))]
+    drawn, last = [("x", scale.at(value), top) for value in lost], list[tuple[str, float, float]]()
+    for character, (_, points) in zip(characters, found, strict=False):
+        for x, value, trial in points:
+            is_best = winner is not None and trial["number"] == winner.trial["number"]
+            (last if is_best else drawn).append(("*" if is_best else character, scale.at(x), value))
+    lines = [study["objective"], *_drawing([*drawn, *last], limits, (bottom, top))]
     rule, ticks, interval = ["-"] * ASCII_WIDTH, [" "] * (ASCII_WIDTH + 8), near_optimal(study, scale)
     if interval:
-        low, high = column_of(interval.low), column_of(interval.high)
+        low, high = (_cell(scale.at(end), limits, ASCII_WIDTH) for end in (interval.low, interval.high))
         rule[low : high + 1] = "=" * (high + 1 - low)
     shown = sorted({float(f"{value:.0e}") for value in tried}) if scale.log and len(tried) > 12 else tried
     for value in [shown[0], shown[-1], *shown[1:-1]]:  # the ends first: crowded ones give way
-        text, at = short(value), column_of(value)
+        text, at = short(value), _cell(scale.at(value), limits, ASCII_WIDTH)
         start = max(0, at - len(text) // 2)
         if not "".join(ticks[max(0, start - 1) : start + len(text) + 1]).strip():
             ticks[start : start + len(text)] = text

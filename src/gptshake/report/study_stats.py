@@ -335,10 +335,11 @@ def batch_scale(study: Rows) -> Scale | None:
     return next((scale for scale in scales(study) if scale.name.startswith("batch")), None)
 
 
-def best_of_each(study: Rows, scale: Scale) -> dict[float, Rows]:
-    """Value on the axis, in order -> the best trial that has it."""
+def best_by_batch(study: Rows) -> dict[float, Rows]:
+    """Batch size, in order -> the best trial that has it; empty if the study does not sweep it."""
     by_cost = sorted(finished(study), key=lambda row: -cost(study, row["value"]))
-    return dict(sorted({trial["params"][scale.key]: trial for trial in by_cost}.items()))
+    scale = batch_scale(study)
+    return dict(sorted({trial["params"][scale.key]: trial for trial in by_cost}.items())) if scale else {}
 
 
 def differences(study: Rows) -> list[Difference]:
@@ -357,7 +358,10 @@ def differences(study: Rows) -> list[Difference]:
             {run["repeat"]: run for run in row["runs"] if run["state"] == "ok" and is_number(run["value"])} for row in (trial, base)
         )
         pairs = [(done[repeat], ours[repeat]) for repeat in sorted(done.keys() & ours.keys())]  # of runs that have the same seed
-        why = _undecided(trial, base, len(pairs))
+        if why := unconfirmed(base):
+            why = f"the base is incomplete: {why}"
+        elif not (why := unconfirmed(trial)) and len(pairs) < FEWEST:
+            why = "one seed: no verdict" if len(pairs) == 1 else "no verdict: two seeds cannot decide"
         compared.append((trial, pairs, why, None if why else one_sample([run["value"] - old["value"] for run, old in pairs])))
     unread = len(labels) - 1 - len(compared)  # each counts as the comparison that it will be
     significant = holm([*(test.p if test else 1.0 for *_, test in compared), *[1.0] * unread])
@@ -373,11 +377,3 @@ def differences(study: Rows) -> list[Difference]:
         half_width = test.half_width if test else None
         found.append(Difference(str(trial["params"]["ablate"]), trial, level, mean, error, half_width, speed, len(pairs), verdict))
     return found
-
-
-def _undecided(trial: Rows, base: Rows, pairs: int) -> str | None:
-    """Why a change and the base cannot be compared; None if they can."""
-    if why := unconfirmed(base):
-        return f"the base is incomplete: {why}"
-    few = "one seed: no verdict" if pairs == 1 else "no verdict: two seeds cannot decide"
-    return unconfirmed(trial) or (few if pairs < FEWEST else None)

@@ -35,7 +35,14 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
         ended = sum(trial["state"] in stats.DONE for trial in study["trials"])
         how = "is running" if study["state"] == "running" else "was interrupted; the same command resumes it"
         through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
-        found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended.", *_places(study)]
+        found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
+    if study["state"] == "running":  # which runs are at work on which machine, and what the others that were submitted wait for
+        places: dict[str, list[str]] = {}
+        for run in (run for row in [*study["trials"], *(study.get("confirm") or [])] for run in row["runs"]):
+            if run["state"] in ("running", "waiting") and run.get("place"):
+                places.setdefault(run["place"], []).append(run["path"])
+        text = "; ".join(f"{', '.join(runs)} {place}" for place, runs in sorted(places.items()))
+        found += [f"Runs: {text}."] if text else []
     if winner is None:
         return [*found, _no_winner(study), *([] if stats.over_seeds(study) else _ended_early(study))]
     if stats.over_seeds(study):
@@ -48,7 +55,8 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     found += [f"This is valid for {short_count(tokens)} tokens{f' ({schedule})' if schedule else ''}: {_beyond(study)}."] if tokens else []
     found += [*_ended_early(study), f"Repeat it:  {command(study, overrides_of(study, winner))}"]
     if study.get("program") == "gptshake":  # another app has no experiment=
-        found.append(f"Build on it:  {use(study, folder or Path('multirun') / study['name'])}")
+        best = (folder or Path("multirun") / study["name"]) / "best.yaml"
+        found.append(f"Build on it:  {command(study, [f'experiment={best}'])}")
     return found
 
 
@@ -60,17 +68,6 @@ def _beyond(study: Rows) -> str:
     if share and [axis["key"] for axis in study["axes"]] == ["optimizer.lr"]:
         return f"within a factor of {TRANSFERS} in length the best rate was seen to carry"
     return "longer runs may need another value"
-
-
-def _places(study: Rows) -> list[str]:
-    """Which runs are at work on which machine, and what the others that were submitted wait for."""
-    places: dict[str, list[str]] = {}
-    for row in [*study["trials"], *(study.get("confirm") or [])]:
-        for run in row["runs"]:
-            if run["state"] in ("running", "waiting") and run.get("place"):
-                places.setdefault(run["place"], []).append(run["path"])
-    text = "; ".join(f"{', '.join(runs)} {place}" for place, runs in sorted(places.items()))
-    return [f"Runs: {text}."] if text and study["state"] == "running" else []
 
 
 def _no_winner(study: Rows) -> str:
@@ -214,8 +211,7 @@ def _range(scale: Scale, low: float, high: float) -> str:
 
 def _speeds(study: Rows, folder: Path | None) -> list[str]:
     """For batch sizes the speed beside the loss: the better of two equal losses is the faster one, and which one is at equal time."""
-    scale = stats.batch_scale(study)
-    found = stats.best_of_each(study, scale) if scale else {}
+    scale, found = stats.batch_scale(study), stats.best_by_batch(study)
     if scale is None or len(found) < 2:
         return []
     parts = []
@@ -231,20 +227,17 @@ def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[s
 
     What a shorter run would have reached is not known without running it: it is judged by the slope of the trial's own curve.
     """
-    scale = stats.batch_scale(study)
+    scale, found = stats.batch_scale(study), stats.best_by_batch(study)
     if scale is None or not stats.minimizes(study):
         return []
-    found = stats.best_of_each(study, scale)
     times = {batch: seconds / len(trial["runs"]) for batch, trial in found.items() if (seconds := stats.seconds_of(trial))}
     budget = min(times.values(), default=0.0)
     reached: dict[float, float] = {}
     for batch, seconds in times.items():
         value = _after(found[batch], budget / seconds, curves.get(found[batch]["number"], ()))
         reached |= {batch: value} if value is not None else {}
-    winner, other = (
-        min(found, key=lambda batch: found[batch]["value"], default=0),
-        min(reached, key=lambda batch: reached[batch], default=0),
-    )
+    winner = min(found, key=lambda batch: found[batch]["value"], default=0)
+    other = min(reached, key=lambda batch: reached[batch], default=0)
     if winner not in reached or other == winner:
         return []
     objective, took = study["objective"], times[winner] / times[other]
@@ -274,11 +267,9 @@ def _compared(study: Rows, winner: Best) -> list[str]:
     labels, kept, sentences = study["ablate"]["labels"], winner.trial["params"]["ablate"], []
     for label, mean, error, share, speed, seeds, verdict in difference_rows(study)[1:]:
         faster = f", {speed} the speed" if speed != "-" else ""
-        numbers = [f"{share}, " if share != "-" else "", counted(int(seeds), "seed")]
-        figures = (
-            f", {mean}{f' ± {error}' if error != '-' else ''} {study['objective']} ({''.join(numbers)}){faster}" if mean != "-" else ""
-        )
-        sentences.append(f"{label}: {verdict}{figures}.")
+        numbers = f"{f'{share}, ' if share != '-' else ''}{counted(int(seeds), 'seed')}"
+        difference = f", {mean}{f' ± {error}' if error != '-' else ''} {study['objective']} ({numbers}){faster}" if mean != "-" else ""
+        sentences.append(f"{label}: {verdict}{difference}.")
     if not sentences:
         return [f"{_winner(study, winner)} No change has a finished pair with {labels[0]} yet."]
     many = f" with Holm's correction for {counted(len(labels) - 1, 'change')}" if len(labels) > 2 else ""
@@ -318,17 +309,11 @@ def trial_table(study: Rows) -> tuple[list[str], list[list[str]]]:
         value, speed, seconds, reason = trial["value"], stats.speed_of(trial), stats.seconds_of(trial), trial.get("reason") or ""
         at = trial.get("at") if trial["state"] != "ok" else None
         place = f"at {short_count(at)} tokens" if at is not None and f"{at:,}" not in reason else ""
-        cells = [
-            "*" if winner and not seeds and trial["number"] == winner.trial["number"] else "",
-            str(trial["number"]),
-            trial["state"],
-            *(stats.short(trial["params"].get(key, "")) for key in called),
-            stats.digits(value) if value is not None else "",
-            short_count(speed) if speed else "",
-            duration(seconds) if seconds is not None else "",
-            " ".join(", ".join(filter(None, [reason, place])).split())[:80],
-        ]
-        rows.append(cells)
+        mark = "*" if winner and not seeds and trial["number"] == winner.trial["number"] else ""
+        params = [stats.short(trial["params"].get(key, "")) for key in called]
+        measured = [stats.digits(value) if value is not None else "", short_count(speed) if speed else ""]
+        took, why = duration(seconds) if seconds is not None else "", " ".join(", ".join(filter(None, [reason, place])).split())[:80]
+        rows.append([mark, str(trial["number"]), trial["state"], *params, *measured, took, why])
     return ["seed" if seeds else "trial", "state", *called.values(), study["objective"], "tokens/s", "took", "why"], rows
 
 
@@ -349,11 +334,6 @@ def quoted(override: str) -> str:
     if re.fullmatch(r"'[A-Za-z0-9_./-]+'", value):  # quoted for Hydra's grammar; the shell and we need no quotes
         value = value[1:-1]
     return f"{shlex.quote(key) if '~' in key else key}{equals}{shlex.quote(value) if value else ''}"
-
-
-def use(study: Rows, folder: Path) -> str:
-    """The shell command that takes the best trial as the start of another run."""
-    return command(study, [f"experiment={folder / 'best.yaml'}"])
 
 
 def best_yaml(study: Rows, winner: Best) -> str:

@@ -29,7 +29,7 @@ from gptshake.estimate.formatting import short_count
 from gptshake.export.hub import pinned, read_shape
 from gptshake.files import expanded, sha256_text, written
 from gptshake.record.index import Entry, read_entry
-from gptshake.report.export import STDOUT, check_targets, deliver, evaluation_csv, evaluation_json
+from gptshake.report.export import as_json, check_targets, evaluation_csv, write_tables
 from gptshake.report.tasks_text import evaluated_name, evaluation_text
 from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
 from gptshake.setup.instantiate import chosen_runs, source_of, tokenizer_of, trained
@@ -68,15 +68,12 @@ def run(context: Context) -> None:
 
     task = context.config.task
     targets = {"task.csv": task.csv, "task.json": task.json}
-    check_targets(targets)
-    aloud = STDOUT not in targets.values()
+    aloud = check_targets(targets)
     rows = evaluate(context.config, lambda line: print(printable(line), file=sys.stdout if aloud else sys.stderr, flush=True))
     if aloud:
         print(printable(evaluation_text(rows, task.worst)))
         print(written(lambda: draw_evaluation(rows, expanded(task.folder))))
-    for target, table in ((task.csv, evaluation_csv), (task.json, evaluation_json)):
-        if target and (file := deliver(table(rows), str(target))) and aloud:
-            print(f"  {file}")
+    write_tables(rows, targets, (evaluation_csv, as_json))
 
 
 def evaluate(cfg: DictConfig, say: Say) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from gptshake.errors import ConfigError
 from gptshake.files import expanded, refuse_links, written
 from gptshake.record.index import find_study, read_entry, read_study
 from gptshake.record.run import find_run, run_roots
-from gptshake.report.export import STDOUT, check_targets, deliver, study_csv, study_latex
+from gptshake.report.export import check_targets, study_csv, study_latex, write_tables
 from gptshake.report.small_plots import ascii_plot
 from gptshake.report.study_stats import best
 from gptshake.report.study_text import table_text, verdict
@@ -26,7 +26,7 @@ def run(context: Context) -> None:
     cfg = context.config
     name, wanted = OmegaConf.select(cfg, "study"), OmegaConf.select(cfg, "task.run")
     targets = {key: OmegaConf.select(cfg, key) for key in ("task.csv", "task.latex")}
-    check_targets(targets)
+    aloud = check_targets(targets)
     if bool(name) == bool(wanted):
         raise ConfigError("Choose a study or a run: task=report study=<name>, or task=report task.run=<name, id or path>.")
     if wanted and any(targets.values()):
@@ -38,11 +38,9 @@ def run(context: Context) -> None:
         print(written(lambda: [write_run_page(entry)]))
         return
     folder = find_study(str(name), expanded(cfg.paths.multirun))
-    if STDOUT not in targets.values():
+    if aloud:
         conclude(folder)
-    for target, make in zip(targets.values(), (study_csv, study_latex), strict=True):
-        if target and (file := deliver(make(read_study(folder)), str(target))) and STDOUT not in targets.values():
-            print(f"  {file}")
+    write_tables(read_study(folder), targets, (study_csv, study_latex))
 
 
 def conclude(folder: Path, *, aloud: bool = True) -> None:
@@ -54,10 +52,10 @@ def conclude(folder: Path, *, aloud: bool = True) -> None:
         RecordError: there is no study, or its record is damaged.
     """
     refuse_links(folder)
-    from gptshake.report.pages import report  # brings matplotlib
+    from gptshake.report.pages import write_study_page  # brings matplotlib
 
     study = read_study(folder)
-    files = written(lambda: (file for file in report(folder) if file.suffix != ".svg"))
+    files = written(lambda: (file for file in write_study_page(folder) if file.suffix != ".svg"))
     if not aloud and best(study):
         return
     parts = ["\n".join(verdict(study, Path(os.path.relpath(folder)))), table_text(study), ascii_plot(study)]

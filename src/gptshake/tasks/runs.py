@@ -4,7 +4,7 @@ from gptshake.console import Console
 from gptshake.context import Context
 from gptshake.record.index import read_index
 from gptshake.record.run import run_roots
-from gptshake.report.export import STDOUT, check_targets, deliver, runs_csv, runs_html, runs_json
+from gptshake.report.export import check_targets, runs_csv, runs_html, runs_json, write_tables
 from gptshake.report.runs_table import changes_text, in_order, lines, old_rule, select, shared, table, tally
 
 
@@ -16,9 +16,8 @@ def run(context: Context) -> None:
     """
     options, roots = context.config.task, run_roots(context.config.paths)
     targets = {"task.csv": options.csv, "task.json": options.json, "task.html": options.html}
-    check_targets(targets)
+    aloud, where = check_targets(targets), " or ".join(map(str, roots))
     entries = in_order(select(read_index(roots), str(options.filter or "")), str(options.sort))
-    aloud, where = STDOUT not in targets.values(), " or ".join(map(str, roots))
     if aloud and not entries:
         print(f"No run in {where} fits task.filter={options.filter}." if options.filter else f"There is no run yet in {where}.")
     elif aloud:
@@ -28,6 +27,4 @@ def run(context: Context) -> None:
         more = f"{len(shown)} of {len(rows)} lines; task.limit=null shows all." if len(shown) < len(rows) else ""
         notes = [old, f"Common to all runs: {changes_text(common)}." if common else "", more]
         print("\n".join(["", *filter(None, notes), tally(entries)]))
-    for target, make in ((options.csv, runs_csv), (options.json, runs_json), (options.html, runs_html)):
-        if target and (file := deliver(make(entries), str(target))) and aloud:
-            print(f"  {file}")
+    write_tables(entries, targets, (runs_csv, runs_json, runs_html))

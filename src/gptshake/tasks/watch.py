@@ -18,7 +18,7 @@ from gptshake.record.index import SECONDS, STUDY_FILE, TOKENS, Entry, read_entry
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import CHUNK_BYTES, Tail
 from gptshake.record.run import run_dirs, run_roots
-from gptshake.report.export import check_targets, deliver, runs_html
+from gptshake.report.export import check_targets, runs_html, write_table
 from gptshake.report.runs_table import in_order, lines, table
 
 PAGE_S = 30.0  # seconds between two pages: drawing a study takes one or two
@@ -38,7 +38,7 @@ def run(context: Context) -> None:
         entries = in_order([read_entry(path) for path in dict.fromkeys(run_dirs(roots)) if is_alive(path)], "-started")
         size, problems = console.size(), list[str]()
         if options.html and time.monotonic() - drawn >= PAGE_S:
-            deliver(runs_html(in_order(read_index(roots), "started")), str(options.html))
+            write_table(runs_html(in_order(read_index(roots), "started")), str(options.html))
             problems, drawn = _write_reports(entries), time.monotonic()
         shown = [*screen(entries, curves, size.columns if console.terminal else None, size.lines - 1 - len(problems)), *problems]
         if not console.renews:
@@ -114,13 +114,13 @@ def progress(entry: Entry) -> str:
 
 def _write_reports(entries: Sequence[Entry]) -> list[str]:
     """Draw ``report.html`` of every study at work; gives what was in the way, which the next look may find gone."""
-    from gptshake.report.pages import report
+    from gptshake.report.pages import write_study_page
 
     problems = []
     for folder in sorted({folder for entry in entries for folder in entry.path.parents[:3] if (folder / STUDY_FILE).exists()}):
         try:
             refuse_links(folder)
-            report(folder)
+            write_study_page(folder)
         except (RecordError, OSError) as error:
             problems.append(f"{folder}: {error}")
     return problems
