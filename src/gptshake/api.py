@@ -27,7 +27,7 @@ from gptshake.files import expanded, refuse_links
 from gptshake.hardware import pick_device
 from gptshake.outcome import raised, read_outcome, write_task
 from gptshake.processes import Command, run_here
-from gptshake.record.index import Entry, find_study, frame, read_entry, read_index, read_study
+from gptshake.record.index import Entry, find_study, read_entry, read_index, read_study, runs_frame
 from gptshake.record.metrics import COLUMNS, other_columns, read_columns
 from gptshake.record.run import find_run
 from gptshake.report.changes import changed_keys
@@ -178,7 +178,7 @@ class Study:
         """A row for each trial: its state, its parameters, the objective (mean over seeds), tokens per second, seconds."""
         import pandas as pd
 
-        from gptshake.report.export import study_table
+        from gptshake.report.tables import study_table
 
         head, rows = study_table(self.info)
         return pd.DataFrame(rows, columns=head)
@@ -238,7 +238,7 @@ def runs(filter: str = "", *, folders: Sequence[str | Path] = FOLDERS) -> pd.Dat
     """
     from gptshake.report.runs_table import select
 
-    return frame(select(read_index([expanded(folder) for folder in folders]), filter)).infer_objects()
+    return runs_frame(select(read_index([expanded(folder) for folder in folders]), filter)).infer_objects()
 
 
 def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
@@ -267,7 +267,7 @@ def compare(names: Sequence[str | Path | Run], *, folders: Sequence[str | Path] 
     entries = [read_entry(run.path) for run in found]
     keys = dict.fromkeys(key for entry in entries[1:] for key in changed_keys(entries[0].config, entry.config))
     keys |= dict.fromkeys(name for entry in entries for name in entry.figures)
-    table = frame(entries).set_axis([entry.id for entry in entries]).T
+    table = runs_frame(entries).set_axis([entry.id for entry in entries]).T
     return table.loc[[key for key in keys if key in table.index]]
 
 

@@ -19,7 +19,7 @@ from gptshake.estimate.formatting import duration
 from gptshake.processes import ASKED_BY, Command
 from gptshake.record.index import STUDY_FILE, read_entry, read_study
 from gptshake.redaction import redact
-from gptshake.report.study_stats import best, digits
+from gptshake.report.study_stats import best, objective_text
 from gptshake.signals import SIGNALS, stop_behind
 
 
@@ -56,7 +56,7 @@ def _message(folder: Path | None, status: str, seconds: float, reason: str | Non
             loss = winner.value if (winner := best(read_study(folder))) else None
     elif folder and (folder / "run.json").exists():
         loss = read_entry(folder).figures.get("val/loss")
-    text = f"{name}: {status} after {duration(seconds)}{'' if loss is None else f', loss {digits(loss)}'}{f': {reason}' if reason else ''}"
+    text = f"{name}: {status} after {duration(seconds)}{'' if loss is None else f', loss {objective_text(loss)}'}{f': {reason}' if reason else ''}"
     place = str(folder) if folder and folder.exists() else None
     return {"name": name, "status": status, "loss": loss, "folder": place, "duration": round(seconds, 1), "reason": reason, "text": text}
 

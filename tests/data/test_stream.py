@@ -16,7 +16,7 @@ from gptshake.data.store import spans_of
 from gptshake.data.stream import Stream, encode_documents, scoring_windows
 from gptshake.tokenizer.byte import ByteTokenizer
 from gptshake.tokenizer.char import CharTrainer
-from gptshake.tokenizer.unknown import hidden
+from gptshake.tokenizer.unknown import hidden_characters
 
 DOCUMENTS = {f"d{number}": f"Würde {number}:  水曜日 👍🏽\n" * (1 + number % 5) + "\t" * number for number in range(40)}
 
@@ -86,7 +86,7 @@ def test_the_stream_of_a_split_and_its_bytes_are_those_of_the_token_store(
     spans = spans_of(corpus, SplitRule("documents", 0.2, 0.0), lambda line: None)
     lost = Counter[str]()
     for _, text in corpus.texts(spans["train"]):
-        lost.update(hidden(tokenizer, tokenizer.encode(text), text))
+        lost.update(hidden_characters(tokenizer, tokenizer.encode(text), text))
     stream, stored = encode_documents(corpus, spans[split], tokenizer, lambda: lost, alone=False), getattr(store, split)
     assert np.array_equal(stream.ids[1:], stored.tokens())
     assert np.array_equal(stream.starts - 1, stored.starts())

@@ -17,7 +17,7 @@ from gptshake.data.store import Split, round_trip, unknown_warnings
 from gptshake.errors import DataError
 from gptshake.tokenizer.byte import ByteTrainer
 from gptshake.tokenizer.char import CharTokenizer, CharTrainer
-from gptshake.tokenizer.unknown import CODE_POINTS, Unknown, hidden
+from gptshake.tokenizer.unknown import CODE_POINTS, Unknown, hidden_characters
 
 KINDS = 2000
 EVEN = "".join(random.Random(36).choices([chr(0x4E00 + number) for number in range(KINDS)], k=60_000))
@@ -56,7 +56,7 @@ def test_a_character_of_the_training_text_costs_ln_u_and_a_new_one_a_choice_amon
 def test_every_unknown_token_of_characters_is_charged_by_whether_training_has_it(train: str, val: str, vocab_size: int) -> None:
     tokenizer = CharTrainer(vocab_size).train([train])
     ids = tokenizer.encode(val)
-    of_training, lost = hidden(tokenizer, tokenizer.encode(train), train), hidden(tokenizer, ids, val)
+    of_training, lost = hidden_characters(tokenizer, tokenizer.encode(train), train), hidden_characters(tokenizer, ids, val)
     found = Unknown.of(int((ids == tokenizer.unk_id).sum()), lost, of_training)
     outside = set(train) - set(tokenizer.characters)
     assert found.kinds == len(outside) and found.seen == sum(letter in outside for letter in val)
@@ -78,7 +78,7 @@ class Words:
 
 def test_a_token_that_hides_a_word_is_charged_for_each_of_its_characters() -> None:
     text = "the zebra the cat xx"
-    lost = hidden(cast(Any, Words()), Words().encode(text), text)
+    lost = hidden_characters(cast(Any, Words()), Words().encode(text), text)
     assert lost == Counter("zebraxx") + Counter("  ")  # the blanks beside them go with them
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gptshake.report import live as module
-from gptshake.report.live import Live, frame, headline, left
+from gptshake.report.live import Live, headline, left, screen
 
 Make = Callable[..., dict[str, Any]]
 
@@ -232,7 +232,7 @@ def test_the_table_is_never_higher_than_the_terminal(line: Make, rows: SimpleNam
     more = [rows.trial(8 + n, {"optimizer.lr": 1e-3}, [3.0]) for n in range(50)] + [
         rows.trial(58, {"optimizer.lr": 1e-3}, [None], "running")
     ]
-    lines = frame(line(more=more, state="running"), height, time.time())
+    lines = screen(line(more=more, state="running"), height, time.time())
     assert 2 <= len(lines) <= height
     if height > 5:
         assert any("trial 58" in text for text in lines) and any("trial 4 *" in text for text in lines)

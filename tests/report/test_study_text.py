@@ -10,7 +10,7 @@ import pytest
 from gptshake.estimate.lr_fit import NearOptimal
 from gptshake.report import study_stats
 from gptshake.report.small_plots import ASCII_WIDTH, ascii_plot
-from gptshake.report.study_stats import best, differences, digits, scales, short
+from gptshake.report.study_stats import best, differences, objective_text, param_text, scales
 from gptshake.report.study_text import at_equal_time, table_text, verdict
 
 Make = Callable[..., dict[str, Any]]
@@ -388,12 +388,12 @@ def test_a_study_without_a_finished_trial_says_how_they_ended(state: str, rows: 
     [(2.30119, "2.3012"), (0.0, "0.0000"), (4e-6, "4e-6"), (4.12349e-6, "4.1235e-6"), (0.0123456, "0.012346"), (-3.5, "-3.5000"), (1.5e9, "1.5e9")],
 )  # fmt: skip
 def test_an_objective_is_printed_in_digits_enough(value: float, text: str) -> None:
-    assert digits(value) == text
+    assert objective_text(value) == text
 
 
 def test_a_difference_has_the_decimals_of_its_objective() -> None:
-    assert digits(0.00171, like=2.3, sign="+") == "+0.0017"
-    assert digits(1.71e-8, like=4e-6, sign="+") == "+1.71e-8"
+    assert objective_text(0.00171, like=2.3, sign="+") == "+0.0017"
+    assert objective_text(1.71e-8, like=4e-6, sign="+") == "+1.71e-8"
 
 
 def test_a_comparison_is_told_as_a_table_of_differences(compared: Make) -> None:
@@ -459,7 +459,7 @@ def test_the_learning_rate_comes_first_and_equal_names_keep_their_keys(rows: Sim
     [(2e-3, "2e-3"), (1.834e-4, "1.83e-4"), (0.1, "0.1"), (0.0, "0"), (64, "64"), ("gpt3", "gpt3"), (1.0, "1"), (3e10, "3e10")],
 )
 def test_values_are_written_as_people_type_them(value: Any, text: str) -> None:
-    assert short(value) == text
+    assert param_text(value) == text
 
 
 def seeds_of_one_configuration(rows: SimpleNamespace, values: Sequence[float | None], state: str = "ok") -> dict[str, Any]:

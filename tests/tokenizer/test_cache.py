@@ -11,7 +11,7 @@ import pytest
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.bpe import BPETrainer
 from gptshake.tokenizer.byte import ByteTrainer
-from gptshake.tokenizer.cache import SavedTrainer, cached
+from gptshake.tokenizer.cache import SavedTrainer, cached_tokenizer
 from gptshake.tokenizer.protocol import Tokenizer
 
 from .conftest import TEXTS
@@ -31,14 +31,14 @@ class Text:
 
 
 class Cache:
-    """Calls ``cached`` in one folder and keeps what was said."""
+    """Calls ``cached_tokenizer`` in one folder and keeps what was said."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.text, self.said = folder, Text(), list[str]()
 
     def __call__(self, trainer: Any = None, about: dict[str, Any] = ABOUT) -> Tokenizer:
         self.said = []
-        return cached(trainer or BPETrainer(300), about, self.text, self.folder, self.said.append)
+        return cached_tokenizer(trainer or BPETrainer(300), about, self.text, self.folder, self.said.append)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from gptshake.files import sha256, write_atomic
 from gptshake.hardware import logical_cores
 from gptshake.processes import Child, ChildRunner, Spec
 from gptshake.tokenizer.protocol import Tokenizer, boundary
-from gptshake.tokenizer.unknown import hidden
+from gptshake.tokenizer.unknown import hidden_characters
 
 SHARD = 1 << 24  # characters: at most so many are lost by a kill for each process, and encoded within 2 s by most tokenizers
 FEW_BYTES = 32 << 20  # up to so much text is done by one process: others would cost 0.1 s, a character tokenizer's own time
@@ -140,7 +140,7 @@ def encode_shard(shard: Shard, corpus: Corpus, tokenizer: Tokenizer) -> None:
             n_characters += len(text)
             n_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             n_unknown += int(np.count_nonzero(ids == tokenizer.unk_id)) if tokenizer.unk_id is not None else 0
-            lost.update(hidden(tokenizer, ids, text))
+            lost.update(hidden_characters(tokenizer, ids, text))
             if number == begun:  # the beginning of a document
                 begun += 1
                 if number or shard.number:

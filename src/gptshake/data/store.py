@@ -23,7 +23,7 @@ from gptshake.data.split import FEWEST_DOCUMENTS, NAMES, Spans, SplitRule, by_do
 from gptshake.errors import DataError, UserError
 from gptshake.estimate.formatting import counted
 from gptshake.files import build_once, checksums, damage, sha256, sha256_text
-from gptshake.tokenizer.cache import cached
+from gptshake.tokenizer.cache import cached_tokenizer
 from gptshake.tokenizer.protocol import FILE_NAME, Tokenizer, TokenizerTrainer, boundary, load_tokenizer, well_formed
 from gptshake.tokenizer.unknown import Unknown
 
@@ -166,7 +166,9 @@ def open_store(source: Source, trainer: TokenizerTrainer, rule: SplitRule, *, ca
                 corpus = open_corpus(source, cache, say, verify)
                 cut = spans_of(corpus, rule, say)
                 about = {"source": recipe["source"], **cuts}
-                tokenizer = cached(trainer, about, lambda: (text for _, text in corpus.texts(cut["train"], boundary(trainer))), cache, say)
+                tokenizer = cached_tokenizer(
+                    trainer, about, lambda: (text for _, text in corpus.texts(cut["train"], boundary(trainer))), cache, say
+                )
                 head = {"key": key, "label": source.label, "licence": source.licence, "recipe": recipe}
                 _write(path, corpus, cut, tokenizer, head, say)
             except UserError:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gptshake.data.corpus import Corpus
 from gptshake.data.split import Spans
 from gptshake.tokenizer.protocol import Ids, Tokenizer, boundary
-from gptshake.tokenizer.unknown import Unknown, hidden
+from gptshake.tokenizer.unknown import Unknown, hidden_characters
 
 BEGINNING = 100
 BLANK = re.compile(r"\s+")
@@ -66,7 +66,7 @@ def encode_documents(
         ids, hides, size, beginning, blank = list[Ids](), Counter[str](), Counter(words=1), "", False
         for _, text in document:
             ids.append(tokenizer.encode(text))
-            hides.update(hidden(tokenizer, ids[-1], text))
+            hides.update(hidden_characters(tokenizer, ids[-1], text))
             # Words as lm-evaluation-harness counts them, by the blanks between them; one blank may lie in two parts.
             n_blanks = sum(1 for _ in BLANK.finditer(text)) - (blank and text[:1].isspace())
             size.update(bytes=len(text.encode("utf-8", "surrogatepass")), characters=len(text), words=n_blanks)

@@ -38,7 +38,6 @@ def example(model: Any, batch: int = 2, time: int | None = None) -> tuple[torch.
 
 
 def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write model.pt2 and tokenizer.json into a folder."""
     write_tokenizer(tokenizer, folder)
     program = torch.export.export(model, example(model), dynamic_shapes=dynamic_shapes(model.config.block_size))
     torch.export.save(program, folder / FILE)

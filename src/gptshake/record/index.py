@@ -190,7 +190,7 @@ def read_index(roots: Sequence[Path]) -> list[Entry]:
     return sorted(map(read_entry, dict.fromkeys(run_dirs(roots))), key=lambda entry: (entry.started, entry.path), reverse=True)
 
 
-def frame(entries: Sequence[Entry], *, config: bool = True) -> "pd.DataFrame":
+def runs_frame(entries: Sequence[Entry], *, config: bool = True) -> "pd.DataFrame":
     """The runs as a table, a row for each in their order: what every run has, then options, figures, and the config by dotted keys.
 
     Values are as they were recorded, None where a run has none. Where a name is twice, as an option and in the config, the first counts.

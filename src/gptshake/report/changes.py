@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptshake.keys import RESULT, is_free
-from gptshake.report.study_stats import short
+from gptshake.report.study_stats import param_text
 
 # What ``auto`` decides by the size of a run and by the machine: of no interest between the runs of a journal.
 AUTOMATIC = ("data.micro_batch_size", "trainer.val_check_interval", "trainer.threads")
@@ -49,7 +49,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return short(value) if math.isfinite(value) and float(short(value)) == value else repr(value)
+        return param_text(value) if math.isfinite(value) and float(param_text(value)) == value else repr(value)
     text = str(value)
     return text.rpartition(".")[2] if text.startswith("gptshake.") else text
 

@@ -17,7 +17,7 @@ from gptshake.markdown import code, prose
 from gptshake.record.index import read_index
 from gptshake.report.journal_text import MARKER, Section, Timeline, entry, find_experiments
 from gptshake.report.small_plots import loss_svg
-from gptshake.report.study_stats import Rows
+from gptshake.report.study_stats import Json
 
 UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
 DRAWN_AS = 4  # raise it when the pictures shall look otherwise
@@ -181,7 +181,7 @@ def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], i
     return [(what, path) for what, path, _ in found], len(drawn)
 
 
-def _study_svg(study: Rows, folder: Path) -> str | None:
+def _study_svg(study: Json, folder: Path) -> str | None:
     """The near-optimal interval, or the comparison; the learning curves of a study that has no axis of numbers."""
     import matplotlib  # takes long to import, and most pictures need none of it
 

@@ -25,7 +25,7 @@ from gptshake.record.run import debug_option
 from gptshake.record.texts import read_notes
 from gptshake.report.changes import AUTOMATIC, changed_keys, counting, key_text, value_text
 from gptshake.report.runs_table import FIGURES
-from gptshake.report.study_stats import Rows, best, run_values
+from gptshake.report.study_stats import Json, best, run_values
 from gptshake.report.study_text import trial_table, verdict
 
 MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own markers
@@ -45,7 +45,7 @@ class Experiment:
     main: Entry  # the only run, or a sweep's best
     runs: tuple[Entry, ...]  # all of them, the oldest first
     folder: Path  # of the run, or of the sweep
-    study: Rows | None = None  # study.json, where it is our sweeper's
+    study: Json | None = None  # study.json, where it is our sweeper's
 
     @cached_property
     def id(self) -> str:

@@ -11,20 +11,8 @@ from typing import TextIO
 
 from gptshake.console import Console, aligned
 from gptshake.estimate.formatting import counted, duration, short_count
-from gptshake.report.study_stats import (
-    DONE,
-    Best,
-    Rows,
-    best,
-    digits,
-    names,
-    over_seeds,
-    params_text,
-    run_values,
-    seconds_of,
-    short,
-    shown_rows,
-)
+from gptshake.report import study_stats as stats
+from gptshake.report.study_stats import Best, Json
 
 RENEW_S = 0.33  # between renewals of a terminal
 
@@ -37,9 +25,9 @@ class Live:
         self._began = time.time()
         self._states: dict[str, str] | None = None  # row -> its state when it was last printed
         self._renewed = float("-inf")
-        self._late: Rows | None = None  # not shown yet
+        self._late: Json | None = None  # not shown yet
 
-    def update(self, study: Rows) -> None:
+    def update(self, study: Json) -> None:
         """Show what is new; the same rows again print nothing."""
         if not self._console.renews:
             self._print_news(study)
@@ -54,7 +42,7 @@ class Live:
             self._renew(self._late)
         self._console.keep()
 
-    def _print_news(self, study: Rows) -> None:
+    def _print_news(self, study: Json) -> None:
         """A line for every row that began or ended since the last time; one for all that an earlier controller has ended."""
         rows = _rows(study)
         if self._states is None:
@@ -62,23 +50,23 @@ class Live:
             ended = [name for name, row in rows.items() if _state(row) not in ("running", "waiting")]
             self._states = {name: _state(rows[name]) for name in ended if max(ends[name], default=0) < self._began}
             if self._states:
-                so_far = f" | best so far {_best_text(study, winner)}" if (winner := best(study)) else ""
+                so_far = f" | best so far {_best_text(study, winner)}" if (winner := stats.best(study)) else ""
                 self._console.write(f"resuming: {counted(len(self._states), 'trial')} ended before{so_far}\n")
         for name, row in rows.items():
             if (state := _state(row)) not in ("waiting", self._states.get(name)):
                 self._states[name] = state
                 self._console.write(f"{_news(study, name, row)}\n")
 
-    def _renew(self, study: Rows) -> None:
-        self._console.renew(frame(study, self._console.size().lines - 1, study["updated"]))
+    def _renew(self, study: Json) -> None:
+        self._console.renew(screen(study, self._console.size().lines - 1, study["updated"]))
         self._renewed, self._late = time.monotonic(), None
 
 
-def frame(study: Rows, height: int, now: float) -> list[str]:
+def screen(study: Json, height: int, now: float) -> list[str]:
     """The terminal's table, at most ``height`` lines: what is done and left, the best, and as many trials as fit."""
-    winner, rows, called = best(study), _rows(study), names(study)
+    winner, rows, called = stats.best(study), _rows(study), stats.axis_names(study)
     head = [headline(study, now)]
-    if not over_seeds(study):
+    if not stats.over_seeds(study):
         head.append(f"best: {_best_text(study, winner)}" if winner else "best: none yet")
 
     def rank(name: str) -> int:
@@ -94,17 +82,17 @@ def frame(study: Rows, height: int, now: float) -> list[str]:
             begun = max((now - run["started"] for run in row["runs"] if run["state"] == "running"), default=0)
             mark = " *" if winner and row is winner.trial else ""
             figures = [short_count(figure) if figure else "" for figure in (tokens, speed)]
-            params = [short(row["params"].get(key, "")) for key in called]
-            took = duration((seconds_of(row) or 0) + begun)
-            cells.append([f"{name}{mark}", _state(row), *params, digits(value) if value is not None else "", *figures, took])
+            params = [stats.param_text(row["params"].get(key, "")) for key in called]
+            took = duration((stats.seconds_of(row) or 0) + begun)
+            cells.append([f"{name}{mark}", _state(row), *params, stats.objective_text(value) if value is not None else "", *figures, took])
     return [*head, *aligned(cells, left=(0, 1)).splitlines()] if kept else head[: max(1, height)]
 
 
-def headline(study: Rows, now: float) -> str:
+def headline(study: Json, now: float) -> str:
     """``3 of 8 trials | 2 running on 2 slots | left about 45 s | tiny · wiki_char``: what a narrow terminal cuts away comes last."""
-    rows, trials = shown_rows(study), f"{study['n_trials']} trials" if study.get("n_trials") else ""
-    total = counted(study["repeats"], "seed") if over_seeds(study) else trials
-    done = sum(row["state"] in DONE for row in rows)
+    rows, trials = stats.shown_rows(study), f"{study['n_trials']} trials" if study.get("n_trials") else ""
+    total = counted(study["repeats"], "seed") if stats.over_seeds(study) else trials
+    done = sum(row["state"] in stats.DONE for row in rows)
     running = sum(run["state"] == "running" for row in _rows(study).values() for run in row["runs"])
     failed = sum(row["state"] == "failed" for row in rows)
     parts = [
@@ -117,36 +105,36 @@ def headline(study: Rows, now: float) -> str:
     return " | ".join(filter(None, parts))
 
 
-def _news(study: Rows, name: str, row: Rows) -> str:
+def _news(study: Json, name: str, row: Json) -> str:
     """``trial 3 begins: lr 2e-3 (slot 1)``, ``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
-    params = f": {text}" if (text := params_text(study, row["params"])) else ""
+    params = f": {text}" if (text := stats.params_text(study, row["params"])) else ""
     if _state(row) == "running":
         slot = next(run["slot"] for run in row["runs"] if run["state"] == "running")
         return f"{name} begins{params} (slot {slot})"
-    value, seconds, winner = _value(row), seconds_of(row), best(study)
-    result = f" -> {study['objective']} {digits(value)}" if value is not None else ""
+    value, seconds, winner = _value(row), stats.seconds_of(row), stats.best(study)
+    result = f" -> {study['objective']} {stats.objective_text(value)}" if value is not None else ""
     parts = [
         f"{name} {row['state']}{params}{result}",
         " ".join((row.get("reason") or "").split()) if row["state"] != "ok" else "",
-        f"best {digits(winner.value)} (trial {winner.trial['number']})" if winner and not over_seeds(study) else "",
+        f"best {stats.objective_text(winner.value)} (trial {winner.trial['number']})" if winner and not stats.over_seeds(study) else "",
         duration(seconds) if seconds is not None else "",
         _left_text(study, study["updated"]),
     ]
     return " | ".join(filter(None, parts))
 
 
-def _best_text(study: Rows, winner: Best) -> str:
-    return f"trial {winner.trial['number']}, {params_text(study, winner.trial['params'])}, {study['objective']} {digits(winner.value)}"
+def _best_text(study: Json, winner: Best) -> str:
+    return f"trial {winner.trial['number']}, {stats.params_text(study, winner.trial['params'])}, {study['objective']} {stats.objective_text(winner.value)}"
 
 
-def left(study: Rows, now: float) -> float | None:
+def left(study: Json, now: float) -> float | None:
     """Seconds until all runs have ended, those of the confirmation too, if they take what runs took so far; None if that is not known.
 
     Before a run has ended the study's own estimate counts. Running runs count for what they have left; after the study's
     deadline only those, and the waiting seeds of trials that have begun. A search that ends by itself has as many trials as usual.
     """
     runs = [run for row in _rows(study).values() for run in row["runs"]]
-    spans = [run["ended"] - run["started"] for run in runs if run["state"] in DONE and run.get("ended") and run.get("started")]
+    spans = [run["ended"] - run["started"] for run in runs if run["state"] in stats.DONE and run.get("ended") and run.get("started")]
     typical = fmean(spans) if spans else study.get("seconds")
     confirms, repeats, deadline = bool(study.get("confirm")), study.get("repeats") or 1, study.get("deadline") or math.inf
     if typical is None or not (study.get("n_trials") or study.get("expected") or confirms):
@@ -161,15 +149,14 @@ def left(study: Rows, now: float) -> float | None:
     return float(min(seconds, last) if now < deadline else seconds)
 
 
-def _trials_to_come(study: Rows) -> int:
+def _trials_to_come(study: Json) -> int:
     """Trials that have not begun; a combination of lists that failed is not tried again, a point of a search gives its place to another."""
-    total = int(study.get("n_trials") or (study.get("expected") or [0])[0])
-    if study.get("search") == "grid":
-        return max(0, total - len({str(trial["params"]) for trial in study["trials"]}))
-    return max(0, total - len([trial for trial in study["trials"] if trial["state"] != "failed"]))
+    trials, is_grid = study["trials"], study.get("search") == "grid"
+    begun = len({str(trial["params"]) for trial in trials}) if is_grid else sum(trial["state"] != "failed" for trial in trials)
+    return max(0, int(study.get("n_trials") or (study.get("expected") or [0])[0]) - begun)
 
 
-def _left_text(study: Rows, now: float) -> str:
+def _left_text(study: Json, now: float) -> str:
     """``left about 45 s``; of a search that ends by itself ``about 4 more trials, 45 s``."""
     seconds = left(study, now)
     time_text = duration(seconds) if seconds and seconds >= 0.5 else ""
@@ -178,24 +165,24 @@ def _left_text(study: Rows, now: float) -> str:
     return f"left about {time_text}" if time_text else ""
 
 
-def _state(row: Rows) -> str:
+def _state(row: Json) -> str:
     """A row's state as it is now: an open trial none of whose runs is running is ``waiting``."""
     if any(run["state"] == "running" for run in row["runs"]):
         return "running"
     return "waiting" if row["state"] == "running" else str(row["state"])
 
 
-def _rows(study: Rows) -> dict[str, Rows]:
+def _rows(study: Json) -> dict[str, Json]:
     """Name -> row of all trials (of one configuration, of its seeds), and of the confirmation."""
-    kind = "seed" if over_seeds(study) else "trial"
-    trials = {f"{kind} {trial['number']}": trial for trial in shown_rows(study)}
+    kind = "seed" if stats.over_seeds(study) else "trial"
+    trials = {f"{kind} {trial['number']}": trial for trial in stats.shown_rows(study)}
     again = study.get("confirm") or []
     return trials | {f"trial {row['number']} again": row for row in again}
 
 
-def _value(row: Rows) -> float | None:
+def _value(row: Json) -> float | None:
     """The row's value, or the mean of the runs that have ended, or the last value of a running one."""
-    values = run_values(row) or [run["value"] for run in row["runs"] if run.get("value") is not None]
+    values = stats.run_values(row) or [run["value"] for run in row["runs"] if run.get("value") is not None]
     if row.get("value") is not None:
         return float(row["value"])
     return fmean(values) if values else None

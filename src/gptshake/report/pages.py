@@ -92,7 +92,6 @@ def figure(svg: str, name: str, caption: str) -> str:
 
 
 def run_page(entry: Entry) -> str:
-    """A run's page; what the record lacks, it leaves out."""
     title, took = entry.source or entry.id, entry.figures.get(SECONDS)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.started))
     below = [f"run {entry.id}", entry.status, began, *([duration(took)] if took is not None else []), entry.name]

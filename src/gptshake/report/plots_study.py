@@ -24,7 +24,7 @@ from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.report import study_stats as stats
 from gptshake.report.frame import HALO, POINT, caption, frame, label, lay_out, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION, Floats
-from gptshake.report.study_stats import Curve, Points, Rows, Scale
+from gptshake.report.study_stats import Curve, Json, Points, Scale
 from gptshake.report.study_text import mean_text
 
 COLOURS = (BLUE, ORANGE, PURPLE, SKY, GREEN, "#8B6F47", INK, GREY)  # VERMILION is the best
@@ -34,7 +34,7 @@ LARGE, SMALL = 34.0, 11.0  # diameters of the map's circles, in points; numbers 
 
 
 @plot_style()
-def plot_study(study: Rows, folder: Path) -> list[Path]:
+def plot_study(study: Json, folder: Path) -> list[Path]:
     """Write ``plots/`` of a study: all that there is to draw, as PNG and SVG."""
     rows = stats.learning_curves(study, folder)
     figures = {"ablate": ablate_figure(study)} if study.get("ablate") else {"basin": fit_figure(study), "map": map_figure(study)}
@@ -42,17 +42,17 @@ def plot_study(study: Rows, folder: Path) -> list[Path]:
     return [path for name, figure in figures.items() if figure is not None for path in save(figure, folder / "plots", name)]
 
 
-def _frame(study: Rows, height: float, about: str = "", columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
+def _frame(study: Json, height: float, about: str = "", columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
     """A frame with the study's name; below it, unless another text is given, the best trial and how it was found."""
     winner, parts = stats.best(study), list[str]()
     if winner and not about and stats.over_seeds(study):
         about = mean_text(study, winner)
     elif not about:
         if winner:
-            error = f" ± {stats.digits(winner.error, winner.value)}" if winner.error is not None else ""
+            error = f" ± {stats.objective_text(winner.error, winner.value)}" if winner.error is not None else ""
             parts = [
                 f"best {stats.params_text(study, winner.trial['params'])}",
-                f"{study['objective']} {stats.digits(winner.value)}{error}",
+                f"{study['objective']} {stats.objective_text(winner.value)}{error}",
             ]
         lengths = {short_count(tokens) for trial in stats.finished(study) if (tokens := stats.tokens_of(study, trial))}
         parts += [counted(len(study["trials"]), "trial"), f"{lengths.pop()} tokens each" if len(lengths) == 1 else ""]
@@ -60,7 +60,7 @@ def _frame(study: Rows, height: float, about: str = "", columns: int = 1, **subp
     return frame(str(study.get("label") or study["name"]), subtitle, height, 1, columns, **subplots)
 
 
-def _limit(axes: Axes, study: Rows, values: Sequence[float]) -> None:
+def _limit(axes: Axes, study: Json, values: Sequence[float]) -> None:
     """Limits that hold the objective's values; runaways are left out and show at the edge."""
     low, high = stats.value_limits(study, values)
     span = (high - low) or abs(high) * 0.01 or 1.0
@@ -76,7 +76,7 @@ def _draw_scale(axes: Axes, which: Literal["x", "y"], scale: Scale, values: Sequ
         return
     factor = (high / low) ** margin if high > low else 2
     base = 2 if scale.integer and all(math.log2(value).is_integer() for value in values) else 10
-    log_axis(axes, which, (low / factor, high * factor), stats.short, base=base)
+    log_axis(axes, which, (low / factor, high * factor), stats.param_text, base=base)
 
 
 def _time_unit(seconds: float) -> tuple[float, str]:
@@ -88,10 +88,10 @@ def _late(runs: Sequence[Points]) -> list[float]:
     return [value for points in runs for _, value in points[len(points) // 7 :]]
 
 
-def fit_figure(study: Rows) -> Figure | None:
+def fit_figure(study: Json) -> Figure | None:
     """The objective along the first axis of numbers, one curve for each setting of the others; None without values."""
     scale = next(iter(stats.scales(study)), None)
-    found = stats.curves(study, scale) if scale else []
+    found = stats.axis_curves(study, scale) if scale else []
     winner = stats.best(study)
     if scale is None or winner is None or not found:
         return None
@@ -115,7 +115,7 @@ def fit_figure(study: Rows) -> Figure | None:
             axes.plot(x, [top - 0.03 * (top - bottom)] * len(x), label=state, **look)
     best = (winner.trial["params"][scale.key], winner.value)
     look = POINT | {"color": VERMILION, "marker": "*", "markersize": 15, "linewidth": 0, "zorder": 4, "clip_on": False}
-    axes.plot(*best, label=f"best: {scale.name} {stats.short(best[0])}", **look)
+    axes.plot(*best, label=f"best: {scale.name} {stats.param_text(best[0])}", **look)
     if scale.declared is not None and axes.get_xlim()[0] <= scale.declared <= axes.get_xlim()[1]:
         axes.axvline(scale.declared, color=INK, linewidth=1.0, linestyle=":", zorder=1.2, label="starting value")
     labels = axes.get_legend_handles_labels()[1]
@@ -130,7 +130,7 @@ def _inward(axes: Axes, scale: Scale, value: float) -> Literal["left", "center",
     return "left" if share < 0.12 else "right" if share > 0.88 else "center"
 
 
-def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
+def _draw_interval(axes: Axes, study: Json, scale: Scale) -> None:
     """The near-optimal interval, and the parabola around it; further away that says nothing."""
     found = stats.near_optimal(study, scale)
     if found is None:
@@ -139,7 +139,7 @@ def _draw_interval(axes: Axes, study: Rows, scale: Scale) -> None:
     x = np.linspace(2 * left - right, 2 * right - left, 300)
     shown = 2**x if scale.log else x
     axes.axvspan(shown[100], shown[200], color=GREEN, alpha=0.13, linewidth=1, zorder=0.5)  # seen where it is one value, too
-    first, last = map(stats.short, stats.interval_ends(study, scale, found))
+    first, last = map(stats.param_text, stats.interval_ends(study, scale, found))
     text = f"near-optimal {first} to {last}" if first != last else f"near-optimal {first}"
     if found.assumed:  # its ends are tried values that are clearly worse
         text = f"the best is between {first} and {last}"
@@ -174,7 +174,7 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, name: str, joined: bool) 
             label(axes, f"{value:.3g}", at, offset, color=colour, size=8, ha="center", path_effects=HALO)
 
 
-def map_figure(study: Rows) -> Figure | None:
+def map_figure(study: Json) -> Figure | None:
     """A heatmap of the objective at the trials over the first two axes of numbers, the best marked; None with fewer axes."""
     found, winner = stats.scales(study)[:2], stats.best(study)
     trials = sorted(stats.finished(study), key=lambda trial: -stats.cost(study, trial["value"]))  # the best on top
@@ -207,11 +207,11 @@ def map_figure(study: Rows) -> Figure | None:
             label(axes, f"{value:.{precision}g}", at, (0, 0), ha="center", va="center", size=8, color=ink, zorder=3)
     axes.scatter(x[-1:], y[-1:], s=(size + 6) ** 2, facecolors="none", edgecolors=VERMILION, linewidths=2.2, zorder=4)
     look: dict[str, Any] = {"color": VERMILION, "weight": "bold", "ha": "center", "zorder": 5, "path_effects": HALO}
-    label(axes, f"best {stats.digits(winner.value)}" if crowded else "best", places[-1], (0, size / 2 + 5), **look)
+    label(axes, f"best {stats.objective_text(winner.value)}" if crowded else "best", places[-1], (0, size / 2 + 5), **look)
     return figure
 
 
-def curves_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | None:
+def curves_figure(study: Json, rows: Mapping[int, Sequence[Points]]) -> Figure | None:
     """Learning curves of all trials, the pruned ones grey, the best on top."""
     trials = [trial for trial in study["trials"] if any(rows.get(trial["number"], []))]
     if not trials:
@@ -251,7 +251,7 @@ def curves_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure |
     return figure
 
 
-def time_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | None:
+def time_figure(study: Json, rows: Mapping[int, Sequence[Points]]) -> Figure | None:
     """The learning curve of the best trial of each batch size, over tokens and over wall time; None with fewer than two sizes.
 
     The time of a row is its share of the run's tokens times what the run took.
@@ -270,7 +270,9 @@ def time_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | N
     for colour, (batch, points, seconds) in zip(itertools.cycle(COLOURS), found, strict=False):
         tokens, values = zip(*points, strict=True)
         left.plot(tokens, values, color=colour, linewidth=1.4)
-        right.plot([seconds / unit * share / tokens[-1] for share in tokens], values, color=colour, linewidth=1.4, label=stats.short(batch))
+        right.plot(
+            [seconds / unit * share / tokens[-1] for share in tokens], values, color=colour, linewidth=1.4, label=stats.param_text(batch)
+        )
         right.plot([seconds / unit], values[-1:], color=colour, marker="o", markersize=5)
     _limit(left, study, _late([points for _, points, _ in found]))
     token_axis(left)
@@ -280,7 +282,7 @@ def time_figure(study: Rows, rows: Mapping[int, Sequence[Points]]) -> Figure | N
     return figure
 
 
-def timeline_figure(study: Rows) -> Figure | None:
+def timeline_figure(study: Json) -> Figure | None:
     """One row a slot, one bar a run, coloured by how it ended; None if nothing has started."""
     runs = [(row["number"], run) for row in [*study["trials"], *(study.get("confirm") or [])] for run in row["runs"] if run.get("started")]
     if not runs:
@@ -305,7 +307,7 @@ def timeline_figure(study: Rows) -> Figure | None:
     return figure
 
 
-def ablate_figure(study: Rows) -> Figure | None:
+def ablate_figure(study: Json) -> Figure | None:
     """Paired differences against the base with their 95 % interval; None without a finished pair."""
     found = stats.differences(study)
     if all(difference.mean is None for difference in found):

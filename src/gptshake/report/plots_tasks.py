@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from gptshake.estimate.batch_size import Tried, fastest, largest
+from gptshake.estimate.batch_size import fastest, largest
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.lr_range import mean_curve, smooth
 from gptshake.files import sha256_text, write_atomic
@@ -136,24 +136,20 @@ def draw_fit_batch(facts: Facts, folder: Path) -> list[Path]:
     caption(above, f"tokens/s: {short_count(speeds[best])} with {best} at once{larger}")
     for size in {best, beyond} if beyond > batch else {best}:
         _ring(above, size, speeds[size])
-    _draw_memory(below, tried, facts["limit"])
-    files = save(figure, folder, "fit_batch")
-    write_atomic(folder / "fit_batch.json", json.dumps(numbers, indent=2) + "\n")
-    return [*files, folder / "fit_batch.json"]
-
-
-def _draw_memory(axes: Axes, tried: list[Tried], limit: int) -> None:
-    most, peaks = largest(tried), {row.size: row.peak or 0 for row in tried if row.fits}
+    limit, peaks = facts["limit"], {row.size: row.peak or 0 for row in tried if row.fits}
     failed = {row.size: min(row.peak or limit, int(1.2 * limit)) for row in tried if not row.fits}  # one that ran out of memory has no peak
     top = max(*peaks.values(), *failed.values(), 1)
     unit, name = (2**30, "GiB") if top >= 2**31 else (2**20, "MiB")
-    axes.plot(list(peaks), [peak / unit for peak in peaks.values()], **POINT | {"color": GREEN, "linewidth": 1.8, "markersize": 5})
-    axes.set_ylim(0, 1.35 * top / unit)
-    axes.axhline(limit / unit, color=VERMILION, linewidth=1.2, linestyle=DASHED)
-    axes.plot(list(failed), [peak / unit for peak in failed.values()], "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
-    _ring(axes, most.size, (most.peak or 0) / unit)
-    holds = f"{most.size} {'is the largest that fits' if failed else 'still fits'}, with {short_bytes(most.peak or 0)}"
-    caption(axes, f"peak memory, {name}: {holds} of {short_bytes(limit)}{'; crosses: did not fit' if failed else ''}")
+    below.plot(list(peaks), [peak / unit for peak in peaks.values()], **POINT | {"color": GREEN, "linewidth": 1.8, "markersize": 5})
+    below.set_ylim(0, 1.35 * top / unit)
+    below.axhline(limit / unit, color=VERMILION, linewidth=1.2, linestyle=DASHED)
+    below.plot(list(failed), [peak / unit for peak in failed.values()], "x", color=VERMILION, markersize=7, markeredgewidth=1.8)
+    _ring(below, most, peaks[most] / unit)
+    holds = f"{most} {'is the largest that fits' if failed else 'still fits'}, with {short_bytes(peaks[most])}"
+    caption(below, f"peak memory, {name}: {holds} of {short_bytes(limit)}{'; crosses: did not fit' if failed else ''}")
+    files = save(figure, folder, "fit_batch")
+    write_atomic(folder / "fit_batch.json", json.dumps(numbers, indent=2) + "\n")
+    return [*files, folder / "fit_batch.json"]
 
 
 def _ring(axes: Axes, x: float, y: float) -> None:
@@ -237,7 +233,6 @@ def _bars(axes: Axes, rows: Mapping[str, tuple[float, float]], colours: str | Se
 
 @plot_style()
 def draw_inspection(facts: Facts, folder: Path) -> list[Path]:
-    """``tokens``, see ``inspection_figure``."""
     return save(inspection_figure(facts), folder, "tokens")
 
 

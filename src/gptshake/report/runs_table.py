@@ -20,7 +20,7 @@ from gptshake.console import aligned, one_line
 from gptshake.errors import ConfigError, closest
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.keys import RESULT, is_free
-from gptshake.record.index import BROKEN, METADATA, SECONDS, SPEED, TOKENS, Entry, frame
+from gptshake.record.index import BROKEN, METADATA, SECONDS, SPEED, TOKENS, Entry, runs_frame
 from gptshake.record.metrics import COLUMNS as METRICS
 from gptshake.record.shape import STATUSES
 from gptshake.report.changes import key_text, value_text
@@ -143,8 +143,8 @@ def _period(text: str) -> tuple[float, float]:
 
 def _frame(entries: Sequence[Entry], keys: Sequence[str]) -> "pd.DataFrame":
     """The run index; without the configs, which are slow to read, where no key is one of theirs."""
-    table = frame(entries, config=False)
-    return table if all(_SHORT.get(key, key) in table for key in keys) else frame(entries)
+    table = runs_frame(entries, config=False)
+    return table if all(_SHORT.get(key, key) in table for key in keys) else runs_frame(entries)
 
 
 def _column(table: "pd.DataFrame", key: str) -> "pd.Series[Any]":
@@ -230,7 +230,6 @@ def tally(entries: Sequence[Entry]) -> str:
 
 
 def old_rule(entries: Sequence[Entry]) -> str:
-    """What the mark means, if one of the runs has it."""
     marked = any(entry.old_rule and "val/bpb" in entry.figures for entry in entries)
     return f"{OLD} bits per byte by the old rule, without the charge for unknown tokens: do not compare them." if marked else ""
 

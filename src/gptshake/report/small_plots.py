@@ -16,7 +16,7 @@ import numpy as np
 from gptshake.estimate.formatting import short_count, short_rate
 from gptshake.record.metrics import Columns
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, REFERENCES, VERMILION, Floats, column, smooth, spread, thin
-from gptshake.report.study_stats import Rows, best, curves, incomplete, near_optimal, scales, short, value_limits
+from gptshake.report.study_stats import Json, axis_curves, best, incomplete, near_optimal, param_text, scales, value_limits
 
 ASCII_WIDTH, ASCII_HEIGHT = 60, 13  # of the drawing, in characters, without its labels
 WIDTH, HEIGHT = 800, 360
@@ -24,10 +24,10 @@ LEFT, RIGHT = 60, 690  # of both panels
 INTERVALS = 200  # a curve has the lowest and the highest point of each
 
 
-def ascii_plot(study: Rows) -> str:
+def ascii_plot(study: Json) -> str:
     """The objective along the first axis of numbers, drawn in characters; empty with fewer than three finished values."""
     scale = next(iter(scales(study)), None)
-    found = curves(study, scale) if scale else []
+    found = axis_curves(study, scale) if scale else []
     tried = sorted({float(value) for _, points in found for value, _, _ in points})
     if scale is None or len(tried) < 3:
         return ""
@@ -47,7 +47,7 @@ def ascii_plot(study: Rows) -> str:
         rule[low : high + 1] = "=" * (high + 1 - low)
     shown = sorted({float(f"{value:.0e}") for value in tried}) if scale.log and len(tried) > 12 else tried
     for value in [shown[0], shown[-1], *shown[1:-1]]:  # the ends first: crowded ones give way
-        text, at = short(value), _cell(scale.at(value), limits, ASCII_WIDTH)
+        text, at = param_text(value), _cell(scale.at(value), limits, ASCII_WIDTH)
         start = max(0, at - len(text) // 2)
         if not "".join(ticks[max(0, start - 1) : start + len(text) + 1]).strip():
             ticks[start : start + len(text)] = text

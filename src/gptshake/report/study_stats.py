@@ -17,8 +17,8 @@ from gptshake.estimate.significance import FEWEST, holm, one_sample
 from gptshake.record.index import is_number
 from gptshake.record.metrics import COLUMNS, read_columns
 
-Rows = Mapping[str, Any]  # of study.json, or one of its trials or runs
-Curve = tuple[str, list[tuple[float, float, Rows]]]  # its label, and (value on the axis, objective, trial) in order
+Json = Mapping[str, Any]  # study.json, or one of its trials or runs
+Curve = tuple[str, list[tuple[float, float, Json]]]  # its label, and (value on the axis, objective, trial) in order
 Points = Sequence[tuple[float, float]]  # tokens and objective
 DONE = ("ok", "pruned", "diverged")  # what n_trials counts
 ENDED_EARLY = ("pruned", "diverged", "failed", "stopped")  # how a run ends that is not ok
@@ -28,7 +28,7 @@ ENDED_EARLY = ("pruned", "diverged", "failed", "stopped")  # how a run ends that
 class Best:
     """The trial that won."""
 
-    trial: Rows
+    trial: Json
     value: float
     error: float | None  # standard error of the mean over seeds; None with one seed
     seeds: int
@@ -56,7 +56,7 @@ class Difference:
     """One change against the base, paired by seed; no numbers where a seed of either has not finished."""
 
     label: str
-    trial: Rows
+    trial: Json
     level: float | None  # mean of the base
     mean: float | None  # change minus base
     error: float | None  # standard error of the mean
@@ -67,20 +67,18 @@ class Difference:
 
     @property
     def percent(self) -> float | None:
-        """The mean as a share of the base."""
         return 100 * self.mean / abs(self.level) if self.mean is not None and self.level else None
 
 
-def run_values(trial: Rows) -> list[float]:
+def run_values(trial: Json) -> list[float]:
     return [run["value"] for run in trial.get("runs", []) if run["state"] == "ok" and is_number(run["value"])]
 
 
-def over_seeds(study: Rows) -> bool:
-    """Whether the study is one configuration, run with several seeds."""
+def over_seeds(study: Json) -> bool:
     return not study["axes"] and (study.get("repeats") or 1) > 1
 
 
-def shown_rows(study: Rows) -> list[Rows]:
+def shown_rows(study: Json) -> list[Json]:
     """The trials in order of their numbers; of one configuration a row for each seed, which is its number."""
     trials = sorted(study["trials"], key=lambda row: row["number"])
     if not over_seeds(study):
@@ -88,22 +86,22 @@ def shown_rows(study: Rows) -> list[Rows]:
     return [{**trial, **run, "number": run["seed"], "at": None, "runs": [run]} for trial in trials for run in trial["runs"]]
 
 
-def trial_value(trial: Rows) -> float:
+def trial_value(trial: Json) -> float:
     return float(trial["value"]) if is_number(trial.get("value")) else fmean(run_values(trial))
 
 
-def speed_of(trial: Rows) -> float | None:
+def speed_of(trial: Json) -> float | None:
     """Mean tokens per second of a trial's runs."""
     rates = [run["tokens_per_s"] for run in trial["runs"] if run.get("tokens_per_s")]
     return fmean(rates) if rates else None
 
 
-def tokens_of(study: Rows, trial: Rows) -> int | None:
+def tokens_of(study: Json, trial: Json) -> int | None:
     """Tokens of a trial's runs, which differ between trials where the length of a run is swept; else what the study declares."""
     return max((run["tokens"] for run in trial["runs"] if run.get("tokens")), default=study.get("tokens"))
 
 
-def seconds_of(trial: Rows) -> float | None:
+def seconds_of(trial: Json) -> float | None:
     spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
     return sum(spans) if spans else None
 
@@ -113,25 +111,25 @@ def standard_error(values: Sequence[float]) -> float | None:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def minimizes(study: Rows) -> bool:
+def minimizes(study: Json) -> bool:
     return bool(study.get("direction", "minimize") == "minimize")
 
 
-def cost(study: Rows, value: float) -> float:
+def cost(study: Json, value: float) -> float:
     """The objective with its sign such that lower is better."""
     return value if minimizes(study) else -value
 
 
-def finished(study: Rows) -> list[Rows]:
+def finished(study: Json) -> list[Json]:
     return [trial for trial in study["trials"] if trial["state"] == "ok" and is_number(trial["value"])]
 
 
-def incomplete(study: Rows) -> list[Rows]:
+def incomplete(study: Json) -> list[Json]:
     """Trials that were pruned or diverged, so that they have no final value."""
     return [trial for trial in study["trials"] if trial["state"] in ("pruned", "diverged")]
 
 
-def best(study: Rows) -> Best | None:
+def best(study: Json) -> Best | None:
     """The winner: of the confirmation once it has finished, else of the trials that finished; None if there is none.
 
     Where a second seed of the best and of its better neighbour measured the seed_sd, the mean of both seeds decides between these two.
@@ -158,37 +156,36 @@ def best(study: Rows) -> Best | None:
     return Best(trial, fmean(values), standard_error(values), len(values), False)
 
 
-def confirmation_rows(study: Rows, *, noise: bool = False) -> list[Rows]:
+def confirmation_rows(study: Json, *, noise: bool = False) -> list[Json]:
     """Rows of the confirmation; with ``noise`` those of the second seeds that measure the noise."""
     rows = study.get("confirm") or []
     return [row for row in rows if any(str(run.get("path")).startswith("noise/") for run in row["runs"]) is noise]
 
 
-def repeated_values(study: Rows) -> dict[int, list[float]]:
+def repeated_values(study: Json) -> dict[int, list[float]]:
     """Number of a trial -> its value with each seed, where a second one measured the noise."""
     first = {trial["number"]: run_values(trial) for trial in study["trials"]}
     rows = confirmation_rows(study, noise=True)
     return {row["number"]: [*first.get(row["number"], []), *run_values(row)] for row in rows if run_values(row)}
 
 
-def unstable(study: Rows) -> set[int]:
+def unstable(study: Json) -> set[int]:
     """Numbers of trials that diverged with a fresh seed, or lost more than 5 % with a second one: they are beside a cliff."""
     diverged = {row["number"] for row in study.get("confirm") or [] if any(run["state"] == "diverged" for run in row["runs"])}
     return diverged | {number for number, values in repeated_values(study).items() if on_a_cliff(values)}
 
 
-def confirmation_open(study: Rows) -> bool:
-    """Whether runs of the confirmation are still to come."""
+def confirmation_open(study: Json) -> bool:
     return any(run["state"] in ("running", "waiting", "stopped") for row in study.get("confirm") or [] for run in row["runs"])
 
 
-def unconfirmed(row: Rows) -> str | None:
+def unconfirmed(row: Json) -> str | None:
     """Why a point is not confirmed, as in ``1 of 3 seeds diverged``; None if every seed finished."""
     done = len(run_values(row))
     return not_ok(row) or (None if done == len(row["runs"]) else f"{done} of {counted(len(row['runs']), 'seed')} ended")
 
 
-def not_ok(row: Rows) -> str | None:
+def not_ok(row: Json) -> str | None:
     """``1 of 3 seeds diverged``; None if no run of the row ended early."""
     states = [run["state"] for run in row["runs"]]
     early = [state for state in ("diverged", "failed", "stopped", "pruned") if state in states]  # the last may be what the first caused
@@ -196,7 +193,7 @@ def not_ok(row: Rows) -> str | None:
     return ", ".join(f"{states.count(state)}{of if n == 0 else ''} {state}" for n, state in enumerate(early)) or None
 
 
-def digits(value: float, like: float | None = None, sign: str = "") -> str:
+def objective_text(value: float, like: float | None = None, sign: str = "") -> str:
     """An objective, or a difference of two ``like`` it: four decimals, as losses have them, or five digits where it is small or very large."""
     size = abs(value if like is None else like)
     if size == 0 or 0.1 <= size < 1e6:
@@ -205,7 +202,7 @@ def digits(value: float, like: float | None = None, sign: str = "") -> str:
     return f"{text}e{int(power)}" if power else text
 
 
-def short(value: Any) -> str:
+def param_text(value: Any) -> str:
     """A parameter's value as people type it, in three digits: 2e-3, 1.83e-4, 0.1, 64, one_cycle."""
     if not isinstance(value, float):
         return str(value)
@@ -217,21 +214,23 @@ def short(value: Any) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def names(study: Rows) -> dict[str, str]:
+def axis_names(study: Json) -> dict[str, str]:
     """Short name of every axis: the last part of its key, unless two share it."""
     last = {axis["key"]: axis["key"].lstrip("+").rpartition(".")[2] for axis in study["axes"]}
     return {key: name if list(last.values()).count(name) == 1 else key.lstrip("+") for key, name in last.items()}
 
 
-def params_text(study: Rows, params: Rows) -> str:
+def params_text(study: Json, params: Json) -> str:
     """``lr 2e-3, batch_size 32``."""
-    called = names(study)
-    return ", ".join(short(value) if key == "ablate" else f"{called.get(key, key)} {short(value)}" for key, value in params.items())
+    called = axis_names(study)
+    return ", ".join(
+        param_text(value) if key == "ablate" else f"{called.get(key, key)} {param_text(value)}" for key, value in params.items()
+    )
 
 
-def scales(study: Rows) -> list[Scale]:
+def scales(study: Json) -> list[Scale]:
     """Axes of numbers, the learning rate first: it is what people look for."""
-    called, found = names(study), []
+    called, found = axis_names(study), []
     for axis in study["axes"]:
         values = [*(trial["params"].get(axis["key"]) for trial in study["trials"]), *(axis.get("choices") or [])]
         numbers = [value for value in (*values, axis.get("low"), axis.get("high")) if value is not None]
@@ -248,9 +247,9 @@ def scales(study: Rows) -> list[Scale]:
     return sorted(found, key=lambda scale: scale.name != "lr")
 
 
-def curves(study: Rows, scale: Scale) -> list[Curve]:
+def axis_curves(study: Json, scale: Scale) -> list[Curve]:
     """Finished trials along an axis, one curve for each setting of the other axes; a single one without a label if they are too many."""
-    groups: dict[tuple[Any, ...], list[tuple[float, float, Rows]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[float, float, Json]]] = {}
     for trial in finished(study):
         groups.setdefault(_others(trial, scale), []).append((trial["params"][scale.key], trial_value(trial), trial))
     if len(groups) > 8 or (len(groups) > 1 and len(groups) * 2 > sum(map(len, groups.values()))):
@@ -260,11 +259,11 @@ def curves(study: Rows, scale: Scale) -> list[Curve]:
     return [(params_text(study, dict(group)), sorted(groups[group], key=lambda point: point[:2])) for group in ordered]
 
 
-def _others(trial: Rows, scale: Scale) -> tuple[tuple[str, Any], ...]:
+def _others(trial: Json, scale: Scale) -> tuple[tuple[str, Any], ...]:
     return tuple((key, value) for key, value in trial["params"].items() if key != scale.key)
 
 
-def best_curve(study: Rows, scale: Scale) -> list[tuple[float, float]]:
+def best_curve(study: Json, scale: Scale) -> list[tuple[float, float]]:
     """Value on the axis and cost of the trials that differ from the best one in this axis alone; infinite for incomplete and unstable ones."""
     winner = best(study)
     if winner is None:
@@ -275,7 +274,7 @@ def best_curve(study: Rows, scale: Scale) -> list[tuple[float, float]]:
     return sorted((float(row["params"][scale.key]), value) for row, value in zip(rows, costs, strict=True))
 
 
-def cliff(study: Rows, scale: Scale) -> tuple[float, float] | None:
+def cliff(study: Json, scale: Scale) -> tuple[float, float] | None:
     """Value and cost of the next larger value than the best, where it is at most twice as large and more than 5 % worse, or incomplete."""
     winner = best(study)
     if winner is None or not scale.log or scale.powers:
@@ -286,7 +285,7 @@ def cliff(study: Rows, scale: Scale) -> tuple[float, float] | None:
     return (next_value, loss) if next_value <= 2.02 * value and loss > lowest + CLIFF * abs(lowest) else None
 
 
-def near_optimal(study: Rows, scale: Scale) -> NearOptimal | None:
+def near_optimal(study: Json, scale: Scale) -> NearOptimal | None:
     """The near-optimal interval on an axis; None with fewer than three values along the best trial's curve, or two that came to their end."""
     points = best_curve(study, scale)
     if len({value for value, _ in points}) < 3 or len({value for value, loss in points if math.isfinite(loss)}) < 2:
@@ -299,7 +298,7 @@ def near_optimal(study: Rows, scale: Scale) -> NearOptimal | None:
     )
 
 
-def interval_ends(study: Rows, scale: Scale, found: NearOptimal) -> tuple[float, float]:
+def interval_ends(study: Json, scale: Scale, found: NearOptimal) -> tuple[float, float]:
     """Ends of an interval that can be typed: two digits, or whole numbers that were tried."""
     if not scale.integer:
         return float(f"{found.low:.2g}"), float(f"{found.high:.2g}")
@@ -308,7 +307,7 @@ def interval_ends(study: Rows, scale: Scale, found: NearOptimal) -> tuple[float,
     return int(min(inside)), int(max(inside))
 
 
-def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:
+def value_limits(study: Json, values: Sequence[float]) -> tuple[float, float]:
     """Lowest and highest objective that a plot shows, such that a few runaways do not flatten the rest."""
     ordered = sorted(cost(study, value) for value in values)
     low, quarter = ordered[0], ordered[max((3 * (len(ordered) - 1)) // 4, min(2, len(ordered) - 1))]  # three or fewer are all shown
@@ -316,7 +315,7 @@ def value_limits(study: Rows, values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if minimizes(study) else (-high, -low)
 
 
-def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
+def learning_curves(study: Json, folder: Path) -> dict[int, list[Points]]:
     """Number of a trial -> tokens and objective of each of its runs that has a metrics.csv."""
     name = study["objective"] if study["objective"] in COLUMNS else "val/bpb"
 
@@ -331,18 +330,18 @@ def learning_curves(study: Rows, folder: Path) -> dict[int, list[Points]]:
     return {trial["number"]: [points for run in trial["runs"] if (points := curve(run["path"]))] for trial in study["trials"]}
 
 
-def batch_scale(study: Rows) -> Scale | None:
+def batch_scale(study: Json) -> Scale | None:
     return next((scale for scale in scales(study) if scale.name.startswith("batch")), None)
 
 
-def best_by_batch(study: Rows) -> dict[float, Rows]:
+def best_by_batch(study: Json) -> dict[float, Json]:
     """Batch size, in order -> the best trial that has it; empty if the study does not sweep it."""
     by_cost = sorted(finished(study), key=lambda row: -cost(study, row["value"]))
     scale = batch_scale(study)
     return dict(sorted({trial["params"][scale.key]: trial for trial in by_cost}.items())) if scale else {}
 
 
-def differences(study: Rows) -> list[Difference]:
+def differences(study: Json) -> list[Difference]:
     """Each change against the base, paired by seed; changes that have not begun are left out.
 
     Better and worse are claimed by paired t-tests with Holm's correction for all changes of the study.

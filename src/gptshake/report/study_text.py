@@ -15,7 +15,7 @@ from gptshake.estimate.lr_fit import TRANSFERS
 from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.keys import key_of
 from gptshake.report import study_stats as stats
-from gptshake.report.study_stats import Best, Points, Rows, Scale
+from gptshake.report.study_stats import Best, Json, Points, Scale
 
 LONG_WARMUP = 29  # percent of the run: a warm-up that takes more was cut, and is longer in a longer run
 MIDDLE = (0.2, 0.6)  # shares of a run between which a learning curve's slope is taken: the rate has risen and mostly not yet fallen
@@ -28,7 +28,7 @@ ABSOLUTE = ("data.path", "tokenizer.path", "init_from")  # what the study froze 
 WHERE = ("hydra", "paths", "dirty", "resume", "study")  # where and how it ran, not what
 
 
-def verdict(study: Rows, folder: Path | None = None) -> list[str]:
+def verdict(study: Json, folder: Path | None = None) -> list[str]:
     """What the study in a folder (by default ``multirun/<name>``) found, how sure that is and how to use it: sentences to act on."""
     winner, found = stats.best(study), []
     if study["state"] != "done":
@@ -60,7 +60,7 @@ def verdict(study: Rows, folder: Path | None = None) -> list[str]:
     return found
 
 
-def _beyond(study: Rows) -> str:
+def _beyond(study: Json) -> str:
     """What another length would change."""
     share = re.search(r"([\d.]+) % of the run", study.get("schedule") or "")
     if share and float(share[1]) >= LONG_WARMUP:
@@ -70,7 +70,7 @@ def _beyond(study: Rows) -> str:
     return "longer runs may need another value"
 
 
-def _no_winner(study: Rows) -> str:
+def _no_winner(study: Json) -> str:
     trials, labels = study["trials"], (study.get("ablate") or {}).get("labels")
     base = next((trial for trial in trials if labels and trial["params"].get("ablate") == labels[0]), None)
     if base and (why := stats.not_ok(base)):
@@ -85,7 +85,7 @@ def _no_winner(study: Rows) -> str:
     return f"{which} {how}, so there is no answer: try smaller learning rates, or other values."
 
 
-def _ended_early(study: Rows) -> list[str]:
+def _ended_early(study: Json) -> list[str]:
     """How many trials ended early, how, and why those failed that did."""
     counts = Counter(trial["state"] for trial in study["trials"] if trial["state"] in stats.ENDED_EARLY)
     parts = [f"{counts[state]} {state}" for state in stats.ENDED_EARLY if counts[state]]
@@ -94,30 +94,30 @@ def _ended_early(study: Rows) -> list[str]:
     return [f"{counts.total()} of {len(study['trials'])} trials ended early: {', '.join(parts)}{reasons}."] if counts else []
 
 
-def mean_text(study: Rows, winner: Best) -> str:
+def mean_text(study: Json, winner: Best) -> str:
     """The mean over the seeds of one configuration, with Student's 95 % interval from three seeds on."""
     values, tokens = stats.run_values(winner.trial), stats.tokens_of(study, winner.trial)
     mean = one_sample(values)
     if mean is None or len(values) < FEWEST:
         interval = "two seeds give no interval" if mean else "one seed gives no interval"
     else:
-        low, high = (stats.digits(mean.mean + side * mean.half_width, mean.mean) for side in (-1, 1))
-        interval = f"95 % interval {low} to {high}, standard deviation {stats.digits(stdev(values), mean.mean)}"
+        low, high = (stats.objective_text(mean.mean + side * mean.half_width, mean.mean) for side in (-1, 1))
+        interval = f"95 % interval {low} to {high}, standard deviation {stats.objective_text(stdev(values), mean.mean)}"
     after = f" after {short_count(tokens)} tokens" if tokens else ""
-    return f"{study['objective']} {stats.digits(winner.value)}{after}: mean of {counted(len(values), 'seed')}, {interval}"
+    return f"{study['objective']} {stats.objective_text(winner.value)}{after}: mean of {counted(len(values), 'seed')}, {interval}"
 
 
-def _winner(study: Rows, winner: Best) -> str:
+def _winner(study: Json, winner: Best) -> str:
     params = stats.params_text(study, winner.trial["params"])
     text = f"The best is trial {winner.trial['number']}{f': {params}' if params else ''}"
-    text += f", {study['objective']} {stats.digits(winner.value)}"
+    text += f", {study['objective']} {stats.objective_text(winner.value)}"
     if winner.error is not None:
-        text += f" ± {stats.digits(winner.error, winner.value)} (mean of {winner.seeds} seeds, standard error)"
+        text += f" ± {stats.objective_text(winner.error, winner.value)} (mean of {winner.seeds} seeds, standard error)"
     tokens = stats.tokens_of(study, winner.trial)
     return f"{text}{f' after {short_count(tokens)} tokens' if tokens else ''}{', confirmed with fresh seeds' if winner.confirmed else ''}."
 
 
-def _confirmation(study: Rows, winner: Best) -> list[str]:
+def _confirmation(study: Json, winner: Best) -> list[str]:
     """The means over fresh seeds, which alone decide, and why a point is not confirmed; or what a second seed gave."""
     fresh, second, parts = stats.confirmation_rows(study), stats.confirmation_rows(study, noise=True), []
     for row in fresh:
@@ -125,8 +125,8 @@ def _confirmation(study: Rows, winner: Best) -> list[str]:
         if why := stats.unconfirmed(row):
             parts.append(f"trial {row['number']} is not confirmed ({why})")
         else:
-            error_text = f" ± {stats.digits(error, fmean(values))}" if error is not None else ""
-            parts.append(f"trial {row['number']} {stats.digits(fmean(values))}{error_text}")
+            error_text = f" ± {stats.objective_text(error, fmean(values))}" if error is not None else ""
+            parts.append(f"trial {row['number']} {stats.objective_text(fmean(values))}{error_text}")
     if fresh and winner.confirmed:
         return [f"The confirmation: {'; '.join(parts)}."]
     if fresh:
@@ -134,7 +134,7 @@ def _confirmation(study: Rows, winner: Best) -> list[str]:
         return [f"The best is not confirmed: {'; '.join(parts)}.{resume}"]
     for row in second:
         if row["state"] != "running":
-            value = stats.digits(fmean(stats.run_values(row))) if stats.run_values(row) else row["state"]
+            value = stats.objective_text(fmean(stats.run_values(row))) if stats.run_values(row) else row["state"]
             parts.append(f"trial {row['number']} {value}{', which is unstable' if row['number'] in stats.unstable(study) else ''}")
     if parts:
         return [f"With a second seed: {'; '.join(parts)}."]
@@ -143,14 +143,14 @@ def _confirmation(study: Rows, winner: Best) -> list[str]:
     return [f"The {missing} (hydra.sweeper.timeout)."] if expected and study["state"] == "done" else []
 
 
-def _axes(study: Rows, winner: Best) -> list[str]:
+def _axes(study: Json, winner: Best) -> list[str]:
     """For every axis of numbers: between which values the best lies, whether a cliff is beside it, whether the range was wide enough."""
     sentences = []
     for scale in stats.scales(study):
         found, key = stats.near_optimal(study, scale), scale.key.lstrip("+")
         best, edge = winner.trial["params"][scale.key], None
         if found is not None:
-            low, high = map(stats.short, stats.interval_ends(study, scale, found))
+            low, high = map(stats.param_text, stats.interval_ends(study, scale, found))
             where = f"between {low} and {high}" if low != high else f"near {low} only"
             how = UNMEASURED if found.assumed else f"seeds move {study['objective']} by ± {found.sd:.2g}, measured"
             others = stats.params_text(study, {key: value for key, value in winner.trial["params"].items() if key != scale.key})
@@ -164,7 +164,7 @@ def _axes(study: Rows, winner: Best) -> list[str]:
         low_end, high_end = scale.ends
         if (edge == "high" and best < high_end) or (edge == "low" and best > low_end):
             larger = "larger" if edge == "high" else "smaller"
-            sentences.append(f"Warning: no {larger} {key} than the best, {stats.short(best)}, has been tried to the end.")
+            sentences.append(f"Warning: no {larger} {key} than the best, {stats.param_text(best)}, has been tried to the end.")
         elif edge == "low" and scale.integer and scale.log and low_end <= 1:
             sentences.append(f"The best {key} is 1, the smallest there is.")
         elif edge:
@@ -175,7 +175,7 @@ def _axes(study: Rows, winner: Best) -> list[str]:
     return sentences
 
 
-def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
+def _beside_a_cliff(study: Json, winner: Best, scale: Scale) -> list[str]:
     """That the next larger value is far worse, and the command that searches again with a longer warm-up."""
     found = stats.cliff(study, scale)
     if found is None:
@@ -183,7 +183,7 @@ def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
     value, loss = found
     level = stats.cost(study, winner.value)
     how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
-    text = f"Warning: the best lies beside a cliff: at {stats.short(value)} {how}"
+    text = f"Warning: the best lies beside a cliff: at {stats.param_text(value)} {how}"
     batch = stats.batch_scale(study)  # a larger batch than the configured one has a larger share of warm-up than the one that was doubled
     larger = batch is not None and batch.declared is not None and winner.trial["params"][batch.key] > batch.declared
     if scale.name != "lr" or not study.get("warmer") or larger:
@@ -192,7 +192,7 @@ def _beside_a_cliff(study: Rows, winner: Best, scale: Scale) -> list[str]:
     swept = [
         ranges[axis["key"]]
         if axis["key"] == scale.key or axis.get("low") is not None
-        else f"{axis['key']}={','.join(map(stats.short, axis['choices']))}"
+        else f"{axis['key']}={','.join(map(stats.param_text, axis['choices']))}"
         for axis in study["axes"]
     ]
     again = command(study, ["-m", *study["fixed"], *swept, *study.get("options", []), study["warmer"]])
@@ -205,11 +205,11 @@ def _range(scale: Scale, low: float, high: float) -> str:
         least = 1 if scale.log else -math.inf
         interval = f"int(interval({max(least, round(low))},{max(least, round(high))}))"
     else:
-        interval = f"interval({stats.short(float(low))},{stats.short(float(high))})"
+        interval = f"interval({stats.param_text(float(low))},{stats.param_text(float(high))})"
     return f"{scale.key}=tag(log,{'powers_of_two,' if scale.powers else ''}{interval})" if scale.log else f"{scale.key}={interval}"
 
 
-def _speeds(study: Rows, folder: Path | None) -> list[str]:
+def _speeds(study: Json, folder: Path | None) -> list[str]:
     """For batch sizes the speed beside the loss: the better of two equal losses is the faster one, and which one is at equal time."""
     scale, found = stats.batch_scale(study), stats.best_by_batch(study)
     if scale is None or len(found) < 2:
@@ -217,12 +217,14 @@ def _speeds(study: Rows, folder: Path | None) -> list[str]:
     parts = []
     for value, trial in found.items():
         speed = stats.speed_of(trial)
-        parts.append(f"{stats.short(value)}: {stats.digits(trial['value'])}{f' at {short_count(speed)} tokens/s' if speed else ''}")
+        parts.append(
+            f"{stats.param_text(value)}: {stats.objective_text(trial['value'])}{f' at {short_count(speed)} tokens/s' if speed else ''}"
+        )
     sentence = f"{study['objective']} by {scale.key.lstrip('+')}, each with its best partner: {'; '.join(parts)}."
     return [sentence, *(at_equal_time(study, stats.learning_curves(study, folder)) if folder else [])]
 
 
-def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[str]:
+def at_equal_time(study: Json, curves: Mapping[int, Sequence[Points]]) -> list[str]:
     """A sentence if another batch than the best at equal tokens is the better one at equal time; else nothing.
 
     What a shorter run would have reached is not known without running it: it is judged by the slope of the trial's own curve.
@@ -242,13 +244,13 @@ def at_equal_time(study: Rows, curves: Mapping[int, Sequence[Points]]) -> list[s
         return []
     objective, took = study["objective"], times[winner] / times[other]
     return [
-        f"At equal time {scale.key.lstrip('+')}={stats.short(other)} is the better one: {stats.short(winner)} takes {took:.2g} x its time. "
-        f"After {duration(budget)} {scale.name} {stats.short(other)} would be at about {objective} {stats.digits(reached[other])}, "
-        f"{stats.short(winner)} at {stats.digits(reached[winner])}, judged by the slopes of their curves."
+        f"At equal time {scale.key.lstrip('+')}={stats.param_text(other)} is the better one: {stats.param_text(winner)} takes {took:.2g} x its time. "
+        f"After {duration(budget)} {scale.name} {stats.param_text(other)} would be at about {objective} {stats.objective_text(reached[other])}, "
+        f"{stats.param_text(winner)} at {stats.objective_text(reached[winner])}, judged by the slopes of their curves."
     ]
 
 
-def _after(trial: Rows, share: float, curves: Sequence[Points]) -> float | None:
+def _after(trial: Json, share: float, curves: Sequence[Points]) -> float | None:
     """The objective after a share of a trial's time, by the slope of log objective over log tokens; None where its curve is too short."""
     value = float(trial["value"])
     if share > 1 / SAME_TIME:
@@ -263,7 +265,7 @@ def _after(trial: Rows, share: float, curves: Sequence[Points]) -> float | None:
     return float(value * share ** min(0.0, slope))
 
 
-def _compared(study: Rows, winner: Best) -> list[str]:
+def _compared(study: Json, winner: Best) -> list[str]:
     labels, kept, sentences = study["ablate"]["labels"], winner.trial["params"]["ablate"], []
     for label, mean, error, share, speed, seeds, verdict in difference_rows(study)[1:]:
         faster = f", {speed} the speed" if speed != "-" else ""
@@ -277,10 +279,10 @@ def _compared(study: Rows, winner: Best) -> list[str]:
     if kept == labels[0]:
         change = "is better" if any(row.verdict == "worse" for row in stats.differences(study)) else "is"
         return [*sentences, f"{rule}; no change {change}, so {labels[0]} stays."]
-    return [*sentences, f"{rule}. The best is {kept}, {study['objective']} {stats.digits(winner.value)}."]
+    return [*sentences, f"{rule}. The best is {kept}, {study['objective']} {stats.objective_text(winner.value)}."]
 
 
-def table_text(study: Rows) -> str:
+def table_text(study: Json) -> str:
     """The trials in order of their numbers, the best marked; for a comparison with a base its paired differences."""
     if study.get("ablate"):
         return aligned([DIFFERENCE_HEAD, *difference_rows(study)], left=(0,))
@@ -288,41 +290,41 @@ def table_text(study: Rows) -> str:
     return aligned([["", *head], *rows], left=(0, 2, len(head))) if rows else ""
 
 
-def difference_rows(study: Rows) -> list[list[str]]:
+def difference_rows(study: Json) -> list[list[str]]:
     """The cells of the table of paired differences, the base first."""
     base = study["ablate"]["labels"][0]
     values = [trial["value"] for trial in stats.finished(study) if trial["params"].get("ablate") == base]
-    rows = [[base, stats.digits(values[0]) if values else "", "", "", "1.00x", "", study["objective"]]]
+    rows = [[base, stats.objective_text(values[0]) if values else "", "", "", "1.00x", "", study["objective"]]]
     for row in stats.differences(study):
-        mean = stats.digits(row.mean, row.level, "+") if row.mean is not None else "-"
-        error = stats.digits(row.error, row.level) if row.error is not None else "-"
+        mean = stats.objective_text(row.mean, row.level, "+") if row.mean is not None else "-"
+        error = stats.objective_text(row.error, row.level) if row.error is not None else "-"
         share = f"{row.percent:+.2f} %" if row.percent is not None else "-"
         rows.append([row.label, mean, error, share, f"{row.speed:.2f}x" if row.speed else "-", str(row.seeds), row.verdict])
     return rows
 
 
-def trial_table(study: Rows) -> tuple[list[str], list[list[str]]]:
+def trial_table(study: Json) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of trials; a row begins with ``*`` if it is the best."""
-    winner, called, rows = stats.best(study), stats.names(study), []
+    winner, called, rows = stats.best(study), stats.axis_names(study), []
     seeds = stats.over_seeds(study)
     for trial in stats.shown_rows(study):
         value, speed, seconds, reason = trial["value"], stats.speed_of(trial), stats.seconds_of(trial), trial.get("reason") or ""
         at = trial.get("at") if trial["state"] != "ok" else None
         place = f"at {short_count(at)} tokens" if at is not None and f"{at:,}" not in reason else ""
         mark = "*" if winner and not seeds and trial["number"] == winner.trial["number"] else ""
-        params = [stats.short(trial["params"].get(key, "")) for key in called]
-        measured = [stats.digits(value) if value is not None else "", short_count(speed) if speed else ""]
+        params = [stats.param_text(trial["params"].get(key, "")) for key in called]
+        measured = [stats.objective_text(value) if value is not None else "", short_count(speed) if speed else ""]
         took, why = duration(seconds) if seconds is not None else "", " ".join(", ".join(filter(None, [reason, place])).split())[:80]
         rows.append([mark, str(trial["number"]), trial["state"], *params, *measured, took, why])
     return ["seed" if seeds else "trial", "state", *called.values(), study["objective"], "tokens/s", "took", "why"], rows
 
 
-def overrides_of(study: Rows, winner: Best) -> list[str]:
+def overrides_of(study: Json, winner: Best) -> list[str]:
     """All overrides of the best trial; of two for one key the later one."""
     return list({key_of(text): text for text in [*study["fixed"], *winner.trial["overrides"]]}.values())
 
 
-def command(study: Rows, overrides: Iterable[str]) -> str:
+def command(study: Json, overrides: Iterable[str]) -> str:
     """The shell command of one run with these overrides."""
     program = study.get("program") or "gptshake"
     start = f"python {shlex.quote(program)}" if program.endswith(".py") or "/" in program else f"python -m {shlex.quote(program)}"
@@ -336,13 +338,13 @@ def quoted(override: str) -> str:
     return f"{shlex.quote(key) if '~' in key else key}{equals}{shlex.quote(value) if value else ''}"
 
 
-def best_yaml(study: Rows, winner: Best) -> str:
+def best_yaml(study: Json, winner: Best) -> str:
     import yaml
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     defaults, values, tokens = list[Any](), dict[str, Any](), stats.tokens_of(study, winner.trial)
-    head = f"Study {study['name']}, trial {winner.trial['number']}: {study['objective']} {stats.digits(winner.value)}"
+    head = f"Study {study['name']}, trial {winner.trial['number']}: {study['objective']} {stats.objective_text(winner.value)}"
     head += f" (mean of {winner.seeds} seeds)" if winner.seeds > 1 else ""
     lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
     absolute = {key_of(text): text for text in study.get("frozen", []) if key_of(text) in ABSOLUTE}

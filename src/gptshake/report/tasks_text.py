@@ -70,6 +70,23 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
     if last := found.get("last"):
         ratio = two_digits(found["lr"] / last["lr"])
         ratios.append(f"{ratio} x the last run of this model and data ({short_rate(last['lr'])}, {last['id']})")
+    # Why the recommendation may be off, and what would make it certain.
+    warnings, runs = list[str](), found.get("confirm") or []
+    if found.get("ramps") and not found.get("rules"):
+        warnings.append("The loss did not fall at any rate of the range test, so the runs started at the rate of the scaling law.")
+    if found.get("still_falls"):
+        warnings.append(
+            f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
+            "a higher task.high looks further, a higher task.steps more slowly."
+        )
+    ended = sum(run["value"] is not None and math.isfinite(run["value"]) for run in runs)
+    if runs and ended < 3:
+        warnings.append(
+            f"{counted(ended, 'run')} of {len(runs)} ended with a loss, and an interval needs three: how far the best reaches, and whether it lies "
+            f"beyond what was run, is not known. task.confirm={max(4, len(runs) + 3)} looks further."
+        )
+    if found.get("edge"):
+        warnings.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(runs) + 3} looks further.")
     return [
         "estimates:",
         *(f"  {name:<22}{short_rate(rate)}" for name, rate, _ in lr_estimates(found)[:-1]),
@@ -77,7 +94,7 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
         f"optimizer.lr={short_rate(found['lr'])} is the peak to train with{interval}: {reason}.",
         *([f"It is the peak of this run's schedule: {found['schedule']}."] if "schedule" in found else []),  # older records lack it
         f"That is {' and '.join(ratios)}.",  # an exponent is easily misread
-        *_lr_warnings(found),
+        *warnings,
         "  picture: plots/lr_range.png in the record",
         f"  next:    gptshake {' '.join(map(quoted, overrides))} optimizer.lr=from:{info['id']}",
     ]
@@ -103,28 +120,6 @@ def lr_interval(found: Facts) -> str:
     """The near-optimal interval in words: without measured noise it ends at rates that were tried."""
     low, high = short_rate(found["low"]), short_rate(found["high"])
     return f"the best is from {low} to {high}" if found.get("assumed") else f"{low} to {high} are indistinguishable from it"
-
-
-def _lr_warnings(found: Facts) -> list[str]:
-    """Why the recommendation may be off, and what would make it certain."""
-    lines = []
-    if found.get("ramps") and not found.get("rules"):
-        lines.append("The loss did not fall at any rate of the range test, so the runs started at the rate of the scaling law.")
-    if found.get("still_falls"):
-        lines.append(
-            f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
-            "a higher task.high looks further, a higher task.steps more slowly."
-        )
-    runs = found.get("confirm") or []
-    ended = sum(run["value"] is not None and math.isfinite(run["value"]) for run in runs)
-    if runs and ended < 3:
-        lines.append(
-            f"{counted(ended, 'run')} of {len(runs)} ended with a loss, and an interval needs three: how far the best reaches, and whether it lies "
-            f"beyond what was run, is not known. task.confirm={max(4, len(runs) + 3)} looks further."
-        )
-    if found.get("edge"):
-        lines.append(f"The best is at the {found['edge']} end of what was run: task.confirm={len(runs) + 3} looks further.")
-    return lines
 
 
 def fit_batch_row(row: Tried, batch: int, block_size: int) -> str:
@@ -165,10 +160,9 @@ def fit_batch_sentence(facts: Facts) -> str:
 
 
 def plan_text(facts: Facts) -> str:
-    """All of it but the picture, warnings last."""
     budget: Budget = facts["budget"]
     head = f"{facts['title']}\non {facts['device']}, {facts['settings']}; speed {facts['how']}"
-    table = "\n".join(f"{name:<11} {value}" for name, value in [*_plan_rows(facts), *_law_rows(facts)])
+    table = "\n".join(f"{name:<11} {value}" for name, value in _plan_rows(facts))
     within = _within(facts) if "within" in facts else ""
     warnings = run_warnings(budget.epochs, facts["memory"].total, facts["memory_there"], budget.micro_batch_size)
     if within and not too_often(budget.epochs):
@@ -184,9 +178,12 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
     took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
     length = f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')}"
     checkpoint = facts["checkpoint_bytes"]
+    recommended, n, d, batch = recommendation_of(facts), facts["non_embedding"], budget.total_tokens, budget.tokens_per_step
+    ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / recommended.lr:.2g} x that" if facts["lr"] else ""
+    decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, recommended.lr):.2g}, " if d > n else ""  # nobody fitted it to less
     return [
         ("parameters", f"{short_count(sum(facts['parameters'].values()))} = {parts}"),
-        ("work", f"{short_count(flops)} FLOPs per token, {short_rate(flops * budget.total_tokens)} in all" if flops else "FLOPs not known"),
+        ("work", f"{short_count(flops)} FLOPs per token, {short_rate(flops * d)} in all" if flops else "FLOPs not known"),
         ("step", f"{budget.batch_in_words} of {budget.block_size:,} = {budget.tokens_per_step:,} tokens"),
         ("length", f"{length} (limit: {budget.limit})"),
         ("rate", (f"peak lr {short_rate(facts['lr'])}, " if facts["lr"] else "") + facts["schedule"]),
@@ -196,6 +193,10 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
         ("time", f"{duration(spent)} = {took}"),
         *([("cost", f"{unit}{price * spent / 3600:.2f} at {unit}{price:.2f} per hour")] if price is not None else []),
         ("disk", f"{short_bytes(checkpoint)} a checkpoint, {short_bytes(KEPT * checkpoint)} for the {KEPT} kept"),
+        ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
+        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(recommended.low)},{short_rate(recommended.high)}))'"),
+        ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if flops else []), laws.kaplan_sentence(n)])),
+        ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
     ]
 
 
@@ -211,22 +212,7 @@ def peak_of(facts: Facts) -> str:
     return f"{known} of {short_bytes(facts['memory_there'])}"
 
 
-def _law_rows(facts: Facts) -> list[tuple[str, str]]:
-    budget: Budget = facts["budget"]
-    n, d, batch, flops = facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, facts["flops_per_token"]
-    recommended = recommendation_of(facts)
-    ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / recommended.lr:.2g} x that" if facts["lr"] else ""
-    decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, recommended.lr):.2g}, " if d > n else ""  # nobody fitted it to less
-    return [
-        ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
-        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(recommended.low)},{short_rate(recommended.high)}))'"),
-        ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if flops else []), laws.kaplan_sentence(n)])),
-        ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
-    ]
-
-
 def recommendation_of(facts: Facts) -> laws.Recommendation:
-    """The learning rate that published laws give for a plan."""
     budget, characters = facts["budget"], facts["bytes_per_token"] < laws.CHARACTERS
     return laws.recommended_lr(facts["non_embedding"], budget.total_tokens, budget.tokens_per_step, characters=characters)
 
@@ -254,7 +240,6 @@ def _epochs_within(facts: Facts) -> float:
 
 
 def profile_text(facts: Facts) -> str:
-    """Tables, and the verdict last."""
     batch, n_steps = facts["batch"], counted(len(facts["steps"]["measured_s"]), "step")
     accumulated = f" = {batch['accumulation']} micro-batches" if batch["accumulation"] > 1 else ""
     from_few = f", estimated from {batch['measured']} of them" if batch["measured"] < batch["accumulation"] else ""
@@ -321,7 +306,6 @@ def inspection_text(facts: Facts, batch_size: int | None) -> str:
 
 
 def evaluation_titles(rows: Sequence[Facts]) -> tuple[str, str]:
-    """Which text, and how it was read, in a line each."""
     first, contexts = rows[0], " or ".join(str(context) for context in sorted({row["context"] for row in rows}))
     how = f"windows of {contexts} tokens, stride {first['stride']}" if first["stride"] else f"blocks of {contexts} tokens"
     size = f"{counted(first['documents'], 'document')}, {first['bytes']:,} bytes; {'each document by itself, ' if first['rolling'] else ''}"

@@ -164,9 +164,13 @@ def _remove(chosen: Sequence[Item], *, sure: bool) -> None:
     lost += ["records and results are among it"] * ("studies" in kinds)
     what = ", ".join([*(f"{number} of {kind}" for kind, number in kinds.items()), short_bytes(sum(item.size for item in free))])
     question = f"Remove {what}{f' ({end})' if (end := '; '.join(lost)) else ''} permanently?"
+    confirmed = sure
     if not sure and not (sys.stdin.isatty() and sys.stdout.isatty()):
         print(f"{question} Add task.yes=true.")
-    elif sure or _confirmed(question):
+    elif not sure:
+        with suppress(EOFError):
+            confirmed = input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    if confirmed:
         freed = 0
         for item in free:
             if why := in_use(item):  # since it was asked for
@@ -183,15 +187,7 @@ def _remove(chosen: Sequence[Item], *, sure: bool) -> None:
     print("Nothing is removed.")
 
 
-def _confirmed(question: str) -> bool:
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
-
-
 def remove(item: Item) -> None:
-    """Remove it from the disk."""
     if item.path.is_dir() and not item.path.is_symlink():
         shutil.rmtree(item.path)
     else:

@@ -29,12 +29,12 @@ from gptshake.estimate.formatting import short_count
 from gptshake.export.hub import pinned, read_shape
 from gptshake.files import expanded, sha256_text, written
 from gptshake.record.index import Entry, read_entry
-from gptshake.report.export import as_json, check_targets, evaluation_csv, write_tables
+from gptshake.report.tables import as_json, check_targets, evaluation_csv, write_tables
 from gptshake.report.tasks_text import evaluated_name, evaluation_text
 from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
 from gptshake.setup.instantiate import chosen_runs, source_of, tokenizer_of, trained
 from gptshake.tokenizer.protocol import Tokenizer, boundary
-from gptshake.tokenizer.unknown import hidden
+from gptshake.tokenizer.unknown import hidden_characters
 
 
 class Candidate(NamedTuple):
@@ -175,7 +175,7 @@ def hidden_in_training(cfg: DictConfig, entry: Entry, tokenizer: Tokenizer, say:
     except (DataError, Unreachable) as error:
         raise DataError(f"What characters that {entry.id} does not know cost is decided by its training text. {error}") from error
     for _, part in text.corpus.texts(text.spans, boundary(tokenizer)):
-        found.update(hidden(tokenizer, tokenizer.encode(part), part))
+        found.update(hidden_characters(tokenizer, tokenizer.encode(part), part))
     return found
 
 

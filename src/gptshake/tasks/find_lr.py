@@ -237,7 +237,6 @@ def _training_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def _last_run(context: Context) -> dict[str, Any] | None:
-    """The newest finished training of this model and data, and its rate."""
     for entry in read_index([expanded(context.config.paths.runs)]):
         choices = entry.info.get("choices") or {}
         same = all(choices.get(group) == context.spec.choices.get(group) for group in ("model", "data", "debug"))

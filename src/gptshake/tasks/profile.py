@@ -15,14 +15,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from gptshake import hardware
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError
 from gptshake.estimate import bottleneck
-from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import counted
 from gptshake.files import expanded, write_folder_atomic
 from gptshake.setup.run import train
@@ -75,7 +72,13 @@ def _profile(context: Context, start: dict[str, float], folder: Path) -> None:
 
     profiler = Profiler(warmup=cfg.task.warmup, steps=cfg.task.steps, seconds=cfg.task.seconds, trace=folder / "trace.json")
     passes = min(budget.accumulation, MOST_PASSES)
-    _shorten(cfg, budget, passes)
+    # Steps of ``passes`` micro-batches, in a run that is long enough whatever its limits were; nothing is sent anywhere.
+    factor, trainer = budget.accumulation / passes, cfg.trainer
+    cfg.logger = None
+    cfg.data.batch_tokens, cfg.data.batch_size = None, passes * budget.micro_batch_size
+    trainer.max_steps = max(round(budget.steps * factor), 2 * (cfg.task.warmup + 2 * cfg.task.steps + SPARE_STEPS))
+    trainer.max_epochs = trainer.max_tokens = trainer.max_time = trainer.patience = None
+    trainer.val_check_interval = max(1, round(trainer.val_check_interval * factor))
     with tempfile.TemporaryDirectory(prefix="run-", dir=folder) as scratch, (folder / "log").open("w", encoding="utf-8") as log:
         cfg.paths.run_dir = scratch
         began = time.perf_counter()
@@ -99,19 +102,7 @@ def _profile(context: Context, start: dict[str, float], folder: Path) -> None:
     print(profile_text(facts))
 
 
-def _shorten(cfg: DictConfig, budget: Budget, passes: int) -> None:
-    """Steps of ``passes`` micro-batches, in a run that is long enough whatever its limits were; nothing is sent anywhere."""
-    factor = budget.accumulation / passes
-    steps = max(round(budget.steps * factor), 2 * (cfg.task.warmup + 2 * cfg.task.steps + SPARE_STEPS))
-    cfg.logger = None
-    cfg.data.batch_tokens, cfg.data.batch_size = None, passes * budget.micro_batch_size
-    cfg.trainer.max_steps, cfg.trainer.max_epochs, cfg.trainer.max_tokens, cfg.trainer.max_time = steps, None, None, None
-    cfg.trainer.patience = None
-    cfg.trainer.val_check_interval = max(1, round(cfg.trainer.val_check_interval * factor))
-
-
 def _facts(context: Context, passes: int, profiler: "Profiler") -> dict[str, Any]:
-    """Everything that was measured, and what is concluded, as plain values."""
     cfg, spec, budget = context.config, context.spec, context.plan
     trainer, workers = cfg.trainer, cfg.data.get("workers", 0)
     parts = bottleneck.parts_of(profiler.measured, passes, budget.accumulation)

@@ -4,8 +4,8 @@ from gptshake.console import Console
 from gptshake.context import Context
 from gptshake.record.index import read_index
 from gptshake.record.run import run_roots
-from gptshake.report.export import check_targets, runs_csv, runs_html, runs_json, write_tables
 from gptshake.report.runs_table import changes_text, in_order, lines, old_rule, select, shared, table, tally
+from gptshake.report.tables import check_targets, runs_csv, runs_html, runs_json, write_tables
 
 
 def run(context: Context) -> None:

@@ -6,6 +6,8 @@ The seed is the root's: the same command writes the same text.
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import product
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -19,7 +21,7 @@ from gptshake.export.hub import HF
 from gptshake.files import expanded, read_text
 from gptshake.setup import instantiate
 from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
-from gptshake.tokenizer.unknown import as_read
+from gptshake.tokenizer.unknown import prompt_note
 
 STANDARD = "-"  # the name of the standard input and output
 _LARGEST = 1 << 24  # bytes of a file with prompts
@@ -58,12 +60,13 @@ def run(context: Context) -> None:
         _talk(cfg.seed, write)
         return
     for prompt in prompts:
-        if note := as_read(tokenizer, prompt):
+        if note := prompt_note(tokenizer, prompt):
             print(f"note: {printable(note)}", file=sys.stderr, flush=True)
+    seeds = range(cfg.seed, cfg.seed + task.num_samples)
     if task.jsonl:
-        _write_lines(str(task.jsonl), prompts, range(cfg.seed, cfg.seed + task.num_samples), write)
+        _write_lines(str(task.jsonl), prompts, seeds, write)
         return
-    for number, (prompt, seed) in enumerate((prompt, cfg.seed + sample) for prompt in prompts for sample in range(task.num_samples)):
+    for number, (prompt, seed) in enumerate(product(prompts, seeds)):
         if number:
             _show("---\n")
         for part in write(prompt, seed):
@@ -79,7 +82,6 @@ def _show(text: str) -> None:
 
 
 def _prompts(task: Any) -> list[str]:
-    """The texts to continue."""
     if not task.prompt_file:
         return [str(task.prompt or "")]
     name = str(task.prompt_file)
@@ -100,15 +102,10 @@ def _prompts(task: Any) -> list[str]:
 
 def _write_lines(target: str, prompts: list[str], seeds: range, write: Callable[..., Iterator[str]]) -> None:
     """One JSON object per continuation, flushed at once, so that what was generated is kept if the command is stopped."""
-    stream = sys.stdout if target == STANDARD else expanded(target).open("w", encoding="utf-8")
-    try:
-        for prompt in prompts:
-            for seed in seeds:
-                line = {"prompt": prompt, "text": "".join(write(prompt, seed)), "seed": seed}
-                print(json.dumps(line, ensure_ascii=False), file=stream, flush=True)
-    finally:
-        if stream is not sys.stdout:
-            stream.close()
+    with nullcontext(sys.stdout) if target == STANDARD else expanded(target).open("w", encoding="utf-8") as stream:
+        for prompt, seed in product(prompts, seeds):
+            line = {"prompt": prompt, "text": "".join(write(prompt, seed)), "seed": seed}
+            print(json.dumps(line, ensure_ascii=False), file=stream, flush=True)
 
 
 def _talk(seed: int, write: Callable[..., Iterator[str]]) -> None:

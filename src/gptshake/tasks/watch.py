@@ -18,8 +18,8 @@ from gptshake.record.index import SECONDS, STUDY_FILE, TOKENS, Entry, read_entry
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import CHUNK_BYTES, Tail
 from gptshake.record.run import run_dirs, run_roots
-from gptshake.report.export import check_targets, runs_html, write_table
 from gptshake.report.runs_table import in_order, lines, table
+from gptshake.report.tables import check_targets, runs_html, write_table
 
 PAGE_S = 30.0  # seconds between two pages: drawing a study takes one or two
 LEAST, MOST = 5, 18  # lines of the drawing
@@ -33,13 +33,23 @@ def run(context: Context) -> None:
     """
     options, roots, console, drawn = context.config.task, run_roots(context.config.paths), Console(), float("-inf")
     curves: dict[Path, Curve] = {}
+    problems: list[str] = []
     check_targets({"task.html": options.html})
     while True:
         entries = in_order([read_entry(path) for path in dict.fromkeys(run_dirs(roots)) if is_alive(path)], "-started")
-        size, problems = console.size(), list[str]()
+        size = console.size()
         if options.html and time.monotonic() - drawn >= PAGE_S:
             write_table(runs_html(in_order(read_index(roots), "started")), str(options.html))
-            problems, drawn = _write_reports(entries), time.monotonic()
+            from gptshake.report.pages import write_study_page
+
+            problems = []
+            for folder in sorted({folder for entry in entries for folder in entry.path.parents[:3] if (folder / STUDY_FILE).exists()}):
+                try:
+                    refuse_links(folder)
+                    write_study_page(folder)
+                except (RecordError, OSError) as error:  # the next look may find it gone
+                    problems.append(f"{folder}: {error}")
+            drawn = time.monotonic()
         shown = [*screen(entries, curves, size.columns if console.terminal else None, size.lines - 1 - len(problems)), *problems]
         if not console.renews:
             print("\n".join(shown))
@@ -110,17 +120,3 @@ def progress(entry: Entry) -> str:
         return f"{short_count(done)} tokens"
     left = f", left {duration(seconds * (total - done) / done)}" if seconds and total > done else ""
     return f"{100 * done / total:.0f} %{left}"
-
-
-def _write_reports(entries: Sequence[Entry]) -> list[str]:
-    """Draw ``report.html`` of every study at work; gives what was in the way, which the next look may find gone."""
-    from gptshake.report.pages import write_study_page
-
-    problems = []
-    for folder in sorted({folder for entry in entries for folder in entry.path.parents[:3] if (folder / STUDY_FILE).exists()}):
-        try:
-            refuse_links(folder)
-            write_study_page(folder)
-        except (RecordError, OSError) as error:
-            problems.append(f"{folder}: {error}")
-    return problems

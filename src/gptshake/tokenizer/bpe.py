@@ -21,7 +21,7 @@ import numpy.typing as npt
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.config import BPEConfig
 from gptshake.tokenizer.pretokenizer import BETWEEN_WORDS, PATTERNS, split_words
-from gptshake.tokenizer.protocol import ByteLevel, Ids, beginning, id_type, well_formed
+from gptshake.tokenizer.protocol import ByteLevel, Ids, first_characters, id_type, well_formed
 
 BYTES = 256
 MAX_IDS = 1_000_000  # a symbol is one character while learning, and there are 1,114,112 of these
@@ -127,7 +127,7 @@ class BPETrainer(BPEConfig):
         self._regex = PATTERNS[self.pattern]
 
     def train(self, documents: Iterable[str]) -> BytePairTokenizer:
-        counts = count_words(beginning(documents, self.max_characters), self._regex)
+        counts = count_words(first_characters(documents, self.max_characters), self._regex)
         return BytePairTokenizer("bpe", self._regex, learn(counts, self.vocab_size - BYTES - 1))
 
 

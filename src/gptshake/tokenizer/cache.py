@@ -17,7 +17,7 @@ FORMAT = 1
 NOTE = "about.json"
 
 
-def cached(
+def cached_tokenizer(
     trainer: TokenizerTrainer, about: dict[str, Any], documents: Callable[[], Iterable[str]], cache: Path, say: Callable[[str], None]
 ) -> Tokenizer:
     """The tokenizer that ``trainer`` makes of these documents, trained only if it is not yet in ``cache``, or was damaged there.

@@ -82,7 +82,6 @@ def export_hf(tokenizer: BytePairTokenizer, file: Path) -> None:
 
 
 def library_tokenizer(tokenizer: BytePairTokenizer) -> Any:
-    """The same as a ``tokenizers.Tokenizer``."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
     named = ["".join(CHARACTER[value] for value in piece) for piece in tokenizer.pieces[:-1]]

@@ -14,7 +14,7 @@ from gptshake.tokenizer.bpe import BPETrainer, BytePairTokenizer
 from gptshake.tokenizer.bpe import load as load
 from gptshake.tokenizer.config import HFBPEConfig
 from gptshake.tokenizer.exchange import from_hf, word_splitter
-from gptshake.tokenizer.protocol import beginning, well_formed
+from gptshake.tokenizer.protocol import first_characters, well_formed
 
 LONGEST = 20_000  # characters of a word; 0.3 s of learning
 ENDLESS_RUN = re.compile(rf"\S{{{LONGEST}}}|\s{{{LONGEST}}}")
@@ -36,7 +36,7 @@ class HFBPETrainer(HFBPEConfig, BPETrainer):
         learner.pre_tokenizer = word_splitter(self._regex)
         letters = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=self.vocab_size - 1, initial_alphabet=letters, show_progress=False)
-        learner.train_from_iterator(_cut(beginning(documents, self.max_characters)), trainer)
+        learner.train_from_iterator(_cut(first_characters(documents, self.max_characters)), trainer)
         return from_hf("hf_bpe", json.loads(learner.to_str()))
 
 

@@ -19,7 +19,7 @@ from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.bpe import EOT as EOT_PIECE
 from gptshake.tokenizer.bpe import check_size
 from gptshake.tokenizer.config import SentencePieceConfig
-from gptshake.tokenizer.protocol import ByteLevel, Ids, beginning, id_type, well_formed
+from gptshake.tokenizer.protocol import ByteLevel, Ids, first_characters, id_type, well_formed
 
 UNK, EOT, FIRST_BYTE = 0, 1, 2
 BLANK = "\u2581"
@@ -100,7 +100,7 @@ class SentencePieceTrainer(SentencePieceConfig):
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=_lines(beginning(documents, self.max_characters)),
+                sentence_iterator=_lines(first_characters(documents, self.max_characters)),
                 model_writer=model,
                 model_type=self.model_type,
                 vocab_size=self.vocab_size,

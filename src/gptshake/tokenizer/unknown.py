@@ -35,7 +35,7 @@ class Unknown:
 
     @classmethod
     def of(cls, tokens: int, characters: Mapping[str, int], of_training: Mapping[str, int]) -> "Unknown":
-        """Those of a split, from what ``hidden`` found in it and in the training text."""
+        """Those of a split, from what ``hidden_characters`` found in it and in the training text."""
         seen = sum(count for character, count in characters.items() if character in of_training)
         return cls(tokens, seen, sum(characters.values()) - seen, len(of_training))
 
@@ -44,7 +44,7 @@ class Unknown:
         return self.seen * math.log(self.kinds + 1) + self.unseen * math.log(CODE_POINTS)
 
 
-def hidden(tokenizer: Tokenizer, ids: Ids, text: str) -> Counter[str]:
+def hidden_characters(tokenizer: Tokenizer, ids: Ids, text: str) -> Counter[str]:
     """The characters of a text that are hidden under the unknown tokens among its ids, and how often each is."""
     if tokenizer.unk_id is None or not (unknown := ids == tokenizer.unk_id).any():
         return Counter()
@@ -53,12 +53,12 @@ def hidden(tokenizer: Tokenizer, ids: Ids, text: str) -> Counter[str]:
     return Counter(text) - Counter(tokenizer.decode(ids[~unknown]))
 
 
-def as_read(tokenizer: Tokenizer, prompt: str) -> str:
+def prompt_note(tokenizer: Tokenizer, prompt: str) -> str:
     """What a model reads instead of a prompt, as a sentence; empty if nothing of it is lost, or nothing but blanks."""
     ids = tokenizer.encode(prompt)
     read = tokenizer.decode(ids)
     if read == prompt or not prompt.strip():
         return ""
-    lost = hidden(tokenizer, ids, prompt)
+    lost = hidden_characters(tokenizer, ids, prompt)
     unknown = f"the tokenizer does not know {', '.join(map(repr, lost))}, so " if lost else ""
     return f"{unknown}the model reads {read!r} instead of the prompt {prompt!r}"

@@ -7,7 +7,7 @@ import torch
 
 from gptshake.model.generate import stream
 from gptshake.model.gpt import GPT
-from gptshake.tokenizer.protocol import Tokenizer, texts
+from gptshake.tokenizer.protocol import Tokenizer, decode_stream
 
 
 def continuation(
@@ -20,7 +20,7 @@ def continuation(
     ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
     start = torch.as_tensor(ids, device=next(model.parameters()).device)[None]
     drawn = stream(model, start, **options)
-    parts, before = texts(tokenizer, (int(token) for part in (ids, drawn) for token in part)), len(tokenizer.decode(ids))
+    parts, before = decode_stream(tokenizer, (int(token) for part in (ids, drawn) for token in part)), len(tokenizer.decode(ids))
     if stop:
         parts = until_stop(parts, stop, before)
     return parts if echo else skip_characters(parts, before)

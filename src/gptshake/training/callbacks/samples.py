@@ -11,7 +11,7 @@ from gptshake.record.texts import TITLE
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS
 from gptshake.tokenizer.protocol import Tokenizer
-from gptshake.tokenizer.unknown import as_read
+from gptshake.tokenizer.unknown import prompt_note
 from gptshake.training.callbacks.metrics import not_finite
 from gptshake.training.module import GPTModule
 from gptshake.training.sampling import continuation
@@ -43,7 +43,7 @@ class Samples(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """What the untrained model writes, and what it cannot read of a prompt."""
-        for note in filter(None, (as_read(pl_module.context.store.tokenizer, prompt) for prompt in self.prompts)):
+        for note in filter(None, (prompt_note(pl_module.context.store.tokenizer, prompt) for prompt in self.prompts)):
             pl_module.context.run.say(f"note: {note}")
         self.complete(trainer, pl_module)
 

@@ -12,8 +12,8 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.record.index import METADATA, Entry, read_entry
-from gptshake.report.export import check_targets, runs_csv, runs_json, study_csv, study_latex, write_table
 from gptshake.report.study_stats import differences
+from gptshake.report.tables import check_targets, runs_csv, runs_json, study_csv, study_latex, write_table
 
 EVIL = 'a "quoted", note\nwith 50 % & _under_ {braces} \\ ~^ # $ 日本語'
 

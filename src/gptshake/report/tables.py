@@ -14,9 +14,9 @@ from typing import Any
 from gptshake.errors import ConfigError, RecordError
 from gptshake.files import expanded, write_atomic
 from gptshake.keys import RESULT, is_free
-from gptshake.record.index import METADATA, Entry, frame
+from gptshake.record.index import METADATA, Entry, runs_frame
 from gptshake.record.run import plain
-from gptshake.report.study_stats import Rows, best, differences, seconds_of, speed_of
+from gptshake.report.study_stats import Json, best, differences, seconds_of, speed_of
 from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows, trial_table
 
 STDOUT = "-"
@@ -66,7 +66,7 @@ def write_tables(content: Any, targets: Mapping[str, str | None], makers: Sequen
 
 def runs_json(entries: Sequence[Entry]) -> str:
     """A list with one object a run: what the record says, its options, figures, and config by dotted keys."""
-    about = frame(entries, config=False)[[*METADATA]].to_dict("records")
+    about = runs_frame(entries, config=False)[[*METADATA]].to_dict("records")
     parts = [{"choices": entry.part("choices"), "figures": entry.figures, "config": entry.config} for entry in entries]
     return as_json([own | part for own, part in zip(about, parts, strict=True)], indent=1)
 
@@ -77,30 +77,27 @@ def runs_csv(entries: Sequence[Entry]) -> str:
     for entry in entries:
         kept |= entry.part("choices").keys() | entry.figures.keys()
         kept |= {key for key in entry.config if not is_free(key, RESULT, entry.config)}
-    table = frame(entries)
+    table = runs_frame(entries)
     used = [name for name in table if name in kept]
     return _csv(used, table[used].to_numpy(dtype=object))
 
 
 def runs_html(entries: Sequence[Entry]) -> str:
-    """The page of all runs."""
     from gptshake.report.runs_page import runs_page  # its curves need numpy
 
     return runs_page(entries)
 
 
 def evaluation_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each checkpoint with its figures."""
     head = [name for name, value in rows[0].items() if not isinstance(value, dict)]
     return _csv(head, [[row[name] for name in head] for row in rows])
 
 
-def study_csv(study: Rows) -> str:
-    """``study_table`` as CSV."""
+def study_csv(study: Json) -> str:
     return _csv(*study_table(study))
 
 
-def study_table(study: Rows) -> tuple[list[str], list[Sequence[Any]]]:
+def study_table(study: Json) -> tuple[list[str], list[Sequence[Any]]]:
     """Names of columns and a row for each trial; for a comparison with a base its paired differences."""
     winner, objective, rows = best(study), study["objective"], list[Sequence[Any]]()
     if study.get("ablate"):
@@ -120,7 +117,7 @@ def study_table(study: Rows) -> tuple[list[str], list[Sequence[Any]]]:
     return head, rows
 
 
-def study_latex(study: Rows) -> str:
+def study_latex(study: Json) -> str:
     """The table that the terminal shows as a ``tabular`` for the package booktabs, the best trial in bold."""
     if study.get("ablate"):
         head, rows = DIFFERENCE_HEAD, [["", *cells] for cells in difference_rows(study)]
