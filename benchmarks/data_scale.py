@@ -30,7 +30,7 @@ def build(source: Path, cache: Path, tokenizer: str) -> dict[str, float]:
     from gptshake.data.split import SplitRule, by_documents
     from gptshake.data.store import open_store
     from gptshake.tokenizer.bpe import BPETrainer
-    from gptshake.tokenizer.cache import cached
+    from gptshake.tokenizer.cache import cached_tokenizer
     from gptshake.tokenizer.char import CharTrainer
 
     def say(line: str) -> None:
@@ -49,7 +49,7 @@ def build(source: Path, cache: Path, tokenizer: str) -> dict[str, float]:
     trainer: Any = CharTrainer() if tokenizer == "char" else BPETrainer(vocab_size=8192)
     train = by_documents(corpus.hashes, corpus.characters, rule["val_fraction"], rule["test_fraction"])["train"]
     began = time.perf_counter()
-    cached(
+    cached_tokenizer(
         trainer, {"source": files.fingerprint(), **rule}, lambda: (text for _, text in corpus.texts(train)), cache, say
     )  # the store will find it
     found["tokenizer_s"] = time.perf_counter() - began

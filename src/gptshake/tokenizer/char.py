@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gptshake.errors import ConfigError, DataError
 from gptshake.tokenizer.config import CharConfig
-from gptshake.tokenizer.protocol import ANYWHERE, Ids, Stored, id_type, valid_ids
+from gptshake.tokenizer.protocol import ANYWHERE, Ids, Stored, checked, id_type
 
 EOT, UNK, SPECIALS = 0, 1, 2
 CODE_POINTS = 0x110000
@@ -48,7 +48,7 @@ class CharTokenizer(Stored):
         return ids
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        array = valid_ids(ids, self.vocab_size)
+        array = checked(ids, self.vocab_size)
         codes = np.repeat(self._code_of[array], np.where(array == EOT, 2, 1))
         return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 

@@ -108,7 +108,7 @@ class ByteLevel(Stored):
     unk_id = None
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        parts = (b"\n\n" if token == self.eot_id else self.pieces[token] for token in valid_ids(ids, self.vocab_size))
+        parts = (b"\n\n" if token == self.eot_id else self.pieces[token] for token in checked(ids, self.vocab_size))
         return b"".join(parts).decode("utf-8", "replace")
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -135,7 +135,7 @@ def id_type(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:
     return np.dtype(np.uint16) if vocab_size <= 1 << 16 else np.dtype(np.uint32)
 
 
-def valid_ids(ids: npt.ArrayLike, vocab_size: int) -> npt.NDArray[np.int64]:
+def checked(ids: npt.ArrayLike, vocab_size: int) -> npt.NDArray[np.int64]:
     """The ids, flat, if all of them are in a vocabulary of that size.
 
     Raises:
