@@ -109,7 +109,7 @@ def search(loss: Loss, start: float, low: float, high: float) -> list[Point]:
     return points
 
 
-def as_study(points: Sequence[Point], low: float, high: float, again: Loss | None) -> study_stats.Rows:
+def as_study(points: Sequence[Point], low: float, high: float, again: Loss | None) -> study_stats.Json:
     """Rows of study.json, with a second seed of the best and of its better neighbour."""
 
     def row(number: int, params: Any, value: float | None, state: str, folder: str = "") -> dict[str, Any]:
@@ -146,7 +146,7 @@ def replay(land: Landscape) -> list[dict[str, float]]:
     return results
 
 
-def judged(rows: study_stats.Rows, truth: Loss, best: float) -> dict[str, float]:
+def judged(rows: study_stats.Json, truth: Loss, best: float) -> dict[str, float]:
     """How far the answer lies above the best, and whether the interval holds it; without an interval it does not."""
     winner, found = study_stats.best(rows), study_stats.near_optimal(rows, study_stats.scales(rows)[0])
     if winner is None:
