@@ -230,7 +230,10 @@ def test_proposals_can_be_the_same_whatever_finishes_first(commands: Any, small:
         words = ("hydra.sweeper.deterministic=true", "executor=local", f"hydra.sweeper.executor.slots={slots}", "trainer.threads=1")
         done = commands(tmp_path / slots, "-m", *small, *STEPS, "optimizer.lr=range", *words)
         assert done.code == 0, done.err
-        proposed.append([trial["params"] for trial in Study(tmp_path / slots).trials])
+        study = Study(tmp_path / slots)
+        proposed.append([trial["params"] for trial in study.trials])
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in study.folder.glob("*/run.json")]
+        assert {record["resolved"]["trainer.threads"] for record in records} == {1} and "1 thread each" in done.out
     assert proposed[0] == proposed[1]
 
 

@@ -329,6 +329,17 @@ def test_lines_of_a_sites_own_and_variables_of_the_users_change_nothing(
     assert "SBATCH_QOS" in kept and not kept & set(foreign)
 
 
+@pytest.mark.parametrize(("cpus", "threads", "asked", "used"), [(4, None, 4, 4), (1, 2, 2, 2), (4, 2, 4, 2)])
+def test_threads_of_the_config_take_the_place_of_the_cores(
+    cpus: int, threads: int | None, asked: int, used: int, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    executor = SlurmJobs(cpus=cpus)
+    executor.open(deed, [], threads)
+    starts(executor, slurm, tmp_path / "run")
+    assert f"--cpus-per-task={asked}" in (slurm.folder / "sbatch.1").read_text().splitlines()
+    assert f"OMP_NUM_THREADS={used}" in (slurm.folder / "env.1").read_text().splitlines() and executor.threads == used
+
+
 @pytest.mark.parametrize("flag", ["--clusters=x", "-Mx", "--array=1-3", "--wait", "--comment=mine"])
 def test_flags_that_make_a_job_another_kind_of_job_are_refused(flag: str) -> None:
     with pytest.raises(ConfigError, match=rf"executor.flags={flag} cannot work"):

@@ -24,9 +24,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def opened() -> Iterator[Any]:
     made: list[LocalSlots] = []
 
-    def make(**options: Any) -> LocalSlots:
+    def make(run_threads: int | None = None, **options: Any) -> LocalSlots:
         slots = LocalSlots(**options)
-        slots.open(environment, [])
+        slots.open(environment, [], run_threads)
         made.append(slots)
         return slots
 
@@ -51,6 +51,17 @@ def test_cores_and_memory_are_shared_out(options: Any, asked: Any, number: int, 
     slots = LocalSlots(**options)
     assert slots.allot(*asked) == number and slots.threads == threads
     assert slots.device.startswith(f"{number} slot")
+
+
+def test_threads_of_the_config_take_the_place_of_a_share(opened: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slots = opened(slots=1, run_threads=2)
+    assert slots.allot("cpu", None, None) == 1 and slots.threads == 2 and slots.device == "1 slot on CPU, 2 threads each"
+    slots.start("OMP_NUM_THREADS", tmp_path / "run")
+    assert slots.wait(10.0)[0].outcome.value[0] == "2"
+    assert opened(run_threads=3).allot("cpu", None, None) == 2
+    assert "warning" not in capsys.readouterr().out
+    assert opened(slots=2, run_threads=5).allot("cpu", None, None) == 2
+    assert "warning: 2 x 5 threads on 8 cores is slow" in capsys.readouterr().out
 
 
 def test_every_run_sees_its_own_gpu(opened: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -128,8 +128,11 @@ class Executor(Protocol):
     threads: int  # of one run
     device: str  # in words, for people
 
-    def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
-        """Get ready to call ``target`` with tasks, in processes that have imported ``modules`` already."""
+    def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
+        """Get ready to call ``target`` with tasks, in processes that have imported ``modules`` already.
+
+        ``threads`` of a run take the place of the executor's own number, if the app's config has one.
+        """
 
     def probe(self, task: Any, folder: Path) -> Outcome:
         """Do one task alone, where a run would be done, its output shown; returns at its end."""

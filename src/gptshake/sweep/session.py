@@ -44,6 +44,7 @@ from gptshake.sweep.space import Axis, Params, Value, axis_of, overrides_of
 from gptshake.sweep.study import Study
 
 N_TRIALS = 20  # of a search that would go on for ever
+THREADS = "trainer.threads"  # of a run, in our config
 ABLATE, BASE, TOGETHER = "ablate", "base", "all together"
 _BEFORE_ROWS = {"run.lock", "lease.json", "prepare", "journal.log", "journal.log.lock"}  # left by a controller that was killed at once
 Show = Callable[[dict[str, Any]], None]
@@ -64,7 +65,8 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     """
     check(options)
     executor: Executor = options.executor if options.executor is not None else LocalSlots()
-    executor.open(app.work(), app.host.modules())
+    threads = app.configured(THREADS)[0] if app.ours else None
+    executor.open(app.work(), app.host.modules(), threads if isinstance(threads, int) else None)
     try:
         session = Session(options, overrides, app, executor)
         with _held(session.folder):
@@ -202,7 +204,7 @@ class Session:
             seconds=prepared.seconds,
             ablate={"labels": list(axes[0].choices)} if options.ablate else None,
             seed_key=options.seed_key,
-            frozen=self._unswept(prepared.frozen + [f"trainer.threads={self.executor.threads}"] * self.app.ours),
+            frozen=self._unswept(prepared.frozen + [f"{THREADS}={self.executor.threads}"] * self.app.ours),
             code=host.version(),
             schedule=schedule,
             warmer=warmer,

@@ -141,11 +141,11 @@ class Jobs(ABC):
     Args:
         name: of the engine, as in ``executor=``.
         slots: jobs at once, whether they run or wait in the engine's queue.
-        threads: of one run.
+        cpus: cores of one run, and so its threads, unless ``trainer.threads`` says.
     """
 
-    def __init__(self, name: str, slots: int, threads: int) -> None:
-        self.name, self.threads, self.device = name, threads, ""
+    def __init__(self, name: str, slots: int, cpus: int) -> None:
+        self.name, self.cpus, self.threads, self.device = name, cpus, cpus, ""
         self._slots, self._running = slots, list[Job]()
         self._talked, self._silent = -inf, False  # when the engine was asked last, and whether it did not answer
         self._accepts = False  # whether it has taken a job
@@ -178,7 +178,9 @@ class Jobs(ABC):
     def cancel(self, ids: Sequence[str]) -> None:
         """End these jobs at once."""
 
-    def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
+    def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
+        self.threads = threads or self.cpus
+        self.cpus = max(self.cpus, self.threads)
         if not isinstance(target, FunctionType):
             raise ConfigError(f"executor={self.name} is for gptshake's own runs; those of another app take executor=local.")
         self._command = (sys.executable, "-m", target.__module__)

@@ -37,9 +37,9 @@ class LocalSlots:
     """See ``protocols.Executor``.
 
     Args:
-        slots: runs at once; ``auto``: one a GPU, without a GPU one a core.
+        slots: runs at once; ``auto``: one a GPU, without a GPU as many as have cores for their threads.
         slots_per_gpu: runs that share a GPU.
-        threads: of one run; ``auto``: its share of the cores.
+        threads: of one run, unless ``trainer.threads`` says; ``auto``: its share of the cores.
     Raises:
         ConfigError: a number below 1.
     """
@@ -52,7 +52,8 @@ class LocalSlots:
         self._number, self._gpus, self._running = 0, list[str](), list[SlotRun]()
         self.threads, self.device = 1, ""
 
-    def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
+    def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
+        self._threads = threads or self._threads
         self.server = ChildRunner(partial(_do, target), preload=modules)
 
     def probe(self, task: Any, folder: Path) -> Outcome:
@@ -73,6 +74,8 @@ class LocalSlots:
                 number = max(1, min(number, int(MEMORY_SHARE * hardware.memory_bytes() / memory)))
             number = min(number, most or number)
         self._number, self.threads = number, self._share(number)
+        if number * self.threads > (cores := hardware.physical_cores()):
+            print(f"warning: {number} x {self.threads} threads on {cores} cores is slow: try fewer threads, or fewer slots", flush=True)
         kind = f"GPU {', '.join(self._gpus)}" if self._gpus else "Apple GPU" if device == "mps" else "CPU"
         self.device = f"{number} slot{'s' if number > 1 else ''} on {kind}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
         return number
@@ -107,7 +110,8 @@ class LocalSlots:
             return min(int(self._slots), MOST_SLOTS)
         if n_gpus:
             return n_gpus * self._per_gpu
-        return 1 if device == "mps" else min(hardware.physical_cores(), MOST_SLOTS)
+        each = 1 if self._threads == "auto" else int(self._threads)
+        return 1 if device == "mps" else max(1, min(hardware.physical_cores() // each, MOST_SLOTS))
 
     def _share(self, slots: int) -> int:
         return int(self._threads) if self._threads != "auto" else max(1, hardware.physical_cores() // slots)

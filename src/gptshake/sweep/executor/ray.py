@@ -43,7 +43,7 @@ class RayJobs(Jobs):
         address: ``auto``: the cluster that this machine belongs to; ``local``: one on this machine, for this sweep alone; or host and port.
         slots: runs at once, at work or waiting for a node; ``auto``: as many as the cluster can run when the sweep starts.
         slots_per_gpu: runs that share a GPU, where the cluster has any.
-        cpus: cores, and so threads, of a run.
+        cpus: cores of a run, and so its threads, unless ``trainer.threads`` says.
     """
 
     def __init__(self, address: str = "auto", slots: int | str = "auto", slots_per_gpu: int = 1, cpus: int = 1) -> None:
@@ -51,10 +51,10 @@ class RayJobs(Jobs):
         self._address, self._gpu = address, 1 / slots_per_gpu  # of a run
         self._tasks: dict[str, tuple[Any, Path]] = {}  # by id: what Ray calls it, and its folder
 
-    def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
+    def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
         if find_spec("ray") is None:
             raise ConfigError("executor=ray needs Ray, which is not installed: pip install 'gptshake[ray]'")
-        super().open(target, modules)
+        super().open(target, modules, threads)
         os.environ.update(CALM)
         import ray
 
@@ -86,13 +86,13 @@ class RayJobs(Jobs):
         if device not in (None, "cuda"):
             self._gpu = 0.0
         if not self._slots:
-            available, needed = self._ray.cluster_resources(), {"CPU": self.threads, "GPU": self._gpu}
+            available, needed = self._ray.cluster_resources(), {"CPU": self.cpus, "GPU": self._gpu}
             self._slots = max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
         return super().allot(device, memory, most)
 
     def submit(self, folder: Path, command: Sequence[str]) -> str:
         (folder / NODE).unlink(missing_ok=True)
-        task = self._task.options(num_cpus=self.threads, num_gpus=self._gpu, name=f"gptshake {folder.name}")
+        task = self._task.options(num_cpus=self.cpus, num_gpus=self._gpu, name=f"gptshake {folder.name}")
         identity = command[-1][:8]
         self._tasks[identity] = task.remote(list(command), str(folder), str(Path.cwd()), self.environment()), folder
         return identity
@@ -120,7 +120,7 @@ class RayJobs(Jobs):
         errors = self._ray.exceptions
         try:
             if not self._ray.wait([task], timeout=0)[0]:
-                needs = f"{self.threads} free CPU" + (f" and {self._gpu:.3g} of a GPU" if self._gpu else "")
+                needs = f"{self.cpus} free CPU" + (f" and {self._gpu:.3g} of a GPU" if self._gpu else "")
                 with suppress(OSError):
                     return JobState("running", f"on {(folder / NODE).read_text(encoding='utf-8')}")
                 return JobState("waiting", f"for a node with {needs}")

@@ -31,7 +31,7 @@ class SlurmJobs(Jobs):
         partition, account: that jobs are charged to.
         time: limit of one job, as sbatch takes it; a run that reaches it is checkpointed and submitted again.
         gpus: of a run: 1, or with a type, ``a100:1``.
-        cpus: cores, and so threads, of a run.
+        cpus: cores of a run, and so its threads, unless ``trainer.threads`` says.
         memory: main memory of a run, as in ``16G``.
         flags: more options of sbatch.
     Raises:
@@ -57,20 +57,20 @@ class SlurmJobs(Jobs):
             )
         super().__init__("slurm", int(slots), cpus)
         gres = None if gpus is None else f"gpu:{gpus}"
-        options = {"partition": partition, "account": account, "time": time, "gres": gres, "cpus-per-task": cpus, "mem": memory}
+        options = {"partition": partition, "account": account, "time": time, "gres": gres, "mem": memory}
         self._options = [f"--{name}={value}" for name, value in options.items() if value is not None] + [str(flag) for flag in flags]
 
-    def open(self, target: Callable[[Any], Any], modules: Sequence[str]) -> None:
+    def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
         if lacking := [name for name in COMMANDS if not shutil.which(name)]:
             raise ConfigError(f"executor=slurm needs Slurm's commands, and {lacking[0]} is not found here: start the sweep where they are.")
-        super().open(target, modules)
+        super().open(target, modules, threads)
 
     def submit(self, folder: Path, command: Sequence[str]) -> str:
         script = f"#!/bin/sh\nunset SLURM_NTASKS\nexec {shlex.join(command)}\n"  # Lightning would take the job for one of its own
         name, output = "-".join(folder.parts[-2:]), str(folder / "output").replace("%", "%%")
         fixed = ["--parsable", "--no-requeue", "--export=ALL", "--open-mode=append", f"--job-name={name}", f"--output={output}"]
         fixed += [f"--comment={command[-1]}"]  # its ticket
-        said = self._call(["sbatch", *fixed, f"--signal=B:USR1@{WARNING_S}", *self._options], script)
+        said = self._call(["sbatch", *fixed, f"--signal=B:USR1@{WARNING_S}", f"--cpus-per-task={self.cpus}", *self._options], script)
         return said.strip().partition(";")[0]
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
