@@ -40,7 +40,6 @@ class Arguments:
 
     @property
     def multirun(self) -> bool:
-        """Whether several runs were asked for."""
         return "-m" in self.flags or "--multirun" in self.flags
 
     @property
@@ -58,7 +57,7 @@ def parse(raw: list[str]) -> Arguments:
     arguments = Arguments()
     words, multirun = iter(raw), bool({"-m", "--multirun"} & set(raw))
     for word in words:
-        name, _, value = word.partition("=")
+        name, equals, value = word.partition("=")
         if word in ("--help", "-h"):
             arguments.help = True
         elif word == "--version":
@@ -89,9 +88,10 @@ def parse(raw: list[str]) -> Arguments:
         elif arguments.overrides and (word.startswith("=") or (arguments.overrides[-1].endswith("=") and "=" not in word)):
             whole = arguments.overrides[-1] + word + (next(words, "") if word == "=" else "")
             raise ConfigError(f"There is a space beside the = of {whole}: leave it out.")
+        elif equals and name in NONE_BY_DEFAULT and value == "null":  # takes an earlier option of the group back
+            arguments.overrides = [text for text in arguments.overrides if key_of(text) != name]
         else:
             arguments.overrides.append(quote_text(_sweep_words(word), multirun=multirun))
-    arguments.overrides = _without_none(arguments.overrides)
     if not arguments.multirun and any(text.startswith("hydra.sweeper.repeats=") for text in arguments.overrides):
         arguments.flags.append("--multirun")  # repeats=3 of one configuration: as many runs
     flags = {flag.partition("=")[0] for flag in arguments.flags}
@@ -107,18 +107,6 @@ def _value_of(flag: str, words: Iterator[str]) -> str:
     if not value or value.startswith("-"):
         raise ConfigError(f"{flag} needs a value after it; --help shows the everyday commands.")
     return value
-
-
-def _without_none(overrides: list[str]) -> list[str]:
-    """``group=null`` takes an earlier option of the group back, where there is none by default."""
-    kept: list[str] = []
-    for text in overrides:
-        key, _, value = text.partition("=")
-        if key in NONE_BY_DEFAULT and value == "null":
-            kept = [other for other in kept if key_of(other) != key]
-        else:
-            kept.append(text)
-    return kept
 
 
 def _sweep_words(override: str) -> str:
@@ -166,17 +154,15 @@ def quote_text(override: str, *, multirun: bool = False) -> str:
     plain = key.lstrip("+")
     if not equals or plain not in TEXT_KEYS or value in ("", "null"):
         return override
+
+    def quoted(text: str) -> str:
+        if plain in LIST_KEYS and text.startswith("[") and text.endswith("]"):
+            return f"[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in split(text[1:-1]))}]"
+        return text if _QUOTED.fullmatch(text) else quote(text)
+
     if multirun and plain.startswith(SWEPT_TEXTS) and (parts := several(value)):
-        return f"{key}=choice({','.join(_quoted_text(plain, part) for part in parts)})"
-    return f"{key}={_quoted_text(plain, value)}"
-
-
-def _quoted_text(key: str, value: str) -> str:
-    if _QUOTED.fullmatch(value):
-        return value
-    if key in LIST_KEYS and value.startswith("[") and value.endswith("]"):
-        return f"[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in split(value[1:-1]))}]"
-    return quote(value)
+        return f"{key}=choice({','.join(map(quoted, parts))})"
+    return f"{key}={quoted(value)}"
 
 
 def quote(text: str) -> str:

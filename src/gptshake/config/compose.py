@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from math import sqrt
 from pathlib import Path
@@ -53,7 +53,6 @@ class LocalConf(SearchPathPlugin):
     copies: ClassVar[list[Path]] = []  # of the folders, while a sweep runs
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Called by Hydra for every composition."""
         search_path.append("gptshake", "gptshake://")
         for local in self.copies or local_confs():
             place = search_path.prepend if self.shadow else search_path.append
@@ -69,7 +68,11 @@ def snapshot(place: Path | None) -> Iterator[Path]:
     """
     if place:
         place.mkdir(parents=True, exist_ok=True)
-        _remove_unused(place)
+        for old in place.glob(f"{COPIES}*"):  # of a command that was killed, and of whose jobs none is left
+            with suppress(OSError):  # what another command has just removed
+                new = time.time() - old.stat().st_mtime < MAKING_S
+                if not (new or is_locked(old / "lock") or _is_needed(old)):
+                    shutil.rmtree(old)
     folder = Path(mkdtemp(prefix=COPIES, dir=place))
     held = lock_file(folder / "lock")
     try:
@@ -87,15 +90,6 @@ def snapshot(place: Path | None) -> Iterator[Path]:
 def _is_needed(copy: Path) -> bool:
     """Whether a run composes from it that goes on without the command, or waits for a machine."""
     return any(copy.name in file.read_text(encoding="utf-8") for file in copy.parent.rglob("task.json"))
-
-
-def _remove_unused(place: Path) -> None:
-    """Remove copies whose command was killed, and of whose jobs none is left."""
-    for old in place.glob(f"{COPIES}*"):
-        with suppress(OSError):  # what another command has just removed
-            new = time.time() - old.stat().st_mtime < MAKING_S
-            if not (new or is_locked(old / "lock") or _is_needed(old)):
-                shutil.rmtree(old)
 
 
 class Schemas(ConfigSource):
@@ -174,11 +168,9 @@ def _lr_for_batch(lr: float, preset_batch: int, *, _root_: DictConfig) -> float:
 def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     """Compose the config that these overrides give, as the run will see it; with Hydra's own node if asked for."""
     prepare(overrides)
-    if GlobalHydra.instance().is_initialized():  # a task at work composes the config of another run
+    at_work = GlobalHydra.instance().is_initialized()  # a task composes the config of another run
+    with nullcontext() if at_work else initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
         cfg = hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
-    else:
-        with initialize_config_dir(str(packaged_conf()), version_base="1.3", job_name="gptshake"):
-            cfg = hydra_compose("config", overrides=overrides, return_hydra_config=with_hydra)
     with suppress(OmegaConfBaseException):  # no mapping, which is refused later
         if target := OLD_TARGETS.get(str(OmegaConf.select(cfg, "logger._target_", throw_on_resolution_failure=False))):
             cfg.logger._target_ = target

@@ -67,10 +67,13 @@ def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictCo
     except (*COMPOSITION_ERRORS, YAMLError, RecursionError, OSError) as error:  # OSError: a file of no keys
         raise ConfigError(_wrong_file(error) or _wrong_override(overrides, error) or f"{first_line(error)}.") from error
     for override in parsed:
-        key, value = override.key_or_group, override.value()
-        if (override.input_line or "").startswith("~"):
-            _refuse_removed(key, cfg)
-        elif type(value) in (int, float) and value not in (0, 1) and isinstance(_selected(cfg, key), bool):
+        key, value, parent = override.key_or_group, override.value(), override.key_or_group.rpartition(".")[0]
+        removed = (override.input_line or "").startswith("~")
+        if removed and not (key in GROUPS or key.startswith("hydra.") or parent == "callbacks"):  # keys of a user's own parts may go, too
+            node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False)
+            if not isinstance(node, DictConfig) or str(node.get("_target_", "gptshake.")).startswith("gptshake."):
+                raise ConfigError(_KEPT.format(text=f"~{key}", key=key))
+        elif not removed and type(value) in (int, float) and value not in (0, 1) and isinstance(_selected(cfg, key), bool):
             raise ConfigError(f"{override.input_line}: it is true or false.")  # OmegaConf takes every whole number for true
     return cfg
 
@@ -94,16 +97,6 @@ def _refuse_several(text: str) -> None:
         for name in names:
             if sentence := wrong_option(f"{group}={name if name != 'null' else ''}") if value != "[]" else None:
                 raise ConfigError(sentence)
-
-
-def _refuse_removed(key: str, cfg: DictConfig) -> None:
-    """Refuse ``~key`` for a key that the program reads; groups, callbacks and keys of a user's own parts may go."""
-    parent = key.rpartition(".")[0]
-    if key in GROUPS or key.startswith("hydra.") or parent == "callbacks":
-        return
-    node = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False)
-    if not isinstance(node, DictConfig) or str(node.get("_target_", "gptshake.")).startswith("gptshake."):
-        raise ConfigError(_KEPT.format(text=f"~{key}", key=key))
 
 
 def _wrong_file(error: Exception) -> str | None:

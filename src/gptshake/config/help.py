@@ -53,7 +53,7 @@ _COMMANDS = (
 def help_page(columns: int | None = None) -> str:
     """The page as text, at most ``columns`` wide (by default as the terminal, in a file 80): what it is, everyday commands, groups with their options."""
     columns = columns or _columns()
-    width = max(len(command) for command, _ in _COMMANDS) + 2
+    width = max(len(command) for command, _ in _COMMANDS) + 2  # of the column of commands
     one_line = columns >= width + max(len(what) for _, what in _COMMANDS) + 2
     texts = [
         f"gptshake {__version__}: train small GPTs from scratch and find the learning rate and batch size that work.",
@@ -100,24 +100,20 @@ def pages(overrides: list[str]) -> str | None:
             width = max(map(len, options(group))) + 2
             lines = [_wrapped(f"  {name:<{width}}", _summary(_text(group, name))) for name in options(group)]
             texts.append("\n".join([f"{group}= is one of (keys of each: gptshake {group}=<option> --help)", *lines]))
-        elif group in GROUPS:
-            texts += [_option_page(group, name) for name in option.strip("[]").split(",")]
-        elif not equals:
+        for name in option.strip("[]").split(",") if group in GROUPS and option else ():
+            if name not in options(group):
+                raise ConfigError(no_such_option(group, name))
+            rows: dict[str, tuple[str, str, str]] = {}
+            for key, default, kind, comment in _rows(group, name, {}):
+                rows[key] = (default, kind, comment or rows.get(key, ("", "", ""))[2])
+            lines = [_wrapped(f"{group}={name}: ", _summary(_text(group, name))), "" if rows else "It has no keys."]
+            for key, (default, kind, comment) in rows.items():
+                lines.append(f"  {key}={default}" + (f"  ({kind})" if kind else ""))
+                lines += [_wrapped(" " * 6, comment)] if comment else []
+            texts.append("\n".join(lines))
+        if group not in GROUPS and not equals:
             raise ConfigError(f"There is no task and no group {group!r}{nearest(group, (*GROUPS, *options('task')))}")
     return "\n\n".join(texts) or None
-
-
-def _option_page(group: str, option: str) -> str:
-    if option not in options(group):
-        raise ConfigError(no_such_option(group, option))
-    rows: dict[str, tuple[str, str, str]] = {}
-    for key, default, kind, comment in _rows(group, option, {}):
-        rows[key] = (default, kind, comment or rows.get(key, ("", "", ""))[2])
-    lines = [_wrapped(f"{group}={option}: ", _summary(_text(group, option))), "" if rows else "It has no keys."]
-    for key, (default, kind, comment) in rows.items():
-        lines.append(f"  {key}={default}" + (f"  ({kind})" if kind else ""))
-        lines += [_wrapped(" " * 6, comment)] if comment else []
-    return "\n".join(lines)
 
 
 def _rows(group: str, option: str, types: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:

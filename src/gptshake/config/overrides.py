@@ -368,16 +368,15 @@ def written_out(overrides: list[str]) -> list[str]:
         lines = [line for line in lines if key_of(line) not in LIMITS]
         if len(named) > len(files):
             lines += [f"{limit}=null" for limit in LIMITS if limit not in limits]
-    return [each for text in lines + rest for each in _each_logger(text)]
-
-
-def _each_logger(text: str) -> list[str]:
-    """``logger=[wandb,mlflow]`` as a node for each, as Hydra would mix their keys; any other override as it is."""
-    if key_of(text) != "logger" or not text.partition("=")[2].startswith("["):
-        return [text]
-    names: Any = parse_overrides([text])[0].value()
-    nodes = {re.sub(r"\W", "_", str(name)): name for name in names if name != "none"}
-    return ["logger=none", *(f"+logger@logger.{node}={name}" for node, name in nodes.items())]
+    found = list[str]()
+    for text in lines + rest:
+        if key_of(text) == "logger" and text.partition("=")[2].startswith("["):  # a node for each tracker: Hydra would mix their keys
+            names: Any = parse_overrides([text])[0].value()
+            nodes = {re.sub(r"\W", "_", str(name)): name for name in names if name != "none"}
+            found += ["logger=none", *(f"+logger@logger.{node}={name}" for node, name in nodes.items())]
+        else:
+            found.append(text)
+    return found
 
 
 def as_options(overrides: list[str], folder: Path) -> list[str]:
@@ -408,23 +407,23 @@ def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
     except Exception as error:  # whatever the reader of YAML makes of a file that is none
         raise ConfigError(f"{what} is not a config: {first_line(error)}.") from error
     lines = []
-    for text in [_group(what, entry) for entry in content.pop("defaults", []) if entry != "_self_"]:
-        nested = key_of(text) == EXPERIMENT and text.endswith(SUFFIXES)  # in the best.yaml of a study over such files
-        lines += _lines(expanded(text.partition("=")[2]), (*via, path)) if nested else [text]
+    for entry in content.pop("defaults", []):
+        if entry == "_self_":
+            continue
+        if isinstance(entry, str) and entry.startswith("/") and (entry.count("/") == 2 or entry.endswith(SUFFIXES)):
+            group, _, option = entry[1:].partition("/")
+        else:
+            (name, option), *more = entry.items() if isinstance(entry, dict) else [("", entry)]
+            group = str(name).removeprefix("override /")
+            if more or group == str(name):
+                raise ConfigError(
+                    f"{what}: in a file given by its path, defaults are written `override /group: option` or `/group/option`, not {entry}."
+                )
+        nested = group == EXPERIMENT and str(option).endswith(SUFFIXES)  # in the best.yaml of a study over such files
+        lines += _lines(expanded(option), (*via, path)) if nested else [f"{group}={option}"]
     lines += [f"{key}={override_value(value)}" for key, value in flat(content).items()]
     if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
         for text in lines:
             if why := more_than_a_value(text) or (names_place(text) and "it says where a run writes"):
                 raise RecordError(f"{path} has {text}: {why}. {_ONLY_VALUES} copy the file elsewhere.")
     return lines
-
-
-def _group(what: str, entry: Any) -> str:
-    if isinstance(entry, str) and entry.startswith("/") and (entry.count("/") == 2 or entry.endswith(SUFFIXES)):
-        return entry[1:].replace("/", "=", 1)
-    (name, option), *more = entry.items() if isinstance(entry, dict) else [("", entry)]
-    if more or not str(name).startswith("override /"):
-        raise ConfigError(
-            f"{what}: in a file given by its path, defaults are written `override /group: option` or `/group/option`, not {entry}."
-        )
-    return f"{str(name).removeprefix('override /')}={option}"

@@ -84,32 +84,24 @@ def _is_text(value: Any) -> bool:
     )
 
 
-def _are_texts(value: Any) -> bool:
-    return bool(value) and all(map(_is_text, value)) if isinstance(value, Sequence) and not isinstance(value, str) else _is_text(value)
-
-
-def _are_prompts(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(text, str) for text in value)
-
-
-def _are_stops(value: Any) -> bool:
-    texts = [value] if isinstance(value, str) else value
-    return isinstance(texts, Sequence) and bool(texts) and all(isinstance(text, str) and text for text in texts)
+def _are_texts(value: Any, fits: Callable[[Any], bool] = _is_text) -> bool:
+    """Whether each text of a list fits, or the only one."""
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    return bool(value) and all(map(fits, value)) if several else fits(value)
 
 
 def _matches(pattern: str, what: str) -> Rule:
     return lambda value: type(value) in (str, int) and bool(re.fullmatch(pattern, str(value))), what
 
 
-def _is_folder_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", "..")
-
-
 _TEXT: Rule = _is_text, "it is a text"
 _ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a text, which may be empty"
 _TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
 _ADDRESS: Rule = lambda value: str(value).startswith(("http://", "https://")), "it is an address that begins with http:// or https://"
-_STOPS: Rule = _are_stops, "it is a text, or a list of texts in brackets, none of them empty"
+_STOPS: Rule = (
+    lambda value: _are_texts(value, lambda text: isinstance(text, str) and text != ""),
+    "it is a text, or a list of texts in brackets, none of them empty",
+)
 # Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
 _RANGES: dict[str, Rule] = {
     "seed data.order_seed callbacks.samples.times task.n_blocks task.worst hydra.sweeper.seed "
@@ -170,8 +162,14 @@ _RANGES: dict[str, Rule] = {
         lambda value: isinstance(value, Mapping),
         "it maps keys to ranges, as in {optimizer.lr: 'interval(1e-4,1e-2)'}",
     ),
-    "callbacks.samples.prompts": (_are_prompts, "it is a list of texts, such as ['The ','In ']"),
-    "study?": (_is_folder_name, "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /"),
+    "callbacks.samples.prompts": (
+        lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(text, str) for text in value),
+        "it is a list of texts, such as ['The ','In ']",
+    ),
+    "study?": (
+        lambda value: isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", ".."),
+        "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /",
+    ),
 }
 _WORDS = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),

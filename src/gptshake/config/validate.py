@@ -217,23 +217,19 @@ def check_keys(cfg: DictConfig) -> None:
         node = OmegaConf.select(cfg, path)
         if path == "trainer" or not target.startswith("gptshake.") or not isinstance(node, DictConfig):
             continue  # keys may be Lightning's; only a part of the user's own knows them
-        known = _known_keys(path, target, node)
+        # Keys of the part's schema, and of the packaged options that name the same target.
+        schemas = (OmegaConf.get_type(node), DataConfig if path == "data" else None)
+        found = {field.name for schema in schemas if is_dataclass(schema) for field in fields(schema)}
+        for file in (packaged_conf() / path.partition(".")[0]).glob("*.yaml"):
+            content = flat(yaml.safe_load(file.read_text(encoding="utf-8")))
+            for prefix in (key.removesuffix("_target_") for key, value in content.items() if key.endswith("_target_") and value == target):
+                found |= {key.removeprefix(prefix).partition(".")[0] for key in content if key.startswith(prefix)}
+        found |= {"trains", "sweeps"} if path == "task" and found else set()
+        known = {key for key in found if not key.startswith("_") and key != "defaults"}
         unknown = sorted({str(key) for key in node if not str(key).startswith("_")} - known)
         if known and unknown:
             names = ", ".join(sorted(known))
             raise ConfigError(f"{path}.{unknown[0]}: there is no such key{nearest(unknown[0], known)} {path} takes: {names}.")
-
-
-def _known_keys(path: str, target: str, node: DictConfig) -> set[str]:
-    """Keys of a part's schema, and of the packaged options that name the same target; empty if there are none."""
-    schemas = (OmegaConf.get_type(node), DataConfig if path == "data" else None)
-    found = {field.name for schema in schemas if is_dataclass(schema) for field in fields(schema)}
-    for file in (packaged_conf() / path.partition(".")[0]).glob("*.yaml"):
-        content = flat(yaml.safe_load(file.read_text(encoding="utf-8")))
-        for prefix in (key.removesuffix("_target_") for key, value in content.items() if key.endswith("_target_") and value == target):
-            found |= {key.removeprefix(prefix).partition(".")[0] for key in content if key.startswith(prefix)}
-    found |= {"trains", "sweeps"} if path == "task" and found else set()
-    return {key for key in found if not key.startswith("_") and key != "defaults"}
 
 
 def check_one_device(cfg: DictConfig, who: str) -> None:

@@ -39,9 +39,11 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
         return "it names several values"
     value = override.value()
     if key == "task" or "/" in key or any((folder / key).is_dir() for folder in folders):
-        names = value if isinstance(value, list) else [value]
-        unknown = next((name for name in names if name is not None and not _is_option(key, str(name))), None)
-        return f"{unknown!r} is not a packaged option of {key} nor one in ./conf" if unknown is not None else ""
+        for name in (name for name in (value if isinstance(value, list) else [value]) if name is not None):
+            files = option_files(key, str(name)) if key == "task" else []
+            if not is_option(key, str(name)) or any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in files):
+                return f"{name!r} is not a packaged option of {key} nor one in ./conf"
+        return ""
     if root == "task" and isinstance(value, str | list | dict):
         return "a task takes texts only from the command line"
     for path, leaf in _leaves(key, value):
@@ -73,9 +75,3 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(path, child)
     else:
         yield path, value
-
-
-def _is_option(group: str, name: str) -> bool:
-    """Whether a group has an option; of the tasks those that leave a record."""
-    files = option_files(group, name) if group == "task" else []
-    return is_option(group, name) and not any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in files)
