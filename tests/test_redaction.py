@@ -262,7 +262,7 @@ def test_ordinary_words_in_any_order_are_shown(words: list[str]) -> None:
 @given(st.text(min_size=redaction.SHORTEST), st.text(max_size=20), st.text(max_size=20))
 def test_a_known_value_is_in_no_text_and_in_no_json(value: str, before: str, after: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redaction, "_of_environment", lambda: [value])
+        patch.setattr(redaction, "_learned", {value})
         if value not in SECRET:
             assert value not in redact(before + value + after).replace(SECRET, "\0")
         clean: Any = redacted({"text": before + value + after})

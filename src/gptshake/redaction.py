@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -162,7 +162,23 @@ def _clean(text: str, known: re.Pattern[str] | None, patterns: Sequence[re.Patte
 
 
 def _known() -> re.Pattern[str] | None:
-    values = frozenset(value for value in (*_of_environment(), *_of_dotenv(), *_at_home(), *_learned) if len(value) >= SHORTEST)
+    """What matches every value that is a secret by where it stands."""
+    found = set(_learned)
+    for name, value in os.environ.items():
+        found |= {value} if _VARIABLE.search(name.upper()) and not _is_path(value) else set()
+        found.update(_PASSWORD.findall(value))
+    # Everything that ``.env`` and its like in the working directory hold.
+    places = [entry for folder in (Path(), Path("conf")) for entry in folder.glob(".env*")]
+    for file in (file for entry in places for file in (sorted(entry.rglob("*")) if entry.is_dir() else [entry])):
+        for name, value in _DOTENV.findall(_read(file)):
+            value = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value.partition(" #")[0].rstrip()
+            if not _is_ordinary(value) or (_VARIABLE.search(name.upper()) and not _is_path(value)):
+                found.add(value)
+    # The keys that ``wandb login`` and ``hf auth login`` keep in a user's home.
+    found.update(re.findall(r"\bpassword\s+(\S+)", _read(Path(os.environ.get("NETRC") or "~/.netrc").expanduser())))
+    hub = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    found.add(_read(Path(os.environ.get("HF_TOKEN_PATH") or hub / "token")).strip())
+    values = frozenset(value for value in found if len(value) >= SHORTEST)
     return _pattern(values) if values else None
 
 
@@ -174,31 +190,6 @@ def _pattern(values: frozenset[str]) -> re.Pattern[str]:
         for part in (value, *lines):  # as it is, in Hydra's quotes, in an address, in JSON
             forms |= {part, part.replace("'", "\\'"), quote(part, safe=""), json.dumps(part)[1:-1]}
     return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
-
-
-def _of_environment() -> Iterator[str]:
-    for name, value in os.environ.items():
-        if _VARIABLE.search(name.upper()) and not _is_path(value):
-            yield value
-        yield from _PASSWORD.findall(value)
-
-
-def _of_dotenv() -> Iterator[str]:
-    """Everything that ``.env`` and its like in the working directory hold."""
-    found = [entry for folder in (Path(), Path("conf")) for entry in folder.glob(".env*")]
-    for file in (file for entry in found for file in (sorted(entry.rglob("*")) if entry.is_dir() else [entry])):
-        for name, value in _DOTENV.findall(_read(file)):
-            value = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] else value.partition(" #")[0].rstrip()
-            if not _is_ordinary(value) or (_VARIABLE.search(name.upper()) and not _is_path(value)):
-                yield value
-
-
-def _at_home() -> Iterator[str]:
-    """The keys that ``wandb login`` and ``hf auth login`` keep in a user's home."""
-    netrc = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-    yield from re.findall(r"\bpassword\s+(\S+)", _read(netrc))
-    hub = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    yield _read(Path(os.environ.get("HF_TOKEN_PATH") or hub / "token")).strip()
 
 
 def _read(file: Path) -> str:

@@ -26,12 +26,11 @@ from gptshake.config.compose import choices
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context, RunSpec
 from gptshake.estimate import laws
-from gptshake.estimate.budget import AUTO, Budget
+from gptshake.estimate.budget import AUTO
 from gptshake.estimate.forecast import run_seconds
 from gptshake.estimate.memory import checkpoint_bytes
 from gptshake.files import expanded
 from gptshake.keys import key_of
-from gptshake.model.config import Costs
 from gptshake.record.git import Code
 from gptshake.record.names import new_id, run_name
 from gptshake.setup import costs, resolve, schedule
@@ -75,7 +74,6 @@ class Trials(Host):
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Trials":
-        """What ``plain`` gave."""
         files, local_conf = (
             {name: b85decode(text) for name, text in texts.items()} for texts in (plain["code"]["untracked"], plain["local_conf"])
         )
@@ -123,7 +121,11 @@ class Trials(Host):
         )
         if budget.measured:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
-        device = device_of(cfg)
+        device, law_range = device_of(cfg), dict[str, str]()
+        if "tag(law" in str((cfg.search_space or {}).get(LR, "")):  # the range of the learning rate by published laws
+            n, characters = model.num_params(non_embedding=True), store.bytes_per_token < laws.CHARACTERS
+            recommended = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=characters)
+            law_range = {LR: f"tag(log,interval({recommended.low:.2g},{recommended.high:.2g}))"}
         expected = costs.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
         return {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
@@ -133,7 +135,7 @@ class Trials(Host):
                 INTERVAL: interval if isinstance(interval, int) else None,
                 "tokens_per_step": budget.tokens_per_step,
             },
-            "ranges": _law_range(cfg, model, budget, store.bytes_per_token),
+            "ranges": law_range,
             "schedule": schedule.schedule_text(cfg, budget),
             "warmer": schedule.longer_warmup(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
@@ -180,7 +182,7 @@ class Trials(Host):
 
     def _spec(self, path: Path, *, resumes: bool) -> RunSpec:
         hydra_cfg = HydraConfig.get()
-        trial: Any = OmegaConf.to_container(hydra_cfg.sweeper.trial)
+        trial: Any = OmegaConf.to_container(hydra_cfg.sweeper.trial)  # as ``child.locate`` wrote it
         typed: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
         from_files = [line for text in typed for line in self.experiment_files.get(text, ())]
         chosen, identity = choices(hydra_cfg), new_id()
@@ -201,15 +203,6 @@ class Trials(Host):
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: b85encode(content).decode("ascii") for name, content in files.items()}
-
-
-def _law_range(cfg: DictConfig, model: Costs, budget: Budget, bytes_per_token: float) -> dict[str, str]:
-    """The range of the learning rate by published laws, where ``search_space`` asks for it with the tag ``law``."""
-    if "tag(law" not in str((cfg.search_space or {}).get(LR, "")):
-        return {}
-    n = model.num_params(non_embedding=True)
-    recommended = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=bytes_per_token < laws.CHARACTERS)
-    return {LR: f"tag(log,interval({recommended.low:.2g},{recommended.high:.2g}))"}
 
 
 def _one_sample(cfg: DictConfig, overrides: Sequence[str]) -> None:

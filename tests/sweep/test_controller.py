@@ -377,7 +377,7 @@ def test_what_is_no_file_has_no_rows(tmp_path: Path) -> None:
 def watched(folder: Path, **started: float) -> tuple[Controller, Any, Any]:
     """A controller that watches one run of a trial."""
     header = SimpleNamespace(objective="val/loss", tokens=None)
-    study = SimpleNamespace(trials={}, folder=folder, header=header, now=lambda: 50.0, changed=False)
+    study = SimpleNamespace(trials={}, confirm=[], folder=folder, header=header, now=lambda: 50.0, changed=False)
     executor = SimpleNamespace(adopt=lambda folder: None)
     trial = module.TrialRow(0, {}, [], [RunRow("0/0", 0, None), RunRow("0/1", 1, None)])
     running = SimpleNamespace(slot=0, folder=folder / "0/1", outcome=None, place="waits: Resources", started=math.inf, stopped=0)
@@ -420,11 +420,13 @@ def test_a_run_of_a_trial_that_ends_early_is_asked_again_when_it_has_begun_anew_
 
 def test_runs_that_still_save_for_an_earlier_controller_hold_up_nobody(tmp_path: Path, capsys: Any) -> None:
     controller, trial, running = watched(tmp_path)
+    trial.runs, trial.overrides = trial.runs[1:], ["lr=0.001"]
     lock = lock_file(running.folder / "child.lock")
-    controller._recover_run(trial, trial.runs[1], running.folder)
+    controller.study.trials[0] = trial
+    controller._recover()
     controller._take_over()
-    assert controller._left == [(trial, trial.runs[1])] and not controller._pending
+    assert controller._left == [(trial, trial.runs[0])] and not controller._pending
     assert capsys.readouterr().out.startswith("Run 0/1 is still at work for an earlier command")
     os.close(lock)
     controller._take_over()
-    assert controller._pending == [(trial, trial.runs[1])] and not controller._left
+    assert controller._pending == [(trial, trial.runs[0])] and not controller._left

@@ -40,8 +40,8 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
     value = override.value()
     if key == "task" or "/" in key or any((folder / key).is_dir() for folder in folders):
         for name in (name for name in (value if isinstance(value, list) else [value]) if name is not None):
-            files = option_files(key, str(name)) if key == "task" else []
-            if not is_option(key, str(name)) or any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in files):
+            tasks = option_files(key, str(name)) if key == "task" else []
+            if not is_option(key, str(name)) or any(_NO_RECORD.search(file.read_text(encoding="utf-8")) for file in tasks):
                 return f"{name!r} is not a packaged option of {key} nor one in ./conf"
         return ""
     if root == "task" and isinstance(value, str | list | dict):

@@ -60,12 +60,6 @@ class Proposals:
     sequence: Callable[[int], Params] | None = None  # number of a trial -> its point, in place of the search
 
 
-def _no_objective(objective: str, returned: Any) -> str:
-    names = sorted(key for key, value in returned.items() if isinstance(value, int | float)) if isinstance(returned, dict) else []
-    near, listed = closest(objective, names), f" It returned {', '.join(names)}." if names else ""
-    return f"returned no number {objective} (hydra.sweeper.objective){f'; did you mean {near}?' if near else '.'}{listed}"
-
-
 class Controller:
     """Runs a study to its end.
 
@@ -168,7 +162,7 @@ class Controller:
                 self._pending += [(row, run) for run in row.runs]
             elif not self._running and not self._left:
                 self._confirm()
-        work = next((entry for entry in self._pending if not (late and self._confirms(entry[0]))), None)
+        work = next((entry for entry in self._pending if not (late and entry[0] in self.study.confirm)), None)
         if work:
             self._pending.remove(work)
         return work
@@ -190,9 +184,6 @@ class Controller:
             self._round = self._round - 1 if self._running else self.limits.slots - 1
             return params if self._round >= 0 else None
         return params
-
-    def _confirms(self, trial: TrialRow) -> bool:
-        return any(trial is row for row in self.study.confirm)
 
     def _runs(self, number: int) -> list[RunRow]:
         repeats, seed = self.limits.repeats, self.limits.seed
@@ -290,7 +281,11 @@ class Controller:
             run.value = float(value) if isinstance(value, (int, float)) else None
             run.state = "diverged" if run.value is not None and not isfinite(run.value) else "ok"
             if run.value is None and objective != NUMBER:
-                run.state, run.reason = "failed", _no_objective(objective, outcome.value)
+                returned = outcome.value if isinstance(outcome.value, dict) else {}
+                names = sorted(key for key, value in returned.items() if isinstance(value, int | float))
+                near, listed = closest(objective, names), f" It returned {', '.join(names)}." if names else ""
+                run.state, hint = "failed", f"; did you mean {near}?" if near else "."
+                run.reason = f"returned no number {objective} (hydra.sweeper.objective){hint}{listed}"
                 if all(other.value is None for row in self.study.trials.values() for other in row.runs):  # nor would any run that follows
                     raise ConfigError(f"The study ends with run {run.path}, which {run.reason}")
         elif outcome.status == "pruned":
@@ -308,7 +303,7 @@ class Controller:
         values = [run.value for run in trial.runs if run.value is not None]
         trial.value = sum(values) / len(values) if trial.state == "ok" and values else None
         useless = [trial]
-        if not self._confirms(trial):
+        if trial not in self.study.confirm:
             self.study.tell(trial)
             best = self.study.ranking()[: self.limits.keep]
             useless = [other for other in self.study.trials.values() if other not in best and other.state not in ("running", "failed")]
@@ -326,20 +321,17 @@ class Controller:
             trial.overrides = trial.overrides or self.proposals.overrides(trial.params)
             trial.runs = trial.runs or self._runs(trial.number)
             for run in trial.runs:
-                self._recover_run(trial, run, self.study.folder / run.path)
+                folder = self.study.folder / run.path
+                if running := self.executor.adopt(folder):
+                    self._follow(trial, run, running)
+                elif _is_at_work(folder):
+                    ending = "is still at work for an earlier command, and is saving its last step; it goes on here when that has ended."
+                    print(f"Run {run.path} {ending}")
+                    run.state = "waiting"
+                    self._left.append((trial, run))
+                else:
+                    self._count_or_queue(trial, run, folder)
             self._finish(trial)
-
-    def _recover_run(self, trial: TrialRow, run: RunRow, folder: Path) -> None:
-        if running := self.executor.adopt(folder):
-            self._follow(trial, run, running)
-        elif _is_at_work(folder):
-            print(
-                f"Run {run.path} is still at work for an earlier command, and is saving its last step; it goes on here when that has ended."
-            )
-            run.state = "waiting"
-            self._left.append((trial, run))
-        else:
-            self._count_or_queue(trial, run, folder)
 
     def _take_over(self) -> None:
         """Count or queue the runs of an earlier controller that have ended meanwhile."""

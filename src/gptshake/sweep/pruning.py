@@ -35,9 +35,8 @@ class Patient(BasePruner):
         if not reports:
             return False
         last, lowest = reports[-1][1], min(value for _, value in reports)
-        return not math.isfinite(last) or (lowest > 0 and last >= RUNAWAY * lowest) or self._is_behind(study, reports, sign)
-
-    def _is_behind(self, study: Study, reports: list[tuple[int, float]], sign: float) -> bool:
+        if not math.isfinite(last) or (lowest > 0 and last >= RUNAWAY * lowest):
+            return True
         total = study.user_attrs.get("tokens")
         late = [(tokens, value) for tokens, value in reports if total and tokens >= self.after * total]
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -43,7 +43,7 @@ class RunRow:
             )
 
 
-@dataclass
+@dataclass(eq=False)
 class TrialRow:
     """One point and its runs; the point of a confirmation has the number of the trial that it confirms."""
 

@@ -108,19 +108,20 @@ class LineSearch:
         known = sorted((x, point.loss) for x, point in at if point.state not in ("running", "failed"))
         taken = [*running, *(x for x, _ in known)]
         waits = bool(running) and self._slots == 1  # for the whole round, so that the order of its ends is no matter
-        candidates = self._coarse(2 if known else self._slots)
+        # The start and its neighbours, with more slots what likely comes after; the ends of the range where they would lie outside.
+        coarse = [self._inside(self._start + step) for step in COARSE[: 2 if known else max(2, self._slots)]]
+        candidates = [x for index, x in enumerate(coarse) if all(abs(x - other) > CLOSE for other in coarse[:index])]
         if not waits:
             candidates += self._next(taken, known, running)
         for candidate in candidates:
-            for x in [candidate] if waits else self._around_failure(candidate, taken, failed):
+            positions = [candidate]
+            if not waits and any(abs(candidate - other) <= SAME for other in failed):  # those beside it, if none there has come through
+                beside = all(abs(candidate - other) > CLOSE + SAME for other in taken)
+                positions = [self._inside(candidate - CLOSE), self._inside(candidate + CLOSE)] if beside else []
+            for x in positions:
                 if all(abs(self._x(float(self._value(x))) - other) > SAME for other in [*taken, *failed]):
                     return {self._axis.key: self._value(x)}
         return None
-
-    def _coarse(self, slots: int) -> list[float]:
-        """The start and its neighbours, with more slots what likely comes after; the ends of the range where they would lie outside."""
-        inside = [self._inside(self._start + step) for step in COARSE[: max(2, slots)]]
-        return [x for index, x in enumerate(inside) if all(abs(x - other) > CLOSE for other in inside[:index])]
 
     def _next(self, taken: list[float], known: list[tuple[float, float]], running: list[float]) -> list[float]:
         """What the results call for; then, while some are outstanding, what they would call for if they came as expected; then refinement.
@@ -154,12 +155,6 @@ class LineSearch:
         gaps = [left for left in (at - 1, at) if 0 <= left < len(known) - 1 and known[left + 1][0] - known[left][0] > NARROW]
         bounds = sorted((lower_bound(known, left), left) for left in gaps if len(known) < ENOUGH)
         return [(known[left][0] + known[left + 1][0]) / 2 for bound, left in bounds if bound < lowest - WORTH * abs(lowest)]
-
-    def _around_failure(self, x: float, taken: list[float], failed: list[float]) -> list[float]:
-        """A position, or those beside it if a run has failed there and none beside it has come through."""
-        if all(abs(x - other) > SAME for other in failed):
-            return [x]
-        return [self._inside(x - CLOSE), self._inside(x + CLOSE)] if all(abs(x - other) > CLOSE + SAME for other in taken) else []
 
     def _inside(self, x: float) -> float:
         return min(max(x, self._low), self._high)
