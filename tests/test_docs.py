@@ -24,7 +24,7 @@ from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.multirun import first_choice
-from gptshake.config.overrides import written_out
+from gptshake.config.overrides import expand_experiment_files
 from gptshake.config.validate import check, check_groups, trains
 from gptshake.estimate.formatting import short_count
 from gptshake.model.config import GPTConfig
@@ -116,7 +116,7 @@ def test_a_documented_command_is_accepted(command: str, book: Path, tmp_path: Pa
         return
     if "init_from=hf:" in command:  # whose config.json gives the sizes
         overrides = [*parse_overrides(["model=gpt2"]), *overrides]
-    cfg = checked_compose(written_out([chosen for override in overrides if (chosen := first_choice(override)) is not None]))
+    cfg = checked_compose(expand_experiment_files([chosen for override in overrides if (chosen := first_choice(override)) is not None]))
     check(cfg)
     if cfg.resume is None and trains(cfg):
         check_groups(cfg)

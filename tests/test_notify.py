@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from gptshake.config.values import more_than_a_value
+from gptshake.config.values import unsafe_reason
 from gptshake.errors import ConfigError, Stop
 from gptshake.notify import notified
 from gptshake.processes import ASKED_BY
@@ -142,8 +142,8 @@ def test_a_command_that_a_task_starts_notifies_nobody(hook: Hook, monkeypatch: p
 
 def test_from_somebody_elses_record_no_hook_is_taken() -> None:
     for text in ("callbacks.notify.command=date", "callbacks.notify.url='http://x'", "callbacks={notify:{command:date}}"):
-        assert more_than_a_value(text)
-    assert not more_than_a_value("callbacks.notify.command=date", resolvers=True)
+        assert unsafe_reason(text)
+    assert not unsafe_reason("callbacks.notify.command=date", resolvers=True)
 
 
 def secrets_in(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gptshake import redaction
-from gptshake.redaction import SECRET, learn, redact, redact_code, redacted
+from gptshake.redaction import SECRET, add_secret, redact, redact_code, redacted
 
 HEX = "0123456789abcdef0123456789abcdef01234567"  # as long as a commit, and as a key of W&B
 
@@ -194,9 +194,9 @@ def test_what_a_variable_brought_into_the_config_is_learned_unless_it_is_ordinar
         "DATA": f"{nowhere}/",
         "GPTSHAKE_CACHE": "/no/such/cache1",
     }.items():
-        learn(name, value)
-    learn("SOME_PASSWORD", "letters")
-    learn("WHO", "supersecret")
+        add_secret(name, value)
+    add_secret("SOME_PASSWORD", "letters")
+    add_secret("WHO", "supersecret")
     text = "{} 3.5e-4 localhost " + f"{nowhere}/ /no/such/cache1 " + "{} {}"
     assert redact(text.format("brought-in-1", "letters", "supersecret")) == text.format(SECRET, SECRET, SECRET)
 

@@ -19,7 +19,6 @@ from gptshake.signals import SIGNALS, stop_behind
 
 
 def main() -> NoReturn:
-    """Run the command line; never returns."""
     protect()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
     os.environ.update(distributed.srun_variables(os.environ))

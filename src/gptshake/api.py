@@ -298,7 +298,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an unknown option or key, or a value that does not fit; names the nearest.
     """
-    from gptshake.cli import checked
+    from gptshake.cli import checked_config
 
     cfg = checked(parse(_listed(overrides)))
     OmegaConf.set_struct(cfg, None)

@@ -23,11 +23,11 @@ from gptshake.redaction import redact
 def run(task: dict[str, Any]) -> Any:
     """Do a task: a run, or the preparation of a study. What it shares with others is under ``shared``, from ``Trials.plain`` and the sweeper."""
     from gptshake.config.compose import Callbacks, LocalConf, prepare
-    from gptshake.config.overrides import refuse_code
+    from gptshake.config.overrides import check_trial_overrides
     from gptshake.trials import Trials
 
     shared = task["shared"]
-    refuse_code(task["overrides"], Path(task["folder"]), set(shared["typed"]))  # a study's files may be somebody else's
+    check_trial_overrides(task["overrides"], Path(task["folder"]), set(shared["typed"]))  # a study's files may be somebody else's
     packaged, *own = map(Path, shared["conf"])
     LocalConf.copies[:] = own
     prepare(task["overrides"])

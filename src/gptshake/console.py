@@ -101,7 +101,6 @@ class Console:
             self._shown = False
 
     def write(self, text: str) -> None:
-        """Write text as it is, at once."""
         with contextlib.suppress(OSError, ValueError):  # a closed pipe, a closed file
             try:
                 self._stream.write(text)

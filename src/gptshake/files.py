@@ -307,7 +307,6 @@ def written(write: Callable[[], Iterable[Path]]) -> str:
 
 
 def sha256(*paths: Path) -> str:
-    """SHA-256 of the content of a file, or of several one after the other, in hexadecimal."""
     found = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -316,7 +315,6 @@ def sha256(*paths: Path) -> str:
 
 
 def sha256_text(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -260,7 +260,6 @@ def pick_precision(device: str) -> str:
 
 
 def check_precision(device: str | None, precision: str | None) -> None:
-    """Refuse a precision that the device does not have."""
     if precision == FP16 and device in ("cpu", "mps"):
         raise ConfigError(
             f"trainer.precision=16-mixed needs a GPU of NVIDIA's, and this run is on {'the CPU' if device == 'cpu' else 'MPS'}: "

@@ -125,7 +125,7 @@ def _encoding(content: bytes) -> str:
     return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
 
 
-def learn(name: str, value: str) -> None:
+def add_secret(name: str, value: str) -> None:
     """Take note of what a variable brought into the config; a number, a short word or a path that is there is no secret, nor is our own."""
     if not name.startswith("GPTSHAKE_") and (_VARIABLE.search(name.upper()) or not _is_ordinary(value)):
         _learned.add(value)

@@ -57,7 +57,6 @@ class Signals:
             self._wake = None
 
     def defer(self) -> None:
-        """From now on a signal only sets ``received``."""
         self._deferred = True
 
     @contextmanager

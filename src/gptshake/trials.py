@@ -62,7 +62,6 @@ class Trials(Host):
     folder: Path | None = None  # of the study, once it has begun
 
     def plain(self) -> dict[str, Any]:
-        """Everything as JSON, from which a child makes its own."""
         fields = {key: getattr(self, key) for key in ("name", "label", "provenance", "experiment_files", "dirty")}
         code = {
             "git": self.code.git,
@@ -116,7 +115,7 @@ class Trials(Host):
         parts = run_seconds(budget.steps, budget.accumulation, speed, overhead)
         frozen = (
             resolve.resolved_source(cfg)
-            | resolve.resolved_starts(cfg)
+            | resolve.resolved_initial_paths(cfg)
             | {f"trainer.{key}": trainer[key] for key in ("accelerator", "precision")}
         )
         if budget.measured:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from gptshake.config.compose import compose
-from gptshake.config.overrides import LIMITS, written_out
+from gptshake.config.overrides import LIMITS, expand_experiment_files
 
 RUN = ["model=tiny", "data=wiki_char"]
 
 
 def limits(overrides: list[str]) -> dict[str, float]:
-    trainer = compose(written_out(overrides)).trainer
+    trainer = compose(expand_experiment_files(overrides)).trainer
     return {key: value for limit in LIMITS if (value := trainer[key := limit.partition(".")[2]]) is not None}
 
 
@@ -51,4 +51,4 @@ def test_a_typed_limit_replaces_those_of_an_experiment_file(
 
 
 def test_other_values_of_an_experiment_file_stay_when_a_limit_is_typed(by_path: str) -> None:
-    assert compose(written_out([*RUN, by_path, "trainer.max_steps=5"])).optimizer.lr == 0.002
+    assert compose(expand_experiment_files([*RUN, by_path, "trainer.max_steps=5"])).optimizer.lr == 0.002

@@ -20,7 +20,7 @@ from gptshake.config.layout import GROUPS, OLD_OPTIONS, OLD_TARGETS, options, pa
 from gptshake.config.overrides import stored_overrides
 from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.config.validate import check, check_groups
-from gptshake.config.values import more_than_a_value
+from gptshake.config.values import unsafe_reason
 from gptshake.errors import ConfigError
 from gptshake.estimate.budget import Budget
 from gptshake.setup import resolve
@@ -209,7 +209,7 @@ def test_a_tokenizer_that_is_typed_replaces_that_of_an_old_name() -> None:
 def test_the_old_target_of_a_tracker_is_the_new_one(option: str, old: str) -> None:
     new = compose([f"logger={option}"])
     assert compose([f"logger={option}", f"logger._target_={old}"]) == new
-    assert not more_than_a_value(f"logger._target_={old}") and get_object(new.logger._target_)
+    assert not unsafe_reason(f"logger._target_={old}") and get_object(new.logger._target_)
 
 
 def test_an_old_name_is_taken_from_the_shell_and_from_records_but_never_listed(tmp_path: Path) -> None:

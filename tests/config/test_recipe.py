@@ -8,7 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
-from gptshake.config.overrides import as_options, written_out
+from gptshake.config.overrides import expand_experiment_files, experiment_files_as_options
 from gptshake.errors import ConfigError
 from gptshake.report.study_stats import best
 from gptshake.report.study_text import best_yaml
@@ -28,7 +28,7 @@ def test_the_best_of_a_study_composes_to_what_its_trial_was(tmp_path: Path) -> N
     winner = best(rows)
     assert winner is not None
     (tmp_path / "best.yaml").write_text(best_yaml(rows, winner))
-    there = written_out([f"experiment={tmp_path / 'best.yaml'}", "data.batch_size=8"])
+    there = expand_experiment_files([f"experiment={tmp_path / 'best.yaml'}", "data.batch_size=8"])
     assert there[-1] == "data.batch_size=8"
     found = compose(there)
     expected = compose([*FIXED[:-1], *OVERRIDES, "data.batch_size=8"])
@@ -44,7 +44,11 @@ def test_the_best_of_a_study_names_the_text_that_it_was_found_on_from_any_folder
 
 
 def test_an_experiment_by_name_and_everything_else_stay_as_they_are() -> None:
-    assert written_out(["model=tiny", "experiment=demo", "data.path='x.yaml'"]) == ["model=tiny", "experiment=demo", "data.path='x.yaml'"]
+    assert expand_experiment_files(["model=tiny", "experiment=demo", "data.path='x.yaml'"]) == [
+        "model=tiny",
+        "experiment=demo",
+        "data.path='x.yaml'",
+    ]
 
 
 @pytest.mark.parametrize("value", ["it's #1, (really)!", "a,b", "null", "1e-3", "${x}", "", "ü"])
@@ -54,7 +58,7 @@ def test_texts_survive(value: str, tmp_path: Path) -> None:
     )
     with (tmp_path / "x.yaml").open("a") as file:
         file.write(f"note: '{value.replace(chr(39), chr(39) * 2)}'\n")
-    cfg = compose(written_out([f"experiment={tmp_path / 'x.yaml'}"]))
+    cfg = compose(expand_experiment_files([f"experiment={tmp_path / 'x.yaml'}"]))
     assert OmegaConf.to_container(cfg, resolve=False)["note"] == value
 
 
@@ -71,7 +75,7 @@ def test_what_is_no_recipe_is_one_sentence(content: str | None, part: str, tmp_p
     if content is not None:
         (tmp_path / "x.yaml").write_text(content)
     with pytest.raises(ConfigError) as error:
-        written_out([f"experiment={tmp_path / 'x.yaml'}"])
+        expand_experiment_files([f"experiment={tmp_path / 'x.yaml'}"])
     assert part in str(error.value)
 
 
@@ -81,23 +85,23 @@ def test_files_in_a_list_become_options_under_their_paths(tmp_path: Path, monkey
     for name in ("x.yaml", "sub/y.yaml"):
         (tmp_path / name).write_text("optimizer: {lr: 0.5}\n")
     folder = tmp_path / "options"
-    assert as_options(["seed=1", "experiment=x.yaml,demo,sub/y.yaml"], folder) == [
+    assert experiment_files_as_options(["seed=1", "experiment=x.yaml,demo,sub/y.yaml"], folder) == [
         "seed=1",
         "experiment=choice('x.yaml',demo,'sub/y.yaml')",
     ]
     assert (folder / "experiment/sub/y.yaml").read_text().startswith("# @package _global_\n")
-    assert as_options(["experiment=x.yaml"], folder) == ["experiment=x.yaml"]  # one file is written out
-    outside = as_options([f"experiment=choice(sub/../x.yaml,{tmp_path}/sub/y.yaml)"], folder)
+    assert experiment_files_as_options(["experiment=x.yaml"], folder) == ["experiment=x.yaml"]  # one file is written out
+    outside = experiment_files_as_options([f"experiment=choice(sub/../x.yaml,{tmp_path}/sub/y.yaml)"], folder)
     assert outside == [f"experiment=choice('{tmp_path}/sub/../x.yaml','{tmp_path}/sub/y.yaml')"]
     with pytest.raises(ConfigError, match="there is no such file"):
-        as_options(["experiment=x.yaml,nope.yaml"], folder)
+        experiment_files_as_options(["experiment=x.yaml,nope.yaml"], folder)
 
 
 def test_a_file_may_build_on_another_but_not_on_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "best.yaml").write_text("defaults:\n  - /experiment/x.yaml\n  - override /model: tiny\n")
     (tmp_path / "x.yaml").write_text("optimizer: {lr: 0.5}\n")
-    assert written_out(["experiment=best.yaml"]) == ["optimizer.lr=0.5", "model=tiny"]
+    assert expand_experiment_files(["experiment=best.yaml"]) == ["optimizer.lr=0.5", "model=tiny"]
     (tmp_path / "x.yaml").write_text("defaults:\n  - /experiment/best.yaml\n")
     with pytest.raises(ConfigError, match="includes itself"):
-        written_out(["experiment=best.yaml"])
+        expand_experiment_files(["experiment=best.yaml"])

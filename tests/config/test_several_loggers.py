@@ -8,16 +8,16 @@ from omegaconf import DictConfig
 
 from gptshake.config.compose import choices, compose
 from gptshake.config.compose_errors import checked_compose
-from gptshake.config.overrides import stored_overrides, written_out
-from gptshake.config.validate import fault
-from gptshake.config.values import more_than_a_value
+from gptshake.config.overrides import expand_experiment_files, stored_overrides
+from gptshake.config.validate import invalid_value
+from gptshake.config.values import unsafe_reason
 from gptshake.errors import ConfigError
 
 RUN = ["model=tiny", "data=wiki_char"]
 
 
 def composed(*overrides: str) -> DictConfig:
-    return compose(written_out([*RUN, *overrides]), with_hydra=True)
+    return compose(expand_experiment_files([*RUN, *overrides]), with_hydra=True)
 
 
 def test_each_has_a_node_with_its_own_keys() -> None:
@@ -37,8 +37,8 @@ def test_a_file_lists_them_as_the_shell_does(tmp_path: Path) -> None:
 
 
 def test_their_keys_have_the_rules_of_a_single_one() -> None:
-    assert fault("logger.wandb.mode", "foo") == "logger.wandb.mode=foo is not known. It is one of auto, online, offline."
-    assert fault("logger.mlflow.every", 0) and not fault("logger.mlflow.uri", None)
+    assert invalid_value("logger.wandb.mode", "foo") == "logger.wandb.mode=foo is not known. It is one of auto, online, offline."
+    assert invalid_value("logger.mlflow.every", 0) and not invalid_value("logger.mlflow.uri", None)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_their_keys_have_the_rules_of_a_single_one() -> None:
 )
 def test_a_mistake_is_one_sentence(overrides: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        checked_compose(written_out([*RUN, *overrides]))
+        checked_compose(expand_experiment_files([*RUN, *overrides]))
 
 
 def test_a_resumed_run_has_them_again_unless_others_are_typed(tmp_path: Path) -> None:
-    overrides = written_out([*RUN, "logger=[wandb,tensorboard]", "logger.wandb.every=3"])
+    overrides = expand_experiment_files([*RUN, "logger=[wandb,tensorboard]", "logger.wandb.every=3"])
     (tmp_path / "run.json").write_text(json.dumps({"id": "x", "name": "x", "status": "ok", "overrides": overrides, "resolved": {}}))
     assert stored_overrides(tmp_path) == overrides
     again = compose([*stored_overrides(tmp_path, ["logger=tensorboard"]), "logger=tensorboard"])
@@ -62,5 +62,5 @@ def test_a_resumed_run_has_them_again_unless_others_are_typed(tmp_path: Path) ->
 
 
 def test_from_a_record_nothing_else_is_moved() -> None:
-    assert not more_than_a_value("+logger@logger.wandb=wandb")
-    assert more_than_a_value("+callbacks@logger.wandb=default") and more_than_a_value("+logger@callbacks.x=wandb")
+    assert not unsafe_reason("+logger@logger.wandb=wandb")
+    assert unsafe_reason("+callbacks@logger.wandb=default") and unsafe_reason("+logger@callbacks.x=wandb")

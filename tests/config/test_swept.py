@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, parse_overrides
-from gptshake.config.multirun import check_points, one_run, plain_options, starting_options
+from gptshake.config.multirun import check_points, expand_globs, single_run_overrides, starting_options
 from gptshake.config.validate import check
 from gptshake.errors import ConfigError
 
@@ -17,9 +17,9 @@ from gptshake.errors import ConfigError
 def seen(*words: str) -> list[Any]:
     """The configs that are looked at before a multirun begins, in order; those of the text keys' files are not opened."""
     arguments = parse(["-m", *words])
-    arguments.overrides = plain_options(arguments.overrides)
+    arguments.overrides = expand_globs(arguments.overrides)
     arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
-    single = one_run(arguments)
+    single = single_run_overrides(arguments)
     looked: list[Any] = []
 
     def look(cfg: Any) -> None:
@@ -101,7 +101,7 @@ def test_a_mandatory_group_is_swept_in_every_spelling_with_a_fixed_key_of_it(typ
 
 
 def test_options_are_named_by_a_pattern() -> None:
-    assert plain_options(["model=glob(gpt3_m*)", "seed=1"]) == ["model=choice(gpt3_medium)", "seed=1"]
+    assert expand_globs(["model=glob(gpt3_m*)", "seed=1"]) == ["model=choice(gpt3_medium)", "seed=1"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gptshake.config.compose_errors import checked_compose
-from gptshake.config.overrides import freeze, refuse_code, resumed_overrides, stored_overrides
+from gptshake.config.overrides import check_trial_overrides, freeze, resumed_overrides, stored_overrides
 from gptshake.errors import RecordError
 from gptshake.record.index import read_entry
 from gptshake.record.run import Run
@@ -267,7 +267,7 @@ def test_places_in_a_record_are_not_written_to(run: Path, marker: Path, tmp_path
     freeze(cfg, run)
     assert str(marker) not in str(cfg)
     with pytest.raises(RecordError, match="where a run writes is not taken from its files"):
-        refuse_code([f"paths.cache={marker}"], run, ())
+        check_trial_overrides([f"paths.cache={marker}"], run, ())
 
 
 @pytest.mark.parametrize("line", ["callbacks: {x: {_target_: os.mkdir}}", "note: ${oc.env:HOME}", "paths: {cache: /marker}"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gptshake.sweep.search import MOST, GridSearch, LineSearch, SampledSearch, Search, lower_bound, search_for, second_seeds
 from gptshake.sweep.search import start_of as starting_values
-from gptshake.sweep.space import Axis, Params, Point, readable
+from gptshake.sweep.space import Axis, Params, Point, three_digits
 from gptshake.sweep.study import decode, encode
 
 LR = Axis("lr", 1e-5, 3e-2, log=True, declared=1e-3)
@@ -320,7 +320,7 @@ def test_a_few_trials_are_all_start_of_many_it_is_a_quarter(n_trials: int | None
     ],
 )
 def test_values_are_short_for_people_and_fine_enough_for_the_range(axis: Axis, exact: float | str, short: float | str) -> None:
-    assert readable(axis, exact) == short
+    assert three_digits(axis, exact) == short
 
 
 # Loss over learning rate as measured (docs/benchmarks.md): a slope that bends, a narrow bottom, a cliff.

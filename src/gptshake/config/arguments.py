@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.config.schemas import LIST_KEYS, TEXT_KEYS
-from gptshake.config.suggestions import of_a_flag
+from gptshake.config.suggestions import suggest_for_flag
 from gptshake.errors import ConfigError
 from gptshake.keys import key_of
 
@@ -81,7 +81,7 @@ def parse(raw: list[str]) -> Arguments:
         elif word in _PLAIN_FLAGS or name in _FLAGS_WITH_VALUE:
             arguments.flags.append(word)
         elif word.startswith("-"):
-            hint = of_a_flag(word, next(words, "-"))
+            hint = suggest_for_flag(word, next(words, "-"))
             raise ConfigError(
                 f"{word} is not a flag of gptshake{hint} It takes -m, --dirty, --cfg job, --help, --version and key=value pairs."
             )
@@ -136,7 +136,7 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def several(value: str) -> list[str]:
+def swept_values(value: str) -> list[str]:
     """The values of ``a,b`` or ``choice(a,b)``, as they were typed; none of a single value, or where there is a file that is called so."""
     inner = value.removeprefix("choice(").removesuffix(")") if value.startswith("choice(") else value
     with contextlib.suppress(OSError, ValueError):  # a name that is too long, or no name at all
@@ -160,7 +160,7 @@ def quote_text(override: str, *, multirun: bool = False) -> str:
             return f"[{','.join(path if _QUOTED.fullmatch(path) else quote(path) for path in split(text[1:-1]))}]"
         return text if _QUOTED.fullmatch(text) else quote(text)
 
-    if multirun and plain.startswith(SWEPT_TEXTS) and (parts := several(value)):
+    if multirun and plain.startswith(SWEPT_TEXTS) and (parts := swept_values(value)):
         return f"{key}=choice({','.join(map(quoted, parts))})"
     return f"{key}={quoted(value)}"
 

@@ -34,7 +34,7 @@ from gptshake.config.layout import OLD_OPTIONS, OLD_TARGETS, local_confs, packag
 from gptshake.config.schemas import SCHEMAS, RootConfig
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.files import is_locked, lock_file, yaml_text
-from gptshake.redaction import learn
+from gptshake.redaction import add_secret
 
 COPIES = ".gptshake-conf-"  # how names of copied config folders begin
 MAKING_S = 60.0  # in which one is made and locked
@@ -149,7 +149,7 @@ def _env(key: str, default: Any = ...) -> str | None:
     """OmegaConf's own ``oc.env``, which tells ``redact`` what it gave."""
     value = env(key) if default is ... else env(key, default)
     if key in os.environ:
-        learn(key, os.environ[key])
+        add_secret(key, os.environ[key])
     return value
 
 
@@ -181,7 +181,6 @@ def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """A copy of a config without Hydra's own node."""
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
@@ -202,7 +201,6 @@ class Callbacks:
         self._parts = [instantiate(node) for node in (cfg.hydra.callbacks or {}).values()]
 
     def __getattr__(self, hook: str) -> Callable[..., None]:
-        """``on_run_start`` and so on; each takes what Hydra gives it by name."""
 
         def call(**options: Any) -> None:
             for part in self._parts:

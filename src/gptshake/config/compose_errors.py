@@ -19,9 +19,9 @@ from yaml import YAMLError
 
 from gptshake.config.arguments import NONE_BY_DEFAULT
 from gptshake.config.compose import compose
-from gptshake.config.layout import GROUPS, is_option, local
+from gptshake.config.layout import GROUPS, is_option, local_files
 from gptshake.config.schemas import SCHEMAS
-from gptshake.config.suggestions import known_key, list_options, meant, nearest, no_such_option, of_a_word, part_keys
+from gptshake.config.suggestions import all_keys, did_you_mean, list_options, nearest, no_such_option, suggest_for_key, suggest_for_word
 from gptshake.errors import ConfigError, first_line
 from gptshake.keys import key_of
 from gptshake.record.index import flat
@@ -52,7 +52,7 @@ def parse_overrides(texts: list[str]) -> list[Override]:
         try:
             parsed.append(parser.parse_override(text))
         except HydraException as error:  # the parser's, and the lexer's, which is no OverrideParseException
-            hint = of_a_word(text) if "=" not in text else "; quote text with odd characters: \"key='...'\"."
+            hint = suggest_for_word(text) if "=" not in text else "; quote text with odd characters: \"key='...'\"."
             raise ConfigError(f"Cannot read {text!r}: an override is written key=value{hint}") from error
     return parsed
 
@@ -104,7 +104,7 @@ def _wrong_file(error: Exception) -> str | None:
     if mark := getattr(error, "problem_mark", None):
         return f"{os.path.relpath(mark.name)} is not YAML, in line {mark.line + 1}: {getattr(error, 'problem', '')}."
     including = []
-    for file in local().values():
+    for file in local_files().values():
         content = None
         with suppress(YAMLError, UnicodeDecodeError, RecursionError):
             content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -116,19 +116,19 @@ def _wrong_file(error: Exception) -> str | None:
     found = re.match(
         r"In '(.+?)': (?:\w+ raised while composing config:\n(.*?)\n\s*full_key: (\S+)|Could not (?:find|load) '(\S+)'\.?\n)", str(error)
     )
-    wrong = local().get(f"{found[1]}.yaml") if found else None
+    wrong = local_files().get(f"{found[1]}.yaml") if found else None
     if not found or not wrong:
         return None
     return f"{os.path.relpath(wrong)}: {f'{found[3]}: {_plain(found[2])}' if found[3] else f'there is no {found[4]}, which its defaults list names.'}"
 
 
-def came_from(sentence: str, overrides: list[str]) -> str:
+def source_hint(sentence: str, overrides: list[str]) -> str:
     """Where the key that a sentence begins with has its value from, if that is a file of the user's own; empty for the shell."""
     found = re.match(r"[a-z][\w.]+", sentence)
     if not found or any(key_of(text) == found[0] for text in overrides):
         return ""
     line = re.compile(rf"^\s*{re.escape(found[0].rpartition('.')[2])}\s*:", re.MULTILINE)
-    file = next((file for file in local().values() if line.search(file.read_text(encoding="utf-8"))), None)
+    file = next((file for file in local_files().values() if line.search(file.read_text(encoding="utf-8"))), None)
     return f" It comes from {os.path.relpath(file)}." if file else ""
 
 
@@ -174,20 +174,19 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
         return f"{text} needs {group}=; {list_options(group)}"
     if text.startswith("+") or key in (*SWEEPER_KEYS, *there):
         return f"{text}: {_plain(first_line(error.__cause__ or error))}"
-    here = known_key(key, value)
+    here = suggest_for_key(key, value)
     other = ("preset.",) if group == "search_space" else ("preset.", "search_space.")  # lr is optimizer.lr
-    settable = [*(name for name in there if not name.startswith(other)), *SWEEPER_KEYS, *part_keys()]
+    settable = [*(name for name in there if not name.startswith(other)), *SWEEPER_KEYS, *all_keys()]
     node = _selected(base, parent) if parent else base
     names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     beside = f" {parent or 'The root'} has: {', '.join(names)}." if names else ""
     plain = key.removeprefix(f"{group}.")
     if owners := [f"{group}={option}" for option, schema in SCHEMAS.get(group, {}).items() if plain in schema.__dataclass_fields__]:
         return f"{key}: this is a key of {' and '.join(owners)}.{beside}"
-    return f"{key}: there is no such key{meant(here) if here else nearest(key, settable)}{beside}"
+    return f"{key}: there is no such key{did_you_mean(here) if here else nearest(key, settable)}{beside}"
 
 
 def keys(cfg: DictConfig) -> list[str]:
-    """Every dotted key of a config, nodes before their leaves."""
     parts = [leaf.split(".") for leaf in flat(OmegaConf.to_container(cfg, resolve=False))]
     return list(dict.fromkeys(".".join(path[:n]) for path in parts for n in range(1, len(path) + 1)))
 

@@ -74,7 +74,6 @@ def help_page(columns: int | None = None) -> str:
 
 
 def _columns() -> int:
-    """Columns of the widest line of help: those of the terminal, of a file 80."""
     console = Console()
     return min(WIDEST, console.size().columns - 1 if console.terminal else 80)
 

@@ -56,7 +56,7 @@ def local_confs() -> list[Path]:
     return [folder for real, folder in there.items() if real != packaged_conf().resolve()]
 
 
-def local() -> dict[str, Path]:
+def local_files() -> dict[str, Path]:
     """The user's own files by their place below the folder of config."""
     found: dict[str, Path] = {}
     for folder in local_confs():
@@ -77,7 +77,7 @@ def own_files(targets: Iterable[str]) -> dict[str, bytes]:
     here, code = Path.cwd(), set[Path]()
     for name in {target.partition(".")[0] for target in targets} - {"", "gptshake"}:
         code.update([here / f"{name}.py"] if (here / f"{name}.py").is_file() else (here / name).rglob("*.py"))
-    files = {f"conf/{name}": file for name, file in sorted(local().items())} | {
+    files = {f"conf/{name}": file for name, file in sorted(local_files().items())} | {
         file.relative_to(here).as_posix(): file for file in sorted(code)
     }
     return {name: file.read_bytes() for name, file in files.items() if file.is_file()}

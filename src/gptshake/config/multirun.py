@@ -21,7 +21,7 @@ SWEEPER = "hydra/sweeper"
 MOST_COMPOSED, MOST_SET = 64, 256  # combinations of groups, and of values in each; beyond, one axis at a time
 
 
-def one_run(arguments: Arguments) -> list[str]:
+def single_run_overrides(arguments: Arguments) -> list[str]:
     """The overrides of one run: of the only one, or of one of several."""
     parsed = parse_overrides(arguments.overrides)
     if not arguments.multirun:
@@ -54,7 +54,7 @@ def first_choice(override: Override) -> str | None:
     return f"{text.split('=', 1)[0]}={texts_of(override)[0]}"
 
 
-def plain_options(texts: list[str]) -> list[str]:
+def expand_globs(texts: list[str]) -> list[str]:
     """The overrides with the options of every swept group as a plain list: what ``glob(...)`` means, and without quotes."""
     found = []
     for text, override in zip(texts, parse_overrides(texts), strict=True):

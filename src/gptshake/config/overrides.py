@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gptshake.config.arguments import override_value, quote, several
+from gptshake.config.arguments import override_value, quote, swept_values
 from gptshake.config.compose_errors import checked_compose, parse_overrides
-from gptshake.config.values import more_than_a_value, names_place
+from gptshake.config.values import sets_output_path, unsafe_reason
 from gptshake.errors import ConfigError, RecordError, first_line
 from gptshake.export.hub import HF, read_shape
 from gptshake.files import expanded, yaml_text
@@ -49,7 +49,7 @@ _CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.fil
 _ONLY_VALUES = "From a record come values only. If you trust this one,"
 
 
-def typed(overrides: list[str], key: str) -> str:
+def typed_value(overrides: list[str], key: str) -> str:
     """What was typed for a key of free text, without Hydra's quotes; empty if nothing was, or ``null``."""
     texts = [text for text in overrides if key_of(text) == key]
     return str(parse_overrides(texts[-1:])[0].value() or "") if texts else ""
@@ -57,7 +57,7 @@ def typed(overrides: list[str], key: str) -> str:
 
 def locate(name: str, overrides: list[str]) -> Path:
     """The directory of a run by name, id or path; looked up in the folders of runs that the overrides name."""
-    return find_run(name, [expanded(typed(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")])
+    return find_run(name, [expanded(typed_value(overrides, f"paths.{key}") or key) for key in ("runs", "multirun")])
 
 
 def unfinished(overrides: list[str]) -> Path | None:
@@ -69,8 +69,8 @@ def unfinished(overrides: list[str]) -> Path | None:
     Raises:
         RecordError: there are several, or the one is at work.
     """
-    place, found = typed(overrides, "paths.run_dir"), []
-    for path in [expanded(place)] if place else run_dirs([expanded(typed(overrides, "paths.runs") or "runs")]):
+    place, found = typed_value(overrides, "paths.run_dir"), []
+    for path in [expanded(place)] if place else run_dirs([expanded(typed_value(overrides, "paths.runs") or "runs")]):
         entry = read_entry(path)
         begun = entry.status == "running" or (entry.status not in (BROKEN, "ok") and any(path.glob("checkpoints/step-*")))
         if begun and _asked_for(entry.info.get("overrides") or ()) == _asked_for(overrides):
@@ -88,7 +88,7 @@ def _asked_for(overrides: Iterable[str]) -> dict[str, str]:
     return {key_of(text): redact(text) for text in not_free(overrides, RESULT)}
 
 
-def without_latest(overrides: list[str]) -> list[str]:
+def resolve_latest(overrides: list[str]) -> list[str]:
     """The overrides with the id of the run that ``latest`` names now: the new run would soon be the latest, and its record must say which."""
     return [
         f"{text.partition('=')[0]}={read_run(locate(LATEST, overrides))['id']}"
@@ -98,10 +98,10 @@ def without_latest(overrides: list[str]) -> list[str]:
     ]
 
 
-def with_shape(overrides: list[str]) -> list[str]:
+def with_pretrained_shape(overrides: list[str]) -> list[str]:
     """The overrides with the sizes of the network that ``init_from=hf:`` names, where no model was chosen."""
-    source = typed(overrides, "init_from")
-    resumes = typed(overrides, "resume") not in ("", "auto")
+    source = typed_value(overrides, "init_from")
+    resumes = typed_value(overrides, "resume") not in ("", "auto")
     if not source.startswith(HF) or resumes or {"model", EXPERIMENT} & {key_of(text) for text in overrides}:
         return overrides
     preset, shape = checked_compose(["model=gpt2"]).model, read_shape(source)
@@ -135,7 +135,7 @@ def stored_overrides(run_dir: Path, new: Sequence[str] = (), *, trusted: bool = 
         if SECRET in text:
             if key not in new_keys and (not is_free(key, RESUME) or key.startswith("data.")):
                 raise RecordError(f"The record of {run_dir.name} has {text}: secrets are not stored. Give {key}= again to resume.")
-        elif trusted or ((ours or not names_place(text)) and _is_value(text, run_dir, new_keys, resolvers=ours)):
+        elif trusted or ((ours or not sets_output_path(text)) and _is_value(text, run_dir, new_keys, resolvers=ours)):
             kept.append(text)
     frozen = _texts(record["resolved"])
     return kept + (frozen if trusted else _values(frozen, run_dir, new_keys))
@@ -203,12 +203,12 @@ def _texts(values: Mapping[str, Any]) -> list[str]:
 
 def _values(texts: Iterable[str], run_dir: Path, typed_keys: Collection[str] = ()) -> list[str]:
     """Those overrides of a record that are plain values and do not say where a run writes; raises as ``_is_value``."""
-    return [text for text in texts if _is_value(text, run_dir, typed_keys) and not names_place(text)]
+    return [text for text in texts if _is_value(text, run_dir, typed_keys) and not sets_output_path(text)]
 
 
 def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolvers: bool = False) -> bool:
     """Whether an override of a record is a plain value or a known option; False if it is not, but its key was typed again."""
-    why = more_than_a_value(text, resolvers=resolvers)
+    why = unsafe_reason(text, resolvers=resolvers)
     if why and key_of(text) not in typed_keys:
         raise RecordError(f"The record of {run_dir.name} has {text}: {why}. {_ONLY_VALUES} type it again to use it.")
     return not why
@@ -218,7 +218,6 @@ def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolver
 
 
 def stored_config(run_dir: Path) -> dict[str, Any]:
-    """A run's config.yaml as dotted keys and plain values."""
     try:
         return flat(_content(run_dir / "config.yaml"))
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
@@ -284,17 +283,17 @@ def typed_values(overrides: Sequence[Override], changes: Sequence[str]) -> set[s
     return texts
 
 
-def refuse_code(overrides: Sequence[str], folder: Path, typed: Collection[str]) -> None:
+def check_trial_overrides(overrides: Sequence[str], folder: Path, typed: Collection[str]) -> None:
     """Refuse overrides of a study's trial that are more than values, unless they were typed."""
     for text in overrides:
-        if text not in typed and _is_value(text, folder, ()) and names_place(text):
+        if text not in typed and _is_value(text, folder, ()) and sets_output_path(text):
             raise RecordError(f"The study {folder.name} has {text}, which was not typed: where a run writes is not taken from its files.")
 
 
 # --- a learning rate that was found
 
 
-def with_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
+def resolve_found_lr(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The overrides with the number in the place of ``from:<run or study>``, and for the record where it is from: nothing, or ``lr_from``."""
     written, origin = [], dict[str, Any]()
     for text in overrides:
@@ -310,7 +309,7 @@ def with_rates(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
 
 def _rate_of(name: str, overrides: list[str]) -> tuple[float, Path]:
     """The rate of a study's best trial and the directory of that trial's first run, or what a finder's run recommends and its directory."""
-    multirun = expanded(typed(overrides, "paths.multirun") or "multirun")
+    multirun = expanded(typed_value(overrides, "paths.multirun") or "multirun")
     study = next((place for place in (expanded(name), multirun / name) if name and (place / STUDY_FILE).exists()), None)
     if study:
         from gptshake.report.study_stats import best
@@ -333,7 +332,7 @@ def _rate_of(name: str, overrides: list[str]) -> tuple[float, Path]:
     return float(rate), path
 
 
-def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:
+def lr_mismatch_note(origin: dict[str, Any], cfg: DictConfig) -> str | None:
     """A sentence if the rate was found for another model, data or optimizer than what is to be trained; None if for the same."""
     if not origin:
         return None
@@ -354,13 +353,13 @@ def other_terms(origin: dict[str, Any], cfg: DictConfig) -> str | None:
 # --- an experiment file by its path
 
 
-def written_out(overrides: list[str]) -> list[str]:
+def expand_experiment_files(overrides: list[str]) -> list[str]:
     """The overrides with every ``experiment=<path>.yaml`` replaced by what the file says; other experiments stay.
 
     A limit that was typed replaces the limits of the files.
     """
     named = [text for text in overrides if key_of(text) == EXPERIMENT and not text.endswith("=null")]
-    files = [text for text in named if text.endswith(SUFFIXES) and not several(text.partition("=")[2])]
+    files = [text for text in named if text.endswith(SUFFIXES) and not swept_values(text.partition("=")[2])]
     rest = [text for text in overrides if text not in files]
     lines = [line for text in files for line in _lines(expanded(text.partition("=")[2]))]
     limits = {key_of(text) for text in rest if key_of(text) in LIMITS and not text.endswith("=null")}
@@ -379,11 +378,11 @@ def written_out(overrides: list[str]) -> list[str]:
     return found
 
 
-def as_options(overrides: list[str], folder: Path) -> list[str]:
+def experiment_files_as_options(overrides: list[str], folder: Path) -> list[str]:
     """The overrides of a multirun with the files that ``experiment=`` names in a list as options of the group, copied into a folder of config."""
     found = []
     for text in overrides:
-        names = [name.strip("'\"") for name in several(text.partition("=")[2])] if key_of(text) == EXPERIMENT else []
+        names = [name.strip("'\"") for name in swept_values(text.partition("=")[2])] if key_of(text) == EXPERIMENT else []
         files = [name for name in names if name.endswith(SUFFIXES)]
         for name in files:
             _lines(expanded(name))  # refuses what is none
@@ -424,6 +423,6 @@ def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
     lines += [f"{key}={override_value(value)}" for key, value in flat(content).items()]
     if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
         for text in lines:
-            if why := more_than_a_value(text) or (names_place(text) and "it says where a run writes"):
+            if why := unsafe_reason(text) or (sets_output_path(text) and "it says where a run writes"):
                 raise RecordError(f"{path} has {text}: {why}. {_ONLY_VALUES} copy the file elsewhere.")
     return lines

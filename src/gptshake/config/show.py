@@ -22,7 +22,7 @@ from gptshake.redaction import redact
 
 def show(arguments: Arguments) -> None:
     """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
-    arguments.overrides, _ = with_rates(written_out(arguments.overrides))
+    arguments.overrides, _ = resolve_found_lr(expand_experiment_files(arguments.overrides))
     if asked(arguments):
         complete(lambda: call_hydra(arguments.argv(), lambda cfg: None))
         return
@@ -32,7 +32,7 @@ def show(arguments: Arguments) -> None:
         with redirect_stdout(shown):
             call_hydra(arguments.argv(), lambda cfg: None)
     except COMPOSITION_ERRORS:
-        checked_compose(one_run(arguments))
+        checked_compose(single_run_overrides(arguments))
         raise
     finally:
         print(redact(shown.getvalue()), end="")

@@ -87,10 +87,10 @@ _FLAGS = ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir
 
 def nearest(word: str, names: Iterable[str]) -> str:
     """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop."""
-    return meant(closest(word, names))
+    return did_you_mean(closest(word, names))
 
 
-def meant(text: str | None) -> str:
+def did_you_mean(text: str | None) -> str:
     """``"; did you mean X?"``, or a full stop where there is nothing to propose."""
     return f"; did you mean {text}?" if text else "."
 
@@ -105,7 +105,7 @@ def no_such_option(group: str, name: str) -> str:
     return f"{group}={name}: there is no such {group}{_known_option(group, name)} There are: {', '.join(options(group))}."
 
 
-def known_key(key: str, value: str) -> str | None:
+def suggest_for_key(key: str, value: str) -> str | None:
     """What a key of another program is called here, with its value where that has another name, too."""
     word, plain = key.rpartition(".")[2].lower().replace("-", "_"), value.strip("'\"")
     if whole := WHOLE.get(f"{word}={plain.lower().partition(':')[0]}"):
@@ -126,50 +126,50 @@ def known_key(key: str, value: str) -> str | None:
 def _known_option(group: str, name: str) -> str:
     plain = name.strip("'\"")
     if group == "data" and (plain.endswith((".txt", ".md", ".jsonl", ".parquet", ".gz")) or "/" in plain or Path(plain).is_file()):
-        return meant(f"data=text_char data.path={plain}")
+        return did_you_mean(f"data=text_char data.path={plain}")
     if group == "sampler" and plain == "grid":
-        return meant("lists, whose whole grid is run, as in -m optimizer.lr=1e-3,3e-3 seed=1,2")
+        return did_you_mean("lists, whose whole grid is run, as in -m optimizer.lr=1e-3,3e-3 seed=1,2")
     if group == "task" and plain in COMMANDS:
-        return meant(f"gptshake {COMMANDS[plain]}")
+        return did_you_mean(f"gptshake {COMMANDS[plain]}")
     known = OPTIONS.get(group, {}).get(plain.lower().replace(" ", "_"))
-    return meant(f"{group}={known}") if known else nearest(name.lower(), options(group))
+    return did_you_mean(f"{group}={known}") if known else nearest(name.lower(), options(group))
 
 
-def of_a_word(word: str) -> str:
+def suggest_for_word(word: str) -> str:
     """The end of a sentence about a bare word, where ``key=value`` is expected."""
     if word in COMMANDS:
-        return meant(f"gptshake {COMMANDS[word]}")
+        return did_you_mean(f"gptshake {COMMANDS[word]}")
     if word in options("task") or word.lower() in OPTIONS["task"]:
-        return meant(f"task={OPTIONS['task'].get(word.lower(), word)}")
+        return did_you_mean(f"task={OPTIONS['task'].get(word.lower(), word)}")
     if group := next((group for group in GROUPS if word in options(group)), None):
-        return meant(f"{group}={word}")
+        return did_you_mean(f"{group}={word}")
     if Path(word).is_file():
-        return meant(f"experiment={word}" if word.endswith((".yaml", ".yml")) else f"data=text_char data.path={word}")
+        return did_you_mean(f"experiment={word}" if word.endswith((".yaml", ".yml")) else f"data=text_char data.path={word}")
     if close := difflib.get_close_matches(word, options("task"), n=1, cutoff=0.75):
-        return meant(f"task={close[0]}")
-    return meant(f"{known}=..." if (known := closest(word, part_keys())) else None)
+        return did_you_mean(f"task={close[0]}")
+    return did_you_mean(f"{known}=..." if (known := closest(word, all_keys())) else None)
 
 
-def part_keys() -> list[str]:
+def all_keys() -> list[str]:
     """Groups, root keys, and keys of the packaged parts, chosen or not."""
     found = (f"{group}.{field.name}" for group, schemas in SCHEMAS.items() for schema in schemas.values() for field in fields(schema))
     return [*GROUPS, *(field.name for field in fields(RootConfig)), *found]
 
 
-def of_a_flag(word: str, following: str) -> str:
+def suggest_for_flag(word: str, following: str) -> str:
     """The end of a sentence about a flag that does not exist, such as ``--lr=1e-3``; the word that follows it may be its value."""
     key, equals, value = word.lstrip("-").partition("=")
     if not equals and not following.startswith("-") and "=" not in following:
         value = following
     key = key.replace("-", "_")
     if close := difflib.get_close_matches(word, _FLAGS, n=1, cutoff=0.75):
-        return meant(close[0])
+        return did_you_mean(close[0])
     if key in GROUPS and value:
-        return meant(f"{key}={value}") if value in options(key) else _known_option(key, value)
-    if here := known_key(key, value):
-        return meant(here if "=" in here or not value else f"{here}={value}")
+        return did_you_mean(f"{key}={value}") if value in options(key) else _known_option(key, value)
+    if here := suggest_for_key(key, value):
+        return did_you_mean(here if "=" in here or not value else f"{here}={value}")
     if key in COMMANDS or key in options("task"):
-        return of_a_word(key)
+        return suggest_for_word(key)
     if len(key) == 1:
         return "."
-    return meant(f"{known}={value or '...'}" if (known := closest(key, part_keys())) else None)
+    return did_you_mean(f"{known}={value or '...'}" if (known := closest(key, all_keys())) else None)

@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gptshake.config.layout import GROUPS, packaged_conf
 from gptshake.config.schemas import MAY_BE_NULL, RULES, WORDS
-from gptshake.config.suggestions import VALUES, list_options, meant, nearest
+from gptshake.config.suggestions import VALUES, did_you_mean, list_options, nearest
 from gptshake.data.config import DataConfig
 from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import parse_max_time, whole_sequences
@@ -26,7 +26,7 @@ from gptshake.files import expanded
 from gptshake.hardware import check_precision, logical_cores, memory_bytes
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import flat
-from gptshake.redaction import learn
+from gptshake.redaction import add_secret
 from gptshake.training.config import PASSED_ON, REPLACED, TrainerConfig
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -56,11 +56,11 @@ def check(cfg: DictConfig) -> None:
     _check_missing(cfg)
     _check_parts(cfg)
     if isinstance(url := OmegaConf.select(cfg, "callbacks.notify.url"), str):
-        learn("WEBHOOK", url)  # its path is often a secret
+        add_secret("WEBHOOK", url)  # its path is often a secret
     for key in (*RULES, *WORDS):
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        if isinstance(node, DictConfig) and name in node and (sentence := fault(key, node.get(name))):
+        if isinstance(node, DictConfig) and name in node and (sentence := invalid_value(key, node.get(name))):
             raise ConfigError(sentence)
     shape = None
     if cfg.model is not None and OmegaConf.get_type(cfg.model) is GPTConfig:
@@ -77,7 +77,7 @@ def check(cfg: DictConfig) -> None:
         _check_machine(cfg, shape)
 
 
-def fault(key: str, value: Any) -> str | None:
+def invalid_value(key: str, value: Any) -> str | None:
     """A sentence about a value that its key cannot have; None where it may, or where no rule is known."""
     if value is None and key.replace("data.documents.", "data.") in MAY_BE_NULL:
         return None
@@ -87,7 +87,7 @@ def fault(key: str, value: Any) -> str | None:
         return None if fits(value) else f"{key}={word} cannot work: {advice}."
     if value in (words := WORDS[key]):
         return None
-    near = meant(known) if (known := VALUES.get(key, {}).get(word)) else nearest(word.lower(), words)
+    near = did_you_mean(known) if (known := VALUES.get(key, {}).get(word)) else nearest(word.lower(), words)
     return f"{key}={word} is not known{near} It is one of {', '.join(words)}."
 
 
@@ -198,7 +198,6 @@ def _check_machine(cfg: DictConfig, shape: GPTConfig | None) -> None:
 
 
 def targets(cfg: DictConfig) -> dict[str, str]:
-    """Every ``_target_`` of a config, by the key of its node."""
     values = flat(OmegaConf.to_container(cfg, resolve=True))
     return {key.removesuffix("._target_"): str(value) for key, value in values.items() if key.endswith("._target_")}
 

@@ -20,7 +20,7 @@ _TARGET = re.compile(r"^\s*_target_:\s*[\"']?([\w.]+)", re.MULTILINE)
 _NO_RECORD = re.compile(r"^\s*trains:\s*false", re.MULTILINE)
 
 
-def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
+def unsafe_reason(text: str, *, resolvers: bool = False) -> str:
     """Why a stored override is more than a value or a known option; empty if it is not.
 
     Args:
@@ -59,7 +59,7 @@ def more_than_a_value(text: str, *, resolvers: bool = False) -> str:
     return ""
 
 
-def names_place(text: str) -> bool:
+def sets_output_path(text: str) -> bool:
     """Whether an override says where a run writes."""
     override = parse_overrides([text])[0]
     return any(path.startswith(_PLACES) for path, _ in _leaves(override.key_or_group, override.value()))

@@ -57,16 +57,11 @@ class BatchFinder:
         seconds: float = float("inf"),
         report: Callable[[Tried], None] = lambda row: None,
     ) -> None:
-        """Try sizes until ``next_size`` knows enough (``saturates`` and ``most`` are its own), or for so many seconds.
-
-        Raises:
-            ConfigError: not even one sequence fits.
-            GptshakeError: a step that failed for another reason than memory.
-        """
+        """Try sizes until ``next_size`` knows enough (``saturates`` and ``most`` are its own), or for so many seconds."""
         cfg, budget, until = self.cfg, self.budget, time.monotonic() + seconds
         while (size := next_size(self.tried, per_device(budget), most=most, saturates=saturates)) is not None:
             one = replace(budget, micro_batch_size=size, accumulation=1)
-            outcome = in_child(_speed_within, (self.store, cfg, one, self.limit), cfg.trainer.threads, seconds=until - time.monotonic())
+            outcome = run_in_child(_speed_within, (self.store, cfg, one, self.limit), cfg.trainer.threads, seconds=until - time.monotonic())
             if outcome.status == "timeout":
                 return
             if outcome.status not in ("ok", "killed"):
@@ -159,5 +154,4 @@ def memory_limit(device: str) -> int:
 
 
 def per_device(budget: Budget) -> int:
-    """Sequences of a step on one device."""
     return budget.accumulation * budget.micro_batch_size

@@ -30,7 +30,7 @@ from gptshake.signals import SIGNALS
 _PRELOAD = ("gptshake.training.probe", "gptshake.training.trainer", "gptshake.training.callbacks.checkpoint", "gptshake.data.module")
 
 
-def in_child(work: Callable[[Any], Any], task: Any, threads: int, *, seconds: float = float("inf"), quiet: bool = True) -> Outcome:
+def run_in_child(work: Callable[[Any], Any], task: Any, threads: int, *, seconds: float = float("inf"), quiet: bool = True) -> Outcome:
     """How ``work``, a function of a module, ended in a child process; a signal ends both."""
     with tempfile.TemporaryDirectory(prefix="gptshake-", ignore_cleanup_errors=True) as folder, SIGNALS.deferred():
         runner = ChildRunner(work, _PRELOAD)
@@ -44,7 +44,7 @@ def speed_in_child(store: TokenStore, cfg: DictConfig, budget: Budget) -> Speed:
     """The speed of a resolved config, measured in a child."""
     if not step_fits(cfg, store, budget):
         raise ConfigError("The speed is not measured, because the trial step would not fit into memory: task=plan shows what would.")
-    outcome = in_child(_speed_as_dict, (store, cfg, budget), cfg.trainer.threads)
+    outcome = run_in_child(_speed_as_dict, (store, cfg, budget), cfg.trainer.threads)
     if outcome.status != "ok":
         raise GptshakeError(
             f"The speed could not be measured: the trial step {outcome.reason}. If memory ran out, try a smaller "

@@ -80,8 +80,6 @@ def initial_weights(cfg: DictConfig, tokenizer: Tokenizer, record: Mapping[str, 
     Args:
         tokenizer: of the new run.
         record: run.json, of a run that is resumed before its first checkpoint; else empty.
-    Raises:
-        GptshakeError: they are damaged, cannot be had, belong to another tokenizer or are not those of the record.
     """
     from gptshake.training.checkpoint import best_checkpoint, load_tensors, load_weights
 

@@ -36,12 +36,7 @@ DATA_MODULE = ("train_dataloader", "val_dataloader", "sample_block")  # what ``d
 
 
 def make(node: DictConfig, **objects: Any) -> Any:
-    """Instantiate a config node; our own errors come out as they were raised, not in Hydra's wrapping.
-
-    Raises:
-        ConfigError: what the node names as its target cannot be imported.
-        GptshakeError: it cannot be built.
-    """
+    """Instantiate a config node; our own errors come out as they were raised, not in Hydra's wrapping."""
     try:
         return instantiate(node, **objects)
     except InstantiationException as error:
@@ -153,7 +148,6 @@ def set_torch(cfg: DictConfig) -> None:
 
 
 def device_of(cfg: DictConfig) -> str:
-    """torch's name of ``trainer.accelerator``, once it is resolved."""
     return {"gpu": "cuda"}.get(cfg.trainer.accelerator, str(cfg.trainer.accelerator))
 
 
@@ -188,7 +182,6 @@ def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: distr
 
 
 def data_arguments(cfg: DictConfig, store: TokenStore, budget: Budget, group: distributed.Ranks = distributed.ALONE) -> dict[str, Any]:
-    """What the target of ``data=`` is called with."""
     shard = {"rank": group.rank, "world_size": group.size} if group.size > 1 else {}  # a data module of a user's own may not have it
     return {
         "store": store,
@@ -248,7 +241,6 @@ def tokenizer_of(path: Path, recompose: Callable[[], DictConfig]) -> Tokenizer:
 
 
 def chosen_run(cfg: DictConfig) -> Path:
-    """The directory of the run that ``task.run`` names."""
     if not cfg.task.run:
         raise ConfigError("Choose a run: task.run=<name, id or path>.")
     if str(cfg.task.run).startswith(HF):
@@ -261,6 +253,5 @@ def chosen_run(cfg: DictConfig) -> Path:
 
 
 def chosen_runs(cfg: DictConfig) -> list[Path | str]:
-    """The same of one run or a list; a model in GPT-2's layout stays what it is called (``hf:``)."""
     names = [str(name) for name in (cfg.task.run if isinstance(cfg.task.run, ListConfig) else [cfg.task.run or ""])]
     return [name if name.startswith(HF) else find_run(name, run_roots(cfg.paths)) for name in names if name] or [chosen_run(cfg)]

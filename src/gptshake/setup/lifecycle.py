@@ -42,7 +42,6 @@ RESOLVED += [f"trainer.{key}" for key in ("accelerator", "devices", "precision",
 
 
 def trackers_of(cfg: DictConfig) -> list[Tracker]:
-    """What ``logger=`` names, one tracker or several."""
     logger: Any = cfg.logger or {}
     return [as_tracker(make(node)) for node in ([logger] if "_target_" in logger else logger.values())]
 

@@ -37,7 +37,7 @@ def run_range_tests(cfg: DictConfig, store: TokenStore, budget: Budget) -> dict[
         ``quick_rates`` and ``quick``, the losses of the first ramp; ``rates`` and ``losses``, a list for each repeat. A ramp that
         diverged has fewer losses than rates, and its last loss is the divergence.
     """
-    outcome = in_child(_range_tests, (cfg, store, budget), cfg.trainer.threads, quiet=False)
+    outcome = run_in_child(_range_tests, (cfg, store, budget), cfg.trainer.threads, quiet=False)
     if outcome.status == "killed":
         raise TrainingError(f"The range test was {outcome.reason}: try a smaller data.micro_batch_size, model or model.block_size.")
     if outcome.status != "ok":

@@ -93,7 +93,6 @@ def open_store_of(context: Context) -> TokenStore:
 
 
 def plan_of(context: Context) -> Budget:
-    """The plan of a run, which is written into its config."""
     return resolve(context.config, context.store)
 
 
@@ -114,7 +113,7 @@ def _saved_tokenizer(cfg: DictConfig) -> Path:
         raise ConfigError(f"tokenizer.path={wanted} is not a file, a folder or a run. {error}") from error
 
 
-def resolved_starts(cfg: DictConfig) -> dict[str, str]:
+def resolved_initial_paths(cfg: DictConfig) -> dict[str, str]:
     """The tokenizer and the weights that a run starts from, as absolute paths (a model of the hub with its commit): dotted key -> value."""
     found = {}
     if cfg.tokenizer.get("path") is not None:
@@ -136,8 +135,6 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
         cfg: changed in place.
         measure: measures the speed, for ``trainer.hours``.
         gpu: a device that is not here, to be planned for.
-    Raises:
-        ConfigError: a batch, a length or a device that cannot be had.
     """
     trainer, data, model = cfg.trainer, cfg.data, costs.model_costs(cfg, store.tokenizer.vocab_size)
     _resolve_device(cfg, gpu)
@@ -205,11 +202,7 @@ def _resolve_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
 
 
 def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
-    """How many devices share a step.
-
-    Raises:
-        ConfigError: more than there are, or than the trainer can use.
-    """
+    """How many devices share a step."""
     wanted, strategy = cfg.trainer.devices, cfg.trainer.get("strategy")
     launched, available = distributed.launched(), hardware.device_count(device)
     if strategy is None and wanted not in (1, AUTO):

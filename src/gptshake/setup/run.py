@@ -61,11 +61,7 @@ _TRAINER, _CALLBACK = ("fit",), ("on_train_batch_end", "state_dict")  # what eac
 
 
 def _check_parts(context: Context) -> None:
-    """Refuse what does not fit on this machine and parts that cannot be made, before there is a run directory.
-
-    Raises:
-        ConfigError: with the key.
-    """
+    """Refuse what does not fit on this machine and parts that cannot be made, before there is a run directory."""
     cfg, store, budget = context.config, context.store, context.plan
     check_run_capacity(cfg, store, budget, context.spec.path)
     check_importable(cfg)
@@ -267,7 +263,6 @@ def _chosen_callbacks(cfg: DictConfig) -> list[DictConfig]:
 
 
 def _lightning(options: DictConfig) -> dict[str, Any]:
-    """The keys of ``trainer=`` that its builder takes."""
     return {str(key): value for key, value in options.items() if key not in OURS}
 
 

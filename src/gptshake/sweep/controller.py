@@ -81,11 +81,7 @@ class Controller:
         self._round = 0
 
     def run(self) -> None:
-        """Run until the search is over, a limit is reached or a signal comes; whatever ends it, study.json says that it has ended.
-
-        Raises:
-            Stop: a signal came; running trials are checkpointed and go on with the same command.
-        """
+        """Run until the search is over, a limit is reached or a signal comes; whatever ends it, study.json says that it has ended."""
         if self.limits.timeout is not None:
             self.study.deadline = self.study.now() + self.limits.timeout
         try:

@@ -12,7 +12,7 @@ from gptshake.errors import ConfigError, first_line
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED
 from gptshake.sweep.protocols import App, Prepared
-from gptshake.sweep.search import LineSearch, Search, spread
+from gptshake.sweep.search import LineSearch, Search, value_at
 from gptshake.sweep.space import Axis, Params
 
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "QMCSampler": "scipy"}  # Optuna imports them only when a trial is wanted
@@ -21,11 +21,7 @@ TIMES = ("hours", "timeout", "trial_timeout")
 
 
 def check(options: SweeperConfig) -> None:
-    """Refuse options that cannot work.
-
-    Raises:
-        ConfigError: the first of them.
-    """
+    """Refuse options that cannot work."""
     if options.direction not in ("minimize", "maximize"):
         raise ConfigError(f"hydra.sweeper.direction={options.direction} is not known: it is minimize or maximize.")
     for key, least in LEAST.items():
@@ -45,11 +41,7 @@ def check(options: SweeperConfig) -> None:
 
 
 def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
-    """Points that the user wants to be tried first, completed by what the config declares.
-
-    Raises:
-        ConfigError: a key that is not swept, or one that is left out and has no configured value.
-    """
+    """Points that the user wants to be tried first, completed by what the config declares."""
     points = []
     known = {axis.key: axis for axis in axes}
     for wanted in options.enqueue:
@@ -114,17 +106,13 @@ def sequence_of(options: SweeperConfig, axes: list[Axis]) -> Callable[[int], Par
         engine = (qmc.Halton if sampler._qmc_type == "halton" else qmc.Sobol)(len(axes), scramble=sampler._scramble, seed=sampler._seed)
         if number:
             engine.fast_forward(number)
-        return {axis.key: spread(axis, float(fraction)) for axis, fraction in zip(axes, engine.random(1)[0], strict=True)}
+        return {axis.key: value_at(axis, float(fraction)) for axis, fraction in zip(axes, engine.random(1)[0], strict=True)}
 
     return point
 
 
 def number_of_trials(options: SweeperConfig, prepared: Prepared, slots: int) -> int | None:
-    """Trials to finish; None if the search shall decide.
-
-    Raises:
-        ConfigError: ``hours`` beside ``n_trials``, or where nobody knows how long a run takes.
-    """
+    """Trials to finish; None if the search shall decide."""
     if options.hours is None:
         return options.n_trials
     if options.n_trials is not None:

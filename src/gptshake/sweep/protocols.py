@@ -29,7 +29,7 @@ class Prepared:
     disk: int | None = None  # bytes of the weights that a kept run leaves, and that a running one needs
 
 
-def joined(parts: Sequence[Prepared]) -> Prepared:
+def merge_prepared(parts: Sequence[Prepared]) -> Prepared:
     """What a study over several options is prepared for: what all have in common, the mean time, the most memory and disk."""
     first = parts[0]
 
@@ -61,7 +61,6 @@ class Host:
     dirty: bool = True  # whether a study may go on with another version of the code
 
     def version(self) -> dict[str, Any]:
-        """Of the code."""
         return {}
 
     def modules(self) -> Sequence[str]:

@@ -29,7 +29,6 @@ class Patient(BasePruner):
         self.patience, self.after, self.n_startup_trials = patience, after, n_startup_trials
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the trial's last report is reason to give it up."""
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         reports = sorted((tokens, sign * value) for tokens, value in trial.intermediate_values.items())
         if not reports:

@@ -58,7 +58,6 @@ class TrialRow:
 
     @property
     def measures_noise(self) -> bool:
-        """Whether its runs are second seeds of a trial, no confirmation."""
         return any(run.path.startswith(NOISE_FOLDER) for run in self.runs)
 
 
@@ -101,11 +100,7 @@ class Header:
 
 
 def refuse_differences(folder: Path, stored: dict[str, Any], header: Header, *, code: bool) -> None:
-    """Compare a stored study with what a command means.
-
-    Raises:
-        RecordError: it is about something else, or began with other ``code``; with the differences.
-    """
+    """Compare a stored study with what a command means."""
     old = redacted(Header(**{key: stored[key] for key in Header.__dataclass_fields__ if key in stored}).identity())
     lines = [
         f"  {kind}{key}: was {_shown(old[kind].get(key))}, would be {_shown(now.get(key))}"

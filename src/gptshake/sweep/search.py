@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from gptshake.estimate.lr_fit import Parabola, fit, on_a_cliff
-from gptshake.sweep.space import Axis, Params, Point, Value, readable
-from gptshake.sweep.surrogate import SurrogateSearch, is_over, is_rate_and_batch
+from gptshake.sweep.space import Axis, Params, Point, Value, three_digits
+from gptshake.sweep.surrogate import SurrogateSearch, is_finished, is_rate_and_batch
 
 MOST = 20  # points of a search along one axis
 ENOUGH = 8  # points from which on a search that was given no number of them only goes outwards
@@ -100,7 +100,7 @@ class LineSearch:
         return min(MOSTLY + guesses // 2, most, MOST), min(most, MOST)
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        if is_over(points, self._n_trials, MOST):
+        if is_finished(points, self._n_trials, MOST):
             return None
         at = [(self._x(float(point.params[self._axis.key])), point) for point in points]
         failed = [x for x, point in at if point.state == "failed"]
@@ -168,7 +168,7 @@ class LineSearch:
         start = self._axis.declared
         if isinstance(start, (int, float)) and low <= start <= high and abs(x - self._start) < 1e-9:
             return start
-        return readable(self._axis, 2.0 ** (STEP_BITS * x) if self._axis.log else low + x / STEPS * (high - low))
+        return three_digits(self._axis, 2.0 ** (STEP_BITS * x) if self._axis.log else low + x / STEPS * (high - low))
 
 
 def _expected_bowl(known: list[tuple[float, float]]) -> Parabola:
@@ -219,7 +219,7 @@ class SampledSearch(Search):
             if axis.log and not axis.powers and isinstance(start, (int, float)):  # the part of the axis that lies around it
                 low, high = axis.bounds
                 axis = replace(axis, low=max(low, start / AROUND), high=min(high, start * AROUND))
-            point[axis.key] = spread(axis, (shift + number * alpha) % 1 if number else 0.5)
+            point[axis.key] = value_at(axis, (shift + number * alpha) % 1 if number else 0.5)
         return point
 
 
@@ -319,9 +319,9 @@ def _configured(axis: Axis) -> Value | None:
     return min(axis.finite or [], key=lambda power: abs(math.log2(float(power) / declared))) if axis.powers else declared
 
 
-def spread(axis: Axis, fraction: float) -> Value:
+def value_at(axis: Axis, fraction: float) -> Value:
     """The value at a fraction from 0 to 1 of an axis."""
     if (values := axis.finite) is not None:
         return values[min(int(fraction * len(values)), len(values) - 1)]
     low, high = axis.bounds
-    return readable(axis, low * (high / low) ** fraction if axis.log else low + fraction * (high - low))
+    return three_digits(axis, low * (high / low) ** fraction if axis.log else low + fraction * (high - low))

@@ -36,7 +36,7 @@ from gptshake.sweep.options import (
     sequence_of,
     typed_options,
 )
-from gptshake.sweep.protocols import App, Executor, Prepared, joined
+from gptshake.sweep.protocols import App, Executor, Prepared, merge_prepared
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, Header
 from gptshake.sweep.search import SECONDS, SampledSearch, search_for
@@ -57,11 +57,6 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
         overrides: of the task, parsed, swept and fixed.
         show: is given the study's rows now and then.
         end: is given the study's folder when there is something to report, however the study ended.
-    Returns:
-        The study, at its end.
-    Raises:
-        GptshakeError: what is wrong, or what failed.
-        Stop: a signal came.
     """
     check(options)
     executor: Executor = options.executor if options.executor is not None else LocalSlots()
@@ -135,9 +130,6 @@ class Session:
         """Let the host find out what it can, in a child, for every combination of swept options that change what a run costs.
 
         The length and the ranges that a study began with are not found out anew, and its search starts where it did, unless a start is typed.
-
-        Raises:
-            GptshakeError: what it found wrong.
         """
         if self.app.ours:
             costly = [axis for axis in self.axes if axis.choices and self.app.host.changes_cost(axis.key)]
@@ -149,7 +141,7 @@ class Session:
             for point, part in self.parts.items():
                 ranges = {key: axes.get(key, text) for key, text in part.ranges.items()}
                 self.parts[point] = replace(part, tokens=stored["tokens"] or part.tokens, ranges=ranges)
-        self.prepared = joined(list(self.parts.values()))
+        self.prepared = merge_prepared(list(self.parts.values()))
         self.axes = self._axes()
         if stored:
             typed = {key_of(text) for text in self.fixed}
@@ -223,7 +215,6 @@ class Session:
         return Controller(study, proposals, self.executor, limits, show)
 
     def overrides(self, params: Params) -> list[str]:
-        """Of a point's trial."""
         changes, point = list(self.options.ablate), params
         if changes:
             table = {BASE: [], TOGETHER: changes} | {change: [change] for change in changes}
@@ -273,12 +264,7 @@ class Session:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Hold the study's folder; one in which no study began is removed again.
-
-    Raises:
-        RecordError: another controller is at work in it, or it holds something else than a study.
-        GptshakeError: what the disk or a sampler raises, as a sentence that says how to go on.
-    """
+    """Hold the study's folder; one in which no study began is removed again."""
     lock = None
     try:
         found = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()

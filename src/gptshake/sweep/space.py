@@ -62,7 +62,6 @@ class Axis:
         return f"{self.key}={value!r}" if isinstance(value, float) else f"{self.key}={value}"
 
     def plain(self) -> dict[str, Any]:
-        """As a row of study.json."""
         return asdict(self) | {"choices": list(self.choices)}
 
 
@@ -81,7 +80,7 @@ class Point:
         return self.value if self.state == "ok" and self.value is not None else inf
 
 
-def readable(axis: Axis, exact: Value) -> Value:
+def three_digits(axis: Axis, exact: Value) -> Value:
     """A value in three digits, which are enough for people and for losses; values of lists stay as they are.
 
     On a linear axis at least three digits of the range: from 1000 to 1010 it has a value every 0.01.
@@ -106,8 +105,6 @@ def axis_of(override: Override, ranges: Mapping[str, str], configured: Callable[
         override: a list, a range or an interval.
         ranges: key -> configured range.
         configured: key -> (value that the config has without the sweep, whether the key holds integers).
-    Raises:
-        ConfigError: a key without a configured range, a range that holds no value or one, or an unknown tag.
     """
     if is_configured_range(override):
         override = _configured_range(override, ranges)
@@ -161,11 +158,7 @@ def _check_tags(override: Override, swept: Any) -> None:
 
 
 def texts_of(override: Override) -> list[str]:
-    """The values of a list or a range as the shell would give them, at least one.
-
-    Raises:
-        ConfigError: a range that holds no value, or too many.
-    """
+    """The values of a list or a range as the shell would give them, at least one."""
     swept, typed = override.value(), f"{override.get_key_element()}={override.get_value_string()}"
     _check_tags(override, swept)
     if isinstance(swept, RangeSweep):
@@ -199,5 +192,4 @@ def _choices(override: Override) -> tuple[Value, ...]:
 
 
 def overrides_of(axes: Sequence[Axis], params: Params) -> list[str]:
-    """One point as overrides, in the order of the axes."""
     return [axis.override(params[axis.key]) for axis in axes if axis.key in params]

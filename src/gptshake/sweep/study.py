@@ -29,7 +29,7 @@ from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences
 from gptshake.sweep.search import second_seeds, start_of
-from gptshake.sweep.space import Axis, Params, Point, Value, readable
+from gptshake.sweep.space import Axis, Params, Point, Value, three_digits
 
 JOURNAL = "journal.log"
 BESIDE = 2.1  # log2 of a factor of 4, and of its rounding
@@ -44,8 +44,6 @@ class Study:
         pruner: Optuna's; samplers come with ``ask``.
         may_differ: whether the study may go on with another version of the code.
         shared: what every run is given besides its own point.
-    Raises:
-        RecordError: the folder holds a study about something else, or of other code, with the differences; or one without its journal.
     """
 
     def __init__(
@@ -129,7 +127,7 @@ class Study:
         trial_id, point = self._id(number), dict[str, Value]()
         chosen = self._storage.get_trial(trial_id).params
         for axis in self.axes:  # in as many digits as a person would type; the journal keeps these, too
-            point[axis.key] = readable(axis, decode(axis, chosen[_name_of(axis)]))
+            point[axis.key] = three_digits(axis, decode(axis, chosen[_name_of(axis)]))
             found = _distribution(axis)
             self._storage.set_trial_param(trial_id, _name_of(axis), found.to_internal_repr(encode(axis, point[axis.key])), found)
         return number, point
@@ -200,7 +198,6 @@ class Study:
         }
 
     def ranking(self) -> list[TrialRow]:
-        """Finished trials, the best first."""
         finished = [trial for trial in self.trials.values() if trial.state == "ok" and trial.value is not None]
         return sorted(finished, key=lambda trial: self.sign * (trial.value or 0.0))
 
@@ -247,9 +244,6 @@ def _open_storage(folder: Path, *, started: bool) -> BaseStorage:
     """The journal file in the study's folder.
 
     What a killed controller left is mended first: a lock that would stall us for 30 s, a torn last line that would spoil the next one.
-
-    Raises:
-        RecordError: the study has begun, and its journal is not there.
     """
     path = folder / JOURNAL
     if started and not path.exists():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gptshake.sweep.space import Axis, Params, Point, Value, readable
+from gptshake.sweep.space import Axis, Params, Point, Value, three_digits
 
 Floats = NDArray[np.float64]
 Position = tuple[float, float]  # log2 of rate and of batch, from the start
@@ -46,7 +46,6 @@ class Surface:
     parts: Sequence[tuple[float, float, Floats, Floats]]  # likelihood, c, weights and their covariance
 
     def __call__(self, positions: Sequence[Position]) -> tuple[Floats, Floats]:
-        """Mean and standard deviation at each position."""
         first = second = np.zeros(len(positions))
         for likelihood, c, weights, covariance in self.parts:
             rows = _features(positions, self.centre, c)
@@ -116,11 +115,10 @@ class SurrogateSearch:
         self._middle = min(range(len(self._batches)), key=lambda n: abs(math.log2(self._batches[n] / declared)))
 
     def expected(self) -> tuple[int, int]:
-        """How many points it takes if it ends by itself: mostly, and at most."""
         return min(MOSTLY + self._slots // 2, MOST), MOST
 
     def propose(self, points: Sequence[Point]) -> Params | None:
-        if is_over(points, self._n_trials, MOST):
+        if is_finished(points, self._n_trials, MOST):
             return None
         design = self._design()
         done, open_round = list(points), list[Point]()
@@ -195,7 +193,7 @@ class SurrogateSearch:
 
     def _params(self, position: Position) -> Params:
         batch = min(self._batches, key=lambda value: abs(math.log2(value / self._batches[self._middle]) - position[1]))
-        rate = self._start if position[0] == 0 else readable(self._rate, self._start * 2.0 ** position[0])
+        rate = self._start if position[0] == 0 else three_digits(self._rate, self._start * 2.0 ** position[0])
         return {self._rate.key: rate, self._batch.key: batch}
 
 
@@ -276,6 +274,6 @@ def _number(value: Value | None) -> float | None:
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
-def is_over(points: Sequence[Point], n_trials: int | None, most: int) -> bool:
+def is_finished(points: Sequence[Point], n_trials: int | None, most: int) -> bool:
     """Whether there are as many points as were asked for, or where nobody asked, as many as a search may take."""
     return len(points) >= most if n_trials is None else sum(point.state != "failed" for point in points) >= n_trials

@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gptshake.config.overrides import refuse_another_config, repeated, stored_config
-from gptshake.config.values import more_than_a_value
+from gptshake.config.values import unsafe_reason
 from gptshake.console import aligned, one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
@@ -102,7 +102,7 @@ def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
         ),
         "files beside it (untracked/)": sorted({*untracked_files(original), *(git.get("untracked") or {})}),
         f"your own files in {environment.get('cwd')}": list(info.get("local_conf") or {}),
-        "overrides": [text for text in info.get("overrides") or () if more_than_a_value(str(text))],
+        "overrides": [text for text in info.get("overrides") or () if unsafe_reason(str(text))],
     }
     lines = "\n".join(f"  {what}: {one_line(', '.join(map(str, names)))}" for what, names in found.items() if names)
     if not trust:

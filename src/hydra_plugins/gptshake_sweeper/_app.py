@@ -51,11 +51,7 @@ class HydraApp:
         self.program = "gptshake" if self.ours else sys.argv[0]
 
     def sweep(self, options: SweeperConfig, arguments: list[str]) -> list[list[JobReturn]]:
-        """Run the study, and report what came out, however it ended.
-
-        Raises:
-            GptshakeError: what is wrong, or which trials failed; for another app as Hydra's own kind.
-        """
+        """Run the study, and report what came out, however it ended."""
         if added := [str(key) for key in self.config if str(key).startswith("hydra/sweeper/")]:
             raise CompactHydraException(
                 f"+{added[0]}={self.config[added[0]]} adds a key that nobody reads, as gptshake brings no such options to another app: set the "

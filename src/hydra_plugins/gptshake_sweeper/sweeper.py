@@ -22,7 +22,6 @@ class GptshakeSweeper(Sweeper):
         self.options = SweeperConfig(**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before ``sweep``."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
