@@ -356,6 +356,7 @@ def _changed(config: DictConfig) -> list[str]:
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """What was changed in a config, as overrides."""
     found = list[str]()
     for key in {**before, **now}:
         name, old, new = f"{prefix}{key}", before.get(key), now.get(key)

@@ -17,6 +17,16 @@ def closest(word: str, names: Iterable[str], most: int = 1) -> str:
     return " or ".join(near)
 
 
+def did_you_mean(text: str | None) -> str:
+    """The end of a sentence: ``"; did you mean X?"``, or a full stop where there is nothing to propose."""
+    return f"; did you mean {text}?" if text else "."
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The same with the closest of the names."""
+    return did_you_mean(closest(word, names))
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without a full stop; the name of its class if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

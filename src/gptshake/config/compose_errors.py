@@ -21,8 +21,8 @@ from gptshake.config.arguments import NONE_BY_DEFAULT
 from gptshake.config.compose import compose
 from gptshake.config.layout import GROUPS, is_option, local_files
 from gptshake.config.schemas import SCHEMAS
-from gptshake.config.suggestions import all_keys, did_you_mean, list_options, nearest, no_such_option, suggest_for_key, suggest_for_word
-from gptshake.errors import ConfigError, first_line
+from gptshake.config.suggestions import all_keys, list_options, no_such_option, suggest_for_key, suggest_for_word
+from gptshake.errors import ConfigError, did_you_mean, first_line, nearest
 from gptshake.keys import key_of
 from gptshake.record.index import flat
 from gptshake.sweep.config import SweeperConfig

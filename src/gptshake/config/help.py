@@ -15,9 +15,9 @@ import yaml
 from gptshake import __version__
 from gptshake.config.layout import GROUPS, option_files, options
 from gptshake.config.schemas import SCHEMAS
-from gptshake.config.suggestions import nearest, no_such_option
+from gptshake.config.suggestions import no_such_option
 from gptshake.console import Console
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, nearest
 from gptshake.keys import key_of
 
 WIDEST = 140  # columns; longer lines are hard to read

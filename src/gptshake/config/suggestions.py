@@ -1,13 +1,12 @@
 """What users of nanoGPT, Hugging Face, Lightning, Hydra and Optuna type, and what it is called here; for the rest the nearest name."""
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
 from gptshake.config.layout import GROUPS, options
 from gptshake.config.schemas import SCHEMAS, RootConfig
-from gptshake.errors import closest
+from gptshake.errors import closest, did_you_mean, nearest
 
 _CALLED = {  # key or group here: what other programs call it
     **{"optimizer.lr": "learning_rate max_lr peak_lr lr", "optimizer.weight_decay": "wd decay", "optimizer.beta1": "adam_beta1"},
@@ -83,16 +82,6 @@ COMMANDS = {
 }
 _OF_A_TASK = {"prompt": "sample", "n_tokens": "sample", "temperature": "sample", "top_k": "sample", "top_p": "sample", "filter": "runs"}
 _FLAGS = ("--dirty", "--help", "--version", "--cfg", "--multirun", "--config-dir")
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """The end of a sentence: ``"; did you mean X?"`` if one of the names is close to the word, else a full stop."""
-    return did_you_mean(closest(word, names))
-
-
-def did_you_mean(text: str | None) -> str:
-    """``"; did you mean X?"``, or a full stop where there is nothing to propose."""
-    return f"; did you mean {text}?" if text else "."
 
 
 def list_options(group: str) -> str:

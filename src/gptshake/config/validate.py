@@ -17,9 +17,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from gptshake.config.layout import GROUPS, packaged_conf
 from gptshake.config.schemas import MAY_BE_NULL, RULES, WORDS
-from gptshake.config.suggestions import VALUES, did_you_mean, list_options, nearest
+from gptshake.config.suggestions import VALUES, list_options
 from gptshake.data.config import DataConfig
-from gptshake.errors import ConfigError, first_line
+from gptshake.errors import ConfigError, did_you_mean, first_line, nearest
 from gptshake.estimate.budget import parse_max_time, whole_sequences
 from gptshake.estimate.formatting import parse_bytes, short_bytes
 from gptshake.files import expanded
@@ -73,8 +73,20 @@ def check(cfg: DictConfig) -> None:
     if cfg.trainer is not None and cfg.trainer.get("_target_") == TrainerConfig._target_:
         _check_passed_on(cfg.trainer)
     _check_combinations(cfg)
-    if trains(cfg):
-        _check_machine(cfg, shape)
+    if not trains(cfg):
+        return
+    # This machine: weights that do not fit into its memory, more threads or processes than its cores can serve are mistyped numbers.
+    most = MOST_PER_CORE * logical_cores()
+    slots = ("hydra.sweeper.executor.threads", "hydra.sweeper.executor.slots") if sweeps_here(cfg) else ()
+    for key in ("data.workers", "trainer.threads", "trainer.devices", *slots):
+        wanted = OmegaConf.select(cfg, key)
+        if isinstance(wanted, int) and wanted > most:
+            raise ConfigError(f"{key}={wanted} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")
+    if shape and (weights := 4 * shape.num_params()) > (there := memory_bytes()):
+        raise ConfigError(
+            f"The weights of this model alone take {short_bytes(weights)} and this machine has {short_bytes(there)} of memory: "
+            "choose a smaller model, or see what it needs with task=plan."
+        )
 
 
 def invalid_value(key: str, value: Any) -> str | None:
@@ -180,21 +192,6 @@ def _check_combinations(cfg: DictConfig) -> None:
 def sweeps_here(cfg: DictConfig) -> bool:
     """Whether the trials of a sweep run on this machine."""
     return str(OmegaConf.select(cfg, "hydra.sweeper.executor._target_")) in ("None", "gptshake.sweep.executor.local.LocalSlots")
-
-
-def _check_machine(cfg: DictConfig, shape: GPTConfig | None) -> None:
-    """Refuse weights that do not fit into main memory, and more threads or processes than the cores can serve: a mistyped number."""
-    most = MOST_PER_CORE * logical_cores()
-    slots = ("hydra.sweeper.executor.threads", "hydra.sweeper.executor.slots") if sweeps_here(cfg) else ()
-    for key in ("data.workers", "trainer.threads", "trainer.devices", *slots):
-        wanted = OmegaConf.select(cfg, key)
-        if isinstance(wanted, int) and wanted > most:
-            raise ConfigError(f"{key}={wanted} is more than this machine can serve with {logical_cores()} cores: at most {most} work.")
-    if shape and (weights := 4 * shape.num_params()) > (there := memory_bytes()):
-        raise ConfigError(
-            f"The weights of this model alone take {short_bytes(weights)} and this machine has {short_bytes(there)} of memory: "
-            "choose a smaller model, or see what it needs with task=plan."
-        )
 
 
 def targets(cfg: DictConfig) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from gptshake.errors import ConfigError, closest
+from gptshake.errors import ConfigError, nearest
 from gptshake.hardware import KNOWN_GPUS
 
 
@@ -101,15 +101,11 @@ def check(job: Job) -> None:
     """
     word = job.cloud.partition("/")[0]
     if word not in CLOUDS:
-        near = closest(word.lower(), CLOUDS)
-        raise ConfigError(f"task.cloud={word} is not known{f'; did you mean {near}?' if near else '.'} It is one of {', '.join(CLOUDS)}.")
+        raise ConfigError(f"task.cloud={word} is not known{nearest(word.lower(), CLOUDS)} It is one of {', '.join(CLOUDS)}.")
     if job.gpu not in GPUS:
-        old = job.gpu in ("p100", "v100")
-        near = closest(re.sub(r"[\W_]|nvidia|geforce|tesla", "", job.gpu.lower()), GPUS)
-        why = f"is too old for the CUDA {CUDA} of the pinned torch" if old else "is not known"
-        raise ConfigError(
-            f"task.gpu={job.gpu} {why}{f'; did you mean {near}?' if near and not old else '.'} It is one of {', '.join(GPUS)}."
-        )
+        near = nearest(re.sub(r"[\W_]|nvidia|geforce|tesla", "", job.gpu.lower()), GPUS)
+        why = f"is too old for the CUDA {CUDA} of the pinned torch." if job.gpu in ("p100", "v100") else f"is not known{near}"
+        raise ConfigError(f"task.gpu={job.gpu} {why} It is one of {', '.join(GPUS)}.")
     if not job.command:
         raise ConfigError("There is nothing to run: give model= and data=.")
     if job.spot and not job.can.spot:

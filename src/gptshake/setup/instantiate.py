@@ -6,7 +6,7 @@ From the record of an earlier run only values are taken.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,8 +209,18 @@ def trained(path: Path, recompose: Callable[[], DictConfig], folder: Path | None
 
     stored, tokenizer = read_entry(path).config, tokenizer_of(path, recompose)
     folder = folder or best_checkpoint(path)[0]
-    if stored.get("model._target_") == GPTConfig._target_:
-        model = GPT(**_stored_shape(path, stored, tokenizer.vocab_size, weights_bytes(folder)), vocab_size=tokenizer.vocab_size)
+    if stored.get("model._target_") == GPTConfig._target_:  # values of a record, which somebody may have edited
+        shape: dict[str, Any] = {key: stored.get(f"model.{key}") for key in GPTConfig.__dataclass_fields__ if not key.startswith("_")}
+        shape["vocab_size"] = tokenizer.vocab_size
+        try:
+            config = GPTConfig(**shape)
+            check_shape(config)
+            fits = config.num_params() <= weights_bytes(folder)  # far more values than bytes would take all memory
+        except (TypeError, ConfigError) as error:
+            raise RecordError(f"{path / 'config.yaml'} holds no shape of a network: {first_line(error)}.") from error
+        if not fits:
+            raise RecordError(f"{path / 'config.yaml'} is of a larger network than the weights beside it.")
+        model = GPT(**shape)
     else:
         model = built(recompose(), tokenizer.vocab_size)
     try:
@@ -218,20 +228,6 @@ def trained(path: Path, recompose: Callable[[], DictConfig], folder: Path | None
     except RuntimeError as error:
         raise CheckpointError(f"The weights of {path.name} do not fit the network of its config.yaml.") from error
     return model, tokenizer
-
-
-def _stored_shape(path: Path, stored: Mapping[str, Any], vocab_size: int, size: int) -> dict[str, Any]:
-    """The keys of ``model=`` in a record's config, which somebody may have edited; ``size`` is that of its weights, in bytes."""
-    shape = {key: stored.get(f"model.{key}") for key in GPTConfig.__dataclass_fields__ if not key.startswith("_") and key != "vocab_size"}
-    try:
-        config = GPTConfig(**shape, vocab_size=vocab_size)  # type: ignore[arg-type]
-        check_shape(config)
-        fits = config.num_params() <= size  # far more values than bytes would take all memory
-    except (TypeError, ConfigError) as error:
-        raise RecordError(f"{path / 'config.yaml'} holds no shape of a network: {first_line(error)}.") from error
-    if not fits:
-        raise RecordError(f"{path / 'config.yaml'} is of a larger network than the weights beside it.")
-    return shape
 
 
 def tokenizer_of(path: Path, recompose: Callable[[], DictConfig]) -> Tokenizer:

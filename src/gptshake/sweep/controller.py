@@ -279,9 +279,9 @@ class Controller:
             if run.value is None and objective != NUMBER:
                 returned = outcome.value if isinstance(outcome.value, dict) else {}
                 names = sorted(key for key, value in returned.items() if isinstance(value, int | float))
-                near, listed = closest(objective, names), f" It returned {', '.join(names)}." if names else ""
-                run.state, hint = "failed", f"; did you mean {near}?" if near else "."
-                run.reason = f"returned no number {objective} (hydra.sweeper.objective){hint}{listed}"
+                listed = f" It returned {', '.join(names)}." if names else ""
+                run.state = "failed"
+                run.reason = f"returned no number {objective} (hydra.sweeper.objective){nearest(objective, names)}{listed}"
                 if all(other.value is None for row in self.study.trials.values() for other in row.runs):  # nor would any run that follows
                     raise ConfigError(f"The study ends with run {run.path}, which {run.reason}")
         elif outcome.status == "pruned":

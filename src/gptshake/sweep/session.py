@@ -84,12 +84,16 @@ class Session:
         self.options, self.app, self.executor = options, app, executor
         self.swept = [override for override in overrides if override.is_sweep_override()]
         self.fixed = [_text(override) for override in overrides if not override.is_sweep_override()]
-        self.parts: dict[tuple[tuple[str, Value], ...], Prepared] = {
-            (): Prepared()
-        }  # by (group, option) of swept groups that change the cost
-        self.prepared = Prepared()  # what they have in common
+        # By (group, option) of swept groups that change the cost, and what they have in common.
+        self.parts: dict[tuple[tuple[str, Value], ...], Prepared] = {(): Prepared()}
+        self.prepared = Prepared()
         self.axes = self._axes()
-        name = options.study or self._default_name()
+        name = options.study
+        if name is None and app.host.name is not None:  # the same command is the same study; another app's folder is its name
+            space = [{key: value for key, value in axis.plain().items() if key != "declared"} for axis in self.axes]
+            fixed = sorted(not_free(self._unswept(self.fixed), STUDY))
+            text = json.dumps([space, fixed, options.repeats, options.objective, options.direction])
+            name = f"{app.host.name}-s{hashlib.sha256(text.encode()).hexdigest()[:6]}"
         self.folder = app.folder / name if name else app.folder
 
     def _axes(self) -> list[Axis]:
@@ -111,15 +115,6 @@ class Session:
         if len(set(changes)) < len(changes):
             raise ConfigError("ablate= names a change twice: each is compared with the base once.")
         return [Axis(ABLATE, choices=(BASE, *changes, *([TOGETHER] if len(changes) > 1 else [])), declared=BASE)]
-
-    def _default_name(self) -> str | None:
-        """What the study is about as a name, so that the same command is the same study; None in a foreign app, whose folder is its name."""
-        if self.app.host.name is None:
-            return None
-        space = [{key: value for key, value in axis.plain().items() if key != "declared"} for axis in self.axes]
-        fixed = sorted(not_free(self._unswept(self.fixed), STUDY))
-        text = json.dumps([space, fixed, self.options.repeats, self.options.objective, self.options.direction])
-        return f"{self.app.host.name}-s{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
     def _unswept(self, texts: Sequence[str]) -> list[str]:
         """What all trials share: without overrides of a swept key, which only say where its search begins, and without the sweeper's own."""

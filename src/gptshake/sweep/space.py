@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException
 
-from gptshake.errors import ConfigError, closest
+from gptshake.errors import ConfigError, nearest
 
 Value = float | int | str
 Params = dict[str, Value]  # key of an axis -> value
@@ -112,7 +112,18 @@ def axis_of(override: Override, ranges: Mapping[str, str], configured: Callable[
     start = value if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     swept = override.value()
     if not isinstance(swept, IntervalSweep):
-        return Axis(key, choices=_choices(override), declared=start)
+        texts, values = texts_of(override), list(override.sweep_iterator())
+        if isinstance(swept, RangeSweep) and len(texts) == 1 and isinstance(swept.start, float):
+            inside = override.get_value_string().split("(", 1)[-1].rstrip(")")
+            raise ConfigError(
+                f"{key}={override.get_value_string()} steps by 1, so it is the one value {float(texts[0]):g}. For everything between write "
+                f"{key}=interval({inside}), on a log scale {key}=tag(log,interval({inside}))."
+            )
+        if any(value != value for value in values):
+            raise ConfigError(f"{key}: nan is not a valid value.")
+        numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        choices: dict[Any, None] = dict.fromkeys(values if numbers else texts)
+        return Axis(key, choices=tuple(choices), declared=start)
     _check_tags(override, swept)
     low, high = swept.start, swept.end
     if low is None or high is None or not low < high or not (isfinite(low) and isfinite(high)):
@@ -151,8 +162,7 @@ def _check_tags(override: Override, swept: Any) -> None:
     for tag in sorted(swept.tags) if isinstance(swept, Sweep) else ():
         typed = f"{override.get_key_element()}={override.get_value_string()}"
         if tag not in TAGS:
-            near = closest(tag, TAGS)
-            raise ConfigError(f"{typed}: there is no tag {tag}{f'; did you mean {near}?' if near else '.'} Tags are log and powers_of_two.")
+            raise ConfigError(f"{typed}: there is no tag {tag}{nearest(tag, TAGS)} Tags are log and powers_of_two.")
         if not isinstance(swept, IntervalSweep):
             raise ConfigError(f"{typed}: the tag {tag} is for an interval, as tag({tag},interval(8,256)); a list needs no tag.")
 
@@ -173,22 +183,6 @@ def texts_of(override: Override) -> list[str]:
             f"{typed} holds no value: a range goes up to its second number without it, as range(2,5), or down with a negative step."
         )
     return texts
-
-
-def _choices(override: Override) -> tuple[Value, ...]:
-    swept, key, texts = override.value(), override.get_key_element(), texts_of(override)
-    if isinstance(swept, RangeSweep) and len(texts) == 1 and isinstance(swept.start, float):
-        inside = override.get_value_string().split("(", 1)[-1].rstrip(")")
-        raise ConfigError(
-            f"{key}={override.get_value_string()} steps by 1, so it is the one value {float(texts[0]):g}. For everything between write "
-            f"{key}=interval({inside}), on a log scale {key}=tag(log,interval({inside}))."
-        )
-    values = list(override.sweep_iterator())
-    if any(value != value for value in values):
-        raise ConfigError(f"{key}: nan is not a valid value.")
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        return tuple(dict.fromkeys(value for value in values if isinstance(value, (int, float))))
-    return tuple(dict.fromkeys(texts))
 
 
 def overrides_of(axes: Sequence[Axis], params: Params) -> list[str]:
