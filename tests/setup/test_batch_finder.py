@@ -53,7 +53,7 @@ def search(cfg: Any, store: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     """A search whose children answer what is given here."""
 
     def search(answer: Callable[[int], Outcome], limit: int = 1 << 40) -> list[Tried]:
-        monkeypatch.setattr(fit, "in_child", lambda work, task, threads, seconds: answer(task[2].micro_batch_size))
+        monkeypatch.setattr(fit, "run_in_child", lambda work, task, threads, seconds: answer(task[2].micro_batch_size))
         finder = fit.BatchFinder(cfg, store, BUDGET, limit)
         finder.search(saturates=False, most=8)
         return finder.tried
@@ -113,7 +113,7 @@ def auto(cfg: Any, store: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cal
     """What ``auto`` means where the processor plays the GPU."""
 
     def auto(answer: Callable[[int], Outcome]) -> tuple[int, str]:
-        monkeypatch.setattr(fit, "in_child", lambda work, task, threads, seconds: answer(task[2].micro_batch_size))
+        monkeypatch.setattr(fit, "run_in_child", lambda work, task, threads, seconds: answer(task[2].micro_batch_size))
         return fit.automatic(cfg, store, BUDGET)
 
     return auto
