@@ -8,7 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from gptshake.config.overrides import lr_mismatch_note, resolve_found_lr
+from gptshake.config.overrides import lr_mismatch_note, resolve_lr_from
 from gptshake.errors import RecordError
 
 CONFIG = {"model": {"n_layer": 2}, "data": {"batch_size": 8, "documents": {"path": "a.txt", "cache": "here"}}, "optimizer": {"lr": 1e-3}}
@@ -32,7 +32,7 @@ def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("typed", ["from:x0000001", "from:name-x0000001", "'from:x0000001'", "from:runs/name-x0000001"])
 def test_a_found_rate_is_written_out_as_a_number(finder: Any, typed: str) -> None:
     finder("x0000001", find_lr={"lr": 2.1e-3})
-    overrides, origin = resolve_found_lr(["model=tiny", f"optimizer.lr={typed}", "seed=1"])
+    overrides, origin = resolve_lr_from(["model=tiny", f"optimizer.lr={typed}", "seed=1"])
     assert overrides == ["model=tiny", "optimizer.lr=0.0021", "seed=1"]
     assert origin["lr_from"]["run"] == "x0000001"
 
@@ -40,7 +40,7 @@ def test_a_found_rate_is_written_out_as_a_number(finder: Any, typed: str) -> Non
 def test_runs_are_looked_for_where_the_command_keeps_them(finder: Any, tmp_path: Path) -> None:
     finder("x0000001", find_lr={"lr": 0.5})
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    overrides, _ = resolve_found_lr(["paths.runs='elsewhere'", "optimizer.lr=from:x0000001"])
+    overrides, _ = resolve_lr_from(["paths.runs='elsewhere'", "optimizer.lr=from:x0000001"])
     assert overrides[-1] == "optimizer.lr=0.5"
 
 
@@ -86,14 +86,14 @@ def run_row(number: int, value: float) -> dict[str, Any]:
 def test_a_rate_that_is_none_is_a_sentence(finder: Any, rate: Any) -> None:
     finder("x0000001", find_lr={"lr": rate})
     with pytest.raises(RecordError, match=r"optimizer\.lr=from:x0000001: its record holds the rate .*, which is not a number above 0"):
-        resolve_found_lr(["optimizer.lr=from:x0000001"])
+        resolve_lr_from(["optimizer.lr=from:x0000001"])
 
 
 @pytest.mark.parametrize("typed", ["from:mine", "from:multirun/mine"])
 def test_a_study_gives_the_rate_of_its_best_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     monkeypatch.chdir(tmp_path)
     study(tmp_path / "multirun" / "mine")
-    overrides, origin = resolve_found_lr([f"optimizer.lr={typed}"])
+    overrides, origin = resolve_lr_from([f"optimizer.lr={typed}"])
     assert overrides == ["optimizer.lr=0.004"]
     found = origin["lr_from"]
     assert (found["run"], found["tokens"], found["warmup_tokens"]) == ("t1", 256_000, 75_776.0)
@@ -105,25 +105,25 @@ def test_a_study_without_a_rate_is_a_sentence(tmp_path: Path, monkeypatch: pytes
     study(tmp_path / "multirun" / "other", "model.n_layer")
     study(tmp_path / "multirun" / "begun", trials=[])
     with pytest.raises(RecordError, match=r"other: that study did not vary optimizer\.lr"):
-        resolve_found_lr(["optimizer.lr=from:other"])
+        resolve_lr_from(["optimizer.lr=from:other"])
     with pytest.raises(RecordError, match="begun: no trial of that study has ended yet"):
-        resolve_found_lr(["optimizer.lr=from:begun"])
+        resolve_lr_from(["optimizer.lr=from:begun"])
 
 
 @pytest.mark.parametrize("text", ["optimizer.lr=1e-3", "optimizer.lr=choice(range)", "note='from:x'", "~optimizer.lr"])
 def test_everything_else_is_left_alone(text: str) -> None:
-    assert resolve_found_lr([text]) == ([text], {})
+    assert resolve_lr_from([text]) == ([text], {})
 
 
 def test_a_run_that_found_nothing_is_a_sentence(finder: Any) -> None:
     finder("x0000001")
     finder("x0000002", find_lr={"start": 1e-3}, status="failed")
     with pytest.raises(RecordError, match=r"is not a run of task=find_lr\. Find one with: gptshake task=find_lr"):
-        resolve_found_lr(["optimizer.lr=from:x0000001"])
+        resolve_lr_from(["optimizer.lr=from:x0000001"])
     with pytest.raises(RecordError, match=r"has not found a rate \(failed\)"):
-        resolve_found_lr(["optimizer.lr=from:x0000002"])
+        resolve_lr_from(["optimizer.lr=from:x0000002"])
     with pytest.raises(RecordError, match="There is no run 'x0000003'; did you mean"):
-        resolve_found_lr(["optimizer.lr=from:x0000003"])
+        resolve_lr_from(["optimizer.lr=from:x0000003"])
 
 
 def test_a_rate_that_was_found_for_something_else_is_told(finder: Any) -> None:

@@ -293,7 +293,7 @@ def check_trial_overrides(overrides: Sequence[str], folder: Path, typed: Collect
 # --- a learning rate that was found
 
 
-def resolve_found_lr(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
+def resolve_lr_from(overrides: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The overrides with the number in the place of ``from:<run or study>``, and for the record where it is from: nothing, or ``lr_from``."""
     written, origin = [], dict[str, Any]()
     for text in overrides:

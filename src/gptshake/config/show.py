@@ -22,7 +22,7 @@ from gptshake.redaction import redact
 
 def show(arguments: Arguments) -> None:
     """Let Hydra print what was asked for; only if it cannot, look at the overrides one by one."""
-    arguments.overrides, _ = resolve_found_lr(expand_experiment_files(arguments.overrides))
+    arguments.overrides, _ = resolve_lr_from(expand_experiment_files(arguments.overrides))
     if asked(arguments):
         complete(lambda: call_hydra(arguments.argv(), lambda cfg: None))
         return
