@@ -300,7 +300,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """
     from gptshake.cli import checked_config
 
-    cfg = checked(parse(_listed(overrides)))
+    cfg = checked_config(parse(_listed(overrides)))
     OmegaConf.set_struct(cfg, None)
     cfg.hydra = {"overrides": {"task": list(overrides)}}
     OmegaConf.set_struct(cfg, True)

@@ -25,9 +25,9 @@ from gptshake import distributed, hardware
 from gptshake.config import overrides
 from gptshake.config.arguments import Arguments, quote
 from gptshake.config.compose import call_hydra, choices, single_run, snapshot, without_hydra
-from gptshake.config.compose_errors import came_from, checked_compose, parse_overrides
-from gptshake.config.layout import GROUPS, SWEPT_FILES, local, local_confs, own_files, packaged_conf
-from gptshake.config.multirun import SWEEPER, check_points, one_run, plain_options, starting_options
+from gptshake.config.compose_errors import checked_compose, parse_overrides, source_hint
+from gptshake.config.layout import GROUPS, SWEPT_FILES, local_confs, local_files, own_files, packaged_conf
+from gptshake.config.multirun import SWEEPER, check_points, expand_globs, single_run_overrides, starting_options
 from gptshake.config.validate import (
     check,
     check_groups,
@@ -63,15 +63,15 @@ def run(arguments: Arguments) -> Path | None:
     with ExitStack() as stack:
         if arguments.multirun:  # experiment files are options like others in a sweep
             os.environ[SWEPT_FILES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-experiments-"))
-            arguments.overrides = overrides.as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
-        arguments.overrides, arguments.origin = overrides.with_rates(overrides.written_out(arguments.overrides))
-        single, full, label, resumed = _checked(arguments)
+            arguments.overrides = overrides.experiment_files_as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
+        arguments.overrides, arguments.origin = overrides.resolve_lr_from(overrides.expand_experiment_files(arguments.overrides))
+        single, full, label, resumed = _compose_checked(arguments)
         gc.enable()
         cfg = without_hydra(full)
         training, writes = trains(cfg), bool(cfg.task.get("writes_command"))  # a task about the command itself, of a run or of a sweep
         code = read_code() if training or writes else Code()
-        _guard(cfg, single, code)
-        if note := overrides.other_terms(arguments.origin, cfg):
+        _require_committed(cfg, single, code)
+        if note := overrides.lr_mismatch_note(arguments.origin, cfg):
             print(note, flush=True)
         chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
         if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
@@ -103,20 +103,20 @@ def run(arguments: Arguments) -> Path | None:
         return expanded(full.paths.run_dir) if training and not arguments.multirun else None
 
 
-def checked(arguments: Arguments) -> DictConfig:
+def checked_config(arguments: Arguments) -> DictConfig:
     """The config of one run, composed and checked, but not run."""
-    arguments.overrides, arguments.origin = overrides.with_rates(overrides.written_out(arguments.overrides))
-    return without_hydra(_checked(arguments)[1])
+    arguments.overrides, arguments.origin = overrides.resolve_lr_from(overrides.expand_experiment_files(arguments.overrides))
+    return without_hydra(_compose_checked(arguments)[1])
 
 
-def _checked(arguments: Arguments) -> tuple[list[str], DictConfig, str, Path | None]:
+def _compose_checked(arguments: Arguments) -> tuple[list[str], DictConfig, str, Path | None]:
     """The overrides of one run, its config, the label of the data's source, and the run to resume."""
-    arguments.overrides = overrides.with_shape(overrides.without_latest(arguments.overrides))
+    arguments.overrides = overrides.with_pretrained_shape(overrides.resolve_latest(arguments.overrides))
     resumed = _resumed(arguments)
     if arguments.multirun:
-        arguments.overrides = plain_options(arguments.overrides)
+        arguments.overrides = expand_globs(arguments.overrides)
         arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
-    single = one_run(arguments)
+    single = single_run_overrides(arguments)
     full = checked_compose(single, with_hydra=True)
     HydraConfig.instance().set_config(full)  # for ${hydra:...}
     return single, full, _validate(arguments, single, full, resumed), resumed
@@ -129,14 +129,14 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
         extended = bool(local_confs()) or any(text.startswith("+") for text in single)
         label = _check_job(full, several=several, extended=extended, resumed=resumed)
     except ConfigError as error:
-        raise ConfigError(f"{error}{came_from(str(error), single)}") from error
+        raise ConfigError(f"{error}{source_hint(str(error), single)}") from error
     check_torchrun(cfg, distributed.launched(), multirun=several)
     if not several and str(full.hydra.mode).endswith("MULTIRUN"):
         raise ConfigError("hydra.mode=MULTIRUN: several runs are asked for with -m.")
-    shadowed = [name for name in sorted(local()) if (packaged_conf() / name).is_file()]
+    shadowed = [name for name in sorted(local_files()) if (packaged_conf() / name).is_file()]
     if shadowed and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
-    if trains(cfg) and not resumed and overrides.typed(arguments.overrides, "paths.run_dir"):
+    if trains(cfg) and not resumed and overrides.typed_value(arguments.overrides, "paths.run_dir"):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
     if several:
         check_points(single, parse_overrides(arguments.overrides), cfg, _check_job)
@@ -176,7 +176,7 @@ def _refuse_used_folder(folder: Path) -> None:
 
 def _resumed(arguments: Arguments) -> Path | None:
     """The run that ``resume=`` names; its stored overrides are put before the new ones."""
-    name = overrides.typed(arguments.overrides, "resume")
+    name = overrides.typed_value(arguments.overrides, "resume")
     if not name:
         return None
     if arguments.multirun:
@@ -214,22 +214,28 @@ def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str,
     swept = {override.key_or_group: texts_of(override) for override in parsed if override.is_choice_sweep()}
     experiments = swept.get("experiment", [])
     files = [f"experiment={text}" for text in experiments if text.endswith(overrides.SUFFIXES)]
-    experiment_files = {text: overrides.written_out([text]) for text in files}
+    experiment_files = {text: overrides.expand_experiment_files([text]) for text in files}
     chosen = choices(cfg.hydra) | {group: "_".join(texts[:3]) for group, texts in swept.items() if group in GROUPS}
     named = "_".join(Path(text).stem if experiment_files else text for text in experiments[:3])
     named = named or "-".join(chosen.get(group, group).replace("/", "_") for group in ("model", "data"))
     provenance = collect(code) | arguments.origin
     trials = Trials(
-        named, label, provenance, code, own_files(targets(without_hydra(cfg)).values()), experiment_files, dirty=_exempt(cfg, single)
+        named,
+        label,
+        provenance,
+        code,
+        own_files(targets(without_hydra(cfg)).values()),
+        experiment_files,
+        dirty=_may_be_uncommitted(cfg, single),
     )
     place = None if sweeps_here(cfg) else expanded(cfg.paths.multirun).absolute()
     with notified(cfg.callbacks, lambda: trials.folder), snapshot(place) as conf:
         call_hydra(arguments.argv(), trials, conf)
 
 
-def _guard(cfg: DictConfig, single: list[str], code: Code) -> None:
+def _require_committed(cfg: DictConfig, single: list[str], code: Code) -> None:
     """Refuse a run whose sources are not committed, or may not be: it could not be repeated."""
-    if _exempt(cfg, single):
+    if _may_be_uncommitted(cfg, single):
         return
     if code.unread:
         raise RecordError(f"Whether source and config are committed is not known: {code.unread}. Mend that, or add --dirty.")
@@ -241,7 +247,7 @@ def _guard(cfg: DictConfig, single: list[str], code: Code) -> None:
         )
 
 
-def _exempt(cfg: DictConfig, single: list[str]) -> bool:
+def _may_be_uncommitted(cfg: DictConfig, single: list[str]) -> bool:
     """Whether code that is not committed is allowed: by ``--dirty``, by the variable that tests set, or because it is being debugged."""
     debugged = any(key_of(text) == "debug" and not text.endswith("=null") for text in single)
     return bool(cfg.dirty) or os.environ.get("GPTSHAKE_DIRTY") == "1" or debugged
@@ -274,7 +280,7 @@ class _Jobs:
         with read_write(cfg.hydra):
             if not self.records:
                 cfg.hydra.run.dir = "."
-            elif not overrides.typed(self.arguments.overrides, "paths.run_dir"):
+            elif not overrides.typed_value(self.arguments.overrides, "paths.run_dir"):
                 name = self._name(choices(cfg.hydra), self.arguments.overrides, self.identity)
                 cfg.paths.run_dir = str(self.resumed or Path(cfg.paths.runs) / name)
 

@@ -14,8 +14,8 @@ from gptshake.config.arguments import Arguments
 from gptshake.config.compose import call_hydra
 from gptshake.config.compose_errors import COMPOSITION_ERRORS, checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS
-from gptshake.config.multirun import first_choice, one_run
-from gptshake.config.overrides import with_rates, with_shape, written_out
+from gptshake.config.multirun import first_choice, single_run_overrides
+from gptshake.config.overrides import expand_experiment_files, resolve_lr_from, with_pretrained_shape
 from gptshake.keys import key_of
 from gptshake.redaction import redact
 
@@ -26,7 +26,7 @@ def show(arguments: Arguments) -> None:
     if asked(arguments):
         complete(lambda: call_hydra(arguments.argv(), lambda cfg: None))
         return
-    arguments.overrides = with_shape(arguments.overrides)
+    arguments.overrides = with_pretrained_shape(arguments.overrides)
     shown = io.StringIO()
     try:
         with redirect_stdout(shown):

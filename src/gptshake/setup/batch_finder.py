@@ -25,7 +25,7 @@ from gptshake.estimate.formatting import counted, duration, short_bytes
 from gptshake.estimate.memory import MEMORY_SHARE
 from gptshake.files import expanded, sha256_text, write_atomic
 from gptshake.outcome import Outcome
-from gptshake.setup.costs import in_child, memory, model_costs, speed_here
+from gptshake.setup.costs import memory, model_costs, run_in_child, speed_here
 from gptshake.setup.instantiate import device_of
 
 GPU_SHARE = 0.9  # of a GPU's free memory: the rest is for fragments, validation and the libraries' buffers

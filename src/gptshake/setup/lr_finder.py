@@ -20,7 +20,7 @@ from gptshake.estimate.budget import Budget
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.lr_range import active_range, geometric_rates, smooth
 from gptshake.outcome import raised
-from gptshake.setup.costs import in_child
+from gptshake.setup.costs import run_in_child
 from gptshake.setup.initial import initial_weights
 from gptshake.setup.instantiate import data_module, device_of, network, set_torch, training_step
 from gptshake.setup.schedule import planned_schedule

@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from gptshake.errors import ConfigError, Stop, TrainingError, closest
+from gptshake.errors import ConfigError, Stop, TrainingError, nearest
 from gptshake.outcome import Outcome, is_running, read_outcome, remove_task
 from gptshake.processes import TICK_S
 from gptshake.record.lock import ask_to_stop, is_alive, is_asked_to_stop
