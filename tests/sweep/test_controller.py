@@ -394,8 +394,10 @@ def test_a_run_has_not_begun_as_long_as_it_waits_for_a_machine(tmp_path: Path) -
     running.started, running.place = 7.0, "on n1"
     controller._watch(*controller._running[0])
     assert (run.state, run.place, run.started) == ("running", "on n1", 50.0)
-    rows = {"state": "running", "trials": [{"runs": [asdict(run), asdict(RunRow("1", 0, None, place="waits: Priority"))]}]}
-    assert study_text._places(rows) == ["Runs: 0/1 on n1; 1 waits: Priority."]
+    runs = [asdict(run), asdict(RunRow("1", 0, None, place="waits: Priority"))]
+    trials = [{"number": 0, "state": "running", "value": None, "params": {}, "runs": runs}]
+    rows = {"state": "running", "direction": "minimize", "axes": [{"key": "optimizer.lr"}], "trials": trials}
+    assert "Runs: 0/1 on n1; 1 waits: Priority." in study_text.verdict(rows)
     running.started, running.place = math.inf, "waits: Priority"  # its node was lost
     controller._watch(*controller._running[0])
     assert (run.state, run.place, run.started) == ("waiting", "waits: Priority", 50.0)

@@ -132,7 +132,7 @@ def incomplete(study: Json) -> list[Json]:
 def best(study: Json) -> Best | None:
     """The winner: of the confirmation once it has finished, else of the trials that finished; None if there is none.
 
-    Where a second seed of the best and of its better neighbour measured the seed_sd, the mean of both seeds decides between these two.
+    Where a second seed of the best and of its better neighbour measured the noise, the mean of both seeds decides between these two.
     Only a point whose every fresh seed finished is confirmed, or the lucky seeds of an unstable point would win; one that
     diverged in its confirmation wins only if nothing else finished. A change that is compared with a base wins only if it is better
     beyond the noise; else the base stays.
