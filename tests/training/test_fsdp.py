@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.checkpoint import load as torch_load
 from torch.distributed.tensor import DTensor
@@ -140,6 +141,53 @@ def test_in_bf16_blocks_travel_in_bf16_and_are_validated_in_fp32(folder: Path, a
     alone_in_bf16.model.load_state_dict(load_weights(folder_of(folder / "bf16-mixed-0", 4)))
     assert found["loss"] == pytest.approx(evaluate(alone_in_bf16.model, list(TEXT))[0], abs=1e-6)
     assert both[0]["32-true"]["types"] == ({"torch.float32"}, {"torch.float32"})
+
+
+class Branch(nn.Module):
+    """Weights of which autocast casts some, used with and without a call of their module, and a list within an element of a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.positions, self.scale = nn.Embedding(8, 8), nn.Parameter(torch.full((8,), 1.001))
+        self.types: set[tuple[torch.dtype, ...]] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            self.types.add((self.positions.weight.dtype, self.scale.dtype, x.dtype))
+        x = x + self.positions.weight[: x.shape[1]] * self.scale
+        return x + sum(head(x) for head in self.heads) + self.attention(x, x, x, need_weights=False)[0]
+
+
+def with_lists(model: Any) -> Branch:
+    """Put what users' networks have in lists before the last norm."""
+    torch.manual_seed(1)
+    branch, last = Branch(), model.ln_f.forward
+    model.lists = nn.ModuleList([nn.LayerNorm(8), nn.Identity(), nn.Dropout(0.0), nn.ModuleList([branch])])
+
+    def forward(x: Tensor) -> Tensor:
+        for part in model.lists[:3]:
+            x = part(x)
+        return last(branch(x))  # type: ignore[no-any-return]
+
+    model.ln_f.forward = forward
+    return branch
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_users_networks_are_sharded_as_they_compute_on_one_device(precision: str, tmp_path: Path, training_class: Any) -> None:
+    def work(ranks: Ranks) -> Any:
+        job = training_class(tmp_path / f"{ranks.size}-{ranks.rank}", ranks=ranks, precision=precision, **HOW)
+        branch = with_lists(job.model)
+        return losses(job.train(precision=precision)), branch.types, evaluate(job.model, list(TEXT), ranks=ranks)[0]
+
+    alone = work(distributed.ALONE)
+    for found in two_ranks(work):
+        assert isinstance(found, tuple), found
+        assert found[1] == {(torch.float32, torch.float32, torch.float32)}
+        assert found[0] == pytest.approx(alone[0], abs=1e-6 if precision == "32-true" else 2e-3)
+        assert found[2] == pytest.approx(alone[2], abs=1e-6 if precision == "32-true" else 2e-3)
 
 
 def test_gradients_are_shards_between_micro_batches(both: list[Any]) -> None:

@@ -5,20 +5,25 @@ runs on CPUs, too. Gradients are reduced and sharded after every micro-batch. Ev
 nothing is gathered. At the start alone each process has the whole network in main memory, as it is drawn or read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed import new_group
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, ShardPlacementResult
+from torch.distributed.tensor import DTensor, Shard
 
-from gptshake.distributed import Ranks
+from gptshake.distributed import PATIENCE, Ranks
 from gptshake.training.checkpoint import Shards, first_row, load, save
 from gptshake.training.device import HALF
+
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose weights autocast casts
 
 
 class ShardedStrategy(DDPStrategy):
@@ -37,19 +42,19 @@ class ShardedStrategy(DDPStrategy):
         """Not as a whole, for which the memory may not suffice."""
 
     def configure_ddp(self) -> None:
-        """Shard the network, the blocks of each of its lists one by one, so that only one of them is whole at a time, on the device, too."""
+        """Shard the network, the blocks of its lists one by one, so that only one of them is whole at a time, on the device, too."""
         assert self.lightning_module is not None
         network: Any = self.lightning_module.model
-        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        kind = self.root_device.type
+        mesh = init_device_mesh(kind, (self.world_size,))
         half = HALF.get(str(self.precision_plugin.precision))
-        # What autocast computes in fp32 travels in fp32: the residual stream, which begins with the embeddings, and norms of it.
         policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False) if half else MixedPrecisionPolicy()
-        for block in [block for part in network.modules() if isinstance(part, nn.ModuleList) for block in part]:
-            if half and (norms := [part for part in block.modules() if _is_norm(part)]):
-                fully_shard(norms, mesh=mesh)
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-            if half:
-                block.register_forward_pre_hook(_gather_as_computed, prepend=True)
+        # What autocast computes in fp32 travels in fp32: the residual stream, and all weights but those of products.
+        in_fp32 = FSDPMeshInfo(DeviceMesh.from_group(new_group(timeout=PATIENCE), kind), shard_mesh_dim=0) if half else None
+        for block in dict.fromkeys(_blocks(network)):
+            fully_shard(block, mesh=mesh, mp_policy=policy, shard_placement_fn=_apart(block, in_fp32) if in_fp32 else None)
+            if in_fp32:
+                block.register_forward_pre_hook(partial(_gather_as_computed, in_fp32), prepend=True)
         fully_shard(network, mesh=mesh)
         self.lightning_module.to(self.root_device)  # what is no shard, and the module's own word for where it is
 
@@ -99,20 +104,31 @@ def _own_rows(weight: Tensor | None, value: Any, ranks: Ranks) -> Any:
     return DTensor.from_local(rows, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride())
 
 
-def _is_norm(module: nn.Module) -> bool:
-    """Whether its own weights are gains and biases alone."""
-    sizes = [weight.ndim for weight in module.parameters(recurse=False)]
-    return bool(sizes) and max(sizes) < 2 and not any(module.children())
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The elements of the outermost lists in a module, unless they have no weights."""
+    for part in module.children():
+        is_block = isinstance(module, nn.ModuleList) and not isinstance(part, nn.ModuleList | nn.ModuleDict)
+        if not is_block:
+            yield from _blocks(part)
+        elif any(True for _ in part.parameters()):
+            yield part
 
 
-def _gather_as_computed(block: Any, inputs: Any) -> None:
+def _apart(block: nn.Module, in_fp32: FSDPMeshInfo) -> Callable[[nn.Parameter], ShardPlacementResult | None]:
+    """Which weights of a block are a group of their own, as FSDP2 reduces gradients of one type at a time: those that autocast does not cast."""
+    cast = {weight for part in block.modules() if isinstance(part, PRODUCTS) for weight in part.parameters(recurse=False)}
+    return lambda weight: None if weight in cast else ShardPlacementResult(Shard(0), in_fp32)
+
+
+def _gather_as_computed(in_fp32: FSDPMeshInfo, block: Any, inputs: Any) -> None:
     """Before a block's weights are gathered: they travel in the type in which autocast computes, or in fp32 where it is off, as in a validation.
 
     A policy of torch's is for all passes, so this sets what it is read into; the buffers, which have the other type, are empty between passes.
     """
-    for weight in block._get_fsdp_state()._fsdp_param_group.fsdp_params:
-        kind = weight.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        if weight.param_dtype != dtype:
-            weight.param_dtype, weight.all_gather_outputs = dtype, []
-            vars(weight).pop("_unsharded_param", None)
+    for group in block._get_fsdp_state()._fsdp_param_groups:
+        for weight in group.fsdp_params:
+            kind = weight.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and group.mesh_info is not in_fp32 else None
+            if weight.param_dtype != dtype:
+                weight.param_dtype, weight.all_gather_outputs = dtype, []
+                vars(weight).pop("_unsharded_param", None)
