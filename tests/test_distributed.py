@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gptshake import distributed
 from gptshake.distributed import ALONE, Liveness, Ranks, srun_variables, together
-from gptshake.errors import Stop, TrainingError
+from gptshake.errors import Stop, StorageError, TrainingError
 from gptshake.outcome import Outcome
 from gptshake.processes import Command
 
@@ -235,6 +235,20 @@ def test_an_error_of_the_connection_is_told_as_the_loss_of_a_rank(monkeypatch: p
     monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 2))
     with pytest.raises(TrainingError, match="Rank 1 of 2 ended itself with exit code 7"), together(2, threads=1):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+
+def test_an_error_of_all_ranks_is_not_taken_for_the_loss_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Command] = []
+
+    def begin(rank: int) -> Command:
+        begun.append(Command([sys.executable, "-c", "exit(1)"]))
+        return begun[-1]
+
+    monkeypatch.setattr(distributed, "_begin", begin)
+    monkeypatch.setattr(distributed, "join", lambda: Ranks(0, 2))
+    with pytest.raises(StorageError, match="The disk is full"), together(2, threads=1):
+        begun[0].wait(10)
+        Ranks().gather(StorageError("The disk is full."))
 
 
 @pytest.mark.parametrize(("received", "code"), [(15, 143), (2, 143), (None, 143), (15, 1)])

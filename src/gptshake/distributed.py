@@ -20,7 +20,7 @@ from itertools import islice
 from subprocess import PIPE
 from typing import TYPE_CHECKING, TypeVar
 
-from gptshake.errors import ConfigError, Stop, TrainingError, first_line
+from gptshake.errors import ConfigError, GptshakeError, Stop, TrainingError, first_line
 from gptshake.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -158,14 +158,18 @@ class Ranks:
             distributed.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
-    def gather(self, value: T) -> list[T]:
-        """What all ranks say, in their order; all must."""
+    def gather(self, value: T | GptshakeError) -> list[T]:
+        """What all ranks say, in their order; all must. An error is raised on all of them."""
         from torch import distributed
 
         values = [value] * self.size
         if self.size > 1:
             distributed.all_gather_object(values, value)
-        return values
+        for error in values:
+            if isinstance(error, GptshakeError):
+                error.is_shared = True
+                raise error
+        return values  # type: ignore[return-value]
 
 
 ALONE = Ranks()
@@ -201,7 +205,8 @@ def together(size: int, threads: int, device: str = "cuda", received: Callable[[
         yield join()
         leave()
     except Exception as error:
-        lost = _lost(others, patience=2.0) or connection_ended(error)
+        is_shared = isinstance(error, GptshakeError) and error.is_shared
+        lost = "" if is_shared else _lost(others, patience=2.0) or connection_ended(error)
         stopped = (end.value - 128 for process in others if (end := process.wait(0)) and end.status == "stopped")
         if lost and (signum := received() or next(stopped, 0)):
             raise Stop(signum) from error

@@ -36,6 +36,7 @@ class GptshakeError(Exception):
     """Base of all errors that are shown to people as one sentence, without a traceback."""
 
     exit_code = 1
+    is_shared = False  # whether all ranks raise it together, so that rank 0 alone reports it
 
 
 class UserError(GptshakeError):

@@ -37,6 +37,14 @@ def evaluate(*rest, own=evaluation.evaluate, **more):
     return own(*rest, **more)
 evaluation.evaluate = evaluate
 """
+DISK_FULL = """
+from gptshake.training import checkpoint
+def save_file(tensors, file, own=checkpoint.save_file, **more):
+    if "step-00000008" in str(file):
+        raise OSError(28, "No space left on device")
+    own(tensors, file, **more)
+checkpoint.save_file = save_file
+"""
 THE_OTHER = "int(open('/proc/%d/task/%d/children' % (os.getpid(), os.getpid())).read().split()[0])"
 NO_DROPOUT = ("model.dropout=0", "callbacks=default", "data.test_fraction=0.05", "trainer.limit_val_batches=null")
 
@@ -135,6 +143,17 @@ def test_a_rank_that_is_killed_ends_the_run_which_torchrun_continues(
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("done:") == 1
     assert same_curve(the_run(tmp_path), alone)
+
+
+def test_a_checkpoint_that_one_rank_cannot_write_ends_all_with_its_reason_said_once(
+    commands: Any, tmp_path: Path, text: tuple[str, ...], the_run: Callable[[Path], Any]
+) -> None:
+    done = commands(tmp_path, *text, "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", before=DISK_FULL)
+    assert done.code == 1
+    assert done.error.startswith("The disk is full: ") and done.err.count("error:") == 1
+    broken = the_run(tmp_path)
+    assert broken.info["status"] == "failed" and broken.info["reason"].startswith("The disk is full: ")
+    assert broken.saved() == ["step-00000004"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_begins(

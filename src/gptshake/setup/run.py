@@ -171,10 +171,11 @@ def follow() -> None:
             fit.fit(module, data.train_dataloader(), ckpt_path=start, weights_only=True)
         _test(module, data)
         distributed.leave()
-    except (Pruned, TrainingError) as error:
+    except (Pruned, GptshakeError) as error:
         from gptshake.training.device import out_of_memory
 
-        if error.__cause__ and out_of_memory(error.__cause__):  # on this rank
+        of_all = isinstance(error, Pruned | TrainingError) or error.is_shared
+        if not of_all or (error.__cause__ and out_of_memory(error.__cause__)):  # of this rank
             raise
         distributed.leave()  # all ranks have come to it, and rank 0 says so
     except RuntimeError as error:

@@ -103,13 +103,13 @@ def save(checkpoint: Mapping[str, Any], path: Path, ranks: Ranks = ALONE) -> Non
                     sums[file.name] = sha256(file)
         except StorageError as error:
             return error
+        except (OSError, SafetensorError) as error:
+            return StorageError(f"The checkpoint {path} could not be written ({first_line(error)}); the one before is kept.")
         return sums
 
     def share(folder: Path) -> dict[str, str]:
-        written = ranks.gather(write(ranks.broadcast(folder)))
-        if failed := next((one for one in written if isinstance(one, StorageError)), None):
-            raise failed
-        return {name: digest for one in written for name, digest in one.items()}  # type: ignore[union-attr]
+        written: list[dict[str, str]] = ranks.gather(write(ranks.broadcast(folder)))
+        return {name: digest for one in written for name, digest in one.items()}
 
     def fill(folder: Path) -> None:
         (folder / "state.json").write_text(text)
@@ -286,8 +286,8 @@ def verify(folder: Path, ranks: Ranks = ALONE) -> None:
     Raises:
         CheckpointError: a file is missing or differs.
     """
-    if problem := next(filter(None, ranks.gather(_problem(folder, ranks))), None):
-        raise CheckpointError(problem)
+    problem = _problem(folder, ranks)
+    ranks.gather(problem and CheckpointError(problem))
 
 
 def _problem(folder: Path, ranks: Ranks) -> str | None:
