@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.checkpoint import load as torch_load
@@ -31,14 +33,18 @@ TEXT = torch.randint(11, (3, 3, 9), generator=torch.Generator().manual_seed(0))
 
 
 def two_ranks(work: Callable[[Ranks], Any]) -> list[Any]:
-    """What two processes that form a group make of ``work``; None of one that was killed."""
+    return several_ranks(work, 2)
+
+
+def several_ranks(work: Callable[[Ranks], Any], size: int) -> list[Any]:
+    """What processes that form a group make of ``work``; None of one that was killed."""
     context = multiprocessing.get_context("fork")
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
 
     def run(rank: int, pipe: Any) -> None:
-        os.environ |= dict(zip(distributed.VARIABLES, (str(rank), str(rank), "2", "127.0.0.1", port), strict=True))
+        os.environ |= dict(zip(distributed.VARIABLES, (str(rank), str(rank), str(size), "127.0.0.1", port), strict=True))
         os.environ[distributed.DEVICE] = "cpu"
         try:
             pipe.send(work(distributed.join()))
@@ -46,7 +52,7 @@ def two_ranks(work: Callable[[Ranks], Any]) -> list[Any]:
             pipe.send(traceback.format_exc())
         distributed.leave(well=False)
 
-    ends = [context.Pipe(duplex=False) for _ in range(2)]
+    ends = [context.Pipe(duplex=False) for _ in range(size)]
     processes = [context.Process(target=run, args=(rank, there)) for rank, (_, there) in enumerate(ends)]
     for process in processes:
         process.start()
@@ -298,10 +304,69 @@ def test_a_damaged_shard_is_named_and_the_checkpoint_before_is_taken(
     assert newest(tmp_path / "run")[0] == folder_of(tmp_path / "run", 2)
 
 
-def test_shards_that_do_not_belong_together_are_refused_whatever_their_checksums(folder: Path, both: list[Any], tmp_path: Path) -> None:
+def swapped(saved: Path) -> None:
+    one, other = (saved / f"model-shard-0000{number}-of-00002.safetensors" for number in (1, 2))
+    one.rename(saved / "one")
+    other.rename(one)
+    (saved / "one").rename(other)
+
+
+def without_last_rows(saved: Path) -> None:
+    with safe_open(saved / SHARDS[0], "pt") as file:
+        places = file.metadata()
+    kept = {name: part[:-1] if name == "wte.weight" else part for name, part in load_file(saved / SHARDS[0]).items()}
+    save_file(kept, saved / SHARDS[0], metadata=places)
+
+
+def of_other_width(saved: Path) -> None:
+    save_file({"wte.weight": torch.zeros(5, 9)}, saved / SHARDS[0])
+
+
+def with_nonsense_for_places(saved: Path) -> None:
+    save_file({"wte.weight": torch.zeros(5, 8)}, saved / SHARDS[0], metadata={"DCP_SHARDING_INFO": '{"wte.weight": 7}'})
+
+
+@pytest.mark.parametrize("change", [swapped, without_last_rows, of_other_width, with_nonsense_for_places])
+def test_shards_that_do_not_belong_together_are_refused_whatever_their_checksums(
+    change: Callable[[Path], None], folder: Path, both: list[Any], tmp_path: Path
+) -> None:
     saved = shutil.copytree(folder_of(folder / "32-true-0", 4), tmp_path / "saved")
-    checkpoint.save_file({"wte.weight": torch.zeros(5, 9)}, saved / SHARDS[0])
+    change(saved)
     sums = json.loads((saved / "checksums.json").read_text())
-    (saved / "checksums.json").write_text(json.dumps(sums | {SHARDS[0]: checkpoint.sha256(saved / SHARDS[0])}))
-    with pytest.raises(CheckpointError, match=r"its shards of wte\.weight do not fit together"):
+    (saved / "checksums.json").write_text(json.dumps({name: checkpoint.sha256(saved / name) for name in sums}))
+    with pytest.raises(CheckpointError, match=r"^The checkpoint saved is none of gptshake's.*(do not fit together|not subscriptable)"):
         load(saved)
+
+
+@pytest.mark.parametrize("on_ranks", [(0,), (0, 1)])
+def test_a_callback_cannot_save_a_shard_on_one_rank_or_on_all(on_ranks: tuple[int, ...], tmp_path: Path, training_class: Any) -> None:
+    class Keeps(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+            self.kept = pl_module.model.wte.weight.detach().clone()
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"kept": self.kept}
+
+    def work(ranks: Ranks) -> Any:
+        try:
+            training_class(tmp_path / str(ranks.rank), ranks=ranks, **HOW).fit(*[Keeps()] * (ranks.rank in on_ranks))
+        except CheckpointError as error:
+            return str(error), error.is_shared
+        return "trained"
+
+    first, second = two_ranks(work)
+    assert first == second and first[1] and first[0].startswith("The state of a callback cannot be saved (/callbacks/"), first
+    assert not steps_saved(tmp_path / "0")
+
+
+def test_twelve_ranks_of_which_some_have_no_rows_of_a_weight_learn_the_same(tmp_path: Path, training_class: Any) -> None:
+    how = HOW | {"batch": 12, "micro": 1, "steps": 2}
+
+    def work(ranks: Ranks) -> list[float]:
+        return losses(training_class(tmp_path / str(ranks.rank), ranks=ranks, **how).fit())
+
+    alone = training_class(tmp_path / "alone", **how)
+    found = several_ranks(work, 12)
+    assert found[0] == pytest.approx(losses(alone.fit()), abs=1e-6)
+    for name, weight in load_weights(folder_of(tmp_path / "0", 2)).items():
+        torch.testing.assert_close(weight, alone.model.state_dict()[name], atol=1e-5, rtol=0)

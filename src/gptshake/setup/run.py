@@ -299,15 +299,16 @@ def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
 
     Nothing where there is no test, and in a trial of a sweep, or the winner would be chosen by the test.
     """
-    from gptshake.training.checkpoint import best_checkpoint, load_weights, read_shards
+    from gptshake.training.checkpoint import best_until, folder_of, load_weights, read_shards, verify
     from gptshake.training.evaluation import bits_per_byte, evaluate
 
     context = module.context
     cfg, run, split = context.config, context.run, context.store.test
     if split is None or run.info.get("trial") is not None or cfg.trainer.limit_val_batches is not None:
         return {}
-    folder = context.ranks.broadcast(None if context.ranks.rank else best_checkpoint(run.path)[0])
+    folder = context.ranks.broadcast(None if context.ranks.rank else best_until(folder_of(run.path, module.steps), run.path))
     assert folder is not None  # rank 0 says so
+    verify(folder, context.ranks)
     module.model.to(device_of(cfg))
     if cfg.trainer.strategy == "fsdp" and context.ranks.size > 1:
         from gptshake.training.fsdp import load_shards

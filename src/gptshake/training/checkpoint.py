@@ -9,14 +9,14 @@ checkpoint come values only: nothing in it is imported or instantiated.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,6 +30,7 @@ LARGEST = 256 << 20  # bytes of a JSON file; a loader's state has a few kB
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
 _TENSOR = "__tensor__"
 _OPTIMIZERS = "/optimizer_states/"  # what the names of their tensors begin with
+_PLACES = "DCP_SHARDING_INFO"  # key of a file's metadata
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what JSON of somebody else's may lead to
 
 
@@ -81,13 +82,19 @@ def save(checkpoint: Mapping[str, Any], path: Path, ranks: Ranks = ALONE) -> Non
     weights = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
     tensors: dict[str, Tensor] = {}
     rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
+    sharded = [name for name, tensor in tensors.items() if hasattr(tensor, "placements") and not name.startswith(_OPTIMIZERS)]
+    text, problem = "", f"{sharded[0]} is one process's shard of a tensor" if sharded else ""
     try:
         text = json.dumps(rest)
     except TypeError as error:
-        raise CheckpointError(
-            f"The state of a callback cannot be saved ({error}): what state_dict() gives may hold numbers, texts, lists, mappings and tensors."
-        ) from error
-
+        problem = str(error)
+    ranks.gather(
+        CheckpointError(
+            f"The state of a callback cannot be saved ({problem}): what state_dict() gives may hold numbers, texts, lists, mappings and whole tensors."
+        )
+        if problem
+        else None
+    )
     shards = {"model": _shard(weights, ranks), "state": _shard(tensors, ranks)}
 
     def write(folder: Path) -> dict[str, str] | StorageError:
@@ -95,9 +102,9 @@ def save(checkpoint: Mapping[str, Any], path: Path, ranks: Ranks = ALONE) -> Non
         sums = {}
         try:
             with storing(path):
-                for kind, (parts, begins) in shards.items():
+                for kind, (parts, places) in shards.items():
                     file = folder / _names(kind, ranks.size)[ranks.rank]
-                    save_file(_apart(parts), file, metadata=begins)
+                    save_file(_apart(parts), file, metadata=places)
                     file.chmod(folder.stat().st_mode & 0o666)  # as the umask says; safetensors writes for the owner alone
                     fsync(file)
                     sums[file.name] = sha256(file)
@@ -156,15 +163,34 @@ def weights_bytes(folder: Path) -> int:
 def read_shards(folder: Path, kind: str) -> dict[str, Shards]:
     """The tensors of a verified checkpoint: the weights if ``kind`` is ``model``, those of the optimizer and the callbacks if it is ``state``."""
     names = _names(kind, _n_shards(_checksums(folder)))
-    found: dict[str, list[Tensor]] = {}
-    for name in names:
-        for key, part in load_tensors(folder / name).items():
-            found.setdefault(key, []).append(part)
-    for key, parts in found.items():
-        alike = len({(part.dtype, part.shape[1:]) for part in parts}) == 1
-        if len(parts) > 1 and not (alike and parts[0].ndim and len(parts) == len(names)):
-            raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's: its shards of {key} do not fit together.")
-    return {key: Shards(parts) for key, parts in found.items()}
+    found: dict[str, list[tuple[Tensor, Any]]] = {}
+    try:
+        for name in names:
+            tensors = load_tensors(folder / name)
+            with safe_open(folder / name, "pt") as file:
+                places = json.loads((file.metadata() or {}).get(_PLACES, "{}"))
+            for key, part in tensors.items():
+                found.setdefault(key, []).append((part, places.get(key)))
+        for key, parts in found.items():
+            if not _are_whole(parts, len(names)):
+                raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's: its shards of {key} do not fit together.")
+    except _MALFORMED as error:
+        raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
+    return {key: Shards([part for part, _ in parts]) for key, parts in found.items()}
+
+
+def _are_whole(parts: Sequence[tuple[Tensor, Any]], n_shards: int) -> bool:
+    """Whether the parts of a tensor, each with its place as ``_shard`` writes it, are all of it and in order."""
+    tensors = [part for part, _ in parts]
+    alike = len({(part.dtype, part.shape[1:]) for part in tensors}) == 1
+    if len(parts) > 1 and not (alike and tensors[0].ndim and len(parts) == n_shards):
+        return False
+    shape, begin = [*Shards(tensors).shape], 0
+    for part, place in parts:
+        if place and (place["saved_offsets"][:1] != [begin][: part.ndim] or place.get("shape", shape) != shape):
+            return False
+        begin += len(part) if part.ndim else 0
+    return True
 
 
 def load_tensors(*files: Path) -> dict[str, Tensor]:
@@ -193,11 +219,11 @@ def _names(kind: str, n_shards: int) -> list[str]:
 def _shard(tensors: Mapping[str, Tensor], ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, str] | None]:
     """What one process writes: its rows of the tensors that are sharded and, if it is the first, all others.
 
-    And where these rows begin, as torch.distributed.checkpoint's HuggingFaceStorageReader expects it in the file.
+    And where these rows begin, as torch.distributed.checkpoint's HuggingFaceStorageReader expects it in the file, with the whole's shape.
     """
     if ranks.size == 1:
         return dict(tensors), None
-    parts, begins = {}, {}
+    parts, places = {}, {}
     for name, tensor in tensors.items():
         placed: Any = tensor
         is_sharded = hasattr(placed, "placements") and placed.placements[0].is_shard(0)
@@ -206,8 +232,8 @@ def _shard(tensors: Mapping[str, Tensor], ranks: Ranks) -> tuple[dict[str, Tenso
         if is_sharded or ranks.rank == 0:
             parts[name] = placed.to_local() if is_sharded else tensor
             begin = first_row(len(tensor), ranks) if is_sharded else 0
-            begins[name] = {"saved_offsets": [begin, *[0] * (tensor.ndim - 1)] if tensor.ndim else []}
-    return parts, {"DCP_SHARDING_INFO": json.dumps(begins)}
+            places[name] = {"saved_offsets": [begin, *[0] * (tensor.ndim - 1)] if tensor.ndim else [], "shape": [*tensor.shape]}
+    return parts, {_PLACES: json.dumps(places)}
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
@@ -235,16 +261,21 @@ def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:
 
 
 def best_checkpoint(run_dir: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint with the lowest validation loss (the newest if none was validated), verified, and our own part of it.
+    """The checkpoint with the lowest validation loss, verified, and our own part of it."""
+    folder = best_until(newest(run_dir)[0], run_dir)
+    verify(folder)
+    return folder, our_state(folder)
+
+
+def best_until(last: Path, run_dir: Path) -> Path:
+    """The checkpoint with the lowest validation loss of those until ``last``, or that one if none was validated; not verified.
 
     A checkpoint is written before its validation, so metrics.csv says which is the best.
     """
-    state = our_state(newest(run_dir)[0])
+    state = our_state(last)
     losses = {step: loss for step, loss in validations(run_dir / "metrics.csv").items() if step <= state["steps"]}
     best = min(losses, key=losses.__getitem__) if losses else state["best_step"]
-    folder = folder_of(run_dir, best if best in steps_saved(run_dir) else state["steps"])
-    verify(folder)
-    return folder, our_state(folder)
+    return folder_of(run_dir, best if best in steps_saved(run_dir) else state["steps"])
 
 
 def checkpoints_chosen(run_dir: Path, wanted: str) -> list[Path]:
