@@ -38,7 +38,7 @@ MEETING = timedelta(days=1)  # that the others then wait for rank 0, which may b
 PATIENCE = timedelta(minutes=30)  # from the first step on; rank 0 may write a large checkpoint meanwhile
 HELLO = 5.0  # seconds that a process which connects has to say which rank it is
 GRACE = 20.0  # seconds from a rank's end until those that hang without noticing are ended, too
-SAVING = 300.0  # the same while this rank writes a checkpoint, which others need not be there for
+SAVING = 300.0  # the same while this rank writes a checkpoint, which needs no other unless the weights are sharded
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a machine that is gone is noticed after a minute
 SPECIAL_STEPS = 0xFFFFFFF0  # Slurm's numbers of batch scripts, interactive shells and the like begin here
 

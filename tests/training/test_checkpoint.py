@@ -14,6 +14,7 @@ from gptshake.files import sha256
 from gptshake.training.checkpoint import (
     FolderCheckpointIO,
     best_checkpoint,
+    best_until,
     checkpoints_chosen,
     drop_after,
     folder_of,
@@ -153,6 +154,8 @@ def test_a_validation_after_its_checkpoint_counts_for_the_best_checkpoint(tmp_pa
     save(tmp_path, 1, best=None), save(tmp_path, 2, best=1), save(tmp_path, 3, best=1)
     (tmp_path / "metrics.csv").write_text("step,val/loss\n1,2.5\n2,2.25\n3,nan\n4,1.0\n")
     assert best_checkpoint(tmp_path)[0] == folder_of(tmp_path, 2)
+    (folder_of(tmp_path, 2) / "model.safetensors").unlink()
+    assert best_until(folder_of(tmp_path, 3), tmp_path) == folder_of(tmp_path, 2)  # nothing large is read to choose it
 
 
 def test_a_folder_that_somebody_copied_is_no_checkpoint(tmp_path: Path) -> None:
