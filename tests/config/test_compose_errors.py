@@ -77,6 +77,7 @@ MISTAKES = {
     ("-m", *RUN, "paths.run_dir=here"): ["paths.run_dir", "-m"],
     (*RUN, "task=tran"): ["there is no such task; did you mean train?"],
     (*RUN, "scheduler=null"): ["scheduler=null: it needs an option. Scheduler is one of constant, cosine"],
+    (*RUN, "optimizer='adamw'", "scheduler=null"): ["scheduler=null: it needs an option"],  # a record's options are quoted
     (*RUN, "~trainer"): ["trainer= needs an option: trainer is one of auto, cpu, ddp, fsdp, gpu"],
     ("task=sample",): ["Choose a run: task.run="],
     ("model=tny", "data=wiki_char", "--cfg", "job"): ["there is no such model; did you mean tiny?"],

@@ -36,6 +36,21 @@ def test_a_file_lists_them_as_the_shell_does(tmp_path: Path) -> None:
     assert composed(f"experiment={tmp_path}/mine.yaml").logger == composed("logger=[wandb,tensorboard]").logger
 
 
+def test_what_is_typed_takes_the_place_of_a_file_s_list(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("defaults:\n- override /logger: [wandb, tensorboard]\n")
+    for typed in ("logger=none", "logger=[wandb,mlflow]"):
+        assert composed(f"experiment={tmp_path}/mine.yaml", typed).logger == composed(typed).logger
+
+
+def test_an_option_of_experiment_that_lists_them_says_how_to_have_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text("# @package _global_\ndefaults:\n- override /logger: [wandb, tensorboard]\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^experiment=mine: .* takes one option. Name several in the shell: 'logger=\[wandb,mlflow\]'"):
+        checked_compose([*RUN, "experiment=mine"])
+    assert list(composed("experiment=mine", "logger=[wandb,mlflow]").logger) == ["wandb", "mlflow"]
+
+
 def test_their_keys_have_the_rules_of_a_single_one() -> None:
     assert invalid_value("logger.wandb.mode", "foo") == "logger.wandb.mode=foo is not known. It is one of auto, online, offline."
     assert invalid_value("logger.mlflow.every", 0) and not invalid_value("logger.mlflow.uri", None)

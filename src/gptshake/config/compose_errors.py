@@ -140,6 +140,9 @@ def _wrong_override(overrides: list[str], why: Exception) -> str | None:
     try:
         base = compose(groups)
     except COMPOSITION_ERRORS as cause:
+        if "In 'logger/" in str(cause):  # of a list of them, whose keys Hydra mixes
+            named = " ".join(text for text in groups if key_of(text) in ("experiment", "debug")) or "config"
+            return f"{named}: `override /logger` in a file takes one option. Name several in the shell: 'logger=[wandb,mlflow]'"
         return f"These options do not go together: {' '.join(groups)} ({first_line(cause)})"
     others = [text for text in overrides if text not in groups]
     if len(others) == 1:
@@ -154,7 +157,7 @@ def _wrong_override(overrides: list[str], why: Exception) -> str | None:
 
 def wrong_option(text: str) -> str | None:
     """A sentence about ``group=option`` that is not there, or is ``null`` where one is needed; None if it is fine."""
-    group, name = key_of(text), text.partition("=")[2]
+    group, name = key_of(text), text.partition("=")[2].strip("'\"")  # a record's are quoted
     plain = re.sub(r"\.ya?ml$", "", name.removeprefix("./").lstrip("/"))
     if text.startswith("~") or name.startswith("[") or (plain and is_option(group, plain)):
         return None

@@ -367,6 +367,8 @@ def expand_experiment_files(overrides: list[str]) -> list[str]:
         lines = [line for line in lines if key_of(line) not in LIMITS]
         if len(named) > len(files):
             lines += [f"{limit}=null" for limit in LIMITS if limit not in limits]
+    if any(text.startswith("logger=") for text in rest):  # the nodes of a file's list would outlive another choice
+        lines = [line for line in lines if key_of(line) != "logger"]
     found = list[str]()
     for text in lines + rest:
         if key_of(text) == "logger" and text.partition("=")[2].startswith("["):  # a node for each tracker: Hydra would mix their keys
