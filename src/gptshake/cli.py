@@ -62,6 +62,7 @@ def run(arguments: Arguments) -> Path | None:
     """Check what was asked for and run it; gives the directory of a single run that leaves a record."""
     with ExitStack() as stack:
         if arguments.multirun:  # experiment files are options like others in a sweep
+            gc.enable()  # each of its configs is made to be looked at, and is garbage then
             os.environ[SWEPT_FILES] = stack.enter_context(TemporaryDirectory(prefix="gptshake-experiments-"))
             arguments.overrides = overrides.experiment_files_as_options(arguments.overrides, Path(os.environ[SWEPT_FILES]))
         arguments.overrides, arguments.origin = overrides.resolve_lr_from(overrides.expand_experiment_files(arguments.overrides))
@@ -258,7 +259,7 @@ def _task(cfg: DictConfig) -> Callable[[Context], Any]:
         task: Callable[[Context], Any] = pkgutil.resolve_name(cfg.task._target_)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"task._target_={cfg.task._target_} cannot be imported: {error}.") from error
-    if not inspect.isfunction(task):
+    if isinstance(task, type) or inspect.isbuiltin(task) or not callable(task):  # a partial or a method is as good as a function
         raise ConfigError(f"task._target_={cfg.task._target_} is no Python function of a context (docs/extending.md).")
     return task
 

@@ -224,6 +224,16 @@ def test_an_old_name_is_taken_from_the_shell_and_from_records_but_never_listed(t
     assert stored_overrides(tmp_path) == record["overrides"]
 
 
+def test_an_option_of_the_users_own_may_have_an_old_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf/data").mkdir(parents=True)
+    (tmp_path / "conf/data/wiki_bpe.yaml").write_text(
+        "# @package _global_\ndefaults: [/data/wiki@data, override /tokenizer: char]\ndata: {batch_size: 7}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    cfg = compose(["model=tiny", "data=wiki_bpe"])
+    assert cfg.data.batch_size == 7 and cfg.tokenizer == compose(["tokenizer=char"]).tokenizer
+
+
 def test_public_root_keys_are_these_and_no_others() -> None:
     """They stand in people's shell histories and in stored runs: rename one only with a way for both to go on."""
     assert {field.name for field in fields(RootConfig)} == PUBLIC

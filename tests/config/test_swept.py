@@ -1,14 +1,18 @@
 """What a multirun will run is looked at before its first run begins: every value, both ends of a range, every enqueued point."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from gptshake import cli
 from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, parse_overrides
+from gptshake.config.layout import SWEPT_FILES
 from gptshake.config.multirun import check_points, expand_globs, single_run_overrides, starting_options
 from gptshake.config.validate import check
 from gptshake.errors import ConfigError
@@ -134,3 +138,21 @@ def test_a_swept_group_starts_at_what_was_typed_for_it_or_at_its_first_option() 
         ["model=tiny,baby", "data=wiki_char", "tokenizer=byte", "tokenizer=char,byte", "optimizer.lr=1,2", "scheduler=choice(range)"]
     )
     assert starting_options(parsed) == ["model=tiny"]
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_the_configs_of_a_multirun_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point collects no garbage before a task runs; of a grid's configs each is some, of a megabyte."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(SWEPT_FILES, "")
+    for words, collects in ((["seed=-1"], False), (["-m", "seed=1,-1"], True)):
+        with pytest.raises(ConfigError, match="seed=-1"):
+            cli.run(parse(["model=tiny", "data=wiki_char", *words]))
+        assert gc.isenabled() == collects

@@ -1,11 +1,15 @@
 """What a config names as its target is looked at before it is called."""
 
+import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from gptshake.cli import _task
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.setup.instantiate import DATA_MODULE, built, check_call, check_class, network, source_of, trainer_of
 from gptshake.setup.schedule import check_schedule
@@ -42,6 +46,29 @@ def test_a_target_that_makes_something_else_is_refused_with_what_that_lacks(part
     check, said = OTHER_KINDS[part]
     with pytest.raises(ConfigError, match=said):
         check(OmegaConf.from_dotlist(["optimizer={}", part]))
+
+
+class Wrapped:
+    """Has what it wraps."""
+
+    def __init__(self, inner: object = None) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    @classmethod
+    def task(cls, context: object) -> object:
+        return context
+
+
+def test_a_wrapper_may_be_a_part_and_a_partial_or_a_method_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(Wrapped=Wrapped, half=partial(divmod, 7), dict=dict))  # type: ignore[arg-type]
+    check_class(OmegaConf.create({"_target_": "mine.Wrapped"}), DATA_MODULE)
+    tasks: dict[str, Any] = {name: OmegaConf.create({"task": {"_target_": f"mine.{name}"}}) for name in ("half", "Wrapped.task", "dict")}
+    assert _task(tasks["half"])(2) == (3, 1) and _task(tasks["Wrapped.task"])("it") == "it"  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="is no Python function of a context"):
+        _task(tasks["dict"])
 
 
 def test_a_network_that_lacks_a_part_is_named_with_it() -> None:

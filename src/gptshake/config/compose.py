@@ -53,10 +53,10 @@ class LocalConf(SearchPathPlugin):
     copies: ClassVar[list[Path]] = []  # of the folders, while a sweep runs
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append("gptshake", "gptshake://")
         for local in self.copies or local_confs():
             place = search_path.prepend if self.shadow else search_path.append
             place("gptshake-local", f"file://{local}")
+        search_path.append("gptshake", "gptshake://")  # last: an option of the user's own may have the name of an earlier one of ours
 
 
 @contextmanager

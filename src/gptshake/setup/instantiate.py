@@ -74,7 +74,7 @@ def check_attributes(what: str, part: Any, needs: Iterable[str]) -> None:
 def check_class(node: DictConfig, needs: Iterable[str]) -> None:
     """Refuse a class whose objects cannot have these attributes, before one is made; what a function makes shows when it is called."""
     target = get_object(node._target_)
-    if isinstance(target, type):
+    if isinstance(target, type) and not hasattr(target, "__getattr__"):  # by which a wrapper has those of what it wraps
         check_attributes(f"_target_: {node._target_}", target, needs)
 
 

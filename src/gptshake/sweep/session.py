@@ -89,7 +89,7 @@ class Session:
         self.prepared = Prepared()
         self.axes = self._axes()
         name = options.study
-        if name is None and app.host.name is not None:  # the same command is the same study; another app's folder is its name
+        if not name and app.host.name is not None:  # the same command is the same study; another app's folder is its name
             space = [{key: value for key, value in axis.plain().items() if key != "declared"} for axis in self.axes]
             fixed = sorted(not_free(self._unswept(self.fixed), STUDY))
             text = json.dumps([space, fixed, options.repeats, options.objective, options.direction])
