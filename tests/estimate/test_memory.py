@@ -31,6 +31,16 @@ class Unknown:
         return None
 
 
+class Embeddings(Unknown):
+    """A network that says what a sequence takes, and nothing of blocks."""
+
+    def num_params(self, non_embedding: bool = False) -> int:
+        return 600 if non_embedding else 1000
+
+    def activation_bytes(self, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False) -> int | None:
+        return 7 * micro_batch_size
+
+
 def total(memory: Memory) -> int:
     assert memory.total is not None
     return memory.total
@@ -47,11 +57,24 @@ def test_memory_counts_sixteen_bytes_a_parameter_and_grows_with_the_batch() -> N
 
 def test_sharding_divides_weights_gradients_and_moments_and_leaves_activations() -> None:
     model = preset("baby", 65)
-    whole = train_memory(model, 2, value_bytes=4, base=1000)
-    each = whole.sharded(4)
-    assert whole.activations and total(each) == 1000 + 4 * model.num_params() + whole.activations
-    assert whole.sharded(1) == whole
+    tables = (65 + model.block_size) * model.n_embd
+    block = (model.num_params() - tables) // model.n_layer
+    for value_bytes, cast, gathered in ((4, 0, 8 * tables + 12 * block), (2, 2, 10 * tables + 8 * block)):
+        whole = train_memory(model, 2, value_bytes=value_bytes, base=1000)
+        assert whole.activations and total(whole) == 1000 + (16 + cast) * model.num_params() + whole.activations
+        each = whole.sharded(4)
+        assert total(each) == pytest.approx(1000 + 4 * model.num_params() + whole.activations + gathered, abs=20)
+        assert whole.sharded(1) == whole
+        assert total(whole.holding(1 << 40)) == 1000 + (1 << 40)
+    assert total(train_memory(Embeddings(), 1).sharded(2)) == 8 * 1000 + 10 * 400 + 7
     assert train_memory(model, 2, on_cpu=True).sharded(4).saving == 2 * model.num_params()  # each saves its shard
+
+
+def test_weights_that_32_gpus_share_need_the_memory_of_shards_alone() -> None:
+    model = replace(preset("gpt3_13b", 50257), n_layer=124)
+    assert model.num_params() == pytest.approx(39.3e9, rel=0.01)
+    memory = train_memory(model, 1)
+    assert memory.activations and total(memory.sharded(32)) - memory.activations == pytest.approx(25e9, rel=0.1)  # shards alone: 19.7e9
 
 
 def test_a_checkpoint_can_be_the_peak_on_a_cpu_but_not_on_a_gpu() -> None:

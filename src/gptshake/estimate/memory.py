@@ -19,38 +19,52 @@ class Memory:
     optimizer: int  # Adam's two moments
     activations: int | None  # what the backward pass needs, logits included; None: the model does not say
     saving: int  # copies while a checkpoint is written, when no activations are held
+    copies: int = 0  # of weights, held with the activations: autocast's, or what a device gathers of shards
+    gathered: int = 0  # what these are where the weights are sharded
 
     @property
     def total(self) -> int | None:
         """The peak (activations and a checkpoint's copies are never held at once); None: not known."""
-        return None if self.activations is None else self.least + max(0, self.activations - self.saving)
+        return None if self.activations is None else self.least + max(0, self.activations + self.copies - self.saving)
 
     @property
     def least(self) -> int:
         return self.base + self.weights + self.gradients + self.optimizer + self.saving
 
     def sharded(self, devices: int) -> "Memory":
-        """That of each of several devices that share weights, gradients and moments; the block that each gathers to work on is not counted."""
+        """That of each of several devices that share weights, gradients and moments."""
         parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer, "saving": self.saving}
-        return replace(self, **{name: size // devices for name, size in parts.items()})
+        copies = self.gathered if devices > 1 else self.copies
+        return replace(self, copies=copies, **{name: size // devices for name, size in parts.items()})
 
     def holding(self, measured: int) -> "Memory":
         """The same with activations from a measured peak, given without the base."""
-        return replace(self, activations=max(0, measured - self.weights - self.gradients - self.optimizer))
+        return replace(self, activations=max(0, measured - self.weights - self.gradients - self.optimizer - self.copies))
 
 
 def train_memory(model: Costs, micro_batch_size: int, *, value_bytes: int = 2, on_cpu: bool = False, base: int = 0) -> Memory:
     """The peak of a training: weights, gradients and Adam's moments in fp32, activations (see ``Costs``), and what is around.
 
     On a CPU the heap is never tight and checkpoints are made ready; ``base`` bytes are held before there is a network, or by a GPU's driver.
+    A device that has a shard gathers the tables of tokens and positions, with their gradients, and two blocks (one works while the next is
+    gathered) with the gradients of one, all alike; a config without ``n_layer`` has no blocks.
     """
     values = model.num_params()
     bytes_of = getattr(model, "activation_bytes", None)  # a config need not have it
     activations = bytes_of(micro_batch_size, value_bytes=value_bytes, on_cpu=on_cpu) if bytes_of else None
-    if activations is not None:
-        cast = 2 * values if value_bytes < 4 else 0  # autocast keeps a copy of the weights for the backward pass
-        activations = int((activations + cast) * (HEAP if on_cpu else 1))
-    return Memory(base + (LIBRARIES if on_cpu else 0), 4 * values, 4 * values, 8 * values, activations, saving=8 * values if on_cpu else 0)
+    heap, cast = HEAP if on_cpu else 1, 2 if value_bytes < 4 else 0  # autocast keeps a copy of the weights for the backward pass
+    in_blocks, n_layer = model.num_params(non_embedding=True), getattr(model, "n_layer", None)
+    gathered = (8 + cast) * (values - in_blocks) + ((2 * value_bytes + 4) * in_blocks // n_layer if n_layer else 0)
+    return Memory(
+        base + (LIBRARIES if on_cpu else 0),
+        weights=4 * values,
+        gradients=4 * values,
+        optimizer=8 * values,
+        activations=None if activations is None else int(activations * heap),
+        saving=8 * values if on_cpu else 0,
+        copies=int(cast * values * heap),
+        gathered=int(gathered * heap),
+    )
 
 
 def checkpoint_bytes(model: Costs) -> int:
@@ -70,7 +84,7 @@ def largest_micro_batch(
     none, one = (train_memory(model, size, value_bytes=value_bytes, on_cpu=on_cpu).sharded(shards) for size in (0, 1))
     bounds, flops = [], model.flops_per_token()
     if none.activations is not None and one.activations is not None:
-        fixed = none.base + none.weights + none.gradients + none.optimizer + none.activations
+        fixed = none.base + none.weights + none.gradients + none.optimizer + none.activations + none.copies
         bounds.append(int(MEMORY_SHARE * memory_bytes - fixed) // (one.activations - none.activations))
     if flops is not None:
         bounds.append(int(max_flops // (flops * model.block_size)))

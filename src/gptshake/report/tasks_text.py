@@ -202,7 +202,7 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
 
 def memory_parts(memory: Memory) -> dict[str, int]:
     parts = {"process": memory.base, "weights": memory.weights, "gradients": memory.gradients, "optimizer": memory.optimizer}
-    held = memory.activations or 0
+    held = (memory.activations or 0) + memory.copies
     return parts | ({"activations": held} if held >= memory.saving else {"saving a checkpoint": memory.saving})
 
 
