@@ -19,7 +19,7 @@ from gptshake.export import hf, hub
 from gptshake.export.tokenizers import TEXTS, gives_same_ids, read_tokenizer, write_tokenizer
 from gptshake.model.config import GPTConfig, shape_from_hf
 from gptshake.model.gpt import GPT, from_hf
-from gptshake.setup.initial import pretrained_tokenizer
+from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
 from gptshake.training.checkpoint import load_tensors
 
@@ -112,7 +112,7 @@ def test_weights_in_several_files_are_read_as_one_and_must_be_there_whole(folder
     index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
     assert torch.equal(logits(read(folder)), logits(network(257)))
     (folder / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(DataError, match=r"not whole: .* names model-00002-of-00003\.safetensors"):
+    with pytest.raises(DataError, match=r"not whole: .* names model-00002-of-00003\.safetensors, which is no file beside it"):
         tensors_of(f"hf:{folder}")
     for content, sentence in (('{"weight_map": {}}', "names no file"), ("[]", "cannot be read"), ("{", "cannot be read")):
         index.write_text(content)
@@ -121,6 +121,14 @@ def test_weights_in_several_files_are_read_as_one_and_must_be_there_whole(folder
     index.write_text(json.dumps({"weight_map": {"a": f"../{whole.name}"}}))
     with pytest.raises(DataError, match="not whole"):
         tensors_of(f"hf:{folder}")
+
+
+@pytest.mark.parametrize(("size", "value"), [("n_layer", 4), ("n_embd", 10**7), ("n_positions", 10**12), ("vocab_size", 10**13)])
+def test_sizes_that_are_not_those_of_the_weights_take_no_memory(folder: Path, size: str, value: int) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {size: value}))
+    with pytest.raises(ConfigError, match=r"not those of the network in config\.json"):
+        pretrained_network(f"hf:{folder}")
 
 
 def test_biases_are_not_left_out_in_silence(folder: Path) -> None:

@@ -261,10 +261,20 @@ def test_the_last_values_are_those_of_the_last_rows(rows: list[dict[str, float]]
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 64, 1000])
 def test_the_last_values_are_found_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("gptshake.record.metrics.CHUNK_BYTES", chunk)
+    monkeypatch.setattr("gptshake.record.metrics._LINES_BYTES", chunk)
     path = tmp_path / "metrics.csv"
     path.write_bytes(b"step,train/tokens,val/loss\r\n1,10,4.5\r\n2,20,\n3,30,\n4,4")
     assert last_values(path, ["step", "val/loss", "none"]) == {"step": 3, "val/loss": 4.5}
+    assert last_row(path) == {"step": 3, "train/tokens": 30}
+
+
+def test_what_lies_before_an_endless_line_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptshake.record.metrics.CHUNK_BYTES", 20)
+    monkeypatch.setattr("gptshake.record.metrics._LINES_BYTES", 7)
+    path = tmp_path / "metrics.csv"
+    for end, found in (("", {}), ("\n2,4.5\n", {"step": 2, "val/loss": 4.5})):
+        path.write_text(f"step,val/loss\n1,5.5\n{'1' * 100}{end}")
+        assert last_row(path) == found and last_values(path, ["step", "val/loss"]) == found
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\n\xff\n", b"step,val/loss\nno,number\n", b"val/loss\n"])

@@ -74,6 +74,19 @@ def test_the_legend_names_the_best_and_lies_over_no_run(rows: Any, batches: int,
     assert box.y0 >= axes.get_window_extent().y1 and box.x0 >= 0 and box.y1 <= figure.bbox.y1
 
 
+def test_a_short_legend_is_one_line_and_a_circle_has_one_number(grid: Any, rows: Any) -> None:
+    study = grid()
+    again = [rows.trial(50 + row["number"], row["params"] | {"optimizer.beta1": 0.8}, [row["value"] + 0.5]) for row in study["trials"]]
+    with plot_style():
+        basin, circles = fit_figure(study), map_figure(study | {"trials": [*study["trials"], *again]})
+        assert basin is not None and circles is not None
+        FigureCanvasAgg(basin).draw()
+        legend = basin.axes[0].get_legend()
+        assert legend is not None and len({round(text.get_window_extent().y0) for text in legend.get_texts()}) <= 1
+    numbers = [text.get_text() for text in circles.axes[0].texts]
+    assert len(numbers) == len(study["trials"]) + 1 and not any(number.startswith("3") for number in numbers)
+
+
 def test_a_parabola_whose_minimum_lies_far_below_all_runs_is_not_drawn(line: Any) -> None:
     losses = dict(zip((1e-3, 3e-3, 1e-2), (5.91, 4.648, 4.582), strict=True))
     with plot_style():

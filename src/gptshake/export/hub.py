@@ -78,9 +78,8 @@ def weights_files(source: str) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder / INDEX} cannot be read ({type(error).__name__}: {first_line(error)}).") from error
     if lacking or not names:
-        raise DataError(
-            f"{source} is not whole: {INDEX} names {', '.join(lacking[:3]) or 'no file'}{'' if names else ' at all'}; copy all."
-        )
+        what = f"{', '.join(lacking[:3])}, which is no file beside it" if names else "no file"
+        raise DataError(f"{source} is not whole: its {INDEX} names {what}. Copy all files of the model.")
     return [folder / name for name in names]
 
 

@@ -38,7 +38,7 @@ DRAWN = ("step", "train/tokens", "train/loss", "train/lr", "val/loss", "val/bpb"
 NOISE_SCALE = "noise_scale.csv"
 NOISE_COLUMNS = ("step", "train/tokens", "micro_batch_size", "batch_size", "noise/micro_norm2", "noise/batch_norm2")  # as in Measurement
 CHUNK_BYTES = 1 << 22
-_LINES_BYTES = 1 << 16  # read at once from the end of a file; more than any row has
+_LINES_BYTES = 1 << 16  # read at once from the end of a file; more than most rows have
 Row = dict[str, int | float]
 Columns = dict[str, "array[float]"]  # values of all rows, NaN where a row has none
 
@@ -187,9 +187,9 @@ def last_values(path: Path, names: Iterable[str]) -> Row:
 
 
 def _lines_from_end(file: BinaryIO, start: int) -> Iterator[str]:
-    """The whole lines behind the byte ``start``, the last one first; reads no more than it is asked for, in chunks."""
+    """The whole lines behind the byte ``start``, the last one first, until one is longer than any row; reads in chunks, as asked for."""
     position, rest, torn = file.seek(0, os.SEEK_END), b"", True
-    while position > start:
+    while position > start and len(rest) < CHUNK_BYTES:  # a file without line ends is not searched to its beginning
         size = min(_LINES_BYTES, position - start)
         position = file.seek(position - size)
         lines = (file.read(size) + rest).split(b"\n")
@@ -198,7 +198,7 @@ def _lines_from_end(file: BinaryIO, start: int) -> Iterator[str]:
             torn = False
         rest, *lines = lines  # the first began before this chunk
         yield from (line.decode(errors="replace") for line in reversed(lines))
-    if not torn:
+    if position == start and not torn:
         yield rest.decode(errors="replace")
 
 

@@ -118,8 +118,8 @@ def fit_figure(study: Json) -> Figure | None:
     axes.plot(*best, label=f"best: {scale.name} {stats.param_text(best[0])}", **look)
     if scale.declared is not None and axes.get_xlim()[0] <= scale.declared <= axes.get_xlim()[1]:
         axes.axvline(scale.declared, color=INK, linewidth=1.0, linestyle=":", zorder=1.2, label="starting value")
-    labels = axes.get_legend_handles_labels()[1]
-    legend_above(axes, max(1, min(len(labels), 85 // (5 + max(map(len, labels))))))
+    widths = [5 + len(name) for name in axes.get_legend_handles_labels()[1]]  # a column is as wide as its longest name
+    legend_above(axes, len(widths) if sum(widths) < 85 else max(1, 85 // max(widths)))
     return figure
 
 
@@ -202,7 +202,7 @@ def map_figure(study: Json) -> Figure | None:
         figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02, fraction=0.04, aspect=30)
     else:
         precision = 4 if max(values) - min(values) < 0.2 else 3
-        for value, at in zip(values, places, strict=False):
+        for at, value in dict(zip(places, values, strict=False)).items():  # of equal places the one on top
             ink = "white" if (norm(value) > 0.5) == stats.minimizes(study) else INK
             label(axes, f"{value:.{precision}g}", at, (0, 0), ha="center", va="center", size=8, color=ink, zorder=3)
     axes.scatter(x[-1:], y[-1:], s=(size + 6) ** 2, facecolors="none", edgecolors=VERMILION, linewidths=2.2, zorder=4)

@@ -128,6 +128,7 @@ def pretrained_network(source: str) -> "GPT":
     from gptshake.training.checkpoint import load_tensors
 
     shape = hub.read_shape(source)
+    weights = from_hf(shape, load_tensors(*hub.weights_files(source)))  # refuses sizes that are not theirs before memory is taken for them
     model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
-    model.load_state_dict(from_hf(shape, load_tensors(*hub.weights_files(source))))
+    model.load_state_dict(weights)
     return model

@@ -48,7 +48,7 @@ def export(path: Path, to: str, folder: Path | None, recompose: Callable[[], Dic
     model.float().cpu().eval()
     folder = folder or path / "export" / to
     if folder.exists():
-        raise ConfigError(f"{folder} is there already: remove it, or choose another one with task.folder=.")
+        raise ConfigError(f"{folder} is there already: remove it, or choose another folder (task.folder=, in Python folder=).")
     format = importlib.import_module(f"gptshake.export.{to}")
     samples = read_samples(path / "samples.md")
     texts = [*TEXTS, *(sample.text for sample in samples[-1:])]
