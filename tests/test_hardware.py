@@ -102,6 +102,8 @@ def test_a_device_that_is_not_there_is_a_sentence(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="trainer=cpu"):
         hardware.pick_device("gpu")
+    with pytest.raises(ConfigError, match="auto, gpu, cuda, mps, cpu"):
+        hardware.pick_device("tpu")
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,8 @@ def device_count(device: str) -> int:
 def pick_device(accelerator: str) -> str:
     """``cuda``, ``mps`` or ``cpu``, for ``auto`` (the first that is there), ``gpu`` (CUDA or MPS) or one of them; refused if it is not there."""
     choices = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps"), "cuda": ("cuda",), "mps": ("mps",), "cpu": ("cpu",)}
+    if accelerator not in choices:  # from Python; of a config it is refused before
+        raise ConfigError(f"trainer.accelerator={accelerator} is unknown: write one of {', '.join(choices)}.")
     if accelerator == "cpu":
         return "cpu"
     import torch
