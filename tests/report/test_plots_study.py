@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from gptshake.report.frame import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, plot_style
 from gptshake.report.plots_study import fit_figure, map_figure
-from gptshake.report.plots_tasks import inspection_figure
+from gptshake.report.plots_tasks import evaluation_figure, inspection_figure
 
 RATES = {
     "even": [2.5e-4 * 2**n for n in range(8)],
@@ -85,6 +85,18 @@ def test_a_short_legend_is_one_line_and_a_circle_has_one_number(grid: Any, rows:
         assert legend is not None and len({round(text.get_window_extent().y0) for text in legend.get_texts()}) <= 1
     numbers = [text.get_text() for text in circles.axes[0].texts]
     assert len(numbers) == len(study["trials"]) + 1 and not any(number.startswith("3") for number in numbers)
+
+
+def test_the_long_path_of_a_model_leaves_the_curves_their_room() -> None:
+    about = {"step": None, "context": 32, "stride": None, "rolling": False, "text": "book", "split": "val", "documents": 1}
+    sizes = {"tokens": 32, "bytes": 32, "bpb": 5.6, "bpb_error": 0.1, "by_context": {"tokens": [1] * 32, "nats": [4.0] * 32}}
+    with plot_style():
+        figure = evaluation_figure([{"run": f"hf:/home/$x_{'/folder' * 20}/$end", **about, **sizes}])
+        FigureCanvasAgg(figure).draw()
+        legend = figure.axes[0].get_legend()
+        assert legend is not None and "/$end: 5.6000 ± 0.1000" in legend.get_texts()[0].get_text()
+    inside = figure.axes[0].get_window_extent()
+    assert inside.width > 0.8 * figure.bbox.width and legend.get_window_extent().x0 >= inside.x0
 
 
 def test_a_parabola_whose_minimum_lies_far_below_all_runs_is_not_drawn(line: Any) -> None:

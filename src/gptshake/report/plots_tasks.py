@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from gptshake.console import one_line
 from gptshake.estimate.batch_size import fastest, largest
 from gptshake.estimate.formatting import counted, duration, percent, short_bytes, short_count, short_rate, three_digits
 from gptshake.estimate.lr_range import mean_curve, smooth
@@ -30,6 +31,7 @@ from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, 
 from gptshake.report.tasks_text import Facts
 
 BINS = 21  # edges of the intervals of the context over which losses are averaged
+LONGEST = 50  # characters of a name in a legend
 SPLITS = {"train": BLUE, "val": ORANGE, "test": VERMILION}
 STEP = {"data": VERMILION, "transfer": ORANGE, "forward": BLUE, "backward": BLUE, "optimizer": GREEN}  # the rest is grey
 PAPER = {"facecolor": "white", "alpha": 0.85, "pad": 1.0, "linewidth": 0}  # behind characters; outlines make an SVG 20 times larger
@@ -267,6 +269,14 @@ def inspection_figure(facts: Facts) -> Figure:
 
 @plot_style()
 def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
+    first = rows[0]
+    read = "rolling" if first["rolling"] else f"stride{first['stride']}" if first["stride"] else ""
+    parts = [first["text"], first["split"], read, *(text.evaluated_name(row, "-") for row in rows)]
+    name = safe("-".join(filter(None, parts)))
+    return save(evaluation_figure(rows), folder, name if len(name) <= 120 else f"{name[:110]}-{sha256_text(name)[:8]}")
+
+
+def evaluation_figure(rows: Sequence[Facts]) -> Figure:
     """The loss by the length of the context, a line for each checkpoint; in bits per byte if the tokenizers differ.
 
     With a stride it begins at the context that all windows but the first have.
@@ -285,12 +295,10 @@ def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
         nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
         scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
         error = f" ± {row['bpb_error']:.4f}" if row["bpb_error"] is not None else ""
-        name = f"{text.evaluated_name(row)}: {row['bpb']:.4f}{error} bits per byte"
-        style = POINT | {"color": colour, "markersize": 5, "label": name}
+        called = one_line(text.evaluated_name(row))
+        called = called if len(called) <= LONGEST else f"…{called[-LONGEST:]}"  # the end of a folder's path says more
+        style = POINT | {"color": colour, "markersize": 5, "label": f"{called}: {row['bpb']:.4f}{error} bits per byte"}
         axes.plot(sums / tokens, scale * nats / tokens, **style)
-    axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white")
-    first = rows[0]
-    read = "rolling" if first["rolling"] else f"stride{first['stride']}" if first["stride"] else ""
-    parts = [first["text"], first["split"], read, *(text.evaluated_name(row, "-") for row in rows)]
-    name = safe("-".join(filter(None, parts)))
-    return save(figure, folder, name if len(name) <= 120 else f"{name[:110]}-{sha256_text(name)[:8]}")
+    for name in axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white").get_texts():
+        name.set_parse_math(False)
+    return figure
