@@ -396,7 +396,7 @@ def test_a_longer_limit_is_refused_for_a_cosine_and_the_run_stays_as_it_was(comm
     assert the_run(copy).info == before.info and the_run(copy).numbers() == before.numbers()
 
 
-@pytest.mark.parametrize("content", [None, "a: [", "\x00"])
+@pytest.mark.parametrize("content", [None, "", "a: [", "\x00"])
 def test_a_record_without_a_readable_config_is_refused_in_a_sentence(
     content: str | None, light_commands: Any, copy: Path, the_run: Any
 ) -> None:

@@ -154,6 +154,20 @@ def test_no_run_of_the_confirmation_begins_after_the_timeout_and_the_same_comman
     assert len(executor.tasks) == 1 and winner is not None and winner.confirmed
 
 
+def test_a_point_that_failed_and_is_the_best_on_the_second_try_is_confirmed_like_the_others(run: Begin) -> None:
+    def fails_at_the_best(task: Mapping[str, Any]) -> float:
+        if task["params"]["lr"] == 1e-3:
+            raise ValueError("killed")
+        return value(task)
+
+    study, _ = run(fails_at_the_best, [LIST], n_trials=4, confirm=1)
+    assert [row.params["lr"] for row in study.confirm] == [2e-3, 4e-3, 8e-3]
+    study, executor = run(value, [LIST], n_trials=4, confirm=1)
+    winner = best(study.rows())
+    assert [task["params"]["lr"] for task in executor.tasks] == [1e-3, 1e-3] and [row.params["lr"] for row in study.confirm][3:] == [1e-3]
+    assert winner is not None and winner.confirmed and winner.trial["params"] == {"lr": 1e-3}
+
+
 def test_no_confirmation_begins_after_the_timeout(run: Begin) -> None:
     study, executor = run(value, [LIST], n_trials=4, timeout=2.5, confirm=3)
     assert len(executor.tasks) == 3 and study.confirm == []

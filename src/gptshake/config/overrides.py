@@ -219,7 +219,9 @@ def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolver
 
 def stored_config(run_dir: Path) -> dict[str, Any]:
     try:
-        return flat(_content(run_dir / "config.yaml"))
+        if not (content := _content(run_dir / "config.yaml")):
+            raise ValueError("it is empty")
+        return flat(content)
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({first_line(error)}).") from error
 

@@ -83,7 +83,8 @@ class MetricsWriter:
         """Keep the first ``n_rows`` rows; the next one is appended after them."""
         if not 0 <= n_rows <= self.n_rows:
             raise RecordError(
-                f"{self._path} holds {self.n_rows} rows; it cannot be cut to {n_rows}, so it is not the record of this checkpoint."
+                f"{self._path} holds {self.n_rows} rows and its checkpoint was saved after {n_rows}: rows were lost. "
+                f"Put the file back, or start a new run from the weights: init_from={self._path.parent.name}"
             )
         if n_rows < self.n_rows:
             with self._path.open("rb") as file:

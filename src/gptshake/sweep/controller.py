@@ -190,11 +190,12 @@ class Controller:
 
     def _confirm(self) -> None:
         """Queue fresh seeds: for the best trials to confirm them, or for two of a line to measure the noise between seeds."""
-        limits, confirmed = self.limits, any(not row.measures_noise for row in self.study.confirm)
-        if limits.seed is None or (limits.confirm and confirmed):
+        limits, confirmed = self.limits, {row.number for row in self.study.confirm if not row.measures_noise}
+        if limits.seed is None:
             return
         if limits.confirm:
-            again, best, folder = limits.confirm, self.study.ranking()[:CONFIRMED], "confirm/"
+            best = [trial for trial in self.study.ranking()[:CONFIRMED] if trial.number not in confirmed]
+            again, folder = limits.confirm, "confirm/"
         else:
             again, best, folder = 1, self.study.second_seeds() if limits.noise else [], NOISE_FOLDER
         for trial in best:
