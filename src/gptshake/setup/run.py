@@ -177,7 +177,7 @@ def follow() -> None:
         of_all = isinstance(error, Pruned | TrainingError) or error.is_shared
         if not of_all or (error.__cause__ and out_of_memory(error.__cause__)):  # of this rank
             raise
-        distributed.leave()  # all ranks have come to it, and rank 0 says so
+        distributed.leave()  # rank 0 says so; at an exit code here torchrun would stop it before it has recorded the error
     except RuntimeError as error:
         if lost := distributed.connection_ended(error):
             distributed.leave()
