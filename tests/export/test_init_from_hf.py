@@ -123,12 +123,13 @@ def test_weights_in_several_files_are_read_as_one_and_must_be_there_whole(folder
         tensors_of(f"hf:{folder}")
 
 
-@pytest.mark.parametrize(("size", "value"), [("n_layer", 4), ("n_embd", 10**7), ("n_positions", 10**12), ("vocab_size", 10**13)])
+@pytest.mark.parametrize(("size", "value"), [("n_layer", 10**12), ("n_embd", 10**7), ("n_positions", 10**12), ("vocab_size", 10**13)])
 def test_sizes_that_are_not_those_of_the_weights_take_no_memory(folder: Path, size: str, value: int) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {size: value}))
-    with pytest.raises(ConfigError, match=r"not those of the network in config\.json"):
-        pretrained_network(f"hf:{folder}")
+    for larger, error in ((config[size] + 2, r"not those of the network in config\.json"), (value, "of a larger network than its weights")):
+        (folder / "config.json").write_text(json.dumps(config | {size: larger}))
+        with pytest.raises((ConfigError, DataError), match=error):
+            pretrained_network(f"hf:{folder}")
 
 
 def test_biases_are_not_left_out_in_silence(folder: Path) -> None:

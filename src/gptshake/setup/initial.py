@@ -127,8 +127,10 @@ def pretrained_network(source: str) -> "GPT":
     from gptshake.model.gpt import GPT, from_hf
     from gptshake.training.checkpoint import load_tensors
 
-    shape = hub.read_shape(source)
-    weights = from_hf(shape, load_tensors(*hub.weights_files(source)))  # refuses sizes that are not theirs before memory is taken for them
+    shape, files = hub.read_shape(source), hub.weights_files(source)
+    if shape.num_params() > sum(file.stat().st_size for file in files):  # far more values than bytes would take all memory
+        raise DataError(f"{source}: its {hub.CONFIG} is of a larger network than its weights. Copy all files of one model.")
+    weights = from_hf(shape, load_tensors(*files))
     model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
     model.load_state_dict(weights)
     return model
