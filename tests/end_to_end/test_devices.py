@@ -165,6 +165,22 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_anything_begins(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("optimizer=sgd", "optimizer.fused=true"), "optimizer.fused=true with optimizer=sgd"),
+        (("+callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging",), "EMAWeightAveraging"),
+    ],
+)
+def test_what_cannot_work_on_shards_is_refused_before_anything_begins(
+    light_commands: Any, tmp_path: Path, text: tuple[str, ...], words: tuple[str, ...], what: str
+) -> None:
+    done = light_commands(tmp_path, *text, *words, "trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert done.code == 2
+    assert done.error == f"{what} does not work with trainer=fsdp: leave it out, or use trainer=ddp."
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("words", [("-m", "optimizer.lr=1e-3,2e-3"), ("task=find_lr",)])
 def test_several_runs_have_one_device_each(light_commands: Any, tmp_path: Path, text: tuple[str, ...], words: tuple[str, ...]) -> None:
     done = light_commands(tmp_path, *text, *words, "trainer=ddp", "trainer.devices=2")

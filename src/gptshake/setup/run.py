@@ -13,16 +13,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from gptshake import distributed, energy, hardware
 from gptshake.context import Context
-from gptshake.errors import DataError, GptshakeError, Pruned, Stop, TrainingError
+from gptshake.errors import ConfigError, DataError, GptshakeError, Pruned, Stop, TrainingError
 from gptshake.estimate.budget import parse_max_time
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, column_chunks
 from gptshake.record.run import NullRun
-from gptshake.setup.costs import check_run_capacity, model_costs
+from gptshake.setup.costs import check_run_capacity, model_costs, shards
 from gptshake.setup.initial import initial_weights, read_initial_weights
 from gptshake.setup.instantiate import (
     DATA_MODULE,
@@ -73,6 +74,20 @@ def _check_parts(context: Context) -> None:
         check_call(node)
         check_class(node, _CALLBACK)
     check_optimizer(cfg, store)
+    if shards(cfg) > 1:
+        _check_sharded(cfg)
+
+
+def _check_sharded(cfg: DictConfig) -> None:
+    """Refuse what cannot work on shards."""
+    from pytorch_lightning.callbacks import WeightAveraging
+
+    targets = [get_object(node._target_) for node in _chosen_callbacks(cfg)]
+    unfit = [target.__name__ for target in targets if isinstance(target, type) and issubclass(target, WeightAveraging)]
+    if cfg.optimizer._target_ == "gptshake.optim.sgd.sgd" and cfg.optimizer.fused is True:
+        unfit.append("optimizer.fused=true with optimizer=sgd")
+    if unfit:
+        raise ConfigError(f"{unfit[0]} does not work with trainer=fsdp: leave it out, or use trainer=ddp.")
 
 
 def train(context: Context, profiler: Profiler | None = None) -> dict[str, float]:
