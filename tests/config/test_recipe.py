@@ -69,6 +69,8 @@ def test_texts_survive(value: str, tmp_path: Path) -> None:
         ("a: [", "is not a config"),
         ("[1, 2]", "it has no keys"),
         ("defaults:\n  - model: tiny\n", "defaults are written `override /group: option`"),
+        ("defaults: [{}]", "defaults are written `override /group: option`"),
+        ("defaults: 5", "defaults are written `override /group: option`"),
     ],
 )
 def test_what_is_no_recipe_is_one_sentence(content: str | None, part: str, tmp_path: Path) -> None:
@@ -77,6 +79,11 @@ def test_what_is_no_recipe_is_one_sentence(content: str | None, part: str, tmp_p
     with pytest.raises(ConfigError) as error:
         expand_experiment_files([f"experiment={tmp_path / 'x.yaml'}"])
     assert part in str(error.value)
+
+
+def test_an_empty_list_of_defaults_is_none(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("defaults:\nseed: 3\n")
+    assert expand_experiment_files([f"experiment={tmp_path / 'x.yaml'}"]) == ["seed=3"]
 
 
 def test_files_in_a_list_become_options_under_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

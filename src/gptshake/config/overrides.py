@@ -409,14 +409,14 @@ def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
         raise ConfigError(f"{what}: there is no such file.") from error
     except Exception as error:  # whatever the reader of YAML makes of a file that is none
         raise ConfigError(f"{what} is not a config: {first_line(error)}.") from error
-    lines = []
-    for entry in content.pop("defaults", []):
+    lines, defaults = [], content.pop("defaults", None) or []
+    for entry in defaults if isinstance(defaults, list) else [defaults]:
         if entry == "_self_":
             continue
         if isinstance(entry, str) and entry.startswith("/") and (entry.count("/") == 2 or entry.endswith(SUFFIXES)):
             group, _, option = entry[1:].partition("/")
         else:
-            (name, option), *more = entry.items() if isinstance(entry, dict) else [("", entry)]
+            (name, option), *more = entry.items() if entry and isinstance(entry, dict) else [("", entry)]
             group = str(name).removeprefix("override /")
             if more or group == str(name):
                 raise ConfigError(
