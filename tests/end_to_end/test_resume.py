@@ -406,6 +406,15 @@ def test_a_record_without_a_readable_config_is_refused_in_a_sentence(
     assert done.code == 2 and "config.yaml is missing or damaged" in done.error
 
 
+def test_a_finished_run_without_checkpoints_keeps_its_record(commands: Any, copy: Path, the_run: Any) -> None:
+    record = the_run(copy)
+    assert record.info["status"] == "ok"
+    shutil.rmtree(record.path / "checkpoints")
+    done = commands(copy, f"resume={record.info['id']}")
+    assert done.code == 2 and "its checkpoints were removed, so it cannot be resumed" in done.error
+    assert the_run(copy).numbers() == record.numbers() and the_run(copy).info["status"] == "ok"
+
+
 @pytest.mark.parametrize("key", ["budget", "data"])
 def test_a_record_that_lacks_what_a_resume_needs_is_refused_in_a_sentence(key: str, commands: Any, copy: Path, the_run: Any) -> None:
     record = the_run(copy)

@@ -138,6 +138,11 @@ def _resume(context: Context) -> Run:
             f"{run.path / 'run.json'} lacks the data or the budget that {run.name} began with ({error}), so it cannot be resumed. "
             f"Start a new run from its weights: init_from={run.id}."
         ) from error
+    if run.info.get("status") == "ok" and not any((run.path / "checkpoints").glob("step-*")):
+        raise RecordError(
+            f"{run.name} has ended and its checkpoints were removed, so it cannot be resumed: starting over would replace its record. "
+            f"To run it again: task=reproduce task.run={run.id}"
+        )
     if store.fingerprint != fingerprint:
         raise RecordError(
             f"The text of {store.label} is not the one that {run.name} started with (fingerprint {fingerprint[:8]}, now "
