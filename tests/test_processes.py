@@ -1,6 +1,7 @@
 """Children of the runner: every end has an outcome, whoever died, and nothing runs on unnoticed."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from deeds import deed, run
 
+from gptshake import processes
 from gptshake.errors import ConfigError, GptshakeError, Pruned, TrainingError
 from gptshake.outcome import Outcome, is_running, read_outcome
 from gptshake.processes import Child, ChildRunner, Command, Spec, run_command
@@ -81,6 +83,14 @@ def test_the_others_and_the_server_live_on(server: ChildRunner, tmp_path: Path) 
     long = server.start(Spec(("sleep", 0.5), tmp_path / "long"))
     assert run(server, tmp_path / "short", "signal", signal.SIGKILL).status == "killed"
     assert end_of(server, long) == Outcome("ok", "awake")
+
+
+def test_a_child_whose_caller_has_gone_with_its_folder_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    late = Spec(["give back", 1], tmp_path / "gone", quiet=False)
+    child = multiprocessing.get_context("fork").Process(target=processes._live, args=(late, deed, {}, None))
+    child.start()
+    child.join(20.0)
+    assert child.exitcode == 1 and capfd.readouterr().err == ""
 
 
 def test_what_it_prints_is_kept_and_appended(server: ChildRunner, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -300,7 +300,8 @@ def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str],
                 outcome = _call(target, spec.task)
             write_outcome(spec.folder, outcome)
     except BaseException:
-        traceback.print_exc()
+        if spec.folder.is_dir():  # else the caller was interrupted and has removed it: nobody waits
+            traceback.print_exc()
     finally:
         _flush()
         os._exit(0 if outcome.status == "ok" else 1)
