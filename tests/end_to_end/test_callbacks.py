@@ -210,6 +210,7 @@ NO_PART = {
     "optimizer._target_=json.dumps": "json.dumps makes no optimizer of named parameters",
     "scheduler._target_=json.dumps": "json.dumps cannot stand here: it is called with tokens, total",
     "data._target_=json.dumps": "json.dumps cannot stand here: it is called with store",
+    "+callbacks.mine._target_=math.sqrt": "math.sqrt cannot stand here: it is called with no arguments (missing",
     "+callbacks.mine={_target_: pytorch_lightning.callbacks.Timer, typo: 1}": "Timer cannot stand here: it is called with typo",
     "+callbacks.mine._target_=builtins.dict": "builtins.dict cannot stand here: a dict has no on_train_batch_end",
     "task._target_=math.sqrt": "math.sqrt is no Python function of a context",

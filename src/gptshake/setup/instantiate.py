@@ -97,9 +97,8 @@ def check_call(node: DictConfig, names: Iterable[str] | None = None, *, first: S
     try:
         signature(get_object(node._target_)).bind(*before, **dict.fromkeys(given))
     except TypeError as error:
-        raise ConfigError(
-            f"_target_: {node._target_} cannot stand here: it is called with {', '.join(map(str, (*before, *given)))} ({first_line(error)})."
-        ) from error
+        called = ", ".join(map(str, (*before, *given))) or "no arguments"
+        raise ConfigError(f"_target_: {node._target_} cannot stand here: it is called with {called} ({first_line(error)}).") from error
     except ValueError:
         pass  # a built-in has no signature to read; what it is called with shows when it is made
 
