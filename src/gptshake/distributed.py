@@ -343,8 +343,8 @@ def _lines(ranks: Ranks) -> dict[socket.socket, int]:
     """Connect this rank: rank 0 with all others, the others with rank 0."""
     seconds, dual = FINDING.total_seconds(), socket.has_dualstack_ipv6()
     if ranks.rank:
-        told: tuple[int, bytes] = ranks.broadcast()
-        port, secret = told
+        address: tuple[int, bytes] = ranks.broadcast()
+        port, secret = address
         line = socket.create_connection((os.environ["MASTER_ADDR"], port), seconds)
         line.sendall(secret + ranks.rank.to_bytes(4, "big"))
         return {line: 0}

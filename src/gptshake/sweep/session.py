@@ -164,14 +164,14 @@ class Session:
         first = first_points(options, axes)
         most = math.prod(len(axis.finite or [None] * N_TRIALS) for axis in axes) * options.repeats
         slots = self.executor.allot(prepared.device, prepared.memory, most)
-        wished = number_of_trials(options, prepared, slots)
+        asked = number_of_trials(options, prepared, slots)
         sampler = options.sampler is not None
-        search = search_for(axes, n_trials=wished, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=sampler)
-        n_trials = N_TRIALS if wished is None and search.size is None else wished
-        noise = measures_noise(options, search, wished, axes, self.app)
+        search = search_for(axes, n_trials=asked, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=sampler)
+        n_trials = N_TRIALS if asked is None and search.size is None else asked
+        noise = measures_noise(options, search, asked, axes, self.app)
         seed = self.app.configured(options.seed_key)[0] if noise else first_seed(options, axes, self.app)
         expected = search.expected()
-        total = wished if expected else min(filter(None, (search.size, n_trials)))
+        total = asked if expected else min(filter(None, (search.size, n_trials)))
         schedule, warmer = self._schedule()
         costly = any(axis.numeric and host.changes_cost(axis.key) for axis in axes)
         header = Header(

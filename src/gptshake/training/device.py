@@ -59,7 +59,7 @@ def fork_rng(device: torch.device) -> AbstractContextManager[None]:
 
 
 def seed_generators(device: torch.device, seed: int) -> None:
-    """Seed the generators of the host and of this device, as ``torch.manual_seed`` does with those of all devices.
+    """Seed the generators of the host and of the current device of this kind, as ``torch.manual_seed`` does with those of all devices.
 
     That formats the Python stack for every kind of device that is not there.
     """

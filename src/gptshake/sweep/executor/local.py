@@ -74,7 +74,8 @@ class LocalSlots:
                 number = max(1, min(number, int(MEMORY_SHARE * hardware.memory_bytes() / memory)))
             number = min(number, most or number)
         self._number, self.threads = number, self._share(number)
-        if number * self.threads > (cores := hardware.physical_cores()):
+        chosen = self._slots == self._threads == "auto"
+        if not chosen and number * self.threads > (cores := hardware.physical_cores()):
             print(f"warning: {number} x {self.threads} threads on {cores} cores is slow: try fewer threads, or fewer slots", flush=True)
         kind = f"GPU {', '.join(self._gpus)}" if self._gpus else "Apple GPU" if device == "mps" else "CPU"
         self.device = f"{number} slot{'s' if number > 1 else ''} on {kind}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
