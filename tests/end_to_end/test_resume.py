@@ -48,8 +48,8 @@ Checkpoint.save = save
 WITHIN_CHECKPOINT = """
 import os
 from gptshake.training import checkpoint
-def save_file(tensors, path, own=checkpoint.save_file):
-    own(tensors, path)
+def save_file(tensors, path, own=checkpoint.save_file, **more):
+    own(tensors, path, **more)
     if "step-{step:08d}" in str(path) and "state" in path.name:
         os.kill(os.getpid(), {signum})
 checkpoint.save_file = save_file

@@ -383,9 +383,9 @@ def test_a_lost_machine_is_continued_by_another_from_what_was_copied(tmp_path: P
         pytest.skip("rclone is not installed")
     words = "model=tiny model.n_layer=1 model.n_head=2 model.n_embd=16 model.block_size=16 data=text_char data.batch_size=8 trainer=cpu logger=none"
     words += (
-        f" trainer.threads=1 trainer.precision=32-true trainer.max_steps=800 trainer.val_check_interval=40 callbacks=none data.path={book}"
+        f" trainer.threads=1 trainer.precision=32-true trainer.max_steps=1500 trainer.val_check_interval=50 callbacks=none data.path={book}"
     )
-    job = replace(JOB, command=[*words.split(), "trainer.limit_val_batches=2", "resume=auto"], sync_minutes=1 / 60)
+    job = replace(JOB, command=[*words.split(), "trainer.limit_val_batches=2", "resume=auto"], sync_minutes=1 / 120)
     run = sky_task(job)["run"].replace(f"place=out:bucket/gpts/{job.name}", "place=out:")
     remote = {"RCLONE_CONFIG_OUT_TYPE": "alias", "RCLONE_CONFIG_OUT_REMOTE": str(tmp_path / "bucket")}
 
@@ -402,14 +402,22 @@ def test_a_lost_machine_is_continued_by_another_from_what_was_copied(tmp_path: P
     env = os.environ | remote | {"HOME": str(first)}
     lost = subprocess.Popen(["bash", "-c", run], env=env, cwd=first, start_new_session=True, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 120
-    while not list(tmp_path.glob("bucket/runs/*/metrics.csv")) or not list(tmp_path.glob("bucket/runs/*/checkpoints/step-*/state.json")):
-        assert lost.poll() is None and time.monotonic() < until
-        time.sleep(0.2)
+
+    def copied(pattern: str, known: Any = frozenset()) -> set[Any]:
+        while not (new := {(path.parent.name, path.stat().st_size) for path in tmp_path.glob(f"bucket/runs/*/{pattern}")} - known):
+            assert lost.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+        return new
+
+    # The first copy has ended when the second begins with the rows; rclone's folders, unlike its buckets, show files that are half there.
+    copied("checkpoints/step-*/state.json")
+    copied("metrics.csv", copied("metrics.csv"))
+    copied("checkpoints/step-*/state.json", copied("checkpoints/step-*/state.json"))
     os.killpg(lost.pid, signal.SIGKILL)
     lost.wait()
     done = shell(run, machine("second"), **remote)
     assert done.returncode == 0 and "resuming after step" in done.stdout, done.stderr
-    assert (tmp_path / "bucket/finished").exists() and len(rows(tmp_path / "bucket")) == 800
+    assert (tmp_path / "bucket/finished").exists() and len(rows(tmp_path / "bucket")) == 1500
     whole = shell(run, machine("third"), RCLONE_CONFIG_OUT_TYPE="alias", RCLONE_CONFIG_OUT_REMOTE=str(tmp_path / "other"))
     assert whole.returncode == 0 and rows(tmp_path / "bucket") == rows(tmp_path / "other")
 

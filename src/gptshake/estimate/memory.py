@@ -54,7 +54,7 @@ def train_memory(model: Costs, micro_batch_size: int, *, value_bytes: int = 2, o
     activations = bytes_of(micro_batch_size, value_bytes=value_bytes, on_cpu=on_cpu) if bytes_of else None
     heap, cast = HEAP if on_cpu else 1, 2 if value_bytes < 4 else 0  # autocast keeps a copy of the weights for the backward pass
     in_blocks, n_layer = model.num_params(non_embedding=True), getattr(model, "n_layer", None)
-    gathered = (8 + cast) * (values - in_blocks) + ((2 * value_bytes + 4) * in_blocks // n_layer if n_layer else 0)
+    gathered = (8 + cast) * (values - in_blocks) + ((min(2, n_layer) * value_bytes + 4) * in_blocks // n_layer if n_layer else 0)
     return Memory(
         base + (LIBRARIES if on_cpu else 0),
         weights=4 * values,
