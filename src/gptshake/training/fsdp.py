@@ -52,7 +52,7 @@ class ShardedStrategy(DDPStrategy):
         # What autocast computes in fp32 travels in fp32: the residual stream, and all weights but those of products.
         in_fp32 = FSDPMeshInfo(DeviceMesh.from_group(new_group(timeout=PATIENCE), kind), shard_mesh_dim=0) if half else None
         for block in dict.fromkeys(_blocks(network)):
-            fully_shard(block, mesh=mesh, mp_policy=policy, shard_placement_fn=_apart(block, in_fp32) if in_fp32 else None)
+            fully_shard(block, mesh=mesh, mp_policy=policy, shard_placement_fn=_groups_of(block, in_fp32) if in_fp32 else None)
             if in_fp32:
                 block.register_forward_pre_hook(partial(_gather_as_computed, in_fp32), prepend=True)
         fully_shard(network, mesh=mesh)
@@ -114,7 +114,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield part
 
 
-def _apart(block: nn.Module, in_fp32: FSDPMeshInfo) -> Callable[[nn.Parameter], ShardPlacementResult | None]:
+def _groups_of(block: nn.Module, in_fp32: FSDPMeshInfo) -> Callable[[nn.Parameter], ShardPlacementResult | None]:
     """Which weights of a block are a group of their own, as FSDP2 reduces gradients of one type at a time: those that autocast does not cast."""
     cast = {weight for part in block.modules() if isinstance(part, PRODUCTS) for weight in part.parameters(recurse=False)}
     return lambda weight: None if weight in cast else ShardPlacementResult(Shard(0), in_fp32)
