@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from gptshake.report import study_text
 from gptshake.report.study_stats import best
 from gptshake.sweep import controller as module
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import Controller, Limits, Proposals
+from gptshake.sweep.controller import Controller, Proposals
 from gptshake.sweep.options import number_of_trials, sampler_for, sequence_of
 from gptshake.sweep.protocols import Prepared
 from gptshake.sweep.pruning import Patient
@@ -111,6 +111,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
             "seed",
             [],
             {},
+            noise=limits.pop("noise", False),
         )
         study = Study(tmp_path, header, axes)
         proposals = Proposals(
@@ -118,12 +119,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
             lambda params: [f"{key}={value}" for key, value in params.items()],
             lambda number: sampler_for(options, number),
             sequence=sequence_of(options, axes),
+            seed=0 if limits.get("confirm") or header.noise else None,
         )
         Controller(
             study,
             proposals,
             executor,  # type: ignore[arg-type]
-            Limits(1, seed=0 if limits.get("confirm") or limits.get("noise") else None, **limits),
+            replace(options, **limits),
             lambda rows: None,
         ).run()
         return study, executor
@@ -397,7 +399,7 @@ def watched(folder: Path, **started: float) -> tuple[Controller, Any, Any]:
     running = SimpleNamespace(slot=0, folder=folder / "0/1", outcome=None, place="waits: Resources", started=math.inf, stopped=0)
     running.stop = lambda: setattr(running, "stopped", running.stopped + 1)
     running.folder.mkdir(parents=True)
-    return Controller(study, None, executor, Limits(1), lambda rows: None), trial, running  # type: ignore[arg-type]
+    return Controller(study, None, executor, SweeperConfig(), lambda rows: None), trial, running  # type: ignore[arg-type]
 
 
 def test_a_run_has_not_begun_as_long_as_it_waits_for_a_machine(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from gptshake.processes import TICK_S
 from gptshake.record.lock import ask_to_stop, is_alive, is_asked_to_stop
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
+from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.protocols import Executor, Running
 from gptshake.sweep.rows import NOISE_FOLDER, NUMBER, RunRow, TrialRow
 from gptshake.sweep.search import Search
@@ -33,31 +34,15 @@ CONFIRMED = 3  # best trials that are run again with fresh seeds
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When to stop, and how many runs make a trial."""
-
-    slots: int
-    n_trials: int | None = None  # finished trials; None: until the search is over
-    timeout: float | None = None  # seconds after which no trial begins
-    trial_timeout: float | None = None  # seconds of one run
-    max_failures: int = 5
-    repeats: int = 1
-    seed: int | None = None  # of the first run of a trial, the next ones count on; None leaves seeds alone
-    confirm: int = 0
-    noise: bool = False  # run the best of a line and its better neighbour with a second seed
-    keep: int = 3
-    deterministic: bool = False
-
-
-@dataclass(frozen=True)
 class Proposals:
-    """Where the points of a study come from."""
+    """Where the points of a study come from, and the seeds of their runs."""
 
     search: Search
     overrides: Callable[[Params], list[str]]  # of a point's trial
     sampler: Callable[[int], optuna.samplers.BaseSampler]  # for axes that the search leaves to it, from the number of a trial
     first: Sequence[Params] = ()  # to try before the search's own
     sequence: Callable[[int], Params] | None = None  # number of a trial -> its point, in place of the search
+    seed: int | None = None  # of the first run of a trial, the next ones count on; None leaves seeds alone
 
 
 class Controller:
@@ -65,25 +50,26 @@ class Controller:
 
     Args:
         study: opened; its folder's lock is held.
+        options: the sweeper's; without ``n_trials`` the search says when it is over.
         show: is given the rows now and then.
     """
 
     def __init__(
-        self, study: Study, proposals: Proposals, executor: Executor, limits: Limits, show: Callable[[dict[str, Any]], None]
+        self, study: Study, proposals: Proposals, executor: Executor, options: SweeperConfig, show: Callable[[dict[str, Any]], None]
     ) -> None:
-        self.study, self.proposals, self.executor, self.limits, self._show = study, proposals, executor, limits, show
+        self.study, self.proposals, self.executor, self.options, self._show = study, proposals, executor, options, show
         self._pending: list[tuple[TrialRow, RunRow]] = []
         self._running: list[tuple[TrialRow, RunRow, Running, Tail]] = []
         self._left: list[tuple[TrialRow, RunRow]] = []  # still at work for an earlier controller
         self._old_failures = {number for number, trial in study.trials.items() if trial.state == "failed"}
-        self._ends = inf if limits.timeout is None else time.monotonic() + limits.timeout
+        self._ends = inf if options.timeout is None else time.monotonic() + options.timeout
         self._shown = 0.0
         self._round = 0
 
     def run(self) -> None:
         """Run until the search is over, a limit is reached or a signal comes; whatever ends it, study.json says that it has ended."""
-        if self.limits.timeout is not None:
-            self.study.deadline = self.study.now() + self.limits.timeout
+        if self.options.timeout is not None:
+            self.study.deadline = self.study.now() + self.options.timeout
         try:
             with SIGNALS.deferred():
                 self._recover()
@@ -121,7 +107,7 @@ class Controller:
     def _fill(self) -> bool:
         """Give every free slot something to do; returns whether anything was started."""
         started = False
-        while len(self._running) < self.limits.slots and (work := self._next()):
+        while len(self._running) < self.study.header.slots and (work := self._next()):
             trial, run = work
             running = self.executor.start(self.study.task(trial, run), self.study.folder / run.path)
             if running is None:
@@ -167,8 +153,8 @@ class Controller:
         """The point of the next trial: empty if the sampler shall choose, None if no trial may begin now."""
         new = [trial for number, trial in self.study.trials.items() if number not in self._old_failures]
         failures = sum(trial.state == "failed" for trial in new)
-        enough = self.limits.n_trials is not None and len(new) - failures >= self.limits.n_trials
-        if enough or failures >= self.limits.max_failures:
+        enough = self.options.n_trials is not None and len(new) - failures >= self.options.n_trials
+        if enough or failures >= self.options.max_failures:
             return None
         known = [trial.params for trial in self.study.trials.values()]
         if first := [params for params in self.proposals.first if params not in known]:
@@ -176,13 +162,13 @@ class Controller:
         if self.proposals.sequence:
             return self.proposals.sequence(len(known))
         params = self.proposals.search.propose([point for point in self.study.points() if point.number not in self._old_failures])
-        if params == {} and self.study.axes and self.limits.deterministic:  # after as many proposals as slots the sampler waits for all
-            self._round = self._round - 1 if self._running else self.limits.slots - 1
+        if params == {} and self.study.axes and self.options.deterministic:  # after as many proposals as slots the sampler waits for all
+            self._round = self._round - 1 if self._running else self.study.header.slots - 1
             return params if self._round >= 0 else None
         return params
 
     def _runs(self, number: int) -> list[RunRow]:
-        repeats, seed = self.limits.repeats, self.limits.seed
+        repeats, seed = self.options.repeats, self.proposals.seed
         return [
             RunRow(str(number) if repeats == 1 else f"{number}/{repeat}", repeat, None if seed is None else seed + repeat)
             for repeat in range(repeats)
@@ -190,17 +176,17 @@ class Controller:
 
     def _confirm(self) -> None:
         """Queue fresh seeds: for the best trials to confirm them, or for two of a line to measure the noise between seeds."""
-        limits, confirmed = self.limits, {row.number for row in self.study.confirm if not row.measures_noise}
-        if limits.seed is None:
+        options, seed, confirmed = self.options, self.proposals.seed, {row.number for row in self.study.confirm if not row.measures_noise}
+        if seed is None:
             return
-        if limits.confirm:
+        if options.confirm:
             best = [trial for trial in self.study.ranking()[:CONFIRMED] if trial.number not in confirmed]
-            again, folder = limits.confirm, "confirm/"
+            again, folder = options.confirm, "confirm/"
         else:
-            again, best, folder = 1, self.study.second_seeds() if limits.noise else [], NOISE_FOLDER
+            again, best, folder = 1, self.study.second_seeds() if self.study.header.noise else [], NOISE_FOLDER
         for trial in best:
-            repeats = range(limits.repeats, limits.repeats + again)
-            runs = [RunRow(f"{folder}{trial.number}.{repeat}", repeat, limits.seed + repeat) for repeat in repeats]
+            repeats = range(options.repeats, options.repeats + again)
+            runs = [RunRow(f"{folder}{trial.number}.{repeat}", repeat, seed + repeat) for repeat in repeats]
             row = TrialRow(trial.number, trial.params, trial.overrides, runs)
             self.study.confirm.append(row)
             self._pending += [(row, run) for run in runs]
@@ -211,7 +197,7 @@ class Controller:
         self._place(run, running)
         if running.outcome is None and _ends_early(trial):
             self._end_early(trial, running)
-        limit = self.limits.trial_timeout
+        limit = self.options.trial_timeout
         if limit is not None and time.monotonic() - running.started > limit and running.outcome is None:
             running.kill(f"no end after {limit:g} s (hydra.sweeper.trial_timeout)")
         self._read(trial, run, tail)
@@ -302,7 +288,7 @@ class Controller:
         useless = [trial]
         if trial not in self.study.confirm:
             self.study.tell(trial)
-            best = self.study.ranking()[: self.limits.keep]
+            best = self.study.ranking()[: self.options.keep]
             useless = [other for other in self.study.trials.values() if other not in best and other.state not in ("running", "failed")]
         for folder in (self.study.folder / run.path for other in useless for run in other.runs):
             if self.study.header.program == "gptshake" and (folder / "run.json").exists():  # so the folder of checkpoints is ours, too

@@ -24,7 +24,7 @@ from gptshake.outcome import raised
 from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.lock import RunLock
 from gptshake.sweep.config import SweeperConfig
-from gptshake.sweep.controller import CONFIRMED, Controller, Limits, Proposals
+from gptshake.sweep.controller import CONFIRMED, Controller, Proposals
 from gptshake.sweep.executor.local import LocalSlots
 from gptshake.sweep.options import (
     check,
@@ -204,10 +204,8 @@ class Session:
         study = Study(self.folder, header, axes, pruner=pruner, may_differ=host.dirty, shared=self.app.shared())
         self._print_cost(header)
         sequence = sequence_of(options, axes) if isinstance(search, SampledSearch) else None
-        proposals = Proposals(search, self.overrides, lambda number: sampler_for(options, number), first, sequence)
-        same = ("timeout", "trial_timeout", "max_failures", "repeats", "confirm", "keep", "deterministic")
-        limits = Limits(slots, n_trials, noise=noise, seed=seed, **{name: getattr(options, name) for name in same})
-        return Controller(study, proposals, self.executor, limits, show)
+        proposals = Proposals(search, self.overrides, lambda number: sampler_for(options, number), first, sequence, seed)
+        return Controller(study, proposals, self.executor, replace(options, n_trials=n_trials), show)
 
     def overrides(self, params: Params) -> list[str]:
         changes, point = list(self.options.ablate), params
