@@ -5,6 +5,8 @@ import pytest
 
 from gptshake.errors import RecordError
 from gptshake.record.index import find_study, find_sweep, read_study
+from gptshake.record.lock import RunLock
+from gptshake.report.study_stats import state_of
 
 
 @pytest.fixture
@@ -72,3 +74,15 @@ def test_a_malformed_study_is_one_sentence_that_names_the_place(damaged: object,
     with pytest.raises(RecordError, match=why) as raised:
         read_study(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_study_whose_controller_was_killed_has_stopped_and_a_run_that_goes_on_without_it_has_not(tmp_path: Path) -> None:
+    runs = [RUN | {"path": path, "state": state, "value": None} for path, state in (("0", "running"), ("1", "running"), ("2", "waiting"))]
+    trials = [TRIAL | {"number": n, "state": "running", "value": None, "runs": [run]} for n, run in enumerate(runs)]
+    (tmp_path / "study.json").write_text(json.dumps(STUDY | {"state": "running", "trials": trials}))
+    controller, elsewhere = RunLock(tmp_path), RunLock(tmp_path / "1")
+    assert read_study(tmp_path)["state"] == "running" and state_of(read_study(tmp_path)["trials"][0]) == "running"
+    controller.release()
+    study = read_study(tmp_path)
+    assert study["state"] == "stopped" and [state_of(row) for row in study["trials"]] == ["stopped", "running", "waiting"]
+    elsewhere.release()

@@ -12,6 +12,8 @@ import pytest
 
 from gptshake.report import live as module
 from gptshake.report.live import Live, headline, left, screen
+from gptshake.report.study_text import trial_table
+from gptshake.report.tables import study_table
 
 Make = Callable[..., dict[str, Any]]
 
@@ -78,6 +80,20 @@ def test_a_log_has_a_line_for_every_begin_and_every_end(at_work: Make) -> None:
     )
     assert third == "trial 1 begins: lr 2.5e-4 (slot 1)"
     assert fourth.startswith("trial 1 ok: lr 2.5e-4 -> val/bpb 2.7000 | best 2.7000 (trial 1)")
+
+
+def test_an_interrupted_study_shows_its_open_trials_as_stopped_everywhere(at_work: Make) -> None:
+    out, study = io.StringIO(), at_work(1, 2)
+    live = Live(out)
+    live.update(study)
+    for trial in study["trials"][1:]:
+        trial["runs"][0] |= {"state": "stopped", "ended": time.time()}
+    live.update(study | {"state": "stopped"})
+    assert [line.partition(":")[0] for line in out.getvalue().splitlines()][-2:] == ["trial 1 stopped", "trial 2 stopped"]
+    shown = "\n".join(screen(study, 24, time.time()))
+    assert shown.count(" stopped ") == 2 and "running" not in shown and "waiting" not in shown
+    assert [cells[2] for cells in trial_table(study)[1]] == ["ok", "stopped", "stopped"]
+    assert [cells[1] for cells in study_table(study)[1]] == ["ok", "stopped", "stopped"]
 
 
 def test_the_same_rows_again_say_nothing(at_work: Make) -> None:

@@ -21,6 +21,7 @@ import yaml
 from gptshake.console import one_line
 from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, yaml_text
+from gptshake.record.lock import is_alive
 from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
 from gptshake.record.names import title_of
 from gptshake.record.run import debug_option, end_session, parse_run, run_dirs, status_of, totals
@@ -220,11 +221,16 @@ def is_number(value: Any) -> bool:
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """What a study's study.json holds; RecordError if it is missing or damaged."""
+    """What a study's study.json holds; one whose controller was killed has stopped. RecordError if it is missing or damaged."""
     file = folder / STUDY_FILE
     study = read_record(file, "study", "name", "trials", "axes", "objective")
     if why := malformed_study(study):
         raise RecordError(f"{file} is damaged: {why}.")
+    if study.get("state") == "running" and not is_alive(folder):
+        study["state"] = "stopped"
+        for run in (run for row in [*study["trials"], *(study.get("confirm") or [])] for run in row["runs"]):
+            if run["state"] == "running" and not is_alive(folder / run["path"]):
+                run["state"] = "stopped"
     return _STUDY_DEFAULTS | {key: value for key, value in study.items() if value is not None or key not in _STUDY_DEFAULTS}
 
 

@@ -47,13 +47,13 @@ class Live:
         rows = _rows(study)
         if self._states is None:
             ends = {name: [run["ended"] for run in row["runs"] if run.get("ended")] for name, row in rows.items()}
-            ended = [name for name, row in rows.items() if _state(row) not in ("running", "waiting")]
-            self._states = {name: _state(rows[name]) for name in ended if max(ends[name], default=0) < self._began}
+            ended = [name for name, row in rows.items() if stats.state_of(row) not in ("running", "waiting")]
+            self._states = {name: stats.state_of(rows[name]) for name in ended if max(ends[name], default=0) < self._began}
             if self._states:
                 so_far = f" | best so far {_best_text(study, winner)}" if (winner := stats.best(study)) else ""
                 self._console.write(f"resuming: {counted(len(self._states), 'trial')} ended before{so_far}\n")
         for name, row in rows.items():
-            if (state := _state(row)) not in ("waiting", self._states.get(name)):
+            if (state := stats.state_of(row)) not in ("waiting", self._states.get(name)):
                 self._states[name] = state
                 self._console.write(f"{_news(study, name, row)}\n")
 
@@ -70,7 +70,7 @@ def screen(study: Json, height: int, now: float) -> list[str]:
         head.append(f"best: {_best_text(study, winner)}" if winner else "best: none yet")
 
     def rank(name: str) -> int:
-        return 0 if _state(rows[name]) == "running" else 1 if winner and rows[name] is winner.trial else 2
+        return 0 if stats.state_of(rows[name]) == "running" else 1 if winner and rows[name] is winner.trial else 2
 
     latest_first = list(rows)[::-1]
     kept = sorted(latest_first, key=rank)[: max(0, min(24, height - len(head) - 1))]  # running, then the best, then the latest
@@ -84,7 +84,7 @@ def screen(study: Json, height: int, now: float) -> list[str]:
             figures = [short_count(figure) if figure else "" for figure in (tokens, speed)]
             params = [stats.param_text(row["params"].get(key, "")) for key in called]
             took = duration((stats.seconds_of(row) or 0) + begun)
-            cells.append([f"{name}{mark}", _state(row), *params, stats.objective_text(value) if value is not None else "", *figures, took])
+            cells.append([f"{name}{mark}", stats.state_of(row), *params, stats.objective_text(value) if value is not None else "", *figures, took])
     return [*head, *aligned(cells, left=(0, 1)).splitlines()] if kept else head[: max(1, height)]
 
 
@@ -108,13 +108,13 @@ def headline(study: Json, now: float) -> str:
 def _news(study: Json, name: str, row: Json) -> str:
     """``trial 3 begins: lr 2e-3 (slot 1)``, ``trial 3 ok: lr 2e-3 -> val/bpb 2.3121 | best 2.2801 (trial 1) | 45 s | left about 3 min``."""
     params = f": {text}" if (text := stats.params_text(study, row["params"])) else ""
-    if _state(row) == "running":
+    if stats.state_of(row) == "running":
         slot = next(run["slot"] for run in row["runs"] if run["state"] == "running")
         return f"{name} begins{params} (slot {slot})"
     value, seconds, winner = _value(row), stats.seconds_of(row), stats.best(study)
     result = f" -> {study['objective']} {stats.objective_text(value)}" if value is not None else ""
     parts = [
-        f"{name} {row['state']}{params}{result}",
+        f"{name} {stats.state_of(row)}{params}{result}",
         " ".join((row.get("reason") or "").split()) if row["state"] != "ok" else "",
         f"best {stats.objective_text(winner.value)} (trial {winner.trial['number']})" if winner and not stats.over_seeds(study) else "",
         duration(seconds) if seconds is not None else "",
@@ -163,13 +163,6 @@ def _left_text(study: Json, now: float) -> str:
     if study.get("expected") and not study.get("confirm") and (more := _trials_to_come(study)):
         return ", ".join(filter(None, [f"about {counted(more, 'more trial')}", time_text]))
     return f"left about {time_text}" if time_text else ""
-
-
-def _state(row: Json) -> str:
-    """A row's state as it is now: an open trial none of whose runs is running is ``waiting``."""
-    if any(run["state"] == "running" for run in row["runs"]):
-        return "running"
-    return "waiting" if row["state"] == "running" else str(row["state"])
 
 
 def _rows(study: Json) -> dict[str, Json]:

@@ -16,7 +16,6 @@ from gptshake.console import printable
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.files import write_atomic
 from gptshake.record.index import SECONDS, Entry, read_study
-from gptshake.record.lock import is_alive
 from gptshake.report.changes import value_text
 from gptshake.report.runs_table import changes_of
 from gptshake.report.small_plots import loss_svg
@@ -177,7 +176,7 @@ def write_study_page(folder: Path) -> list[Path]:
     parts += [f"<h2>The same for all {'seeds' if over_seeds(study) else 'trials'}</h2>", f"<pre>{escape(fixed)}</pre>"]
     if winner and not over_seeds(study):
         parts += ["<h2>The best trial again</h2>", f"<pre>{escape(command(study, overrides_of(study, winner)))}</pre>"]
-    write_atomic(folder / "report.html", document(title, parts, reloads=study["state"] == "running" and is_alive(folder)))
+    write_atomic(folder / "report.html", document(title, parts, reloads=study["state"] == "running"))
     if not winner or study.get("program") != "gptshake":
         return [*files, folder / "report.html"]
     write_atomic(folder / "best.yaml", best_yaml(study, winner))

@@ -224,7 +224,7 @@ def curves_figure(study: Json, rows: Mapping[int, Sequence[Points]]) -> Figure |
     for trial in trials:
         runs = rows[trial["number"]]
         is_best = winner is not None and not stats.over_seeds(study) and trial["number"] == winner.trial["number"]
-        look: dict[str, Any] = {"color": PALE, "linewidth": 1.1, "zorder": 2} | looks.get(trial["state"], {})
+        look: dict[str, Any] = {"color": PALE, "linewidth": 1.1, "zorder": 2} | looks.get(stats.state_of(trial), {})
         if is_best:
             look = {"color": VERMILION, "linewidth": 2.2 if len(runs) == 1 else 1.3, "zorder": 4}
         for points in runs:

@@ -74,6 +74,14 @@ def run_values(trial: Json) -> list[float]:
     return [run["value"] for run in trial.get("runs", []) if run["state"] == "ok" and is_number(run["value"])]
 
 
+def state_of(row: Json) -> str:
+    """A row's state as it is now: of an open trial ``running``, ``stopped`` or ``waiting``, as its runs say."""
+    if row["state"] != "running":
+        return str(row["state"])
+    states = {run["state"] for run in row["runs"]}
+    return next((state for state in ("running", "stopped") if state in states), "waiting")
+
+
 def over_seeds(study: Json) -> bool:
     return not study["axes"] and (study.get("repeats") or 1) > 1
 

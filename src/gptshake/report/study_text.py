@@ -315,7 +315,7 @@ def trial_table(study: Json) -> tuple[list[str], list[list[str]]]:
         params = [stats.param_text(trial["params"].get(key, "")) for key in called]
         measured = [stats.objective_text(value) if value is not None else "", short_count(speed) if speed else ""]
         took, why = duration(seconds) if seconds is not None else "", " ".join(", ".join(filter(None, [reason, place])).split())[:80]
-        rows.append([mark, str(trial["number"]), trial["state"], *params, *measured, took, why])
+        rows.append([mark, str(trial["number"]), stats.state_of(trial), *params, *measured, took, why])
     return ["seed" if seeds else "trial", "state", *called.values(), study["objective"], "tokens/s", "took", "why"], rows
 
 

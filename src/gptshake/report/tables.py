@@ -16,7 +16,7 @@ from gptshake.files import expanded, write_atomic
 from gptshake.keys import RESULT, is_free
 from gptshake.record.index import METADATA, Entry, runs_frame
 from gptshake.record.run import plain
-from gptshake.report.study_stats import Json, best, differences, seconds_of, speed_of
+from gptshake.report.study_stats import Json, best, differences, seconds_of, speed_of, state_of
 from gptshake.report.study_text import DIFFERENCE_HEAD, difference_rows, trial_table
 
 STDOUT = "-"
@@ -113,7 +113,7 @@ def study_table(study: Json) -> tuple[list[str], list[Sequence[Any]]]:
             is_best = bool(winner and winner.trial["number"] == trial["number"])
             params = [trial["params"].get(key) for key in keys]
             measured = [trial["value"], speed_of(trial), seconds_of(trial), trial.get("reason")]
-            rows.append([trial["number"], trial["state"], *params, *measured, is_best])
+            rows.append([trial["number"], state_of(trial), *params, *measured, is_best])
     return head, rows
 
 
