@@ -59,6 +59,7 @@ class RayJobs(Jobs):
         import ray
 
         self._ray: Any = ray
+        ray._private.worker._worker_logs_enabled = False  # log_to_driver leaves what a node says as it dies, with its address
         if self._address == "local":
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
             ray.init("local", include_dashboard=False, object_store_memory=LOCAL_STORE, **QUIET)
