@@ -41,7 +41,7 @@ from gptshake.config.validate import (
 )
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, GptshakeError, RecordError
-from gptshake.estimate.budget import AUTO, Budget
+from gptshake.estimate.budget import AUTO
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free, key_of
 from gptshake.notify import notified
@@ -49,6 +49,7 @@ from gptshake.record.git import Code, read_code
 from gptshake.record.names import new_id, run_name
 from gptshake.record.provenance import collect
 from gptshake.redaction import redact, redacted
+from gptshake.setup import make_plan, open_store
 from gptshake.signals import stop_behind
 from gptshake.sweep.space import texts_of
 
@@ -301,7 +302,7 @@ class _Jobs:
             if multirun:
                 check(cfg)
                 print(f"[{hydra_cfg.job.num}] {redact(' '.join(spec.overrides))}")
-            _task(cfg)(Context(cfg, spec, _open_store, _make_plan))
+            _task(cfg)(Context(cfg, spec, open_store, make_plan))
         except Exception as error:  # kept for the end: the other runs of a multirun go on
             if stop := stop_behind(error):
                 raise stop from None
@@ -339,15 +340,3 @@ class _Jobs:
         if self.failures:
             lines = "\n".join(f"  {path}: {error}" for path, error in self.failures)
             raise GptshakeError(f"{len(self.failures)} of {self.done} runs failed:\n{lines}")
-
-
-def _open_store(context: Context) -> Any:
-    from gptshake.setup import resolve  # torch and numpy come with it, which tasks that only read records do without
-
-    return resolve.open_store_of(context)
-
-
-def _make_plan(context: Context) -> Budget:
-    from gptshake.setup import resolve
-
-    return resolve.plan_of(context)

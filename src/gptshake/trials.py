@@ -33,7 +33,7 @@ from gptshake.files import expanded
 from gptshake.keys import key_of
 from gptshake.record.git import Code
 from gptshake.record.names import new_id, run_name
-from gptshake.setup import costs, resolve, schedule
+from gptshake.setup import costs, make_plan, open_store, resolve, schedule
 from gptshake.setup.instantiate import device_of
 from gptshake.sweep.protocols import Host, Prepared
 
@@ -176,7 +176,7 @@ class Trials(Host):
         _one_sample(cfg, hydra_cfg.overrides.task)
         check(cfg)
         check_one_device(cfg, "A trial of a sweep")
-        context = Context(cfg, self._spec(path, resumes=resumes), resolve.open_store_of, resolve.plan_of)
+        context = Context(cfg, self._spec(path, resumes=resumes), open_store, make_plan)
         return get_method(cfg.task._target_)(context)
 
     def _spec(self, path: Path, *, resumes: bool) -> RunSpec:

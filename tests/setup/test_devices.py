@@ -9,7 +9,7 @@ from gptshake import distributed, hardware
 from gptshake.config.validate import check_one_device, check_torchrun
 from gptshake.errors import ConfigError
 from gptshake.estimate.memory import Memory
-from gptshake.setup.costs import on_each_device
+from gptshake.setup.costs import shards
 from gptshake.setup.resolve import _devices
 
 HERE = {"cpu": 4, "cuda": 2, "mps": 1}
@@ -58,7 +58,7 @@ def test_a_machine_to_be_rented_may_have_more() -> None:
 @pytest.mark.parametrize(("strategy", "peak"), [("fsdp", 1 + 160 // 4 + 5), ("ddp", 1 + 160 + 5)])
 def test_memory_is_that_of_a_shard_with_fsdp_alone(strategy: str, peak: int) -> None:
     whole = Memory(base=1, weights=40, gradients=40, optimizer=80, activations=5, saving=0)
-    assert on_each_device(whole, OmegaConf.create({"trainer": {"devices": 4, "strategy": strategy}})).total == peak
+    assert whole.sharded(shards(OmegaConf.create({"trainer": {"devices": 4, "strategy": strategy}}))).total == peak
 
 
 def test_as_many_as_torchrun_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:

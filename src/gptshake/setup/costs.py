@@ -101,11 +101,6 @@ def memory(cfg: DictConfig, model: Costs, micro_batch_size: int, base: int = 0) 
     return train_memory(model, micro_batch_size, value_bytes=value_bytes, on_cpu=device_of(cfg) == "cpu", base=base)
 
 
-def on_each_device(whole: Memory, cfg: DictConfig) -> Memory:
-    """What each device of a resolved config holds of it in the training."""
-    return whole.sharded(shards(cfg))
-
-
 def shards(cfg: DictConfig) -> int:
     """How many devices of a resolved config share the weights."""
     return int(cfg.trainer.devices) if cfg.trainer.get("strategy") == "fsdp" else 1
@@ -126,6 +121,6 @@ def step_fits(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:
 def check_run_capacity(cfg: DictConfig, store: TokenStore, budget: Budget, folder: Path) -> None:
     """Refuse a run that cannot fit into memory, or whose checkpoints cannot fit onto the disk of ``folder``."""
     model = model_costs(cfg, store.tokenizer.vocab_size)
-    expected = on_each_device(memory(cfg, model, budget.micro_batch_size), cfg)
+    expected = memory(cfg, model, budget.micro_batch_size).sharded(shards(cfg))
     missing = max(1, CHECKPOINTS - len(list(folder.glob("checkpoints/step-*"))))
     check_capacity(expected.total or expected.least, available_memory(cfg), missing * checkpoint_bytes(model), free_disk(folder))

@@ -28,10 +28,10 @@ from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run
 from gptshake.record.trackers.protocol import Tracker, as_tracker
 from gptshake.redaction import redact_code, redacted
-from gptshake.setup.costs import available_memory, memory, model_costs, on_each_device, overhead
+from gptshake.setup.costs import available_memory, memory, model_costs, overhead, shards
 from gptshake.setup.instantiate import make
 from gptshake.setup.resolve import resolved_source
-from gptshake.setup.schedule import lr_transfer_note, recorded_warmup, schedule_of, schedule_text, warmup_notes, warmup_of
+from gptshake.setup.schedule import lr_transfer_note, recorded_schedule, schedule_text, warmup_notes, warmup_of
 from gptshake.signals import stop_behind
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _resume(context: Context) -> Run:
 
 def _extend(cfg: DictConfig, run: Run, budget: Budget, planned: int) -> None:
     """Record another length of the run. Both must give the same rate where the run continues, which may be an earlier checkpoint."""
-    schedule, per_step = schedule_of(cfg, recorded_warmup(cfg, run)), budget.tokens_per_step
+    schedule, per_step = recorded_schedule(cfg, run), budget.tokens_per_step
 
     def same_rate(step: int) -> bool:
         return schedule(step * per_step, planned) == schedule(step * per_step, budget.total_tokens)
@@ -240,7 +240,7 @@ def report_plan(context: Context, base: int, gemm: float) -> float | None:
         speed = assumed_speed(flops, budget.micro_batch_size * budget.block_size, gemm * GEMM_SHARE)
         seconds = sum(run_seconds(budget.steps, budget.accumulation, speed, overhead(cfg, store, model, budget)).values())
         rate = budget.tokens_per_step / step_seconds(budget.accumulation, speed)
-    peak, available = on_each_device(memory(cfg, model, budget.micro_batch_size, base), cfg).total, available_memory(cfg)
+    peak, available = memory(cfg, model, budget.micro_batch_size, base).sharded(shards(cfg)).total, available_memory(cfg)
     notes = [*budget.notes, *warmup_notes(cfg, budget), lr_transfer_note(run.info.get("lr_from"), budget)]
     for note in filter(None, [*notes, *run_warnings(budget.epochs, peak, available, budget.micro_batch_size)]):
         run.say(f"note: {note}")
@@ -251,7 +251,7 @@ def report_plan(context: Context, base: int, gemm: float) -> float | None:
         f"plan: {short_count(run.info['model']['parameters'])} parameters | {store.label}, {short_count(store.train.n_tokens)} train tokens,"
         f" vocabulary {vocabulary} | {counted(budget.steps, 'step')} x {budget.batch_in_words} of {budget.block_size}"
         f" = {short_count(budget.total_tokens)} tokens, {counted(budget.epochs, 'epoch', '.3g')} (limit: {budget.limit})"
-        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_text(cfg, budget, schedule_of(cfg, recorded_warmup(cfg, run)))}"
+        f" | peak lr {OmegaConf.select(cfg, 'optimizer.lr') or 0:.3g}, {schedule_text(cfg, budget, recorded_schedule(cfg, run))}"
         f" | {several}{trainer.accelerator}, {trainer.precision},"
         f" {counted(trainer.threads, 'thread')}, memory {'not known' if peak is None else f'about {short_bytes(peak)}'} of {short_bytes(available)}"
         f" | {'time not known' if seconds is None else f'roughly {duration(seconds)}'}"

@@ -64,7 +64,7 @@ def plan(
         "non_embedding": model.num_params(non_embedding=True),  # what laws call N
         "flops_per_token": flops,
         "budget": replace(budget, notes=(*budget.notes, *warmup_notes(cfg, budget))),
-        "memory": costs.on_each_device(memory if speed.held_bytes is None else memory.holding(speed.held_bytes), cfg),
+        "memory": (memory if speed.held_bytes is None else memory.holding(speed.held_bytes)).sharded(costs.shards(cfg)),
         "memory_there": gpu.memory if gpu else costs.available_memory(cfg),
         "tokens_per_s": tokens_per_s,
         "seconds": run_seconds(budget.steps, budget.accumulation, speed, overhead),
@@ -111,6 +111,6 @@ def _presets(files: Iterable[Path], cfg: DictConfig, vocab_size: int, base: int,
     for file in files:
         model = GPTConfig(**OmegaConf.load(file).model, vocab_size=vocab_size)
         tokens = TOKENS_PER_PARAMETER * model.num_params()
-        seconds, memory = tokens * model.flops_per_token() / flops, costs.on_each_device(costs.memory(cfg, model, 1, base), cfg).total
+        seconds, memory = tokens * model.flops_per_token() / flops, costs.memory(cfg, model, 1, base).sharded(costs.shards(cfg)).total
         rows.append({"name": file.stem, "parameters": model.num_params(), "tokens": tokens, "seconds": seconds, "memory": memory})
     return rows

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake import distributed, hardware
 from gptshake.console import printable
-from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
 from gptshake.data.corpus import Say
 from gptshake.data.split import SplitRule
@@ -84,16 +83,6 @@ def copy_to_node(cfg: DictConfig, store: TokenStore, say: Say = lambda line: Non
     copied = store.copied(folder, verify=cfg.data.get("verify", False), say=say)
     say(f"tokens are read from this node's copy: {folder}")
     return copied
-
-
-def open_store_of(context: Context) -> TokenStore:
-    """The token store of a run; one that is resumed keeps its own tokenizer."""
-    spec = context.spec
-    return token_store(context.config, context.lines, spec.path / "tokenizer" if spec.resumes else None)
-
-
-def plan_of(context: Context) -> Budget:
-    return resolve(context.config, context.store)
 
 
 def tokenizer_trainer(cfg: DictConfig, saved: Path | None = None) -> TokenizerTrainer:

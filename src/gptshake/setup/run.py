@@ -23,27 +23,12 @@ from gptshake.estimate.budget import parse_max_time
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, column_chunks
 from gptshake.record.run import NullRun
+from gptshake.setup import instantiate
 from gptshake.setup.costs import check_run_capacity, model_costs, shards
 from gptshake.setup.initial import initial_weights, read_initial_weights
-from gptshake.setup.instantiate import (
-    DATA_MODULE,
-    builder,
-    check_attributes,
-    check_call,
-    check_class,
-    check_importable,
-    check_optimizer,
-    data_arguments,
-    data_module,
-    device_of,
-    made,
-    network,
-    set_torch,
-    training_step,
-)
 from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan, trackers_of
 from gptshake.setup.resolve import copy_to_node, store_folder
-from gptshake.setup.schedule import recorded_warmup, schedule_of
+from gptshake.setup.schedule import recorded_schedule
 from gptshake.signals import SIGNALS
 from gptshake.training.config import TrainerConfig
 
@@ -65,29 +50,24 @@ def _check_parts(context: Context) -> None:
     """Refuse what does not fit on this machine and parts that cannot be made, before there is a run directory."""
     cfg, store, budget = context.config, context.store, context.plan
     check_run_capacity(cfg, store, budget, context.spec.path)
-    check_importable(cfg)
-    check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
-    check_class(cfg.trainer, _TRAINER)
-    check_call(cfg.data, data_arguments(cfg, store, budget))
-    check_class(cfg.data, DATA_MODULE)
+    instantiate.check_importable(cfg)
+    instantiate.check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
+    instantiate.check_class(cfg.trainer, _TRAINER)
+    instantiate.check_call(cfg.data, instantiate.data_arguments(cfg, store, budget))
+    instantiate.check_class(cfg.data, instantiate.DATA_MODULE)
     for node in _chosen_callbacks(cfg):
-        check_call(node)
-        check_class(node, _CALLBACK)
-    check_optimizer(cfg, store)
-    if shards(cfg) > 1:
-        _check_sharded(cfg)
+        instantiate.check_call(node)
+        instantiate.check_class(node, _CALLBACK)
+    instantiate.check_optimizer(cfg, store)
+    if shards(cfg) > 1:  # refuse what cannot work on them
+        from pytorch_lightning.callbacks import WeightAveraging
 
-
-def _check_sharded(cfg: DictConfig) -> None:
-    """Refuse what cannot work on shards."""
-    from pytorch_lightning.callbacks import WeightAveraging
-
-    targets = [get_object(node._target_) for node in _chosen_callbacks(cfg)]
-    unfit = [target.__name__ for target in targets if isinstance(target, type) and issubclass(target, WeightAveraging)]
-    if cfg.optimizer._target_ == "gptshake.optim.sgd.sgd" and cfg.optimizer.fused is True:
-        unfit.append("optimizer.fused=true with optimizer=sgd")
-    if unfit:
-        raise ConfigError(f"{unfit[0]} does not work with trainer=fsdp: leave it out, or use trainer=ddp.")
+        targets = [get_object(node._target_) for node in _chosen_callbacks(cfg)]
+        unfit = [target.__name__ for target in targets if isinstance(target, type) and issubclass(target, WeightAveraging)]
+        if cfg.optimizer._target_ == "gptshake.optim.sgd.sgd" and cfg.optimizer.fused is True:
+            unfit.append("optimizer.fused=true with optimizer=sgd")
+        if unfit:
+            raise ConfigError(f"{unfit[0]} does not work with trainer=fsdp: leave it out, or use trainer=ddp.")
 
 
 def train(context: Context, profiler: Profiler | None = None) -> dict[str, float]:
@@ -119,14 +99,14 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         with distributed.together(trainer.devices, trainer.threads, device, lambda: SIGNALS.received) as context.ranks:
             from gptshake.training.checkpoint import resume_from  # torch from here on
 
-            set_torch(cfg)
+            instantiate.set_torch(cfg)
             for line in context.lines:
                 run.log(line)
             # Other nodes have counters of their own; trials share the CPU.
             if distributed.nodes() == 1 and (device != "cpu" or spec.trial is None):
                 run.meter = energy.Meter(energy.counters_of(device, trainer.devices))
             base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
-            model, data = network(cfg, store), data_module(cfg, store, budget, context.ranks)
+            model, data = instantiate.network(cfg, store), instantiate.data_module(cfg, store, budget, context.ranks)
             context.flops_per_token = model_costs(cfg, store.tokenizer.vocab_size).flops_per_token()
             context.peak_flops = trainer.devices * hardware.peak_flops(device, trainer.precision)
             gemm = hardware.measured_gemm_flops(device, trainer.precision)
@@ -176,8 +156,8 @@ def follow() -> None:
         distributed.limit_waits()
         context = Context(cfg, spec, lambda _: store, lambda _: budget, ranks=ranks, row=row)
         context.run = NullRun(spec.path, info)
-        set_torch(cfg)
-        model, data = network(cfg, store), data_module(cfg, store, budget, ranks)
+        instantiate.set_torch(cfg)
+        model, data = instantiate.network(cfg, store), instantiate.data_module(cfg, store, budget, ranks)
         if cfg.init_from and start is None:
             initial_weights(cfg, store.tokenizer, info).load(model)
         module = _module(context, model, data)
@@ -241,8 +221,8 @@ def _module(context: Context, model: Any, data: TokenDataModule) -> GPTModule:
         loss, _ = evaluate(model, data.val_dataloader(), most=most, between=between, ranks=ranks)
         return loss, bits_per_byte(loss, val.bytes_per_target, hidden_nats(run, val))
 
-    schedule = schedule_of(cfg, recorded_warmup(cfg, run))
-    return GPTModule(training_step(cfg, model, context.plan, schedule, ranks=ranks, say=run.say), context, validate)
+    step = instantiate.training_step(cfg, model, context.plan, recorded_schedule(cfg, run), ranks=ranks, say=run.say)
+    return GPTModule(step, context, validate)
 
 
 def _trainer(
@@ -264,12 +244,13 @@ def _trainer(
         patience=options.patience,
         saved_step=our_state(start)["steps"] if start else None,
     )
-    chosen = [made("callbacks", node, _CALLBACK) for node in _chosen_callbacks(context.config)]
+    chosen = [instantiate.made("callbacks", node, _CALLBACK) for node in _chosen_callbacks(context.config)]
     if context.ranks.rank:
         chosen = [callback for callback in chosen if not getattr(callback, "rank_zero_only", False)]
     callbacks = [metrics, *chosen, last, *(more or [])]
-    trainer: pl.Trainer = builder(options)(budget=context.plan, callbacks=callbacks, record=RecordLogger(context), **_lightning(options))
-    check_attributes(f"trainer._target_: {options._target_}", trainer, _TRAINER)
+    objects = {"budget": context.plan, "callbacks": callbacks, "record": RecordLogger(context)}
+    trainer: pl.Trainer = instantiate.builder(options)(**objects, **_lightning(options))
+    instantiate.check_attributes(f"trainer._target_: {options._target_}", trainer, _TRAINER)
     return trainer, last
 
 
@@ -294,7 +275,7 @@ def _ending(trainer: pl.Trainer, module: GPTModule, last: Checkpoint, start: Pat
         with SIGNALS.deferred():
             yield
             if saved_step >= module.budget.steps:  # Lightning found no step to take, and called nobody
-                module.to(device_of(context.config))
+                module.to(context.device)
                 for callback in trainer.callbacks:  # type: ignore[attr-defined]
                     getattr(callback, "complete", lambda trainer, module: None)(trainer, module)
             last.save(trainer, module)
@@ -324,7 +305,7 @@ def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
     folder = context.ranks.broadcast(None if context.ranks.rank else best_until(folder_of(run.path, module.steps), run.path))
     assert folder is not None  # rank 0 says so
     verify(folder, context.ranks)
-    module.model.to(device_of(cfg))
+    module.model.to(context.device)
     if cfg.trainer.strategy == "fsdp" and context.ranks.size > 1:
         from gptshake.training.fsdp import load_shards
 

@@ -25,18 +25,18 @@ def warmup_of(cfg: DictConfig, total: int, tokens_per_step: int) -> TokenCount |
     return planned_warmup(make(cfg.scheduler), total, tokens_per_step, _beta2(cfg.optimizer))
 
 
-def recorded_warmup(cfg: DictConfig, run: Run) -> float | None:
-    """Tokens of warm-up that the run had when it began, so that a longer limit does not change it; None without such an option."""
-    budget = run.info["budget"]
-    if "warmup_tokens" in budget:
-        return None if budget["warmup_tokens"] is None else float(budget["warmup_tokens"])
-    return warmup_tokens(make(cfg.scheduler), int(budget["tokens"]))  # a run of an earlier version, whose auto knew no steps
-
-
 def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
     """The schedule with a warm-up in tokens."""
     schedule: Any = make(cfg.scheduler)
     return schedule if warmup is None else partial(schedule, warmup=TokenCount(warmup))
+
+
+def recorded_schedule(cfg: DictConfig, run: Run) -> Schedule:
+    """The schedule with as many tokens of warm-up as the run had when it began, so that a longer limit does not change it."""
+    budget = run.info["budget"]
+    if "warmup_tokens" in budget:
+        return schedule_of(cfg, budget["warmup_tokens"])
+    return schedule_of(cfg, warmup_tokens(make(cfg.scheduler), int(budget["tokens"])))  # of an earlier version, whose auto knew no steps
 
 
 def check_schedule(cfg: DictConfig) -> None:
