@@ -12,7 +12,6 @@ import torch
 from gptshake.errors import CheckpointError, ConfigError
 from gptshake.files import sha256
 from gptshake.training.checkpoint import (
-    FolderCheckpointIO,
     best_checkpoint,
     best_until,
     checkpoints_chosen,
@@ -24,6 +23,7 @@ from gptshake.training.checkpoint import (
     steps_saved,
     verify,
 )
+from gptshake.training.trainer import FolderCheckpointIO
 
 FILES = ("model.safetensors", "state.safetensors", "state.json")
 

@@ -109,10 +109,7 @@ def _pairs(tokens: TokenStream, vocab_size: int) -> tuple[npt.NDArray[Any], npt.
     for found in _windows_of_pairs(tokens, vocab_size):
         every[filled : filled + len(found)] = found
         filled += len(found)
-    every = every[:filled]
-    every.sort()
-    last = np.append(np.flatnonzero(every[1:] != every[:-1]), filled - 1)  # of each run of equal pairs
-    return every[last], np.diff(last, prepend=-1)
+    return np.unique(every[:filled], return_counts=True)
 
 
 def _windows_of_pairs(tokens: TokenStream, vocab_size: int) -> Iterator[npt.NDArray[np.int64]]:

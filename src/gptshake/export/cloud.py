@@ -130,7 +130,7 @@ def check(job: Job) -> None:
 def sky_text(job: Job) -> str:
     """SkyPilot's task file, with a head that says what it costs and how it is started."""
     head = f"# {job.price}\n{SPOT * job.spot}# {shlex.join(start_command(job, f'{job.name}.yaml'))}\n"
-    return head + str(yaml.dump(sky_task(job), Dumper=_dumper(), sort_keys=False, width=10**6))
+    return head + str(yaml.dump(sky_task(job), Dumper=_Blocks, sort_keys=False, width=10**6))
 
 
 def sky_task(job: Job) -> dict[str, Any]:
@@ -235,14 +235,11 @@ def _shell(name: str) -> str:
     return Path(__file__).with_name(f"cloud_{name}.sh").read_text(encoding="utf-8")
 
 
-def _dumper() -> Any:
+class _Blocks(yaml.SafeDumper):  # type: ignore[misc]
     """YAML's safe writer, with texts of several lines as blocks."""
 
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
-        pass
+    def represent_str(self, data: str) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
 
-    def text(dumper: Any, value: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
-    Dumper.add_representer(str, text)
-    return Dumper
+_Blocks.add_representer(str, _Blocks.represent_str)

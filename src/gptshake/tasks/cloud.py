@@ -59,11 +59,11 @@ def run(context: Context) -> None:
             f"The run needs about {short_bytes(needed)} and a {job.gpu} has {short_bytes(gpu.memory)}: "
             "take another task.gpu=, a smaller data.micro_batch_size=, or more devices with trainer=fsdp."
         )
-    sizes = [sum(4 * split.n_tokens for split in context.store.splits), *map(_size, job.files.values())]
-    sizes.append(facts["checkpoint_bytes"] * CHECKPOINTS * (SWEPT if job.sweeps else 1))
-    job = replace(
-        _priced(job, sum(facts["seconds"].values()) / 3600, facts["price_per_hour"]), disk_gb=BASE_GB + math.ceil(sum(sizes) / 1e9)
-    )
+    needed_disk = sum(4 * split.n_tokens for split in context.store.splits)
+    needed_disk += sum(file.stat().st_size for path in job.files.values() for file in _files_of(path))
+    needed_disk += facts["checkpoint_bytes"] * CHECKPOINTS * (SWEPT if job.sweeps else 1)
+    job = _priced(job, sum(facts["seconds"].values()) / 3600, facts["price_per_hour"])
+    job = replace(job, disk_gb=BASE_GB + math.ceil(needed_disk / 1e9))
     folder = expanded(cfg.task.folder)
     _write({folder / f"{job.name}-files" / name: content for name, content in context.spec.local_conf.items()})
     texts = {folder / f"{job.name}.yaml": cloud.sky_text(job)} if job.sync else {}
@@ -91,7 +91,9 @@ def _job(context: Context) -> cloud.Job:
     several = cfg.trainer.get("strategy") is not None
     if several and cfg.trainer.devices == AUTO:
         raise ConfigError("trainer.devices=auto is all GPUs of a machine: say how many to rent.")
-    root, files = _root(), dict[str, Path]()
+    if (root := checkout_root()) is None:
+        raise ConfigError("task=cloud installs the machine by the Makefile of a checkout, and this gptshake runs from none: git clone it.")
+    files: dict[str, Path] = {}
     command = _command(context, files)
     if "resume=auto" not in command and task.hours is None:
         raise ConfigError("How long a sweep takes is not known before: give task.hours=, after which it is stopped.")
@@ -180,12 +182,6 @@ def _sent(key: str, text: str, overrides: list[str], files: dict[str, Path]) -> 
     return f"{hub}~/{name}"
 
 
-def _root() -> Path:
-    if (root := checkout_root()) is None:
-        raise ConfigError("task=cloud installs the machine by the Makefile of a checkout, and this gptshake runs from none: git clone it.")
-    return root
-
-
 def _origin(context: Context, root: Path) -> tuple[str, str] | None:
     """Repository and commit, if all that counts is committed and pushed to where a machine can clone it without a key; None: it is uploaded.
 
@@ -237,10 +233,6 @@ def _write(contents: Mapping[Path, str | bytes]) -> None:
     for file, content in contents.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, content)
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files_of(path))
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -114,24 +114,15 @@ def of_run(cfg: DictConfig, entry: Entry, folders: Sequence[Path], say: Say) -> 
     recompose = partial(recomposed, entry.path, [])
     tokenizer = tokenizer_of(entry.path, recompose)
     training = partial(hidden_in_training, cfg, entry, tokenizer, say)
-    networks = [(our_state(folder)["steps"], partial(_network, entry.path, recompose, folder)) for folder in folders]
+    networks = [(our_state(folder)["steps"], lambda folder=folder: trained(entry.path, recompose, folder)[0]) for folder in folders]
     return Candidate(entry.id, entry.source, tokenizer, training, networks)
-
-
-def _network(path: Path, recompose: Callable[[], DictConfig], folder: Path) -> Any:
-    return trained(path, recompose, folder)[0]
 
 
 def of_model(source: str) -> Candidate:
     """A model in GPT-2's layout, of a folder or the hub; of its training text nothing is known."""
     size, commit = short_count(read_shape(source).num_params()), re.findall("@([0-9a-f]{40})$", pinned(source))
-    return Candidate(
-        source,
-        ", ".join([f"{size} parameters", *commit]),
-        pretrained_tokenizer(source),
-        Counter,
-        [(None, partial(pretrained_network, source))],
-    )
+    title = ", ".join([f"{size} parameters", *commit])
+    return Candidate(source, title, pretrained_tokenizer(source), Counter, [(None, partial(pretrained_network, source))])
 
 
 def chosen_text(cfg: DictConfig, entries: Sequence[Entry], say: Say) -> Text:

@@ -9,13 +9,13 @@ checkpoint come values only: nothing in it is imported or instantiated.
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,19 +32,6 @@ _TENSOR = "__tensor__"
 _OPTIMIZERS = "/optimizer_states/"  # what the names of their tensors begin with
 _PLACES = "DCP_SHARDING_INFO"  # key of a file's metadata
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what JSON of somebody else's may lead to
-
-
-class FolderCheckpointIO(CheckpointIO):
-    """How Lightning writes and reads the checkpoints of a network that is whole on each device."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        save(checkpoint, Path(path))
-
-    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return load(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -83,18 +70,15 @@ def save(checkpoint: Mapping[str, Any], path: Path, ranks: Ranks = ALONE) -> Non
     tensors: dict[str, Tensor] = {}
     rest = _take_tensors({key: value for key, value in checkpoint.items() if key != "state_dict"}, "", tensors)
     sharded = [name for name, tensor in tensors.items() if hasattr(tensor, "placements") and not name.startswith(_OPTIMIZERS)]
-    text, problem = "", f"{sharded[0]} is one process's shard of a tensor" if sharded else ""
+    text, refusal = "", None
     try:
+        if sharded:
+            raise TypeError(f"{sharded[0]} is one process's shard of a tensor")
         text = json.dumps(rest)
     except TypeError as error:
-        problem = str(error)
-    ranks.gather(
-        CheckpointError(
-            f"The state of a callback cannot be saved ({problem}): what state_dict() gives may hold numbers, texts, lists, mappings and whole tensors."
-        )
-        if problem
-        else None
-    )
+        allowed = "what state_dict() gives may hold numbers, texts, lists, mappings and whole tensors"
+        refusal = CheckpointError(f"The state of a callback cannot be saved ({error}): {allowed}.")
+    ranks.gather(refusal)
     shards = {"model": _shard(weights, ranks), "state": _shard(tensors, ranks)}
 
     def write(folder: Path) -> dict[str, str] | StorageError:
@@ -139,12 +123,10 @@ def load(folder: Path, ranks: Ranks | None = None) -> dict[str, Any]:
         CheckpointError: it is damaged.
     """
     verify(folder, ranks or ALONE)
-    try:
+    with _reading(folder):
         tensors = read_shards(folder, "state").items()
         values = {name: shards if ranks and name.startswith(_OPTIMIZERS) else shards.whole() for name, shards in tensors}
-        checkpoint: dict[str, Any] = _put_tensors(_state(folder), values)
-    except _MALFORMED as error:
-        raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
+        checkpoint: dict[str, Any] = _put_tensors(_json(folder / "state.json"), values)
     weights = read_shards(folder, "model") if ranks else load_weights(folder)
     checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in weights.items()}
     return checkpoint
@@ -162,9 +144,9 @@ def weights_bytes(folder: Path) -> int:
 
 def read_shards(folder: Path, kind: str) -> dict[str, Shards]:
     """The tensors of a verified checkpoint: the weights if ``kind`` is ``model``, those of the optimizer and the callbacks if it is ``state``."""
-    names = _names(kind, _n_shards(_checksums(folder)))
     found: dict[str, list[tuple[Tensor, Any]]] = {}
-    try:
+    with _reading(folder):
+        names = _names(kind, len(_json(folder / "checksums.json")) // 2)  # each process wrote two files
         for name in names:
             tensors = load_tensors(folder / name)
             with safe_open(folder / name, "pt") as file:
@@ -174,8 +156,6 @@ def read_shards(folder: Path, kind: str) -> dict[str, Shards]:
         for key, parts in found.items():
             if not _are_whole(parts, len(names)):
                 raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's: its shards of {key} do not fit together.")
-    except _MALFORMED as error:
-        raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
     return {key: Shards([part for part, _ in parts]) for key, parts in found.items()}
 
 
@@ -211,7 +191,7 @@ def first_row(n_rows: int, ranks: Ranks) -> int:
 
 def _names(kind: str, n_shards: int) -> list[str]:
     """The files of ``model`` or ``state``, one for each process."""
-    if n_shards == 1:
+    if n_shards < 2:
         return [f"{kind}.safetensors"]
     return [f"{kind}-shard-{number:05d}-of-{n_shards:05d}.safetensors" for number in range(1, n_shards + 1)]
 
@@ -298,15 +278,22 @@ def checkpoints_chosen(run_dir: Path, wanted: str) -> list[Path]:
 
 def our_state(folder: Path) -> dict[str, Any]:
     """Our own part of a checkpoint: steps, tokens, best loss."""
-    try:
-        state: dict[str, Any] = _state(folder)[OURS]
+    with _reading(folder):
+        state: dict[str, Any] = _json(folder / "state.json")[OURS]
         return state | {key: int(state[key]) for key in ("steps", "tokens")}
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Raise what somebody else's files lead to as an error of the checkpoint."""
+    try:
+        yield
     except _MALFORMED as error:
         raise CheckpointError(f"The checkpoint {folder.name} is none of gptshake's ({first_line(error)}).") from error
 
 
-def _state(folder: Path) -> Any:
-    return json.loads(read_text(folder / "state.json", LARGEST))
+def _json(file: Path) -> Any:
+    return json.loads(read_text(file, LARGEST))
 
 
 def verify(folder: Path, ranks: Ranks = ALONE) -> None:
@@ -317,34 +304,19 @@ def verify(folder: Path, ranks: Ranks = ALONE) -> None:
     Raises:
         CheckpointError: a file is missing or differs.
     """
-    problem = _problem(folder, ranks)
-    ranks.gather(problem and CheckpointError(problem))
-
-
-def _problem(folder: Path, ranks: Ranks) -> str | None:
-    """A sentence about what is wrong with this process's part of the files."""
+    problem = ""
     try:
-        sums = _checksums(folder)
-        n_shards = _n_shards(sums)
-        names = [*_names("model", n_shards), *_names("state", n_shards), "state.json"]
+        sums = _json(folder / "checksums.json")
+        names = [*_names("model", len(sums) // 2), *_names("state", len(sums) // 2), "state.json"]
         for name in names:
             refuse_irregular(folder / name)
-        bad = [name for name in names[ranks.rank :: ranks.size] if sha256(folder / name) != sums[name]]
+        if bad := [name for name in names[ranks.rank :: ranks.size] if sha256(folder / name) != sums[name]]:
+            problem = f"is damaged: {', '.join(bad)} does not match its checksum."
     except FileNotFoundError as error:
-        return f"The checkpoint {folder.name} is not whole: {Path(error.filename).name} is missing."
+        problem = f"is not whole: {Path(error.filename).name} is missing."
     except (OSError, *_MALFORMED) as error:
-        return f"The checkpoint {folder.name} is not whole ({error})."
-    return f"The checkpoint {folder.name} is damaged: {', '.join(bad)} does not match its checksum." if bad else None
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    sums: dict[str, str] = json.loads(read_text(folder / "checksums.json", LARGEST))
-    return sums
-
-
-def _n_shards(sums: Mapping[str, str]) -> int:
-    """How many processes wrote a checkpoint: each wrote two files."""
-    return max(1, len(sums) // 2)
+        problem = f"is not whole ({error})."
+    ranks.gather(CheckpointError(f"The checkpoint {folder.name} {problem}") if problem else None)
 
 
 def keep_only(run_dir: Path, best_step: int | None, *, stable_step: int | None = None) -> None:

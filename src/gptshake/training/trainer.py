@@ -4,19 +4,22 @@ Our keys of ``conf/trainer`` (limits, precision words, threads) are resolved bef
 """
 
 import logging
+import shutil
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import Strategy
 
 from gptshake import distributed
 from gptshake.context import Context
 from gptshake.estimate.budget import Budget
-from gptshake.training.checkpoint import FolderCheckpointIO
+from gptshake.training.checkpoint import load, save
 from gptshake.training.config import REPLACED
 from gptshake.training.device import ScaledPrecision
 
@@ -45,6 +48,19 @@ class RecordLogger(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the record holds the whole config."""
+
+
+class FolderCheckpointIO(CheckpointIO):
+    """How Lightning writes and reads the checkpoints of a network that is whole on each device."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        save(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def build_trainer(
