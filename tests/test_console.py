@@ -57,6 +57,7 @@ class Terminal:
                 rows = [*rows[:row], rows[row][:column]]
             elif part.endswith("A") and part.startswith("\x1b"):
                 row -= int(part[2:-1])
+                assert row >= 0
             else:
                 assert part != "\x1b"
                 if width(rows[row][:column]) + width(part) > self.columns:
@@ -166,6 +167,22 @@ def test_a_live_line_follows_a_resize(terminal: Callable[[int], Terminal], live:
         update()
         seen = max(map(width, screen.rows(re.sub(r"\x1b\[\d+A", "", screen.read()))))
         assert min(columns, 60) / 2 < seen < columns
+
+
+@pytest.mark.parametrize("live", LIVE)
+def test_nothing_stale_is_left_above_or_below_when_the_terminal_was_resized(
+    terminal: Callable[[int], Terminal], live: Callable[[], Callable[[], None]]
+) -> None:
+    screen = terminal(200)
+    update = live()
+    update()
+    seen = ["$ gptshake", *screen.rows(screen.read())]
+    for columns in (80, 40, 61, 200):
+        screen.resize(columns)
+        update()
+        written = screen.read()
+        seen = screen.rows("\n".join(seen) + written)  # first as the terminal has wrapped anew what was there
+        assert seen == ["$ gptshake", *screen.rows(re.sub(r"\x1b\[\d+A", "", written))]
 
 
 @pytest.mark.parametrize("variable", ["TERM=dumb", "JPY_PARENT_PID=1"])

@@ -64,8 +64,7 @@ class Console:
         self.terminal = not self._stream.closed and self._stream.isatty()
         # Whether text can be replaced. The cell of a notebook (``!gptshake ...``) is a terminal to its commands, and cannot.
         self.renews = self.terminal and os.environ.get("TERM") not in ("dumb", "unknown") and NOTEBOOK not in os.environ
-        self._shown = False
-        self._height = 0  # lines on the terminal that ``renew`` wrote
+        self._shown: Sequence[str] = ()  # lines on the terminal that will be replaced; the cursor is at the end of the last one
 
     def size(self) -> os.terminal_size:
         try:
@@ -81,24 +80,30 @@ class Console:
     def show(self, parts: Sequence[str], spare: Sequence[int] = ()) -> None:
         """Show a line in place of the one before, or below it where it cannot be replaced; arguments as in ``fit``."""
         text = self.line(parts, spare)
-        self.write(f"\r\x1b[K{text}" if self.renews else f"{text}\n")
-        self._shown = self.renews
+        if self.renews:
+            self._replace([text])
+        else:
+            self.write(f"{text}\n")
 
     def renew(self, lines: Sequence[str]) -> None:
         """Show lines, cut to the terminal's width, in place of those of the last call."""
-        upward = f"\x1b[{self._height}A\r\x1b[J" if self._height else ""
-        self.write(upward + "".join(f"{cut(line, self.size().columns - 1)}\n" for line in lines))
-        self._height = len(lines)
+        self._replace([*(cut(line, self.size().columns - 1) for line in lines), ""])
 
     def keep(self) -> None:
         """Leave the lines of ``renew`` where they are; what comes next is written below them."""
-        self._height = 0
+        self._shown = ()
 
     def clear(self) -> None:
         """Remove the line that is shown; call it before other text."""
-        if self._shown:
-            self.write("\r\x1b[K")
-            self._shown = False
+        self._replace(())
+
+    def _replace(self, lines: Sequence[str]) -> None:
+        """Write lines over those that are shown, which a terminal that was narrowed since then has wrapped."""
+        columns = self.size().columns
+        above = sum(_rows(line, columns) for line in self._shown) - 1
+        erase = f"\x1b[{above}A\r\x1b[J" if above > 0 else "\r\x1b[K" if self._shown else ""
+        self.write(erase + "\n".join(lines))
+        self._shown = lines
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # a closed pipe, a closed file
@@ -155,6 +160,14 @@ def cut(text: str, columns: int, end: str = "") -> str:
 def width(text: str) -> int:
     """Columns that a text takes on a terminal: two for wide characters (Chinese, Japanese, Korean, emoji), none for combining marks."""
     return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _rows(text: str, columns: int) -> int:
+    """Rows of a terminal over which a line is wrapped; a wide character is not split."""
+    rows, taken = 1, 0
+    for size in map(_columns, text):
+        rows, taken = (rows, taken + size) if taken + size <= columns else (rows + 1, size)
+    return rows
 
 
 def _columns(character: str) -> int:

@@ -84,7 +84,8 @@ def screen(study: Json, height: int, now: float) -> list[str]:
             figures = [short_count(figure) if figure else "" for figure in (tokens, speed)]
             params = [stats.param_text(row["params"].get(key, "")) for key in called]
             took = duration((stats.seconds_of(row) or 0) + begun)
-            cells.append([f"{name}{mark}", stats.state_of(row), *params, stats.objective_text(value) if value is not None else "", *figures, took])
+            reached = stats.objective_text(value) if value is not None else ""
+            cells.append([f"{name}{mark}", stats.state_of(row), *params, reached, *figures, took])
     return [*head, *aligned(cells, left=(0, 1)).splitlines()] if kept else head[: max(1, height)]
 
 
