@@ -77,23 +77,24 @@ class Cluster:
         (self.folder / "munge.key").write_bytes(os.urandom(128))
         (self.folder / "munge.key").chmod(0o600)
         files = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "seed"}
-        self._run("munged", "--force", *(f"--{option}={self.folder / name}" for option, name in files.items()))
+        self.run("munged", "--force", *(f"--{option}={self.folder / name}" for option, name in files.items()))
         self.start_controller()
         for node in NODES:
             self.start_node(node)
-        until(lambda: self._run("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2")
+        until(lambda: self.run("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2")
 
-    def _run(self, *command: str) -> str:
+    def run(self, *command: str) -> str:
+        """What a command prints that finds this cluster."""
         return subprocess.run(command, env=os.environ | {"SLURM_CONF": str(self.conf)}, capture_output=True, text=True, check=True).stdout
 
     def start_controller(self) -> None:
-        self._run("slurmctld", "-f", str(self.conf))
+        self.run("slurmctld", "-f", str(self.conf))
 
     def stop_controller(self) -> None:
         os.kill(int((self.folder / "slurmctld.pid").read_text()), signal.SIGKILL)
 
     def start_node(self, node: str) -> None:
-        self._run("slurmd", "-N", node, "-f", str(self.conf))
+        self.run("slurmd", "-N", node, "-f", str(self.conf))
 
     def kill_node(self, node: str) -> None:
         """End a node's daemon and all that it runs, as a machine that loses its power does."""
@@ -117,11 +118,11 @@ class Cluster:
 
     def jobs(self, states: str = "all") -> dict[str, str]:
         """Id of each job -> its state."""
-        rows = self._run("squeue", "-h", "-t", states, "-o", "%i %T").splitlines()
+        rows = self.run("squeue", "-h", "-t", states, "-o", "%i %T").splitlines()
         return dict(row.split() for row in rows)
 
     def signal(self, identity: str, *options: str) -> None:
-        self._run("scancel", *options, identity)
+        self.run("scancel", *options, identity)
 
     def close(self) -> None:
         daemons = [int(file.read_text()) for file in self.folder.glob("*.pid")]

@@ -1,8 +1,10 @@
 """Sweeps on a real Slurm with two nodes: what dies, and that every value is that of the sweep on this machine to the last digit."""
 
 import json
-import os
+import re
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from gptshake.outcome import read_job
 
 pytestmark = pytest.mark.slurm
 
+DOCS = Path(__file__).parents[2] / "docs/slurm.md"
 SLURM = ("executor=slurm", "hydra.sweeper.executor.slots=3", "hydra.sweeper.executor.partition=main")
 
 
@@ -57,15 +60,19 @@ def test_a_sweep_begun_here_goes_on_on_slurm_and_loses_a_node(
     assert len(sessions) == 2 and sessions[1]["from_step"] >= 20
 
 
-def test_jobs_outlive_their_controller_and_the_same_command_adopts_them(
-    commands: Any, small: Any, slurm: Cluster, undisturbed_sweep: Any, tmp_path: Path
+def test_a_controller_in_a_job_that_starts_itself_again_adopts_its_jobs(
+    small: Any, slurm: Cluster, undisturbed_sweep: Any, tmp_path: Path
 ) -> None:
+    command = shlex.join([sys.executable, "-c", f"{BRISK}from gptshake.__main__ import main\nmain()", "-m", *small, *WORDS, *SLURM])
+    (script,) = re.findall(r"^```bash\n(.+?)^```", DOCS.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     before = set(slurm.jobs())
-    first = commands.start(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
-    until(lambda: read_job(tmp_path / "multirun/s/2").get("id"))
-    os.kill(first.pid, signal.SIGKILL)
-    done = commands(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
-    assert done.code == 0, done.err
-    assert values(tmp_path) == undisturbed_sweep
-    assert len(set(slurm.jobs()) - before) == 2 + 3  # two preparations, and one job for each trial
+    (tmp_path / "study.sh").write_text(re.sub("^gptshake .*(?= &$)", lambda _: command, script, flags=re.MULTILINE))
+    controller = slurm.run("sbatch", "--parsable", "--partition=main", "--mem=0", f"--chdir={tmp_path}", str(tmp_path / "study.sh")).strip()
+    until(lambda: read_job(tmp_path / "multirun/s/1").get("id"))
+    slurm.signal(controller, "--signal=USR1", "--batch")  # as Slurm does before a time limit
+    until(lambda: slurm.jobs()[controller] == "PENDING")
+    slurm.run("scontrol", "update", f"JobId={controller}", "StartTime=now")  # and not two minutes later
+    until(lambda: slurm.jobs()[controller] in ("COMPLETED", "FAILED"), 120)
+    assert values(tmp_path) == undisturbed_sweep, (tmp_path / "study.out").read_text()
+    assert len(set(slurm.jobs()) - before) == 1 + 2 + 3  # the controller, two preparations, and one job for each trial
     assert not list((tmp_path / "multirun").rglob("task.json"))
