@@ -28,17 +28,7 @@ from gptshake.config.compose import call_hydra, choices, single_run, snapshot, w
 from gptshake.config.compose_errors import checked_compose, parse_overrides, source_hint
 from gptshake.config.layout import GROUPS, SWEPT_FILES, local_confs, local_files, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, expand_globs, single_run_overrides, starting_options
-from gptshake.config.validate import (
-    check,
-    check_groups,
-    check_keys,
-    check_modules,
-    check_one_device,
-    check_torchrun,
-    sweeps_here,
-    targets,
-    trains,
-)
+from gptshake.config.validate import check, check_groups, check_one_device, check_targets, check_torchrun, sweeps_here, targets, trains
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.budget import AUTO
@@ -151,9 +141,7 @@ def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False
     cfg = without_hydra(full)
     if resumed:
         overrides.refuse_differences(cfg, resumed)
-    if extended:
-        check_keys(cfg)
-    check_modules(cfg)
+    check_targets(cfg, extended=extended)
     if trains(cfg):
         check_groups(cfg)
         if several:

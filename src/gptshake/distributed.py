@@ -103,25 +103,21 @@ class Ranks:
 
     def all_reduce_max(self, *flags: int) -> list[int]:
         """The largest that any rank says, flag by flag, so that all go the same way; all ranks must ask."""
-        if self.size == 1:
-            return [int(flag) for flag in flags]
-        import torch
-        from torch import distributed
-
-        values = torch.tensor([int(flag) for flag in flags])
-        distributed.all_reduce(values, distributed.ReduceOp.MAX)
-        return [int(value) for value in values.tolist()]
+        return [int(value) for value in self._all_reduce("MAX", flags)]
 
     def all_reduce_sum(self, *values: float) -> list[float]:
         """Sums over all ranks, in fp64."""
+        return self._all_reduce("SUM", values)
+
+    def _all_reduce(self, operation: str, values: Sequence[float]) -> list[float]:
         if self.size == 1:
             return list(values)
         import torch
         from torch import distributed
 
-        sums = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(sums)
-        return [float(value) for value in sums.tolist()]
+        reduced = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(reduced, getattr(distributed.ReduceOp, operation))
+        return [float(value) for value in reduced.tolist()]
 
     def all_reduce_mean(self, value: "Tensor") -> "Tensor":
         """Mean over all ranks of a tensor, which is changed; nobody waits for its device."""

@@ -106,6 +106,14 @@ def gpus() -> list[dict[str, Any]]:
     return [{"name": name.strip(), "memory_gb": round(int(mib) / 1024, 1)} for name, mib in fields if mib.strip().isdigit()]
 
 
+def visible_gpus() -> list[str]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    return [str(index) for index in range(sum(row.startswith("GPU ") for row in _output("nvidia-smi", "-L").splitlines()))]
+
+
 def cpu_name() -> str:
     """The processor's name as its maker writes it, or its architecture."""
     if CPU_INFO.exists():

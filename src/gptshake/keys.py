@@ -9,27 +9,25 @@ from functools import cache
 
 RESUME, RESULT, STUDY = "resume", "result", "study"  # may change on resume | cannot change a result | is no part of a study
 
-_ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
+_ROWS = (
+    # Of conf_shadow counts what the files say, which is in their keys.
     (
-        (RESUME, RESULT, STUDY),  # conf_shadow: what the files say is in their keys
         "paths data.documents.cache logger note dirty resume conf_shadow study data.workers data.verify trainer.save_minutes "
         "trainer.price_per_hour callbacks.progress callbacks.samples callbacks.advice callbacks.plots callbacks.noise_scale callbacks.notify",
+        (RESUME, RESULT, STUDY),
     ),
+    # A preset is written out in other keys; of trainer.extend the limit counts.
+    ("sampler pruner executor search_space task debug preset trainer.extend", (RESUME, RESULT)),
+    ("hydra experiment", (RESULT,)),  # experiments are written out in other keys
+    # Of a text the fingerprint must be the same, of the vocabulary the tokenizer decides; devices, strategy and threads change rounding;
+    # limits: see setup/lifecycle.py.
     (
-        (RESUME, RESULT),
-        "sampler pruner executor search_space task debug preset trainer.extend",
-    ),  # a preset is written out in other keys; of trainer.extend the limit counts
-    ((RESULT,), "hydra experiment"),  # experiments are written out in other keys
-    (
-        (
-            RESUME,
-        ),  # of a text the fingerprint must be the same; devices, strategy and threads change rounding; limits: see setup/lifecycle.py;
-        # of the vocabulary the tokenizer decides
         "model.vocab_size data.path data.documents.path trainer.devices trainer.strategy trainer.threads trainer.max_steps trainer.max_epochs "
         "trainer.max_tokens trainer.max_time trainer.patience",
+        (RESUME,),
     ),
 )
-TABLE = {key: free for free, keys in _ROWS for key in keys.split()}
+TABLE = {key: free for keys, free in _ROWS for key in keys.split()}
 CALLBACKS = ("default", "none", "noise_scale", "notify")  # packaged options of the group: they hold the callbacks above
 _OWN = {"callbacks": 2, "data": 1, "trainer": 1}  # group -> parts of the key of the node that has the _target_
 

@@ -64,9 +64,9 @@ def source_hash() -> str:
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Show for this block that somebody is at work in a folder."""
-    lock = lock_file(folder / LOCK, inf)
+def hold(folder: Path, seconds: float = inf) -> Iterator[None]:
+    """Show for this block that somebody is at work in a folder; BlockingIOError: another one still is, after so long."""
+    lock = lock_file(folder / LOCK, seconds)
     try:
         yield
     finally:

@@ -31,20 +31,7 @@ from typing import Any, NoReturn
 import gptshake
 from gptshake.console import lasting, protect
 from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
-from gptshake.files import lock_file
-from gptshake.outcome import (
-    LOCK,
-    REFUSED,
-    Outcome,
-    hold,
-    outcome_of,
-    read_end,
-    read_job,
-    read_task,
-    remove_outcome,
-    source_hash,
-    write_outcome,
-)
+from gptshake.outcome import REFUSED, Outcome, hold, outcome_of, read_end, read_job, read_task, remove_outcome, source_hash, write_outcome
 from gptshake.redaction import redact
 from gptshake.signals import SIGNALS, stop_behind
 
@@ -388,11 +375,11 @@ def run_here(target: Callable[[Any], Any], folder: Path, ticket: str | None = No
     SIGNALS.install()
     _redact_streams()
     with contextlib.ExitStack() as stack:
-        lock = None
-        while lock is None:
+        held = False
+        while not held:
             with contextlib.suppress(BlockingIOError):  # who holds it may be the one that took its place
-                lock = lock_file(folder / LOCK, SEEN_S if ticket else inf)
-                stack.callback(os.close, lock)
+                stack.enter_context(hold(folder, SEEN_S if ticket else inf))
+                held = True
             if ticket and not _is_current(folder, ticket):
                 return Outcome(REFUSED, reason="another process was started in its place")
         remove_outcome(folder)

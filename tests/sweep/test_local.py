@@ -9,7 +9,7 @@ from deeds import environment
 
 from gptshake import hardware
 from gptshake.errors import ConfigError, Stop
-from gptshake.sweep.executor.local import LocalSlots, visible_gpus
+from gptshake.sweep.executor.local import LocalSlots
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_threads_of_the_config_take_the_place_of_a_share(opened: Any, tmp_path: 
 
 def test_every_run_sees_its_own_gpu(opened: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert visible_gpus() == ["3", "5"]
+    assert hardware.visible_gpus() == ["3", "5"]
     slots = opened(slots_per_gpu=2)
     assert slots.allot("cuda", None, None) == 4
     runs = [slots.start("CUDA_VISIBLE_DEVICES", tmp_path / str(number)) for number in range(4)]

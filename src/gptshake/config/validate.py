@@ -199,19 +199,17 @@ def targets(cfg: DictConfig) -> dict[str, str]:
     return {key.removesuffix("._target_"): str(value) for key, value in values.items() if key.endswith("._target_")}
 
 
-def check_modules(cfg: DictConfig) -> None:
-    """Refuse a ``_target_`` in a module that is not there, before a run begins that would find out late."""
+def check_targets(cfg: DictConfig, *, extended: bool) -> None:
+    """Refuse a ``_target_`` in a module that is not there, before a run begins that would find out late.
+
+    Args:
+        extended: refuse keys, too, that a packaged part does not take: those added with ``+`` and those of a user's own files.
+    """
     for path, target in targets(cfg).items():
-        module = target.partition(".")[0]
+        module, node = target.partition(".")[0], OmegaConf.select(cfg, path)
         if module not in sys.modules and find_spec(module) is None:
             raise ConfigError(f"{path}._target_: there is no module {module!r}. Your own files are searched in the working directory.")
-
-
-def check_keys(cfg: DictConfig) -> None:
-    """Refuse keys that a packaged part does not take: those added with ``+`` and those of a user's own files."""
-    for path, target in targets(cfg).items():
-        node = OmegaConf.select(cfg, path)
-        if path == "trainer" or not target.startswith("gptshake.") or not isinstance(node, DictConfig):
+        if not extended or path == "trainer" or module != "gptshake" or not isinstance(node, DictConfig):
             continue  # keys may be Lightning's; only a part of the user's own knows them
         # Keys of the part's schema, and of the packaged options that name the same target.
         schemas = (OmegaConf.get_type(node), DataConfig if path == "data" else None)

@@ -3,8 +3,6 @@
 A run is pinned to its GPU by its environment before CUDA can start, and gets its share of threads.
 """
 
-import os
-import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,7 +55,7 @@ class LocalSlots:
         self.server = ChildRunner(partial(_do, target), preload=modules)
 
     def probe(self, task: Any, folder: Path) -> Outcome:
-        gpus = visible_gpus()
+        gpus = hardware.visible_gpus()
         write_task(folder, task)
         threads = self._share(self._wanted(len(gpus), None))
         try:
@@ -67,7 +65,7 @@ class LocalSlots:
 
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
         """Make the slots; on the CPU no more than fit into the main memory."""
-        self._gpus = visible_gpus() if device in (None, "cuda") else []
+        self._gpus = hardware.visible_gpus() if device in (None, "cuda") else []
         number = self._wanted(len(self._gpus), device)
         if self._slots == "auto":
             if not self._gpus and memory:
@@ -124,15 +122,3 @@ def _do(target: Callable[[Any], Any], folder: str) -> Any:
 
 def _pinned(gpus: Sequence[str], slot: int) -> Environment:
     return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
-
-
-def visible_gpus() -> list[str]:
-    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; asks the driver, not CUDA, which must not start here."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
