@@ -2,6 +2,7 @@ import itertools
 import math
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from array import array
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from gptshake.errors import RecordError
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns
 from gptshake.record.run import Run
-from gptshake.report.frame import plot_style
+from gptshake.report.frame import plot_style, small_svg
 from gptshake.report.plots_run import loss_figure, plot_run
 from gptshake.report.series import smooth, spread, thin
 
@@ -41,7 +42,9 @@ def columns(these: list[dict[str, Any]]) -> Columns:
 
 def drawn(these: list[dict[str, Any]], **info: Any) -> Figure:
     with plot_style():
-        return loss_figure({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, columns(these))
+        figure = loss_figure({"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}, **info}, columns(these))
+    assert figure is not None
+    return figure
 
 
 def recorded(path: Path, these: list[dict[str, Any]]) -> Path:
@@ -113,6 +116,15 @@ def test_a_run_of_few_steps_has_a_picture(tmp_path: Path, n: int) -> None:
 def test_a_loss_that_is_not_finite_does_not_spoil_the_picture() -> None:
     these = [*rows(50), {"step": 51, "train/tokens": 768 * 51, "train/loss": math.inf, "train/lr": 0.0}]
     assert all(map(math.isfinite, drawn(these).axes[0].get_ylim()))
+
+
+@pytest.mark.parametrize("losses", [[3.0], [4 - 0.001 * n for n in range(3000)], [3.0, math.inf, 1e30, 2.0], [0.0], [-1.0, 5.0]])
+def test_every_run_with_a_finite_loss_has_a_small_picture(losses: list[float]) -> None:
+    these = [{"step": n, "train/tokens": 100.0 * n, "train/loss": loss, "train/lr": 1e-3} for n, loss in enumerate(losses, 1)]
+    info = {"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}}
+    svg = small_svg(lambda: loss_figure(info, columns(these), intervals=200))
+    texts = {str(node.text) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")}
+    assert {"train", "unigram 3.05", "learning rate"} <= texts and "nan" not in svg and len(svg) < 40_000
 
 
 def test_no_run_is_a_sentence(tmp_path: Path) -> None:

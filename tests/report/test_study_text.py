@@ -9,7 +9,7 @@ import pytest
 
 from gptshake.estimate.lr_fit import NearOptimal
 from gptshake.report import study_stats
-from gptshake.report.small_plots import ASCII_WIDTH, ascii_plot
+from gptshake.report.ascii_plots import ASCII_WIDTH, ascii_plot
 from gptshake.report.study_stats import best, differences, objective_text, param_text, scales
 from gptshake.report.study_text import at_equal_time, table_text, verdict
 

@@ -10,7 +10,7 @@ from gptshake.errors import ConfigError
 from gptshake.files import expanded, refuse_links, written
 from gptshake.record.index import find_study, read_entry, read_study
 from gptshake.record.run import find_run, run_roots
-from gptshake.report.small_plots import ascii_plot
+from gptshake.report.ascii_plots import ascii_plot
 from gptshake.report.study_stats import best
 from gptshake.report.study_text import table_text, verdict
 from gptshake.report.tables import check_targets, study_csv, study_latex, write_tables

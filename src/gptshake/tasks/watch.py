@@ -89,8 +89,8 @@ def screen(entries: Sequence[Entry], curves: dict[Path, Curve], width: int | Non
     """
     if not entries:
         return ["No run is at work here."]
+    from gptshake.report.ascii_plots import ascii_curves
     from gptshake.report.series import smooth
-    from gptshake.report.small_plots import ascii_curves
 
     named = dict(zip(string.ascii_letters[: max(1, height - 2)], entries, strict=False))
     rows = [
