@@ -111,6 +111,23 @@ def test_a_run_of_another_host_is_alive_while_its_heartbeat_is_fresh(tmp_path: P
         assert is_alive(tmp_path) is alive
 
 
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_a_host_whose_clock_is_wrong_is_alive_while_its_heartbeats_come(
+    ahead: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunLock(tmp_path).release()
+
+    def beats(number: int) -> bool:
+        about = {"pid": 1, "host": "elsewhere", "time": time.time() + ahead + 5 * number, "step": number}
+        (tmp_path / "lease.json").write_text(json.dumps(about))
+        return is_alive(tmp_path)
+
+    assert [beats(0), beats(1), beats(2), is_alive(tmp_path)] == [False, True, True, True]
+    later = time.monotonic() + 70
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not is_alive(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x00"])
 def test_a_heartbeat_that_cannot_be_read_is_no_heartbeat(tmp_path: Path, content: str) -> None:
     RunLock(tmp_path).release()

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # only asked where a lock of another host may be invisible
 _LOCK, _HEARTBEAT, _STOP = "run.lock", "lease.json", "stop"
 _LARGEST = 1 << 16  # bytes of a heartbeat
+_SEEN: dict[Path, tuple[float, float]] = {}  # time of another host's last heartbeat, and when it came by the clock of this one
 
 
 class RunLock:
@@ -96,9 +98,14 @@ def is_alive(path: Path) -> bool:
     """Whether a process is at work in this run directory.
 
     The lock answers. Only for a run of another host, whose lock a network file system may not show, does a heartbeat of
-    the last ``STALE_SECONDS`` count as well.
+    the last ``STALE_SECONDS`` count as well: by both hosts' clocks, or if this process saw it come, by its own, as the other may be wrong.
     """
     if is_locked(path / _LOCK):
         return True
     last = read_heartbeat(path) if (path / _LOCK).exists() else None
-    return last is not None and last["host"] != socket.gethostname() and time.time() - last["time"] < STALE_SECONDS
+    if last is None or last["host"] == socket.gethostname():
+        return False
+    seen, came = _SEEN.get(path, (last["time"], -inf))
+    came = time.monotonic() if last["time"] > seen else came
+    _SEEN[path] = last["time"], came
+    return bool(min(abs(time.time() - last["time"]), time.monotonic() - came) < STALE_SECONDS)

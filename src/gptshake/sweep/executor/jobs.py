@@ -102,7 +102,7 @@ class Job:
             return None
         if self.leaves and (self.killed or self.started == inf):
             return self.killed or NOT_BEGUN
-        if written is None and (time.monotonic() - self.gone < LATE_S or is_running(self.folder) or is_alive(self.folder)):
+        if written is None and (is_running(self.folder) or is_alive(self.folder) or time.monotonic() - self.gone < LATE_S):
             return None
         if self.leaves:
             return Outcome("stopped", reason="its job ended before it could say so")
