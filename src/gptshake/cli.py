@@ -38,6 +38,7 @@ from gptshake.notify import notified
 from gptshake.record.git import Code, read_code
 from gptshake.record.names import new_id, run_name
 from gptshake.record.provenance import collect
+from gptshake.record.run import discard
 from gptshake.redaction import redact, redacted
 from gptshake.setup import make_plan, open_store
 from gptshake.signals import stop_behind
@@ -285,8 +286,8 @@ class _Jobs:
                 cfg.paths.run_dir = str(path)
         if multirun and self.done == 1 and (file := path.parent / "multirun.yaml").exists():  # Hydra's sweeper has written what was typed
             OmegaConf.save(OmegaConf.create(redacted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))), file)
+        spec = self._spec(path, hydra_cfg, cfg)
         try:
-            spec = self._spec(path, hydra_cfg, cfg)
             if multirun:
                 check(cfg)
                 print(f"[{hydra_cfg.job.num}] {redact(' '.join(spec.overrides))}")
@@ -294,6 +295,8 @@ class _Jobs:
         except Exception as error:  # kept for the end: the other runs of a multirun go on
             if stop := stop_behind(error):
                 raise stop from None
+            if isinstance(error, ConfigError):
+                discard(path, spec.id)
             self.failures.append((str(path), error))
             if multirun:
                 print(f"error: {redact(str(error))}", file=sys.stderr)

@@ -222,3 +222,11 @@ def test_a_part_that_cannot_be_built_is_refused_before_anything_is_written(part:
     done = commands(tmp_path, *small, part)
     assert done.code == 2 and NO_PART[part] in done.error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["+callbacks.mine", "data", "trainer", "+logger.mine"])
+def test_a_function_that_makes_another_thing_is_refused_and_leaves_no_run(part: str, commands: Any, small: Any, tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text("def wrong(**options):\n    return {}\n")
+    done = commands(tmp_path, *small, f"{part}._target_=parts.wrong")
+    assert done.code == 2 and "a dict" in done.error
+    assert {path.name for path in tmp_path.iterdir()} <= {"parts.py", "__pycache__"}

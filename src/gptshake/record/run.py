@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -195,6 +196,12 @@ def read_run(path: Path) -> dict[str, Any]:
 def parse_run(path: Path) -> dict[str, Any]:
     """The same, whatever its fields hold: only id, name and status are there for sure."""
     return read_record(path / "run.json", "run directory", "id", "name", "status")
+
+
+def discard(path: Path, identity: str) -> None:
+    """Remove the record of a run that was refused before its first step."""
+    if (path / "run.json").exists() and read_run(path)["id"] == identity and not (path / "metrics.csv").exists():
+        shutil.rmtree(path)
 
 
 def status_of(path: Path, info: Mapping[str, Any] | None = None) -> str:
