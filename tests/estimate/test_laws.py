@@ -36,8 +36,7 @@ def test_the_step_law_without_its_cap_at_nanogpts_smallest_shape(steps: int, lr:
 
 def test_deepseeks_own_runs() -> None:
     """Bi et al. 2024: 7B on 2T tokens (C = 8.4e22 to 1e23 by their count) used 4.2e-4 and 9.4M tokens (2304 x 4096)."""
-    assert laws.deepseek_lr(8.9e22) == pytest.approx(4.2e-4, rel=0.03)
-    assert laws.deepseek_batch(8.9e22) == pytest.approx(9.4e6, rel=0.05)
+    assert laws.deepseek(8.9e22) == (pytest.approx(4.2e-4, rel=0.03), pytest.approx(9.4e6, rel=0.05))
 
 
 def test_kaplan_says_a_low_rate_for_every_size() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gptshake.training.callbacks.checkpoint import rewrite_counters
 from gptshake.training.callbacks.metrics import Metrics
-from gptshake.training.checkpoint import rewrite_counters
 from gptshake.training.trainer import build_trainer
 
 # What Lightning says differently at a fit's end: the epoch is over, and one batch more was fetched.

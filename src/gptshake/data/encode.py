@@ -24,7 +24,7 @@ from gptshake.files import sha256, write_atomic
 from gptshake.hardware import logical_cores
 from gptshake.processes import Child, ChildRunner, Spec
 from gptshake.tokenizer.protocol import Tokenizer, boundary
-from gptshake.tokenizer.unknown import hidden_characters
+from gptshake.tokenizer.unknown import hidden_characters, under_first_id
 
 SHARD = 1 << 24  # characters: at most so many are lost by a kill for each process, and encoded within 2 s by most tokenizers
 FEW_BYTES = 32 << 20  # up to so much text is done by one process: others would cost 0.1 s, a character tokenizer's own time
@@ -146,12 +146,10 @@ def encode_shard(shard: Shard, corpus: Corpus, tokenizer: Tokenizer) -> None:
                 if number or shard.number:
                     file.write(np.array([tokenizer.eot_id], dtype).tobytes())
                     n_tokens += 1
-                elif len(ids) and ids[0] == tokenizer.unk_id:  # the split's first token is no target
-                    n_bytes -= len(text[:1].encode("utf-8", "surrogatepass"))
-                    n_unknown -= 1
-                    lost[text[0]] -= 1
-                elif len(ids):
-                    n_bytes -= len(tokenizer.token_bytes(int(ids[0])))
+                else:  # the split's first token is no target
+                    first, hidden = under_first_id(tokenizer, ids, text)
+                    n_bytes, n_unknown = n_bytes - len(first), n_unknown - len(hidden)
+                    lost.subtract(hidden)
                 starts[number] = n_tokens
             file.write(ids.astype(dtype, copy=False).tobytes())
             n_tokens += len(ids)

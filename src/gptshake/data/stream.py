@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gptshake.data.corpus import Corpus
 from gptshake.data.split import Spans
 from gptshake.tokenizer.protocol import Ids, Tokenizer, boundary
-from gptshake.tokenizer.unknown import Unknown, hidden_characters
+from gptshake.tokenizer.unknown import Unknown, hidden_characters, under_first_id
 
 BEGINNING = 100
 BLANK = re.compile(r"\s+")
@@ -71,10 +71,9 @@ def encode_documents(
             n_blanks = sum(1 for _ in BLANK.finditer(text)) - (blank and text[:1].isspace())
             size.update(bytes=len(text.encode("utf-8", "surrogatepass")), characters=len(text), words=n_blanks)
             beginning, blank = beginning or text[:BEGINNING], text[-1:].isspace() or (blank and not text)
-        if not (alone or number) and len(ids[0]):  # it is no target
-            unknown = ids[0][0] == tokenizer.unk_id
-            first = beginning[0].encode("utf-8", "surrogatepass") if unknown else tokenizer.token_bytes(int(ids[0][0]))
-            hides.subtract(beginning[0] if unknown else "")
+        if not (alone or number):  # the first token is no target
+            first, hidden = under_first_id(tokenizer, ids[0], beginning)
+            hides.subtract(hidden)
             size.subtract({"bytes": len(first), "characters": len(first.decode("utf-8", "ignore"))})
         parts += [eot, *ids]
         lengths.append(sum(map(len, ids)))

@@ -40,14 +40,9 @@ def step_law_batch(d: float) -> float:
     return float(0.58 * d**0.571)
 
 
-def deepseek_lr(flops: float) -> float:
-    """Peak learning rate 0.3118 C^-0.125 (Bi et al. 2024, DeepSeek LLM: 1e17 to 2e19 FLOPs)."""
-    return float(0.3118 * flops**-0.125)
-
-
-def deepseek_batch(flops: float) -> float:
-    """Tokens per step 0.292 C^0.3271; as ``deepseek_lr``."""
-    return float(0.292 * flops**0.3271)
+def deepseek(flops: float) -> tuple[float, float]:
+    """Peak learning rate 0.3118 C^-0.125 and tokens per step 0.292 C^0.3271 (Bi et al. 2024, DeepSeek LLM: 1e17 to 2e19 FLOPs)."""
+    return 0.3118 * flops**-0.125, 0.292 * flops**0.3271
 
 
 def kaplan_lr(n: float) -> float:
@@ -106,9 +101,9 @@ def law_sentence(n: float, d: float, batch_tokens: float, *, characters: bool = 
 
 def deepseek_sentence(flops: float) -> str:
     """``DeepSeek lr 6e-4, batch 900k tokens``, and where it was fitted if that is elsewhere."""
-    low, high = FITTED_DEEPSEEK
+    (low, high), (lr, batch) = FITTED_DEEPSEEK, deepseek(flops)
     where = "" if low <= flops <= high else f" (fitted on {short_rate(low)} to {short_rate(high)} FLOPs: extrapolated)"
-    return f"DeepSeek lr {short_rate(deepseek_lr(flops))}, batch {short_count(deepseek_batch(flops))} tokens{where}"
+    return f"DeepSeek lr {short_rate(lr)}, batch {short_count(batch)} tokens{where}"
 
 
 def kaplan_sentence(n: float) -> str:

@@ -6,11 +6,12 @@ a step of very many micro-batches a few stand for all.
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -41,18 +42,14 @@ def run(context: Context) -> None:
     age = hardware.process_age() if "torch" not in sys.modules else None  # a process for this profile alone: its age is part of the start
     start: dict[str, float] = {} if age is None else {"interpreter and config": age}
 
-    @contextlib.contextmanager
-    def timed(phase: str) -> Iterator[None]:
+    def timed(phase: str, work: Callable[[], object]) -> None:
         began = time.perf_counter()
-        yield
+        work()
         start[phase] = time.perf_counter() - began
 
-    with timed("import torch"):
-        import torch  # noqa: F401
-    with timed("import pytorch_lightning"):
-        from gptshake.training.callbacks import profiler  # noqa: F401  # Lightning comes with it
-    with timed("token store"):
-        _ = context.store
+    timed("import torch", lambda: importlib.import_module("torch"))
+    timed("import pytorch_lightning", lambda: importlib.import_module("gptshake.training.module"))  # Lightning comes with it
+    timed("token store", lambda: context.store)
     _ = context.plan
     print(
         f"profiling {counted(cfg.task.warmup, 'step')} of warm-up and 2 x {cfg.task.steps}, at most {cfg.task.seconds:g} s of them",

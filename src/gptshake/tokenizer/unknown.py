@@ -53,6 +53,13 @@ def hidden_characters(tokenizer: Tokenizer, ids: Ids, text: str) -> Counter[str]
     return Counter(text) - Counter(tokenizer.decode(ids[~unknown]))
 
 
+def under_first_id(tokenizer: Tokenizer, ids: Ids, text: str) -> tuple[bytes, str]:
+    """What the first id of a text covers, which is no target where a stream begins with it: its UTF-8 bytes, and the character it hides."""
+    if len(ids) and ids[0] == tokenizer.unk_id:
+        return text[0].encode("utf-8", "surrogatepass"), text[0]
+    return tokenizer.token_bytes(int(ids[0])) if len(ids) else b"", ""
+
+
 def prompt_note(tokenizer: Tokenizer, prompt: str) -> str:
     """What a model reads instead of a prompt, as a sentence; empty if nothing of it is lost, or nothing but blanks."""
     ids = tokenizer.encode(prompt)

@@ -20,7 +20,7 @@ from gptshake.record.lock import RunLock
 from gptshake.record.metrics import Row
 from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.metrics import Metrics, monitor, not_finite, write_row
-from gptshake.training.checkpoint import OURS, folder_of, keep_only, rewrite_counters
+from gptshake.training.checkpoint import OURS, folder_of, keep_only
 from gptshake.training.module import GPTModule
 
 ASK_SECONDS = 0.2  # between looks at whether a sweep asks the run to end
@@ -192,6 +192,23 @@ class Checkpoint(pl.Callback):
             self._saved_step, self._saved_at = module.steps, time.monotonic()
             if trainer.is_global_zero:
                 keep_only(run.path, module.best_step, stable_step=self._stable_step)
+
+
+def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) -> None:
+    """Make a Lightning checkpoint say: ``steps`` steps of ``accumulation`` micro-batches are done, the epoch has begun.
+
+    It is written while Lightning is inside a batch, or after a step was broken off; its own counters would then repeat or skip
+    batches. The key names are Lightning 2.6's; a test pins them.
+    """
+    done = steps * accumulation
+    fit = checkpoint["loops"]["fit_loop"]
+    for part in ("total", "current"):
+        fit["epoch_loop.batch_progress"][part].update({"ready": done, "started": done, "processed": done, "completed": done})
+        fit["epoch_progress"][part].update({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+    fit["epoch_loop.batch_progress"]["is_last_batch"] = False
+    fit["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
+    fit["state_dict"]["combined_loader"] = [{"micro_batches": done}]
+    checkpoint["global_step"] = steps
 
 
 @contextmanager

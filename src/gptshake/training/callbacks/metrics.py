@@ -8,7 +8,7 @@ loop never stands still for the record.
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -30,17 +30,15 @@ MONITORED = ("train/loss", "train/lr", "train/grad_norm", "val/loss", "val/bpb")
 
 
 @dataclass
-class _Step:
-    """A finished step whose values may still be on their way from the device."""
+class _PendingRow:
+    """The row of a finished step, whose values may still be on their way from the device."""
 
-    values: Tensor | list[float]  # summed loss of the micro-batches, gradient norm and, in 16-mixed, the next step's loss scale
+    row: Row
+    values: Tensor | list[float] | None  # summed loss of the micro-batches, gradient norm and, in 16-mixed, the next scale; None: in the row
     began: Stamp
     ended: Stamp  # values are there
-    row: Row
-    logged: dict[str, Tensor] = field(default_factory=dict)  # by others, as tensors
-    arrived: Stamp | None = None  # these are there
-    read: bool = False
-    closed: bool = False  # nothing is logged in this step any more
+    logged: dict[str, Tensor] | None = None  # by others, as tensors; None as long as more may be logged in this step
+    logged_at: Stamp | None = None  # these are there
 
 
 class Metrics(pl.Callback):
@@ -48,7 +46,7 @@ class Metrics(pl.Callback):
 
     def __init__(self, expected_rate: float | None = None) -> None:
         self.expected_rate = expected_rate
-        self._step: _Step | None = None  # whose row is not written
+        self._pending: _PendingRow | None = None  # not written
         self._began = self._data_s = self._batch_ended = 0.0
         self._step_began = Stamp("cpu")
         self._rates: list[float] = []  # tokens per second of this session's first steps
@@ -80,9 +78,9 @@ class Metrics(pl.Callback):
         }
         if step.beta1 is not None:
             row["train/beta1"] = step.beta1
-        self._step = _Step(read, self._step_began, self._stamp(pl_module), row)
+        self._pending = _PendingRow(row, read, self._step_began, self._stamp(pl_module))
         if not late:
-            self._read(pl_module, self._step)
+            self._read(pl_module, self._pending)
 
     def start_clock(self, module: GPTModule) -> None:
         """Start the clock of the next micro-batch; called when all callbacks are done, so that their time is nobody's step."""
@@ -99,16 +97,16 @@ class Metrics(pl.Callback):
 
         Where a validation comes first, the row is given to who writes it then.
         """
-        step = self._step
-        if step is None or step.closed or step.row["step"] != module.steps:
+        pending = self._pending
+        if pending is None or pending.logged is not None or pending.row["step"] != module.steps:
             return None
-        step.closed = True
+        pending.logged = {}
         for name, value in module.context.logged.items():
             if isinstance(value, Tensor) and self._is_late(module):
-                step.logged[name] = _copied(value.reshape(1).to(module.device, torch.float32))
-                step.arrived = self._stamp(module)
+                pending.logged[name] = _copied(value.reshape(1).to(module.device, torch.float32))
+                pending.logged_at = self._stamp(module)
             else:
-                step.row[name] = float(value)
+                pending.row[name] = float(value)
         module.context.logged = {}
         if validates:
             return self._take(module)
@@ -118,28 +116,28 @@ class Metrics(pl.Callback):
 
     def write(self, module: GPTModule) -> None:
         """Write the row that is still on its way, if there is one (before a checkpoint, too); TrainingError if its step is not finite."""
-        if self._step is not None:
+        if self._pending is not None:
             write_row(module, self._take(module), module.context.trackers)
 
     def _take(self, module: GPTModule) -> Row:
         """The row of the last step when its values have arrived; who takes it writes it."""
-        step, self._step = self._step, None
-        assert step is not None
-        self._read(module, step)
-        if step.arrived is not None:
-            step.arrived.wait()
-            step.row |= {name: float(value) for name, value in step.logged.items()}
-        return step.row
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        self._read(module, pending)
+        if pending.logged and pending.logged_at:
+            pending.logged_at.wait()
+            pending.row |= {name: float(value) for name, value in pending.logged.items()}
+        return pending.row
 
-    def _read(self, module: GPTModule, step: _Step) -> None:
+    def _read(self, module: GPTModule, pending: _PendingRow) -> None:
         """Once: complete the row with the values that have arrived; one that is not finite is written at once."""
-        if step.read:
+        if pending.values is None:
             return
-        step.read, context, row = True, module.context, step.row
-        step.ended.wait()
-        loss_sum, grad_norm, *scale = map(float, step.values)
+        pending.ended.wait()
+        loss_sum, grad_norm, *scale = map(float, pending.values)
+        context, row, pending.values = module.context, pending.row, None
         skipped = bool(scale) and module.step.overflowed(loss_sum, grad_norm, scale[0])
-        seconds = step.began.until(step.ended)
+        seconds = pending.began.until(pending.ended)
         rate = module.budget.tokens_per_step / seconds
         row |= {"train/loss": loss_sum / module.budget.accumulation, "perf/step_ms": 1e3 * seconds, "perf/tokens_per_s": rate}
         if context.flops_per_token is not None:
@@ -151,7 +149,7 @@ class Metrics(pl.Callback):
         monitor(module, row)
         self._note_slow(module, rate)
         if not (skipped or (math.isfinite(loss_sum) and math.isfinite(grad_norm))):
-            self._step = None
+            self._pending = None
             write_row(module, row, context.trackers)
             raise TrainingError(not_finite(row, "gradient" if math.isfinite(loss_sum) else "loss", "; its update was not applied"))
 
