@@ -34,7 +34,7 @@ class _PendingRow:
     """The row of a finished step, whose values may still be on their way from the device."""
 
     row: Row
-    values: Tensor | list[float] | None  # summed loss of the micro-batches, gradient norm and, in 16-mixed, the next scale; None: in the row
+    values: Tensor | list[float] | None  # summed loss of the micro-batches, gradient norm, in 16-mixed the next scale; None: in the row
     began: Stamp
     ended: Stamp  # values are there
     logged: dict[str, Tensor] | None = None  # by others, as tensors; None as long as more may be logged in this step
