@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -417,6 +418,16 @@ def test_a_run_has_not_begun_as_long_as_it_waits_for_a_machine(tmp_path: Path) -
     running.started, running.place = math.inf, "waits: Priority"  # its node was lost
     controller._watch(*controller._running[0])
     assert (run.state, run.place, run.started) == ("waiting", "waits: Priority", 50.0)
+
+
+@pytest.mark.parametrize(("spent", "killed"), [(89.0, False), (91.0, True)])
+def test_what_a_run_took_before_an_interruption_counts_for_its_time_limit(spent: float, killed: bool, tmp_path: Path) -> None:
+    controller, trial, running = watched(tmp_path)
+    controller.options, trial.runs[1].spent, said = SweeperConfig(trial_timeout=100), spent, list[str]()
+    running.kill, running.started = said.append, time.monotonic() - 10
+    controller._follow(trial, trial.runs[1], running)
+    controller._watch(*controller._running[0])
+    assert said == ["no end after 100 s (hydra.sweeper.trial_timeout)"] * killed
 
 
 def test_a_run_of_a_trial_that_ends_early_is_asked_again_when_it_has_begun_anew_and_one_in_the_queue_never_begins(tmp_path: Path) -> None:

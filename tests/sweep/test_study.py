@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from gptshake.errors import RecordError
+from gptshake.report.study_stats import run_seconds
 from gptshake.sweep.rows import Header, RunRow, TrialRow
 from gptshake.sweep.space import Axis, Params
 from gptshake.sweep.study import Study
@@ -115,6 +116,20 @@ def test_where_it_is_kept_and_shown_and_how_long_it_lasts_may_change(tmp_path: P
         tmp_path, fixed=["model=tiny", "logger=none", "note='x'", "paths.cache=/tmp/x"], n_trials=50, slots=8, frozen=["trainer.threads=9"]
     )
     assert again.header.n_trials == 50 and again.header.frozen == ["trainer.threads=1"]
+
+
+def test_what_a_run_took_under_earlier_controllers_stays_counted(tmp_path: Path) -> None:
+    first = study(tmp_path)
+    stopped, killed, ended = (run_trial(first, POINT | {"batch": batch}, "running").runs[0] for batch in (8, 16, 32))
+    now = first.now()
+    stopped.state, stopped.started, stopped.ended, stopped.spent = "stopped", now - 100, now - 70, 5.0
+    killed.started = now - 60  # its controller has last written now
+    ended.state, ended.started, ended.ended = "ok", now - 50, now - 40
+    first.write()
+    runs = [trial.runs[0] for trial in study(tmp_path).trials.values()]
+    assert [round(run.spent) for run in runs] == [35, 60, 0]
+    assert [(run.state, run.started) for run in runs] == [("waiting", None), ("waiting", None), ("ok", now - 50)]
+    assert run_seconds({"started": 0.5, "ended": 10.5, "spent": 35.0}) == 45.0
 
 
 def test_other_code_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ _RUN_JSON = {
 }
 _RUN = {
     **{"path": (_is_inside, "a path inside of the study"), "repeat": _COUNT, "state": _TEXT, "value": _MAYBE_NUMBER},
-    **{"tokens_per_s": _FINITE, "reason": _MAYBE_TEXT},
+    **{"tokens_per_s": _FINITE, "spent": _FINITE, "reason": _MAYBE_TEXT},
     **dict.fromkeys(("started", "ended"), _MOMENT),
     **dict.fromkeys(("slot", "tokens"), _MAYBE_COUNT),
 }

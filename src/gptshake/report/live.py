@@ -79,7 +79,7 @@ def screen(study: Json, height: int, now: float) -> list[str]:
         if name in kept:
             value, tokens = _value(row), max((run["tokens"] for run in row["runs"] if run.get("tokens")), default=0)
             speed = next((run["tokens_per_s"] for run in reversed(row["runs"]) if run.get("tokens_per_s")), 0)
-            begun = max((now - run["started"] for run in row["runs"] if run["state"] == "running"), default=0)
+            begun = max((now - run["started"] + (run.get("spent") or 0) for run in row["runs"] if run["state"] == "running"), default=0)
             mark = " *" if winner and row is winner.trial else ""
             figures = [short_count(figure) if figure else "" for figure in (tokens, speed)]
             params = [stats.param_text(row["params"].get(key, "")) for key in called]
@@ -135,12 +135,12 @@ def left(study: Json, now: float) -> float | None:
     deadline only those, and the waiting seeds of trials that have begun. A search that ends by itself has as many trials as usual.
     """
     runs = [run for row in _rows(study).values() for run in row["runs"]]
-    spans = [run["ended"] - run["started"] for run in runs if run["state"] in stats.DONE and run.get("ended") and run.get("started")]
+    spans = [seconds for run in runs if run["state"] in stats.DONE and (seconds := stats.run_seconds(run)) is not None]
     typical = fmean(spans) if spans else study.get("seconds")
     confirms, repeats, deadline = bool(study.get("confirm")), study.get("repeats") or 1, study.get("deadline") or math.inf
     if typical is None or not (study.get("n_trials") or study.get("expected") or confirms):
         return None
-    running = [max(0.0, typical - (now - run["started"])) for run in runs if run["state"] == "running"]
+    running = [max(0.0, typical - (now - run["started"] + (run.get("spent") or 0))) for run in runs if run["state"] == "running"]
     seeds = runs if now < deadline else [run for trial in study["trials"] for run in trial["runs"]]
     count = sum(run["state"] in ("waiting", "stopped") for run in seeds)
     if not confirms and now < deadline:

@@ -110,8 +110,16 @@ def tokens_of(study: Json, trial: Json) -> int | None:
 
 
 def seconds_of(trial: Json) -> float | None:
-    spans = [run["ended"] - run["started"] for run in trial["runs"] if run.get("ended") and run.get("started")]
+    """Seconds that a trial's runs have taken together; None if none has ended."""
+    spans = [seconds for run in trial["runs"] if (seconds := run_seconds(run)) is not None]
     return sum(spans) if spans else None
+
+
+def run_seconds(run: Json) -> float | None:
+    """Seconds that a run took, under all controllers of its study; None if it has not ended."""
+    if not (run.get("ended") and run.get("started")):
+        return None
+    return float(run["ended"] - run["started"] + (run.get("spent") or 0.0))
 
 
 def standard_error(values: Sequence[float]) -> float | None:

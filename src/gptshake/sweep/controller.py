@@ -198,7 +198,7 @@ class Controller:
         if running.outcome is None and _ends_early(trial):
             self._end_early(trial, running)
         limit = self.options.trial_timeout
-        if limit is not None and time.monotonic() - running.started > limit and running.outcome is None:
+        if limit is not None and run.spent + time.monotonic() - running.started > limit and running.outcome is None:
             running.kill(f"no end after {limit:g} s (hydra.sweeper.trial_timeout)")
         self._read(trial, run, tail)
 

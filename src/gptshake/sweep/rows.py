@@ -32,6 +32,7 @@ class RunRow:
     reason: str | None = None
     started: float | None = None  # seconds since 1970
     ended: float | None = None
+    spent: float = 0.0  # seconds that it ran under earlier controllers
     tokens_per_s: float | None = None
     tokens: int | None = None
 

@@ -92,13 +92,15 @@ class Study:
                 frozen.number,
                 {axis.key: decode(axis, frozen.params[_name_of(axis)]) for axis in self.axes if _name_of(axis) in frozen.params},
                 list(frozen.user_attrs.get("overrides", [])),
-                [RunRow(**run) for run in known.get(frozen.number, {}).get("runs", [])],
+                [_taken_up(run, stored["updated"]) for run in known.get(frozen.number, {}).get("runs", [])],
                 attributes.get("state", _STATES[frozen.state]),
                 frozen.value if frozen.state is TrialState.COMPLETE else None,
                 attributes.get("reason"),
                 attributes.get("at"),
             )
-        self.confirm = [TrialRow(**(row | {"runs": [RunRow(**run) for run in row["runs"]]})) for row in stored.get("confirm", [])]
+        self.confirm = [
+            TrialRow(**(row | {"runs": [_taken_up(run, stored["updated"]) for run in row["runs"]]})) for row in stored.get("confirm", [])
+        ]
         self.write()
 
     def points(self) -> list[Point]:
@@ -238,6 +240,15 @@ class Study:
     def _id(self, number: int) -> int:
         study_id = self._storage.get_study_id_from_name(self._study.study_name)
         return self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def _taken_up(run: Mapping[str, Any], updated: float) -> RunRow:
+    """A run that an earlier controller left; of one that has not ended the time until then stays counted."""
+    row = RunRow(**run)
+    if row.state in ("running", "stopped") and row.started:
+        row.spent += max(0.0, (row.ended or updated) - row.started)
+        row.state, row.started, row.ended = "waiting", None, None
+    return row
 
 
 def _open_storage(folder: Path, *, started: bool) -> BaseStorage:
