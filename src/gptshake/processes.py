@@ -380,19 +380,14 @@ def run_here(target: Callable[[Any], Any], folder: Path, ticket: str | None = No
             with contextlib.suppress(BlockingIOError):  # who holds it may be the one that took its place
                 stack.enter_context(hold(folder, SEEN_S if ticket else inf))
                 held = True
-            if ticket and not _is_current(folder, ticket):
-                return Outcome(REFUSED, reason="another process was started in its place")
+            until = time.monotonic() + SEEN_S  # a network file system may show late which process the folder waits for
+            while ticket and read_job(folder).get("ticket") != ticket:
+                if time.monotonic() >= until:
+                    return Outcome(REFUSED, reason="another process was started in its place")
+                time.sleep(TICK_S)
         remove_outcome(folder)
         changed = ticket and read_job(folder).get("sources") != source_hash()
         outcome = Outcome(REFUSED, reason=SOURCES_CHANGED) if changed else _call(target, read_task(folder))
         if not ticket or read_job(folder).get("ticket") == ticket:
             write_outcome(folder, replace(outcome, ticket=ticket))
     return outcome
-
-
-def _is_current(folder: Path, ticket: str) -> bool:
-    """Whether a process with this ticket is the one that the folder waits for; a network file system may show so late."""
-    until = time.monotonic() + SEEN_S
-    while (current := read_job(folder).get("ticket") == ticket) is False and time.monotonic() < until:
-        time.sleep(TICK_S)
-    return current

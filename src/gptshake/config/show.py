@@ -44,7 +44,7 @@ def asked(arguments: Arguments) -> bool:
 
 
 def complete(ask_hydra: Callable[[], None]) -> None:
-    """Print what may stand where the line ends, without schemas and keys that are not for users, separated as Hydra does for the shell."""
+    """Print what may stand where the line ends, without keys that are not for users, separated as Hydra does for the shell."""
     proposals = io.StringIO()
     with suppress(Exception), redirect_stdout(proposals), redirect_stderr(io.StringIO()):  # nothing else may land in the line being typed
         if (line := readable(os.environ.get("COMP_LINE", ""))) is not None:
@@ -52,7 +52,7 @@ def complete(ask_hydra: Callable[[], None]) -> None:
             ask_hydra()
     words = proposals.getvalue().strip()
     separator = "\n" if "\n" in words else " "
-    print(separator.join(word for word in words.split(separator) if not (word.endswith("_schema") or "._" in word or "=_" in word)))
+    print(separator.join(word for word in words.split(separator) if not ("._" in word or "=_" in word)))
 
 
 def readable(line: str) -> str | None:

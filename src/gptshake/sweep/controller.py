@@ -216,7 +216,7 @@ class Controller:
             first = not run.repeat and self.study.trials.get(trial.number) is trial  # of every run counts whether its value is finite
             pruned = first and self.study.report(trial.number, run.value, run.tokens, warming=tail.warming(run.tokens))
             if pruned or not isfinite(run.value):
-                why = f"{run.value:.5g}: pruned by {self.study.pruner_name}" if isfinite(run.value) else "is not finite"
+                why = f"{run.value:.5g}: pruned by {type(self.study.pruner).__name__}" if isfinite(run.value) else "is not finite"
                 trial.at, trial.reason = run.tokens, f"{objective} {why} at {run.tokens:,} tokens"
                 self._cancel(trial)
 

@@ -58,22 +58,21 @@ def first_points(options: SweeperConfig, axes: list[Axis]) -> list[Params]:
     return points
 
 
-def measures_noise(options: SweeperConfig, search: Search, n_trials: int | None, axes: list[Axis], app: App) -> bool:
-    """Whether two second seeds follow: of a line that ends by itself, where nothing else measures the noise and the app has a seed."""
-    alone = isinstance(search, LineSearch) and n_trials is None and options.repeats == 1 and not options.confirm
-    return options.noise and alone and axes[0].key != options.seed_key and type(app.configured(options.seed_key)[0]) is int
+def seeds(options: SweeperConfig, search: Search, n_trials: int | None, axes: list[Axis], app: App) -> tuple[bool, int | None]:
+    """Whether two second seeds follow, and the first seed of runs that are repeated; None leaves seeds alone.
 
-
-def first_seed(options: SweeperConfig, axes: list[Axis], app: App) -> int | None:
-    """The first seed of runs that are repeated; None leaves seeds alone."""
+    Second seeds follow a line that ends by itself, where nothing else measures the noise and the app has a seed.
+    """
+    value, is_swept = app.configured(options.seed_key)[0], any(axis.key == options.seed_key for axis in axes)
     if options.repeats == 1 and not options.confirm:
-        return None
-    if any(axis.key == options.seed_key for axis in axes):
+        ends_itself = isinstance(search, LineSearch) and n_trials is None
+        noise = options.noise and ends_itself and not is_swept and type(value) is int
+        return noise, value if noise else None
+    if is_swept:
         raise ConfigError(f"{options.seed_key} is swept, and repeats= and confirm= choose seeds, too: leave one of them out.")
-    value, _ = app.configured(options.seed_key)
     if not isinstance(value, int):
         raise ConfigError(f"repeats= and confirm= need a whole number in the config's key {options.seed_key} (hydra.sweeper.seed_key).")
-    return value
+    return False, value
 
 
 def sampler_for(options: SweeperConfig, number: int) -> optuna.samplers.BaseSampler:

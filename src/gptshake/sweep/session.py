@@ -26,16 +26,7 @@ from gptshake.record.lock import RunLock
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import CONFIRMED, Controller, Proposals
 from gptshake.sweep.executor.local import LocalSlots
-from gptshake.sweep.options import (
-    check,
-    first_points,
-    first_seed,
-    measures_noise,
-    number_of_trials,
-    sampler_for,
-    sequence_of,
-    typed_options,
-)
+from gptshake.sweep.options import check, first_points, number_of_trials, sampler_for, seeds, sequence_of, typed_options
 from gptshake.sweep.protocols import App, Executor, Prepared, merge_prepared
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, Header
@@ -168,8 +159,7 @@ class Session:
         sampler = options.sampler is not None
         search = search_for(axes, n_trials=asked, slots=slots, seed=options.seed, deterministic=options.deterministic, sampler=sampler)
         n_trials = N_TRIALS if asked is None and search.size is None else asked
-        noise = measures_noise(options, search, asked, axes, self.app)
-        seed = self.app.configured(options.seed_key)[0] if noise else first_seed(options, axes, self.app)
+        noise, seed = seeds(options, search, asked, axes, self.app)
         expected = search.expected()
         total = asked if expected else min(filter(None, (search.size, n_trials)))
         schedule, warmer = self._schedule()

@@ -79,6 +79,7 @@ class Study:
             load_if_exists=True,
             pruner=pruner,
         )
+        self.pruner = self._study.pruner
         self._study.set_user_attr("tokens", header.tokens)
         self._study.set_metric_names([header.objective])
         self._load(stored or {})
@@ -151,7 +152,7 @@ class Study:
         self._storage.set_trial_intermediate_value(trial_id, tokens, value)
         if warming or (self._start and self.trials[number].params == self._start):
             return False
-        pruner = self._study.pruner
+        pruner = self.pruner
         if not isinstance(pruner, optuna.pruners.ThresholdPruner):
             finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if not any(step <= tokens for trial in finished for step in trial.intermediate_values):
@@ -168,10 +169,6 @@ class Study:
         if not axis.log or not ranking:
             return True
         return abs(log2(float(self.trials[number].params[axis.key]) / float(ranking[0].params[axis.key]))) < BESIDE
-
-    @property
-    def pruner_name(self) -> str:
-        return type(self._study.pruner).__name__
 
     def tell(self, row: TrialRow) -> None:
         state = {"ok": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "diverged": TrialState.PRUNED}.get(row.state, TrialState.FAIL)

@@ -133,7 +133,11 @@ class SurrogateSearch:
         position = self._next(design, done, open_round, points)
         if position is None and open_round and all(point.state != "running" for point in open_round):
             position = self._next(design, list(points), [], points)  # a slot was free, but nothing was to be gained before its results
-        return None if position is None else self._params(position)
+        if position is None:
+            return None
+        batch = min(self._batches, key=lambda value: abs(math.log2(value / self._batches[self._middle]) - position[1]))
+        rate = self._start if position[0] == 0 else three_digits(self._rate, self._start * 2.0 ** position[0])
+        return {self._rate.key: rate, self._batch.key: batch}
 
     def _next(self, design: list[Position], done: Sequence[Point], open_round: Sequence[Point], points: Sequence[Point]) -> Position | None:
         """The design first, then what promises most; what runs is believed to come as the surface expects."""
@@ -190,11 +194,6 @@ class SurrogateSearch:
     def _at(self, point: Point) -> Position:
         rate, batch = float(point.params[self._rate.key]), float(point.params[self._batch.key])
         return math.log2(rate / self._start), math.log2(batch / self._batches[self._middle])
-
-    def _params(self, position: Position) -> Params:
-        batch = min(self._batches, key=lambda value: abs(math.log2(value / self._batches[self._middle]) - position[1]))
-        rate = self._start if position[0] == 0 else three_digits(self._rate, self._start * 2.0 ** position[0])
-        return {self._rate.key: rate, self._batch.key: batch}
 
 
 class Walls:
