@@ -67,7 +67,7 @@ def run(arguments: Arguments) -> Path | None:
         if note := overrides.lr_mismatch_note(arguments.origin, cfg):
             print(note, flush=True)
         chosen = any(key_of(text) == SWEEPER for text in arguments.overrides)
-        if arguments.multirun and training and cfg.task.get("sweeps", True) and not chosen:
+        if arguments.multirun and _kind_of_task(cfg) == (True, True) and not chosen:
             _sweep(arguments, full, single, label, code)
             return None
         command = arguments.argv()
@@ -124,16 +124,27 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
     except ConfigError as error:
         raise ConfigError(f"{error}{source_hint(str(error), single)}") from error
     check_torchrun(cfg, distributed.launched(), multirun=several)
-    if not several and str(full.hydra.mode).endswith("MULTIRUN"):
-        raise ConfigError("hydra.mode=MULTIRUN: several runs are asked for with -m.")
+    if (mode := overrides.typed_value(single, "hydra.mode")) and (mode.rpartition(".")[2] == "MULTIRUN") != several:
+        raise ConfigError(f"hydra.mode={mode}: several runs are asked for with -m, one without it.")
     shadowed = [name for name in sorted(local_files()) if (packaged_conf() / name).is_file()]
     if shadowed and not cfg.conf_shadow:
         raise ConfigError(f"conf/{shadowed[0]} has the name of a packaged option: rename it, or use conf_shadow=true.")
     if trains(cfg) and not resumed and overrides.typed_value(arguments.overrides, "paths.run_dir"):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
     if several:
-        check_points(single, parse_overrides(arguments.overrides), cfg, _check_job)
+
+        def look(point: DictConfig) -> None:
+            if _kind_of_task(point) != _kind_of_task(cfg):  # the records of one kind would be lost with the scratch folder of the other
+                raise ConfigError("task= cannot vary between these: give each task a command of its own.")
+            _check_job(point)
+
+        check_points(single, parse_overrides(arguments.overrides), cfg, look)
     return label
+
+
+def _kind_of_task(cfg: DictConfig) -> tuple[bool, bool]:
+    """Whether it trains, and whether -m makes it a study."""
+    return trains(cfg), bool(cfg.task.get("sweeps", True))
 
 
 def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False, resumed: Path | None = None) -> str:

@@ -55,10 +55,11 @@ def refuse_links(folder: Path) -> None:
 
 def expanded(path: str | Path) -> Path:
     """A path as people type it, with ``~`` for the home; a name that only begins with a tilde, as ``~draft.txt``, stays what it is."""
+    plain = Path(str(path))  # a number in a file of config is a name like any other
     try:
-        return Path(path).expanduser()
+        return plain.expanduser()
     except RuntimeError:
-        return Path(path)
+        return plain
 
 
 def refuse_irregular(path: Path) -> None:

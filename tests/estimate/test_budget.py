@@ -88,8 +88,8 @@ def test_the_shell_wins_over_the_preset() -> None:
     assert batch(12, 128, 524_288, 64, 1000) == (2, None)
 
 
-def test_auto_without_a_preset_is_32_sequences() -> None:
-    assert batch("auto", None, None, 64, 10**9) == (32, None)
+def test_auto_and_null_without_a_preset_are_32_sequences() -> None:
+    assert batch("auto", None, None, 64, 10**9) == batch(None, None, None, 64, 10**9) == (32, None)
 
 
 def test_max_steps_does_not_change_the_automatic_batch() -> None:

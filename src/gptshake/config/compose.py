@@ -20,7 +20,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log
-from hydra.errors import InstantiationException
+from hydra.errors import InstantiationException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode
@@ -231,6 +231,10 @@ def call_hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
     sys.argv[1:] = argv
     try:
         hydra.main(config_path=str(conf or packaged_conf()), config_name="config", version_base="1.3")(task)()
+    except MissingConfigException as error:
+        if str(error.missing_cfg_file).startswith("hydra/sweeper/"):  # which was not composed before
+            raise ConfigError(f"There is no {error.missing_cfg_file}: hydra/sweeper= is study, which is the default, or basic.") from None
+        raise
     except InstantiationException as error:  # a part of the sweeper
         if isinstance(error.__cause__, GptshakeError):
             raise error.__cause__ from None

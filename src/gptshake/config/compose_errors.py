@@ -119,7 +119,7 @@ def _wrong_file(error: Exception) -> str | None:
     wrong = local_files().get(f"{found[1]}.yaml") if found else None
     if not found or not wrong:
         return None
-    return f"{os.path.relpath(wrong)}: {f'{found[3]}: {_plain(found[2])}' if found[3] else f'there is no {found[4]}, which its defaults list names.'}"
+    return f"{os.path.relpath(wrong)}: {f'{found[3]}: {in_plain_words(found[2])}' if found[3] else f'there is no {found[4]}, which its defaults list names.'}"
 
 
 def source_hint(sentence: str, overrides: list[str]) -> str:
@@ -176,7 +176,7 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
     if group in GROUPS and _selected(base, group) is None:
         return f"{text} needs {group}=; {list_options(group)}"
     if text.startswith("+") or key in (*SWEEPER_KEYS, *there):
-        return f"{text}: {_plain(first_line(error.__cause__ or error))}"
+        return f"{text}: {in_plain_words(first_line(error.__cause__ or error))}"
     here = suggest_for_key(key, value)
     other = ("preset.",) if group == "search_space" else ("preset.", "search_space.")  # lr is optimizer.lr
     settable = [*(name for name in there if not name.startswith(other)), *SWEEPER_KEYS, *all_keys()]
@@ -194,7 +194,7 @@ def keys(cfg: DictConfig) -> list[str]:
     return list(dict.fromkeys(".".join(path[:n]) for path in parts for n in range(1, len(path) + 1)))
 
 
-def _plain(text: str) -> str:
+def in_plain_words(text: str) -> str:
     """What OmegaConf says of a value, in words that need no knowledge of it."""
     plain = next((words for pattern, words in _PLAIN.items() if re.search(pattern, text)), text)
     return f"{plain[0].lower()}{plain[1:].rstrip('.')}."

@@ -18,6 +18,8 @@ from gptshake.keys import key_of
 from gptshake.sweep.space import axis_of, is_configured_range, texts_of
 
 SWEEPER = "hydra/sweeper"
+# What a sweep has once for all its runs: itself, the ranges, where files are, what may be run.
+OF_THE_SWEEP = ("hydra", "study", "sampler", "pruner", "executor", "search_space", "paths", "dirty", "conf_shadow")
 MOST_COMPOSED, MOST_SET = 64, 256  # combinations of groups, and of values in each; beyond, one axis at a time
 
 
@@ -34,7 +36,7 @@ def single_run_overrides(arguments: Arguments) -> list[str]:
                 raise ConfigError(f"{short if short in SWEEP_KEYS else key}= is for a sweep: add -m and the keys to vary.")
         return [override.input_line or "" for override in parsed]
     for override in parsed:
-        if override.is_sweep_override() and override.key_or_group.startswith("hydra."):
+        if override.is_sweep_override() and key_of(override.key_or_group).partition(".")[0] in OF_THE_SWEEP:
             raise ConfigError(f"{override.input_line}: this is an option of the sweep itself, and has one value.")
     keys = {override.key_or_group for override in parsed}
     if "paths.run_dir" in keys:

@@ -94,6 +94,13 @@ def _matches(pattern: str, what: str) -> Rule:
     return lambda value: type(value) in (str, int) and bool(re.fullmatch(pattern, str(value))), what
 
 
+def _list_of(kind: type, what: str) -> Rule:
+    return (
+        lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(part, kind) for part in value),
+        f"it is a list of {what}",
+    )
+
+
 _TEXT: Rule = _is_text, "it is a text"
 _ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a text, which may be empty"
 _TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
@@ -142,7 +149,7 @@ _RANGES: dict[str, Rule] = {
     "logger.project? logger.experiment? logger.uri? callbacks.notify.command? "
     "task.prompt_file? task.jsonl? task.push? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
     "task.cloud? task.gpu? task.sync? task.sync_key? "
-    "task.filter?": _TEXT,
+    "task.filter? hydra.sweeper.objective": _TEXT,
     "note resume? init_from? tokenizer.path? data.revision? task.text task.prompt?": _ANY_TEXT,
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,
     "task.stop?": _STOPS,
@@ -162,10 +169,9 @@ _RANGES: dict[str, Rule] = {
         lambda value: isinstance(value, Mapping),
         "it maps keys to ranges, as in {optimizer.lr: 'interval(1e-4,1e-2)'}",
     ),
-    "callbacks.samples.prompts": (
-        lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(text, str) for text in value),
-        "it is a list of texts, such as ['The ','In ']",
-    ),
+    "callbacks.samples.prompts": _list_of(str, "texts, such as ['The ','In ']"),
+    "hydra.sweeper.enqueue": _list_of(Mapping, "points, as in [{optimizer.lr: 1e-3}]"),
+    "optimizer.groups": _list_of(Mapping, "rules, as in [{pattern: 'wte.*', lr_mult: 0.5}]"),
     "study?": (
         lambda value: isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", ".."),
         "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /",

@@ -15,6 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from gptshake.config.compose_errors import in_plain_words
 from gptshake.config.layout import GROUPS, packaged_conf
 from gptshake.config.schemas import MAY_BE_NULL, RULES, WORDS
 from gptshake.config.suggestions import VALUES, list_options
@@ -115,15 +116,15 @@ def _check_missing(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}=??? has no value: ??? means that one must be given, so give {key}= one.") from None
         except OmegaConfBaseException as error:
             raise ConfigError(
-                f"{error.full_key}: its value holds an interpolation that means nothing here: {first_line(error)}. Where a dollar and a "
-                "brace are meant as they are, write \\${ for ${."
+                f"{error.full_key}: its value holds an interpolation that means nothing here: {in_plain_words(first_line(error))} Where a dollar and "
+                "a brace are meant as they are, write \\${ for ${."
             ) from None
 
 
 def _check_parts(cfg: DictConfig) -> None:
     """Refuse a part that names nothing to build, and Hydra's own keys (``_partial_``) where a packaged part has them otherwise."""
     sweeper = OmegaConf.select(cfg, "hydra.sweeper") or {}
-    if sweeper and not str(sweeper.get("_target_")).startswith(("hydra_plugins.", "hydra._internal.")):
+    if "hydra" in cfg and not str(sweeper.get("_target_")).startswith(("hydra_plugins.", "hydra._internal.")):
         raise ConfigError(f"hydra.sweeper._target_={sweeper.get('_target_')} is no sweeper: choose one with hydra/sweeper=study or basic.")
     parts = [f"callbacks.{name}" for name in cfg.callbacks or {}]
     parts += [f"logger.{name}" for name in cfg.logger or {} if "_target_" not in cfg.logger]  # of several trackers

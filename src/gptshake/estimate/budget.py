@@ -25,7 +25,7 @@ class Request:
     n_parameters: int  # of the network, for the default length
     epoch_tokens: int  # target tokens of one pass: blocks x block_size
     block_size: int  # tokens per sequence
-    batch_size: int | str  # sequences per step over all devices, or auto
+    batch_size: int | str | None  # sequences per step over all devices; null is auto
     micro_batch_size: int | str  # sequences per pass and device, or auto, which is max_micro_batch
     max_micro_batch: int  # the most that a device should be given at once
     batch_tokens: int | None = None  # tokens per step; beats batch_size
@@ -131,7 +131,7 @@ def resolve_batch(request: Request, run_tokens: int) -> tuple[int, str | None]:
     block_size, preset_tokens = request.block_size, request.preset_tokens
     if request.batch_tokens is not None:
         return whole_sequences(request.batch_tokens, block_size), None
-    if not isinstance(request.batch_size, str):
+    if isinstance(request.batch_size, int):
         return request.batch_size, None
     wanted = max(1, preset_tokens // block_size) if preset_tokens else DEFAULT_BATCH
     most = max(1, run_tokens // MIN_STEPS // block_size)

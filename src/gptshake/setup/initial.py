@@ -44,7 +44,7 @@ class Initial(NamedTuple):
 
 def initial_run(cfg: DictConfig) -> Path | None:
     """The directory of the run whose weights ``init_from`` names; None if it is no run."""
-    if cfg.init_from.startswith(hub.HF):
+    if str(cfg.init_from).startswith(hub.HF):
         return None
     try:
         return find_run(cfg.init_from, run_roots(cfg.paths)).absolute()
