@@ -15,7 +15,7 @@ import pytest
 
 from gptshake.errors import GptshakeError, RecordError, Stop
 from gptshake.record.metrics import read_rows
-from gptshake.record.worktree import Code
+from gptshake.record.worktree import RestoredCode
 from gptshake.signals import SIGNALS
 from gptshake.tasks.reproduce import repeat
 
@@ -53,19 +53,19 @@ with (path / "metrics.csv").open("w", buffering=1) as file:
 
 
 @pytest.fixture
-def code(tmp_path: Path) -> Code:
+def code(tmp_path: Path) -> RestoredCode:
     package = tmp_path / "src/gptshake"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(STAND_IN)
-    return Code(tmp_path / "src", "abc", "a stand-in")
+    return RestoredCode(tmp_path / "src", "abc", "a stand-in")
 
 
-def do(code: Code, path: Path, what: str, *, planned: int, steps: int, before: Any = lambda info: None, wait: float = 0) -> None:
+def do(code: RestoredCode, path: Path, what: str, *, planned: int, steps: int, before: Any = lambda info: None, wait: float = 0) -> None:
     repeat(code, [f"path={path}", f"do={what}", f"planned={planned}", f"wait={wait}"], path, path.parent, steps, before)
 
 
-def test_a_run_is_stopped_after_the_steps_that_were_wanted(code: Code, tmp_path: Path) -> None:
+def test_a_run_is_stopped_after_the_steps_that_were_wanted(code: RestoredCode, tmp_path: Path) -> None:
     do(code, tmp_path / "run", "slow", planned=100_000, steps=10)
     assert 10 <= len(read_rows(tmp_path / "run/metrics.csv")) < 10_000
 
@@ -74,13 +74,13 @@ KILLED = """
 import sys
 from pathlib import Path
 from gptshake.tasks.reproduce import repeat
-from gptshake.record.worktree import Code
+from gptshake.record.worktree import RestoredCode
 source, path = map(Path, sys.argv[1:])
-repeat(Code(source, "abc", ""), [f"path={path}", "do=slow", "planned=100000", "wait=0"], path, path.parent, 90000, lambda info: None)
+repeat(RestoredCode(source, "abc", ""), [f"path={path}", "do=slow", "planned=100000", "wait=0"], path, path.parent, 90000, lambda info: None)
 """
 
 
-def test_a_run_ends_with_whoever_waits_for_it(code: Code, tmp_path: Path) -> None:
+def test_a_run_ends_with_whoever_waits_for_it(code: RestoredCode, tmp_path: Path) -> None:
     waiting = subprocess.Popen([sys.executable, "-c", KILLED, str(code.source), str(tmp_path / "run")])
     rows = tmp_path / "run/metrics.csv"
     _wait_until(lambda: rows.exists() and len(read_rows(rows)) > 3)
@@ -107,17 +107,19 @@ def _wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_run_that_was_stopped_on_purpose_says_nothing_of_it(code: Code, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_stopped_on_purpose_says_nothing_of_it(
+    code: RestoredCode, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     do(code, tmp_path / "run", "slow", planned=100_000, steps=10)
     assert capfd.readouterr().out == "first row\n"
 
 
-def test_a_run_that_ends_there_by_itself_is_left_alone(code: Code, tmp_path: Path) -> None:
+def test_a_run_that_ends_there_by_itself_is_left_alone(code: RestoredCode, tmp_path: Path) -> None:
     do(code, tmp_path / "run", "all", planned=30, steps=30)
     assert len(read_rows(tmp_path / "run/metrics.csv")) == 30
 
 
-def test_it_runs_the_restored_code_in_the_folder_of_the_run(code: Code, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_the_restored_code_in_the_folder_of_the_run(code: RestoredCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the entry point's own, which would make the other print tracebacks
     monkeypatch.setenv("PYTHONPATH", "/of/the/user")
     do(code, tmp_path / "run", "all", planned=3, steps=3)
@@ -126,7 +128,7 @@ def test_it_runs_the_restored_code_in_the_folder_of_the_run(code: Code, tmp_path
     assert seen["sys.path"][:3] == [str(tmp_path / "src"), "/of/the/user", str(tmp_path)]
 
 
-def test_what_is_wrong_is_told_before_anything_trains_and_leaves_no_run_behind(code: Code, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told_before_anything_trains_and_leaves_no_run_behind(code: RestoredCode, tmp_path: Path) -> None:
     def refuse(info: dict[str, Any]) -> None:
         assert info["data"] == {} and not (tmp_path / "run/metrics.csv").exists()
         raise RecordError("another text")
@@ -136,17 +138,17 @@ def test_what_is_wrong_is_told_before_anything_trains_and_leaves_no_run_behind(c
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_breaks_off_is_told_with_its_reason(code: Code, tmp_path: Path) -> None:
+def test_a_run_that_breaks_off_is_told_with_its_reason(code: RestoredCode, tmp_path: Path) -> None:
     with pytest.raises(GptshakeError, match=r"ended after step 4, before step 9: the disk is full"):
         do(code, tmp_path / "run", "fail5", planned=9, steps=9)
 
 
-def test_a_run_that_is_refused_is_told(code: Code, tmp_path: Path) -> None:
+def test_a_run_that_is_refused_is_told(code: RestoredCode, tmp_path: Path) -> None:
     with pytest.raises(GptshakeError, match=r"ended before its first step: what it said is above"):
         do(code, tmp_path / "run", "refuse", planned=9, steps=9)
 
 
-def test_who_is_stopped_stops_the_run_too(code: Code, tmp_path: Path) -> None:
+def test_who_is_stopped_stops_the_run_too(code: RestoredCode, tmp_path: Path) -> None:
     own = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)}
     SIGNALS.reset()
     SIGNALS.install()

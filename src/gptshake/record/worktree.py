@@ -24,7 +24,7 @@ TIMEOUT_S = 300.0  # of one git command; a large checkout on a slow disk takes a
 
 
 @dataclass(frozen=True)
-class Code:
+class RestoredCode:
     """Sources to run."""
 
     source: Path | None  # folder to put in front of PYTHONPATH; None: what is installed is the run's code
@@ -35,7 +35,7 @@ class Code:
 
 
 @contextmanager
-def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
+def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[RestoredCode]:
     """The code that a run was made with.
 
     Raises:
@@ -44,7 +44,7 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
     state = info.get("git") or {}
     commit, own_conf = state.get("commit"), any(name.startswith("conf/") for name in info.get("local_conf") or {})
     if not commit:
-        yield Code(None, None, _installed(info, state), own_conf=own_conf)
+        yield RestoredCode(None, None, _installed(info, state), own_conf=own_conf)
         return
     if not is_commit(str(commit)):
         raise RecordError(f"{info['id']} names {str(commit)!r:.80} as its commit, which is none: this record is not as gptshake writes it.")
@@ -71,7 +71,7 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[Code]:
                 said = f"Commit {commit}, which made {info['id']}, cannot be restored from {root}: {refusal}."
                 raise RecordError(f"{said} If it is not there, {way}, and run the same command again.") from refusal
             changed, notes = _put_changes(run_dir, tree, root, state)
-            yield Code(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf)
+            yield RestoredCode(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf)
         finally:
             os.close(lock)
             with suppress(GitRefused):  # twice: also one that was being made

@@ -123,13 +123,6 @@ def fit_figure(study: Json) -> Figure | None:
     return figure
 
 
-def _inward(axes: Axes, scale: Scale, value: float) -> Literal["left", "center", "right"]:
-    """How a label at a value is aligned, so that it stays inside the axes."""
-    low, high = map(scale.at, axes.get_xlim())
-    share = (scale.at(value) - low) / (high - low)
-    return "left" if share < 0.12 else "right" if share > 0.88 else "center"
-
-
 def _draw_interval(axes: Axes, study: Json, scale: Scale) -> None:
     """The near-optimal interval, and the parabola around it; further away that says nothing."""
     found = stats.near_optimal(study, scale)
@@ -143,8 +136,11 @@ def _draw_interval(axes: Axes, study: Json, scale: Scale) -> None:
     text = f"near-optimal {first} to {last}" if first != last else f"near-optimal {first}"
     if found.assumed:  # its ends are tried values that are clearly worse
         text = f"the best is between {first} and {last}"
+    low, high = map(scale.at, axes.get_xlim())
+    share = (x[150] - low) / (high - low)
     look: dict[str, Any] = {"color": GREEN, "weight": "bold", "path_effects": HALO}
-    label(axes, text, (shown[150], 0), (0, 4), "y", va="bottom", ha=_inward(axes, scale, shown[150]), **look)
+    look["ha"] = "left" if share < 0.12 else "right" if share > 0.88 else "center"  # inside of the axes
+    label(axes, text, (shown[150], 0), (0, 4), "y", va="bottom", **look)
     points = [(scale.at(value), loss) for value, loss in stats.best_curve(study, scale)]
     draw_parabola(axes, points, shown, np.log2 if scale.log else np.asarray, stats.cost(study, 1))
 

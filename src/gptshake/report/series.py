@@ -57,7 +57,4 @@ def column(columns: Columns, name: str) -> tuple[Floats, Floats]:
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Heights for labels, from the highest down, so that neighbours are at least ``gap`` apart and none is moved up."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(min(height, placed[-1] - gap) if placed else height)
-    return placed
+    return list(itertools.accumulate(heights, lambda above, height: min(height, above - gap)))

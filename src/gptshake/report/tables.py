@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptshake.errors import ConfigError, RecordError
-from gptshake.files import expanded, write_atomic
+from gptshake.errors import ConfigError
+from gptshake.files import expanded, storing, write_atomic
 from gptshake.keys import RESULT, is_free
 from gptshake.record.index import METADATA, Entry, runs_frame
 from gptshake.record.run import plain
@@ -49,11 +49,9 @@ def write_table(text: str, target: str) -> Path | None:
         sys.stdout.flush()
         return None
     path = expanded(target)
-    try:
+    with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
-    except OSError as error:
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path
 
 

@@ -32,9 +32,9 @@ from gptshake.files import expanded
 from gptshake.processes import Command
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, is_made_here, read_run, run_roots
-from gptshake.record.worktree import PATCH, Code, is_unchanged, restored, untracked_files
+from gptshake.record.worktree import PATCH, RestoredCode, is_unchanged, restored, untracked_files
 from gptshake.redaction import redact_code
-from gptshake.report.reproduction import compare, environment_differences, same_machine, steps_of_first_code, verdict
+from gptshake.report.reproduction import compare, environment_differences, plot, same_machine, steps_of_first_code, verdict
 
 Info = dict[str, Any]
 POLL_S = 0.02
@@ -172,7 +172,7 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
     return own
 
 
-def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Info) -> None:
+def _refuse_another(original: Path, info: Info, code: RestoredCode, path: Path, new: Info) -> None:
     """Compare what is about to train with the record; then print in what the two environments differ."""
     if (new.get("git") or {}).get("commit") != code.commit or new.get("version") != info.get("version"):
         raise RecordError(f"{code.about} was to run, but gptshake {new.get('version')} of another place did; is gptshake installed twice?")
@@ -197,7 +197,7 @@ def _refuse_another(original: Path, info: Info, code: Code, path: Path, new: Inf
     print(f"environment:\n  {table}" if rows else "environment: the same in everything that is recorded", flush=True)
 
 
-def repeat(code: Code, overrides: Sequence[str], path: Path, folder: Path, steps: int, before: Callable[[Info], None]) -> None:
+def repeat(code: RestoredCode, overrides: Sequence[str], path: Path, folder: Path, steps: int, before: Callable[[Info], None]) -> None:
     """Run gptshake until it has written ``steps`` rows, and stop it by a signal, which leaves the length of the schedule alone.
 
     A pipe ties the two: when whoever waits dies, the run stops too, whatever version it is. It starts in ``folder``, or in an empty one
@@ -245,8 +245,6 @@ def _info(path: Path) -> Info:
 
 def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
     """Compare, write the outcome into the new record, draw it, print it."""
-    from gptshake.report.reproduction import plot
-
     new = Run.open(path)
     again_rows = new.rows()[: len(rows)]
     found = compare(rows, again_rows)

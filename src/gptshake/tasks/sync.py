@@ -1,5 +1,7 @@
 """``task=sync``: upload to W&B, from their records and under the same ids, runs that were offline, cut short or not taken in time."""
 
+from pathlib import Path
+
 from gptshake.console import aligned
 from gptshake.context import Context
 from gptshake.errors import Unreachable, first_line
@@ -20,8 +22,16 @@ def run(context: Context) -> None:
     named, roots = context.config.task.run, run_roots(context.config.paths)
     mirrored = (entry for entry in read_index(roots) if entry.part("wandb").get("mode") in ("online", "offline"))
     found = [read_entry(find_run(named, roots))] if named else [entry for entry in mirrored if not entry.part("wandb").get("uploaded")]
-    became = {entry.path: _needless(entry) for entry in found}
-    waiting = [entry for entry in found if not became[entry.path]]
+    became, waiting = dict[Path, str](), list[Entry]()
+    for entry in found:
+        if entry.status == BROKEN:
+            became[entry.path] = f"broken: {entry.problem}"
+        elif entry.status == "running":
+            became[entry.path] = "still running; upload it when it has ended"
+        elif entry.part("wandb").get("uploaded"):
+            became[entry.path] = f"there already {entry.part('wandb').get('url') or ''}".strip()
+        else:
+            waiting.append(entry)
     if waiting and (problem := "".join(online_problem(silent=True))):
         raise Unreachable(
             f"W&B cannot be reached: {problem}. {counted(len(waiting), 'run')} to upload, and nothing is lost: set WANDB_API_KEY or say "
@@ -37,16 +47,6 @@ def run(context: Context) -> None:
     print(aligned([["run", "", "W&B"], *rows], left=(0, 1)) if rows else "W&B has every run.")
     if refused := sum(became[entry.path].startswith("not taken") for entry in waiting):
         raise Unreachable(f"W&B did not accept {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
-
-
-def _needless(entry: Entry) -> str:
-    """Why a run is not uploaded, or an empty text."""
-    if entry.status == BROKEN:
-        return f"broken: {entry.problem}"
-    if entry.status == "running":
-        return "still running; upload it when it has ended"
-    known = entry.part("wandb")
-    return f"there already {known.get('url') or ''}".strip() if known.get("uploaded") else ""
 
 
 def upload(entry: Entry) -> str:

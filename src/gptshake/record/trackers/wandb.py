@@ -47,26 +47,22 @@ class WandbTracker(WandbConfig, ProcessTracker):
 
     def start(self, run: Run) -> None:
         """Begin, or begin again after a resume; what W&B does not have of the run's history is written first."""
-        self._run, mode = run, self.mode_to_try()
+        mode, former, trial = self.mode_to_try(), run.info.get("wandb") or {}, run.info.get("trial")
         if mode == "disabled":
             run.update(wandb={"mode": mode, "whole": False, "uploaded": False})
             return
-        defaults = {"WANDB_DATA_DIR": str(run.path / "wandb"), "WANDB_ERROR_REPORTING": "false"}  # tables lie there until upload
-        agents = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH") if run.info.get("trial") else ()
-        env = defaults | os.environ | dict.fromkeys(("WANDB_SERVICE", *agents))  # the service of a wandb in this process
-        self.begin(run, self._options(run, mode), env)
-        self.wait_for_start()
-
-    def _options(self, run: Run, mode: str) -> dict[str, Any]:
-        """For ``track``. Under ``wandb agent`` a run is the agent's, or the sweep would not see its numbers; a trial of our own sweeps is not."""
-        former, trial = run.info.get("wandb") or {}, run.info.get("trial")
         place = {"id": former.get("id") or run.id, "project": self.project, "entity": self.entity}
         if place["id"] != run.id:  # an agent began it
             place |= {"project": former["project"], "entity": former["entity"]}
-        if os.environ.get("WANDB_SWEEP_ID") and not trial:
+        if os.environ.get("WANDB_SWEEP_ID") and not trial:  # the agent's run, or its sweep would not see the numbers
             place = {}
         options = {"mode": mode, "required": self.mode == "online", "every": self.every, "seconds": 60.0 if self.waits else 4.0}
-        return options | {"place": place, "artifacts": self.artifacts == "best" and not trial}
+        options |= {"place": place, "artifacts": self.artifacts == "best" and not trial}
+        defaults = {"WANDB_DATA_DIR": str(run.path / "wandb"), "WANDB_ERROR_REPORTING": "false"}  # tables lie there until upload
+        agents = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH") if trial else ()
+        env = defaults | os.environ | dict.fromkeys(("WANDB_SERVICE", *agents))  # the service of a wandb in this process
+        self.begin(run, options, env)
+        self.wait_for_start()
 
 
 def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Callable[..., None]) -> None:
