@@ -126,21 +126,17 @@ def _documents(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     return starts[: len(ends)], ends - starts[: len(ends)]
 
 
-def _document_hashes(split: Split) -> npt.NDArray[np.uint64]:
-    """A number for each of the first documents, equal for equal documents: of length, beginning and end."""
+def _document_hashes(split: Split) -> npt.NDArray[np.int64]:
+    """A number for each of the first documents, equal in this process for equal documents: of length, beginning and end."""
     (starts, lengths), tokens = _documents(split), split.tokens()
     inside = np.concatenate([np.arange(EDGE), np.arange(-EDGE, 0)])[None]
-    marks = [np.zeros(0, np.uint64)]
+    hashes: list[int] = []
     for first in range(0, len(lengths), 4096):
         length, start = lengths[first : first + 4096, None], starts[first : first + 4096, None]
         positions = start + np.where(inside < 0, np.maximum(length + inside, 0), np.minimum(inside, np.maximum(length - 1, 0)))
-        ids = np.concatenate([length, tokens[np.minimum(positions, split.n_tokens - 1)]], axis=1).astype(np.uint64)
-        mark = np.zeros(len(ids), np.uint64)
-        for column in ids.T:
-            mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
-            mark ^= mark >> np.uint64(29)
-        marks.append(mark)
-    return np.concatenate(marks)
+        ids = np.concatenate([length, tokens[np.minimum(positions, split.n_tokens - 1)]], axis=1)
+        hashes += [hash(row.tobytes()) for row in ids]
+    return np.array(hashes, np.int64)
 
 
 def _search(split: Split, tokenizer: Tokenizer) -> dict[str, Any]:

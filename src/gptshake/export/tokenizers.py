@@ -5,7 +5,6 @@ A text that spells a special token, such as ``<|endoftext|>``, becomes that toke
 """
 
 import json
-import re
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from gptshake.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
 UNK = "<|unk|>"
 # With these tokenizers go wrong.
 TEXTS = ("The quick  brown fox\r\n\tjumps; 1234567.89 it's", "\u2581 a\u2581b", "<|endoftext|><unk><0x41>", "Würde 水曜日 👍🏽 e\u0301\x00")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @singledispatch
@@ -62,7 +60,7 @@ def _(tokenizer: ByteTokenizer) -> Tokenizer:
 @to_tokenizers.register
 def _(tokenizer: CharTokenizer) -> Tokenizer:
     # A lone surrogate cannot be written in a file of UTF-8, nor can a text there hold one: its id gets a name that no text has.
-    names = [_SURROGATE.sub(lambda found: f"<|{ord(found[0]):04x}|>", character) for character in tokenizer.characters]
+    names = [f"<|{ord(letter):04x}|>" if "\ud800" <= letter <= "\udfff" else letter for letter in tokenizer.characters]
     vocabulary = {EOT: char.EOT, UNK: char.UNK} | {name: token for token, name in enumerate(names, char.SPECIALS)}
     exported = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     exported.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
