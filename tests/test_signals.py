@@ -1,5 +1,6 @@
 """Which signal an error comes from, however it was wrapped on its way."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,21 @@ def test_signals_that_nohup_and_a_background_job_leave_ignored_arrive_in_the_tes
     start = 'trap "" INT TERM HUP QUIT; exec "$@"'
     words = ["sh", "-c", start, "sh", sys.executable, "-c", code, str(Path(__file__).parent)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback() -> None:
+    code = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(name, *_):
+        if name == "gptshake.config.arguments":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt)
+from gptshake.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")  # which a shell calls 130
 
 
 def test_a_signal_that_is_answered_before_the_watching_thread_looks_first_ends_nothing() -> None:

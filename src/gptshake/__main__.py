@@ -1,24 +1,26 @@
 """Entry point of ``python -m gptshake`` and of the console script ``gptshake``.
 
 Answers ``--help`` and ``--version`` without Hydra, hands everything else to ``cli.run``, and prints every error as a sentence with its
-exit code: 2 for a user's mistake, 1 for a failure, 128+n for a signal.
+exit code: 2 for a user's mistake, 1 for a failure, 128+n for a signal. Imports within functions, so that Ctrl-C meanwhile prints no traceback.
 """
 
 import gc
 import os
+import signal
 import sys
-import traceback
 from typing import NoReturn
-
-from gptshake import __version__, distributed
-from gptshake.config.arguments import parse
-from gptshake.config.layout import add_folder
-from gptshake.console import printable, protect
-from gptshake.errors import GptshakeError, Stop
-from gptshake.signals import SIGNALS, stop_behind
 
 
 def main() -> NoReturn:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until ours is installed
+    from gptshake import __version__, distributed
+    from gptshake.config.arguments import parse
+    from gptshake.config.layout import add_folder
+    from gptshake.console import protect
+    from gptshake.errors import Stop
+    from gptshake.signals import SIGNALS
+
     protect()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
     os.environ.update(distributed.srun_variables(os.environ))
@@ -62,8 +64,14 @@ def main() -> NoReturn:
 
 def _report(error: BaseException, wants_traceback: bool) -> int:
     """Print what ended the command, without the secrets that an address or a value may hold; returns its exit code."""
+    import traceback
+
+    from gptshake import distributed
+    from gptshake.console import printable
+    from gptshake.errors import GptshakeError
     from gptshake.files import storage_error
     from gptshake.redaction import redact
+    from gptshake.signals import stop_behind
 
     if stop := stop_behind(error):
         return stop.exit_code
