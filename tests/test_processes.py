@@ -191,7 +191,7 @@ def test_a_folder_knows_whether_somebody_is_at_work_in_it(server: ChildRunner, t
     assert not is_running(tmp_path)
     child = server.start(Spec(("sleep", 100), tmp_path))
     until(lambda: is_running(tmp_path))
-    child.terminate()
+    child.stop()
     assert end_of(server, child).status == "stopped"
     assert not is_running(tmp_path)
 

@@ -110,16 +110,18 @@ def run_command(arguments: Sequence[str], env: Environment = MappingProxyType({}
 
 
 class Child:
-    """A process at work for a ``Spec``."""
+    """A process at work for a ``Spec``; whoever shares this machine out gives it a slot."""
+
+    slot, place = 0, ""
 
     def __init__(self, process: BaseProcess, spec: Spec) -> None:
-        self.process, self.spec, self.pid = process, spec, process.pid or 0
+        self.process, self.spec, self.folder, self.pid = process, spec, spec.folder, process.pid or 0
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
         self.killed: Outcome | None = None  # what its end will be
 
-    def terminate(self) -> None:
-        """Ask it to stop; it saves its work."""
+    def stop(self) -> None:
+        """Ask it to end; it saves its work."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
 
@@ -232,7 +234,7 @@ class ChildRunner:
     def close(self, grace: float = 10.0) -> None:
         """End the children that still live: they are asked to stop, and killed if they do not."""
         for child in self._alive:
-            child.terminate()
+            child.stop()
         until = time.monotonic() + grace
         for last in (False, True):
             while self._alive and time.monotonic() < until:

@@ -17,20 +17,6 @@ MEMORY_SHARE = 0.8  # of the main memory that runs side by side may fill
 MOST_SLOTS = 64
 
 
-class SlotRun:
-    """A run in a slot; see ``protocols.Running``."""
-
-    place = ""
-
-    def __init__(self, slot: int, child: Child) -> None:
-        self.slot, self.child = slot, child
-        self.folder, self.started, self.stop, self.kill = child.spec.folder, child.started, child.terminate, child.kill
-
-    @property
-    def outcome(self) -> Outcome | None:
-        return self.child.outcome
-
-
 class LocalSlots:
     """See ``protocols.Executor``.
 
@@ -47,7 +33,7 @@ class LocalSlots:
             if value != "auto" and not (isinstance(value, int) and value >= 1):
                 raise ConfigError(f"hydra.sweeper.executor.{key}={value} cannot work: it is a whole number from 1 up, or auto.")
         self._slots, self._per_gpu, self._threads = slots, slots_per_gpu, threads
-        self._number, self._gpus, self._running = 0, list[str](), list[SlotRun]()
+        self._number, self._gpus, self._running = 0, list[str](), list[Child]()
         self.threads, self.device = 1, ""
 
     def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
@@ -79,21 +65,21 @@ class LocalSlots:
         self.device = f"{number} slot{'s' if number > 1 else ''} on {kind}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
         return number
 
-    def start(self, task: Any, folder: Path) -> SlotRun | None:
+    def start(self, task: Any, folder: Path) -> Child | None:
         slot = min(set(range(self._number)) - {run.slot for run in self._running}, default=None)
         if slot is None:
             return None
         write_task(folder, task)
-        child = self.server.start(Spec(str(folder), folder, env=_pinned(self._gpus, slot), threads=self.threads))
-        self._running.append(SlotRun(slot, child))
-        return self._running[-1]
+        run = self.server.start(Spec(str(folder), folder, env=_pinned(self._gpus, slot), threads=self.threads))
+        run.slot = slot
+        self._running.append(run)
+        return run
 
     def adopt(self, folder: Path) -> None:
         """Nothing: children save and end when their controller has died."""
 
-    def wait(self, seconds: float) -> list[SlotRun]:
-        self.server.wait([run.child for run in self._running], seconds)
-        ended = [run for run in self._running if run.outcome is not None]
+    def wait(self, seconds: float) -> list[Child]:
+        ended = self.server.wait(self._running, seconds)
         for run in ended:
             self._running.remove(run)
             remove_task(run.folder)
