@@ -13,6 +13,7 @@ from ray_cluster import RayCluster
 from slurm_cluster import until
 
 from gptshake.errors import ConfigError
+from gptshake.outcome import write_job
 from gptshake.sweep.executor import jobs, ray
 from gptshake.sweep.executor.ray import RayJobs
 
@@ -98,6 +99,11 @@ def test_an_address_that_does_not_answer_is_given_up(ray_cluster: RayCluster, mo
         ConfigError, match=r"^No Ray cluster answers at hydra.sweeper.executor.address=127.0.0.1:9 \(tried for at most 3 s\)"
     ):
         RayJobs("127.0.0.1:9").open(deed, [])
+
+
+def test_nothing_is_adopted_and_waited_for_as_runs_end_with_their_controller(tmp_path: Path) -> None:
+    write_job(tmp_path, "ticket", engine="ray", id="1")
+    assert RayJobs().adopt(tmp_path) is None
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,9 @@ class RayJobs(Jobs):
             self._slots = max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
         return super().allot(device, memory, most)
 
+    def adopt(self, folder: Path) -> None:
+        """Nothing: tasks end with their controller, and runs save and end with their task."""
+
     def submit(self, folder: Path, command: Sequence[str]) -> str:
         (folder / NODE).unlink(missing_ok=True)
         task = self._task.options(num_cpus=self.cpus, num_gpus=self._gpu, name=f"gptshake {folder.name}")
@@ -99,17 +102,15 @@ class RayJobs(Jobs):
         return identity
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        return {identity: self._state(*self._tasks[identity]) for identity in ids if identity in self._tasks}
+        return {identity: self._state(*self._tasks[identity]) for identity in ids}
 
     def ask(self, ids: Sequence[str]) -> None:
         for identity in ids:
-            if identity in self._tasks:
-                self._ray.cancel(self._tasks[identity][0])
+            self._ray.cancel(self._tasks[identity][0])
 
     def cancel(self, ids: Sequence[str]) -> None:
         for identity in ids:
-            if identity in self._tasks:
-                remove_task(self._tasks[identity][1])  # so it is not asked to stop, but killed
+            remove_task(self._tasks[identity][1])  # so it is not asked to stop, but killed
         self.ask(ids)
 
     def close(self) -> None:
