@@ -146,7 +146,8 @@ def test_a_run_has_a_page(old: Old, commands: Any) -> None:
 
 def trials_of(study: dict[str, Any]) -> list[Any]:
     """As they were then: without the fields that came later."""
-    return [trial | {"runs": [{key: run[key] for key in run if key != "place"} for run in trial["runs"]]} for trial in study["trials"]]
+    later = ("place", "spent")
+    return [trial | {"runs": [{key: run[key] for key in run if key not in later} for run in trial["runs"]]} for trial in study["trials"]]
 
 
 def test_the_command_of_a_finished_study_runs_nothing_and_that_of_a_stopped_one_ends_as_if_it_had_not_been_stopped(
