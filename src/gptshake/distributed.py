@@ -259,7 +259,7 @@ def _check_nodes(ranks: Ranks) -> None:
     """On rank 0, refuse nodes that cannot train one run together; all ranks must ask."""
     from torch import __version__ as torch_version
 
-    from gptshake.record.provenance import code_sha256  # only here, as every command imports this module
+    from gptshake.record.git import code_sha256  # only here, as every command imports this module
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
     counts, codes, names = zip(*ranks.gather((here, (code_sha256(), torch_version), socket.gethostname())), strict=True)

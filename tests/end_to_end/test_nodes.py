@@ -28,7 +28,7 @@ def training_step(self, batch, number, own=GPTModule.training_step):
 GPTModule.training_step = training_step
 """
 NO_MEMORY = "from gptshake.model.gpt import GPT\ndef forward(*_, **more):\n    raise MemoryError\nGPT.forward = forward"
-OTHER_CODE = "from gptshake.record import provenance; provenance.code_sha256 = lambda: 'of an earlier version'"
+OTHER_CODE = "from gptshake.record import git; git.code_sha256 = lambda: 'of an earlier version'"
 ELSEWHERE = "import gptshake.setup.run as run; from pathlib import Path; run.store_folder = lambda *_, **options: Path('elsewhere')"
 
 

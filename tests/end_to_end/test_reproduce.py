@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...], book
 @pytest.fixture
 def reproduce(place: Path, commands: Any, tmp_path: Path) -> Any:
     """``task=reproduce`` from another folder, as if this gptshake were the checkout's."""
-    root = f"from pathlib import Path; from gptshake.record import worktree; worktree.checkout_root = lambda: Path({str(place / 'checkout')!r})"
+    root = f"from pathlib import Path; from gptshake.record import git; git.checkout_root = lambda: Path({str(place / 'checkout')!r})"
 
     def command(run: Path, *words: str, before: str = "") -> Any:
         return commands(tmp_path, "task=reproduce", f"task.run={run}", *words, before=f"{root}\n{before}")

@@ -10,9 +10,9 @@ import pytest
 
 import gptshake
 from gptshake.config.layout import packaged_conf
-from gptshake.record import provenance
-from gptshake.record.git import Code
-from gptshake.record.provenance import code_sha256, collect, config_sha256, packages
+from gptshake.record import git
+from gptshake.record.git import Code, code_sha256
+from gptshake.record.provenance import collect, config_sha256, packages
 
 
 def test_every_installed_distribution_is_listed() -> None:
@@ -54,7 +54,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(packaged_conf(), package / "conf")
     (package / "__pycache__").mkdir()
     (package / "__pycache__/errors.cpython-311.pyc").write_bytes(b"compiled")
-    monkeypatch.setattr(provenance, "__file__", str(package / "record/provenance.py"))
+    monkeypatch.setattr(git, "__file__", str(package / "record/git.py"))
     return package
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from gptshake.errors import RecordError
 from gptshake.files import lock_file, sha256
-from gptshake.record import worktree
-from gptshake.record.worktree import restored
+from gptshake.record import git as git_module
+from gptshake.record.git import restored
 
 Info = dict[str, Any]
 
@@ -42,7 +42,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(root, "init", "-q", "-b", "main")
     git(root, "add", ".")
     git(root, "commit", "-q", "-m", "first")
-    monkeypatch.setattr(worktree, "checkout_root", lambda: root)
+    monkeypatch.setattr(git_module, "checkout_root", lambda: root)
     return root
 
 
@@ -149,7 +149,7 @@ def test_a_record_cannot_write_outside_of_the_restored_code(record: tuple[Path, 
 
 
 def test_unversioned_code_is_that_of_today_only_if_its_hash_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worktree, "code_sha256", lambda: "ab" * 32)
+    monkeypatch.setattr(git_module, "code_sha256", lambda: "ab" * 32)
     known = {"unversioned": "installed from a wheel, not run from a checkout", "code_sha256": "ab" * 32}
     with restored(tmp_path, {"id": "x", "version": "0.1.0", "git": known}) as code:
         assert code.source is None and code.commit is None
@@ -159,7 +159,7 @@ def test_unversioned_code_is_that_of_today_only_if_its_hash_is(tmp_path: Path, m
 
 
 def test_a_wheel_cannot_restore_a_commit_and_says_what_can(record: tuple[Path, Info], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worktree, "checkout_root", lambda: None)
+    monkeypatch.setattr(git_module, "checkout_root", lambda: None)
     assert "clone its repository" in refusal(record)
 
 

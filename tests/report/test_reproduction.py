@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from gptshake.record.metrics import Row
-from gptshake.report.reproduction import compare, plot
+from gptshake.report.plots_run import reproduction_plot
+from gptshake.report.reproduction import compare
 
 INFO = {"id": "x3k9a2pq", "name": "20261124-0031-tiny-wiki_char-excerpt106-lr3e-4-x3k9a2pq"}
 
@@ -31,7 +32,7 @@ def rows(n: int, *, off: float = 0.0) -> list[Row]:
 )
 def test_a_picture_for_every_outcome(then: list[Row], now: list[Row], tmp_path: Path) -> None:
     for tolerance in (0.0, 0.01):
-        files = plot(INFO, then, now, compare(then, now), tmp_path, tolerance=tolerance)
+        files = reproduction_plot(INFO, then, now, compare(then, now), tmp_path, tolerance=tolerance)
         assert [file.name for file in files] == ["reproduction.png", "reproduction.svg"] and all(
             file.stat().st_size > 5000 for file in files
         )
@@ -39,5 +40,5 @@ def test_a_picture_for_every_outcome(then: list[Row], now: list[Row], tmp_path: 
 
 def test_a_long_run_gives_a_small_picture(tmp_path: Path) -> None:
     then, now = rows(10_000), rows(10_000, off=1e-5)
-    _, svg = plot(INFO, then, now, compare(then, now), tmp_path, tolerance=0.01)
+    _, svg = reproduction_plot(INFO, then, now, compare(then, now), tmp_path, tolerance=0.01)
     assert svg.stat().st_size < 500_000

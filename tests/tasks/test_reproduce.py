@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from gptshake.errors import GptshakeError, RecordError, Stop
+from gptshake.record.git import RestoredCode
 from gptshake.record.metrics import read_rows
-from gptshake.record.worktree import RestoredCode
 from gptshake.signals import SIGNALS
 from gptshake.tasks.reproduce import repeat
 
@@ -74,7 +74,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from gptshake.tasks.reproduce import repeat
-from gptshake.record.worktree import RestoredCode
+from gptshake.record.git import RestoredCode
 source, path = map(Path, sys.argv[1:])
 repeat(RestoredCode(source, "abc", ""), [f"path={path}", "do=slow", "planned=100000", "wait=0"], path, path.parent, 90000, lambda info: None)
 """

@@ -3,7 +3,6 @@
 No library is imported to ask its version: the names of the folders that pip leaves beside them say it, in a millisecond.
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -14,10 +13,10 @@ from typing import Any
 
 from gptshake import __version__
 from gptshake.energy import driver
-from gptshake.files import sha256, sha256_text
+from gptshake.files import sha256_text
 from gptshake.hardware import cpu_name
 from gptshake.keys import RESULT, is_free
-from gptshake.record.git import Code, read_workspace
+from gptshake.record.git import Code, code_sha256, read_workspace
 from gptshake.record.index import flat
 
 CONFIG_HASH = 2  # version of ``config_sha256``; a record without one has that of an earlier choice of keys
@@ -61,18 +60,3 @@ def packages() -> dict[str, str]:
         for match in filter(None, (_DISTRIBUTION.fullmatch(entry.name) for entry in folder.iterdir())):
             found.setdefault(re.sub(r"[-_.]+", "-", match[1]).lower(), match[2])
     return dict(sorted(found.items()))
-
-
-def code_sha256() -> str:
-    """One hash over the package's files and its config tree: equal in a wheel and in the checkout that it was made from."""
-    package = Path(__file__).resolve().parents[1]
-    conf = package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
-    folders = {"gptshake": package, "hydra_plugins": package.parent / "hydra_plugins" / "gptshake_sweeper", "conf": conf}
-    files = {}
-    for place, folder in folders.items():
-        for file in folder.rglob("*"):
-            within = file.relative_to(folder)
-            if file.is_file() and "__pycache__" not in within.parts and (place == "conf") == (file.suffix == ".yaml"):
-                files[f"{place}/{within.as_posix()}"] = file
-    lines = (f"{name}\0{sha256(file)}\n" for name, file in sorted(files.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

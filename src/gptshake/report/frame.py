@@ -78,16 +78,16 @@ def label(
     axes.annotate(text, at, xytext=offset, xycoords=coordinates, textcoords="offset points", **look)
 
 
-def edge_labels(axes: Axes, lines: Sequence[tuple[float, str, str]], size: float = 9.5) -> None:
+def edge_labels(axes: Axes, lines: Sequence[tuple[float, str, str]]) -> None:
     """Name lines at the right edge: (value, text, colour), moved apart where they would overlap, none below the axis."""
     inches = axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
-    gap = min(1.35 * size / (72 * inches), 1 / max(1, len(lines)))  # as a share of the axes, as all heights
+    gap = min(1.35 * 9.5 / (72 * inches), 1 / max(1, len(lines)))  # as a share of the axes, as all heights
     ordered = sorted(lines, reverse=True)
     ends = axes.transData.transform(np.reshape([(axes.get_xlim()[0], value) for value, _, _ in ordered], (-1, 2)))
     places = np.clip(axes.transAxes.inverted().transform(ends)[:, 1], 0, 1).tolist()
     heights = [-height for height in spread([-max(height, 0.0) for height in reversed(spread(places, gap))], gap)][::-1]
     for (_, text, colour), height in zip(ordered, heights, strict=True):
-        label(axes, text, (1.0, height), (6, 0), "xy", color=colour, size=size, va="center")
+        label(axes, text, (1.0, height), (6, 0), "xy", color=colour, size=9.5, va="center")
 
 
 def legend_above(axes: Axes, columns: int = 6, **look: Any) -> Legend:

@@ -1,4 +1,4 @@
-"""The plots of a run: loss over tokens with the three lines every language model is measured against, and the noise scale.
+"""The plots of a run: loss over tokens with the three lines every language model is measured against, the noise scale, several runs.
 
 ln V is what guessing gives, the unigram line what character frequencies give, the bigram line what the last token alone gives: a model
 above the unigram line ignores context. Takes a run directory and writes PNG and SVG into ``plots/``; ``metrics`` is what callbacks
@@ -6,7 +6,7 @@ logged.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +18,17 @@ from matplotlib.figure import Figure
 from gptshake.estimate.formatting import counted, short_count, short_rate
 from gptshake.estimate.noise_scale import Estimate, running_estimates, two_digits
 from gptshake.record.index import Entry
-from gptshake.record.metrics import DRAWN, Columns, other_columns, read_columns, read_measurements
+from gptshake.record.metrics import DRAWN, Columns, Row, other_columns, read_columns, read_measurements
 from gptshake.record.names import title_of
 from gptshake.record.run import read_run
 from gptshake.report.changes import key_text
 from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
-from gptshake.report.frame import DASHED, caption, edge_labels, frame, legend_above, log_axis, plot_style, save, token_axis
+from gptshake.report.frame import DASHED, caption, edge_labels, frame, label, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.plots_study import COLOURS
-from gptshake.report.series import BLUE, GREEN, GREY, ORANGE, REFERENCES, VERMILION, column, smooth, thin
+from gptshake.report.reproduction import Comparison
+from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, REFERENCES, VERMILION, Floats, column, smooth, thin
 
+SMALLEST = 1e-16  # half the distance between neighbouring doubles at 1
 POINTS = 400  # of the noise scale's curve: the average moves slowly
 
 
@@ -195,16 +197,16 @@ def comparison_plot(entries: Sequence[Entry], folder: Path, name: str) -> list[P
     caption(axes, "bits per byte" if bits else "loss, nats per token")
     lows, highs, firsts, ends = [], [], [], []
     colours = [*COLOURS[: len(entries)], *[GREY] * (len(entries) - len(COLOURS))]
-    for colour, label, entry, about in zip(colours, _labels(entries), entries, data, strict=True):
+    for colour, called, entry, about in zip(colours, _labels(entries), entries, data, strict=True):
         (tokens, loss), (val_tokens, val) = (column(entry.columns, key) for key in ("train/loss", "val/bpb" if bits else "val/loss"))
         if bits:
             hidden = ((about.get("unknown") or {}).get("train") or {}).get("nats_per_token", 0.0)
             loss = (loss + hidden) / (math.log(2) * float(about["bytes_per_token"]))
         smoothed = smooth(loss)
-        axes.plot(*thin(tokens, smoothed), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else label)
+        axes.plot(*thin(tokens, smoothed), color=colour, linewidth=0.9, alpha=0.55, label=None if len(val) else called)
         if len(val):
             marks: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markeredgecolor": "white"} if len(val) <= 40 else {}
-            axes.plot(val_tokens, val, color=colour, linewidth=2.2 if len(entries) <= 4 else 1.6, label=label, **marks)
+            axes.plot(val_tokens, val, color=colour, linewidth=2.2 if len(entries) <= 4 else 1.6, label=called, **marks)
         lows.append(min([float(smoothed.min()), *map(float, val)]))
         highs.append(float(np.quantile(smoothed, 0.97)))
         firsts.append(float(smoothed[0]))
@@ -242,3 +244,46 @@ def _labels(entries: Sequence[Entry]) -> list[str]:
         ends = {key: text if len(text) <= 24 else f"…{text[-24:]}" for key, text in values.items()}
         labels.append("  ".join([name, *(f"{key_text(key)} {text}" for key, text in ends.items())]))
     return labels
+
+
+@plot_style()
+def reproduction_plot(
+    info: Mapping[str, Any], then: Sequence[Row], now: Sequence[Row], found: Comparison, folder: Path, *, tolerance: float
+) -> list[Path]:
+    """Draw ``reproduction.png`` and ``.svg`` into a folder: both runs' losses over tokens, and below how far they are apart.
+
+    The run is drawn broad and pale, its repetition thin and dark on top of it, so that equal curves look like one line with an edge.
+    """
+    worst = found.largest
+    deviation = f"largest deviation {worst.relative:.1e} at step {worst.step:,}" if worst else "nothing to compare"
+    length = f"{counted(found.steps, 'step')}, {short_count(then[-1]['train/tokens'])} tokens"
+    subtitle = f"{'bit-identical' if found.identical else deviation}  ·  {length}  ·  {info['id']} and its reproduction"
+    tokens = {row["step"]: row["train/tokens"] for row in then}
+    finite = [one._replace(relative=max(one.relative, SMALLEST)) for one in found.deviations if math.isfinite(one.relative)]
+    figure, (upper, lower) = frame(title_of(info), subtitle, 5, 2, sharex=True, height_ratios=(3, 1.3))
+    for name, colour, size in (("train/loss", BLUE, 2.0), ("val/loss", VERMILION, 5.0)):
+        for rows, which, alpha, width in ((then, "the run", 0.28, 5.0), (now, "again", 1.0, 1.2)):
+            line = _thinned((row["train/tokens"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan)))
+            upper.plot(*line, color=colour, label=f"{name.partition('/')[0]}, {which}", alpha=alpha, linewidth=width)
+        points = _thinned((tokens[one.step], one.relative) for one in finite if one.column == name)
+        lower.plot(*points, "o", color=colour, markersize=size, markeredgewidth=0)
+    caption(upper, "loss, nats per token")
+    legend_above(upper, fontsize=10)
+    caption(lower, "relative deviation of each loss")
+    token_axis(lower)
+    if finite:
+        limit, relative = tolerance or SMALLEST, [one.relative for one in finite]
+        lower.set(yscale="log", ylim=(min(relative) / 4, max(tolerance, *relative) * 12))
+        lower.axhline(limit, color=GREY, linewidth=1.0, linestyle=DASHED)
+        label(lower, f"tolerance {tolerance:g}", (1.0, limit), (-2, 3), "x", color=GREY, size=8.5, ha="right", in_layout=False)
+    else:
+        lower.axhline(0, color=GREEN, linewidth=1.6)
+        lower.set(ylim=(-1, 1), yticks=[0])
+        text = "every value is the same, bit for bit" if found.identical else ""
+        lower.text(0.5, 0.72, text, transform=lower.transAxes, ha="center", size=9.5, color=INK)
+    return save(figure, folder, "reproduction")
+
+
+def _thinned(points: Iterable[tuple[float, float]]) -> tuple[Floats, Floats]:
+    both = np.array(list(points), dtype=np.float64).reshape(-1, 2)
+    return thin(both[:, 0], both[:, 1])

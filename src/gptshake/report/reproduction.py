@@ -1,26 +1,19 @@
-"""A run and its repetition: how many losses are equal bit for bit, where they differ the most, and the picture of both.
+"""A run and its repetition: how many losses are equal bit for bit, and where they differ the most.
 
 metrics.csv holds every number so that it reads back exactly. A loss that only one of them has is not compared: a run that was stopped
 early validated at its last step, and its repetition need not.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from gptshake.estimate.formatting import counted, short_count
+from gptshake.estimate.formatting import counted
 from gptshake.record.metrics import Row
-from gptshake.record.names import title_of
 from gptshake.report.changes import machine_facts
-from gptshake.report.frame import DASHED, caption, frame, label, legend_above, plot_style, save, token_axis
-from gptshake.report.series import BLUE, GREEN, GREY, INK, VERMILION, Floats, thin
 
-COLUMNS = {"train/loss": BLUE, "val/loss": VERMILION}  # that are compared, and their colours
-SMALLEST = 1e-16  # half the distance between neighbouring doubles at 1
+COLUMNS = ("train/loss", "val/loss")  # that are compared
 Info = Mapping[str, Any]
 
 
@@ -103,44 +96,3 @@ def same_machine(then: Info, now: Info) -> bool:
     before, after = machine_facts(then), machine_facts(now)
     keys = ["torch", "threads of torch", "device", "precision", "processor" if before.get("device") == "cpu" else "GPU"]
     return all(key in before and before[key] == after.get(key) for key in keys)
-
-
-def plot(info: Info, then: Sequence[Row], now: Sequence[Row], found: Comparison, folder: Path, *, tolerance: float) -> list[Path]:
-    """Draw ``reproduction.png`` and ``.svg`` into a folder: both runs' losses over tokens, and below how far they are apart.
-
-    The run is drawn broad and pale, its repetition thin and dark on top of it, so that equal curves look like one line with an edge.
-    """
-    worst = found.largest
-    deviation = f"largest deviation {worst.relative:.1e} at step {worst.step:,}" if worst else "nothing to compare"
-    length = f"{counted(found.steps, 'step')}, {short_count(then[-1]['train/tokens'])} tokens"
-    subtitle = f"{'bit-identical' if found.identical else deviation}  ·  {length}  ·  {info['id']} and its reproduction"
-    tokens = {row["step"]: row["train/tokens"] for row in then}
-    finite = [one._replace(relative=max(one.relative, SMALLEST)) for one in found.deviations if math.isfinite(one.relative)]
-    with plot_style():
-        figure, (upper, lower) = frame(title_of(info), subtitle, 5, 2, sharex=True, height_ratios=(3, 1.3))
-        for (column, colour), size in zip(COLUMNS.items(), (2.0, 5.0), strict=True):
-            for rows, which, alpha, width in ((then, "the run", 0.28, 5.0), (now, "again", 1.0, 1.2)):
-                line = _thinned((row["train/tokens"], row[column]) for row in rows if math.isfinite(row.get(column, math.nan)))
-                upper.plot(*line, color=colour, label=f"{column.partition('/')[0]}, {which}", alpha=alpha, linewidth=width)
-            points = _thinned((tokens[one.step], one.relative) for one in finite if one.column == column)
-            lower.plot(*points, "o", color=colour, markersize=size, markeredgewidth=0)
-        caption(upper, "loss, nats per token")
-        legend_above(upper, fontsize=10)
-        caption(lower, "relative deviation of each loss")
-        token_axis(lower)
-        if finite:
-            limit, relative = tolerance or SMALLEST, [one.relative for one in finite]
-            lower.set(yscale="log", ylim=(min(relative) / 4, max(tolerance, *relative) * 12))
-            lower.axhline(limit, color=GREY, linewidth=1.0, linestyle=DASHED)
-            label(lower, f"tolerance {tolerance:g}", (1.0, limit), (-2, 3), "x", color=GREY, size=8.5, ha="right", in_layout=False)
-        else:
-            lower.axhline(0, color=GREEN, linewidth=1.6)
-            lower.set(ylim=(-1, 1), yticks=[0])
-            text = "every value is the same, bit for bit" if found.identical else ""
-            lower.text(0.5, 0.72, text, transform=lower.transAxes, ha="center", size=9.5, color=INK)
-        return save(figure, folder, "reproduction")
-
-
-def _thinned(points: Iterable[tuple[float, float]]) -> tuple[Floats, Floats]:
-    both = np.array(list(points), dtype=np.float64).reshape(-1, 2)
-    return thin(both[:, 0], both[:, 1])

@@ -30,11 +30,11 @@ from gptshake.estimate.formatting import counted
 from gptshake.export.hub import HF
 from gptshake.files import expanded
 from gptshake.processes import Command
+from gptshake.record.git import PATCH, RestoredCode, is_unchanged, restored, untracked_files
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, is_made_here, read_run, run_roots
-from gptshake.record.worktree import PATCH, RestoredCode, is_unchanged, restored, untracked_files
 from gptshake.redaction import redact_code
-from gptshake.report.reproduction import compare, environment_differences, plot, same_machine, steps_of_first_code, verdict
+from gptshake.report.reproduction import compare, environment_differences, same_machine, steps_of_first_code, verdict
 
 Info = dict[str, Any]
 POLL_S = 0.02
@@ -245,6 +245,8 @@ def _info(path: Path) -> Info:
 
 def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
     """Compare, write the outcome into the new record, draw it, print it."""
+    from gptshake.report.plots_run import reproduction_plot  # brings matplotlib
+
     new = Run.open(path)
     again_rows = new.rows()[: len(rows)]
     found = compare(rows, again_rows)
@@ -255,7 +257,7 @@ def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
     if new.info["status"] == "interrupted":
         new.update(reason=f"stopped after the {counted(len(rows), 'step')} that {'was' if len(rows) == 1 else 'were'} to be compared")
     new.update(reproduces=info["id"], reproduction=outcome)
-    files = plot(info, rows, again_rows, found, path / "plots", tolerance=cfg.task.tolerance)
+    files = reproduction_plot(info, rows, again_rows, found, path / "plots", tolerance=cfg.task.tolerance)
     print(f"\n{sentence}" if holds else "", flush=True)
     print("\n".join(f"  {name + ':':<9}{os.path.relpath(file)}" for name, file in (("record", path), ("picture", files[0]))), flush=True)
     if not holds:
