@@ -349,22 +349,15 @@ def _lines(ranks: Ranks) -> dict[socket.socket, int]:
         ranks.broadcast((server.getsockname()[1], secret))
         while len(lines) < ranks.size - 1:
             server.settimeout(max(0.1, until - time.monotonic()))
-            line = server.accept()[0]
-            if rank := _rank_behind(line, secret):
-                lines[line] = rank
-            else:
+            line, said = server.accept()[0], b""
+            line.settimeout(HELLO)
+            with suppress(OSError), line.makefile("rb") as stream:
+                said = stream.read(len(secret) + 4)
+            if secrets.compare_digest(said[:-4], secret):
+                lines[line] = int.from_bytes(said[-4:], "big")
+            else:  # a stranger, such as a port scan
                 line.close()
     return lines
-
-
-def _rank_behind(line: socket.socket, secret: bytes) -> int:
-    """Which rank has connected; 0 for a stranger, such as a port scan."""
-    line.settimeout(HELLO)
-    with suppress(OSError), line.makefile("rb") as stream:
-        said = stream.read(len(secret) + 4)
-        if secrets.compare_digest(said[:-4], secret):
-            return int.from_bytes(said[-4:], "big")
-    return 0
 
 
 _liveness: Liveness | None = None

@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -271,18 +270,6 @@ def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:
 
 
 # --- a study's trials
-
-
-def typed_values(overrides: Sequence[Override], changes: Sequence[str]) -> set[str]:
-    """Every override that a sweep's command line itself says, one for each value of a list, and the changes of ``ablate=``."""
-    texts = set(changes)
-    for override in overrides:
-        key = override.get_key_element()
-        if override.is_choice_sweep():
-            texts |= {f"{key}={value}" for value in override.sweep_string_iterator()}
-        elif not override.is_sweep_override():
-            texts |= {override.input_line or "", f"{key}={override.get_value_element_as_str()}"}
-    return texts
 
 
 def check_trial_overrides(overrides: Sequence[str], folder: Path, typed: Collection[str]) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.context import Context
 from gptshake.data.entropy import loss_in_words, references
-from gptshake.data.store import Split, round_trip, unknown_warnings
+from gptshake.data.store import round_trip, unknown_warnings
 from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Stop
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, run_warnings, step_seconds
@@ -119,11 +119,6 @@ def _create(context: Context) -> Run:
         **spec.provenance,
         **facts,
     )
-
-
-def hidden_nats(run: Run, split: Split) -> float:
-    """What unknown tokens hide, in nats per target token; nothing in a run of an earlier version, whose figures leave it out."""
-    return split.hidden_nats if "unknown" in run.info.get("data", {}) else 0.0
 
 
 def _resume(context: Context) -> Run:

@@ -22,11 +22,11 @@ from gptshake.errors import ConfigError, DataError, GptshakeError, Pruned, Stop,
 from gptshake.estimate.budget import parse_max_time
 from gptshake.record.lock import NullLock, RunLock
 from gptshake.record.metrics import COLUMNS, column_chunks
-from gptshake.record.run import NullRun
+from gptshake.record.run import NullRun, Run
 from gptshake.setup import instantiate
 from gptshake.setup.costs import check_run_capacity, model_costs, shards
 from gptshake.setup.initial import initial_weights, read_initial_weights
-from gptshake.setup.lifecycle import hidden_nats, open_run, outcome, report_data, report_end, report_plan, trackers_of
+from gptshake.setup.lifecycle import open_run, outcome, report_data, report_end, report_plan, trackers_of
 from gptshake.setup.resolve import copy_to_node, store_folder
 from gptshake.setup.schedule import recorded_schedule
 from gptshake.signals import SIGNALS
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from gptshake.data.module import TokenDataModule
-    from gptshake.data.store import TokenStore
+    from gptshake.data.store import Split, TokenStore
     from gptshake.training.callbacks.checkpoint import Checkpoint
     from gptshake.training.callbacks.profiler import Profiler
     from gptshake.training.module import GPTModule
@@ -206,7 +206,7 @@ def draw(folder: Path) -> list[Path]:
 
 def _module(context: Context, model: Any, data: TokenDataModule) -> GPTModule:
     """The network with its step, and what validates it."""
-    from gptshake.training.evaluation import bits_per_byte, evaluate
+    from gptshake.training.evaluation import evaluate
     from gptshake.training.module import GPTModule
 
     cfg, run, ranks, val = context.config, context.run, context.ranks, context.store.val
@@ -219,7 +219,7 @@ def _module(context: Context, model: Any, data: TokenDataModule) -> GPTModule:
     def validate() -> tuple[float, float]:
         most = cfg.trainer.limit_val_batches
         loss, _ = evaluate(model, data.val_dataloader(), most=most, between=between, ranks=ranks)
-        return loss, bits_per_byte(loss, val.bytes_per_target, hidden_nats(run, val))
+        return loss, _bits_per_byte(run, val, loss)
 
     step = instantiate.training_step(cfg, model, context.plan, recorded_schedule(cfg, run), ranks=ranks, say=run.say)
     return GPTModule(step, context, validate)
@@ -296,7 +296,7 @@ def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
     Nothing where there is no test, and in a trial of a sweep, or the winner would be chosen by the test.
     """
     from gptshake.training.checkpoint import best_until, folder_of, load_weights, read_shards, verify
-    from gptshake.training.evaluation import bits_per_byte, evaluate
+    from gptshake.training.evaluation import evaluate
 
     context = module.context
     cfg, run, split = context.config, context.run, context.store.test
@@ -315,7 +315,14 @@ def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
     loss, _ = evaluate(module.model, data.test_dataloader(), ranks=context.ranks)
     if not math.isfinite(loss):
         raise TrainingError("The test loss is not finite: the best weights of this run are broken. Try a lower optimizer.lr.")
-    return {"test/loss": loss, "test/bpb": bits_per_byte(loss, split.bytes_per_target, hidden_nats(run, split))}
+    return {"test/loss": loss, "test/bpb": _bits_per_byte(run, split, loss)}
+
+
+def _bits_per_byte(run: Run, split: Split, loss: float) -> float:
+    """Of a loss on a split; what unknown tokens hide counts, but not in a run of an earlier version, whose figures leave it out."""
+    from gptshake.training.evaluation import bits_per_byte
+
+    return bits_per_byte(loss, split.bytes_per_target, split.hidden_nats if "unknown" in run.info.get("data", {}) else 0.0)
 
 
 def summary_of(module: GPTModule) -> dict[str, float]:

@@ -18,7 +18,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gptshake.child import locate
-from gptshake.config.overrides import typed_values
 from gptshake.errors import GptshakeError, Stop
 from gptshake.files import expanded
 from gptshake.outcome import read_outcome
@@ -44,7 +43,7 @@ class HydraApp:
         texts: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
         with read_write(self.config.hydra.overrides), open_dict(self.config.hydra.overrides):  # jobs need not know how they are swept
             self.config.hydra.overrides.hydra = [text for text in texts if not str(text).lstrip("+~").startswith("hydra.sweeper.")]
-        self.typed: set[str] = set()
+        self.typed: set[str] = set()  # every override that the command line itself says, one for each value of a list
         self.folder = expanded(config.hydra.sweep.dir).absolute()
         self.ours = isinstance(task_function, Host)
         self.host: Any = task_function if self.ours else Host()
@@ -59,7 +58,13 @@ class HydraApp:
             )
         SIGNALS.install()
         overrides = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
-        self.typed = typed_values(overrides, [str(change) for change in options.ablate])
+        self.typed = {str(change) for change in options.ablate}
+        for override in overrides:
+            key = override.get_key_element()
+            if override.is_choice_sweep():
+                self.typed |= {f"{key}={value}" for value in override.sweep_string_iterator()}
+            elif not override.is_sweep_override():
+                self.typed |= {override.input_line or "", f"{key}={override.get_value_element_as_str()}"}
         live = Live()
 
         def end(folder: Path) -> None:
