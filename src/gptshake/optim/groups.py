@@ -7,21 +7,11 @@ two dimensions (matrices, the embeddings included) decays, gains and biases do n
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any
 
 from gptshake.errors import ConfigError
 
 EMBEDDINGS = ("wte.*", "wpe.*")  # tables of tokens and positions
-
-
-class Parameter(Protocol):
-    """What the rules look at."""
-
-    @property
-    def ndim(self) -> int: ...
-
-    @property
-    def requires_grad(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,7 @@ class GroupRule:
 
 
 def parameter_groups(
-    named_parameters: Iterable[tuple[str, Parameter]],
+    named_parameters: Iterable[tuple[str, Any]],
     lr: float,
     weight_decay: float,
     *,
@@ -47,7 +37,8 @@ def parameter_groups(
     """Optimizer groups: parameters that share learning rate and decay, in the order in which they first occur; frozen ones in none.
 
     Args:
-        named_parameters: name and parameter, as ``nn.Module.named_parameters()`` gives them; their order is kept.
+        named_parameters: name and parameter, as ``nn.Module.named_parameters()`` gives them; their order is kept. Of a parameter the rules
+            look at ``ndim`` and ``requires_grad``.
         lr: peak learning rate.
         weight_decay: of whatever has two dimensions or more.
         groups: fields of ``GroupRule``; the first rule whose pattern fits a name holds.
@@ -73,7 +64,7 @@ def parameter_groups(
                 f"optimizer.embedding_lr_mult={embedding_lr_mult} must be above 0 and finds its parameters by the names {' and '.join(EMBEDDINGS)}; "
                 "for others write optimizer.groups."
             )
-    found: dict[tuple[float, float], list[Parameter]] = {}
+    found: dict[tuple[float, float], list[Any]] = {}
     for name, parameter in sorted(trained, key=lambda pair: pair[1].ndim < 2):
         rule = next((rule for rule in rules if rule.fits(name)), GroupRule("*"))
         decay = (weight_decay if parameter.ndim >= 2 else 0.0) if rule.weight_decay is None else rule.weight_decay
