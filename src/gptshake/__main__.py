@@ -18,7 +18,6 @@ def main() -> NoReturn:
     from gptshake.config.arguments import parse
     from gptshake.config.layout import add_folder
     from gptshake.console import protect
-    from gptshake.errors import Stop
     from gptshake.signals import SIGNALS
 
     protect()
@@ -54,7 +53,9 @@ def main() -> NoReturn:
             if distributed.launched() > 1:
                 distributed.join()
             run(arguments)
-    except (Stop, Exception) as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic in a library's Rust code is no Exception
         code = _report(error, wants_traceback)
     if not gc.isenabled():  # no task has run: the interpreter, too, need not look for garbage at its end
         gc.freeze()

@@ -13,6 +13,7 @@ import torch
 from export.test_export import network
 from fake_hub import COMMIT, FakeHub, fake_hub
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 
 from gptshake.errors import ConfigError, DataError
 from gptshake.export import hf, hub
@@ -189,6 +190,11 @@ def test_a_tokenizer_with_other_ids_is_found(folder: Path) -> None:
         file.write_bytes(content.encode(errors="surrogateescape"))
         with pytest.raises(DataError, match=r"tokenizer\.json cannot be read \(.*Restore it"):
             gives_same_ids(ByteTokenizer(), file)
+    data = json.loads(Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])).to_str())
+    data["model"]["continuing_subword_prefix"] = "longer"
+    file.write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"tokenizer\.json cannot be read \(range end index .*Restore it"):  # a panic of its Rust code
+        gives_same_ids(ByteTokenizer(), file)
     file.unlink()
     assert gives_same_ids(tokenizer_of("bpe"), file)  # there is nothing to compare with
 

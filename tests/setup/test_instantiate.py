@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake.cli import _task
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.setup.instantiate import DATA_MODULE, built, check_call, check_class, network, source_of, trainer_of
+from gptshake.setup.instantiate import DATA_MODULE, built, check_attributes, check_call, check_class, network, source_of, trainer_of
 from gptshake.setup.schedule import check_schedule
 
 
@@ -46,6 +46,18 @@ def test_a_target_that_makes_something_else_is_refused_with_what_that_lacks(part
     check, said = OTHER_KINDS[part]
     with pytest.raises(ConfigError, match=said):
         check(OmegaConf.from_dotlist(["optimizer={}", part]))
+
+
+def test_what_is_missing_inside_of_a_property_is_not_taken_for_the_property() -> None:
+    class Mine:
+        @property
+        def loss(self) -> object:
+            return self.head  # type: ignore[attr-defined]
+
+    with pytest.raises(ConfigError, match=r"loss of the Mine cannot be read \('Mine' object has no attribute 'head'\)"):
+        check_attributes("model._target_: mine.Mine", Mine(), ("loss",))
+    with pytest.raises(ConfigError, match="a Mine has no parameters"):
+        check_attributes("model._target_: mine.Mine", Mine(), ("parameters", "loss"))
 
 
 class Wrapped:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
+from inspect import getattr_static, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,14 @@ def made(key: str, node: DictConfig, needs: Iterable[str], **objects: Any) -> An
 
 def check_attributes(what: str, part: Any, needs: Iterable[str]) -> None:
     """Refuse what lacks one of these attributes; ``part`` may be the class that it will be made of."""
-    if lacking := [name for name in needs if not hasattr(part, name)]:
-        name = part.__name__ if isinstance(part, type) else type(part).__name__
-        raise ConfigError(f"{what} cannot stand here: a {name} has no {lacking[0]} (docs/extending.md).")
+    kind = part.__name__ if isinstance(part, type) else type(part).__name__
+    for name in needs:
+        try:
+            getattr(part, name)
+        except AttributeError as error:
+            if getattr_static(part, name, None) is not None:  # a property, in which something else is missing
+                raise ConfigError(f"{what} cannot stand here: {name} of the {kind} cannot be read ({first_line(error)}).") from error
+            raise ConfigError(f"{what} cannot stand here: a {kind} has no {name} (docs/extending.md).") from None
 
 
 def check_class(node: DictConfig, needs: Iterable[str]) -> None:
