@@ -65,6 +65,10 @@ class StorageError(GptshakeError):
     """A disk that is full, or a place that cannot be written to."""
 
 
+class DiskFull(StorageError):
+    """A disk, or the user's share of it, that is full."""
+
+
 class TrainingError(GptshakeError):
     """The training itself broke, as with a loss that is not finite."""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from gptshake.errors import GptshakeError, RecordError, StorageError
+from gptshake.errors import DiskFull, GptshakeError, RecordError, StorageError
 
 YAML_BYTES, YAML_VALUES, YAML_DEPTH = 1 << 20, 100_000, 50  # of a config file; a run's has 4 kB, 150 values, four deep
 PIECE = 16 << 20  # bytes of a file under one checksum; token stores of every version are compared by these
@@ -119,11 +119,11 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
     behind: BaseException | None = error
     while behind is not None:
         number = behind.errno if isinstance(behind, OSError) else int(match[1]) if (match := _OS_ERROR.search(str(behind))) else None
-        named = getattr(behind, "filename", None)
+        named = getattr(behind, "filename2", None) or getattr(behind, "filename", None)  # of two the one that is written
         place = Path(_BESIDE.sub(r"\1\2", str(named))) if named else path
         if number in (errno.ENOSPC, errno.EDQUOT):
             details = f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there" if place else ""
-            return StorageError(f"The disk is full{details}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
+            return DiskFull(f"The disk is full{details}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
         if number in (errno.EROFS, errno.EACCES, errno.EPERM):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
         if number in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST):  # the last of a link to what is gone

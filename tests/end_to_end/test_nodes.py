@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from gptshake.record.metrics import read_rows
+
 pytestmark = pytest.mark.slow
 
 OPTIONS = ("model.dropout=0", "logger=none", "data.test_fraction=0.05", "trainer.limit_val_batches=null")
@@ -29,6 +31,12 @@ GPTModule.training_step = training_step
 """
 NO_MEMORY = "from gptshake.model.gpt import GPT\ndef forward(*_, **more):\n    raise MemoryError\nGPT.forward = forward"
 OTHER_CODE = "from gptshake.record import git; git.code_sha256 = lambda: 'of an earlier version'"
+FULL = """
+import errno, shutil
+def full(source, target):
+    raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+shutil.copyfile = full
+"""
 ELSEWHERE = "import gptshake.setup.run as run; from pathlib import Path; run.store_folder = lambda *_, **options: Path('elsewhere')"
 
 
@@ -88,6 +96,15 @@ def test_two_nodes_of_torchrun_learn_what_one_device_learns_each_from_its_copy_o
     assert run.info["devices"] == {"count": 2, "strategy": "ddp"}
     assert run.info["data"]["node_cache"] == str(cache) and list(cache.glob("stores/*/manifest.json"))
     assert here.count("done:") == 1 and there == ""  # one rank speaks
+
+
+def test_a_node_whose_disk_is_full_reads_the_tokens_where_they_are(
+    commands: Any, tmp_path: Path, text: tuple[str, ...], alone: Any
+) -> None:
+    done = commands(tmp_path, *text, f"paths.node_cache={tmp_path}/node", f"paths.run_dir={tmp_path}/run", before=FULL)
+    assert done.code == 0 and f"The disk is full: {tmp_path}/node/stores/" in done.out and " Tokens are read from " in done.out, done
+    losses = [[row["train/loss"] for row in read_rows(path / "metrics.csv")] for path in (tmp_path / "run", alone.path)]
+    assert losses[0] == losses[1]
 
 
 def test_a_task_of_srun_that_is_killed_ends_the_others_and_the_run_goes_on_on_more_of_them(

@@ -16,7 +16,7 @@ from gptshake.data.blocks import n_blocks
 from gptshake.data.corpus import Say
 from gptshake.data.split import SplitRule
 from gptshake.data.store import TokenStore, open_store
-from gptshake.errors import ConfigError, RecordError
+from gptshake.errors import ConfigError, DiskFull, RecordError
 from gptshake.estimate.budget import AUTO, Budget, Request, plan
 from gptshake.estimate.forecast import Speed, interval_of, run_seconds, steps_within
 from gptshake.estimate.formatting import duration
@@ -67,7 +67,13 @@ def token_store(cfg: DictConfig, lines: list[str], saved: Path | None = None) ->
         verify=data.get("verify", False),
         say=say,
     )
-    return copy_to_node(cfg, store, say)
+    try:
+        return copy_to_node(cfg, store, say)
+    except DiskFull as error:  # of one node, on which each run of a sweep would fail
+        if cfg.trainer.get("strategy") is not None:  # other ranks read the copy, too
+            raise
+        say(f"{error} Tokens are read from {store.path}.")
+        return store
 
 
 def store_folder(cfg: DictConfig, key: str, *, shared: bool = False) -> Path:
