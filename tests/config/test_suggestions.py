@@ -110,6 +110,7 @@ WRONG = {
     "model=[tiny,baby]": "For one run of each: -m model=tiny,baby",
     "callbacks=[default,nope]": "callbacks=nope: there is no such callbacks",
     "paths.runs=null": "paths.runs=null cannot work",
+    "paths.cache=null": "paths.cache=null cannot work",
     "model.vocab_size=3": "model.vocab_size=3 is not for a run: its tokenizer decides",
     "paths.run_dir=a/../..": "paths.run_dir=a/../.. leads through a folder that is not there: write paths.run_dir=..",
     "paths.cache=a/../b/c": "paths.cache=a/../b/c leads through a folder that is not there: write paths.cache=b/c",

@@ -119,6 +119,14 @@ def test_no_letter_is_a_box_or_a_warning(line: Any, grid: Any, rows: Any, kind: 
     assert not any("Last Resort" in name for name in found)
 
 
+def test_a_long_title_that_no_font_can_write_stays_large_enough_to_be_read(line: Any, rows: Any) -> None:
+    with plot_style():
+        figure = picture(line, rows, RATES["even"], label="\ue000" * 60)
+        assert figure and drawn(figure, "png")
+    title = figure.texts[0]
+    assert title.get_text().startswith("\\ue000" * 3) and title.get_text().endswith("...") and title.get_fontsize() >= 8
+
+
 def test_a_font_of_the_system_that_has_the_letters_is_used() -> None:
     own = _characters_of(findfont(FAMILY))
     (path,) = {font.fname for font in fontManager.ttflist if font.name == "STIXGeneral" and font.style == "normal" and font.weight == 400}

@@ -145,7 +145,7 @@ _RANGES: dict[str, Rule] = {
         "it is true or false",
     ),
     "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
-    "data.text_key data.encoding data.dataset? data.documents.cache paths.cache paths.runs paths.multirun paths.run_dir paths.node_cache? "
+    "paths.cache data.text_key data.encoding data.dataset? data.documents.cache paths.runs paths.multirun paths.run_dir paths.node_cache? "
     "logger.project? logger.experiment? logger.uri? callbacks.notify.command? "
     "task.prompt_file? task.jsonl? task.push? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
     "task.cloud? task.gpu? task.sync? task.sync_key? "

@@ -22,13 +22,14 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from gptshake.console import width
+from gptshake.console import cut, width
 from gptshake.estimate.formatting import short_count
 from gptshake.files import write_atomic
 from gptshake.report.series import BLUE, GREY, INK, LINE, spread
 
 HEADING = 0.62  # inches
 FAMILY = "DejaVu Sans"  # comes with matplotlib, so it is everywhere the same
+LONGEST = 100  # columns of a line with characters that the usual font lacks: its letters are of 8 points then
 NO_GLYPHS = (FAMILY, "Last Resort")  # families that have no further characters: one says by boxes which kind of character is missing
 HALO = [withStroke(linewidth=2.5, foreground="white", alpha=0.8)]  # around characters that cross lines
 POINT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 6.5, "markeredgecolor": "white"}
@@ -166,8 +167,11 @@ def _find_glyphs(figure: Figure) -> None:
     for text in texts:
         if lacking & set(text.get_text()):
             characters = (character.encode("unicode_escape").decode() if character in still else character for character in text.get_text())
-            text.set(text="".join(characters), family=[FAMILY, *found], weight="normal")  # its bold may lack them
-            text.set_fontsize(min(text.get_fontsize(), 800 / width(text.get_text())))  # an escape is longer than its character
+            shown = "\n".join(
+                cut(line, LONGEST, "...") for line in "".join(characters).split("\n")
+            )  # an escape is longer than its character
+            text.set(text=shown, family=[FAMILY, *found], weight="normal")  # its bold may lack them
+            text.set_fontsize(min(text.get_fontsize(), 800 / width(shown)))
 
 
 @cache
