@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -26,31 +27,25 @@ from gptshake.training.module import GPTModule
 ASK_SECONDS = 0.2  # between looks at whether a sweep asks the run to end
 
 
+@dataclass(eq=False)
 class Checkpoint(pl.Callback):
     """Rows, validations, checkpoints, signals."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        lock: RunLock,
-        *,
-        val_check_interval: int,  # optimizer steps between validations; the last step is always validated
-        max_seconds: int | None,  # training time after which the run ends
-        save_minutes: float,  # most minutes between checkpoints
-        patience: int | None,  # validations without a better loss before the run ends
-        saved_step: int | None,  # of the checkpoint that this session started from
-    ) -> None:
-        self.metrics, self.lock = metrics, lock
-        self.interval, self.max_seconds = val_check_interval, max_seconds
-        self.save_s, self.patience = 60 * save_minutes, patience
-        self.due: Row | None = None  # the row of the last step while its validation is missing
-        self._saved_step = saved_step
-        self._stable_step: int | None = None  # the last one before the rate fell, kept for a longer run that continues from there
-        self._saved_at = self._asked_at = 0.0
+    metrics: Metrics
+    lock: RunLock
+    val_check_interval: int  # optimizer steps between validations; the last step is always validated
+    max_seconds: int | None  # training time after which the run ends
+    save_minutes: float  # most minutes between checkpoints
+    patience: int | None  # validations without a better loss before the run ends
+    saved_step: int | None  # of the newest checkpoint; at first of the one that this session started from
+    stable_step: int | None = None  # the last one before the rate fell, kept for a longer run that continues from there
+    due: Row | None = None  # the row of the last step while its validation is missing
+    saved_at: float = 0.0  # on the monotonic clock, like the next
+    asked_at: float = 0.0  # whether the sweep wants the run to end
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """Complete a step whose validation was cut off; a run that had nothing left but that takes no step."""
-        self._saved_at = time.monotonic()
+        self.saved_at = time.monotonic()
         self.complete(trainer, pl_module)
         over = self.max_seconds is not None and pl_module.elapsed_s >= self.max_seconds
         if "val/loss" in pl_module.context.row and (over or self._impatient(pl_module)):
@@ -91,7 +86,7 @@ class Checkpoint(pl.Callback):
             "best_loss": pl_module.best_loss if pl_module.best_step else None,
             "validations_since_best": pl_module.validations_since_best,
             "validation_due": self.due,
-            "stable_step": self._stable_step,
+            "stable_step": self.stable_step,
             "skipped_steps": pl_module.step.skipped_steps,
         }
         rewrite_counters(checkpoint, pl_module.steps, pl_module.budget.accumulation)
@@ -104,7 +99,7 @@ class Checkpoint(pl.Callback):
         pl_module.elapsed_s, pl_module.best_step = ours["elapsed_s"], ours["best_step"]
         pl_module.best_loss = float("inf") if ours["best_loss"] is None else ours["best_loss"]
         pl_module.validations_since_best = ours["validations_since_best"]
-        self._stable_step = ours.get("stable_step")
+        self.stable_step = ours.get("stable_step")
         self.due = ours.get("validation_due")  # a checkpoint from before 2026-12 was written after its validation
 
     def _end_step(self, trainer: pl.Trainer, module: GPTModule) -> int:
@@ -119,15 +114,15 @@ class Checkpoint(pl.Callback):
             self.save(trainer, module)
             self.complete(trainer, module)
         asked = None
-        if time.monotonic() - self._asked_at >= ASK_SECONDS:
-            self._asked_at = time.monotonic()
+        if time.monotonic() - self.asked_at >= ASK_SECONDS:
+            self.asked_at = time.monotonic()
             asked = self.lock.stop_requested()
-        overdue = time.monotonic() - self._saved_at >= self.save_s
+        overdue = time.monotonic() - self.saved_at >= 60 * self.save_minutes
         signum, save, pruned = context.ranks.all_reduce_max(SIGNALS.received or 0, overdue, asked is not None)
         if validated and self._impatient(module):
             trainer.should_stop = True
         if validated and trainer.is_global_zero:
-            keep_only(context.run.path, module.best_step, stable_step=self._stable_step)
+            keep_only(context.run.path, module.best_step, stable_step=self.stable_step)
         if trainer.should_stop or save or module.step.plateau_ends:
             self.save(trainer, module)
         if pruned:
@@ -136,7 +131,7 @@ class Checkpoint(pl.Callback):
 
     def _close_row(self, trainer: pl.Trainer, module: GPTModule) -> None:
         """The row of the step that has ended is written, or due where a validation comes first."""
-        validates = module.steps >= module.budget.steps or trainer.should_stop or module.steps % self.interval == 0
+        validates = module.steps >= module.budget.steps or trainer.should_stop or module.steps % self.val_check_interval == 0
         self.due = self.metrics.close(module, validates=validates) or self.due
 
     def complete(self, trainer: pl.Trainer, module: GPTModule) -> None:
@@ -181,17 +176,17 @@ class Checkpoint(pl.Callback):
         """Checkpoint the last finished step, unless it is saved already or none is finished."""
         self._close_row(trainer, module)
         self.metrics.write(module)
-        if module.steps in (0, self._saved_step):
+        if module.steps in (0, self.saved_step):
             return
         run = module.context.run
         with SIGNALS.saving(), trainer.profiler.profile("[Callback]Checkpoint.save"):  # type: ignore[attr-defined]
             run.flush()
             if module.step.plateau_ends:
-                self._stable_step = module.steps
+                self.stable_step = module.steps
             trainer.save_checkpoint(folder_of(run.path, module.steps))
-            self._saved_step, self._saved_at = module.steps, time.monotonic()
+            self.saved_step, self.saved_at = module.steps, time.monotonic()
             if trainer.is_global_zero:
-                keep_only(run.path, module.best_step, stable_step=self._stable_step)
+                keep_only(run.path, module.best_step, stable_step=self.stable_step)
 
 
 def rewrite_counters(checkpoint: dict[str, Any], steps: int, accumulation: int) -> None:
