@@ -105,7 +105,10 @@ class Trials(Host):
         check(cfg)
         _one_sample(cfg, composed.hydra.overrides.task)
         base, interval = hardware.resident_bytes(), cfg.trainer.val_check_interval
-        if cfg.trainer.threads == AUTO:  # those of a slot, which the executor has set: more than a trial gets would measure another speed
+        keys = ["accelerator", "precision"]
+        if cfg.trainer.threads != AUTO:  # of an experiment file, where they are swept
+            keys.append("threads")
+        else:  # those of a slot, which the executor has set: more than a trial gets would measure another speed
             cfg.trainer.threads = int(os.environ.get("OMP_NUM_THREADS", hardware.physical_cores()))
         store = resolve.token_store(cfg, [])
         budget = resolve.resolve(cfg, store, costs.speed_here)
@@ -113,11 +116,7 @@ class Trials(Host):
         model, trainer = costs.model_costs(cfg, store.tokenizer.vocab_size), cfg.trainer
         speed, overhead = costs.speed_here(store, cfg, budget), costs.overhead(cfg, store, model, budget)
         parts = run_seconds(budget.steps, budget.accumulation, speed, overhead)
-        frozen = (
-            resolve.resolved_source(cfg)
-            | resolve.resolved_initial_paths(cfg)
-            | {f"trainer.{key}": trainer[key] for key in ("accelerator", "precision")}
-        )
+        frozen = resolve.resolved_source(cfg) | resolve.resolved_initial_paths(cfg) | {f"trainer.{key}": trainer[key] for key in keys}
         if budget.measured:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
         device, law_range = device_of(cfg), dict[str, str]()

@@ -288,13 +288,15 @@ def test_a_trial_that_fails_costs_itself_alone(commands: Any, small: Any, tmp_pa
 
 
 def test_files_of_experiments_are_swept_like_names_and_the_records_do_without_them(commands: Any, small: Any, tmp_path: Path) -> None:
-    for name, rate in (("x", 1e-3), ("y", 2e-3)):
-        (tmp_path / f"{name}.yaml").write_text(f"optimizer: {{lr: {rate}}}\n")
-    done = commands(tmp_path, "-m", *small, *STEPS, "experiment=x.yaml,y.yaml")
+    for name, rate, threads in (("x", 1e-3, 1), ("y", 2e-3, 2)):
+        (tmp_path / f"{name}.yaml").write_text(f"optimizer: {{lr: {rate}}}\ntrainer: {{threads: {threads}}}\n")
+    argv = [text for text in small if text != "trainer.threads=1"]
+    done = commands(tmp_path, "-m", *argv, *STEPS, "experiment=x.yaml,y.yaml")
     assert done.code == 0, done.err
     study = Study(tmp_path)
     records = [json.loads((study.folder / str(number) / "run.json").read_text()) for number in (0, 1)]
     assert [record["overrides"][0] for record in records] == ["optimizer.lr=0.001", "optimizer.lr=0.002"]
+    assert [record["resolved"]["trainer.threads"] for record in records] == [1, 2]
     assert not any(text.startswith("experiment=") for record in records for text in record["overrides"])
     assert "tokens (cosine, warm-up 2 steps, 25 % of the run)" in done.out and done.out.count("| cosine, warm-up 2 steps") == 1
 

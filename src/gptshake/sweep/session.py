@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ class Session:
             raise ConfigError("ablate= names a change twice: each is compared with the base once.")
         return [Axis(ABLATE, choices=(BASE, *changes, *([TOGETHER] if len(changes) > 1 else [])), declared=BASE)]
 
-    def _unswept(self, texts: Sequence[str]) -> list[str]:
+    def _unswept(self, texts: Iterable[str]) -> list[str]:
         """What all trials share: without overrides of a swept key, which only say where its search begins, and without the sweeper's own."""
         keys = {"study", "sampler", "pruner", "executor", *(axis.key.lstrip("+") for axis in self.axes)}
         return [text for text in texts if text.partition("=")[0].lstrip("+") not in keys]
@@ -181,7 +181,7 @@ class Session:
             seconds=prepared.seconds,
             ablate={"labels": list(axes[0].choices)} if options.ablate else None,
             seed_key=options.seed_key,
-            frozen=self._unswept(prepared.frozen + [f"{THREADS}={self.executor.threads}"] * self.app.ours),
+            frozen=self._unswept(dict.fromkeys([f"{THREADS}={self.executor.threads}"] * self.app.ours + prepared.frozen)),
             code=host.version(),
             schedule=schedule,
             warmer=warmer,
