@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from deeds import deed, run
 
 from gptshake import processes
 from gptshake.errors import ConfigError, GptshakeError, Pruned, TrainingError
-from gptshake.outcome import Outcome, is_running, read_outcome
+from gptshake.outcome import Outcome, is_running, read_outcome, write_outcome
 from gptshake.processes import Child, ChildRunner, Command, Spec, run_command
 
 
@@ -43,6 +44,14 @@ def test_a_child_may_start_children_of_its_own(outer: str, inner: str, tmp_path:
     server = ChildRunner(deed, method=outer)
     assert run(server, tmp_path, "nested", [str(tmp_path / "inner"), inner]) == Outcome("ok", 7)
     assert run(server, tmp_path / "still there", "give back", 1).value == 1
+
+
+def test_what_json_does_not_know_comes_back_as_it_is_printed_and_loses_no_outcome(tmp_path: Path) -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    for value, read in ((np.float32(1.5), 1.5), (np.ones(2), "array([1., 1.])"), ({(1, 2): 3, "a": 1}, {"a": 1}), (itself, "[[...]]")):
+        write_outcome(tmp_path, Outcome("ok", value))
+        assert read_outcome(tmp_path) == Outcome("ok", read)
 
 
 def test_a_number_that_is_none_comes_back_as_none(server: ChildRunner, tmp_path: Path) -> None:

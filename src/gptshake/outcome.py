@@ -9,7 +9,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
 from math import inf
 from pathlib import Path
@@ -132,10 +132,18 @@ def read_end(folder: Path, ticket: str | None = None) -> Outcome | None:
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    def plain(value: Any) -> Any:
-        return value.item() if hasattr(value, "item") else repr(value)
+    """Leave an outcome, as JSON, for who started the child; of a value that JSON does not know its number, or how it is printed."""
 
-    write_atomic(folder / _OUTCOME, json.dumps(asdict(outcome), default=plain))
+    def plain(value: Any) -> Any:
+        with contextlib.suppress(Exception):  # an array has no only number
+            return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value.item()
+        return repr(value)
+
+    try:
+        text = json.dumps(vars(outcome), default=plain, skipkeys=True)
+    except (ValueError, RecursionError):  # it holds itself
+        text = json.dumps(vars(replace(outcome, value=repr(outcome.value))))
+    write_atomic(folder / _OUTCOME, text)
 
 
 def is_running(folder: Path) -> bool:

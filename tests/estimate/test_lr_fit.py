@@ -171,6 +171,15 @@ def test_the_interval_holds_the_best_and_stays_inside_what_was_tried(points: lis
         assert found.low <= found.best * slack and found.best <= found.high * slack
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_an_objective_of_any_size_has_the_same_interval(scale: float) -> None:
+    points, seeds = [(1e-3, 2.4), (2e-3, 2.25), (4e-3, 2.3)], [[2.25, 2.3], [2.3, 2.31], [2.4, 2.4]]
+    found = near_optimal_interval(points, log=True, sd=seed_sd(seeds), freedom=3)
+    scaled = [[value * scale for value in row] for row in seeds]
+    other = near_optimal_interval([(x, y * scale) for x, y in points], log=True, sd=seed_sd(scaled), freedom=3)
+    assert found and other and (found.low, found.high) == pytest.approx((other.low, other.high))
+
+
 def test_noise_is_pooled_over_repeated_points() -> None:
     assert seed_sd([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0]]) == pytest.approx(math.sqrt((2.0 + 6.0) / 3))
     assert seed_sd([[1.0], [2.0]]) is None and seed_freedom([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0], []]) == 3

@@ -133,6 +133,8 @@ def test_beside_a_cliff_the_report_offers_a_longer_warm_up(line: Make) -> None:
     typed = said(study | {"options": ["hydra.sweeper.n_trials=9"]}, "cliff")
     assert typed.endswith("interval(1e-5,0.1))' hydra.sweeper.n_trials=9 scheduler.warmup=0.16")
     assert said(study | {"warmer": ""}, "cliff") == "Warning: the best lies beside a cliff: at 4e-3 val/bpb is 22 % worse."
+    nothing = line(rates=(1e-3, 2e-3, 4e-3), loss=lambda rate: {1e-3: 0.5, 2e-3: 0.0, 4e-3: 1.5}[rate])
+    assert said(nothing, "cliff") == "Warning: the best lies beside a cliff: at 4e-3 val/bpb is 1.5000."
     far = line(rates=(1e-3, 2e-3, 8e-3), loss=lambda rate: {1e-3: 2.4, 2e-3: 2.25, 8e-3: 2.75}[rate])
     assert not [sentence for sentence in verdict(far) if "cliff" in sentence]
 

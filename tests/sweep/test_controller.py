@@ -237,6 +237,16 @@ def test_a_run_without_the_metric_that_others_brought_costs_itself_alone(run: Be
     assert [trial.state for _, trial in sorted(study.trials.items())] == ["ok", "failed", "ok", "ok"]
 
 
+def test_a_trial_some_of_whose_seeds_returned_no_number_has_no_mean_of_the_others(run: Begin) -> None:
+    study, _ = run(lambda task: None if task["repeat"] else 1.0, [LIST], repeats=2)  # type: ignore[arg-type, return-value]
+    assert [(trial.state, trial.value) for trial in study.trials.values()] == [("ok", None)] * 4
+
+
+def test_a_whole_number_too_large_for_a_float_is_a_diverged_run(run: Begin) -> None:
+    study, _ = run(lambda task: -(10**400), [LIST])
+    assert {trial.state for trial in study.trials.values()} == {"diverged"}
+
+
 def test_whatever_ends_a_study_its_record_does_not_stay_at_work(run: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Tail, "new", lambda tail: [][0])
     with pytest.raises(IndexError):

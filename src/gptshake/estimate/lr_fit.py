@@ -8,7 +8,7 @@ more, the closer their loss is to the best. Sources: the curves of public learni
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import variance
+from statistics import stdev
 
 from gptshake.estimate.significance import ASSUMED_SD, FEWEST, LEAST_SD, least_difference
 
@@ -76,7 +76,11 @@ def on_a_cliff(values: Sequence[float]) -> bool:
 def seed_sd(values: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation between seeds, pooled over points that have several; None if none has."""
     freedom = seed_freedom(values)
-    return math.sqrt(sum(variance(point) * (len(point) - 1) for point in values if len(point) > 1) / freedom) if freedom else None
+    return (
+        math.hypot(*(stdev(point) * math.sqrt(len(point) - 1) for point in values if len(point) > 1)) / math.sqrt(freedom)
+        if freedom
+        else None
+    )
 
 
 def seed_freedom(values: Sequence[Sequence[float]]) -> int:
@@ -129,4 +133,4 @@ def pooled(sd: float, freedom: float, level: float) -> tuple[float, float]:
     if math.isinf(freedom):
         return sd, freedom
     total = freedom + ASSUMED_FREEDOM
-    return math.sqrt((freedom * sd**2 + ASSUMED_FREEDOM * (ASSUMED_SD * level) ** 2) / total), total
+    return math.hypot(math.sqrt(freedom) * sd, math.sqrt(ASSUMED_FREEDOM) * ASSUMED_SD * level) / math.sqrt(total), total

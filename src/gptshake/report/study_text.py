@@ -76,6 +76,8 @@ def _no_winner(study: Json) -> str:
     if base and (why := stats.not_ok(base)):
         return f"The base is incomplete ({why}), so there is nothing to compare with and no answer."
     states = {trial["state"] for trial in trials}
+    if "ok" in states and study["state"] == "done":
+        return "No trial returned a number (hydra.sweeper.objective names one of several), so there is no best."
     if not trials or not states <= set(stats.ENDED_EARLY) or study["state"] != "done":
         return "No trial has finished yet, so there is no answer."
     how = "diverged" if states == {"diverged"} else "ended early"
@@ -182,7 +184,12 @@ def _beside_a_cliff(study: Json, winner: Best, scale: Scale) -> list[str]:
         return []
     value, loss = found
     level = stats.cost(study, winner.value)
-    how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse" if math.isfinite(loss) else "training is not stable"
+    if not math.isfinite(loss):
+        how = "training is not stable"
+    elif loss - level < 10 * abs(level):
+        how = f"{study['objective']} is {100 * (loss - level) / abs(level):.0f} % worse"
+    else:  # of next to nothing, or nothing
+        how = f"{study['objective']} is {stats.objective_text(stats.cost(study, loss))}"
     text = f"Warning: the best lies beside a cliff: at {stats.param_text(value)} {how}"
     batch = stats.batch_scale(study)  # a larger batch than the configured one has a larger share of warm-up than the one that was doubled
     larger = batch is not None and batch.declared is not None and winner.trial["params"][batch.key] > batch.declared

@@ -6,11 +6,13 @@ metrics.csv before. So it can die at any moment, and the next one resumes.
 
 import contextlib
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -261,7 +263,9 @@ class Controller:
         elif outcome.status == "ok":
             objective, value = self.study.header.objective, outcome.value
             value = value.get(objective) if isinstance(value, dict) else value
-            run.value = float(value) if isinstance(value, (int, float)) else None
+            run.value = None
+            if isinstance(value, (int, float)):
+                run.value = float(value) if not abs(value) > sys.float_info.max else inf  # a whole number may be too large for a float
             run.state = "diverged" if run.value is not None and not isfinite(run.value) else "ok"
             if run.value is None and objective != NUMBER:
                 returned = outcome.value if isinstance(outcome.value, dict) else {}
@@ -283,8 +287,8 @@ class Controller:
         if states & {"running", "waiting", "stopped"}:
             return
         trial.state = next(state for state in WORST_FIRST if state in states)
-        values = [run.value for run in trial.runs if run.value is not None]
-        trial.value = sum(values) / len(values) if trial.state == "ok" and values else None
+        values = [run.value for run in trial.runs if run.value is not None]  # of every seed, or the lucky ones would decide
+        trial.value = fmean(values) if trial.state == "ok" and len(values) == len(trial.runs) else None
         useless = [trial]
         if trial not in self.study.confirm:
             self.study.tell(trial)
