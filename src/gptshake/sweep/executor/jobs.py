@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from gptshake.errors import ConfigError, GptshakeError, Stop
+from gptshake.estimate.formatting import counted
 from gptshake.outcome import Outcome, is_running, read_end, read_job, remove_outcome, remove_task, write_job, write_outcome, write_task
 from gptshake.processes import GRACE_S, THREADS, TICK_S, import_path
 from gptshake.record.lock import is_alive
@@ -214,8 +215,7 @@ class Jobs(ABC):
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
         """As many as were asked for, as the engine knows its machines."""
         self._slots = min(self._slots, most or self._slots)
-        each = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
-        self.device = f"{self._slots} {self.name} job{'s' if self._slots > 1 else ''}, {each}"
+        self.device = f"{counted(self._slots, f'{self.name} job')}, {counted(self.threads, 'thread')} each"
         return self._slots
 
     def start(self, task: Any, folder: Path) -> Job | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gptshake import hardware
 from gptshake.errors import ConfigError
+from gptshake.estimate.formatting import counted
 from gptshake.outcome import Outcome, read_task, remove_task, write_task
 from gptshake.processes import Child, ChildRunner, Environment, Spec
 
@@ -62,7 +63,7 @@ class LocalSlots:
         if not chosen and number * self.threads > (cores := hardware.physical_cores()):
             print(f"warning: {number} x {self.threads} threads on {cores} cores is slow: try fewer threads, or fewer slots", flush=True)
         kind = f"GPU {', '.join(self._gpus)}" if self._gpus else "Apple GPU" if device == "mps" else "CPU"
-        self.device = f"{number} slot{'s' if number > 1 else ''} on {kind}, {self.threads} thread{'s' if self.threads > 1 else ''} each"
+        self.device = f"{counted(number, 'slot')} on {kind}, {counted(self.threads, 'thread')} each"
         return number
 
     def start(self, task: Any, folder: Path) -> Child | None:
