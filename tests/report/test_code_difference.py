@@ -6,7 +6,7 @@ import pytest
 
 from gptshake.record import git as git_module
 from gptshake.record.index import Entry, read_entry
-from gptshake.report.difference import code_differences
+from gptshake.report.diff_text import code_differences
 
 Make = Callable[..., Entry]
 PATCH = """diff --git a/src/model.py b/src/model.py

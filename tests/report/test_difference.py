@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.record.index import Entry, read_entry
-from gptshake.report.difference import (
+from gptshake.report.diff_text import (
     config_differences,
     data_differences,
     equal_tokens,

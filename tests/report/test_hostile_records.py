@@ -11,7 +11,7 @@ import pytest
 
 from gptshake.errors import RecordError
 from gptshake.record.index import Entry, read_entry, read_index
-from gptshake.report.difference import code_differences, config_differences, result_differences
+from gptshake.report.diff_text import code_differences, config_differences, result_differences
 from gptshake.report.journal import write_journal
 from gptshake.report.pages import run_page
 from gptshake.report.runs_page import runs_page

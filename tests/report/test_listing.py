@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.record.index import Entry, read_index
-from gptshake.report.difference import result_differences
+from gptshake.report.diff_text import result_differences
 from gptshake.report.runs_table import COLUMNS, age, lines, old_rule, shared, table, tally
 
 Make = Callable[..., Entry]

@@ -17,7 +17,7 @@ from PIL import Image
 from gptshake.errors import RecordError
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns
 from gptshake.record.run import Run
-from gptshake.report.frame import plot_style, small_svg
+from gptshake.report.figure import plot_style, small_svg
 from gptshake.report.plots_run import loss_figure, plot_run
 from gptshake.report.series import smooth, spread, thin
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gptshake.report import frame
-from gptshake.report.frame import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, plot_style
+from gptshake.report import figure as figure_module
+from gptshake.report.figure import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, plot_style
 from gptshake.report.plots_study import fit_figure, map_figure
 from gptshake.report.plots_tasks import evaluation_figure, inspection_figure
 
@@ -121,7 +121,7 @@ def test_no_letter_is_a_box_or_a_warning(line: Any, grid: Any, rows: Any, kind: 
 
 
 def test_a_long_title_that_no_font_can_write_stays_large_enough_to_be_read(line: Any, rows: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(frame, "_fallbacks", lambda lacking: ([], lacking))  # a system without fonts
+    monkeypatch.setattr(figure_module, "_fallbacks", lambda lacking: ([], lacking))  # a system without fonts
     with plot_style():
         figure = picture(line, rows, RATES["even"], label="日" * 40)
         assert figure and drawn(figure, "png")

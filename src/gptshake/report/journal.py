@@ -174,7 +174,7 @@ def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], i
         key = sha256_text(f"{DRAWN_AS} {json.dumps(one.study, sort_keys=True) if one.study else of_run}")[:16]
         end, content = f"<!-- {key} -->\n", path.read_bytes() if path.is_file() else b""
         if not content.endswith(end.encode()):
-            from gptshake.report.frame import small_svg  # brings matplotlib, of which most calls need nothing
+            from gptshake.report.figure import small_svg  # brings matplotlib, of which most calls need nothing
 
             svg = small_svg(lambda: _figure(one))
             content = f"{svg}{end}".encode() if svg else b""

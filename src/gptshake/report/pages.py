@@ -90,7 +90,7 @@ def figure(svg: str, name: str, caption: str) -> str:
 
 
 def run_page(entry: Entry) -> str:
-    from gptshake.report.frame import small_svg  # brings matplotlib
+    from gptshake.report.figure import small_svg  # brings matplotlib
     from gptshake.report.plots_run import loss_figure
 
     title, took = entry.source or entry.id, entry.figures.get(SECONDS)

@@ -22,8 +22,8 @@ from gptshake.record.metrics import DRAWN, Columns, Row, other_columns, read_col
 from gptshake.record.names import title_of
 from gptshake.record.run import read_run
 from gptshake.report.changes import key_text
-from gptshake.report.difference import equal_tokens, names, setting, value_at, varying
-from gptshake.report.frame import DASHED, caption, edge_labels, frame, label, legend_above, log_axis, plot_style, save, token_axis
+from gptshake.report.diff_text import equal_tokens, names, setting, value_at, varying
+from gptshake.report.figure import DASHED, caption, edge_labels, frame, label, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.plots_study import COLOURS
 from gptshake.report.reproduction import Comparison
 from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, REFERENCES, VERMILION, Floats, column, smooth, thin

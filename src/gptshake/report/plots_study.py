@@ -22,7 +22,7 @@ from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.estimate.lr_fit import fit
 from gptshake.estimate.significance import FEWEST, one_sample
 from gptshake.report import study_stats as stats
-from gptshake.report.frame import HALO, POINT, caption, frame, label, lay_out, legend_above, log_axis, plot_style, save, token_axis
+from gptshake.report.figure import HALO, POINT, caption, frame, label, lay_out, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.series import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILION, Floats
 from gptshake.report.study_stats import Curve, Json, Points, Scale
 from gptshake.report.study_text import mean_text

@@ -25,7 +25,7 @@ from gptshake.files import sha256_text, write_atomic
 from gptshake.record.names import safe, title_of
 from gptshake.record.names import title as run_title
 from gptshake.report import tasks_text as text
-from gptshake.report.frame import DASHED, POINT, caption, frame, label, legend_above, log_axis, plot_style, save, token_axis
+from gptshake.report.figure import DASHED, POINT, caption, frame, label, legend_above, log_axis, plot_style, save, token_axis
 from gptshake.report.plots_study import COLOURS, draw_parabola
 from gptshake.report.series import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION
 from gptshake.report.tasks_text import Facts

@@ -10,7 +10,7 @@ from gptshake.errors import ConfigError
 from gptshake.files import expanded, written
 from gptshake.record.index import Entry, read_entry
 from gptshake.record.run import find_run, run_roots
-from gptshake.report import difference
+from gptshake.report import diff_text
 
 _MOST_NAMED = 6  # runs in a picture's file name
 
@@ -24,19 +24,19 @@ def run(context: Context) -> None:
     """
     cfg = context.config
     first, *others = entries = _entries(cfg)
-    called = difference.names(entries)
-    code = difference.code_differences(first, others[0])
+    called = diff_text.names(entries)
+    code = diff_text.code_differences(first, others[0])
     if len(others) > 1:  # each with the first
         code = []
         for name, other in zip(called[1:], others, strict=True):
-            code += [f"{called[0]} → {name}", *(f"  {line}" for line in difference.code_differences(first, other))]
+            code += [f"{called[0]} → {name}", *(f"  {line}" for line in diff_text.code_differences(first, other))]
     sections = {
-        "Runs": difference.head(entries),
-        "Config": difference.config_differences(entries),
+        "Runs": diff_text.head(entries),
+        "Config": diff_text.config_differences(entries),
         "Code": code,
-        "Data": difference.data_differences(entries),
-        "Machine": difference.machine_differences(entries),
-        "Results": difference.result_differences(entries),
+        "Data": diff_text.data_differences(entries),
+        "Machine": diff_text.machine_differences(entries),
+        "Results": diff_text.result_differences(entries),
     }
     for title, lines in sections.items():
         print(printable(f"{title}\n" + "\n".join(f"  {line}".rstrip() for line in lines) + "\n"), flush=True)
