@@ -118,7 +118,9 @@ def test_a_loss_that_is_not_finite_does_not_spoil_the_picture() -> None:
     assert all(map(math.isfinite, drawn(these).axes[0].get_ylim()))
 
 
-@pytest.mark.parametrize("losses", [[3.0], [4 - 0.001 * n for n in range(3000)], [3.0, math.inf, 1e30, 2.0], [0.0], [-1.0, 5.0]])
+@pytest.mark.parametrize(
+    "losses", [[3.0], [4 - 0.001 * n for n in range(3000)], [3.0, math.inf, 1e30, 1e308, 1e308, 2.0], [0.0], [-1.0, 5.0]]
+)
 def test_every_run_with_a_finite_loss_has_a_small_picture(losses: list[float]) -> None:
     these = [{"step": n, "train/tokens": 100.0 * n, "train/loss": loss, "train/lr": 1e-3} for n, loss in enumerate(losses, 1)]
     info = {"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gptshake.record.metrics import Columns
 
 Floats = NDArray[np.float64]
+LARGEST = 1e300  # a sum of many is finite
 REFERENCES = (("uniform", "ln V"), ("unigram", "unigram"), ("bigram", "bigram"))  # of data.entropy: what needs no model
 
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -49,9 +50,9 @@ def thin(x: Floats, y: Floats, intervals: int = 1000) -> tuple[Floats, Floats]:
 
 
 def column(columns: Columns, name: str) -> tuple[Floats, Floats]:
-    """Tokens and values of the rows in which the value is there and finite."""
+    """Tokens and values of the rows in which the value is there and finite, also after some are summed."""
     tokens, values = np.asarray(columns["train/tokens"]), np.asarray(columns[name])
-    known = np.isfinite(tokens) & np.isfinite(values)
+    known = (np.abs(tokens) < LARGEST) & (np.abs(values) < LARGEST)  # not so of NaN
     return tokens[known], values[known]
 
 
