@@ -166,7 +166,6 @@ def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False
 
 
 def _refuse_used_folder(folder: Path) -> None:
-    """Refuse a folder for a run in which something else lies."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"paths.run_dir={folder} is a file: name a new folder.")
     if folder.is_dir() and not (folder / "run.json").exists() and (found := sorted(entry.name for entry in folder.iterdir())):

@@ -82,7 +82,6 @@ def write_task(folder: Path, task: Any) -> None:
 
 
 def read_task(folder: Path) -> Any:
-    """What ``write_task`` left in a folder."""
     return json.loads((folder / _TASK).read_text(encoding="utf-8"))
 
 
@@ -93,7 +92,6 @@ def remove_task(folder: Path) -> None:
 
 
 def remove_outcome(folder: Path) -> None:
-    """Remove the outcome of an earlier try."""
     (folder / _OUTCOME).unlink(missing_ok=True)
 
 
@@ -147,5 +145,4 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a child is at work in a folder."""
     return is_locked(folder / LOCK)

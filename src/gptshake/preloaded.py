@@ -14,7 +14,8 @@ import threading
 from multiprocessing.spawn import import_main_path
 
 from gptshake.outcome import source_hash
-from gptshake.processes import PRELOAD, WATCHED
+from gptshake.processes import PRELOAD
+from gptshake.signals import WATCHED
 
 failed = ""  # why something could not be imported
 sources = source_hash()

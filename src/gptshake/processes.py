@@ -33,13 +33,12 @@ from gptshake.console import lasting, protect
 from gptshake.errors import ConfigError, GptshakeError, Pruned, Stop
 from gptshake.outcome import REFUSED, Outcome, hold, outcome_of, read_end, read_job, read_task, remove_outcome, source_hash, write_outcome
 from gptshake.redaction import redact
-from gptshake.signals import SIGNALS, stop_behind
+from gptshake.signals import SIGNALS, WATCHED, stop_behind
 
 ASKED_BY = "GPTSHAKE_ASKED_BY"  # in the environment of a command that a task starts: the task reports what came of it
 PRELOAD = "GPTSHAKE_PRELOAD"  # in the environment of the server: JSON, what ``gptshake.preloaded`` imports
 METHOD = "forkserver"  # by which children start; ``fork`` where the caller has imported everything and started no threads
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
-WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # variables that say how many a process may use
 SEEN_S = 5.0  # that a file which another machine has written may take to be seen
 TICK_S = 0.25  # between looks at signals, limits, and whether the server is alive

@@ -16,7 +16,7 @@ from types import FrameType
 
 from gptshake.errors import Stop
 
-_WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 GRACE = 20.0  # seconds that a signal may stay unanswered
 SECOND = 2.0  # the same from a second signal on
 _POLL = 0.1  # seconds between two looks whether a signal was answered
@@ -33,7 +33,7 @@ class Signals:
 
     def install(self) -> None:
         """Take over the watched signals; called again after a library has put its own handler in front."""
-        for signum in _WATCHED:
+        for signum in WATCHED:
             if signal.getsignal(signum) == signal.SIG_IGN:
                 self._ignored.add(signum)
             if signum not in self._ignored:
@@ -106,7 +106,7 @@ class Signals:
         signum, deadline, grace_ends = 0, inf, inf
         while True:
             came = select.select([arrivals], [], [], None if signum == 0 else _POLL)[0]
-            stops = [number for number in (os.read(arrivals, 64) if came else b"") if number in _WATCHED and number not in self._ignored]
+            stops = [number for number in (os.read(arrivals, 64) if came else b"") if number in WATCHED and number not in self._ignored]
             now = time.monotonic()
             if self._answered != answered:
                 answered, signum, deadline, grace_ends = self._answered, 0, inf, inf

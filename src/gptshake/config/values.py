@@ -60,7 +60,6 @@ def unsafe_reason(text: str, *, resolvers: bool = False) -> str:
 
 
 def sets_output_path(text: str) -> bool:
-    """Whether an override says where a run writes."""
     override = parse_overrides([text])[0]
     return any(path.startswith(_PLACES) for path, _ in _leaves(override.key_or_group, override.value()))
 

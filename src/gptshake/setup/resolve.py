@@ -197,7 +197,6 @@ def _resolve_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
 
 
 def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
-    """How many devices share a step."""
     wanted, strategy = cfg.trainer.devices, cfg.trainer.get("strategy")
     launched, available = distributed.launched(), hardware.device_count(device)
     if strategy is None and wanted not in (1, AUTO):
@@ -216,7 +215,7 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
             "; each process must see all of them (srun --gpus-per-node, not --gpus-per-task)" if launched > 1 and device == "cuda" else ""
         )
         raise ConfigError(f"trainer.devices={count}{several} is more than the {available} {what}{hint}.")
-    if strategy == "fsdp" and count > 1 and (cfg.trainer.compile or cfg.trainer.precision == "16-mixed"):
+    if strategy == "fsdp" and count > 1 and (cfg.trainer.compile or cfg.trainer.precision == hardware.FP16):
         key = "compile=true" if cfg.trainer.compile else "precision=16-mixed"
         raise ConfigError(f"trainer.{key} does not work with trainer=fsdp: leave it out, or use trainer=ddp.")
     return count

@@ -26,7 +26,6 @@ def warmup_of(cfg: DictConfig, total: int, tokens_per_step: int) -> TokenCount |
 
 
 def schedule_of(cfg: DictConfig, warmup: float | None) -> Schedule:
-    """The schedule with a warm-up in tokens."""
     schedule: Any = make(cfg.scheduler)
     return schedule if warmup is None else partial(schedule, warmup=TokenCount(warmup))
 

@@ -21,7 +21,6 @@ TIMES = ("hours", "timeout", "trial_timeout")
 
 
 def check(options: SweeperConfig) -> None:
-    """Refuse options that cannot work."""
     if options.direction not in ("minimize", "maximize"):
         raise ConfigError(f"hydra.sweeper.direction={options.direction} is not known: it is minimize or maximize.")
     for key, least in LEAST.items():

@@ -113,6 +113,12 @@ class SurrogateSearch:
         self._batches = sizes(batch)
         declared = _number(batch.declared) or math.sqrt(batch.bounds[0] * batch.bounds[1])
         self._middle = min(range(len(self._batches)), key=lambda n: abs(math.log2(self._batches[n] / declared)))
+        # The start, a larger rate, a smaller batch along the ridge, or a larger one if there is none; with more slots the ones around.
+        self._design, mirrored = list[Position](), -1 if self._middle == 0 else 1
+        for x, step in DESIGN[: max(FIRST, slots)]:
+            index = min(max(self._middle + mirrored * step, 0), len(self._batches) - 1)
+            position = (min(max(mirrored * x if step else x, self._ends[0]), self._ends[1]), self._size(index))
+            self._design += [position] if _is_new(position, self._design, GRID) else []
 
     def expected(self) -> tuple[int, int]:
         return min(MOSTLY + self._slots // 2, MOST), MOST
@@ -120,32 +126,33 @@ class SurrogateSearch:
     def propose(self, points: Sequence[Point]) -> Params | None:
         if is_finished(points, self._n_trials, MOST):
             return None
-        design = self._design()
         done, open_round = list(points), list[Point]()
         if self._deterministic:
-            first = max(len(design), self._slots)
+            first = max(len(self._design), self._slots)
             begun = 0 if len(points) < first else first + (len(points) - first) // self._slots * self._slots
             done, open_round = done[:begun], done[begun:]
             if any(point.state == "running" for point in done):
                 return None
-        elif len(points) >= max(len(design), self._slots) and sum(point.state == "running" for point in points) >= max(2, self._slots // 2):
+        elif len(points) >= max(len(self._design), self._slots) and sum(point.state == "running" for point in points) >= max(
+            2, self._slots // 2
+        ):
             return None  # a point that is chosen with most results outstanding is often of no use
-        position = self._next(design, done, open_round, points)
+        position = self._next(done, open_round, points)
         if position is None and open_round and all(point.state != "running" for point in open_round):
-            position = self._next(design, list(points), [], points)  # a slot was free, but nothing was to be gained before its results
+            position = self._next(list(points), [], points)  # a slot was free, but nothing was to be gained before its results
         if position is None:
             return None
         batch = min(self._batches, key=lambda value: abs(math.log2(value / self._batches[self._middle]) - position[1]))
         rate = self._start if position[0] == 0 else three_digits(self._rate, self._start * 2.0 ** position[0])
         return {self._rate.key: rate, self._batch.key: batch}
 
-    def _next(self, design: list[Position], done: Sequence[Point], open_round: Sequence[Point], points: Sequence[Point]) -> Position | None:
+    def _next(self, done: Sequence[Point], open_round: Sequence[Point], points: Sequence[Point]) -> Position | None:
         """The design first, then what promises most; what runs is believed to come as the surface expects."""
         running = [self._at(point) for point in [*(point for point in done if point.state == "running"), *open_round]]
         ended = [(self._at(point), point.loss) for point in done if point.state not in ("running", "failed")]
         taken = [self._at(point) for point in points]
         walls = Walls(ended)
-        for position in design:
+        for position in self._design:
             if walls.allow(position, USUAL_C) and _is_new(position, taken, GRID):
                 return position
         finite = [(position, loss) for position, loss in ended if math.isfinite(loss)]
@@ -170,16 +177,6 @@ class SurrogateSearch:
             if self._n_trials is None:
                 break
         return None
-
-    def _design(self) -> list[Position]:
-        """The start, a larger rate, a smaller batch along the ridge, or a larger one if there is none; with more slots the ones around."""
-        mirrored = -1 if self._middle == 0 else 1
-        found: list[Position] = []
-        for x, step in DESIGN[: max(FIRST, self._slots)]:
-            index = min(max(self._middle + mirrored * step, 0), len(self._batches) - 1)
-            position = (min(max(mirrored * x if step else x, self._ends[0]), self._ends[1]), self._size(index))
-            found += [position] if _is_new(position, found, GRID) else []
-        return found
 
     def _near(self, best: Position, c: float, grid: float) -> list[Position]:
         """What lies in reach of the best: its batch and the neighbours, rates of a grid that holds the start."""
