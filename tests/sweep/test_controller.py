@@ -242,6 +242,21 @@ def test_a_trial_some_of_whose_seeds_returned_no_number_has_no_mean_of_the_other
     assert [(trial.state, trial.value) for trial in study.trials.values()] == [("ok", None)] * 4
 
 
+def test_the_values_of_seeds_are_read_again_where_the_controller_was_killed_between_the_journal_and_study_json(
+    run: Begin, tmp_path: Path
+) -> None:
+    before, _ = run(value, [LIST])
+    stored = json.loads((tmp_path / "study.json").read_text())
+    for trial in stored["trials"]:
+        trial["state"], trial["value"] = "running", None
+        trial["runs"][0] |= {"state": "running", "value": None, "ended": None}
+    (tmp_path / "study.json").write_text(json.dumps(stored))
+    study, executor = run(value, [LIST])
+    assert not executor.tasks
+    for number, trial in study.trials.items():
+        assert [(one.state, one.value) for one in trial.runs] == [("ok", before.trials[number].value)]
+
+
 def test_a_whole_number_too_large_for_a_float_is_a_diverged_run(run: Begin) -> None:
     study, _ = run(lambda task: -(10**400), [LIST])
     assert {trial.state for trial in study.trials.values()} == {"diverged"}

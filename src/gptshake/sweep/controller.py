@@ -303,7 +303,9 @@ class Controller:
     def _recover(self) -> None:
         """Resume trials that are still open: count what ended without us, adopt or wait for what still runs, and queue the rest."""
         for trial in [*self.study.trials.values(), *self.study.confirm]:
-            if trial.state != "running":
+            if trial.state != "running":  # killed after the journal had its end, and before study.json had those of its runs
+                for run in (run for run in trial.runs if run.state in ("running", "waiting")):
+                    self._count_or_queue(trial, run, self.study.folder / run.path)
                 continue
             trial.overrides = trial.overrides or self.proposals.overrides(trial.params)
             trial.runs = trial.runs or self._runs(trial.number)
@@ -331,7 +333,7 @@ class Controller:
         remove_task(folder)  # a controller that was killed has left it, and it may hold secrets
         outcome = read_outcome(folder)
         if outcome is None or outcome.status in ("stopped", "killed"):
-            run.state = "pruned" if _ends_early(trial) else "waiting"
+            run.state = "pruned" if _ends_early(trial) or trial.state != "running" else "waiting"
             if run.state == "waiting":
                 self._pending.append((trial, run))
         elif run.state in ("waiting", "running", "stopped"):

@@ -93,6 +93,14 @@ def test_utf_8_is_not_read_as_wide_characters_which_without_a_mark_are(tmp_path:
         assert texts(write(tmp_path / "wide.txt", wide), encoding=encoding) == {"wide.txt": text}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_characters_without_a_mark_are_not_read_as_utf_8_full_of_zeros(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path / "wide.txt", ("plain words " * 50).encode(encoding))
+    with pytest.raises(DataError, match=r"wide\.txt is no utf-8 text: \d+ % of its first bytes are 0.*data\.encoding=utf-16-le"):
+        texts(path)
+    assert texts(path, encoding=encoding) == {"wide.txt": "plain words " * 50}
+
+
 @given(st.binary(max_size=40))
 def test_latin_1_reads_any_bytes_without_a_mark(data: bytes) -> None:
     if not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -124,7 +124,7 @@ def find(entries: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
         known = {name: file for name, file in below.items() if suffixes(file.name)[0] and file.is_file()}
         if not named and not known:
             raise DataError(_nothing(entry, path))
-        left_out.update(below[name].suffix.lower() or "without a suffix" for name in below if name not in known | named)
+        left_out.update(_why_left_out(below[name]) for name in below if name not in known | named)
         prefix = f"{path.name}/" if len(entries) > 1 and path.is_dir() else ""
         for name, file in sorted((known | named).items()):
             if (absolute := str(file.absolute())) not in taken:
@@ -147,6 +147,12 @@ def _matches(entry: str, path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     named = {match.relative_to(fixed).as_posix(): match for match in matches if match.is_file()}
     below = [file for match in matches if match.is_dir() for file in _walk(match)]
     return named, {file.relative_to(fixed).as_posix(): file for file in below}
+
+
+def _why_left_out(file: Path) -> str:
+    if suffixes(file.name)[0]:
+        return "link to nothing" if file.is_symlink() and not file.exists() else "no regular file"
+    return file.suffix.lower() or "without a suffix"
 
 
 def _nothing(entry: str, path: Path) -> str:

@@ -113,6 +113,11 @@ def decode_stream(stream: BufferedReader, encoding: str, where: str) -> Iterator
     length, encoding = byte_order_mark(data, encoding)
     if not length and encoding.startswith(("utf-16", "utf-32")) and _is_utf8(begin):
         raise DataError(f"{where} is UTF-8 text and has no byte order mark, so it is no {encoding}: leave data.encoding out.")
+    if not length and encoding == "utf-8" and len(begin) >= 100 and begin.count(0) > len(begin) // 4:
+        raise DataError(
+            f"{where} is no utf-8 text: {100 * begin.count(0) // len(begin)} % of its first bytes are 0, as in UTF-16 without a byte order mark. "
+            "Name its encoding, as in data.encoding=utf-16-le, or make a copy of it that is whole."
+        )
     decoder = codecs.getincrementaldecoder(_UNMARKED.get(encoding, encoding))()
     read, data, ended = len(data), data[length:], False
     while not ended:
