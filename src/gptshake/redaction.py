@@ -71,7 +71,9 @@ _IN_PROGRAMS = (re.compile(rf"(?i)({_NAME}\w{{0,40}}['\"]?\]?\s{{0,9}}[=:]\s*['\
 _SECRET_KEY = re.compile(rf"(?i)(?:{_NAME}|^(?:token|pwd?|pass|pat|jwt|auth|authorization|cookie))$")  # of a mapping
 _PASSWORD = re.compile(r"(?i)\b[a-z][a-z0-9+.-]{1,30}://[^\s/:@]{0,99}:([^\s/@]{1,999})@")  # of an address, by itself
 _HEX = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # a key of W&B; or a commit, if a word before it says so
-_COMMIT = re.compile(r"(?i)(?:commit|version|revision|rev|sha|hash|digest|index|tree|blob|ref|oid)\b[^\n]{0,60}$|(?:\.\.|@)$")
+_COMMIT = re.compile(
+    r"(?i)(?:commit|version|revision|rev|sha|hash|digest|index|tree|blob|ref|reference|oid)\b[^\n]{0,60}$|git fetch \S+ $|(?:\.\.|@)$"
+)
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY.*?(?:-----END|\Z)", re.DOTALL)
 _KEY_LINE = re.compile(r"[A-Za-z0-9/=][A-Za-z0-9+/=]{15,}")  # not the + that begins a line of a patch
 _ONE_LINE = re.compile(r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""")

@@ -11,6 +11,7 @@ from gptshake.errors import RecordError
 from gptshake.files import lock_file, sha256
 from gptshake.record import git as git_module
 from gptshake.record.git import restored
+from gptshake.redaction import redact
 
 Info = dict[str, Any]
 
@@ -102,6 +103,7 @@ def test_a_commit_of_another_repository_is_told_with_its_remote(record: tuple[Pa
     record[1]["git"] |= {"commit": "12" * 20, "remote": "https://example.org/gpts.git"}
     told = refusal(record)
     assert "12" * 20 in told and str(checkout) in told and "git fetch https://example.org/gpts.git" in told
+    assert redact(told) == told  # a commit is as long as a key of W&B
 
 
 def test_a_patch_that_does_not_apply_is_told_with_gits_reason(record: tuple[Path, Info], checkout: Path) -> None:

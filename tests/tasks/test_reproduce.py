@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from gptshake.errors import GptshakeError, RecordError, Stop
 from gptshake.record.git import RestoredCode
 from gptshake.record.metrics import read_rows
 from gptshake.signals import SIGNALS
-from gptshake.tasks.reproduce import repeat
+from gptshake.tasks.reproduce import _own, repeat
 
 STAND_IN = """
 import json, os, signal, sys, time
@@ -164,3 +165,14 @@ def test_who_is_stopped_stops_the_run_too(code: RestoredCode, tmp_path: Path) ->
     n_rows = len(read_rows(tmp_path / "run/metrics.csv"))
     assert n_rows < 10_000
     assert len(read_rows(tmp_path / "run/metrics.csv")) == n_rows
+
+
+def test_a_text_that_is_gone_is_told_with_the_option_that_says_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {path: [here.txt, '*.md', gone.txt]}\n")
+    (tmp_path / "here.txt").write_text("words")
+    paths = dict.fromkeys(("runs", "multirun", "cache"), str(tmp_path))
+    cfg = OmegaConf.create({"paths": paths, "task": {"data_path": None}})
+    with pytest.raises(RecordError, match=rf"The text of ab is not there: {tmp_path}/gone\.txt\. If it has moved: task\.data_path="):
+        _own(cfg, tmp_path, {"id": "ab"}, tmp_path / "new", tmp_path)
+    cfg.task.data_path = str(tmp_path / "here.txt")
+    assert _own(cfg, tmp_path, {"id": "ab"}, tmp_path / "new", tmp_path)["data.path"] == str(tmp_path / "here.txt")

@@ -6,6 +6,7 @@ gptshake agree on, so nothing else is asked of old code.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -168,7 +169,10 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
     if cfg.task.data_path is not None:
         own["data.path"] = str(expanded(cfg.task.data_path).absolute())
     elif isinstance(text := config.get("data.path"), str | list):  # relative in older records
-        own["data.path"] = [str(folder / expanded(one)) for one in text] if isinstance(text, list) else str(folder / expanded(text))
+        paths = [folder / expanded(one) for one in (text if isinstance(text, list) else [text])]
+        if missing := [path for path in paths if not path.exists() and not glob.has_magic(str(path))]:
+            raise RecordError(f"The text of {info['id']} is not there: {missing[0]}. If it has moved: task.data_path=<file or folder>.")
+        own["data.path"] = [str(path) for path in paths] if isinstance(text, list) else str(paths[0])
     return own
 
 
