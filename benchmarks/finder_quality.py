@@ -23,6 +23,9 @@ from typing import Any
 import numpy as np
 from sweep_quality import BEYOND, LANDSCAPES, LR, OFF, Landscape, as_study, curve, judged, search, truth_of
 
+from gptshake.estimate.lr_fit import middle_of_ties
+from gptshake.report import study_stats
+
 GOAL, SHARE = 0.02, 1 / 3
 SWEEP = 8  # whole runs of a sweep: six of the search and two of a second seed
 
@@ -60,7 +63,9 @@ def replay(land: Landscape) -> list[dict[str, float]]:
         low, high = max(start / BEYOND, least), min(start * BEYOND, most)
         points = search(curve(short["rates"], short["losses"]), float(f"{start:.3g}"), low, high)
         share = len(points) * short["steps"] / (SWEEP * land["steps"])
-        results.append({"runs": len(points), "share": share, **judged(as_study(points, low, high, None), truth, best)})
+        rows = as_study(points, low, high, None)
+        answer = middle_of_ties(study_stats.best_curve(rows, study_stats.scales(rows)[0]))
+        results.append({"runs": len(points), "share": share} | judged(rows, truth, best) | {"above": truth(answer) / truth(best) - 1})
     return results
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.estimate.lr_fit import Parabola, fit, near_optimal_interval, on_a_cliff, pooled, seed_freedom, seed_sd
+from gptshake.estimate.lr_fit import Parabola, fit, middle_of_ties, near_optimal_interval, on_a_cliff, pooled, seed_freedom, seed_sd
 from gptshake.estimate.significance import LEAST_SD
 
 PAIR = 1.959964 * math.sqrt(2)  # standard deviations by which two values differ at 5 %
@@ -183,3 +183,21 @@ def test_an_objective_of_any_size_has_the_same_interval(scale: float) -> None:
 def test_noise_is_pooled_over_repeated_points() -> None:
     assert seed_sd([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0]]) == pytest.approx(math.sqrt((2.0 + 6.0) / 3))
     assert seed_sd([[1.0], [2.0]]) is None and seed_freedom([[1.0, 3.0], [5.0, 5.0, 8.0], [7.0], []]) == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "answer"),
+    [
+        ((2.1, 2.0, 2.011, 2.2), 2e-3),  # 0.55 % is a difference
+        ((2.1, 2.0, 2.009, 2.2), 4e-3),  # 0.45 % is none: half-way from 2e-3 to 8e-3
+        ((2.009, 2.008, 2.0, 2.2), 4e-3),  # of two ties the better one, and only neighbours
+        ((2.1, 2.0, math.inf, 2.0), 2e-3),  # never across a value that diverged
+        ((2.0, 2.1, 2.2, 2.001), 5e-4),
+    ],
+)
+def test_the_middle_is_taken_of_two_neighbours_whose_difference_may_be_noise(losses: tuple[float, ...], answer: float) -> None:
+    assert middle_of_ties(list(zip((5e-4, 2e-3, 8e-3, 3.2e-2), losses, strict=True))) == pytest.approx(answer)
+
+
+def test_the_only_value_is_the_answer() -> None:
+    assert middle_of_ties([(2e-3, 2.0)]) == 2e-3

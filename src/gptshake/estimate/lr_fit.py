@@ -128,6 +128,19 @@ def near_optimal_interval(points: Points, *, log: bool, sd: float | None, freedo
     return NearOptimal(best, low, high, edge, spread, assumed)
 
 
+def middle_of_ties(points: Points) -> float:
+    """The best value, or half-way to its better neighbour if seeds alone may decide between them: a bowl lies below its chord.
+
+    Args:
+        points: (value, loss) of one seed each, lower is better; values are positive and halved in the logarithm. Seeds move a loss by 0.5 %.
+    """
+    place = sorted(points)
+    at = place.index(min(place, key=lambda point: point[1]))
+    value, lowest = place[at]
+    other, loss = min(place[max(at - 1, 0) : at] + place[at + 1 : at + 2], key=lambda point: point[1], default=(value, lowest))
+    return math.sqrt(value * other) if loss - lowest <= ASSUMED_SD * abs(lowest) else value
+
+
 def pooled(sd: float, freedom: float, level: float) -> tuple[float, float]:
     """A measured standard deviation between seeds together with the usual one, 0.5 % of the level, and their degrees of freedom."""
     if math.isinf(freedom):

@@ -64,7 +64,9 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
     interval = f" ({lr_interval(found)})" if found.get("low") is not None else ""
     reason = "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
     if found.get("confirm"):
-        reason = f"best of {len(found['confirm'])} runs of {counted(found['steps'], 'step')}, each with its whole schedule"
+        is_run = any(math.isclose(run["lr"], found["lr"], rel_tol=0.01) for run in found["confirm"])
+        which = "best" if is_run else "middle of the best two, which are within the usual noise of 0.5 %,"
+        reason = f"{which} of {len(found['confirm'])} runs of {counted(found['steps'], 'step')}, each with its whole schedule"
     name, rate, _ = _configured_lr(found)
     ratios = [f"{two_digits(found['lr'] / rate)} x {name if name != 'preset' else 'the preset'} ({short_rate(rate)})"]
     if last := found.get("last"):

@@ -21,6 +21,7 @@ from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import START_SECONDS
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.laws import CHARACTERS, law_sentence, recommended_lr
+from gptshake.estimate.lr_fit import middle_of_ties
 from gptshake.estimate.lr_range import has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
 from gptshake.keys import key_of
@@ -183,15 +184,14 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
     rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
     if SIGNALS.received is not None or code > 128:
         raise Stop(SIGNALS.received or code - 128)
-    winner = study_stats.best(rows) if any(trial["state"] == "ok" for trial in rows.get("trials", ())) else None
-    if winner is None:
+    if not any(trial["state"] == "ok" for trial in rows.get("trials", ())):
         raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
     scale = study_stats.scales(rows)[0]
     interval = study_stats.near_optimal(rows, scale)
     ends = study_stats.interval_ends(rows, scale, interval) if interval else (None, None)
     runs = [{"lr": float(trial["params"][scale.key]), "value": trial["value"], "state": trial["state"]} for trial in rows["trials"]]
     return {
-        "lr": float(winner.trial["params"][scale.key]),
+        "lr": float(f"{middle_of_ties(study_stats.best_curve(rows, scale)):.3g}"),
         "low": ends[0],
         "high": ends[1],
         "edge": interval.edge if interval else None,
