@@ -73,7 +73,14 @@ def test_a_full_disk_is_one_sentence_with_the_file_and_what_is_free(error: Excep
         assert caught.value.exit_code == 1
 
 
-@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "", "/far/away"), OSError(errno.EROFS, "", "/far/away")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "", "/far/away"),
+        OSError(errno.EROFS, "", "/far/away"),
+        *(OSError(n, "", "/far/away") for n in (errno.EFBIG, errno.EIO)),
+    ],
+)
 def test_a_place_that_cannot_be_written_to_is_named_with_the_ways_out(error: Exception, tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         raise error

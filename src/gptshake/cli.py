@@ -36,6 +36,7 @@ from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free, key_of
 from gptshake.notify import notified
 from gptshake.record.git import Code, read_code
+from gptshake.record.lock import HEARTBEAT
 from gptshake.record.names import new_id, run_name
 from gptshake.record.provenance import collect
 from gptshake.record.run import discard
@@ -168,7 +169,8 @@ def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False
 def _refuse_used_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"paths.run_dir={folder} is a file: name a new folder.")
-    if folder.is_dir() and not (folder / "run.json").exists() and (found := sorted(entry.name for entry in folder.iterdir())):
+    begun = (folder / "run.json").exists() or (folder / HEARTBEAT).exists()  # the latter alone where it was killed at once
+    if folder.is_dir() and not begun and (found := sorted(entry.name for entry in folder.iterdir())):
         raise ConfigError(
             f"paths.run_dir={folder} is neither empty nor a run: it holds {found[0]}{' and more' if len(found) > 1 else ''}. "
             "Name a new folder; a run replaces files of its own names."

@@ -126,7 +126,9 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
             return DiskFull(f"The disk is full{details}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
         if number in (errno.EROFS, errno.EACCES, errno.EPERM):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
-        if number in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST):  # the last of a link to what is gone
+        if number in (errno.EIO, errno.ESTALE):
+            return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Check the disk, or {_ELSEWHERE}.")
+        if number in (errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST):  # a link to what is gone
             return StorageError(f"{place or 'A file'} cannot be written: {os.strerror(number)}. C{_ELSEWHERE[1:]}.")
         if number == errno.ENOENT and place and place.parent.is_dir() and not os.statvfs(place.parent).f_blocks:  # as in /proc
             return StorageError(f"{place} cannot be written: the file system there stores no files. C{_ELSEWHERE[1:]}.")

@@ -17,7 +17,7 @@ from gptshake.files import is_locked, lock_file, read_text, refuse_links, write_
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # only asked where a lock of another host may be invisible
-_LOCK, _HEARTBEAT, _STOP = "run.lock", "lease.json", "stop"
+_LOCK, HEARTBEAT, _STOP = "run.lock", "lease.json", "stop"
 _LARGEST = 1 << 16  # bytes of a heartbeat
 _SEEN: dict[Path, tuple[float, float]] = {}  # time of another host's last heartbeat, and when it came by the clock of this one
 
@@ -47,7 +47,7 @@ class RunLock:
         """Show that the run is alive, after so many steps and with this validation loss; call it as often as you like, it seldom writes."""
         if time.monotonic() - self._written >= HEARTBEAT_SECONDS:
             now = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "step": step, "value": value}
-            write_atomic(self._path / _HEARTBEAT, json.dumps(now))
+            write_atomic(self._path / HEARTBEAT, json.dumps(now))
             self._written = time.monotonic()
 
     def stop_requested(self) -> str | None:
@@ -88,7 +88,7 @@ def is_asked_to_stop(path: Path) -> bool:
 def read_heartbeat(path: Path) -> dict[str, Any] | None:
     """The last heartbeat: pid, host, time, step, value; None if there is none that can be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        last = json.loads(read_text(path / _HEARTBEAT, _LARGEST))
+        last = json.loads(read_text(path / HEARTBEAT, _LARGEST))
         if isinstance(last, dict) and {"pid", "host"} <= last.keys() and isinstance(last.get("time"), int | float):
             return last
     return None

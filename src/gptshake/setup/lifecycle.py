@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,18 @@ RESOLVED += [f"trainer.{key}" for key in ("accelerator", "devices", "precision",
 def trackers_of(cfg: DictConfig) -> list[Tracker]:
     logger: Any = cfg.logger or {}
     return [as_tracker(make(node)) for node in ([logger] if "_target_" in logger else logger.values())]
+
+
+@contextmanager
+def nothing_half_begun(path: Path) -> Iterator[None]:
+    """Remove the new directory of a run that came to no record, as on a full disk."""
+    begins = not path.exists()
+    try:
+        yield
+    except BaseException:
+        if begins and not (path / "run.json").exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def open_run(context: Context) -> Run:

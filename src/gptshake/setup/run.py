@@ -26,7 +26,7 @@ from gptshake.record.run import NullRun, Run
 from gptshake.setup import instantiate
 from gptshake.setup.costs import check_run_capacity, model_costs, shards
 from gptshake.setup.initial import initial_weights, read_initial_weights
-from gptshake.setup.lifecycle import open_run, outcome, report_data, report_end, report_plan, trackers_of
+from gptshake.setup.lifecycle import nothing_half_begun, open_run, outcome, report_data, report_end, report_plan, trackers_of
 from gptshake.setup.resolve import copy_to_node, store_folder
 from gptshake.setup.schedule import recorded_schedule
 from gptshake.signals import SIGNALS
@@ -87,6 +87,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
     read_initial_weights(context)
     device, trainer = context.device, cfg.trainer
     with ExitStack() as ends:
+        ends.enter_context(nothing_half_begun(spec.path))
         lock = RunLock(spec.path)
         ends.callback(lock.release)
         for tracker in context.trackers:

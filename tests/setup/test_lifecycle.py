@@ -1,0 +1,37 @@
+"""A run has a record or leaves no directory."""
+
+from pathlib import Path
+
+import pytest
+
+from gptshake.cli import _refuse_used_folder
+from gptshake.errors import ConfigError
+from gptshake.record.lock import RunLock
+from gptshake.setup.lifecycle import nothing_half_begun
+
+
+@pytest.mark.parametrize("has_record", [False, True])
+def test_a_disk_that_is_full_when_a_run_begins_leaves_no_directory_without_a_record(has_record: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(OSError, match="full"), nothing_half_begun(folder):
+        RunLock(folder).release()
+        (folder / "config.yaml").write_text("seed: 1")
+        if has_record:
+            (folder / "run.json").write_text("{}")
+        raise OSError("full")
+    assert folder.exists() is has_record
+
+
+def test_a_directory_that_was_there_before_keeps_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(OSError, match="full"), nothing_half_begun(tmp_path):
+        raise OSError("full")
+    assert (tmp_path / "mine").exists()
+
+
+def test_the_command_of_a_run_that_was_killed_before_it_had_a_record_may_be_typed_again(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: 1")
+    with pytest.raises(ConfigError, match=r"neither empty nor a run: it holds config\.yaml"):
+        _refuse_used_folder(tmp_path)
+    RunLock(tmp_path).release()
+    _refuse_used_folder(tmp_path)
