@@ -473,6 +473,16 @@ def test_resume_auto_looks_into_the_run_directory_that_was_typed(commands: Any, 
     assert json.loads((tmp_path / "elsewhere/mine/run.json").read_text())["status"] == "ok"
 
 
+def test_resume_auto_begins_anew_where_only_half_a_checkpoint_was_copied(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
+    assert commands(tmp_path, *small, before=moment(IN_STEP, 6, 1)).code == -signal.SIGKILL
+    lost = the_run(tmp_path).path
+    for file in lost.glob("checkpoints/step-*/state.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    again = commands(tmp_path, *small, "resume=auto")
+    assert again.code == 0 and "no unfinished run of this command, so one begins" in again.out, again.err
+    assert f"{lost.name} has no checkpoint that can be continued from. The checkpoint step-" in again.out
+
+
 def test_resume_auto_refuses_a_run_at_work(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
     long = (*small, "trainer.max_steps=1000000", "trainer.val_check_interval=1000000", "resume=auto")
     alive = commands.start(tmp_path, *long)

@@ -22,7 +22,7 @@ from yaml import YAMLError
 from gptshake.config.arguments import override_value, quote, swept_values
 from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.values import sets_output_path, unsafe_reason
-from gptshake.errors import ConfigError, RecordError, first_line
+from gptshake.errors import CheckpointError, ConfigError, RecordError, first_line
 from gptshake.export.hub import HF, read_shape
 from gptshake.files import expanded, yaml_text
 from gptshake.keys import RESULT, RESUME, is_free, key_of, not_free
@@ -63,7 +63,7 @@ def unfinished(overrides: list[str]) -> Path | None:
     """The run that the same command began and that has not ended well, for ``resume=auto``; None if there is none.
 
     The same command: its overrides, without those that cannot change a result. Looked for in ``paths.run_dir`` if that was typed, else
-    below ``paths.runs``; one that ended before its first checkpoint has nothing to resume.
+    below ``paths.runs``; one that has no whole checkpoint, as it ended early or is the first half of a copy, has nothing to resume.
 
     Raises:
         RecordError: there are several, or the one is at work.
@@ -71,8 +71,8 @@ def unfinished(overrides: list[str]) -> Path | None:
     place, found = typed_value(overrides, "paths.run_dir"), []
     for path in [expanded(place)] if place else run_dirs([expanded(typed_value(overrides, "paths.runs") or "runs")]):
         entry = read_entry(path)
-        begun = entry.status == "running" or (entry.status not in (BROKEN, "ok") and any(path.glob("checkpoints/step-*")))
-        if begun and _asked_for(entry.info.get("overrides") or ()) == _asked_for(overrides):
+        same = entry.status not in (BROKEN, "ok") and _asked_for(entry.info.get("overrides") or ()) == _asked_for(overrides)
+        if same and (entry.status == "running" or _can_continue(path)):
             found.append(entry)
     if len(found) > 1:
         raise RecordError(
@@ -81,6 +81,16 @@ def unfinished(overrides: list[str]) -> Path | None:
     if found and found[0].status == "running":
         raise RecordError(f"The run that this command began is at work: {found[0].path.name}. Wait for its end, or stop it.")
     return found[0].path if found else None
+
+
+def _can_continue(run_dir: Path) -> bool:
+    from gptshake.training.checkpoint import newest  # imports torch
+
+    try:
+        return bool(newest(run_dir))
+    except CheckpointError as error:
+        print(error)
+        return False
 
 
 def _asked_for(overrides: Iterable[str]) -> dict[str, str]:

@@ -233,13 +233,17 @@ class Jobs(ABC):
 
     def wait(self, seconds: float) -> list[Job]:
         if not (ended := self._ended()):
-            time.sleep(min(seconds, TICK_S))
+            self.pause(min(seconds, TICK_S))
             ended = self._ended()
         for job in ended:
             self._running.remove(job)
             write_outcome(job.folder, replace(job.outcome or Outcome("failed"), ticket=job.ticket))
             remove_task(job.folder)
         return ended
+
+    def pause(self, seconds: float) -> None:
+        """Wait for so long, or until the engine says that a job has ended."""
+        time.sleep(seconds)
 
     def close(self) -> None:
         """Ask jobs to checkpoint and end, and cancel those that do not."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,22 @@ class RayJobs(Jobs):
         return {identity: self._state(*self._tasks[identity]) for identity in ids}
 
     def ask(self, ids: Sequence[str]) -> None:
-        for identity in ids:
-            self._ray.cancel(self._tasks[identity][0])
+        tasks = [self._tasks[identity][0] for identity in ids]
+        _, working = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        for task in working:  # Ray aborts this process if one is cancelled that has just ended
+            self._ray.cancel(task)
 
     def cancel(self, ids: Sequence[str]) -> None:
         for identity in ids:
             remove_task(self._tasks[identity][1])  # so it is not asked to stop, but killed
         self.ask(ids)
+
+    def pause(self, seconds: float) -> None:
+        tasks = [self._tasks[job.id][0] for job in self._running if job.id and not job.state.gone]
+        if not tasks:
+            super().pause(seconds)
+        elif self._ray.wait(tasks, timeout=seconds)[0]:
+            self._talked = -inf  # so it is asked for the end, and not waited for again
 
     def close(self) -> None:
         super().close()
