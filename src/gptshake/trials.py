@@ -33,6 +33,7 @@ from gptshake.files import expanded
 from gptshake.keys import key_of
 from gptshake.record.git import Code
 from gptshake.record.names import new_id, run_name
+from gptshake.record.run import steps_saved
 from gptshake.setup import costs, make_plan, open_store, resolve, schedule
 from gptshake.setup.instantiate import device_of
 from gptshake.sweep.protocols import Host, Prepared
@@ -161,7 +162,7 @@ class Trials(Host):
         """Run one trial, or resume it."""
         hydra_cfg = HydraConfig.get()
         path = Path(hydra_cfg.runtime.output_dir)
-        resumes = (path / "run.json").exists() and any((path / "checkpoints").glob("step-*"))
+        resumes = (path / "run.json").exists() and bool(steps_saved(path))
         with open_dict(cfg):
             cfg.paths.run_dir = str(path)
         if resumes:

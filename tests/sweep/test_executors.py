@@ -174,7 +174,7 @@ def test_a_run_that_is_lost_again_and_again_without_a_checkpoint_fails(slurm: Cl
         until(lambda: executor.wait(0.0) or run.started < time.monotonic())
         until(lambda: file.exists() and not file.read_text())
         if step:
-            (tmp_path / f"run/checkpoints/step-{step}").mkdir(parents=True)
+            (tmp_path / f"run/checkpoints/step-{step:08d}").mkdir(parents=True)
         slurm.signal(run.id, "--signal=USR1", "--batch")
         before = run.id
         until(lambda before=before: executor.wait(0.1) or run.id != before)

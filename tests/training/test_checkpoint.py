@@ -11,6 +11,7 @@ import torch
 
 from gptshake.errors import CheckpointError, ConfigError
 from gptshake.files import sha256
+from gptshake.record.run import steps_saved
 from gptshake.training.checkpoint import (
     best_checkpoint,
     best_until,
@@ -20,7 +21,6 @@ from gptshake.training.checkpoint import (
     keep_only,
     newest,
     our_state,
-    steps_saved,
     verify,
 )
 from gptshake.training.trainer import FolderCheckpointIO

@@ -24,8 +24,9 @@ from torch.distributed.tensor import DTensor
 from gptshake import distributed
 from gptshake.distributed import Ranks
 from gptshake.errors import CheckpointError, StorageError
+from gptshake.record.run import steps_saved
 from gptshake.training import checkpoint
-from gptshake.training.checkpoint import Shards, first_row, folder_of, load, load_weights, newest, steps_saved, verify
+from gptshake.training.checkpoint import Shards, first_row, folder_of, load, load_weights, newest, verify
 from gptshake.training.evaluation import evaluate
 
 HOW: dict[str, Any] = {"batch": 8, "micro": 2, "steps": 4, "interval": 2}

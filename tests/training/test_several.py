@@ -13,10 +13,9 @@ import torch
 from gptshake.distributed import Ranks
 from gptshake.errors import Pruned, Stop
 from gptshake.record.lock import NullLock
-from gptshake.record.run import NullRun
+from gptshake.record.run import NullRun, steps_saved
 from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.noise_scale import NoiseScale
-from gptshake.training.checkpoint import steps_saved
 from gptshake.training.evaluation import evaluate
 
 

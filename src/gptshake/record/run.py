@@ -259,6 +259,12 @@ def run_dirs(roots: Sequence[Path]) -> Iterator[Path]:
             yield from (file.parent for file in root.glob(pattern))
 
 
+def steps_saved(run_dir: Path) -> list[int]:
+    """Steps that have a checkpoint, oldest first; a copy that somebody keeps there is none."""
+    names = (folder.name for folder in (run_dir / "checkpoints").glob("step-*"))
+    return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{8,}", name, re.ASCII))
+
+
 def steady_clock() -> Callable[[], float]:
     """Seconds since 1970 as the system has them now, and from here by a clock that nobody sets: its differences are true."""
     ahead = time.time() - time.monotonic()

@@ -24,6 +24,7 @@ from gptshake.files import free_disk
 from gptshake.model.config import Costs
 from gptshake.outcome import Outcome
 from gptshake.processes import ChildRunner, Spec
+from gptshake.record.run import steps_saved
 from gptshake.setup.instantiate import built, device_of, set_torch, training_step
 from gptshake.signals import SIGNALS
 
@@ -122,5 +123,5 @@ def check_run_capacity(cfg: DictConfig, store: TokenStore, budget: Budget, folde
     """Refuse a run that cannot fit into memory, or whose checkpoints cannot fit onto the disk of ``folder``."""
     model = model_costs(cfg, store.tokenizer.vocab_size)
     expected = memory(cfg, model, budget.micro_batch_size).sharded(shards(cfg))
-    missing = max(1, CHECKPOINTS - len(list(folder.glob("checkpoints/step-*"))))
+    missing = max(1, CHECKPOINTS - len(steps_saved(folder)))
     check_capacity(expected.total or expected.least, available_memory(cfg), missing * checkpoint_bytes(model), free_disk(folder))

@@ -26,7 +26,7 @@ from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, r
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
-from gptshake.record.run import Run
+from gptshake.record.run import Run, steps_saved
 from gptshake.record.trackers.protocol import Tracker, as_tracker
 from gptshake.redaction import redact_code, redacted
 from gptshake.setup.costs import available_memory, memory, model_costs, overhead, shards
@@ -146,7 +146,7 @@ def _resume(context: Context) -> Run:
             f"{run.path / 'run.json'} lacks the data or the budget that {run.name} began with ({error}), so it cannot be resumed. "
             f"Start a new run from its weights: init_from={run.id}."
         ) from error
-    if run.info.get("status") == "ok" and not any((run.path / "checkpoints").glob("step-*")):
+    if run.info.get("status") == "ok" and not steps_saved(run.path):
         raise RecordError(
             f"{run.name} has ended and its checkpoints were removed, so it cannot be resumed: starting over would replace its record. "
             f"To run it again: task=reproduce task.run={run.id}"
@@ -180,8 +180,6 @@ def _extend(cfg: DictConfig, run: Run, budget: Budget, planned: int) -> None:
                 "Leave the limits as they were; go back to the last checkpoint before the decay, if one is kept: trainer.extend=redecay; "
                 f"or start a new run from its weights: init_from={run.id}."
             )
-        from gptshake.training.checkpoint import steps_saved
-
         last = 0  # step with the same rate in both
         while same_rate(last + 1):
             last += 1

@@ -20,7 +20,7 @@ from gptshake.estimate.noise_scale import LEAST, Measurement, noise_scale_text, 
 from gptshake.files import expanded, refuse_links
 from gptshake.record.metrics import NOISE_SCALE, NoiseScaleWriter, read_measurements
 from gptshake.record.names import title_of
-from gptshake.record.run import find_run, read_run, run_roots
+from gptshake.record.run import find_run, read_run, run_roots, steps_saved
 from gptshake.setup.instantiate import data_module, device_of, network, set_torch, training_step
 from gptshake.setup.resolve import resolve, token_store
 from gptshake.setup.run import train
@@ -62,7 +62,7 @@ def run(context: Context) -> None:
 
 def _measure_checkpoints(cfg: DictConfig, run_dir: Path, passes: int) -> list[list[Measurement]]:
     """Measurements of so many passes at every checkpoint of a run that is whole, oldest first; ``cfg`` is the run's own config."""
-    from gptshake.training.checkpoint import folder_of, load_weights, our_state, steps_saved, verify
+    from gptshake.training.checkpoint import folder_of, load_weights, our_state, verify
 
     steps = steps_saved(run_dir)
     if not steps:

@@ -7,7 +7,6 @@ checkpoint come values only: nothing in it is imported or instantiated.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from gptshake.distributed import ALONE, Ranks
 from gptshake.errors import CheckpointError, ConfigError, StorageError, first_line
 from gptshake.files import fsync, read_text, refuse_irregular, sha256, storing, write_folder_atomic
 from gptshake.record.metrics import validations
-from gptshake.record.run import Run
+from gptshake.record.run import Run, steps_saved
 
 LARGEST = 256 << 20  # bytes of a JSON file; a loader's state has a few kB
 OURS = "gptshake"  # key of our own part of Lightning's checkpoint
@@ -218,12 +217,6 @@ def _shard(tensors: Mapping[str, Tensor], ranks: Ranks) -> tuple[dict[str, Tenso
 
 def folder_of(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step-{step:08d}"
-
-
-def steps_saved(run_dir: Path) -> list[int]:
-    """Steps that have a checkpoint, oldest first; a copy that somebody keeps there is none."""
-    names = (folder.name for folder in (run_dir / "checkpoints").glob("step-*"))
-    return sorted(int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-\d{8,}", name, re.ASCII))
 
 
 def newest(run_dir: Path, most: int | None = None) -> tuple[Path, list[str]]:

@@ -23,6 +23,7 @@ from gptshake.estimate.formatting import counted
 from gptshake.outcome import Outcome, is_running, read_end, read_job, remove_outcome, remove_task, write_job, write_outcome, write_task
 from gptshake.processes import GRACE_S, THREADS, TICK_S, import_path
 from gptshake.record.lock import is_alive
+from gptshake.record.run import steps_saved
 from gptshake.signals import SIGNALS
 
 POLL_S = 5.0  # between questions to the engine
@@ -69,7 +70,7 @@ class Job:
         self.killed: Outcome | None = None  # what its end will be
         self.asked = -inf  # when the engine passed it on
         self.gone = inf  # since when the engine says so
-        self.losses, self.kept = 0, self.checkpoints()
+        self.losses, self.kept = 0, steps_saved(folder)
 
     @property
     def place(self) -> str:
@@ -82,9 +83,6 @@ class Job:
     def kill(self, reason: str) -> None:
         """End it now, as failed for this reason."""
         self.killed = Outcome("timeout", reason=reason)
-
-    def checkpoints(self) -> set[str]:
-        return {path.name for path in (self.folder / "checkpoints").glob("step-*")}
 
     def end(self) -> Outcome | None:
         """Its outcome by what the run left and what the engine said last; None if it is not over, or is to be submitted again.
@@ -117,7 +115,7 @@ class Job:
 
     def _lose(self, why: str) -> Outcome | None:
         """Have it submitted again, if that was not in vain too often."""
-        self.losses = self.losses + 1 if self.checkpoints() == self.kept else 1
+        self.losses = self.losses + 1 if steps_saved(self.folder) == self.kept else 1
         if self.losses > MOST_LOSSES:
             return Outcome("failed", reason=f"lost {self.losses} times without a new checkpoint, the last time as {why}")
         print(f"{self.folder.name}: {why}; it is submitted again.", file=sys.stderr, flush=True)
@@ -278,7 +276,7 @@ class Jobs(ABC):
             ConfigError: the engine refuses the first job.
             Unanswered: it does not answer, or refuses a later one: it is full, or its options were right when the study began.
         """
-        job.ticket, job.kept = uuid4().hex, job.checkpoints()
+        job.ticket, job.kept = uuid4().hex, steps_saved(job.folder)
         remove_outcome(job.folder)
         write_job(job.folder, job.ticket, engine=self.name)
         try:
