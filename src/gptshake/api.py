@@ -45,7 +45,11 @@ _GENERATION = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it lies on the disk, at work or ended; properties are read when they are first asked for."""
+    """One run as it lies on the disk, at work or ended; its directory is ``path``.
+
+    What run.json holds (``id``, ``name``, ``status``, ``summary``, ``info``) and ``config`` are read when they are first asked for, and
+    again by another ``load_run``; ``metrics`` are read each time.
+    """
 
     path: Path
 
@@ -55,37 +59,45 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Eight characters."""
+        """Eight characters, by which every task and ``load_run`` know the run."""
         return self._entry.id
 
     @property
     def name(self) -> str:
+        """The name of its directory: when it began, what was chosen, and the id."""
         return self._entry.name
 
     @property
     def status(self) -> str:
-        """``running``, ``ok``, ``interrupted``, ``failed``, ``diverged``, ``pruned``, ``killed`` or ``broken``."""
+        """``running``, ``ok``, ``interrupted``, ``failed``, ``diverged``, ``pruned``, ``killed`` (its process ended without a word), or
+        ``broken`` (run.json cannot be read)."""
         return self._entry.status
 
     @property
     def summary(self) -> dict[str, float]:
-        """Final figures: ``val/loss`` in nats per token, ``val/bpb`` in bits per byte, ``train/tokens``, ``time`` in seconds; of a run at
-        work those so far."""
+        """Final figures, a dict of floats: ``val/loss`` in nats per token, ``val/bpb`` in bits per byte, ``train/tokens``, ``time`` in
+        seconds; of a run at work those so far."""
         return self._entry.figures
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """run.json: overrides, commit, machine, data, sessions."""
+        """run.json as a mapping: ``overrides``, ``git``, machine, ``data``, ``sessions``; empty if it cannot be read."""
         return self._entry.info
 
     @cached_property
     def config(self) -> DictConfig:
-        """The whole config, as resolved."""
-        return OmegaConf.create(OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml")))  # type: ignore[return-value]
+        """The whole config, as resolved: ``run.config.optimizer.lr``.
+
+        Raises:
+            RecordError: config.yaml is missing or damaged.
+        """
+        from gptshake.config.overrides import stored_groups
+
+        return OmegaConf.create(stored_groups(self.path))
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """A row for each step, its columns as in metrics.csv, NaN where a row has no value; read anew each time.
+        """A DataFrame with a row for each step, its columns as in metrics.csv, NaN where a row has no value; empty before the first step.
 
         ``step``, ``train/tokens``, ``train/loss`` and ``val/loss`` (nats per token), ``val/bpb`` (bits per byte), ``train/lr``,
         ``train/grad_norm``, ``perf/tokens_per_s``, ``time`` (seconds since 1970), and what callbacks log.
@@ -97,18 +109,22 @@ class Run:
         return table.astype({name: int for name in _WHOLE if name in table}).dropna(axis="columns", how="all")
 
     def model(self, device: str = "cpu") -> GPT:
-        """The network with its best weights, in evaluation mode: token ids (B, T) to logits (B, T, vocab_size).
+        """The network with its best weights, in evaluation mode: token ids (B, T), int64, to logits (B, T, vocab_size), T at most the context.
+
+            ids = torch.from_numpy(run.tokenizer().encode("The ").astype("int64"))[None]
+            logits = run.model()(ids)
 
         Args:
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         Raises:
             ConfigError: there is no such device.
-            GptshakeError: the run has no checkpoint, or a network of the user's own that is not here.
+            CheckpointError: the run has no checkpoint yet, or only damaged ones.
+            GptshakeError: the run has a network of the user's own that is not here.
         """
         return self._trained[0].to(pick_device(device)).eval()
 
     def tokenizer(self) -> Tokenizer:
-        """``encode`` and ``decode`` of the run, and ``vocab_size``."""
+        """The tokenizer of the run: ``encode(text)`` gives a NumPy array of ids, ``decode(ids)`` the text; ``vocab_size``, ``eot_id``."""
         from gptshake.setup.instantiate import tokenizer_of
 
         return tokenizer_of(self.path, self._recomposed)
@@ -117,13 +133,15 @@ class Run:
         """The prompt and its continuation, drawn on the device that ``model`` chose last.
 
         Args:
-            prompt: text to continue; empty: a new text begins.
-            n_tokens: most tokens that are generated.
+            prompt: text to continue, of any length; empty: a new text begins.
+            n_tokens: most tokens that are generated; beyond the context the text goes on with the last half of it.
             stop: text, or texts, at which the continuation ends; they are left out.
             echo: whether the prompt comes first.
-            options: ``temperature`` (1.0; 0 takes the likeliest token), ``top_k``, ``top_p``, ``repetition_penalty`` (1.0), ``seed`` (0).
+            options: ``temperature`` (1.0; 0 takes the likeliest token), ``top_k`` (None: all tokens), ``top_p`` (None; else above 0 and at
+                most 1), ``repetition_penalty`` (1.0: none), ``seed`` (0; the same seed gives the same text).
         Raises:
             ConfigError: an unknown option, or one out of its range.
+            CheckpointError: the run has no checkpoint yet.
         """
         from gptshake.training.sampling import continuation
 
@@ -131,7 +149,7 @@ class Run:
             raise ConfigError(f"generate() has no option {unknown[0]}: it has n_tokens, stop, echo, {', '.join(_GENERATION)}.")
 
         model, tokenizer = self._trained
-        texts = [stop] if isinstance(stop, str) else stop
+        texts = [stop] if isinstance(stop, str) else stop or ()
         return "".join(continuation(model, tokenizer, prompt or "", n_tokens=n_tokens, stop=texts, echo=echo, **options))
 
     def export(self, to: str = "hf", folder: str | Path | None = None) -> Path:
@@ -208,7 +226,12 @@ class Study:
         return None
 
     def run(self, number: int | None = None) -> Run:
-        """The first run of a trial, by default of the best one."""
+        """The first run of a trial, by default of the best one.
+
+        Raises:
+            ConfigError: there is no such trial, or it has not begun.
+            GptshakeError: no trial has finished, and no number was given.
+        """
         wanted = self.best["number"] if number is None else number
         paths = [run["path"] for trial in self.info["trials"] if trial["number"] == wanted for run in trial["runs"]]
         if not paths:
@@ -216,29 +239,32 @@ class Study:
         return Run(self.path / paths[0])
 
 
-def load_run(name: str | Path, *, folders: Sequence[str | Path] = FOLDERS) -> Run:
-    """A run by its id, name, path or ``latest``.
+def load_run(name: str | Path, *, folders: str | Path | Sequence[str | Path] = FOLDERS) -> Run:
+    """A run by its id, name, path or ``latest`` (the one begun last), at work or ended.
 
+    Args:
+        name: of the run; its path is enough without ``folders``.
+        folders: of runs and of studies, one or several.
     Raises:
         RecordError: there is no such run; names the nearest.
     """
-    path = find_run(name, [expanded(folder) for folder in folders])
+    path = find_run(name, _roots(folders))
     refuse_links(path)
     return Run(path)
 
 
-def runs(filter: str = "", *, folders: Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
+def runs(filter: str = "", *, folders: str | Path | Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
     """All runs, the newest first, a row for each: what the record says, options, figures, and the config by dotted keys.
 
     Args:
         filter: as of ``task=runs``: words, and comparisons such as ``"wiki status=ok optimizer.lr>1e-3"``.
-        folders: of runs and of studies.
+        folders: of runs and of studies, one or several.
     Raises:
         ConfigError: a comparison with a key that no run has.
     """
     from gptshake.report.runs_table import select
 
-    return runs_frame(select(read_index([expanded(folder) for folder in folders]), filter)).infer_objects()
+    return runs_frame(select(read_index(_roots(folders)), filter)).infer_objects()
 
 
 def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
@@ -252,12 +278,12 @@ def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
     return Study(path)
 
 
-def compare(names: Sequence[str | Path | Run], *, folders: Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
+def compare(names: Sequence[str | Path | Run], *, folders: str | Path | Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
     """What differs between runs, a column for each: config keys that can change a result, then figures.
 
     Args:
         names: ids, names, paths or ``Run`` objects: ``compare([run, "latest"])``.
-        folders: of runs and of studies.
+        folders: of runs and of studies, one or several.
     Raises:
         RecordError: there is no such run; names the nearest.
     """
@@ -293,7 +319,8 @@ def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config that these overrides give, checked as the command line checks it: ``compose(["model=tiny", "data=wiki_char"])``.
 
-    Its values may be changed before it is given to ``train``; what was typed is under ``hydra.overrides.task``.
+    Its values may be changed before it is given to ``train``; a key or a type that does not fit raises OmegaConf's error there and then. What
+    was typed is under ``hydra.overrides.task``.
 
     Raises:
         ConfigError: an unknown option or key, or a value that does not fit; names the nearest.
@@ -337,6 +364,10 @@ def train(config: DictConfig | Sequence[str], *, quiet: bool = False) -> Run:
     if outcome.status != "ok":
         raise raised(outcome)
     return Run(Path(outcome.value))
+
+
+def _roots(folders: str | Path | Sequence[str | Path]) -> list[Path]:
+    return [expanded(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
 
 
 def _listed(overrides: Sequence[str]) -> list[str]:

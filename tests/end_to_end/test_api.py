@@ -49,6 +49,10 @@ def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exce
     with pytest.raises(ConfigError, match="a list of runs"):
         gptshake.compare("latest")
     assert gptshake.runs().empty
+    with pytest.raises(RecordError, match="no run 'latest' in elsewhere;"):
+        gptshake.load_run("latest", folders="elsewhere")
+    with pytest.raises(RecordError, match=r"config\.yaml is missing"):
+        gptshake.Run(here).config  # noqa: B018
 
 
 @pytest.mark.slow
@@ -75,6 +79,8 @@ def test_a_run_from_python_equals_the_one_that_its_record_would_repeat(
     assert not run.model().training
     with pytest.raises(ConfigError, match="no option temp: it has n_tokens, stop, echo, temperature"):
         run.generate("the ", temp=1)
+    with pytest.raises(ConfigError, match="stop is a text, or a list of texts, none of them empty"):
+        run.generate("the ", stop=["x", ""])
     with pytest.raises(ConfigError, match="accelerator=gpu0 is unknown"):
         run.model("gpu0")
     with pytest.raises(ConfigError, match=r"task\.to=onyx .* did you mean onnx"):

@@ -147,6 +147,7 @@ def test_it_is_always_a_distribution(logits: list[float], temperature: float, to
         *(({"temperature": value}, "temperature") for value in (-1.0, float("nan"), None, "hot", True)),
         *(({"top_k": value}, "top_k") for value in (0, -3, 1.5, "few", True)),
         *(({"top_p": value}, "top_p") for value in (0.0, 1.5, float("nan"), "most", True)),
+        *(({"seed": value}, "seed") for value in (2**64, -(2**63) - 1, 1.5, "a", True)),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], word: str) -> None:

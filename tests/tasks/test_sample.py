@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from gptshake.errors import DataError
+from gptshake.errors import ConfigError, DataError
 from gptshake.model.gpt import GPT
 from gptshake.setup import instantiate
 from gptshake.tasks import sample
@@ -100,6 +100,19 @@ def test_json_lines_hold_each_continuation_and_its_seed_from_which_it_can_be_dra
     shown = written(monkeypatch, Stream(terminal=False), "水", num_samples=2, n_tokens=20)[-1]
     assert [line["seed"] for line in lines] == [3, 4] and {line["prompt"] for line in lines} == {"水"}
     assert "\n---\n".join(line["text"] for line in lines) + "\n" == shown
+
+
+def test_what_was_written_as_json_lines_can_be_prompts_again_whatever_line_ends_a_text_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prompts, files = ["a\u2028b", "\x85", "\x0b\r\n"], [str(tmp_path / "new" / name) for name in ("first.jsonl", "second.jsonl")]
+    (tmp_path / "given.jsonl").write_text("\r\n".join(json.dumps({"prompt": text}) for text in prompts), encoding="utf-8")
+    for given, file in zip([str(tmp_path / "given.jsonl"), files[0]], files, strict=True):
+        written(monkeypatch, Stream(terminal=False), None, prompt_file=given, jsonl=file, n_tokens=5)
+    texts = [Path(file).read_text(encoding="utf-8") for file in files]
+    assert texts[0] == texts[1] and [json.loads(line)["prompt"] for line in texts[0].split("\n")[:-1]] == prompts
+    with pytest.raises(ConfigError, match=r"task\.jsonl=.* is a folder"):
+        written(monkeypatch, Stream(terminal=False), "a", jsonl=str(tmp_path))
 
 
 def test_a_conversation_goes_on_with_all_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,10 +227,20 @@ def _is_value(text: str, run_dir: Path, typed_keys: Collection[str], *, resolver
 
 
 def stored_config(run_dir: Path) -> dict[str, Any]:
+    """config.yaml by dotted keys; errors as of ``stored_groups``."""
+    return flat(stored_groups(run_dir))
+
+
+def stored_groups(run_dir: Path) -> dict[str, Any]:
+    """config.yaml as it is nested there.
+
+    Raises:
+        RecordError: it is missing or damaged.
+    """
     try:
         if not (content := _content(run_dir / "config.yaml")):
             raise ValueError("it is empty")
-        return flat(content)
+        return content
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise RecordError(f"{run_dir / 'config.yaml'} is missing or damaged ({first_line(error)}).") from error
 

@@ -45,12 +45,14 @@ def stream(
         top_k: sample among the k likeliest tokens only.
         top_p: sample among the fewest tokens that together have this probability (nucleus; Holtzman et al. 2020).
         repetition_penalty: makes tokens of the context less likely (Keskar et al. 2019, section 4.1); 1 does nothing.
-        seed: of the generator.
+        seed: of the generator; a whole number of 64 bits.
     Raises:
         ConfigError: a prompt without a token, or an option out of its range; before the first token.
         TrainingError: the network's output is not finite.
     """
-    _check(prompt_ids, n_tokens, temperature, top_k, top_p, repetition_penalty)
+    if prompt_ids.shape[1] == 0:
+        raise ConfigError("An empty prompt gives the network nothing to continue: give it at least one token, such as a line break.")
+    _check(n_tokens, temperature, top_k, top_p, repetition_penalty, seed)
     generator = torch.Generator().manual_seed(seed)
     was_training, block_size = model.training, model.config.block_size
     n_layer = getattr(model.config, "n_layer", 0)  # a network without layers of keys fills no cache
@@ -107,16 +109,12 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
 
-def _check(
-    prompt_ids: Tensor, n_tokens: int, temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float
-) -> None:
+def _check(n_tokens: int, temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float, seed: int) -> None:
     """Refuse what cannot be sampled, each with its sentence."""
 
     def is_number(value: Any, *kinds: type) -> bool:
         return isinstance(value, kinds) and not isinstance(value, bool)
 
-    if prompt_ids.shape[1] == 0:
-        raise ConfigError("An empty prompt gives the network nothing to continue: give it at least one token, such as a line break.")
     if not (is_number(n_tokens, int) and n_tokens >= 0):
         raise ConfigError(f"n_tokens={n_tokens} cannot be generated: write a whole number from 0 up.")
     if not (is_number(temperature, int, float) and temperature >= 0):
@@ -129,3 +127,5 @@ def _check(
         raise ConfigError(f"top_p={top_p} is not a probability: write one above 0 and at most 1, or null for all tokens.")
     if not (is_number(repetition_penalty, int, float) and repetition_penalty > 0):
         raise ConfigError(f"repetition_penalty={repetition_penalty} must be a number above 0; 1 does nothing, 1.2 avoids repetitions.")
+    if not (is_number(seed, int) and -(2**63) <= seed < 2**64):
+        raise ConfigError(f"seed={seed} must be a whole number of at most 64 bits, such as 0.")

@@ -19,6 +19,7 @@ from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError
 from gptshake.export.hub import HF
 from gptshake.files import expanded, read_text
+from gptshake.report.tables import check_targets
 from gptshake.setup import instantiate
 from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
 from gptshake.tokenizer.unknown import prompt_note
@@ -39,6 +40,7 @@ def run(context: Context) -> None:
         raise ConfigError(
             "task.interactive=true reads prompts from the terminal and writes there: leave task.prompt_file and task.jsonl out."
         )
+    check_targets({"task.jsonl": task.jsonl})
     source = str(task.run or "")
     if source.startswith(HF):
         prompts, tokenizer, model = _prompts(task), pretrained_tokenizer(source), pretrained_network(source)
@@ -92,7 +94,7 @@ def _prompts(task: Any) -> list[str]:
     if not name.endswith(".jsonl"):
         return [text]
     try:
-        prompts = [json.loads(line)["prompt"] for line in text.splitlines() if line.strip()]
+        prompts = [json.loads(line)["prompt"] for line in text.split("\n") if line.strip()]  # a text may hold U+2028
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f'{name} is not JSON lines of the form {{"prompt": "..."}}: {type(error).__name__}: {error}.') from error
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
@@ -102,6 +104,8 @@ def _prompts(task: Any) -> list[str]:
 
 def _write_lines(target: str, prompts: list[str], seeds: range, write: Callable[..., Iterator[str]]) -> None:
     """One JSON object per continuation, flushed at once, so that what was generated is kept if the command is stopped."""
+    if target != STANDARD:
+        expanded(target).parent.mkdir(parents=True, exist_ok=True)
     with nullcontext(sys.stdout) if target == STANDARD else expanded(target).open("w", encoding="utf-8") as stream:
         for prompt, seed in product(prompts, seeds):
             line = {"prompt": prompt, "text": "".join(write(prompt, seed)), "seed": seed}

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from gptshake.errors import ConfigError
 from gptshake.model.generate import stream
 from gptshake.model.gpt import GPT
 from gptshake.tokenizer.protocol import Tokenizer, decode_stream
@@ -16,7 +17,12 @@ def continuation(
     """The prompt as the model reads it, unless ``echo`` is false, and what it writes on up to the first of the texts ``stop``; together one text.
 
     An empty prompt begins a new text; ``options`` are those of ``model.generate.stream``.
+
+    Raises:
+        ConfigError: a stop that is no text, or has no character.
     """
+    if not all(isinstance(text, str) and text for text in stop):
+        raise ConfigError("stop is a text, or a list of texts, none of them empty.")
     ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]
     start = torch.as_tensor(ids, device=next(model.parameters()).device)[None]
     drawn = stream(model, start, **options)
