@@ -20,6 +20,7 @@ from gptshake.errors import ConfigError
 from gptshake.export.cloud import CLOUDS, GPUS, Job, check, sky_task, sky_text, start_command, vast_script
 from gptshake.hardware import KNOWN_GPUS
 from gptshake.record.metrics import read_rows
+from gptshake.tasks.cloud import _priced
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 JOB = Job(
@@ -443,3 +444,8 @@ def test_skypilots_own_parser_reads_the_same_from_the_files(tmp_path: Path) -> N
         assert all(count == 2 for gpus in read["gpus"] for count in gpus.values())
         assert read["down"] and read["minutes"] == 10 and read["nodes"] == 1 and read["workdir"]["ref"] == COMMIT
         assert read["mounts"] == ({"/gptshake-bucket": "MOUNT_CACHED"} if job.can.mounts else {}) and "resume=auto" in read["run"]
+
+
+def test_the_highest_price_counts_idle_minutes_only_where_skypilot_waits_for_them() -> None:
+    assert _priced(JOB, 1.0, 0.8).longest == pytest.approx(3 + 0.2 + 15 / 60)
+    assert _priced(replace(JOB, sync=None), 1.0, 0.8).longest == pytest.approx(3 + 0.2 + 5 / 60)

@@ -222,7 +222,8 @@ def _trackers(cfg: DictConfig) -> list[DictConfig]:
 def _priced(job: cloud.Job, hours: float, hourly: float) -> cloud.Job:
     """The job with its limit and with what it costs, in words; ``hourly`` is the price of an hour of all GPUs."""
     limit = job.hours or max(1.0, 2 * hours)
-    longest = limit + SETUP_HOURS + (job.idle_minutes + ENDING_MINUTES) / 60
+    idle = job.idle_minutes if job.sync else 0  # of SkyPilot's machine; Vast's plain script destroys its own at once
+    longest = limit + SETUP_HOURS + (idle + ENDING_MINUTES) / 60
     most = f"{longest * hourly:.2f}"
     estimate = "" if job.sweeps else f"about {hours + SETUP_HOURS:.1f} h = ${(hours + SETUP_HOURS) * hourly:.2f}, "
     text = f"{job.gpus} x {job.gpu} at {job.cloud}: {estimate}at most {longest:.1f} h = ${most} at ${hourly:.2f} per hour."
