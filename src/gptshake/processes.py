@@ -287,6 +287,8 @@ def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str],
             else:
                 outcome = _call(target, spec.task)
             write_outcome(spec.folder, outcome)
+    except GptshakeError as error:  # a full disk takes no outcome
+        print(redact(f"error: {error}"), file=sys.stderr)
     except BaseException:
         if spec.folder.is_dir():  # else the caller was interrupted and has removed it: nobody waits
             traceback.print_exc()

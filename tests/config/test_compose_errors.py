@@ -58,6 +58,7 @@ MISTAKES = {
     ("model=tiny,baby", "data=wiki_char"): ["names several values: add -m"],
     (*RUN, "--drity"): ["--drity is not a flag"],
     (*RUN, "--zzz"): ["--zzz is not a flag of gptshake. It takes"],
+    (*RUN, "-sc", "bash"): ["-sc bash does nothing: it is install=, uninstall= or query="],
     (*RUN, "--cfg", "jobs"): ["--cfg jobs shows nothing: it is one of job, hydra, all."],
     (*RUN, "zzz"): ["Cannot read 'zzz': an override is written key=value."],
     (*RUN, "optimizer="): ["optimizer=: it needs an option. Optimizer is one of adamw, sgd"],

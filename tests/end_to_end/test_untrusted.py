@@ -359,6 +359,16 @@ def test_a_config_that_would_take_all_memory_is_refused_with_a_sentence(
         assert done.code == 2 and "conf/model/big.yaml cannot be loaded" in done.error and why in done.error
 
 
+@pytest.mark.parametrize(("text", "why"), [("\ufeff# @package _global_\n", "byte order mark"), ('a: "\0"\n', "control character '\\x00'")])
+def test_a_config_that_hydra_would_read_otherwise_or_not_at_all_is_refused(
+    text: str, why: str, light_commands: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/mine.yaml").write_text(text, encoding="utf-8")
+    done = light_commands(tmp_path, "model=mine", "data=wiki_char")
+    assert done.code == 2 and "conf/model/mine.yaml" in done.error and why in done.error
+
+
 def test_a_record_that_never_ends_is_broken_and_not_waited_for(run: Path, light_commands: Any, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     run = run.rename(tmp_path / "runs/one")

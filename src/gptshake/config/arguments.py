@@ -77,7 +77,10 @@ def parse(raw: list[str]) -> Arguments:
                 raise ConfigError(f"{name} {part} shows nothing: it is one of {', '.join(_CFG)}.")
             arguments.flags.append(f"--cfg={part}")
         elif word in _FLAGS_WITH_VALUE:
-            arguments.flags += [word, _value_of(word, words)]
+            given = _value_of(word, words)
+            if word in _FLAGS_WITH_VALUE[2:] and given.partition("=")[0] not in ("install", "uninstall", "query"):
+                raise ConfigError(f"{word} {given} does nothing: it is install=, uninstall= or query= and the name of a shell.")
+            arguments.flags += [word, given]
         elif word in _PLAIN_FLAGS or name in _FLAGS_WITH_VALUE:
             arguments.flags.append(word)
         elif word.startswith("-"):

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 from yaml import YAMLError
+from yaml.reader import Reader
 
 from gptshake.config.layout import OLD_OPTIONS, OLD_TARGETS, local_confs, packaged_conf
 from gptshake.config.schemas import SCHEMAS, RootConfig
@@ -138,11 +139,15 @@ def _refuse_unloadable(folder: Path) -> None:
     """Look at every file of a config folder once: Hydra would take all memory for some, or never end; broken YAML is left to it."""
     for file in sorted(folder.rglob("*.yaml")):
         try:
-            yaml_text(file)
+            text = yaml_text(file)
         except YAMLError:
             continue
         except (ValueError, OSError) as error:
             raise ConfigError(f"{file} cannot be loaded: {error}.") from error
+        if text.startswith("\ufeff"):  # Hydra would not see a header behind it
+            raise ConfigError(f"{file} begins with a byte order mark: save it as UTF-8 without one.")
+        if found := Reader.NON_PRINTABLE.search(text):
+            raise ConfigError(f"{file} cannot be loaded: it holds the control character {found[0]!r}.")
 
 
 def _env(key: str, default: Any = ...) -> str | None:

@@ -26,7 +26,8 @@ def show(arguments: Arguments) -> None:
     if asked(arguments):
         complete(lambda: call_hydra(arguments.argv(), lambda cfg: None))
         return
-    arguments.overrides = with_pretrained_shape(arguments.overrides)
+    # Hydra's own help is about none of our options.
+    arguments.overrides = [] if "--hydra-help" in arguments.flags else with_pretrained_shape(arguments.overrides)
     shown = io.StringIO()
     try:
         with redirect_stdout(shown):
