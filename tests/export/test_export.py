@@ -170,6 +170,26 @@ def test_llama_cpp_gives_the_same_ids_and_the_same_greedy_text(kind: str, tmp_pa
 
 
 @needs_programs
+def test_a_context_of_one_token_can_be_exported_but_to_llama_cpp(tmp_path: Path) -> None:
+    model = GPT(n_layer=1, n_head=1, n_embd=8, block_size=1, vocab_size=257).eval()
+    for form in (hf, torch_export, onnx):
+        form.write(model, ByteTokenizer(), tmp_path)
+        assert "differ by at most" in form.check(model, ByteTokenizer(), tmp_path, [])
+    with pytest.raises(ConfigError, match="at least 2 tokens"):
+        gguf.write(model, ByteTokenizer(), tmp_path)
+
+
+@needs_programs
+def test_a_network_that_would_rather_end_the_text_is_compared_by_its_other_tokens(tmp_path: Path) -> None:
+    model, tokenizer = network(257), ByteTokenizer()
+    with torch.no_grad():
+        model.ln_f.bias.copy_(20 * model.wte.weight[tokenizer.eot_id])
+        assert int(model(torch.tensor([[84]])).argmax()) == tokenizer.eot_id
+    gguf.write(model, tokenizer, tmp_path)
+    assert "greedy continuation of 31 tokens" in gguf.check(model, tokenizer, tmp_path, ["The end."])
+
+
+@needs_programs
 @pytest.mark.parametrize(("kind", "reason"), [("char", "must know every one"), ("unigram", "without falling back to bytes")])
 def test_what_llama_cpp_has_no_tokenizer_for_is_refused(kind: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=reason):

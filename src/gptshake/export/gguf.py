@@ -57,6 +57,8 @@ def write(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
         raise ConfigError(
             f"task.to=gguf writes networks in GPT-2's layout, and this one is {config['model_type']}: export with task.to=hf."
         )
+    if config["n_positions"] < 2:  # it aborts the process
+        raise ConfigError("llama.cpp needs a context of at least 2 tokens, and that of this network is 1: export with task.to=hf.")
     writer = gguf.GGUFWriter(folder / FILE, "gpt2")
     add_vocabulary(tokenizer, writer)
     writer.add_context_length(config["n_positions"])
@@ -166,7 +168,8 @@ def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) 
             raise GptshakeError(f"The exported tokenizer differs from this one: llama.cpp gives other ids for {text[:40]!r}.")
     prompt = tokenizer.encode(texts[0])[: max(1, block_size // 2)].tolist()
     n_new = min(GREEDY_TOKENS, block_size - len(prompt) - 1)
-    ours = generate(model, torch.tensor([prompt]), n_new, temperature=0)[0, len(prompt) :].tolist()
+    with model.register_forward_hook(lambda _, inputs, logits: logits.index_fill(-1, torch.tensor(tokenizer.eot_id), -torch.inf)):
+        ours = generate(model, torch.tensor([prompt]), n_new, temperature=0)[0, len(prompt) :].tolist()  # as ignore_eos below
     theirs = ask("completion", prompt=prompt, n_predict=n_new, temperature=0, ignore_eos=True, return_tokens=True)["tokens"]
     n_equal = next((place for place, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(n_new, len(theirs)))
     if n_equal < n_new:  # where two tokens are equally likely, either may be taken

@@ -104,7 +104,7 @@ def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) 
     read = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     block_size, vocab_size = model.config.block_size, tokenizer.vocab_size
     ids = torch.randint(vocab_size, (1, block_size), generator=torch.Generator().manual_seed(0))
-    n_new = min(GREEDY_TOKENS, block_size - 1)
+    n_new = min(GREEDY_TOKENS, max(1, block_size - 1))
     theirs.generation_config.eos_token_id = None  # ours does not stop at the end of a text
     with torch.no_grad():
         ours = model(ids)

@@ -27,8 +27,9 @@ LARGEST_BATCH = 1024
 
 
 def dynamic_shapes(block_size: int) -> tuple[dict[int, Any]]:
-    """Of token ids (batch, time)."""
-    return ({0: Dim("batch", min=1, max=LARGEST_BATCH), 1: Dim("time", min=1, max=block_size)},)
+    """Of token ids (batch, time); with a context of one token, time is a constant."""
+    time = {1: Dim("time", min=1, max=block_size)} if block_size > 1 else {}
+    return ({0: Dim("batch", min=1, max=LARGEST_BATCH)} | time,)
 
 
 def example(model: Any, batch: int = 2, time: int | None = None) -> tuple[torch.Tensor]:

@@ -174,7 +174,7 @@ def from_hf(shape: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     with torch.device("meta"):
         model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
     left = {f"transformer.{name.removeprefix('transformer.')}": tensor.float() for name, tensor in tensors.items()}
-    head = left.pop("transformer.lm_head.weight", left.get("transformer.wte.weight"))
+    head = left.pop("transformer.lm_head.weight", None)
     names = {name: (there, transposed) for name, (there, transposed) in _hf_names(model).items() if there in left}
     state = {name: left.pop(there).T if transposed else left.pop(there) for name, (there, transposed) in names.items()}
     state["wpe.weight"] = state.get("wpe.weight", torch.empty(0))[: shape.block_size]
@@ -187,7 +187,7 @@ def from_hf(shape: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ConfigError(
-            f"The weights are not those of the network in config.json: {str(error).splitlines()[1].strip()[:200]}."
+            f"The weights are not those of the network in config.json: {str(error).splitlines()[1].strip(" \t.")[:200]}."
         ) from error
     return state
 
