@@ -187,7 +187,7 @@ def from_hf(shape: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ConfigError(
-            f"The weights are not those of the network in config.json: {str(error).splitlines()[1].strip(" \t.")[:200]}."
+            f"The weights are not those of the network in config.json: {str(error).splitlines()[1].strip().rstrip('.')[:200]}."
         ) from error
     return state
 
