@@ -107,7 +107,7 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def visible_gpus() -> list[str]:
-    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; asks the driver, not CUDA, which must not start here."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
@@ -357,8 +357,8 @@ def _cgroup_value(name: str) -> str:
 
 
 def _output(*command: str) -> str:
-    """What a command prints, or nothing if it is missing, fails or does not answer within five seconds."""
+    """What a command prints, or nothing if it is missing, fails or does not answer within ten seconds."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

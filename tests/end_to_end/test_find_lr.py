@@ -142,6 +142,7 @@ def test_a_finder_with_a_logger_shows_its_picture(commands: Any, small: Any, tmp
         (("task.repeats=0",), "task.repeats=0 cannot work"),
         (("task.confirm=-1",), "task.confirm=-1 cannot work"),
         (("model.block_size=20000",), "The training text is one block"),
+        (("+logger.mine._target_=collections.Counter",), "a Counter"),
     ],
 )
 def test_bad_use_gets_a_sentence(commands: Any, small: Any, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gptshake.errors import RecordError
 from gptshake.record.lock import RunLock
-from gptshake.record.run import Run, find_run, read_run, status_of
+from gptshake.record.run import Run, discard, find_run, read_run, status_of
 
 UPDATING = """
 import sys
@@ -52,6 +52,17 @@ def test_the_lease_may_be_taken_before_the_record_is_made(tmp_path: Path) -> Non
     new_run(tmp_path / "run")
     assert status_of(tmp_path / "run") == "running"
     held.release()
+
+
+@pytest.mark.parametrize(
+    ("identity", "found", "stays"), [("x3k9a2pq", {}, False), ("x3k9a2pq", {"find_lr": {}}, True), ("another1", {}, True)]
+)
+def test_a_record_is_discarded_only_by_the_run_that_began_it_and_while_nothing_was_found(
+    identity: str, found: dict[str, Any], stays: bool, tmp_path: Path
+) -> None:
+    new_run(tmp_path / "run").update(**found)
+    discard(tmp_path / "run", identity)
+    assert (tmp_path / "run").exists() is stays
 
 
 def test_a_run_is_never_made_over_another(tmp_path: Path) -> None:

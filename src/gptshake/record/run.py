@@ -199,8 +199,11 @@ def parse_run(path: Path) -> dict[str, Any]:
 
 
 def discard(path: Path, identity: str) -> None:
-    """Remove the record of a run that was refused before its first step."""
-    if (path / "run.json").exists() and read_run(path)["id"] == identity and not (path / "metrics.csv").exists():
+    """Remove the record of a run that was refused before its first step, and before it had found a learning rate."""
+    if not (path / "run.json").exists() or (path / "metrics.csv").exists():
+        return
+    info = read_run(path)
+    if info["id"] == identity and "find_lr" not in info:
         shutil.rmtree(path)
 
 

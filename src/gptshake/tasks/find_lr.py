@@ -63,6 +63,7 @@ def run(context: Context) -> dict[str, float]:
             "judged by that. Give more text or a smaller model.block_size."
         )
     check_length(cfg, budget)
+    context.trackers = trackers_of(cfg)  # what they lack is said before hours of work
     read_initial_weights(context)
     lock = RunLock(context.spec.path)
     try:
@@ -115,7 +116,7 @@ def _find(context: Context, record: Run) -> dict[str, float]:
     record.finish("ok", None, summary)
     for line in find_lr_text(record.info, _training_overrides(context.spec.overrides)):
         record.say(line)
-    for tracker in trackers_of(cfg):  # all at once: there is nothing to see before
+    for tracker in context.trackers:  # all at once: there is nothing to see before
         tracker.start(record)
         for picture in pictures:
             tracker.image(picture.stem, picture)
