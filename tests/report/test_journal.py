@@ -412,8 +412,8 @@ def test_hostile_texts_are_shown_not_obeyed(place: Place) -> None:
     assert [mark.split()[1] for mark in marks] == ["gptshake:begin", "gptshake:end", "gptshake:known"]
 
 
-@pytest.mark.slow
 def test_pictures_of_a_hundred_runs_take_seconds_and_the_next_journal_needs_neither_matplotlib_nor_torch(place: Place) -> None:
+    """Drawn with matplotlib, a hundred pictures would take a tenth of a second each."""
     first = place.run("x0000000", 0)
     for n in range(1, 100):
         copy = place.folder / "runs" / f"run{n}"
@@ -423,7 +423,7 @@ def test_pictures_of_a_hundred_runs_take_seconds_and_the_next_journal_needs_neit
         (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("lr: 0.002", f"lr: 0.{n:03d}"))
     began = time.process_time()
     assert place.write().drawn == 100
-    assert time.process_time() - began < 20  # a tenth of a second each
+    assert time.process_time() - began < 5
     code = (
         "import sys, pathlib; from gptshake.report.journal import write_journal; p = pathlib.Path('.');"
         "done = write_journal(p / 'JOURNAL.md', p / 'docs/journal', p / 'runs', p / 'multirun');"

@@ -121,12 +121,12 @@ def test_a_loss_that_is_not_finite_does_not_spoil_the_picture() -> None:
 @pytest.mark.parametrize(
     "losses", [[3.0], [4 - 0.001 * n for n in range(3000)], [3.0, math.inf, 1e30, 1e308, 1e308, 2.0], [0.0], [-1.0, 5.0]]
 )
-def test_every_run_with_a_finite_loss_has_a_small_picture(losses: list[float]) -> None:
+def test_every_run_with_a_finite_loss_has_a_picture(losses: list[float]) -> None:
     these = [{"step": n, "train/tokens": 100.0 * n, "train/loss": loss, "train/lr": 1e-3} for n, loss in enumerate(losses, 1)]
     info = {"name": NAME, "id": "x3k9a2pq", "data": {"entropy": ENTROPY}}
-    svg = small_svg(lambda: loss_figure(info, columns(these), intervals=200))
+    svg = small_svg(lambda: loss_figure(info, columns(these)))
     texts = {str(node.text) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")}
-    assert {"train", "unigram 3.05", "learning rate"} <= texts and "nan" not in svg and len(svg) < 40_000
+    assert {"train", "unigram 3.05", "learning rate"} <= texts and "nan" not in svg
 
 
 def test_no_run_is_a_sentence(tmp_path: Path) -> None:

@@ -10,17 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gptshake.errors import RecordError
 from gptshake.files import sha256_text, write_atomic
 from gptshake.markdown import code, prose
 from gptshake.record.index import read_index
-from gptshake.report.journal_text import MARKER, Experiment, Section, Timeline, entry, find_experiments
-from gptshake.report.study_stats import learning_curves
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from gptshake.report.journal_text import MARKER, Section, Timeline, entry, find_experiments
+from gptshake.report.loss_svg import loss_svg
+from gptshake.report.study_stats import Json, learning_curves
 
 UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)  # of a record that was changed by hand
 DRAWN_AS = 4  # raise it when the pictures shall look otherwise
@@ -174,9 +171,7 @@ def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], i
         key = sha256_text(f"{DRAWN_AS} {json.dumps(one.study, sort_keys=True) if one.study else of_run}")[:16]
         end, content = f"<!-- {key} -->\n", path.read_bytes() if path.is_file() else b""
         if not content.endswith(end.encode()):
-            from gptshake.report.figure import small_svg  # brings matplotlib, of which most calls need nothing
-
-            svg = small_svg(lambda: _figure(one))
+            svg = _study_svg(one.study, one.folder) if one.study else loss_svg(one.main.info, one.main.columns)
             content = f"{svg}{end}".encode() if svg else b""
         found = [(what, path, content)] if content else []
     drawn = [(path, content) for _, path, content in found if not path.is_file() or path.read_bytes() != content]
@@ -186,12 +181,10 @@ def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], i
     return [(what, path) for what, path, _ in found], len(drawn)
 
 
-def _figure(one: Experiment) -> "Figure | None":
-    """A run's curves; of a sweep the near-optimal interval or the comparison, and where there is neither its learning curves."""
-    from gptshake.report.plots_run import loss_figure
+def _study_svg(study: Json, folder: Path) -> str:
+    """The near-optimal interval or the comparison; where there is neither, the learning curves."""
+    from gptshake.report.figure import small_svg  # brings matplotlib, of which most calls need nothing
     from gptshake.report.plots_study import ablate_figure, curves_figure, fit_figure
 
-    if not one.study:
-        return loss_figure(one.main.info, one.main.columns, intervals=200)
-    figure = ablate_figure(one.study) if one.study.get("ablate") else fit_figure(one.study)
-    return figure or curves_figure(one.study, learning_curves(one.study, one.folder))
+    found = ablate_figure if study.get("ablate") else fit_figure
+    return small_svg(lambda: found(study) or curves_figure(study, learning_curves(study, folder)))

@@ -17,6 +17,7 @@ from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.files import write_atomic
 from gptshake.record.index import SECONDS, Entry, read_study
 from gptshake.report.changes import value_text
+from gptshake.report.loss_svg import loss_svg
 from gptshake.report.runs_table import changes_of
 from gptshake.report.study_stats import best, over_seeds
 from gptshake.report.study_text import DIFFERENCE_HEAD, best_yaml, command, difference_rows, overrides_of, trial_table, verdict
@@ -90,15 +91,12 @@ def figure(svg: str, name: str, caption: str) -> str:
 
 
 def run_page(entry: Entry) -> str:
-    from gptshake.report.figure import small_svg  # brings matplotlib
-    from gptshake.report.plots_run import loss_figure
-
     title, took = entry.source or entry.id, entry.figures.get(SECONDS)
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.started))
     below = [f"run {entry.id}", entry.status, began, *([duration(took)] if took is not None else []), entry.name]
     parts = [f"<h1>{escape(title)}</h1>", f'<p class="below">{escape(" · ".join(below))}</p>']
     parts += [f"<p>{escape(text)}</p>" for text in (entry.note, entry.reason) if text]
-    if svg := small_svg(lambda: loss_figure(entry.info, entry.columns, intervals=200)):
+    if svg := loss_svg(entry.info, entry.columns):
         parts += ["<h2>Curves</h2>", figure(svg, "curves", "Loss and learning rate over training tokens; dashed: what needs no model.")]
     parts += _pairs("Results", {name: f"{value:.6g}" for name, value in sorted(entry.figures.items())})
     parts += ["<h2>Samples</h2>"] if entry.samples else []

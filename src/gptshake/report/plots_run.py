@@ -2,12 +2,11 @@
 
 ln V is what guessing gives, the unigram line what character frequencies give, the bigram line what the last token alone gives: a model
 above the unigram line ignores context. Takes a run directory and writes PNG and SVG into ``plots/``; ``metrics`` is what callbacks
-logged.
+logged. Long runs are reduced to the extremes of 1,000 intervals, which look the same.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,23 +60,20 @@ def plot_run(run_dir: Path) -> list[Path]:
     return [*files, *save(figure, run_dir / "plots", "metrics")]
 
 
-def loss_figure(info: Mapping[str, Any], columns: Columns, intervals: int = 1000) -> Figure | None:
-    """Loss above, learning rate below, over training tokens, from run.json and the columns ``DRAWN`` of metrics.csv.
-
-    Curves are drawn with the lowest and the highest point of each of so many intervals. None without a finite training loss.
-    """
+def loss_figure(info: Mapping[str, Any], columns: Columns) -> Figure | None:
+    """Loss above, learning rate below, over training tokens, from run.json and metrics.csv; None without a finite training loss."""
     (train_tokens, train), (val_tokens, val), (_, bpb) = (column(columns, name) for name in ("train/loss", "val/loss", "val/bpb"))
     if not len(train):
         return None
-    thinned, smoothed = partial(thin, intervals=intervals), smooth(train)
+    smoothed = smooth(train)
     parts = [*([f"val loss {val[-1]:.3f}"] if len(val) else []), *([f"{bpb[-1]:.3f} bits per byte"] if len(bpb) else [])]
-    parts += [counted(int(columns["step"][-1]), "step"), f"{short_count(columns['train/tokens'][-1])} tokens", str(info.get("id", ""))]
-    figure, (upper, lower) = frame(title_of(info), "  ·  ".join(filter(None, parts)), 5, 2, sharex=True, height_ratios=(5, 1))
-    upper.plot(*thinned(train_tokens, train), color=BLUE, alpha=0.22, linewidth=0.8)
-    upper.plot(*thinned(train_tokens, smoothed), color=BLUE, linewidth=1.8, label="train")
+    parts += [counted(int(columns["step"][-1]), "step"), f"{short_count(columns['train/tokens'][-1])} tokens", str(info["id"])]
+    figure, (upper, lower) = frame(title_of(info), "  ·  ".join(parts), 5, 2, sharex=True, height_ratios=(5, 1))
+    upper.plot(*thin(train_tokens, train), color=BLUE, alpha=0.22, linewidth=0.8)
+    upper.plot(*thin(train_tokens, smoothed), color=BLUE, linewidth=1.8, label="train")
     if len(val):
         marks: dict[str, Any] = {"marker": "o", "markersize": 5, "markeredgecolor": "white"} if len(val) <= 40 else {}
-        upper.plot(*thinned(val_tokens, val), color=VERMILION, linewidth=1.8, label="val", **marks)
+        upper.plot(*thin(val_tokens, val), color=VERMILION, linewidth=1.8, label="val", **marks)
     caption(upper, "loss, nats per token")
     legend_above(upper, fontsize=10)
     # The axis grows to hold the reference lines, which are named at the right edge.
@@ -90,10 +86,10 @@ def loss_figure(info: Mapping[str, Any], columns: Columns, intervals: int = 1000
         upper.axhline(value, color=GREY, linewidth=1.0, linestyle=DASHED, zorder=1.5)
     edge_labels(upper, [(value, f"{name} {value:.2f}", GREY) for name, value in known.items()])
     tokens, rate = column(columns, "train/lr")
-    lower.plot(*thinned(tokens, rate), color=GREEN, linewidth=1.6)
+    lower.plot(*thin(tokens, rate), color=GREEN, linewidth=1.6)
     peak = float(rate.max(initial=0))
     if peak > 0:
-        lower.fill_between(*thinned(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
+        lower.fill_between(*thin(tokens, rate), color=GREEN, alpha=0.12, linewidth=0)
         lower.set_ylim(0, 1.15 * peak)
         lower.set_yticks([0, peak], ["0", short_rate(peak)])
     caption(lower, "learning rate")
