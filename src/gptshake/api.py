@@ -81,7 +81,7 @@ class Run:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """run.json as a mapping: ``overrides``, ``git``, machine, ``data``, ``sessions``; empty if it cannot be read."""
+        """run.json as a mapping: ``overrides``, ``git`` (commit), ``hardware``, ``data``, ``environment``; empty if it cannot be read."""
         return self._entry.info
 
     @cached_property
@@ -193,7 +193,11 @@ class Study:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """A row for each trial: its state, its parameters, the objective (mean over seeds), tokens per second, seconds."""
+        """A DataFrame with a row for each trial, those at work included, NaN where one has no value yet.
+
+        ``trial`` (its number), ``state``, its parameters by their keys, the objective by its name such as ``val/bpb`` (mean over seeds),
+        ``tokens_per_s``, ``seconds``, ``reason`` and ``best``.
+        """
         import pandas as pd
 
         from gptshake.report.tables import study_table
@@ -203,7 +207,7 @@ class Study:
 
     @property
     def best(self) -> dict[str, Any]:
-        """Parameters of the best trial, the objective (``value``), and the trial's ``number``.
+        """Parameters of the best trial by their keys, its objective (``value``, in the unit of ``trials``), and its ``number``, as a dict.
 
         Raises:
             GptshakeError: no trial has finished.
@@ -306,6 +310,7 @@ def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
 
     Raises:
         ConfigError: no run was named, or an option cannot be.
+        DataError: there are no tokens to evaluate.
         RecordError: there is no such run; names the nearest.
     """
     import pandas as pd
