@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.cli import _refuse_used_folder
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, RecordError
 from gptshake.record.lock import RunLock
 from gptshake.setup.lifecycle import nothing_half_begun
 
@@ -20,6 +20,15 @@ def test_a_disk_that_is_full_when_a_run_begins_leaves_no_directory_without_a_rec
             (folder / "run.json").write_text("{}")
         raise OSError("full")
     assert folder.exists() is has_record
+
+
+def test_a_directory_that_another_process_began_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(RecordError, match="in use"), nothing_half_begun(folder):
+        others = RunLock(folder)
+        RunLock(folder)
+    assert folder.exists()
+    others.release()
 
 
 def test_a_directory_that_was_there_before_keeps_what_it_holds(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import pytest
 
 from gptshake.errors import ConfigError
 from gptshake.files import lock_file
-from gptshake.outcome import Outcome
+from gptshake.outcome import Outcome, write_outcome
 from gptshake.record.metrics import Tail
 from gptshake.report import study_text
-from gptshake.report.study_stats import best
+from gptshake.report.study_stats import best, run_seconds
 from gptshake.sweep import controller as module
 from gptshake.sweep.config import SweeperConfig
 from gptshake.sweep.controller import Controller, Proposals
@@ -453,6 +453,23 @@ def test_what_a_run_took_before_an_interruption_counts_for_its_time_limit(spent:
     controller._follow(trial, trial.runs[1], running)
     controller._watch(*controller._running[0])
     assert said == ["no end after 100 s (hydra.sweeper.trial_timeout)"] * killed
+
+
+@pytest.mark.parametrize(("outcome", "seconds"), [(None, 30 + 50 - 20), (Outcome("ok", {"val/loss": 1.0}), 30), (Outcome("killed"), None)])
+def test_time_between_two_controllers_is_that_of_a_run_that_went_on_alone(
+    outcome: Outcome | None, seconds: int | None, tmp_path: Path
+) -> None:
+    controller, trial, running = watched(tmp_path)
+    run = trial.runs[1]
+    run.state, run.spent, run.started = "waiting", 30.0, 20.0  # as ``Study`` takes up one that was last seen at 20 s; now it is 50 s
+    if outcome is None:
+        running.started = 7.0
+        controller._follow(trial, run, running)
+        controller._apply(run, Outcome("ok", {"val/loss": 1.0}))
+    else:
+        write_outcome(running.folder, outcome)
+        controller._count_or_queue(trial, run, running.folder)
+    assert run_seconds(asdict(run)) == seconds
 
 
 def test_a_run_of_a_trial_that_ends_early_is_asked_again_when_it_has_begun_anew_and_one_in_the_queue_never_begins(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import optuna
 import pytest
 
 from gptshake.errors import RecordError
+from gptshake.record.index import read_study
+from gptshake.record.lock import RunLock
 from gptshake.report.study_stats import run_seconds
 from gptshake.sweep.rows import Header, RunRow, TrialRow
 from gptshake.sweep.space import Axis, Params
@@ -126,9 +128,11 @@ def test_what_a_run_took_under_earlier_controllers_stays_counted(tmp_path: Path)
     killed.started = now - 60  # its controller has last written now
     ended.state, ended.started, ended.ended = "ok", now - 50, now - 40
     first.write()
+    updated, lock = read_study(tmp_path)["updated"], RunLock(tmp_path)  # as the next controller does
     runs = [trial.runs[0] for trial in study(tmp_path).trials.values()]
     assert [round(run.spent) for run in runs] == [35, 60, 0]
-    assert [(run.state, run.started) for run in runs] == [("waiting", None), ("waiting", None), ("ok", now - 50)]
+    assert [(run.state, run.started) for run in runs] == [("waiting", None), ("waiting", updated), ("ok", now - 50)]
+    lock.release()
     assert run_seconds({"started": 0.5, "ended": 10.5, "spent": 35.0}) == 45.0
 
 

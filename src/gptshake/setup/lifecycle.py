@@ -25,6 +25,7 @@ from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, run_warnings, step_seconds
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
 from gptshake.files import sha256_text
+from gptshake.record.lock import is_alive
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run, steps_saved
 from gptshake.record.trackers.protocol import Tracker, as_tracker
@@ -49,12 +50,12 @@ def trackers_of(cfg: DictConfig) -> list[Tracker]:
 
 @contextmanager
 def nothing_half_begun(path: Path) -> Iterator[None]:
-    """Remove the new directory of a run that came to no record, as on a full disk."""
+    """Remove the new directory of a run that came to no record, as on a full disk; not that of another process which began it first."""
     begins = not path.exists()
     try:
         yield
     except BaseException:
-        if begins and not (path / "run.json").exists():
+        if begins and not (path / "run.json").exists() and not is_alive(path):
             shutil.rmtree(path, ignore_errors=True)
         raise
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
-from statistics import fmean
+from statistics import mean
 from typing import Any
 
 import optuna
@@ -114,7 +114,6 @@ class Controller:
             running = self.executor.start(self.study.task(trial, run), self.study.folder / run.path)
             if running is None:
                 raise RuntimeError("a slot was thought to be free")
-            run.started = None
             self._follow(trial, run, running)
             started = True
         return started
@@ -288,7 +287,7 @@ class Controller:
             return
         trial.state = next(state for state in WORST_FIRST if state in states)
         values = [run.value for run in trial.runs if run.value is not None]  # of every seed, or the lucky ones would decide
-        trial.value = fmean(values) if trial.state == "ok" and len(values) == len(trial.runs) else None
+        trial.value = mean(values) if trial.state == "ok" and len(values) == len(trial.runs) else None
         useless = [trial]
         if trial not in self.study.confirm:
             self.study.tell(trial)
@@ -335,11 +334,13 @@ class Controller:
         if outcome is None or outcome.status in ("stopped", "killed"):
             run.state = "pruned" if _ends_early(trial) or trial.state != "running" else "waiting"
             if run.state == "waiting":
+                run.started = None
                 self._pending.append((trial, run))
         elif run.state in ("waiting", "running", "stopped"):
             for row in (tail := Tail(folder / "metrics.csv")).new():
                 run.tokens, run.tokens_per_s = int(row["train/tokens"]), tail.rate
             self._apply(run, outcome)
+            run.ended = run.started or run.ended  # when it was last seen at work, not when this controller began
 
 
 def _ends_early(trial: TrialRow) -> bool:

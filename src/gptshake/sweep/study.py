@@ -240,11 +240,11 @@ class Study:
 
 
 def _taken_up(run: Mapping[str, Any], updated: float) -> RunRow:
-    """A run that an earlier controller left; of one that has not ended the time until then stays counted."""
+    """A run that an earlier controller left; of one that has not ended the time until then stays counted, and one at work may go on."""
     row = RunRow(**run)
     if row.state in ("running", "stopped") and row.started:
         row.spent += max(0.0, (row.ended or updated) - row.started)
-        row.state, row.started, row.ended = "waiting", None, None
+        row.state, row.started, row.ended = "waiting", updated if row.state == "running" else None, None
     return row
 
 
