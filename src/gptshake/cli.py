@@ -286,6 +286,11 @@ class _Jobs:
             elif not overrides.typed_value(self.arguments.overrides, "paths.run_dir"):
                 name = self._name(choices(cfg.hydra), self.arguments.overrides, self.identity)
                 cfg.paths.run_dir = str(self.resumed or Path(cfg.paths.runs) / name)
+            if cfg.hydra.job.chdir and self.records:  # relative paths are meant from here
+                from gptshake.setup.resolve import resolved_initial_paths, resolved_source
+
+                for key, value in (resolved_source(cfg) | resolved_initial_paths(cfg)).items():
+                    OmegaConf.update(cfg, key, value)
 
     def run(self, cfg: DictConfig) -> None:
         """Run the task of one job; called by Hydra."""
@@ -314,7 +319,7 @@ class _Jobs:
                 print(f"error: {redact(str(error))}", file=sys.stderr)
         finally:
             for folder in (path, path.parent) if self.records else ():  # a run that ended before its record began leaves no empty directory
-                if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path.cwd():
+                if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path(hydra_cfg.runtime.cwd):
                     folder.rmdir()
 
     def _spec(self, path: Path, hydra_cfg: Any, cfg: DictConfig) -> RunSpec:

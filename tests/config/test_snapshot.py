@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gptshake.config.compose import COPIES, snapshot
-from gptshake.errors import Stop
+from gptshake.errors import ConfigError, Stop
 from gptshake.files import lock_file
 
 
@@ -33,3 +33,9 @@ def test_a_copy_is_removed_once_its_command_and_all_jobs_that_compose_from_it_ha
             assert own.exists()
     os.close(lock)
     assert {folder.name for folder in tmp_path.glob(f"{COPIES}*")} == {folder.name for folder in (named, held, new, left)}
+
+
+def test_a_sweep_that_is_refused_leaves_no_empty_folder_of_sweeps(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), snapshot(tmp_path / "multirun"):
+        raise ConfigError("executor=ray needs Ray, which is not installed")
+    assert not (tmp_path / "multirun").exists()

@@ -84,3 +84,15 @@ def test_what_cannot_be_read_as_asked_is_one_sentence(overrides: tuple[str, ...]
     done = light_commands(tmp_path, *QUICK, *overrides)
     assert done.code == 2 and (part in done.error or part.replace(",", "") in done.error), done.err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["book.txt", "folder"]
+
+
+def test_a_run_in_its_own_directory_reads_the_text_beside_the_command_and_leaves_nothing_if_refused(
+    commands: Any, tmp_path: Path, the_run: Any
+) -> None:
+    (tmp_path / "book.txt").write_text("A line of text.\n" * 60)
+    inside = (*QUICK, "data.path=book.txt", "hydra.job.chdir=true")
+    refused = commands(tmp_path, *inside, "model.block_size=100000")
+    assert refused.code == 2 and "one block of 100,000" in refused.err
+    assert not (tmp_path / "runs").exists()
+    assert commands(tmp_path, *inside).code == 0
+    assert the_run(tmp_path).steps == [1, 2]

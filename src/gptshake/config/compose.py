@@ -86,6 +86,9 @@ def snapshot(place: Path | None) -> Iterator[Path]:
         os.close(held)
         if not (place and _is_needed(folder)):
             shutil.rmtree(folder, ignore_errors=True)
+        if place:
+            with suppress(OSError):  # no study began, and it holds no other
+                place.rmdir()
 
 
 def _is_needed(copy: Path) -> bool:

@@ -275,7 +275,7 @@ def refuse_another_config(run_dir: Path, repetition: Path) -> None:
     if listed := _differences(then, stored_config(repetition), but=(*MOVED, *secret)):
         raise RecordError(
             f"The overrides of {run_dir.name} do not give the config that it had; nothing was trained:\n{listed}\n"
-            "Did your ./conf or a variable of the environment change since?"
+            "Did its config.yaml, your ./conf or a variable of the environment change since?"
         )
 
 

@@ -326,7 +326,7 @@ def evaluation_text(rows: Sequence[Facts], n_worst: int) -> str:
         errors = {name: "" if (error := row[f"{name}_error"]) is None else f"{error:.4f}" for name in ("loss", "bpb", "bpc")}
         loss, bpb, bpc = ((f"{row[name]:.4f}", error) for name, error in errors.items())
         per_unit = [f"{row[f'{name}_perplexity']:,.4f}" if row["rolling"] else "" for name in ("word", "byte")]
-        unknown = f"{100 * row['unknown'] / row['characters']:.2g} %" if row["unknown"] else ""
+        unknown = f"{three_digits(100 * row['unknown'] / row['characters'])} %" if row["unknown"] else ""
         numbers = [f"{row['tokens']:,}", *loss, three_digits(row["perplexity"]), *bpb, *bpc, *per_unit, unknown]
         table.append([row["run"], "" if row["step"] is None else str(row["step"]), *numbers, row["model"]])
     each, sizes = rows[0]["each"], np.array(rows[0]["each"]["bytes"])

@@ -65,6 +65,7 @@ def test_a_list_keeps_its_order_and_takes_no_file_twice(folder: Path) -> None:
     assert ids(["a/y.txt", "a", "a/*.txt"]) == ["y.txt", "a/x.txt"]
     assert ids(["a/x.txt", "b/x.txt"]) == ["x.txt", "x.txt (2)"]
     assert TextFiles(["b", "a"]).label == "b-and-1"
+    assert TextFiles(["z.txt", "z.txt"]).label == "z"
 
 
 @pytest.mark.parametrize(

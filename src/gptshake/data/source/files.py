@@ -50,7 +50,7 @@ class TextFiles(TextKeys):
 
     def __post_init__(self) -> None:
         several = isinstance(self.path, Sequence) and not isinstance(self.path, str)
-        self._entries = entries = list(map(str, self.path if several else filter(None, [self.path])))
+        self._entries = entries = list(dict.fromkeys(map(str, self.path if several else filter(None, [self.path]))))
         if not entries:
             raise DataError("Which text? Give a file, a folder or a pattern, or a list of them, with data.path=…")
         self.encoding, self.cleaning = known_encoding(self.encoding), cleaning_version(self.cleaning)
