@@ -63,6 +63,15 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _place(error: BaseException) -> str:
+    """Where in a file below the working directory an error was raised: in a part of the user's own, mostly."""
+    import traceback
+
+    places = [(os.path.relpath(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in places if not file.startswith((os.pardir, "<")) and "site-packages" not in file]
+    return f"in {own[-1][0]}, line {own[-1][1]}; " if own else ""
+
+
 def _report(error: BaseException, wants_traceback: bool) -> int:
     """Print what ended the command, without the secrets that an address or a value may hold; returns its exit code."""
     import traceback
@@ -77,7 +86,7 @@ def _report(error: BaseException, wants_traceback: bool) -> int:
     if stop := stop_behind(error):
         return stop.exit_code
     known = error if isinstance(error, GptshakeError) else storage_error(error)
-    sentence = str(known) if known else f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
+    sentence = str(known) if known else f"{type(error).__name__}: {error} ({_place(error)}HYDRA_FULL_ERROR=1 shows where)"
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
     print(f"error: {distributed.speaker()}{printable(redact(sentence))}", file=sys.stderr)

@@ -74,3 +74,15 @@ def test_a_run_that_began_with_a_vocabulary_that_had_no_effect_is_resumed_withou
     resumed = checked_compose(resumed_overrides(run))
     check(resumed)
     refuse_differences(resumed, run)
+
+
+def test_a_run_with_an_added_key_is_resumed_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "scheduler").mkdir(parents=True)
+    (tmp_path / "conf" / "scheduler" / "saw.yaml").write_text("_target_: gptshake.optim.schedule.constant\n_partial_: true\n")
+    run = began(tmp_path / "run", ["model=tiny", "data=shakespeare_char", "scheduler=saw", "+scheduler.warmup=0.5"], cleaning=True)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"choices": {"scheduler": "saw", "optimizer": "adamw"}}))
+    resumed = checked_compose(resumed_overrides(run))
+    assert resumed.scheduler.warmup == 0.5
+    refuse_differences(resumed, run)

@@ -179,6 +179,29 @@ def test_a_folder_given_by_config_dir_works_like_conf(light_commands: Any, tmp_p
     assert "there is no such optimizer" in light_commands(tmp_path, *RUN, "optimizer=fast").error
 
 
+def test_a_key_that_a_file_of_the_users_own_does_not_name_is_added_with_a_plus(light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "scheduler").mkdir(parents=True)
+    (tmp_path / "conf" / "scheduler" / "saw.yaml").write_text("_target_: saw.saw\n_partial_: true\nteeth: 4\n")
+    (tmp_path / "saw.py").write_text("def saw(tokens, total, teeth, beta1=None): ...\n")
+    done = light_commands(tmp_path, *RUN, "scheduler=saw", "scheduler.beta1=0.8")
+    assert done.code == 2 and "scheduler has: teeth." in done.error and done.error.endswith(": +scheduler.beta1=0.8"), done.err
+    assert "beta1_min" not in done.error  # a key of one_cycle, which was not chosen
+    assert light_commands(tmp_path, *RUN, "scheduler=saw", "+scheduler.beta1=0.8", "--cfg", "job").code == 0
+
+
+def test_a_fault_in_code_of_the_users_own_is_named_with_file_and_line_and_a_value_with_the_chosen_file(
+    light_commands: Any, tmp_path: Path
+) -> None:
+    for name, text in {"task/mine": "_target_: mine.run\ntrains: false\n", "task/another": "lr: 1\n", "optimizer/one": "lr: -1\n"}.items():
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / f"{name}.yaml").write_text(text)
+    (tmp_path / "conf" / "optimizer" / "two.yaml").write_text("defaults: [adamw, _self_]\nlr: -1\n")
+    (tmp_path / "mine.py").write_text("def run(context):\n    return context.nothing\n")
+    done = light_commands(tmp_path, "task=mine")
+    assert done.code == 1 and "has no attribute 'nothing' (in mine.py, line 2; HYDRA_FULL_ERROR=1 shows where)" in done.error
+    assert light_commands(tmp_path, *RUN, "optimizer=two").error.endswith("It comes from conf/optimizer/two.yaml.")
+
+
 LOCAL = {
     "lrr: 1": ["conf/optimizer/mine.yaml", "lrr"],
     "lr: fast": ["conf/optimizer/mine.yaml", "lr"],

@@ -224,6 +224,13 @@ def test_a_part_that_cannot_be_built_is_refused_before_anything_is_written(part:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_optimizer_that_has_no_peak_rate_is_refused(commands: Any, small: Any, tmp_path: Path) -> None:
+    code = "import torch\ndef made(parameters, **keys):\n    return torch.optim.Optimizer([p for _, p in parameters], {})\n"
+    (tmp_path / "parts.py").write_text(code)
+    done = commands(tmp_path, *small, "optimizer._target_=parts.made")
+    assert done.code == 2 and "parts.made makes no optimizer of named parameters and its keys (its defaults have no lr)" in done.error
+
+
 @pytest.mark.parametrize("part", ["+callbacks.mine", "data", "trainer", "+logger.mine"])
 def test_a_function_that_makes_another_thing_is_refused_and_leaves_no_run(part: str, commands: Any, small: Any, tmp_path: Path) -> None:
     (tmp_path / "parts.py").write_text("def wrong(**options):\n    return {}\n")

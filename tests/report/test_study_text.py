@@ -438,6 +438,12 @@ def test_there_is_no_drawing_without_numbers_or_with_too_few(line: Make, rows: S
     assert ascii_plot(words) == ""
 
 
+def test_a_value_just_below_1_is_not_written_as_1(line: Make, sure: Callable[..., None]) -> None:
+    assert [param_text(value) for value in (0.965, 0.9987, 0.9995, 0.99999)] == ["0.965", "0.9987", "0.9995", "0.99999"]
+    sure(0.978, 0.999)
+    assert "lies between 0.98 and 0.999 (" in said(line(), "lies between")
+
+
 def test_flat_losses_are_drawn(line: Make) -> None:
     assert ascii_plot(line(loss=lambda _: 2.0)).count("o") >= 7
 

@@ -13,7 +13,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -127,8 +127,10 @@ def source_hint(sentence: str, overrides: list[str]) -> str:
     found = re.match(r"[a-z][\w.]+", sentence)
     if not found or any(key_of(text) == found[0] for text in overrides):
         return ""
-    line = re.compile(rf"^\s*{re.escape(found[0].rpartition('.')[2])}\s*:", re.MULTILINE)
-    file = next((file for file in local_files().values() if line.search(file.read_text(encoding="utf-8"))), None)
+    group, _, inside = found[0].partition(".")
+    chosen = {f"{key_of(text)}/{text.partition('=')[2]}.yaml" for text in overrides}
+    mine = {name: (keys(OmegaConf.load(file)), file) for name, file in local_files().items() if name in chosen}
+    file = next((file for name, (has, file) in mine.items() if found[0] in has or (name.startswith(f"{group}/") and inside in has)), None)
     return f" It comes from {os.path.relpath(file)}." if file else ""
 
 
@@ -179,17 +181,20 @@ def _wrong_value(text: str, base: DictConfig, error: Exception) -> str:
         return f"{text}: {in_plain_words(first_line(error.__cause__ or error))}"
     here = suggest_for_key(key, value)
     other = ("preset.",) if group == "search_space" else ("preset.", "search_space.")  # lr is optimizer.lr
-    settable = [*(name for name in there if not name.startswith(other)), *SWEEPER_KEYS, *all_keys()]
+    unchosen = (name for name in all_keys() if _selected(base, name.partition(".")[0]) is None)
+    settable = [*(name for name in there if not name.startswith(other)), *SWEEPER_KEYS, *unchosen]
     node = _selected(base, parent) if parent else base
     names = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     beside = f" {parent or 'The root'} has: {', '.join(names)}." if names else ""
+    if isinstance(node, DictConfig) and not str(node.get("_target_", "gptshake")).startswith("gptshake"):
+        beside += f" To give the code of {parent} an argument that its yaml does not name: +{text}"
     plain = key.removeprefix(f"{group}.")
     if owners := [f"{group}={option}" for option, schema in SCHEMAS.get(group, {}).items() if plain in schema.__dataclass_fields__]:
         return f"{key}: this is a key of {' and '.join(owners)}.{beside}"
     return f"{key}: there is no such key{did_you_mean(here) if here else nearest(key, settable)}{beside}"
 
 
-def keys(cfg: DictConfig) -> list[str]:
+def keys(cfg: DictConfig | ListConfig) -> list[str]:
     parts = [leaf.split(".") for leaf in flat(OmegaConf.to_container(cfg, resolve=False))]
     return list(dict.fromkeys(".".join(path[:n]) for path in parts for n in range(1, len(path) + 1)))
 

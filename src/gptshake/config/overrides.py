@@ -156,6 +156,7 @@ def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
     Recommendations for optimizer, schedule and presets change; a run that began under them keeps its own.
     """
     record, new_keys, began = _record(run_dir), {key_of(text) for text in new}, dict[str, Any]()
+    added = {key_of(text) for text in map(str, record["overrides"]) if text.startswith("+")}  # not there before their override
     kept = [group for group in ("optimizer", "scheduler") if group not in new_keys]
     with suppress(RecordError):  # reported where the config is compared
         stored, chosen = stored_config(run_dir), record.get("choices") or {}
@@ -163,7 +164,7 @@ def resumed_overrides(run_dir: Path, new: Sequence[str] = ()) -> list[str]:
         began |= {
             key: value
             for key, value in stored.items()
-            if key.partition(".")[0] in (*kept, "preset") and "._" not in key and isinstance(value, str | int | float)
+            if key.partition(".")[0] in (*kept, "preset") and key not in added and "._" not in key and isinstance(value, str | int | float)
         }
     later = _values(_texts(record.get("extended") or {}), run_dir)
     return [*_values(_texts(began), run_dir, new_keys), *stored_overrides(run_dir, new), *later, *_texts(_cleaning(run_dir))]

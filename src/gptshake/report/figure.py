@@ -41,6 +41,7 @@ _STYLE: dict[Any, Any] = {  # what differs from matplotlib's defaults
     **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    "axes.formatter.useoffset": False,  # 2.1925 at a tick, not 0.0005 with +2.192 above
     "grid.color": LINE,
     "lines.solid_capstyle": "round",
     "svg.hashsalt": "gptshake",

@@ -214,8 +214,8 @@ def draw_profile(facts: Facts, folder: Path) -> list[Path]:
     _bars(left, step, [STEP.get(part["name"], GREY) for part in parts])
     caption(left, "milliseconds of a step, and share")
     _bars(right, {name: (seconds, seconds / total) for name, seconds in phases.items()}, GREY)
-    caption(right, f"seconds of the start ({three_digits(total)}), and share")
-    figure.supxlabel(textwrap.fill(facts["verdict"][0], 118), size=9.5, x=0.012, ha="left", parse_math=False)
+    caption(right, "seconds of the start, and share")
+    figure.supxlabel(textwrap.fill(facts["verdict"][0], 104), size=9.5, x=0.012, ha="left", parse_math=False)
     files = save(figure, folder, "profile")
     write_atomic(folder / "profile.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return [*files, folder / "profile.json"]

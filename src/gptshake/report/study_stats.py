@@ -223,11 +223,18 @@ def param_text(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     if value == 0 or 0.05 <= abs(value) < 1000 or not math.isfinite(value):
-        return f"{value:.3g}"
+        return _rounded(value, 3)
     if value.is_integer() and abs(value) < 1e5:
         return f"{value:.0f}"
     mantissa, power = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """So many digits; below 1 as many as the distance from 1 needs: a beta2 of 0.999 is not 1."""
+    if 0.9 < value < 1:
+        digits = max(digits, digits - 2 - math.floor(math.log10(1 - value)))
+    return f"{value:.{digits}g}"
 
 
 def axis_names(study: Json) -> dict[str, str]:
@@ -317,7 +324,7 @@ def near_optimal(study: Json, scale: Scale) -> NearOptimal | None:
 def interval_ends(study: Json, scale: Scale, found: NearOptimal) -> tuple[float, float]:
     """Ends of an interval that can be typed: two digits, or whole numbers that were tried."""
     if not scale.integer:
-        return float(f"{found.low:.2g}"), float(f"{found.high:.2g}")
+        return float(_rounded(found.low, 2)), float(_rounded(found.high, 2))
     tried = [value for value, _ in best_curve(study, scale)]
     inside = [value for value in tried if found.low <= value <= found.high] or [min(tried, key=lambda value: abs(value - found.best))]
     return int(min(inside)), int(max(inside))

@@ -114,10 +114,11 @@ def check_optimizer(cfg: DictConfig, store: TokenStore) -> None:
 
     with torch.device("meta"):
         parameters = network(cfg, store).named_parameters()
-    reason = "it has no param_groups"
     try:
-        if hasattr(make(cfg.optimizer)(parameters), "param_groups"):
+        optimizer = make(cfg.optimizer)(parameters)
+        if "lr" in getattr(optimizer, "defaults", ()):
             return
+        reason = "its defaults have no lr" if hasattr(optimizer, "param_groups") else "it has no param_groups"
     except TypeError as error:
         reason = first_line(error)
     except Exception:  # it may need values, which the meta device has not; a real fault raises again where the optimizer is made
