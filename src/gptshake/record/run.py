@@ -199,12 +199,12 @@ def parse_run(path: Path) -> dict[str, Any]:
 
 
 def discard(path: Path, identity: str) -> None:
-    """Remove the record of a run that was refused before its first step, and before it had found a learning rate."""
+    """Empty the directory, which may be the user's own, of a run that was refused before its first step and found no learning rate."""
     if not (path / "run.json").exists() or (path / "metrics.csv").exists():
         return
     info = read_run(path)
-    if info["id"] == identity and "find_lr" not in info:
-        shutil.rmtree(path)
+    for entry in list(path.iterdir()) if info["id"] == identity and "find_lr" not in info else ():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def status_of(path: Path, info: Mapping[str, Any] | None = None) -> str:
