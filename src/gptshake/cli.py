@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from gptshake import distributed, hardware
 from gptshake.config import overrides
 from gptshake.config.arguments import Arguments, quote
-from gptshake.config.compose import call_hydra, choices, single_run, snapshot, without_hydra
+from gptshake.config.compose import call_hydra, choices, resolve_preset, single_run, snapshot, without_hydra
 from gptshake.config.compose_errors import checked_compose, parse_overrides, source_hint
 from gptshake.config.layout import GROUPS, SWEPT_FILES, local_confs, local_files, own_files, packaged_conf
 from gptshake.config.multirun import SWEEPER, check_points, expand_globs, single_run_overrides, starting_options
@@ -307,6 +307,7 @@ class _Jobs:
         try:
             if multirun:
                 check(cfg)
+                resolve_preset(cfg)
                 print(f"[{hydra_cfg.job.num}] {redact(' '.join(spec.overrides))}")
             _task(cfg)(Context(cfg, spec, open_store, make_plan))
         except Exception as error:  # kept for the end: the other runs of a multirun go on

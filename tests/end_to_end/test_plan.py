@@ -28,6 +28,21 @@ def test_a_plan_says_what_a_run_costs_and_leaves_no_run(commands: Any, small: An
     assert [path.name for path in tmp_path.iterdir()] == ["plans"]
 
 
+MINE = """from omegaconf import OmegaConf
+def run(context):
+    print("rate", OmegaConf.to_container(context.config, resolve=False)["preset"]["lr"])
+"""
+
+
+@pytest.mark.parametrize("several", [[], ["-m"]])
+def test_the_child_that_measures_needs_no_resolver_for_the_rate_of_a_preset(
+    several: list[str], light_commands: Any, small: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    done = light_commands(tmp_path, *several, "task=plan", "task._target_=mine.run", *small)
+    assert done.code == 0 and "rate 0.004\n" in done.out, done.err
+
+
 def test_a_plan_for_a_device_that_is_not_here_measures_nothing(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, "task=plan", *small, "task.device=rtx3090", "trainer.precision=auto", "scheduler.warmup=1")
     assert done.code == 0, done.err

@@ -182,10 +182,15 @@ def compose(overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
     with suppress(OmegaConfBaseException):  # no mapping, which is refused later
         if target := OLD_TARGETS.get(str(OmegaConf.select(cfg, "logger._target_", throw_on_resolution_failure=False))):
             cfg.logger._target_ = target
-    with suppress(OmegaConfBaseException):  # reported later; a child process that gets the config has no such resolver
+    resolve_preset(cfg)
+    return cfg
+
+
+def resolve_preset(cfg: DictConfig) -> None:
+    """Replace the formula of a preset's peak rate by its value: a child process that gets the config has no such resolver."""
+    with suppress(OmegaConfBaseException):  # reported later
         if isinstance(lr := OmegaConf.select(cfg, "preset.lr"), float):
             OmegaConf.update(cfg, "preset.lr", lr)
-    return cfg
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def single_run_overrides(arguments: Arguments) -> list[str]:
                 raise ConfigError(f"{short if short in SWEEP_KEYS else key}= is for a sweep: add -m and the keys to vary.")
         return [override.input_line or "" for override in parsed]
     for override in parsed:
-        if override.is_sweep_override() and key_of(override.key_or_group).partition(".")[0] in OF_THE_SWEEP:
+        if override.is_sweep_override() and re.split("[./]", key_of(override.key_or_group))[0] in OF_THE_SWEEP:
             raise ConfigError(f"{override.input_line}: this is an option of the sweep itself, and has one value.")
     keys = {override.key_or_group for override in parsed}
     if "paths.run_dir" in keys:
