@@ -128,7 +128,10 @@ def test_a_host_whose_clock_is_wrong_is_alive_while_its_heartbeats_come(
     assert not is_alive(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x00"])
+HUGE = f'{{"pid": 1, "host": "elsewhere", "time": 1{400 * "0"}}}'  # no double is so large
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00\x00", HUGE])
 def test_a_heartbeat_that_cannot_be_read_is_no_heartbeat(tmp_path: Path, content: str) -> None:
     RunLock(tmp_path).release()
     (tmp_path / "lease.json").write_text(content)

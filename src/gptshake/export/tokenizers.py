@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from gptshake.errors import ConfigError, DataError, Stop, first_line
+from gptshake.errors import ConfigError, DataError, first_line
 from gptshake.files import read_text
 from gptshake.tokenizer import char, sentencepiece
 from gptshake.tokenizer.bpe import EOT, BytePairTokenizer
@@ -124,8 +124,8 @@ def gives_same_ids(tokenizer: Any, file: Path) -> bool:
         theirs = Tokenizer.from_file(str(file))
         theirs.encode_special_tokens = True
         ids = [theirs.encode(text, add_special_tokens=False).ids for text in TEXTS]
-    except BaseException as error:  # the library raises Exception itself; a panic of its Rust code is none
-        if isinstance(error, Stop):
+    except BaseException as error:  # the library raises Exception itself; a panic of its Rust code is none, and neither is Ctrl-C
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise DataError(f"{file} cannot be read ({first_line(error)}). Restore it, or remove it: then the ids are not compared.") from error
     return ids == [tokenizer.encode(text).tolist() for text in TEXTS]

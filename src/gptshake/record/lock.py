@@ -87,10 +87,10 @@ def is_asked_to_stop(path: Path) -> bool:
 
 def read_heartbeat(path: Path) -> dict[str, Any] | None:
     """The last heartbeat: pid, host, time, step, value; None if there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, OverflowError, RecursionError):
         last = json.loads(read_text(path / HEARTBEAT, _LARGEST))
         if isinstance(last, dict) and {"pid", "host"} <= last.keys() and isinstance(last.get("time"), int | float):
-            return last
+            return last | {"time": float(last["time"])}
     return None
 
 
