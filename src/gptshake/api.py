@@ -193,7 +193,7 @@ class Study:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """A DataFrame with a row for each trial, those at work included, NaN where one has no value yet.
+        """A DataFrame with a row for each trial, those at work included, NaN where one has no value yet; of an ablation one for each change.
 
         ``trial`` (its number), ``state``, its parameters by their keys, the objective by its name such as ``val/bpb`` (mean over seeds),
         ``tokens_per_s``, ``seconds``, ``reason`` and ``best``.
