@@ -23,6 +23,7 @@ from gptshake.model.generate import generate
 from gptshake.model.gpt import GPT
 from gptshake.record.index import Entry
 from gptshake.tokenizer.byte import ByteTokenizer
+from gptshake.tokenizer.sentencepiece import SentencePieceTrainer
 
 needs_programs = pytest.mark.export
 # Libraries differ on which of the newest characters are letters; these were all in Unicode before any of them was written.
@@ -64,6 +65,16 @@ def test_the_library_tokenizers_gives_the_same_ids_and_the_text_back(kind: str, 
 def test_the_end_of_text_has_the_same_id(kind: str) -> None:
     theirs = to_tokenizers(tokenizer_of(kind))
     assert theirs.encode("a<|endoftext|>").ids[-1] == theirs.token_to_id("<|endoftext|>") == tokenizer_of(kind).eot_id
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_pieces_learned_from_texts_that_spell_special_tokens_give_the_same_ids(model_type: str) -> None:
+    texts = [f"Once the <unk> {number} said <0x41>.\n<|endoftext|>\nTwice <|endo <0x4 unk> text|>" for number in range(50)]
+    tokenizer = SentencePieceTrainer(vocab_size=330, model_type=model_type).train(texts)
+    exported = to_tokenizers(tokenizer)
+    exported.encode_special_tokens = True
+    for text in [*texts, *HOSTILE]:
+        assert exported.encode(text).ids == tokenizer.encode(text).tolist()
 
 
 @needs_programs

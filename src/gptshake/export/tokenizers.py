@@ -23,6 +23,7 @@ from gptshake.tokenizer.protocol import Tokenizer as Tokenized
 from gptshake.tokenizer.sentencepiece import BLANK, SentencePieceTokenizer
 
 UNK = "<|unk|>"
+_N_NAMES = sentencepiece.FIRST_BYTE + 256  # pieces of SentencePiece that stand for bytes and special tokens come first
 # With these tokenizers go wrong.
 TEXTS = ("The quick  brown fox\r\n\tjumps; 1234567.89 it's", "\u2581 a\u2581b", "<|endoftext|><unk><0x41>", "Würde 水曜日 👍🏽 e\u0301\x00")
 
@@ -74,12 +75,12 @@ def _(tokenizer: SentencePieceTokenizer) -> Tokenizer:
     # Pieces hold blanks, not U+2581, and no normalizer turns one into the other: so U+2581 in a text stays what it is.
     pieces = [(piece.piece.replace(BLANK, " ") if piece.type == piece.NORMAL else piece.piece, piece.score) for piece in model.pieces]
     if model.trainer_spec.model_type == model.trainer_spec.UNIGRAM:
-        exported = Tokenizer(models.Unigram(pieces, unk_id=sentencepiece.UNK, byte_fallback=True))
+        exported = Tokenizer(models.Unigram(_never_found(pieces), unk_id=sentencepiece.UNK, byte_fallback=True))
+        if unknown := {letter for name, _ in pieces[:_N_NAMES] for letter in name} - {name for name, _ in pieces}:
+            exported.pre_tokenizer = pre_tokenizers.Split(Regex(f"[{''.join(sorted(unknown))}]"), "isolated")
     else:
         ids = {name: token for token, (name, _) in enumerate(pieces)}
         exported = Tokenizer(models.BPE(ids, _merges(pieces, ids), unk_token=pieces[0][0], fuse_unk=False, byte_fallback=True))
-    # The names of bytes and special tokens are no text: cut after their first letter, none of them is ever found.
-    exported.pre_tokenizer = pre_tokenizers.Split(Regex(r"<(?=0x[0-9A-F]{2}>|\|endoftext\|>|unk>)"), "isolated")
     exported.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     return _with_special(exported, EOT)
 
@@ -139,10 +140,19 @@ def parsed(tokenizer: SentencePieceTokenizer) -> Any:
     return protobuf.ModelProto.FromString(tokenizer.model)
 
 
+def _never_found(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The pieces with a score for names, of bytes and special tokens, below that of their letters one by one: in a text they are no names.
+
+    A name with a letter that is no piece needs a cut there instead, because the library takes an unknown letter for less likely than any piece.
+    """
+    never = (len(EOT) + 1) * min(score for _, score in pieces[_N_NAMES:]) - 1
+    return [(name, never) for name, _ in pieces[:_N_NAMES]] + pieces[_N_NAMES:]
+
+
 def _merges(pieces: list[tuple[str, float]], ids: dict[str, int]) -> list[tuple[str, str]]:
     """The merges that make the pieces: every cut of a piece into two pieces, the best score first."""
     found = []
-    for name, score in pieces[sentencepiece.FIRST_BYTE + 256 :]:
+    for name, score in pieces[_N_NAMES:]:
         cuts = ((name[:place], name[place:]) for place in range(1, len(name)))
         found += [(-score, ids[left], ids[right], left, right) for left, right in cuts if left in ids and right in ids]
     return [(left, right) for *_, left, right in sorted(found)]
