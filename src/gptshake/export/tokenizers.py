@@ -75,8 +75,8 @@ def _(tokenizer: SentencePieceTokenizer) -> Tokenizer:
     # Pieces hold blanks, not U+2581, and no normalizer turns one into the other: so U+2581 in a text stays what it is.
     pieces = [(piece.piece.replace(BLANK, " ") if piece.type == piece.NORMAL else piece.piece, piece.score) for piece in model.pieces]
     if model.trainer_spec.model_type == model.trainer_spec.UNIGRAM:
-        exported = Tokenizer(models.Unigram(_never_found(pieces), unk_id=sentencepiece.UNK, byte_fallback=True))
-        if unknown := {letter for name, _ in pieces[:_N_NAMES] for letter in name} - {name for name, _ in pieces}:
+        exported = Tokenizer(models.Unigram(_names_unlikely(pieces), unk_id=sentencepiece.UNK, byte_fallback=True))
+        if unknown := {character for name, _ in pieces[:_N_NAMES] for character in name} - {name for name, _ in pieces}:
             exported.pre_tokenizer = pre_tokenizers.Split(Regex(f"[{''.join(sorted(unknown))}]"), "isolated")
     else:
         ids = {name: token for token, (name, _) in enumerate(pieces)}
@@ -140,10 +140,10 @@ def parsed(tokenizer: SentencePieceTokenizer) -> Any:
     return protobuf.ModelProto.FromString(tokenizer.model)
 
 
-def _never_found(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The pieces with a score for names, of bytes and special tokens, below that of their letters one by one: in a text they are no names.
+def _names_unlikely(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The pieces with a score for names, of bytes and special tokens, below that of their characters one by one: in a text they are no names.
 
-    A name with a letter that is no piece needs a cut there instead, because the library takes an unknown letter for less likely than any piece.
+    A name with a character that is no piece needs a cut there, because the library takes an unknown one for less likely than any piece.
     """
     never = (len(EOT) + 1) * min(score for _, score in pieces[_N_NAMES:]) - 1
     return [(name, never) for name, _ in pieces[:_N_NAMES]] + pieces[_N_NAMES:]
