@@ -65,7 +65,7 @@ class TextKeys:
     path: Any = None
     encoding: str = "utf-8"
     text_key: str = "text"
-    cleaning: int = 2
+    cleaning: int = 3
 
 
 @dataclass

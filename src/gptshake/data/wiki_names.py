@@ -23,6 +23,10 @@ OLD_NAMES = {  # by language: names of the file namespace that are still valid, 
     "no": "bilde", "pl": "grafika", "pt": "imagem", "ro": "imagine", "ru": "изображение", "sk": "obrázok", "sl": "slika", "sr": "слика",
     "sv": "bild", "th": "ภาพ", "tr": "resim", "uk": "зображення", "vi": "hình", "zh": "图像 圖像 文件 檔案 档案",
 }  # fmt: skip
+MORE_NAMES = {  # that version 2 of the cleaning did not know; "KATEGORİ" in lower case has a dot that combines
+    "nb": "bilde", "ja": "カテゴリ", "tr": "kategori\u0307 resi\u0307m", "az": "kateqori\u0307ya", "pt-br": OLD_NAMES["pt"],
+    "zh-hans": OLD_NAMES["zh"], "zh-hant": OLD_NAMES["zh"], "sr-ec": OLD_NAMES["sr"], "sr-el": OLD_NAMES["sr"],
+}  # fmt: skip
 
 _REDIRECTS = """redirect weiterleitung redirection redirección redireccion rinvia redirecionamento doorverwijzing patrz przekieruj
     перенаправление перенапр перенаправлення преусмери пренасочване виж omdirigering omdirigera uudelleenohjaus ohjaus přesměruj presmeruj

@@ -220,10 +220,28 @@ def test_the_first_version_of_the_cleaning_is_kept_for_runs_that_began_with_it(t
     page = PAGE.format(t="A", ns=0, i=1, r="", x=escape("[[CSI: Miami]]{{transl|ar|set {a,b}}}\n== Weblinks ==\n* x"))
     assert texts_of(tmp_path, EXPORT.format(page), cleaning=1) == [("1", "}\nWeblinks\nx")]
     assert texts_of(tmp_path, EXPORT.format(page)) == [("1", "CSI: Miamiset {a,b}")]
-    (new, old), path = (1, 2), str(tmp_path / "dump.xml")
-    assert TextFiles(path, cleaning=new).fingerprint() | {"cleaning": 2} == TextFiles(path, cleaning=old).fingerprint()
-    with pytest.raises(ConfigError, match=r"data\.cleaning=3.*from 1 to 2"):
-        TextFiles(path, cleaning=3)
+    path = str(tmp_path / "dump.xml")
+    assert TextFiles(path, cleaning=1).fingerprint() | {"cleaning": 2} == TextFiles(path, cleaning=2).fingerprint()
+    with pytest.raises(ConfigError, match=r"data\.cleaning=4.*from 1 to 3"):
+        TextFiles(path, cleaning=4)
+
+
+@pytest.mark.parametrize(
+    ("language", "file", "hidden", "kept"),
+    [
+        ("ar", "ملف", "[[\u200fملف:x.jpg|صورة]]", "صورة"),
+        ("ru", "Файл", "__БЕЗ_ОГЛАВЛЕНИЯ__", "__БЕЗ_ОГЛАВЛЕНИЯ__"),
+        ("nb", "Fil", "[[Bilde:x.jpg|thumb|A caption.]]", "A caption."),
+        ("tr", "Dosya", "[[RESİM:x.jpg|thumb|A caption.]]", "A caption."),
+    ],
+)
+def test_what_the_second_cleaning_kept_of_marks_in_other_languages_is_kept_for_its_runs_alone(
+    tmp_path: Path, language: str, file: str, hidden: str, kept: str
+) -> None:
+    page = PAGE.format(t="A", ns=0, i=1, r="", x=escape(f"[[Re:Zero]] __init_x__ {hidden}"))
+    content = EXPORT.format(SITE.format(file=file, category="C") + page).replace("<mediawiki", f'<mediawiki xml:lang="{language}"')
+    assert texts_of(tmp_path, content) == [("1", "Re:Zero __init_x__")]
+    assert texts_of(tmp_path, content, cleaning=2) == [("1", f"Re:Zero __init_x__ {kept}")]
 
 
 @pytest.mark.usefixtures("excerpt_here")

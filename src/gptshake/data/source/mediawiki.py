@@ -21,7 +21,7 @@ from typing import IO, NamedTuple, TypeVar
 from xml.etree import ElementTree
 
 from gptshake.data.clean import CLEANING_VERSION, clean
-from gptshake.data.wiki_names import HIDDEN, OLD_NAMES, REDIRECTS
+from gptshake.data.wiki_names import HIDDEN, MORE_NAMES, OLD_NAMES, REDIRECTS
 from gptshake.errors import DataError, GptshakeError
 from gptshake.hardware import logical_cores
 
@@ -60,7 +60,8 @@ def articles(stream: IO[bytes], name: str = "This file", site: Site | None = Non
             raise DataError(f"{name} is XML, but not a MediaWiki export: it starts with <{root.tag}>.")
         prefix = f"{namespace}}}" if namespace else ""
         names: dict[str, str] = {}
-        site.hidden |= {*OLD_NAMES.get(root.get(_LANGUAGE, ""), "").split()}
+        language = root.get(_LANGUAGE, "")
+        site.hidden |= {*OLD_NAMES.get(language, "").split(), *(MORE_NAMES.get(language, "").split() if site.version > 2 else ())}
         text: str | None = None  # of the newest revision of a page so far
         newest = ""  # its time as in the dump, which sorts as a text
         for event, element in events:
