@@ -75,12 +75,9 @@ def on_a_cliff(values: Sequence[float]) -> bool:
 
 def seed_sd(values: Sequence[Sequence[float]]) -> float | None:
     """Standard deviation between seeds, pooled over points that have several; None if none has."""
-    freedom = seed_freedom(values)
-    return (
-        math.hypot(*(stdev(point) * math.sqrt(len(point) - 1) for point in values if len(point) > 1)) / math.sqrt(freedom)
-        if freedom
-        else None
-    )
+    if not (freedom := seed_freedom(values)):
+        return None
+    return math.hypot(*(stdev(point) * math.sqrt(len(point) - 1) for point in values if len(point) > 1)) / math.sqrt(freedom)
 
 
 def seed_freedom(values: Sequence[Sequence[float]]) -> int:
@@ -132,7 +129,7 @@ def middle_of_ties(points: Points) -> float:
     """The best value, or half-way to its better neighbour if seeds alone may decide between them: a bowl lies below its chord.
 
     Args:
-        points: (value, loss) of one seed each, lower is better; values are positive and halved in the logarithm. Seeds move a loss by 0.5 %.
+        points: at least one (value, loss), each of one seed, lower is better. Values are positive, half-way is their geometric mean.
     """
     place = sorted(points)
     at = place.index(min(place, key=lambda point: point[1]))

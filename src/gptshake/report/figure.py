@@ -168,9 +168,8 @@ def _find_glyphs(figure: Figure) -> None:
     for text in texts:
         if lacking & set(text.get_text()):
             characters = (character.encode("unicode_escape").decode() if character in still else character for character in text.get_text())
-            shown = "\n".join(
-                cut(line, LONGEST, "...") for line in "".join(characters).split("\n")
-            )  # an escape is longer than its character
+            lines = "".join(characters).split("\n")  # longer than before: an escape is longer than its character
+            shown = "\n".join(cut(line, LONGEST, "...") for line in lines)
             text.set(text=shown, family=[FAMILY, *found], weight="normal")  # its bold may lack them
             text.set_fontsize(min(text.get_fontsize(), 800 / width(shown)))
 

@@ -40,8 +40,8 @@ class Checkpoint(pl.Callback):
     saved_step: int | None  # of the newest checkpoint; at first of the one that this session started from
     stable_step: int | None = None  # the last one before the rate fell, kept for a longer run that continues from there
     due: Row | None = None  # the row of the last step while its validation is missing
-    saved_at: float = 0.0  # on the monotonic clock, like the next
-    asked_at: float = 0.0  # whether the sweep wants the run to end
+    saved_at: float = 0.0  # when the newest checkpoint was written, on the monotonic clock
+    asked_at: float = 0.0  # when it was last asked whether the sweep wants the run to end, on the same
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: GPTModule) -> None:  # type: ignore[override]
         """Complete a step whose validation was cut off; a run that had nothing left but that takes no step."""
