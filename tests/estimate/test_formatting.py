@@ -42,7 +42,10 @@ def test_rates_are_short(value: float, text: str) -> None:
     assert short_rate(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (2**30 - 1, "1 GiB"), (24 * 2**30, "24 GiB")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (1007 * 2**20, "1007 MiB"), (2**30 - 1, "1 GiB"), (24 * 2**30, "24 GiB")],
+)
 def test_memory_is_told_as_devices_have_it(value: float, text: str) -> None:
     assert short_bytes(value) == text
 

@@ -17,6 +17,7 @@ def test_a_name_says_what_is_trained_on_what_and_what_was_changed() -> None:
 
 def test_changes_are_named_by_the_last_part_of_their_key() -> None:
     assert "-lr3e-4-n_layer4-x3k9a2pq" in run_name("tiny", "d", "l", ["lr3e-4", "+model.n_layer=4"], "x3k9a2pq", NOW)
+    assert "-beta2_0.99-x3k9a2pq" in run_name("tiny", "d", "l", ["optimizer.beta2=0.99"], "x3k9a2pq", NOW)
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60), st.lists(st.text(max_size=80), max_size=8))
@@ -29,7 +30,7 @@ def test_any_name_can_be_typed_back_and_is_a_folder(model: str, data: str, label
 
 def test_too_many_changes_are_left_out_at_the_end() -> None:
     name = run_name("tiny", "d", "l", [f"model.key_{i}=value" for i in range(50)], "x3k9a2pq", NOW)
-    assert len(name) <= 120 and "key_0value" in name and name.endswith("-x3k9a2pq")
+    assert len(name) <= 120 and "key_0_value" in name and name.endswith("-x3k9a2pq")
 
 
 def test_no_id_reads_as_a_number_or_a_word_of_yaml() -> None:

@@ -233,6 +233,10 @@ def test_the_answer_is_bound_to_its_tokens(line: Make, grid: Make) -> None:
     assert said(line(), "valid") == "This is valid for 1.2M tokens: longer runs may need another value."
     cut = said(line() | {"schedule": "wsd, warm-up 37 steps, 30 % of the run"}, "valid")
     assert cut == "This is valid for 1.2M tokens (wsd, warm-up 37 steps, 30 % of the run): a longer warm-up allows a higher rate."
+    other = line() | {"schedule": "wsd, warm-up 37 steps, 30 % of the run", "axes": [line()["axes"][0] | {"key": "optimizer.beta2"}]}
+    for trial in other["trials"]:
+        trial["params"] = {"optimizer.beta2": trial["params"]["optimizer.lr"]}
+    assert said(other, "valid").endswith("30 % of the run): longer runs may need another value.")  # about beta2, not about a rate
     assert "1.2M tokens (cosine, warm-up 5 steps): longer" in said(line() | {"schedule": "cosine, warm-up 5 steps"}, "valid")
     whole = {"schedule": "wsd, warm-up 160 steps, 27 % of the run"}
     assert "of the run): within a factor of 4 in length the best rate was seen to carry." in said(line() | whole, "valid")

@@ -30,7 +30,8 @@ def short_bytes(value: float) -> str:
 def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
     for power in range(len(units) - 1, 0, -1):
         if abs(value) >= 0.9995 * base**power:
-            return f"{value / base**power:.3g}{units[power]}"
+            scaled = value / base**power
+            return f"{scaled:.{3 if abs(scaled) < 999.5 else 4}g}{units[power]}"  # of bytes there are up to 1023
     return f"{value:.0f}{units[0]}"
 
 

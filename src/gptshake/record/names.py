@@ -26,7 +26,9 @@ def run_name(model: str, data: str, label: str, changes: Sequence[str], id: str,
     parts = [now.strftime("%Y%m%d-%H%M"), *(re.sub(r"[-.]+", "_", safe(part))[:30] or "any" for part in (model, data, label))]
     for change in sorted(changes, key=lambda change: change.partition("=")[0] not in _GROUPS):
         key, equals, value = change.lstrip("+~").partition("=")
-        short = safe(value if key in _GROUPS else key.rpartition(".")[2] + value if equals else key)[:40]  # lr3e-4, cosine
+        last = key.rpartition(".")[2]
+        named = f"{last}_{value}" if last[-1:].isdigit() else last + value  # beta2_0.99, lr3e-4
+        short = safe(value if key in _GROUPS else named if equals else key)[:40]
         if len("-".join([*parts, short, id])) > _MAX_NAME:
             break
         parts += [short] if short else []

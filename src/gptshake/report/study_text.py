@@ -63,9 +63,10 @@ def verdict(study: Json, folder: Path | None = None) -> list[str]:
 def _beyond(study: Json) -> str:
     """What another length would change."""
     share = re.search(r"([\d.]+) % of the run", study.get("schedule") or "")
-    if share and float(share[1]) >= LONG_WARMUP:
+    keys = [axis["key"] for axis in study["axes"]]
+    if share and "optimizer.lr" in keys and float(share[1]) >= LONG_WARMUP:
         return "a longer warm-up allows a higher rate"
-    if share and [axis["key"] for axis in study["axes"]] == ["optimizer.lr"]:
+    if share and keys == ["optimizer.lr"]:
         return f"within a factor of {TRANSFERS} in length the best rate was seen to carry"
     return "longer runs may need another value"
 

@@ -198,7 +198,7 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
         ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
         ("", f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(recommended.low)},{short_rate(recommended.high)}))'"),
         ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if flops else []), laws.kaplan_sentence(n)])),
-        ("", f"at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
+        ("", f"of AdamW at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
     ]
 
 
