@@ -93,6 +93,11 @@ def test_half_precision_becomes_fp32(folder: Path) -> None:
         (lambda tensors: tensors.pop("transformer.h.1.ln_2.bias"), r'Missing .*"blocks\.1\.ln_2\.bias"'),
         (lambda tensors: tensors.update({"transformer.wpe.weight": torch.zeros(8, 32)}), r"mismatch for wpe\.weight: .*\[8, 32\]"),
         (lambda tensors: tensors.update({"lm_head.weight": torch.zeros(257, 32)}), "a head of their own"),
+        (lambda tensors: tensors["transformer.wte.weight"][3].fill_(torch.nan), r"transformer\.wte\.weight .* NaN"),
+        (
+            lambda tensors: tensors.update({"transformer.wpe.weight": torch.ones(128, 32, dtype=torch.int8)}),
+            r"wpe\.weight .* whole numbers",
+        ),
         (lambda tensors: tensors.update({"score.weight": torch.zeros(2, 32)}), r'Unexpected .*"transformer\.score\.weight"'),
     ],
 )

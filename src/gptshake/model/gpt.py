@@ -169,8 +169,14 @@ def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def from_hf(shape: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict, in fp32, of a network of this shape, with its first positions, from the tensors of a ``GPT2LMHeadModel`` or ``GPT2Model``.
 
-    A ConfigError says which tensor is missing, has another shape or has no place here.
+    A ConfigError says which tensor is missing, has another shape or no place here, or is not made of finite floating-point numbers.
     """
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}  # masks
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.float().isfinite().all()):
+            raise ConfigError(
+                f"{name} of the weights holds whole numbers, NaN or infinity: use weights in floating point that are not damaged."
+            )
     with torch.device("meta"):
         model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
     left = {f"transformer.{name.removeprefix('transformer.')}": tensor.float() for name, tensor in tensors.items()}
@@ -182,7 +188,7 @@ def from_hf(shape: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         raise ConfigError("The weights have a head of their own (lm_head), and here it is tied to the embedding.")
     if any(state.pop(name).any() for name in state.keys() - model.state_dict().keys()):
         raise ConfigError("The weights have biases, which model.bias=false leaves out: use model.bias=true.")
-    state |= {name: tensor for name, tensor in left.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}  # masks
+    state |= left
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:
