@@ -1,6 +1,7 @@
 """A study on the disk: what it knows after its controller died, what it refuses, what Optuna is told."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from gptshake.errors import RecordError
 from gptshake.record.index import read_study
-from gptshake.record.lock import RunLock
+from gptshake.record.lock import RunLock, read_heartbeat
 from gptshake.report.study_stats import run_seconds
 from gptshake.sweep.rows import Header, RunRow, TrialRow
+from gptshake.sweep.session import _held, _show_alive
 from gptshake.sweep.space import Axis, Params
 from gptshake.sweep.study import Study
 
@@ -225,3 +227,13 @@ def test_a_study_of_before_there_were_confirmation_runs_in_its_header_goes_on(tm
     del rows["confirm_runs"], rows["deadline"]
     (tmp_path / "study.json").write_text(json.dumps(rows))
     assert study(tmp_path).trials == {}
+
+
+def test_a_study_shows_that_it_is_alive_to_hosts_that_do_not_see_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    with _held(tmp_path / "s") as lock:
+        first, later = read_heartbeat(tmp_path / "s"), time.monotonic() + 60
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        _show_alive(lock, shown.append, {"trials": []})
+        last = read_heartbeat(tmp_path / "s")
+    assert first and last and last["time"] > first["time"] and shown == [{"trials": []}]

@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     executor.open(app.work(), app.host.modules(), threads if isinstance(threads, int) else None)
     try:
         session = Session(options, overrides, app, executor)
-        with _held(session.folder):
+        with _held(session.folder) as lock:
             session.prepare()
-            controller = session.controller(show)
+            controller = session.controller(partial(_show_alive, lock, show))
             app.on_start(session.folder)
             try:
                 controller.run()
@@ -246,7 +247,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _held(folder: Path) -> Iterator[RunLock]:
     """Hold the study's folder; one in which no study began is removed again."""
     lock = None
     try:
@@ -258,7 +259,7 @@ def _held(folder: Path) -> Iterator[None]:
         except RecordError as error:
             look = f"To look at it: task=report study={folder.name}"
             raise RecordError(f"The study {folder.name} is running already: {error} {look}") from error
-        yield
+        yield lock
     except ImportError as error:  # Optuna's samplers find out only when they are asked
         raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
     except BrokenPipeError:
@@ -276,6 +277,13 @@ def _held(folder: Path) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
                     folder.parent.rmdir()
+
+
+def _show_alive(lock: RunLock, show: Show, rows: dict[str, Any]) -> None:
+    """Show a study's rows, and that it is alive, to other hosts, which may not see the lock."""
+    with contextlib.suppress(OSError):  # a full disk is told where study.json is written
+        lock.heartbeat(0)
+    show(rows)
 
 
 def _text(override: Override) -> str:
