@@ -230,3 +230,13 @@ def test_16_mixed_is_refused_where_there_is_none(accelerator: str) -> None:
 def test_the_name_of_a_study_is_one_folder(name: str) -> None:
     with pytest.raises(ConfigError, match="study"):
         check(compose(["model=tiny", "data=wiki_char", f"study={name}"]))
+
+
+@pytest.mark.parametrize("key", ["paths.run_dir", "paths.runs", "paths.multirun", "study"])
+def test_a_place_whose_name_is_not_utf_8_is_refused_before_a_run_whose_weights_could_not_be_read(key: str) -> None:
+    cfg = compose(RUN)
+    OmegaConf.update(cfg, key, "a\udcff")
+    with pytest.raises(ConfigError, match=f"^{key}=.*UTF-8"):
+        check(cfg)
+    OmegaConf.update(cfg, key, "Łódź")
+    check(cfg)

@@ -84,6 +84,11 @@ def _is_text(value: Any) -> bool:
     )
 
 
+def _is_name(value: str) -> bool:
+    name = value.encode(errors="ignore")  # bytes of an argument that are not UTF-8
+    return 0 < len(name) <= 200 and "/" not in value and name.decode() == value
+
+
 def _are_texts(value: Any, fits: Callable[[Any], bool] = _is_text) -> bool:
     """Whether each text of a list fits, or the only one."""
     several = isinstance(value, Sequence) and not isinstance(value, str)
@@ -173,8 +178,8 @@ _RANGES: dict[str, Rule] = {
     "hydra.sweeper.enqueue": _list_of(Mapping, "points, as in [{optimizer.lr: 1e-3}]"),
     "optimizer.groups": _list_of(Mapping, "rules, as in [{pattern: 'wte.*', lr_mult: 0.5}]"),
     "study?": (
-        lambda value: isinstance(value, str) and 0 < len(value.encode()) <= 200 and "/" not in value and value not in (".", ".."),
-        "it is the name of a folder below paths.multirun: 1 to 200 bytes, without /",
+        lambda value: isinstance(value, str) and value not in (".", "..") and _is_name(value),
+        "it is the name of a folder below paths.multirun: 1 to 200 bytes of UTF-8, without /",
     ),
 }
 _WORDS = {

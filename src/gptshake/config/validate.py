@@ -176,6 +176,10 @@ def _check_combinations(cfg: DictConfig) -> None:
     for key, folder in ((key, expanded(value)) for key, value in places.items() if isinstance(value, str)):
         if any(part.name == ".." and not part.exists() for part in (folder, *folder.parents)):
             raise ConfigError(f"{key}={folder} leads through a folder that is not there: write {key}={os.path.normpath(folder)} instead.")
+        if trains(cfg) and (name := os.fsencode(folder.absolute())) != name.decode(errors="ignore").encode():
+            raise ConfigError(
+                f"{key}={folder.absolute()} is not UTF-8, and weights cannot be read from there: rename it, or choose another place."
+            )
     data: Any = cfg.data or {}
     model: Any = cfg.model or {}
     val, test = data.get("val_fraction", 0), data.get("test_fraction", 0)
