@@ -16,7 +16,7 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until ours is installed
     from gptshake import __version__, distributed
     from gptshake.config.arguments import parse
-    from gptshake.config.layout import add_folder
+    from gptshake.config.layout import add_folder, check_working_directory
     from gptshake.console import protect
     from gptshake.signals import SIGNALS
 
@@ -28,6 +28,7 @@ def main() -> NoReturn:
     try:
         if not follows:
             SIGNALS.install()
+        check_working_directory()
         arguments = parse(sys.argv[1:])
         add_folder(arguments.config_dir)
         if follows:

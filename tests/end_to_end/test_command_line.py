@@ -228,3 +228,10 @@ def test_a_single_run_keeps_what_hydra_promises(tmp_path: Path, small: tuple[str
     assert json.loads((tmp_path / "here" / "run.json").read_text())["note"] == "gptshake"
     refused = commands(tmp_path, *small, "hydra.mode=MULTIRUN")
     assert refused.code == 2 and "-m" in refused.err
+
+
+def test_a_working_directory_that_was_removed_is_a_sentence(light_commands: Any, tmp_path: Path) -> None:
+    done = light_commands(
+        tmp_path, "model=tiny", "data=wiki_char", before="import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
+    )
+    assert (done.code, done.err) == (2, "error: The working directory was removed: change to another.\n")

@@ -40,6 +40,14 @@ def packaged_conf() -> Path:
     return package / "conf"
 
 
+def check_working_directory() -> None:
+    """Refuse one that was removed: it has no path."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("The working directory was removed: change to another.") from error
+
+
 def add_folder(folder: str | None) -> None:
     """Let a folder count like ``./conf``, here and in the processes that this one begins."""
     if folder is not None:
