@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gptshake.config.compose_errors import checked_compose
-from gptshake.config.overrides import freeze, refuse_differences, resumed_overrides
+from gptshake.config.overrides import expand_experiment_files, freeze, refuse_differences, resumed_overrides
 from gptshake.config.validate import check
 from gptshake.errors import RecordError
 from gptshake.redaction import redacted
@@ -76,7 +76,9 @@ def test_a_run_that_began_with_a_vocabulary_that_had_no_effect_is_resumed_withou
     refuse_differences(resumed, run)
 
 
-def test_a_run_with_an_added_key_is_resumed_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_an_added_key_is_resumed_with_it_and_an_experiment_file_may_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "scheduler").mkdir(parents=True)
     (tmp_path / "conf" / "scheduler" / "saw.yaml").write_text("_target_: gptshake.optim.schedule.constant\n_partial_: true\n")
@@ -86,3 +88,6 @@ def test_a_run_with_an_added_key_is_resumed_with_it(tmp_path: Path, monkeypatch:
     resumed = checked_compose(resumed_overrides(run))
     assert resumed.scheduler.warmup == 0.5
     refuse_differences(resumed, run)
+    (tmp_path / "best.yaml").write_text("defaults: [override /scheduler: saw]\nscheduler: {warmup: 0.25}\noptimizer: {lr: 0.01}\n")
+    lines = expand_experiment_files(["model=tiny", "data=shakespeare_char", "experiment=best.yaml"])
+    assert checked_compose(lines).scheduler.warmup == 0.25

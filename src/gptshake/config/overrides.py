@@ -21,6 +21,7 @@ from yaml import YAMLError
 
 from gptshake.config.arguments import override_value, quote, swept_values
 from gptshake.config.compose_errors import checked_compose, parse_overrides
+from gptshake.config.layout import local_files
 from gptshake.config.values import sets_output_path, unsafe_reason
 from gptshake.errors import CheckpointError, ConfigError, RecordError, first_line
 from gptshake.export.hub import HF, read_shape
@@ -432,9 +433,18 @@ def _lines(path: Path, via: tuple[Path, ...] = ()) -> list[str]:
                 )
         nested = group == EXPERIMENT and str(option).endswith(SUFFIXES)  # in the best.yaml of a study over such files
         lines += _lines(expanded(option), (*via, path)) if nested else [f"{group}={option}"]
-    lines += [f"{key}={override_value(value)}" for key, value in flat(content).items()]
+    chosen = dict(line.split("=", 1) for line in lines)
+    lines += [f"{_sign(key, chosen)}{key}={override_value(value)}" for key, value in flat(content).items()]
     if any((path.parent / name).exists() for name in ("study.json", "run.json")):  # may be somebody else's
         for text in lines:
             if why := unsafe_reason(text) or (sets_output_path(text) and "it says where a run writes"):
                 raise RecordError(f"{path} has {text}: {why}. {_ONLY_VALUES} copy the file elsewhere.")
     return lines
+
+
+def _sign(key: str, chosen: Mapping[str, str]) -> str:
+    """``+`` for a key of an option of the user's own whose yaml does not name it: so it is typed, too."""
+    group, _, inside = key.partition(".")
+    file = local_files().get(f"{group}/{chosen.get(group)}.yaml")
+    named = _content(file) if file else {"defaults": ()}
+    return "" if "defaults" in named or {key, inside} & {*flat(named)} else "+"
