@@ -202,6 +202,12 @@ def test_a_fault_in_code_of_the_users_own_is_named_with_file_and_line_and_a_valu
     assert light_commands(tmp_path, *RUN, "optimizer=two").error.endswith("It comes from conf/optimizer/two.yaml.")
 
 
+def test_help_knows_a_rate_without_a_point_as_a_number(light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "optimizer").mkdir(parents=True)
+    (tmp_path / "conf" / "optimizer" / "mine.yaml").write_text("_target_: torch.optim.SGD\nlr: 3e-4\n")
+    assert "optimizer.lr=3e-4  (float)" in light_commands(tmp_path, "optimizer=mine", "--help").out
+
+
 LOCAL = {
     "lrr: 1": ["conf/optimizer/mine.yaml", "lrr"],
     "lr: fast": ["conf/optimizer/mine.yaml", "lr"],

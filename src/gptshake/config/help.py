@@ -134,7 +134,8 @@ def _rows(group: str, option: str, types: Mapping[str, str]) -> Iterator[tuple[s
             yield from _rows(folder[0] if folder else group, name, types)
     for path, value, comment in _leaves(root, text.splitlines()) if root else ():
         if not set(path) & set(_HIDDEN) and not any(name.startswith("_") for name in path):
-            kind = types.get(path[-1]) or type(yaml.safe_load(value)).__name__.replace("NoneType", "").replace("str", "text")
+            read = 1.0 if re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value) else yaml.safe_load(value)  # 3e-4: text in YAML 1.1 alone
+            kind = types.get(path[-1]) or type(read).__name__.replace("NoneType", "").replace("str", "text")
             yield prefix + ".".join(path), value, kind, comment
 
 
