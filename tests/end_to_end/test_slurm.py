@@ -1,6 +1,7 @@
 """Sweeps on a real Slurm with two nodes: what dies, and that every value is that of the sweep on this machine to the last digit."""
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -58,6 +59,20 @@ def test_a_sweep_begun_here_goes_on_on_slurm_and_loses_a_node(
     assert values(tmp_path) == undisturbed_sweep
     sessions = json.loads((tmp_path / "multirun/s/2/run.json").read_text())["sittings"]
     assert len(sessions) == 2 and sessions[1]["from_step"] >= 20
+
+
+def test_jobs_outlive_their_controller_and_the_same_command_adopts_them(
+    commands: Any, small: Any, slurm: Cluster, undisturbed_sweep: Any, tmp_path: Path
+) -> None:
+    before = set(slurm.jobs())
+    first = commands.start(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
+    until(lambda: read_job(tmp_path / "multirun/s/2").get("id"))
+    os.kill(first.pid, signal.SIGKILL)
+    done = commands(tmp_path, "-m", *small, *WORDS, *SLURM, before=BRISK)
+    assert done.code == 0, done.err
+    assert values(tmp_path) == undisturbed_sweep
+    assert len(set(slurm.jobs()) - before) == 2 + 3  # two preparations, and one job for each trial
+    assert not list((tmp_path / "multirun").rglob("task.json"))
 
 
 def test_a_controller_in_a_job_that_starts_itself_again_adopts_its_jobs(

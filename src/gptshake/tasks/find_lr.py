@@ -185,7 +185,7 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
     rows: dict[str, Any] = json.loads((study / "study.json").read_text(encoding="utf-8")) if (study / "study.json").exists() else {}
     if SIGNALS.received is not None or code > 128:
         raise Stop(SIGNALS.received or code - 128)
-    if not any(trial["state"] == "ok" for trial in rows.get("trials", ())):
+    if not any(trial["state"] == "ok" and trial["value"] is not None for trial in rows.get("trials", ())):
         raise GptshakeError(f"Not one of the runs that should decide on the learning rate came to an end: see above, and {study}.")
     scale = study_stats.scales(rows)[0]
     interval = study_stats.near_optimal(rows, scale)

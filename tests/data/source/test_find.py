@@ -98,7 +98,7 @@ def test_links_in_a_circle_are_entered_once_and_pipes_and_broken_links_left_out(
     os.mkfifo("in/pipe.txt")
     source = TextFiles(str(folder))
     assert [document.id for document in source.documents()] == ["in/a.txt"]
-    assert source.notes[0].endswith("3 files (2 link to nothing, 1 no regular file)")
+    assert source.notes[0].endswith("3 files (2 linked to nothing, 1 not regular)")
 
 
 def test_a_linked_folder_is_read_too(folder: Path, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _matches(entry: str, path: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _why_left_out(file: Path) -> str:
     if suffixes(file.name)[0]:
-        return "link to nothing" if file.is_symlink() and not file.exists() else "no regular file"
+        return "linked to nothing" if file.is_symlink() and not file.exists() else "not regular"
     return file.suffix.lower() or "without a suffix"
 
 
