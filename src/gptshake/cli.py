@@ -93,6 +93,7 @@ def run(arguments: Arguments) -> Path | None:
             with single_run(full) as hydra_context:
                 done = run_job(jobs.run, full, "hydra.run.dir", None, hydra_context)
                 hydra_context.callbacks.on_run_end(config=full, config_name="config", job_return=done)
+                _ = done.return_value  # raises what Hydra has kept
         jobs.raise_failures()
         return expanded(full.paths.run_dir) if training and not arguments.multirun else None
 
@@ -303,8 +304,9 @@ class _Jobs:
                 cfg.paths.run_dir = str(path)
         if multirun and self.done == 1 and (file := path.parent / "multirun.yaml").exists():  # Hydra's sweeper has written what was typed
             OmegaConf.save(OmegaConf.create(redacted(OmegaConf.to_container(OmegaConf.load(file), resolve=False))), file)
-        spec = self._spec(path, hydra_cfg, cfg)
+        identity = new_id() if multirun else self.identity
         try:
+            spec = self._spec(path, hydra_cfg, cfg, identity)
             if multirun:
                 check(cfg)
                 resolve_preset(cfg)
@@ -314,7 +316,7 @@ class _Jobs:
             if stop := stop_behind(error):
                 raise stop from None
             if isinstance(error, ConfigError):
-                discard(path, spec.id)
+                discard(path, identity)
             self.failures.append((str(path), error))
             if multirun:
                 print(f"error: {redact(str(error))}", file=sys.stderr)
@@ -323,11 +325,10 @@ class _Jobs:
                 if folder.is_dir() and not any(folder.iterdir()) and folder.resolve() != Path(hydra_cfg.runtime.cwd):
                     folder.rmdir()
 
-    def _spec(self, path: Path, hydra_cfg: Any, cfg: DictConfig) -> RunSpec:
+    def _spec(self, path: Path, hydra_cfg: Any, cfg: DictConfig, identity: str) -> RunSpec:
         given: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
         texts = [text for text in given if text.split("=", 1)[0] not in ("paths.run_dir", *_NO_PARTS)]
         chosen, resumes, several = choices(hydra_cfg), self.resumed is not None, self.arguments.multirun
-        identity = new_id() if several else self.identity
         name = path.name if self.records and not several else self._name(chosen, texts, identity)
         own = own_files(targets(cfg).values())
         asked = RunSpec(identity, name, path, texts, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)

@@ -235,3 +235,12 @@ def test_a_working_directory_that_was_removed_is_a_sentence(light_commands: Any,
         tmp_path, "model=tiny", "data=wiki_char", before="import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
     )
     assert (done.code, done.err) == (2, "error: The working directory was removed: change to another.\n")
+
+
+@pytest.mark.parametrize("several", [[], ["-m"]])
+def test_a_file_of_the_users_own_that_cannot_be_read_is_an_error(several: list[str], light_commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text("def run(context):\n    print('ran')\n")
+    (tmp_path / "mine/other.py").symlink_to("/proc/self/mem")
+    done = light_commands(tmp_path, *several, "task=runs", "task._target_=mine.run")
+    assert done.code == 1 and "A file cannot be accessed: Input/output error" in done.err and "ran" not in done.out
