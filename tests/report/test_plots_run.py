@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gptshake.errors import RecordError
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns
 from gptshake.record.run import Run
-from gptshake.report.figure import plot_style, small_svg
+from gptshake.report.figure import frame, plot_style, small_svg
 from gptshake.report.plots_run import loss_figure, plot_run
 from gptshake.report.series import smooth, spread, thin
 
@@ -176,3 +177,11 @@ def test_a_million_rows_are_drawn_in_little_memory(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 300  # MiB
+
+
+def test_a_title_of_any_length_is_legible_and_within_the_picture() -> None:
+    with plot_style():
+        figure, _ = frame(99 * "tiny · lr 3e-4, ", 99 * "tiny · lr 3e-4, ", 4)
+    for text in figure.texts:
+        assert text.get_fontsize() >= 8 and text.get_text().endswith("…")
+        assert text.get_window_extent(FigureCanvasAgg(figure).get_renderer()).x1 <= figure.bbox.x1

@@ -56,7 +56,8 @@ def plot_style() -> Iterator[None]:
 
 
 def frame(title: str, subtitle: str, height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of 8 inches and ``height`` with a title in bold and a line of numbers below it, both shrunk where they are too long."""
+    """A figure of 8 inches and ``height`` with a title in bold and a line of numbers below it, both shrunk to 8 points and then cut where they are too long."""
+    title, subtitle = cut(title, 100, "…"), cut(subtitle, 124, "…")
     figure = Figure(figsize=(8, height), layout="constrained")
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0.004, 0, 0.99, 1 - HEADING / height), w_pad=0.1, h_pad=0.08, hspace=0.04)
