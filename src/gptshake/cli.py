@@ -35,7 +35,7 @@ from gptshake.estimate.budget import AUTO
 from gptshake.files import expanded, refuse_links
 from gptshake.keys import RESULT, is_free, key_of
 from gptshake.notify import notified
-from gptshake.record.git import Code, read_code
+from gptshake.record.git import PATCH, UNTRACKED, Code, read_code
 from gptshake.record.lock import HEARTBEAT
 from gptshake.record.names import new_id, run_name
 from gptshake.record.provenance import collect
@@ -48,6 +48,8 @@ from gptshake.sweep.space import texts_of
 _NO_PARTS = ("~pruner", "~executor")  # of our sweeper, which Hydra's own does not know
 ONE_AFTER_THE_OTHER = [*_NO_PARTS, "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
 _UNNAMED = ("model", "data", "trainer", "callbacks", "experiment", "debug")  # groups that a run's name does not repeat
+# What a run leaves that was killed before its run.json, which is written last.
+_BEFORE_RECORD = {"run.lock", HEARTBEAT, "stop", "config.yaml", "overrides", PATCH, UNTRACKED, "tokenizer", "conf", "code"}
 _MOST_LISTED = 20  # uncommitted files that are named
 
 
@@ -170,10 +172,12 @@ def _check_job(full: DictConfig, *, several: bool = True, extended: bool = False
 def _refuse_used_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"paths.run_dir={folder} is a file: name a new folder.")
-    begun = (folder / "run.json").exists() or (folder / HEARTBEAT).exists()  # the latter alone where it was killed at once
-    if folder.is_dir() and not begun and (found := sorted(entry.name for entry in folder.iterdir())):
+    found = {entry.name for entry in folder.iterdir()} if folder.is_dir() and not (folder / "run.json").exists() else set()
+    if HEARTBEAT in found:
+        found = {name for name in found - _BEFORE_RECORD if not name.startswith(".")}
+    if found:
         raise ConfigError(
-            f"paths.run_dir={folder} is neither empty nor a run: it holds {found[0]}{' and more' if len(found) > 1 else ''}. "
+            f"paths.run_dir={folder} is neither empty nor a run: it holds {min(found)}{' and more' if len(found) > 1 else ''}. "
             "Name a new folder; a run replaces files of its own names."
         )
 

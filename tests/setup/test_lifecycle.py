@@ -44,3 +44,10 @@ def test_the_command_of_a_run_that_was_killed_before_it_had_a_record_may_be_type
         _refuse_used_folder(tmp_path)
     RunLock(tmp_path).release()
     _refuse_used_folder(tmp_path)
+
+
+def test_the_folder_of_a_study_which_has_a_heartbeat_too_is_no_place_for_a_run(tmp_path: Path) -> None:
+    RunLock(tmp_path).release()
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"neither empty nor a run: it holds study\.json\."):
+        _refuse_used_folder(tmp_path)
