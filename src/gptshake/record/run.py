@@ -203,7 +203,8 @@ def discard(path: Path, identity: str) -> None:
     if not (path / "run.json").exists() or (path / "metrics.csv").exists():
         return
     info = read_run(path)
-    for entry in list(path.iterdir()) if info["id"] == identity and "find_lr" not in info else ():
+    ours = [entry for entry in path.iterdir() if not entry.name.startswith(".")]  # a .git is not
+    for entry in ours if info["id"] == identity and "find_lr" not in info else ():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
