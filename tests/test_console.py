@@ -4,6 +4,8 @@ import fcntl
 import os
 import re
 import struct
+import subprocess
+import sys
 import termios
 import threading
 import time
@@ -265,3 +267,11 @@ def test_a_protected_stream_waits_for_a_slow_reader_and_escapes_what_the_encodin
 )
 def test_what_commands_a_terminal_is_shown_as_letters_and_all_other_text_as_it_is(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_descriptor_is_open_in_child_processes_too(closed: str, tmp_path: Path) -> None:
+    child = "import os; [os.fstat(number) for number in (0, 1, 2)]"
+    program = f"import subprocess, sys; from gptshake.console import protect; protect(); sys.exit(subprocess.call([sys.executable, '-c', {child!r}]))"
+    (tmp_path / "program.py").write_text(program)
+    assert subprocess.run(f"'{sys.executable}' program.py {closed}", shell=True, cwd=tmp_path).returncode == 0

@@ -28,6 +28,7 @@ def protect() -> None:
             os.fstat(number)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)  # it was opened under this very number, else a child process has it closed again
     for name, number in (("stdout", 1), ("stderr", 2)):
         before = getattr(sys, name)
         stream = lasting(number, getattr(before, "encoding", None) or "utf-8", line_buffering=number == 2 or os.isatty(number))
