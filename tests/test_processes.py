@@ -162,11 +162,36 @@ finally:
 """
 
 
-def alone(tmp_path: Path, *words: str) -> str:
+def alone(tmp_path: Path, *words: str, script: str = ALONE) -> str:
     """What a process of its own prints, whose server is new."""
-    command = [sys.executable, "-c", ALONE, str(tmp_path), *words]
+    command = [sys.executable, "-c", script, str(tmp_path), *words]
     here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.run(command, capture_output=True, text=True, check=True, env=here).stdout
+
+
+FOREIGN = """
+import os, sys
+from multiprocessing import forkserver
+from pathlib import Path
+forkserver.ensure_running()
+from deeds import deed
+from gptshake.outcome import is_running
+from gptshake.processes import ChildRunner, Spec
+
+runner = ChildRunner(deed)
+for number in range(8):
+    child = runner.start(Spec(("sleep", 100), Path(sys.argv[1], str(number))))
+    while not is_running(child.folder):
+        pass
+    child.stop()
+    while child.outcome is None:
+        runner.wait([child], 1.0)
+    print(child.outcome.status)
+"""
+
+
+def test_a_child_that_is_stopped_while_it_starts_says_so_whoever_started_the_server(tmp_path: Path) -> None:
+    assert set(alone(tmp_path, script=FOREIGN).splitlines()) == {"stopped"}
 
 
 def test_modules_are_imported_once_by_the_server_and_a_server_of_other_sources_is_refused(tmp_path: Path) -> None:

@@ -274,6 +274,7 @@ def _flush() -> None:
 
 
 def _live(spec: Spec, target: Callable[[Any], Any], environment: dict[str, str], sources: str | None) -> NoReturn:
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)  # until the task begins; a server that is not ours has not blocked them
     outcome = Outcome("failed", reason="its folder could not be made")
     server = sys.modules.get("gptshake.preloaded") if sources else None  # missing where an app has a server of its own
     threading.Thread(target=_stop_with_parents, args=(os.getppid(),), daemon=True).start()  # takes no signals, as they are blocked

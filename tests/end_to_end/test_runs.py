@@ -43,8 +43,8 @@ def test_a_multirun_of_the_missions_data(excerpt: None, commands: Any, tmp_path:
 
 
 def test_one_failing_run_does_not_stop_the_others(commands: Any, small: Any, tmp_path: Path) -> None:
-    fails = "import gptshake.setup.run as run\ndef data_module(cfg, *rest, own=run.data_module):\n    assert cfg.seed != 2, 'two'\n"
-    before = fails + "    return own(cfg, *rest)\nrun.data_module = data_module\n"
+    fails = "from gptshake.setup import instantiate\ndef data_module(cfg, *rest, own=instantiate.data_module):\n    assert cfg.seed != 2, 'two'\n"
+    before = fails + "    return own(cfg, *rest)\ninstantiate.data_module = data_module\n"
     done = commands(tmp_path, "-m", *small, "trainer.max_steps=3", "seed=1,2,3", before=before)
     assert done.code == 1
     assert "1 of 3 trials failed" in done.err and "AssertionError: two" in done.err and "Traceback" not in done.err

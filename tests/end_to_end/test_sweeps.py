@@ -279,9 +279,9 @@ def test_a_study_in_which_every_trial_diverged_says_so_and_fails(commands: Any, 
 
 
 def test_a_trial_that_fails_costs_itself_alone(commands: Any, small: Any, tmp_path: Path) -> None:
-    fails = "import gptshake.setup.run as run\ndef data_module(cfg, *rest, own=run.data_module):\n    assert cfg.seed != 2, 'two'\n"
+    fails = "from gptshake.setup import instantiate\ndef data_module(cfg, *rest, own=instantiate.data_module):\n    assert cfg.seed != 2, 'two'\n"
     done = commands(
-        tmp_path, "-m", *small, *STEPS, "seed=1,2,3", before=fails + "    return own(cfg, *rest)\nrun.data_module = data_module\n"
+        tmp_path, "-m", *small, *STEPS, "seed=1,2,3", before=fails + "    return own(cfg, *rest)\ninstantiate.data_module = data_module\n"
     )
     assert done.code == 1 and "1 of 3 trials failed" in done.err and "AssertionError: two" in done.err
     assert "Traceback" not in done.err and Study(tmp_path).states() == ["ok", "failed", "ok"]

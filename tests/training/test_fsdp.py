@@ -244,7 +244,7 @@ def test_a_checkpoint_goes_on_on_the_same_and_on_other_numbers_of_ranks(
 
 @pytest.mark.parametrize(
     ("killed", "number", "words"),
-    [(True, 0, ""), (False, 28, "The disk is full"), (False, 5, "could not be written ([Errno 5] Input/output")],
+    [(True, 0, ""), (False, 28, "The disk is full"), (False, 5, "cannot be accessed: Input/output error")],
 )
 def test_where_one_rank_cannot_write_the_checkpoint_before_stays(
     killed: bool, number: int, words: str, tmp_path: Path, training_class: Any
