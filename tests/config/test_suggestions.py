@@ -48,6 +48,7 @@ SAID = {
     "model=gpt2-medium": "model=gpt3_medium",
     "data=oz.txt": "data=text_char data.path=oz.txt",
     "run=latest": "task=sample task.run=latest",
+    "task.study=lr": "study=lr?",
     "sampler=bayes": "sampler=tpe",
     "optimizer=adam": "optimizer=adamw",
     "scheduler=one_cycl": "one_cycle",

@@ -211,6 +211,11 @@ def test_a_run_is_found_by_its_path(tmp_path: Path, roots: list[Path]) -> None:
     assert find_run(tmp_path / "multirun/other/3", []) == tmp_path / "multirun/other/3"
 
 
+def test_a_study_in_place_of_a_run_is_refused_with_one_of_its_runs(roots: list[Path]) -> None:
+    with pytest.raises(RecordError, match=r"'study' is a study, .* such as study/3; task=report takes study=study\."):
+        find_run("study", roots)
+
+
 def test_a_name_of_several_runs_is_refused_with_their_paths(roots: list[Path]) -> None:
     with pytest.raises(RecordError, match=r"several.*other/3.*study/3"):
         find_run("3", roots)

@@ -101,6 +101,8 @@ def suggest_for_key(key: str, value: str) -> str | None:
         return whole
     if word == "run":
         return f"resume={plain} to continue it, or task=sample task.run={plain} to write text with it"
+    if word in ("study", "resume"):  # keys of no group
+        return f"{word}={plain}"
     if word in _OF_A_TASK:
         return f"task={_OF_A_TASK[word]} task.{word}={plain}"
     if word in ("gpus", "n_gpus", "num_gpus", "world_size"):
