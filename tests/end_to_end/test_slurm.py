@@ -86,7 +86,6 @@ def test_a_controller_in_a_job_that_starts_itself_again_adopts_its_jobs(
     until(lambda: read_job(tmp_path / "multirun/s/1").get("id"))
     slurm.signal(controller, "--signal=USR1", "--batch")  # as Slurm does before a time limit
     until(lambda: slurm.jobs()[controller] == "PENDING")
-    slurm.run("scontrol", "update", f"JobId={controller}", "StartTime=now")  # and not two minutes later
     until(lambda: slurm.jobs()[controller] in ("COMPLETED", "FAILED"), 120)
     assert values(tmp_path) == undisturbed_sweep, (tmp_path / "study.out").read_text()
     assert len(set(slurm.jobs()) - before) == 1 + 2 + 3  # the controller, two preparations, and one job for each trial
