@@ -88,13 +88,26 @@ def test_a_minimum_beyond_the_range_ends_the_search_at_its_end(end: str) -> None
     assert best_of(points) == (1e-5 if end == "low" else 3e-2)
 
 
-def test_a_declared_value_at_the_minimum_takes_three_runs() -> None:
-    assert len(drive(LineSearch(LR, n_trials=None, slots=1), bowl(1e-3))) == 3
+@pytest.mark.parametrize(("key", "runs"), [("optimizer.lr", 4), ("optimizer.weight_decay", 3)])
+def test_a_declared_value_at_the_minimum_takes_three_runs_and_a_flat_one_of_a_rate_a_fourth_below(key: str, runs: int) -> None:
+    axis = Axis(key, 1e-5, 3e-2, log=True, declared=1e-3)
+    assert len(drive(LineSearch(axis, n_trials=None, slots=1), bowl(1e-3))) == runs
 
 
-def test_a_minimum_half_way_between_two_points_takes_a_fourth_run_there() -> None:
+@pytest.mark.parametrize("start", [0.03, 0.05, 0.1, 0.2, 0.3, 0.5])
+def test_a_start_on_an_uneven_plateau_above_the_cliff_leads_down_to_the_bowl(start: float) -> None:
+    """The plateau is 30 % worse and moves by 2 % either way, as seeds do there."""
+    axis = Axis("optimizer.lr", start / 300, start * 300, log=True, declared=start)
+    points = drive(
+        LineSearch(axis, n_trials=None, slots=1),
+        lambda lr: bowl(1e-3)(lr) if lr < 3e-3 else 2.6 * (1 + 0.02 * math.cos(1.1 * math.log2(lr))),
+    )
+    assert bowl(1e-3)(best_of(points)) < 1.005 * 2.0 and len(points) <= 8
+
+
+def test_a_minimum_half_way_between_two_points_takes_a_run_there() -> None:
     points = drive(LineSearch(LR, n_trials=None, slots=1), bowl(2e-3))
-    assert values(points)[3:] == [2e-3]
+    assert values(points)[3:] == [6.25e-5, 2e-3]
 
 
 @pytest.mark.parametrize("off", [1 / 32, 1 / 8, 1 / 3, 1, 3, 8])

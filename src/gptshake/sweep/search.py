@@ -19,8 +19,8 @@ ENOUGH = 8  # points from which on a search that was given no number of them onl
 SECONDS = 4  # runs with a second seed at most; two, unless the best stands on a cliff
 SAME = 0.035  # closer than that, in steps, two points are one: a factor of 1.05
 CLOSE = 0.25  # in steps: a factor of 1.4
-FLAT = 0.01  # of the loss: two points that differ by less may lie on the plateau above a cliff, so a lower one is wanted
-UNEVEN = 0.05  # the same where the best lies above the start: seeds differ by percents on a plateau, and nothing below was tried
+FLAT = 0.01  # of the loss: rates that differ by less may all lie on the plateau above a cliff, so a lower one is wanted
+UNEVEN = 0.05  # the same where the rate above the best is as level: seeds differ by percents on a plateau
 PARTS = 32  # of a gap, at whose ends its bound is worked out
 NARROW = 0.125  # in steps, a factor of 1.19: a narrower gap beside the best is not looked into
 WORTH = 0.02  # of the loss: what a gap must promise, and how much worse a neighbour above may be before it could stand on a cliff
@@ -86,6 +86,7 @@ class LineSearch:
 
     def __init__(self, axis: Axis, *, n_trials: int | None, slots: int) -> None:
         self._axis, self._n_trials, self._slots = axis, n_trials, slots
+        self._is_rate = axis.log and any(word in axis.key for word in ("lr", "rate"))  # has a plateau above a cliff
         self.size: int | None = None
         low, high = axis.bounds
         self._low, self._high = self._x(low), self._x(high)
@@ -149,8 +150,10 @@ class LineSearch:
         if at == len(known) - 1 and best < self._high - SAME:
             return [min(best + 1, self._high)]
         lower, least = known[0]
-        flat = UNEVEN if best > self._start + SAME else FLAT
-        if lower > self._low + SAME and (at == 0 or (at == 1 and least < lowest + flat * abs(lowest))):
+        above = known[at + 1][1] if at + 1 < len(known) else lowest
+        flat = UNEVEN if above < lowest + UNEVEN * abs(lowest) else FLAT
+        plateau = self._is_rate and len(known) < ENOUGH and least < lowest + flat * abs(lowest)
+        if lower > self._low + SAME and (at == 0 or plateau):
             return [max(lower - 1, self._low)]
         gaps = [left for left in (at - 1, at) if 0 <= left < len(known) - 1 and known[left + 1][0] - known[left][0] > NARROW]
         bounds = sorted((lower_bound(known, left), left) for left in gaps if len(known) < ENOUGH)
