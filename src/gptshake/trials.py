@@ -25,6 +25,7 @@ from gptshake.config.arguments import override_value
 from gptshake.config.compose import choices
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context, RunSpec
+from gptshake.errors import ConfigError
 from gptshake.estimate import laws
 from gptshake.estimate.budget import AUTO
 from gptshake.estimate.forecast import run_seconds
@@ -46,6 +47,7 @@ COSTS = (
 )
 STEPS, INTERVAL = "trainer.max_steps", "trainer.val_check_interval"
 LR = "optimizer.lr"
+AROUND = 300  # factor around the configured rate that a range of AdamW becomes with another optimizer
 TRIAL_START = 1.0  # seconds: its process is forked with everything imported
 
 
@@ -120,11 +122,8 @@ class Trials(Host):
         frozen = resolve.resolved_source(cfg) | resolve.resolved_initial_paths(cfg) | {f"trainer.{key}": trainer[key] for key in keys}
         if budget.measured:
             frozen |= {"trainer.hours": None, STEPS: budget.steps}
-        device, law_range = device_of(cfg), dict[str, str]()
-        if "tag(law" in str((cfg.search_space or {}).get(LR, "")):  # the range of the learning rate by published laws
-            n, characters = model.num_params(non_embedding=True), store.bytes_per_token < laws.CHARACTERS
-            recommended = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=characters)
-            law_range = {LR: f"tag(log,interval({recommended.low:.2g},{recommended.high:.2g}))"}
+        n, characters = model.num_params(non_embedding=True), store.bytes_per_token < laws.CHARACTERS
+        recommended, device = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=characters), device_of(cfg)
         expected = costs.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
         return {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
@@ -134,7 +133,7 @@ class Trials(Host):
                 INTERVAL: interval if isinstance(interval, int) else None,
                 "tokens_per_step": budget.tokens_per_step,
             },
-            "ranges": law_range,
+            "ranges": rate_range(cfg, recommended),
             "schedule": schedule.schedule_text(cfg, budget),
             "warmer": schedule.longer_warmup(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
@@ -198,6 +197,21 @@ class Trials(Host):
             code=self.code,
             local_conf=self.local_conf,
         )
+
+
+def rate_range(cfg: DictConfig, law: laws.Recommendation) -> dict[str, str]:
+    """What a range of the learning rate means that is tagged as that of the published laws, or as AdamW's and the optimizer is another."""
+    text, lr = str((cfg.search_space or {}).get(LR, "")), OmegaConf.select(cfg, LR)
+    known = laws.hold_for(str(OmegaConf.select(cfg, "optimizer._target_")))
+    if "tag(law" in text:
+        if not known:
+            raise ConfigError(
+                "search_space=law cannot work with this optimizer: published laws are for AdamW. Leave it out: optimizer.lr=range."
+            )
+        return {LR: f"tag(log,interval({law.low:.2g},{law.high:.2g}))"}
+    if "tag(adamw" in text and not known and isinstance(lr, int | float) and lr > 0:
+        return {LR: f"tag(log,interval({lr / AROUND:.3g},{lr * AROUND:.3g}))"}
+    return {}
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:

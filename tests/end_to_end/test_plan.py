@@ -126,6 +126,17 @@ def test_a_study_takes_its_range_from_the_law_and_keeps_it(commands: Any, small:
     assert axes[0]["high"] == pytest.approx(recommended.high, rel=0.02)
 
 
+def test_the_range_of_another_optimizer_lies_around_its_own_rate_and_no_law_gives_it(commands: Any, small: Any, tmp_path: Path) -> None:
+    words = ("-m", *small, "trainer.max_steps=2", "optimizer=sgd", "optimizer.lr=range", "hydra.sweeper.n_trials=1")
+    refused = commands(tmp_path, *words, "search_space=law")
+    assert refused.code == 2 and "published laws are for AdamW" in refused.error and not (tmp_path / "multirun").exists()
+    for name, more, ends in (("own", (), (0.1 / 300, 30)), ("given", ("search_space={optimizer.lr:'interval(0.1,0.2)'}",), (0.1, 0.2))):
+        done = commands(tmp_path, *words, *more, f"study={name}")
+        assert done.code == 0, done.err
+        study = json.loads((tmp_path / "multirun" / name / "study.json").read_text())
+        assert (study["axes"][0]["low"], study["axes"][0]["high"]) == pytest.approx(ends, rel=0.005)
+
+
 def test_hours_too_short_for_a_step_are_refused(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(tmp_path, *small, "trainer.hours=1e-6")
     assert done.code == 2 and "trainer.hours=1e-06 is too short" in done.error

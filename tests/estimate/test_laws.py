@@ -34,6 +34,11 @@ def test_the_step_law_without_its_cap_at_nanogpts_smallest_shape(steps: int, lr:
     assert laws.step_law_lr(786_432, steps * 12 * 64) == pytest.approx(lr, rel=0.03)
 
 
+def test_the_laws_hold_for_adam_and_adamw_wherever_they_come_from() -> None:
+    targets = ("gptshake.optim.adamw.adamw", "torch.optim.AdamW", "mine.Adam", "gptshake.optim.sgd.sgd", "lion.Lion", "torch.optim.Adamax")
+    assert [laws.hold_for(target) for target in targets] == [True, True, True, False, False, False]
+
+
 def test_deepseeks_own_runs() -> None:
     """Bi et al. 2024: 7B on 2T tokens (C = 8.4e22 to 1e23 by their count) used 4.2e-4 and 9.4M tokens (2304 x 4096)."""
     assert laws.deepseek(8.9e22) == (pytest.approx(4.2e-4, rel=0.03), pytest.approx(9.4e6, rel=0.05))

@@ -39,6 +39,7 @@ def facts() -> dict[str, Any]:
         "currency": "$",
         "checkpoint_bytes": 130_000_000,
         "lr": 1e-3,
+        "laws": True,
         "schedule": "cosine, warm-up 12 steps",
         "bytes_per_token": 1.02,
         "within": {"hours": 1.0, "steps": 30_000, "epoch_tokens": 2.46e6, "documents": 91, "presets": presets},
@@ -76,6 +77,12 @@ def test_hours_for_more_text_than_there_is_are_doubted_unless_the_run_itself_is(
     assert "warning: 170,000 epochs in 1 hour:" in text(facts | {"within": facts["within"] | {"epoch_tokens": 30_000 * 16384 / 1.7e5}})
     said = text(facts | {"budget": replace(BUDGET, epochs=1.7e5)})
     assert "warning: 170,000 epochs: beyond" in said and said.count("by heart") == 1
+
+
+def test_another_optimizer_than_adamw_gets_no_law(facts: dict[str, Any]) -> None:
+    said = text(facts | {"laws": False})
+    assert "scaling law none: published laws are for AdamW" in said
+    assert not any(word in said for word in ("lr 2.4e-3", "DeepSeek", "beta2", "to sweep it"))
 
 
 def test_one_of_a_thing_is_not_told_as_several(facts: dict[str, Any]) -> None:

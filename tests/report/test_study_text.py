@@ -239,7 +239,7 @@ def test_the_answer_is_bound_to_its_tokens(line: Make, grid: Make) -> None:
     assert said(other, "valid").endswith("30 % of the run): longer runs may need another value.")  # about beta2, not about a rate
     assert "1.2M tokens (cosine, warm-up 5 steps): longer" in said(line() | {"schedule": "cosine, warm-up 5 steps"}, "valid")
     whole = {"schedule": "wsd, warm-up 160 steps, 27 % of the run"}
-    assert "of the run): within a factor of 4 in length the best rate was seen to carry." in said(line() | whole, "valid")
+    assert "of the run): within a factor of 4 in length the best rate of AdamW was seen to carry." in said(line() | whole, "valid")
     assert "of the run): longer runs may need another value." in said(grid() | whole, "valid")
     study = line(tokens=300_000)  # the length itself was swept
     assert "valid for 1.2M tokens" in said(study, "valid")

@@ -21,9 +21,9 @@ from gptshake.setup.schedule import lr_transfer_note, schedule_text, warmup_note
         (
             {"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0},
             2_000,
-            "found by x1 for 1.23M tokens, this run has 4.1M: within a factor of 4",
+            "found by x1 for 1.23M tokens, this run has 4.1M: with AdamW it was seen to carry within a factor of 4",
         ),
-        ({"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0}, 20_000, "was measured to a factor of 4 in length only"),
+        ({"run": "x1", "tokens": 1_228_800, "warmup_tokens": 327_680.0}, 20_000, "was measured with AdamW, and to a factor of 4 in length"),
         ({"run": "x1", "tokens": 4_096_000, "warmup_tokens": None}, 1_000, "within a factor of 4"),
     ],
 )

@@ -16,6 +16,8 @@ FITTED_DEEPSEEK = (1e17, 2e19)  # FLOPs
 SMALL_N, SMALL_LR = 46e6, 4e-3  # no law is published below this size: the Step Law was still within 25 %, and twice too high at 10.6M
 FEW_STEPS = 800  # measured at 4/4/128: shorter runs want a lower rate than long ones, longer ones all the same
 CHARACTERS = 2.0  # bytes of a token below which it is hardly more than a character
+ADAM = ("adam", "adamw")  # whose runs all laws were fitted on
+NO_LAW = "none: published laws are for AdamW, this run has another optimizer"
 HALF_LIFE = 7e6  # tokens after which the second moment has forgotten half: GPT-3's beta2 of 0.95 at 0.5M tokens a step
 
 
@@ -28,6 +30,11 @@ class Recommendation:
     high: float  # to here should hold the best; errors to the low side cost less
     batch: float  # tokens per step that the law holds for best
     extrapolated: str | None  # what lies outside the runs that the law was fitted on, or None
+
+
+def hold_for(optimizer: str) -> bool:
+    """Whether the laws were fitted with this optimizer, given by its ``_target_``."""
+    return optimizer.rpartition(".")[2].lower() in ADAM
 
 
 def step_law_lr(n: float, d: float) -> float:

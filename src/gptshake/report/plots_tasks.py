@@ -171,7 +171,9 @@ def draw_plan(facts: Facts, folder: Path) -> list[Path]:
         "FLOPs": short_rate(flops * budget.total_tokens) if flops else "not known",
         "cost": f"{facts['currency']}{price * spent / 3600:.2f}" if price is not None else "no price given",
         "a checkpoint": short_bytes(facts["checkpoint_bytes"]),
-        "scaling law": f"lr {short_rate(recommended.lr)}, batch {short_count(float(f'{recommended.batch:.2g}'))}",
+        "scaling law": f"lr {short_rate(recommended.lr)}, batch {short_count(float(f'{recommended.batch:.2g}'))}"
+        if facts["laws"]
+        else "none",
     }
     subtitle = f"on {facts['device']}, {facts['settings']}  ·  speed {facts['how']}"
     figure, (above, middle, below) = frame(facts["title"], subtitle, 3.9, 3, height_ratios=(1, 1, 2.4))

@@ -67,7 +67,7 @@ def _beyond(study: Json) -> str:
     if share and "optimizer.lr" in keys and float(share[1]) >= LONG_WARMUP:
         return "a longer warm-up allows a higher rate"
     if share and keys == ["optimizer.lr"]:
-        return f"within a factor of {TRANSFERS} in length the best rate was seen to carry"
+        return f"within a factor of {TRANSFERS} in length the best rate of AdamW was seen to carry"
     return "longer runs may need another value"
 
 

@@ -62,7 +62,8 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
     """The estimates, then the recommendation and why, from run.json; ``overrides`` are those of the training that it is for."""
     found = info["find_lr"]
     interval = f" ({lr_interval(found)})" if found.get("low") is not None else ""
-    reason = "median of the range test, the published laws and optimizer.lr; no run has confirmed it"
+    which = "median of the range test, the published laws and optimizer.lr" if found.get("law") else "middle of the range test"
+    reason = f"{which}; no run has confirmed it"
     if found.get("confirm"):
         is_run = any(math.isclose(run["lr"], found["lr"], rel_tol=0.01) for run in found["confirm"])
         which = "best" if is_run else "middle of the best two, which are within the usual noise of 0.5 %,"
@@ -75,7 +76,8 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
     # Why the recommendation may be off, and what would make it certain.
     warnings, runs = list[str](), found.get("confirm") or []
     if found.get("ramps") and not found.get("rules"):
-        warnings.append("The loss did not fall at any rate of the range test, so the runs started at the rate of the scaling law.")
+        start = short_rate(found.get("law") or found["declared"])
+        warnings.append(f"The loss did not fall at any rate of the range test, so the runs started at {start}.")
     if found.get("still_falls"):
         warnings.append(
             f"The loss still fell at the end of the range test, {short_rate(found['ramps']['rates'][-1])}, so it says little: "
@@ -176,13 +178,16 @@ def plan_text(facts: Facts) -> str:
 def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
     budget: Budget = facts["budget"]
     parts = " + ".join(f"{name} {short_count(count)}" for name, count in facts["parameters"].items())
-    flops, spent, price, unit = facts["flops_per_token"], sum(facts["seconds"].values()), facts["price_per_hour"], facts["currency"]
+    flops, d, spent, price, unit = (
+        facts["flops_per_token"],
+        budget.total_tokens,
+        sum(facts["seconds"].values()),
+        facts["price_per_hour"],
+        facts["currency"],
+    )
     took = " + ".join(f"{name} {duration(seconds)}" for name, seconds in facts["seconds"].items() if seconds >= 0.005 * spent)
     length = f"{counted(budget.steps, 'step')} = {short_count(budget.total_tokens)} tokens = {counted(budget.epochs, 'epoch', '.3g')}"
     checkpoint = facts["checkpoint_bytes"]
-    recommended, n, d, batch = recommendation_of(facts), facts["non_embedding"], budget.total_tokens, budget.tokens_per_step
-    ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / recommended.lr:.2g} x that" if facts["lr"] else ""
-    decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, recommended.lr):.2g}, " if d > n else ""  # nobody fitted it to less
     return [
         ("parameters", f"{short_count(sum(facts['parameters'].values()))} = {parts}"),
         ("work", f"{short_count(flops)} FLOPs per token, {short_rate(flops * d)} in all" if flops else "FLOPs not known"),
@@ -195,10 +200,23 @@ def _plan_rows(facts: Facts) -> list[tuple[str, str]]:
         ("time", f"{duration(spent)} = {took}"),
         *([("cost", f"{unit}{price * spent / 3600:.2f} at {unit}{price:.2f} per hour")] if price is not None else []),
         ("disk", f"{short_bytes(checkpoint)} a checkpoint, {short_bytes(KEPT * checkpoint)} for the {KEPT} kept"),
-        ("scaling law", f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}"),
-        ("", f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(recommended.low)},{short_rate(recommended.high)}))'"),
-        ("", "; ".join([*([laws.deepseek_sentence(flops * d)] if flops else []), laws.kaplan_sentence(n)])),
-        ("", f"of AdamW at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}"),
+        *zip(("scaling law", "", "", ""), _law_lines(facts), strict=False),
+    ]
+
+
+def _law_lines(facts: Facts) -> list[str]:
+    """What published laws say of the run; all of them were fitted with AdamW."""
+    if not facts["laws"]:
+        return [laws.NO_LAW]
+    budget, flops, recommended, n = facts["budget"], facts["flops_per_token"], recommendation_of(facts), facts["non_embedding"]
+    d, batch = budget.total_tokens, budget.tokens_per_step
+    ours = f"; this run has {short_rate(facts['lr'])}, {facts['lr'] / recommended.lr:.2g} x that" if facts["lr"] else ""
+    decay = f"weight decay {laws.timescale_weight_decay(n, d, batch, recommended.lr):.2g}, " if d > n else ""  # nobody fitted it to less
+    return [
+        f"{laws.law_sentence(n, d, batch, characters=facts['bytes_per_token'] < laws.CHARACTERS)}{ours}",
+        f"to sweep it: -m optimizer.lr='tag(log,interval({short_rate(recommended.low)},{short_rate(recommended.high)}))'",
+        "; ".join([*([laws.deepseek_sentence(flops * d)] if flops else []), laws.kaplan_sentence(n)]),
+        f"of AdamW at this batch {decay}beta2 {laws.half_life_beta2(batch, d):.3g}",
     ]
 
 

@@ -13,6 +13,7 @@ from gptshake.errors import ConfigError
 from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER, Budget
 from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.estimate.formatting import counted
+from gptshake.estimate.laws import hold_for
 from gptshake.model.config import GPTConfig
 from gptshake.setup import costs
 from gptshake.setup.instantiate import device_of
@@ -72,6 +73,7 @@ def plan(
         "currency": "$" if built_in else "",
         "checkpoint_bytes": overhead.checkpoint_bytes,
         "lr": cfg.optimizer.get("lr"),
+        "laws": hold_for(str(cfg.optimizer._target_)),
         "schedule": schedule_text(cfg, budget),
         "bytes_per_token": store.bytes_per_token,
     }

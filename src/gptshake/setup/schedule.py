@@ -94,8 +94,8 @@ def lr_transfer_note(origin: Mapping[str, Any] | None, budget: Budget) -> str:
     if warmup and warmup > CUT * tokens and longer > 1:
         return f"{found}: its warm-up is longer than that one's, which was cut to 30 % of the run, and takes a higher rate"
     if 1 / TRANSFERS <= longer <= TRANSFERS:
-        return f"{found}: within a factor of {TRANSFERS} in length it was seen to carry"
-    return f"{found}: that it carries was measured to a factor of {TRANSFERS} in length only"
+        return f"{found}: with AdamW it was seen to carry within a factor of {TRANSFERS} in length"
+    return f"{found}: that it carries was measured with AdamW, and to a factor of {TRANSFERS} in length"
 
 
 def warmup_notes(cfg: DictConfig, budget: Budget) -> list[str]:

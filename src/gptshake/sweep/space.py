@@ -19,7 +19,7 @@ from gptshake.errors import ConfigError, nearest
 Value = float | int | str
 Params = dict[str, Value]  # key of an axis -> value
 RANGE = "range"  # the word that stands for the configured range
-TAGS = ("log", "powers_of_two", "law")  # that an interval may have
+TAGS = ("log", "powers_of_two", "law", "adamw")  # that an interval may have
 MOST_VALUES = 10_000  # of a list or a range
 MOST_INTEGERS = 16  # an integer range up to this size is a list
 

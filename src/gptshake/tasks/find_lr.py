@@ -20,7 +20,7 @@ from gptshake.errors import ConfigError, DataError, GptshakeError, Stop, Trainin
 from gptshake.estimate.budget import AUTO, Budget
 from gptshake.estimate.forecast import START_SECONDS
 from gptshake.estimate.formatting import duration
-from gptshake.estimate.laws import CHARACTERS, law_sentence, recommended_lr
+from gptshake.estimate.laws import CHARACTERS, NO_LAW, hold_for, law_sentence, recommended_lr
 from gptshake.estimate.lr_fit import middle_of_ties
 from gptshake.estimate.lr_range import has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
@@ -129,25 +129,26 @@ def _estimates(context: Context) -> dict[str, Any]:
     cfg, store, budget = context.config, context.store, context.plan
     size = model_costs(cfg, store.tokenizer.vocab_size).num_params(non_embedding=True)
     length, characters = (size, budget.total_tokens, budget.tokens_per_step), store.bytes_per_token < CHARACTERS
-    declared = float(cfg.optimizer.lr)
+    declared, known = float(cfg.optimizer.lr), hold_for(str(cfg.optimizer._target_))
     return {
         "start": declared,
         "one_cycle": planned_schedule(cfg, budget)(budget.tokens_per_step, budget.total_tokens).beta1 is not None,
         "declared": declared,
         "preset": OmegaConf.select(cfg, "preset.lr"),
         "schedule": schedule_text(cfg, budget),
-        "law": recommended_lr(*length, characters=characters).lr,
-        "law_says": law_sentence(*length, characters=characters),
+        "law": recommended_lr(*length, characters=characters).lr if known else None,
+        "law_says": law_sentence(*length, characters=characters) if known else NO_LAW,
     }
 
 
 def _from_ramps(ramps: dict[str, Any], estimates: dict[str, Any]) -> dict[str, Any]:
-    """What the range test says. The runs start at the median of three estimates, each of which is at times far off."""
+    """What the range test says. The runs start at the median of three estimates, each of which is at times far off; without laws at its own."""
     curve = smooth(mean_curve(ramps["losses"]))
     read = rules(ramps["rates"], curve, len(ramps["rates"]))
     start = None  # the ramp saw nothing
     if read:
-        start = median((read.one_cycle if estimates["one_cycle"] else read.middle, estimates["law"], estimates["declared"]))
+        middle = read.one_cycle if estimates["one_cycle"] else read.middle
+        start = median((middle, estimates["law"] or middle, estimates["declared"]))
     broken = [len(losses) for losses in ramps["losses"] if has_diverged(losses)]
 
     def rounded(values: Sequence[float]) -> list[float]:
@@ -171,7 +172,7 @@ def _confirmed(context: Context, record: Run, found: dict[str, Any]) -> dict[str
     steps = next((int(text.partition("=")[2]) for text in reversed(words) if key_of(text) == STEPS), steps)  # a finder of an older version
     if not any(key_of(text) == INTERVAL for text in words):
         words.append(f"{INTERVAL}={max(1, steps // VALIDATIONS)}")
-    start = found["start"] or found["law"]
+    start = found["start"] or found["law"] or found["declared"]
     record.say(
         f"{'a few' if number == AUTO else number} runs of {steps:,} steps around {start:.2g} decide; "
         f"their study is {study}, and takes about {duration(START_SECONDS)} to start"
