@@ -28,7 +28,12 @@ ANSWER_S = 60.0  # after which a cluster is given up; Ray itself would try for e
 LOCAL_STORE = 80 << 20  # bytes of a local cluster's object store, which runs do not use
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 QUIET: dict[str, Any] = {"logging_level": "fatal", "log_to_driver": False}
-CONNECT = f"import ray, sys; ray.init(sys.argv[1], **{QUIET})"
+OTHER = 3  # exit code: the cluster has another version
+CONNECT = f"""import ray, sys
+try:
+    ray.init(sys.argv[1], **{QUIET})
+except RuntimeError as error:
+    sys.exit({OTHER} if "Version mismatch" in str(error) else 1)"""
 # Starts a command of which this shell's parent is no ancestor, appends its output to the file $0 and prints its exit code. Each line that
 # comes in sends TERM, and so does the end of lines, which is that of the task; KILL follows it.
 SUPERVISOR = """exec 3<&0
@@ -74,13 +79,27 @@ class RayJobs(Jobs):
             self._gpu = 0.0
 
     def _try_address(self) -> None:
-        """Connect to the cluster in a process that can be given up."""
+        """Connect to the cluster in a process that can be given up.
+
+        Raises:
+            ConfigError: it does not answer, has another version, or is not asked as one of its nodes.
+        """
+        asked = f"hydra.sweeper.executor.address={self._address}"
+        address = os.environ.get("RAY_ADDRESS", "") if self._address == "auto" else self._address
+        if "://" in address:
+            raise ConfigError(
+                f"A sweep cannot go through Ray's client ({address}): start it on a node of the cluster, with {asked.partition('=')[0]}=auto."
+            )
         trial = Command([sys.executable, "-c", CONNECT, self._address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = trial.wait(ANSWER_S)
         trial.kill()
+        if end and end.value == OTHER:
+            raise ConfigError(
+                f"The Ray cluster at {asked} has another version of Ray or Python than this installation: they must be equal."
+            )
         if end is None or end.status != "ok":
             raise ConfigError(
-                f"No Ray cluster answers at hydra.sweeper.executor.address={self._address} (tried for at most {ANSWER_S:g} s), or this machine "
+                f"No Ray cluster answers at {asked} (tried for at most {ANSWER_S:g} s), or this machine "
                 "is not one of its nodes: ray start --address=<host>:<port> makes it one. address=local starts a cluster for this sweep alone."
             )
 
