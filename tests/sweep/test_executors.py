@@ -212,7 +212,7 @@ def test_a_job_that_begins_after_another_executor_has_taken_its_run_does_nothing
     assert here.adopt(tmp_path / "2") is None
     here.start(["give back", "by the slot"], tmp_path / "2")
     assert end(here).outcome.value == "by the slot"
-    until(lambda: slurm.jobs()[late] == "COMPLETED")
+    until(lambda: slurm.jobs()[late] == "FAILED")
     assert read_outcome(tmp_path / "2") == Outcome("ok", "by the slot")
 
 
