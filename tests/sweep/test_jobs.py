@@ -128,7 +128,7 @@ def test_what_ends_unasked_without_an_outcome_of_its_own_is_submitted_again(
         leaves(job, Outcome("stopped", reason=written))
     slurm.becomes(job, state)
     assert waits(executor, slurm, 110) == [] and slurm.submitted() == 2 and job.id == "2"
-    assert f"run: its job 1 ended as {state} (None)" in capsys.readouterr().err
+    assert f"run: its job 1 ended as {state}{f', {written}' if written else ''}; it is submitted again" in capsys.readouterr().err
 
 
 def test_a_run_that_is_lost_too_often_has_failed(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:

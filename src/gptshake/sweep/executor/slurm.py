@@ -150,4 +150,5 @@ def _is_cancelled(job: Job) -> bool:
 
 def _job_state(state: str, ticket: str, node: str, reason: str) -> JobState:
     phase = "running" if state in RUNS else "ended" if state in ENDED else "lost" if state in LOST else "waiting"
-    return JobState(phase, f"on {node}" if state == "RUNNING" else f"{state} ({REASONS.get(reason, reason)})", ticket, node)
+    why = "" if reason in ("", "None") else f" ({REASONS.get(reason, reason)})"
+    return JobState(phase, f"on {node}" if state == "RUNNING" else f"{state}{why}", ticket, node)
