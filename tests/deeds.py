@@ -10,7 +10,7 @@ from typing import Any
 
 from gptshake.errors import ConfigError
 from gptshake.outcome import Outcome
-from gptshake.processes import ChildRunner, Spec, run_here
+from gptshake.processes import ChildRunner, Spec, live_here
 
 
 def deed(task: Any) -> Any:
@@ -93,4 +93,4 @@ def environment(key: str) -> tuple[str | None, str]:
 
 
 if __name__ == "__main__":
-    run_here(deed, Path(sys.argv[1]), *sys.argv[2:])
+    live_here(deed, Path(sys.argv[1]), *sys.argv[2:])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gptshake import distributed
 from gptshake.distributed import ALONE, Liveness, Ranks, srun_variables, together
-from gptshake.errors import Stop, StorageError, TrainingError
+from gptshake.errors import ConfigError, Stop, StorageError, TrainingError
 from gptshake.outcome import Outcome
 from gptshake.processes import Command
 
@@ -59,6 +59,20 @@ def test_a_process_knows_its_place_from_the_environment(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert (distributed.launched(), distributed.follows()) == (launched, follows)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORLD_SIZE", "x"), ("WORLD_SIZE", "0"), ("RANK", "4"), ("RANK", "-1"), ("LOCAL_WORLD_SIZE", "0"), ("MASTER_PORT", "99999")],
+)
+def test_a_variable_that_torchrun_would_not_set_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, text in (TORCHRUN | {name: value}).items():
+        monkeypatch.setenv(key, text)
+    with pytest.raises(ConfigError, match=f"^{name}={value} in the environment is not what torchrun or srun sets: unset it, and RANK"):
+        distributed.check_variables()
+    assert isinstance(distributed.speaker(), str)  # what begins the sentence
+    monkeypatch.delenv("LOCAL_RANK")
+    distributed.check_variables()  # alone
 
 
 def test_a_task_of_srun_gets_the_variables_of_torchrun() -> None:

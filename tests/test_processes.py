@@ -17,7 +17,7 @@ from deeds import deed, run
 
 from gptshake import processes
 from gptshake.errors import ConfigError, GptshakeError, Pruned, TrainingError
-from gptshake.outcome import Outcome, is_running, read_outcome, write_outcome
+from gptshake.outcome import Outcome, is_running, read_outcome, write_outcome, write_task
 from gptshake.processes import Child, ChildRunner, Command, Spec, run_command
 
 
@@ -379,3 +379,14 @@ def test_closing_ends_what_still_runs(method: str, tmp_path: Path) -> None:
     server.close(grace=5.0)
     assert not is_there(child.pid)
     assert read_outcome(tmp_path) == Outcome("stopped", reason="stopped by SIGTERM")
+
+
+def test_a_process_made_for_one_task_ends_with_it_and_not_after_what_libraries_do_at_the_end(tmp_path: Path) -> None:
+    write_task(tmp_path, ["say", "a few words"])
+    code = "import atexit, sys, time; from pathlib import Path; from deeds import deed; from gptshake.processes import live_here"
+    code += "; atexit.register(time.sleep, 60); live_here(deed, Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (0, "a few words\n"), done.stderr
+    assert read_outcome(tmp_path) == Outcome("ok", "a few words")

@@ -28,6 +28,7 @@ def main() -> NoReturn:
     try:
         if not follows:
             SIGNALS.install()
+        distributed.check_variables()
         check_working_directory()
         arguments = parse(sys.argv[1:])
         add_folder(arguments.config_dir)
@@ -58,9 +59,8 @@ def main() -> NoReturn:
         raise
     except BaseException as error:  # a panic in a library's Rust code is no Exception
         code = _report(error, wants_traceback)
-    if not gc.isenabled():  # no task has run: the interpreter, too, need not look for garbage at its end
-        gc.freeze()
-        gc.enable()
+    gc.freeze()  # nor need the interpreter look for garbage at its end, which after torch and Lightning takes a second
+    gc.enable()
     sys.exit(code)
 
 

@@ -26,7 +26,7 @@ from gptshake.errors import ConfigError, GptshakeError
 from gptshake.files import expanded, refuse_links
 from gptshake.hardware import pick_device
 from gptshake.outcome import raised, read_outcome, write_task
-from gptshake.processes import Command, run_here
+from gptshake.processes import Command, live_here
 from gptshake.record.index import Entry, find_study, read_entry, read_index, read_study, runs_frame
 from gptshake.record.metrics import COLUMNS, other_columns, read_columns
 from gptshake.record.run import find_run
@@ -428,4 +428,4 @@ def _stop_with_caller() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_here(_train, Path(sys.argv[1])).status != "ok")
+    live_here(_train, Path(sys.argv[1]))

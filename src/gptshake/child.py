@@ -16,7 +16,7 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from gptshake.processes import SourcesChanged, run_here
+from gptshake.processes import SourcesChanged, live_here
 from gptshake.redaction import redact
 
 
@@ -71,4 +71,4 @@ def locate(cfg: DictConfig, task: dict[str, Any], *, whole_path: bool = True) ->
 
 
 if __name__ == "__main__":
-    sys.exit(run_here(run_alone, Path(sys.argv[1]), *sys.argv[2:]).status != "ok")
+    live_here(run_alone, Path(sys.argv[1]), *sys.argv[2:])

@@ -72,7 +72,26 @@ def srun_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 def launched() -> int:
     """How many processes torchrun, srun or their like have started for this run, on all nodes; 1 without them."""
-    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in VARIABLES) else 1
+    size = os.environ.get("WORLD_SIZE", "")
+    return int(size) if size.isdecimal() and all(name in os.environ for name in VARIABLES) else 1
+
+
+def check_variables() -> None:
+    """Refuse torchrun's variables with values that it does not give.
+
+    Raises:
+        ConfigError: with the one that is wrong.
+    """
+    if not all(name in os.environ for name in VARIABLES):
+        return
+    size = launched()
+    limits = {"WORLD_SIZE": (1, size), "LOCAL_WORLD_SIZE": (1, size), "RANK": (0, size - 1), "LOCAL_RANK": (0, size - 1)}
+    for name, (least, most) in (limits | {"MASTER_PORT": (1, 65535)}).items():
+        text = os.environ.get(name, str(least))
+        if not (text.isdecimal() and least <= int(text) <= most):
+            raise ConfigError(
+                f"{name}={text} in the environment is not what torchrun or srun sets: unset it, and RANK, to train in one process."
+            )
 
 
 def nodes() -> int:
@@ -83,7 +102,7 @@ def nodes() -> int:
 
 def follows() -> bool:
     """Whether this process takes its orders from rank 0."""
-    return launched() > 1 and int(os.environ["RANK"]) > 0
+    return launched() > 1 and os.environ["RANK"] != "0"
 
 
 def speaker() -> str:

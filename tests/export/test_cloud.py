@@ -88,6 +88,11 @@ def test_a_task_file_says_what_the_job_says_at_every_cloud(cloud: str) -> None:
     assert f"place={'/gptshake-bucket/' if job.can.mounts else 'out:bucket/'}gpts/{job.name}\n" in task["run"]
 
 
+@pytest.mark.parametrize(("hours", "limit"), [(0.001, "1m"), (0.26, "16m"), (1.1, "66m")])
+def test_the_shortest_limit_is_not_none(hours: float, limit: str) -> None:
+    assert f"limit={limit}\n" in sky_task(replace(JOB, hours=hours))["run"]
+
+
 def test_uncommitted_sources_are_uploaded() -> None:
     job = replace(JOB, origin=None)
     assert sky_task(job)["workdir"] == "/sources"

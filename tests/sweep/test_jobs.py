@@ -26,8 +26,12 @@ printf '%s\\n' "$@" >sbatch.$number; env >env.$number
 if [ -e refuses ]; then echo 'sbatch: error: Batch job submission failed: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi
 echo "$number|PENDING|$ticket||Resources" >job.$number
 if [ -e mute ]; then echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1; fi
-echo $number""",
-    "squeue": "if [ -e mute ]; then exit 1; fi; if [ -e chatty ]; then echo 'Welcome to this cluster'; fi; cat job.* 2>/dev/null; true",
+if [ -e chatty ]; then echo 'Project 12 has 3 h left'; fi
+if [ ! -e nameless ]; then echo $number; fi
+if [ -e chatty ]; then echo 'See our pages'; fi""",
+    "squeue": """if [ -e mute ]; then exit 1; fi
+if [ -e chatty ]; then echo 'Welcome to this cluster'; printf '9|RUNNING|M\\374ller|n1|None\\n'; fi
+cat job.* 2>/dev/null; true""",
     "scancel": 'if [ -e mute ]; then exit 1; fi; echo "$@" >>asked',
 }
 
@@ -48,8 +52,8 @@ class FakeSlurm:
     def becomes(self, job: Any, state: str, reason: str = "None") -> None:
         self.job(job.id, state, job.ticket, reason)
 
-    def job(self, identity: str, state: str, ticket: str, reason: str = "None") -> None:
-        (self.folder / f"job.{identity}").write_text(f"{identity}|{state}|{ticket}|n1|{reason}\n")
+    def job(self, identity: str, state: str, ticket: str, reason: str = "None", node: str = "n1") -> None:
+        (self.folder / f"job.{identity}").write_text(f"{identity}|{state}|{ticket}|{node}|{reason}\n")
 
     def forgets(self, job: Any) -> None:
         (self.folder / f"job.{job.id}").unlink()
@@ -124,7 +128,7 @@ def test_what_ends_unasked_without_an_outcome_of_its_own_is_submitted_again(
         leaves(job, Outcome("stopped", reason=written))
     slurm.becomes(job, state)
     assert waits(executor, slurm, 110) == [] and slurm.submitted() == 2 and job.id == "2"
-    assert f"run: its job 1 ended as {state} (None)" in capsys.readouterr().err
+    assert f"run: its job 1 ended as {state}{f', {written}' if written else ''}; it is submitted again" in capsys.readouterr().err
 
 
 def test_a_run_that_is_lost_too_often_has_failed(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ def test_a_run_that_is_lost_too_often_has_failed(executor: SlurmJobs, slurm: Fak
         ended += waits(executor, slurm, 110)
     assert ended == [job] and job.outcome.status == "failed" and slurm.submitted() == 6
     assert job.outcome.reason.startswith("lost 6 times without a new checkpoint, the last time as its job 6 ended as FAILED (killed")
-    assert f"can the nodes see {tmp_path / 'run'}?" in job.outcome.reason
+    assert f"can n1 see {tmp_path / 'run'}?" in job.outcome.reason
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "OUT_OF_MEMORY"])
@@ -143,8 +147,23 @@ def test_a_job_that_somebody_cancels_or_that_needs_more_memory_has_failed(
     state: str, executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     job = starts(executor, slurm, tmp_path / "run")
+    (job.folder / "output").write_text("slurmstepd: error: *** JOB 1 ON n1 CANCELLED AT 2026-12-01T10:00:00 ***\n" + "x" * 1000)
     slurm.becomes(job, state)
     assert waits(executor, slurm, 110) == [job] and job.outcome.status == "failed" and slurm.submitted() == 1
+
+
+def test_a_job_that_is_cancelled_in_the_queue_is_not_said_to_lack_its_folder(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = executor.start(["give back", 1], tmp_path / "run")
+    slurm.job(job.id, "CANCELLED", job.ticket, "JobHeldUser", node="")
+    assert waits(executor, slurm, 110) == [job] and job.outcome.reason == "its job 1 ended as CANCELLED (JobHeldUser)"
+
+
+def test_a_job_that_its_node_could_not_begin_is_submitted_again(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    """A prolog that fails drains the node, and Slurm calls its job cancelled."""
+    job = starts(executor, slurm, tmp_path / "run")
+    (job.folder / "output").write_text("Error running slurm prolog: 1\n")
+    slurm.becomes(job, "CANCELLED")
+    assert waits(executor, slurm, 110) == [] and slurm.submitted() == 2
 
 
 def test_the_outcome_of_an_earlier_job_does_not_end_the_next_one(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -189,6 +208,37 @@ def test_a_job_that_slurm_took_without_saying_so_is_found_by_its_ticket(
     slurm.switch("mute", on=False)
     waits(executor, slurm, 6)
     assert job.id == "1" == read_job(job.folder)["id"] and slurm.submitted() == 1
+
+
+def test_a_job_that_sbatch_does_not_name_is_refused_at_first_and_found_by_its_ticket_later(
+    executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    slurm.switch("nameless")
+    with pytest.raises(ConfigError, match="sbatch does not say which job it has taken"):
+        executor.start(["give back", 1], tmp_path / "first")
+    executor.close()
+    slurm.switch("nameless", on=False)
+    executor = opened()
+    starts(executor, slurm, tmp_path / "0")
+    slurm.switch("nameless")
+    job = executor.start(["give back", 1], tmp_path / "1")
+    waits(executor, slurm, 6)
+    assert job.id == "3" and slurm.submitted() == 3
+
+
+def test_a_slurm_that_answers_slowly_is_asked_no_more_often(
+    executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, states, asked = starts(executor, slurm, tmp_path / "run"), executor.states, list[float]()
+
+    def slowly(ids: Any) -> Any:
+        slurm.sleep(10)
+        asked.append(slurm.now)
+        return states(ids)
+
+    monkeypatch.setattr(executor, "states", slowly)
+    waits(executor, slurm, 150)
+    assert 8 <= len(asked) <= 10 and job.state.phase == "running"
 
 
 def test_a_controller_that_was_killed_before_it_knew_the_job_adopts_it(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -322,7 +372,7 @@ def test_lines_of_a_sites_own_and_variables_of_the_users_change_nothing(
     slurm.switch("chatty")
     executor = opened()
     job = starts(executor, slurm, tmp_path / "a b%" / "run 50%")
-    assert job.state.phase == "running"
+    assert job.id == "1" and job.state.phase == "running"
     words = (slurm.folder / "sbatch.1").read_text().splitlines()
     assert {"--export=ALL", f"--comment={job.ticket}", f"--output={tmp_path}/a b%%/run 50%%/output"} <= set(words)
     kept = {line.partition("=")[0] for line in (slurm.folder / "env.1").read_text().splitlines()}

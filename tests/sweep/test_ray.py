@@ -101,6 +101,21 @@ def test_an_address_that_does_not_answer_is_given_up(ray_cluster: RayCluster, mo
         RayJobs("127.0.0.1:9").open(deed, [])
 
 
+@pytest.mark.ray
+def test_a_cluster_of_another_version_is_named_as_such(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "CONNECT", f"import ray\nray.__version__ = '1.0'\n{ray.CONNECT}")
+    with pytest.raises(ConfigError, match="has another version of Ray or Python than this installation"):
+        RayJobs(ray_cluster.address).open(deed, [])
+
+
+@pytest.mark.ray
+def test_a_sweep_does_not_go_through_a_client(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    for address in ("auto", "ray://head:10001"):
+        with pytest.raises(ConfigError, match=r"cannot go through Ray's client \(ray://head:10001\): start it on a node"):
+            RayJobs(address).open(deed, [])
+
+
 def test_nothing_is_adopted_and_waited_for_as_runs_end_with_their_controller(tmp_path: Path) -> None:
     write_job(tmp_path, "ticket", engine="ray", id="1")
     assert RayJobs().adopt(tmp_path) is None

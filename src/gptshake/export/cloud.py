@@ -223,7 +223,8 @@ def _install_script(sources: str) -> str:
 def _run_script(job: Job, sources: str, place: str) -> str:
     """``place`` is rclone's name of where it copies to; empty: others fetch it."""
     train = " \\\n  ".join([f"{sources}/.venv/bin/gptshake", *map(shlex.quote, job.command)])
-    values = {"place": place, "seconds": f"{60 * job.sync_minutes:g}", "limit": f"{60 * job.hours:.0f}m"}
+    limit = max(1, round(60 * job.hours))  # minutes; to `timeout` 0 means for ever
+    values = {"place": place, "seconds": f"{60 * job.sync_minutes:g}", "limit": f"{limit}m"}
     return f"{_assigned(values)}\ntrain=({train})\n{_shell('link')}{_shell('run')}"
 
 

@@ -44,6 +44,7 @@ class JobState(NamedTuple):
     phase: str  # waiting, running; gone: lost, or ended: somebody's decision, or a limit that it would reach again
     words: str  # the engine's own
     ticket: str | None = None  # that the job was submitted with; None if the engine does not keep it
+    node: str = ""  # that it was given
 
     @property
     def gone(self) -> bool:
@@ -105,19 +106,22 @@ class Job:
             return None
         if self.leaves:
             return Outcome("stopped", reason="its job ended before it could say so")
-        unseen = "" if written or (self.folder / "output").exists() else f" before it had begun: can the nodes see {self.folder}?"
-        why = f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else unseen}"
-        return Outcome("failed", reason=why) if self.state.phase == "ended" else self._lose(why)
+        why = f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else ''}"
+        if self.state.phase == "ended":
+            return Outcome("failed", reason=why)
+        if written or (self.folder / "output").exists():
+            return self._lose(why, "it must live longer, or save more often (trainer.save_minutes)")
+        return self._lose(f"{why} before it had begun", f"can {self.state.node or 'the nodes'} see {self.folder}?")
 
     @property
     def leaves(self) -> bool:
         return self.stops < inf or self.killed is not None
 
-    def _lose(self, why: str) -> Outcome | None:
+    def _lose(self, why: str, hint: str) -> Outcome | None:
         """Have it submitted again, if that was not in vain too often."""
         self.losses = self.losses + 1 if steps_saved(self.folder) == self.kept else 1
         if self.losses > MOST_LOSSES:
-            return Outcome("failed", reason=f"lost {self.losses} times without a new checkpoint, the last time as {why}")
+            return Outcome("failed", reason=f"lost {self.losses} times without a new checkpoint, the last time as {why}: {hint}")
         print(f"{self.folder.name}: {why}; it is submitted again.", file=sys.stderr, flush=True)
         self.spent = max(self.spent, self.gone - self.started)
         self.id, self.ticket, self.state, self.started, self.gone = None, None, WAITING, inf, inf
@@ -324,22 +328,21 @@ class Jobs(ABC):
         self._silent = True
 
     def _ended(self) -> list[Job]:
-        try:
-            self._talk(time.monotonic())
-        except Unanswered as error:
-            self._wait_for(error)
+        leaves = any(job.leaves for job in self._running)
+        begins = any(job.started == inf and job.id is not None and is_running(job.folder) for job in self._running)
+        if self._running and time.monotonic() - self._talked >= (HURRY_S if leaves or begins else POLL_S):
+            try:
+                self._talk(time.monotonic())
+            except Unanswered as error:
+                self._wait_for(error)
+            self._talked = time.monotonic()  # not before the answer: an engine that takes long has enough to do
         for job in self._running:
             job.outcome = job.end()
         return [job for job in self._running if job.outcome is not None]
 
     def _talk(self, now: float) -> None:
         """Pass on to the engine what is asked of jobs, and learn from it what has become of them."""
-        leaving = [job for job in self._running if job.leaves]
-        begins = any(job.started == inf and job.id is not None and is_running(job.folder) for job in self._running)
-        if not self._running or now - self._talked < (HURRY_S if leaving or begins else POLL_S):
-            return
-        self._talked = now
-        due = [job for job in leaving if job.id and now - job.asked > ASK_AGAIN_S]
+        due = [job for job in self._running if job.leaves and job.id and now - job.asked > ASK_AGAIN_S]
         for pass_on, jobs in ((self.ask, [job for job in due if not job.killed]), (self.cancel, [job for job in due if job.killed])):
             if jobs:
                 pass_on([str(job.id) for job in jobs])
@@ -347,8 +350,8 @@ class Jobs(ABC):
                 job.asked = now
         states = self.states([job.id for job in self._running if job.id])
         for job in self._running:
-            if job.id is None and (identity := _submitted(job.ticket, states)):  # sbatch had not answered
-                self._name(job, identity)
+            if (identity := _submitted(job.ticket, states)) not in (None, job.id):  # sbatch had not answered, or with something else
+                self._name(job, str(identity))
             if job.id is not None:
                 self._learn(job, states.get(job.id), now)
         for job in self._running:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -25,10 +26,16 @@ from gptshake.sweep.executor.jobs import Jobs, JobState
 
 NODE = ".node"  # file in which a task says where it has begun its run
 ANSWER_S = 60.0  # after which a cluster is given up; Ray itself would try for ever
+WARM_S = 2.0
 LOCAL_STORE = 80 << 20  # bytes of a local cluster's object store, which runs do not use
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 QUIET: dict[str, Any] = {"logging_level": "fatal", "log_to_driver": False}
-CONNECT = f"import ray, sys; ray.init(sys.argv[1], **{QUIET})"
+OTHER = 3  # exit code: the cluster has another version
+CONNECT = f"""import ray, sys
+try:
+    ray.init(sys.argv[1], **{QUIET})
+except RuntimeError as error:
+    sys.exit({OTHER} if "Version mismatch" in str(error) else 1)"""
 # Starts a command of which this shell's parent is no ancestor, appends its output to the file $0 and prints its exit code. Each line that
 # comes in sends TERM, and so does the end of lines, which is that of the task; KILL follows it.
 SUPERVISOR = """exec 3<&0
@@ -70,27 +77,45 @@ class RayJobs(Jobs):
         SIGNALS.install()  # Ray has put its own handler in front
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # whatever a node's Python has installed
         self._task = ray.remote(max_retries=0)(_supervise)
+        self._idle = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_idle)
         if not ray.cluster_resources().get("GPU"):
             self._gpu = 0.0
 
     def _try_address(self) -> None:
-        """Connect to the cluster in a process that can be given up."""
+        """Connect to the cluster in a process that can be given up.
+
+        Raises:
+            ConfigError: it does not answer, has another version, or is not asked as one of its nodes.
+        """
+        asked = f"hydra.sweeper.executor.address={self._address}"
+        address = os.environ.get("RAY_ADDRESS", "") if self._address == "auto" else self._address
+        if "://" in address:
+            raise ConfigError(
+                f"A sweep cannot go through Ray's client ({address}): start it on a node of the cluster, with {asked.partition('=')[0]}=auto."
+            )
         trial = Command([sys.executable, "-c", CONNECT, self._address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = trial.wait(ANSWER_S)
         trial.kill()
+        if end and end.value == OTHER:
+            raise ConfigError(
+                f"The Ray cluster at {asked} has another version of Ray or Python than this installation: they must be equal."
+            )
         if end is None or end.status != "ok":
             raise ConfigError(
-                f"No Ray cluster answers at hydra.sweeper.executor.address={self._address} (tried for at most {ANSWER_S:g} s), or this machine "
+                f"No Ray cluster answers at {asked} (tried for at most {ANSWER_S:g} s), or this machine "
                 "is not one of its nodes: ray start --address=<host>:<port> makes it one. address=local starts a cluster for this sweep alone."
             )
 
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
         if device not in (None, "cuda"):
             self._gpu = 0.0
-        if not self._slots:
-            available, needed = self._ray.cluster_resources(), {"CPU": self.cpus, "GPU": self._gpu}
-            self._slots = max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
+        self._slots = self._fitting()
         return super().allot(device, memory, most)
+
+    def _fitting(self) -> int:
+        """The slots that were asked for, or as many runs as the cluster can do now."""
+        available, needed = self._ray.cluster_resources(), {"CPU": self.cpus, "GPU": self._gpu}
+        return self._slots or max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
 
     def adopt(self, folder: Path) -> None:
         """Nothing: tasks end with their controller, and runs save and end with their task."""
@@ -99,7 +124,10 @@ class RayJobs(Jobs):
         (folder / NODE).unlink(missing_ok=True)
         task = self._task.options(num_cpus=self.cpus, num_gpus=self._gpu, name=f"gptshake {folder.name}")
         identity = command[-1][:8]
+        is_first = not self._tasks
         self._tasks[identity] = task.remote(list(command), str(folder), str(Path.cwd()), self.environment()), folder
+        for _ in range(self._fitting() if is_first else 0):
+            self._idle.remote()
         return identity
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
@@ -146,6 +174,11 @@ class RayJobs(Jobs):
         if isinstance(end, str):
             raise ConfigError(end)
         return JobState("lost", outcome_of(128 - end).reason if end > 128 else f"exit code {end}")
+
+
+def _idle() -> None:
+    """Occupy a worker for a moment, so that Ray starts as many as there will be runs, which takes seconds, while the study is prepared."""
+    time.sleep(WARM_S)
 
 
 def _supervise(command: list[str], folder: str, cwd: str, environment: dict[str, str]) -> int | str:

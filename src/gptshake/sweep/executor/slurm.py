@@ -1,5 +1,8 @@
 """Runs as Slurm jobs, one sbatch each, watched by squeue and ended by scancel; neither an accounting database nor an array is needed."""
 
+import contextlib
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -8,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gptshake.errors import ConfigError
-from gptshake.sweep.executor.jobs import Jobs, JobState, Unanswered
+from gptshake.sweep.executor.jobs import Job, Jobs, JobState, Unanswered
 
 COMMANDS = ("sbatch", "squeue", "scancel")
+TAIL = 1 << 14  # bytes of a job's output in which its end is looked for
 ANSWER_S = 60.0  # after which a command is given up
 WARNING_S = 120  # before a job's time limit, to write a checkpoint; Slurm may send the signal a minute earlier
 # What a busy or restarting slurmctld says, in the words of Slurm's clients.
@@ -19,7 +23,20 @@ RUNS = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT
 ENDED = {"CANCELLED", "OUT_OF_MEMORY", "DEADLINE", "REVOKED", "SPECIAL_EXIT"}  # by somebody's decision, or a limit that stays
 REASONS = {"JobLaunchFailure": "killed by a signal (out of memory?), or never launched"}  # what Slurm's own word for it means
 LOST = {"COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "TIMEOUT"}
-OURS = ("--clusters", "-M", "--array", "-a", "--wait", "-W", "--comment", "--parsable", "--export", "--test-only")  # flags of no use here
+OURS = (
+    "--clusters",
+    "-M",
+    "--array",
+    "-a",
+    "--wait",
+    "-W",
+    "--comment",
+    "--parsable",
+    "--export",
+    "--test-only",
+    "--output",
+    "-o",
+)  # flags of no use here
 DEFAULTS = ("SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_EXPORT")  # the same as variables
 
 
@@ -71,12 +88,19 @@ class SlurmJobs(Jobs):
         fixed = ["--parsable", "--no-requeue", "--export=ALL", "--open-mode=append", f"--job-name={name}", f"--output={output}"]
         fixed += [f"--comment={command[-1]}"]  # its ticket
         said = self._call(["sbatch", *fixed, f"--signal=B:USR1@{WARNING_S}", f"--cpus-per-task={self.cpus}", *self._options], script)
-        return said.strip().partition(";")[0]
+        if not (ids := re.findall(r"^(\d+)(?:;\S*)?$", said, re.MULTILINE)):  # a site may print more
+            raise ConfigError(f"Slurm's sbatch does not say which job it has taken: {' '.join(said.split())[:200]}")
+        return str(ids[-1])
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         said = self._call(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%k|%N|%r"])
         rows = [row for line in said.splitlines() if len(row := line.split("|", 4)) == 5]  # a site may print more
-        return {identity: _job_state(*row) for identity, *row in rows}
+        states = {identity: _job_state(*row) for identity, *row in rows}
+        for job in self._running:  # Slurm says CANCELLED of a job, too, whose node could not begin it as the node's prolog has failed
+            state = states.get(str(job.id))
+            if state and state.node and state.words.startswith("CANCELLED") and not _is_cancelled(job):
+                states[str(job.id)] = state._replace(phase="lost")
+        return states
 
     def ask(self, ids: Sequence[str]) -> None:
         self._call(["scancel", "--quiet", "--state=PENDING", *ids])
@@ -95,18 +119,36 @@ class SlurmJobs(Jobs):
         own = {name: value for name, value in self.environment().items() if name not in DEFAULTS}
         try:
             done = subprocess.run(
-                command, input=script, env=own, capture_output=True, text=True, timeout=ANSWER_S, check=False, start_new_session=True
+                command,
+                input=os.fsencode(script or ""),
+                env=own,
+                capture_output=True,
+                timeout=ANSWER_S,
+                check=False,
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired:
             raise Unanswered(f"Slurm does not answer ({command[0]} took more than {ANSWER_S:g} s).") from None
-        words = "; ".join(line.partition("error: ")[2] or line for line in done.stderr.strip().splitlines())
+        said, complained = (
+            text.decode(errors="replace") for text in (done.stdout, done.stderr)
+        )  # another job's comment may be in any encoding
+        words = "; ".join(line.partition("error: ")[2] or line for line in complained.strip().splitlines())
         if done.returncode and (command[0] == "squeue" or any(text in words.lower() for text in SILENT)):
             raise Unanswered(f"Slurm does not answer ({words}).")
         if done.returncode and command[0] == "sbatch":
             raise ConfigError(f"Slurm refuses the job: {words}.")
-        return done.stdout
+        return said
+
+
+def _is_cancelled(job: Job) -> bool:
+    """Whether somebody has ended a job that ran, which Slurm then writes into its output."""
+    with contextlib.suppress(OSError), (job.folder / "output").open("rb") as output:
+        output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL))
+        return f"JOB {job.id} ON ".encode() in output.read()
+    return False
 
 
 def _job_state(state: str, ticket: str, node: str, reason: str) -> JobState:
     phase = "running" if state in RUNS else "ended" if state in ENDED else "lost" if state in LOST else "waiting"
-    return JobState(phase, f"on {node}" if state == "RUNNING" else f"{state} ({REASONS.get(reason, reason)})", ticket)
+    why = "" if reason in ("", "None") else f" ({REASONS.get(reason, reason)})"
+    return JobState(phase, f"on {node}" if state == "RUNNING" else f"{state}{why}", ticket, node)
