@@ -43,7 +43,8 @@ def run(context: Context) -> None:
     check_targets({"task.jsonl": task.jsonl})
     source = str(task.run or "")
     if source.startswith(HF):
-        prompts, tokenizer, model = _prompts(task), pretrained_tokenizer(source), pretrained_network(source)
+        prompts, tokenizer = _prompts(task), pretrained_tokenizer(source)
+        model = pretrained_network(source, tokenizer.vocab_size)  # what has no token is not drawn
     else:
         path = instantiate.chosen_run(cfg)
         prompts = _prompts(task)
