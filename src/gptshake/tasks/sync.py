@@ -30,7 +30,7 @@ def run(context: Context) -> None:
     if others := [tracker for tracker in trackers if not isinstance(tracker, WandbTracker)]:
         if not named:
             raise ConfigError("Only W&B is asked which runs it lacks: name one with task.run=, or leave logger= out.")
-        mirror(find_run(named, roots), others)
+        write_to(find_run(named, roots), others)
         if len(others) == len(trackers):
             return
     mirrored = (entry for entry in read_index(roots) if entry.part("wandb").get("mode") in ("online", "offline"))
@@ -62,7 +62,7 @@ def run(context: Context) -> None:
         raise Unreachable(f"W&B did not accept {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
 
 
-def mirror(path: Path, trackers: Sequence[Tracker]) -> None:
+def write_to(path: Path, trackers: Sequence[Tracker]) -> None:
     """Write the record of a run that has ended into mirrors, as at a resume; Unreachable: one of them failed."""
     lock = RunLock(path)
     try:

@@ -101,7 +101,7 @@ def test_the_record_of_a_run_that_has_ended_is_written_later_and_once(
         run.append_row(row(step))
     run.finish("ok", None, {"best/val/loss": 1.5})
     for _ in range(2):
-        sync.mirror(run.path, [kind(every=2)])
+        sync.write_to(run.path, [kind(every=2)])
         found = steps_of(tmp_path, run.id)
         assert found["train/loss"] == [(2, 2.0), (4, 1.0)] and [value for _, value in found["best/val/loss"]] == [1.5]
 
