@@ -252,7 +252,7 @@ def load_run(name: str | Path, *, folders: str | Path | Sequence[str | Path] = F
     Raises:
         RecordError: there is no such run; names the nearest.
     """
-    path = find_run(name, _roots(folders))
+    path = find_run(name, _roots(folders)).absolute()  # the caller may go to another directory
     refuse_links(path)
     return Run(path)
 
@@ -277,7 +277,7 @@ def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
     Raises:
         RecordError: there is no such study; names the nearest.
     """
-    path = find_study(str(name), expanded(folder))
+    path = find_study(str(name), expanded(folder)).absolute()
     refuse_links(path)
     return Study(path)
 
@@ -376,7 +376,7 @@ def _roots(folders: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _listed(overrides: Sequence[str]) -> list[str]:
-    if isinstance(overrides, str):
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
         raise ConfigError('Overrides are a list of texts, as in ["model=tiny", "data=wiki_char"].')
     return list(overrides)
 

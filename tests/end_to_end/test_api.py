@@ -14,6 +14,7 @@ import pytest
 import gptshake
 from gptshake.errors import ConfigError, RecordError
 from gptshake.record.metrics import read_rows
+from gptshake.record.run import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,8 +45,9 @@ def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exce
     with pytest.raises(RecordError):
         gptshake.load_study("nothing")
     for call in (gptshake.compose, gptshake.train, gptshake.evaluate):
-        with pytest.raises(ConfigError, match="a list of texts"):
-            call("model=tiny data=wiki_char")  # type: ignore[operator]
+        for wrong in ("model=tiny data=wiki_char", ["model=tiny", 5]):
+            with pytest.raises(ConfigError, match="a list of texts"):
+                call(wrong)  # type: ignore[operator]
     with pytest.raises(ConfigError, match="a list of runs"):
         gptshake.compare("latest")
     assert gptshake.runs().empty
@@ -53,6 +55,20 @@ def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exce
         gptshake.load_run("latest", folders="elsewhere")
     with pytest.raises(RecordError, match=r"config\.yaml is missing"):
         gptshake.Run(here).config  # noqa: B018
+
+
+def test_a_run_and_a_study_stay_what_they_are_when_the_caller_goes_to_another_directory(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Run.create(here / "runs/a-run", id="x3k9a2pq", name="a-run", task="train", config_yaml="seed: 1\n", overrides=[])
+    record.append_row({"step": 1, "train/tokens": 64, "train/loss": 4.0})
+    record.finish("ok")
+    (here / "multirun/rates").mkdir(parents=True)
+    (here / "multirun/rates/study.json").write_text('{"name": "rates", "trials": [], "axes": [], "objective": "val/bpb"}')
+    run, study = gptshake.load_run("latest"), gptshake.load_study("rates")
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert (run.status, run.metrics["train/loss"].tolist(), study.info["trials"]) == ("ok", [4.0], [])
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from torch import nn
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.export import gguf, hf, onnx, torch_export
 from gptshake.export.card import model_card
-from gptshake.export.tokenizers import to_tokenizers
+from gptshake.export.tokenizers import same_ids, to_tokenizers
 from gptshake.model.generate import generate
 from gptshake.model.gpt import GPT
 from gptshake.record.index import Entry
@@ -77,6 +77,16 @@ def test_pieces_learned_from_texts_that_spell_special_tokens_give_the_same_ids(m
         assert exported.encode(text).ids == tokenizer.encode(text).tolist()
 
 
+def test_cuts_of_a_unigram_model_that_are_equally_likely_count_as_equal_ids() -> None:
+    tokenizer = SentencePieceTrainer(vocab_size=330).train([f"{'a' * 20} word{number} the cat" for number in range(200)])
+    exported, texts = to_tokenizers(tokenizer), ["a" * n for n in range(20, 200)]
+    assert any(exported.encode(text).ids != tokenizer.encode(text).tolist() for text in texts)
+    assert all(same_ids(tokenizer, exported.encode(text).ids, text) for text in texts)
+    ours = tokenizer.encode(text := texts[-1]).tolist()
+    assert not same_ids(tokenizer, [*ours[1:], ours[0] + 1], text)
+    assert not same_ids(tokenizer_of("byte"), [98, 97], "ab")
+
+
 @needs_programs
 @pytest.mark.parametrize("kind", TRAINERS)
 @pytest.mark.parametrize("bias", [True, False])
@@ -117,6 +127,24 @@ def test_weights_and_vocabularies_that_differ_are_found(tmp_path: Path) -> None:
     hf.write(model, ByteTokenizer(), tmp_path)
     with pytest.raises(GptshakeError, match="other ids for 'two words'"):
         hf.check(model, SimpleNamespace(vocab_size=257, eot_id=256, encode=other.encode), tmp_path, ["two words"])  # type: ignore[arg-type]
+
+
+@needs_programs
+def test_of_tokens_that_are_equally_likely_but_for_rounding_either_may_be_taken(tmp_path: Path) -> None:
+    model, tokenizer = network(257), ByteTokenizer()
+    with torch.no_grad():
+        model.ln_f.bias.copy_(20 * model.wte.weight[5])  # the likeliest token at all places, and 9 is its twin
+        model.wte.weight[9] = model.wte.weight[5]
+        hf.write(model, tokenizer, tmp_path)
+        gguf.write(model, tokenizer, tmp_path)
+        model.wte.weight[9] *= 1 + 5e-7
+    assert int(model(torch.tensor([[84]])).argmax()) == 9
+    for form in (hf, gguf):
+        assert "tokens agrees" in form.check(model, tokenizer, tmp_path, ["The end."])
+    options = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps(options | {"suppress_tokens": [5, 9]}))
+    with pytest.raises(GptshakeError, match="greedy continuation"):
+        hf.check(model, tokenizer, tmp_path, [])
 
 
 def test_files_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
@@ -173,7 +201,7 @@ def test_llama_cpp_gives_the_same_ids_and_the_same_greedy_text(kind: str, tmp_pa
     tokenizer: Any = tokenizer_of(kind)
     model = network(tokenizer.vocab_size, bias=kind != "bpe")
     gguf.write(model, tokenizer, tmp_path)
-    assert "are equal" in gguf.check(model, tokenizer, tmp_path, ["The end.", *HOSTILE])
+    assert "characters are equal" in gguf.check(model, tokenizer, tmp_path, ["The end.", *HOSTILE])
     with torch.no_grad():
         model.wte.weight.copy_(model.wte.weight.flip(0))
     with pytest.raises(GptshakeError, match="greedy continuation"):
@@ -188,6 +216,8 @@ def test_a_context_of_one_token_can_be_exported_but_to_llama_cpp(tmp_path: Path)
         assert "differ by at most" in form.check(model, ByteTokenizer(), tmp_path, [])
     with pytest.raises(ConfigError, match="at least 2 tokens"):
         gguf.write(model, ByteTokenizer(), tmp_path)
+    gguf.write(model := GPT(n_layer=1, n_head=1, n_embd=8, block_size=2, vocab_size=257).eval(), ByteTokenizer(), tmp_path)
+    assert "continuation of 1 tokens" in gguf.check(model, ByteTokenizer(), tmp_path, ["The end."])
 
 
 @needs_programs
@@ -197,7 +227,7 @@ def test_a_network_that_would_rather_end_the_text_is_compared_by_its_other_token
         model.ln_f.bias.copy_(20 * model.wte.weight[tokenizer.eot_id])
         assert int(model(torch.tensor([[84]])).argmax()) == tokenizer.eot_id
     gguf.write(model, tokenizer, tmp_path)
-    assert "greedy continuation of 31 tokens" in gguf.check(model, tokenizer, tmp_path, ["The end."])
+    assert "greedy continuation of 31 tokens agrees" in gguf.check(model, tokenizer, tmp_path, ["The end."])
 
 
 @needs_programs

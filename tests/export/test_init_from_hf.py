@@ -12,6 +12,7 @@ import pytest
 import torch
 from export.test_export import network
 from fake_hub import COMMIT, FakeHub, fake_hub
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 
@@ -20,7 +21,7 @@ from gptshake.export import hf, hub
 from gptshake.export.tokenizers import TEXTS, gives_same_ids, read_tokenizer, write_tokenizer
 from gptshake.model.config import GPTConfig, shape_from_hf
 from gptshake.model.gpt import GPT, from_hf
-from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
+from gptshake.setup.initial import initial_weights, pretrained_network, pretrained_tokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
 from gptshake.training.checkpoint import load_tensors
 
@@ -136,6 +137,25 @@ def test_sizes_that_are_not_those_of_the_weights_take_no_memory(folder: Path, si
         (folder / "config.json").write_text(json.dumps(config | {size: larger}))
         with pytest.raises((ConfigError, DataError), match=error):
             pretrained_network(f"hf:{folder}")
+
+
+@pytest.mark.parametrize("rows", [264, 320, 384])
+def test_rows_that_pad_a_vocabulary_count_in_an_evaluation_and_are_no_tokens(folder: Path, rows: int) -> None:
+    tensors, config = tensors_of(f"hf:{folder}"), json.loads((folder / "config.json").read_text())
+    embedding = tensors["transformer.wte.weight"]
+    padded = torch.cat([embedding, torch.full((rows - 257, 32), 0.5)])
+    save_file(tensors | {"transformer.wte.weight": padded}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+    source, ids = f"hf:{folder}", torch.arange(80).view(2, 40)
+    tokenizer, whole = pretrained_tokenizer(source), pretrained_network(source).eval()
+    cfg = OmegaConf.create({"init_from": source, "model": {"block_size": 40, "bias": True}})
+    started = network(257)
+    initial_weights(cfg, tokenizer, {}).load(started)
+    with torch.no_grad():
+        expected, found = network(257)(ids), whole(ids)
+        for one in (found[..., :257], started(ids), pretrained_network(source, tokenizer.vocab_size).eval()(ids)):
+            torch.testing.assert_close(one, expected)
+    assert found.shape[-1] == rows and float(found.logsumexp(-1).min() - expected.logsumexp(-1).min()) > 1e-3
 
 
 def test_biases_are_not_left_out_in_silence(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -147,12 +148,19 @@ def test_it_is_always_a_distribution(logits: list[float], temperature: float, to
         *(({"temperature": value}, "temperature") for value in (-1.0, float("nan"), None, "hot", True)),
         *(({"top_k": value}, "top_k") for value in (0, -3, 1.5, "few", True)),
         *(({"top_p": value}, "top_p") for value in (0.0, 1.5, float("nan"), "most", True)),
+        *(({"repetition_penalty": value}, "repetition_penalty") for value in (0, -1.0, 1e-300, float("inf"), float("nan"), "some", True)),
         *(({"seed": value}, "seed") for value in (2**64, -(2**63) - 1, 1.5, "a", True)),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         generate(network(), PROMPT, 1, **options)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = {"temperature": 0.5, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.5, "seed": 3}
+    as_numpy: Any = {name: np.asarray(value)[()] for name, value in options.items()}
+    assert torch.equal(generate(network(), PROMPT, np.int64(5), **as_numpy), generate(network(), PROMPT, 5, **options))  # type: ignore[arg-type]
 
 
 def test_an_empty_prompt_and_negative_lengths_are_refused() -> None:

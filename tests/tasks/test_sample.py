@@ -84,11 +84,15 @@ def test_prompts_come_from_a_file_from_lines_of_json_or_from_the_standard_input(
     assert written(monkeypatch, Stream(terminal=False), None, prompt_file="-")[-1].startswith("typed")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"prompt": 3}', b'["prompt"]', b"[" * 5000, b"", None])
-def test_a_file_without_prompts_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [(b"\xff\xfe", ""), (b"", ""), (b"\n \n", ""), (None, "")]
+    + [(b'{"prompt": "a"}\n\n' + line, "Line 3 of ") for line in (b'{"prompt": 3}', b'["prompt"]', b"[" * 5000, b"{}", b"a")],
+)
+def test_a_file_without_prompts_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, where: str) -> None:
     if content is not None:
         (tmp_path / "bad.jsonl").write_bytes(content)
-    with pytest.raises(DataError, match=r"bad\.jsonl"):
+    with pytest.raises(DataError, match=rf"{where}.*bad\.jsonl"):
         written(monkeypatch, Stream(terminal=False), None, prompt_file=str(tmp_path / "bad.jsonl"))
 
 
@@ -105,7 +109,7 @@ def test_json_lines_hold_each_continuation_and_its_seed_from_which_it_can_be_dra
 def test_what_was_written_as_json_lines_can_be_prompts_again_whatever_line_ends_a_text_holds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    prompts, files = ["a\u2028b", "\x85", "\x0b\r\n"], [str(tmp_path / "new" / name) for name in ("first.jsonl", "second.jsonl")]
+    prompts, files = ["a\u2028b", "\x85", "\x0b\r\n", "\ud800"], [str(tmp_path / "new" / name) for name in ("first.jsonl", "second.jsonl")]
     (tmp_path / "given.jsonl").write_text("\r\n".join(json.dumps({"prompt": text}) for text in prompts), encoding="utf-8")
     for given, file in zip([str(tmp_path / "given.jsonl"), files[0]], files, strict=True):
         written(monkeypatch, Stream(terminal=False), None, prompt_file=given, jsonl=file, n_tokens=5)

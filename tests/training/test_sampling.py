@@ -1,9 +1,11 @@
 """A continuation ends before the first stop text that is complete; what may be the beginning of one is not shown before."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gptshake.errors import ConfigError
 from gptshake.model.generate import penalized
 from gptshake.model.gpt import GPT
 from gptshake.tokenizer.byte import ByteTokenizer
@@ -38,6 +40,12 @@ def test_a_prompt_that_holds_the_stop_text_does_not_end_the_continuation() -> No
         "".join(continuation(model, tokenizer, "a.b", n_tokens=30, stop=["a", stop]))
         == whole[: min(whole.find(text, 3) % 1000 for text in ("a", stop))]
     )
+
+
+def test_a_prompt_that_is_no_text_is_refused_by_its_type() -> None:
+    model = GPT(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=257)
+    with pytest.raises(ConfigError, match=r"The prompt is bytes, and must be a text"):
+        next(continuation(model, ByteTokenizer(), b"a", n_tokens=1))  # type: ignore[arg-type]
 
 
 def test_the_penalty_of_repetition_divides_what_is_likely_and_multiplies_what_is_not() -> None:

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.export.hf import layout
+from gptshake.export.hf import behind_likeliest, layout
 from gptshake.export.tokenizers import parsed
-from gptshake.model.generate import generate
 from gptshake.tokenizer import sentencepiece
 from gptshake.tokenizer.bpe import EOT, BytePairTokenizer
 from gptshake.tokenizer.byte import ByteTokenizer
@@ -167,17 +166,12 @@ def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) 
         if ask("tokenize", content=text, parse_special=False)["tokens"] != tokenizer.encode(text).tolist():
             raise GptshakeError(f"The exported tokenizer differs from this one: llama.cpp gives other ids for {text[:40]!r}.")
     prompt = tokenizer.encode(texts[0])[: max(1, block_size // 2)].tolist()
-    n_new = min(GREEDY_TOKENS, block_size - len(prompt) - 1)
-    with model.register_forward_hook(lambda _, inputs, logits: logits.index_fill(-1, torch.tensor(tokenizer.eot_id), -torch.inf)):
-        ours = generate(model, torch.tensor([prompt]), n_new, temperature=0)[0, len(prompt) :].tolist()  # as ignore_eos below
+    n_new = max(1, min(GREEDY_TOKENS, block_size - len(prompt) - 1))
     theirs = ask("completion", prompt=prompt, n_predict=n_new, temperature=0, ignore_eos=True, return_tokens=True)["tokens"]
-    n_equal = next((place for place, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(n_new, len(theirs)))
-    if n_equal < n_new:  # where two tokens are equally likely, either may be taken
-        with torch.no_grad():
-            logits = model(torch.tensor([prompt + ours[:n_equal]]))[0, -1]
-        if len(theirs) < n_new or logits[ours[n_equal]] - logits[theirs[n_equal]] > NEAR_TIE * logits.abs().max():
-            raise GptshakeError("The exported network differs from this one: llama.cpp's greedy continuation is another.")
+    behind, largest = behind_likeliest(model, torch.tensor([prompt + theirs]), n_new, never=tokenizer.eot_id)
+    if len(theirs) < n_new or not behind <= NEAR_TIE * largest:
+        raise GptshakeError("The exported network differs from this one: llama.cpp's greedy continuation is another.")
     return (
-        f"checked with llama.cpp (xllamacpp {version('xllamacpp')}): the ids of {sum(map(len, texts)):,} characters and a greedy "
-        f"continuation of {n_equal} tokens are equal"
+        f"checked with llama.cpp (xllamacpp {version('xllamacpp')}): the ids of {sum(map(len, texts)):,} characters are equal, "
+        f"and a greedy continuation of {n_new} tokens agrees"
     )

@@ -132,6 +132,15 @@ def gives_same_ids(tokenizer: Any, file: Path) -> bool:
     return ids == [tokenizer.encode(text).tolist() for text in TEXTS]
 
 
+def same_ids(tokenizer: Any, theirs: list[int], text: str) -> bool:
+    """Whether these are the tokenizer's ids of a text. Pieces of a unigram model in another order are as likely but for rounding."""
+    ours: list[int] = tokenizer.encode(text).tolist()
+    if theirs == ours or not isinstance(tokenizer, SentencePieceTokenizer):
+        return theirs == ours
+    spec = parsed(tokenizer).trainer_spec
+    return bool(spec.model_type == spec.UNIGRAM) and sorted(theirs) == sorted(ours)
+
+
 def parsed(tokenizer: SentencePieceTokenizer) -> Any:
     """The library's ``ModelProto``: pieces with score and type, and ``trainer_spec``."""
     from sentencepiece import sentencepiece_model_pb2

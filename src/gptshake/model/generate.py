@@ -6,6 +6,7 @@ read anew: once in block_size / 2 tokens, where a window that slides by one woul
 """
 
 from collections.abc import Iterator
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def stream(
     if prompt_ids.shape[1] == 0:
         raise ConfigError("An empty prompt gives the network nothing to continue: give it at least one token, such as a line break.")
     _check(n_tokens, temperature, top_k, top_p, repetition_penalty, seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     was_training, block_size = model.training, model.config.block_size
     n_layer = getattr(model.config, "n_layer", 0)  # a network without layers of keys fills no cache
     model.eval()
@@ -112,20 +113,22 @@ def next_token_probabilities(logits: Tensor, temperature: float = 1.0, top_k: in
 def _check(n_tokens: int, temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float, seed: int) -> None:
     """Refuse what cannot be sampled, each with its sentence."""
 
-    def is_number(value: Any, *kinds: type) -> bool:
-        return isinstance(value, kinds) and not isinstance(value, bool)
+    def is_number(value: Any, kind: type = Real) -> bool:  # NumPy's are, too
+        return isinstance(value, kind) and not isinstance(value, bool)
 
-    if not (is_number(n_tokens, int) and n_tokens >= 0):
+    if not (is_number(n_tokens, Integral) and n_tokens >= 0):
         raise ConfigError(f"n_tokens={n_tokens} cannot be generated: write a whole number from 0 up.")
-    if not (is_number(temperature, int, float) and temperature >= 0):
+    if not (is_number(temperature) and temperature >= 0):
         raise ConfigError(
             f"temperature={temperature} must be a number from 0 up: 0 for the likeliest token, 1 for the network's own distribution."
         )
-    if top_k is not None and not (is_number(top_k, int) and top_k >= 1):
+    if top_k is not None and not (is_number(top_k, Integral) and top_k >= 1):
         raise ConfigError(f"top_k={top_k} must be a whole number from 1 up, or null for all tokens.")
-    if top_p is not None and not (is_number(top_p, int, float) and 0 < top_p <= 1):
+    if top_p is not None and not (is_number(top_p) and 0 < top_p <= 1):
         raise ConfigError(f"top_p={top_p} is not a probability: write one above 0 and at most 1, or null for all tokens.")
-    if not (is_number(repetition_penalty, int, float) and repetition_penalty > 0):
-        raise ConfigError(f"repetition_penalty={repetition_penalty} must be a number above 0; 1 does nothing, 1.2 avoids repetitions.")
-    if not (is_number(seed, int) and -(2**63) <= seed < 2**64):
+    if not (is_number(repetition_penalty) and 1e-6 <= repetition_penalty <= 1e6):  # further away fp32 would overflow
+        raise ConfigError(
+            f"repetition_penalty={repetition_penalty} must be a number from 0.000001 to 1000000; 1 does nothing, 1.2 avoids repetitions."
+        )
+    if not (is_number(seed, Integral) and -(2**63) <= seed < 2**64):
         raise ConfigError(f"seed={seed} must be a whole number of at most 64 bits, such as 0.")

@@ -14,6 +14,7 @@ from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError, RecordError
 from gptshake.export import hub
 from gptshake.files import sha256
+from gptshake.model.config import GPTConfig
 from gptshake.record.index import read_entry
 from gptshake.record.run import Run, find_run, run_roots
 from gptshake.tokenizer.protocol import Tokenizer
@@ -21,7 +22,7 @@ from gptshake.tokenizer.protocol import Tokenizer
 if TYPE_CHECKING:
     from gptshake.model.gpt import GPT
 
-BLOCK_SIZE = "model.block_size"
+BLOCK_SIZE, EMBEDDING = "model.block_size", "wte.weight"
 SHAPE = ("model.n_layer", "model.n_head", "model.n_embd", BLOCK_SIZE, "model.bias")
 
 
@@ -93,17 +94,23 @@ def initial_weights(cfg: DictConfig, tokenizer: Tokenizer, record: Mapping[str, 
 
     source = hub.pinned(cfg.init_from)
     shape, files = hub.read_shape(source), hub.weights_files(source)
-    if shape.vocab_size != tokenizer.vocab_size or not gives_same_ids(tokenizer, files[0].with_name(hub.TOKENIZER)):
+    if not _has_rows_of(shape, tokenizer) or not gives_same_ids(tokenizer, files[0].with_name(hub.TOKENIZER)):
         raise ConfigError(
             f"init_from={source} has other ids than tokenizer={tokenizer.name} ({shape.vocab_size:,}, here {tokenizer.vocab_size:,}): use the "
-            "tokenizer that it was trained with, tokenizer=gpt2 for GPT-2's. A padded vocabulary has rows without a token, which take part "
-            "in every softmax, and cannot be used."
+            "tokenizer that it was trained with, tokenizer=gpt2 for GPT-2's."
         )
     facts = {"source": source, "sha256": sha256(*files)}
     if record.get("pretrained", facts)["sha256"] != facts["sha256"]:
         raise RecordError(f"init_from={source} holds other weights than when the run began: restore them, or start a new run.")
     shape.block_size, shape.bias = cfg.model.block_size, cfg.model.bias
-    return Initial(source, from_hf(shape, load_tensors(*files)), {"pretrained": facts})
+    weights = from_hf(shape, load_tensors(*files))
+    weights[EMBEDDING] = weights[EMBEDDING][: tokenizer.vocab_size]
+    return Initial(source, weights, {"pretrained": facts})
+
+
+def _has_rows_of(shape: GPTConfig, tokenizer: Tokenizer) -> bool:
+    """Whether the embedding has a row for each token, or is padded: as many as round their number up to a multiple of 8, 64 or 128."""
+    return any(shape.vocab_size == -(-tokenizer.vocab_size // size) * size for size in (1, 8, 64, 128))
 
 
 def pretrained_tokenizer(source: str) -> Tokenizer:
@@ -117,13 +124,15 @@ def pretrained_tokenizer(source: str) -> Tokenizer:
     shape, file = hub.read_shape(source), hub.weights_files(source)[0].with_name(hub.TOKENIZER)
     if not file.is_file():
         raise DataError(f"{source} has no {hub.TOKENIZER}: save its tokenizer there, too, with transformers' save_pretrained.")
-    if (tokenizer := read_tokenizer(file)).vocab_size != shape.vocab_size:
-        raise DataError(f"{source} has {shape.vocab_size:,} rows in its embedding and {tokenizer.vocab_size:,} tokens: they are not equal.")
+    if not _has_rows_of(shape, tokenizer := read_tokenizer(file)):
+        raise DataError(
+            f"{source} has {shape.vocab_size:,} rows in its embedding and {tokenizer.vocab_size:,} tokens: they are not of one model."
+        )
     return tokenizer
 
 
-def pretrained_network(source: str) -> "GPT":
-    """The network of a model in GPT-2's layout, with its weights; errors as in ``initial_weights``."""
+def pretrained_network(source: str, vocab_size: int | None = None) -> "GPT":
+    """The network of a model in GPT-2's layout, with its weights, of which only so many tokens; errors as in ``initial_weights``."""
     from gptshake.model.gpt import GPT, from_hf
     from gptshake.training.checkpoint import load_tensors
 
@@ -131,6 +140,8 @@ def pretrained_network(source: str) -> "GPT":
     if shape.num_params() > sum(file.stat().st_size for file in files):  # far more values than bytes would take all memory
         raise DataError(f"{source}: its {hub.CONFIG} is of a larger network than its weights. Copy all files of one model.")
     weights = from_hf(shape, load_tensors(*files))
+    weights[EMBEDDING] = weights[EMBEDDING][:vocab_size]
+    shape.vocab_size = len(weights[EMBEDDING])
     model = GPT(**{key: value for key, value in asdict(shape).items() if key != "_target_"})
     model.load_state_dict(weights)
     return model

@@ -43,7 +43,8 @@ def run(context: Context) -> None:
     check_targets({"task.jsonl": task.jsonl})
     source = str(task.run or "")
     if source.startswith(HF):
-        prompts, tokenizer, model = _prompts(task), pretrained_tokenizer(source), pretrained_network(source)
+        prompts, tokenizer = _prompts(task), pretrained_tokenizer(source)
+        model = pretrained_network(source, tokenizer.vocab_size)  # what has no token is not drawn
     else:
         path = instantiate.chosen_run(cfg)
         prompts = _prompts(task)
@@ -93,20 +94,29 @@ def _prompts(task: Any) -> list[str]:
         raise DataError(f"task.prompt_file={name} cannot be read as text: {getattr(error, 'strerror', None) or error}.") from error
     if not name.endswith(".jsonl"):
         return [text]
-    try:
-        prompts = [json.loads(line)["prompt"] for line in text.split("\n") if line.strip()]  # a text may hold U+2028
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f'{name} is not JSON lines of the form {{"prompt": "..."}}: {type(error).__name__}: {error}.') from error
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise DataError(f'{name} has no prompt, or one that is not a text: each line is {{"prompt": "..."}}.')
+    prompts = list[str]()
+    for number, line in enumerate(text.split("\n"), start=1):  # a text may hold U+2028
+        if line.strip():
+            try:
+                prompts.append("" + json.loads(line)["prompt"])  # a text, or a TypeError
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                why = f"{type(error).__name__}: {error}"
+                raise DataError(f'Line {number} of {name} is not of the form {{"prompt": "..."}}: {why}.') from error
+    if not prompts:
+        raise DataError(f'{name} has no prompt: each line is {{"prompt": "..."}}.')
     return prompts
 
 
 def _write_lines(target: str, prompts: list[str], seeds: range, write: Callable[..., Iterator[str]]) -> None:
-    """One JSON object per continuation, flushed at once, so that what was generated is kept if the command is stopped."""
+    """One JSON object per continuation, flushed at once, so that what was generated is kept if the command is stopped.
+
+    UTF-8 cannot write a lone surrogate of a prompt; as a backslash replaces it, it is JSON's escape.
+    """
     if target != STANDARD:
         expanded(target).parent.mkdir(parents=True, exist_ok=True)
-    with nullcontext(sys.stdout) if target == STANDARD else expanded(target).open("w", encoding="utf-8") as stream:
+    with (
+        nullcontext(sys.stdout) if target == STANDARD else expanded(target).open("w", encoding="utf-8", errors="backslashreplace") as stream
+    ):
         for prompt, seed in product(prompts, seeds):
             line = {"prompt": prompt, "text": "".join(write(prompt, seed)), "seed": seed}
             print(json.dumps(line, ensure_ascii=False), file=stream, flush=True)

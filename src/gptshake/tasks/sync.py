@@ -1,25 +1,38 @@
-"""``task=sync``: upload to W&B, from their records and under the same ids, runs that were offline, cut short or not taken in time."""
+"""``task=sync``: upload to W&B, from their records and under the same ids, runs that were offline, cut short or not taken in time.
 
+With another ``logger=`` the record of one run is written there.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 from gptshake.console import aligned
 from gptshake.context import Context
-from gptshake.errors import Unreachable, first_line
+from gptshake.errors import ConfigError, Unreachable, first_line
 from gptshake.estimate.formatting import counted
 from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run, find_run, run_roots
+from gptshake.record.trackers.protocol import Tracker
 from gptshake.record.trackers.wandb import WandbTracker, online_problem
+from gptshake.setup.lifecycle import trackers_of
 
 
 def run(context: Context) -> None:
     """Upload ``task.run``, or all runs that W&B is to have and has not, and print a table of what became of each.
 
     Raises:
+        ConfigError: another logger, and no run.
         RecordError: there is no such run.
         Unreachable: no key, no network, or a run that was not taken; nothing is lost, and the same command tries again.
     """
-    named, roots = context.config.task.run, run_roots(context.config.paths)
+    named, roots, trackers = context.config.task.run, run_roots(context.config.paths), trackers_of(context.config)
+    if others := [tracker for tracker in trackers if not isinstance(tracker, WandbTracker)]:
+        if not named:
+            raise ConfigError("Only W&B is asked which runs it lacks: name one with task.run=, or leave logger= out.")
+        write_to(find_run(named, roots), others)
+        if len(others) == len(trackers):
+            return
     mirrored = (entry for entry in read_index(roots) if entry.part("wandb").get("mode") in ("online", "offline"))
     found = [read_entry(find_run(named, roots))] if named else [entry for entry in mirrored if not entry.part("wandb").get("uploaded")]
     became, waiting = dict[Path, str](), list[Entry]()
@@ -47,6 +60,23 @@ def run(context: Context) -> None:
     print(aligned([["run", "", "W&B"], *rows], left=(0, 1)) if rows else "W&B has every run.")
     if refused := sum(became[entry.path].startswith("not taken") for entry in waiting):
         raise Unreachable(f"W&B did not accept {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
+
+
+def write_to(path: Path, trackers: Sequence[Tracker]) -> None:
+    """Write the record of a run that has ended into mirrors, as at a resume; Unreachable: one of them failed."""
+    lock = RunLock(path)
+    try:
+        record = Run.open(path)
+        for tracker in trackers:
+            tracker.waits = True
+            tracker.start(record)
+            for picture in sorted((path / "plots").glob("*.png")):
+                tracker.image(picture.stem, picture)
+            tracker.finish()
+    finally:
+        lock.release()
+    if problems := [problem for tracker in trackers if (problem := getattr(tracker, "problem", ""))]:  # a class of one's own may lack it
+        raise Unreachable(f"{record.name} is not written there: {'; '.join(problems)}. Nothing is lost, and the same command tries again.")
 
 
 def upload(entry: Entry) -> str:

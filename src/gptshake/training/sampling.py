@@ -19,8 +19,10 @@ def continuation(
     An empty prompt begins a new text; ``options`` are those of ``model.generate.stream``.
 
     Raises:
-        ConfigError: a stop that is no text, or has no character.
+        ConfigError: a prompt or a stop that is no text, or a stop without a character.
     """
+    if not isinstance(prompt, str):
+        raise ConfigError(f"The prompt is {type(prompt).__name__}, and must be a text (str).")
     if not all(isinstance(text, str) and text for text in stop):
         raise ConfigError("stop is a text, or a list of texts, none of them empty.")
     ids = [int(token) for token in tokenizer.encode(prompt)] or [tokenizer.eot_id]

@@ -16,6 +16,7 @@ from gptshake.record.trackers import process
 from gptshake.record.trackers.mlflow import MlflowTracker
 from gptshake.record.trackers.process import ProcessTracker
 from gptshake.record.trackers.trackio import TrackioTracker
+from gptshake.tasks import sync
 
 pytestmark = [pytest.mark.trackers, pytest.mark.slow]
 REASON = "make test-trackers installs it"
@@ -90,6 +91,19 @@ def test_every_row_is_there_with_the_figures_of_the_end(run: Run, tmp_path: Path
     found = steps_of(tmp_path, run.id)
     assert found["train/loss"] == [(2, 2.0), (4, 1.0), (5, 0.8)]
     assert found["val/loss"] == [(5, 1.5)] and found["best/val/loss"] == [(5, 1.5)]
+
+
+@BOTH
+def test_the_record_of_a_run_that_has_ended_is_written_later_and_once(
+    run: Run, tmp_path: Path, kind: Any, steps_of: Callable[..., Steps]
+) -> None:
+    for step in range(1, 6):
+        run.append_row(row(step))
+    run.finish("ok", None, {"best/val/loss": 1.5})
+    for _ in range(2):
+        sync.write_to(run.path, [kind(every=2)])
+        found = steps_of(tmp_path, run.id)
+        assert found["train/loss"] == [(2, 2.0), (4, 1.0)] and [value for _, value in found["best/val/loss"]] == [1.5]
 
 
 def test_mlflow_has_parameters_files_status_and_the_times_of_the_steps(run: Run, tmp_path: Path) -> None:

@@ -124,3 +124,34 @@ def test_a_run_that_the_server_did_not_take_in_time_is_completed(
     server.mode = "ok"
     assert light_commands(runs.parent, "task=sync").code == 0
     assert steps(server, "t0000003") == [1, 2] and told(run)["uploaded"]
+
+
+def test_another_tracker_gets_the_record_of_a_run_that_has_ended(runs: Path, commands: Any) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is an extra")
+    run = recorded(runs, 1, mirrored=False)
+    words = ("task=sync", "logger=tensorboard", "logger.every=2")
+    done = commands(runs.parent, *words)
+    assert done.code == 2 and "name one with task.run=" in done.error and not (run.path / "tensorboard").exists()
+    for _ in range(2):
+        done = commands(runs.parent, *words, "task.run=t0000001")
+        assert done.code == 0, done.err
+        found = events.EventAccumulator(str(run.path / "tensorboard"))
+        found.Reload()
+        assert [(event.step, event.value) for event in found.Scalars("train/loss")] == [(2, 2.0), (4, 1.0)]
+    assert "wandb" not in json.loads((run.path / "run.json").read_text())
+
+
+def test_a_tracker_that_takes_nothing_is_an_error_and_a_run_at_work_is_refused(runs: Path, commands: Any) -> None:
+    run = recorded(runs, 1, mirrored=False)
+    words = (
+        "task=sync",
+        "logger=none",
+        "+logger._target_=pytorch_lightning.loggers.CSVLogger",
+        "+logger.save_dir=/dev/null/no",
+        "task.run=latest",
+    )
+    done = commands(runs.parent, *words)
+    assert done.code == 1 and "is not written there: " in done.error and "the same command tries again" in done.error
+    lock = RunLock(run.path)
+    assert commands(runs.parent, *words).code == 2
+    lock.release()

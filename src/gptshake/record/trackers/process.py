@@ -46,7 +46,6 @@ class ProcessTracker(Tracker):
         spec = importlib.util.find_spec(self.package)
         if spec is None or spec.origin is None:  # a folder of that name is no package
             raise ConfigError(f"logger={self.package} needs its package: pip install 'gptshake[{self.package}]'.")
-        self.waits = False  # however long it takes, as in task=sync
         self._child: Command | None = None  # while there is a mirror
 
     def begin(self, run: Run, options: Mapping[str, Any], env: Environment) -> None:
@@ -86,8 +85,8 @@ class ProcessTracker(Tracker):
             reply: dict[str, Any] = json.loads(line or "{}")
             if not line:
                 self._printed.seek(0)
-                why = self._printed.read().decode(errors="replace").strip().rpartition("\n")[2][:300] or "its process ended"
-                failed = f"{self.service} failed and is left out from here on; the record of the run is complete ({why})."
+                self.problem = self._printed.read().decode(errors="replace").strip().rpartition("\n")[2][:300] or "its process ended"
+                failed = f"{self.service} failed and is left out from here on; the record of the run is complete ({self.problem})."
                 reply = {"say": failed, "end": True}
             found = kind in reply
             if "record" in reply:

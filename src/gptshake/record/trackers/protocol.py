@@ -15,6 +15,9 @@ from gptshake.record.run import Run
 class Tracker:
     """A mirror of the run record; what a method is about that a tracker does not override, it does not show."""
 
+    waits = False  # however long it takes, as in task=sync
+    problem = ""  # why it was left out
+
     def start(self, run: Run) -> None:
         """Begin, or begin again after a resume: ``run`` is already cut back to the checkpoint; its rows and samples are history.
 
@@ -72,5 +75,5 @@ class LightningTracker(Tracker):
             try:
                 getattr(self._logger, method)(*arguments)
             except Exception as error:
-                self._run, why = None, " ".join(str(error).split())[:200]
-                run.say(f"{type(self._logger).__name__} failed and is left out; the record has everything ({why}).")
+                self._run, self.problem = None, " ".join(str(error).split())[:200]
+                run.say(f"{type(self._logger).__name__} failed and is left out; the record has everything ({self.problem}).")
