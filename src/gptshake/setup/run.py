@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from gptshake.data.module import TokenDataModule
     from gptshake.data.store import Split, TokenStore
+    from gptshake.estimate.budget import Budget
     from gptshake.training.callbacks.checkpoint import Checkpoint
     from gptshake.training.callbacks.profiler import Profiler
     from gptshake.training.module import GPTModule
@@ -46,10 +47,8 @@ OURS = TrainerConfig.__dataclass_fields__.keys() - {"accelerator", "devices", "p
 _TRAINER, _CALLBACK = ("fit",), ("on_train_batch_end", "state_dict")  # what each must have
 
 
-def _check_parts(context: Context) -> None:
-    """Refuse what does not fit on this machine and parts that cannot be made, before there is a run directory."""
-    cfg, store, budget = context.config, context.store, context.plan
-    check_run_capacity(cfg, store, budget, context.spec.path)
+def check_parts(cfg: DictConfig, store: TokenStore, budget: Budget) -> None:
+    """Refuse parts that cannot be made, before there is a run directory."""
     instantiate.check_importable(cfg)
     instantiate.check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
     instantiate.check_class(cfg.trainer, _TRAINER)
@@ -82,7 +81,8 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         Stop: a signal ended the run; its last finished step is saved.
     """
     cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
-    _check_parts(context)
+    check_run_capacity(cfg, store, budget, spec.path)
+    check_parts(cfg, store, budget)
     context.trackers = trackers_of(cfg)
     read_initial_weights(context)
     device, trainer = context.device, cfg.trainer
