@@ -36,9 +36,9 @@ def run(task: dict[str, Any]) -> Any:
         cfg = compose("config", [*shared["hydra"], *task["overrides"]], return_hydra_config=True)
         trials = Trials.from_plain(shared["trials"])
         locate(cfg, task)
-        if "prepare" in task:
+        if "swept" in task:
             HydraConfig.instance().set_config(cfg)
-            return trials.prepare(cfg)
+            return trials.prepare(cfg, task["swept"], task["listed"])
         context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(cfg))  # type: ignore[arg-type]
         done = run_job(trials, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
     done.overrides = [redact(text) for text in done.overrides or ()]  # Hydra prints them if the job failed

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import run_job
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -27,7 +28,7 @@ from gptshake.config.arguments import Arguments, quote
 from gptshake.config.compose import call_hydra, choices, resolve_preset, single_run, snapshot, without_hydra
 from gptshake.config.compose_errors import checked_compose, parse_overrides, source_hint
 from gptshake.config.layout import GROUPS, SWEPT_FILES, local_confs, local_files, own_files, packaged_conf
-from gptshake.config.multirun import SWEEPER, check_points, expand_globs, single_run_overrides, starting_options
+from gptshake.config.multirun import SWEEPER, each_point, expand_globs, single_run_overrides, starting_options
 from gptshake.config.validate import check, check_groups, check_one_device, check_targets, check_torchrun, sweeps_here, targets, trains
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, GptshakeError, RecordError
@@ -43,7 +44,7 @@ from gptshake.record.run import discard
 from gptshake.redaction import redact, redacted
 from gptshake.setup import make_plan, open_store
 from gptshake.signals import stop_behind
-from gptshake.sweep.space import texts_of
+from gptshake.sweep.space import listed_points, texts_of
 
 _NO_PARTS = ("~pruner", "~executor")  # of our sweeper, which Hydra's own does not know
 ONE_AFTER_THE_OTHER = [*_NO_PARTS, "hydra.sweep.dir=${paths.multirun}/${now:%Y%m%d-%H%M%S}"]
@@ -136,14 +137,20 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
     if trains(cfg) and not resumed and overrides.typed_value(arguments.overrides, "paths.run_dir"):
         _refuse_used_folder(expanded(cfg.paths.run_dir))
     if several:
-
-        def look(point: DictConfig) -> None:
+        parsed = parse_overrides(arguments.overrides)
+        for _, point in each_point(single, parsed, cfg, _listed(parsed)):
             if _kind_of_task(point) != _kind_of_task(cfg):  # the records of one kind would be lost with the scratch folder of the other
                 raise ConfigError("task= cannot vary between these: give each task a command of its own.")
             _check_job(point)
-
-        check_points(single, parse_overrides(arguments.overrides), cfg, look)
     return label
+
+
+def _listed(parsed: list[Override]) -> list[list[str]]:
+    """Points that a sweep lists: ``enqueue=`` and ``ablate=``, as far as they are lists; what else they may be is refused later."""
+    values = {override.key_or_group: override.value() for override in parsed}
+    enqueue, ablate = (values.get(f"hydra.sweeper.{key}") for key in ("enqueue", "ablate"))
+    points = [point for point in enqueue if isinstance(point, dict)] if isinstance(enqueue, list) else []
+    return listed_points(points, [str(change) for change in ablate] if isinstance(ablate, list) else [])
 
 
 def _kind_of_task(cfg: DictConfig) -> tuple[bool, bool]:
@@ -212,11 +219,6 @@ def _unfinished(arguments: Arguments) -> Path | None:
 def _sweep(arguments: Arguments, cfg: DictConfig, single: list[str], label: str, code: Code) -> None:
     """Hand a study to Hydra's sweeper, with a copy of the config folders that nobody edits."""
     parsed = parse_overrides(arguments.overrides)
-    for override in parsed:
-        changes = override.value() if override.key_or_group == "hydra.sweeper.ablate" else ()
-        texts = [str(change) for change in changes] if isinstance(changes, list) else []
-        for together in [*([text] for text in texts), *([texts] if len(texts) > 1 else [])]:
-            _check_job(checked_compose([*single, *together]))
     from gptshake.trials import Trials
 
     swept = {override.key_or_group: texts_of(override) for override in parsed if override.is_choice_sweep()}

@@ -8,7 +8,7 @@ import os
 import pkgutil
 import shutil
 from base64 import b85decode, b85encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +22,17 @@ import gptshake
 from gptshake import hardware
 from gptshake.config import overrides
 from gptshake.config.arguments import override_value
-from gptshake.config.compose import choices
+from gptshake.config.compose import choices, without_hydra
+from gptshake.config.compose_errors import parse_overrides
+from gptshake.config.layout import GROUPS
+from gptshake.config.multirun import each_point, set_values
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context, RunSpec
-from gptshake.errors import ConfigError
+from gptshake.data.store import TokenStore
+from gptshake.errors import ConfigError, UserError
 from gptshake.estimate import laws
 from gptshake.estimate.budget import AUTO
-from gptshake.estimate.forecast import run_seconds
+from gptshake.estimate.forecast import Speed, run_seconds
 from gptshake.estimate.memory import checkpoint_bytes
 from gptshake.files import expanded
 from gptshake.keys import key_of
@@ -36,7 +40,9 @@ from gptshake.record.git import Code
 from gptshake.record.names import new_id, run_name
 from gptshake.record.run import steps_saved
 from gptshake.setup import costs, make_plan, open_store, resolve, schedule
+from gptshake.setup.initial import initial_weights
 from gptshake.setup.instantiate import device_of
+from gptshake.setup.run import check_parts
 from gptshake.sweep.protocols import Host, Prepared
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
@@ -102,10 +108,11 @@ class Trials(Host):
         """Whether another value is another model, other data, another length or another way to run."""
         return key in COSTS
 
-    def prepare(self, composed: DictConfig) -> dict[str, Any]:
-        """Build the token store once, freeze ``auto``, and time a few steps; called in a child, so torch may run."""
-        cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    def prepare(self, composed: DictConfig, swept: Sequence[str], listed: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """Build the token store once, freeze ``auto``, time a few steps, and check every point; called in a child, so torch may run."""
+        cfg = without_hydra(composed)
         check(cfg)
+        points = each_point(list(composed.hydra.overrides.task), parse_overrides(list(swept)), cfg.copy(), listed)
         _one_sample(cfg, composed.hydra.overrides.task)
         base, interval = hardware.resident_bytes(), cfg.trainer.val_check_interval
         keys = ["accelerator", "precision"]
@@ -125,7 +132,7 @@ class Trials(Host):
         n, characters = model.num_params(non_embedding=True), store.bytes_per_token < laws.CHARACTERS
         recommended, device = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=characters), device_of(cfg)
         expected = costs.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
-        return {
+        found = {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
             "declared": {
                 **{key: OmegaConf.select(cfg, key) for key in (*BATCH, LR)},
@@ -143,6 +150,36 @@ class Trials(Host):
             "memory": expected.total or expected.least,
             "disk": checkpoint_bytes(model),
         }
+        self._check_points(points, Prepared(**found), speed)
+        return found
+
+    def _check_points(self, points: Iterable[tuple[Sequence[str], DictConfig]], prepared: Prepared, speed: Speed) -> None:
+        """Refuse what the text or this machine rules out, before the first trial: each point is looked at as its trial will do first.
+
+        What only a step shows stays unknown: whether it compiles, its real memory, a loss that diverges.
+        """
+        stores, seen = dict[str, TokenStore](), set[frozenset[str]]()
+        for texts, cfg in points:
+            keys = {key_of(text) for text in texts}
+            set_values(cfg, [text for text in prepared.frozen if key_of(text) not in keys])
+            set_values(cfg, self.comparable({key: OmegaConf.select(cfg, key) for key in keys}, prepared))
+            try:
+                made_from = [OmegaConf.to_container(node, resolve=True) for node in (cfg.tokenizer, cfg.data.documents)]
+                tokens = str([*made_from, cfg.data.split, cfg.data.val_fraction, cfg.data.test_fraction])
+                if tokens not in stores:
+                    stores[tokens] = resolve.token_store(cfg, [])
+                    if cfg.init_from:
+                        initial_weights(cfg, stores[tokens].tokenizer, {})
+                budget = resolve.resolve(cfg, stores[tokens], lambda *_: speed, tries=False)
+                costs.check_run_capacity(cfg, stores[tokens], budget, expanded(cfg.paths.multirun))
+                options = frozenset(text for text in texts if key_of(text) in GROUPS)
+                if options not in seen:  # the same parts with other values: what they are called with is the same
+                    check_parts(cfg, stores[tokens], budget)
+                seen.add(options)
+            except UserError as error:
+                if not texts or any(key in str(error) for key in keys):
+                    raise
+                raise type(error)(f"{' '.join(texts)}: {error}") from error
 
     def comparable(self, params: Mapping[str, Any], prepared: Prepared) -> list[str]:
         """Equal tokens for every batch: steps become tokens at the configured batch, and so does the interval of validations."""

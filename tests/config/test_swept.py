@@ -13,7 +13,7 @@ from gptshake.config.arguments import parse
 from gptshake.config.compose import compose
 from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.layout import SWEPT_FILES
-from gptshake.config.multirun import check_points, expand_globs, single_run_overrides, starting_options
+from gptshake.config.multirun import each_point, expand_globs, single_run_overrides, starting_options
 from gptshake.config.validate import check
 from gptshake.errors import ConfigError
 
@@ -24,13 +24,10 @@ def seen(*words: str) -> list[Any]:
     arguments.overrides = expand_globs(arguments.overrides)
     arguments.overrides[:0] = starting_options(parse_overrides(arguments.overrides))
     single = single_run_overrides(arguments)
-    looked: list[Any] = []
-
-    def look(cfg: Any) -> None:
+    parsed, looked = parse_overrides(arguments.overrides), list[Any]()
+    for _, cfg in each_point(single, parsed, checked_compose(single), cli._listed(parsed)):
         check(cfg)
         looked.append(cfg)
-
-    check_points(single, parse_overrides(arguments.overrides), checked_compose(single), look)
     return looked
 
 
@@ -50,6 +47,8 @@ BASE = ("model=tiny", "data=wiki_char")
         (("data.batch_size=range(0,8,4)",), "data.batch_size=0"),
         (("optimizer.lr=range", "enqueue=[{optimizer.lr:-1}]"), "optimizer.lr=-1"),
         (("optimizer.lr=range", "enqueue=[{optimizer.lr:1e-3},{optimizer.lr:fast}]"), "optimizer.lr=fast"),
+        (("ablate=[model.bias=false,optimizer.lr=-1]",), "optimizer.lr=-1"),
+        (("ablate=[model.n_head=3,model.n_embd=9]",), "n_head=3"),
         (("data.batch_tokens=128,100", "model.block_size=64"), "data.batch_tokens=100 is not a multiple of model.block_size=64"),
         (("model.block_size=32,60", "data.batch_tokens=128"), "data.batch_tokens=128 is not a multiple of model.block_size=60"),
         (("seed=range(5,2)",), "seed=range(5,2) holds no value"),

@@ -164,7 +164,8 @@ def test_five_callbacks_of_lightnings_and_one_of_the_users_work_as_documented(
     )
     assert done.code == 0, done.err
     found, path = rows(folder, the_run), the_run(folder).path
-    assert [row["step"] for row in found] == list(range(1, 9)) and "ended early, after step 8" in done.out  # EarlyStopping
+    assert [row["step"] for row in found] == list(range(1, 9)) and "ended early by EarlyStopping, after step 8" in done.out
+    assert the_run(folder).info["reason"] == "ended early by EarlyStopping"
     assert all(row["lr-AdamW/pg1"] == row["train/lr"] for row in found)
     assert all(row["DeviceStatsMonitor.on_train_batch_end/cpu_percent"] == 50.0 for row in found)
     assert [row["mine/half"] for row in found] == [step / 2 for step in range(1, 9)]
@@ -204,6 +205,39 @@ def test_a_metric_with_the_name_of_ours_or_of_several_values_is_refused(commands
         assert done.code != 0 and said in done.error, done.err
 
 
+EARLY = "+callbacks.early={{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: {}}}"
+
+
+@pytest.mark.parametrize(("option", "named"), [("callbacks.early.check_on_train_epoch_end", "true"), ("callbacks.early.patience", "2")])
+def test_a_monitor_that_nobody_logs_among_callbacks_that_log_is_one_sentence(
+    option: str, named: str, commands: Any, resumable: list[str], folder: Path, the_run: Any
+) -> None:
+    done = commands(folder, *resumable, "callbacks.early.monitor=mine/val_twce", f"++{option}={named}")
+    assert done.code == 2, done.err
+    assert "EarlyStopping monitors mine/val_twce, which nobody logs; did you mean mine/val_twice? Logged are " in done.error
+    assert (the_run(folder).info["status"], the_run(folder).info["reason"]) == ("failed", done.error)
+
+
+@pytest.mark.parametrize(
+    ("words", "who"),
+    [
+        (("+callbacks.timer={_target_: pytorch_lightning.callbacks.Timer, duration: '00:00:00:01', interval: step}",), "Timer"),
+        (("+callbacks.mine._target_=enough.Enough",), "Enough"),
+        (("trainer.max_time=00:00:00:01",), "trainer.max_time"),
+        (("trainer.patience=1", "optimizer.lr=3"), "trainer.patience"),
+        ((EARLY.format("val/nothing, strict: false"), "+callbacks.mine._target_=enough.Enough"), "Enough"),
+    ],
+)
+def test_who_ended_a_run_early_is_in_its_closing_line_and_its_record(
+    words: tuple[str, ...], who: str, commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    code = "import pytorch_lightning as pl\ndef end(trainer):\n    trainer.should_stop = True\nclass Enough(pl.Callback):\n"
+    (tmp_path / "enough.py").write_text(f"{code}    def on_train_batch_start(self, trainer, *_):\n        end(trainer)\n")
+    done = commands(tmp_path, *small, "trainer.max_steps=100000", *words)
+    assert done.code == 0 and f"ended early by {who}, after step " in done.out, done.out + done.err
+    assert the_run(tmp_path).info["reason"] == f"ended early by {who}"
+
+
 NO_PART = {
     "+callbacks.mine={_target_: pytorch_lightning.callbacks.Nope}": "Nope cannot be imported",
     "optimizer._target_=torch.optim.Nope": "Nope cannot be imported",
@@ -214,6 +248,9 @@ NO_PART = {
     "+callbacks.mine={_target_: pytorch_lightning.callbacks.Timer, typo: 1}": "Timer cannot stand here: it is called with typo",
     "+callbacks.mine._target_=builtins.dict": "builtins.dict cannot stand here: a dict has no on_train_batch_end",
     "task._target_=math.sqrt": "math.sqrt is no Python function of a context",
+    EARLY.format(
+        "val_loss"
+    ): "EarlyStopping monitors val_loss, which nobody logs; did you mean val/loss? Logged are train/grad_norm, train/loss",
 }
 
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
@@ -94,8 +94,10 @@ def _changes_config(key: str) -> bool:
     return key in GROUPS or (key in TEXT_KEYS and key.startswith(SWEPT_TEXTS))
 
 
-def check_points(single: list[str], parsed: Sequence[Override], cfg: DictConfig, look: Callable[[DictConfig], Any]) -> None:
-    """Refuse a multirun one of whose runs cannot work: every value of a list, both ends of a range, every enqueued point.
+def each_point(
+    single: list[str], parsed: Sequence[Override], cfg: DictConfig, listed: Iterable[Sequence[str]] = ()
+) -> Iterator[tuple[Sequence[str], DictConfig]]:
+    """The configs of a multirun with the overrides that make each: every value of a list, both ends of a range, every listed point.
 
     Composes each combination of swept groups and sets the values in it, which is quick.
 
@@ -108,20 +110,21 @@ def check_points(single: list[str], parsed: Sequence[Override], cfg: DictConfig,
     for point in _points([_texts(override, cfg) for override in whole], MOST_COMPOSED):
         overrides = _with(single, point)
         composed = checked_compose(overrides) if point else cfg
-        look(composed)
+        yield point, composed
         for chosen in filter(None, _points([_texts(override, cfg) for override in values], MOST_SET)):
             changed = composed.copy()
             try:
-                for override in parse_overrides(list(chosen)):
-                    OmegaConf.update(changed, override.key_or_group, override.value())
+                set_values(changed, chosen)
             except COMPOSITION_ERRORS:  # composed, for the reason
                 changed = checked_compose(_with(overrides, chosen))
-            look(changed)
-    for override in parsed:
-        entries = override.value() if override.key_or_group == "hydra.sweeper.enqueue" else ()
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict):
-                look(checked_compose(_with(single, [f"{key}={value}" for key, value in entry.items()])))
+            yield [*point, *chosen], changed
+    for point in listed:
+        yield point, checked_compose(_with(single, point))
+
+
+def set_values(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    for override in parse_overrides(list(overrides)):
+        OmegaConf.update(cfg, override.key_or_group, override.value())
 
 
 def _points(axes: Sequence[Sequence[str]], most: int) -> Iterator[Sequence[str]]:

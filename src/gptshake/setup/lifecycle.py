@@ -291,7 +291,8 @@ def report_end(context: Context, summary: dict[str, float]) -> None:
         parts = [f"train loss {summary['train/loss']:.4f} nats per token, near 0 if the model can learn at all"]
     parts += [f"test {summary['test/bpb']:.4f} bpb" if "test/bpb" in summary else "", f"after {summary['train/tokens']:,.0f} tokens"]
     parts += [f"{counted(skipped, 'step')} skipped by the loss scale" if (skipped := summary.get("skipped_steps")) else ""]
-    how = f"ended early, after step {summary['steps']:,} of {budget.steps:,}" if summary["steps"] < budget.steps else "done"
+    early = f"{run.info.get('reason') or 'ended early'}, after step {summary['steps']:,} of {budget.steps:,}"
+    how = early if summary["steps"] < budget.steps else "done"
     run.say(f"{how}: {' | '.join(part for part in parts if part)}")
     if run.info.get("trial") is None and "val/loss" in summary and not overfit:  # a trial is judged by its study
         scored = store.val.tokens()[: most and most * budget.micro_batch_size * budget.block_size + 1]

@@ -123,13 +123,16 @@ def resolved_source(cfg: DictConfig) -> dict[str, Any]:
     return {f"data.{key}": value for key, value in source_of(cfg.data).resolved().items() if key in cfg.data}
 
 
-def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_in_child, gpu: hardware.Gpu | None = None) -> Budget:
+def resolve(
+    cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_in_child, gpu: hardware.Gpu | None = None, *, tries: bool = True
+) -> Budget:
     """Decide everything that was left to ``auto`` and write it into ``cfg``, so that the record holds what really ran.
 
     Args:
         cfg: changed in place.
         measure: measures the speed, for ``trainer.hours``.
         gpu: a device that is not here, to be planned for.
+        tries: whether an automatic micro-batch may be measured.
     """
     trainer, data, model = cfg.trainer, cfg.data, costs.model_costs(cfg, store.tokenizer.vocab_size)
     _resolve_device(cfg, gpu)
@@ -159,7 +162,7 @@ def resolve(cfg: DictConfig, store: TokenStore, measure: Measure = costs.speed_i
     )
     budget, notes = plan(request), list[str]()
     # What it tries has the whole network, so of one that is sharded the formula decides.
-    if data.micro_batch_size == AUTO and gpu is None and device in batch_finder.AUTO_DEVICES and costs.shards(cfg) == 1:
+    if data.micro_batch_size == AUTO and tries and gpu is None and device in batch_finder.AUTO_DEVICES and costs.shards(cfg) == 1:
         size, note = batch_finder.automatic(cfg, store, budget)
         request, notes = replace(request, max_micro_batch=size), [note]
         budget = plan(request)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from gptshake.data.module import TokenDataModule
     from gptshake.data.store import Split, TokenStore
+    from gptshake.estimate.budget import Budget
     from gptshake.training.callbacks.checkpoint import Checkpoint
     from gptshake.training.callbacks.profiler import Profiler
     from gptshake.training.module import GPTModule
@@ -46,23 +47,28 @@ OURS = TrainerConfig.__dataclass_fields__.keys() - {"accelerator", "devices", "p
 _TRAINER, _CALLBACK = ("fit",), ("on_train_batch_end", "state_dict")  # what each must have
 
 
-def _check_parts(context: Context) -> None:
-    """Refuse what does not fit on this machine and parts that cannot be made, before there is a run directory."""
-    cfg, store, budget = context.config, context.store, context.plan
-    check_run_capacity(cfg, store, budget, context.spec.path)
+def check_parts(cfg: DictConfig, store: TokenStore, budget: Budget) -> None:
+    """Refuse parts that cannot be made, before there is a run directory."""
     instantiate.check_importable(cfg)
     instantiate.check_call(cfg.trainer, ("budget", "callbacks", "record", *_lightning(cfg.trainer)))
     instantiate.check_class(cfg.trainer, _TRAINER)
     instantiate.check_call(cfg.data, instantiate.data_arguments(cfg, store, budget))
     instantiate.check_class(cfg.data, instantiate.DATA_MODULE)
-    for node in _chosen_callbacks(cfg):
+    for node in (callbacks := _chosen_callbacks(cfg)):
         instantiate.check_call(node)
         instantiate.check_class(node, _CALLBACK)
+    monitors = [node for node in callbacks if "monitor" in node and str(node._target_).startswith(("pytorch_lightning.", "lightning."))]
+    if all(node in monitors or str(node._target_).startswith("gptshake.") for node in callbacks):  # so that none logs a metric of its own
+        from gptshake.training.callbacks.metrics import MONITORED, not_logged
+
+        for node in monitors:
+            if node.monitor not in MONITORED and node.get("strict", True):
+                raise ConfigError(not_logged(node._target_.rpartition(".")[2], node.monitor, MONITORED))
     instantiate.check_optimizer(cfg, store)
     if shards(cfg) > 1:  # refuse what cannot work on them
         from pytorch_lightning.callbacks import WeightAveraging
 
-        targets = [get_object(node._target_) for node in _chosen_callbacks(cfg)]
+        targets = [get_object(node._target_) for node in callbacks]
         unfit = [target.__name__ for target in targets if isinstance(target, type) and issubclass(target, WeightAveraging)]
         if cfg.optimizer._target_ == "gptshake.optim.sgd.sgd" and cfg.optimizer.fused is True:
             unfit.append("optimizer.fused=true with optimizer=sgd")
@@ -82,7 +88,8 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
         Stop: a signal ended the run; its last finished step is saved.
     """
     cfg, spec, store, budget = context.config, context.spec, context.store, context.plan
-    _check_parts(context)
+    check_run_capacity(cfg, store, budget, spec.path)
+    check_parts(cfg, store, budget)
     context.trackers = trackers_of(cfg)
     read_initial_weights(context)
     device, trainer = context.device, cfg.trainer
@@ -135,7 +142,8 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             with _ending(fit, module, last, start):
                 fit.fit(module, profiler.timed(batches) if profiler else batches, ckpt_path=start, weights_only=True)
             summary = summary_of(module) | _test(module, data)
-        run.finish("ok", None, summary)
+        early = getattr(fit, "stopped_by", None) if summary["steps"] < budget.steps else None
+        run.finish("ok", early and f"ended early by {early}", summary)
         report_end(context, summary)
     return summary
 
@@ -267,6 +275,7 @@ def _lightning(options: DictConfig) -> dict[str, Any]:
 @contextmanager
 def _ending(trainer: pl.Trainer, module: GPTModule, last: Checkpoint, start: Path | None) -> Iterator[None]:
     """Around ``trainer.fit``: save the last step, and record a summary however it ends."""
+    from gptshake.training.callbacks.metrics import not_logged
     from gptshake.training.checkpoint import our_state
     from gptshake.training.device import no_memory, out_of_memory
 
@@ -288,6 +297,9 @@ def _ending(trainer: pl.Trainer, module: GPTModule, last: Checkpoint, start: Pat
             context.run.update(summary=summary_of(module))
         if out_of_memory(error):
             raise no_memory(module.budget) from error
+        for callback in trainer.callbacks if type(error) is RuntimeError else ():  # type: ignore[attr-defined]
+            if isinstance(wanted := getattr(callback, "monitor", None), str) and wanted not in trainer.callback_metrics:
+                raise ConfigError(not_logged(type(callback).__name__, wanted, trainer.callback_metrics)) from error
         raise
 
 

@@ -32,7 +32,7 @@ from gptshake.sweep.protocols import App, Executor, Prepared, merge_prepared
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, Header
 from gptshake.sweep.search import SECONDS, SampledSearch, search_for
-from gptshake.sweep.space import Axis, Params, Value, axis_of, overrides_of
+from gptshake.sweep.space import Axis, Params, Value, axis_of, listed_points, overrides_of
 from gptshake.sweep.study import Study
 
 N_TRIALS = 20  # of a search that would go on for ever
@@ -139,7 +139,9 @@ class Session:
         keys = {key for key, _ in point}
         overrides = [text for text in self.fixed if text.partition("=")[0].lstrip("+") not in keys]
         overrides += [f"{key}={value}" for key, value in point]
-        task = {"prepare": True, "path": "prepare", "folder": str(self.folder), "overrides": overrides, "shared": self.app.shared()}
+        task = {"path": "prepare", "folder": str(self.folder), "overrides": overrides, "shared": self.app.shared()}
+        task["swept"] = [override.input_line for override in self.swept if override.get_key_element() not in keys]
+        task["listed"] = listed_points(self.options.enqueue, self.options.ablate)
         outcome = self.executor.probe(task, self.folder / "prepare")
         shutil.rmtree(self.folder / "prepare", ignore_errors=True)
         if outcome.status in ("killed", "timeout"):

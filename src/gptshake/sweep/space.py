@@ -4,7 +4,7 @@ A list is an axis of choices; an interval is a numeric axis; the bare word ``ran
 for its key, in the shell's own grammar. A swept value is written back in that grammar, too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from math import ceil, floor, inf, isfinite, log2, log10
@@ -183,6 +183,12 @@ def texts_of(override: Override) -> list[str]:
             f"{typed} holds no value: a range goes up to its second number without it, as range(2,5), or down with a negative step."
         )
     return texts
+
+
+def listed_points(enqueue: Iterable[Mapping[str, Any]], ablate: Sequence[str]) -> list[list[str]]:
+    """Points that are listed and not found on axes, as overrides: those to try first; each change of an ablation, and all of them together."""
+    together = [list(ablate)] if len(ablate) > 1 else []
+    return [*([f"{key}={value}" for key, value in point.items()] for point in enqueue), *([text] for text in ablate), *together]
 
 
 def overrides_of(axes: Sequence[Axis], params: Params) -> list[str]:

@@ -5,6 +5,7 @@ Our keys of ``conf/trainer`` (limits, precision words, threads) are resolved bef
 
 import logging
 import shutil
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,25 @@ class FolderCheckpointIO(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def stop(trainer: pl.Trainer, why: str) -> None:
+    """End the training at the end of this step; the first reason is the one that counts."""
+    trainer.stopped_by = getattr(trainer, "stopped_by", None) or why  # type: ignore[attr-defined]
+    trainer.should_stop = True
+
+
+class NamingTrainer(pl.Trainer):
+    """Lightning's, which knows which callback ended the training: any of them may set ``should_stop``, in any hook."""
+
+    stopped_by: str | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        frame = sys._getframe(1) if name == "should_stop" and value and not self.stopped_by else None
+        while frame and not self.stopped_by:
+            found = [type(local).__name__ for local in frame.f_locals.values() if isinstance(local, pl.Callback)]
+            self.stopped_by, frame = found[0] if found else None, frame.f_back
+        super().__setattr__(name, value)
+
+
 def build_trainer(
     *,
     budget: Budget,
@@ -91,7 +111,7 @@ def build_trainer(
         from gptshake.training.fsdp import ShardedStrategy
 
         shares = ShardedStrategy()
-    return pl.Trainer(
+    return NamingTrainer(
         accelerator=accelerator,
         devices=devices // distributed.nodes() if devices > 1 else 1,
         num_nodes=distributed.nodes() if devices > 1 else 1,

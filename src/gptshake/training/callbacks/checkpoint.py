@@ -23,7 +23,9 @@ from gptshake.signals import SIGNALS
 from gptshake.training.callbacks.metrics import Metrics, monitor, not_finite, write_row
 from gptshake.training.checkpoint import OURS, folder_of, keep_only
 from gptshake.training.module import GPTModule
+from gptshake.training.trainer import stop
 
+MAX_TIME, PATIENCE = "trainer.max_time", "trainer.patience"
 ASK_SECONDS = 0.2  # between looks at whether a sweep asks the run to end
 
 
@@ -49,7 +51,7 @@ class Checkpoint(pl.Callback):
         self.complete(trainer, pl_module)
         over = self.max_seconds is not None and pl_module.elapsed_s >= self.max_seconds
         if "val/loss" in pl_module.context.row and (over or self._impatient(pl_module)):
-            trainer.should_stop = True
+            stop(trainer, MAX_TIME if over else PATIENCE)
         self.metrics.start_clock(pl_module)  # what the other callbacks did until now is no part of the first step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GPTModule, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -106,9 +108,9 @@ class Checkpoint(pl.Callback):
         """Gives the signal that came to any rank, or 0."""
         context, steps = module.context, module.steps
         if self.max_seconds and any(context.ranks.all_reduce_max(self.metrics.elapsed(module) >= self.max_seconds)):
-            trainer.should_stop = True
+            stop(trainer, MAX_TIME)
             if steps < module.budget.steps:
-                context.run.say(f"the time limit is reached: stopping after step {steps:,} (trainer.max_time)")
+                context.run.say(f"the time limit is reached: stopping after step {steps:,} ({MAX_TIME})")
         self._close_row(trainer, module)
         if validated := self.due is not None:
             self.save(trainer, module)
@@ -120,7 +122,7 @@ class Checkpoint(pl.Callback):
         overdue = time.monotonic() - self.saved_at >= 60 * self.save_minutes
         signum, save, pruned = context.ranks.all_reduce_max(SIGNALS.received or 0, overdue, asked is not None)
         if validated and self._impatient(module):
-            trainer.should_stop = True
+            stop(trainer, PATIENCE)
         if validated and trainer.is_global_zero:
             keep_only(context.run.path, module.best_step, stable_step=self.stable_step)
         if trainer.should_stop or save or module.step.plateau_ends:
@@ -169,7 +171,7 @@ class Checkpoint(pl.Callback):
         """Whether the validations have been without a better loss for too long; says so."""
         if not self.patience or module.validations_since_best < self.patience:
             return False
-        module.context.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping (trainer.patience)")
+        module.context.run.say(f"val loss has not improved in {counted(self.patience, 'validation')}: stopping ({PATIENCE})")
         return True
 
     def save(self, trainer: pl.Trainer, module: GPTModule) -> None:

@@ -7,7 +7,7 @@ loop never stands still for the record.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from gptshake.errors import TrainingError
+from gptshake.errors import TrainingError, nearest
 from gptshake.record.metrics import Row
 from gptshake.record.trackers.protocol import Tracker
 from gptshake.signals import SIGNALS
@@ -190,6 +190,12 @@ def not_finite(row: Row, what: str, effect: str = "") -> str:
         f"Step {row['step']}: the {what} is not finite (learning rate {row['train/lr']:.3g}){effect}. "
         "Try a lower optimizer.lr, a longer warm-up or a tighter trainer.gradient_clip_val."
     )
+
+
+def not_logged(callback: str, wanted: str, names: Iterable[str]) -> str:
+    """A sentence about a callback that monitors what nobody logs, and the names that there are."""
+    names = sorted(names)
+    return f"The callback {callback} monitors {wanted}, which nobody logs{nearest(wanted, names)} Logged are {', '.join(names)}."
 
 
 def _copied(values: Tensor) -> Tensor:
