@@ -68,8 +68,10 @@ def _place(error: BaseException) -> str:
     """Where in a file below the working directory an error was raised: in a part of the user's own, mostly."""
     import traceback
 
-    places = [(os.path.relpath(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in places if not file.startswith((os.pardir, "<")) and "site-packages" not in file]
+    from gptshake.files import as_seen_from_here
+
+    places = [(as_seen_from_here(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in places if not file.startswith((os.pardir, os.sep, "<")) and "site-packages" not in file]
     return f"in {own[-1][0]}, line {own[-1][1]}; " if own else ""
 
 

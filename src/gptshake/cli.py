@@ -335,7 +335,8 @@ class _Jobs:
         given: Any = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)  # ${oc.env:NAME} stays what was typed
         texts = [text for text in given if text.split("=", 1)[0] not in ("paths.run_dir", *_NO_PARTS)]
         chosen, resumes, several = choices(hydra_cfg), self.resumed is not None, self.arguments.multirun
-        name = path.name if self.records and not several else self._name(chosen, texts, identity)
+        typed = path.name.lstrip(".") if self.records and not several else ""  # as a name, .scratch is scratch
+        name = typed or self._name(chosen, texts, identity)
         own = own_files(targets(cfg).values())
         asked = RunSpec(identity, name, path, texts, chosen, self.provenance, resumes=resumes, code=self.code, local_conf=own)
         return replace(asked, command=self.command)
@@ -343,7 +344,7 @@ class _Jobs:
     def _name(self, chosen: dict[str, str], texts: list[str], identity: str) -> str:
         changes = [
             redact(text)
-            for text in texts
+            for text in {key_of(text): text for text in texts}.values()  # of one key typed twice the last counts
             if not (is_free(key_of(text), RESULT) or key_of(text) in _UNNAMED or key_of(text).startswith(("data.path", "tokenizer.path")))
             and not text.endswith("=null")  # nothing was chosen
         ]

@@ -62,6 +62,14 @@ def expanded(path: str | Path) -> Path:
         return plain
 
 
+def as_seen_from_here(path: str | Path) -> str:
+    """A path relative to the working directory; absolute where that was removed."""
+    try:
+        return os.path.relpath(path)
+    except FileNotFoundError:
+        return str(path)
+
+
 def refuse_irregular(path: Path) -> None:
     """Raise a ValueError for what is there and no regular file: a FIFO or a device never ends."""
     if path.exists() and not path.is_file():
@@ -304,7 +312,7 @@ def is_locked(path: Path) -> bool:
 def written(write: Callable[[], Iterable[Path]]) -> str:
     """Write files and name them, a line each; where they cannot be written, say so: what was printed is not lost by that."""
     try:
-        return "\n".join(f"  {os.path.relpath(file)}" for file in write())
+        return "\n".join(f"  {as_seen_from_here(file)}" for file in write())
     except OSError as error:
         return f"  note: no file was written: {error.filename or 'the folder'}: {error.strerror or error}"
 

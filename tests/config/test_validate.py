@@ -240,3 +240,12 @@ def test_a_place_whose_name_is_not_utf_8_is_refused_before_a_run_whose_weights_c
         check(cfg)
     OmegaConf.update(cfg, key, "Łódź")
     check(cfg)
+
+
+@pytest.mark.parametrize("sign", ["\n", "\r", "\t", "\x7f"])
+@pytest.mark.parametrize("key", ["paths.run_dir", "paths.runs", "paths.multirun", "study"])
+def test_a_place_with_a_line_end_in_its_name_is_refused_before_a_record_that_could_not_be_read(key: str, sign: str) -> None:
+    cfg = compose(RUN)
+    OmegaConf.update(cfg, key, f"a{sign}b")
+    with pytest.raises(ConfigError, match=f"^{key}="):
+        check(cfg)

@@ -101,6 +101,52 @@ def test_a_failed_run_keeps_its_reason_and_its_figures(commands: Any, small: tup
     assert info["summary"]["steps"] == 5 and info["summary"]["best/val/bpb"] > 0 and info["wall_s"] > 0
 
 
+GONE = {
+    "removed": "shutil.rmtree(here)",
+    "moved": "here.rename(here.parents[1] / 'archive')",
+    "moved with all runs": "here.parent.rename(here.parents[1] / 'archive')",
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_a_run_whose_directory_is_gone_ends_with_a_sentence_and_makes_no_second_one(
+    how: str, whole: Path, commands: Any, small: tuple[str, ...], tmp_path: Path, the_run: Any
+) -> None:
+    gone = at_step(6, f"if number == 24: import shutil; here = self.context.run.path; {GONE[how]}")
+    done = commands(tmp_path, *small, before=gone)
+    assert done.code == 1 and "was removed or moved while the run was at work in it" in done.error
+    assert not [*tmp_path.glob("runs/*")]
+    if how == "moved":
+        assert commands(tmp_path, "resume=archive").code == 0
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        shutil.move(tmp_path / "archive", tmp_path / "runs/again")
+        assert the_run(tmp_path).numbers() == the_run(whole).numbers()
+
+
+TAKEN_AWAY = {
+    "metrics.csv": "path = self.context.run.path / 'metrics.csv'; path.unlink()",
+    "metrics.csv, saved by an editor": "path = self.context.run.path / 'metrics.csv'; path.rename('old.csv'); path.write_text('step')",
+    "the cache": "import shutil; shutil.rmtree('cache')",
+    "the working directory": "import shutil; shutil.rmtree(os.getcwd())",
+}
+
+
+@pytest.mark.parametrize("what", TAKEN_AWAY)
+def test_what_is_taken_away_during_a_run_changes_none_of_its_rows(
+    what: str, whole: Path, commands: Any, small: tuple[str, ...], tmp_path: Path, the_run: Any
+) -> None:
+    (tmp_path / "here").mkdir()
+    done = commands(
+        tmp_path / "here",
+        *small,
+        f"paths.runs={tmp_path}/runs",
+        "paths.cache=cache",
+        before=at_step(6, f"if number == 24: {TAKEN_AWAY[what]}"),
+    )
+    assert done.code == 0, done.err
+    assert the_run(tmp_path).numbers() == the_run(whole).numbers() and the_run(tmp_path).info["status"] == "ok"
+
+
 def test_a_run_that_was_moved_goes_on_where_it_is(whole: Path, commands: Any, small: tuple[str, ...], tmp_path: Path, the_run: Any) -> None:
     assert commands(tmp_path, *small, before=kill(6, signal.SIGKILL)).code == -signal.SIGKILL
     old, new = the_run(tmp_path).path, tmp_path / "archive/of mine"

@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 
 
 def test_the_record_says_what_ran(commands: Any, small: Any, book: Path, tmp_path: Path, the_run: Any) -> None:
-    done = commands(tmp_path, "optimizer.lr=3e-3", "note=it's #1, (really)!", "seed=7", *small)
+    done = commands(tmp_path, "optimizer.lr=1e-3", "optimizer.lr=3e-3", "note=it's #1, (really)!", "seed=7", *small)
     assert done.code == 0, done.err
     record = the_run(tmp_path)
     assert record.path.name == record.info["name"] and record.path.name.endswith(record.info["id"])
-    assert "-tiny-text_char-book-" in record.path.name and "lr3e-3" in record.path.name and "seed7" in record.path.name
+    assert "-tiny-text_char-book-" in record.path.name and "seed7" in record.path.name
+    assert "lr3e-3" in record.path.name and "lr1e-3" not in record.path.name  # the last counts
     config = OmegaConf.load(record.path / "config.yaml")
     assert config.note == "it's #1, (really)!" and config.optimizer.lr == 3e-3 and config.data.path == str(book)
     assert "auto" not in (config.data.batch_size, config.data.micro_batch_size, config.trainer.precision, config.trainer.threads)
@@ -184,6 +185,12 @@ def test_a_run_in_a_directory_of_ones_own_has_an_id_like_any_other(commands: Any
     info = json.loads((tmp_path / "here/there/run.json").read_text())
     assert len(info["id"]) == 8 and info["name"] == "there"
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_in_a_hidden_directory_is_listed_and_resumed(commands: Any, small: Any, tmp_path: Path) -> None:
+    assert commands(tmp_path, *small, "trainer.max_steps=2", "paths.run_dir=.scratch").code == 0
+    assert "1 run: 1 ok" in commands(tmp_path, "task=runs", "paths.runs=.").out
+    assert commands(tmp_path, "resume=.scratch").code == 0
 
 
 def test_conf_shadow_lets_ones_own_file_win(light_commands: Any, small: Any, tmp_path: Path) -> None:

@@ -22,6 +22,19 @@ print("held", flush=True)
 time.sleep(60)
 """
 
+PARENT = """
+import os, signal, sys
+from pathlib import Path
+from gptshake.record.lock import RunLock
+held, run = RunLock(Path(sys.argv[1])), os.getpid()
+if not os.fork():
+    print("forked", flush=True)
+    os.kill(run, signal.SIGKILL)
+    sys.stdin.read()
+    os._exit(0)
+os.wait()
+"""
+
 
 def holder(path: Path) -> subprocess.Popen[str]:
     child = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
@@ -36,6 +49,13 @@ def test_a_directory_held_by_another_process_is_refused_with_its_number_until_it
             RunLock(tmp_path)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
+        assert not is_alive(tmp_path)
+        RunLock(tmp_path).release()
+
+
+def test_a_child_that_outlives_a_killed_run_does_not_hold_its_directory(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stdout.readline() == b"forked\n" and run.wait() == -signal.SIGKILL
         assert not is_alive(tmp_path)
         RunLock(tmp_path).release()
 

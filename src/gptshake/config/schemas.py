@@ -86,7 +86,7 @@ def _is_text(value: Any) -> bool:
 
 def _is_name(value: str) -> bool:
     name = value.encode(errors="ignore")  # bytes of an argument that are not UTF-8
-    return 0 < len(name) <= 200 and "/" not in value and name.decode() == value
+    return 0 < len(name) <= 200 and not re.search(r"[/\x00-\x1f\x7f]", value) and name.decode() == value
 
 
 def _are_texts(value: Any, fits: Callable[[Any], bool] = _is_text) -> bool:
@@ -179,7 +179,7 @@ _RANGES: dict[str, Rule] = {
     "optimizer.groups": _list_of(Mapping, "rules, as in [{pattern: 'wte.*', lr_mult: 0.5}]"),
     "study?": (
         lambda value: isinstance(value, str) and value not in (".", "..") and _is_name(value),
-        "it is the name of a folder below paths.multirun: 1 to 200 bytes of UTF-8, without /",
+        "it is the name of a folder below paths.multirun: 1 to 200 bytes of UTF-8, without / and line ends",
     ),
 }
 _WORDS = {

@@ -180,6 +180,8 @@ def _check_combinations(cfg: DictConfig) -> None:
             raise ConfigError(
                 f"{key}={folder.absolute()} is not UTF-8, and weights cannot be read from there: rename it, or choose another place."
             )
+        if re.search(r"[\x00-\x1f\x7f]", str(folder.absolute())):
+            raise ConfigError(f"{key}={str(folder.absolute())!r} holds a line end, a tab or the like: rename it, or choose another place.")
     data: Any = cfg.data or {}
     model: Any = cfg.model or {}
     val, test = data.get("val_fraction", 0), data.get("test_fraction", 0)

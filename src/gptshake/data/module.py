@@ -180,25 +180,25 @@ class TokenDataModule(pl.LightningDataModule):
                 f"it must be a multiple of {micro_batch_size * world_size}."
             )
         self.store, self._block_size, self._micro_batch_size = store, block_size, micro_batch_size
+        self._tokens = {split.name: split.tokens() for split in store.splits}  # now: the cache may be removed during a run
         self._order: dict[str, Any] = {"seed": seed, "random_offset": offset == "random"}
         self._training: dict[str, Any] = {"rank": rank, "world_size": world_size, "limit_blocks": limit_blocks, "workers": workers}
         self.n_blocks = n_blocks(store.train.n_tokens, block_size, random_offset=offset == "random", limit=limit_blocks)
 
     def train_dataloader(self) -> TrainBatches:
-        tokens = self.store.train.tokens()
-        return TrainBatches(tokens, self._block_size, self._micro_batch_size, **self._order, **self._training)
+        return TrainBatches(self._tokens["train"], self._block_size, self._micro_batch_size, **self._order, **self._training)
 
     def val_dataloader(self) -> EvalBatches:
-        return EvalBatches(self.store.val.tokens(), self._block_size, self._micro_batch_size)
+        return EvalBatches(self._tokens["val"], self._block_size, self._micro_batch_size)
 
     def test_dataloader(self) -> EvalBatches:
         """The whole test split; ConfigError if the store has none."""
         if self.store.test is None:
             raise ConfigError("This text has no test split; give it one with data.test_fraction=0.05.")
-        return EvalBatches(self.store.test.tokens(), self._block_size, self._micro_batch_size)
+        return EvalBatches(self._tokens["test"], self._block_size, self._micro_batch_size)
 
     def sample_block(self, i: int = 0) -> npt.NDArray[np.int64]:
         """The i-th training block that the model will read, shape (block_size + 1,)."""
         starts = block_starts(i, 1, self.n_blocks, block_size=self._block_size, **self._order)
-        block: npt.NDArray[np.int64] = gather(self.store.train.tokens(), starts, self._block_size)[0]
+        block: npt.NDArray[np.int64] = gather(self._tokens["train"], starts, self._block_size)[0]
         return block

@@ -19,7 +19,17 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0  # only asked where a lock of another host may be invisible
 _LOCK, HEARTBEAT, _STOP = "run.lock", "lease.json", "stop"
 _LARGEST = 1 << 16  # bytes of a heartbeat
+_HELD: set[int] = set()  # descriptors of this process's locks
 _SEEN: dict[Path, tuple[float, float]] = {}  # time of another host's last heartbeat, and when it came by the clock of this one
+
+
+def _forked() -> None:
+    """In a new child, such as one that prefetches batches: its parent alone holds the lock, and must not seem alive when it was killed."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class RunLock:
@@ -39,6 +49,7 @@ class RunLock:
             holder = read_heartbeat(path)
             who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
             raise RecordError(f"{path} is in use by {who}; wait for it or stop it first.") from None
+        _HELD.add(self._handle)
         (path / _STOP).unlink(missing_ok=True)
         self._written = -HEARTBEAT_SECONDS
         self.heartbeat(0)
@@ -59,6 +70,7 @@ class RunLock:
 
     def release(self) -> None:
         """Let go of the directory; its files stay, for removing a lock file would let two processes lock two files."""
+        _HELD.discard(self._handle)
         os.close(self._handle)
 
 

@@ -39,6 +39,7 @@ NOISE_SCALE = "noise_scale.csv"
 NOISE_COLUMNS = ("step", "train/tokens", "micro_batch_size", "batch_size", "noise/micro_norm2", "noise/batch_norm2")  # as in Measurement
 CHUNK_BYTES = 1 << 22
 _LINES_BYTES = 1 << 16  # read at once from the end of a file; more than most rows have
+_APPENDING = os.O_RDWR | os.O_APPEND  # right after a cut, too; and what was written can be read again
 Row = dict[str, int | float]
 Columns = dict[str, "array[float]"]  # values of all rows, NaN where a row has none
 
@@ -53,7 +54,7 @@ class MetricsWriter:
         self._path = path
         header, self.n_rows = _mend(path, list(columns))
         self._columns = dict.fromkeys(header)
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND)  # appending: right after a cut, too
+        self._handle = os.open(path, _APPENDING)
 
     def append(self, row: Mapping[str, float]) -> None:
         """Write one row; columns that are missing (or None) stay empty, and new names become columns."""
@@ -69,14 +70,22 @@ class MetricsWriter:
                 raise RecordError(
                     f"{name!r} cannot be the name of a metric: it is a column of {self._path.name}, in one line without commas."
                 )
-        columns, rows = [*self._columns, *names], self._path.read_bytes().partition(b"\n")[2]
-        write_atomic(self._path, ",".join(columns).encode() + b"\n" + rows.replace(b"\n", b"," * len(names) + b"\n"))
-        os.close(self._handle)
-        self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        columns, rows = [*self._columns, *names], self._written().partition(b"\n")[2]
+        self._replace(",".join(columns).encode() + b"\n" + rows.replace(b"\n", b"," * len(names) + b"\n"))
         self._columns = dict.fromkeys(columns)  # not where the disk was full: the file has its old header then
 
+    def _written(self) -> bytes:
+        return os.pread(self._handle, os.fstat(self._handle).st_size, 0)
+
+    def _replace(self, content: bytes) -> None:
+        write_atomic(self._path, content)
+        os.close(self._handle)
+        self._handle = os.open(self._path, _APPENDING)
+
     def flush(self) -> None:
-        """Return once every row is on the disk."""
+        """Return once every row is on the disk, under the file's name: one that was removed, or replaced by an editor, is put back."""
+        if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._handle)):
+            self._replace(self._written())
         os.fsync(self._handle)
 
     def cut(self, n_rows: int) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gptshake.errors import RecordError, closest
+from gptshake.errors import RecordError, StorageError, closest
 from gptshake.files import expanded, fsync, sha256, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, history, last_row, read_rows
@@ -130,8 +130,16 @@ class Run:
         self._metrics.append(row)
 
     def flush(self) -> None:
-        """Return once every row is on the disk; call it before a checkpoint that counts them."""
+        """Return once every row is on the disk; call it before a checkpoint that counts them. StorageError: the directory is gone."""
+        self.require_directory()
         self._metrics.flush()
+
+    def require_directory(self) -> None:
+        if not self.path.is_dir():
+            raise StorageError(
+                f"{self.path} was removed or moved while the run was at work in it, so the run has ended. If it was moved, resume it from "
+                "its last checkpoint there: gptshake resume=<its new path>"
+            )
 
     def cut_rows(self, n_rows: int) -> None:
         """Go back to a checkpoint: keep the first ``n_rows`` rows, and the samples up to the last one's step."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Sto
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, run_warnings, step_seconds
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
-from gptshake.files import sha256_text
+from gptshake.files import as_seen_from_here, sha256_text
 from gptshake.record.lock import is_alive
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run, steps_saved
@@ -221,6 +220,7 @@ def outcome(run: Run) -> Iterator[None]:
         run.say(f"pruned: {pruned.reason}")
         raise
     except (Stop, Exception) as error:
+        run.require_directory()
         if stop := stop_behind(error):
             run.finish("interrupted", f"signal {stop.signum}")
             run.say(f"interrupted; resume with: gptshake resume={run.id}")
@@ -295,9 +295,10 @@ def report_end(context: Context, summary: dict[str, float]) -> None:
     how = early if summary["steps"] < budget.steps else "done"
     run.say(f"{how}: {' | '.join(part for part in parts if part)}")
     if run.info.get("trial") is None and "val/loss" in summary and not overfit:  # a trial is judged by its study
-        scored = store.val.tokens()[: most and most * budget.micro_batch_size * budget.block_size + 1]
-        run.say(f"  {loss_in_words(summary['val/loss'], references(store.train, scored, store.tokenizer.vocab_size))}")
+        with suppress(FileNotFoundError):  # the cache was removed during the run
+            scored = store.val.tokens()[: most and most * budget.micro_batch_size * budget.block_size + 1]
+            run.say(f"  {loss_in_words(summary['val/loss'], references(store.train, scored, store.tokenizer.vocab_size))}")
     for name, path in (("record", run.path), ("curves", run.path / "plots" / "loss.png"), ("samples", run.path / "samples.md")):
         if Path(path).exists():
-            run.say(f"  {name + ':':<9}{os.path.relpath(path)}")
+            run.say(f"  {name + ':':<9}{as_seen_from_here(path)}")
     run.say(f"  next:    gptshake task=sample task.run={run.id} task.prompt='The '")
