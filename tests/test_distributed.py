@@ -302,3 +302,33 @@ def test_of_a_sequence_a_rank_makes_only_its_own_items(most: int | None) -> None
     assert shared == [list(Ranks(rank, 3).shard(iter(range(10)), most)) for rank in range(3)]
     rounds = -(-min(10, 10 if most is None else most) // 3)
     assert len(made) == 3 * rounds
+
+
+def test_from_the_first_step_on_no_rank_is_waited_for_longer_than_the_patience() -> None:
+    """Before it they wait a day, as rank 0 may build a corpus."""
+    code = """
+import sys, time
+from datetime import timedelta
+from gptshake import distributed
+distributed._check_nodes = lambda ranks: None  # the other is at no collective
+distributed._lines = lambda ranks: {}
+distributed.PATIENCE = timedelta(seconds=0.5)
+ranks = distributed.join()
+if ranks.rank == 0:
+    distributed.limit_waits()
+    began = time.monotonic()
+    try:
+        ranks.all_reduce_max(1)
+    except RuntimeError as error:
+        print(f"{time.monotonic() - began:.0f} s: {distributed.connection_ended(error)}", flush=True)
+else:
+    sys.stdin.read()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = str(found.getsockname()[1])
+    ranks = [os.environ | dict(zip(distributed.VARIABLES, (rank, rank, "2", "127.0.0.1", port), strict=True)) for rank in "01"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first, second = (subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) for environment in ranks)
+    with first, second:
+        assert first.stdout and "Another rank has not answered for 0 minutes" in first.stdout.read()
+        second.kill()

@@ -1,10 +1,11 @@
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gptshake.errors import DataError, StorageError
-from gptshake.files import build_once, storage_error, write_atomic, write_folder_atomic
+from gptshake.files import build_once, read_bytes, storage_error, write_atomic, write_folder_atomic, written
 
 
 def holds_both(folder: Path) -> bool:
@@ -121,3 +122,22 @@ def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
 
     with pytest.raises(DataError):
         write_folder_atomic(tmp_path / "target", write)
+
+
+def test_a_report_that_cannot_be_written_is_a_note_and_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert written(lambda: [tmp_path / "plots/a.png", tmp_path / "b.html"]) == "  plots/a.png\n  b.html"
+
+    def fails(*place: str) -> Iterator[Path]:
+        raise OSError(errno.EROFS, "Read-only file system", *place)
+        yield
+
+    assert written(lambda: fails("plots/a.png")) == "  note: no file was written: plots/a.png: Read-only file system"
+    assert written(fails) == "  note: no file was written: the folder: Read-only file system"
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(ValueError, match="a has 5 bytes, more than 4"):
+        read_bytes(tmp_path / "a", 4)

@@ -85,3 +85,18 @@ print(signals.SIGNALS.received)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "15\n", "")
+
+
+def test_a_signal_that_the_main_thread_does_not_answer_ends_the_process_with_its_code_and_a_sentence() -> None:
+    """As in a call into a library that does not return."""
+    code = """
+import hashlib, os, signal, threading, time
+from gptshake import signals
+signals.GRACE = signals.SECOND = 0.2
+signals.SIGNALS.install()
+threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "")
+    assert done.stderr == "error: signal 15 was not answered, as a call into a library does not return; the last checkpoint is kept\n"

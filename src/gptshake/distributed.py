@@ -268,7 +268,7 @@ def join() -> Ranks:
         ) from error
     finally:
         waits.cancel()
-    distributed.distributed_c10d._set_pg_timeout(MEETING)
+    distributed.group.WORLD.set_timeout(MEETING)
     if DEVICE not in os.environ:
         _check_nodes(ranks)
     return ranks
@@ -300,7 +300,7 @@ def limit_waits() -> None:
     from torch import distributed
 
     if distributed.is_initialized():
-        distributed.distributed_c10d._set_pg_timeout(PATIENCE)
+        distributed.group.WORLD.set_timeout(PATIENCE)
 
 
 def leave(*, well: bool = True) -> None:

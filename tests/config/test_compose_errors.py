@@ -95,6 +95,13 @@ MISTAKES = {
     ("task=sample",): ["Choose a run: task.run="],
     ("model=tny", "data=wiki_char", "--cfg", "job"): ["there is no such model; did you mean tiny?"],
     ("-m", "model=tiny,bbaby", "data=wiki_char"): ["model=bbaby: there is no such model; did you mean baby?"],
+    ("-m", *RUN, "optimizer=adamw,null"): ["optimizer=null cannot be one of several options: name one for each run. Optimizer is one of"],
+    ("-m", *RUN, "seed=1,2", "hydra.sweeper.direction=up"): ["hydra.sweeper.direction=up is not known: it is minimize or maximize."],
+    ("task=report", "task.run=x", "task.csv=a.csv"): [
+        "task.csv and task.latex are tables of a study; of runs: task=runs task.csv=runs.csv."
+    ],
+    ("task=sample", "task.run=x", "task.interactive=true", "task.jsonl=a"): ["leave task.prompt_file and task.jsonl out."],
+    ("task=export", "task.run=[a,b]", "task.to=hf"): ["This task takes one run: task.run=<name, id or path>."],
 }
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from gptshake.config.compose import compose
 from gptshake.config.overrides import expand_experiment_files, experiment_files_as_options
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, RecordError
 from gptshake.report.study_stats import best
 from gptshake.report.study_text import best_yaml
 
@@ -112,3 +112,16 @@ def test_a_file_may_build_on_another_but_not_on_itself(tmp_path: Path, monkeypat
     (tmp_path / "x.yaml").write_text("defaults:\n  - /experiment/best.yaml\n")
     with pytest.raises(ConfigError, match="includes itself"):
         expand_experiment_files(["experiment=best.yaml"])
+
+
+@pytest.mark.parametrize(
+    "text", ["note: ${oc.env:HOME}", "trainer:\n  _target_: os.mkdir", "paths:\n  runs: elsewhere", "hydra:\n  verbose: true"]
+)
+@pytest.mark.parametrize("record", ["study.json", "run.json"])
+def test_a_file_beside_a_record_gives_values_only_until_it_is_copied_elsewhere(text: str, record: str, tmp_path: Path) -> None:
+    (tmp_path / record).write_text("{}")
+    (tmp_path / "best.yaml").write_text(f"seed: 3\n{text}\n")
+    with pytest.raises(RecordError, match=r"best\.yaml has .*From a record come values only.* copy the file elsewhere\."):
+        expand_experiment_files([f"experiment={tmp_path / 'best.yaml'}"])
+    (tmp_path / record).unlink()
+    assert expand_experiment_files([f"experiment={tmp_path / 'best.yaml'}"])[0] == "seed=3"

@@ -237,6 +237,9 @@ def test_a_mistake_in_a_file_of_the_users_own_names_file_and_key(text: str, ligh
         ("", "optimizer={} is not a part"),
         ("defaults: [nope]", "conf/optimizer/mine.yaml: there is no optimizer/nope, which its defaults list names."),
         ("x: &a [*a]", "mine.yaml holds an alias of what it is a part of."),
+        ("lr: 1\x07", "mine.yaml cannot be loaded: it holds the control character '\\x07'."),
+        ("\ufefflr: 1", "mine.yaml begins with a byte order mark: save it as UTF-8 without one."),
+        ("[" * 3000, "mine.yaml"),
     ],
 )
 def test_a_file_of_the_users_own_that_is_no_option_is_a_sentence(text: str, said: str, light_commands: Any, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf, open_dict
 
 import gptshake
+from gptshake.api import _changed
 from gptshake.errors import ConfigError, RecordError
 from gptshake.record.metrics import read_rows
 from gptshake.record.run import Run
@@ -69,6 +71,21 @@ def test_a_run_and_a_study_stay_what_they_are_when_the_caller_goes_to_another_di
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert (run.status, run.metrics["train/loss"].tolist(), study.info["trials"]) == ("ok", [4.0], [])
+
+
+def test_what_was_changed_in_a_config_becomes_overrides(here: Path) -> None:
+    typed = ["model=tiny", "data=wiki_char"]
+    cfg = gptshake.compose(typed)
+    with open_dict(cfg):
+        cfg.callbacks.mine = {}
+    with pytest.raises(ConfigError, match=r"callbacks\.mine was replaced by a mapping: choose its option in compose\(\[\.\.\.\]\)"):
+        gptshake.train(cfg)
+    with open_dict(cfg):
+        cfg.callbacks.mine, cfg.optimizer.lr = 3, 3e-3
+        del cfg.callbacks.samples
+    assert _changed(cfg) == [*typed, "optimizer.lr=0.003", "~callbacks.samples", "+callbacks.mine=3"]
+    with pytest.raises(ConfigError, match="does not say which overrides it was made of"):
+        gptshake.train(OmegaConf.create({"seed": 1}))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gptshake.record.lock import RunLock
+from gptshake.record.run import Run
 from gptshake.record.texts import read_notes
 
 
@@ -54,6 +55,11 @@ def test_mistakes_are_answered(tmp_path: Path, light_commands: Any) -> None:
     assert "There is no run 'nowhere'" in light_commands(tmp_path, "task=note", "task.run=nowhere", "task.text=x").error
     assert "Say what to note of which run" in light_commands(tmp_path, "task=note", "task.run=x").error
     assert "There is no run yet" in light_commands(tmp_path, "task=journal").out and not list(tmp_path.iterdir())
+    run = Run.create(tmp_path / "runs/a", id="aaaaaaaa", name="a", task="train", config_yaml="seed: 1\n", overrides=[])
+    run.update(choices={"debug": "smoke"})
+    assert "There is no run yet" in light_commands(tmp_path, "task=journal").out  # a debug= run alone
+    Run.create(tmp_path / "runs/b", id="bbbbbbbb", name="b", task="train", config_yaml="seed: 1\n", overrides=[])
+    assert "1 entry, 1 new\n1 run with debug= left out." in light_commands(tmp_path, "task=journal").out
     (tmp_path / "JOURNAL.md").write_text("Mine.\n\n<!-- gptshake:begin x3k9a2pq 1 -->\n")
     done = light_commands(tmp_path, "task=journal")
     assert done.code == 2 and "JOURNAL.md, line 3: the block x3k9a2pq that begins here has no end." in done.error

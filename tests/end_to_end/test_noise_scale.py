@@ -1,5 +1,6 @@
 """The noise scale through the command line: beside a run, resumed, as a task of its own, and at the checkpoints of a run."""
 
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,20 @@ def test_the_task_measures_at_the_checkpoints_of_another(commands: Any, plain: P
     assert {row.split(",")[0] for row in rows[1:]} == {str(int(name[5:])) for name in record.saved()}
     assert {file.name for file in made.iterdir()} == {"noise_scale.csv", "noise_scale.png", "noise_scale.svg"}
     assert [file for file in sorted(plain.rglob("*")) if plain / "noise_scale" not in (file, *file.parents)] == before
+
+
+def test_damaged_checkpoints_are_left_out_and_without_a_whole_one_there_is_nothing_to_measure(
+    commands: Any, plain: Path, tmp_path: Path, the_run: Any
+) -> None:
+    folder = shutil.copytree(plain / "runs", tmp_path / "runs").parent
+    first, *others = sorted(the_run(folder).path.glob("checkpoints/*/model.safetensors"))
+    for file in others:
+        file.write_bytes(file.read_bytes()[:100])
+    done = commands(folder, "task=noise_scale", f"task.run={the_run(folder).info['id']}", "task.passes=400")
+    assert done.code == 0 and done.out.count("It is left out.") == len(others), done.out + done.err
+    first.write_bytes(b"")
+    done = commands(folder, "task=noise_scale", f"task.run={the_run(folder).info['id']}", "task.passes=400")
+    assert done.code == 2 and f"No checkpoint of {the_run(folder).path.name} is whole." in done.error
 
 
 def test_without_a_model_the_task_says_which_there_are(light_commands: Any, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from gptshake.errors import ConfigError
 from gptshake.export.cloud import CLOUDS, GPUS, Job, check, sky_task, sky_text, start_command, vast_script
 from gptshake.hardware import KNOWN_GPUS
 from gptshake.record.metrics import read_rows
-from gptshake.tasks.cloud import _priced
+from gptshake.tasks.cloud import _check_start, _priced
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 JOB = Job(
@@ -449,6 +451,30 @@ def test_skypilots_own_parser_reads_the_same_from_the_files(tmp_path: Path) -> N
         assert all(count == 2 for gpus in read["gpus"] for count in gpus.values())
         assert read["down"] and read["minutes"] == 10 and read["nodes"] == 1 and read["workdir"]["ref"] == COMMIT
         assert read["mounts"] == ({"/gptshake-bucket": "MOUNT_CACHED"} if job.can.mounts else {}) and "resume=auto" in read["run"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "terminal", "sky", "key", "sentence"),
+    [
+        ({}, False, True, "k", "asks for its price to be typed, and there is no terminal here: leave it out"),
+        ({"sync": None}, True, True, "k", r"needs task\.sync=; without it there are plain commands for Vast only"),
+        ({}, True, False, "k", "calls `sky`, which is not installed"),
+        ({}, True, True, None, "WANDB_API_KEY is not set, and the machine needs it: export it in this shell"),
+        ({}, True, True, "k", ""),
+    ],
+)
+def test_what_cannot_be_started_is_refused_before_anything_is_written(
+    changes: dict[str, Any], terminal: bool, sky: bool, key: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sky").write_text("#!/bin/sh\n")
+    (tmp_path / "sky").chmod(0o755 if sky else 0o644)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: True))
+    for name, value in {"WANDB_API_KEY": key, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=sentence) if sentence else nullcontext():
+        _check_start(replace(JOB, **changes))
 
 
 def test_the_highest_price_counts_idle_minutes_only_where_skypilot_waits_for_them() -> None:

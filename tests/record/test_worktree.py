@@ -99,6 +99,13 @@ def refusal(record: tuple[Path, Info]) -> str:
     return str(caught.value)
 
 
+def test_what_is_no_commit_is_refused_before_git_reads_it(record: tuple[Path, Info], checkout: Path) -> None:
+    run, info = record
+    info["git"]["commit"] = "--output=/tmp/x"
+    with pytest.raises(RecordError, match="names '--output=/tmp/x' as its commit, which is none"), restored(run, info):
+        pass
+
+
 def test_a_commit_of_another_repository_is_told_with_its_remote(record: tuple[Path, Info], checkout: Path) -> None:
     record[1]["git"] |= {"commit": "12" * 20, "remote": "https://example.org/gpts.git"}
     told = refusal(record)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptshake.record.index import Entry, read_entry
+from gptshake.record.lock import RunLock
 from gptshake.report.diff_text import (
     config_differences,
     data_differences,
@@ -113,6 +114,14 @@ def test_broken_and_unfinished_runs_are_compared_as_far_as_they_can_be_read(reco
     assert data_differences(runs[:2]) == ["There are not two records that say what they were trained on."]
     assert machine_differences(runs) and "3.3903" in "".join(result_differences(runs))
     assert result_differences([runs[2]]) == ["No run has a figure yet."] and comparison_plot([runs[2]], tmp_path, "none") == []
+
+
+def test_figures_of_a_run_at_work_are_not_final(record: Make) -> None:
+    a, b = record("k0000000"), record("l0000000", status="running")
+    lock = RunLock(b.path)
+    assert head([a, read_entry(b.path)])[-1] == "l0000000 is still running: its figures are not final."
+    lock.release()
+    assert head([a, read_entry(b.path)])[-1] == "l0000000 did not run to its end (killed)."
 
 
 def test_two_broken_records_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
+import gptshake
 from gptshake.config.compose import compose
-from gptshake.errors import ConfigError, RecordError
+from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.record.lock import RunLock
 from gptshake.report.pages import write_study_page
 from gptshake.report.study_stats import best, differences
@@ -314,3 +315,19 @@ def test_only_the_page_of_a_study_at_work_reloads_itself(tmp_path: Path, line: M
         assert ('http-equiv="refresh"' in (tmp_path / name / "report.html").read_text()) is reloads, name
         if name != "killed":
             lock.release()
+
+
+def test_a_study_from_python_has_its_trials_its_best_and_its_interval(tmp_path: Path, line: Make, lay: Lay, rows: SimpleNamespace) -> None:
+    failed = rows.trial(8, {"optimizer.lr": 3e-2}, [None], "failed")
+    study = gptshake.load_study(lay(tmp_path / "study", line(more=[failed])))
+    assert list(study.trials["optimizer.lr"][:2]) == [1.25e-4, 2.5e-4] and list(study.trials["state"][-2:]) == ["ok", "failed"]
+    assert study.best == {"optimizer.lr": 2e-3, "value": 2.25, "number": 4}
+    assert study.interval and study.interval[0] < 2e-3 < study.interval[1]
+    assert study.run().path == study.path / "4" and study.run(0).path == study.path / "0"
+    with pytest.raises(ConfigError, match="study has no trial 9 that has begun; it has 9 trials"):
+        study.run(9)
+    few = gptshake.load_study(lay(tmp_path / "few", rows.study([rows.LR], [failed])))
+    assert few.interval is None
+    for ask in (lambda: few.best, few.run):
+        with pytest.raises(GptshakeError, match="No trial of few has finished with a value"):
+            ask()

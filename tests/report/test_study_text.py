@@ -501,3 +501,10 @@ def test_two_seeds_give_a_mean_without_an_interval(rows: SimpleNamespace) -> Non
 
 def test_a_seed_that_diverged_leaves_one_configuration_without_a_mean(rows: SimpleNamespace) -> None:
     assert verdict(seeds_of_one_configuration(rows, [2.0, None], "diverged")) == ["2 of 2 seeds diverged, so there is no mean."]
+
+
+def test_a_comparison_of_which_the_base_alone_has_begun_says_so(rows: Any) -> None:
+    labels = ["base", "seed=2"]
+    axes, trials = [rows.axis("ablate", choices=labels, declared="base")], [rows.trial(0, {"ablate": "base"}, [2.3])]
+    study = rows.study(axes, trials, ablate={"labels": labels}, state="running")
+    assert any(sentence.endswith("No change has a finished pair with base yet.") for sentence in verdict(study)), verdict(study)

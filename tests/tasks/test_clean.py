@@ -1,14 +1,21 @@
 """What is on the disk is listed by its true size; what is in use, or behind a link, is never removed."""
 
+import errno
 import mmap
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from omegaconf import OmegaConf
 
+from gptshake.errors import ConfigError, RecordError
+from gptshake.estimate.formatting import short_bytes
 from gptshake.files import lock_file
 from gptshake.record.lock import RunLock
 from gptshake.record.run import Run
+from gptshake.tasks import clean as task
 from gptshake.tasks.clean import Item, in_use, items, remove, size_of
 
 
@@ -107,3 +114,34 @@ def test_links_are_not_followed(place: Place) -> None:
     assert size_of(place.runs / "a/checkpoints") < 100_000
     remove(place.items()["checkpoints/aaaaaaaa"])
     assert (outside / "weights").exists()
+
+
+def test_what_cannot_be_removed_or_is_meant_by_two_names_is_a_sentence(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def clean(wanted: str) -> None:
+        paths = {"runs": str(place.runs), "multirun": str(place.multirun), "cache": str(place.cache)}
+        task.run(cast(Any, SimpleNamespace(config=OmegaConf.create({"paths": paths, "task": {"remove": wanted, "yes": True, "limit": 9}}))))
+
+    place.fill(place.cache / "fits/night", 10)
+    with pytest.raises(ConfigError, match=r"task\.remove=night names studies/night and fits/night: say which"):
+        clean("night")
+
+    def refuse(item: Item) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", "here/model.safetensors")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(
+            RecordError,
+            match=r"checkpoints/aaaaaaaa cannot be removed: Operation not permitted: here/model\.safetensors\. 0 B were freed\.",
+        ),
+    ):
+        patch.setattr(task, "remove", refuse)
+        clean("aaaaaaaa")
+    sizes = {name: item.size for name, item in place.items().items()}
+    clean("*")
+    freed = sum(sizes.values()) - sizes["checkpoints/tttttttt"]  # which lies in studies/night
+    assert capsys.readouterr().out.endswith(f"{short_bytes(freed)} freed.\n")
+    with pytest.raises(ConfigError, match="nothing on the disk has this name"):
+        clean("*")

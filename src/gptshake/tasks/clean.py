@@ -156,6 +156,8 @@ def _remove(chosen: Sequence[Item], *, sure: bool) -> None:
     used = {item.name: why for item in chosen if (why := in_use(item))}
     print(_table(chosen, used))
     free = [item for item in chosen if item.name not in used]
+    # Checkpoints in a study go with it, and count once.
+    free = [item for item in free if not any(other is not item and item.path.is_relative_to(other.path) for other in free)]
     if not free:
         print("Nothing is removed: all of it is in use.")
         return

@@ -44,6 +44,17 @@ def told(run: Run) -> dict[str, Any]:
     return dict(json.loads((run.path / "run.json").read_text())["wandb"])
 
 
+def test_a_run_at_work_waits_for_its_end_and_a_broken_record_costs_the_others_nothing(runs: Path, server: Any, light_commands: Any) -> None:
+    run = recorded(runs, 1)
+    run.update(status="running")
+    lock = RunLock(run.path)
+    assert "t0000001  tiny · text_char · book  still running; upload it when it has ended" in light_commands(runs.parent, "task=sync").out
+    lock.release()
+    (run.path / "run.json").write_text("{")
+    done = light_commands(runs.parent, "task=sync", f"task.run={run.path}")
+    assert done.code == 0 and "broken: " in done.out and server.runs == {}, done.out + done.err
+
+
 def test_offline_runs_are_uploaded_later_under_their_ids_and_only_once(runs: Path, server: Any, light_commands: Any) -> None:
     first, second = recorded(runs, 1), recorded(runs.parent / "multirun/study", 2)
     done = light_commands(runs.parent, "task=sync")

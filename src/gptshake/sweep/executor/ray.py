@@ -29,6 +29,7 @@ ANSWER_S = 60.0  # after which a cluster is given up; Ray itself would try for e
 WARM_S = 2.0
 LOCAL_STORE = 80 << 20  # bytes of a local cluster's object store, which runs do not use
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+CALM |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}  # log_to_driver leaves what a node says as it dies, with its address
 QUIET: dict[str, Any] = {"logging_level": "fatal", "log_to_driver": False}
 OTHER = 3  # exit code: the cluster has another version
 CONNECT = f"""import ray, sys
@@ -67,7 +68,6 @@ class RayJobs(Jobs):
         import ray
 
         self._ray: Any = ray
-        ray._private.worker._worker_logs_enabled = False  # log_to_driver leaves what a node says as it dies, with its address
         if self._address == "local":
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
             ray.init("local", include_dashboard=False, object_store_memory=LOCAL_STORE, **QUIET)
