@@ -4,6 +4,7 @@ Messages are whole sentences: what was written, why it cannot work, what to do. 
 """
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -30,6 +31,15 @@ def nearest(word: str, names: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without a full stop; the name of its class if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def place(error: BaseException) -> str:
+    """Where in a file below the working directory an error was raised, in a part of the user's own mostly: ``in mine.py, line 3``, or nothing."""
+    import traceback
+
+    places = [(os.path.relpath(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in places if not file.startswith((os.pardir, "<")) and "site-packages" not in file]
+    return f"in {own[-1][0]}, line {own[-1][1]}" if own else ""
 
 
 class GptshakeError(Exception):
