@@ -64,17 +64,6 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _place(error: BaseException) -> str:
-    """Where in a file below the working directory an error was raised: in a part of the user's own, mostly."""
-    import traceback
-
-    from gptshake.files import as_seen_from_here
-
-    places = [(as_seen_from_here(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in places if not file.startswith((os.pardir, os.sep, "<")) and "site-packages" not in file]
-    return f"in {own[-1][0]}, line {own[-1][1]}; " if own else ""
-
-
 def _report(error: BaseException, wants_traceback: bool) -> int:
     """Print what ended the command, without the secrets that an address or a value may hold; returns its exit code."""
     import traceback
@@ -82,14 +71,15 @@ def _report(error: BaseException, wants_traceback: bool) -> int:
     from gptshake import distributed
     from gptshake.console import printable
     from gptshake.errors import GptshakeError
-    from gptshake.files import storage_error
+    from gptshake.files import place, storage_error
     from gptshake.redaction import redact
     from gptshake.signals import stop_behind
 
     if stop := stop_behind(error):
         return stop.exit_code
+    where = f"{own}; " if (own := place(error)) else ""
     known = error if isinstance(error, GptshakeError) else storage_error(error)
-    sentence = str(known) if known else f"{type(error).__name__}: {error} ({_place(error)}HYDRA_FULL_ERROR=1 shows where)"
+    sentence = str(known) if known else f"{type(error).__name__}: {error} ({where}HYDRA_FULL_ERROR=1 shows where)"
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
     print(f"error: {distributed.speaker()}{printable(redact(sentence))}", file=sys.stderr)

@@ -70,6 +70,15 @@ def as_seen_from_here(path: str | Path) -> str:
         return str(path)
 
 
+def place(error: BaseException) -> str:
+    """Where in a file below the working directory an error was raised, in a part of the user's own mostly: ``in mine.py, line 3``, or nothing."""
+    import traceback
+
+    places = [(as_seen_from_here(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in places if not file.startswith((os.pardir, os.sep, "<")) and "site-packages" not in file]
+    return f"in {own[-1][0]}, line {own[-1][1]}" if own else ""
+
+
 def refuse_irregular(path: Path) -> None:
     """Raise a ValueError for what is there and no regular file: a FIFO or a device never ends."""
     if path.exists() and not path.is_file():

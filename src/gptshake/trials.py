@@ -23,9 +23,10 @@ from gptshake import hardware
 from gptshake.config import overrides
 from gptshake.config.arguments import override_value
 from gptshake.config.compose import choices, without_hydra
-from gptshake.config.compose_errors import parse_overrides
+from gptshake.config.compose_errors import checked_compose, parse_overrides
 from gptshake.config.layout import GROUPS
 from gptshake.config.multirun import each_point, set_values
+from gptshake.config.overrides import refuse_other_defaults
 from gptshake.config.validate import check, check_one_device
 from gptshake.context import Context, RunSpec
 from gptshake.data.store import TokenStore
@@ -103,6 +104,10 @@ class Trials(Host):
         """Keep the uncommitted changes of this moment for all trials."""
         self.folder = folder
         self.code.save(folder)
+
+    def check_begun(self, folder: Path, overrides: Sequence[str], study: str) -> None:
+        if (folder / "config.yaml").exists() and not self.experiment_files:  # these are composed by the runs alone
+            refuse_other_defaults(checked_compose([text for text in overrides if key_of(text) != "dirty"]), folder, study)
 
     def changes_cost(self, key: str) -> bool:
         """Whether another value is another model, other data, another length or another way to run."""

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gptshake.config.compose_errors import checked_compose
-from gptshake.config.overrides import expand_experiment_files, freeze, refuse_differences, resumed_overrides
+from gptshake.config.overrides import LATER, expand_experiment_files, freeze, refuse_differences, resumed_overrides
 from gptshake.config.validate import check
 from gptshake.errors import RecordError
 from gptshake.redaction import redacted
@@ -47,6 +47,21 @@ def test_a_resumed_run_keeps_its_cleaning(tmp_path: Path, overrides: list[str], 
     if version == 1:
         with pytest.raises(RecordError, match=r"data\.cleaning: was 1, would be 2"):
             refuse_differences(checked_compose([*resumed_overrides(run), "data.cleaning=2"]), run)
+
+
+@pytest.mark.parametrize("data", ["data=wiki_char", "data=text_char", "data=hf_char"])
+def test_a_run_from_before_a_key_is_resumed_with_what_its_absence_meant_and_no_other_value(tmp_path: Path, data: str) -> None:
+    run = began(tmp_path / "run", ["model=tiny", data], cleaning=False)
+    config: Any = OmegaConf.load(run / "config.yaml")
+    for key in LATER:
+        place, _, name = key.rpartition(".")
+        OmegaConf.select(config, place).pop(name, None)
+    OmegaConf.save(config, run / "config.yaml")
+    resumed = checked_compose(resumed_overrides(run))
+    assert resumed.optimizer.embedding_lr_mult == 1 and resumed.data.offset == "none"
+    refuse_differences(resumed, run)
+    with pytest.raises(RecordError, match=r"data\.offset: was none, would be random"):
+        refuse_differences(checked_compose([*resumed_overrides(run), "data.offset=random"]), run)
 
 
 def test_a_resumed_run_keeps_the_schedule_rate_and_warm_up_that_were_the_defaults_of_its_time(tmp_path: Path) -> None:

@@ -166,6 +166,15 @@ def test_the_command_of_a_finished_study_runs_nothing_and_that_of_a_stopped_one_
         assert found == expected
 
 
+def test_a_study_that_began_under_other_defaults_is_not_continued_under_those_of_today(old: Old, commands: Any) -> None:
+    config = old.folder / "multirun/search/0/config.yaml"
+    config.write_text(re.sub("^  eps: .*", "  eps: 1.0e-06", config.read_text(encoding="utf-8"), flags=re.MULTILINE), encoding="utf-8")
+    before = old.study("search")
+    done = commands(old.folder, *old.index["search"], "study=search")
+    assert done.code == 2 and "optimizer.eps: was 1e-06, would be 1e-08" in done.error and "task=report study=search" in done.error
+    assert trials_of(old.study("search")) == trials_of(before)
+
+
 def test_two_runs_are_compared(old: Old, commands: Any) -> None:
     done = commands(old.folder, "task=diff", f"task.runs=[{old.info('char')['id']},{old.info('child')['id']},{old.info('bpe')['id']}]")
     assert done.code == 0, done.out + done.err

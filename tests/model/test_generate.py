@@ -56,6 +56,21 @@ def test_a_network_that_fills_no_cache_writes_the_same_text(monkeypatch: pytest.
     assert torch.equal(generate(model, PROMPT, 30, seed=5), expected)
 
 
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (lambda idx, cache=None: torch.zeros(*idx.shape, 19), r"gave the shape \(2, 3, 19\) for ids of \(2, 3\): .* are \(2, 3, 20\)"),
+        (lambda idx, cache=None: torch.zeros(2, 0, 20), r"gave the shape \(2, 0, 20\)"),
+        (lambda idx, cache=None: (torch.zeros(*idx.shape, 20), None), "gave tuple for ids"),
+    ],
+)
+def test_a_network_that_gives_no_logits_is_named_with_the_shape_that_is_asked_for(forward: Any, said: str) -> None:
+    model = network()
+    model.forward = forward
+    with pytest.raises(ConfigError, match=said):
+        generate(model, PROMPT, 1)
+
+
 def test_a_prompt_longer_than_the_block_is_continued_from_its_end() -> None:
     model = network()
     prompt = torch.arange(20)[None]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gptshake.cli import _task
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.setup.instantiate import DATA_MODULE, built, check_attributes, check_call, check_class, network, source_of, trainer_of
+from gptshake.setup.instantiate import DATA_MODULE, built, check_attributes, check_call, check_class, make, network, source_of, trainer_of
 from gptshake.setup.schedule import check_schedule
 
 
@@ -91,3 +92,29 @@ def test_a_network_that_lacks_a_part_is_named_with_it() -> None:
     cfg.model = {"_target_": "types.SimpleNamespace", "parameters": 1}
     with pytest.raises(ConfigError, match=r"model\._target_: types\.SimpleNamespace cannot stand here: a SimpleNamespace has no config"):
         network(cfg, store)  # type: ignore[arg-type]
+
+
+PART = """
+class Mixer:
+    def __init__(self, width: int, rate: "float" = 1, bias: bool = True, **others: object) -> None:
+        self.rows = [0] * width
+        raise KeyError("mine")
+"""
+
+
+def test_a_part_that_cannot_be_built_is_named_with_its_line_its_hints_and_the_nearest_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "part_of_mine.py").write_text(PART)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"_target_": "part_of_mine.Mixer", "width": 2, "rate": 3}
+    for changed, said in (
+        ({}, r"keys: 'mine' \(in part_of_mine\.py, line 5\)$"),
+        ({"width": "a"}, r"\(in part_of_mine\.py, line 4\)\. Its type hints ask for width: int, not a$"),
+        ({"rate": "b", "bias": 3}, r"Its type hints ask for rate: float, not b, bias: bool, not 3$"),
+        ({"_target_": "part_of_mine.Mixr"}, r"part_of_mine has no Mixr; did you mean Mixer\?"),
+        ({"_target_": "no_part_of_mine.Mixer"}, r"No module named 'no_part_of_mine'"),
+    ):
+        with pytest.raises(GptshakeError, match=said):
+            make(OmegaConf.create(node | changed))

@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from gptshake.errors import TrainingError
+from gptshake.errors import ConfigError, TrainingError
 from gptshake.optim.schedule import constant, cosine, gpt3, one_cycle
 
 
@@ -68,6 +68,24 @@ def test_one_cycle_moves_beta1_too(training: Any) -> None:
     job.fit(Betas())
     expected = [one_cycle(step * 64, 7 * 64).beta1 for step in range(1, 7)]
     assert set(expected) <= set(seen)
+
+
+def test_a_schedule_moves_the_first_beta_of_an_optimizer_with_three_and_leaves_the_others(training: Any) -> None:
+    step = training(steps=7, schedule=one_cycle).module.step
+    (group, *_) = step.make_optimizer().param_groups
+    group["betas"] = (0.98, 0.92, 0.99)
+    step.begin()
+    assert group["betas"] == (one_cycle(64, 7 * 64).beta1, 0.92, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"), [(torch.zeros(4), r"gave the shape \(4,\): with reduction=mean"), (1.0, "gave float"), (torch.zeros(1), r"\(1,\)")]
+)
+def test_a_network_whose_loss_is_no_single_number_is_named(training: Any, loss: Any, said: str) -> None:
+    job = training(steps=1)
+    job.module.step._loss = lambda inputs, targets: loss
+    with pytest.raises(ConfigError, match=r"loss\(\) of GPT " + said):
+        job.fit()
 
 
 def test_the_norm_in_the_record_is_the_one_before_clipping(training: Any) -> None:

@@ -45,6 +45,12 @@ RATE_DEPENDS_ON = (
 NOT_REPEATED = ("paths", "logger", "note", "study", "sampler", "pruner", "executor", "trainer.max_time", "callbacks.notify")
 # Where something lies may differ as long as it is the same thing, which its fingerprint says.
 MOVED = ("init_from", "tokenizer.path", "data.path", "data.documents.path")
+_LATER_OF_TEXTS = {"cleaning": 1, "text_key": "text", "order": "first", "order_seed": 0}
+# Keys that came later, with what a record without them meant.
+LATER = {
+    **{"optimizer.embedding_lr_mult": 1.0, "optimizer.groups": [], "data.offset": "none"},
+    **{f"{place}.{key}": value for place in ("data", "data.documents") for key, value in _LATER_OF_TEXTS.items()},
+}
 _CLEANING_SOURCES = ("gptshake.data.source.wiki.Wiki", "gptshake.data.source.files.TextFiles")
 _ONLY_VALUES = "From a record come values only. If you trust this one,"
 
@@ -265,9 +271,27 @@ def refuse_differences(cfg: DictConfig, run_dir: Path) -> None:
         stored = stored_config(run_dir)
     except RecordError as error:
         raise RecordError(f"{str(error).rstrip('.')}, so {run_dir.name} cannot be resumed. Put the file back, or {ways_out}") from error
-    stored = {key: 1 for key in ("data.cleaning", "data.documents.cleaning") if _cleaning(run_dir)} | stored
-    if listed := _differences(stored, flat(redacted(OmegaConf.to_container(cfg, resolve=True)))):
+    if listed := _differences(_with_later(stored, now := _plain(cfg)), now):
         raise RecordError(f"{run_dir.name} cannot be continued with another config:\n{listed}\nLeave these as they were, or {ways_out}")
+
+
+def refuse_other_defaults(cfg: DictConfig, run_dir: Path, study: str) -> None:
+    """Refuse to continue a study where the config of one of its runs is another one now than it was."""
+    freeze(cfg, run_dir)
+    if listed := _differences(_with_later(stored_config(run_dir), now := _plain(cfg)), now):
+        raise RecordError(
+            f"The study {study} was started with other defaults than those of today:\n{listed}\n"
+            f"Continue it with the version that started it, or start a new one: study=<name>. task=report study={study} shows what it found."
+        )
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return flat(redacted(OmegaConf.to_container(cfg, resolve=True)))
+
+
+def _with_later(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with the keys that came later."""
+    return {key: value for key, value in LATER.items() if key in now} | dict(stored)
 
 
 def refuse_another_config(run_dir: Path, repetition: Path) -> None:

@@ -48,7 +48,7 @@ def stream(
         repetition_penalty: makes tokens of the context less likely (Keskar et al. 2019, section 4.1); 1 does nothing.
         seed: of the generator; a whole number of 64 bits.
     Raises:
-        ConfigError: a prompt without a token, or an option out of its range; before the first token.
+        ConfigError: a prompt without a token, or an option out of its range; before the first token. The network gives no logits.
         TrainingError: the network's output is not finite.
     """
     if prompt_ids.shape[1] == 0:
@@ -64,7 +64,7 @@ def stream(
             with torch.no_grad():
                 if cache.length + unread.shape[1] > block_size:
                     unread, cache = ids[:, -max(1, block_size // 2) :], Cache(n_layer, block_size)
-                logits = penalized(model(unread, cache)[:, -1].cpu(), ids[:, -block_size:].cpu(), repetition_penalty)
+                logits = penalized(_logits(model, unread, cache)[:, -1].cpu(), ids[:, -block_size:].cpu(), repetition_penalty)
                 probabilities = next_token_probabilities(logits, temperature, top_k, top_p)
                 if probabilities.isnan().any():
                     raise TrainingError("The output of the network is not finite: its training diverged, so it cannot be sampled from.")
@@ -74,6 +74,18 @@ def stream(
             yield drawn
     finally:
         model.train(was_training)
+
+
+def _logits(model: GPT, ids: Tensor, cache: Cache) -> Tensor:
+    """What the network says after each token, (B, T, V); a network of a user's own is checked for that."""
+    logits: Tensor = model(ids, cache)
+    expected = (*ids.shape, model.config.vocab_size)
+    if (shape := getattr(logits, "shape", None)) != expected:
+        what = type(logits).__name__ if shape is None else f"the shape {tuple(shape)}"
+        raise ConfigError(
+            f"forward() of {type(model).__name__} gave {what} for ids of {tuple(ids.shape)}: logits (B, T, V) are {expected}."
+        )
+    return logits
 
 
 def penalized(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:

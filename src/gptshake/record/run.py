@@ -259,8 +259,11 @@ def find_run(text: str | Path, roots: Sequence[Path]) -> Path:
         return found[0]
     if found:
         raise RecordError(f"{wanted!r} names several runs; give the path of one: {', '.join(map(str, found))}.")
-    if trial := next((path.name for _, path in names if path.parent in below), None):
-        raise RecordError(f"{wanted!r} is a study, and one run is needed, such as {wanted}/{trial}; task=report takes study={wanted}.")
+    for folder, path in ((folder, path) for folder in below for _, path in names if folder in path.parents):
+        one = f"one run is needed, such as {wanted}/{path.relative_to(folder)}"
+        if (folder / "study.json").exists():
+            raise RecordError(f"{wanted!r} is a study, and {one}; task=report takes study={wanted}.")
+        raise RecordError(f"{wanted!r} holds several runs, and {one}.")
     near, where = closest(wanted, [name for name, _ in names], 3), " or ".join(map(str, roots))
     known = f"; did you mean {near}?" if near else f" in {where}{'.' if names else '; no run is there at all.'}"
     raise RecordError(f"There is no run {wanted!r}{known}")

@@ -6,6 +6,7 @@ From the record of an earlier run only values are taken.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from inspect import getattr_static, signature
 from pathlib import Path
@@ -18,9 +19,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from gptshake import distributed
 from gptshake.data.source.protocol import Source
 from gptshake.data.store import TokenStore
-from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, first_line
+from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, closest, first_line
 from gptshake.estimate.budget import Budget
 from gptshake.export.hub import HF
+from gptshake.files import place
 from gptshake.model.config import GPTConfig, check_shape
 from gptshake.record.index import flat, read_entry
 from gptshake.record.run import find_run, run_roots
@@ -42,14 +44,38 @@ def make(node: DictConfig, **objects: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, GptshakeError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, ImportError):
-            reason = error.__cause__.__cause__ or error.__cause__
+        target, cause = node.get("_target_"), error.__cause__ or error
+        if isinstance(cause, ImportError):
+            reason = _why_not_imported(str(target), cause.__cause__ or cause)
             raise ConfigError(
-                f"_target_: {node.get('_target_')} cannot be imported ({reason}). Your own files are searched in the working directory."
+                f"_target_: {target} cannot be imported ({reason}). Your own files are searched in the working directory."
             ) from error
+        where = f" ({own})" if (own := place(cause)) else ""
         raise GptshakeError(
-            f"{node.get('_target_')} cannot be built with its keys: {' '.join(str(error.__cause__ or error).split())}"
+            f"{target} cannot be built with its keys: {' '.join(str(cause).split())}{where}{_against_hints(node)}"
         ) from error
+
+
+def _why_not_imported(target: str, reason: BaseException) -> str:
+    module, _, name = target.rpartition(".")
+    if not (isinstance(reason, ModuleNotFoundError) and reason.name == target and module in sys.modules):
+        return str(reason)
+    near = closest(name, vars(sys.modules[module]))
+    return f"{module} has no {name}{f'; did you mean {near}?' if near else ''}"
+
+
+def _against_hints(node: DictConfig) -> str:
+    """A sentence about the values of a node that its target has a type hint against, a plain one such as ``int``; empty without any."""
+    kinds: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+    try:
+        hints = {name: one.annotation for name, one in signature(get_object(node._target_)).parameters.items()}
+    except (TypeError, ValueError):  # a built-in has no signature to read
+        return ""
+    names = {key: hint if isinstance(hint, str) else getattr(hint, "__name__", "") for key, hint in hints.items()}
+    wrong = [
+        f"{key}: {names[key]}, not {node[key]}" for key in names if key in node and not isinstance(node[key], kinds.get(names[key], object))
+    ]
+    return f". Its type hints ask for {', '.join(wrong)}" if wrong else ""
 
 
 def builder(node: DictConfig) -> Any:

@@ -69,6 +69,9 @@ class Host:
     def on_start(self, folder: Path) -> None:
         """Called once the study's folder is there and held."""
 
+    def check_begun(self, folder: Path, overrides: Sequence[str], study: str) -> None:
+        """Refuse to continue a study if these overrides of one of its runs, begun in a folder, mean something else by now."""
+
     def changes_cost(self, key: str) -> bool:
         """Whether the options of a swept key change what a run costs, so that each is prepared by itself."""
         return False

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gptshake.distributed import ALONE, Ranks
-from gptshake.errors import first_line
+from gptshake.errors import ConfigError, first_line
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.schedule import Factors, Schedule, unwrapped
@@ -85,7 +85,7 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factors.lr
             if factors.beta1 is not None and "betas" in group:
-                group["betas"] = (factors.beta1, group["betas"][1])
+                group["betas"] = (factors.beta1, *group["betas"][1:])
             elif factors.beta1 is not None and "momentum" in group:
                 group["momentum"] = factors.beta1
 
@@ -98,6 +98,9 @@ class Step:
             seed_generators(batch.device, ((self._seed * 1_000_003 + position) * 8191 + self.ranks.rank) % 2**64)  # torch takes 64 bits
         self.compile(batch)
         loss = self._pass(self._loss, batch)
+        if getattr(loss, "ndim", 1):  # a network of a user's own
+            what = f"the shape {tuple(loss.shape)}" if hasattr(loss, "shape") else type(loss).__name__
+            raise ConfigError(f"loss() of {type(self.model).__name__} gave {what}: with reduction=mean it is a tensor of one number.")
         self.loss += loss.detach()
         return loss
 
