@@ -268,6 +268,7 @@ def join() -> Ranks:
         ) from error
     finally:
         waits.cancel()
+    assert distributed.group.WORLD is not None
     distributed.group.WORLD.set_timeout(MEETING)
     if DEVICE not in os.environ:
         _check_nodes(ranks)
@@ -299,7 +300,7 @@ def limit_waits() -> None:
     """From now on the others do not wait for a rank for longer than ``PATIENCE``."""
     from torch import distributed
 
-    if distributed.is_initialized():
+    if distributed.group.WORLD is not None:  # else there is no group
         distributed.group.WORLD.set_timeout(PATIENCE)
 
 

@@ -211,7 +211,8 @@ def test_a_run_is_found_by_its_path(tmp_path: Path, roots: list[Path]) -> None:
     assert find_run(tmp_path / "multirun/other/3", []) == tmp_path / "multirun/other/3"
 
 
-def test_a_study_in_place_of_a_run_is_refused_with_one_of_its_runs(roots: list[Path]) -> None:
+def test_a_study_in_place_of_a_run_is_refused_with_one_of_its_runs(tmp_path: Path, roots: list[Path]) -> None:
+    (tmp_path / "multirun/study/study.json").write_text("{}")
     with pytest.raises(RecordError, match=r"'study' is a study, .* such as study/3; task=report takes study=study\."):
         find_run("study", roots)
     with pytest.raises(RecordError, match=r"'study/4' holds several runs, and one run is needed, such as study/4/0\.$"):

@@ -79,12 +79,12 @@ def test_a_schedule_moves_the_first_beta_of_an_optimizer_with_three_and_leaves_t
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"), [(torch.zeros(4), r"gave the shape \(4,\): with reduction=mean"), (1.0, "gave float"), (torch.zeros(1), r"\(1,\)")]
+    ("loss", "said"), [(torch.zeros(4), r"the shape \(4,\): with reduction=mean"), (1.0, "float"), (torch.zeros(1), r"\(1,\)")]
 )
 def test_a_network_whose_loss_is_no_single_number_is_named(training: Any, loss: Any, said: str) -> None:
     job = training(steps=1)
     job.module.step._loss = lambda inputs, targets: loss
-    with pytest.raises(ConfigError, match=r"loss\(\) of GPT " + said):
+    with pytest.raises(ConfigError, match=r"loss\(\) of \w+ gave .*" + said):
         job.fit()
 
 
