@@ -134,7 +134,7 @@ class Trials(Host):
             recommended = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=characters)
             law_range = {LR: f"tag(log,interval({recommended.low:.2g},{recommended.high:.2g}))"}
         expected = costs.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
-        found = {
+        found: dict[str, Any] = {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
             "declared": {
                 **{key: OmegaConf.select(cfg, key) for key in (*BATCH, LR)},
