@@ -137,7 +137,7 @@ class Trials(Host):
         n, characters = model.num_params(non_embedding=True), store.bytes_per_token < laws.CHARACTERS
         recommended, device = laws.recommended_lr(n, budget.total_tokens, budget.tokens_per_step, characters=characters), device_of(cfg)
         expected = costs.memory(cfg, model, budget.micro_batch_size, hardware.CUDA_CONTEXT if device == "cuda" else base)
-        found = {
+        found: dict[str, Any] = {
             "frozen": [f"{key}={override_value(value)}" for key, value in frozen.items()],
             "declared": {
                 **{key: OmegaConf.select(cfg, key) for key in (*BATCH, LR)},

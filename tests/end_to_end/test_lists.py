@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gptshake.record.index import read_entry
+
 SHORT = ("trainer.max_steps=4", "trainer.val_check_interval=2")
 
 
@@ -67,12 +69,60 @@ def test_a_difference_is_told_and_drawn(commands: Any, folder: Path, tmp_path: P
     first, second = ids(folder)
     place = (f"paths.runs={folder / 'runs'}", f"paths.multirun={folder / 'multirun'}")
     done = commands(tmp_path, "task=diff", f"task.runs=[{first},latest,{folder}/runs/torn]", *place)
-    assert done.code == 0, done.err
+    assert done.code == 2 and "runs/torn/run.json is damaged" in done.error  # said when all is shown that can be read
     sections = dict(part.split("\n", 1) for part in done.out.split("\n\n"))
     assert [*sections][:6] == ["Runs", "Config", "Code", "Data", "Machine", "Results"]
     assert "optimizer.lr" in sections["Config"] and "init_from" in sections["Config"] and "the same" in sections["Data"]
     assert "val/loss" in sections["Results"]
     assert sorted(file.name for file in tmp_path.glob("diff/*")) == [f"{first}-{second}-torn.png", f"{first}-{second}-torn.svg"]
+
+
+DAMAGED = {
+    "truncated": ("run.json", lambda text: text[:300], "run.json is damaged: Unterminated string"),
+    "empty": ("run.json", lambda text: "", "run.json is damaged: Expecting value"),
+    "not a mapping": ("run.json", lambda text: "[]", "run.json is not the record of a run"),
+    "a list for a mapping": ("run.json", lambda text: json.dumps(json.loads(text) | {"data": [1]}), "data is not a mapping"),
+    "words for numbers": ("run.json", lambda text: json.dumps(json.loads(text) | {"summary": {"val/bpb": "x"}}), "mapping of numbers"),
+    "no config": ("config.yaml", lambda text: "", "config.yaml is missing or cannot be read"),
+    "no rows": ("metrics.csv", lambda text: "", "metrics.csv ends at step 0, and run.json counts 4 steps"),
+    "a torn row": ("metrics.csv", lambda text: text[:-9], "metrics.csv ends at step 3, and run.json counts 4 steps"),
+    "a word in a row": ("metrics.csv", lambda text: text.replace("\n3,", "\nabc,"), "metrics.csv cannot be read as rows of numbers"),
+    "a word in the last column": ("metrics.csv", lambda text: text[:-2] + "abc\n", "metrics.csv cannot be read as rows of numbers"),
+    "Windows' ends of lines": ("metrics.csv", lambda text: text.replace("\n", "\r\n"), ""),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_record_is_shown_as_far_as_it_can_be_read_and_then_an_error(
+    commands: Any, folder: Path, tmp_path: Path, how: str
+) -> None:
+    file, change, said = DAMAGED[how]
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("torn", "checkpoints"))
+    first, second = sorted((tmp_path / "runs").iterdir())
+    (second / file).write_text(change((second / file).read_text()), newline="")
+    for words, shown in (
+        (f"task=diff task.runs=[{first.name},{second.name}]", "Results"),
+        (f"task=report task.run={second.name}", "report.html"),
+    ):
+        done = commands(tmp_path, *words.split())
+        assert shown in done.out
+        assert (done.code, done.error[: len("runs/")] if said else done.err) == ((2, "runs/") if said else (0, ""))
+        assert said in done.err
+    done = commands(tmp_path, "task=note", f"task.run={second.name}", "task.text=hello")
+    assert (done.code, (second / "notes.jsonl").exists()) == ((2, False) if file == "run.json" else (0, True))
+    done = commands(tmp_path, "task=runs")
+    assert done.code == 0 and ("1 broken" in done.out) == (file == "run.json")
+
+
+def test_rows_that_are_missing_are_damage_only_where_they_were_counted(folder: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(next(folder.glob(f"runs/*{ids(folder)[0]}")), tmp_path / "run"))
+    assert read_entry(path).damage == ""
+    (path / "metrics.csv").unlink()
+    assert read_entry(path).damage == f"{path}/metrics.csv is missing, and run.json counts 4 steps."
+    info = json.loads((path / "run.json").read_text())
+    for other in ({"status": "failed"}, {"summary": {}}):  # ended before its first step; a task that trains nothing
+        (path / "run.json").write_text(json.dumps(info | other))
+        assert read_entry(path).damage == ""
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ run = Run.open(Path(sys.argv[1]))
 number = 0
 while True:
     number += 1
-    run.update(summary={"n": number, "padding": "x" * 20_000})
+    run.update(summary={"n": number}, padding="x" * 20_000)
     print(number, flush=True)
 """
 

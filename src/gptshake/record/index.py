@@ -9,7 +9,7 @@ import math
 import re
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -22,7 +22,7 @@ from gptshake.console import one_line
 from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, yaml_text
 from gptshake.record.lock import is_alive
-from gptshake.record.metrics import DRAWN, Columns, Row, last_values, read_columns, read_rows
+from gptshake.record.metrics import COLUMNS, DRAWN, Columns, Row, column_chunks, last_values, other_columns, read_columns, read_rows
 from gptshake.record.names import title_of
 from gptshake.record.run import debug_option, end_session, parse_run, run_dirs, status_of, totals
 from gptshake.record.shape import malformed, malformed_study, read_record
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BROKEN = "broken"
+MOST_DAMAGED = 5  # that are named
 STUDY_FILE = "study.json"
 TOKENS, SPEED, SECONDS = "train/tokens", "perf/tokens_per_s", "time"  # figures; time is the wall time in seconds
 METADATA = ("id", "name", "status", "started", "task", "study", "note", "reason", "path")  # what every run has, in this order
@@ -162,6 +163,21 @@ class Entry:
             return read_columns(self.path / "metrics.csv", DRAWN)
         return {name: array("d") for name in DRAWN}
 
+    @property
+    def damage(self) -> str:
+        """What of run.json, config.yaml and metrics.csv cannot be read or is missing, in a sentence; empty if nothing."""
+        if self.problem or not self.config:
+            return self.problem or f"{self.path / 'config.yaml'} is missing or cannot be read."
+        metrics, last = self.path / "metrics.csv", 0.0
+        try:
+            for part in column_chunks(metrics, (*COLUMNS, *other_columns(metrics))):
+                last = part["step"][-1]
+        except (OSError, RecordError) as error:
+            return str(error)
+        steps = self.summary.get("steps") if self.status == "ok" else None
+        there = f"ends at step {last:,.0f}" if metrics.exists() else "is missing"
+        return f"{metrics} {there}, and run.json counts {steps:,.0f} steps." if is_number(steps) and not last >= steps else ""
+
     @cached_property
     def samples(self) -> list[Sample]:
         """samples.md; empty if it cannot be read."""
@@ -184,6 +200,15 @@ def read_entry(path: Path) -> Entry:
         return Entry(path, status_of(path, info), info)
     except (RecordError, OSError) as error:
         return Entry(path, BROKEN, problem=str(error))
+
+
+def refuse_damaged(entries: Iterable[Entry]) -> None:
+    """RecordError if a record is not whole; for a task that was given these, when it has shown what can be read."""
+    damaged = [damage for entry in entries if (damage := entry.damage)]
+    if damaged:
+        raise RecordError(
+            " ".join([*damaged[:MOST_DAMAGED], *([f"{len(damaged)} records in all."] if len(damaged) > MOST_DAMAGED else [])])
+        )
 
 
 def read_index(roots: Sequence[Path]) -> list[Entry]:

@@ -111,6 +111,10 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
+def _is_figure(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
 def _is_list(value: Any, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(one, kind) for one in value)
 
@@ -142,7 +146,8 @@ _RUN_JSON = {
     "status": ((lambda value: value in STATUSES), f"one of {', '.join(STATUSES)}"),
     **dict.fromkeys(("started", "finished"), _MOMENT),
     **dict.fromkeys(("git", "environment", "local_conf", "trial", "choices", "resolved", "budget", "data", "hardware"), _MAPPING),
-    **dict.fromkeys(("devices", "model", "summary", "checkpoints", "wandb"), _MAPPING),
+    **dict.fromkeys(("devices", "model", "checkpoints", "wandb"), _MAPPING),
+    "summary": _or_null((lambda value: isinstance(value, dict) and all(map(_is_figure, value.values())), "a mapping of numbers")),
     "overrides": _TEXTS,
     "sittings": _or_null((_are_sessions, "a list with the start and the end of each")),
 }

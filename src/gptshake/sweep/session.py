@@ -139,9 +139,9 @@ class Session:
         keys = {key for key, _ in point}
         overrides = [text for text in self.fixed if text.partition("=")[0].lstrip("+") not in keys]
         overrides += [f"{key}={value}" for key, value in point]
-        task = {"path": "prepare", "folder": str(self.folder), "overrides": overrides, "shared": self.app.shared()}
-        task["swept"] = [override.input_line for override in self.swept if override.get_key_element() not in keys]
-        task["listed"] = listed_points(self.options.enqueue, self.options.ablate)
+        swept = [override.input_line for override in self.swept if override.get_key_element() not in keys]
+        points = {"swept": swept, "listed": listed_points(self.options.enqueue, self.options.ablate)}
+        task = {"path": "prepare", "folder": str(self.folder), "overrides": overrides, "shared": self.app.shared(), **points}
         outcome = self.executor.probe(task, self.folder / "prepare")
         shutil.rmtree(self.folder / "prepare", ignore_errors=True)
         if outcome.status in ("killed", "timeout"):

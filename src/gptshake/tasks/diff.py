@@ -8,7 +8,7 @@ from gptshake.console import printable
 from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import expanded, written
-from gptshake.record.index import Entry, read_entry
+from gptshake.record.index import Entry, read_entry, refuse_damaged
 from gptshake.record.run import find_run, run_roots
 from gptshake.report import diff_text
 
@@ -20,7 +20,7 @@ def run(context: Context) -> None:
 
     Raises:
         ConfigError: fewer than two runs were named, or one of them twice.
-        RecordError: there is no such run.
+        RecordError: there is no such run, or its record is damaged; it is compared as far as it can be read.
     """
     cfg = context.config
     first, *others = entries = _entries(cfg)
@@ -45,6 +45,7 @@ def run(context: Context) -> None:
     more = [f"and-{len(called) - _MOST_NAMED}-more"] if len(called) > _MOST_NAMED else []
     name = "-".join([*(Path(name).name for name in called[:_MOST_NAMED]), *more])
     print(written(lambda: comparison_plot(entries, expanded(cfg.task.folder), name)) or "  No run has a curve to draw yet.")
+    refuse_damaged(entries)
 
 
 def _entries(cfg: DictConfig) -> list[Entry]:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from gptshake.context import Context
 from gptshake.errors import ConfigError
 from gptshake.files import expanded, refuse_links, written
-from gptshake.record.index import find_study, read_entry, read_study
+from gptshake.record.index import find_study, read_entry, read_study, refuse_damaged
 from gptshake.record.run import find_run, run_roots
 from gptshake.report.ascii_plots import ascii_plot
 from gptshake.report.study_stats import best
@@ -21,7 +21,7 @@ def run(context: Context) -> None:
 
     Raises:
         ConfigError: no study and no run was named, or both.
-        RecordError: there is no such study or run.
+        RecordError: there is no such study or run, or a record is damaged; what can be read is shown.
     """
     cfg = context.config
     name, wanted = OmegaConf.select(cfg, "study"), OmegaConf.select(cfg, "task.run")
@@ -36,11 +36,16 @@ def run(context: Context) -> None:
 
         entry = read_entry(find_run(str(wanted), run_roots(cfg.paths)))
         print(written(lambda: [write_run_page(entry)]))
+        refuse_damaged([entry])
         return
     folder = find_study(str(name), expanded(cfg.paths.multirun))
     if aloud:
         conclude(folder)
-    write_tables(read_study(folder), targets, (study_csv, study_latex))
+    study = read_study(folder)
+    write_tables(study, targets, (study_csv, study_latex))
+    if study.get("program") == "gptshake":
+        runs = (folder / run["path"] for row in [*study["trials"], *(study.get("confirm") or [])] for run in row["runs"])
+        refuse_damaged(read_entry(path) for path in runs if (path / "run.json").exists())
 
 
 def conclude(folder: Path, *, aloud: bool = True) -> None:
