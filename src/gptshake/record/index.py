@@ -176,7 +176,7 @@ class Entry:
             return str(error)
         steps = self.summary.get("steps") if self.status == "ok" else None
         there = f"ends at step {last:,.0f}" if metrics.exists() else "is missing"
-        return f"{metrics} {there}, and run.json counts {steps:,.0f} steps." if is_number(steps) and not last >= steps else ""
+        return f"{metrics} {there}, and run.json counts {steps:,} steps." if isinstance(steps, int) and last < steps else ""
 
     @cached_property
     def samples(self) -> list[Sample]:
