@@ -35,6 +35,7 @@ class Outcome:
     reason: str = ""  # one sentence
     error: str = ""  # class of the exception
     ticket: str | None = field(default=None, compare=False)  # of the job that left it
+    ended: float | None = field(default=None, compare=False)  # seconds since 1970; of one whose end was noticed only later
 
 
 def raised(outcome: Outcome) -> BaseException:

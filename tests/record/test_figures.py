@@ -1,3 +1,4 @@
+import os
 import time
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def test_the_time_of_a_run_that_has_not_ended_follows_no_clock_that_is_set(run: 
     sittings = [{"started": 10.0, "ended": 40.0}, {"started": 1000.0}]
     assert Entry(run, status, {"started": 10.0, "wall_s": 30.0, "sittings": sittings}).figures["time"] == 30 + 20
     assert Entry(run, status, {"started": 10.0, "sittings": [{"started": 1.8e9}]}).figures["time"] == 0  # no row of this sitting yet
+
+
+def test_a_run_that_was_killed_in_its_first_step_took_until_its_last_heartbeat(tmp_path: Path) -> None:
+    (tmp_path / "lease.json").touch()
+    os.utime(tmp_path / "lease.json", (1025.0, 1025.0))
+    assert Entry(tmp_path, "killed", {"started": 1000.0, "sittings": [{"started": 1000.0}]}).figures["time"] == 25
 
 
 @pytest.mark.parametrize("info", [{}, {"summary": 3, "started": "yesterday"}, {"summary": {"val/bpb": float("nan")}, "wall_s": True}])

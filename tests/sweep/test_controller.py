@@ -442,7 +442,7 @@ def test_a_run_has_not_begun_as_long_as_it_waits_for_a_machine(tmp_path: Path) -
     assert "Runs: 0/1 on n1; 1 waits: Priority." in study_text.verdict(rows)
     running.started, running.place = math.inf, "waits: Priority"  # its node was lost
     controller._watch(*controller._running[0])
-    assert (run.state, run.place, run.started) == ("waiting", "waits: Priority", 50.0)
+    assert (run.state, run.place, run.started) == ("waiting", "waits: Priority", None)
 
 
 @pytest.mark.parametrize(("spent", "killed"), [(89.0, False), (91.0, True)])
@@ -465,11 +465,44 @@ def test_time_between_two_controllers_is_that_of_a_run_that_went_on_alone(
     if outcome is None:
         running.started = 7.0
         controller._follow(trial, run, running)
-        controller._apply(run, Outcome("ok", {"val/loss": 1.0}))
+        controller._apply(run, Outcome("ok", {"val/loss": 1.0}), 50.0)
     else:
         write_outcome(running.folder, outcome)
         controller._count_or_queue(trial, run, running.folder)
     assert run_seconds(asdict(run)) == seconds
+
+
+def seen(folder: Path, moment: float) -> None:
+    """The run in a folder was seen at work for the last time."""
+    (folder / "lease.json").touch()
+    os.utime(folder / "lease.json", (moment, moment))
+
+
+def test_the_time_of_a_lost_run_ends_when_it_was_last_seen_and_not_when_its_loss_was_noticed(tmp_path: Path) -> None:
+    controller, trial, running = watched(tmp_path)
+    run = trial.runs[1]
+    controller._follow(trial, run, running)
+    run.state, run.started = "running", 10.0  # now it is 50 s
+    seen(running.folder, 25.0)
+    controller._watch(*controller._running[0])  # it waits for another machine
+    assert (run.state, run.started, run.spent) == ("waiting", None, 15.0)
+    running.started = 7.0
+    controller._watch(*controller._running[0])
+    run.started = 30.0
+    controller._apply(run, Outcome("failed", reason="lost 6 times"), 42.0)
+    assert run_seconds(asdict(run)) == 15 + 12
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome("ok", {"val/loss": 1.0})])
+def test_a_run_that_went_on_without_its_controller_took_until_it_was_last_seen(outcome: Outcome | None, tmp_path: Path) -> None:
+    controller, trial, running = watched(tmp_path)
+    run = trial.runs[1]
+    run.state, run.spent, run.started = "waiting", 30.0, 20.0  # its controller has last written at 20 s
+    if outcome:
+        write_outcome(running.folder, outcome)
+    seen(running.folder, 35.0)
+    controller._count_or_queue(trial, run, running.folder)
+    assert (run_seconds(asdict(run)), run.spent) == ((45.0, 30.0) if outcome else (None, 45.0))
 
 
 def test_a_run_of_a_trial_that_ends_early_is_asked_again_when_it_has_begun_anew_and_one_in_the_queue_never_begins(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import yaml
 from gptshake.console import one_line
 from gptshake.errors import RecordError, closest
 from gptshake.files import expanded, yaml_text
-from gptshake.record.lock import is_alive
+from gptshake.record.lock import is_alive, last_seen
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns, Row, column_chunks, last_values, other_columns, read_columns, read_rows
 from gptshake.record.names import title_of
 from gptshake.record.run import debug_option, end_session, parse_run, run_dirs, status_of, totals
@@ -133,7 +133,7 @@ class Entry:
         # sessions are timed by one clock, which nobody sets; what the system's clock says now is not of it.
         wall, started, finished = (self.info.get(key) for key in ("wall_s", "started", "finished"))
         if unfinished and self.info.get("sittings"):
-            wall = totals(end_session(self.info["sittings"], now=ended or 0.0))["wall_s"]
+            wall = totals(end_session(self.info["sittings"], now=ended or last_seen(self.path) or 0.0))["wall_s"]
         elif self.status == "running" or not is_number(wall):
             end = time.time() if self.status == "running" else finished if is_number(finished) and not unfinished else ended
             wall = max(0.0, float(end) - float(started)) if is_number(end) and is_number(started) and end and started else None

@@ -106,6 +106,15 @@ def read_heartbeat(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def last_seen(path: Path) -> float | None:
+    """When a run that is killed last showed that it was alive, in seconds since 1970: a row, a heartbeat, a line; None if it never has."""
+    times = list[float]()
+    for name in ("metrics.csv", HEARTBEAT, "output"):
+        with contextlib.suppress(OSError):
+            times.append((path / name).stat().st_mtime)
+    return max(times, default=None)
+
+
 def is_alive(path: Path) -> bool:
     """Whether a process is at work in this run directory.
 

@@ -20,7 +20,7 @@ import optuna
 from gptshake.errors import ConfigError, Stop, TrainingError, nearest
 from gptshake.outcome import Outcome, is_running, read_outcome, remove_task
 from gptshake.processes import TICK_S
-from gptshake.record.lock import ask_to_stop, is_alive, is_asked_to_stop
+from gptshake.record.lock import ask_to_stop, is_alive, is_asked_to_stop, last_seen
 from gptshake.record.metrics import Tail
 from gptshake.signals import SIGNALS
 from gptshake.sweep.config import SweeperConfig
@@ -127,10 +127,18 @@ class Controller:
     def _place(self, run: RunRow, running: Running) -> None:
         """Note whether a run has begun, and where, or what it waits for."""
         begun = running.started < inf
+        if not begun and run.state == "running":  # it was lost, and waits for a machine again
+            self._leave(run, last_seen(running.folder))
         state, run.started = "running" if begun else "waiting", run.started or (self.study.now() if begun else None)
         if (state, running.place) != (run.state, run.place):
             run.state, run.place = state, running.place
             self.study.changed = True
+
+    def _leave(self, run: RunRow, seen: float | None) -> None:
+        """Count the time of a run until it was last seen at work; what follows is no time of its own."""
+        if run.started:
+            run.spent += max(0.0, min(seen or run.started, self.study.now()) - run.started)
+        run.started = None
 
     def _next(self) -> tuple[TrialRow, RunRow] | None:
         """The run to start next, of a new trial or of the confirmation; None if there is nothing to do now."""
@@ -248,15 +256,16 @@ class Controller:
             outcome = ended.outcome or Outcome("failed", reason="its end is unknown")
             if outcome.status == "stopped" and _ends_early(trial):
                 outcome = replace(outcome, status="pruned")
-            self._apply(run, outcome)
+            self._apply(run, outcome, self.study.now() if outcome.ended is None else outcome.ended)
             if run.state in ("failed", "diverged", "pruned"):
                 trial.reason = trial.reason if run.state == "pruned" else run.reason
                 trial.at = trial.at or (run.tokens if run.state != "failed" else None)
                 self._cancel(trial)
             self._finish(trial)
 
-    def _apply(self, run: RunRow, outcome: Outcome) -> None:
-        run.ended, run.reason = self.study.now(), outcome.reason or None
+    def _apply(self, run: RunRow, outcome: Outcome, ended: float) -> None:
+        run.ended = max(run.started or 0.0, min(ended, self.study.now()))
+        run.reason = outcome.reason or None
         if outcome.status == "stopped" and SIGNALS.received is not None:
             run.state = "stopped"
         elif outcome.status == "ok":
@@ -334,13 +343,12 @@ class Controller:
         if outcome is None or outcome.status in ("stopped", "killed"):
             run.state = "pruned" if _ends_early(trial) or trial.state != "running" else "waiting"
             if run.state == "waiting":
-                run.started = None
+                self._leave(run, last_seen(folder))
                 self._pending.append((trial, run))
         elif run.state in ("waiting", "running", "stopped"):
             for row in (tail := Tail(folder / "metrics.csv")).new():
                 run.tokens, run.tokens_per_s = int(row["train/tokens"]), tail.rate
-            self._apply(run, outcome)
-            run.ended = run.started or run.ended  # when it was last seen at work, not when this controller began
+            self._apply(run, outcome, last_seen(folder) or 0.0)  # not when this controller began
 
 
 def _ends_early(trial: TrialRow) -> bool:

@@ -22,7 +22,7 @@ from gptshake.errors import ConfigError, GptshakeError, Stop
 from gptshake.estimate.formatting import counted
 from gptshake.outcome import Outcome, is_running, read_end, read_job, remove_outcome, remove_task, write_job, write_outcome, write_task
 from gptshake.processes import GRACE_S, THREADS, TICK_S, import_path
-from gptshake.record.lock import is_alive
+from gptshake.record.lock import is_alive, last_seen
 from gptshake.record.run import steps_saved
 from gptshake.signals import SIGNALS
 
@@ -65,8 +65,7 @@ class Job:
         self.state = WAITING
         self.unknown = 0  # how often in a row the engine did not know it
         self.outcome: Outcome | None = None
-        self.started = inf  # known once it runs; as if its earlier jobs had run just before
-        self.spent = 0.0  # seconds of those
+        self.started = inf  # known once it runs
         self.stops = inf  # since when it is asked to
         self.killed: Outcome | None = None  # what its end will be
         self.asked = -inf  # when the engine passed it on
@@ -105,10 +104,10 @@ class Job:
         if written is None and (is_running(self.folder) or is_alive(self.folder) or time.monotonic() - self.gone < LATE_S):
             return None
         if self.leaves:
-            return Outcome("stopped", reason="its job ended before it could say so")
+            return Outcome("stopped", reason="its job ended before it could say so", ended=last_seen(self.folder))
         why = f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else ''}"
         if self.state.phase == "ended":
-            return Outcome("failed", reason=why)
+            return Outcome("failed", reason=why, ended=last_seen(self.folder))
         if written or (self.folder / "output").exists():
             return self._lose(why, "it must live longer, or save more often (trainer.save_minutes)")
         return self._lose(f"{why} before it had begun", f"can {self.state.node or 'the nodes'} see {self.folder}?")
@@ -121,9 +120,9 @@ class Job:
         """Have it submitted again, if that was not in vain too often."""
         self.losses = self.losses + 1 if steps_saved(self.folder) == self.kept else 1
         if self.losses > MOST_LOSSES:
-            return Outcome("failed", reason=f"lost {self.losses} times without a new checkpoint, the last time as {why}: {hint}")
+            reason = f"lost {self.losses} times without a new checkpoint, the last time as {why}: {hint}"
+            return Outcome("failed", reason=reason, ended=last_seen(self.folder))
         print(f"{self.folder.name}: {why}; it is submitted again.", file=sys.stderr, flush=True)
-        self.spent = max(self.spent, self.gone - self.started)
         self.id, self.ticket, self.state, self.started, self.gone = None, None, WAITING, inf, inf
         return None
 
@@ -368,7 +367,7 @@ class Jobs(ABC):
             job.unknown = 0
         job.state = state
         if state.phase == "running":
-            job.started = min(job.started, now - job.spent)
+            job.started = min(job.started, now)
         job.gone = min(job.gone, now) if state.gone else inf
 
 
