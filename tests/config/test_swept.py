@@ -139,6 +139,16 @@ def test_a_swept_group_starts_at_what_was_typed_for_it_or_at_its_first_option() 
     assert starting_options(parsed) == ["model=tiny"]
 
 
+def test_what_is_decided_for_one_point_is_not_of_the_next() -> None:
+    """Whoever looks at a point resolves its ``auto``: the micro-batch of a small network would be that of a large one."""
+    words = ["model=tiny", "data=wiki_char"]
+    found = list[Any]()
+    for _, cfg in each_point(words, parse_overrides(["model.n_embd=64,4096"]), checked_compose(words)):
+        found.append(cfg.data.micro_batch_size)
+        cfg.data.micro_batch_size = 512
+    assert found == ["auto"] * 3
+
+
 @pytest.fixture
 def uncollected() -> Iterator[None]:
     gc.disable()

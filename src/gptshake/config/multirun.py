@@ -110,7 +110,7 @@ def each_point(
     for point in _points([_texts(override, cfg) for override in whole], MOST_COMPOSED):
         overrides = _with(single, point)
         composed = checked_compose(overrides) if point else cfg
-        yield point, composed
+        yield point, composed.copy()
         for chosen in filter(None, _points([_texts(override, cfg) for override in values], MOST_SET)):
             changed = composed.copy()
             try:
