@@ -1,7 +1,9 @@
 """Exported folders are loaded by the programs they are written for, and give the same ids, logits and text."""
 
+import io
 import json
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,6 +208,19 @@ def test_llama_cpp_gives_the_same_ids_and_the_same_greedy_text(kind: str, tmp_pa
         model.wte.weight.copy_(model.wte.weight.flip(0))
     with pytest.raises(GptshakeError, match="greedy continuation"):
         gguf.check(model, tokenizer, tmp_path, ["The end."])
+
+
+def test_a_continuation_that_llama_cpp_ends_early_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = SimpleNamespace(listening_address="http://here")
+    llama = SimpleNamespace(CommonParams=lambda: SimpleNamespace(model=SimpleNamespace()), Server=lambda _: server, __spec__="found")
+    monkeypatch.setitem(sys.modules, "xllamacpp", llama)
+
+    def answer(request: Any, timeout: float) -> Any:
+        return io.BytesIO(json.dumps({"tokens": list(b"The end.") if request.full_url.endswith("tokenize") else []}).encode())
+
+    monkeypatch.setattr(gguf.urllib.request, "build_opener", lambda *_: SimpleNamespace(open=answer))
+    with pytest.raises(GptshakeError, match="greedy continuation"):
+        gguf.check(network(257), ByteTokenizer(), tmp_path, ["The end."])
 
 
 @needs_programs

@@ -367,7 +367,7 @@ def test_a_lost_job_begins_anew_when_the_next_one_runs(executor: SlurmJobs, slur
 def test_lines_of_a_sites_own_and_variables_of_the_users_change_nothing(
     slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = ("SQUEUE_PARTITION", "SBATCH_WAIT", "SLURM_NTASKS", "RAY_ADDRESS", "CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT")
+    foreign = ("SQUEUE_PARTITION", "SBATCH_WAIT", "SLURM_NTASKS", "RAY_ADDRESS", "CUDA_VISIBLE_DEVICES", "SBATCH_EXPORT", "SBATCH_ERROR")
     for name in foreign:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SBATCH_QOS", "high")
@@ -392,7 +392,7 @@ def test_threads_of_the_config_take_the_place_of_the_cores(
     assert f"OMP_NUM_THREADS={used}" in (slurm.folder / "env.1").read_text().splitlines() and executor.threads == used
 
 
-@pytest.mark.parametrize("flag", ["--clusters=x", "-Mx", "--array=1-3", "--wait", "--comment=mine"])
+@pytest.mark.parametrize("flag", ["--clusters=x", "-Mx", "--array=1-3", "--wait", "--comment=mine", "-o x", "--error=x"])
 def test_flags_that_make_a_job_another_kind_of_job_are_refused(flag: str) -> None:
     with pytest.raises(ConfigError, match=rf"executor.flags={flag} cannot work"):
         SlurmJobs(flags=["--qos=high", flag])

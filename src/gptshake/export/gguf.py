@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 from importlib.metadata import version
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,9 @@ def check(model: Any, tokenizer: Tokenizer, folder: Path, texts: Sequence[str]) 
     prompt = tokenizer.encode(texts[0])[: max(1, block_size // 2)].tolist()
     n_new = max(1, min(GREEDY_TOKENS, block_size - len(prompt) - 1))
     theirs = ask("completion", prompt=prompt, n_predict=n_new, temperature=0, ignore_eos=True, return_tokens=True)["tokens"]
-    behind, largest = behind_likeliest(model, torch.tensor([prompt + theirs]), n_new, never=tokenizer.eot_id)
-    if len(theirs) < n_new or not behind <= NEAR_TIE * largest:
+    ids = torch.tensor([prompt + theirs])
+    behind, largest = (inf, 0.0) if len(theirs) < n_new else behind_likeliest(model, ids, n_new, never=tokenizer.eot_id)
+    if not behind <= NEAR_TIE * largest:
         raise GptshakeError("The exported network differs from this one: llama.cpp's greedy continuation is another.")
     return (
         f"checked with llama.cpp (xllamacpp {version('xllamacpp')}): the ids of {sum(map(len, texts)):,} characters are equal, "

@@ -75,7 +75,9 @@ class MetricsWriter:
         self._columns = dict.fromkeys(columns)  # not where the disk was full: the file has its old header then
 
     def _written(self) -> bytes:
-        return os.pread(self._handle, os.fstat(self._handle).st_size, 0)
+        with os.fdopen(self._handle, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()  # to the end, which a single pread need not reach
 
     def _replace(self, content: bytes) -> None:
         write_atomic(self._path, content)

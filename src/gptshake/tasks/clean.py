@@ -157,7 +157,8 @@ def _remove(chosen: Sequence[Item], *, sure: bool) -> None:
     print(_table(chosen, used))
     free = [item for item in chosen if item.name not in used]
     # Checkpoints in a study go with it, and count once.
-    free = [item for item in free if not any(other is not item and item.path.is_relative_to(other.path) for other in free)]
+    paths = {item.path for item in free}
+    free = [item for item in free if paths.isdisjoint(item.path.parents)]
     if not free:
         print("Nothing is removed: all of it is in use.")
         return

@@ -39,19 +39,22 @@ def test_a_lightning_logger_gets_config_history_and_rows(run: Run, tmp_path: Pat
     assert yaml.safe_load(hyperparameters.read_text())["optimizer"] == {"lr": 0.001}
 
 
-def test_a_lightning_logger_that_fails_is_left_out_with_one_sentence(run: Run) -> None:
+@pytest.mark.parametrize("broken", ["log_metrics", "save"])
+@pytest.mark.parametrize(("error", "words"), [(OSError("disk full"), "disk full"), (AssertionError(), "AssertionError")])
+def test_a_lightning_logger_that_fails_is_left_out_with_one_sentence(broken: str, error: Exception, words: str, run: Run) -> None:
     class Broken:
-        log_hyperparams = finalize = lambda *_: None
+        log_hyperparams = log_metrics = save = finalize = lambda *_: None
 
-        def log_metrics(self, *_: Any) -> None:
-            raise OSError("disk full")
+    def fail(*_: Any) -> None:
+        raise error
 
+    setattr(Broken, broken, fail)
     tracker = as_tracker(Broken())
     tracker.start(run)
     for step in (10, 20):
         tracker.row(row(step))
     tracker.finish()
-    assert (run.path / "log").read_text().count("Broken failed and is left out") == 1
+    assert (run.path / "log").read_text().count("Broken failed and is left out") == 1 and tracker.problem == words
 
 
 def test_what_is_no_logger_is_refused_and_ours_stays_itself() -> None:

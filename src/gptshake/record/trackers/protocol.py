@@ -65,9 +65,9 @@ class LightningTracker(Tracker):
             self._call("log_metrics", {name: value for name, value in row.items() if name not in ("step", "time")}, int(row["step"]))
 
     def finish(self) -> None:
-        if self._run:
+        if run := self._run:
             self._call("save")
-            self._call("finalize", "success" if self._run.info["status"] == "ok" else "failed")
+            self._call("finalize", "success" if run.info["status"] == "ok" else "failed")
         self._run = None
 
     def _call(self, method: str, *arguments: Any) -> None:
@@ -75,5 +75,5 @@ class LightningTracker(Tracker):
             try:
                 getattr(self._logger, method)(*arguments)
             except Exception as error:
-                self._run, self.problem = None, " ".join(str(error).split())[:200]
+                self._run, self.problem = None, " ".join(str(error).split())[:200] or type(error).__name__
                 run.say(f"{type(self._logger).__name__} failed and is left out; the record has everything ({self.problem}).")

@@ -109,13 +109,13 @@ class RayJobs(Jobs):
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
         if device not in (None, "cuda"):
             self._gpu = 0.0
-        self._slots = self._fitting()
+        self._slots = self._slots or self._fitting()
         return super().allot(device, memory, most)
 
     def _fitting(self) -> int:
-        """The slots that were asked for, or as many runs as the cluster can do now."""
+        """As many runs as the cluster can do now."""
         available, needed = self._ray.cluster_resources(), {"CPU": self.cpus, "GPU": self._gpu}
-        return self._slots or max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
+        return max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
 
     def adopt(self, folder: Path) -> None:
         """Nothing: tasks end with their controller, and runs save and end with their task."""
@@ -126,7 +126,7 @@ class RayJobs(Jobs):
         identity = command[-1][:8]
         is_first = not self._tasks
         self._tasks[identity] = task.remote(list(command), str(folder), str(Path.cwd()), self.environment()), folder
-        for _ in range(self._fitting() if is_first else 0):
+        for _ in range(min(fitting := self._fitting(), self._slots or fitting) if is_first else 0):
             self._idle.remote()
         return identity
 

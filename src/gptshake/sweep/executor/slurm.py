@@ -36,8 +36,10 @@ OURS = (
     "--test-only",
     "--output",
     "-o",
+    "--error",  # where Slurm says that a job was cancelled
+    "-e",
 )  # flags of no use here
-DEFAULTS = ("SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_EXPORT")  # the same as variables
+DEFAULTS = ("SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_EXPORT", "SBATCH_ERROR")  # the same as variables
 
 
 class SlurmJobs(Jobs):
