@@ -45,6 +45,7 @@ from gptshake.setup.initial import initial_weights
 from gptshake.setup.instantiate import device_of
 from gptshake.setup.run import check_parts
 from gptshake.sweep.protocols import Host, Prepared
+from gptshake.sweep.space import kept
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
 COSTS = (
@@ -166,7 +167,7 @@ class Trials(Host):
         stores, seen = dict[str, TokenStore](), set[frozenset[str]]()
         for texts, cfg in points:
             keys = {key_of(text) for text in texts}
-            set_values(cfg, [text for text in prepared.frozen if key_of(text) not in keys])
+            set_values(cfg, [text for text in kept(prepared.frozen, texts) if key_of(text) not in keys])
             set_values(cfg, self.comparable({key: OmegaConf.select(cfg, key) for key in keys}, prepared))
             try:
                 made_from = [OmegaConf.to_container(node, resolve=True) for node in (cfg.tokenizer, cfg.data.documents)]

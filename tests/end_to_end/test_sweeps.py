@@ -215,6 +215,18 @@ def test_changes_are_compared_with_one_base_by_pairs(commands: Any, small: Any, 
     assert f"optimizer.lr=1e-2: within noise, {mean:+.4f}" in done.out or f"{mean:+.4f}" in done.out
 
 
+def test_a_change_of_the_text_is_trained_on_its_own_text(commands: Any, small: Any, tmp_path: Path) -> None:
+    for name, letters in (("mine", "ab"), ("other", "xyz")):
+        (tmp_path / f"{name}.txt").write_text(" ".join(random.Random(1).choices(letters, k=4000)))
+        (tmp_path / "conf/data").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"conf/data/{name}.yaml").write_text(f"defaults: [text, _self_]\npath: {name}.txt\n")
+    words = [text for text in small if not text.startswith(("data=", "data.path="))]
+    done = commands(tmp_path, "-m", *words, *STEPS, "data=mine", "tokenizer=char", "ablate=[data=other]")
+    assert done.code == 0, done.err
+    paths = [OmegaConf.load(file).data.path for file in sorted(Study(tmp_path).folder.glob("*/config.yaml"))]
+    assert [Path(path).name for path in paths] == ["mine.txt", "other.txt"]
+
+
 def test_a_sampler_of_optuna_takes_the_place_of_ours(commands: Any, small: Any, tmp_path: Path) -> None:
     done = commands(
         tmp_path, "-m", *small, *STEPS, "optimizer.lr=range", "model.dropout=range", "sampler=random", "hydra.sweeper.n_trials=7", "study=r"

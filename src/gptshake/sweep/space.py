@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from gptshake.errors import ConfigError, nearest
+from gptshake.keys import key_of
 
 Value = float | int | str
 Params = dict[str, Value]  # key of an axis -> value
@@ -189,6 +190,12 @@ def listed_points(enqueue: Iterable[Mapping[str, Any]], ablate: Sequence[str]) -
     """Points that are listed and not found on axes, as overrides: those to try first; each change of an ablation, and all of them together."""
     together = [list(ablate)] if len(ablate) > 1 else []
     return [*([f"{key}={value}" for key, value in point.items()] for point in enqueue), *([text] for text in ablate), *together]
+
+
+def kept(frozen: Iterable[str], changes: Iterable[str]) -> list[str]:
+    """Frozen values, without the text's if a change chooses another one: they were found for the option that it replaces."""
+    chosen = {"data", "tokenizer"} & {key_of(text) for text in changes}
+    return [text for text in frozen if key_of(text).partition(".")[0] not in chosen]
 
 
 def overrides_of(axes: Sequence[Axis], params: Params) -> list[str]:

@@ -29,7 +29,7 @@ from gptshake.redaction import redacted
 from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences
 from gptshake.sweep.search import second_seeds, start_of
-from gptshake.sweep.space import Axis, Params, Point, Value, three_digits
+from gptshake.sweep.space import Axis, Params, Point, Value, kept, three_digits
 
 JOURNAL = "journal.log"
 BESIDE = 2.1  # log2 of a factor of 4, and of its rounding
@@ -192,7 +192,7 @@ class Study:
             "number": trial.number,
             "repeat": run.repeat,
             "params": trial.params,
-            "overrides": [*swept, *self.header.fixed, *self.header.frozen, *rest, *seed],
+            "overrides": [*swept, *self.header.fixed, *kept(self.header.frozen, rest), *rest, *seed],
             "shared": self._shared,
         }
 
