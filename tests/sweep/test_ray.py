@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from socket import gethostname
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,18 +119,6 @@ def test_a_sweep_does_not_go_through_a_client(ray_cluster: RayCluster, monkeypat
 def test_nothing_is_adopted_and_waited_for_as_runs_end_with_their_controller(tmp_path: Path) -> None:
     write_job(tmp_path, "ticket", engine="ray", id="1")
     assert RayJobs().adopt(tmp_path) is None
-
-
-@pytest.mark.parametrize(("slots", "early"), [(500, 4), (3, 3), ("auto", 4)])
-def test_no_more_workers_are_started_early_than_the_cluster_has_room_for(slots: Any, early: int, tmp_path: Path) -> None:
-    executor, started = RayJobs(slots=slots), list[None]()
-    executor._ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0})
-    executor._task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: None))
-    executor._idle = SimpleNamespace(remote=lambda: started.append(None))
-    executor.allot("cpu", None, None)
-    for ticket in ("first000", "second00"):
-        executor.submit(tmp_path, [ticket])
-    assert len(started) == early
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -26,7 +25,6 @@ from gptshake.sweep.executor.jobs import Jobs, JobState
 
 NODE = ".node"  # file in which a task says where it has begun its run
 ANSWER_S = 60.0  # after which a cluster is given up; Ray itself would try for ever
-WARM_S = 2.0
 LOCAL_STORE = 80 << 20  # bytes of a local cluster's object store, which runs do not use
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 CALM |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}  # log_to_driver leaves what a node says as it dies, with its address
@@ -77,7 +75,6 @@ class RayJobs(Jobs):
         SIGNALS.install()  # Ray has put its own handler in front
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # whatever a node's Python has installed
         self._task = ray.remote(max_retries=0)(_supervise)
-        self._idle = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(_idle)
         if not ray.cluster_resources().get("GPU"):
             self._gpu = 0.0
 
@@ -109,13 +106,10 @@ class RayJobs(Jobs):
     def allot(self, device: str | None, memory: int | None, most: int | None) -> int:
         if device not in (None, "cuda"):
             self._gpu = 0.0
-        self._slots = self._slots or self._fitting()
+        if not self._slots:
+            available, needed = self._ray.cluster_resources(), {"CPU": self.cpus, "GPU": self._gpu}
+            self._slots = max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
         return super().allot(device, memory, most)
-
-    def _fitting(self) -> int:
-        """As many runs as the cluster can do now."""
-        available, needed = self._ray.cluster_resources(), {"CPU": self.cpus, "GPU": self._gpu}
-        return max(1, min(int(available.get(name, 0) / share) for name, share in needed.items() if share))
 
     def adopt(self, folder: Path) -> None:
         """Nothing: tasks end with their controller, and runs save and end with their task."""
@@ -124,10 +118,7 @@ class RayJobs(Jobs):
         (folder / NODE).unlink(missing_ok=True)
         task = self._task.options(num_cpus=self.cpus, num_gpus=self._gpu, name=f"gptshake {folder.name}")
         identity = command[-1][:8]
-        is_first = not self._tasks
         self._tasks[identity] = task.remote(list(command), str(folder), str(Path.cwd()), self.environment()), folder
-        for _ in range(min(fitting := self._fitting(), self._slots or fitting) if is_first else 0):
-            self._idle.remote()
         return identity
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
@@ -174,11 +165,6 @@ class RayJobs(Jobs):
         if isinstance(end, str):
             raise ConfigError(end)
         return JobState("lost", outcome_of(128 - end).reason if end > 128 else f"exit code {end}")
-
-
-def _idle() -> None:
-    """Occupy a worker for a moment, so that Ray starts as many as there will be runs, which takes seconds, while the study is prepared."""
-    time.sleep(WARM_S)
 
 
 def _supervise(command: list[str], folder: str, cwd: str, environment: dict[str, str]) -> int | str:
