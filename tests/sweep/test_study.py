@@ -12,6 +12,7 @@ from gptshake.errors import RecordError
 from gptshake.record.index import read_study
 from gptshake.record.lock import RunLock, read_heartbeat
 from gptshake.report.study_stats import run_seconds
+from gptshake.sweep.protocols import Host
 from gptshake.sweep.rows import Header, RunRow, TrialRow
 from gptshake.sweep.session import _held, _show_alive
 from gptshake.sweep.space import Axis, Params
@@ -35,7 +36,9 @@ def header(axes: list[Axis] = AXES, **changes: Any) -> Header:
 
 
 def study(folder: Path, axes: list[Axis] = AXES, may_differ: bool = True, **changes: Any) -> Study:
-    return Study(folder, header(axes, **changes), axes, may_differ=may_differ)
+    host = Host()
+    host.dirty = may_differ
+    return Study(folder, header(axes, **changes), axes, host=host)
 
 
 def run_trial(it: Study, params: Params, state: str, value: float | None = None, **sampler: Any) -> TrialRow:

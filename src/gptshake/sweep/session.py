@@ -194,9 +194,7 @@ class Session:
             expected=list(expected) if expected and total is None else None,
         )
         pruner = options.pruner or Patient()
-        study = Study(self.folder, header, axes, pruner=pruner, may_differ=host.dirty, shared=self.app.shared())
-        if begun := next(((trial, run) for trial in study.trials.values() for run in trial.runs), None):
-            host.check_begun(self.folder / begun[1].path, study.task(*begun)["overrides"], header.name)
+        study = Study(self.folder, header, axes, pruner=pruner, host=host, shared=self.app.shared())
         self._print_cost(header)
         sequence = sequence_of(options, axes) if isinstance(search, SampledSearch) else None
         proposals = Proposals(search, self.overrides, lambda number: sampler_for(options, number), first, sequence, seed)

@@ -26,6 +26,7 @@ from gptshake.record.index import STUDY_FILE, read_study
 from gptshake.record.run import steady_clock
 from gptshake.record.shape import SCHEMA
 from gptshake.redaction import redacted
+from gptshake.sweep.protocols import Host
 from gptshake.sweep.pruning import RUNAWAYS, Patient
 from gptshake.sweep.rows import Header, RunRow, TrialRow, refuse_differences
 from gptshake.sweep.search import second_seeds, start_of
@@ -42,7 +43,7 @@ class Study:
     Args:
         folder: of the study; its lock is held by the caller.
         pruner: Optuna's; samplers come with ``ask``.
-        may_differ: whether the study may go on with another version of the code.
+        host: says what the study may go on with.
         shared: what every run is given besides its own point.
     """
 
@@ -53,9 +54,10 @@ class Study:
         axes: Sequence[Axis],
         *,
         pruner: optuna.pruners.BasePruner | None = None,
-        may_differ: bool = True,
+        host: Host | None = None,
         shared: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        host = host or Host()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.folder, self.header, self.axes, self._shared = folder, header, list(axes), dict(shared)
@@ -69,7 +71,7 @@ class Study:
         self._start = start_of(axes)
         stored = read_study(folder) if (folder / STUDY_FILE).exists() else None
         if stored:
-            refuse_differences(folder, stored, header, code=not may_differ)
+            refuse_differences(folder, stored, header, code=not host.dirty)
             header.started, header.frozen = stored["started"], stored["frozen"]
         self._storage = _open_storage(folder, started=stored is not None)
         self._study = optuna.create_study(
@@ -83,6 +85,9 @@ class Study:
         self._study.set_user_attr("tokens", header.tokens)
         self._study.set_metric_names([header.objective])
         self._load(stored or {})
+        if begun := next(((trial, run) for trial in self.trials.values() for run in trial.runs), None):
+            host.check_begun(folder / begun[1].path, self.task(*begun)["overrides"], header.name)
+        self.write()
 
     def _load(self, stored: dict[str, Any]) -> None:
         """Take up what an earlier controller left: points and values from the journal, runs from study.json."""
@@ -102,7 +107,6 @@ class Study:
         self.confirm = [
             TrialRow(**(row | {"runs": [_taken_up(run, stored["updated"]) for run in row["runs"]]})) for row in stored.get("confirm", [])
         ]
-        self.write()
 
     def points(self) -> list[Point]:
         """Every trial as the search sees it: lower values are better."""
