@@ -1,7 +1,7 @@
 """Children of the runner: every end has an outcome, whoever died, and nothing runs on unnoticed."""
 
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
@@ -212,6 +212,15 @@ def test_a_child_that_hangs_is_killed_with_a_reason(server: ChildRunner, tmp_pat
     child = server.start(Spec(("sleep", 100), tmp_path))
     child.kill("no end after 3 s")
     assert end_of(server, child) == Outcome("timeout", reason="no end after 3 s") == read_outcome(tmp_path)
+
+
+def test_a_killed_child_is_no_dead_server_when_another_was_started_before_its_end_was_noticed(server: ChildRunner, tmp_path: Path) -> None:
+    child = server.start(Spec(("sleep", 100), tmp_path / "first"))
+    child.kill("no end after 3 s")
+    assert multiprocessing.connection.wait([child.process.sentinel], 20.0)
+    other = server.start(Spec(("give back", 7), tmp_path / "second"))  # for which multiprocessing looks how the first one ended
+    assert end_of(server, child) == Outcome("timeout", reason="no end after 3 s") == read_outcome(tmp_path / "first")
+    assert end_of(server, other).value == 7
 
 
 def test_a_wait_that_is_over_gives_nothing(server: ChildRunner, tmp_path: Path) -> None:

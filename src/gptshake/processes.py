@@ -40,6 +40,7 @@ PRELOAD = "GPTSHAKE_PRELOAD"  # in the environment of the server: JSON, what ``g
 METHOD = "forkserver"  # by which children start; ``fork`` where the caller has imported everything and started no threads
 GRACE_S = 60.0  # that a child whose caller is dead gets to save its work
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # variables that say how many a process may use
+UNSAID = 255  # the exit code by multiprocessing where the server said none
 SEEN_S = 5.0  # that a file which another machine has written may take to be seen
 TICK_S = 0.25  # between looks at signals, limits, and whether the server is alive
 SERVER_DIED = "The process that runs are forked from was killed (out of memory?). What runs is saving its last step; run the same command again to resume."
@@ -218,8 +219,9 @@ class ChildRunner:
 
     def _end(self, child: Child) -> None:
         unsaid = fcntl.ioctl(child.process.sentinel, termios.FIONREAD, bytes(4)) == bytes(4)
-        lost = self._sources is not None and unsaid  # a server that lives writes the exit code before it closes the pipe
         child.process.join()
+        # A server that lives writes the exit code before it closes the pipe. It may have been read already, when another child was started.
+        lost = self._sources is not None and unsaid and child.process.exitcode == UNSAID
         self._alive.remove(child)
         end = outcome_of(child.process.exitcode or 0)
         child.process.close()
