@@ -139,6 +139,14 @@ def test_a_wrong_comparison_is_refused_in_a_sentence(light_commands: Any, folder
     assert done.code == 2 and said in done.error
 
 
+def test_a_trial_that_is_named_twice_is_named_with_its_study(light_commands: Any, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(
+        next(folder.glob(f"runs/*{ids(folder)[0]}")), tmp_path / "multirun/night/3", ignore=shutil.ignore_patterns("checkpoints")
+    )
+    done = light_commands(tmp_path, "task=diff", "task.runs=[night/3,latest]")
+    assert done.error == "task.runs names one run twice: latest is multirun/night/3, which was named before."
+
+
 def test_runs_at_work_are_watched_and_others_are_not(commands: Any, small: Any, tmp_path: Path, the_run: Any) -> None:
     assert "No run is at work here." in commands(tmp_path, "task=watch").out
     at_work = commands.start(tmp_path, *small, "trainer.max_steps=10000000", "callbacks=default", "callbacks.samples.times=0")

@@ -128,6 +128,27 @@ def test_what_an_earlier_controller_ended_is_one_line(line: Make) -> None:
     assert out.getvalue() == "resuming: 8 trials ended before | best so far trial 4, lr 2e-3, val/bpb 2.2500\n"
 
 
+def test_the_best_so_far_is_one_of_the_trials_that_are_counted(line: Make, rows: SimpleNamespace) -> None:
+    out, study = io.StringIO(), line(state="running", n_trials=12)
+    for trial in study["trials"]:
+        trial["runs"][0]["ended"] = time.time() - 3600
+    study["trials"][4]["runs"][0]["ended"] = time.time() + 5  # the best ended while the command began
+    study["confirm"] = [rows.trial(0, study["trials"][0]["params"], [2.0], path="confirm/")]
+    Live(out).update(study)
+    first, second = out.getvalue().splitlines()[:2]
+    assert first.startswith("resuming: 7 trials ended before | best so far trial ") and "trial 4," not in first
+    assert second.startswith("trial 4 ok: ")
+
+
+def test_seeds_of_one_configuration_that_ended_before_are_seeds(rows: SimpleNamespace) -> None:
+    out, study = io.StringIO(), rows.study([], [rows.trial(0, {}, [2.0, 2.2, 2.1])], repeats=3, state="running")
+    for seed, (run, state) in enumerate(zip(study["trials"][0]["runs"], ("ok", "ok", "waiting"), strict=True)):
+        run |= {"seed": seed, "state": state, "ended": time.time() - 3600 if state == "ok" else None}
+    study["trials"][0]["state"] = "running"
+    Live(out).update(study)
+    assert out.getvalue() == "resuming: 2 seeds ended before\n"
+
+
 def test_repeats_are_one_trial(rows: SimpleNamespace) -> None:
     out = io.StringIO()
     live = Live(out)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from gptshake.report import figure as figure_module
 from gptshake.report.figure import FAMILY, _characters_of, _fallbacks, drawn, findfont, fontManager, plot_style
-from gptshake.report.plots_study import fit_figure, map_figure
+from gptshake.report.plots_study import curves_figure, fit_figure, map_figure
 from gptshake.report.plots_tasks import evaluation_figure, inspection_figure
 
 RATES = {
@@ -157,3 +157,20 @@ def test_the_legend_covers_no_bar(seed: int) -> None:
         bottom = legend.get_window_extent().y0
         tops = [axes.transData.transform(patch.get_path().vertices)[:, 1].max() for patch in axes.patches]
     assert max(tops) < bottom
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (["ok", "ok"], "val/bpb of every trial"),
+        (["ok", "pruned"], "val/bpb of every trial; grey: not run to the end"),
+        (["ok", "running"], "val/bpb of every trial; green: running"),
+        (["running", "diverged"], "val/bpb of every trial; grey: not run to the end, green: running"),
+    ],
+)
+def test_the_caption_of_curves_names_the_colours_that_are_there(line: Any, rows: Any, states: list[str], said: str) -> None:
+    study = line()
+    study["trials"] = [rows.trial(n, {"optimizer.lr": 1e-3 * (n + 1)}, [2.0], state) for n, state in enumerate(states)]
+    with plot_style():
+        figure = curves_figure(study, {n: [[(100.0, 3.0), (200.0, 2.0)]] for n in range(2)})
+        assert figure is not None and figure.axes[0].get_title("left") == said

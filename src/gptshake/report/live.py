@@ -49,9 +49,11 @@ class Live:
             ends = {name: [run["ended"] for run in row["runs"] if run.get("ended")] for name, row in rows.items()}
             ended = [name for name, row in rows.items() if stats.state_of(row) not in ("running", "waiting")]
             self._states = {name: stats.state_of(rows[name]) for name in ended if max(ends[name], default=0) < self._began}
-            if self._states:
-                so_far = f" | best so far {_best_text(study, winner)}" if (winner := stats.best(study)) else ""
-                self._console.write(f"resuming: {counted(len(self._states), 'trial')} ended before{so_far}\n")
+            if before := [name for name in self._states if name in _shown(study)]:
+                trials = [trial for trial in study["trials"] if f"trial {trial['number']}" in before]
+                winner = stats.best(study | {"trials": trials})
+                so_far = f" | best so far {_best_text(study, winner)}" if winner else ""
+                self._console.write(f"resuming: {counted(len(before), before[0].split()[0])} ended before{so_far}\n")
         for name, row in rows.items():
             if (state := stats.state_of(row)) not in ("waiting", self._states.get(name)):
                 self._states[name] = state
@@ -166,12 +168,15 @@ def _left_text(study: Json, now: float) -> str:
     return f"left about {time_text}" if time_text else ""
 
 
-def _rows(study: Json) -> dict[str, Json]:
-    """Name -> row of all trials (of one configuration, of its seeds), and of the confirmation."""
+def _shown(study: Json) -> dict[str, Json]:
+    """Name -> row of all trials, of one configuration of its seeds."""
     kind = "seed" if stats.over_seeds(study) else "trial"
-    trials = {f"{kind} {trial['number']}": trial for trial in stats.shown_rows(study)}
-    again = study.get("confirm") or []
-    return trials | {f"trial {row['number']} again": row for row in again}
+    return {f"{kind} {trial['number']}": trial for trial in stats.shown_rows(study)}
+
+
+def _rows(study: Json) -> dict[str, Json]:
+    """The same, and those of the confirmation."""
+    return _shown(study) | {f"trial {row['number']} again": row for row in study.get("confirm") or []}
 
 
 def _value(row: Json) -> float | None:

@@ -26,7 +26,7 @@ CAPTIONS = {
     "basin": "The objective along the first axis; green: where the best lies.",
     "ablate": "Each change against the base, same seeds.",
     "map": "Two axes together; darker is better.",
-    "curves": "Learning curves of all trials; grey: not run to the end.",
+    "curves": "Learning curves of all trials.",
     "time": "The best trial of each batch size: at equal tokens, and at equal time.",
     "timeline": "What each slot did.",
 }

@@ -214,7 +214,9 @@ def curves_figure(study: Json, rows: Mapping[int, Sequence[Points]]) -> Figure |
         return None
     figure, (axes,) = _frame(study, 4.6)
     every = "every seed; the bar: their mean and its 95 % interval" if stats.over_seeds(study) else "every trial"
-    caption(axes, f"{study['objective']} of {every}; grey: not run to the end, green: running")
+    states = {stats.state_of(trial) for trial in trials}
+    colours = ["grey: not run to the end"] * bool(states - {"ok", "running"}) + ["green: running"] * ("running" in states)
+    caption(axes, "; ".join([f"{study['objective']} of {every}", *filter(None, [", ".join(colours)])]))
     winner, ends = stats.best(study), []
     looks: dict[str, dict[str, Any]] = {"ok": {"color": BLUE, "linewidth": 1.2, "alpha": 0.55, "zorder": 3}, "running": {"color": GREEN}}
     for trial in trials:

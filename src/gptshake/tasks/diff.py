@@ -1,5 +1,6 @@
 """``task=diff``: what differs between runs, as text and one picture. Only reads records, broken and unfinished ones too."""
 
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
@@ -57,6 +58,6 @@ def _entries(cfg: DictConfig) -> list[Entry]:
     for text in wanted:
         path = find_run(str(text), run_roots(cfg.paths))
         if path.resolve() in paths:
-            raise ConfigError(f"task.runs names one run twice: {text} is {path.name}, which was named before.")
+            raise ConfigError(f"task.runs names one run twice: {text} is {os.path.relpath(path)}, which was named before.")
         paths[path.resolve()] = path
     return [read_entry(path) for path in paths.values()]
