@@ -331,7 +331,7 @@ def validations(path: Path) -> dict[int, float]:
 
 def other_columns(path: Path) -> list[str]:
     """The columns that callbacks have added, in order; none if there is no file."""
-    if not path.exists():
+    if not path.is_file():
         return []
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         return [name for name in _cells(file.readline()) if name and name not in COLUMNS]
