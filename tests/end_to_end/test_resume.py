@@ -433,7 +433,12 @@ def training_step(self, batch, number, own=GPTModule.training_step):
 GPTModule.training_step = training_step
 """
     done = commands(tmp_path, *small, "trainer.max_time=00:00:00:01", before=slow)
-    assert done.code == 0 and "stopping after step" in done.out and "ended early by trainer.max_time, after step" in done.out and "done:" not in done.out
+    assert (
+        done.code == 0
+        and "stopping after step" in done.out
+        and "ended early by trainer.max_time, after step" in done.out
+        and "done:" not in done.out
+    )
     assert the_run(tmp_path).numbers()[-1][-1] is not None
 
 

@@ -51,7 +51,7 @@ class Live:
             self._states = {name: stats.state_of(rows[name]) for name in ended if max(ends[name], default=0) < self._began}
             if before := [name for name in self._states if name in _shown(study)]:
                 trials = [trial for trial in study["trials"] if f"trial {trial['number']}" in before]
-                winner = stats.best(study | {"trials": trials})
+                winner = stats.best({**study, "trials": trials})
                 so_far = f" | best so far {_best_text(study, winner)}" if winner else ""
                 self._console.write(f"resuming: {counted(len(before), before[0].split()[0])} ended before{so_far}\n")
         for name, row in rows.items():
