@@ -23,6 +23,9 @@ def main() -> NoReturn:
     protect()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
     os.environ.update(distributed.srun_variables(os.environ))
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a name that matplotlib does not know would end its import
+    if os.environ.get("GPTSHAKE_CACHE") == "":  # as good as not set
+        del os.environ["GPTSHAKE_CACHE"]
     follows, code = distributed.follows(), 0
     gc.disable()  # what a composition makes stays: looking through it again and again costs a sixth of the time
     try:

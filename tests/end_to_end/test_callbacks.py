@@ -268,6 +268,18 @@ def test_an_optimizer_that_has_no_peak_rate_is_refused(commands: Any, small: Any
     assert done.code == 2 and "parts.made makes no optimizer of named parameters and its keys (its defaults have no lr)" in done.error
 
 
+@pytest.mark.parametrize("sweep", [(), ("-m", "optimizer.lr=1e-3,1e-2")])
+@pytest.mark.parametrize(("group", "target"), [("optimizer", "torch.optim.SGD"), ("scheduler", "gptshake.optim.schedule.cosine")])
+def test_a_part_that_is_to_be_called_later_says_so_or_is_refused_before_anything_begins(
+    group: str, target: str, sweep: tuple[str, ...], commands: Any, small: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "conf" / group).mkdir(parents=True)
+    (tmp_path / "conf" / group / "mine.yaml").write_text(f"_target_: {target}\n" + "lr: 0.1\n" * (group == "optimizer"))
+    done = commands(tmp_path, *small, f"{group}=mine", *sweep)
+    assert done.code == 2 and f"{target} cannot be built with its keys" in done.error and "_partial_: true" in done.error
+    assert [entry.name for entry in tmp_path.iterdir()] == ["conf"]
+
+
 @pytest.mark.parametrize("part", ["+callbacks.mine", "data", "trainer", "+logger.mine"])
 def test_a_function_that_makes_another_thing_is_refused_and_leaves_no_run(part: str, commands: Any, small: Any, tmp_path: Path) -> None:
     (tmp_path / "parts.py").write_text("def wrong(**options):\n    return {}\n")

@@ -67,6 +67,15 @@ def test_the_config_is_shown_from_another_directory_and_nothing_is_written(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_variables_of_other_programs_do_not_end_a_command(tmp_path: Path) -> None:
+    """MPLBACKEND may name what this matplotlib does not know, as a notebook's does elsewhere; a cache that is empty is not set."""
+    code = "import sys, runpy\nsys.argv = ['gptshake', 'task=runs']\ntry:\n    runpy.run_module('gptshake', run_name='__main__')\n"
+    code += "except SystemExit as end:\n    import matplotlib\n    print(end.code, matplotlib.get_backend())"
+    environment = dict(os.environ) | {"MPLBACKEND": "x", "GPTSHAKE_CACHE": ""}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.endswith("0 agg\n"), done.stdout + done.stderr
+
+
 def test_a_mistake_is_told_about_as_quickly_as_hydra_can_be_imported(tmp_path: Path) -> None:
     hydra = min(cpu_seconds(sys.executable, "-c", "import hydra, omegaconf") for _ in range(2))
     for words in (["model=tny", "data=wiki_char"], ["model=tiny", "data=wiki_char", "optimizer.lr=-1"], ["model=tiny"]):

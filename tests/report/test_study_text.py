@@ -167,6 +167,37 @@ def test_a_best_at_the_end_of_the_range_is_a_warning_with_a_wider_range(
     assert f"at the {'upper' if edge == 'high' else 'lower'} end of its range: widen it, e.g. {wider}" in sentence
 
 
+@pytest.mark.parametrize(
+    ("key", "ends", "edge", "wider"),
+    [
+        ("optimizer.beta2", (0.9, 0.99), "high", "interval(0.9,0.995)"),
+        ("model.dropout", (0.0, 0.3), "high", "interval(0,0.6)"),
+        ("model.dropout", (0.0, 0.6), "high", "interval(0,0.8)"),
+        ("callbacks.samples.top_p", (0.5, 1.0), "high", ""),
+        ("model.dropout", (0.0, 0.3), "low", ""),
+        ("scheduler.pct_start", (0.2, 0.5), "low", "interval(0.1,0.5)"),
+        ("model.n_layer", (2, 12), "high", "int(interval(2,24))"),
+        ("model.n_embd", (48, 192), "low", ""),
+        ("data.batch_size", (2, 12), "low", "int(interval(1,12))"),
+        ("data.batch_size", (1, 12), "low", ""),
+        ("x", (-5.0, 5.0), "low", "interval(-15,5)"),
+        ("x", (-5.0, -1.0), "high", "interval(-5,0)"),
+    ],
+)
+def test_a_wider_range_is_one_that_its_key_may_have(
+    rows: SimpleNamespace, sure: Callable[..., None], key: str, ends: tuple[float, float], edge: str, wider: str
+) -> None:
+    """A fraction stays below 1, a batch is a whole number from 1 up, and no shape is proposed that may not divide."""
+    low, high = ends
+    best = high if edge == "high" else low
+    sure(*ends, edge, at=best)
+    values = [low, (low + high) / 2 if isinstance(low, float) else (low + high) // 2, high]
+    trials = [rows.trial(n, {key: value}, [2.2 + abs(value - best)]) for n, value in enumerate(values)]
+    axis = rows.axis(key, low=low, high=high, integer=isinstance(low, int), declared=values[1])
+    sentence = said(rows.study([axis], trials), "end of its range")
+    assert sentence.endswith(f"end of its range: widen it, e.g. '{key}={wider}'." if wider else "end of its range.")
+
+
 def test_a_larger_value_that_diverged_has_been_tried(line: Make, rows: SimpleNamespace) -> None:
     study = line(rates=(1e-3, 2e-3, 4e-3, 8e-3), loss=lambda rate: 3 - 100 * rate, more=[])
     assert "no larger optimizer.lr" in said(study, "Warning")

@@ -106,7 +106,7 @@ def _list_of(kind: type, what: str) -> Rule:
     )
 
 
-_TEXT: Rule = _is_text, "it is a text"
+_TEXT: Rule = _is_text, "it is a text, which is not empty"
 _ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a text, which may be empty"
 _TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
 _ADDRESS: Rule = lambda value: str(value).startswith(("http://", "https://")), "it is an address that begins with http:// or https://"

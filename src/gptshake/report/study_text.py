@@ -171,11 +171,27 @@ def _axes(study: Json, winner: Best) -> list[str]:
         elif edge == "low" and scale.integer and scale.log and low_end <= 1:
             sentences.append(f"The best {key} is 1, the smallest there is.")
         elif edge:
-            factor = (4 if scale.powers else 10) if scale.log else 2
-            ends = (low_end, high_end * factor) if edge == "high" else (low_end / factor, high_end)
-            end = "upper" if edge == "high" else "lower"
-            sentences.append(f"Warning: the best {key} lies at the {end} end of its range: widen it, e.g. '{_range(scale, *ends)}'.")
+            end, wider = "upper" if edge == "high" else "lower", _wider(scale, edge)
+            advice = f": widen it, e.g. '{wider}'" if wider else ""
+            sentences.append(f"Warning: the best {key} lies at the {end} end of its range{advice}.")
     return sentences
+
+
+def _wider(scale: Scale, edge: str) -> str:
+    """The override of a range that goes on beyond an end; empty where the key may take nothing there, or where others limit it.
+
+    What ends at 1 or before may be a fraction, which goes half of the way to 1; a smaller shape may not divide any more.
+    """
+    low, high = scale.ends
+    factor, width = (4 if scale.powers else 10) if scale.log else 2, high - low
+    if edge == "high":
+        most = math.inf if high > 1 or scale.name == "lr" else (1 + high) / 2
+        high = min(high * factor if high > 0 else high + width, most)
+    elif not scale.integer:
+        low = low / factor if low > 0 else low - width if low < 0 else low
+    elif scale.name == "batch_size":
+        low = max(1, low / factor)
+    return _range(scale, low, high) if (low, high) != scale.ends else ""
 
 
 def _beside_a_cliff(study: Json, winner: Best, scale: Scale) -> list[str]:
@@ -209,11 +225,8 @@ def _beside_a_cliff(study: Json, winner: Best, scale: Scale) -> list[str]:
 
 def _range(scale: Scale, low: float, high: float) -> str:
     """The override that sweeps an axis from one end to the other."""
-    if scale.integer:
-        least = 1 if scale.log else -math.inf
-        interval = f"int(interval({max(least, round(low))},{max(least, round(high))}))"
-    else:
-        interval = f"interval({stats.param_text(float(low))},{stats.param_text(float(high))})"
+    ends = ",".join(str(round(end)) if scale.integer else stats.param_text(float(end)) for end in (low, high))
+    interval = f"int(interval({ends}))" if scale.integer else f"interval({ends})"
     return f"{scale.key}=tag(log,{'powers_of_two,' if scale.powers else ''}{interval})" if scale.log else f"{scale.key}={interval}"
 
 

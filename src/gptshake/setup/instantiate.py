@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from gptshake import distributed
 from gptshake.data.source.protocol import Source
 from gptshake.data.store import TokenStore
-from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, closest, first_line
+from gptshake.errors import CheckpointError, ConfigError, GptshakeError, RecordError, UserError, closest, first_line
 from gptshake.estimate.budget import Budget
 from gptshake.export.hub import HF
 from gptshake.files import place
@@ -54,6 +54,16 @@ def make(node: DictConfig, **objects: Any) -> Any:
         raise GptshakeError(
             f"{target} cannot be built with its keys: {' '.join(str(cause).split())}{where}{_against_hints(node)}"
         ) from error
+
+
+def to_be_called(node: DictConfig, when: str) -> Any:
+    """As ``make``; without ``_partial_`` a function may lack what it is called with ``when``."""
+    try:
+        return make(node)
+    except GptshakeError as error:
+        if node.get("_partial_") or isinstance(error, UserError):
+            raise
+        raise ConfigError(f"{error}. With _partial_: true it is called {when}.") from error
 
 
 def _why_not_imported(target: str, reason: BaseException) -> str:
@@ -140,8 +150,9 @@ def check_optimizer(cfg: DictConfig, store: TokenStore) -> None:
 
     with torch.device("meta"):
         parameters = network(cfg, store).named_parameters()
+    build = to_be_called(cfg.optimizer, "later, with the network's parameters")
     try:
-        optimizer = make(cfg.optimizer)(parameters)
+        optimizer = build(parameters)
         if "lr" in getattr(optimizer, "defaults", ()):
             return
         reason = "its defaults have no lr" if hasattr(optimizer, "param_groups") else "it has no param_groups"

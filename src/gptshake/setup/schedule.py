@@ -13,7 +13,7 @@ from gptshake.estimate.formatting import counted, short_count
 from gptshake.estimate.lr_fit import TRANSFERS
 from gptshake.optim.schedule import LONGEST_WARMUP, Factors, Schedule, TokenCount, before_decay, planned_warmup, warmup_steps, warmup_tokens
 from gptshake.record.run import Run
-from gptshake.setup.instantiate import check_attributes, check_call, make
+from gptshake.setup.instantiate import check_attributes, check_call, make, to_be_called
 
 SAME_LENGTH = 0.02  # lengths that differ by no more count as one
 CUT = 0.29  # of the run: a warm-up that takes more was cut to 30 %
@@ -43,6 +43,7 @@ def check_schedule(cfg: DictConfig) -> None:
     if cfg.scheduler.get("_partial_"):
         check_call(cfg.scheduler, first=("tokens", "total"))
     what, total = f"scheduler._target_: {cfg.scheduler._target_}", 10**15
+    to_be_called(cfg.scheduler, "at every step, with the tokens so far")
     schedule = schedule_of(cfg, warmup_of(cfg, total, 1))
     try:
         factors = schedule(1, total)

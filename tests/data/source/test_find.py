@@ -45,6 +45,13 @@ def test_what_a_folder_holds_besides_text_is_counted_and_said(folder: Path) -> N
     assert TextFiles("a.txt").notes == ()
 
 
+def test_a_named_file_of_another_format_is_read_as_text_and_said(folder: Path) -> None:
+    write("a.csv", "b.HTML.gz", "c.txt", "Makefile")
+    assert TextFiles(["a.csv", "b.HTML.gz", "c.txt", "Makefile"]).notes == (
+        "read as plain text, not a known text format: 2 files (1 .csv, 1 .html)",
+    )
+
+
 def test_a_pattern_takes_what_it_names_in_order(folder: Path) -> None:
     write("texts/b.txt", "texts/a.txt", "texts/c.log", "texts/.hidden.txt", "texts/deep/d.txt", "other/e.txt")
     assert ids("texts/*.txt") == ["a.txt", "b.txt"]

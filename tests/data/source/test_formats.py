@@ -3,10 +3,13 @@
 import bz2
 import codecs
 import gzip
+import io
 import json
 import lzma
 import os
+import tarfile
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +87,37 @@ def test_every_format_gives_the_same_documents_however_it_is_packed(tmp_path: Pa
 
 def test_every_format_is_known_by_its_suffix() -> None:
     assert set(formats.READERS) == {Path(name).suffix for name in FILES}
+
+
+def archive(kind: str) -> bytes:
+    """An archive of one file, all of whose bytes are ASCII."""
+    packed = io.BytesIO()
+    if kind == "tar":
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
+    else:
+        with zipfile.ZipFile(packed, "w") as zipped:
+            zipped.writestr("a.txt", "")
+    return packed.getvalue()
+
+
+BINARY = {
+    "a tar archive": archive("tar"),
+    "a zip archive": archive("zip"),
+    "a PDF": b"%PDF-1.4\n1 0 obj\n",
+    "RTF": b"{\\rtf1 One.}",
+    "packed with bzip2": bz2.compress(b"One."),
+    "packed with gzip": gzip.compress(b"One."),
+    "Parquet": FILES["a.parquet"],
+}
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".zip", ""])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("kind", BINARY)
+def test_what_is_no_text_is_refused_by_how_it_begins(tmp_path: Path, kind: str, encoding: str, suffix: str) -> None:
+    with pytest.raises(DataError, match=f"is {kind}.*plain text. Unpack or convert it"):
+        read(source_of(tmp_path / f"a{suffix}", BINARY[kind], encoding=encoding))
 
 
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])

@@ -55,8 +55,9 @@ class TextFiles(TextKeys):
             raise DataError("Which text? Give a file, a folder or a pattern, or a list of them, with data.path=…")
         self.encoding, self.cleaning = known_encoding(self.encoding), cleaning_version(self.cleaning)
         self._files, left_out = find(entries)
-        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in left_out.most_common(5)) + (", ..." if len(left_out) > 5 else "")
-        self.notes = (f"skipped, not a known text format: {counted(left_out.total(), 'file')} ({kinds})",) if left_out else ()
+        plainly = Counter(unknown for name in self._files if (unknown := _unknown_suffix(name)))
+        found = {"skipped, not a known text format": left_out, "read as plain text, not a known text format": plainly}
+        self.notes = tuple(f"{how}: {_kinds(kinds)}" for how, kinds in found.items() if kinds)
         self.label = _label(entries[0]) + (f"-and-{len(entries) - 1}" if len(entries) > 1 else "")
 
     def fingerprint(self) -> dict[str, Any]:
@@ -99,6 +100,17 @@ def _label(entry: str) -> str:
     stem = unicodedata.normalize("NFC", Path(name[: len(name) - len(compression)]).stem)  # macOS splits accents from their letters
     kept = "".join(letter if letter in "_.-" or unicodedata.category(letter)[0] in "LMN" else " " for letter in stem)
     return "-".join(kept.split()).strip("-.") or "text"
+
+
+def _unknown_suffix(name: str) -> str:
+    """A suffix that names no format which is read, as ``.csv`` of ``a.csv.gz``; empty if it does, or if there is none."""
+    format, compression = suffixes(name)
+    return "" if format else Path(name[: len(name) - len(compression)]).suffix.lower()
+
+
+def _kinds(kinds: Counter[str]) -> str:
+    some = ", ".join(f"{n:,} {suffix}" for suffix, n in kinds.most_common(5)) + (", ..." if len(kinds) > 5 else "")
+    return f"{counted(kinds.total(), 'file')} ({some})"
 
 
 def suffixes(name: str) -> tuple[str, str]:

@@ -25,6 +25,19 @@ from gptshake.errors import DataError, first_line
 _ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
 _VISIBLE = re.compile(r"[^ \t\n\r]")
 _LONGEST = 16  # characters of JSON that mean nothing before their last one, such as -Infinity and \\ud83d\\ude00
+_NO_TEXT = {  # bytes at a place, in files that may well fit an encoding
+    "a PDF": (b"%PDF-", 0),
+    "a zip archive, as .docx and .epub are, too": (b"PK\x03\x04", 0),
+    "a 7z archive": (b"7z\xbc\xaf", 0),
+    "a tar archive": (b"ustar", 257),
+    "packed with gzip": (b"\x1f\x8b", 0),
+    "packed with bzip2": (b"BZh91AY&SY", 0),
+    "packed with xz": (b"\xfd7zXZ", 0),
+    "packed with zstd": (b"\x28\xb5\x2f\xfd", 0),
+    "Parquet": (b"PAR1", 0),
+    "RTF": (b"{\\rtf", 0),
+    "a SQLite database": (b"SQLite format 3\0", 0),
+}
 LARGE_DUMP = 16 << 20  # bytes on disk from which it pays to start processes
 
 
@@ -50,7 +63,10 @@ def plain(file: File, skip: int) -> Iterator[Document]:
     """A text as one document, in stretches of about a megabyte; CR LF becomes LF."""
     if skip:
         return
-    held = ""
+    begin, held = file.stream.peek(1), ""
+    for format, (mark, at) in _NO_TEXT.items():
+        if begin.startswith(mark, at):
+            raise DataError(f"{file.shown} is {format}, no plain text. Unpack or convert it, or give it the suffix of its format.")
     for chunk in decode_stream(file.stream, file.encoding, file.shown):
         if held:
             end = len(held) - held.endswith("\r")  # perhaps the first half of a CR LF
