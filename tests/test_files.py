@@ -1,6 +1,8 @@
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,7 +81,7 @@ def test_a_full_disk_is_one_sentence_with_the_file_and_what_is_free(error: Excep
     [
         PermissionError(errno.EACCES, "", "/far/away"),
         OSError(errno.EROFS, "", "/far/away"),
-        *(OSError(n, "", "/far/away") for n in (errno.EFBIG, errno.EIO)),
+        *(OSError(n, "", "/far/away") for n in (errno.EFBIG, errno.EIO, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.ETXTBSY)),
     ],
 )
 def test_a_place_that_cannot_be_written_to_is_named_with_the_ways_out(error: Exception, tmp_path: Path) -> None:
@@ -95,6 +97,18 @@ def test_the_target_is_named_and_not_the_file_that_is_written_in_its_place(besid
     for folder in ("/far/", ""):
         error = PermissionError(errno.EACCES, "", f"{folder}{beside}")
         assert str(storage_error(error)).startswith(f"{folder}runs.csv cannot be accessed: Permission denied.")
+
+
+def test_a_full_disk_says_whether_bytes_or_inodes_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "", str(tmp_path / "a"))
+    assert " MiB are free there. Free" in str(storage_error(full))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_files=9, f_favail=0))
+    assert f"{tmp_path}/a could not be written, no inode for another file is left there. Free some space" in str(storage_error(full))
+
+
+def test_too_many_open_files_and_an_unknown_file_have_their_own_sentence_or_none() -> None:
+    assert "ulimit -n" in str(storage_error(OSError(errno.EMFILE, "", "/far/away")))
+    assert storage_error(OSError(errno.EINVAL, "Invalid argument")) is None  # of a socket, a device, ...
 
 
 def test_a_link_to_what_is_gone_is_no_place(tmp_path: Path) -> None:
@@ -133,6 +147,12 @@ def test_a_report_that_cannot_be_written_is_a_note_and_no_failure(tmp_path: Path
         yield
 
     assert written(lambda: fails("plots/a.png")) == "  note: no file was written: plots/a.png: Read-only file system"
+
+    def full() -> Iterator[Path]:
+        raise StorageError("plots/a.png cannot be written")
+        yield
+
+    assert written(full) == "  note: no file was written: plots/a.png cannot be written"
     assert written(fails) == "  note: no file was written: the folder: Read-only file system"
 
 

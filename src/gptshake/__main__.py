@@ -17,7 +17,7 @@ def main() -> NoReturn:
     from gptshake import __version__, distributed
     from gptshake.config.arguments import parse
     from gptshake.config.layout import add_folder, check_working_directory
-    from gptshake.console import protect
+    from gptshake.console import protect, refuse_loss
     from gptshake.signals import SIGNALS
 
     protect()
@@ -57,7 +57,8 @@ def main() -> NoReturn:
 
             if distributed.launched() > 1:
                 distributed.join()
-            run(arguments)
+            if run(arguments) is None and not arguments.multirun:
+                refuse_loss()  # what a training prints is in its record, too
     except SystemExit:
         raise
     except BaseException as error:  # a panic in a library's Rust code is no Exception

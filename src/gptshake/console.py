@@ -5,6 +5,7 @@ replaces the lowest layer of the two streams, and so covers print, logging and l
 """
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -14,6 +15,8 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, TextIO
+
+from gptshake.errors import StorageError
 
 GAP = " | "  # between the parts of a line
 NOTEBOOK = "JPY_PARENT_PID"  # variable that Jupyter sets for its kernels, and Colab does
@@ -42,15 +45,29 @@ def lasting(number: int, encoding: str, *, line_buffering: bool) -> io.TextIOWra
     return io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=line_buffering)
 
 
+def refuse_loss() -> None:
+    """Raise a StorageError if the disk was too full for what was printed to the standard output; a reader that has gone loses nothing."""
+    sys.stdout.flush()
+    if (error := getattr(getattr(sys.stdout.buffer, "raw", None), "lost", None)) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+    ):
+        raise StorageError(f"What was printed could not all be written: {error.strerror}. Free some space, and run the same command again.")
+
+
 class _Lasting(io.FileIO):
-    """Passes over what cannot be written."""
+    """Passes over what cannot be written, and keeps the first reason."""
+
+    lost: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Write, wait for a reader that is slow, and take what cannot be written for written."""
         while True:
             try:
                 written = super().write(data)
-            except OSError:  # the reader or the terminal is gone, or the disk is full
+            except OSError as error:  # the reader or the terminal is gone, or the disk is full
+                self.lost = self.lost or error
                 return memoryview(data).nbytes
             if written is not None:
                 return written

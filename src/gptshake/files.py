@@ -33,6 +33,13 @@ _BESIDE = re.compile(r"(^|/)\.([^/]+)\.(?:[0-9a-f]{8}|partial|lock)(?=/|$)")  # 
 _ELSEWHERE = "choose another place with paths.runs=, paths.multirun=, paths.cache= or paths.node_cache= (or the variable GPTSHAKE_CACHE)"
 
 
+# A size or a name that cannot be, a link to what is gone (EEXIST), and what a file system does not do.
+_UNWRITABLE = (
+    *(errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ETXTBSY, errno.EBUSY),
+    *(errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENODEV, errno.ENXIO),
+)
+
+
 def refuse_links(folder: Path) -> None:
     """Refuse a folder to be written to in which a link leads out of it: what is written or removed through it is somebody else's.
 
@@ -139,13 +146,17 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
         named = getattr(behind, "filename2", None) or getattr(behind, "filename", None)  # of two the one that is written
         place = Path(_BESIDE.sub(r"\1\2", str(named))) if named else path
         if number in (errno.ENOSPC, errno.EDQUOT):
-            details = f": {place} could not be written, {free_disk(place) / 2**20:,.1f} MiB are free there" if place else ""
+            details = f": {place} could not be written, {_left(place)} there" if place else ""
             return DiskFull(f"The disk is full{details}. Free some space (task=clean lists what can go), or {_ELSEWHERE}.")
         if number in (errno.EROFS, errno.EACCES, errno.EPERM):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Change its permissions, or {_ELSEWHERE}.")
         if number in (errno.EIO, errno.ESTALE):
             return StorageError(f"{place or 'A file'} cannot be accessed: {os.strerror(number)}. Check the disk, or {_ELSEWHERE}.")
-        if number in (errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST):  # a link to what is gone
+        if number in (errno.EMFILE, errno.ENFILE):
+            return StorageError(
+                f"{place or 'A file'} cannot be opened: {os.strerror(number)}. Raise the limit (ulimit -n), or end other programs."
+            )
+        if number in _UNWRITABLE and (place or number != errno.EINVAL):  # which without a file may be about anything
             return StorageError(f"{place or 'A file'} cannot be written: {os.strerror(number)}. C{_ELSEWHERE[1:]}.")
         if number == errno.ENOENT and place and place.parent.is_dir() and not os.statvfs(place.parent).f_blocks:  # as in /proc
             return StorageError(f"{place} cannot be written: the file system there stores no files. C{_ELSEWHERE[1:]}.")
@@ -155,8 +166,17 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
 
 def free_disk(place: Path) -> int:
     """Bytes that are free where a path is, or will be."""
-    there = next(parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(_there(place)).free
+
+
+def _there(place: Path) -> Path:
+    return next(parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists())
+
+
+def _left(place: Path) -> str:
+    """What is left on a full disk, in words: of some only the number of files is limited."""
+    disk = os.statvfs(_there(place))
+    return "no inode for another file is left" if disk.f_files and not disk.f_favail else f"{free_disk(place) / 2**20:,.1f} MiB are free"
 
 
 @contextmanager
@@ -322,6 +342,8 @@ def written(write: Callable[[], Iterable[Path]]) -> str:
     """Write files and name them, a line each; where they cannot be written, say so: what was printed is not lost by that."""
     try:
         return "\n".join(f"  {as_seen_from_here(file)}" for file in write())
+    except StorageError as error:
+        return f"  note: no file was written: {error}"
     except OSError as error:
         return f"  note: no file was written: {error.filename or 'the folder'}: {error.strerror or error}"
 

@@ -89,6 +89,16 @@ def test_a_pipe_that_is_closed_early_is_no_failure(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""
 
 
+def test_a_full_disk_behind_the_standard_output_is_no_success(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gptshake", "task=runs"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: What was printed could not all be written: No space left on device. Free some space, and run the same command again.\n",
+    )
+
+
 def test_killed_from_outside_and_resumed_by_a_new_process(small: tuple[str, ...], commands: Any, tmp_path: Path, the_run: Any) -> None:
     steps = ("trainer.max_steps=120", "trainer.val_check_interval=30")
     environment = dict(os.environ)

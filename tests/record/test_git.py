@@ -260,6 +260,16 @@ def test_a_checkout_that_git_cannot_look_through_is_not_taken_for_clean(
     assert code.unread == code.git["unversioned"] == "git refused: fatal: index file corrupt"
 
 
+@pytest.mark.parametrize("flag", ["assume-unchanged", "skip-worktree"])
+def test_a_file_that_git_was_told_not_to_look_at_is_not_taken_for_clean(checkout: Path, flag: str) -> None:
+    tracked = git(checkout, "ls-files", "src").split()[0]
+    git(checkout, "update-index", f"--{flag}", tracked)
+    (checkout / tracked).write_text("changed = True\n")
+    assert read_code().unread == f"git does not look at {tracked}, until `git update-index --no-{flag} {tracked}`"
+    git(checkout, "update-index", f"--no-{flag}", tracked)
+    assert read_code().files == [tracked]
+
+
 def test_the_users_own_repository_is_named_where_a_command_is_typed(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,12 +149,12 @@ def test_no_run_of_the_confirmation_begins_after_the_timeout_and_the_same_comman
     study, executor = run(value, [LIST], n_trials=4, timeout=5.5, confirm=3)
     assert len(executor.tasks) == 6 and [run.state for run in study.confirm[0].runs] == ["ok", "ok", "waiting"]
     winner = best(study.rows())
-    assert study.state == "done" and winner is not None and not winner.confirmed
+    assert study.state == "stopped" and winner is not None and not winner.confirmed
     study, executor = run(value, [LIST], n_trials=4, timeout=5.5, confirm=3)
     assert len(executor.tasks) == 6 and study.rows()["deadline"] is not None
     study, executor = run(value, [LIST], n_trials=4, confirm=3)
     winner = best(study.rows())
-    assert len(executor.tasks) == 1 and winner is not None and winner.confirmed
+    assert len(executor.tasks) == 1 and winner is not None and winner.confirmed and study.state == "done"
 
 
 def test_a_point_that_failed_and_is_the_best_on_the_second_try_is_confirmed_like_the_others(run: Begin) -> None:
@@ -174,6 +174,17 @@ def test_a_point_that_failed_and_is_the_best_on_the_second_try_is_confirmed_like
 def test_no_confirmation_begins_after_the_timeout(run: Begin) -> None:
     study, executor = run(value, [LIST], n_trials=4, timeout=2.5, confirm=3)
     assert len(executor.tasks) == 3 and study.confirm == []
+
+
+@pytest.mark.parametrize(("timeout", "confirm", "through"), [(2.5, 0, 3), (0.5, 0, 1), (3.5, 0, 4), (3.5, 3, 4)])
+def test_a_study_that_its_timeout_cut_off_says_so_and_one_that_had_nothing_left_does_not(
+    run: Begin, timeout: float, confirm: int, through: int
+) -> None:
+    study, executor = run(value, [LIST], n_trials=4, timeout=timeout, confirm=confirm)
+    said = study_text.verdict(study.rows() | {"n_trials": 4, "updated": math.inf, "confirm_runs": confirm})
+    cut_off = f"The study has reached its limit (hydra.sweeper.timeout); the same command resumes it: {through} of 4 trials have ended."
+    assert len(executor.tasks) == through and (cut_off in said) == (study.state == "stopped") == (through < 4 or confirm > 0)
+    assert ("The confirmation has not started." in said) == (confirm > 0)
 
 
 @pytest.mark.parametrize(

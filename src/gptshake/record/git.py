@@ -155,6 +155,10 @@ def _read(root: Path) -> Code:
     # --no-renames: a renamed file is one removed and one added, so every entry has one path
     status = run_git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *GUARDED).split(b"\0")
     files = sorted(_text(entry[3:]) for entry in status if entry)
+    for entry in map(_text, run_git(root, "ls-files", "-v", "-z", "--", *GUARDED).split(b"\0")):
+        if (entry[:1].islower() or entry.startswith("S ")) and (root / entry[2:]).exists():
+            flag = "skip-worktree" if entry.startswith("S") else "assume-unchanged"
+            raise GitRefused(f"git does not look at {entry[2:]}, until `git update-index --no-{flag} {entry[2:]}`")
     patch, hidden = _patch(root, head["commit"])
     copies, hashes, left_out = dict[str, bytes](), dict[str, str | None](), [name for name in files if _is_dotenv(name)]
     others = run_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *GUARDED).split(b"\0") if files else []

@@ -33,7 +33,9 @@ def verdict(study: Json, folder: Path | None = None) -> list[str]:
     winner, found = stats.best(study), []
     if study["state"] != "done":
         ended = sum(trial["state"] in stats.DONE for trial in study["trials"])
-        how = "is running" if study["state"] == "running" else "was interrupted; the same command resumes it"
+        late = study.get("deadline") and study["updated"] >= study["deadline"]
+        ended_by = "has reached its limit (hydra.sweeper.timeout)" if late else "was interrupted"
+        how = "is running" if study["state"] == "running" else f"{ended_by}; the same command resumes it"
         through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
         found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
     if study["state"] == "running":  # which runs are at work on which machine, and what the others that were submitted wait for
@@ -85,7 +87,7 @@ def _no_winner(study: Json) -> str:
     which = f"All {counted(len(trials), 'trial')}" if len(trials) > 1 else "The only trial"
     if stats.over_seeds(study) and (why := stats.not_ok(trials[0])):
         return f"{why}, so there is no mean."
-    return f"{which} {how}, so there is no answer: try smaller learning rates, or other values."
+    return f"{which} {how}, so there is no answer{'' if states == {'failed'} else ': try smaller learning rates, or other values'}."
 
 
 def _ended_early(study: Json) -> list[str]:
@@ -143,7 +145,7 @@ def _confirmation(study: Json, winner: Best) -> list[str]:
         return [f"With a second seed: {'; '.join(parts)}."]
     missing = "noise between seeds was not measured" if second or study.get("noise") else "confirmation has not started"
     expected = second or study.get("noise") or study.get("confirm_runs")
-    return [f"The {missing} (hydra.sweeper.timeout)."] if expected and study["state"] == "done" else []
+    return [f"The {missing}."] if expected and study["state"] != "running" else []
 
 
 def _axes(study: Json, winner: Best) -> list[str]:

@@ -90,7 +90,7 @@ class Controller:
                     self.study.state = "stopped"
                     self._publish()
                     raise Stop(SIGNALS.received)
-            self.study.state = "done"
+            self.study.state = "stopped" if self._is_cut_off() else "done"
             self._publish()
         except Exception:
             self.study.state = "stopped"
@@ -184,21 +184,27 @@ class Controller:
         ]
 
     def _confirm(self) -> None:
-        """Queue fresh seeds: for the best trials to confirm them, or for two of a line to measure the noise between seeds."""
-        options, seed, confirmed = self.options, self.proposals.seed, {row.number for row in self.study.confirm if not row.measures_noise}
-        if seed is None:
-            return
-        if options.confirm:
-            best = [trial for trial in self.study.ranking()[:CONFIRMED] if trial.number not in confirmed]
-            again, folder = options.confirm, "confirm/"
-        else:
-            again, best, folder = 1, self.study.second_seeds() if self.study.header.noise else [], NOISE_FOLDER
-        for trial in best:
-            repeats = range(options.repeats, options.repeats + again)
+        """Queue fresh seeds."""
+        again, folder = (self.options.confirm, "confirm/") if self.options.confirm else (1, NOISE_FOLDER)
+        repeats, seed = range(self.options.repeats, self.options.repeats + again), self.proposals.seed or 0
+        for trial in self._to_confirm():
             runs = [RunRow(f"{folder}{trial.number}.{repeat}", repeat, seed + repeat) for repeat in repeats]
             row = TrialRow(trial.number, trial.params, trial.overrides, runs)
             self.study.confirm.append(row)
             self._pending += [(row, run) for run in runs]
+
+    def _to_confirm(self) -> list[TrialRow]:
+        """Trials that need fresh seeds: the best to confirm them, or two of a line to measure the noise between seeds."""
+        if self.proposals.seed is None:
+            return []
+        if not self.options.confirm:
+            return self.study.second_seeds() if self.study.header.noise else []
+        confirmed = {row.number for row in self.study.confirm if not row.measures_noise}
+        return [trial for trial in self.study.ranking()[:CONFIRMED] if trial.number not in confirmed]
+
+    def _is_cut_off(self) -> bool:
+        """Whether the time limit came before the end of the search or of what confirms it."""
+        return time.monotonic() >= self._ends and bool(self._pending or self._propose() is not None or self._to_confirm())
 
     # What happens meanwhile
 

@@ -116,7 +116,7 @@ BINARY = {
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("kind", BINARY)
 def test_what_is_no_text_is_refused_by_how_it_begins(tmp_path: Path, kind: str, encoding: str, suffix: str) -> None:
-    with pytest.raises(DataError, match=f"is {kind}.*plain text. Unpack or convert it"):
+    with pytest.raises(DataError, match=f"is {kind}.*no plain text. Unpack or convert it"):
         read(source_of(tmp_path / f"a{suffix}", BINARY[kind], encoding=encoding))
 
 

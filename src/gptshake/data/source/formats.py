@@ -27,7 +27,7 @@ _VISIBLE = re.compile(r"[^ \t\n\r]")
 _LONGEST = 16  # characters of JSON that mean nothing before their last one, such as -Infinity and \\ud83d\\ude00
 _NO_TEXT = {  # bytes at a place, in files that may well fit an encoding
     "a PDF": (b"%PDF-", 0),
-    "a zip archive, as .docx and .epub are, too": (b"PK\x03\x04", 0),
+    "a zip archive (or .docx, .epub)": (b"PK\x03\x04", 0),
     "a 7z archive": (b"7z\xbc\xaf", 0),
     "a tar archive": (b"ustar", 257),
     "packed with gzip": (b"\x1f\x8b", 0),
@@ -129,7 +129,7 @@ def parquet(file: File, skip: int) -> Iterator[Document]:
             shutil.copyfileobj(file.stream, unpacked)
         try:
             source = unpacked if file.compression else file.raw
-            table = ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)  # else a row group at once
+            table = ParquetFile(source, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)  # else a row group at once
             columns = _columns(table.schema_arrow, file)
             for number, row in enumerate(_rows(table, columns, skip), skip + 1):
                 text = text_of(row[file.text_key], f"{file.shown}, row {number:,}", file.text_key)
