@@ -26,6 +26,15 @@ def test_what_utf_8_cannot_say_is_written_as_a_question_mark(tmp_path: Path) -> 
     assert (tmp_path / "x").read_text() == "a??"
 
 
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link", "."):
+        with pytest.raises(StorageError, match="is no regular file, and nothing is written in its place"):
+            write_atomic(tmp_path / name, "a")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "pipe"] and (tmp_path / "pipe").is_fifo()
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         (folder / "a").touch()

@@ -211,6 +211,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8, ``?`` for what that cannot say) so that a reader sees the old file or the new one, never a mixture."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with storing(path):
+        if path.exists() and not path.is_file():  # root could replace a device
+            raise StorageError(f"{path} is no regular file, and nothing is written in its place: remove it, or choose another name.")
         try:
             beside.write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)
             fsync(beside)

@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake.errors import RecordError
+from gptshake.errors import DiskFull, RecordError, StorageError
 from gptshake.record import metrics
 from gptshake.record.metrics import (
     COLUMNS,
@@ -333,3 +334,24 @@ def test_a_long_history_is_thinned_evenly_and_keeps_every_validation(tmp_path: P
 
 def test_a_file_that_is_not_there_has_empty_columns(tmp_path: Path) -> None:
     assert read_columns(tmp_path / "metrics.csv", ["step"]) == {"step": array("d")}
+
+
+def test_a_row_is_whole_however_little_the_system_takes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, writer = os.write, MetricsWriter(tmp_path / "metrics.csv")
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:5]))
+    for step in (1, 2):
+        writer.append({"step": step, "train/tokens": step, "train/loss": 1 / step})
+    assert [row["train/loss"] for row in read_rows(tmp_path / "metrics.csv")] == [1.0, 0.5]
+
+
+def test_a_row_that_cannot_be_written_or_flushed_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(number: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    writer = MetricsWriter(tmp_path / "metrics.csv")
+    monkeypatch.setattr(os, "write", lambda handle, data: fails(errno.ENOSPC))
+    with pytest.raises(DiskFull, match=r"metrics\.csv could not be written"):
+        writer.append({"step": 1, "train/tokens": 1})
+    monkeypatch.setattr(os, "fsync", lambda handle: fails(errno.EIO))
+    with pytest.raises(StorageError, match=r"metrics\.csv cannot be accessed: Input/output error"):
+        writer.flush()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -87,3 +88,11 @@ def test_a_table_goes_to_a_file_or_to_the_standard_output(tmp_path: Path, capsys
     for folder in (str(tmp_path), ".", "new/"):
         with pytest.raises(ConfigError, match="is a folder: name a file"):
             check_targets({"task.csv": folder})
+
+
+def test_a_pipe_or_a_device_takes_a_table_and_stays_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_table("a\n", str(tmp_path / "pipe"))
+    assert os.read(reader, 9) == b"a\n" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)

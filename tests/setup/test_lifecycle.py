@@ -1,13 +1,16 @@
 """A run has a record or leaves no directory."""
 
+import errno
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gptshake.cli import _refuse_used_folder
 from gptshake.errors import ConfigError, RecordError
 from gptshake.record.lock import RunLock
-from gptshake.setup.lifecycle import nothing_half_begun
+from gptshake.setup.lifecycle import nothing_half_begun, outcome
 
 
 @pytest.mark.parametrize("has_record", [False, True])
@@ -51,3 +54,11 @@ def test_the_folder_of_a_study_which_has_a_heartbeat_too_is_no_place_for_a_run(t
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"neither empty nor a run: it holds study\.json\."):
         _refuse_used_folder(tmp_path)
+
+
+def test_the_record_says_of_a_full_disk_what_the_terminal_says() -> None:
+    said = list[str]()
+    run: Any = SimpleNamespace(require_directory=lambda: None, finish=lambda status, reason: said.append(f"{status}: {reason}"))
+    with pytest.raises(OSError, match="No space"), outcome(run):
+        raise OSError(errno.ENOSPC, "No space left on device", "/far/away")
+    assert said[0].startswith("failed: The disk is full: /far/away could not be written") and "paths.runs=" in said[0]

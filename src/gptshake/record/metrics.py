@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from gptshake.errors import RecordError, first_line
 from gptshake.estimate.noise_scale import Measurement
-from gptshake.files import fsync, write_atomic
+from gptshake.files import fsync, storing, write_atomic
 
 WHOLE_NUMBERS = frozenset({"step", "train/tokens", "micro_batch_size", "batch_size"})
 COLUMNS = (
@@ -60,7 +60,10 @@ class MetricsWriter:
         """Write one row; columns that are missing (or None) stay empty, and new names become columns."""
         if not row.keys() <= self._columns.keys():
             self._add([name for name in row if name not in self._columns])
-        os.write(self._handle, (",".join([_text(name, row.get(name)) for name in self._columns]) + "\n").encode())
+        data = (",".join([_text(name, row.get(name)) for name in self._columns]) + "\n").encode()
+        with storing(self._path):
+            while data:  # of a disk that is nearly full the system takes a part
+                data = data[os.write(self._handle, data) :]
         self.n_rows += 1
 
     def _add(self, names: list[str]) -> None:
@@ -88,7 +91,8 @@ class MetricsWriter:
         """Return once every row is on the disk, under the file's name: one that was removed, or replaced by an editor, is put back."""
         if not self._path.exists() or not os.path.samestat(self._path.stat(), os.fstat(self._handle)):
             self._replace(self._written())
-        os.fsync(self._handle)
+        with storing(self._path):
+            os.fsync(self._handle)
 
     def cut(self, n_rows: int) -> None:
         """Keep the first ``n_rows`` rows; the next one is appended after them."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from gptshake.errors import RecordError, StorageError, closest
-from gptshake.files import expanded, fsync, sha256, write_atomic, yaml_text
+from gptshake.files import expanded, fsync, sha256, storing, write_atomic, yaml_text
 from gptshake.record.lock import is_alive
 from gptshake.record.metrics import MetricsWriter, Row, history, last_row, read_rows
 from gptshake.record.shape import SCHEMA, STATUSES, malformed, read_record
@@ -110,7 +110,7 @@ class Run:
 
     def log(self, text: str) -> None:
         """Keep a line in ``log`` that was printed already, or need not be."""
-        with (self.path / "log").open("a", encoding="utf-8", errors="replace") as file:
+        with storing(self.path / "log"), (self.path / "log").open("a", encoding="utf-8", errors="replace") as file:
             file.write(_ANSI.sub("", redact(text)) + "\n")
 
     @property

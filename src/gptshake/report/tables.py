@@ -51,7 +51,10 @@ def write_table(text: str, target: str) -> Path | None:
     path = expanded(target)
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        if path.exists() and not path.is_file():  # a pipe or a device, as /dev/stdout, takes it as it comes
+            path.write_bytes(data)
+        else:
+            write_atomic(path, data)
     return path
 
 

@@ -23,7 +23,7 @@ from gptshake.errors import ConfigError, GptshakeError, Pruned, RecordError, Sto
 from gptshake.estimate.budget import Budget, parse_max_time
 from gptshake.estimate.forecast import GEMM_SHARE, assumed_speed, run_seconds, run_warnings, step_seconds
 from gptshake.estimate.formatting import counted, duration, short_bytes, short_count
-from gptshake.files import as_seen_from_here, sha256_text
+from gptshake.files import as_seen_from_here, sha256_text, storage_error
 from gptshake.record.lock import is_alive
 from gptshake.record.provenance import CONFIG_HASH, config_sha256
 from gptshake.record.run import Run, steps_saved
@@ -225,7 +225,8 @@ def outcome(run: Run) -> Iterator[None]:
             run.finish("interrupted", f"signal {stop.signum}")
             run.say(f"interrupted; resume with: gptshake resume={run.id}")
             raise stop from None
-        run.finish("failed", str(error) if isinstance(error, GptshakeError) else f"{type(error).__name__}: {error}")
+        known = error if isinstance(error, GptshakeError) else storage_error(error)
+        run.finish("failed", str(known) if known else f"{type(error).__name__}: {error}")
         raise
 
 

@@ -18,7 +18,7 @@ from gptshake.console import Console, printable
 from gptshake.context import Context
 from gptshake.errors import ConfigError, DataError
 from gptshake.export.hub import HF
-from gptshake.files import expanded, read_text
+from gptshake.files import expanded, read_text, storing
 from gptshake.report.tables import check_targets
 from gptshake.setup import instantiate
 from gptshake.setup.initial import pretrained_network, pretrained_tokenizer
@@ -115,7 +115,10 @@ def _write_lines(target: str, prompts: list[str], seeds: range, write: Callable[
     if target != STANDARD:
         expanded(target).parent.mkdir(parents=True, exist_ok=True)
     with (
-        nullcontext(sys.stdout) if target == STANDARD else expanded(target).open("w", encoding="utf-8", errors="backslashreplace") as stream
+        storing(expanded(target)),
+        nullcontext(sys.stdout)
+        if target == STANDARD
+        else expanded(target).open("w", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         for prompt, seed in product(prompts, seeds):
             line = {"prompt": prompt, "text": "".join(write(prompt, seed)), "seed": seed}
