@@ -261,6 +261,16 @@ def test_a_part_that_cannot_be_built_is_refused_before_anything_is_written(part:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("target", ["nope.Mine", "json.Mine"])
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=1,2")])
+def test_a_callback_of_hydra_that_is_not_there_is_one_sentence(
+    target: str, sweep: tuple[str, ...], commands: Any, small: Any, tmp_path: Path
+) -> None:
+    done = commands(tmp_path, *small, f"+hydra.callbacks.mine._target_={target}", *sweep)
+    assert done.code == 2 and "hydra.callbacks.mine cannot be built: " in done.error and "\n" not in done.error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_optimizer_that_has_no_peak_rate_is_refused(commands: Any, small: Any, tmp_path: Path) -> None:
     code = "import torch\ndef made(parameters, **keys):\n    return torch.optim.Optimizer([p for _, p in parameters], {})\n"
     (tmp_path / "parts.py").write_text(code)

@@ -211,7 +211,10 @@ class Callbacks:
     """All of ``hydra.callbacks``, called as one of them; what one raises is a warning, as in Hydra."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        self._parts = [instantiate(node) for node in (cfg.hydra.callbacks or {}).values()]
+        try:
+            self._parts = [instantiate(node) for node in (cfg.hydra.callbacks or {}).values()]
+        except InstantiationException as error:
+            raise _not_built(error) from error
 
     def __getattr__(self, hook: str) -> Callable[..., None]:
 
@@ -248,7 +251,13 @@ def call_hydra(argv: list[str], task: Any, conf: Path | None = None) -> None:
         if str(error.missing_cfg_file).startswith("hydra/sweeper/"):  # which was not composed before
             raise ConfigError(f"There is no {error.missing_cfg_file}: hydra/sweeper= is study, which is the default, or basic.") from None
         raise
-    except InstantiationException as error:  # a part of the sweeper
-        if isinstance(error.__cause__, GptshakeError):
-            raise error.__cause__ from None
-        raise
+    except InstantiationException as error:  # a part of the sweeper, a callback
+        raise _not_built(error) from error
+
+
+def _not_built(error: InstantiationException) -> GptshakeError:
+    """Our own error behind Hydra's, or a sentence with the key and the reason."""
+    if isinstance(error.__cause__, GptshakeError):
+        return error.__cause__
+    key = str(error).rpartition("full_key: ")[2].strip()
+    return ConfigError(f"{key} cannot be built: {' '.join(str(error.__cause__ or error).split()).rstrip('.')}.")

@@ -144,13 +144,18 @@ def check_call(node: DictConfig, names: Iterable[str] | None = None, *, first: S
         pass  # a built-in has no signature to read; what it is called with shows when it is made
 
 
+def optimizer_of(cfg: DictConfig) -> Any:
+    """What makes the optimizer of the network's parameters."""
+    return to_be_called(cfg.optimizer, "later, with the network's parameters")
+
+
 def check_optimizer(cfg: DictConfig, store: TokenStore) -> None:
     """Refuse a target that makes no optimizer of the network's parameters; tried on the meta device, where nothing is stored or computed."""
     import torch
 
     with torch.device("meta"):
         parameters = network(cfg, store).named_parameters()
-    build = to_be_called(cfg.optimizer, "later, with the network's parameters")
+    build = optimizer_of(cfg)
     try:
         optimizer = build(parameters)
         if "lr" in getattr(optimizer, "defaults", ()):
@@ -213,7 +218,7 @@ def training_step(cfg: DictConfig, model: Any, budget: Budget, schedule: Any = N
 
     trainer = cfg.trainer
     options = {"seed": cfg.seed, "clip": trainer.gradient_clip_val, "precision": trainer.precision, "compile": trainer.compile} | options
-    return Step(model, make(cfg.optimizer), schedule or (lambda tokens, total: Factors(1.0)), budget, **options)
+    return Step(model, optimizer_of(cfg), schedule or (lambda tokens, total: Factors(1.0)), budget, **options)
 
 
 def data_module(cfg: DictConfig, store: TokenStore, budget: Budget, group: distributed.Ranks = distributed.ALONE) -> TokenDataModule:
