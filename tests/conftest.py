@@ -99,8 +99,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the session's cache."""
+    """Remove the session's cache, and the key of its records beside it."""
     shutil.rmtree(ROOM["GPTSHAKE_CACHE"], ignore_errors=True)
+    Path(f"{ROOM['GPTSHAKE_CACHE']}.key").unlink(missing_ok=True)
 
 
 @dataclass

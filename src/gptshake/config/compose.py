@@ -260,4 +260,4 @@ def _not_built(error: InstantiationException) -> GptshakeError:
     if isinstance(error.__cause__, GptshakeError):
         return error.__cause__
     key = str(error).rpartition("full_key: ")[2].strip()
-    return ConfigError(f"{key} cannot be built: {' '.join(str(error.__cause__ or error).split()).rstrip('.')}.")
+    return ConfigError(f"{key} cannot be built: {' '.join(str(error.__cause__ or error).split())}")
