@@ -120,6 +120,14 @@ def test_what_is_no_text_is_refused_by_how_it_begins(tmp_path: Path, kind: str, 
         read(source_of(tmp_path / f"a{suffix}", BINARY[kind], encoding=encoding))
 
 
+def test_a_parquet_file_with_checksums_is_held_against_them(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    parquet.write_table(pa.table({"text": ["One.", "Two."]}), tmp_path / "whole.parquet", **options)
+    content = (tmp_path / "whole.parquet").read_bytes()
+    with pytest.raises(DataError, match=r"a\.parquet is damaged"):
+        read(source_of(tmp_path / "a.parquet", content.replace(b"Two.", b"Too.", 1)))
+
+
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
 def test_frames_one_after_the_other_are_read_whole(tmp_path: Path, packing: str) -> None:
     two = PACKED[packing](LINES) + PACKED[packing](LINES.replace(b"Row", b"More"))
