@@ -226,6 +226,7 @@ def test_a_monitor_that_nobody_logs_among_callbacks_that_log_is_one_sentence(
         (("trainer.max_time=00:00:00:01",), "trainer.max_time"),
         (("trainer.patience=1", "optimizer.lr=3"), "trainer.patience"),
         ((EARLY.format("val/nothing, strict: false"), "+callbacks.mine._target_=enough.Enough"), "Enough"),
+        ((EARLY.format("val/loss, patience: 1"), "optimizer.lr=3"), "EarlyStopping"),
     ],
 )
 def test_who_ended_a_run_early_is_in_its_closing_line_and_its_record(

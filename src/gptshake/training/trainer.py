@@ -5,9 +5,9 @@ Our keys of ``conf/trainer`` (limits, precision words, threads) are resolved bef
 
 import logging
 import shutil
-import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import Strategy
 
 from gptshake import distributed
@@ -70,17 +71,24 @@ def stop(trainer: pl.Trainer, why: str) -> None:
     trainer.should_stop = True
 
 
-class NamingTrainer(pl.Trainer):
-    """Lightning's, which knows which callback ended the training: any of them may set ``should_stop``, in any hook."""
+def callback_of(action: str) -> str:
+    """The class of a callback in the name under which Lightning profiles one of its hooks, ``[Callback]mine.Timer{...}.on_fit_start``."""
+    return action.removeprefix("[Callback]").rpartition(".")[0].split("{")[0].rpartition(".")[2]
 
-    stopped_by: str | None = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        frame = sys._getframe(1) if name == "should_stop" and value and not self.stopped_by else None
-        while frame and not self.stopped_by:
-            found = [type(local).__name__ for local in frame.f_locals.values() if isinstance(local, pl.Callback)]
-            self.stopped_by, frame = found[0] if found else None, frame.f_back
-        super().__setattr__(name, value)
+class StopWatcher(PassThroughProfiler):
+    """Measures nothing, but notes which callback ended the training: any of them may set ``should_stop``, in any hook."""
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        super().__init__()
+        self._trainer = trainer
+
+    @contextmanager
+    def profile(self, action_name: str) -> Iterator[str]:
+        before = self._trainer.should_stop
+        yield action_name
+        if self._trainer.should_stop and not before and action_name.startswith("[Callback]"):
+            stop(self._trainer, callback_of(action_name))
 
 
 def build_trainer(
@@ -111,7 +119,7 @@ def build_trainer(
         from gptshake.training.fsdp import ShardedStrategy
 
         shares = ShardedStrategy()
-    return NamingTrainer(
+    trainer = pl.Trainer(
         accelerator=accelerator,
         devices=devices // distributed.nodes() if devices > 1 else 1,
         num_nodes=distributed.nodes() if devices > 1 else 1,
@@ -137,3 +145,5 @@ def build_trainer(
         use_distributed_sampler=False,
         **{key: value for key, value in lightning.items() if key not in REPLACED},  # what is left of those changes nothing
     )
+    trainer.profiler = StopWatcher(trainer)  # type: ignore[attr-defined]  # set by a connector, out of mypy's sight
+    return trainer

@@ -213,8 +213,9 @@ def _validation(trainer: pl.Trainer, module: GPTModule) -> Iterator[None]:
     """Call Lightning's hooks around our validation, in its order: callbacks, then the module."""
 
     def call(hook: str) -> None:
-        for receiver in trainer.callbacks:  # type: ignore[attr-defined]
-            getattr(receiver, hook)(trainer, module)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            with trainer.profiler.profile(f"[Callback]{callback.state_key}.{hook}"):  # type: ignore[attr-defined]
+                getattr(callback, hook)(trainer, module)
         getattr(module, hook)()
 
     trainer.validating = True

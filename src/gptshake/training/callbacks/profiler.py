@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gptshake.training.device import Stamp
 from gptshake.training.module import GPTModule
+from gptshake.training.trainer import callback_of
 
 OTHER, LOGGING = "other", "logging"
 TRACED = 2  # steps in the trace: two, to see what lies between them
@@ -43,8 +44,7 @@ class Measured(BaseException):
 def part_of(action: str) -> str | None:
     """The part of a step that an action of Lightning's belongs to; ``logging/<callback>`` for callbacks; None: to what it lies in."""
     if action.startswith("[Callback]"):
-        callback = action.removeprefix("[Callback]").rpartition(".")[0].split("{")[0]
-        return f"{LOGGING}/{callback.rpartition('.')[2]}"
+        return f"{LOGGING}/{callback_of(action)}"
     return _ACTIONS.get(action.rpartition(".")[2])
 
 
