@@ -32,9 +32,8 @@ from gptshake.config.multirun import SWEEPER, each_point, expand_globs, single_r
 from gptshake.config.validate import check, check_groups, check_one_device, check_targets, check_torchrun, sweeps_here, targets, trains
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, GptshakeError, RecordError
-from gptshake.estimate.budget import AUTO
 from gptshake.files import expanded, refuse_links
-from gptshake.keys import RESULT, is_free, key_of
+from gptshake.keys import AUTO, RESULT, is_free, key_of
 from gptshake.notify import notified
 from gptshake.record.git import PATCH, UNTRACKED, Code, read_code
 from gptshake.record.lock import HEARTBEAT

@@ -7,6 +7,7 @@ the user's own may mean anything by a key of the same name.
 from collections.abc import Iterable, Mapping
 from functools import cache
 
+AUTO = "auto"  # the value of an option that is decided at the start
 RESUME, RESULT, STUDY = "resume", "result", "study"  # may change on resume | cannot change a result | is no part of a study
 
 _ROWS = (

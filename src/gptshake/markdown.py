@@ -5,7 +5,6 @@ It cannot become HTML, a heading, a list, a link or a cell of a table; character
 
 import re
 from collections.abc import Sequence
-from html import escape
 
 from gptshake.console import visible
 
@@ -21,6 +20,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], most: int = 24) ->
 
 def prose(text: str) -> str:
     """A text as one line of Markdown that reads as it is, also where a line begins with it, as in a list."""
+    from html import escape  # only here, as every command imports this module
+
     line = re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|!(?=\[)", r"\\\g<0>", _line(text))
     return re.sub(r"^(\d*)((?<!\d)[-+#=]|(?<=\d)[.)](?=\s|$))", r"\1\\\2", escape(line, quote=False))
 

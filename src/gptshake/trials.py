@@ -32,11 +32,10 @@ from gptshake.context import Context, RunSpec
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError, UserError
 from gptshake.estimate import laws
-from gptshake.estimate.budget import AUTO
 from gptshake.estimate.forecast import Speed, run_seconds
 from gptshake.estimate.memory import checkpoint_bytes
 from gptshake.files import expanded
-from gptshake.keys import key_of
+from gptshake.keys import AUTO, key_of
 from gptshake.record.git import Code
 from gptshake.record.names import new_id, run_name
 from gptshake.record.run import steps_saved

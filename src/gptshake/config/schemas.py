@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from gptshake.data.config import HubConfig, ShakespeareConfig, TextConfig, WikiConfig
-from gptshake.estimate.budget import AUTO
 from gptshake.hardware import KNOWN_GPUS
+from gptshake.keys import AUTO
 from gptshake.model.config import GPTConfig
 from gptshake.optim.config import AdamWConfig, ConstantConfig, CosineConfig, GPT3Config, LinearConfig, OneCycleConfig, SGDConfig, WSDConfig
 from gptshake.record.trackers.config import MlflowConfig, TensorBoardConfig, TrackioConfig, WandbConfig

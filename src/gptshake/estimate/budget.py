@@ -15,7 +15,6 @@ DEFAULT_EPOCHS = 4  # Muennighoff et al. 2023: up to 4 passes, repeated tokens a
 MIN_STEPS = 200  # that an automatic batch leaves to the run
 MOST_BATCH_TOKENS = 2**31  # of one step: hundreds of times the largest batch of GPT-3; more is a typing error
 DEFAULT_BATCH = 32  # sequences of an automatic batch without a preset
-AUTO = "auto"
 
 
 @dataclass(frozen=True)

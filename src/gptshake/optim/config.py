@@ -23,7 +23,10 @@ def _schema(name: str, function: Callable[..., Any]) -> type:
             kind = option.annotation if option.annotation in (float, bool, str) else Any
             fields.append((option.name, kind) if option.default is option.empty else (option.name, kind, option.default))
     target = f"{function.__module__}.{function.__name__}"
-    schema = make_dataclass(name, [*fields, ("_target_", str, target), ("_partial_", bool, True)])
+    fields += [("_target_", str, target), ("_partial_", bool, True)]
+    schema = make_dataclass(
+        name, fields, namespace={"__doc__": target}, repr=False, eq=False
+    )  # nobody asks for more: it costs start-up time
     schema.__module__ = __name__  # a config is pickled with the names of its schemas
     return schema
 

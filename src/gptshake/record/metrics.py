@@ -12,11 +12,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gptshake.errors import RecordError, first_line
-from gptshake.estimate.noise_scale import Measurement
 from gptshake.files import fsync, storing, write_atomic
+
+if TYPE_CHECKING:
+    from gptshake.estimate.noise_scale import Measurement
 
 WHOLE_NUMBERS = frozenset({"step", "train/tokens", "micro_batch_size", "batch_size"})
 COLUMNS = (
@@ -143,12 +145,14 @@ class NoiseScaleWriter(MetricsWriter):
         super().__init__(folder / NOISE_SCALE, NOISE_COLUMNS)
         self.cut(sum(one.step <= step for one in read_measurements(folder)))
 
-    def add(self, one: Measurement) -> None:
+    def add(self, one: "Measurement") -> None:
         self.append(dict(zip(NOISE_COLUMNS, astuple(one), strict=True)))
 
 
-def read_measurements(folder: Path) -> list[Measurement]:
+def read_measurements(folder: Path) -> list["Measurement"]:
     """All finite measurements of the noise scale in a run so far, in order; none if there is no file."""
+    from gptshake.estimate.noise_scale import Measurement  # only here, as every command imports this module
+
     rows = ([row[name] for name in NOISE_COLUMNS] for row in read_rows(folder / NOISE_SCALE))
     return [Measurement(*map(int, row[:4]), *row[4:]) for row in rows if all(map(math.isfinite, row))]
 

@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import distributed, hardware
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.estimate.budget import AUTO, Budget
+from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import CHECKPOINTS, Overhead, Speed, check_capacity
 from gptshake.estimate.memory import Memory, checkpoint_bytes, train_memory
 from gptshake.files import free_disk
+from gptshake.keys import AUTO
 from gptshake.model.config import Costs
 from gptshake.outcome import Outcome
 from gptshake.processes import ChildRunner, Spec

@@ -10,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake import hardware
 from gptshake.data.store import TokenStore
 from gptshake.errors import ConfigError
-from gptshake.estimate.budget import AUTO, TOKENS_PER_PARAMETER, Budget
+from gptshake.estimate.budget import TOKENS_PER_PARAMETER, Budget
 from gptshake.estimate.forecast import GEMM_SHARE, Speed, assumed_speed, run_seconds, step_seconds, steps_within
 from gptshake.estimate.formatting import counted
 from gptshake.estimate.laws import hold_for
+from gptshake.keys import AUTO
 from gptshake.model.config import GPTConfig
 from gptshake.setup import costs
 from gptshake.setup.instantiate import device_of

@@ -17,12 +17,13 @@ from gptshake.data.corpus import Say
 from gptshake.data.split import SplitRule
 from gptshake.data.store import TokenStore, open_store
 from gptshake.errors import ConfigError, DiskFull, RecordError
-from gptshake.estimate.budget import AUTO, Budget, Request, plan
+from gptshake.estimate.budget import Budget, Request, plan
 from gptshake.estimate.forecast import Speed, interval_of, run_seconds, steps_within
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.memory import largest_micro_batch
 from gptshake.export.hub import pinned
 from gptshake.files import expanded
+from gptshake.keys import AUTO
 from gptshake.model.config import Costs
 from gptshake.record.run import find_run, run_roots
 from gptshake.redaction import redact

@@ -20,13 +20,12 @@ from gptshake.config.overrides import EXPERIMENT, locate
 from gptshake.config.validate import check_groups
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError
-from gptshake.estimate.budget import AUTO
 from gptshake.estimate.forecast import CERTAIN, CHECKPOINTS
 from gptshake.estimate.formatting import short_bytes
 from gptshake.export import cloud
 from gptshake.export.hub import HF
 from gptshake.files import expanded, sha256, sha256_text, write_atomic
-from gptshake.keys import key_of
+from gptshake.keys import AUTO, key_of
 from gptshake.record.git import checkout_root, on_remote, run_git
 from gptshake.redaction import redact, redact_code
 from gptshake.report.tasks_text import plan_text
@@ -59,11 +58,11 @@ def run(context: Context) -> None:
             f"The run needs about {short_bytes(needed)} and a {job.gpu} has {short_bytes(gpu.memory)}: "
             "take another task.gpu=, a smaller data.micro_batch_size=, or more devices with trainer=fsdp."
         )
-    needed_disk = sum(4 * split.n_tokens for split in context.store.splits)
-    needed_disk += sum(file.stat().st_size for path in job.files.values() for file in _files_of(path))
-    needed_disk += facts["checkpoint_bytes"] * CHECKPOINTS * (SWEPT if job.sweeps else 1)
     job = _priced(job, sum(facts["seconds"].values()) / 3600, facts["price_per_hour"])
-    job = replace(job, disk_gb=BASE_GB + math.ceil(needed_disk / 1e9))
+    tokens = sum(4 * split.n_tokens for split in context.store.splits)
+    sent = sum(file.stat().st_size for path in job.files.values() for file in _files_of(path))
+    checkpoints = facts["checkpoint_bytes"] * CHECKPOINTS * (SWEPT if job.sweeps else 1)
+    job = replace(job, disk_gb=BASE_GB + math.ceil((tokens + sent + checkpoints) / 1e9))
     folder = expanded(cfg.task.folder)
     _write({folder / f"{job.name}-files" / name: content for name, content in context.spec.local_conf.items()})
     texts = {folder / f"{job.name}.yaml": cloud.sky_text(job)} if job.sync else {}
@@ -81,16 +80,8 @@ def run(context: Context) -> None:
 
 def _job(context: Context) -> cloud.Job:
     """The machine and the command, without what the plan says."""
-    cfg, task, spec = context.config, context.config.task, context.spec
-    if task.cloud is None or task.gpu is None:
-        raise ConfigError(
-            f"Choose a cloud and a GPU: task.cloud= is one of {', '.join(cloud.CLOUDS)}, task.gpu= of {', '.join(cloud.GPUS)}."
-        )
-    if cfg.trainer.accelerator in ("cpu", "mps"):
-        raise ConfigError(f"trainer.accelerator={cfg.trainer.accelerator} would leave the rented GPU idle: leave it out.")
-    several = cfg.trainer.get("strategy") is not None
-    if several and cfg.trainer.devices == AUTO:
-        raise ConfigError("trainer.devices=auto is all GPUs of a machine: say how many to rent.")
+    cfg, task, spec, several = context.config, context.config.task, context.spec, context.config.trainer.get("strategy") is not None
+    _check_machine(cfg, several=several)
     if (root := checkout_root()) is None:
         raise ConfigError("task=cloud installs the machine by the Makefile of a checkout, and this gptshake runs from none: git clone it.")
     files: dict[str, Path] = {}
@@ -120,6 +111,17 @@ def _job(context: Context) -> cloud.Job:
     )
 
 
+def _check_machine(cfg: DictConfig, *, several: bool) -> None:
+    if cfg.task.cloud is None or cfg.task.gpu is None:
+        raise ConfigError(
+            f"Choose a cloud and a GPU: task.cloud= is one of {', '.join(cloud.CLOUDS)}, task.gpu= of {', '.join(cloud.GPUS)}."
+        )
+    if cfg.trainer.accelerator in ("cpu", "mps"):
+        raise ConfigError(f"trainer.accelerator={cfg.trainer.accelerator} would leave the rented GPU idle: leave it out.")
+    if several and cfg.trainer.devices == AUTO:
+        raise ConfigError("trainer.devices=auto is all GPUs of a machine: say how many to rent.")
+
+
 def _command(context: Context, files: dict[str, Path]) -> list[str]:
     """The arguments of gptshake on the machine; ``files`` takes what they name here, to be sent there.
 
@@ -140,6 +142,12 @@ def _command(context: Context, files: dict[str, Path]) -> list[str]:
             raise ConfigError(f"{typed[0]}: several values of {key} cannot be sent to another machine; write a task file for each.")
         sent = [_sent(key, text, spec.command, files) for text in texts]
         words = [word for word in words if key_of(word) != key] + [f"{key}={override_value(sent if len(sent) > 1 else sent[0])}"]
+    _refuse_what_stays_here(cfg, words, spec.local_conf)
+    return [*words, *([] if sweeps else ["resume=auto"]), *(["dirty=true"] if spec.code.files else [])]
+
+
+def _refuse_what_stays_here(cfg: DictConfig, words: Iterable[str], local_conf: Mapping[str, bytes]) -> None:
+    """Refuse what is not installed on the machine, cannot be sent there, or holds a secret."""
     for tracker in _trackers(cfg):
         if str(tracker.get("_target_")).endswith((".MlflowTracker", ".TrackioTracker")):
             raise ConfigError("logger=mlflow and logger=trackio are not installed on the machine: use logger=wandb, tensorboard or none.")
@@ -152,10 +160,9 @@ def _command(context: Context, files: dict[str, Path]) -> list[str]:
             raise ConfigError(
                 f"{key_of(word)}= holds a secret, which would be written into a file: write '{key_of(word)}=${{oc.env:NAME}}', and it is passed on as a secret."
             )
-    for name, content in spec.local_conf.items():
+    for name, content in local_conf.items():
         if redact_code(content, name) != content:
             raise ConfigError(f"{name} holds a secret and would be sent to another machine: write ${{oc.env:NAME}} for it.")
-    return [*words, *([] if sweeps else ["resume=auto"]), *(["dirty=true"] if spec.code.files else [])]
 
 
 def _identity(context: Context, command: list[str], files: Mapping[str, Path]) -> str:

@@ -17,14 +17,14 @@ from gptshake.config.validate import check_groups, check_one_device
 from gptshake.context import Context
 from gptshake.data.blocks import n_blocks
 from gptshake.errors import ConfigError, DataError, GptshakeError, Stop, TrainingError
-from gptshake.estimate.budget import AUTO, Budget
+from gptshake.estimate.budget import Budget
 from gptshake.estimate.forecast import START_SECONDS
 from gptshake.estimate.formatting import duration
 from gptshake.estimate.laws import CHARACTERS, NO_LAW, hold_for, law_sentence, recommended_lr
 from gptshake.estimate.lr_fit import middle_of_ties
 from gptshake.estimate.lr_range import has_diverged, mean_curve, rules, smooth, still_falls
 from gptshake.files import expanded
-from gptshake.keys import key_of
+from gptshake.keys import AUTO, key_of
 from gptshake.processes import ASKED_BY, run_command
 from gptshake.record.index import read_index
 from gptshake.record.lock import RunLock
