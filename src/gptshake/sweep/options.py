@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -78,7 +79,7 @@ def sampler_for(options: SweeperConfig, number: int) -> optuna.samplers.BaseSamp
     """A sampler seeded by the number of trials, or a continued study would propose its first points again."""
     if isinstance(options.sampler, optuna.samplers.BaseSampler):
         return options.sampler
-    seed = int.from_bytes(hashlib.sha256(f"{options.seed} {number}".encode()).digest()[:4], "little")
+    seed = _sampler_seed(options, number)
     if options.sampler is None:
         return optuna.samplers.TPESampler(n_startup_trials=1, seed=seed)  # our own quasi-random start comes before
     try:
@@ -90,18 +91,23 @@ def sampler_for(options: SweeperConfig, number: int) -> optuna.samplers.BaseSamp
     return sampler
 
 
+def _sampler_seed(options: SweeperConfig, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{options.seed} {number}".encode()).digest()[:4], "little")
+
+
 def sequence_of(options: SweeperConfig, axes: list[Axis]) -> Callable[[int], Params] | None:
     """Number of a trial -> its point, where the user chose Optuna's ``QMCSampler``; None for any other sampler.
 
     That sampler counts its own calls and takes another sequence with every seed; here point i of one sequence belongs to trial i,
     whoever asks for it, however often the study is resumed.
     """
-    if options.sampler is None or not isinstance(sampler := sampler_for(options, 0), optuna.samplers.QMCSampler):
+    if not isinstance(options.sampler, partial) or not isinstance(sampler_for(options, 0), optuna.samplers.QMCSampler):
         return None
-    qmc = import_module("scipy.stats.qmc")  # an extra; check has found it
+    qmc, keys = import_module("scipy.stats.qmc"), options.sampler.keywords  # an extra; check has found it
+    kind, scramble, seed = keys.get("qmc_type", "sobol"), keys.get("scramble", False), _sampler_seed(options, 0)
 
     def point(number: int) -> Params:
-        engine = (qmc.Halton if sampler._qmc_type == "halton" else qmc.Sobol)(len(axes), scramble=sampler._scramble, seed=sampler._seed)
+        engine = (qmc.Halton if kind == "halton" else qmc.Sobol)(len(axes), scramble=scramble, seed=seed)
         if number:
             engine.fast_forward(number)
         return {axis.key: value_at(axis, float(fraction)) for axis, fraction in zip(axes, engine.random(1)[0], strict=True)}

@@ -52,7 +52,7 @@ class JobState(NamedTuple):
 
 
 WAITING = JobState("waiting", "")
-SURELY = 2  # answers without a job, one after the other, after which it is gone
+MISSING_ANSWERS = 2  # answers without a job, one after the other, after which it is gone
 GO_ON = "Its jobs go on, and the same command adopts them."
 
 
@@ -70,7 +70,7 @@ class Job:
         self.killed: Outcome | None = None  # what its end will be
         self.asked = -inf  # when the engine passed it on
         self.gone = inf  # since when the engine says so
-        self.losses, self.kept = 0, steps_saved(folder)
+        self.losses, self.saved = 0, steps_saved(folder)  # without a new checkpoint; those when it was submitted
 
     @property
     def place(self) -> str:
@@ -91,34 +91,34 @@ class Job:
             GptshakeError: the job could not do what it was started for, as the sources have changed.
         """
         if self.id is None:
-            return (self.killed or NOT_BEGUN) if self.leaves else None
+            return (self.killed or NOT_BEGUN) if self.is_ending else None
         if self.state.gone:
-            _see(self.folder)
+            _refresh(self.folder)
         written = read_end(self.folder, self.ticket)
         if written and (written.status != "stopped" or self.stops < inf):
             return written
         if not self.state.gone:
             return None
-        if self.leaves and (self.killed or self.started == inf):
+        if self.is_ending and (self.killed or self.started == inf):
             return self.killed or NOT_BEGUN
         if written is None and (is_running(self.folder) or is_alive(self.folder) or time.monotonic() - self.gone < LATE_S):
             return None
-        if self.leaves:
+        if self.is_ending:
             return Outcome("stopped", reason="its job ended before it could say so", ended=last_seen(self.folder))
         why = f"its job {self.id} ended as {self.state.words}{f', {written.reason}' if written else ''}"
         if self.state.phase == "ended":
             return Outcome("failed", reason=why, ended=last_seen(self.folder))
         if written or (self.folder / "output").exists():
-            return self._lose(why, "it must live longer, or save more often (trainer.save_minutes)")
-        return self._lose(f"{why} before it had begun", f"can {self.state.node or 'the nodes'} see {self.folder}?")
+            return self._resubmit(why, "it must live longer, or save more often (trainer.save_minutes)")
+        return self._resubmit(f"{why} before it had begun", f"can {self.state.node or 'the nodes'} see {self.folder}?")
 
     @property
-    def leaves(self) -> bool:
+    def is_ending(self) -> bool:
         return self.stops < inf or self.killed is not None
 
-    def _lose(self, why: str, hint: str) -> Outcome | None:
+    def _resubmit(self, why: str, hint: str) -> Outcome | None:
         """Have it submitted again, if that was not in vain too often."""
-        self.losses = self.losses + 1 if steps_saved(self.folder) == self.kept else 1
+        self.losses = self.losses + 1 if steps_saved(self.folder) == self.saved else 1
         if self.losses > MOST_LOSSES:
             reason = f"lost {self.losses} times without a new checkpoint, the last time as {why}: {hint}"
             return Outcome("failed", reason=reason, ended=last_seen(self.folder))
@@ -130,7 +130,7 @@ class Job:
 NOT_BEGUN = Outcome("stopped", reason="stopped before it had begun")
 
 
-def _see(folder: Path) -> None:
+def _refresh(folder: Path) -> None:
     """Make a network file system look at a folder anew."""
     with contextlib.suppress(OSError):
         (look := folder / f".look-{os.getpid()}").touch()
@@ -149,7 +149,7 @@ class Jobs(ABC):
     def __init__(self, name: str, slots: int, cpus: int) -> None:
         self.name, self.cpus, self.threads, self.device = name, cpus, cpus, ""
         self._slots, self._running = slots, list[Job]()
-        self._talked, self._silent = -inf, False  # when the engine was asked last, and whether it did not answer
+        self._asked_at, self._silent = -inf, False  # when the engine was asked last, and whether it did not answer
         self._accepts = False  # whether it has taken a job
         self._keeps_tickets = False  # whether it has shown the ticket of one; some sites write comments of their own
 
@@ -279,7 +279,7 @@ class Jobs(ABC):
             ConfigError: the engine refuses the first job.
             Unanswered: it does not answer, or refuses a later one: it is full, or its options were right when the study began.
         """
-        job.ticket, job.kept = uuid4().hex, steps_saved(job.folder)
+        job.ticket, job.saved = uuid4().hex, steps_saved(job.folder)
         remove_outcome(job.folder)
         write_job(job.folder, job.ticket, engine=self.name)
         try:
@@ -289,9 +289,9 @@ class Jobs(ABC):
                 raise Unanswered(str(error)) from None
             raise
         self._accepts = True
-        self._name(job, identity)
+        self._set_id(job, identity)
 
-    def _name(self, job: Job, identity: str) -> None:
+    def _set_id(self, job: Job, identity: str) -> None:
         for other in self._running:
             if other.id == identity:  # the engine was killed before it had saved that job, and counts from there again
                 other.id, other.state = None, WAITING
@@ -327,21 +327,21 @@ class Jobs(ABC):
         self._silent = True
 
     def _ended(self) -> list[Job]:
-        leaves = any(job.leaves for job in self._running)
+        ending = any(job.is_ending for job in self._running)
         begins = any(job.started == inf and job.id is not None and is_running(job.folder) for job in self._running)
-        if self._running and time.monotonic() - self._talked >= (HURRY_S if leaves or begins else POLL_S):
+        if self._running and time.monotonic() - self._asked_at >= (HURRY_S if ending or begins else POLL_S):
             try:
-                self._talk(time.monotonic())
+                self._exchange(time.monotonic())
             except Unanswered as error:
                 self._wait_for(error)
-            self._talked = time.monotonic()  # not before the answer: an engine that takes long has enough to do
+            self._asked_at = time.monotonic()  # not before the answer: an engine that takes long has enough to do
         for job in self._running:
             job.outcome = job.end()
         return [job for job in self._running if job.outcome is not None]
 
-    def _talk(self, now: float) -> None:
+    def _exchange(self, now: float) -> None:
         """Pass on to the engine what is asked of jobs, and learn from it what has become of them."""
-        due = [job for job in self._running if job.leaves and job.id and now - job.asked > ASK_AGAIN_S]
+        due = [job for job in self._running if job.is_ending and job.id and now - job.asked > ASK_AGAIN_S]
         for pass_on, jobs in ((self.ask, [job for job in due if not job.killed]), (self.cancel, [job for job in due if job.killed])):
             if jobs:
                 pass_on([str(job.id) for job in jobs])
@@ -350,19 +350,19 @@ class Jobs(ABC):
         states = self.states([job.id for job in self._running if job.id])
         for job in self._running:
             if (identity := _submitted(job.ticket, states)) not in (None, job.id):  # sbatch had not answered, or with something else
-                self._name(job, str(identity))
+                self._set_id(job, str(identity))
             if job.id is not None:
-                self._learn(job, states.get(job.id), now)
+                self._update(job, states.get(job.id), now)
         for job in self._running:
-            if job.id is None and not job.leaves:
+            if job.id is None and not job.is_ending:
                 self._submit(job)
         self._silent = False
 
-    def _learn(self, job: Job, state: JobState | None, now: float) -> None:
+    def _update(self, job: Job, state: JobState | None, now: float) -> None:
         self._keeps_tickets |= state is not None and state.ticket == job.ticket
         if state is None or (self._keeps_tickets and state.ticket != job.ticket):
             job.unknown += 1
-            state = job.state if job.unknown < SURELY else JobState("lost", f"unknown to {self.name}")
+            state = job.state if job.unknown < MISSING_ANSWERS else JobState("lost", f"unknown to {self.name}")
         else:
             job.unknown = 0
         job.state = state

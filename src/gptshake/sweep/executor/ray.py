@@ -140,7 +140,7 @@ class RayJobs(Jobs):
         if not tasks:
             super().pause(seconds)
         elif self._ray.wait(tasks, timeout=seconds)[0]:
-            self._talked = -inf  # so it is asked for the end, and not waited for again
+            self._asked_at = -inf  # so it is asked for the end, and not waited for again
 
     def close(self) -> None:
         super().close()

@@ -23,22 +23,9 @@ RUNS = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT
 ENDED = {"CANCELLED", "OUT_OF_MEMORY", "DEADLINE", "REVOKED", "SPECIAL_EXIT"}  # by somebody's decision, or a limit that stays
 REASONS = {"JobLaunchFailure": "killed by a signal (out of memory?), or never launched"}  # what Slurm's own word for it means
 LOST = {"COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "TIMEOUT"}
-OURS = (
-    "--clusters",
-    "-M",
-    "--array",
-    "-a",
-    "--wait",
-    "-W",
-    "--comment",
-    "--parsable",
-    "--export",
-    "--test-only",
-    "--output",
-    "-o",
-    "--error",  # where Slurm says that a job was cancelled
-    "-e",
-)  # flags of no use here
+# Flags that ours stand in the way of; without --error Slurm says in the job's output that it was cancelled.
+OURS = {"--clusters", "-M", "--array", "-a", "--wait", "-W", "--comment", "--parsable", "--export", "--test-only"}
+OURS |= {"--output", "-o", "--error", "-e"}
 DEFAULTS = ("SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_EXPORT", "SBATCH_ERROR")  # the same as variables
 
 
@@ -119,21 +106,13 @@ class SlurmJobs(Jobs):
             Unanswered: slurmctld does not answer.
         """
         own = {name: value for name, value in self.environment().items() if name not in DEFAULTS}
+        options: dict[str, Any] = {"input": os.fsencode(script or ""), "env": own, "capture_output": True, "start_new_session": True}
         try:
-            done = subprocess.run(
-                command,
-                input=os.fsencode(script or ""),
-                env=own,
-                capture_output=True,
-                timeout=ANSWER_S,
-                check=False,
-                start_new_session=True,
-            )
+            done: subprocess.CompletedProcess[bytes] = subprocess.run(command, timeout=ANSWER_S, check=False, **options)
         except subprocess.TimeoutExpired:
             raise Unanswered(f"Slurm does not answer ({command[0]} took more than {ANSWER_S:g} s).") from None
-        said, complained = (
-            text.decode(errors="replace") for text in (done.stdout, done.stderr)
-        )  # another job's comment may be in any encoding
+        # Another job's comment may be in any encoding.
+        said, complained = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
         words = "; ".join(line.partition("error: ")[2] or line for line in complained.strip().splitlines())
         if done.returncode and (command[0] == "squeue" or any(text in words.lower() for text in SILENT)):
             raise Unanswered(f"Slurm does not answer ({words}).")
