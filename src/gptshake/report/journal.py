@@ -23,11 +23,10 @@ UNEXPECTED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticErro
 DRAWN_AS = 4  # raise it when the pictures shall look otherwise
 LARGEST_PICTURE = 1 << 22  # bytes of a finder's picture that is copied
 BROKEN, OLD_TO_DO = "~broken", "~todo"  # no id of an entry has a tilde
-_MARKER = re.compile(rf"^{MARKER}[^\n]*$", re.MULTILINE)
 _BEGIN = r"<!-- gptshake:begin (?P<id>\S+?)(?: (?P<started>\d+))?(?: (?P<seal>[0-9a-f]{8}))?(?:; [^\n]*)? -->\r?"
 _BLOCK = rf"{_BEGIN}\n(?P<body>(?:(?!{MARKER})[^\n]*\n)*)<!-- gptshake:end (?P=id) -->\r?"
 _KNOWN = r"<!-- gptshake:known\r?\n(?P<known>(?:[\w.-]+\r?\n)*)-->\r?"
-_WHOLE = re.compile(rf"^(?:{_BLOCK}|{_KNOWN})$\n?", re.MULTILINE)
+_PART = re.compile(rf"^(?:{_BLOCK}|{_KNOWN}|(?P<stray>{MARKER}[^\n]*))$\n", re.MULTILINE)
 START = """# Journal
 
 <!-- gptshake task=journal overwrites the blocks between its markers. Write above, below and between them. -->
@@ -66,34 +65,32 @@ class Page:
 
     def __init__(self, text: str, name: str = "JOURNAL.md") -> None:
         self._newline = "\r\n" if 0 < text.count("\n") == text.count("\r\n") else "\n"
-        self._pieces, self._known, self.blocks, at = list[str | Block](), set[str](), dict[str, Block](), 0
-        text = text.replace(self._newline, "\n") or START
+        self._pieces, self._known, self.blocks, end = list[str | Block](), set[str](), dict[str, Block](), 0
+        text = (text.replace(self._newline, "\n") or START).removesuffix("\n") + "\n"
 
-        def damaged(place: int, why: str) -> RecordError:
-            line = text.count("\n", 0, place) + 1
+        def damaged(why: str) -> RecordError:
+            line = text.count("\n", 0, part.start()) + 1
             return RecordError(f"{name}, line {line}: {why}. Nothing was written; mend the mark, or delete its block from mark to mark.")
 
-        for whole in [*_WHOLE.finditer(text), None]:
-            between = text[at : whole.start() if whole else None]
-            if stray := _MARKER.search(between):
-                begun = re.fullmatch(_BEGIN, stray[0])
-                why = f"{stray[0].strip()} is damaged, or ends a block that has not begun"
-                raise damaged(at + stray.start(), f"the block {begun['id']} that begins here has no end" if begun else why)
-            self._pieces += [between] if between else []
-            if whole is None:
-                self._pieces += [] if between.endswith("\n") or not between else ["\n"]
-            elif whole["id"] is None:
-                self._known |= set(whole["known"].split())
-            elif (id := whole["id"]) in self.blocks:
-                raise damaged(whole.start(), f"the block {id} comes a second time")
+        for part in _PART.finditer(text):
+            self._pieces.append(text[end : part.start()])
+            id, end = part["id"], part.end()
+            if part["known"] is not None:
+                self._known |= set(part["known"].split())
+            elif stray := part["stray"]:
+                begun, unknown = re.fullmatch(_BEGIN, stray), f"{stray.strip()} is damaged, or ends a block that has not begun"
+                raise damaged(f"the block {begun['id']} that begins here has no end" if begun else unknown)
+            elif id in self.blocks:
+                raise damaged(f"the block {id} comes a second time")
             else:
-                body = whole["body"].replace("\r\n", "\n").strip("\n")
-                peoples = id == OLD_TO_DO or (whole["seal"] and sha256_text(body)[:8] != whole["seal"])
-                block = Block(id, body, int(whole["started"] or 0))
-                self._pieces.append(f"{body}\n" if peoples else block)
+                seal, body = part["seal"], part["body"].replace("\r\n", "\n").strip("\n")
                 self._known |= {id} - {OLD_TO_DO, BROKEN}
-                self.blocks |= {} if peoples else {id: block}
-            at = whole.end() if whole else at
+                if id == OLD_TO_DO or (seal and sha256_text(body)[:8] != seal):
+                    self._pieces.append(f"{body}\n")  # people's own
+                else:
+                    self.blocks[id] = Block(id, body, int(part["started"] or 0))
+                    self._pieces.append(self.blocks[id])
+        self._pieces = list(filter(None, [*self._pieces, text[end:]]))
 
     def wants(self, id: str) -> bool:
         """Whether an entry is to be written: not where people deleted it."""
@@ -128,14 +125,7 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
     Raises:
         RecordError: the file holds damaged markers, or is no UTF-8 text or regular file; it is left as it is.
     """
-    target, home = file.resolve(), file.parent  # a link stays a link
-    if target.exists() and not target.is_file():
-        raise RecordError(f"{target} is not a regular file. Name another with task.file=.")
-    before = target.read_bytes() if target.exists() else b""
-    try:
-        page = Page(before.decode(), file.name)
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{file.name} is not UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
+    page = Page(before := _content(file), file.name)
     experiments, problems, left_out = find_experiments(read_index([runs, multirun]), multirun)
     timeline, fresh, drawn = Timeline(), list[Block](), 0
     for one in experiments:
@@ -143,16 +133,27 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
             section = timeline.section(one)
             if page.wants(one.id):
                 shown, new = _pictures(section, drawings)
-                fresh.append(Block(one.id, entry(section, shown, home), int(one.started)))
+                fresh.append(Block(one.id, entry(section, shown, file.parent), int(one.started)))
                 drawn += new
         except UNEXPECTED as error:
             problems.append((one.folder, f"its record holds what no run writes ({type(error).__name__}: {error})."))
-    listed = [f"- {code(os.path.relpath(path, home))}: {prose(why)}" for path, why in problems]
+    listed = [f"- {code(os.path.relpath(path, file.parent))}: {prose(why)}" for path, why in problems]
     done = page.merged(fresh, "\n".join(["## Records that cannot be read", "", *listed]) if listed else "")
-    if (fresh or problems or page.blocks) and done.text.encode() != before:
+    if (fresh or problems or page.blocks) and done.text != before:
+        target = file.resolve()  # a link stays a link
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, done.text)
     return replace(done, drawn=drawn, problems=len(problems), left_out=left_out)
+
+
+def _content(file: Path) -> str:
+    """The journal so far; empty if there is none."""
+    if file.exists() and not file.is_file():
+        raise RecordError(f"{file} is not a regular file. Name another with task.file=.")
+    try:
+        return file.read_bytes().decode() if file.exists() else ""
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{file.name} is not UTF-8 text (byte {error.start:,}). Nothing was written; save it as UTF-8.") from error
 
 
 def _pictures(section: Section, folder: Path) -> tuple[list[tuple[str, Path]], int]:

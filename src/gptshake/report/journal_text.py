@@ -40,17 +40,12 @@ _LONGEST_TITLE, _MOST_COMMITS = 100, 12
 class Experiment:
     """A plain run, or all runs of a sweep."""
 
-    name: str
+    id: str  # as a marker, an anchor and a file can hold it
     started: float
     main: Entry  # the only run, or a sweep's best
     runs: tuple[Entry, ...]  # all of them, the oldest first
     folder: Path  # of the run, or of the sweep
     study: Json | None = None  # study.json, where it is our sweeper's
-
-    @cached_property
-    def id(self) -> str:
-        """The name as a marker, an anchor and a file can hold it."""
-        return re.sub(r"[^A-Za-z0-9_.-]+", "_", self.name)
 
     @property
     def is_sweep(self) -> bool:
@@ -68,11 +63,12 @@ class Experiment:
 
 
 class Reference(NamedTuple):
-    """An earlier experiment that another is compared with: what it is to it (parent, original, previous, best before)."""
+    """An earlier experiment that another is compared with."""
 
     id: str
-    what: str
+    what: str  # it is: parent, original, previous, best before
     results: Results
+    run: Entry
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,7 @@ def find_experiments(entries: Sequence[Entry], multirun: Path) -> tuple[list[Exp
     problems: list[tuple[Path, str]] = [(entry.path, entry.problem) for entry in entries if entry.status == BROKEN]
     whole = [entry for entry in reversed(entries) if entry.status != BROKEN]
     meant = [entry for entry in whole if not debug_option(entry.info)]
-    sweeps: dict[Path, list[Entry]] = {file.parent: [] for file in sorted(multirun.glob(f"*/{STUDY_FILE}"))}
-    found, once = list[Experiment](), dict[str, Experiment]()
+    found, sweeps = list[Experiment](), dict[Path, list[Entry]]({file.parent: [] for file in sorted(multirun.glob(f"*/{STUDY_FILE}"))})
     for entry in meant:
         parts = entry.path.relative_to(multirun).parts if entry.path.is_relative_to(multirun) else ()
         if len(parts) > 1:
@@ -118,18 +113,23 @@ def find_experiments(entries: Sequence[Entry], multirun: Path) -> tuple[list[Exp
             study = read_study(folder) if (folder / STUDY_FILE).exists() else None
         except RecordError as error:
             problems.append((folder, str(error)))
-        if runs or study:
-            started = float((study or {}).get("started") or min((run.started for run in runs), default=0.0))
-            winner = best(study) if study else None
-            paths = {folder / run["path"] for run in winner.trial["runs"] if run["state"] == "ok"} if winner else set()
-            ended = [run for run in runs if run.status == "ok" and is_number(run.summary.get("val/bpb"))]
-            chosen = [*(run for run in runs if run.path in paths), *sorted(ended, key=lambda run: run.summary["val/bpb"]), *runs[-1:]]
-            main = (chosen or [Entry(folder, "failed", {"name": folder.name})])[0]  # a study none of whose runs began has none of its own
-            found.append(Experiment(folder.name, started, main, tuple(runs), folder, study))
+        found += [_sweep(folder, runs, study)] if runs or study else []
+    once = dict[str, Experiment]()
     for one in sorted(found, key=lambda one: (one.started, str(one.folder))):
         if (first := once.setdefault(one.id, one)) is not one:
             problems.append((one.folder, f"this has the id of {first.folder}: a copy, which is listed once."))
     return list(once.values()), problems, len(whole) - len(meant)
+
+
+def _sweep(folder: Path, runs: Sequence[Entry], study: Json | None) -> Experiment:
+    """All runs of a sweep as one experiment, whose main run is the winner's, else the one of the least bits per byte, else the last."""
+    winner = best(study) if study else None
+    won = [folder / run["path"] for run in winner.trial["runs"] if run["state"] == "ok"] if winner else []
+    ended = [run for run in runs if run.status == "ok" and is_number(run.summary.get("val/bpb"))]
+    chosen = [*(run for run in runs if run.path in won), *sorted(ended, key=lambda run: run.summary["val/bpb"]), *runs[-1:]]
+    main = chosen[0] if chosen else Entry(folder, "failed", {"name": folder.name})  # no run of the study began
+    started = float((study or {}).get("started") or min((run.started for run in runs), default=0.0))
+    return Experiment(re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.name), started, main, tuple(runs), folder, study)
 
 
 class Timeline:
@@ -150,15 +150,15 @@ class Timeline:
         texts = {
             (kind, str(data[kind]), rule) for kind in ("fingerprint", "text") if data.get("fingerprint") and data.get(kind) is not None
         }
-        against, origin = self._against(main)
-        changes = changed_keys(origin.config, config) if origin and origin.config and config else {}
+        against = self._against(main)
+        changes = changed_keys(against.run.config, config) if against and against.run.config and config else {}
         changes = {key: pair for key, pair in changes.items() if key not in (*experiment.varied, *AUTOMATIC)}
         known = [one for one in self._ended if one[0] & texts]
         rival = min(known, key=lambda one: one[1])[2] if known else None
         spread = self._spread(experiment)
         compared = [against] if against and against.what != "previous" else []
         if rival and rival.experiment.id not in [one.id for one in compared]:
-            compared.append(Reference(rival.experiment.id, "best before", rival.experiment.results))
+            compared.append(Reference(rival.experiment.id, "best before", rival.experiment.results, rival.experiment.main))
         here, new = main.commit, main.commit and self._commit and main.commit != self._commit
         commits = commits_between(self._commit, here, "%s", ()) or [] if new else []
         section = Section(experiment, _verdict(experiment, rival, spread), commits, changes, against, compared, spread)
@@ -169,14 +169,14 @@ class Timeline:
             self._ended.append((texts, bpb, section))
         return section
 
-    def _against(self, main: Entry) -> tuple[Reference | None, Entry | None]:
+    def _against(self, main: Entry) -> Reference | None:
         """What a run's changes are changes of: the run that it began from or repeats, else that of the section before of its task."""
         for what, id in (("parent", main.info.get("parent")), ("original", main.info.get("reproduces"))):
             if id in self._runs:
                 experiment, run = self._runs[id]
-                return Reference(experiment.id, what, results_of(run)), run
+                return Reference(experiment.id, what, results_of(run), run)
         last = self._last.get(main.info.get("task"))
-        return (Reference(last.id, "previous", last.results), last.main) if last else (None, None)
+        return Reference(last.id, "previous", last.results, last.main) if last else None
 
     def _spread(self, experiment: Experiment) -> Spread | None:
         """Over the seeds of a sweep's winner, of a sweep of seeds, or of all runs so far that differ in their seed alone."""
@@ -195,8 +195,7 @@ class Timeline:
 
 
 def results_of(run: Entry) -> dict[str, float | None]:
-    found = {name: run.figures.get(figure) for name, (figure, _) in RESULTS.items()}
-    return found if found["tokens"] else found | {"time": None, "tokens/s": None, "MFU": None}
+    return {name: run.figures.get(figure) for name, (figure, _) in RESULTS.items()}
 
 
 def _verdict(experiment: Experiment, rival: Section | None, spread: Spread | None) -> str:
@@ -284,8 +283,10 @@ def _results(section: Section) -> str:
 
     own = ["" if value is None or (name in ("tokens/s", "MFU") and not value) else RESULTS[name][1](value) for name, value in ours.items()]
     rows = [[f"**{'best run' if section.experiment.is_sweep else 'this'}**", *own]]
-    for id, what, theirs in section.compared:
-        rows.append([f"to the {what}, [{id}](#{id})", *(against(name, value, theirs[name]) for name, value in ours.items())])
+    for one in section.compared:
+        rows.append(
+            [f"to the {one.what}, [{one.id}](#{one.id})", *(against(name, value, one.results[name]) for name, value in ours.items())]
+        )
     if section.spread:
         mean, deviation, seeds = section.spread
         rows.append([f"{seeds} seeds", f"{mean:.4f} ± {deviation:.4f}", *[""] * (len(ours) - 1)])
