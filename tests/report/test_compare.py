@@ -1,12 +1,15 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gptshake.record.index import Entry
 from gptshake.record.metrics import Row
-from gptshake.report.reproduction import compare, environment_differences, same_machine, steps_of_first_code, verdict
+from gptshake.report.diff_text import machine_differences
+from gptshake.report.reproduction import compare, same_machine, steps_of_first_code, verdict
 
 
 def rows(*losses: float, val: dict[int, float] | None = None) -> list[Row]:
@@ -75,14 +78,15 @@ def info(
 
 
 def test_every_difference_is_a_row_and_equal_things_are_none() -> None:
-    assert environment_differences(info(), info()) == []
-    other = info(torch="2.14.0", python="3.12.1", packages={"torch": "2.14.0", "rich": "14.0"}, driver="580.1")
-    assert environment_differences(info(), other) == [
-        ("python", "3.11.7", "3.12.1"),
-        ("torch", "2.13.0", "2.14.0"),
-        ("numpy", "2.4.6", "-"),
-        ("driver", "-", "580.1"),
-        ("rich", "-", "14.0"),
+    then, same = (Entry(Path(name), "ok", info()) for name in ("a", "b"))
+    assert machine_differences([then, same]) == ["no difference"]
+    other = Entry(Path("b"), "ok", info(torch="2.14.0", python="3.12.1", packages={"torch": "2.14.0", "rich": "14.0"}, driver="580.1"))
+    assert sorted(line.split() for line in machine_differences([then, other])[1:]) == [
+        ["driver", "none", "580.1"],
+        ["numpy", "2.4.6", "none"],
+        ["python", "3.11.7", "3.12.1"],
+        ["rich", "none", "14.0"],
+        ["torch", "2.13.0", "2.14.0"],
     ]
 
 
@@ -100,4 +104,4 @@ def test_only_the_device_that_trained_counts() -> None:
 
 def test_a_record_that_does_not_say_is_not_the_same_machine() -> None:
     assert not same_machine({}, info()) and not same_machine({}, {})
-    assert environment_differences({"environment": None}, {}) == []
+    assert machine_differences([Entry(Path("a"), "ok", {"environment": None}), Entry(Path("b"), "ok", {})]) == ["no difference"]

@@ -303,7 +303,16 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[RestoredCode]:
             f"{info['id']} was made by commit {commit[:10]} of a checkout, and this gptshake runs from none: clone "
             f"{remote or 'its repository'}, install it with pip install -e, and run the same command again."
         )
-    for dead in Path(gettempdir()).glob(f"{PREFIX}*"):  # left by a killed reproduction
+    way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
+    with _worktree(root, commit, f"If it is not there, {way}, and run the same command again.", info["id"]) as tree:
+        changed, notes = _put_changes(run_dir, tree, root, state)
+        yield RestoredCode(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf)
+
+
+@contextmanager
+def _worktree(root: Path, commit: str, way_out: str, identity: str) -> Iterator[Path]:
+    """A worktree of a commit in a temporary folder, locked while it is in use; those that killed reproductions left are removed."""
+    for dead in Path(gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # another user's, or at work
             if (dead / TREE).is_dir():
                 os.close(lock_file(dead / "lock"))
@@ -316,11 +325,9 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[RestoredCode]:
             try:
                 run_git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit, seconds=TIMEOUT_S)
             except GitRefused as refusal:
-                way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
-                said = f"Commit {commit}, which made {info['id']}, cannot be restored from {root}: {refusal}."
-                raise RecordError(f"{said} If it is not there, {way}, and run the same command again.") from refusal
-            changed, notes = _put_changes(run_dir, tree, root, state)
-            yield RestoredCode(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf)
+                said = f"Commit {commit}, which made {identity}, cannot be restored from {root}: {refusal}."
+                raise RecordError(f"{said} {way_out}") from refusal
+            yield tree
         finally:
             os.close(lock)
             with suppress(GitRefused):  # twice: also one that was being made
@@ -340,12 +347,8 @@ def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> str:
 
 
 def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Bring back what was not committed; files that were hashed, not copied, are taken from the user's checkout if they are there still.
-
-    Returns:
-        It in words, and sentences about what is doubtful.
-    """
-    patch, kept, hashes, missing = run_dir / PATCH, untracked_files(run_dir), _hashes(run_dir, state), list[str]()
+    """Bring back what was not committed; gives it in words, and sentences about what is doubtful."""
+    patch, hashes = run_dir / PATCH, _hashes(run_dir, state)
     if state.get("dirty") and not patch.is_file() and not (run_dir / UNTRACKED).exists() and not state.get("untracked"):
         raise RecordError(f"{run_dir} was made with uncommitted changes, but holds neither {PATCH} nor {UNTRACKED}/: they are lost.")
     redacted = ", ".join(state.get("redacted") or ())
@@ -355,6 +358,17 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
         except GitRefused as refusal:
             hidden = f" (the record hides a secret in {redacted})" if redacted else ""
             raise RecordError(f"{patch} does not apply to commit {state['commit'][:10]}: {refusal}{hidden}.") from refusal
+    _copy_untracked(untracked_files(run_dir), hashes, tree, root)
+    parts = [PATCH] * patch.is_file() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
+    doubts = [f"the record hides a secret in {redacted}: what is restored is not quite what ran"] if redacted else []
+    if state.get("diff_sha256") and not is_unchanged(run_dir, state):
+        doubts += [f"{PATCH} and {UNTRACKED}/ were changed, or are not complete: they do not have the hash that the run began with"]
+    return f" with {' and '.join(parts)}" if parts else "", tuple(doubts)
+
+
+def _copy_untracked(kept: Mapping[str, Path], hashes: Mapping[str, str | None], tree: Path, root: Path) -> None:
+    """Copy untracked files from the record, or from the user's checkout where that has them still."""
+    missing = list[str]()
     for name, known in sorted(hashes.items()):
         source, target = kept.get(name, root / name), tree / name
         if name in kept or (source.is_file() and (link_sha256(source) if source.is_symlink() else sha256(source)) == known):
@@ -369,11 +383,6 @@ def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]
     if missing:
         listed = "\n".join(missing)
         raise RecordError(f"These files were part of the code, but the record kept only their hashes; put them back into {root}:\n{listed}")
-    parts = [PATCH] * patch.is_file() + [f"{len(hashes)} untracked file{'s' if len(hashes) > 1 else ''}"] * bool(hashes)
-    doubts = [f"the record hides a secret in {redacted}: what is restored is not quite what ran"] if redacted else []
-    if state.get("diff_sha256") and not is_unchanged(run_dir, state):
-        doubts += [f"{PATCH} and {UNTRACKED}/ were changed, or are not complete: they do not have the hash that the run began with"]
-    return f" with {' and '.join(parts)}" if parts else "", tuple(doubts)
 
 
 def untracked_files(run_dir: Path) -> dict[str, Path]:

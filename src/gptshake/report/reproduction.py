@@ -81,13 +81,6 @@ def verdict(found: Comparison, *, same: bool, tolerance: float) -> tuple[bool, s
     return holds, f"{'Reproduced' if holds else 'Not reproduced'}, {limit}. {summary}."
 
 
-def environment_differences(then: Info, now: Info) -> list[tuple[str, str, str]]:
-    """(what, value then, value now) of everything that differs; ``-`` stands for nothing, as where a newer version began to record it."""
-    before, after = machine_facts(then), machine_facts(now)
-    rows = [(what, before.get(what, "-"), after.get(what, "-")) for what in {**before, **after}]
-    return [row for row in rows if row[1] != row[2]]
-
-
 def same_machine(then: Info, now: Info) -> bool:
     """Whether the same bits can be asked for: device, torch and threads are the same.
 

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from gptshake.config.overrides import refuse_another_config, repeated, stored_config
 from gptshake.config.values import unsafe_reason
-from gptshake.console import aligned, one_line
+from gptshake.console import one_line
 from gptshake.context import Context
 from gptshake.errors import ConfigError, GptshakeError, RecordError
 from gptshake.estimate.formatting import counted
@@ -32,10 +32,13 @@ from gptshake.export.hub import HF
 from gptshake.files import expanded
 from gptshake.processes import Command
 from gptshake.record.git import PATCH, RestoredCode, is_unchanged, restored, untracked_files
+from gptshake.record.index import Entry
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, is_made_here, read_run, run_roots
 from gptshake.redaction import redact_code
-from gptshake.report.reproduction import compare, environment_differences, same_machine, steps_of_first_code, verdict
+from gptshake.report.changes import machine_facts
+from gptshake.report.diff_text import machine_differences
+from gptshake.report.reproduction import compare, same_machine, steps_of_first_code, verdict
 
 Info = dict[str, Any]
 POLL_S = 0.02
@@ -96,22 +99,22 @@ def _refuse_foreign_code(original: Path, info: Info, *, trust: bool) -> None:
     git, environment, patch = info.get("git") or {}, info.get("environment") or {}, original / PATCH
     if is_made_here(info) and is_unchanged(original, git):
         return
+    changes = patch.read_text(errors="replace") if patch.is_file() else ""
     found: dict[str, Any] = {
         "commit of your checkout": [git["commit"]] if git.get("commit") else [],
-        "changes of it (diff.patch)": re.findall(
-            r"^diff --git .* b/(.*)$", patch.read_text(errors="replace") if patch.is_file() else "", re.M
-        ),
+        "changes of it (diff.patch)": re.findall(r"^diff --git .* b/(.*)$", changes, re.M),
         "files beside it (untracked/)": sorted({*untracked_files(original), *(git.get("untracked") or {})}),
         f"your own files in {environment.get('cwd')}": list(info.get("local_conf") or {}),
         "overrides": [text for text in info.get("overrides") or () if unsafe_reason(str(text))],
     }
-    lines = "\n".join(f"  {what}: {one_line(', '.join(map(str, names)))}" for what, names in found.items() if names)
+    lines = [f"  {what}: {one_line(', '.join(map(str, names)))}" for what, names in found.items() if names]
+    listed = "\n".join(lines or ["  the installed gptshake"])
     if not trust:
         raise RecordError(
             f"{info['id']} was not made by you on this machine, was made by an earlier version, or was changed since. Reproducing it runs code:\n"
-            f"{lines or '  the installed gptshake'}\nRead it in {original}; if you trust it, add task.trust=true."
+            f"{listed}\nRead it in {original}; if you trust it, add task.trust=true."
         )
-    print(f"trusted, though not made by you on this machine:\n{lines or '  the installed gptshake'}", flush=True)
+    print(f"trusted, though not made by you on this machine:\n{listed}", flush=True)
 
 
 def _rows(original: Path, info: Info, steps: int | None) -> list[Row]:
@@ -132,15 +135,13 @@ def _folder(info: Info) -> Path:
     """Where the run was started, so that relative paths and ./conf mean the same; if that is gone, here."""
     started = (info.get("environment") or {}).get("cwd")
     folder = Path(started) if started and Path(started).is_dir() else Path.cwd()
-    missing, changed, yamls = list[str](), list[str](), list[str]()
-    for name, known in (info.get("local_conf") or {}).items():
-        if not (folder / name).is_file():
-            missing.append(name)
-        elif hashlib.sha256(redact_code((folder / name).read_bytes(), name)).hexdigest() != known:  # as the record keeps it
-            (yamls if name.startswith("conf/") else changed).append(name)
-    if yamls:
+    kept = info.get("local_conf") or {}
+    missing = [name for name in kept if not (folder / name).is_file()]
+    there = {name: redact_code((folder / name).read_bytes(), name) for name in kept if name not in missing}  # as the record keeps it
+    changed = [name for name, content in there.items() if hashlib.sha256(content).hexdigest() != kept[name]]
+    if yamls := [name for name in changed if name.startswith("conf/")]:
         print(f"note: changed since the run: {', '.join(yamls)}; the config that comes of it is compared key by key", flush=True)
-    if names := missing or changed:
+    if names := missing or [name for name in changed if name not in yamls]:
         raise RecordError(
             f"Files of the run's own {'are not in' if missing else 'were changed since, in'} {folder}: {', '.join(names)}. "
             "The run directory keeps them in conf/ and code/: copy them there."
@@ -196,9 +197,9 @@ def _refuse_another(original: Path, info: Info, code: RestoredCode, path: Path, 
         )
     if any(plan.get(key) != new["budget"][key] for key in ("steps", "tokens", "tokens_per_step")):
         raise RecordError(f"{info['id']} was planned for {plan}, and would now be for {new['budget']}.")
-    rows = environment_differences(info, new)
-    table = aligned([("differs", "then", "now"), *rows], left=(0, 1)).replace("\n", "\n  ") if rows else ""
-    print(f"environment:\n  {table}" if rows else "environment: the same in everything that is recorded", flush=True)
+    differences = machine_differences([Entry(original, "ok", info), Entry(path, "running", new)])
+    same = machine_facts(info) == machine_facts(new)
+    print("environment: the same in everything that is recorded" if same else "\n  ".join(["environment:", *differences]), flush=True)
 
 
 def repeat(code: RestoredCode, overrides: Sequence[str], path: Path, folder: Path, steps: int, before: Callable[[Info], None]) -> None:
@@ -208,35 +209,32 @@ def repeat(code: RestoredCode, overrides: Sequence[str], path: Path, folder: Pat
     if the ./conf there is not the run's. ``before`` looks at run.json of ``path`` before anything trains; what it raises ends the run and
     removes its directory.
     """
-    sources = os.pathsep.join([str(code.source)] * (code.source is not None) + list(filter(None, [os.environ.get("PYTHONPATH")])))
+    sources = os.pathsep.join(filter(None, [str(code.source or ""), os.environ.get("PYTHONPATH")]))
     env = {"HYDRA_FULL_ERROR": None, "GPTSHAKE_CONFIG_DIR": None, "PYTHONPATH": sources, "GPTSHAKE_DIRTY": "1"}
-    info, tail, ended, enough = Info(), Tail(path / "metrics.csv"), False, False
     with TemporaryDirectory(prefix="gptshake-start-") as empty:
         start = folder if code.own_conf or not (folder / "conf").is_dir() else empty
         child = Command([sys.executable, "-P", "-c", CHILD, str(folder), *overrides], env, cwd=start, stdin=PIPE, bufsize=0)
+        ended = False
         try:
-            while not ended and not enough:
+            while "data" not in (info := _info(path)) and not ended:
                 ended = child.wait(POLL_S) is not None  # its record is read once more
-                if "data" not in info and "data" in (new := _info(path)):
-                    before(new)
-                    info = new
-                rows = tail.new() if info else []
-                enough = bool(rows) and not ended and steps <= rows[-1]["step"] < int(info["budget"]["steps"])
-            if enough:
-                with contextlib.suppress(BrokenPipeError, TimeoutExpired):
-                    child.process.communicate(b".", GRACE_S)
-        except BaseException:
-            if not info:  # it has saved nothing yet
-                child.kill()
-                shutil.rmtree(path, ignore_errors=True)
+            if "data" in info:
+                before(info)
+        except BaseException:  # it has saved nothing yet
+            child.kill()
+            shutil.rmtree(path, ignore_errors=True)
             raise
+        try:
+            tail, reached = Tail(path / "metrics.csv"), 0.0
+            while child.wait(POLL_S) is None and not steps <= reached < info["budget"]["steps"]:
+                reached = next((row["step"] for row in reversed(tail.new())), reached)
+            with contextlib.suppress(BrokenPipeError, TimeoutExpired):
+                child.process.communicate(b".", GRACE_S)
         finally:
             child.stop(GRACE_S)
     if (done := int(last_row(path / "metrics.csv").get("step", 0))) < steps:
-        reason = _info(path).get("reason") or "what it said is above."
-        raise GptshakeError(
-            f"The reproduction ended {f'after step {done}, before step {steps}' if done else 'before its first step'}: {reason}"
-        )
+        where = f"after step {done}, before step {steps}" if done else "before its first step"
+        raise GptshakeError(f"The reproduction ended {where}: {_info(path).get('reason') or 'what it said is above.'}")
 
 
 def _info(path: Path) -> Info:
@@ -263,6 +261,6 @@ def _conclude(cfg: DictConfig, info: Info, rows: list[Row], path: Path) -> None:
     new.update(reproduces=info["id"], reproduction=outcome)
     files = reproduction_plot(info, rows, again_rows, found, path / "plots", tolerance=cfg.task.tolerance)
     print(f"\n{sentence}" if holds else "", flush=True)
-    print("\n".join(f"  {name + ':':<9}{os.path.relpath(file)}" for name, file in (("record", path), ("picture", files[0]))), flush=True)
+    print(f"  record:  {os.path.relpath(path)}\n  picture: {os.path.relpath(files[0])}", flush=True)
     if not holds:
         raise GptshakeError(sentence)
