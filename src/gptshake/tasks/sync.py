@@ -12,7 +12,7 @@ from gptshake.errors import ConfigError, Unreachable, first_line
 from gptshake.estimate.formatting import counted
 from gptshake.record.index import BROKEN, Entry, read_entry, read_index
 from gptshake.record.lock import RunLock
-from gptshake.record.run import Run, find_run, run_roots
+from gptshake.record.run import Run, find_run, read_run, run_roots
 from gptshake.record.trackers.protocol import Tracker
 from gptshake.record.trackers.wandb import WandbTracker, online_problem
 from gptshake.setup.lifecycle import trackers_of
@@ -35,16 +35,8 @@ def run(context: Context) -> None:
             return
     mirrored = (entry for entry in read_index(roots) if entry.part("wandb").get("mode") in ("online", "offline"))
     found = [read_entry(find_run(named, roots))] if named else [entry for entry in mirrored if not entry.part("wandb").get("uploaded")]
-    became, waiting = dict[Path, str](), list[Entry]()
-    for entry in found:
-        if entry.status == BROKEN:
-            became[entry.path] = f"broken: {entry.problem}"
-        elif entry.status == "running":
-            became[entry.path] = "still running; upload it when it has ended"
-        elif entry.part("wandb").get("uploaded"):
-            became[entry.path] = f"there already {entry.part('wandb').get('url') or ''}".strip()
-        else:
-            waiting.append(entry)
+    became = {entry.path: why for entry in found if (why := _why_not(entry))}
+    waiting = [entry for entry in found if entry.path not in became]
     if waiting and (problem := "".join(online_problem(silent=True))):
         raise Unreachable(
             f"W&B cannot be reached: {problem}. {counted(len(waiting), 'run')} to upload, and nothing is lost: set WANDB_API_KEY or say "
@@ -53,13 +45,22 @@ def run(context: Context) -> None:
     for number, entry in enumerate(waiting, start=1):
         print(f"uploading run {number} of {len(waiting)} ...", flush=True)
         try:
-            became[entry.path] = upload(entry)
+            became[entry.path] = upload(entry.path)
         except Exception as error:  # the other runs are uploaded all the same
             became[entry.path] = f"not taken: {first_line(error)}"
     rows = [[entry.id, entry.title, became[entry.path]] for entry in found]
     print(aligned([["run", "", "W&B"], *rows], left=(0, 1)) if rows else "W&B has every run.")
     if refused := sum(became[entry.path].startswith("not taken") for entry in waiting):
         raise Unreachable(f"W&B did not accept {counted(refused, 'run')}; nothing is lost, and the same command tries again.")
+
+
+def _why_not(entry: Entry) -> str:
+    """Why a run is not uploaded now; empty if it is to be."""
+    if entry.status == BROKEN:
+        return f"broken: {entry.problem}"
+    if entry.status == "running":
+        return "still running; upload it when it has ended"
+    return f"there already {entry.part('wandb').get('url') or ''}".strip() if entry.part("wandb").get("uploaded") else ""
 
 
 def write_to(path: Path, trackers: Sequence[Tracker]) -> None:
@@ -79,19 +80,12 @@ def write_to(path: Path, trackers: Sequence[Tracker]) -> None:
         raise Unreachable(f"{record.name} is not written there: {'; '.join(problems)}. Nothing is lost, and the same command tries again.")
 
 
-def upload(entry: Entry) -> str:
-    """Upload what W&B does not have of a run, with the options that it had, while nobody writes into it; gives what became of it."""
-    lock = RunLock(entry.path)
-    try:
-        record = Run.open(entry.path)
-        logger = record.config().get("logger") or {}
-        known = logger.get("wandb", logger) | {key: value for key, value in entry.part("wandb").items() if value}
-        options = {key: value for key, value in known.items() if key in ("project", "entity", "every", "artifacts")}
-        tracker = WandbTracker(**options, mode="online")
-        tracker.waits = True
-        tracker.start(record)
-        tracker.finish()
-        mirrored = record.info.get("wandb") or {}
-        return f"uploaded {mirrored['url']}" if mirrored.get("uploaded") else "not taken"
-    finally:
-        lock.release()
+def upload(path: Path) -> str:
+    """Upload what W&B does not have of a run, with the options that it had; gives what became of it."""
+    record = Run.open(path)
+    logger = record.config().get("logger") or {}
+    known = logger.get("wandb", logger) | {key: value for key, value in (record.info.get("wandb") or {}).items() if value}
+    options = {key: value for key, value in known.items() if key in ("project", "entity", "every", "artifacts")}
+    write_to(path, [WandbTracker(**options, mode="online")])
+    mirrored = read_run(path).get("wandb") or {}
+    return f"uploaded {mirrored['url']}" if mirrored.get("uploaded") else "not taken"

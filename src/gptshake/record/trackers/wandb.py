@@ -69,27 +69,9 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Call
     """Track a run until ``ended`` is set; ``reply`` takes ``record`` for run.json, ``say``, ``end`` and ``refused``."""
     import wandb
 
-    mode, problem, later = options["mode"], "", f"upload later with: gptshake task=sync task.run={run.id}"
-    if mode == "online":
-        no_key, unreachable = online_problem()
-        if no_key and options["required"]:
-            way_out = "set WANDB_API_KEY, run `wandb login`, or leave it at logger.mode=auto"
-            reply(refused=f"logger.mode=online, but {no_key}: {way_out}.", end=True)
-            return
-        problem = no_key or unreachable
-    try:
-        tracker = _open(run, options, mode := "offline" if problem else mode)
-    except Exception as error:
-        if mode == "offline":
-            raise
-        problem = f"no answer ({first_line(error)[:120]})"
-        wandb.teardown()  # the service of the attempt holds the id
-        tracker = _open(run, options, mode := "offline")
-    url = tracker.url if mode == "online" else None
-    facts = {"id": tracker.id, "project": tracker.project, "entity": tracker.entity or None, "mode": mode, "url": url}
-    facts |= {"folder": str(Path(tracker.dir).parent), "whole": False, "uploaded": False}
-    offline = ", ".join(filter(None, ("offline", problem)))
-    reply(record={"wandb": facts}, say=f"W&B: {url or f'{offline}; {later}'}")
+    later = f"upload later with: gptshake task=sync task.run={run.id}"
+    if (tracker := _begin(run, options, later, reply)) is None:
+        return
     for file in files_to_repeat(run):
         tracker.save(str(file), base_path=str(run.path), policy="now")
     _log_rows(tracker, run, options["every"], ended)
@@ -104,11 +86,38 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Call
     tracker.summary.update({**final, "status": status})
     tracker.finish(exit_code={"ok": 0, "pruned": 0, "interrupted": 255}.get(status, 1))  # 255 is W&B's "killed"
     wandb.teardown()  # its service writes its last words now: what the server refused is only printed
-    printed = os.pread(2, 1 << 20, 0).decode(errors="replace") if mode == "online" else ""
+    printed = "" if tracker.offline else os.pread(2, 1 << 20, 0).decode(errors="replace")
     reasons = [line.removeprefix("wandb: ")[:200] for line in printed.splitlines() if "encountered (" in line]
     refused = "Fatal error while uploading" in printed
     say = f"W&B did not take everything ({(reasons or ['the server refused it'])[0]}); {later}" if refused else ""
-    reply(record={"wandb": {"whole": True, "uploaded": mode == "online" and not refused}}, say=say, end=True)
+    reply(record={"wandb": {"whole": True, "uploaded": not tracker.offline and not refused}}, say=say, end=True)
+
+
+def _begin(run: Run, options: dict[str, Any], later: str, reply: Callable[..., None]) -> Any:
+    """The W&B run, offline where online is not possible; None where that was refused."""
+    import wandb
+
+    mode, problem = options["mode"], ""
+    if mode == "online":
+        no_key, unreachable = online_problem()
+        if no_key and options["required"]:
+            way_out = "set WANDB_API_KEY, run `wandb login`, or leave it at logger.mode=auto"
+            return reply(refused=f"logger.mode=online, but {no_key}: {way_out}.", end=True)
+        problem = no_key or unreachable
+    try:
+        tracker = _open(run, options, mode := "offline" if problem else mode)
+    except Exception as error:
+        if mode == "offline":
+            raise
+        problem = f"no answer ({first_line(error)[:120]})"
+        wandb.teardown()  # the service of the attempt holds the id
+        tracker = _open(run, options, mode := "offline")
+    url = tracker.url if mode == "online" else None
+    facts = {"id": tracker.id, "project": tracker.project, "entity": tracker.entity or None, "mode": mode, "url": url}
+    facts |= {"folder": str(Path(tracker.dir).parent), "whole": False, "uploaded": False}
+    offline = ", ".join(filter(None, ("offline", problem)))
+    reply(record={"wandb": facts}, say=f"W&B: {url or f'{offline}; {later}'}")
+    return tracker
 
 
 def online_problem(*, silent: bool = False) -> tuple[str, str]:
