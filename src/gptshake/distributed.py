@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 THREADS = "OMP_NUM_THREADS"
-OURS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has started this process, and holds its standard input
+FOLLOWS = "GPTSHAKE_FOLLOWS"  # set where rank 0 has started this process, and holds its standard input
 DEVICE = "GPTSHAKE_DEVICE"  # of the processes that rank 0 starts: whether they need NCCL
 FINDING = timedelta(minutes=5)  # until all ranks have found each other
 MEETING = timedelta(days=1)  # that the others then wait for rank 0, which may build a corpus first; one that is gone is noticed at once
@@ -404,14 +404,14 @@ def quiet() -> None:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # which does not run while torch waits for rank 0
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if OURS in os.environ:
+    if FOLLOWS in os.environ:
         threading.Thread(target=end_with_rank_0, daemon=True).start()
 
 
 def _begin(rank: int) -> "Command":
     from gptshake.processes import Command  # only here, as every command imports this module
 
-    return Command([sys.executable, "-m", "gptshake"], {"RANK": str(rank), "LOCAL_RANK": str(rank), OURS: "1"}, stdin=PIPE)
+    return Command([sys.executable, "-m", "gptshake"], {"RANK": str(rank), "LOCAL_RANK": str(rank), FOLLOWS: "1"}, stdin=PIPE)
 
 
 def _lost(others: "Sequence[Command]", patience: float = 0.0) -> str:

@@ -305,7 +305,7 @@ def restored(run_dir: Path, info: Mapping[str, Any]) -> Iterator[RestoredCode]:
         )
     way = f"git fetch {remote} {commit}" if remote else "fetch it from where the run was made"
     with _worktree(root, commit, f"If it is not there, {way}, and run the same command again.", info["id"]) as tree:
-        changed, notes = _put_changes(run_dir, tree, root, state)
+        changed, notes = _restore_changes(run_dir, tree, root, state)
         yield RestoredCode(tree / "src", commit, f"commit {commit[:10]}{changed}", notes, own_conf)
 
 
@@ -346,7 +346,7 @@ def _installed(info: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     )
 
 
-def _put_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+def _restore_changes(run_dir: Path, tree: Path, root: Path, state: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """Bring back what was not committed; gives it in words, and sentences about what is doubtful."""
     patch, hashes = run_dir / PATCH, _hashes(run_dir, state)
     if state.get("dirty") and not patch.is_file() and not (run_dir / UNTRACKED).exists() and not state.get("untracked"):

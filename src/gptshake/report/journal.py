@@ -15,7 +15,7 @@ from gptshake.errors import RecordError
 from gptshake.files import sha256_text, write_atomic
 from gptshake.markdown import code, prose
 from gptshake.record.index import read_index
-from gptshake.report.journal_text import MARKER, Section, Timeline, entry, find_experiments
+from gptshake.report.journal_text import MARKER, History, Section, entry, find_experiments
 from gptshake.report.loss_svg import loss_svg
 from gptshake.report.study_stats import Json, learning_curves
 
@@ -127,10 +127,10 @@ def write_journal(file: Path, drawings: Path, runs: Path, multirun: Path) -> Wri
     """
     page = Page(before := _content(file), file.name)
     experiments, problems, left_out = find_experiments(read_index([runs, multirun]), multirun)
-    timeline, fresh, drawn = Timeline(), list[Block](), 0
+    history, fresh, drawn = History(), list[Block](), 0
     for one in experiments:
         try:
-            section = timeline.section(one)
+            section = history.section(one)
             if page.wants(one.id):
                 shown, new = _pictures(section, drawings)
                 fresh.append(Block(one.id, entry(section, shown, file.parent), int(one.started)))

@@ -7,12 +7,12 @@ overrides, reasons, what a model wrote) cannot become HTML, a heading, a link, a
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from gptshake.errors import RecordError
@@ -31,7 +31,6 @@ from gptshake.report.study_text import trial_table, verdict
 MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own markers
 LOSSES = ("val/bpb", "val/loss", "test/bpb")
 RESULTS = {name: FIGURES[name] for name in (*LOSSES, "tokens", "time", "tokens/s", "MFU")}  # -> figure, and how it is written
-Results = Mapping[str, float | None]  # None is unknown
 _AGAINST = {"parent": "the run it began from", "original": "the run it repeats", "previous": "the entry before"}
 _LONGEST_TITLE, _MOST_COMMITS = 100, 12
 
@@ -56,19 +55,11 @@ class Experiment:
         return [str(axis["key"]).lstrip("+") for axis in self.study["axes"]] if self.study else []
 
     @cached_property
-    def results(self) -> Results:
-        """Of the main run; of a study the mean over the winner's seeds."""
+    def results(self) -> Mapping[str, float | None]:
+        """Of the main run, None for what is unknown; of a study the mean over the winner's seeds."""
         winner = best(self.study) if self.study and self.study["objective"] == "val/bpb" else None
-        return results_of(self.main) | ({"val/bpb": winner.value} if winner else {})
-
-
-class Reference(NamedTuple):
-    """An earlier experiment that another is compared with."""
-
-    id: str
-    what: str  # it is: parent, original, previous, best before
-    results: Results
-    run: Entry
+        found = {name: self.main.figures.get(figure) for name, (figure, _) in RESULTS.items()}
+        return found | ({"val/bpb": winner.value} if winner else {})
 
 
 @dataclass(frozen=True)
@@ -79,8 +70,8 @@ class Section:
     verdict: str
     commits: list[str]  # subjects since the section before
     changes: dict[str, tuple[Any, Any]]
-    against: Reference | None  # what the changes are changes of
-    compared: list[Reference]
+    against: tuple[str, Experiment] | None  # what the changes are changes of: the parent, the original or the previous one
+    compared: dict[str, Experiment]  # what it is -> an earlier one
     spread: Spread | None
 
     @property
@@ -132,7 +123,7 @@ def _sweep(folder: Path, runs: Sequence[Entry], study: Json | None) -> Experimen
     return Experiment(re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.name), started, main, tuple(runs), folder, study)
 
 
-class Timeline:
+class History:
     """What was known before each experiment; sections must be asked for in the order of time."""
 
     def __init__(self) -> None:
@@ -151,14 +142,15 @@ class Timeline:
             (kind, str(data[kind]), rule) for kind in ("fingerprint", "text") if data.get("fingerprint") and data.get(kind) is not None
         }
         against = self._against(main)
-        changes = changed_keys(against.run.config, config) if against and against.run.config and config else {}
+        before = against[1].main.config if against else {}
+        changes = changed_keys(before, config) if before and config else {}
         changes = {key: pair for key, pair in changes.items() if key not in (*experiment.varied, *AUTOMATIC)}
         known = [one for one in self._ended if one[0] & texts]
         rival = min(known, key=lambda one: one[1])[2] if known else None
         spread = self._spread(experiment)
-        compared = [against] if against and against.what != "previous" else []
-        if rival and rival.experiment.id not in [one.id for one in compared]:
-            compared.append(Reference(rival.experiment.id, "best before", rival.experiment.results, rival.experiment.main))
+        compared = dict([against]) if against and against[0] != "previous" else {}
+        if rival and rival.experiment.id not in [one.id for one in compared.values()]:
+            compared["best before"] = rival.experiment
         here, new = main.commit, main.commit and self._commit and main.commit != self._commit
         commits = commits_between(self._commit, here, "%s", ()) or [] if new else []
         section = Section(experiment, _verdict(experiment, rival, spread), commits, changes, against, compared, spread)
@@ -169,14 +161,14 @@ class Timeline:
             self._ended.append((texts, bpb, section))
         return section
 
-    def _against(self, main: Entry) -> Reference | None:
+    def _against(self, main: Entry) -> tuple[str, Experiment] | None:
         """What a run's changes are changes of: the run that it began from or repeats, else that of the section before of its task."""
         for what, id in (("parent", main.info.get("parent")), ("original", main.info.get("reproduces"))):
             if id in self._runs:
                 experiment, run = self._runs[id]
-                return Reference(experiment.id, what, results_of(run), run)
+                return what, replace(experiment, main=run, study=None)  # of a sweep this run alone
         last = self._last.get(main.info.get("task"))
-        return Reference(last.id, "previous", last.results, last.main) if last else None
+        return ("previous", last) if last else None
 
     def _spread(self, experiment: Experiment) -> Spread | None:
         """Over the seeds of a sweep's winner, of a sweep of seeds, or of all runs so far that differ in their seed alone."""
@@ -192,10 +184,6 @@ class Timeline:
             values = list(by_seed.values())
         values = [value for value in values if is_number(value)]
         return Spread(fmean(values), stdev(values), len(values)) if len(values) > 1 else None
-
-
-def results_of(run: Entry) -> dict[str, float | None]:
-    return {name: run.figures.get(figure) for name, (figure, _) in RESULTS.items()}
 
 
 def _verdict(experiment: Experiment, rival: Section | None, spread: Spread | None) -> str:
@@ -251,7 +239,7 @@ def _provenance(section: Section, home: Path) -> str:
     run = section.experiment.main
     info, git, commit, url = run.info, run.part("git"), run.commit, str(run.part("wandb").get("url") or "")
     branch = f" on {code(str(git['branch']))}" if git.get("branch") and commit else ""
-    orphan = info.get("parent") and (section.against is None or section.against.what != "parent")
+    orphan = info.get("parent") and (section.against or ("", run))[0] != "parent"
     offline = "W&B: offline, `gptshake task=sync` uploads it" if run.part("wandb").get("mode") == "offline" else ""
     parts = [
         f"version {prose(str(info.get('version', 'unknown')))}",
@@ -265,10 +253,13 @@ def _provenance(section: Section, home: Path) -> str:
 
 
 def _changes(section: Section) -> str:
-    name = f"{_AGAINST[section.against.what]}, [{section.against.id}](#{section.against.id})" if section.against else ""
+    if section.against is None:
+        return ""
+    what, before = section.against
+    name = f"{_AGAINST[what]}, [{before.id}](#{before.id})"
     rows = [[cell(key), cell(value_text(old)), cell(value_text(new))] for key, (old, new) in section.changes.items()]
     none = f"{'But for what is swept, nothing' if section.experiment.study else 'Nothing'} that counts was changed against {name}."
-    return name and (f"Changed against {name}:\n\n{table(('key', 'was', 'is'), rows, 20)}" if rows else none)
+    return f"Changed against {name}:\n\n{table(('key', 'was', 'is'), rows, 20)}" if rows else none
 
 
 def _results(section: Section) -> str:
@@ -278,15 +269,14 @@ def _results(section: Section) -> str:
         return ""
 
     def against(name: str, value: float | None, theirs: float | None) -> str:
-        gap = f"{value - theirs:+.4f}" if value is not None and theirs is not None and name in LOSSES else ""
-        return gap or (f"{value / theirs:.2f}×" if value and theirs and name not in LOSSES else "")
+        if name in LOSSES:
+            return f"{value - theirs:+.4f}" if value is not None and theirs is not None else ""
+        return f"{value / theirs:.2f}×" if value and theirs else ""
 
     own = ["" if value is None or (name in ("tokens/s", "MFU") and not value) else RESULTS[name][1](value) for name, value in ours.items()]
     rows = [[f"**{'best run' if section.experiment.is_sweep else 'this'}**", *own]]
-    for one in section.compared:
-        rows.append(
-            [f"to the {one.what}, [{one.id}](#{one.id})", *(against(name, value, one.results[name]) for name, value in ours.items())]
-        )
+    for what, one in section.compared.items():
+        rows.append([f"to the {what}, [{one.id}](#{one.id})", *(against(name, value, one.results[name]) for name, value in ours.items())])
     if section.spread:
         mean, deviation, seeds = section.spread
         rows.append([f"{seeds} seeds", f"{mean:.4f} ± {deviation:.4f}", *[""] * (len(ours) - 1)])

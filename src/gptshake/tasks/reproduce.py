@@ -90,7 +90,7 @@ def run(context: Context) -> None:
         print(f"reproducing {info['name']}: {counted(len(rows), 'step')}{part}\ncode: {code.about}", flush=True)
         for note in code.notes:
             print(f"note: {note}", flush=True)
-        repeat(code, overrides, path, folder, len(rows), lambda new: _refuse_another(original, info, code, path, new))
+        repeat(code, overrides, path, folder, len(rows), lambda new: _check_new_record(original, info, code, path, new))
     _conclude(cfg, info, rows, path)
 
 
@@ -177,7 +177,7 @@ def _own(cfg: DictConfig, original: Path, info: Info, path: Path, folder: Path) 
     return own
 
 
-def _refuse_another(original: Path, info: Info, code: RestoredCode, path: Path, new: Info) -> None:
+def _check_new_record(original: Path, info: Info, code: RestoredCode, path: Path, new: Info) -> None:
     """Compare what is about to train with the record; then print in what the two environments differ."""
     if (new.get("git") or {}).get("commit") != code.commit or new.get("version") != info.get("version"):
         raise RecordError(f"{code.about} was to run, but gptshake {new.get('version')} of another place did; is gptshake installed twice?")

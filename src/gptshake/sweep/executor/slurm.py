@@ -24,8 +24,8 @@ ENDED = {"CANCELLED", "OUT_OF_MEMORY", "DEADLINE", "REVOKED", "SPECIAL_EXIT"}  #
 REASONS = {"JobLaunchFailure": "killed by a signal (out of memory?), or never launched"}  # what Slurm's own word for it means
 LOST = {"COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "TIMEOUT"}
 # Flags that ours stand in the way of; without --error Slurm says in the job's output that it was cancelled.
-OURS = {"--clusters", "-M", "--array", "-a", "--wait", "-W", "--comment", "--parsable", "--export", "--test-only"}
-OURS |= {"--output", "-o", "--error", "-e"}
+RESERVED = {"--clusters", "-M", "--array", "-a", "--wait", "-W", "--comment", "--parsable", "--export", "--test-only"}
+RESERVED |= {"--output", "-o", "--error", "-e"}
 DEFAULTS = ("SBATCH_WAIT", "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_EXPORT", "SBATCH_ERROR")  # the same as variables
 
 
@@ -57,7 +57,7 @@ class SlurmJobs(Jobs):
     ) -> None:
         if slots == "auto":
             raise ConfigError("hydra.sweeper.executor.slots=auto cannot work with executor=slurm: it is a number of jobs.")
-        if wrong := [flag for flag in map(str, flags) if flag.partition("=")[0].partition(" ")[0] in OURS or flag[:2] in OURS]:
+        if wrong := [flag for flag in map(str, flags) if flag.partition("=")[0].partition(" ")[0] in RESERVED or flag[:2] in RESERVED]:
             raise ConfigError(
                 f"hydra.sweeper.executor.flags={wrong[0]} cannot work: each run is one job of this cluster, which gptshake follows."
             )
