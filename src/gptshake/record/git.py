@@ -51,12 +51,11 @@ def run_git(folder: Path, *command: str, seconds: float = 10.0) -> bytes:
     return done.stdout
 
 
-def _line_of(root: Path, *command: str) -> str | None:
-    """One line, or None where git has no answer, as with a detached HEAD or no commit yet."""
-    try:
-        return run_git(root, *command).decode(errors="replace").strip() or None
-    except GitRefused:
-        return None
+def _lines(root: Path | None, *command: str) -> list[str] | None:
+    """What git says of a checkout; None without one, and where git refuses or has no answer, as with a detached HEAD or no commit yet."""
+    with suppress(GitRefused):
+        return run_git(root, *command).decode(errors="replace").splitlines() if root else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -127,18 +126,16 @@ def read_workspace() -> dict[str, Any] | None:
         root = Path(os.fsdecode(run_git(Path.cwd(), "rev-parse", "--show-toplevel").rstrip(b"\n")))
         if root.resolve() == checkout_root():
             return None
-        filters = _line_of(root, "config", "--local", "--includes", "--get-regexp", r"^filter\.")
+        filters = _lines(root, "config", "--local", "--includes", "--get-regexp", r"^filter\.")
         return _head(root) | {"dirty": None if filters else bool(run_git(root, "status", "--porcelain", "--ignore-submodules=all"))}
     except GitRefused:
         return None
 
 
 def _head(root: Path) -> dict[str, Any]:
-    return {
-        "commit": _line_of(root, "rev-parse", "--verify", "--quiet", "HEAD"),
-        "branch": _line_of(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
-        "remote": without_credentials(_line_of(root, "remote", "get-url", "origin") or "") or None,
-    }
+    commands = ("rev-parse --verify --quiet HEAD", "symbolic-ref --quiet --short HEAD", "remote get-url origin")
+    commit, branch, remote = (next(iter(_lines(root, *command.split()) or ()), None) for command in commands)
+    return {"commit": commit, "branch": branch, "remote": without_credentials(remote or "") or None}
 
 
 def without_credentials(remote: str) -> str:
@@ -153,16 +150,16 @@ def without_credentials(remote: str) -> str:
 def _read(root: Path) -> Code:
     head = _head(root)
     # --no-renames: a renamed file is one removed and one added, so every entry has one path
-    status = run_git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *GUARDED).split(b"\0")
-    files = sorted(_text(entry[3:]) for entry in status if entry)
+    said = run_git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", *GUARDED)
+    states = {_text(entry[3:]): entry[:2] for entry in said.split(b"\0") if entry}
+    files = sorted(states)
     for entry in map(_text, run_git(root, "ls-files", "-v", "-z", "--", *GUARDED).split(b"\0")):
         if (entry[:1].islower() or entry.startswith("S ")) and (root / entry[2:]).exists():
             flag = "skip-worktree" if entry.startswith("S") else "assume-unchanged"
             raise GitRefused(f"git does not look at {entry[2:]}, until `git update-index --no-{flag} {entry[2:]}`")
     patch, hidden = _patch(root, head["commit"])
     copies, hashes, left_out = dict[str, bytes](), dict[str, str | None](), [name for name in files if _is_dotenv(name)]
-    others = run_git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *GUARDED).split(b"\0") if files else []
-    for name in sorted(name for name in map(_text, filter(None, others)) if not _is_dotenv(name)):
+    for name in (name for name in files if states[name] == b"??" and not _is_dotenv(name)):
         file, free = root / name, MAX_COPIES - sum(map(len, copies.values()))
         if file.is_symlink():
             hashes[name] = link_sha256(file)
@@ -234,27 +231,18 @@ def commits_between(old: str, new: str, shown: str = "%h %s", paths: Iterable[st
 
     None if there is no checkout, or it does not hold both commits.
     """
-    return _lines("log", f"--format={shown}", f"{old}..{new}", "--", *paths) if is_commit(old) and is_commit(new) else None
+    return _lines(checkout_root(), "log", f"--format={shown}", f"{old}..{new}", "--", *paths) if is_commit(old) and is_commit(new) else None
 
 
 def stat_between(old: str, new: str) -> list[str] | None:
     """``git diff --stat`` of source and config from one commit to another, with the line of sums at the end; None as above."""
-    lines = _lines("diff", "--stat=100", *_PLAIN, old, new, "--", *GUARDED) if is_commit(old) and is_commit(new) else None
+    lines = _lines(checkout_root(), "diff", "--stat=100", *_PLAIN, old, new, "--", *GUARDED) if is_commit(old) and is_commit(new) else None
     return None if lines is None else [line.strip() for line in lines]
 
 
 def on_remote(commit: str) -> bool:
     """Whether a commit of the package's own checkout was pushed to ``origin``, as far as is known here."""
-    return bool(_lines("for-each-ref", "--contains", commit, "refs/remotes/origin"))
-
-
-def _lines(*command: str) -> list[str] | None:
-    """What git says of the package's own checkout; None without one, or where git refuses."""
-    root = checkout_root()
-    try:
-        return None if root is None else run_git(root, *command).decode(errors="replace").splitlines()
-    except GitRefused:
-        return None
+    return bool(_lines(checkout_root(), "for-each-ref", "--contains", commit, "refs/remotes/origin"))
 
 
 def code_sha256() -> str:
