@@ -17,6 +17,8 @@ from gptshake.record.trackers.protocol import Tracker
 from gptshake.record.trackers.wandb import WandbTracker, online_problem
 from gptshake.setup.lifecycle import trackers_of
 
+OPTIONS = ("project", "entity", "every", "artifacts")  # of W&B's, that an upload takes from the run
+
 
 def run(context: Context) -> None:
     """Upload ``task.run``, or all runs that W&B is to have and has not, and print a table of what became of each.
@@ -45,7 +47,7 @@ def run(context: Context) -> None:
     for number, entry in enumerate(waiting, start=1):
         print(f"uploading run {number} of {len(waiting)} ...", flush=True)
         try:
-            became[entry.path] = upload(entry.path)
+            became[entry.path] = upload(entry)
         except Exception as error:  # the other runs are uploaded all the same
             became[entry.path] = f"not taken: {first_line(error)}"
     rows = [[entry.id, entry.title, became[entry.path]] for entry in found]
@@ -80,12 +82,10 @@ def write_to(path: Path, trackers: Sequence[Tracker]) -> None:
         raise Unreachable(f"{record.name} is not written there: {'; '.join(problems)}. Nothing is lost, and the same command tries again.")
 
 
-def upload(path: Path) -> str:
+def upload(entry: Entry) -> str:
     """Upload what W&B does not have of a run, with the options that it had; gives what became of it."""
-    record = Run.open(path)
-    logger = record.config().get("logger") or {}
-    known = logger.get("wandb", logger) | {key: value for key, value in (record.info.get("wandb") or {}).items() if value}
-    options = {key: value for key, value in known.items() if key in ("project", "entity", "every", "artifacts")}
-    write_to(path, [WandbTracker(**options, mode="online")])
-    mirrored = read_run(path).get("wandb") or {}
+    had, config = entry.part("wandb"), entry.config
+    options = {key: had.get(key) or config.get(f"logger.wandb.{key}", config.get(f"logger.{key}")) for key in OPTIONS}
+    write_to(entry.path, [WandbTracker(**{key: value for key, value in options.items() if value is not None}, mode="online")])
+    mirrored = read_run(entry.path).get("wandb") or {}
     return f"uploaded {mirrored['url']}" if mirrored.get("uploaded") else "not taken"

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from multiprocessing.connection import wait
+from multiprocessing import connection
 from operator import itemgetter
 from pathlib import Path
 from subprocess import PIPE
@@ -22,7 +22,7 @@ from tempfile import TemporaryFile
 from typing import Any, ClassVar
 
 from gptshake.errors import ConfigError, first_line
-from gptshake.processes import Command, Environment
+from gptshake.processes import Command, Environment, import_path
 from gptshake.record.metrics import CHUNK_BYTES, COLUMNS, Row, Tail, history, other_columns
 from gptshake.record.run import Run
 from gptshake.record.texts import Sample
@@ -50,12 +50,12 @@ class ProcessTracker(Tracker):
 
     def begin(self, run: Run, options: Mapping[str, Any], env: Environment) -> None:
         """Start the process, whose ``track`` is given the options; ``env`` holds variables that differ from those of this process."""
-        self._run, paths = run, [str(Path(__file__).parents[3]), (os.environ | env).get("PYTHONPATH")]
-        command = [sys.executable, "-P", "-m", __name__, type(self).__module__, str(run.path), json.dumps(options)]
+        self._run = run
+        command = [sys.executable, "-m", __name__, type(self).__module__, str(run.path), json.dumps(options)]
         self._printed = TemporaryFile("a+b")  # noqa: SIM115 -- by its libraries; appended to, so both processes can read it meanwhile
         pipes: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": self._printed, "bufsize": 0}
         # In a process group of its own: an interrupt at the terminal is the run's alone.
-        self._child = Command(command, {**env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}, process_group=0, **pipes)
+        self._child = Command(command, {**env, **import_path()}, process_group=0, **pipes)
 
     def wait_for_start(self) -> None:
         """Wait until the mirror says where it is, but not long."""
@@ -79,7 +79,7 @@ class ProcessTracker(Tracker):
         """Note and print replies until one of a kind comes, or there is no mirror any more; False if neither is so in time."""
         until, found = time.monotonic() + seconds, False
         while self._child and (replies := self._child.process.stdout) and not found:
-            if not wait([replies.fileno()], None if self.waits else max(0.0, until - time.monotonic())):
+            if not connection.wait([replies.fileno()], None if self.waits else max(0.0, until - time.monotonic())):
                 return False
             line = replies.readline()
             reply: dict[str, Any] = json.loads(line or "{}")
@@ -185,6 +185,8 @@ def _main() -> None:
         track = importlib.import_module(sys.argv[1]).track
         track(run, options, ended, lambda **parts: print(json.dumps(parts), file=replies, flush=True))
         print(json.dumps({"end": True}), file=replies, flush=True)
+    except ConfigError as error:
+        print(json.dumps({"refused": str(error), "end": True}), file=replies, flush=True)
     except (Exception, SystemExit) as error:
         print(first_line(error), file=sys.stderr)
     os._exit(0)  # the end of a library would wait for its service

@@ -25,13 +25,14 @@ from gptshake.redaction import redact
 
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}  # of WANDB_MODE
 SMALLER_IS_BETTER = ("val/loss", "val/bpb")
+LATER = "upload later with: gptshake task=sync task.run={id}"
 
 
 @dataclass(eq=False)
 class WandbTracker(WandbConfig, ProcessTracker):
     """Mirrors rows, samples and pictures to W&B."""
 
-    service, package, later = "W&B", "wandb", "; upload later with: gptshake task=sync task.run={id}"
+    service, package, later = "W&B", "wandb", f"; {LATER}"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,12 +67,10 @@ class WandbTracker(WandbConfig, ProcessTracker):
 
 
 def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Callable[..., None]) -> None:
-    """Track a run until ``ended`` is set; ``reply`` takes ``record`` for run.json, ``say``, ``end`` and ``refused``."""
+    """Track a run until ``ended`` is set; ``reply`` takes ``record`` for run.json, ``say`` and ``end``."""
     import wandb
 
-    later = f"upload later with: gptshake task=sync task.run={run.id}"
-    if (tracker := _begin(run, options, later, reply)) is None:
-        return
+    tracker = _connect(run, options, reply)
     for file in files_to_repeat(run):
         tracker.save(str(file), base_path=str(run.path), policy="now")
     _log_rows(tracker, run, options["every"], ended)
@@ -89,12 +88,12 @@ def track(run: Run, options: dict[str, Any], ended: threading.Event, reply: Call
     printed = "" if tracker.offline else os.pread(2, 1 << 20, 0).decode(errors="replace")
     reasons = [line.removeprefix("wandb: ")[:200] for line in printed.splitlines() if "encountered (" in line]
     refused = "Fatal error while uploading" in printed
-    say = f"W&B did not take everything ({(reasons or ['the server refused it'])[0]}); {later}" if refused else ""
+    say = f"W&B did not take everything ({(reasons or ['the server refused it'])[0]}); {LATER.format(id=run.id)}" if refused else ""
     reply(record={"wandb": {"whole": True, "uploaded": not tracker.offline and not refused}}, say=say, end=True)
 
 
-def _begin(run: Run, options: dict[str, Any], later: str, reply: Callable[..., None]) -> Any:
-    """The W&B run, offline where online is not possible; None where that was refused."""
+def _connect(run: Run, options: dict[str, Any], reply: Callable[..., None]) -> Any:
+    """The W&B run, offline where online is not possible; ConfigError: it must be online, and there is no key."""
     import wandb
 
     mode, problem = options["mode"], ""
@@ -102,7 +101,7 @@ def _begin(run: Run, options: dict[str, Any], later: str, reply: Callable[..., N
         no_key, unreachable = online_problem()
         if no_key and options["required"]:
             way_out = "set WANDB_API_KEY, run `wandb login`, or leave it at logger.mode=auto"
-            return reply(refused=f"logger.mode=online, but {no_key}: {way_out}.", end=True)
+            raise ConfigError(f"logger.mode=online, but {no_key}: {way_out}.")
         problem = no_key or unreachable
     try:
         tracker = _open(run, options, mode := "offline" if problem else mode)
@@ -115,8 +114,8 @@ def _begin(run: Run, options: dict[str, Any], later: str, reply: Callable[..., N
     url = tracker.url if mode == "online" else None
     facts = {"id": tracker.id, "project": tracker.project, "entity": tracker.entity or None, "mode": mode, "url": url}
     facts |= {"folder": str(Path(tracker.dir).parent), "whole": False, "uploaded": False}
-    offline = ", ".join(filter(None, ("offline", problem)))
-    reply(record={"wandb": facts}, say=f"W&B: {url or f'{offline}; {later}'}")
+    offline = f"offline{f', {problem}' if problem else ''}; {LATER.format(id=run.id)}"
+    reply(record={"wandb": facts}, say=f"W&B: {url or offline}")
     return tracker
 
 
