@@ -8,7 +8,6 @@ gptshake agree on, so nothing else is asked of old code.
 import contextlib
 import glob
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -35,6 +34,7 @@ from gptshake.record.git import PATCH, RestoredCode, is_unchanged, restored, unt
 from gptshake.record.index import Entry
 from gptshake.record.metrics import Row, Tail, last_row, read_rows
 from gptshake.record.run import Run, find_run, is_made_here, read_run, run_roots
+from gptshake.record.shape import read_record
 from gptshake.redaction import redact_code
 from gptshake.report.changes import machine_facts
 from gptshake.report.diff_text import machine_differences
@@ -239,9 +239,8 @@ def repeat(code: RestoredCode, overrides: Sequence[str], path: Path, folder: Pat
 
 def _info(path: Path) -> Info:
     """run.json as far as it is there; an old version need not write all of it at once."""
-    with contextlib.suppress(OSError, ValueError):
-        info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return info if isinstance(info, dict) else {}
+    with contextlib.suppress(RecordError):
+        return read_record(path / "run.json", "run", "id")
     return {}
 
 
