@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -181,6 +182,39 @@ def test_an_old_driver_is_found_before_anything_is_installed(home: Path, version
     assert (
         done.returncode == 1 and f"version 580 or newer, and this machine has {shown}:" in done.stderr and not (home / "installed").exists()
     )
+
+
+def test_tools_are_installed_though_a_machine_that_starts_has_locked_its_packages(home: Path) -> None:
+    (home / "bin").mkdir()
+    (home / "sky_workdir/.venv").unlink()
+    (home / "sky_workdir/.venv/bin").mkdir(parents=True)
+    tools = {name: "" for name in ("nvidia-smi", "git", "make", "curl", "rsync", "flock", "uv", "sleep")} | {"nvidia-smi": "echo 590.1"}
+    tools |= {"sudo": '"$@"', "apt-get": f"""echo "$1" >> ~/asked
+        [ "$1" != update ] && [ "$(grep -c install ~/asked)" = 3 ] && touch {home}/bin/rclone && chmod +x {home}/bin/rclone"""}
+    for name, text in tools.items():
+        (home / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+    shutil.copy(home / "bin/git", home / "sky_workdir/.venv/bin/python")  # torch finds a GPU
+    for file in (*(home / "bin").iterdir(), home / "sky_workdir/.venv/bin/python"):
+        file.chmod(0o755)
+    for name in ("bash", "head", "id", "touch", "chmod", "grep"):
+        (home / "bin" / name).symlink_to(str(shutil.which(name)))
+    done = shell(sky_task(JOB)["setup"], home, PATH=str(home / "bin"))
+    assert done.returncode == 0 and (home / "asked").read_text().split() == ["update", "install"] * 3, done.stderr
+    (home / "bin/rclone").unlink()
+    done = shell(sky_task(JOB)["setup"], home, PATH=str(home / "bin"))
+    assert done.returncode == 1 and "rclone and flock could not be installed" in done.stderr
+
+
+@pytest.mark.parametrize("there", ["rsync", "git"])
+def test_vasts_image_gets_what_the_script_copies_with(there: str, home: Path) -> None:
+    (command,) = re.findall(r"remote '(.*command -v.*)'", vast_script(JOB))
+    (home / "bin").mkdir()
+    for name, text in {there: "", "apt-get": 'echo "$*" >> ~/asked'}.items():
+        (home / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (home / "bin" / name).chmod(0o755)
+    (home / "bin/mkdir").symlink_to(str(shutil.which("mkdir")))
+    assert subprocess.run([str(shutil.which("bash")), "-c", command], cwd=home, env={"HOME": str(home), "PATH": str(home / "bin")}, check=False).returncode == 0
+    assert (home / "asked").read_text() == "update -qq\ninstall -y -qq rsync git\n" and (home / "gptshake-work").is_dir()
 
 
 def test_a_finished_run_is_not_begun_again_and_a_failed_one_is(home: Path) -> None:

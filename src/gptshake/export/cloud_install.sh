@@ -6,13 +6,14 @@ version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 
   echo "CUDA $cuda needs an NVIDIA driver of version $driver or newer, and this machine has ${version:-none}: destroy it and take another one." >&2
   exit 1
 }
-missing=
-for tool in git make curl rsync rclone flock; do command -v "$tool" >/dev/null || missing=yes; done
-if [ -n "$missing" ]; then
-  sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
-  $sudo apt-get update -qq
-  $sudo apt-get install -y -qq git make curl rsync rclone util-linux
-fi
+lacking() { for tool in git make curl rsync rclone flock; do command -v "$tool" > /dev/null || return 0; done; return 1; }
+sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+for _ in {1..30}; do
+  lacking || break
+  $sudo apt-get update -qq || true  # of the image's sources one may fail that is not needed
+  $sudo apt-get install -y -qq git make curl rsync rclone util-linux || sleep 10  # a machine that has just started installs its own updates
+done
+! lacking || { echo "git, make, curl, rsync, rclone and flock could not be installed: destroy this machine and take another one." >&2; exit 1; }
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
 uv python install "$python"
 cd "$sources"

@@ -38,7 +38,7 @@ rent() {
   soon is_running
   connect
   soon remote true
-  remote 'command -v rsync git >/dev/null || { apt-get update -qq && apt-get install -y -qq rsync git; }; mkdir -p gptshake-work gptshake-inputs'
+  remote '{ command -v rsync && command -v git; } >/dev/null || { apt-get update -qq && apt-get install -y -qq rsync git; } && mkdir -p gptshake-work gptshake-inputs'
   send
   [ ! -d "$name" ] || copy "$name/" "$host:gptshake-work/"  # what an earlier instance has left
   install_script | remote 'cat > gptshake-install.sh && bash gptshake-install.sh'
