@@ -330,6 +330,32 @@ def test_a_refusal_ends_the_first_job_only(slurm: FakeSlurm, executor: SlurmJobs
     assert job.id is not None
 
 
+def test_what_is_refused_for_an_hour_while_nothing_else_runs_ends_the_study(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    job = starts(executor, slurm, tmp_path / "0")
+    slurm.switch("refuses")
+    executor.start(["give back", 1], tmp_path / "1")
+    waits(executor, slurm, jobs.REFUSAL_S + 100)
+    leaves(job, Outcome("ok", 1))
+    assert waits(executor, slurm, jobs.REFUSAL_S - 100) == [job]
+    with pytest.raises(ConfigError, match=r"^Slurm refuses the job: Batch job submission failed: QOSMaxSubmit"):
+        waits(executor, slurm, 200)
+
+
+def test_a_file_of_slurms_that_cannot_be_read_is_named_at_once(slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", f"{tmp_path}/slurm.conf")
+    with pytest.raises(ConfigError, match=rf"^SLURM_CONF={tmp_path}/slurm.conf cannot be read"):
+        opened()
+    assert slurm.submitted() == 0
+
+
+@pytest.mark.parametrize(("limit", "minutes"), [(2, "2"), ("3", "3"), ("2:30", "2.5"), ("0:02:59", "2.98"), ("0-0:3", "3")])
+def test_a_time_limit_that_warns_a_run_as_it_begins_is_refused(limit: str | int, minutes: str) -> None:
+    with pytest.raises(ConfigError, match=rf"executor.time={limit} is a limit of {minutes} minutes"):
+        SlurmJobs(time=limit)
+    for enough in (0, 4, "3:01", "4:00:00", "1-0", None):
+        SlurmJobs(time=enough)
+
+
 def test_jobs_are_left_when_slurm_is_silent_while_they_are_to_stop(
     executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, capsys: Any
 ) -> None:

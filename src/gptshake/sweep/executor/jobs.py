@@ -30,6 +30,7 @@ POLL_S = 5.0  # between questions to the engine
 HURRY_S = 1.0  # the same while jobs are asked to end, or one has begun of which the engine has not said so
 LATE_S = 90.0  # that an outcome of another machine may take to be seen here: NFS remembers for 60 s that a file was not there
 ASK_AGAIN_S = 30.0  # a job that was just about to begin may not have heard it
+REFUSAL_S = 3600.0  # that an engine may refuse jobs while the study has no other
 MOST_LOSSES = 5  # of a run, one after the other without a new checkpoint
 NOT_THEIRS = ("SLURM_", "SQUEUE_", "SCANCEL_", "RAY_")  # variables of this process' own job, or that change what the engine's commands say
 
@@ -150,7 +151,7 @@ class Jobs(ABC):
         self.name, self.cpus, self.threads, self.device = name, cpus, cpus, ""
         self._slots, self._running = slots, list[Job]()
         self._asked_at, self._silent = -inf, False  # when the engine was asked last, and whether it did not answer
-        self._accepts = False  # whether it has taken a job
+        self._accepts, self._refused = False, inf  # whether it has taken a job; since when it refuses one, and there is no other
         self._keeps_tickets = False  # whether it has shown the ticket of one; some sites write comments of their own
 
     @abstractmethod
@@ -276,7 +277,7 @@ class Jobs(ABC):
         """Submit a job under a new ticket.
 
         Raises:
-            ConfigError: the engine refuses the first job.
+            ConfigError: the engine refuses the first job, or a later one for ``REFUSAL_S`` while there is no other.
             Unanswered: it does not answer, or refuses a later one: it is full, or its options were right when the study began.
         """
         job.ticket, job.saved = uuid4().hex, steps_saved(job.folder)
@@ -285,10 +286,12 @@ class Jobs(ABC):
         try:
             identity = self.submit(job.folder, [*self._command, str(job.folder), job.ticket])
         except ConfigError as error:
-            if self._accepts:
+            now = time.monotonic()
+            self._refused = inf if any(other.id for other in self._running) else min(self._refused, now)
+            if self._accepts and now - self._refused < REFUSAL_S:
                 raise Unanswered(str(error)) from None
             raise
-        self._accepts = True
+        self._accepts, self._refused = True, inf
         self._set_id(job, identity)
 
     def _set_id(self, job: Job, identity: str) -> None:

@@ -16,7 +16,8 @@ from gptshake.sweep.executor.jobs import Job, Jobs, JobState, Unanswered
 COMMANDS = ("sbatch", "squeue", "scancel")
 TAIL = 1 << 14  # bytes of a job's output in which its end is looked for
 ANSWER_S = 60.0  # after which a command is given up
-WARNING_S = 120  # before a job's time limit, to write a checkpoint; Slurm may send the signal a minute earlier
+WARNING_S = 120  # before a job's time limit, to write a checkpoint
+EARLIER_S = 60  # that Slurm may send this signal earlier
 # What a busy or restarting slurmctld says, in the words of Slurm's clients.
 SILENT = ("unable to contact", "timed out", "zero bytes", "connection refused", "temporarily", "standby mode", "communication")
 RUNS = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
@@ -41,7 +42,7 @@ class SlurmJobs(Jobs):
         memory: main memory of a run, as in ``16G``.
         flags: more options of sbatch.
     Raises:
-        ConfigError: slots=auto, or a flag with which a job would not be one job of this cluster.
+        ConfigError: slots=auto, a time limit in which no run could take a step, or a flag with which a job would not be one job of this cluster.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class SlurmJobs(Jobs):
             raise ConfigError(
                 f"hydra.sweeper.executor.flags={wrong[0]} cannot work: each run is one job of this cluster, which gptshake follows."
             )
+        if 0 < (limit := _minutes(str(time or 0))) <= (warned := (WARNING_S + EARLIER_S) / 60):
+            raise ConfigError(
+                f"hydra.sweeper.executor.time={time} is a limit of {limit:.3g} minutes, and Slurm asks a run to write a checkpoint and end up to "
+                f"{warned:g} minutes before it: give it more."
+            )
         super().__init__("slurm", int(slots), cpus)
         gres = None if gpus is None else f"gpu:{gpus}"
         options = {"partition": partition, "account": account, "time": time, "gres": gres, "mem": memory}
@@ -69,6 +75,8 @@ class SlurmJobs(Jobs):
     def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
         if lacking := [name for name in COMMANDS if not shutil.which(name)]:
             raise ConfigError(f"executor=slurm needs Slurm's commands, and {lacking[0]} is not found here: start the sweep where they are.")
+        if (conf := os.environ.get("SLURM_CONF")) and not os.access(conf, os.R_OK):  # Slurm's commands would try for a minute, each time
+            raise ConfigError(f"SLURM_CONF={conf} cannot be read, and Slurm's commands need it: correct this variable, or unset it.")
         super().open(target, modules, threads)
 
     def submit(self, folder: Path, command: Sequence[str]) -> str:
@@ -119,6 +127,14 @@ class SlurmJobs(Jobs):
         if done.returncode and command[0] == "sbatch":
             raise ConfigError(f"Slurm refuses the job: {words}.")
         return said
+
+
+def _minutes(limit: str) -> float:
+    """A time limit as sbatch takes it, such as ``90``, ``4:00:00`` or ``2-12``; 0 is none."""
+    days, _, rest = limit.rpartition("-")
+    numbers = [int(number) for number in rest.split(":")]
+    hours, minutes, seconds = (([] if days or len(numbers) > 2 else [0]) + numbers + [0, 0])[:3]
+    return 1440 * int(days or 0) + 60 * hours + minutes + seconds / 60
 
 
 def _is_cancelled(job: Job) -> bool:
