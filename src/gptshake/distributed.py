@@ -242,7 +242,7 @@ def join() -> Ranks:
 
     Raises:
         TrainingError: not all are there within ``FINDING``.
-        ConfigError: on rank 0, if the nodes have not equally many processes, or not the same code.
+        ConfigError: on rank 0, if the nodes have not equally many processes, or not the same code or command.
     """
     global _liveness
     import torch
@@ -281,8 +281,8 @@ def _check_nodes(ranks: Ranks) -> None:
 
     from gptshake.record.git import code_sha256  # only here, as every command imports this module
 
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
-    counts, codes, names = zip(*ranks.gather((here, (code_sha256(), torch_version), socket.gethostname())), strict=True)
+    here, words = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)), set(sys.argv[1:])
+    counts, codes, names, commands = zip(*ranks.gather((here, (code_sha256(), torch_version), socket.gethostname(), words)), strict=True)
     if ranks.rank:
         return
     if min(counts) != max(counts) or ranks.size % here:
@@ -293,6 +293,11 @@ def _check_nodes(ranks: Ranks) -> None:
     if other := next((rank for rank, code in enumerate(codes) if code != codes[0]), 0):
         raise ConfigError(
             f"Rank {other} on {names[other]} runs other code than rank 0 on {names[0]}: install the same gptshake and torch on all nodes."
+        )
+    if other := next((rank for rank, typed in enumerate(commands) if typed != words), 0):
+        raise ConfigError(
+            f"Rank {other} on {names[other]} has another command than rank 0 on {names[0]}, and rank 0 alone decides: type the same on all nodes. "
+            f"They differ in {' '.join(sorted(commands[other] ^ words))}"
         )
 
 

@@ -31,6 +31,7 @@ GPTModule.training_step = training_step
 """
 NO_MEMORY = "from gptshake.model.gpt import GPT\ndef forward(*_, **more):\n    raise MemoryError\nGPT.forward = forward"
 OTHER_CODE = "from gptshake.record import git; git.code_sha256 = lambda: 'of an earlier version'"
+OTHER_SEED = "import sys; sys.argv += ['seed=2']"
 FULL = """
 import errno, shutil
 def full(source, target):
@@ -129,6 +130,7 @@ def test_a_task_of_srun_that_is_killed_ends_the_others_and_the_run_goes_on_on_mo
         (("data.batch_size=6",), (2, 1), "", "The nodes have 1 to 2 of the 3 processes: start equally many on each node"),
         (("data.batch_size=7",), (1, 1), "", "A batch of 7 sequences cannot be shared by 2 devices"),
         ((), (1, 1), OTHER_CODE, f"Rank 1 on {socket.gethostname()} runs other code than rank 0"),
+        ((), (1, 1), OTHER_SEED, f"Rank 1 on {socket.gethostname()} has another command than rank 0"),
     ],
 )
 def test_what_cannot_be_shared_ends_all_tasks_with_a_sentence(
@@ -146,6 +148,16 @@ def test_a_node_without_the_tokens_is_named(commands: Any, tmp_path: Path, text:
     assert (first.code, second.code) == (2, 2)
     assert first.error.startswith(sentence) and second.error.startswith(f"rank 1: {sentence}")
     assert the_run(tmp_path).info["status"] == "failed" and the_run(tmp_path).steps == []
+
+
+def test_a_node_with_another_file_of_the_users_own_python_is_named(commands: Any, tmp_path: Path, text: tuple[str, ...]) -> None:
+    (tmp_path / "there").mkdir()
+    for folder, value in ((tmp_path, 1), (tmp_path / "there", 2)):
+        (folder / "mine.py").write_text(f"from pytorch_lightning import Callback\n\n\nclass Mine(Callback):\n    value = {value}\n")
+    words = (*text, *DDP, "+callbacks.mine._target_=mine.Mine", f"paths.runs={tmp_path}/runs", f"paths.cache={tmp_path}/cache")
+    first, second = srun(commands, tmp_path, *words, before={1: "import os; os.chdir('there')"})
+    sentence = f"On {socket.gethostname()} {tmp_path}/there/mine.py is not the file that rank 0 runs: put the working directory on"
+    assert (first.code, second.code) == (2, 2) and first.error.startswith(sentence) and second.error.startswith(f"rank 1: {sentence}")
 
 
 def test_a_task_of_srun_that_alone_has_no_memory_says_so_and_ends_the_others(commands: Any, tmp_path: Path, text: tuple[str, ...]) -> None:

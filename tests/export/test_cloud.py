@@ -188,9 +188,12 @@ def test_tools_are_installed_though_a_machine_that_starts_has_locked_its_package
     (home / "bin").mkdir()
     (home / "sky_workdir/.venv").unlink()
     (home / "sky_workdir/.venv/bin").mkdir(parents=True)
-    tools = {name: "" for name in ("nvidia-smi", "git", "make", "curl", "rsync", "flock", "uv", "sleep")} | {"nvidia-smi": "echo 590.1"}
-    tools |= {"sudo": '"$@"', "apt-get": f"""echo "$1" >> ~/asked
-        [ "$1" != update ] && [ "$(grep -c install ~/asked)" = 3 ] && touch {home}/bin/rclone && chmod +x {home}/bin/rclone"""}
+    tools = dict.fromkeys(("nvidia-smi", "git", "make", "curl", "rsync", "flock", "uv", "sleep"), "") | {"nvidia-smi": "echo 590.1"}
+    tools |= {
+        "sudo": '"$@"',
+        "apt-get": f"""echo "$1" >> ~/asked
+        [ "$1" != update ] && [ "$(grep -c install ~/asked)" = 3 ] && touch {home}/bin/rclone && chmod +x {home}/bin/rclone""",
+    }
     for name, text in tools.items():
         (home / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
     shutil.copy(home / "bin/git", home / "sky_workdir/.venv/bin/python")  # torch finds a GPU
@@ -213,7 +216,7 @@ def test_vasts_image_gets_what_the_script_copies_with(there: str, home: Path) ->
         (home / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (home / "bin" / name).chmod(0o755)
     (home / "bin/mkdir").symlink_to(str(shutil.which("mkdir")))
-    assert subprocess.run([str(shutil.which("bash")), "-c", command], cwd=home, env={"HOME": str(home), "PATH": str(home / "bin")}, check=False).returncode == 0
+    subprocess.run([str(shutil.which("bash")), "-c", command], cwd=home, env={"HOME": str(home), "PATH": str(home / "bin")}, check=True)
     assert (home / "asked").read_text() == "update -qq\ninstall -y -qq rsync git\n" and (home / "gptshake-work").is_dir()
 
 

@@ -1,6 +1,7 @@
 """What jobs of an engine come to when it fails in ways that a real one seldom shows: a Slurm whose commands answer from files."""
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ COMMANDS = {
     "sbatch": """number=$(($(cat last) + 1)); echo $number >last
 for word in "$@"; do case $word in --comment=*) ticket=${word#*=} ;; esac; done
 printf '%s\\n' "$@" >sbatch.$number; env >env.$number
+if [ -e full ]; then echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; exec sleep 100; fi
 if [ -e refuses ]; then echo 'sbatch: error: Batch job submission failed: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi
 echo "$number|PENDING|$ticket||Resources" >job.$number
 if [ -e mute ]; then echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1; fi
@@ -339,6 +341,16 @@ def test_what_is_refused_for_an_hour_while_nothing_else_runs_ends_the_study(exec
     assert waits(executor, slurm, jobs.REFUSAL_S - 100) == [job]
     with pytest.raises(ConfigError, match=r"^Slurm refuses the job: Batch job submission failed: QOSMaxSubmit"):
         waits(executor, slurm, 200)
+
+
+def test_a_slurm_that_is_full_is_not_waited_for_by_sbatch(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, capsys: Any) -> None:
+    slurm.switch("full")
+    began = time.monotonic()
+    job = executor.start(["give back", 1], tmp_path / "run")
+    assert time.monotonic() - began < 10 and "(Slurm temporarily unable to accept job, sleeping" in capsys.readouterr().err
+    slurm.switch("full", on=False)
+    waits(executor, slurm, 6)
+    assert job.id == "2"
 
 
 def test_a_file_of_slurms_that_cannot_be_read_is_named_at_once(slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

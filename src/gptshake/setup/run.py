@@ -17,7 +17,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from gptshake import distributed, energy, hardware
-from gptshake.context import Context
+from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, DataError, GptshakeError, Pruned, Stop, TrainingError
 from gptshake.estimate.budget import parse_max_time
 from gptshake.record.lock import NullLock, RunLock
@@ -156,7 +156,7 @@ def follow() -> None:
         cfg, spec, store, budget, info, start, row = order
         SIGNALS.install()  # until now a signal ended this process at once
         store = store.at(store_folder(cfg, store.key))
-        lacking = None if int(os.environ["LOCAL_RANK"]) else _lacking(cfg, spec.path, store)
+        lacking = None if int(os.environ["LOCAL_RANK"]) else _lacking(cfg, spec, store)
         if any(ranks.gather(lacking)):
             distributed.leave()  # rank 0 says it, too
             if lacking:
@@ -191,11 +191,14 @@ def follow() -> None:
         distributed.leave(well=False)
 
 
-def _lacking(cfg: DictConfig, run_dir: Path, store: TokenStore) -> str | None:
+def _lacking(cfg: DictConfig, spec: RunSpec, store: TokenStore) -> str | None:
     """A sentence about what another node than that of rank 0 needs and does not find; copies the token store if each node is to have its own."""
-    node = socket.gethostname()
-    if not (run_dir / "run.json").exists():
-        return f"On {node} there is no run directory {run_dir.absolute()}: put paths.runs on a file system that all nodes share."
+    node, shared = socket.gethostname(), "on a file system that all nodes share"
+    if not (spec.path / "run.json").exists():
+        return f"On {node} there is no run directory {spec.path.absolute()}: put paths.runs {shared}."
+    own = ((Path(name), content) for name, content in spec.local_conf.items() if name.endswith(".py"))
+    if other := next((file for file, content in own if file.is_file() and file.read_bytes() != content), None):
+        return f"On {node} {other.absolute()} is not the file that rank 0 runs: put the working directory {shared}."
     try:
         copy_to_node(cfg, store.at(store_folder(cfg, store.key, shared=True)))
     except GptshakeError as error:

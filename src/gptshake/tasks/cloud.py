@@ -70,7 +70,9 @@ def run(context: Context) -> None:
     _write(texts)
     if "auto" in _wandb_modes(cfg) and "WANDB_API_KEY" not in job.secrets:
         print("WANDB_API_KEY is not set here (a key in ~/.netrc is not sent), so W&B is offline there.\n")
-    print(f"{plan_text(facts)}\n\ncode: {'{1:.10} of {0}'.format(*job.origin) if job.origin else f'uploaded from {job.root}'}\n{job.price}")
+    history = ", a git worktree, of which the run there cannot record the commit" if (job.root / ".git").is_file() else ""
+    code = "{1:.10} of {0}".format(*job.origin) if job.origin else f"uploaded from {job.root}{history}"
+    print(f"{plan_text(facts)}\n\ncode: {code}\n{job.price}")
     for file in texts:
         words = ["bash", str(file)] if file.suffix == ".sh" else cloud.start_command(job, str(file))
         print(f"  {file}: {shlex.join(words)}")

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from gptshake.sweep.executor.jobs import Job, Jobs, JobState, Unanswered
 COMMANDS = ("sbatch", "squeue", "scancel")
 TAIL = 1 << 14  # bytes of a job's output in which its end is looked for
 ANSWER_S = 60.0  # after which a command is given up
+LOOK_S = 0.5  # between looks at what it complains about
+RETRIES = b"sleeping and retrying"  # what sbatch says when it begins to wait for two minutes; it is asked again, and other jobs meanwhile
 WARNING_S = 120  # before a job's time limit, to write a checkpoint
 EARLIER_S = 60  # that Slurm may send this signal earlier
 # What a busy or restarting slurmctld says, in the words of Slurm's clients.
@@ -114,19 +117,24 @@ class SlurmJobs(Jobs):
             Unanswered: slurmctld does not answer.
         """
         own = {name: value for name, value in self.environment().items() if name not in DEFAULTS}
-        options: dict[str, Any] = {"input": os.fsencode(script or ""), "env": own, "capture_output": True, "start_new_session": True}
-        try:
-            done: subprocess.CompletedProcess[bytes] = subprocess.run(command, timeout=ANSWER_S, check=False, **options)
-        except subprocess.TimeoutExpired:
-            raise Unanswered(f"Slurm does not answer ({command[0]} took more than {ANSWER_S:g} s).") from None
-        # Another job's comment may be in any encoding.
-        said, complained = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
-        words = "; ".join(line.partition("error: ")[2] or line for line in complained.strip().splitlines())
-        if done.returncode and (command[0] == "squeue" or any(text in words.lower() for text in SILENT)):
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        until, said, complained = time.monotonic() + ANSWER_S, None, b""
+        with subprocess.Popen(command, env=own, start_new_session=True, **pipes) as process:
+            while said is None and time.monotonic() < until and RETRIES not in complained:
+                try:
+                    said, complained = process.communicate(os.fsencode(script or ""), LOOK_S)
+                except subprocess.TimeoutExpired as error:
+                    complained = error.stderr or b""
+            process.kill()
+        lines = complained.decode(errors="replace").strip().splitlines()
+        words = "; ".join(line.partition("error: ")[2] or line for line in lines)
+        if said is None:
+            raise Unanswered(f"Slurm does not answer ({words or f'{command[0]} took more than {ANSWER_S:g} s'}).")
+        if process.returncode and (command[0] == "squeue" or any(text in words.lower() for text in SILENT)):
             raise Unanswered(f"Slurm does not answer ({words}).")
-        if done.returncode and command[0] == "sbatch":
+        if process.returncode and command[0] == "sbatch":
             raise ConfigError(f"Slurm refuses the job: {words}.")
-        return said
+        return said.decode(errors="replace")  # another job's comment may be in any encoding
 
 
 def _minutes(limit: str) -> float:
