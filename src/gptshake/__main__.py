@@ -63,6 +63,9 @@ def main() -> NoReturn:
         raise
     except BaseException as error:  # a panic in a library's Rust code is no Exception
         code = _report(error, wants_traceback)
+    if follows:  # it has nothing left to do, and of torch's threads some may abort the interpreter's own end
+        sys.stderr.flush()
+        os._exit(code)
     gc.freeze()  # nor need the interpreter look for garbage at its end, which after torch and Lightning takes a second
     gc.enable()
     sys.exit(code)

@@ -32,6 +32,7 @@ GPTModule.training_step = training_step
 NO_MEMORY = "from gptshake.model.gpt import GPT\ndef forward(*_, **more):\n    raise MemoryError\nGPT.forward = forward"
 OTHER_CODE = "from gptshake.record import git; git.code_sha256 = lambda: 'of an earlier version'"
 OTHER_SEED = "import sys; sys.argv += ['seed=2']"
+ABORTS = "import atexit, os\nif os.environ.get('RANK') == '1':\n    atexit.register(os.abort)"  # as threads of torch have done
 FULL = """
 import errno, shutil
 def full(source, target):
@@ -82,13 +83,15 @@ def test_two_nodes_of_torchrun_learn_what_one_device_learns_each_from_its_copy_o
     tmp_path: Path, text: tuple[str, ...], alone: Any, the_run: Callable[[Path], Any]
 ) -> None:
     cache, port = tmp_path / "node", free_port()
+    (tmp_path / "sitecustomize.py").write_text(ABORTS)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     words = (*text, *DDP, f"paths.node_cache={cache}")
     started = []
     for node in (1, 0):
         launch = ["torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", f"--node_rank={node}", "--master_addr=127.0.0.1"]
         launch += [f"--master_port={port}", "-m", "gptshake", *words]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen([sys.executable, "-m", *launch], cwd=tmp_path, env=dict(os.environ), **pipes))
+        started.append(subprocess.Popen([sys.executable, "-m", *launch], cwd=tmp_path, env=environment, **pipes))
     (there, _), (here, errors) = (process.communicate(timeout=120) for process in started)
     assert [process.returncode for process in started] == [0, 0], errors
     run = the_run(tmp_path)

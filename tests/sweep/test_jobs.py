@@ -1,5 +1,6 @@
 """What jobs of an engine come to when it fails in ways that a real one seldom shows: a Slurm whose commands answer from files."""
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -378,6 +379,19 @@ def test_jobs_are_left_when_slurm_is_silent_while_they_are_to_stop(
         waits(executor, slurm, 80)
     executor.close()
     assert (tmp_path / "run/task.json").exists() and read_job(tmp_path / "run")["id"] == job.id
+
+
+def test_a_job_that_is_cancelled_as_the_disk_is_full_is_not_adopted(
+    executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job = executor.start(["give back", 1], tmp_path / "run")
+    slurm.becomes(job, "CANCELLED")
+    monkeypatch.setattr(jobs, "write_outcome", full)
+    executor.close()
+    assert opened().adopt(tmp_path / "run") is None and not (tmp_path / "run/task.json").exists()
 
 
 def test_requests_reach_slurm_even_while_it_takes_no_jobs(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:

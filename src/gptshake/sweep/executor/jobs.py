@@ -239,8 +239,10 @@ class Jobs(ABC):
             ended = self._ended()
         for job in ended:
             self._running.remove(job)
-            write_outcome(job.folder, replace(job.outcome or Outcome("failed"), ticket=job.ticket))
-            remove_task(job.folder)
+            try:
+                write_outcome(job.folder, replace(job.outcome or Outcome("failed"), ticket=job.ticket))
+            finally:  # also on a full disk, or the next controller would take a job that this one has cancelled for somebody else's decision
+                remove_task(job.folder)
         return ended
 
     def pause(self, seconds: float) -> None:
