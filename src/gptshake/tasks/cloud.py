@@ -70,9 +70,7 @@ def run(context: Context) -> None:
     _write(texts)
     if "auto" in _wandb_modes(cfg) and "WANDB_API_KEY" not in job.secrets:
         print("WANDB_API_KEY is not set here (a key in ~/.netrc is not sent), so W&B is offline there.\n")
-    history = ", a git worktree, of which the run there cannot record the commit" if (job.root / ".git").is_file() else ""
-    code = "{1:.10} of {0}".format(*job.origin) if job.origin else f"uploaded from {job.root}{history}"
-    print(f"{plan_text(facts)}\n\ncode: {code}\n{job.price}")
+    print(f"{plan_text(facts)}\n\ncode: {_code_text(job)}\n{job.price}")
     for file in texts:
         words = ["bash", str(file)] if file.suffix == ".sh" else cloud.start_command(job, str(file))
         print(f"  {file}: {shlex.join(words)}")
@@ -204,6 +202,14 @@ def _origin(context: Context, root: Path) -> tuple[str, str] | None:
     if redact(settings) != settings:
         raise ConfigError("The sources would be uploaded with .git/config, which holds a secret: keep it in a credential helper instead.")
     return None
+
+
+def _code_text(job: cloud.Job) -> str:
+    """Where the machine has its sources from."""
+    if job.origin:
+        return "{1:.10} of {0}".format(*job.origin)
+    lacks = ", a git worktree whose history is elsewhere: the run will record no commit" if (job.root / ".git").is_file() else ""
+    return f"uploaded from {job.root}{lacks}"
 
 
 def _secrets(cfg: DictConfig, command: list[str], contents: Iterable[bytes]) -> tuple[str, ...]:
