@@ -263,8 +263,8 @@ def join() -> Ranks:
     except (RuntimeError, OSError) as error:
         raise TrainingError(
             f"The {size} processes of this run did not all meet at {place} within {FINDING.total_seconds() / 60:.0f} minutes ({first_line(error)}). "
-            "If all were started, set MASTER_ADDR to an address of the first node that the others reach, and GLOO_SOCKET_IFNAME to the network "
-            "interface between them."
+            "If all were started, with the same MASTER_PORT, set MASTER_ADDR to an address of the first node that the others reach, and "
+            "GLOO_SOCKET_IFNAME to the network interface between them."
         ) from error
     finally:
         waits.cancel()

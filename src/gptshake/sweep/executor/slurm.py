@@ -118,7 +118,8 @@ class SlurmJobs(Jobs):
         """
         own = {name: value for name, value in self.environment().items() if name not in DEFAULTS}
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        until, said, complained = time.monotonic() + ANSWER_S, None, b""
+        until, complained = time.monotonic() + ANSWER_S, b""
+        said: bytes | None = None
         with subprocess.Popen(command, env=own, start_new_session=True, **pipes) as process:
             while said is None and time.monotonic() < until and RETRIES not in complained:
                 try:
