@@ -25,6 +25,7 @@ COMMANDS = {
     "sbatch": """number=$(($(cat last) + 1)); echo $number >last
 for word in "$@"; do case $word in --comment=*) ticket=${word#*=} ;; esac; done
 printf '%s\\n' "$@" >sbatch.$number; env >env.$number
+if [ -e slow ]; then sleep 1.2; fi
 if [ -e full ]; then echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; exec sleep 100; fi
 if [ -e refuses ]; then echo 'sbatch: error: Batch job submission failed: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; fi
 echo "$number|PENDING|$ticket||Resources" >job.$number
@@ -350,6 +351,7 @@ def test_a_slurm_that_is_full_is_not_waited_for_by_sbatch(executor: SlurmJobs, s
     job = executor.start(["give back", 1], tmp_path / "run")
     assert time.monotonic() - began < 10 and "(Slurm temporarily unable to accept job, sleeping" in capsys.readouterr().err
     slurm.switch("full", on=False)
+    slurm.switch("slow")
     waits(executor, slurm, 6)
     assert job.id == "2"
 

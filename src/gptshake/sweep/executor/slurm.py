@@ -119,13 +119,13 @@ class SlurmJobs(Jobs):
         own = {name: value for name, value in self.environment().items() if name not in DEFAULTS}
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         until, complained = time.monotonic() + ANSWER_S, b""
-        said: bytes | None = None
+        said, given = None, os.fsencode(script or "") or None
         with subprocess.Popen(command, env=own, start_new_session=True, **pipes) as process:
             while said is None and time.monotonic() < until and RETRIES not in complained:
                 try:
-                    said, complained = process.communicate(os.fsencode(script or ""), LOOK_S)
+                    said, complained = process.communicate(given, LOOK_S)
                 except subprocess.TimeoutExpired as error:
-                    complained = error.stderr or b""
+                    given, complained = None, error.stderr or b""
             process.kill()
         lines = complained.decode(errors="replace").strip().splitlines()
         words = "; ".join(line.partition("error: ")[2] or line for line in lines)
@@ -135,7 +135,7 @@ class SlurmJobs(Jobs):
             raise Unanswered(f"Slurm does not answer ({words}).")
         if process.returncode and command[0] == "sbatch":
             raise ConfigError(f"Slurm refuses the job: {words}.")
-        return said.decode(errors="replace")  # another job's comment may be in any encoding
+        return str(said, errors="replace")  # another job's comment may be in any encoding
 
 
 def _minutes(limit: str) -> float:
