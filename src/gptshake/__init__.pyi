@@ -1,3 +1,5 @@
+from gptshake.api import Run as Run
+from gptshake.api import Study as Study
 from gptshake.api import compare as compare
 from gptshake.api import compose as compose
 from gptshake.api import evaluate as evaluate

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from gptshake.config.arguments import override_value, parse
 from gptshake.console import protect
 from gptshake.errors import ConfigError, GptshakeError
+from gptshake.estimate.formatting import counted
 from gptshake.files import expanded, refuse_links
 from gptshake.hardware import pick_device
 from gptshake.outcome import raised, read_outcome, write_task
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("runs", "multirun")  # where runs and studies lie, as in ``paths.runs`` and ``paths.multirun``
 _WHOLE = ("step", "train/tokens")  # columns of whole numbers, which every row has
+_COUNTS = ("train/tokens", "steps", "best/step")  # the same among the figures of runs, which some lack
 _GENERATION = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
 
@@ -69,8 +71,8 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``ok``, ``interrupted``, ``failed``, ``diverged``, ``pruned``, ``killed`` (its process ended without a word), or
-        ``broken`` (run.json cannot be read)."""
+        """``running``, ``ok``, ``interrupted``, ``failed`` (one that diverged, too: ``info["reason"]`` says why), ``pruned``, ``killed`` (its
+        process ended without a word), or ``broken`` (run.json cannot be read)."""
         return self._entry.status
 
     @property
@@ -99,14 +101,15 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """A DataFrame with a row for each step, its columns as in metrics.csv, NaN where a row has no value; empty before the first step.
 
+            run.metrics.interpolate().plot(x="train/tokens", y=["train/loss", "val/loss"])  # joins the validations, of which most rows have none
+
         ``step``, ``train/tokens``, ``train/loss`` and ``val/loss`` (nats per token), ``val/bpb`` (bits per byte), ``train/lr``,
         ``train/grad_norm``, ``perf/tokens_per_s``, ``time`` (seconds since 1970), and what callbacks log.
         """
         import pandas as pd
 
         file = self.path / "metrics.csv"
-        table = pd.DataFrame({name: values for name, values in read_columns(file, [*COLUMNS, *other_columns(file)]).items() if len(values)})
-        return table.astype({name: int for name in _WHOLE if name in table}).dropna(axis="columns", how="all")
+        return pd.DataFrame(read_columns(file, [*COLUMNS, *other_columns(file)])).astype(dict.fromkeys(_WHOLE, int))
 
     def model(self, device: str = "cpu") -> GPT:
         """The network with its best weights, in evaluation mode: token ids (B, T), int64, to logits (B, T, vocab_size), T at most the context.
@@ -239,20 +242,22 @@ class Study:
         wanted = self.best["number"] if number is None else number
         paths = [run["path"] for trial in self.info["trials"] if trial["number"] == wanted for run in trial["runs"]]
         if not paths:
-            raise ConfigError(f"{self.path.name} has no trial {wanted} that has begun; it has {len(self.info['trials'])} trials.")
+            raise ConfigError(
+                f"{self.path.name} has no trial {wanted} that has begun; it has {counted(len(self.info['trials']), 'trial')}."
+            )
         return Run(self.path / paths[0])
 
 
-def load_run(name: str | Path, *, folders: str | Path | Sequence[str | Path] = FOLDERS) -> Run:
+def load_run(name: str | Path | Run, *, folders: str | Path | Sequence[str | Path] = FOLDERS) -> Run:
     """A run by its id, name, path or ``latest`` (the one begun last), at work or ended.
 
     Args:
-        name: of the run; its path is enough without ``folders``.
+        name: of the run; its path is enough without ``folders``. A ``Run`` is read again.
         folders: of runs and of studies, one or several.
     Raises:
         RecordError: there is no such run; names the nearest.
     """
-    path = find_run(name, _roots(folders)).absolute()  # the caller may go to another directory
+    path = find_run(name.path if isinstance(name, Run) else name, _roots(folders)).absolute()  # the caller may go to another directory
     refuse_links(path)
     return Run(path)
 
@@ -260,15 +265,22 @@ def load_run(name: str | Path, *, folders: str | Path | Sequence[str | Path] = F
 def runs(filter: str = "", *, folders: str | Path | Sequence[str | Path] = FOLDERS) -> pd.DataFrame:
     """All runs, the newest first, a row for each: what the record says, options, figures, and the config by dotted keys.
 
+    ``id``, ``name``, ``status``, ``started`` (a time in UTC), ``task``, ``study``, ``note``, ``reason``, ``path``; the option of each group, such
+    as ``model``; the figures of ``Run.summary``, such as ``val/bpb`` and ``time`` (seconds); ``optimizer.lr`` and the other keys.
+
     Args:
         filter: as of ``task=runs``: words, and comparisons such as ``"wiki status=ok optimizer.lr>1e-3"``.
         folders: of runs and of studies, one or several.
     Raises:
         ConfigError: a comparison with a key that no run has.
     """
+    import pandas as pd
+
     from gptshake.report.runs_table import select
 
-    return runs_frame(select(read_index(_roots(folders)), filter)).infer_objects()
+    table = runs_frame(select(read_index([root.absolute() for root in _roots(folders)]), filter)).infer_objects()
+    table["started"] = pd.to_datetime(table["started"], utc=True)
+    return table.astype({name: "Int64" for name in _COUNTS if name in table})
 
 
 def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
@@ -305,7 +317,7 @@ def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
     """The table of ``task=evaluate`` with these overrides: ``evaluate(["task.run=[<run>,hf:gpt2]", "data=text", "data.path=book.txt"])``.
 
     A row for each run and checkpoint: ``run``, ``step``, ``loss`` (nats per token), ``perplexity``, ``bpb`` and ``bpc`` (bits per byte and per
-    character), their standard errors over documents (``loss_error``, ...; None with one document), and the text with its sizes. Other keys:
+    character), their standard errors over documents (``loss_error``, ...; NaN with one document), and the text with its sizes. Other keys:
     ``task.checkpoints=all``, ``task.split=val``, ``task.stride=64``, ``task.rolling=true``. Without ``data=`` the text is that of the runs.
 
     Raises:
@@ -318,7 +330,8 @@ def evaluate(overrides: Sequence[str]) -> pd.DataFrame:
     from gptshake.tasks.evaluate import evaluate
 
     table = pd.DataFrame(evaluate(compose(["task=evaluate", *_listed(overrides)]), lambda line: None))
-    return table.astype({"step": "Int64"}).drop(columns=["by_context", "each"])
+    errors = [name for name in table if name.endswith("_error")]
+    return table.astype({"step": "Int64", "stride": "Int64", **dict.fromkeys(errors, float)}).drop(columns=["by_context", "each"])
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -409,15 +422,20 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
 
 def _train(overrides: list[str]) -> str:
     """In the process of a training."""
-    from gptshake.cli import run
+    from gptshake.cli import checked_config, run
+    from gptshake.config.overrides import typed_value
+    from gptshake.config.validate import trains
 
     protect()
     threading.Thread(target=_stop_with_caller, daemon=True).start()
     arguments = parse(overrides)
     if arguments.multirun or arguments.shows_only:
         raise ConfigError("train() makes one run: sweeps run from the shell (-m), and load_study() reads what they found.")
+    not_here = ConfigError("train() trains: leave task= out.")
+    if typed_value(overrides, "task") and not trains(checked_config(parse(overrides))):  # before it does anything
+        raise not_here
     if (path := run(arguments)) is None:
-        raise ConfigError("train() trains: leave task= out.")
+        raise not_here
     return str(path.absolute())
 
 

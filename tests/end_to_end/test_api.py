@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf, open_dict
 
@@ -34,6 +35,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "['Run', 'Study', 'compare', 'compose', 'evaluate', 'load_run', 'load_study', 'runs', 'train']",
         "set()",
     ]
+    stub = Path(gptshake.__file__).with_suffix(".pyi").read_text()
+    assert sorted(re.findall(r"import (\w+) as", stub)) == sorted(gptshake.__all__)  # what a type checker knows of it
 
 
 def test_a_config_from_compose_is_that_of_the_command_line_and_mistakes_are_exceptions(here: Path, small: tuple[str, ...]) -> None:
@@ -71,6 +74,19 @@ def test_a_run_and_a_study_stay_what_they_are_when_the_caller_goes_to_another_di
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert (run.status, run.metrics["train/loss"].tolist(), study.info["trials"]) == ("ok", [4.0], [])
+
+
+def test_tables_hold_times_whole_numbers_and_missing_values_as_pandas_has_them(here: Path) -> None:
+    for name, figures in (("a", {"train/tokens": 64, "steps": 2, "val/loss": 4.0}), ("b", {})):
+        record = Run.create(here / f"runs/{name}", id=f"x3k9a2p{name}", name=name, task="train", config_yaml="seed: 1\n", overrides=[])
+        record.finish("ok", summary=figures)
+    table = gptshake.runs()
+    assert isinstance(table["started"].dtype, pd.DatetimeTZDtype) and table["steps"].dtype == table["train/tokens"].dtype == "Int64"
+    assert sorted(table["steps"].dropna()) == [2] and table["val/loss"].dtype == float and Path(table["path"][0]).is_absolute()
+    assert gptshake.runs("nothing").empty
+    run = gptshake.load_run("x3k9a2pa")
+    assert gptshake.load_run(run) == run
+    assert run.metrics.empty and {"step", "train/loss", "val/loss"} < set(run.metrics)
 
 
 def test_what_was_changed_in_a_config_becomes_overrides(here: Path) -> None:
@@ -134,6 +150,9 @@ def test_a_run_from_python_equals_the_one_that_its_record_would_repeat(
 def test_what_ends_a_training_is_raised_by_its_class(here: Path, small: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="-m"):
         gptshake.train([*small, "seed=1,2", "--dirty"])
+    with pytest.raises(ConfigError, match="leave task= out"):
+        gptshake.train([*small, "task=plan", "--dirty"])
+    assert not (here / "plans").exists()
     with pytest.raises(ConfigError, match="load_study"):
         gptshake.train(["-m", *small, "seed=1,2", "--dirty"])
     cfg = gptshake.compose([*small, "--dirty"])
@@ -182,6 +201,10 @@ def test_the_notebook_runs_as_it_stands(here: Path) -> None:
         for line in "".join(cell["source"]).splitlines() if cell["cell_type"] == "code" else ():
             command = line.removeprefix("!{sys.executable} ")
             lines.append(f"import os; assert os.system(sys.executable + ' ' + {command!r}) == 0" if line.startswith("!") else line)
+    lines += ["import matplotlib.pyplot as plt", "curves = [line.get_xydata() for line in plt.gca().lines]"]
+    lines.append(
+        "assert len(curves) == 2 and all(((a := curve[1:] + curve[:-1]) == a).all(1).any() for curve in curves)"
+    )  # nothing is drawn to a NaN
     script = "import sys\nimport matplotlib\nmatplotlib.use('agg')\n" + "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr

@@ -129,6 +129,9 @@ def test_the_python_api_gives_the_same_table(commands: Any, runs: Path, monkeypa
     monkeypatch.chdir(runs)
     table = gptshake.evaluate(["task.run=[characters,bytes]", "task.rolling=true", "trainer=cpu"])
     assert table["bpb"].tolist() == [row["bpb"] for row in rows]
+    (runs / "one.txt").write_text("the only document")
+    alone = gptshake.evaluate(["task.run=characters", "data=text", "data.path=one.txt", "trainer=cpu"])
+    assert alone["loss_error"].dtype == float and alone["loss_error"].isna().all() and alone["stride"].dtype == "Int64"
 
 
 def test_a_model_of_a_folder_is_beside_runs_in_the_table_and_writes_without_one(

@@ -175,7 +175,7 @@ def _write(folder: Path, source: Source, fingerprint: dict[str, Any], say: Say) 
             raise DataError(f"The text of {source.label} was changed while it was read. Run the same command again.")
         some = ", ".join(visible(name) for name in state.empty) + (", ..." if state.n_empty > 3 else "")
         if not state.written:
-            raise DataError(f"There is no text in {source.label}" + (f": {some} is empty." if state.n_empty else "."))
+            raise DataError(f"There is no text in {source.label}" + (f"; empty: {some}." if state.n_empty else "."))
     except DataError:
         shutil.rmtree(folder, ignore_errors=True)  # there is nothing to resume from
         raise
