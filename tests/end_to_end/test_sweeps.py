@@ -462,7 +462,7 @@ def test_what_cannot_begin_leaves_nothing(commands: Any, small: Any, tmp_path: P
         (("-m", "ablate=[optimizer.lr=fast]"), "optimizer.lr=fast"),
         (("-m", "optimizer.lr=range", "enqueue=[{model.dropout:0.1}]"), "enqueue names model.dropout"),
         (("-m", "optimizer.lr=range", "hydra.sweeper.hours=1", "hydra.sweeper.n_trials=3"), "give it or n_trials"),
-        (("-m", "optimizer.lr=range", "repeats=0"), "repeats=0 cannot work: it is a whole number from 1 up"),
+        (("-m", "optimizer.lr=range", "repeats=0"), "repeats=0 cannot work: it must be a whole number from 1 up"),
         (("-m", "optimizer.lr=range", "hydra.sweeper.direction=down"), "hydra.sweeper.direction=down is not known"),
         (("-m", "optimizer.lr=range", "hydra.sweeper.n_trails=3"), "n_trails"),
         (("-m", "optimizer.lr=1e-3,-1"), "optimizer.lr=-1.0 cannot work"),

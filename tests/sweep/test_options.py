@@ -44,8 +44,8 @@ def test_options_that_were_typed_are_overrides_again() -> None:
     ("wish", "why"),
     [
         (SweeperConfig(direction="up"), r"hydra\.sweeper\.direction=up is not known"),
-        (SweeperConfig(repeats=0), "repeats=0 cannot work: it is a whole number from 1 up"),
-        (SweeperConfig(trial_timeout=0.0), r"hydra\.sweeper\.trial_timeout=0\.0 cannot work: it is a number above 0"),
+        (SweeperConfig(repeats=0), "repeats=0 cannot work: it must be a whole number from 1 up"),
+        (SweeperConfig(trial_timeout=0.0), r"hydra\.sweeper\.trial_timeout=0\.0 cannot work: it must be a number above 0"),
     ],
 )
 def test_what_cannot_work_is_refused(wish: SweeperConfig, why: str) -> None:

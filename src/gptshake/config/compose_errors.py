@@ -30,12 +30,12 @@ from gptshake.sweep.config import SweeperConfig
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: null for a group that has a default
 # Parts of OmegaConf's reasons, and what they mean to a user.
 _PLAIN = {
-    r"could not be converted to Integer": "it is a whole number",
-    r"could not be converted to Float": "it is a number",
-    "is not a valid bool": "it is true or false.",
+    r"could not be converted to Integer": "it must be a whole number",
+    r"could not be converted to Float": "it must be a number",
+    "is not a valid bool": "it must be true or false.",
     "is not Optional": "it cannot be null.",
-    "to string: ": "it is a text.",
-    "is not a ListConfig, list or tuple|annot merge DictConfig with ListConfig": "it is a list, in brackets.",
+    "to string: ": "it must be a text.",
+    "is not a ListConfig, list or tuple|annot merge DictConfig with ListConfig": "it must be a list, in brackets.",
     "is not in struct|^Key .* not in ": "there is no such key.",
     "An item is already at": "the key is there already: leave the + out.",
     "is not a subclass of|incompatible type|is not a DictConfig": "it has another shape.",
@@ -74,7 +74,7 @@ def checked_compose(overrides: list[str], *, with_hydra: bool = False) -> DictCo
             if not isinstance(node, DictConfig) or str(node.get("_target_", "gptshake.")).startswith("gptshake."):
                 raise ConfigError(_KEPT.format(text=f"~{key}", key=key))
         elif not removed and type(value) in (int, float) and value not in (0, 1) and isinstance(_selected(cfg, key), bool):
-            raise ConfigError(f"{override.input_line}: it is true or false.")  # OmegaConf takes every whole number for true
+            raise ConfigError(f"{override.input_line}: it must be true or false.")  # OmegaConf takes every whole number for true
     return cfg
 
 

@@ -73,7 +73,7 @@ def _number(low: float, high: float = math.inf, *, open: str = "", whole: bool =
             return False
         return (value > low if "low" in open else value >= low) and (value < high if "high" in open else value <= high)
 
-    advice = f"it is a {'whole number' if whole else 'number'} {f'above {low}' if 'low' in open else f'from {low} up'}"
+    advice = f"it must be a {'whole number' if whole else 'number'} {f'above {low}' if 'low' in open else f'from {low} up'}"
     end = "" if high == math.inf else f" and below {high}" if "high" in open else f" and at most {high:,}"
     return fits, f"{advice}{end}{', or auto' if auto else ''}"
 
@@ -102,17 +102,17 @@ def _matches(pattern: str, what: str) -> Rule:
 def _list_of(kind: type, what: str) -> Rule:
     return (
         lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(part, kind) for part in value),
-        f"it is a list of {what}",
+        f"it must be a list of {what}",
     )
 
 
-_TEXT: Rule = _is_text, "it is a text, which is not empty"
-_ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it is a text, which may be empty"
-_TEXTS: Rule = _are_texts, "it is a text, or a list of texts in brackets"
-_ADDRESS: Rule = lambda value: str(value).startswith(("http://", "https://")), "it is an address that begins with http:// or https://"
+_TEXT: Rule = _is_text, "it must be a text, which is not empty"
+_ANY_TEXT: Rule = lambda value: isinstance(value, str | int | float), "it must be a text, which may be empty"
+_TEXTS: Rule = _are_texts, "it must be a text, or a list of texts in brackets"
+_ADDRESS: Rule = lambda value: str(value).startswith(("http://", "https://")), "it must be an address that begins with http:// or https://"
 _STOPS: Rule = (
     lambda value: _are_texts(value, lambda text: isinstance(text, str) and text != ""),
-    "it is a text, or a list of texts in brackets, none of them empty",
+    "it must be a text, or a list of texts in brackets, none of them empty",
 )
 # Keys, and what their values must be; a key with ``?`` may be null: it is left out, or filled in later.
 _RANGES: dict[str, Rule] = {
@@ -147,9 +147,9 @@ _RANGES: dict[str, Rule] = {
     "task.trains task.sweeps task.writes_command task.launch task.private task.range_test task.trust task.yes task.trials task.interactive task.rolling "
     "task.spot hydra.sweeper.sampler.multivariate hydra.sweeper.sampler.constant_liar hydra.sweeper.sampler.scramble": (
         lambda value: isinstance(value, bool),
-        "it is true or false",
+        "it must be true or false",
     ),
-    "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it is auto, true or false"),
+    "optimizer.fused": (lambda value: value == AUTO or isinstance(value, bool), "it must be auto, true or false"),
     "paths.cache data.text_key data.encoding data.dataset? data.documents.cache paths.runs paths.multirun paths.run_dir paths.node_cache? "
     "logger.project? logger.experiment? logger.uri? callbacks.notify.command? "
     "task.prompt_file? task.jsonl? task.push? task.folder task.file task.pictures task.html? task.csv? task.json? task.latex? task.data_path? task.sort "
@@ -159,16 +159,16 @@ _RANGES: dict[str, Rule] = {
     "data.path? task.run? task.runs? task.checkpoints task.remove?": _TEXTS,
     "task.stop?": _STOPS,
     "callbacks.notify.url?": _ADDRESS,
-    "hydra.sweeper.executor.address": _matches(r"auto|local|\S+:\d+", "it is auto, local, or the <host>:<port> of a cluster's head"),
+    "hydra.sweeper.executor.address": _matches(r"auto|local|\S+:\d+", "it must be auto, local, or the <host>:<port> of a cluster's head"),
     "hydra.sweeper.executor.partition? hydra.sweeper.executor.account?": _TEXT,
     "hydra.sweeper.executor.time?": _matches(
-        r"\d+|(\d+-)?\d+(:\d\d){1,2}|\d+-\d+", "it is a time as Slurm takes it: minutes, 4:00:00 or 2-12"
+        r"\d+|(\d+-)?\d+(:\d\d){1,2}|\d+-\d+", "it must be a time as Slurm takes it: minutes, 4:00:00 or 2-12"
     ),
-    "hydra.sweeper.executor.gpus?": _matches(r"([\w.-]+:)?[1-9]\d*", "it is a number of GPUs, or a type and a number, as in a100:1"),
-    "hydra.sweeper.executor.memory?": _matches(r"[1-9]\d*[KMGT]?", "it is a size as Slurm takes it: megabytes, or 16G"),
+    "hydra.sweeper.executor.gpus?": _matches(r"([\w.-]+:)?[1-9]\d*", "it must be a number of GPUs, or a type and a number, as in a100:1"),
+    "hydra.sweeper.executor.memory?": _matches(r"[1-9]\d*[KMGT]?", "it must be a size as Slurm takes it: megabytes, or 16G"),
     "hydra.sweeper.executor.flags": (
         lambda value: isinstance(value, Sequence) and not isinstance(value, str) and all(str(flag).startswith("-") for flag in value),
-        "it is a list of options of sbatch, as in [--qos=high,--exclude=node7]",
+        "it must be a list of options of sbatch, as in [--qos=high,--exclude=node7]",
     ),
     "hydra.sweeper.search_space?": (
         lambda value: isinstance(value, Mapping),
@@ -179,7 +179,7 @@ _RANGES: dict[str, Rule] = {
     "optimizer.groups": _list_of(Mapping, "rules, as in [{pattern: 'wte.*', lr_mult: 0.5}]"),
     "study?": (
         lambda value: isinstance(value, str) and value not in (".", "..") and _is_name(value),
-        "it is the name of a folder below paths.multirun: 1 to 200 bytes of UTF-8, without / and line ends",
+        "it must be the name of a folder below paths.multirun: 1 to 200 bytes of UTF-8, without / and line ends",
     ),
 }
 _WORDS = {

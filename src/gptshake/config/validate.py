@@ -142,7 +142,7 @@ def _check_parts(cfg: DictConfig) -> None:
         if not isinstance(target, str) or not _DOTTED.fullmatch(target):
             raise ConfigError(f"{path}._target_={target} names nothing to call: write package.module.name.")
         if not isinstance(node.get("_partial_", False), bool):
-            raise ConfigError(f"{path}._partial_={node.get('_partial_')}: it is true or false.")
+            raise ConfigError(f"{path}._partial_={node.get('_partial_')}: it must be true or false.")
         defaults = {field.name: field.default for field in fields(schema)} if is_dataclass(schema) else {}
         for key in ("_partial_", "_args_", "_recursive_", "_convert_") if defaults.get("_target_") == target else ():
             if key in node and node[key] != defaults.get(key):
@@ -160,7 +160,7 @@ def _check_passed_on(trainer: DictConfig) -> None:
         elif key not in PASSED_ON:
             raise ConfigError(f"trainer.{key} is not a key of trainer{nearest(key, (*ours, *PASSED_ON))}")
         elif not isinstance(value, bool):
-            raise ConfigError(f"trainer.{key}={value} cannot work: it is true or false.")
+            raise ConfigError(f"trainer.{key}={value} cannot work: it must be true or false.")
 
 
 def _check_combinations(cfg: DictConfig) -> None:

@@ -27,11 +27,11 @@ def check(options: SweeperConfig) -> None:
     for key, least in LEAST.items():
         value = getattr(options, key)
         if value is not None and not (isinstance(value, int) and value >= least):
-            raise ConfigError(f"{key}={value} cannot work: it is a whole number from {least} up.")
+            raise ConfigError(f"{key}={value} cannot work: it must be a whole number from {least} up.")
     for key in TIMES:
         value = getattr(options, key)
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
-            raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it is a number above 0.")
+            raise ConfigError(f"hydra.sweeper.{key}={value} cannot work: it must be a number above 0.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         kind = type(sampler_for(options, 0)).__name__

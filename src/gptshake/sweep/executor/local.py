@@ -32,7 +32,7 @@ class LocalSlots:
     def __init__(self, slots: int | str = "auto", slots_per_gpu: int = 1, threads: int | str = "auto") -> None:
         for key, value in (("slots", slots), ("slots_per_gpu", slots_per_gpu), ("threads", threads)):
             if value != "auto" and not (isinstance(value, int) and value >= 1):
-                raise ConfigError(f"hydra.sweeper.executor.{key}={value} cannot work: it is a whole number from 1 up, or auto.")
+                raise ConfigError(f"hydra.sweeper.executor.{key}={value} cannot work: it must be a whole number from 1 up, or auto.")
         self._slots, self._per_gpu, self._threads = slots, slots_per_gpu, threads
         self._number, self._gpus, self._running = 0, list[str](), list[Child]()
         self.threads, self.device = 1, ""

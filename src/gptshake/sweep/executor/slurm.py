@@ -60,7 +60,7 @@ class SlurmJobs(Jobs):
         flags: Sequence[str] = (),
     ) -> None:
         if slots == "auto":
-            raise ConfigError("hydra.sweeper.executor.slots=auto cannot work with executor=slurm: it is a number of jobs.")
+            raise ConfigError("hydra.sweeper.executor.slots=auto cannot work with executor=slurm: it must be a number of jobs.")
         if wrong := [flag for flag in map(str, flags) if flag.partition("=")[0].partition(" ")[0] in RESERVED or flag[:2] in RESERVED]:
             raise ConfigError(
                 f"hydra.sweeper.executor.flags={wrong[0]} cannot work: each run is one job of this cluster, which gptshake follows."
