@@ -1,6 +1,7 @@
 """Pictures that can be read: no label over another, no point cut off, every line named, every letter drawn or written as an escape."""
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -90,7 +91,7 @@ def test_a_short_legend_is_one_line_and_a_circle_has_one_number(grid: Any, rows:
 
 def test_the_long_path_of_a_model_leaves_the_curves_their_room() -> None:
     about = {"step": None, "context": 32, "stride": None, "rolling": False, "text": "book", "split": "val", "documents": 1}
-    sizes = {"tokens": 32, "bytes": 32, "bpb": 5.6, "bpb_error": 0.1, "by_context": {"tokens": [1] * 32, "nats": [4.0] * 32}}
+    sizes = {"tokens": 32, "unknown": 0, "bytes": 32, "bpb": 5.6, "bpb_error": 0.1, "by_context": {"tokens": [1] * 32, "nats": [4.0] * 32}}
     with plot_style():
         figure = evaluation_figure([{"run": f"hf:/home/$x_{'/folder' * 20}/$end", **about, **sizes}])
         FigureCanvasAgg(figure).draw()
@@ -98,6 +99,18 @@ def test_the_long_path_of_a_model_leaves_the_curves_their_room() -> None:
         assert legend is not None and "/$end: 5.6000 ± 0.1000" in legend.get_texts()[0].get_text()
     inside = figure.axes[0].get_window_extent()
     assert inside.width > 0.8 * figure.bbox.width and legend.get_window_extent().x0 >= inside.x0
+
+
+@pytest.mark.parametrize("unknown", [0, 8])
+def test_the_loss_by_context_has_the_bits_per_byte_of_the_table_as_mean(unknown: int) -> None:
+    about = {"run": "r", "step": 1, "context": 2, "stride": None, "rolling": False, "text": "book", "split": "val", "documents": 2}
+    by_context = {"tokens": [8, 8], "nats": [16.0, 8.0]}
+    known = {"tokens": 16, "bytes": 20, "unknown": 0, "bpb": 24 / 20 / math.log(2), "bpb_error": None, "each": {"hidden": [0.0, 0.0]}}
+    other = known | {"unknown": unknown, "bpb": (24 + unknown * 5) / 20 / math.log(2), "each": {"hidden": [unknown * 5.0, 0.0]}}
+    with plot_style():
+        figure = evaluation_figure([{**about, **sizes, "by_context": by_context} for sizes in (known, other)])
+    means = [float(np.mean(line.get_ydata())) for line in figure.axes[0].lines]
+    assert means == pytest.approx([known["bpb"], other["bpb"]] if unknown else [1.5, 1.5])  # without unknown characters in nats per token
 
 
 def test_a_parabola_whose_minimum_lies_far_below_all_runs_is_not_drawn(line: Any) -> None:

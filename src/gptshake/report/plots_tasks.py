@@ -281,9 +281,10 @@ def draw_evaluation(rows: Sequence[Facts], folder: Path) -> list[Path]:
 def evaluation_figure(rows: Sequence[Facts]) -> Figure:
     """The loss by the length of the context, a line for each checkpoint; in bits per byte if the tokenizers differ.
 
-    With a stride it begins at the context that all windows but the first have.
+    The bits of unknown characters are spread evenly over the tokens, so that a line has the bits per byte of its row as mean. With a stride
+    it begins at the context that all windows but the first have.
     """
-    (which, how), bits = text.evaluation_titles(rows), len({row["tokens"] for row in rows}) > 1
+    (which, how), bits = text.evaluation_titles(rows), len({(row["tokens"], row["unknown"]) for row in rows}) > 1
     firsts = [row["context"] - (row["stride"] or row["context"]) + 1 for row in rows]
     figure, (axes,) = frame(f"Loss by context  ·  {which}", how, 4.6)
     caption(axes, "bits per byte" if bits else "loss, nats per token")
@@ -295,12 +296,14 @@ def evaluation_figure(rows: Sequence[Facts]) -> Figure:
         lengths = np.arange(1, len(counts) + 1)
         nats, tokens, sums = np.add.reduceat([row["by_context"]["nats"], counts, counts * lengths], edges - 1, axis=1)
         nats, tokens, sums = np.compress(tokens > 0, [nats, tokens, sums], axis=1)
-        scale = row["tokens"] / row["bytes"] / math.log(2) if bits else 1.0
+        losses = nats / tokens
+        if bits:
+            losses = (losses + sum(row["each"]["hidden"]) / row["tokens"]) * row["tokens"] / row["bytes"] / math.log(2)
         error = f" ± {row['bpb_error']:.4f}" if row["bpb_error"] is not None else ""
         called = one_line(text.evaluated_name(row))
         called = called if len(called) <= LONGEST else f"…{called[-LONGEST:]}"  # the end of a folder's path says more
         style = POINT | {"color": colour, "markersize": 5, "label": f"{called}: {row['bpb']:.4f}{error} bits per byte"}
-        axes.plot(sums / tokens, scale * nats / tokens, **style)
+        axes.plot(sums / tokens, losses, **style)
     for name in axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.85, edgecolor="white").get_texts():
         name.set_parse_math(False)
     return figure
