@@ -353,9 +353,10 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def train(config: DictConfig | Sequence[str], *, quiet: bool = False) -> Run:
-    """Train as ``python -m gptshake`` does, guard and record included, and give the finished run.
+    """Train as ``python -m gptshake`` does, record included, and give the finished run.
 
-    An interruption of the notebook's cell stops it in order: the last step is saved, and ``train(["resume=<id>"])`` continues.
+    In a git repository uncommitted changes of source or config are refused, unless ``"--dirty"`` is among the overrides. An
+    interruption of the notebook's cell stops it in order: the last step is saved, and ``train(["resume=<id>"])`` continues.
 
     Args:
         config: from ``compose``, or overrides.

@@ -70,7 +70,10 @@ MISTAKES = {
     ("-m", *RUN, "seed=1,2", "hydra.sweeper.keep=???"): ["hydra.sweeper.keep=??? has no value"],
     ("-m", *RUN, "seed=1,2", "hydra.sweeper._target_=os.mkdir"): ["hydra.sweeper._target_=os.mkdir is no sweeper"],
     ("-m", *RUN, "seed=1,2", "hydra.sweeper.executor.slots=100000"): ["slots=100000 is more than this machine can serve"],
-    ("-m", *RUN, "optimizer.lr=1e-3,1e-2", "confirm=1000000000"): ["confirm=1000000000 cannot work: it must be a whole number", "at most 1,000"],
+    ("-m", *RUN, "optimizer.lr=1e-3,1e-2", "confirm=1000000000"): [
+        "confirm=1000000000 cannot work: it must be a whole number",
+        "at most 1,000",
+    ],
     ("-m", *RUN, "optimizer.lr=glob(*)"): ["glob(...) names options of a group, and optimizer.lr is none"],
     ("-m", *RUN, "ablate=[optimizer.lr]"): ["Cannot read 'optimizer.lr'"],
     (*RUN, "scheduler.warmup=-1"): ["warmup"],

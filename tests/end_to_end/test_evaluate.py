@@ -129,6 +129,7 @@ def test_the_python_api_gives_the_same_table(commands: Any, runs: Path, monkeypa
     monkeypatch.chdir(runs)
     table = gptshake.evaluate(["task.run=[characters,bytes]", "task.rolling=true", "trainer=cpu"])
     assert table["bpb"].tolist() == [row["bpb"] for row in rows]
+    assert [one.rsplit(" · ", 1)[1].split()[0] for one in table["model"]] == ["char", "byte"]  # rows differ in their tokenizers
     (runs / "one.txt").write_text("the only document")
     alone = gptshake.evaluate(["task.run=characters", "data=text", "data.path=one.txt", "trainer=cpu"])
     assert alone["loss_error"].dtype == float and alone["loss_error"].isna().all() and alone["stride"].dtype == "Int64"

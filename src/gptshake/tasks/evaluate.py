@@ -115,7 +115,8 @@ def of_run(cfg: DictConfig, entry: Entry, folders: Sequence[Path], say: Say) -> 
     tokenizer = tokenizer_of(entry.path, recompose)
     training = partial(hidden_in_training, cfg, entry, tokenizer, say)
     networks = [(our_state(folder)["steps"], lambda folder=folder: trained(entry.path, recompose, folder)[0]) for folder in folders]
-    return Candidate(entry.id, entry.source, tokenizer, training, networks)
+    title = f"{entry.source} · {tokenizer.name} {tokenizer.vocab_size:,}"
+    return Candidate(entry.id, title, tokenizer, training, networks)
 
 
 def of_model(source: str) -> Candidate:
