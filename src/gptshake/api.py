@@ -199,14 +199,16 @@ class Study:
         """A DataFrame with a row for each trial, those at work included, NaN where one has no value yet; of an ablation one for each change.
 
         ``trial`` (its number), ``state``, its parameters by their keys, the objective by its name such as ``val/bpb`` (mean over seeds),
-        ``tokens_per_s``, ``seconds``, ``reason`` and ``best``.
+        ``tokens_per_s``, ``seconds``, ``reason`` and ``best``; of an ablation ``change``, the objective, its mean ``difference`` to the base
+        with the standard ``error``, ``percent``, ``speed`` (times that of the base), ``seeds`` and ``verdict``.
         """
         import pandas as pd
 
         from gptshake.report.tables import study_table
 
         head, rows = study_table(self.info)
-        return pd.DataFrame(rows, columns=head)
+        measured = {self.info["objective"], "tokens_per_s", "seconds", "difference", "error", "percent", "speed"} & set(head)
+        return pd.DataFrame(rows, columns=head).astype(dict.fromkeys(measured, float))
 
     @property
     def best(self) -> dict[str, Any]:

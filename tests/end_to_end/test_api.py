@@ -87,6 +87,22 @@ def test_tables_hold_times_whole_numbers_and_missing_values_as_pandas_has_them(h
     run = gptshake.load_run("x3k9a2pa")
     assert gptshake.load_run(run) == run
     assert run.metrics.empty and {"step", "train/loss", "val/loss"} < set(run.metrics)
+    (here / "multirun/rates").mkdir(parents=True)
+    axis = {
+        "key": "optimizer.lr",
+        "low": 1e-4,
+        "high": 1e-2,
+        "log": True,
+        "integer": False,
+        "powers": False,
+        "choices": [],
+        "declared": 4e-3,
+    }
+    trial = {"number": 0, "params": {"optimizer.lr": 1e-3}, "overrides": [], "runs": [], "state": "running", "value": None}
+    study = {"name": "rates", "trials": [trial], "axes": [axis], "objective": "val/bpb"}
+    (here / "multirun/rates/study.json").write_text(json.dumps(study))
+    trials = gptshake.load_study("rates").trials
+    assert list(trials["optimizer.lr"]) == [1e-3] and {trials[name].dtype.kind for name in ("val/bpb", "tokens_per_s", "seconds")} == {"f"}
 
 
 def test_what_was_changed_in_a_config_becomes_overrides(here: Path) -> None:
