@@ -286,7 +286,7 @@ def runs(filter: str = "", *, folders: str | Path | Sequence[str | Path] = FOLDE
 
 
 def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:
-    """A study by its name or path; the column ``study`` of ``runs()`` has the names.
+    """A study by its name, path or ``latest`` (the one begun last); the column ``study`` of ``runs()`` has the names.
 
     Raises:
         RecordError: there is no such study; names the nearest.

@@ -26,6 +26,17 @@ def test_a_study_is_found_by_its_name_and_its_path(multirun: Path) -> None:
         find_study("nigth1", multirun)
 
 
+def test_the_latest_study_is_the_one_begun_last_whatever_its_name_and_damaged_ones(multirun: Path) -> None:
+    for name, started in (("a", 3.0), ("b", 2.0)):
+        (multirun / name).mkdir()
+        study = read_study(multirun / "night1") | {"name": name, "started": started}
+        (multirun / name / "study.json").write_text(json.dumps(study))
+    (multirun / "nothing/study.json").write_text("{")
+    assert find_study("latest", multirun) == multirun / "a"
+    with pytest.raises(RecordError, match="There is no study 'latest'"):
+        find_study("latest", multirun / "a")
+
+
 def test_a_study_of_a_newer_layout_is_refused(multirun: Path) -> None:
     study = read_study(multirun / "night1") | {"schema": 2}
     (multirun / "night1/study.json").write_text(json.dumps(study))

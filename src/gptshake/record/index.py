@@ -24,7 +24,7 @@ from gptshake.files import expanded, yaml_text
 from gptshake.record.lock import is_alive, last_seen
 from gptshake.record.metrics import COLUMNS, DRAWN, Columns, Row, column_chunks, last_values, other_columns, read_columns, read_rows
 from gptshake.record.names import title_of
-from gptshake.record.run import debug_option, end_session, parse_run, run_dirs, status_of, totals
+from gptshake.record.run import LATEST, debug_option, end_session, parse_run, run_dirs, status_of, totals
 from gptshake.record.shape import malformed, malformed_study, read_record
 from gptshake.record.texts import Sample, read_samples
 
@@ -260,11 +260,20 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 
 def find_study(text: str, multirun: Path) -> Path:
-    """The folder of a study, from its path or its name below ``multirun``; RecordError with the nearest names if there is none."""
+    """The folder of a study, from its path, its name below ``multirun`` or ``latest``, the one begun last.
+
+    Raises:
+        RecordError: there is none; names the nearest.
+    """
     wanted = text.strip().rstrip("/")
     if found := [folder for folder in (expanded(wanted), multirun / wanted) if wanted and (folder / STUDY_FILE).is_file()]:
         return found[0]
-    names = sorted(file.parent.name for file in multirun.glob(f"*/{STUDY_FILE}"))
+    names, begun = sorted(file.parent.name for file in multirun.glob(f"*/{STUDY_FILE}")), list[tuple[float, str]]()
+    for name in names if wanted == LATEST else ():
+        with contextlib.suppress(RecordError):  # a damaged one is found by its name
+            begun.append((read_study(multirun / name)["started"], name))
+    if begun:
+        return multirun / max(begun)[1]
     near = closest(wanted, names, 3)
     known = f"; did you mean {near}?" if near else f" in {multirun}; there is {', '.join(names) or 'none at all'}."
     raise RecordError(f"There is no study {wanted!r}{known}")
