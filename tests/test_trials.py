@@ -56,6 +56,16 @@ def test_a_value_that_the_text_or_the_machine_rules_out_is_refused_before_the_fi
     assert part in str(error.value)
 
 
+def test_a_range_of_adamws_lies_around_the_value_of_another_optimizer_which_must_not_be_zero(prepare: Any) -> None:
+    decay = "optimizer.weight_decay=choice(range)"
+    assert prepare(decay)["ranges"] == {}
+    found = prepare(decay, fixed=("optimizer=sgd", "optimizer.weight_decay=3e-4"))["ranges"]
+    assert found["optimizer.weight_decay"] == "tag(log,interval(1e-06,0.09))"
+    with pytest.raises(UserError, match=r"optimizer\.weight_decay=range is for AdamW.*which is 0: write a range"):
+        prepare(decay, fixed=("optimizer=sgd",))
+    assert [*prepare("optimizer.lr=choice(range)", fixed=("optimizer=sgd",))["ranges"]] == ["optimizer.lr"]
+
+
 def test_listed_points_are_looked_at_too(prepare: Any) -> None:
     with pytest.raises(UserError, match="one block of 100,000"):
         prepare("model.block_size=16,32", listed=(["model.block_size=100000"],))

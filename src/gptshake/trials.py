@@ -44,11 +44,12 @@ from gptshake.setup.initial import initial_weights
 from gptshake.setup.instantiate import device_of
 from gptshake.setup.run import check_parts
 from gptshake.sweep.protocols import Host, Prepared
-from gptshake.sweep.space import kept
+from gptshake.sweep.space import is_configured_range, kept
 
 BATCH = ("data.batch_size", "data.batch_tokens", "model.block_size")  # what changes the tokens of a step
 COSTS = (
     *("model", "data", "tokenizer", "trainer", "experiment", "data.path", "data.dataset", "tokenizer.path", "trainer.accelerator"),
+    *("optimizer", "optimizer._target_"),
     *("trainer.precision", "trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours"),
     "init_from",  # costs the same, but which folder or commit it means is found out and kept for each
 )
@@ -145,7 +146,7 @@ class Trials(Host):
                 INTERVAL: interval if isinstance(interval, int) else None,
                 "tokens_per_step": budget.tokens_per_step,
             },
-            "ranges": rate_range(cfg, recommended),
+            "ranges": ranges_here(cfg, recommended, swept),
             "schedule": schedule.schedule_text(cfg, budget),
             "warmer": schedule.longer_warmup(cfg, budget),
             "label": " · ".join([*self.name.split("-"), store.label]),
@@ -241,19 +242,26 @@ class Trials(Host):
         )
 
 
-def rate_range(cfg: DictConfig, law: laws.Recommendation) -> dict[str, str]:
-    """What a range of the learning rate means that is tagged as that of the published laws, or as AdamW's and the optimizer is another."""
-    text, lr = str((cfg.search_space or {}).get(LR, "")), OmegaConf.select(cfg, LR)
-    known = laws.hold_for(str(OmegaConf.select(cfg, "optimizer._target_")))
-    if "tag(law" in text:
-        if not known:
-            raise ConfigError(
-                "search_space=law cannot work with this optimizer: published laws are for AdamW. Leave it out: optimizer.lr=range."
-            )
-        return {LR: f"tag(log,interval({law.low:.2g},{law.high:.2g}))"}
-    if "tag(adamw" in text and not known and isinstance(lr, int | float) and lr > 0:
-        return {LR: f"tag(log,interval({lr / AROUND:.3g},{lr * AROUND:.3g}))"}
-    return {}
+def ranges_here(cfg: DictConfig, law: laws.Recommendation, swept: Sequence[str]) -> dict[str, str]:
+    """What ranges mean that are tagged as that of the published laws, or as AdamW's and the optimizer is another."""
+    known, found = laws.hold_for(str(OmegaConf.select(cfg, "optimizer._target_"))), {}
+    for key, text in (cfg.search_space or {}).items():
+        value = OmegaConf.select(cfg, key)
+        if key == LR and "tag(law" in str(text):
+            if not known:
+                raise ConfigError(
+                    "search_space=law cannot work with this optimizer: published laws are for AdamW. Leave it out: optimizer.lr=range."
+                )
+            found[LR] = f"tag(log,interval({law.low:.2g},{law.high:.2g}))"
+        elif "tag(adamw" in str(text) and not known and isinstance(value, int | float):
+            if value > 0:
+                found[key] = f"tag(log,interval({value / AROUND:.3g},{value * AROUND:.3g}))"
+            elif any(is_configured_range(override) for override in parse_overrides(list(swept)) if override.key_or_group == key):
+                raise ConfigError(
+                    f"{key}=range is for AdamW; of another optimizer it lies around the configured value, which is {value:g}: "
+                    f"write a range, as {key}=tag(log,interval(1e-5,1e-2))."
+                )
+    return found
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:

@@ -130,6 +130,9 @@ def test_the_range_of_another_optimizer_lies_around_its_own_rate_and_no_law_give
     words = ("-m", *small, "trainer.max_steps=2", "optimizer=sgd", "optimizer.lr=range", "hydra.sweeper.n_trials=1")
     refused = commands(tmp_path, *words, "search_space=law")
     assert refused.code == 2 and "published laws are for AdamW" in refused.error and not (tmp_path / "multirun").exists()
+    refused = commands(tmp_path, *[word.replace("=sgd", "=adamw,sgd") for word in words])
+    assert refused.code == 2 and not (tmp_path / "multirun").exists()
+    assert "optimizer.lr=range is not the same range with optimizer=adamw and optimizer=sgd" in refused.error
     for name, more, ends in (("own", (), (0.1 / 300, 30)), ("given", ("search_space={optimizer.lr:'interval(0.1,0.2)'}",), (0.1, 0.2))):
         done = commands(tmp_path, *words, *more, f"study={name}")
         assert done.code == 0, done.err

@@ -43,7 +43,6 @@ def merge_prepared(parts: Sequence[Prepared]) -> Prepared:
         first,
         frozen=[text for text in first.frozen if all(text in part.frozen for part in parts)],
         declared={key: value for key, value in first.declared.items() if all(part.declared.get(key) == value for part in parts)},
-        ranges={key: text for key, text in first.ranges.items() if all(part.ranges.get(key) == text for part in parts)},
         warmer=same("warmer", ""),
         schedule=same("schedule", ""),
         label=" · ".join(dict.fromkeys(word for part in parts for word in part.label.split(" · "))),

@@ -32,7 +32,7 @@ from gptshake.sweep.protocols import App, Executor, Prepared, merge_prepared
 from gptshake.sweep.pruning import Patient
 from gptshake.sweep.rows import NUMBER, Header
 from gptshake.sweep.search import SECONDS, SampledSearch, search_for
-from gptshake.sweep.space import Axis, Params, Value, axis_of, listed_points, overrides_of
+from gptshake.sweep.space import Axis, Params, Value, axis_of, is_configured_range, listed_points, overrides_of
 from gptshake.sweep.study import Study
 
 N_TRIALS = 20  # of a search that would go on for ever
@@ -128,12 +128,24 @@ class Session:
             for point, part in self.parts.items():
                 ranges = {key: axes.get(key, text) for key, text in part.ranges.items()}
                 self.parts[point] = replace(part, tokens=stored["tokens"] or part.tokens, ranges=ranges)
+        else:
+            self._check_ranges()
         self.prepared = merge_prepared(list(self.parts.values()))
         self.axes = self._axes()
         if stored:
             typed = {key_of(text) for text in self.fixed}
             began = {axis["key"]: axis["declared"] for axis in stored["axes"] if "declared" in axis and key_of(axis["key"]) not in typed}
             self.axes = [replace(axis, declared=began.get(axis.key, axis.declared)) for axis in self.axes]
+
+    def _check_ranges(self) -> None:
+        """Refuse the word ``range`` where it is another range with each of the swept options: a study has one."""
+        for key in (override.key_or_group for override in self.swept if is_configured_range(override)):
+            if len({part.ranges.get(key) for part in self.parts.values()}) > 1:
+                options = " and ".join(" ".join(f"{name}={value}" for name, value in point) for point in self.parts)
+                raise ConfigError(
+                    f"{key}=range is not the same range with {options}, and a study has one: run a study of each, "
+                    f"or write the range, as {key}=tag(log,interval(1e-4,1))."
+                )
 
     def _probe(self, point: tuple[tuple[str, Value], ...]) -> Prepared:
         keys = {key for key, _ in point}
