@@ -35,6 +35,21 @@ def test_the_best_of_a_study_composes_to_what_its_trial_was(tmp_path: Path) -> N
     assert OmegaConf.to_container(found, resolve=True) == OmegaConf.to_container(expected, resolve=True)
 
 
+def test_the_best_of_a_study_keeps_the_schedule_of_its_run_unless_another_one_is_typed(tmp_path: Path) -> None:
+    rows = study(["optimizer.lr=0.0012", "scheduler.floor=0.05"])
+    winner = best(rows)
+    assert winner is not None
+    then = {"scheduler": "cosine", "scheduler.warmup": "auto", "scheduler.floor": 0.2}  # not today's default
+    file = f"experiment={tmp_path / 'best.yaml'}"
+    (tmp_path / "best.yaml").write_text(best_yaml(rows, winner, then))
+    found = compose(expand_experiment_files([file]))
+    assert found == compose([*FIXED[:-1], "optimizer.lr=0.0012", "scheduler=cosine", "scheduler.floor=0.05"])
+    other = expand_experiment_files([file, "scheduler=one_cycle"])
+    assert compose(other) == compose([*FIXED[:-1], "optimizer.lr=0.0012", "scheduler=one_cycle"])
+    assert not any(text.startswith("scheduler") for text in expand_experiment_files([file, "scheduler=wsd,linear"])[:-1])
+    assert "scheduler.floor=0.05" in expand_experiment_files([file, "scheduler=cosine"])
+
+
 def test_the_best_of_a_study_names_the_text_that_it_was_found_on_from_any_folder() -> None:
     rows = study(OVERRIDES) | {"frozen": ["data.path='/far/a b, (c).txt'", "trainer.threads=2"]}
     winner = best(rows)

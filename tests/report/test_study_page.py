@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -197,6 +198,17 @@ def test_the_recipe_holds_every_value_with_its_type(tmp_path: Path, line: Make, 
         "scheduler": {"warmup": 0.5},
         "data": {"path": "007"},
     }
+
+
+def test_the_recipe_names_the_schedule_of_its_run_which_nobody_typed(
+    tmp_path: Path, line: Make, lay: Lay, record: Callable[..., Any]
+) -> None:
+    folder = lay(tmp_path / "study", line())
+    config = "scheduler:\n  _target_: gptshake.optim.schedule.wsd\n  warmup: auto\n  cooldown: 0.5\n"
+    shutil.copytree(record("a1b2c3d4", choices={"scheduler": "wsd"}, config=config).path, folder / "4", dirs_exist_ok=True)
+    write_study_page(folder)
+    recipe = OmegaConf.load(folder / "best.yaml")
+    assert {"override /scheduler": "wsd"} in recipe.defaults and {**recipe.scheduler} == {"warmup": "auto", "cooldown": 0.5}
 
 
 def test_the_recipe_is_an_experiment_of_hydras(tmp_path: Path, line: Make, lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:

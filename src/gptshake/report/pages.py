@@ -15,7 +15,7 @@ from typing import Any
 from gptshake.console import printable
 from gptshake.estimate.formatting import counted, duration, short_count
 from gptshake.files import write_atomic
-from gptshake.record.index import SECONDS, Entry, read_study
+from gptshake.record.index import SECONDS, Entry, read_entry, read_study
 from gptshake.report.changes import value_text
 from gptshake.report.loss_svg import loss_svg
 from gptshake.report.runs_table import changes_of
@@ -179,5 +179,16 @@ def write_study_page(folder: Path) -> list[Path]:
     write_atomic(folder / "report.html", document(title, parts, reloads=study["state"] == "running"))
     if not winner or study.get("program") != "gptshake":
         return [*files, folder / "report.html"]
-    write_atomic(folder / "best.yaml", best_yaml(study, winner))
+    write_atomic(folder / "best.yaml", best_yaml(study, winner, _schedule(folder, winner.trial)))
     return [*files, folder / "report.html", folder / "best.yaml"]
+
+
+def _schedule(folder: Path, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """The schedule of a trial by dotted keys, which may be another one by default some day; a warm-up of ``auto`` stays the rule for any length."""
+    for entry in (read_entry(folder / run["path"]) for run in trial["runs"][:1]):
+        if "scheduler" in entry.part("choices"):
+            values = {
+                key: value for key, value in entry.config.items() if key.startswith("scheduler.") and not key.startswith("scheduler._")
+            }
+            return {"scheduler": entry.part("choices")["scheduler"], **values}
+    return {}
