@@ -87,8 +87,8 @@ def test_the_answer_comes_with_interval_reason_and_the_command_that_uses_it() ->
         ({"rules": {}, "start": None} | RUNS, "The loss did not fall at any rate of the range test"),
         (RUNS | {"edge": "high"}, "The best is at the high end of what was run: task.confirm=7 looks further."),
         (
-            RUNS | {"confirm": RUNS["confirm"][:2], "low": None, "high": None},  # type: ignore[index]
-            "2 runs of 2 ended with a loss, and an interval needs three",
+            RUNS | {"confirm": RUNS["confirm"][:1], "low": None, "high": None},  # type: ignore[index]
+            "1 run of 1 ended with a loss, and an interval needs two",
         ),
     ],
 )

@@ -220,6 +220,13 @@ def test_batch_sizes_show_their_speed_beside_their_loss(grid: Make) -> None:
     assert "16: 2.2500 at 4k tokens/s; 32: 2.2825 at 5.66k tokens/s; 64: 2.2900 at 8k tokens/s" in sentence
 
 
+def test_two_runs_that_end_at_the_end_of_the_range_bracket_the_best(line: Make) -> None:
+    study = line(rates=(2.5e-2, 1e-1), loss=lambda rate: 1 / rate)
+    assert "optimizer.lr lies between 2.5e-2 and 0.1 (values that were tried" in said(study, "The best optimizer.lr")
+    assert "at the upper end of its range: widen it" in said(study, "Warning")
+    assert not [sentence for sentence in verdict(line(rates=(2.5e-2,))) if "lies between" in sentence]
+
+
 def plane(rows: SimpleNamespace, batches: Sequence[int], losses: Sequence[float], **fields: Any) -> dict[str, Any]:
     """A study over rates and batches in which each batch has another rate, so that no axis has a basin."""
     trials = [

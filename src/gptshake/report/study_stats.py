@@ -309,9 +309,9 @@ def cliff(study: Json, scale: Scale) -> tuple[float, float] | None:
 
 
 def near_optimal(study: Json, scale: Scale) -> NearOptimal | None:
-    """The near-optimal interval on an axis; None with fewer than three values along the best trial's curve, or two that came to their end."""
+    """The near-optimal interval on an axis; None with one value along the best trial's curve."""
     points = best_curve(study, scale)
-    if len({value for value, _ in points}) < 3 or len({value for value, loss in points if math.isfinite(loss)}) < 2:
+    if len({value for value, _ in points}) < 2:
         return None
     repeated, excluded = repeated_values(study), unstable(study)
     rows = [repeated.get(trial["number"], run_values(trial)) for trial in study["trials"] if trial["number"] not in excluded]

@@ -84,9 +84,9 @@ def find_lr_text(info: Facts, overrides: Sequence[str]) -> list[str]:
             "a higher task.high looks further, a higher task.steps more slowly."
         )
     ended = sum(run["value"] is not None and math.isfinite(run["value"]) for run in runs)
-    if runs and ended < 3:
+    if runs and found.get("low") is None:
         warnings.append(
-            f"{counted(ended, 'run')} of {len(runs)} ended with a loss, and an interval needs three: how far the best reaches, and whether it lies "
+            f"{counted(ended, 'run')} of {len(runs)} ended with a loss, and an interval needs two: how far the best reaches, and whether it lies "
             f"beyond what was run, is not known. task.confirm={max(4, len(runs) + 3)} looks further."
         )
     if found.get("edge"):
