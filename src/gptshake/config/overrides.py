@@ -32,7 +32,7 @@ from gptshake.record.index import BROKEN, STUDY_FILE, flat, is_number, read_entr
 from gptshake.record.run import LATEST, find_run, is_made_here, read_run, run_dirs
 from gptshake.redaction import SECRET, redact, redacted
 
-EXPERIMENT, SCHEDULER = "experiment", "scheduler"
+EXPERIMENT = "experiment"
 SUFFIXES = (".yaml", ".yml")
 LIMITS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_tokens", "trainer.hours")
 LR, FROM = "optimizer.lr", "from:"
@@ -404,9 +404,6 @@ def expand_experiment_files(overrides: list[str]) -> list[str]:
             lines += [f"{limit}=null" for limit in LIMITS if limit not in limits]
     if any(text.startswith("logger=") for text in rest):  # the nodes of a file's list would outlive another choice
         lines = [line for line in lines if key_of(line) != "logger"]
-    typed = {text for text in rest if key_of(text) == SCHEDULER}
-    if typed and typed.isdisjoint(lines) and any(key_of(line) == SCHEDULER for line in lines):  # another schedule has other options
-        lines = [line for line in lines if key_of(line).partition(".")[0] != SCHEDULER]
     found = list[str]()
     for text in lines + rest:
         if key_of(text) == "logger" and text.partition("=")[2].startswith("["):  # a node for each tracker: Hydra would mix their keys

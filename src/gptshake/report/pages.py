@@ -179,16 +179,6 @@ def write_study_page(folder: Path) -> list[Path]:
     write_atomic(folder / "report.html", document(title, parts, reloads=study["state"] == "running"))
     if not winner or study.get("program") != "gptshake":
         return [*files, folder / "report.html"]
-    write_atomic(folder / "best.yaml", best_yaml(study, winner, _schedule(folder, winner.trial)))
+    first = read_entry(folder / winner.trial["runs"][0]["path"])
+    write_atomic(folder / "best.yaml", best_yaml(study, winner, first.part("choices").get("scheduler")))
     return [*files, folder / "report.html", folder / "best.yaml"]
-
-
-def _schedule(folder: Path, trial: Mapping[str, Any]) -> dict[str, Any]:
-    """The schedule of a trial by dotted keys, which may be another one by default some day; a warm-up of ``auto`` stays the rule for any length."""
-    for entry in (read_entry(folder / run["path"]) for run in trial["runs"][:1]):
-        if "scheduler" in entry.part("choices"):
-            values = {
-                key: value for key, value in entry.config.items() if key.startswith("scheduler.") and not key.startswith("scheduler._")
-            }
-            return {"scheduler": entry.part("choices")["scheduler"], **values}
-    return {}

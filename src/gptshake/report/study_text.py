@@ -361,32 +361,19 @@ def quoted(override: str) -> str:
     return f"{shlex.quote(key) if '~' in key else key}{equals}{shlex.quote(value) if value else ''}"
 
 
-def best_yaml(study: Json, winner: Best, schedule: Mapping[str, Any] | None = None) -> str:
-    """The best trial as an experiment file. ``schedule`` is that of its run by dotted keys; what somebody typed counts more."""
+def best_yaml(study: Json, winner: Best, scheduler: str | None = None) -> str:
+    """The best trial as an experiment file. ``scheduler`` is the option of its run, which may not be the default some day."""
     import yaml
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    experiments, chosen, values, tokens = list[str](), dict[str, Any](), dict[str, Any](), stats.tokens_of(study, winner.trial)
+    chosen: dict[str, Any] = {"override /scheduler": scheduler} if scheduler else {}
+    experiments, values, tokens = list[str](), dict[str, Any](), stats.tokens_of(study, winner.trial)
     head = f"Study {study['name']}, trial {winner.trial['number']}: {study['objective']} {stats.objective_text(winner.value)}"
     head += f" (mean of {winner.seeds} seeds)" if winner.seeds > 1 else ""
     lines = ["# @package _global_", f"# {head}{f', {short_count(tokens)} tokens' if tokens else ''}."]
     absolute = {key_of(text): text for text in study.get("frozen", []) if key_of(text) in ABSOLUTE}
 
-    def put(key: str, value: Any) -> None:
-        if key in EXPERIMENTS:
-            experiments.extend([f"/{key}/{value}"] if value is not None else [])
-        elif key in GROUPS:
-            chosen[f"override /{key}"] = value
-        else:
-            *parents, leaf = key.split(".")
-            node = values
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = value
-
-    for key, value in (schedule or {}).items():
-        put(key, value)
     for text in (absolute.get(key_of(text), text) for text in overrides_of(study, winner)):
         key = key_of(text)
         if re.split(r"[./]", key)[0] in WHERE or key.startswith("callbacks.notify"):
@@ -397,8 +384,16 @@ def best_yaml(study: Json, winner: Best, schedule: Mapping[str, Any] | None = No
             key, value = f"/{key}", None
         if text.startswith("~") or "@" in text.partition("=")[0] or "/" in key:
             lines.append(f"# Cannot be said in a file, so add it to the command line: {text}")
+        elif key in EXPERIMENTS:
+            experiments += [f"/{key}/{value}"] if value is not None else []
+        elif key in GROUPS:
+            chosen[f"override /{key}"] = value
         else:
-            put(key, value)
+            *parents, leaf = key.split(".")
+            node = values
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = value
     defaults = [*experiments, *({key: value} for key, value in chosen.items())]
     body = ({"defaults": defaults} if defaults else {}) | values
     return "\n".join([*lines, yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=1_000_000) if body else ""])
