@@ -89,11 +89,11 @@ def test_every_format_is_known_by_its_suffix() -> None:
     assert set(formats.READERS) == {Path(name).suffix for name in FILES}
 
 
-def archive(kind: str) -> bytes:
+def archive(kind: str, format: int = tarfile.PAX_FORMAT) -> bytes:
     """An archive of one file, all of whose bytes are ASCII."""
     packed = io.BytesIO()
     if kind == "tar":
-        with tarfile.open(fileobj=packed, mode="w") as tar:
+        with tarfile.open(fileobj=packed, mode="w", format=format) as tar:
             tar.addfile(tarfile.TarInfo("a.txt"), io.BytesIO())
     else:
         with zipfile.ZipFile(packed, "w") as zipped:
@@ -118,6 +118,21 @@ BINARY = {
 def test_what_is_no_text_is_refused_by_how_it_begins(tmp_path: Path, kind: str, encoding: str, suffix: str) -> None:
     with pytest.raises(DataError, match=f"is {kind}.*no plain text. Unpack or convert it"):
         read(source_of(tmp_path / f"a{suffix}", BINARY[kind], encoding=encoding))
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("a tar archive", archive("tar", tarfile.GNU_FORMAT)), ("packed with bzip2", bz2.compress(b"One.", 1))],
+    ids=["tar of GNU", "bzip2 -1"],
+)
+def test_every_kind_of_a_format_is_known(tmp_path: Path, kind: str, content: bytes) -> None:
+    with pytest.raises(DataError, match=f"is {kind}"):
+        read(source_of(tmp_path / "a", content))
+
+
+@pytest.mark.parametrize("text", ["PAR1 is a receptor.", "A spoon of m".rjust(257) + "ustard"], ids=["PAR1", "ustar"])
+def test_a_text_that_happens_to_hold_the_letters_of_a_format_is_read(tmp_path: Path, text: str) -> None:
+    assert read(source_of(tmp_path / "a.txt", text.encode())) == [("a.txt", text)]
 
 
 def test_a_parquet_file_with_checksums_is_held_against_them(tmp_path: Path) -> None:

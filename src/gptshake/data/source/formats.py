@@ -25,16 +25,17 @@ from gptshake.errors import DataError, first_line
 _ROWS = 64  # of a Parquet file at once: enough for speed, few enough for rows of a megabyte
 _VISIBLE = re.compile(r"[^ \t\n\r]")
 _LONGEST = 16  # characters of JSON that mean nothing before their last one, such as -Infinity and \\ud83d\\ude00
-_NO_TEXT = {  # bytes at a place, in files that may well fit an encoding
+# Bytes at a place, in files that may well fit an encoding; PAR1 and ustar alone may stand in a text, as in mustard.
+_NO_TEXT: dict[str, tuple[bytes | tuple[bytes, ...], int]] = {
     "a PDF": (b"%PDF-", 0),
     "a zip archive (or .docx, .epub)": (b"PK\x03\x04", 0),
     "a 7z archive": (b"7z\xbc\xaf", 0),
-    "a tar archive": (b"ustar", 257),
+    "a tar archive": ((b"ustar\0", b"ustar  \0"), 257),
     "packed with gzip": (b"\x1f\x8b", 0),
-    "packed with bzip2": (b"BZh91AY&SY", 0),
+    "packed with bzip2": (tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)), 0),
     "packed with xz": (b"\xfd7zXZ", 0),
     "packed with zstd": (b"\x28\xb5\x2f\xfd", 0),
-    "Parquet": (b"PAR1", 0),
+    "Parquet": (b"PAR1\x15", 0),
     "RTF": (b"{\\rtf", 0),
     "a SQLite database": (b"SQLite format 3\0", 0),
 }
