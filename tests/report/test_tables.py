@@ -96,3 +96,12 @@ def test_a_pipe_or_a_device_takes_a_table_and_stays_what_it_is(tmp_path: Path) -
     write_table("a\n", str(tmp_path / "pipe"))
     assert os.read(reader, 9) == b"a\n" and (tmp_path / "pipe").is_fifo()
     os.close(reader)
+
+
+def test_a_link_to_a_file_takes_a_table_and_stays_a_link(tmp_path: Path) -> None:
+    """As /dev/stdout is one behind ``> runs.csv``, which root could replace for everybody."""
+    (tmp_path / "out").symlink_to(tmp_path / "runs.csv")
+    (tmp_path / "runs.csv").write_text("before\n")
+    for text in ("a\n", "b\n"):
+        write_table(text, str(tmp_path / "out"))
+        assert (tmp_path / "out").is_symlink() and (tmp_path / "runs.csv").read_text() == text

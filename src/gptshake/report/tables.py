@@ -54,7 +54,7 @@ def write_table(text: str, target: str) -> Path | None:
         if path.exists() and not path.is_file():  # a pipe or a device, as /dev/stdout, takes it as it comes
             path.write_bytes(data)
         else:
-            write_atomic(path, data)
+            write_atomic(path.resolve(), data)  # a link stays a link, as /dev/stdout is one where it leads to a file
     return path
 
 
