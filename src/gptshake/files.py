@@ -33,11 +33,9 @@ _BESIDE = re.compile(r"(^|/)\.([^/]+)\.(?:[0-9a-f]{8}|partial|lock)(?=/|$)")  # 
 _ELSEWHERE = "choose another place with paths.runs=, paths.multirun=, paths.cache= or paths.node_cache= (or the variable GPTSHAKE_CACHE)"
 
 
-# A size or a name that cannot be, a link to what is gone (EEXIST), and what a file system does not do.
-_UNWRITABLE = (
-    *(errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ETXTBSY, errno.EBUSY),
-    *(errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENODEV, errno.ENXIO),
-)
+_UNWRITABLE = (errno.EFBIG, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST)  # the last is a link to what is gone
+# What a file system does not do; without a file it may be about anything, such as a socket.
+_UNSUPPORTED = (errno.ETXTBSY, errno.EBUSY, errno.EXDEV, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENODEV, errno.ENXIO)
 
 
 def refuse_links(folder: Path) -> None:
@@ -156,7 +154,7 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
             return StorageError(
                 f"{place or 'A file'} cannot be opened: {os.strerror(number)}. Raise the limit (ulimit -n), or end other programs."
             )
-        if number in _UNWRITABLE and (place or number != errno.EINVAL):  # which without a file may be about anything
+        if number in _UNWRITABLE or (place and number in _UNSUPPORTED):
             return StorageError(f"{place or 'A file'} cannot be written: {os.strerror(number)}. C{_ELSEWHERE[1:]}.")
         if number == errno.ENOENT and place and place.parent.is_dir() and not os.statvfs(place.parent).f_blocks:  # as in /proc
             return StorageError(f"{place} cannot be written: the file system there stores no files. C{_ELSEWHERE[1:]}.")
