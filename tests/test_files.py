@@ -121,6 +121,13 @@ def test_too_many_open_files_and_an_unknown_file_have_their_own_sentence_or_none
         assert storage_error(OSError(number, os.strerror(number))) is None
 
 
+def test_an_error_that_is_raised_anew_out_of_what_wrapped_it_is_looked_through_once() -> None:
+    wrapped = ValueError("wrapped")
+    wrapped.__cause__ = error = KeyError("of a user's own class")
+    error.__cause__ = wrapped
+    assert storage_error(error) is None
+
+
 def test_a_link_to_what_is_gone_is_no_place(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(FileExistsError) as raised:

@@ -4,7 +4,7 @@ Messages are whole sentences: what was written, why it cannot work, what to do. 
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 def closest(word: str, names: Iterable[str], most: int = 1) -> str:
@@ -30,6 +30,16 @@ def nearest(word: str, names: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without a full stop; the name of its class if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it came from, each once: one that is raised anew out of what wrapped it makes a ring."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        yield link
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
 
 
 class GptshakeError(Exception):

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from gptshake.errors import DiskFull, GptshakeError, RecordError, StorageError
+from gptshake.errors import DiskFull, GptshakeError, RecordError, StorageError, chain
 
 YAML_BYTES, YAML_VALUES, YAML_DEPTH = 1 << 20, 100_000, 50  # of a config file; a run's has 4 kB, 150 values, four deep
 PIECE = 16 << 20  # bytes of a file under one checksum; token stores of every version are compared by these
@@ -138,8 +138,7 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
 
     Libraries may have wrapped the system's error, or kept only its text (safetensors); ``path`` is what was being written, if it does not say.
     """
-    behind: BaseException | None = error
-    while behind is not None:
+    for behind in chain(error):
         number = behind.errno if isinstance(behind, OSError) else int(match[1]) if (match := _OS_ERROR.search(str(behind))) else None
         named = getattr(behind, "filename2", None) or getattr(behind, "filename", None)  # of two the one that is written
         place = Path(_BESIDE.sub(r"\1\2", str(named))) if named else path
@@ -158,7 +157,6 @@ def storage_error(error: BaseException, path: Path | None = None) -> StorageErro
             return StorageError(f"{place or 'A file'} cannot be written: {os.strerror(number)}. C{_ELSEWHERE[1:]}.")
         if number == errno.ENOENT and place and place.parent.is_dir() and not os.statvfs(place.parent).f_blocks:  # as in /proc
             return StorageError(f"{place} cannot be written: the file system there stores no files. C{_ELSEWHERE[1:]}.")
-        behind = behind.__cause__ or behind.__context__
     return None
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from math import inf
 from types import FrameType
 
-from gptshake.errors import Stop
+from gptshake.errors import Stop, chain
 
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 GRACE = 20.0  # seconds that a signal may stay unanswered
@@ -126,14 +126,7 @@ class Signals:
 
 def stop_behind(error: BaseException) -> Stop | None:
     """The signal that an error comes from, or None: what a library raises while a ``Stop`` ends it is no failure of the run."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:  # an error that is raised anew out of what wrapped it makes a ring
-        if isinstance(link, Stop):
-            return link
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    return None
+    return next((link for link in chain(error) if isinstance(link, Stop)), None)
 
 
 SIGNALS = Signals()
