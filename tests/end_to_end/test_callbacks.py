@@ -239,6 +239,16 @@ def test_who_ended_a_run_early_is_in_its_closing_line_and_its_record(
     assert the_run(tmp_path).info["reason"] == f"ended early by {who}"
 
 
+def test_a_callback_that_ends_the_training_before_its_first_step_leaves_nothing_to_test(
+    commands: Any, small: Any, tmp_path: Path, the_run: Any
+) -> None:
+    code = "import pytorch_lightning as pl\nclass Never(pl.Callback):\n    def on_fit_start(self, trainer, *_):\n        trainer.should_stop = True\n"
+    (tmp_path / "enough.py").write_text(code)
+    done = commands(tmp_path, *small, "trainer.limit_val_batches=null", "+callbacks.mine._target_=enough.Never")
+    assert done.code == 0 and "ended early by Never, after step 0 of " in done.out, done.err
+    assert the_run(tmp_path).info["status"] == "ok" and "test/bpb" not in the_run(tmp_path).info["summary"]
+
+
 NO_PART = {
     "+callbacks.mine={_target_: pytorch_lightning.callbacks.Nope}": "Nope cannot be imported",
     "optimizer._target_=torch.optim.Nope": "Nope cannot be imported",

@@ -309,14 +309,14 @@ def _ending(trainer: pl.Trainer, module: GPTModule, last: Checkpoint, start: Pat
 def _test(module: GPTModule, data: TokenDataModule) -> dict[str, float]:
     """Losses of the best weights on the whole test split, which all ranks share.
 
-    Nothing where there is no test, and in a trial of a sweep, or the winner would be chosen by the test.
+    Nothing where there is no test, before the first step, and in a trial of a sweep, or the winner would be chosen by the test.
     """
     from gptshake.training.checkpoint import best_until, folder_of, load_weights, read_shards, verify
     from gptshake.training.evaluation import evaluate
 
     context = module.context
     cfg, run, split = context.config, context.run, context.store.test
-    if split is None or run.info.get("trial") is not None or cfg.trainer.limit_val_batches is not None:
+    if split is None or not module.steps or run.info.get("trial") is not None or cfg.trainer.limit_val_batches is not None:
         return {}
     folder = context.ranks.broadcast(None if context.ranks.rank else best_until(folder_of(run.path, module.steps), run.path))
     assert folder is not None  # rank 0 says so
