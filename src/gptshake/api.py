@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gptshake.tokenizer.protocol import Tokenizer
 
 FOLDERS = ("runs", "multirun")  # where runs and studies lie, as in ``paths.runs`` and ``paths.multirun``
-_WHOLE = ("step", "train/tokens")  # columns of whole numbers, which every row has
+_WHOLE = ("step", "train/tokens")  # columns of whole numbers, which every row has unless the file was damaged
 _COUNTS = ("train/tokens", "steps", "best/step")  # the same among the figures of runs, which some lack
 _GENERATION = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
 
@@ -109,7 +109,8 @@ class Run:
         import pandas as pd
 
         file = self.path / "metrics.csv"
-        return pd.DataFrame(read_columns(file, [*COLUMNS, *other_columns(file)])).astype(dict.fromkeys(_WHOLE, int))
+        table = pd.DataFrame(read_columns(file, [*COLUMNS, *other_columns(file)]))
+        return table.astype({name: int for name in _WHOLE if table[name].notna().all()})
 
     def model(self, device: str = "cpu") -> GPT:
         """The network with its best weights, in evaluation mode: token ids (B, T), int64, to logits (B, T, vocab_size), T at most the context.
@@ -282,7 +283,8 @@ def runs(filter: str = "", *, folders: str | Path | Sequence[str | Path] = FOLDE
 
     table = runs_frame(select(read_index([root.absolute() for root in _roots(folders)]), filter)).infer_objects()
     table["started"] = pd.to_datetime(table["started"], utc=True)
-    return table.astype({name: "Int64" for name in _COUNTS if name in table})
+    counts = {name: table[name].convert_dtypes() for name in _COUNTS if name in table}  # Int64 unless a damaged record has half a step
+    return table.assign(**counts)
 
 
 def load_study(name: str | Path, *, folder: str | Path = FOLDERS[1]) -> Study:

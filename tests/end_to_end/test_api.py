@@ -105,6 +105,16 @@ def test_tables_hold_times_whole_numbers_and_missing_values_as_pandas_has_them(h
     assert list(trials["optimizer.lr"]) == [1e-3] and {trials[name].dtype.kind for name in ("val/bpb", "tokens_per_s", "seconds")} == {"f"}
 
 
+def test_a_damaged_record_does_not_take_the_table_of_the_others_away(here: Path) -> None:
+    for name, steps in (("a", 2), ("b", 2.5)):
+        record = Run.create(here / f"runs/{name}", id=f"x3k9a2p{name}", name=name, task="train", config_yaml="seed: 1\n", overrides=[])
+        record.finish("ok", summary={"steps": steps})
+    assert sorted(gptshake.runs()["steps"]) == [2, 2.5]
+    (here / "runs/a/metrics.csv").write_text("step,train/loss\n1,4.0\n2,3.0\n")
+    metrics = gptshake.load_run("x3k9a2pa").metrics
+    assert metrics["step"].tolist() == [1, 2] and metrics["step"].dtype == int and metrics["train/tokens"].isna().all()
+
+
 def test_what_was_changed_in_a_config_becomes_overrides(here: Path) -> None:
     typed = ["model=tiny", "data=wiki_char"]
     cfg = gptshake.compose(typed)
