@@ -334,6 +334,15 @@ def test_a_refusal_ends_the_first_job_only(slurm: FakeSlurm, executor: SlurmJobs
     assert job.id is not None
 
 
+def test_a_job_that_is_known_by_its_ticket_alone_was_not_refused(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
+    slurm.switch("mute")
+    job = executor.start(["give back", 1], tmp_path / "0")
+    slurm.switch("mute", on=False)
+    waits(executor, slurm, 6)
+    slurm.switch("refuses")
+    assert job.id == "1" and executor.start(["give back", 1], tmp_path / "1").id is None
+
+
 def test_what_is_refused_for_an_hour_while_nothing_else_runs_ends_the_study(executor: SlurmJobs, slurm: FakeSlurm, tmp_path: Path) -> None:
     job = starts(executor, slurm, tmp_path / "0")
     slurm.switch("refuses")

@@ -293,13 +293,13 @@ class Jobs(ABC):
             if self._accepts and now - self._refused < REFUSAL_S:
                 raise Unanswered(str(error)) from None
             raise
-        self._accepts, self._refused = True, inf
         self._set_id(job, identity)
 
     def _set_id(self, job: Job, identity: str) -> None:
         for other in self._running:
             if other.id == identity:  # the engine was killed before it had saved that job, and counts from there again
                 other.id, other.state = None, WAITING
+        self._accepts, self._refused = True, inf
         job.id, job.unknown = identity, 0
         write_job(job.folder, str(job.ticket), engine=self.name, id=job.id)
 
