@@ -29,7 +29,7 @@ MISTAKES = {
     (*RUN, "task._target_=gptshake.nope.run"): ["task._target_=gptshake.nope.run cannot be imported"],
     (*RUN, "optimizer.lr=from:"): ["There is no run '': give the name, id or path of one, or latest."],
     ("-m", *RUN, "seed=1,2", "hydra.sweeper.hours=range"): ["hydra.sweeper.hours=choice(range): this is an option of the sweep itself"],
-    ("-m", *RUN, "seed=1,2", "hydra.sweeper.search_space=3"): ["hydra.sweeper.search_space=3 cannot work: it maps keys to ranges"],
+    ("-m", *RUN, "seed=1,2", "hydra.sweeper.search_space=3"): ["hydra.sweeper.search_space=3 cannot work: it must map keys to ranges"],
     ("-m", *RUN, "hydra/sweeper=study,basic"): ["hydra/sweeper=study,basic: this is an option of the sweep itself"],
     ("-m", *RUN, "sampler=tpe,random"): ["sampler=tpe,random: this is an option of the sweep itself"],
     ("-m", *RUN, "+search_space.optimizer.lr=interval(1,2)"): ["this is an option of the sweep itself"],

@@ -172,7 +172,7 @@ _RANGES: dict[str, Rule] = {
     ),
     "hydra.sweeper.search_space?": (
         lambda value: isinstance(value, Mapping),
-        "it maps keys to ranges, as in {optimizer.lr: 'interval(1e-4,1e-2)'}",
+        "it must map keys to ranges, as in {optimizer.lr: 'interval(1e-4,1e-2)'}",
     ),
     "callbacks.samples.prompts": _list_of(str, "texts, such as ['The ','In ']"),
     "hydra.sweeper.enqueue": _list_of(Mapping, "points, as in [{optimizer.lr: 1e-3}]"),

@@ -68,7 +68,7 @@ _REFERENCE_LIST = re.compile(r"^(?:reflist|references|references-small|référen
 def cleaning_version(version: int) -> int:
     """The version that is asked for; ConfigError if there is no such version."""
     if version not in range(1, CLEANING_VERSION + 1):
-        raise ConfigError(f"data.cleaning={version}; it is a version of the cleaning, from 1 to {CLEANING_VERSION}.")
+        raise ConfigError(f"data.cleaning={version}; it must be a version of the cleaning, from 1 to {CLEANING_VERSION}.")
     return version
 
 

@@ -88,7 +88,7 @@ class CharTrainer(CharConfig):
                 f"tokenizer.vocab_size is {self.vocab_size!r}; it must be auto or a whole number above {SPECIALS} (two ids are special)."
             )
         if not 0 < self.coverage <= 1:
-            raise ConfigError(f"tokenizer.coverage is {self.coverage}; it is a share of the text, above 0 and at most 1.")
+            raise ConfigError(f"tokenizer.coverage is {self.coverage}; it must be a share of the text, above 0 and at most 1.")
 
     def train(self, documents: Iterable[str]) -> CharTokenizer:
         counts = _count(documents)

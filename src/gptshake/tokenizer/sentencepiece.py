@@ -91,7 +91,7 @@ class SentencePieceTrainer(SentencePieceConfig):
         if self.model_type not in ("unigram", "bpe"):
             raise ConfigError(f"tokenizer.model_type is {self.model_type!r}; it must be one of unigram, bpe.")
         if not 0.98 <= self.coverage <= 1:  # the library's own limits
-            raise ConfigError(f"tokenizer.coverage is {self.coverage}; it is a share of the text's characters, from 0.98 to 1.")
+            raise ConfigError(f"tokenizer.coverage is {self.coverage}; it must be a share of the text's characters, from 0.98 to 1.")
 
     def train(self, documents: Iterable[str]) -> SentencePieceTokenizer:
         """The tokenizer of these documents; DataError: the characters alone need more ids than there are."""
