@@ -280,8 +280,9 @@ def _check_nodes(ranks: Ranks) -> None:
     from torch import __version__ as torch_version
 
     from gptshake.record.git import code_sha256  # only here, as every command imports this module
+    from gptshake.redaction import redact
 
-    here, words = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)), set(sys.argv[1:])
+    here, words = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)), {word: redact(word) for word in sys.argv[1:]}  # by its own secrets
     counts, codes, names, commands = zip(*ranks.gather((here, (code_sha256(), torch_version), socket.gethostname(), words)), strict=True)
     if ranks.rank:
         return
@@ -294,10 +295,11 @@ def _check_nodes(ranks: Ranks) -> None:
         raise ConfigError(
             f"Rank {other} on {names[other]} runs other code than rank 0 on {names[0]}: install the same gptshake and torch on all nodes."
         )
-    if other := next((rank for rank, typed in enumerate(commands) if typed != words), 0):
+    if other := next((rank for rank, typed in enumerate(commands) if typed.keys() != words.keys()), 0):
+        shown = words | commands[other]
         raise ConfigError(
             f"Rank {other} on {names[other]} has another command than rank 0 on {names[0]}, and rank 0 alone decides: type the same on all nodes. "
-            f"They differ in {' '.join(sorted(commands[other] ^ words))}"
+            f"They differ in {' '.join(shown[word] for word in sorted(commands[other].keys() ^ words.keys()))}"
         )
 
 

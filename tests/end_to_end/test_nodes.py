@@ -31,7 +31,7 @@ GPTModule.training_step = training_step
 """
 NO_MEMORY = "from gptshake.model.gpt import GPT\ndef forward(*_, **more):\n    raise MemoryError\nGPT.forward = forward"
 OTHER_CODE = "from gptshake.record import git; git.code_sha256 = lambda: 'of an earlier version'"
-OTHER_SEED = "import sys; sys.argv += ['seed=2']"
+OTHER_SEED = "import os, sys; os.environ['HUB_TOKEN'] = 'correct-horse'; sys.argv += ['seed=2', 'note=correct-horse']"
 ABORTS = "import atexit, os\nif os.environ.get('RANK') == '1':\n    atexit.register(os.abort)"  # as threads of torch have done
 FULL = """
 import errno, shutil
@@ -133,7 +133,11 @@ def test_a_task_of_srun_that_is_killed_ends_the_others_and_the_run_goes_on_on_mo
         (("data.batch_size=6",), (2, 1), "", "The nodes have 1 to 2 of the 3 processes: start equally many on each node"),
         (("data.batch_size=7",), (1, 1), "", "A batch of 7 sequences cannot be shared by 2 devices"),
         ((), (1, 1), OTHER_CODE, f"Rank 1 on {socket.gethostname()} runs other code than rank 0"),
-        ((), (1, 1), OTHER_SEED, f"Rank 1 on {socket.gethostname()} has another command than rank 0"),
+        (
+            *((), (1, 1), OTHER_SEED),
+            f"Rank 1 on {socket.gethostname()} has another command than rank 0 on {socket.gethostname()}, and rank 0 alone decides: "
+            "type the same on all nodes. They differ in note=<secret> seed=2",
+        ),
     ],
 )
 def test_what_cannot_be_shared_ends_all_tasks_with_a_sentence(
