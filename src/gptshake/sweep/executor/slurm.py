@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,8 @@ class SlurmJobs(Jobs):
                     said, complained = process.communicate(given, LOOK_S)
                 except subprocess.TimeoutExpired as error:
                     given, complained = None, error.stderr or b""
-            process.kill()
+            if said is None:
+                os.killpg(process.pid, signal.SIGKILL)  # of a site's own sbatch the real one, too, or it would submit a second job later
         lines = complained.decode(errors="replace").strip().splitlines()
         words = "; ".join(line.partition("error: ")[2] or line for line in lines)
         if said is None:
