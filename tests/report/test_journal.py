@@ -289,6 +289,20 @@ def test_a_sweep_is_one_entry(place: Place, line: Any, lay: Any) -> None:
     assert f"(docs/journal/{study['name']}.svg)" in entry
 
 
+@pytest.mark.parametrize(("deadline", "known"), [(BEGIN + 3700, True), (None, False)])
+def test_a_study_that_its_time_limit_has_ended_is_known_to_later_runs_and_an_interrupted_one_is_not(
+    place: Place, line: Any, lay: Any, deadline: float | None, known: bool
+) -> None:
+    study = line(state="stopped", started=BEGIN + 3600, updated=BEGIN + 3800, deadline=deadline)
+    folder = lay(place.folder / "multirun" / study["name"], study)
+    for number in range(len(study["trials"])):
+        (folder / str(number) / "metrics.csv").unlink()
+        place.run(f"trial{number:03d}", 1, 3.0, where=f"multirun/{study['name']}/{number}", trial={"study": study["name"]})
+    place.run("later000", 4, 2.9)
+    place.write()
+    assert ("the best before it" in place.entry("later000")) == known
+
+
 @pytest.mark.parametrize("kind", ["grid", "compared"])
 def test_pictures_of_sweeps_are_small(place: Place, request: pytest.FixtureRequest, lay: Any, kind: str) -> None:
     study = request.getfixturevalue(kind)()

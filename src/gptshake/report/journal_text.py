@@ -25,7 +25,7 @@ from gptshake.record.run import debug_option
 from gptshake.record.texts import read_notes
 from gptshake.report.changes import AUTOMATIC, changed_keys, counting, key_text, value_text
 from gptshake.report.runs_table import FIGURES
-from gptshake.report.study_stats import Json, best, run_values
+from gptshake.report.study_stats import Json, best, is_cut_off, run_values
 from gptshake.report.study_text import trial_table, verdict
 
 MARKER = r" {0,3}<!--[ \t]*gptshake[ \t]*:"  # begins whatever could be taken for one of the journal's own markers
@@ -157,7 +157,8 @@ class History:
         self._commit = here or self._commit
         self._last[main.info.get("task")] = experiment
         self._runs |= {run.id: (experiment, run) for run in experiment.runs}
-        if bpb is not None and (experiment.study["state"] == "done" if experiment.study else main.status == "ok"):
+        study = experiment.study
+        if bpb is not None and (study["state"] == "done" or is_cut_off(study) if study else main.status == "ok"):
             self._ended.append((texts, bpb, section))
         return section
 

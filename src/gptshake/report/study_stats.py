@@ -82,6 +82,11 @@ def state_of(row: Json) -> str:
     return next((state for state in ("running", "stopped") if state in states), "waiting")
 
 
+def is_cut_off(study: Json) -> bool:
+    """Whether its time limit has ended it: what it found counts, and the same command goes on."""
+    return study["state"] == "stopped" and bool(study.get("deadline")) and study["updated"] >= study["deadline"]
+
+
 def over_seeds(study: Json) -> bool:
     return not study["axes"] and (study.get("repeats") or 1) > 1
 

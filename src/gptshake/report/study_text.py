@@ -33,8 +33,7 @@ def verdict(study: Json, folder: Path | None = None) -> list[str]:
     winner, found = stats.best(study), []
     if study["state"] != "done":
         ended = sum(trial["state"] in stats.DONE for trial in study["trials"])
-        late = study.get("deadline") and study["updated"] >= study["deadline"]
-        ended_by = "has reached its limit (hydra.sweeper.timeout)" if late else "was interrupted"
+        ended_by = "has reached its limit (hydra.sweeper.timeout)" if stats.is_cut_off(study) else "was interrupted"
         how = "is running" if study["state"] == "running" else f"{ended_by}; the same command resumes it"
         through = f"{ended} of {study['n_trials']} trials" if study.get("n_trials") else counted(ended, "trial")
         found = [f"The study {how}: {through} {'has' if through == '1 trial' else 'have'} ended."]
