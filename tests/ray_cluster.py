@@ -33,3 +33,18 @@ class RayCluster:
         self._cluster.shutdown()
         for name in (*ENVIRONMENT, "PYTHONPATH"):
             os.environ.pop(name, None)
+
+
+class Head:
+    """A cluster of one node beside that of two."""
+
+    def __init__(self, **options: Any) -> None:
+        from ray.cluster_utils import Cluster
+
+        node = {**NODE, "include_dashboard": False, **options}
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args=node)
+        self.address: str = self._cluster.address
+        self.port = int(self.address.rpartition(":")[2])
+
+    def kill(self) -> None:
+        self._cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)

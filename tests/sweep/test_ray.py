@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from deeds import deed
-from ray_cluster import RayCluster
+from ray_cluster import Head, RayCluster
 from slurm_cluster import until
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, GptshakeError
 from gptshake.outcome import write_job
 from gptshake.sweep.executor import jobs, ray
 from gptshake.sweep.executor.ray import RayJobs
@@ -25,8 +25,8 @@ def made(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
         monkeypatch.setattr(jobs, name, value)
     executors: list[RayJobs] = []
 
-    def make(**options: Any) -> RayJobs:
-        executors.append(RayJobs(ray_cluster.address, **options))
+    def make(address: str = ray_cluster.address, **options: Any) -> RayJobs:
+        executors.append(RayJobs(address, **options))
         executors[-1].open(deed, [])
         executors[-1].allot(None, None, None)
         return executors[-1]
@@ -79,6 +79,24 @@ def test_runs_of_a_node_that_dies_are_lost_and_no_address_of_it_is_recorded(
     )
     assert (tmp_path / f"saved-{lost.folder.name}").read_text() == "saved"
     assert not re.search(r"\d+\.\d+\.\d+\.\d+", "".join(file.read_text() for file in lost.folder.iterdir()))
+
+
+@pytest.mark.ray
+def test_a_new_head_at_the_address_of_one_that_has_died_ends_the_study_and_its_runs_save(made: Any, tmp_path: Path) -> None:
+    head = Head()
+    executor = made(head.address, slots=2)
+    for number in range(2):  # one runs, the other waits
+        executor.start(["save", str(tmp_path / f"saved-{number}")], tmp_path / str(number))
+    until(lambda: executor.wait(0.1) or at_work(tmp_path) == 1)
+    head.kill()
+    second = Head(gcs_server_port=head.port)
+    with pytest.raises(GptshakeError, match=r"another cluster is at its address, .* the same command resumes them there"):
+        until(lambda: executor.wait(0.1))
+    until(lambda: list(tmp_path.glob("saved-*")))
+    began = time.monotonic()
+    executor.close()
+    assert time.monotonic() - began < 10  # no run is waited for that cannot be asked
+    second.kill()
 
 
 @pytest.mark.ray

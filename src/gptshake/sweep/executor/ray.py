@@ -17,7 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from gptshake.errors import ConfigError
+from gptshake.errors import ConfigError, GptshakeError
 from gptshake.outcome import outcome_of, remove_task
 from gptshake.processes import Command
 from gptshake.signals import SIGNALS
@@ -57,6 +57,7 @@ class RayJobs(Jobs):
         super().__init__("ray", 0 if slots == "auto" else int(slots), cpus)
         self._address, self._gpu = address, 1 / slots_per_gpu  # of a run
         self._tasks: dict[str, tuple[Any, Path]] = {}  # by id: what Ray calls it, and its folder
+        self._replaced = False  # whether another cluster is at the address
 
     def open(self, target: Callable[[Any], Any], modules: Sequence[str], threads: int | None = None) -> None:
         if find_spec("ray") is None:
@@ -122,7 +123,17 @@ class RayJobs(Jobs):
         return identity
 
     def states(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        return {identity: self._state(*self._tasks[identity]) for identity in ids}
+        found = {identity: self._state(*self._tasks[identity]) for identity in ids}
+        if any(state.phase != "running" for state in found.values()):
+            try:
+                self._ray.util.list_named_actors()  # a question that every head answers, but only to those who have connected to it
+            except self._ray.exceptions.AuthenticationError:
+                self._replaced = True
+                raise GptshakeError(
+                    "The head of the Ray cluster has died, and another cluster is at its address, which does not know this study. Its runs "
+                    "write a checkpoint and end; the same command resumes them there."
+                ) from None
+        return found
 
     def ask(self, ids: Sequence[str]) -> None:
         tasks = [self._tasks[identity][0] for identity in ids]
@@ -143,6 +154,8 @@ class RayJobs(Jobs):
             self._asked_at = -inf  # so it is asked for the end, and not waited for again
 
     def close(self) -> None:
+        if self._replaced:
+            self._running.clear()  # nobody passes on what they are asked, and they end with their tasks
         super().close()
         self._ray.shutdown()
 
