@@ -100,6 +100,18 @@ def test_a_new_head_at_the_address_of_one_that_has_died_ends_the_study_and_its_r
 
 
 @pytest.mark.ray
+def test_a_preparation_that_the_memory_monitor_ends_again_and_again_says_so(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_LOSSES", 0)
+    head = Head(_system_config={"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 100})  # which is always exceeded
+    outcome = made(head.address, slots=1).probe(["save", str(tmp_path / "saved")], tmp_path / "prepare")
+    head.kill()
+    assert outcome.status == "failed" and "OutOfMemoryError" in outcome.reason
+    assert outcome.reason.endswith(": the memory of its node is full; with more hydra.sweeper.executor.cpus fewer runs share it")
+
+
+@pytest.mark.ray
 @pytest.mark.parametrize("where", ["folder", "python"])
 def test_what_a_node_does_not_see_is_named(where: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = made(slots=1)

@@ -46,6 +46,7 @@ class JobState(NamedTuple):
     words: str  # the engine's own
     ticket: str | None = None  # that the job was submitted with; None if the engine does not keep it
     node: str = ""  # that it was given
+    hint: str = ""  # what helps, if the engine says why it is lost
 
     @property
     def gone(self) -> bool:
@@ -110,8 +111,8 @@ class Job:
         if self.state.phase == "ended":
             return Outcome("failed", reason=why, ended=last_seen(self.folder))
         if written or (self.folder / "output").exists():
-            return self._resubmit(why, "it must live longer, or save more often (trainer.save_minutes)")
-        return self._resubmit(f"{why} before it had begun", f"can {self.state.node or 'the nodes'} see {self.folder}?")
+            return self._resubmit(why, self.state.hint or "it must live longer, or save more often (trainer.save_minutes)")
+        return self._resubmit(f"{why} before it had begun", self.state.hint or f"can {self.state.node or 'the nodes'} see {self.folder}?")
 
     @property
     def is_ending(self) -> bool:

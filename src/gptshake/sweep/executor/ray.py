@@ -29,6 +29,7 @@ LOCAL_STORE = 80 << 20  # bytes of a local cluster's object store, which runs do
 CALM = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 CALM |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}  # log_to_driver leaves what a node says as it dies, with its address
 QUIET: dict[str, Any] = {"logging_level": "fatal", "log_to_driver": False}
+FEWER = "the memory of its node is full; with more hydra.sweeper.executor.cpus fewer runs share it"
 OTHER = 3  # exit code: the cluster has another version
 CONNECT = f"""import ray, sys
 try:
@@ -174,7 +175,7 @@ class RayJobs(Jobs):
         except errors.RayTaskError as error:
             return JobState("ended", f"{type(error.cause).__name__}: {error.cause}")
         except errors.RayError as error:
-            return JobState("lost", type(error).__name__)
+            return JobState("lost", type(error).__name__, hint=FEWER if isinstance(error, errors.OutOfMemoryError) else "")
         if isinstance(end, str):
             raise ConfigError(end)
         return JobState("lost", outcome_of(128 - end).reason if end > 128 else f"exit code {end}")
