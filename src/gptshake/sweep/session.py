@@ -17,7 +17,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from gptshake.errors import ConfigError, GptshakeError, RecordError
+from gptshake.errors import ConfigError, GptshakeError, RecordError, StorageError
 from gptshake.estimate.formatting import counted, duration
 from gptshake.files import storage_error
 from gptshake.keys import STUDY, key_of, not_free
@@ -56,14 +56,12 @@ def sweep(options: SweeperConfig, overrides: Sequence[Override], app: App, *, sh
     executor.open(app.work(), app.host.modules(), threads if isinstance(threads, int) else None)
     try:
         session = Session(options, overrides, app, executor)
-        with _held(session.folder) as lock:
+        with contextlib.ExitStack() as last, _held(session.folder) as lock:
             session.prepare()
             controller = session.controller(partial(_show_alive, lock, show))
             app.on_start(session.folder)
-            try:
-                controller.run()
-            finally:
-                end(session.folder)
+            last.callback(end, session.folder)  # once the lock is free: a study that could not write its end has ended nevertheless
+            controller.run()
     finally:
         executor.close()
     return controller.study
@@ -278,9 +276,9 @@ def _held(folder: Path) -> Iterator[RunLock]:
         raise ConfigError(f"The sampler needs a package that is not installed ({error}): pip install 'gptshake[samplers]'") from error
     except BrokenPipeError:
         raise  # the reader of our output has gone, not the disk
-    except OSError as error:
-        reason = storage_error(error, folder) or error
-        raise GptshakeError(f"The study in {folder} cannot be written. {reason} The same command again resumes it.") from error
+    except (OSError, StorageError) as error:
+        reason = error if isinstance(error, StorageError) else storage_error(error, folder) or error
+        raise StorageError(f"The study in {folder} cannot continue. {reason} The same command again resumes it.") from error
     finally:
         if lock:
             lock.release()
