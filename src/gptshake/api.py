@@ -434,8 +434,10 @@ def _train(overrides: list[str]) -> str:
     protect()
     threading.Thread(target=_stop_with_caller, daemon=True).start()
     arguments = parse(overrides)
-    if arguments.multirun or arguments.shows_only:
-        raise ConfigError("train() makes one run: sweeps run from the shell (-m), and load_study() reads what they found.")
+    if arguments.multirun or arguments.shows_only or arguments.help or arguments.version:
+        raise ConfigError(
+            "train() makes one run and takes no flag but --dirty: sweeps run from the shell (-m), and load_study() reads what they found."
+        )
     not_here = ConfigError("train() trains: leave task= out.")
     if typed_value(overrides, "task") and not trains(checked_config(parse(overrides))):  # before it does anything
         raise not_here

@@ -181,6 +181,8 @@ def test_what_ends_a_training_is_raised_by_its_class(here: Path, small: tuple[st
     assert not (here / "plans").exists()
     with pytest.raises(ConfigError, match="load_study"):
         gptshake.train(["-m", *small, "seed=1,2", "--dirty"])
+    with pytest.raises(ConfigError, match="no flag but --dirty"):
+        gptshake.train([*small, "--help", "--dirty"])
     cfg = gptshake.compose([*small, "--dirty"])
     cfg.optimizer.lr = -1.0
     with pytest.raises(ConfigError, match=r"optimizer\.lr"):
