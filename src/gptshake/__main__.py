@@ -27,6 +27,7 @@ def main() -> NoReturn:
     if os.environ.get("GPTSHAKE_CACHE") == "":  # as good as not set
         del os.environ["GPTSHAKE_CACHE"]
     follows, code = distributed.follows(), 0
+    ends_at_once = follows  # its torch threads may abort the interpreter's own end
     gc.disable()  # what a composition makes stays: looking through it again and again costs a sixth of the time
     try:
         if not follows:
@@ -35,6 +36,7 @@ def main() -> NoReturn:
         check_working_directory()
         arguments = parse(sys.argv[1:])
         add_folder(arguments.config_dir)
+        ends_at_once = follows or arguments.help or arguments.version or arguments.shows_only  # nothing is left to tear down
         if follows:
             if not (arguments.version or arguments.help or arguments.shows_only):  # rank 0 alone prints
                 gc.enable()
@@ -63,7 +65,8 @@ def main() -> NoReturn:
         raise
     except BaseException as error:  # a panic in a library's Rust code is no Exception
         code = _report(error, wants_traceback)
-    if follows:  # it has nothing left to do, and of torch's threads some may abort the interpreter's own end
+    if ends_at_once:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     gc.freeze()  # nor need the interpreter look for garbage at its end, which after torch and Lightning takes a second

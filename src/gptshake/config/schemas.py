@@ -32,7 +32,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class RootConfig:
     """Root keys; anything else at the root needs a ``+``."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class DataConfig:
     """What all texts have in common: the split and the batches."""
 
@@ -26,7 +26,7 @@ class DataConfig:
     verify: bool = False
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class Selection:
     """Which documents of a data set of the hub."""
 
@@ -36,7 +36,7 @@ class Selection:
     order_seed: int = 0
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class WikiKeys(Selection):
     """Keys of the source ``Wiki``."""
 
@@ -46,19 +46,19 @@ class WikiKeys(Selection):
     cleaning: int = 2
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class WikiConfig(WikiKeys, DataConfig):
     """``data=wiki``: Wikipedia, from the packaged excerpt or the hub."""
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class ShakespeareConfig(DataConfig):
     """``data=shakespeare``: the plays."""
 
     path: Any = None
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class TextKeys:
     """Keys of the source ``TextFiles``."""
 
@@ -68,12 +68,12 @@ class TextKeys:
     cleaning: int = 3
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class TextConfig(TextKeys, DataConfig):
     """``data=text``: the user's own files."""
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class HubKeys(Selection):
     """Keys of the source ``Hub``."""
 
@@ -83,6 +83,6 @@ class HubKeys(Selection):
     text_key: str = "text"
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class HubConfig(HubKeys, DataConfig):
     """``data=hf``: any text data set of the hub."""

@@ -24,9 +24,7 @@ def _schema(name: str, function: Callable[..., Any]) -> type:
             fields.append((option.name, kind) if option.default is option.empty else (option.name, kind, option.default))
     target = f"{function.__module__}.{function.__name__}"
     fields += [("_target_", str, target), ("_partial_", bool, True)]
-    schema = make_dataclass(
-        name, fields, namespace={"__doc__": target}, repr=False, eq=False
-    )  # nobody asks for more: it costs start-up time
+    schema = make_dataclass(name, fields, namespace={"__doc__": target}, init=False, repr=False, eq=False)
     schema.__module__ = __name__  # a config is pickled with the names of its schemas
     return schema
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class SweeperConfig:
     """How a study searches, how long, and with how many runs at once."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, init=False, repr=False, eq=False)
 class TokenizerConfig:
     """What every option of the group has."""
 
@@ -21,7 +21,7 @@ class TokenizerConfig:
         return {"kind": self.kind, **{key: getattr(self, key) for key in sorted(keys)}}
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class CharConfig(TokenizerConfig):
     """``tokenizer=char``."""
 
@@ -30,14 +30,14 @@ class CharConfig(TokenizerConfig):
     coverage: float = 0.9999
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class ByteConfig(TokenizerConfig):
     """``tokenizer=byte``."""
 
     _target_: str = field(default="gptshake.tokenizer.byte.ByteTrainer", kw_only=True)
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class BPEConfig(TokenizerConfig):
     """``tokenizer=bpe``."""
 
@@ -47,7 +47,7 @@ class BPEConfig(TokenizerConfig):
     max_characters: int | None = 100_000_000
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class HFBPEConfig(BPEConfig):
     """``tokenizer=hf_bpe``."""
 
@@ -55,7 +55,7 @@ class HFBPEConfig(BPEConfig):
     pattern: str = "gpt2"
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class SentencePieceConfig(TokenizerConfig):
     """``tokenizer=sentencepiece``."""
 
@@ -66,7 +66,7 @@ class SentencePieceConfig(TokenizerConfig):
     max_characters: int | None = 10_000_000
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class GPT2Config(TokenizerConfig):
     """``tokenizer=gpt2``."""
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class TrainerConfig:
     """Where, how exactly and how long a run trains; keys that this schema lacks go to Lightning's Trainer with ``+trainer.key=``."""
 

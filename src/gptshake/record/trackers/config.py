@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class WandbConfig:
     """Weights & Biases."""
 
@@ -15,7 +15,7 @@ class WandbConfig:
     _target_: str = "gptshake.record.trackers.wandb.WandbTracker"
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class TensorBoardConfig:
     """TensorBoard."""
 
@@ -23,7 +23,7 @@ class TensorBoardConfig:
     _target_: str = "gptshake.record.trackers.tensorboard.TensorBoardTracker"
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class MlflowConfig:
     """MLflow."""
 
@@ -33,7 +33,7 @@ class MlflowConfig:
     _target_: str = "gptshake.record.trackers.mlflow.MlflowTracker"
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)
 class TrackioConfig:
     """trackio."""
 
