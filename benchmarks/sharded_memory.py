@@ -23,7 +23,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from gptshake import distributed
+from gptshake import distributed, torchrun
 from gptshake.estimate.budget import Budget
 from gptshake.model.gpt import GPT
 from gptshake.optim.adamw import adamw
@@ -99,7 +99,7 @@ def train(shape: dict[str, int], strategy: str, options: Any, folder: Path) -> d
 
 def rank(number: int, strategy: str, options: Any, folder: Path, port: str, pipe: Any) -> None:
     """One of the processes; sends what it holds."""
-    names = (*distributed.VARIABLES, distributed.DEVICE)
+    names = (*torchrun.VARIABLES, distributed.DEVICE)
     os.environ |= dict(zip(names, (str(number), str(number), str(options.ranks), "127.0.0.1", port, "cpu"), strict=True))
     torch.set_num_threads(1)
     distributed.join()

@@ -29,7 +29,7 @@ LAYERS = [
     {"tokenizer", "record"},
     {"model", "optim", "estimate", "processes", "markdown"},
     {"outcome"},
-    {"hardware", "files", "signals", "energy", "redaction", "console", "keys"},
+    {"torchrun", "hardware", "files", "signals", "energy", "redaction", "console", "keys"},
     {"errors", "__init__"},
 ]
 # A package's schema holds plain values only: its neighbours on the same layer may read it too.

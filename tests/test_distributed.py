@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptshake import distributed
-from gptshake.distributed import ALONE, Liveness, Ranks, srun_variables, together
+from gptshake import distributed, torchrun
+from gptshake.distributed import ALONE, Liveness, Ranks, together
 from gptshake.errors import ConfigError, Stop, StorageError, TrainingError
 from gptshake.outcome import Outcome
 from gptshake.processes import Command
+from gptshake.torchrun import srun_variables
 
 BATCH = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # a batch script's
 BATCH |= {"SLURM_TASKS_PER_NODE": "2(x2)", "SLURM_JOB_NODELIST": "gpu[07-08]"}
@@ -54,11 +55,11 @@ def test_alone_everything_is_as_it_was() -> None:
 def test_a_process_knows_its_place_from_the_environment(
     variables: dict[str, str], launched: int, follows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in distributed.VARIABLES:
+    for name in torchrun.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert (distributed.launched(), distributed.follows()) == (launched, follows)
+    assert (torchrun.launched(), torchrun.follows()) == (launched, follows)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +70,10 @@ def test_a_variable_that_torchrun_would_not_set_is_named(name: str, value: str, 
     for key, text in (TORCHRUN | {name: value}).items():
         monkeypatch.setenv(key, text)
     with pytest.raises(ConfigError, match=f"^{name}={value} in the environment is not what torchrun or srun sets: unset it, and RANK"):
-        distributed.check_variables()
-    assert isinstance(distributed.speaker(), str)  # what begins the sentence
+        torchrun.check_variables()
+    assert isinstance(torchrun.speaker(), str)  # what begins the sentence
     monkeypatch.delenv("LOCAL_RANK")
-    distributed.check_variables()  # alone
+    torchrun.check_variables()  # alone
 
 
 def test_a_task_of_srun_gets_the_variables_of_torchrun() -> None:
@@ -309,7 +310,7 @@ def test_from_the_first_step_on_no_rank_is_waited_for_longer_than_the_patience()
     code = """
 import sys, time
 from datetime import timedelta
-from gptshake import distributed
+from gptshake import torchrun, distributed
 distributed._check_nodes = lambda ranks: None  # the other is at no collective
 distributed._lines = lambda ranks: {}
 distributed.PATIENCE = timedelta(seconds=0.5)
@@ -326,7 +327,7 @@ else:
 """
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = str(found.getsockname()[1])
-    ranks = [os.environ | dict(zip(distributed.VARIABLES, (rank, rank, "2", "127.0.0.1", port), strict=True)) for rank in "01"]
+    ranks = [os.environ | dict(zip(torchrun.VARIABLES, (rank, rank, "2", "127.0.0.1", port), strict=True)) for rank in "01"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     first, second = (subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) for environment in ranks)
     with first, second:

@@ -14,7 +14,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until ours is installed
-    from gptshake import __version__, distributed
+    from gptshake import __version__, torchrun
     from gptshake.config.arguments import parse
     from gptshake.config.layout import add_folder, check_working_directory
     from gptshake.console import protect, refuse_loss
@@ -22,25 +22,28 @@ def main() -> NoReturn:
 
     protect()
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") or "debug=default" in sys.argv
-    os.environ.update(distributed.srun_variables(os.environ))
+    os.environ.update(torchrun.srun_variables(os.environ))
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files; a name that matplotlib does not know would end its import
     if os.environ.get("GPTSHAKE_CACHE") == "":  # as good as not set
         del os.environ["GPTSHAKE_CACHE"]
-    follows, code = distributed.follows(), 0
+    follows, code = torchrun.follows(), 0
     ends_at_once = follows  # its torch threads may abort the interpreter's own end
     gc.disable()  # what a composition makes stays: looking through it again and again costs a sixth of the time
     try:
         if not follows:
             SIGNALS.install()
-        distributed.check_variables()
+        torchrun.check_variables()
         check_working_directory()
         arguments = parse(sys.argv[1:])
         add_folder(arguments.config_dir)
-        ends_at_once = follows or arguments.help or arguments.version or arguments.shows_only  # nothing is left to tear down
+        prints_only = arguments.version or arguments.help or arguments.shows_only
+        ends_at_once = follows or prints_only  # nothing is left to tear down
         if follows:
-            if not (arguments.version or arguments.help or arguments.shows_only):  # rank 0 alone prints
+            if not prints_only:  # rank 0 alone prints
                 gc.enable()
-                distributed.quiet()
+                from gptshake.distributed import quiet
+
+                quiet()
                 from gptshake.setup.run import follow
 
                 follow()
@@ -57,8 +60,10 @@ def main() -> NoReturn:
         else:
             from gptshake.cli import run
 
-            if distributed.launched() > 1:
-                distributed.join()
+            if torchrun.launched() > 1:
+                from gptshake.distributed import join
+
+                join()
             if run(arguments) is None and not arguments.multirun:
                 refuse_loss()  # what a training prints is in its record, too
     except SystemExit:
@@ -78,12 +83,12 @@ def _report(error: BaseException, wants_traceback: bool) -> int:
     """Print what ended the command, without the secrets that an address or a value may hold; returns its exit code."""
     import traceback
 
-    from gptshake import distributed
     from gptshake.console import printable
     from gptshake.errors import GptshakeError
     from gptshake.files import place, storage_error
     from gptshake.redaction import redact
     from gptshake.signals import stop_behind
+    from gptshake.torchrun import speaker
 
     if stop := stop_behind(error):
         return stop.exit_code
@@ -92,7 +97,7 @@ def _report(error: BaseException, wants_traceback: bool) -> int:
     sentence = str(known) if known else f"{type(error).__name__}: {error} ({where}HYDRA_FULL_ERROR=1 shows where)"
     if wants_traceback:
         print(redact(traceback.format_exc()), end="", file=sys.stderr)
-    print(f"error: {distributed.speaker()}{printable(redact(sentence))}", file=sys.stderr)
+    print(f"error: {speaker()}{printable(redact(sentence))}", file=sys.stderr)
     return known.exit_code if known else 1
 
 

@@ -22,7 +22,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import run_job
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from gptshake import distributed, hardware
+from gptshake import hardware, torchrun
 from gptshake.config import overrides
 from gptshake.config.arguments import Arguments, quote
 from gptshake.config.compose import call_hydra, choices, resolve_preset, single_run, snapshot, without_hydra
@@ -127,7 +127,7 @@ def _validate(arguments: Arguments, single: list[str], full: DictConfig, resumed
         label = _check_job(full, several=several, extended=extended, resumed=resumed)
     except ConfigError as error:
         raise ConfigError(f"{error}{source_hint(str(error), single)}") from error
-    check_torchrun(cfg, distributed.launched(), multirun=several)
+    check_torchrun(cfg, torchrun.launched(), multirun=several)
     if (mode := overrides.typed_value(single, "hydra.mode")) and (mode.rpartition(".")[2] == "MULTIRUN") != several:
         raise ConfigError(f"hydra.mode={mode}: several runs are asked for with -m, one without it.")
     shadowed = [name for name in sorted(local_files()) if (packaged_conf() / name).is_file()]
@@ -199,7 +199,7 @@ def _resumed(arguments: Arguments) -> Path | None:
     if run_dir is None:
         return None
     refuse_links(run_dir)
-    devices = ["trainer.devices=auto"] * (distributed.launched() > 1)  # those that torchrun or srun started now
+    devices = ["trainer.devices=auto"] * (torchrun.launched() > 1)  # those that torchrun or srun started now
     arguments.overrides[:0] = [*overrides.resumed_overrides(run_dir, arguments.overrides), *devices]
     return run_dir
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from gptshake import distributed
+from gptshake import torchrun
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,7 +66,7 @@ def accelerator(device: str) -> str:
 
 def gptshake(folder: Path, *arguments: str) -> str:
     """What a command prints; it must succeed, and say nothing on standard error that is an error."""
-    environment = {name: value for name, value in os.environ.items() if name not in distributed.VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in torchrun.VARIABLES}
     done = subprocess.run(
         [sys.executable, "-m", "gptshake", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
     )

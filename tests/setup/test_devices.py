@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from gptshake import distributed, hardware
+from gptshake import hardware, torchrun
 from gptshake.config.validate import check_one_device, check_torchrun
 from gptshake.errors import ConfigError
 from gptshake.estimate.memory import Memory
@@ -23,14 +23,14 @@ def devices(device: str = "cpu", *, here: bool = True, **trainer: Any) -> int:
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "device_count", HERE.__getitem__)
-    monkeypatch.setattr(distributed, "launched", lambda: 1)
+    monkeypatch.setattr(torchrun, "launched", lambda: 1)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
 
 
 def test_auto_is_all_gpus_or_what_torchrun_has_begun_or_one_without_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices("cuda") == 2
     assert devices(strategy=None) == devices(strategy=None, devices=1) == 1
-    monkeypatch.setattr(distributed, "launched", lambda: 3)
+    monkeypatch.setattr(torchrun, "launched", lambda: 3)
     assert devices("cpu") == 3
 
 
@@ -62,13 +62,13 @@ def test_memory_is_that_of_a_shard_with_fsdp_alone(strategy: str, peak: int) -> 
 
 
 def test_as_many_as_torchrun_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "launched", lambda: 4)
+    monkeypatch.setattr(torchrun, "launched", lambda: 4)
     with pytest.raises(ConfigError, match="torchrun or srun started 4 processes"):
         devices(devices=2)
 
 
 def test_devices_of_all_nodes_share_a_step_and_each_node_must_have_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "launched", lambda: 4)
+    monkeypatch.setattr(torchrun, "launched", lambda: 4)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert devices("cuda") == devices("cuda", devices=4) == 4
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

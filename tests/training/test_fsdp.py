@@ -21,7 +21,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.checkpoint import load as torch_load
 from torch.distributed.tensor import DTensor
 
-from gptshake import distributed
+from gptshake import distributed, torchrun
 from gptshake.distributed import Ranks
 from gptshake.errors import CheckpointError, StorageError
 from gptshake.record.run import steps_saved
@@ -45,7 +45,7 @@ def several_ranks(work: Callable[[Ranks], Any], size: int) -> list[Any]:
         port = str(found.getsockname()[1])
 
     def run(rank: int, pipe: Any) -> None:
-        os.environ |= dict(zip(distributed.VARIABLES, (str(rank), str(rank), str(size), "127.0.0.1", port), strict=True))
+        os.environ |= dict(zip(torchrun.VARIABLES, (str(rank), str(rank), str(size), "127.0.0.1", port), strict=True))
         os.environ[distributed.DEVICE] = "cpu"
         try:
             pipe.send(work(distributed.join()))

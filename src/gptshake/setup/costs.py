@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake import distributed, hardware
+from gptshake import hardware, torchrun
 from gptshake.data.store import Split, TokenStore
 from gptshake.errors import ConfigError, GptshakeError
 from gptshake.estimate.budget import Budget
@@ -111,7 +111,7 @@ def shards(cfg: DictConfig) -> int:
 def available_memory(cfg: DictConfig) -> int:
     """Bytes that a process of a resolved config has for itself: processes on the CPU share one memory."""
     device = device_of(cfg)
-    return hardware.device_memory(device) // (cfg.trainer.devices // distributed.nodes() if device == "cpu" else 1)
+    return hardware.device_memory(device) // (cfg.trainer.devices // torchrun.nodes() if device == "cpu" else 1)
 
 
 def step_fits(cfg: DictConfig, store: TokenStore, budget: Budget) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gptshake import distributed, hardware
+from gptshake import hardware, torchrun
 from gptshake.console import printable
 from gptshake.data.blocks import n_blocks
 from gptshake.data.corpus import Say
@@ -196,13 +196,13 @@ def _resolve_device(cfg: DictConfig, gpu: hardware.Gpu | None) -> None:
     hardware.check_precision(device, trainer.precision)
     trainer.devices = _devices(cfg, device, here=gpu is None)
     if trainer.threads == AUTO:
-        trainer.threads = max(1, hardware.physical_cores() // (trainer.devices // distributed.nodes()))
+        trainer.threads = max(1, hardware.physical_cores() // (trainer.devices // torchrun.nodes()))
     trainer.accelerator = {"cuda": "gpu"}.get(device, device)
 
 
 def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
     wanted, strategy = cfg.trainer.devices, cfg.trainer.get("strategy")
-    launched, available = distributed.launched(), hardware.device_count(device)
+    launched, available = torchrun.launched(), hardware.device_count(device)
     if strategy is None and wanted not in (1, AUTO):
         raise ConfigError(f"trainer.devices={wanted} needs a strategy: add trainer=ddp or trainer=fsdp.")
     if strategy is None:
@@ -212,9 +212,9 @@ def _devices(cfg: DictConfig, device: str, *, here: bool) -> int:
     count = int(wanted) if wanted != AUTO else launched if launched > 1 else available
     if launched not in (1, count):
         raise ConfigError(f"trainer.devices={count}, but torchrun or srun started {launched} processes: leave trainer.devices out.")
-    if here and count // distributed.nodes() > available:
+    if here and count // torchrun.nodes() > available:
         what = "processors that this process may use" if device == "cpu" else "GPUs here" if device == "cuda" else "GPU of Apple's"
-        several = " per node" if distributed.nodes() > 1 else ""
+        several = " per node" if torchrun.nodes() > 1 else ""
         hint = (
             "; each process must see all of them (srun --gpus-per-node, not --gpus-per-task)" if launched > 1 and device == "cuda" else ""
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from gptshake import distributed, energy, hardware
+from gptshake import distributed, energy, hardware, torchrun
 from gptshake.context import Context, RunSpec
 from gptshake.errors import ConfigError, DataError, GptshakeError, Pruned, Stop, TrainingError
 from gptshake.estimate.budget import parse_max_time
@@ -111,7 +111,7 @@ def train(context: Context, profiler: Profiler | None = None) -> dict[str, float
             for line in context.lines:
                 run.log(line)
             # Other nodes have counters of their own; trials share the CPU.
-            if distributed.nodes() == 1 and (device != "cpu" or spec.trial is None):
+            if torchrun.nodes() == 1 and (device != "cpu" or spec.trial is None):
                 run.meter = energy.Meter(energy.counters_of(device, trainer.devices))
             base = hardware.CUDA_CONTEXT if device == "cuda" else hardware.resident_bytes()
             model, data = instantiate.network(cfg, store), instantiate.data_module(cfg, store, budget, context.ranks)

@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import Strategy
 
-from gptshake import distributed
+from gptshake import torchrun
 from gptshake.context import Context
 from gptshake.estimate.budget import Budget
 from gptshake.training.checkpoint import load, save
@@ -121,8 +121,8 @@ def build_trainer(
         shares = ShardedStrategy()
     trainer = pl.Trainer(
         accelerator=accelerator,
-        devices=devices // distributed.nodes() if devices > 1 else 1,
-        num_nodes=distributed.nodes() if devices > 1 else 1,
+        devices=devices // torchrun.nodes() if devices > 1 else 1,
+        num_nodes=torchrun.nodes() if devices > 1 else 1,
         precision=None if scaled else precision,  # type: ignore[arg-type]
         max_epochs=1,
         max_steps=budget.steps,
@@ -132,7 +132,7 @@ def build_trainer(
         plugins=[
             FolderCheckpointIO(),
             *scaled,
-            TorchElasticEnvironment() if min(devices, distributed.launched()) > 1 else LightningEnvironment(),
+            TorchElasticEnvironment() if min(devices, torchrun.launched()) > 1 else LightningEnvironment(),
         ],
         logger=record or False,
         log_every_n_steps=1,
